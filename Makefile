@@ -1,0 +1,52 @@
+# Two commands set up everything on a fresh machine:
+#   make forecast   forecast a bundled real series and draw it
+#   make test       run the style checks, the type checks and the tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The repository root stays off sys.path: `import datasets` inside transformers would find our folder.
+export PYTHONSAFEPATH := 1
+
+.PHONY: forecast test check dev slow gpu clean
+
+forecast: $(VENV)/forecast-ready
+	mkdir -p output
+	$(BIN)/tsllm forecast co2 --horizon 52 --set random_state=0 \
+		--out output/co2_forecast.csv --plot output/co2_forecast.png
+
+test: $(VENV)/test-ready check
+	$(BIN)/python -m pytest
+
+check: $(VENV)/test-ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	cd $(VENV) && bin/mypy --config-file ../pyproject.toml -p tsllm  # the installed package
+
+slow: $(VENV)/test-ready
+	$(BIN)/python -m pytest -m slow
+
+gpu: $(VENV)/test-ready
+	$(BIN)/python -m pytest -m gpu
+
+dev: $(VENV)/test-ready
+	$(BIN)/pip install --quiet -c constraints.txt --no-deps --editable . --config-settings editable_mode=strict
+
+SOURCES := $(shell find tsllm adapters datasets cli -type f -not -path '*/__pycache__/*') \
+	pyproject.toml constraints.txt
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# Reinstalled whenever a source file is newer, so that tests always run against the installed package.
+$(VENV)/forecast-ready: $(BIN)/python $(SOURCES)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt ".[offline,plot]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
+	touch $@
+
+$(VENV)/test-ready: $(BIN)/python $(SOURCES)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt ".[offline,plot,test]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
+	touch $@ $(VENV)/forecast-ready
+
+clean:
+	rm -rf $(VENV) build output *.egg-info

@@ -1,0 +1,51 @@
+"""What all tests share: one thread, no network, a tiny backbone."""
+
+import ipaddress
+import os
+import socket
+
+# Read once, when huggingface_hub is first imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+import torch
+
+from tsllm.backbone import Backbone, load_backbone
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Fail a test that connects beyond this machine, even where the code catches the error."""
+    refused = []
+
+    def guard(name):
+        connect = getattr(socket.socket, name)
+
+        def guarded(self, address):
+            if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_loopback(address[0]):
+                refused.append(address)
+                raise OSError(f"tests do not reach the network: {address}")
+            return connect(self, address)
+
+        return guarded
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, guard(name))
+    yield
+    assert not refused, f"this test tried to reach {refused}"
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone() -> Backbone:
+    """Two layers of a random GPT-2, 32 wide."""
+    return load_backbone("random:gpt2?hidden=32&layers=2&heads=2&seed=0", device="cpu")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
