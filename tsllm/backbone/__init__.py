@@ -1,0 +1,21 @@
+"""The language model: found, loaded once per process, shared, frozen, and run causally.
+
+``load_backbone`` is the only door to it; nothing else in tsllm imports transformers' model classes.
+"""
+
+from tsllm.backbone.devices import autocast_backbone, native_bfloat16, resolve_device
+from tsllm.backbone.handle import Backbone, Hidden
+from tsllm.backbone.loading import load_backbone
+from tsllm.backbone.private import PrivateBackbone
+from tsllm.backbone.sources import DEFAULT_BACKBONE
+
+__all__ = [
+    "DEFAULT_BACKBONE",
+    "Backbone",
+    "Hidden",
+    "PrivateBackbone",
+    "autocast_backbone",
+    "load_backbone",
+    "native_bfloat16",
+    "resolve_device",
+]

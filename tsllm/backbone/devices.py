@@ -1,0 +1,127 @@
+"""Where the backbone runs and in which precision."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+
+import torch
+
+from tsllm.errors import DataError
+
+_AUTOCAST: ContextVar[torch.dtype | None] = ContextVar("tsllm_backbone_autocast", default=None)
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"`` into a device that is there.
+
+    Parameters
+    ----------
+    device : str
+        ``"auto"`` is the current CUDA device where there is one, else the CPU.
+
+    Returns
+    -------
+    torch.device
+        A CUDA device always carries its number, so that equal devices compare equal.
+
+    Raises
+    ------
+    DataError
+        Another name, or a CUDA device that this machine does not have.
+
+    Examples
+    --------
+    >>> resolve_device("cpu")
+    device(type='cpu')
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        wanted = torch.device("meta")
+    if wanted.type not in ("cpu", "cuda"):
+        raise DataError(
+            f"device={device!r} is not known; use 'auto', 'cpu', 'cuda' or 'cuda:<number>'."
+        )
+    if wanted.type == "cpu":
+        return torch.device("cpu")
+    present = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if present == 0:
+        raise DataError(
+            f"device={device!r} was asked for, but this machine has no usable CUDA device; "
+            "use device='auto' or device='cpu'."
+        )
+    number = torch.cuda.current_device() if wanted.index is None else wanted.index
+    if number >= present:
+        raise DataError(
+            f"device={device!r} was asked for, but the CUDA devices here are 0 to {present - 1}."
+        )
+    return torch.device("cuda", number)
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Turn a dtype's name into the dtype; ``"auto"`` is bfloat16 on CUDA and float32 on a CPU."""
+    if dtype == "auto":
+        on_cuda = device.type == "cuda" and native_bfloat16(device)
+        return torch.bfloat16 if on_cuda else torch.float32
+    if dtype not in _DTYPES:
+        raise DataError(f"dtype={dtype!r} is not known; use 'auto', 'float32' or 'bfloat16'.")
+    return _DTYPES[dtype]
+
+
+def native_bfloat16(device: torch.device) -> bool:
+    """Say whether a device multiplies bfloat16 matrices in hardware.
+
+    Parameters
+    ----------
+    device : torch.device
+        A CUDA device, or the CPU (which needs AVX512-BF16 or AMX).
+
+    Examples
+    --------
+    >>> isinstance(native_bfloat16(torch.device("cpu")), bool)
+    True
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        # A torch too old to tell counts as a no: float32 is slower there, but never wrong.
+        if not hasattr(torch.cpu, "get_capabilities"):
+            return False
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return False
+
+
+@contextmanager
+def autocast_backbone(dtype: torch.dtype | None) -> Iterator[None]:
+    """Run the language model, and only it, under ``torch.autocast`` inside this block.
+
+    Heads, losses and normalisation around the backbone keep their own precision. The setting
+    belongs to the current thread (a context variable), so two trainings do not disturb each other.
+
+    Parameters
+    ----------
+    dtype : torch.dtype or None
+        ``torch.bfloat16``, or None for no autocast.
+
+    Examples
+    --------
+    >>> with autocast_backbone(torch.bfloat16):
+    ...     pass
+    """
+    token = _AUTOCAST.set(dtype)
+    try:
+        yield
+    finally:
+        _AUTOCAST.reset(token)
+
+
+def backbone_autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Give the autocast region that weights of this dtype run in at the moment."""
+    wanted = _AUTOCAST.get()
+    if wanted is None or wanted == dtype:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=wanted)

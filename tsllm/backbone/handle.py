@@ -1,0 +1,396 @@
+"""``Backbone``: a light handle to the shared, frozen language model."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from tsllm.backbone.devices import backbone_autocast
+from tsllm.backbone.shared import SharedBackbone
+from tsllm.errors import DataError
+
+if TYPE_CHECKING:
+    from tsllm.backbone.private import PrivateBackbone
+
+
+class Hidden(NamedTuple):
+    """What the language model makes of a batch of tokens."""
+
+    states: Tensor  # (batch, tokens, hidden) float32, on the backbone's device
+    past: Any  # the KV cache, or None where none was asked for
+
+
+class Backbone:
+    """A handle to a frozen language model; made by :func:`tsllm.backbone.load_backbone`.
+
+    It is not an ``nn.Module``: kept as a plain attribute of one, it adds nothing to its parameters
+    or its state dict. Copying gives the handle itself, pickling stores how to find the model again
+    and no weights, and two handles are equal when they share their weights.
+
+    Attributes
+    ----------
+    spec : str
+        What was asked for.
+    layers : int or None
+        The ``layers`` that was asked for.
+    revision : str or None
+        The ``revision`` that was asked for.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tsllm.backbone import load_backbone
+    >>> backbone = load_backbone("random:bert?seed=1", device="cpu")
+    >>> states, past = backbone.hidden(torch.zeros(3, 7, backbone.hidden_size))
+    >>> states.shape
+    torch.Size([3, 7, 64])
+    """
+
+    def __init__(self, spec: str, arguments: Mapping[str, Any], shared: SharedBackbone) -> None:
+        self.spec = spec
+        self.layers: int | None = arguments["layers"]
+        self.revision: str | None = arguments["revision"]
+        self._arguments = dict(arguments)
+        self._shared = shared
+
+    @property
+    def source(self) -> str:
+        """Where the weights were found, in words."""
+        return self._shared.words
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._shared.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' dtype."""
+        return self._shared.dtype
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the token embeddings and of the states."""
+        return self._shared.hidden_size
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers that were kept."""
+        return self._shared.config.num_hidden_layers
+
+    @property
+    def max_positions(self) -> int | None:
+        """Most tokens that the model takes at once; None means no limit."""
+        return self._shared.max_positions
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of rows of the word embeddings."""
+        return self._shared.word_embeddings.shape[0]
+
+    @property
+    def model_type(self) -> str:
+        """The architecture, as transformers names it."""
+        return self._shared.config.model_type
+
+    @property
+    def natively_causal(self) -> bool:
+        """False for an encoder, which :meth:`hidden` runs with a causal mask."""
+        return self._shared.natively_causal
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer; it is shared, so leave its settings as they are."""
+        return self._shared.tokenizer
+
+    @property
+    def digest(self) -> str:
+        """Sha256 over weights, config, kept layers and tokenizer; no device or dtype in it."""
+        return self._shared.digest
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of frozen weights."""
+        return sum(parameter.numel() for parameter in self._shared.plain.parameters())
+
+    @property
+    def word_embeddings(self) -> Tensor:
+        """The shared frozen word embeddings, (vocab, hidden), in the weights' dtype."""
+        return self._shared.word_embeddings
+
+    def hidden(
+        self,
+        inputs_embeds: Tensor,
+        past: Any = None,
+        *,
+        attention_mask: Tensor | None = None,
+        use_cache: bool = False,
+    ) -> Hidden:
+        """Run the language model causally over embedded tokens.
+
+        Each token sees itself and earlier ones, in encoders too. Gradients flow to
+        ``inputs_embeds`` under the caller's grad mode; the weights never get any.
+
+        Parameters
+        ----------
+        inputs_embeds : Tensor, (batch, tokens, hidden)
+            Of any float dtype, on the backbone's device.
+        past : KV cache, optional
+            The ``past`` of an earlier call; these tokens continue it and are added to it in place.
+        attention_mask : Tensor, (batch, past + tokens), bool or int, optional
+            1 where a token is real. A real token's state does not depend on what masked positions
+            hold. Positions count all columns, masked ones too, so a row's states do not depend on
+            the other rows. The state of a masked token is finite but means nothing.
+        use_cache : bool, default=False
+            Whether to give back a KV cache.
+
+        Returns
+        -------
+        Hidden
+            ``states`` (batch, tokens, hidden) float32, and ``past``.
+
+        Raises
+        ------
+        DataError
+            More tokens than ``max_positions``, or tensors of the wrong shape.
+        """
+        return run_causally(
+            self._shared,
+            self._shared.causal,
+            inputs_embeds,
+            past,
+            attention_mask=attention_mask,
+            use_cache=use_cache,
+        )
+
+    @torch.no_grad()
+    def last_token(
+        self, texts: Sequence[str], *, batch_size: int = 32, add_special_tokens: bool = True
+    ) -> Tensor:
+        """Embed texts: the state of each text's last token in the last layer.
+
+        Attention is the model's own: both ways in an encoder, causal in a decoder. In float32 a
+        text's embedding is the same within 1e-5 whichever batch it is computed in.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            Never cut; a text that is too long is an error.
+        batch_size : int, default=32
+            Texts run at once.
+        add_special_tokens : bool, default=True
+            Whether the tokenizer adds its own (for BERT the last token is then ``[SEP]``).
+
+        Returns
+        -------
+        Tensor, (texts, hidden)
+            float32 on the CPU, in the order of the texts.
+
+        Raises
+        ------
+        DataError
+            A text that has no tokens or more than ``max_positions``, or is not a str.
+
+        Examples
+        --------
+        >>> from tsllm.backbone import load_backbone
+        >>> load_backbone("random:gpt2", device="cpu").last_token(["up", "down"]).shape
+        torch.Size([2, 64])
+        """
+        shared = self._shared
+        _check_texts(texts)
+        if batch_size < 1:
+            raise DataError(f"batch_size={batch_size!r} must be at least 1.")
+        embeddings = torch.empty(len(texts), shared.hidden_size)  # (texts, hidden)
+        if not len(texts):
+            return embeddings
+        tokens = shared.tokenize(texts, add_special_tokens=add_special_tokens)
+        self._check_lengths(texts, tokens)
+        # Texts of like length share a batch, so that little is computed for padding.
+        order = sorted(range(len(texts)), key=lambda number: len(tokens[number]))
+        for first in range(0, len(order), batch_size):
+            rows = order[first : first + batch_size]
+            embeddings[rows] = self._last_states([tokens[row] for row in rows])
+        return embeddings
+
+    def private(
+        self, *, train: Sequence[str] = (), lora: Mapping[str, Any] | None = None
+    ) -> "PrivateBackbone":
+        """Make a shell around the shared weights in which some weights can be trained.
+
+        Parameters
+        ----------
+        train : sequence of {"layer_norms", "positions"}
+            Groups of weights of which the shell gets trainable copies: every layer norm, and the
+            learned absolute position embeddings (a rotary model has none, so nothing is added).
+        lora : mapping, optional
+            Low-rank adapters (Hu et al. 2021, "LoRA", https://arxiv.org/abs/2106.09685, section
+            4.1), made with peft: ``r`` (8), ``alpha`` (16), ``dropout`` (0.0) and
+            ``target_modules`` (peft's choice for the architecture). They are initialised from
+            torch's global generator and never merged into the base.
+
+        Returns
+        -------
+        PrivateBackbone
+
+        Raises
+        ------
+        DataError
+            An unknown group or LoRA entry.
+        ImportError
+            LoRA without peft.
+
+        Examples
+        --------
+        >>> from tsllm.backbone import load_backbone
+        >>> private = load_backbone("random:gpt2", device="cpu").private(train=["layer_norms"])
+        >>> sum(parameter.numel() for parameter in private.parameters())
+        640
+        """
+        from tsllm.backbone.private import PrivateBackbone
+
+        return PrivateBackbone(self, train=train, lora=lora)
+
+    def _last_states(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """Run one right-padded batch and take each row's last real token."""
+        shared = self._shared
+        lengths = torch.tensor([len(row) for row in tokens])  # (batch,)
+        longest = int(lengths.max())
+        # What stands in the padding does not matter; 0 is an id that every vocabulary has.
+        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in tokens])
+        positions = torch.arange(longest)  # (tokens,)
+        mask = positions < lengths[:, None]  # (batch, tokens)
+        # A caller's autocast must not change what is stored under this backbone's dtype.
+        with torch.autocast(shared.device.type, enabled=False):
+            output = shared.plain(
+                input_ids=ids.to(shared.device),
+                attention_mask=mask.to(shared.device),
+                position_ids=positions[None].to(shared.device),
+                use_cache=False,
+            )
+        states = output.last_hidden_state  # (batch, tokens, hidden)
+        last = states[torch.arange(len(tokens)), lengths - 1]  # (batch, hidden)
+        return last.float().cpu()
+
+    def _check_lengths(self, texts: Sequence[str], tokens: Sequence[Sequence[int]]) -> None:
+        """Refuse texts without tokens and texts that the model cannot take whole."""
+        limit = self.max_positions
+        for text, row in zip(texts, tokens, strict=True):
+            if not row:
+                raise DataError(f"the text {text!r} has no tokens; give a text that has some.")
+            if limit is not None and len(row) > limit:
+                raise DataError(
+                    f"the text that begins {text[:60]!r} has {len(row)} tokens, but the backbone "
+                    f"{self.spec!r} takes at most {limit}; shorten it (a shorter context_length), "
+                    "or use a backbone with more positions."
+                )
+
+    def __repr__(self) -> str:
+        return (
+            f"Backbone({self.spec!r}, n_layers={self.n_layers}, hidden_size={self.hidden_size}, "
+            f"device={str(self.device)!r}, dtype={str(self.dtype).removeprefix('torch.')!r})"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Backbone) and self._shared.key == other._shared.key
+
+    def __hash__(self) -> int:
+        return hash(self._shared.key)
+
+    def __copy__(self) -> "Backbone":
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Backbone":
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load_again, (self.spec, self._arguments)
+
+
+def run_causally(
+    shared: SharedBackbone,
+    module: nn.Module,
+    inputs_embeds: Tensor,
+    past: Any,
+    *,
+    attention_mask: Tensor | None,
+    use_cache: bool,
+) -> Hidden:
+    """Run a causal module: the shared one, or a private shell around it."""
+    if inputs_embeds.ndim != 3 or inputs_embeds.shape[2] != shared.hidden_size:
+        raise DataError(
+            f"inputs_embeds has shape {tuple(inputs_embeds.shape)}; "
+            f"it must be (batch, tokens, {shared.hidden_size})."
+        )
+    batch, tokens, _ = inputs_embeds.shape
+    seen = 0 if past is None else past.get_seq_length()
+    total = seen + tokens
+    if shared.max_positions is not None and total > shared.max_positions:
+        raise DataError(
+            f"{total} tokens are more than the backbone's {shared.max_positions} positions; use a "
+            "shorter context_length or a longer token_length, so that there are fewer tokens, or a "
+            "backbone with more positions."
+        )
+    if attention_mask is not None:
+        if attention_mask.shape != (batch, total):
+            raise DataError(
+                f"attention_mask has shape {tuple(attention_mask.shape)}; it must be "
+                f"({batch}, {total}): one entry for each token, past ones included."
+            )
+        real = attention_mask.to(device=inputs_embeds.device, dtype=torch.bool)
+        # Attention weighs a masked token with exactly zero, which does not remove a NaN.
+        inputs_embeds = inputs_embeds.masked_fill(~real[:, seen:, None], 0.0)
+        attention_mask = _attention_pattern(real, seen)  # (batch, 1, tokens, past + tokens)
+        window = getattr(shared.config, "sliding_window", None)
+        if attention_mask is not None and window is not None and total > window:
+            raise DataError(
+                f"{total} tokens, some of them masked, are more than the {window} that the "
+                "backbone's sliding window spans; use a shorter context_length or a longer "
+                "token_length."
+            )
+    # Given explicitly: OPT would otherwise count only the unmasked columns.
+    positions = torch.arange(seen, total, device=inputs_embeds.device)[None]  # (1, tokens)
+    cached = use_cache or past is not None
+    with backbone_autocast(shared.device, shared.dtype):
+        output = module(
+            inputs_embeds=inputs_embeds.to(shared.dtype),
+            attention_mask=attention_mask,
+            position_ids=positions,
+            past_key_values=past,
+            use_cache=cached,
+        )
+    states = output.last_hidden_state.float()  # (batch, tokens, hidden)
+    return Hidden(states, output.past_key_values if cached else None)
+
+
+def _attention_pattern(real: Tensor, seen: int) -> Tensor | None:
+    """Say which tokens each new token attends to; None for simply all up to itself.
+
+    transformers would make the same of a two-dimensional mask, but for one thing: a token with
+    only masked ones before it and masked itself would attend to nothing, and on CUDA that gives
+    gradients that are not finite, in the whole row. Here every token attends to itself.
+    """
+    if bool(real.all()):
+        return None
+    columns = torch.arange(real.shape[1], device=real.device)  # (past + tokens,)
+    rows = columns[seen:, None]  # (tokens, 1)
+    visible = (columns <= rows) & real[:, None, None, :]  # (batch, 1, tokens, past + tokens)
+    return visible | (columns == rows)
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    """Refuse a lone text and entries that are not texts."""
+    if isinstance(texts, str):
+        raise DataError(f"texts is one text, {texts[:60]!r}; give a list of texts.")
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise DataError(f"texts[{number}] is {text!r}, not a text; give only str.")
+
+
+def _load_again(spec: str, arguments: dict[str, Any]) -> Backbone:
+    """Unpickle a handle: look the model up with the arguments it was asked for with."""
+    from tsllm.backbone.loading import load_backbone
+
+    return load_backbone(spec, **arguments)

