@@ -1,0 +1,415 @@
+"""The one training loop: cosine schedule, early stopping, checkpoints, its own random stream."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from tsllm.backbone import autocast_backbone
+from tsllm.checkpoints import (
+    collect_tensors,
+    load_checkpoint,
+    overwrite,
+    save_checkpoint,
+    spread_tensors,
+    trainable_state,
+)
+from tsllm.errors import (
+    DataError,
+    DeviceMemoryError,
+    ModelFormatError,
+    NotEnoughDataError,
+    TrainingDivergedError,
+)
+from tsllm.randomness import RandomStream
+from tsllm.training_contract import (
+    Callback,
+    Loss,
+    TrainingResult,
+    TrainingSettings,
+    TrainingState,
+)
+from tsllm.windows import WindowBatch, Windows
+
+__all__ = [
+    "Callback",
+    "Loss",
+    "TrainingResult",
+    "TrainingSettings",
+    "TrainingState",
+    "cosine_learning_rate",
+    "train",
+    "trainable_state",
+]
+
+# The settings that decide the weights: a training resumes only under the same.
+_DECISIVE = (
+    "max_epochs",
+    "max_steps",
+    "batch_size",
+    "learning_rate",
+    "weight_decay",
+    "final_learning_rate",
+    "patience",
+    "clip_norm",
+    "seed",
+    "autocast",
+    "compile",
+)
+
+
+def train(
+    model: nn.Module,
+    loss: Callable[[nn.Module, WindowBatch], Loss],
+    training: Windows,
+    validation: Windows | None,
+    settings: TrainingSettings,
+    callbacks: Sequence[Callback] = (),
+) -> TrainingResult:
+    """Train a model in place.
+
+    Adam over the parameters that require a gradient, one mean loss over the observed target values
+    a step. After each epoch, and after the last step, the loss over all validation windows is
+    computed without dropout and under the same autocast as training (half the time on hardware with
+    bfloat16; forecasts are computed without it). The weights with the lowest validation loss are
+    restored at the end; without validation windows, or where these hold no observed target, all
+    epochs are trained and the last weights kept. The model is left in evaluation mode.
+
+    Torch's global random state is left as it was, and trainings in several threads do not disturb
+    each other: each draws what it would draw alone.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Moved to ``settings.device``.
+    loss : callable
+        Called with the model and a batch on the device.
+    training, validation : Windows
+        Validation windows may be None or empty.
+    settings : TrainingSettings
+    callbacks : sequence of Callback
+        Called in order; all are called even where one of them stops training.
+
+    Returns
+    -------
+    TrainingResult
+
+    Raises
+    ------
+    TrainingDivergedError
+        The loss or its gradient is not finite.
+    DataError
+        There is no training window, no observed target value, or nothing to train.
+    ModelFormatError
+        The checkpoint to resume from is missing, damaged, or of another model or other settings.
+    DeviceMemoryError
+        The device ran out of memory.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tsllm.training import Loss, TrainingSettings, train
+    >>> from tsllm.windows import Windows
+    >>> series = torch.sin(torch.arange(200.0) / 4)[:, None]
+    >>> windows = Windows([series], context_length=8, target_length=1)
+    >>> def squared_error(model, batch):
+    ...     error = (model(batch.values[:, :8, 0]) - batch.values[:, 8:, 0]) ** 2
+    ...     observed = batch.mask[:, 8:, 0]
+    ...     return Loss((error * observed).sum(), observed.sum())
+    >>> model = torch.nn.Linear(8, 1)
+    >>> settings = TrainingSettings(max_epochs=20, batch_size=16, learning_rate=0.02)
+    >>> result = train(model, squared_error, *windows.split(0.2), settings)
+    >>> result.history[-1]["validation_loss"] < 0.01
+    True
+    """
+    run = _Run(model, loss, training, validation, settings)
+    with _memory_errors_explained(settings):
+        run.prepare()
+        with tqdm(
+            desc="training",
+            total=run.state.planned_steps,
+            initial=run.state.step,
+            unit="step",
+            disable=settings.verbose < 1,
+        ) as progress:
+            while run.stopped is None:
+                run.take_step()
+                progress.update()
+                wishes = [callback.on_step_end(run.state) for callback in callbacks]
+                if run.at_end_of_epoch or any(wishes):
+                    run.finish_epoch()
+                    wishes += [callback.on_epoch_end(run.state) for callback in callbacks]
+                    run.decide(stop=any(wishes))
+                    latest = run.state.history[-1]
+                    progress.set_postfix(
+                        train=latest["train_loss"], validation=latest["validation_loss"]
+                    )
+                run.save_if_due()
+        return run.finish()
+
+
+def cosine_learning_rate(settings: TrainingSettings, step: int, planned_steps: int) -> float:
+    """Return the learning rate of a step, counted from 0: half a cosine over the planned steps."""
+    fall = settings.learning_rate - settings.final_learning_rate
+    share = (1 + math.cos(math.pi * step / planned_steps)) / 2
+    return settings.final_learning_rate + fall * share
+
+
+class _Run:
+    """One training: its state, and the pieces that the loop in `train` is made of."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[nn.Module, WindowBatch], Loss],
+        training: Windows,
+        validation: Windows | None,
+        settings: TrainingSettings,
+    ) -> None:
+        if len(training) == 0:
+            raise NotEnoughDataError("there is no training window; give longer series")
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise DataError("the model has no parameter to train: all are frozen")
+        self.model, self.loss, self.settings = model, loss, settings
+        self.training, self.validation = training, validation or None  # empty: none
+        self.steps_per_epoch = math.ceil(len(training) / settings.batch_size)
+        planned = settings.max_epochs * self.steps_per_epoch
+        self.limit = "max_epochs"
+        if settings.max_steps is not None and settings.max_steps < planned:
+            self.limit, planned = "max_steps", settings.max_steps
+        self.state = TrainingState(model, planned)
+        self.sums: dict[str, float] = {}  # over the steps of the epoch under way
+        self.best: dict[str, Tensor] = {}
+        self.seconds = 0.0
+        self.stopped: str | None = None
+
+    def prepare(self) -> None:
+        """Bring everything onto the device, then to where the checkpoint to resume from stood."""
+        settings = self.settings
+        self.model.to(settings.device).train()
+        self.called = cast(nn.Module, torch.compile(self.model)) if settings.compile else self.model
+        optimizer = torch.optim.AdamW if settings.weight_decay > 0 else torch.optim.Adam
+        self.optimizer = optimizer(
+            self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self.stream = RandomStream(_derived_seed(settings.seed, 0), settings.device)
+        if settings.resume_from is not None:
+            self.resume(Path(settings.resume_from))
+        self.order = self.new_order()
+        self.clock = time.perf_counter()
+
+    @property
+    def at_end_of_epoch(self) -> bool:
+        step = self.state.step
+        return step % self.steps_per_epoch == 0 or step == self.state.planned_steps
+
+    def new_order(self) -> Tensor:
+        """Permute the training windows; the order depends on the seed and the epoch alone."""
+        epoch = self.state.step // self.steps_per_epoch + 1
+        generator = torch.Generator().manual_seed(_derived_seed(self.settings.seed, epoch))
+        return torch.randperm(len(self.training), generator=generator)
+
+    def take_step(self) -> None:
+        """Train on the next batch."""
+        state, size = self.state, self.settings.batch_size
+        begin = state.step % self.steps_per_epoch * size
+        batch = self.training.gather(self.order[begin : begin + size]).to(self.settings.device)
+        state.learning_rate = cosine_learning_rate(self.settings, state.step, state.planned_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = state.learning_rate
+        self.optimizer.zero_grad()
+        with self.stream.active(), autocast_backbone(self.settings.autocast):
+            loss = self.loss(self.called, batch)
+            (loss.total / loss.count.clamp(min=1)).backward()
+        most = math.inf if self.settings.clip_norm is None else self.settings.clip_norm
+        norm = nn.utils.clip_grad_norm_(self.parameters, most)
+        # Read together: on a GPU each reading waits for the device.
+        total, count, norm_read, *extras = _read(
+            loss.total, loss.count, norm, *loss.extras.values()
+        )
+        state.loss = total / max(count, 1.0)
+        if not math.isfinite(total + norm_read):
+            raise TrainingDivergedError(
+                f"the training loss is {state.loss} and its gradient's norm {norm_read} at step "
+                f"{state.step + 1}; lower learning_rate ({self.settings.learning_rate}), and check "
+                "the series for extreme values"
+            )
+        self.optimizer.step()
+        state.step += 1
+        self.add("total", total)
+        self.add("count", count)
+        for name, mean in zip(loss.extras, extras):
+            self.add(f"extra {name}", mean * count)
+        self.tick()
+
+    def finish_epoch(self) -> None:
+        """Validate, add the epoch to the history, keep the weights if they are the best so far."""
+        state, count = self.state, self.sums["count"]
+        if count == 0:
+            raise DataError(
+                "no target of the training windows holds an observed value; give series with fewer "
+                "missing values"
+            )
+        validation_loss = self.validate()
+        self.tick()
+        extras = {
+            name.removeprefix("extra "): total / count
+            for name, total in self.sums.items()
+            if name.startswith("extra ")
+        }
+        epoch = len(state.history) + 1
+        state.history.append(
+            {
+                "epoch": epoch,
+                "step": state.step,
+                "train_loss": self.sums["total"] / count,
+                "validation_loss": validation_loss,
+                "learning_rate": state.learning_rate,
+                "seconds": self.sums["seconds"],
+            }
+            | extras
+        )
+        self.sums = {}
+        self.order = self.new_order()
+        if validation_loss is not None and (
+            state.best_loss is None or validation_loss < state.best_loss
+        ):
+            state.best_loss, state.best_epoch = validation_loss, epoch
+            self.best = {name: value.clone() for name, value in trainable_state(self.model).items()}
+
+    def validate(self) -> float | None:
+        """Compute the mean loss over all validation windows; None where nothing is observed."""
+        if self.validation is None:
+            return None
+        total = count = 0.0
+        self.model.eval()
+        for indices in torch.arange(len(self.validation)).split(self.settings.batch_size):
+            batch = self.validation.gather(indices).to(self.settings.device)
+            with torch.no_grad(), self.stream.active(), autocast_backbone(self.settings.autocast):
+                loss = self.loss(self.called, batch)
+            batch_total, batch_count = _read(loss.total, loss.count)
+            total, count = total + batch_total, count + batch_count
+        self.model.train()
+        if not math.isfinite(total):
+            raise TrainingDivergedError(
+                f"the validation loss is {total} after step {self.state.step}; lower learning_rate "
+                f"({self.settings.learning_rate}), and check the series for extreme values"
+            )
+        return total / count if count else None
+
+    def decide(self, stop: bool) -> None:
+        """Say whether, and by what, training has ended."""
+        state = self.state
+        if stop:
+            self.stopped = "callback"
+        elif state.step == state.planned_steps:
+            self.stopped = self.limit
+        elif (
+            state.best_epoch is not None
+            and len(state.history) - state.best_epoch >= self.settings.patience
+        ):
+            self.stopped = "patience"
+
+    def finish(self) -> TrainingResult:
+        """Restore the best weights and report."""
+        if self.best:
+            overwrite(trainable_state(self.model), self.best)
+        self.model.eval()
+        self.optimizer.zero_grad()
+        state = self.state
+        assert self.stopped is not None
+        best_epoch = len(state.history) if state.best_epoch is None else state.best_epoch
+        return TrainingResult(state.history, best_epoch, state.step, self.seconds, self.stopped)
+
+    def add(self, name: str, value: float) -> None:
+        """Add to one of the sums over the epoch under way."""
+        self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def tick(self) -> None:
+        """Count the time since the last tick."""
+        now = time.perf_counter()
+        self.add("seconds", now - self.clock)
+        self.seconds += now - self.clock
+        self.clock = now
+
+    def save_if_due(self) -> None:
+        """Write a checkpoint after the steps or the epoch that the settings name."""
+        settings, state = self.settings, self.state
+        every = settings.checkpoint_every or self.steps_per_epoch
+        if settings.checkpoint_dir is None or (state.step % every and self.stopped is None):
+            return
+        tensors = collect_tensors(self.model, self.best, self.optimizer, self.stream)
+        facts = {
+            "settings": self.fingerprint(),
+            "step": state.step,
+            "history": state.history,
+            "best_epoch": state.best_epoch,
+            "best_loss": state.best_loss,
+            "sums": self.sums,
+            "seconds": self.seconds,
+            "stopped": self.stopped,
+        }
+        save_checkpoint(Path(settings.checkpoint_dir), tensors, facts)
+
+    def resume(self, directory: Path) -> None:
+        """Continue from a checkpoint, if it is one of this very training."""
+        tensors, facts = load_checkpoint(directory)
+        for name, now in self.fingerprint().items():
+            if facts["settings"].get(name) != now:
+                raise ModelFormatError(
+                    f"the checkpoint in {directory} was written with {name}="
+                    f"{facts['settings'].get(name)}, this training has {now}; resume with what it "
+                    "was written with, or train anew without resume_from"
+                )
+        self.best = spread_tensors(tensors, self.model, self.optimizer, self.stream, directory)
+        state = self.state
+        state.step, state.history = facts["step"], facts["history"]
+        state.best_epoch, state.best_loss = facts["best_epoch"], facts["best_loss"]
+        self.sums, self.seconds = facts["sums"], facts["seconds"]
+        self.stopped = facts["stopped"]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Say, in what JSON can hold, which training this is."""
+        settings = {name: getattr(self.settings, name) for name in _DECISIVE}
+        return settings | {
+            "autocast": str(self.settings.autocast),
+            "device": self.settings.device.type,
+            "training_windows": len(self.training),
+            "validation_windows": 0 if self.validation is None else len(self.validation),
+            "context_length": self.training.context_length,
+            "target_length": self.training.target_length,
+            "n_variables": self.training.n_variables,
+        }
+
+
+def _derived_seed(seed: int, purpose: int) -> int:
+    """Derive a seed whose draws have nothing to do with those of another purpose."""
+    return int(np.random.SeedSequence((seed, purpose)).generate_state(1, np.uint64)[0])
+
+
+def _read(*scalars: Tensor) -> list[float]:
+    """Read several scalars off the device at once."""
+    return torch.stack([scalar.detach().double() for scalar in scalars]).tolist()
+
+
+@contextmanager
+def _memory_errors_explained(settings: TrainingSettings) -> Iterator[None]:
+    """Turn the device's out-of-memory error into one that says what needs less."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceMemoryError(
+            f"{settings.device} ran out of memory in training with batch_size="
+            f"{settings.batch_size}; lower batch_size, keep fewer layers of the language model "
+            "(backbone_layers), or compute in a smaller type (dtype='bfloat16')"
+        ) from error
