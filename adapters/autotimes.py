@@ -1,0 +1,400 @@
+"""AutoTimes: a frozen LLM continues a series, segment by segment, the way it continues text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tsllm.adapters.layers import (
+    MonotoneQuantileHead,
+    build_token_layer,
+    from_segments,
+    instance_normalise,
+    to_segments,
+)
+
+if TYPE_CHECKING:
+    from tsllm.backbone import Backbone, PrivateBackbone
+
+OFFICIAL_KEY = re.compile(r"add_scale|(encoder|decoder)\.(layers\.\d+\.)?(weight|bias)")
+OFFICIAL_LLM_PREFIXES = ("gpt2.", "llama.", "opt.", "model.")
+
+
+class AutoTimesModel(nn.Module):
+    """AutoTimes (Liu et al., NeurIPS 2024, arXiv 2402.02370, §3.1 and §3.2).
+
+    Every channel is a sample of its own. Its window is normalised by its own statistics and cut
+    into segments; each segment becomes one token of the LLM, and each output token is projected
+    back to the forecast of the segment after it. Only the two projections (and the scale of the
+    timestamps) are trained, and all of it is float32; what the LLM computes in is its own matter.
+
+    Parameters
+    ----------
+    backbone : Backbone, PrivateBackbone or None
+        The LLM. A plain `Backbone` is a handle: none of its weights appear in ``parameters()`` or
+        ``state_dict()``. A `PrivateBackbone` is a submodule that shows what it trains. None leaves
+        the LLM out: every forecast then sees one segment only.
+    token_length : int
+        Steps of one segment.
+    mlp_layers : int
+        Number of linear layers in each projection's MLP; 0: plain linear projections.
+    mlp_hidden : int
+        Width inside the MLPs.
+    dropout : float
+        In the MLPs, after each activation; with linear projections, on the tokens.
+    activation : {"tanh", "relu", "gelu"}
+        The MLPs' activation.
+    mix_timestamps : bool
+        Whether to add timestamp embeddings to the tokens (the paper's position embedding).
+    quantiles : tuple of float
+        Levels to forecast, strictly increasing; empty: a point forecast.
+    width : int
+        Token width when ``backbone`` is None; otherwise the backbone's own is used.
+
+    Raises
+    ------
+    ValueError
+        For a ``token_length`` below 1, one MLP layer, an unknown activation or invalid levels.
+
+    Examples
+    --------
+    >>> model = AutoTimesModel(None, token_length=4, width=8)
+    >>> x = torch.randn(2, 12, 3)
+    >>> model(x).shape, model.rollout(x, horizon=10).shape
+    (torch.Size([2, 12, 3]), torch.Size([2, 10, 3]))
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone | PrivateBackbone | None,
+        token_length: int,
+        *,
+        mlp_layers: int = 0,
+        mlp_hidden: int = 256,
+        dropout: float = 0.0,
+        activation: str = "tanh",
+        mix_timestamps: bool = False,
+        quantiles: tuple[float, ...] = (),
+        width: int = 384,
+    ) -> None:
+        super().__init__()
+        if token_length < 1:
+            raise ValueError(f"token_length must be at least 1 step, got {token_length}")
+        self.backbone = backbone
+        self.token_length = token_length
+        self.width = width if backbone is None else backbone.hidden_size
+        self.mix_timestamps = mix_timestamps
+        self.quantiles = tuple(quantiles)
+        self.quantile_head = MonotoneQuantileHead(quantiles) if quantiles else None
+        if mix_timestamps:
+            self.add_scale = nn.Parameter(torch.ones(()))
+        mlp: dict[str, Any] = {
+            "mlp_layers": mlp_layers,
+            "mlp_hidden": mlp_hidden,
+            "dropout": dropout,
+            "activation": activation,
+        }
+        self.encoder = build_token_layer(token_length, self.width, **mlp)
+        self.decoder = build_token_layer(self.width, token_length * max(1, len(quantiles)), **mlp)
+        self.token_dropout = nn.Dropout(dropout if mlp_layers == 0 else 0.0)
+
+    @classmethod
+    def from_official(
+        cls,
+        state_dict: Mapping[str, Tensor],
+        backbone: Backbone | PrivateBackbone | None,
+        *,
+        activation: str = "tanh",
+    ) -> AutoTimesModel:
+        """Load a state dict of the authors' code; its outputs are then theirs to 1e-5.
+
+        Token length, number and width of the MLP's layers and the use of timestamps are read from
+        the shapes. The LLM's own weights in the state dict are left aside: ``backbone`` is used.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to Tensor
+            ``encoder.*``, ``decoder.*`` and, with timestamps, ``add_scale``; a leading
+            ``module.`` (distributed training) is taken off.
+        backbone : Backbone, PrivateBackbone or None
+            The LLM that the checkpoint was trained with.
+        activation : {"tanh", "relu", "gelu"}
+            The MLPs' activation, which no shape tells; the authors' scripts use tanh.
+
+        Returns
+        -------
+        AutoTimesModel
+            In training mode, as any new module.
+
+        Raises
+        ------
+        ValueError
+            For keys that are unknown, missing or of the wrong shape, and when the checkpoint's
+            width is not the backbone's.
+        """
+        named = {key.removeprefix("module."): tensor for key, tensor in state_dict.items()}
+        trained = {key: tensor for key, tensor in named.items() if OFFICIAL_KEY.fullmatch(key)}
+        unknown = [
+            key for key in named if key not in trained and not key.startswith(OFFICIAL_LLM_PREFIXES)
+        ]
+        if unknown:
+            raise ValueError(
+                f"state_dict holds keys that AutoTimes does not know: {sorted(unknown)}; known "
+                f"are encoder.*, decoder.*, add_scale and the LLM's, {OFFICIAL_LLM_PREFIXES}"
+            )
+        # By length first, so that encoder.layers.12.weight follows encoder.layers.9.weight.
+        names = sorted(trained, key=lambda key: (len(key), key))
+        weights = [trained[key] for key in names if re.fullmatch(r"encoder\..*weight", key)]
+        if not weights:
+            raise ValueError(f"state_dict has no weights of the encoder; its keys: {sorted(named)}")
+        token_length, width = weights[0].shape[1], weights[-1].shape[0]
+        if backbone is not None and backbone.hidden_size != width:
+            raise ValueError(
+                f"the checkpoint's tokens have width {width}, but backbone has hidden_size "
+                f"{backbone.hidden_size}; load the LLM that the checkpoint was trained with"
+            )
+        model = cls(
+            backbone,
+            token_length,
+            mlp_layers=0 if "encoder.weight" in trained else len(weights),
+            mlp_hidden=weights[0].shape[0],
+            activation=activation,
+            mix_timestamps="add_scale" in trained,
+            width=width,
+        )
+        state = model.state_dict()
+        expected = {key: state[key].shape for key in state if not key.startswith("backbone.")}
+        given = {key: tensor.shape for key, tensor in trained.items()}
+        wrong = {key for key in given | expected if given.get(key) != expected.get(key)}
+        if wrong:
+            details = [f"{key} {given.get(key)}, not {expected.get(key)}" for key in sorted(wrong)]
+            raise ValueError(f"state_dict's tensors do not fit together: {'; '.join(details)}")
+        model.load_state_dict(trained, strict=False)  # strict would ask for PrivateBackbone's own
+        return model
+
+    def forward(
+        self, x: Tensor, timestamps: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
+        """Forecast the segment after each segment of the context.
+
+        Masked steps are left out of the statistics and are zero in normalised space. A token
+        without any observed step is hidden from the LLM's attention, except the last one, which
+        the forecast is read from. The forecasts of hidden tokens are finite but mean nothing.
+
+        Parameters
+        ----------
+        x : Tensor
+            Context in raw units, ``(batch, context, channels)``; ``context`` is a multiple of
+            ``token_length``.
+        timestamps : Tensor, optional
+            Embeddings of the segments' timestamps, ``(batch * channels, tokens, width)``, channels
+            fastest; exactly when the model mixes timestamps.
+        mask : Tensor, optional
+            Bool, the shape of ``x``, True where observed; None: everything is observed.
+
+        Returns
+        -------
+        Tensor
+            ``(batch, context, channels)``, and a last axis over the levels with quantiles: the
+            forecasts of all next segments laid end to end, in raw units, so that step t is the
+            forecast of step t + token_length.
+
+        Raises
+        ------
+        ValueError
+            When a shape does not fit.
+        """
+        mask = self._checked_mask(x, mask)
+        self._check_timestamps(timestamps, x, steps=1)
+        return self._forecast(x, timestamps, mask)
+
+    @torch.no_grad()
+    def rollout(
+        self,
+        x: Tensor,
+        horizon: int,
+        timestamps: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        mode: str = "sliding",
+    ) -> Tensor:
+        """Forecast any horizon by feeding forecasts back as context (paper, §3.2).
+
+        With quantiles, the path fed back is the median level's: the levels past the first segment
+        are conditional on it and need calibration to serve as intervals.
+
+        Parameters
+        ----------
+        x : Tensor
+            Context in raw units, ``(batch, context, channels)``.
+        horizon : int
+            Steps to forecast.
+        timestamps : Tensor, optional
+            ``(batch * channels, tokens + steps - 1, width)`` with ``steps = ceil(horizon /
+            token_length)``: the context's segments, then the forecast ones.
+        mask : Tensor, optional
+            Bool, the shape of ``x``, True where observed.
+        mode : {"sliding", "cached"}
+            "sliding", as published: the oldest segment makes room for the forecast, the new context
+            is normalised anew and read from the start. "cached": the observed context's statistics
+            are kept, and the forecast is one more token on the LLM's key-value cache.
+
+        Returns
+        -------
+        Tensor
+            ``(batch, horizon, channels)``, and a last axis over the levels with quantiles.
+
+        Raises
+        ------
+        ValueError
+            When the horizon is below 1, the mode is unknown or a shape does not fit.
+        """
+        if horizon < 1:
+            raise ValueError(f"horizon must be at least 1 step, got {horizon}")
+        modes = {"sliding": self._roll_sliding, "cached": self._roll_cached}
+        if mode not in modes:
+            raise ValueError(f"mode must be one of {list(modes)}, got {mode!r}")
+        mask = self._checked_mask(x, mask)
+        steps = -(-horizon // self.token_length)
+        self._check_timestamps(timestamps, x, steps)
+        return modes[mode](x, steps, timestamps, mask)[:, :horizon]
+
+    def _roll_sliding(
+        self, x: Tensor, steps: int, timestamps: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
+        """Forecast `steps` segments, each from a context of the same length."""
+        n_tokens = x.shape[1] // self.token_length
+        forecasts = []
+        for step in range(steps):
+            marks = None if timestamps is None else timestamps[:, step : step + n_tokens]
+            forecast = self._forecast(x, marks, mask, last_only=True)  # (batch, S, channels, ...)
+            forecasts.append(forecast)
+            path = self._path(forecast)  # (batch, S, channels)
+            x = torch.cat([x[:, self.token_length :], path], dim=1)
+            if mask is not None:
+                observed = torch.ones_like(path, dtype=torch.bool)
+                mask = torch.cat([mask[:, self.token_length :], observed], dim=1)
+        return torch.cat(forecasts, dim=1)
+
+    def _roll_cached(
+        self, x: Tensor, steps: int, timestamps: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
+        """Forecast `steps` segments, adding one token to the LLM's cache for each."""
+        n_tokens = x.shape[1] // self.token_length
+        values, mean, std = instance_normalise(x, mask)
+        segments = to_segments(values, self.token_length)  # (batch * channels, tokens, S)
+        marks = None if timestamps is None else timestamps[:, :n_tokens]
+        attended = self._attended(mask)
+        past: Any = None
+        forecasts: list[Tensor] = []
+        for step in range(steps):
+            if step > 0:
+                segments = self._path(forecasts[-1])  # (batch * channels, 1, S)
+                if timestamps is not None:
+                    marks = timestamps[:, n_tokens + step - 1 : n_tokens + step]
+                if attended is not None:
+                    attended = functional.pad(attended, (0, 1), value=True)
+            states, past = self._read(
+                self._tokens(segments, marks), attended, past, use_cache=steps > 1
+            )
+            forecasts.append(self._decode(states[:, -1:]))  # (batch * channels, 1, S, ...)
+        forecast = from_segments(torch.cat(forecasts, dim=1), x.shape[2])
+        return self._denormalise(forecast, mean, std)
+
+    def _forecast(
+        self,
+        x: Tensor,
+        timestamps: Tensor | None,
+        mask: Tensor | None,
+        *,
+        last_only: bool = False,
+    ) -> Tensor:
+        """Forecast all next segments, or the one after the context only."""
+        values, mean, std = instance_normalise(x, mask)  # (batch, context, channels)
+        segments = to_segments(values, self.token_length)  # (batch * channels, tokens, S)
+        tokens = self._tokens(segments, timestamps)  # (batch * channels, tokens, width)
+        states, _ = self._read(tokens, self._attended(mask))
+        if last_only:
+            states = states[:, -1:]
+        forecast = from_segments(self._decode(states), x.shape[2])  # (batch, time, channels, ...)
+        return self._denormalise(forecast, mean, std)
+
+    def _tokens(self, segments: Tensor, timestamps: Tensor | None) -> Tensor:
+        """Embed segments, and mix in the timestamps where there are any."""
+        tokens: Tensor = self.token_dropout(self.encoder(segments))  # (samples, tokens, width)
+        if timestamps is None:
+            return tokens
+        # normalize() divides by the norm itself wherever that is above 1e-12.
+        tokens = functional.normalize(tokens, dim=-1, eps=1e-12)
+        timestamps = functional.normalize(timestamps.to(tokens.dtype), dim=-1, eps=1e-12)
+        return tokens + self.add_scale * timestamps
+
+    def _read(
+        self, tokens: Tensor, attended: Tensor | None, past: Any = None, *, use_cache: bool = False
+    ) -> tuple[Tensor, Any]:
+        """Run the LLM over tokens; without one, hand them on as they are."""
+        if self.backbone is None:
+            return tokens, None
+        hidden = self.backbone.hidden(tokens, past, attention_mask=attended, use_cache=use_cache)
+        return hidden.states, hidden.past  # (samples, tokens, width)
+
+    def _decode(self, states: Tensor) -> Tensor:
+        """Project states to segments, and to quantiles where the model has them."""
+        raw: Tensor = self.decoder(states)  # (samples, tokens, S * max(1, quantiles))
+        return raw if self.quantile_head is None else self.quantile_head(raw)
+
+    def _path(self, forecast: Tensor) -> Tensor:
+        """Pick what is fed back as context: the point forecast or the median level."""
+        return forecast if self.quantile_head is None else forecast[..., self.quantile_head.median]
+
+    def _denormalise(self, forecast: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """Bring a forecast ``(batch, time, channels, ...)`` back to raw units."""
+        if self.quantile_head is not None:
+            mean, std = mean.unsqueeze(-1), std.unsqueeze(-1)  # (batch, 1, channels, 1)
+        return forecast * std + mean
+
+    def _attended(self, mask: Tensor | None) -> Tensor | None:
+        """Say which tokens the LLM attends to, ``(batch * channels, tokens)``; None for all."""
+        if mask is None:
+            return None
+        attended = to_segments(mask, self.token_length).any(-1)
+        # The forecast is read from the last token, so it has to be a real one for the LLM.
+        attended[:, -1] = True
+        return None if bool(attended.all()) else attended
+
+    def _checked_mask(self, x: Tensor, mask: Tensor | None) -> Tensor | None:
+        """Check a context and its mask; a mask that hides nothing becomes None."""
+        if x.ndim != 3 or x.shape[1] == 0 or x.shape[1] % self.token_length:
+            raise ValueError(
+                "x must be (batch, context, channels) with a context that is a multiple of "
+                f"token_length={self.token_length} steps, got shape {tuple(x.shape)}; "
+                "pad the context on the left and mask the padding"
+            )
+        if mask is None:
+            return None
+        if mask.dtype != torch.bool or mask.shape != x.shape:
+            raise ValueError(
+                f"mask must be a bool tensor of x's shape {tuple(x.shape)}, "
+                f"got {mask.dtype} of shape {tuple(mask.shape)}"
+            )
+        return None if bool(mask.all()) else mask
+
+    def _check_timestamps(self, timestamps: Tensor | None, x: Tensor, steps: int) -> None:
+        """Check that timestamps are there exactly when they are mixed, in the right shape."""
+        if (timestamps is not None) != self.mix_timestamps:
+            raise ValueError(
+                f"the model was built with mix_timestamps={self.mix_timestamps}, but timestamps "
+                f"{'are missing' if timestamps is None else 'were given'}"
+            )
+        n_tokens = x.shape[1] // self.token_length + steps - 1
+        expected = (x.shape[0] * x.shape[2], n_tokens, self.width)
+        if timestamps is not None and tuple(timestamps.shape) != expected:
+            raise ValueError(
+                "timestamps must be (batch * channels, tokens, width) = "
+                f"{expected}, got {tuple(timestamps.shape)}"
+            )

@@ -1,0 +1,271 @@
+"""Layers that several methods share: normalisation, segments, token layers, quantile heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+VARIANCE_FLOOR = 1e-5
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
+
+
+class Normalised(NamedTuple):
+    """A window in normalised space and what brings it back to raw units."""
+
+    values: Tensor
+    """(batch, time, channels), zero where not observed."""
+    mean: Tensor
+    """(batch, 1, channels) in raw units; zero for a channel that was never observed."""
+    std: Tensor
+    """(batch, 1, channels) in raw units, at least sqrt(1e-5)."""
+
+
+def instance_normalise(x: Tensor, mask: Tensor | None = None) -> Normalised:
+    """Normalise each window and channel by its own observed mean and standard deviation.
+
+    The standard deviation is the population's, ``sqrt(var + 1e-5)``: the normalisation that
+    AutoTimes (arXiv 2402.02370), TimeCMA (arXiv 2406.01638) and S²IP-LLM (arXiv 2403.05798)
+    share. ``values * std + mean`` undoes it.
+
+    Parameters
+    ----------
+    x : Tensor
+        Windows in raw units, ``(batch, time, channels)``. What it holds where ``mask`` is False
+        has no influence; NaN is fine there.
+    mask : Tensor, optional
+        True where observed, the shape of ``x``. None: everything is observed.
+
+    Returns
+    -------
+    Normalised
+        The normalised windows, their means and their standard deviations.
+
+    Examples
+    --------
+    >>> x = torch.tensor([[[1.0], [3.0], [float("nan")]]])
+    >>> values, mean, std = instance_normalise(x, ~x.isnan())
+    >>> values.flatten().round(decimals=3).tolist(), mean.item()
+    ([-1.0, 1.0, 0.0], 2.0)
+    """
+    if mask is None:
+        # Sum and divide here too, so that a mask that hides nothing changes not even the last bit.
+        mean = x.sum(1, keepdim=True) / x.shape[1]  # (batch, 1, channels)
+        centred = x - mean  # (batch, time, channels)
+        variance = centred.square().sum(1, keepdim=True) / x.shape[1]  # (batch, 1, channels)
+    else:
+        count = mask.sum(1, keepdim=True).clamp_min(1)  # (batch, 1, channels)
+        mean = torch.where(mask, x, 0.0).sum(1, keepdim=True) / count
+        centred = torch.where(mask, x - mean, 0.0)
+        variance = centred.square().sum(1, keepdim=True) / count
+    std = torch.sqrt(variance + VARIANCE_FLOOR)
+    return Normalised(centred / std, mean, std)
+
+
+def to_segments(x: Tensor, length: int) -> Tensor:
+    """Cut every channel into consecutive segments, each channel a sample of its own.
+
+    Parameters
+    ----------
+    x : Tensor
+        ``(batch, time, channels)``; ``time`` is a multiple of ``length``.
+    length : int
+        Steps of one segment.
+
+    Returns
+    -------
+    Tensor
+        ``(batch * channels, segments, length)``, channels fastest within a batch element.
+
+    Examples
+    --------
+    >>> to_segments(torch.arange(8).reshape(1, 4, 2), 2).tolist()
+    [[[0, 2], [4, 6]], [[1, 3], [5, 7]]]
+    """
+    return x.transpose(1, 2).flatten(0, 1).unflatten(1, (-1, length))
+
+
+def from_segments(segments: Tensor, channels: int) -> Tensor:
+    """Lay segments end to end again: the inverse of `to_segments`.
+
+    Parameters
+    ----------
+    segments : Tensor
+        ``(batch * channels, segments, length, ...)``; trailing axes (quantiles) are kept.
+    channels : int
+        Number of channels folded into the first axis.
+
+    Returns
+    -------
+    Tensor
+        ``(batch, segments * length, channels, ...)``.
+
+    Examples
+    --------
+    >>> from_segments(torch.tensor([[[0, 2], [4, 6]], [[1, 3], [5, 7]]]), 2).tolist()
+    [[[0, 1], [2, 3], [4, 5], [6, 7]]]
+    """
+    series = segments.flatten(1, 2)  # (batch * channels, time, ...)
+    return series.unflatten(0, (-1, channels)).transpose(1, 2)  # (batch, time, channels, ...)
+
+
+class TokenMLP(nn.Module):
+    """The MLP that AutoTimes uses in place of a linear token layer (arXiv 2402.02370, §3.1).
+
+    Linear, activation, dropout, repeated, and a last Linear. The linear layers stand at
+    ``layers.0``, ``layers.3``, ...: the state-dict keys of the authors' code.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        Widths of the first and the last layer.
+    n_layers : int
+        Number of linear layers, at least 2.
+    hidden : int
+        Width between the linear layers.
+    dropout : float
+        Dropout after each activation.
+    activation : {"tanh", "relu", "gelu"}
+        The activation.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        n_layers: int = 2,
+        hidden: int = 256,
+        dropout: float = 0.1,
+        activation: str = "tanh",
+    ) -> None:
+        super().__init__()
+        if n_layers < 2:
+            raise ValueError(
+                f"an MLP has at least 2 linear layers, got mlp_layers={n_layers}; "
+                "mlp_layers=0 gives a single linear layer"
+            )
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, got {activation!r}")
+        layers: list[nn.Module] = []
+        for width in [in_features] + [hidden] * (n_layers - 2):
+            layers += [nn.Linear(width, hidden), ACTIVATIONS[activation](), nn.Dropout(dropout)]
+        self.layers = nn.Sequential(*layers, nn.Linear(hidden, out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(..., in_features)`` to ``(..., out_features)``."""
+        out: Tensor = self.layers(x)
+        return out
+
+
+def build_token_layer(
+    in_features: int,
+    out_features: int,
+    *,
+    mlp_layers: int = 0,
+    mlp_hidden: int = 256,
+    dropout: float = 0.0,
+    activation: str = "tanh",
+) -> nn.Linear | TokenMLP:
+    """Build the layer between segments and tokens: linear, or the paper's MLP.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        Widths.
+    mlp_layers : int
+        Number of linear layers of the MLP; 0 gives a plain ``nn.Linear``. As in the authors'
+        code, where ``mlp_hidden_layers=2`` builds two linear layers around one activation.
+    mlp_hidden, dropout, activation
+        The MLP's width, dropout and activation; a plain linear layer has none of them.
+
+    Returns
+    -------
+    nn.Linear or TokenMLP
+        The layer.
+
+    Raises
+    ------
+    ValueError
+        For ``mlp_layers`` of 1 or below 0, or an unknown activation.
+
+    Examples
+    --------
+    >>> build_token_layer(24, 64)
+    Linear(in_features=24, out_features=64, bias=True)
+    >>> sorted(build_token_layer(24, 64, mlp_layers=2).state_dict())[::2]
+    ['layers.0.bias', 'layers.3.bias']
+    """
+    if mlp_layers == 0:
+        return nn.Linear(in_features, out_features)
+    return TokenMLP(
+        in_features,
+        out_features,
+        n_layers=mlp_layers,
+        hidden=mlp_hidden,
+        dropout=dropout,
+        activation=activation,
+    )
+
+
+class MonotoneQuantileHead(nn.Module):
+    """Turn raw outputs into quantiles that cannot cross.
+
+    The level nearest 0.5 is taken as it is; each level further out lies a softplus beyond its
+    inner neighbour. The head has no weights: the layer before it emits ``steps * levels`` values.
+
+    Parameters
+    ----------
+    levels : sequence of float
+        Quantile levels, strictly increasing, each in (0, 1).
+
+    Raises
+    ------
+    ValueError
+        When the levels are not strictly increasing inside (0, 1).
+
+    Examples
+    --------
+    >>> head = MonotoneQuantileHead((0.1, 0.5, 0.9))
+    >>> head(torch.zeros(2, 7 * 3)).shape, head.median
+    (torch.Size([2, 7, 3]), 1)
+    """
+
+    def __init__(self, levels: Sequence[float]) -> None:
+        super().__init__()
+        self.levels = check_levels(levels)
+        self.median = min(range(len(self.levels)), key=lambda i: abs(self.levels[i] - 0.5))
+        """Index of the level nearest 0.5; of two equally near, the lower."""
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """Map ``(..., steps * levels)`` to ``(..., steps, levels)``, non-decreasing over levels."""
+        raw = raw.unflatten(-1, (-1, len(self.levels)))  # (..., steps, levels)
+        middle = raw[..., self.median]  # (..., steps)
+        gaps = functional.softplus(raw).unbind(-1)
+        # Added one after the other: a parallel cumsum may round neighbouring sums past each other.
+        above = [middle + gap for gap in accumulate(gaps[self.median + 1 :])]
+        below = [middle - gap for gap in accumulate(reversed(gaps[: self.median]))]
+        return torch.stack([*reversed(below), middle, *above], dim=-1)
+
+
+def check_levels(levels: Sequence[float]) -> tuple[float, ...]:
+    """Return quantile levels as a tuple, or say what is wrong with them.
+
+    Raises
+    ------
+    ValueError
+        When there is none, one lies outside (0, 1), or they are not strictly increasing.
+    """
+    checked = tuple(float(level) for level in levels)
+    inside = all(0.0 < level < 1.0 for level in checked)
+    increasing = all(low < high for low, high in pairwise(checked))
+    if not (checked and inside and increasing):
+        raise ValueError(
+            f"quantiles must be strictly increasing levels between 0 and 1, got {checked}; "
+            "sort them and leave duplicates out"
+        )
+    return checked
