@@ -1,0 +1,311 @@
+"""Checks at the door: values that are numbers, times that are regular, errors that say where."""
+
+from collections.abc import Callable
+from numbers import Real
+
+import numpy as np
+import pandas as pd
+
+from tsllm.datasets.frequency import freq_name, infer_frequency, is_period_frequency, row_number
+from tsllm.datasets.spacing import set_frequency
+from tsllm.errors import DataError
+
+
+def series_name(series_id: object) -> str:
+    """Name a series in an error message.
+
+    Parameters
+    ----------
+    series_id : object
+        The series' identifier; None for the only series there is.
+
+    Returns
+    -------
+    str
+        For example ``"series 'a'"``, or ``"the series"``.
+
+    Examples
+    --------
+    >>> series_name("a"), series_name(None)
+    ("series 'a'", 'the series')
+    """
+    if series_id is None:
+        return "the series"
+    return f"series {_shown(series_id)}"
+
+
+def check_values(
+    values: object,
+    *,
+    series: object = None,
+    times: pd.Index | None = None,
+    row: Callable[[int], str] = row_number,
+) -> np.ndarray:
+    """Check that values are finite numbers or missing, and give them as float64.
+
+    Parameters
+    ----------
+    values : pandas.Series, pandas.DataFrame or array-like
+        One column, or two dimensions (time, variables). NaN and ``pandas.NA`` are missing values.
+    series : object, optional
+        The series' identifier, for error messages.
+    times : pandas.Index, optional
+        The rows' stamps, for error messages; taken from a Series' or DataFrame's index if None.
+    row : callable, default "row 0", "row 1", ...
+        How error messages call the row at a position.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (time, variables), float64, NaN where missing; it may share memory with ``values``.
+
+    Raises
+    ------
+    DataTypeError
+        If a value is text, a boolean or no number at all, naming series, row and column.
+    DataError
+        If a value is infinite.
+
+    Examples
+    --------
+    >>> check_values([1, 2.5, None])
+    array([[1. ],
+           [2.5],
+           [nan]])
+    """
+    frame = _as_frame(values, series)
+    if times is None and isinstance(values, pd.Series | pd.DataFrame):
+        times = values.index
+
+    columns = []
+    for number in range(frame.shape[1]):
+        column = frame.iloc[:, number]
+        bad = bad_value(column)
+        if bad is not None:
+            position, complaint = bad
+            label = frame.columns[number]
+            named = isinstance(values, pd.DataFrame) or frame.shape[1] > 1 or label != 0
+            error = DataError if _is_numeric(column) else DataTypeError
+            raise error(
+                f"{series_name(series)}, {row(position)}{_stamp(times, position)}"
+                f"{f', column {label!r}' if named else ''} {complaint}"
+            )
+        columns.append(column.to_numpy(dtype=np.float64, na_value=np.nan))
+    return np.column_stack(columns)  # (time, variables)
+
+
+def bad_value(column: pd.Series) -> tuple[int, str] | None:
+    """Find a column's first value that is no finite number and not missing.
+
+    Parameters
+    ----------
+    column : pandas.Series
+        Values of any type.
+
+    Returns
+    -------
+    tuple of int and str, or None
+        The value's position, and what it is and what to do about it; None where all is well.
+
+    Examples
+    --------
+    >>> bad_value(pd.Series([1.0, float("nan")])) is None
+    True
+    """
+    if not _is_numeric(column):
+        position = _first_non_number(column)
+        if position is not None:
+            return position, not_a_number(column.iloc[position])
+    numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    infinite = np.isinf(numbers)
+    if not infinite.any():
+        return None
+    position = int(infinite.argmax())
+    return position, (
+        f"holds {numbers[position]}; "
+        "replace infinite values with numbers, or with NaN to count them as missing"
+    )
+
+
+def not_a_number(value: object) -> str:
+    """Say that a value is no number and what to do about it, to end a message with."""
+    return (
+        f"holds {_shown(value)}, which is no number; "
+        "convert text and categorical columns to numbers, NaN where a value is missing"
+    )
+
+
+def check_times(
+    times: pd.Index,
+    *,
+    series: object = None,
+    freq: str | pd.offsets.BaseOffset | None = None,
+    row: Callable[[int], str] = row_number,
+) -> pd.Index:
+    """Check that an index is increasing and regular, and give it with its frequency set.
+
+    An index that already carries a frequency costs next to nothing: pandas vouches for it.
+
+    Parameters
+    ----------
+    times : pandas.Index
+        A DatetimeIndex, a PeriodIndex, or integers that count steps.
+    series : object, optional
+        The series' identifier, for error messages.
+    freq : str or pandas offset, optional
+        The frequency the index must have; None takes or infers its own. Only for dates.
+    row : callable, default "row 0", "row 1", ...
+        How error messages call the row at a position.
+
+    Returns
+    -------
+    pandas.Index
+        The same stamps; a DatetimeIndex has ``.freq`` set.
+
+    Raises
+    ------
+    DataError
+        If stamps are missing values, unsorted, duplicated, irregular or have gaps, naming the
+        series, the first bad row and the remedy; or if the index is of another type or empty.
+
+    Examples
+    --------
+    >>> check_times(pd.DatetimeIndex(["2024-01-01", "2024-02-01", "2024-03-01"])).freqstr
+    'MS'
+    """
+    name = series_name(series)
+    if len(times) == 0:
+        raise DataError(f"{name} has no rows; pass at least one")
+    if isinstance(times, pd.DatetimeIndex):
+        own = times.freq
+        if own is None or own.n < 0:
+            _check_increasing(times, name, row)
+        offset = infer_frequency(times, freq, name=name, row=row)
+        return times if own == offset else set_frequency(times, offset)
+    if isinstance(times, pd.PeriodIndex):
+        _check_increasing(times, name, row)
+        if freq is not None and not is_period_frequency(times, freq):
+            raise DataError(
+                f"{name} has periods of {times.freqstr!r}, not of freq={freq_name(freq)!r}; "
+                "pass that frequency, or convert the index with asfreq"
+            )
+        _check_constant_step(times, pd.PeriodDtype(times.freqstr).freq.n, name, row)
+        return times
+    if not pd.api.types.is_integer_dtype(times.dtype):
+        raise DataError(
+            f"{name} has times of type {times.dtype} (first: {times[0]}); "
+            "convert them with pd.to_datetime, or use integers that count steps"
+        )
+    if freq is not None:
+        raise DataError(
+            f"{name} has integer times, to which freq={freq_name(freq)!r} does not apply; "
+            "leave freq out, or convert the times with pd.to_datetime"
+        )
+    if isinstance(times, pd.RangeIndex) and times.step > 0:
+        return times
+    _check_increasing(times, name, row)
+    _check_constant_step(times, None, name, row)
+    return times
+
+
+def _as_frame(values: object, series: object) -> pd.DataFrame:
+    """Give values of any accepted kind as a DataFrame, one column per variable."""
+    if isinstance(values, pd.DataFrame):
+        frame = values
+    elif isinstance(values, pd.Series):
+        frame = values.to_frame()
+    else:
+        array = values if isinstance(values, np.ndarray) else pd.Series(values).to_numpy()
+        if array.ndim not in (1, 2):
+            raise DataError(
+                f"{series_name(series)} has values with {array.ndim} dimensions; "
+                "pass one column, or two dimensions (time, variables)"
+            )
+        frame = pd.DataFrame(array)
+    if frame.shape[1] == 0:
+        raise DataError(f"{series_name(series)} has no value columns; pass at least one")
+    return frame
+
+
+def _is_numeric(column: pd.Series) -> bool:
+    """Tell whether a column's type already says that it holds real numbers."""
+    kind = column.dtype
+    return (
+        pd.api.types.is_numeric_dtype(kind)
+        and not pd.api.types.is_bool_dtype(kind)
+        and not pd.api.types.is_complex_dtype(kind)
+    )
+
+
+def _first_non_number(column: pd.Series) -> int | None:
+    """Find the first value that is neither a real number nor missing; NaT counts as a date."""
+    if column.dtype.kind in "mM":
+        return 0
+    for position, value in enumerate(column):
+        missing = value is None or value is pd.NA
+        if isinstance(value, bool | np.bool_) or not (missing or isinstance(value, Real)):
+            return position
+    return None
+
+
+def _stamp(times: pd.Index | None, position: int) -> str:
+    """Give a row's stamp in brackets, unless it only counts rows."""
+    if times is None or isinstance(times, pd.RangeIndex):
+        return ""
+    return f" ({times[position]})"
+
+
+def _shown(value: object) -> str:
+    """Show a value in a message as the user wrote it."""
+    return repr(value.item() if isinstance(value, np.generic) else value)
+
+
+def _check_increasing(times: pd.Index, name: str, row: Callable[[int], str]) -> None:
+    """Raise for stamps that are missing, duplicated or not in order."""
+    if times.hasnans:
+        bad = int(np.flatnonzero(times.isna())[0])
+        raise DataError(
+            f"{name}, {row(bad)} has no stamp ({times[bad]}); give it one or drop the row"
+        )
+    if times.is_monotonic_increasing and times.is_unique:
+        return
+    duplicated = times.duplicated()
+    if duplicated.any():
+        bad = int(np.flatnonzero(duplicated)[0])
+        first = int(np.flatnonzero(times == times[bad])[0])
+        raise DataError(
+            f"{name} has the stamp {times[bad]} twice, in {row(first)} and {row(bad)}; keep one "
+            "of the two, for example with drop_duplicates, or give each series an id of its own"
+        )
+    order = times.asi8 if isinstance(times, pd.DatetimeIndex | pd.PeriodIndex) else times.to_numpy()
+    bad = int(np.flatnonzero(order[1:] < order[:-1])[0]) + 1
+    raise DataError(
+        f"{name} is not in time order: {row(bad)} ({times[bad]}) comes after {row(bad - 1)} "
+        f"({times[bad - 1]}); sort it by time, for example with sort_index"
+    )
+
+
+def _check_constant_step(
+    times: pd.Index, step: int | None, name: str, row: Callable[[int], str]
+) -> None:
+    """Raise for periods or integers with a step other than the given, or else the smallest, one."""
+    if len(times) < 2:
+        return
+    numbers = times.asi8 if isinstance(times, pd.PeriodIndex) else times.to_numpy(np.int64)
+    steps = np.diff(numbers)
+    if step is None:
+        step = int(steps.min())
+    if (steps == step).all():
+        return
+    bad = int(np.flatnonzero(steps != step)[0])
+    if steps[bad] % step == 0:
+        missing = times[bad] + (1 if isinstance(times, pd.PeriodIndex) else step)
+        raise DataError(
+            f"{name} has a gap: {missing} is missing after {row(bad)} ({times[bad]}), where the "
+            f"next is {times[bad + 1]}; insert the missing rows by reindexing, or read the data "
+            "with read_long(..., fill='nan'), 'ffill' or 'interpolate'"
+        )
+    raise DataError(
+        f"{name} has irregular times: {row(bad + 1)} ({times[bad + 1]}) is no multiple of the "
+        f"step {step} after {row(bad)} ({times[bad]}); bring them to one step"
+    )

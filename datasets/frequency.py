@@ -1,0 +1,307 @@
+"""Frequencies of date indexes: infer them, explain why one has none, and step past their end."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from pandas.tseries.frequencies import to_offset
+
+from tsllm.datasets.spacing import (
+    explain_break,
+    follows,
+    lay_out,
+    likely_frequency,
+    regular_frequency,
+    set_frequency,
+)
+from tsllm.errors import DataError
+
+# Steps in one seasonal cycle for the frequencies of a day and longer, by the name pandas gives them
+# without their anchor ("W-SAT" -> "W").
+_CALENDAR_SEASONS = {"D": 7, "B": 5, "C": 5, "W": 52, "WOM": 12, "LWOM": 12}
+_CALENDAR_SEASONS |= dict.fromkeys(["MS", "ME", "BMS", "BME", "CBMS", "CBME"], 12)
+_CALENDAR_SEASONS |= dict.fromkeys(["SMS", "SME"], 24)
+_CALENDAR_SEASONS |= dict.fromkeys(["QS", "QE", "BQS", "BQE", "REQ"], 4)
+
+# The names that pandas keeps for periods alone, and the frequency of the periods' ends.
+_PERIOD_NAMES = {"M": "ME", "Q": "QE", "Y": "YE"}
+
+_DAY = pd.Timedelta(days=1)
+
+
+def row_number(position: int) -> str:
+    """Say where a row stands: its position, counted from 0."""
+    return f"row {position}"
+
+
+def freq_name(freq: str | pd.offsets.BaseOffset) -> str:
+    """Give a frequency's name for a message."""
+    return freq if isinstance(freq, str) else freq.freqstr
+
+
+def parse_frequency(freq: str | pd.offsets.BaseOffset) -> pd.offsets.BaseOffset:
+    """Turn a frequency's name into the pandas offset.
+
+    Parameters
+    ----------
+    freq : str or pandas offset
+        For example ``"h"``, ``"15min"``, ``"W-SAT"`` or ``"MS"``.
+
+    Returns
+    -------
+    pandas.tseries.offsets.BaseOffset
+        The offset; it steps forwards.
+
+    Raises
+    ------
+    DataError
+        If pandas knows no such frequency, or if it steps backwards or not at all.
+
+    Examples
+    --------
+    >>> parse_frequency("15min")
+    <15 * Minutes>
+    """
+    try:
+        offset = to_offset(freq)
+    except (ValueError, TypeError):
+        offset = None
+    if offset is None or offset.n <= 0:
+        raise DataError(
+            f"freq={freq!r} is not a frequency that steps forwards; "
+            "pass a pandas one, for example 'h', '15min', 'D', 'W-SUN', 'MS' or 'ME'"
+        )
+    return offset
+
+
+def infer_frequency(
+    times: pd.DatetimeIndex,
+    freq: str | pd.offsets.BaseOffset | None = None,
+    *,
+    name: str = "the index",
+    row: Callable[[int], str] = row_number,
+) -> pd.offsets.BaseOffset:
+    """Give the frequency of an increasing date index, or say what breaks it.
+
+    Hourly and faster steps are equal in absolute time and daily and slower ones on the local
+    calendar, so that a change of the clocks does not break an index with a time zone.
+
+    Parameters
+    ----------
+    times : pandas.DatetimeIndex
+        Strictly increasing stamps, naive or with a time zone.
+    freq : str or pandas offset, optional
+        The frequency that the stamps must have. None takes ``times.freq``, or infers it from the
+        spacing of at least three stamps.
+    name : str, default "the index"
+        How error messages call the index, for example ``"series 'a'"``.
+    row : callable, default "row 0", "row 1", ...
+        How error messages call the row at a position.
+
+    Returns
+    -------
+    pandas.tseries.offsets.BaseOffset
+        The frequency; ``times`` has every one of its stamps from the first to the last.
+
+    Raises
+    ------
+    DataError
+        If stamps are missing (a gap) or irregular, or if fewer than three stamps come without a
+        frequency.
+
+    Examples
+    --------
+    >>> infer_frequency(pd.DatetimeIndex(["2024-01-05", "2024-01-08", "2024-01-09"]))
+    <BusinessDay>
+    """
+    wanted = None if freq is None else parse_frequency(freq)
+    own = times.freq
+    if own is not None and own.n > 0 and wanted in (None, own):
+        return own
+    if wanted is None:
+        if len(times) < 3:
+            raise DataError(
+                f"{name} has {len(times)} stamp{'s' * (len(times) != 1)}, too few to infer their "
+                "frequency from; pass it, for example freq='h'"
+            )
+        wanted = regular_frequency(times)
+        if wanted is not None:
+            return wanted
+        raise DataError(explain_break(times, likely_frequency(times), name, row))
+    if follows(times, wanted):
+        return wanted
+    raise DataError(explain_break(times, wanted, name, row, given=True))
+
+
+def complete_times(
+    times: pd.DatetimeIndex,
+    freq: str | pd.offsets.BaseOffset | None = None,
+    *,
+    name: str = "the index",
+    row: Callable[[int], str] = row_number,
+) -> pd.DatetimeIndex:
+    """Give every stamp from the first to the last, those missing from the index included.
+
+    Parameters
+    ----------
+    times : pandas.DatetimeIndex
+        Strictly increasing stamps, naive or with a time zone, some of them missing.
+    freq : str or pandas offset, optional
+        The frequency; None infers it from the longest run of stamps without a gap.
+    name, row
+        As in `infer_frequency`.
+
+    Returns
+    -------
+    pandas.DatetimeIndex
+        Contains ``times``; its frequency is set.
+
+    Raises
+    ------
+    DataError
+        If a stamp lies off the frequency, or none can be inferred.
+
+    Examples
+    --------
+    >>> stamps = pd.to_datetime(["2024-01-01", "2024-02-01", "2024-03-01", "2024-05-01"])
+    >>> list(complete_times(stamps).month)
+    [1, 2, 3, 4, 5]
+    """
+    offset = parse_frequency(freq) if freq is not None else times.freq
+    if offset is None and len(times) >= 3:
+        offset = regular_frequency(times) or likely_frequency(times)
+    if offset is None:
+        return set_frequency(times, infer_frequency(times, name=name, row=row))
+    grid = lay_out(times, offset)
+    if grid is None or not times.isin(grid).all():
+        given = freq is not None
+        raise DataError(explain_break(times, offset, name, row, given=given))
+    return grid
+
+
+def is_period_frequency(times: pd.PeriodIndex, freq: str | pd.offsets.BaseOffset) -> bool:
+    """Tell whether a frequency is the one of the periods, or of the stamps they start or end at.
+
+    Parameters
+    ----------
+    times : pandas.PeriodIndex
+        The periods.
+    freq : str or pandas offset
+        A period's name such as ``"M"``, or a frequency such as ``"MS"`` or ``"ME"``.
+
+    Returns
+    -------
+    bool
+        Whether consecutive periods are one step of the frequency apart.
+
+    Examples
+    --------
+    >>> months = pd.period_range("2024-01", periods=3, freq="M")
+    >>> [is_period_frequency(months, freq) for freq in ("M", "MS", "QS")]
+    [True, True, False]
+    """
+    if freq in (times.freq, times.freqstr):
+        return True
+    sample = pd.period_range(times[0], periods=3, freq=times.freq)
+    offset = _parse_any(freq)
+    starts, ends = sample.to_timestamp(how="start"), sample.to_timestamp(how="end").normalize()
+    return follows(starts, offset) or follows(ends, offset)
+
+
+def season_length(freq: str | pd.offsets.BaseOffset | None) -> int:
+    """Give the number of steps in the season that a frequency suggests.
+
+    Steps of a minute or more within a day make a day, steps of a second or more an hour, shorter
+    ones a minute; days make a week, business days a business week, and weeks, months and quarters
+    a year.
+
+    Parameters
+    ----------
+    freq : str, pandas offset or None
+        The frequency of a DatetimeIndex or a PeriodIndex; None for an integer index.
+
+    Returns
+    -------
+    int
+        At least 1; 1 means no season, also where the season is no whole number of steps.
+
+    Examples
+    --------
+    >>> [season_length(freq) for freq in ("h", "15min", "B", "W-SAT", "MS", "2QS", None)]
+    [24, 96, 5, 52, 12, 2, 1]
+    """
+    if freq is None:
+        return 1
+    offset = _parse_any(freq)
+    step = pd.Timedelta(offset) if isinstance(offset, pd.offsets.Tick) else None
+    if step is not None and step < _DAY:
+        for shortest, cycle in (("1min", "1D"), ("1s", "1h"), ("0s", "1min")):
+            if step >= pd.Timedelta(shortest):
+                whole, left = divmod(pd.Timedelta(cycle).value, step.value)
+                return int(whole) if left == 0 else 1
+    if step is not None:
+        days, left = divmod(step.value, _DAY.value)
+        base, count = "D", days if left == 0 else 0
+    else:
+        base, count = offset.rule_code.split("-")[0], offset.n
+    if base == "D" and count and count % 7 == 0:
+        base, count = "W", count // 7
+    season = _CALENDAR_SEASONS.get(base, 1)
+    return season // count if count and season % count == 0 else 1
+
+
+def future_times(
+    last: pd.Timestamp | pd.Period | int | np.integer,
+    freq: str | pd.offsets.BaseOffset | None,
+    horizon: int,
+) -> pd.Index:
+    """Give the stamps of the next ``horizon`` steps.
+
+    Parameters
+    ----------
+    last : pandas.Timestamp, pandas.Period or int
+        The stamp of the last step seen; the result has its type, time zone and unit.
+    freq : str, pandas offset or None
+        The step between stamps; None for integers, which step by 1, and for periods, which step by
+        their own frequency.
+    horizon : int
+        How many stamps, at least 1.
+
+    Returns
+    -------
+    pandas.Index
+        A DatetimeIndex or PeriodIndex with its frequency set, or an integer Index.
+
+    Raises
+    ------
+    DataError
+        If ``horizon`` is no positive integer, a timestamp comes without a frequency, or ``last``
+        does not lie on the frequency.
+
+    Examples
+    --------
+    >>> list(future_times(pd.Timestamp("2024-01-31"), "ME", 2).strftime("%Y-%m-%d"))
+    ['2024-02-29', '2024-03-31']
+    >>> list(future_times(9, None, 3))
+    [10, 11, 12]
+    """
+    if not isinstance(horizon, int | np.integer) or horizon < 1:
+        raise DataError(f"horizon={horizon!r} is no positive integer; pass the steps to forecast")
+    if isinstance(last, pd.Period):
+        return pd.period_range(last, periods=horizon + 1, freq=last.freq)[1:]
+    if isinstance(last, int | np.integer):
+        return pd.Index(np.arange(1, horizon + 1, dtype=np.int64) + last)
+    if freq is None:
+        raise DataError(f"the stamps after {last} need a frequency; pass it, for example freq='h'")
+    times = pd.date_range(last, periods=horizon + 1, freq=parse_frequency(freq), unit=last.unit)
+    if times[0] != last:
+        raise DataError(
+            f"the last stamp {last} does not lie on freq={freq_name(freq)!r}; "
+            "pass the frequency that the stamps have"
+        )
+    return times[1:]
+
+
+def _parse_any(freq: str | pd.offsets.BaseOffset) -> pd.offsets.BaseOffset:
+    """Parse the name of a frequency of stamps or of periods."""
+    return parse_frequency(_PERIOD_NAMES.get(freq, freq) if isinstance(freq, str) else freq)

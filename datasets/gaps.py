@@ -1,0 +1,149 @@
+"""The stamps of a panel's series: each series regular, or made so by inserting rows."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from tsllm.datasets.checks import check_times, series_name
+from tsllm.datasets.frequency import complete_times
+from tsllm.errors import DataError
+
+FILLS = ("nan", "ffill", "interpolate")
+
+
+def regular_times(
+    times: Sequence[pd.Index],
+    *,
+    labels: Sequence[str | None],
+    rows: Sequence[Callable[[int], str]],
+    freq: str | None,
+    complete: bool,
+) -> list[pd.Index]:
+    """Give every series a regular index, its own where that is regular.
+
+    Parameters
+    ----------
+    times : sequence of pandas.Index
+        Each series' stamps, increasing.
+    labels : sequence of str or None
+        The series' identifiers, for error messages.
+    rows : sequence of callable
+        How error messages call the rows of each series.
+    freq : str, optional
+        The frequency of all series. None infers each series' own, and takes the one that all the
+        others share for a series of fewer than three dates.
+    complete : bool
+        Whether to insert missing stamps; False makes them an error.
+
+    Returns
+    -------
+    list of pandas.Index
+        One index a series.
+
+    Raises
+    ------
+    DataError
+        If a series is irregular, or has a gap while ``complete`` is False.
+    """
+    # Many series of a panel have the same stamps, which are worth looking at only once.
+    known: dict[bytes, pd.Index] = {}
+    indexes: dict[int, pd.Index] = {}
+    for number, index in enumerate(times):
+        if freq is None and isinstance(index, pd.DatetimeIndex) and len(index) < 3:
+            continue
+        key = stamp_numbers(index).tobytes()
+        if key not in known:
+            known[key] = _regular(index, labels[number], rows[number], freq, complete)
+        indexes[number] = known[key]
+    found = {index.freqstr for index in known.values() if isinstance(index, pd.DatetimeIndex)}
+    shared = found.pop() if len(found) == 1 else freq
+    for number in set(range(len(times))) - indexes.keys():
+        indexes[number] = _regular(times[number], labels[number], rows[number], shared, complete)
+    return [indexes[number] for number in range(len(times))]
+
+
+def stamp_numbers(times: pd.Index) -> np.ndarray:
+    """Give stamps as integers that sort as they do.
+
+    Parameters
+    ----------
+    times : pandas.Index
+        Dates, periods or integers.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (rows,), int64.
+    """
+    if isinstance(times, pd.DatetimeIndex | pd.PeriodIndex):
+        return times.asi8
+    return times.to_numpy(np.int64)
+
+
+def fill_gaps(values: np.ndarray, times: pd.Index, complete: pd.Index, how: str) -> np.ndarray:
+    """Lay values out on an index with more stamps.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Shape (rows, variables).
+    times : pandas.Index
+        The rows' stamps.
+    complete : pandas.Index
+        All of ``times`` and the stamps to insert.
+    how : {"nan", "ffill", "interpolate"}
+        What inserted rows hold: NaN, the row before, or a line between the rows around.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (len(complete), variables); rows that were there are as they were, NaN included.
+
+    Examples
+    --------
+    >>> fill_gaps(np.array([[1.0], [4.0]]), pd.Index([0, 3]), pd.RangeIndex(4), "interpolate")
+    array([[1.],
+           [2.],
+           [3.],
+           [4.]])
+    """
+    positions = complete.get_indexer(times)  # (rows,)
+    steps = np.arange(len(complete))
+    if how == "ffill":
+        return values[np.searchsorted(positions, steps, side="right") - 1]
+    filled = np.full((len(complete), values.shape[1]), np.nan)
+    if how == "interpolate":
+        for variable in range(values.shape[1]):
+            filled[:, variable] = np.interp(steps, positions, values[:, variable])
+    filled[positions] = values
+    return filled
+
+
+def _regular(
+    index: pd.Index,
+    label: str | None,
+    row: Callable[[int], str],
+    freq: str | None,
+    complete: bool,
+) -> pd.Index:
+    """Check one series' stamps, or complete them."""
+    if not complete:
+        return check_times(index, series=label, freq=freq, row=row)
+    if isinstance(index, pd.DatetimeIndex):
+        return complete_times(index, freq, name=series_name(label), row=row)
+    check_times(index[:1], series=label, freq=freq, row=row)  # whether freq suits such an index
+    whole: pd.Index
+    if isinstance(index, pd.PeriodIndex):
+        whole = pd.period_range(index[0], index[-1], freq=index.freq)
+    else:
+        step = int(np.diff(index).min()) if len(index) > 1 else 1
+        whole = pd.RangeIndex(index[0], index[-1] + 1, step)
+    off = ~index.isin(whole)
+    if off.any():
+        bad = int(off.argmax())
+        raise DataError(
+            f"{series_name(label)} has irregular times: {row(bad)} ({index[bad]}) is no whole "
+            f"number of steps after {row(0)} ({index[0]}); bring them to one step"
+        )
+    return whole

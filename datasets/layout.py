@@ -1,0 +1,135 @@
+"""Which columns of a long table hold the series' identifier, the time and the values."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import NamedTuple
+
+import pandas as pd
+
+from tsllm.datasets.stamps import looks_like_dates
+from tsllm.datasets.tables import Table
+from tsllm.errors import DataError
+
+# The names that the layouts in use give their columns: ours, Nixtla's, AutoGluon's and ETT's.
+_ID_NAMES = ("series_id", "unique_id", "item_id")
+_TIME_NAMES = ("timestamp", "ds", "date", "datetime", "time")
+_TARGET_NAMES = ("y", "target")
+
+
+class Columns(NamedTuple):
+    """The columns of a long table, by the names they have there."""
+
+    id: str | None
+    time: str
+    targets: list[str]
+
+
+def find_columns(
+    table: Table,
+    id_col: str | None = None,
+    time_col: str | None = None,
+    target_cols: str | Sequence[str] | None = None,
+) -> Columns:
+    """Find out which column is which.
+
+    Parameters
+    ----------
+    table : Table
+        The table; its column names are text and differ from each other.
+    id_col, time_col, target_cols : optional
+        Names that settle the matter; None looks for the names of the known layouts, then for a
+        first column of dates. All columns left over are values; only Nixtla's and AutoGluon's
+        layouts, which keep covariates beside ``y`` or ``target``, leave that to be said.
+
+    Returns
+    -------
+    Columns
+        ``id`` is None where the table holds a single series.
+
+    Raises
+    ------
+    DataError
+        If a column named does not exist or has two roles, or if the table can be read in more ways
+        than one; the message names the argument that settles it.
+    """
+    frame, source = table.frame, table.source
+    names = list(frame.columns)
+    targets = [target_cols] if isinstance(target_cols, str) else target_cols
+    given = {"id_col": id_col, "time_col": time_col}
+    for argument, name in [*given.items(), *(("target_cols", name) for name in targets or [])]:
+        if name is not None and name not in names:
+            raise DataError(
+                f"{argument}={name!r} is no column of {source}; {_nearest(name, names)}"
+            )
+    chosen = [name for name in (id_col, time_col, *(targets or [])) if name is not None]
+    for name in chosen:
+        if chosen.count(name) > 1:
+            raise DataError(f"column {name!r} of {source} is given twice; give it one role")
+
+    free = [name for name in names if name not in chosen]
+    if time_col is None:
+        time_col = _known(free, _TIME_NAMES, "time_col", source) or _first_dates(table, free)
+        free.remove(time_col)
+    if id_col is None:
+        id_col = _known(free, _ID_NAMES, "id_col", source)
+        free = [name for name in free if name != id_col]
+    if targets is None:
+        targets = free
+        foreign = time_col.lower() == "ds" or str(id_col).lower() in ("unique_id", "item_id")
+        named = [name for name in free if name.lower() in _TARGET_NAMES]
+        if foreign and named and len(free) > 1:
+            other = next(name for name in free if name != named[0])
+            raise DataError(
+                f"{source} has {other!r} beside {named[0]!r}; "
+                f"pass target_cols={named[:1]!r} to leave it out or target_cols={free!r} to keep it"
+            )
+        nameless = [name for name in free if name == "" or name.startswith("Unnamed:")]
+        if nameless:
+            raise DataError(
+                f"{source} has a column without a name, probably a row index; "
+                f"write it with index=False, or pass target_cols={_without(free, nameless)!r}"
+            )
+    if not targets:
+        raise DataError(f"{source} has no value columns beside {chosen or names}; add one")
+    clash = sorted({"series_id", "timestamp"} & set(targets))
+    if clash:
+        raise DataError(f"{source} has values in a column named {clash[0]!r}; rename it")
+    return Columns(id_col, time_col, list(targets))
+
+
+def _without(names: list[str], left_out: list[str]) -> list[str]:
+    """Give the names but for some."""
+    return [name for name in names if name not in left_out]
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    """Point to the column most like a name, or list what there is."""
+    close = get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"its columns are {', '.join(names)}"
+
+
+def _known(names: list[str], known: Sequence[str], argument: str, source: str) -> str | None:
+    """Find the one column that goes by a known name, in either case."""
+    found = [name for name in names if name.lower() in known]
+    if len(found) > 1:
+        raise DataError(
+            f"{source} has both {found[0]!r} and {found[1]!r}; say which one it is with {argument}="
+        )
+    return found[0] if found else None
+
+
+def _first_dates(table: Table, names: list[str]) -> str:
+    """Take the first column as the time where it holds dates, or the only column that does."""
+    dated = [name for name in names if looks_like_dates(table.frame[name])]
+    if (dated and dated[0] == names[0]) or len(dated) == 1:
+        return dated[0]
+    index = table.frame.index
+    if isinstance(index, pd.DatetimeIndex | pd.PeriodIndex | pd.MultiIndex):
+        raise DataError(
+            f"{table.source} has its times in the index; pass it through panel_to_long or "
+            "reset_index first"
+        )
+    raise DataError(
+        f"{table.source} has no time column known by its name or its dates; "
+        f"say which of {', '.join(map(str, names))} it is with time_col="
+    )

@@ -1,0 +1,319 @@
+"""Long tables: one row per series and time, read, checked and turned into sktime's panels."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tsllm.datasets.checks import bad_value, check_times, check_values, not_a_number, series_name
+from tsllm.datasets.frequency import parse_frequency
+from tsllm.datasets.gaps import FILLS, fill_gaps, regular_times, stamp_numbers
+from tsllm.datasets.layout import Columns, find_columns
+from tsllm.datasets.stamps import read_stamps
+from tsllm.datasets.tables import Table, open_table, text_to_numbers
+from tsllm.errors import DataError
+
+
+def read_long(
+    source: str | Path | pd.DataFrame,
+    *,
+    id_col: str | None = None,
+    time_col: str | None = None,
+    target_cols: str | Sequence[str] | None = None,
+    freq: str | None = None,
+    fill: str | None = None,
+    sort: bool = False,
+) -> pd.DataFrame:
+    """Read one or many time series from a table, and check everything about them.
+
+    Recognised without arguments: ``series_id, timestamp, values...``, Nixtla's ``unique_id, ds,
+    y``, AutoGluon's ``item_id, timestamp, target``, the ETT files' ``date`` with one column per
+    variable, a first column of dates with values beside it, and GluonTS's JSON lines.
+
+    Parameters
+    ----------
+    source : str, pathlib.Path or pandas.DataFrame
+        A ``.csv``, ``.csv.gz``, ``.parquet``, ``.jsonl`` or ``.jsonl.gz`` file, a directory of
+        Parquet parts, or a frame.
+    id_col, time_col : str, optional
+        The columns with the series' identifiers and the times, where they are not recognised.
+    target_cols : str or sequence of str, optional
+        The value columns; None takes all that are left.
+    freq : str, optional
+        The frequency that every series must have, for example ``"h"``. None infers each series'
+        own; a series too short for that has the one that all the others share.
+    fill : {"nan", "ffill", "interpolate"}, optional
+        What to put in rows inserted where stamps are missing: NaN (masked by the forecasters),
+        the row before, or a line between the rows around. None makes a gap an error. Missing
+        values in rows that are there stay missing.
+    sort : bool, default False
+        Sort each series by time. False makes rows out of order an error.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``series_id`` (str; "series" where the table names none), ``timestamp`` (dates,
+        periods or int64) and the values (float64), grouped by series in order of first appearance
+        and increasing in time; without ``fill`` exactly the rows that were read.
+
+    Raises
+    ------
+    DataError
+        If anything is wrong; the message names the series, the row (the line in a file of text,
+        counted from 1, else the row, counted from 0) and the remedy.
+
+    Warns
+    -----
+    UserWarning
+        Once, naming the series whose values never change.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"ds": ["2024-01-01", "2024-01-02", "2024-01-04"], "y": [1, 2, 4]})
+    >>> read_long(table, freq="D", fill="interpolate")["y"].tolist()
+    [1.0, 2.0, 3.0, 4.0]
+    """
+    if fill not in (None, *FILLS):
+        raise DataError(f"fill={fill!r} is not known; pass one of {', '.join(FILLS)}")
+    if freq is not None:
+        parse_frequency(freq)
+    table = open_table(source, freq)
+    table = table._replace(frame=table.frame.set_axis(table.frame.columns.astype(str), axis=1))
+    columns = find_columns(table, id_col, time_col, target_cols)
+    ids = _read_ids(table, columns)
+
+    def place(position: int) -> str:
+        name = series_name(None if columns.id is None else ids[position])
+        return f"{name}, {table.row(position)}"
+
+    times = read_stamps(table.frame[columns.time], table.text, place)
+    values = _read_values(table, columns, place)  # (rows, variables)
+    codes, names = pd.factorize(ids)
+    _check_duplicates(codes, times, place, table.row, several=columns.id is not None)
+    order = _group(codes, times, place, table.row, sort=sort)
+    codes, times, values = codes[order], times[order], values[order]
+
+    starts = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(codes)]
+    spans = [slice(start, stop) for start, stop in pairwise(starts)]
+    indexes = regular_times(
+        [times[span] for span in spans],
+        labels=[None if columns.id is None else name for name in names],
+        rows=[_rows_of(table, order[span]) for span in spans],
+        freq=freq,
+        complete=fill is not None,
+    )
+    if fill is not None:
+        parts = zip(spans, indexes, strict=True)
+        values = np.concatenate(
+            [fill_gaps(values[span], times[span], index, fill) for span, index in parts]
+        )
+        codes = np.repeat(np.arange(len(names)), [len(index) for index in indexes])
+        times = indexes[0].append(indexes[1:])
+
+    frame = pd.DataFrame({"series_id": pd.Series(np.asarray(names)[codes]).astype(str)})
+    frame["timestamp"] = times
+    frame[columns.targets] = values
+    _warn_constant(frame, columns)
+    return frame
+
+
+def long_to_panel(frame: pd.DataFrame, freq: str | None = None) -> pd.DataFrame:
+    """Turn a long frame, as `read_long` gives it, into the ``y`` of an sktime forecaster.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Columns ``series_id``, ``timestamp`` and the values.
+    freq : str, optional
+        The frequency; only a single series of fewer than three dates needs it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        For one series, its values by time, the index with its frequency set; for several, the
+        values by (series_id, timestamp). Series keep their order.
+
+    Raises
+    ------
+    DataError
+        If the frame does not start with the two columns, or a single series is not regular.
+
+    Examples
+    --------
+    >>> frame = read_long(pd.DataFrame({"ds": pd.date_range("2024-01-31", periods=3, freq="ME"),
+    ...                                 "y": [1.0, 3.0, 2.0]}))
+    >>> long_to_panel(frame).index.freqstr
+    'ME'
+    """
+    if list(frame.columns[:2]) != ["series_id", "timestamp"]:
+        raise DataError(
+            f"the frame's columns are {list(frame.columns)}, not series_id, timestamp and values; "
+            "pass it through read_long first"
+        )
+    if frame["series_id"].nunique() > 1:
+        return frame.set_index(["series_id", "timestamp"])
+    series = frame["series_id"].iloc[0] if len(frame) else None
+    times = check_times(pd.Index(frame["timestamp"]), series=series, freq=freq)
+    return frame.drop(columns=["series_id", "timestamp"]).set_axis(times, axis=0)
+
+
+def panel_to_long(y: pd.Series | pd.DataFrame, series_id: str = "series") -> pd.DataFrame:
+    """Turn an sktime series or panel into a long frame; the inverse of `long_to_panel`.
+
+    Parameters
+    ----------
+    y : pandas.Series or pandas.DataFrame
+        Values by time, or by (series, time).
+    series_id : str, default "series"
+        The name of the series where the index gives none.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``series_id`` (as in the index), ``timestamp`` and the values (float64; the column
+        of a nameless Series is called ``"y"``).
+
+    Raises
+    ------
+    DataError
+        If ``y`` is of another type, has more than two index levels, or holds what is no number.
+
+    Examples
+    --------
+    >>> panel_to_long(pd.Series([1.0, 2.0], pd.period_range("2024-01", periods=2, freq="M")))
+      series_id timestamp    y
+    0    series   2024-01  1.0
+    1    series   2024-02  2.0
+    """
+    if isinstance(y, pd.Series):
+        y = y.to_frame("y" if y.name is None else y.name)
+    if not isinstance(y, pd.DataFrame) or y.index.nlevels > 2:
+        found = type(y).__name__ if not isinstance(y, pd.DataFrame) else f"{y.index.nlevels} levels"
+        raise DataError(
+            f"y has {found}; pass a Series or DataFrame indexed by time or by (series, time)"
+        )
+    if y.index.nlevels == 1:
+        frame = pd.DataFrame({"series_id": pd.Series([series_id] * len(y)).astype(str)})
+    else:
+        frame = pd.DataFrame({"series_id": y.index.get_level_values(0)})
+    frame["timestamp"] = y.index.get_level_values(-1)
+    frame[[str(name) for name in y.columns]] = check_values(y)
+    return frame
+
+
+def _read_ids(table: Table, columns: Columns) -> np.ndarray:
+    """Give each row's series as text; two identifiers must not become one."""
+    if columns.id is None:
+        return np.full(len(table.frame), "series", dtype=object)
+    column = table.frame[columns.id]
+    missing = column.isna() | (column.astype(str).str.strip() == "")
+    if missing.any():
+        raise DataError(
+            f"{table.row(int(missing.argmax()))} of {table.source} has no series in column "
+            f"{columns.id!r}; give it one or drop the row"
+        )
+    ids = column.astype(str)
+    if column.dtype == object:  # the number 1 and the text "1" are two series
+        types = pd.DataFrame({"id": ids.array, "type": [type(cell).__name__ for cell in column]})
+        both = types.drop_duplicates().duplicated("id")
+        if both.any():
+            bad = int(both.to_numpy().argmax())
+            raise DataError(
+                f"{series_name(ids.iloc[bad])}, {table.row(bad)} has its identifier as "
+                f"{types['type'][bad]}, but an earlier row has it as another type; "
+                f"write all of column {columns.id!r} as text"
+            )
+    return ids.to_numpy(dtype=object)
+
+
+def _read_values(table: Table, columns: Columns, place: Callable[[int], str]) -> np.ndarray:
+    """Give the values as float64, (rows, variables)."""
+    values = []
+    for name in columns.targets:
+        column = table.frame[name]
+        hint = "" if columns.id is not None else f", or pass id_col={name!r} if it names the series"
+        if table.text:
+            numbers = text_to_numbers(column)
+            if isinstance(numbers, int):
+                complaint = not_a_number(column.iloc[numbers])
+                raise DataError(f"{place(numbers)}, column {name!r} {complaint}{hint}")
+            column = pd.Series(numbers)
+        bad = bad_value(column)
+        if bad is not None:
+            raise DataError(f"{place(bad[0])}, column {name!r} {bad[1]}")
+        values.append(column.to_numpy(dtype=np.float64, na_value=np.nan))
+    return np.column_stack(values)
+
+
+def _check_duplicates(
+    codes: np.ndarray,
+    times: pd.Index,
+    place: Callable[[int], str],
+    row: Callable[[int], str],
+    *,
+    several: bool,
+) -> None:
+    """Raise where a series has one stamp twice, naming both rows."""
+    keys = pd.DataFrame({"code": codes, "time": stamp_numbers(times)})
+    twice = keys.duplicated()
+    if twice.any():
+        bad = int(twice.argmax())
+        first = int((keys == keys.iloc[bad]).all(axis=1).argmax())
+        remedy = "" if several else ", or name the column that tells series apart with id_col="
+        raise DataError(
+            f"{place(first)} and {row(bad)} have the same stamp {times[bad]}; "
+            f"drop one of the two{remedy}"
+        )
+
+
+def _group(
+    codes: np.ndarray,
+    times: pd.Index,
+    place: Callable[[int], str],
+    row: Callable[[int], str],
+    *,
+    sort: bool,
+) -> np.ndarray:
+    """Order rows by series and, where asked to, by time; rows out of order are an error if not."""
+    numbers = stamp_numbers(times)
+    if sort:
+        return np.lexsort((numbers, codes))
+    order = np.argsort(codes, kind="stable")
+    back = (np.diff(numbers[order]) < 0) & (np.diff(codes[order]) == 0)
+    if back.any():
+        bad = int(back.argmax())
+        before, after = int(order[bad]), int(order[bad + 1])
+        raise DataError(
+            f"{place(after)} ({times[after]}) is earlier than {row(before)} ({times[before]}); "
+            "pass sort=True (--sort on the command line) to sort each series by time"
+        )
+    return order
+
+
+def _rows_of(table: Table, positions: np.ndarray) -> Callable[[int], str]:
+    """Name the rows of one series by their places in the table."""
+    return lambda position: table.row(int(positions[position]))
+
+
+def _warn_constant(frame: pd.DataFrame, columns: Columns) -> None:
+    """Warn once about series that never change; their forecasts are their constants."""
+    groups = frame.groupby("series_id", sort=False)[columns.targets]
+    constant = (groups.max() == groups.min()) & (groups.count() >= 2)
+    places = [
+        (series_name(None if columns.id is None else name), variable)
+        for name, row in zip(constant.index, constant.to_numpy(), strict=True)
+        for variable, found in zip(columns.targets, row, strict=True)
+        if found
+    ]
+    if places:
+        several = len(columns.targets) > 1
+        named = [f"{name}, column {column!r}" if several else name for name, column in places]
+        more = f" and {len(named) - 5} more" if len(named) > 5 else ""
+        warnings.warn(
+            f"constant: {'; '.join(named[:5])}{more}; such a series is forecast as its constant",
+            UserWarning,
+            stacklevel=3,
+        )

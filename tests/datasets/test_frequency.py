@@ -1,0 +1,206 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tsllm.datasets.frequency import (
+    complete_times,
+    future_times,
+    infer_frequency,
+    is_period_frequency,
+    parse_frequency,
+    season_length,
+)
+from tsllm.errors import DataError
+
+FREQUENCIES = [
+    "s",
+    "min",
+    "15min",
+    "30min",
+    "h",
+    "6h",
+    "D",
+    "2D",
+    "B",
+    "W-SUN",
+    "W-WED",
+    "MS",
+    "ME",
+    "BMS",
+    "BME",
+    "2MS",
+    "QS",
+    "QE",
+    "YS",
+    "YE",
+]
+
+
+def without_frequency(times: pd.DatetimeIndex) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex(times, freq=None)
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("freq", FREQUENCIES)
+def test_inferred_frequency_rebuilds_the_index(freq, unit):
+    times = pd.date_range("2021-03-03", periods=30, freq=freq, unit=unit)
+    found = infer_frequency(without_frequency(times))
+    assert pd.date_range(times[0], periods=30, freq=found, unit=unit).equals(times)
+
+
+@pytest.mark.parametrize("freq", ["15min", "h", "D", "W-SUN", "MS"])
+@pytest.mark.parametrize("start", ["2024-03-25", "2024-10-20"])
+def test_change_of_the_clocks_is_no_break(freq, start):
+    times = pd.date_range(start, periods=800, freq=freq, tz="Europe/Berlin")
+    assert infer_frequency(without_frequency(times)) == times.freq
+
+
+def test_own_frequency_is_taken_and_another_is_refused():
+    times = pd.date_range("2024-01-01", periods=5, freq="h")
+    assert infer_frequency(times) is times.freq
+    with pytest.raises(DataError, match=r"row 1 is 2024-01-01 01:00:00.*which is 'h'"):
+        infer_frequency(times, "D", name="series 'a'")
+
+
+def test_one_frequency_has_several_names():
+    times = pd.date_range("2024-01-01", periods=5, freq="QS-OCT")
+    assert infer_frequency(times, "QS") == parse_frequency("QS-JAN")
+    assert times.freqstr == "QS-OCT"
+
+
+def test_two_stamps_need_a_frequency():
+    times = pd.DatetimeIndex(["2024-01-01", "2024-02-01"])
+    with pytest.raises(DataError, match=r"2 stamps.*pass it"):
+        infer_frequency(times)
+    assert infer_frequency(times, "MS") == parse_frequency("MS")
+
+
+@settings(deadline=None)
+@given(
+    freq=st.sampled_from(FREQUENCIES),
+    length=st.integers(12, 60),
+    data=st.data(),
+)
+def test_a_missing_stamp_is_named_and_completed(freq, length, data):
+    whole = pd.date_range("2020-02-03", periods=length, freq=freq)
+    # the gap leaves a run of at least half the stamps, from which the frequency can be seen
+    missing = data.draw(st.integers(1, length - 2))
+    times = without_frequency(whole.delete(missing))
+    with pytest.raises(DataError) as error:
+        infer_frequency(times, name="series 'x'", row=lambda i: f"line {i + 2}")
+    message = str(error.value)
+    assert message.startswith("series 'x' has a gap")
+    assert f"{whole[missing]} after line {missing + 1} ({whole[missing - 1]})" in message
+    assert "fill='nan'" in message
+    assert list(complete_times(times)) == list(whole)
+
+
+@pytest.mark.parametrize(
+    ("times", "complaint"),
+    [
+        (["2024-01-01 00:00", "2024-01-01 01:00", "2024-01-01 02:07", "2024-01-01 03:00"], "row 2"),
+        (["2024-01-15", "2024-02-15", "2024-03-15", "2024-04-15"], r"to_period\('M'\)"),
+        (["2024-01-01", "2024-01-02", "2024-05-09", "2025-01-01"], "irregular stamps: row 1"),
+    ],
+)
+def test_irregular_stamps_are_no_gap(times, complaint):
+    with pytest.raises(DataError, match=complaint) as error:
+        infer_frequency(pd.DatetimeIndex(times))
+    assert "gap" not in str(error.value)
+
+
+def test_mixed_frequencies_are_no_gap():
+    hours = pd.date_range("2024-01-01", periods=10, freq="h")
+    days = pd.date_range("2024-01-02", periods=10, freq="D")
+    with pytest.raises(DataError, match=r"mixes frequencies: 9 of its 19 steps are 24 times 'h'"):
+        infer_frequency(hours.append(days))
+
+
+def test_a_stamp_from_another_century_is_a_gap_too_wide():
+    times = pd.DatetimeIndex(["1800-01-01", *pd.date_range("2024-01-01", periods=9, freq="s")])
+    with pytest.raises(DataError, match=r"too wide for 's'.*check those two stamps"):
+        complete_times(times)
+
+
+def test_within_one_week_a_gap_is_one_of_days_not_of_business_days():
+    with pytest.raises(DataError, match=r"gap at 'D'"):
+        infer_frequency(pd.DatetimeIndex(["2024-01-01", "2024-01-02", "2024-01-03", "2024-01-05"]))
+
+
+@pytest.mark.parametrize("freq", ["H", "M", "nonsense", "-1h", "0D", 5])
+def test_unknown_frequencies_are_refused(freq):
+    with pytest.raises(DataError, match="is not a frequency"):
+        parse_frequency(freq)
+
+
+@pytest.mark.parametrize(
+    ("freq", "season"),
+    [
+        ("s", 3600), ("10s", 360), ("min", 1440), ("15min", 96), ("30min", 48), ("h", 24),
+        ("2h", 12), ("7h", 1), ("D", 7), ("24h", 7), ("7D", 52), ("2D", 1), ("B", 5),
+        ("W-SAT", 52), ("2W", 26), ("MS", 12), ("ME", 12), ("M", 12), ("BMS", 12), ("2MS", 6),
+        ("QS", 4), ("QE-NOV", 4), ("Q", 4), ("YS", 1), ("YE", 1), ("36h", 1), (None, 1),
+        (pd.offsets.Hour(6), 4),
+    ],
+)  # fmt: skip
+def test_season_length(freq, season):
+    assert season_length(freq) == season
+
+
+@settings(deadline=None)
+@given(
+    freq=st.sampled_from(FREQUENCIES), horizon=st.integers(1, 50), tz=st.sampled_from([None, "UTC"])
+)
+def test_future_times_continue_the_index(freq, horizon, tz):
+    times = pd.date_range("2024-02-29", periods=10 + horizon, freq=freq, tz=tz)
+    future = future_times(times[9], freq, horizon)
+    assert future.equals(times[10:])
+    assert future.freq == times.freq
+    assert future.dtype == times.dtype
+
+
+def test_future_times_step_over_the_change_of_the_clocks():
+    last = pd.Timestamp("2024-03-30 23:00", tz="Europe/Berlin")
+    future = future_times(last, "h", 4)
+    assert [stamp.hour for stamp in future] == [0, 1, 3, 4]
+
+
+def test_future_times_of_periods_and_integers():
+    assert list(future_times(pd.Period("2024-11", "M"), None, 2).astype(str)) == [
+        "2024-12",
+        "2025-01",
+    ]
+    future = future_times(np.int64(4), None, 3)
+    assert future.dtype == np.int64
+    assert future.tolist() == [5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("last", "freq", "horizon", "complaint"),
+    [
+        (pd.Timestamp("2024-01-15"), "MS", 3, "does not lie on freq='MS'"),
+        (pd.Timestamp("2024-01-15"), None, 3, "need a frequency"),
+        (3, None, 0, "horizon=0"),
+        (3, None, 1.5, "horizon=1.5"),
+    ],
+)
+def test_future_times_refuses(last, freq, horizon, complaint):
+    with pytest.raises(DataError, match=complaint):
+        future_times(last, freq, horizon)
+
+
+@pytest.mark.parametrize(
+    ("period", "same", "other"),
+    [
+        ("M", ["M", "MS", "ME"], ["QS", "2MS", "D"]),
+        ("Q-DEC", ["QS", "QE", "Q"], ["MS", "QS-FEB"]),
+        ("W-SAT", ["W-SAT"], ["W-MON", "D"]),
+        ("h", ["h", "60min"], ["2h"]),
+    ],
+)
+def test_frequencies_of_periods(period, same, other):
+    times = pd.period_range("2024-01-01", periods=4, freq=period)
+    assert all(is_period_frequency(times, freq) for freq in same)
+    assert not any(is_period_frequency(times, freq) for freq in other)

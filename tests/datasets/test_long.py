@@ -1,0 +1,532 @@
+import gzip
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tsllm.datasets import long_to_panel, panel_to_long, read_long
+from tsllm.errors import DataError
+
+CSV = (
+    "series_id,timestamp,y\n"
+    "a,2024-01-01,1\nb,2024-01-01,10\na,2024-01-02,2\nb,2024-01-02,20\na,2024-01-03,4\nb,2024-01-03,5\n"
+)
+
+
+def canonical() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "series_id": ["a"] * 3 + ["b"] * 3,
+            "timestamp": pd.DatetimeIndex(["2024-01-01", "2024-01-02", "2024-01-03"] * 2),
+            "y": [1.0, 2.0, 4.0, 10.0, 20.0, 5.0],
+        }
+    )
+
+
+def write(folder: Path, text: str, name: str = "data.csv") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def complaint(source, **arguments) -> str:
+    with pytest.raises(DataError) as error:
+        read_long(source, **arguments)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+# What is read
+
+
+def test_rows_of_several_series_may_interleave(tmp_path):
+    pd.testing.assert_frame_equal(read_long(write(tmp_path, CSV)), canonical())
+
+
+def test_every_kind_of_file_holds_the_same(tmp_path):
+    frame = canonical()
+    rows = frame.assign(timestamp=frame["timestamp"].astype(str)).to_dict("records")
+    (tmp_path / "data.csv.gz").write_bytes(gzip.compress(CSV.encode()))
+    write(tmp_path, "\ufeff" + CSV.replace("\n", "\r\n"), "windows.csv")
+    write(tmp_path, "\n".join(map(json.dumps, rows)), "data.jsonl")
+    (tmp_path / "data.jsonl.gz").write_bytes(gzip.compress((tmp_path / "data.jsonl").read_bytes()))
+    frame.to_parquet(tmp_path / "data.parquet")
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    frame[:4].to_parquet(parts / "part-00000.parquet")
+    frame[4:].to_parquet(parts / "part-00001.parquet")
+    (parts / "_SUCCESS").touch()
+    names = ["data.csv.gz", "windows.csv", "data.jsonl", "data.jsonl.gz", "data.parquet", "parts"]
+    for name in names:
+        pd.testing.assert_frame_equal(read_long(str(tmp_path / name)), frame, obj=name)
+    pd.testing.assert_frame_equal(read_long(frame), frame)
+
+
+@pytest.mark.parametrize(
+    ("header", "targets"),
+    [
+        ("unique_id,ds,y", ["y"]),
+        ("item_id,timestamp,target", ["target"]),
+        ("series_id,timestamp,load", ["load"]),
+        ("Unique_ID,DS,Y", ["Y"]),
+    ],
+)
+def test_known_layouts_with_identifiers(tmp_path, header, targets):
+    frame = read_long(write(tmp_path, CSV.replace("series_id,timestamp,y", header)))
+    assert frame.columns.tolist() == ["series_id", "timestamp", *targets]
+    assert frame["series_id"].tolist() == list("aaabbb")
+
+
+def test_one_time_column_and_several_value_columns_are_one_multivariate_series(tmp_path):
+    text = "date,HUFL,OT\n2016-07-01 00:00:00,5.8,30\n2016-07-01 01:00:00,5.6,\n"
+    frame = read_long(write(tmp_path, text + "2016-07-01 02:00:00,5.1,27.5\n"))
+    assert frame.columns.tolist() == ["series_id", "timestamp", "HUFL", "OT"]
+    assert frame["series_id"].unique().tolist() == ["series"]
+    np.testing.assert_array_equal(frame["OT"], [30, np.nan, 27.5])
+
+
+def test_a_first_column_of_dates_is_the_time_whatever_its_name(tmp_path):
+    frame = read_long(write(tmp_path, "Month,Passengers\n1949-01,112\n1949-02,118\n1949-03,132\n"))
+    assert frame["timestamp"].tolist() == list(pd.date_range("1949-01", periods=3, freq="MS"))
+
+
+def test_dates_with_slashes_and_without_padding(tmp_path):
+    text = "date,OT\n1990/1/9 0:00,1\n1990/1/10 0:00,2\n1990/1/11 0:00,3\n"
+    assert read_long(write(tmp_path, text))["timestamp"].iloc[1] == pd.Timestamp("1990-01-10")
+
+
+def test_columns_given_by_name(tmp_path):
+    text = "shop,week,sold,price\nx,1,5,2.5\nx,2,6,3.5\ny,1,3,2\ny,2,4,1\n"
+    path = write(tmp_path, text)
+    frame = read_long(path, id_col="shop", time_col="week", target_cols="sold")
+    assert frame.columns.tolist() == ["series_id", "timestamp", "sold"]
+    assert frame["timestamp"].dtype == np.int64
+    both = read_long(path, id_col="shop", time_col="week", target_cols=["price", "sold"])
+    assert both.columns.tolist() == ["series_id", "timestamp", "price", "sold"]
+
+
+def test_identifiers_keep_their_text(tmp_path):
+    text = "series_id,timestamp,y\n007,1,1\n007,2,2\nNA,1,1\nNA,2,3\n"
+    assert read_long(write(tmp_path, text))["series_id"].tolist() == ["007", "007", "NA", "NA"]
+
+
+def test_missing_values_of_text_become_nan(tmp_path):
+    cells = ["", "NA", "NaN", "n/a", "null", " 1.5 ", "+2e3", "-.5"]
+    text = "timestamp,y\n" + "".join(f"{step},{cell}\n" for step, cell in enumerate(cells))
+    np.testing.assert_array_equal(
+        read_long(write(tmp_path, text))["y"], [np.nan] * 5 + [1.5, 2000, -0.5]
+    )
+
+
+def test_numbers_of_text_are_read_exactly(tmp_path):
+    values = np.random.default_rng(0).normal(size=200) * 10.0 ** np.arange(-100, 100)
+    text = "timestamp,y\n" + "".join(f"{i},{value!r}\n" for i, value in enumerate(values.tolist()))
+    np.testing.assert_array_equal(read_long(write(tmp_path, text))["y"], values)
+
+
+def test_time_zones_and_periods_are_kept():
+    times = pd.date_range("2024-03-30 20:00", periods=8, freq="h", tz="Europe/Berlin")
+    assert (
+        read_long(pd.DataFrame({"timestamp": times, "y": range(8)}))["timestamp"].dtype
+        == times.dtype
+    )
+    months = pd.period_range("2024-01", periods=3, freq="M")
+    frame = read_long(pd.DataFrame({"timestamp": months, "y": range(3)}))
+    assert frame["timestamp"].dtype == "period[M]"
+
+
+def test_gluonts_lines_are_laid_out(tmp_path):
+    lines = [
+        {
+            "item_id": "a",
+            "start": "2024-01-31",
+            "freq": "ME",
+            "target": [1, None, "NaN"],
+            "cat": [0],
+        },
+        {"item_id": "b", "start": "2024-02-29", "freq": "ME", "target": [4.5]},
+    ]
+    path = write(tmp_path, "\n".join(map(json.dumps, lines)), "data.jsonl")
+    with pytest.warns(UserWarning, match="not used: cat"):
+        frame = read_long(path)
+    assert frame["series_id"].tolist() == list("aaab")
+    assert frame["timestamp"].tolist() == [
+        *pd.date_range("2024-01", periods=3, freq="ME"),
+        pd.Timestamp("2024-02-29"),
+    ]
+    np.testing.assert_array_equal(frame["target"], [1, np.nan, np.nan, 4.5])
+    lines[0]["target"][1] = "x"
+    message = complaint(write(tmp_path, json.dumps(lines[0]), "bad.jsonl"))
+    assert "series 'a', line 1, step 1 holds 'x'" in message
+
+
+def test_a_short_series_borrows_the_frequency_of_the_others():
+    times = pd.to_datetime(["2024-01-01", "2024-02-01", "2024-03-01", "2024-02-01", "2024-04-01"])
+    frame = pd.DataFrame({"series_id": list("aaabb"), "timestamp": times, "y": range(5)})
+    assert "series 'b' has a gap" in complaint(frame)
+    assert read_long(frame, fill="nan")["timestamp"].iloc[4] == pd.Timestamp("2024-03-01")
+    assert "series 'b' has 2 stamps, too few" in complaint(frame[3:])
+    assert len(read_long(frame[3:], freq="2MS")) == 2
+
+
+# What is filled, sorted, warned about
+
+
+@pytest.mark.parametrize(
+    ("fill", "expected"),
+    [
+        ("nan", [1, np.nan, np.nan, 4, np.nan, np.nan, 6]),
+        ("ffill", [1, 1, 1, 4, np.nan, np.nan, 6]),
+        ("interpolate", [1, 2, 3, 4, np.nan, np.nan, 6]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["dates", "periods", "integers"])
+def test_fill_inserts_rows_and_leaves_missing_values_missing(kind, fill, expected):
+    present = [0, 3, 4, 6]
+    times = {
+        "dates": pd.date_range("2024-01-01", periods=7, freq="D", tz="UTC")[present],
+        "periods": pd.period_range("2024-01", periods=7, freq="M")[present],
+        "integers": pd.Index(present),
+    }[kind]
+    frame = pd.DataFrame({"timestamp": times, "y": [1, 4, np.nan, 6]})
+    freq = "D" if kind == "dates" else None
+    assert "gap" in complaint(frame, freq=freq)
+    filled = read_long(frame, freq=freq, fill=fill)
+    np.testing.assert_array_equal(filled["y"], expected)
+    assert filled["timestamp"].isin(frame["timestamp"]).sum() == 4
+    pd.testing.assert_frame_equal(read_long(filled), filled)
+
+
+def test_sorting_is_asked_for(tmp_path):
+    text = CSV.replace("a,2024-01-01,1\n", "") + "a,2024-01-01,1\n"
+    message = complaint(write(tmp_path, text))
+    assert "series 'a', line 7 (2024-01-01 00:00:00) is earlier than line 5" in message
+    assert "sort=True (--sort" in message
+    frame = read_long(write(tmp_path, text), sort=True)
+    assert sorted(frame["y"]) == sorted(canonical()["y"])
+    assert frame[frame["series_id"] == "a"]["y"].tolist() == [1, 2, 4]
+
+
+def test_constant_series_are_warned_about_once():
+    frame = canonical().assign(y=[1, 1, 1, 2, 2, 3], z=[0, 1, 2, np.nan, 5, 5])
+    with pytest.warns(UserWarning) as caught:
+        read_long(frame)
+    assert len(caught) == 1
+    assert "series 'a', column 'y'; series 'b', column 'z'; such" in str(caught[0].message)
+    assert caught[0].filename == __file__
+
+
+def test_the_callers_frame_stays_as_it_was():
+    frame = canonical().sample(frac=1, random_state=0).set_axis([5, 5, 1, 2, 3, 9])
+    before = frame.copy()
+    read_long(frame, sort=True)
+    pd.testing.assert_frame_equal(frame, before)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        ("a,2024-01-02,2", 'a,2024-01-02,"12,5"', ["series 'a', line 4, column 'y' holds '12,5'"]),
+        ("a,2024-01-02,2", "a,2024-01-02,1_000", ["line 4", "'1_000', which is no number"]),
+        ("a,2024-01-02,2", "a,2024-01-02,-inf", ["series 'a', line 4, column 'y' holds -inf"]),
+        ("a,2024-01-02,2", "a,2024-01-01,2", ["series 'a', line 2 and line 4", "same stamp"]),
+        ("a,2024-01-02,2", "a,,2", ["series 'a', line 4 has no stamp in column 'timestamp'"]),
+        ("a,2024-01-02,2", ",2024-01-02,2", ["line 4", "no series in column 'series_id'"]),
+        ("a,2024-01-02,2", "a,02.01.2024,2", ["series 'a', line 4", "'02.01.2024', no date"]),
+        ("a,2024-01-02,2", "a,01/02/2024,2", ["line 4", "year first"]),
+        ("a,2024-01-02,2", "a,today,2", ["line 4", "'today', no date"]),
+        ("a,2024-01-02,2", "a,2024-02-30,2", ["line 4", "'2024-02-30', no date"]),
+        ("a,2024-01-02,2", "a,5,2", ["line 4", "'5', no date"]),
+        ("a,2024-01-02,2", "a,2024-01-02T00:00Z,2", ["line 4", "another time zone", "UTC"]),
+        ("a,2024-01-02,2", "a,2024-01-02", ["line 4 has 2 cells where the header has 3"]),
+        ("a,2024-01-02,2", "\n\na,2024-01-02,2,5", ["line 6 has 4 cells where the header has 3"]),
+        ("a,2024-01-02,2", "a,2024-01-02 07:00,2", ["series 'a' has", "line", "resample"]),
+        ("series_id", "timestamp", ["two columns named 'timestamp'", "rename"]),
+        ("timestamp,y", "y,timestamp", ["series 'a', line 2", "which is no number"]),
+        (CSV, "series_id,timestamp,y\n", ["no rows"]),
+        (CSV, "", ["is empty"]),
+    ],
+)  # fmt: skip
+def test_a_bad_file_is_refused_in_one_sentence(tmp_path, old, new, parts):
+    message = complaint(write(tmp_path, CSV.replace(old, new)))
+    assert [part for part in parts if part not in message] == [], message
+
+
+def test_lines_are_counted_as_editors_do(tmp_path):
+    text = 'series_id,timestamp,y\n\n"two\nlines",2024-01-01,1\n\n"two\nlines",2024-01-02,x\n'
+    assert "line 6, column 'y'" in complaint(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("stamps", "parts"),
+    [
+        ([1700000000, 1700003600], ["row 0", "too large to count steps", "unit='s'"]),
+        ([20240101, 20240102], ["too large to count steps", "%Y%m%d"]),
+        ([0.5, 1.5], ["row 0", "0.5 of type float"]),
+        ([True, False], ["row 0", "bool"]),
+        ([1, 2, 4], ["3 is missing after row 1"]),
+        (
+            [pd.Timestamp("2024-01-01"), pd.Timestamp("2024-01-01 01:00", tz="UTC")],
+            ["row 1", "zone"],
+        ),
+        (["2024-01-01", None], ["row 1 has no stamp"]),
+        (["2024-01-01", 5], ["row 1", "5 of type int"]),
+    ],
+)
+def test_bad_stamps_of_a_frame_are_refused(stamps, parts):
+    column = pd.Series(stamps, dtype=None if isinstance(stamps[0], int | float) else object)
+    message = complaint(pd.DataFrame({"timestamp": column, "y": np.arange(len(stamps)) * 1.0}))
+    assert [part for part in parts if part not in message] == [], message
+
+
+@pytest.mark.parametrize(
+    ("header", "arguments", "parts"),
+    [
+        ("when,y,z", {}, ["time_col="]),
+        ("unique_id,ds,y,price", {}, ["'price' beside 'y'", "target_cols=['y']"]),
+        ("unique_id,item_id,ds,y", {}, ["'unique_id' and 'item_id'", "id_col="]),
+        ("date,timestamp,a,b", {}, ["'date' and 'timestamp'", "time_col="]),
+        (",unique_id,ds,z", {}, ["without a name", "index=False"]),
+        ("series_id,timestamp,y", {"time_col": "timestmp"}, ["did you mean 'timestamp'?"]),
+        ("series_id,timestamp,y", {"id_col": "q"}, ["id_col='q'", "its columns are series_id"]),
+        ("series_id,timestamp,y", {"target_cols": ["y", "x"]}, ["target_cols='x'"]),
+        ("series_id,timestamp,y", {"target_cols": "timestamp"}, ["no time column", "time_col="]),
+        ("series_id,timestamp,y", {"id_col": "y", "target_cols": "y"}, ["given twice"]),
+        ("series_id,timestamp,y", {"fill": "zero"}, ["fill='zero'", "interpolate"]),
+        ("series_id,timestamp,y", {"freq": "H"}, ["freq='H'"]),
+    ],
+)  # fmt: skip
+def test_ambiguous_layouts_ask_for_the_argument(tmp_path, header, arguments, parts):
+    width = header.count(",") + 1
+    row = ",".join(str(number) for number in range(1, width + 1))
+    message = complaint(write(tmp_path, f"{header}\n{row}\n"), **arguments)
+    assert [part for part in parts if part not in message] == [], message
+
+
+def test_unreadable_sources_are_refused(tmp_path):
+    write(tmp_path, "no", "a.parquet")
+    write(tmp_path, "no", "b.csv.gz")
+    write(tmp_path, "no", "c.xlsx")
+    write(tmp_path, '{"a":\n', "d.jsonl")
+    write(tmp_path, '{"timestamp": 1, "y": 1}\n{"timestamp": 2}\n', "e.jsonl")
+    (tmp_path / "f.csv").write_bytes(CSV.replace("a,", "\xe9,").encode("latin-1"))
+    (tmp_path / "g.csv.gz").write_bytes(gzip.compress(CSV.encode() * 50)[:-20])
+    (tmp_path / "empty").mkdir()
+    assert "cannot be read" in complaint(tmp_path / "a.parquet")
+    assert "cannot be read" in complaint(tmp_path / "b.csv.gz")
+    assert "'.csv" not in complaint(tmp_path / "c.xlsx")
+    assert "line 1 is no JSON" in complaint(tmp_path / "d.jsonl")
+    assert "lines 1 and 2 differ in 'y'" in complaint(tmp_path / "e.jsonl")
+    assert "cannot be read" in complaint(tmp_path / "f.csv")
+    assert "cannot be read" in complaint(tmp_path / "g.csv.gz")
+    assert "no .parquet file" in complaint(tmp_path / "empty")
+    assert "no file or directory" in complaint(tmp_path / "absent.csv")
+    assert "has the type Series" in complaint(pd.Series([1.0]))
+    assert "reset_index" in complaint(pd.DataFrame({"v": [1.0]}, pd.DatetimeIndex(["2024-01-01"])))
+
+
+def test_rows_of_parquet_parts_are_named_by_part(tmp_path):
+    canonical()[:4].to_parquet(tmp_path / "part-0.parquet")
+    canonical()[4:].assign(y=[np.inf, 1]).to_parquet(tmp_path / "part-1.parquet")
+    assert "series 'b', row 0 of part-1.parquet, column 'y' holds inf" in complaint(tmp_path)
+    canonical()[4:].rename(columns={"y": "z"}).to_parquet(tmp_path / "part-1.parquet")
+    assert "give every part the same" in complaint(tmp_path)
+
+
+def test_two_identifiers_do_not_become_one():
+    frame = canonical()
+    frame["series_id"] = pd.Series([1, 1, 1, "1", "1", "1"], dtype=object)
+    assert "series '1', row 3 has its identifier as str" in complaint(frame)
+
+
+# To and from sktime
+
+
+def test_one_series_becomes_a_frame_indexed_by_time():
+    y = long_to_panel(read_long(canonical()[:3]))
+    assert y.index.freqstr == "D"
+    assert y.columns.tolist() == ["y"]
+    with pytest.raises(DataError, match="read_long first"):
+        long_to_panel(pd.DataFrame({"y": [1.0]}))
+    with pytest.raises(DataError, match="pass it"):
+        long_to_panel(canonical()[:1])
+    assert long_to_panel(canonical()[:1], freq="D").index.freqstr == "D"
+
+
+def test_panel_to_long_refuses_hierarchies():
+    index = pd.MultiIndex.from_tuples([("a", "b", 0)])
+    with pytest.raises(DataError, match="3 levels"):
+        panel_to_long(pd.DataFrame({"y": [1.0]}, index))
+
+
+@settings(deadline=None)
+@given(
+    lengths=st.lists(st.integers(3, 12), min_size=1, max_size=4),
+    variables=st.integers(1, 3),
+    kind=st.sampled_from(["h", "MS", "W-SUN", "tz", "period", "range"]),
+    seed=st.integers(0, 9),
+)
+def test_round_trip_between_panels_and_long_frames(lengths, variables, kind, seed):
+    values = np.random.default_rng(seed).normal(size=(sum(lengths), variables))
+    values[values > 1.5] = np.nan
+
+    def index(length):
+        if kind == "range":
+            return pd.RangeIndex(length)
+        if kind == "period":
+            return pd.period_range("2024-01", periods=length, freq="M")
+        zone = "Europe/Berlin" if kind == "tz" else None
+        return pd.date_range("2024-03-31", periods=length, freq="h" if zone else kind, tz=zone)
+
+    columns = [f"v{number}" for number in range(variables)]
+    indexes = [index(length) for length in lengths]
+    ids = [f"s{9 - number}" for number in range(len(lengths))]  # not in sorted order
+    if len(lengths) == 1:
+        panel = pd.DataFrame(values, indexes[0], columns)
+    else:
+        pairs = [(name, time) for name, times in zip(ids, indexes, strict=True) for time in times]
+        panel = pd.DataFrame(values, pd.MultiIndex.from_tuples(pairs), columns)
+    panel.index.names = [None] * (panel.index.nlevels - 1) + ["timestamp"]
+
+    frame = panel_to_long(panel)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # three values may happen to be one
+        pd.testing.assert_frame_equal(read_long(frame), frame)
+    back = long_to_panel(frame)
+    pd.testing.assert_frame_equal(back, panel, check_names=False, check_index_type="equiv")
+    if len(lengths) == 1:
+        assert getattr(back.index, "freq", None) == getattr(panel.index, "freq", None)
+
+
+# Whatever comes
+
+CELLS = st.sampled_from(
+    ["1", "2.5", "-3e2", "", "NA", "inf", "x", "1,5", "a", "b", "2024-01-01", "2024-01-02",
+     "2024-01-03 00:00", "2024-02-01T00:00Z", "1/2/2024", "99999999999", " ", "nan", '"', "0"]
+)  # fmt: skip
+OBJECTS = st.one_of(
+    CELLS,
+    st.none(),
+    st.booleans(),
+    st.integers(-5, 5),
+    st.just(10**30),
+    st.floats(),
+    st.datetimes(min_value=pd.Timestamp("1700-01-01").to_pydatetime()),
+    st.just(pd.NaT),
+    st.just(pd.NA),
+    st.just([1]),
+    st.just(pd.Timestamp("2024-01-01", tz="UTC")),
+    st.just(1j),
+)
+NAMES = st.sampled_from(
+    ["series_id", "unique_id", "timestamp", "ds", "date", "y", "z", "", "target"]
+)
+ANYTHING = settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def read_or_refuse(source, rows: int, **arguments) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            frame = read_long(source, **arguments)
+        except DataError as error:
+            assert "\n" not in str(error)
+            assert ";" in str(error) or "?" in str(error)  # what is wrong; what to do
+        else:
+            assert len(frame) == rows
+            assert frame.columns.tolist()[:2] == ["series_id", "timestamp"]
+            assert not frame.duplicated(["series_id", "timestamp"]).any()
+            assert not np.isinf(frame.iloc[:, 2:].to_numpy()).any()
+
+
+@ANYTHING
+@given(
+    header=st.lists(NAMES, min_size=1, max_size=4),
+    rows=st.lists(st.lists(CELLS, min_size=1, max_size=4), max_size=6),
+    sort=st.booleans(),
+)
+def test_any_csv_is_read_whole_or_refused(tmp_path, header, rows, sort):
+    def quote(cell):
+        return '"' + cell.replace('"', '""') + '"'
+
+    lines = [",".join(map(quote, row)) for row in [header, *rows]]
+    read_or_refuse(write(tmp_path, "\n".join(lines)), len(rows), sort=sort)
+
+
+@ANYTHING
+@given(
+    text=st.text(max_size=60), name=st.sampled_from(["t.csv", "t.jsonl", "t.parquet", "t.csv.gz"])
+)
+def test_any_text_is_refused_or_read(tmp_path, text, name):
+    path = tmp_path / name
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            read_long(path)
+        except DataError as error:
+            assert str(error)
+
+
+@ANYTHING
+@given(data=st.data(), length=st.integers(0, 6), fill=st.sampled_from([None, "nan", "ffill"]))
+def test_any_frame_is_read_whole_or_refused(data, length, fill):
+    names = data.draw(st.lists(NAMES, min_size=1, max_size=4))
+    cells = [data.draw(st.lists(OBJECTS, min_size=length, max_size=length)) for _ in names]
+    columns = [pd.Series(column, dtype=object) for column in cells]
+    if data.draw(st.booleans()):
+        columns = [column.infer_objects() for column in columns]
+    frame = pd.concat(columns, axis=1).set_axis(names, axis=1)
+    if fill is None:
+        read_or_refuse(frame, length)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                assert len(read_long(frame, fill=fill)) >= length
+            except DataError as error:
+                assert str(error)
+
+
+@ANYTHING
+@given(
+    steps=st.lists(st.integers(0, 6), min_size=1, max_size=12),
+    ids=st.lists(st.sampled_from("ab"), min_size=12, max_size=12),
+    values=st.lists(st.sampled_from([1.0, 2.0, np.nan, np.inf]), min_size=12, max_size=12),
+    kind=st.sampled_from(["D", "B", "ME", "h", "int"]),
+    sort=st.booleans(),
+)
+def test_what_is_read_is_what_was_there(steps, ids, values, kind, sort):
+    if kind == "int":
+        times = pd.Index(steps)
+    else:
+        times = pd.DatetimeIndex(
+            pd.date_range("2024-01-03", periods=7, freq=kind)[steps], freq=None
+        )
+    count = len(steps)
+    given_frame = pd.DataFrame({"series_id": ids[:count], "timestamp": times, "y": values[:count]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            read = read_long(given_frame, sort=sort)
+        except DataError as error:
+            message = str(error)
+            assert "series 'a'" in message or "series 'b'" in message
+            assert "row" in message or "too few" in message
+            return
+    expected = given_frame.assign(order=pd.factorize(given_frame["series_id"])[0])
+    expected = expected.sort_values(["order", "timestamp"]).drop(columns="order")
+    pd.testing.assert_frame_equal(
+        read, expected.reset_index(drop=True), check_dtype=False, check_index_type=False
+    )
