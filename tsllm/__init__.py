@@ -1,0 +1,52 @@
+"""Time-series forecasters made out of frozen, pretrained language models.
+
+The names below are imported when they are first used, so that ``import tsllm`` is quick and lean
+machines can use the torch parts without sktime.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tsllm.backbone import Backbone, load_backbone
+    from tsllm.context import Context
+    from tsllm.evaluation import backtest
+    from tsllm.forecasters.autotimes import AutoTimesForecaster
+    from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
+    from tsllm.persistence import load, save
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AutoTimesForecaster": "tsllm.forecasters.autotimes",
+    "Backbone": "tsllm.backbone",
+    "Context": "tsllm.context",
+    "DLinearForecaster": "tsllm.forecasters.baselines",
+    "PatchTSTForecaster": "tsllm.forecasters.baselines",
+    "backtest": "tsllm.evaluation",
+    "load": "tsllm.persistence",
+    "load_backbone": "tsllm.backbone",
+    "save": "tsllm.persistence",
+}
+__all__ = [
+    "AutoTimesForecaster",
+    "Backbone",
+    "Context",
+    "DLinearForecaster",
+    "PatchTSTForecaster",
+    "backtest",
+    "load",
+    "load_backbone",
+    "save",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'tsllm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

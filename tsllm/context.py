@@ -1,0 +1,156 @@
+"""What a forecast starts from: the recent past of one series, and batches of such pasts."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from tsllm.errors import DataError
+
+
+@dataclass(frozen=True)
+class Context:
+    """The past of one series, oldest step first.
+
+    Parameters
+    ----------
+    values : array (time, variables)
+        In the series' own units; NaN where nothing was observed.
+    times : pandas Index (time,), optional
+        The stamps of the rows, with their frequency set. None: the steps count 0, 1, 2, ...
+    mask : bool array (time, variables), optional
+        True where observed. None: wherever ``values`` is not NaN.
+    past_x : array (time, covariates), optional
+        Covariates known up to the last step.
+    static : dict, optional
+        Attributes of the series that do not change.
+    series_id : hashable, optional
+        The name under which the series was fitted: intervals then use its own calibration.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> context = Context(np.arange(6.0)[:, None])
+    >>> len(context), context.n_variables, context.tail(2).values.ravel().tolist()
+    (6, 1, [4.0, 5.0])
+    """
+
+    values: np.ndarray
+    times: pd.Index = None  # type: ignore[assignment]  # filled in where None is given
+    mask: np.ndarray = None  # type: ignore[assignment]
+    past_x: np.ndarray | None = None
+    static: dict[str, object] | None = None
+    series_id: Hashable = None
+
+    def __post_init__(self) -> None:
+        values = np.asarray(self.values, dtype=np.float64)
+        if values.ndim == 1:
+            values = values[:, None]
+        if values.ndim != 2 or len(values) == 0:
+            raise DataError(
+                f"a context's values must have the shape (time, variables) with at least one "
+                f"step, found {values.shape}"
+            )
+        if self.mask is not None:
+            mask = np.asarray(self.mask, dtype=bool).reshape(values.shape)
+            values = np.where(mask, values, np.nan)
+        if self.times is None:
+            object.__setattr__(self, "times", pd.RangeIndex(len(values)))
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "mask", ~np.isnan(values))
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def n_variables(self) -> int:
+        """Number of variables."""
+        return self.values.shape[1]
+
+    def tail(self, steps: int | None) -> Context:
+        """Give the last ``steps`` steps; None gives all of them."""
+        if steps is None or steps >= len(self):
+            return self
+        return self._slice(slice(len(self) - steps, None))
+
+    def until(self, origin: int) -> Context:
+        """Give the steps before position ``origin``."""
+        return self._slice(slice(0, origin))
+
+    def _slice(self, rows: slice) -> Context:
+        return replace(
+            self,
+            values=self.values[rows],
+            times=self.times[rows],
+            mask=None,  # type: ignore[arg-type]
+            past_x=None if self.past_x is None else self.past_x[rows],
+        )
+
+
+@dataclass
+class ContextBatch:
+    """Contexts of equal length, standardised, ready for a model.
+
+    ``values`` are ``(raw - location) / scale``, 0 where not observed; shorter contexts are padded
+    on the left. The statistics are taken per context and variable over its observed steps in
+    float64, so that large levels with small variations keep their digits in float32.
+    """
+
+    values: torch.Tensor  # (batch, context, variables) float32
+    mask: torch.Tensor  # (batch, context, variables) bool
+    location: np.ndarray  # (batch, variables) float64
+    scale: np.ndarray  # (batch, variables) float64, 1 where the context is constant
+    constant: np.ndarray  # (batch, variables) bool
+
+    def to(self, device: torch.device) -> ContextBatch:
+        """Move the tensors to a device."""
+        return replace(self, values=self.values.to(device), mask=self.mask.to(device))
+
+
+def batch_contexts(contexts: Sequence[Context], context_length: int) -> ContextBatch:
+    """Standardise the last ``context_length`` steps of each context and stack them.
+
+    Raises
+    ------
+    DataError
+        Where a variable of a context has no observed step among those.
+    """
+    batch, variables = len(contexts), contexts[0].n_variables
+    raw = np.full((batch, context_length, variables), np.nan)  # (batch, context, variables)
+    for row, context in enumerate(contexts):
+        if context.n_variables != variables:
+            raise DataError(
+                f"contexts must have the same number of variables, found {variables} and "
+                f"{context.n_variables}: forecast them apart"
+            )
+        tail = context.values[-context_length:]
+        raw[row, context_length - len(tail) :] = tail
+    mask = ~np.isnan(raw)
+    counts = mask.sum(axis=1)  # (batch, variables)
+    if (counts == 0).any():
+        row, variable = (int(i) for i in np.argwhere(counts == 0)[0])
+        name = contexts[row].series_id
+        raise DataError(
+            f"{'the series' if name is None else f'series {name!r}'} has no observed value of "
+            f"variable {variable} in its last {context_length} steps: drop it, or give a longer "
+            "context_length"
+        )
+    filled = np.where(mask, raw, 0.0)
+    location = filled.sum(axis=1) / counts  # (batch, variables)
+    centred = np.where(mask, raw - location[:, None], 0.0)
+    spread = np.sqrt((centred**2).sum(axis=1) / counts)
+    # A spread of rounding errors only is no spread: the context is constant.
+    constant = spread <= 1e-12 * np.maximum(np.abs(location), 1e-300)
+    scale = np.where(constant, 1.0, spread)
+    standard = np.where(constant[:, None], 0.0, centred / scale[:, None])
+    return ContextBatch(
+        values=torch.from_numpy(standard.astype(np.float32)),
+        mask=torch.from_numpy(mask),
+        location=location,
+        scale=scale,
+        constant=constant,
+    )

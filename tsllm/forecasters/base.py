@@ -1,0 +1,636 @@
+"""The base of every forecaster: sktime's contract on one side, one batched stateless core below."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.utils import check_random_state
+from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
+from torch import Tensor, nn
+
+from tsllm.backbone import Backbone, load_backbone, native_bfloat16, resolve_device
+from tsllm.context import Context, ContextBatch, batch_contexts
+from tsllm.datasets.checks import series_name
+from tsllm.embeddings import open_store
+from tsllm.errors import DataError, InSampleError
+from tsllm.forecasters.calibrate import calibrate
+from tsllm.forecasters.frames import (
+    Layout,
+    forecast_frame,
+    frequency_of,
+    layout_of,
+    relative_steps,
+    span_of,
+    split_series,
+)
+from tsllm.forecasters.parameters import check_parameters
+from tsllm.forecasters.state import FittedState, ModelShape
+from tsllm.forecasters.stream import PendingForecasts, extend_context
+from tsllm.randomness import seeded
+from tsllm.training import Loss, TrainingSettings, train
+from tsllm.windows import WindowBatch, Windows
+
+#: Early stopping looks at no more windows than this, evenly spaced over the held-out part.
+MAX_VALIDATION_WINDOWS = 4096
+
+
+class BaseLLMForecaster(BaseForecaster, ABC):
+    """Base class of the forecasters that put a frozen language model to work.
+
+    A method is a subclass with five hooks: `_choose_shape` (sizes from the data), `_build_model`,
+    `_target_length` and `_make_loss` (training), and `_run_model` (a batch of standardised contexts
+    to forecasts). Everything else is here: checks, panels, training, `pretrain`, `update`,
+    conformal intervals, dates and labels.
+    """
+
+    _tags: ClassVar[dict[str, Any]] = {
+        "authors": ["tsllm developers"],
+        "maintainers": ["tsllm developers"],
+        "python_dependencies": ["torch", "transformers"],
+        "capability:multivariate": True,
+        "capability:exogenous": False,
+        "capability:insample": False,
+        "capability:pred_int": True,
+        "capability:pred_int:insample": False,
+        "capability:missing_values": True,
+        "capability:update": True,
+        "capability:pretrain": True,
+        "pretrain:fitted_params": ["pretrained_"],
+        "capability:random_state": True,
+        "property:randomness": "derandomized",
+        "capability:categorical_in_X": False,
+        "capability:unequal_length": True,
+        "requires-fh-in-fit": False,
+        "y_inner_mtype": ["pd.DataFrame", "pd-multiindex", "pd_multiindex_hier"],
+        "X_inner_mtype": ["pd.DataFrame", "pd-multiindex", "pd_multiindex_hier"],
+    }
+    # The history is ours to keep: only as much of it as a forecast reads.
+    _config: ClassVar[dict[str, Any]] = {"remember_data": False}
+
+    #: Parameters that decide the model's tensors; setting one discards a pretrained model.
+    _architecture: ClassVar[frozenset[str]] = frozenset(
+        {"backbone", "backbone_layers", "lora", "context_length", "loss", "quantiles", "dtype"}
+    )
+    #: Whether each variable is a series of its own to the model.
+    _channel_independent: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        # sktime's tests read these even where remember_data is off.
+        self._y = None
+        self._X = None
+
+    # ------------------------------------------------------------------ the hooks of a method
+
+    @abstractmethod
+    def _choose_shape(self, contexts: Sequence[Context], horizon: int | None) -> ModelShape:
+        """Choose the sizes of the model from the parameters and the series."""
+
+    @abstractmethod
+    def _build_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
+        """Build the torch module; called with the random state seeded."""
+
+    @abstractmethod
+    def _target_length(self, shape: ModelShape) -> int:
+        """Steps after the context that a training window holds."""
+
+    @abstractmethod
+    def _make_loss(
+        self, state: FittedState, contexts: Sequence[Context]
+    ) -> Callable[[nn.Module, WindowBatch], Loss]:
+        """Make the training loss; the windows' series are numbered with variables fastest."""
+
+    @abstractmethod
+    def _run_model(
+        self, state: FittedState, batch: ContextBatch, contexts: Sequence[Context], horizon: int
+    ) -> Tensor:
+        """Forecast a batch: (batch, horizon, variables, 1 + levels), in standardised units."""
+
+    def _arrange_context(self, state: FittedState, context: Context) -> Context:
+        """Choose the steps of a context that the model reads."""
+        return context.tail(state.shape.context_length)
+
+    def _steps_to_keep(self, state: FittedState) -> int | None:
+        """How much of each series' past to keep for forecasts; None keeps all."""
+        return state.shape.context_length
+
+    # ------------------------------------------------------------------ sktime's public surface
+
+    def fit(self, y: Any, X: Any = None, fh: Any = None) -> BaseLLMForecaster:  # noqa: D102 (sktime's docstring is inherited)
+        self._check_input(y, at_least=2)
+        return super().fit(y, X=X, fh=fh)
+
+    def pretrain(self, y: Any, X: Any = None, fh: Any = None) -> BaseLLMForecaster:  # noqa: D102
+        self._check_input(y, at_least=2)
+        return super().pretrain(y, X=X, fh=fh)
+
+    def update(self, y: Any, X: Any = None, update_params: bool = True) -> BaseLLMForecaster:  # noqa: D102
+        self.check_is_fitted()
+        if y is not None and len(y):
+            self._check_input(y, at_least=1)
+        return super().update(y, X=X, update_params=update_params)
+
+    def set_params(self, **params: Any) -> BaseLLMForecaster:
+        """Set parameters; a pretrained model survives unless one of them decides its tensors.
+
+        Parameters
+        ----------
+        **params
+            Parameters of the estimator.
+
+        Returns
+        -------
+        self
+        """
+        if self.state != "new" and not self._architecture & params.keys():
+            return self._set_params_at("pretrained", params)
+        return super().set_params(**params)
+
+    # ------------------------------------------------------------------ forecasting
+
+    def forecast(
+        self,
+        contexts: Sequence[Context],
+        horizon: int,
+        *,
+        quantiles: Sequence[float] = (),
+        future_x: Sequence[np.ndarray] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> np.ndarray:
+        """Forecast any series from their contexts, in one batch, without touching this estimator.
+
+        The core under `predict`, the command line and serving. Safe to call from many threads.
+
+        Parameters
+        ----------
+        contexts : sequence of Context
+            One per series, of any lengths and dates.
+        horizon : int
+            Steps to forecast.
+        quantiles : sequence of float
+            Levels strictly between 0 and 1.
+        future_x : sequence of array (horizon, covariates), optional
+            Known-future covariates, for methods that read them.
+        seeds : sequence of int, optional
+            One per series, for methods that sample. The same seed gives the same forecast.
+
+        Returns
+        -------
+        array (series, horizon, variables, 1 + quantiles)
+            The point forecasts, then the quantiles in the order asked for, in the series' units.
+
+        Raises
+        ------
+        DataError
+            Bad arguments, or a context that the model cannot read.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from tsllm import AutoTimesForecaster, Context
+        >>> from sktime.datasets import load_airline
+        >>> model = AutoTimesForecaster("random:gpt2?hidden=16&layers=1&heads=2", max_steps=2)
+        >>> contexts = [Context(np.arange(30.0)), Context(np.arange(12.0))]
+        >>> model.fit(load_airline()).forecast(contexts, 3, quantiles=[0.1, 0.9]).shape
+        (2, 3, 1, 3)
+        """
+        self.check_is_fitted()
+        state = self.fitted_
+        if not isinstance(horizon, int | np.integer) or horizon < 1:
+            raise DataError(
+                f"horizon must be a whole number of steps, at least 1, found {horizon!r}"
+            )
+        bad = [q for q in quantiles if not 0 < q < 1]
+        if bad:
+            raise DataError(f"quantiles must lie strictly between 0 and 1, found {bad[0]!r}")
+        if future_x is not None or any(c.past_x is not None for c in contexts):
+            raise DataError(
+                f"{type(self).__name__} reads no covariates: leave future_x and past_x out"
+            )
+        if not contexts:
+            return np.empty((0, horizon, state.shape.n_variables, 1 + len(quantiles)))
+        values, scales = self._run(state, contexts, horizon)
+        point = values[..., :1]  # (series, horizon, variables, 1)
+        if not quantiles:
+            return point
+        assert state.calibration is not None  # fit ends with it
+        state.calibration.warn_if_weak(horizon)
+        ids = [context.series_id for context in contexts]
+        spread = state.calibration.quantiles(values, scales, ids, quantiles)
+        return np.concatenate([point, spread], axis=-1)
+
+    def summary(self) -> dict[str, Any]:
+        """Say what was trained, for how long, and how it went.
+
+        Returns
+        -------
+        dict
+            Parameter counts, sizes, epochs run and best, last losses, wall seconds, device and
+            precision, number and origin of calibration windows, the embedding store's counts.
+        """
+        self.check_is_fitted()
+        state = self.fitted_
+        trained = sum(p.numel() for p in state.model.parameters())
+        frozen = 0 if state.backbone is None else state.backbone.parameter_count
+        last = state.history[-1] if state.history else {}
+        best = next((h for h in state.history if h["epoch"] == state.best_epoch), last)
+        assert state.calibration is not None
+        return {
+            "estimator": type(self).__name__,
+            "backbone": None if state.backbone is None else state.backbone.spec,
+            "backbone_source": None if state.backbone is None else state.backbone.source,
+            "backbone_layers": None if state.backbone is None else state.backbone.n_layers,
+            "trained_parameters": trained,
+            "frozen_parameters": frozen,
+            "context_length": state.shape.context_length,
+            "horizon": state.shape.horizon,
+            **state.shape.extra,
+            "epochs": len(state.history),
+            "best_epoch": state.best_epoch,
+            "steps": last.get("step", 0),
+            "train_loss": best.get("train_loss"),
+            "validation_loss": best.get("validation_loss"),
+            "stopped": state.stopped,
+            "seconds": state.seconds,
+            "device": str(state.device),
+            "dtype": "float32"
+            if state.backbone is None
+            else str(state.backbone.dtype).split(".")[1],
+            "calibration_windows": len(state.calibration.pooled.errors),
+            "calibration_in_sample": state.calibration.in_sample,
+            "embedding_store": open_store(self.embedding_store).stats(),
+        }
+
+    def plot_history(self, ax: Any = None) -> Any:
+        """Draw the training and validation losses.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
+        from tsllm.plotting import plot_history
+
+        self.check_is_fitted()
+        return plot_history(self.fitted_.history, best_epoch=self.fitted_.best_epoch, ax=ax)
+
+    # ------------------------------------------------------------------ sktime's private hooks
+
+    def _fit(
+        self, y: pd.DataFrame, X: pd.DataFrame | None, fh: ForecastingHorizon | None
+    ) -> BaseLLMForecaster:
+        contexts = split_series(y, freq=self.freq, at_least=2)
+        self._layout: Layout = layout_of(y)
+        horizon = self._asked_horizon(fh, contexts)
+        if self._state == "pretrained":
+            self.fitted_ = self._adopt(contexts)
+        else:
+            self.fitted_ = self._train_new(contexts, horizon)
+        self._contexts: dict[Hashable, Context] = {}
+        self._pending: dict[Hashable, PendingForecasts] = {}
+        self._remember(contexts)
+        return self
+
+    def _predict(self, fh: ForecastingHorizon, X: pd.DataFrame | None) -> pd.DataFrame:
+        values, steps, contexts = self._forecast_known(fh, ())
+        frame = forecast_frame(values[..., 0], steps, contexts, self._layout)
+        frame.columns = self._layout.columns
+        return frame
+
+    def _predict_quantiles(
+        self, fh: ForecastingHorizon, X: pd.DataFrame | None, alpha: list[float]
+    ) -> pd.DataFrame:
+        values, steps, contexts = self._forecast_known(fh, alpha)
+        spread = values[..., 1:].reshape(*values.shape[:2], -1)  # (series, horizon, variables * q)
+        frame = forecast_frame(spread, steps, contexts, self._layout)
+        frame.columns = self._get_columns(method="predict_quantiles", alpha=alpha)
+        return frame
+
+    def _pretrain(
+        self,
+        y: pd.DataFrame,
+        X: pd.DataFrame | None = None,
+        fh: ForecastingHorizon | None = None,
+    ) -> BaseLLMForecaster:
+        contexts = split_series(y, freq=self.freq, at_least=2)
+        self.pretrained_ = self._train_new(contexts, self._asked_horizon(fh, contexts))
+        return self
+
+    def _pretrain_update(
+        self,
+        y: pd.DataFrame,
+        X: pd.DataFrame | None = None,
+        fh: ForecastingHorizon | None = None,
+    ) -> BaseLLMForecaster:
+        contexts = split_series(y, freq=self.freq, at_least=2)
+        state = self.pretrained_.copy()
+        self._check_fits(state, contexts)
+        self._train_on(state, contexts, self.max_epochs)
+        self.pretrained_ = state
+        return self
+
+    def _update(
+        self, y: pd.DataFrame, X: pd.DataFrame | None = None, update_params: bool = True
+    ) -> BaseLLMForecaster:
+        state = self.fitted_
+        news = split_series(y, freq=self._known_frequency())
+        self._check_fits(state, news)
+        merged = []
+        for new in news:
+            known = self._contexts.get(new.series_id)
+            whole = new if known is None else extend_context(known, new)
+            fresh = len(new) if known is None else _steps_after(known, whole)
+            if new.series_id in self._pending and fresh:
+                assert state.calibration is not None
+                self._pending[new.series_id].score(whole.values[-fresh:], state.calibration)
+            merged.append(whole)
+        if update_params and self.update_epochs > 0:
+            state = self.fitted_ = state.copy()
+            self._train_on(state, merged, self.update_epochs, recalibrate=False)
+        self._remember(merged)
+        return self
+
+    def _set_cutoff_from_y(self, y: pd.DataFrame) -> None:
+        super()._set_cutoff_from_y(y)
+        # sktime loses the frequency of a panel, and needs it to place a horizon.
+        cutoff: pd.Index = self._cutoff
+        if isinstance(cutoff, pd.DatetimeIndex) and cutoff.freq is None and len(cutoff):
+            freq = self._known_frequency() or frequency_of(split_series(y)) or ""
+            self._cutoff: pd.Index = pd.DatetimeIndex(cutoff, freq=freq)
+
+    def _check_fh(self, fh: Any, pred_int: bool = False) -> ForecastingHorizon | None:
+        try:
+            return super()._check_fh(fh, pred_int=pred_int)
+        except NotImplementedError:  # sktime's sentence does not say what would be right
+            raise InSampleError(
+                f"fh={_brief(fh)} asks for an in-sample forecast: every step must lie after the "
+                f"last observation ({self._cutoff[0]}); the next step is 1"
+            ) from None
+
+    # ------------------------------------------------------------------ training
+
+    def _train_new(self, contexts: Sequence[Context], horizon: int | None) -> FittedState:
+        """Build a model for these series, train it and calibrate its intervals."""
+        check_parameters(self)
+        _warn_of_constants(contexts)
+        shape = self._choose_shape(contexts, horizon)
+        backbone = None
+        if self.backbone is not None:
+            backbone = load_backbone(
+                self.backbone, layers=self.backbone_layers, device=self.device, dtype=self.dtype
+            )
+        device = resolve_device(self.device) if backbone is None else backbone.device
+        with seeded(self._seed()):
+            model = self._build_model(backbone, shape).to(device)
+        state = FittedState(model, backbone, shape, self.device)
+        self._train_on(state, contexts, self.max_epochs)
+        return state
+
+    def _train_on(
+        self,
+        state: FittedState,
+        contexts: Sequence[Context],
+        epochs: int | str,
+        *,
+        recalibrate: bool = True,
+    ) -> None:
+        """Train a state's model on series, in place."""
+        started = time.perf_counter()
+        tensors = [
+            column
+            for context in contexts
+            for column in _standardised(context.values, split=self._channel_independent)
+        ]
+        windows = Windows(
+            tensors,
+            context_length=state.shape.context_length,
+            target_length=self._target_length(state.shape),
+        )
+        training, validation = windows.split(self.validation_fraction)
+        result = train(
+            state.model,
+            self._make_loss(state, contexts),
+            training,
+            validation.thin(MAX_VALIDATION_WINDOWS) if len(validation) else None,
+            self._settings(state, training, epochs),
+        )
+        state.model.eval()
+        state.history = [*state.history, *result.history]
+        state.best_epoch, state.stopped = result.best_epoch, result.stopped
+        state.trained_on = [*state.trained_on, span_of(contexts)]
+        if recalibrate:
+            state.calibration = calibrate(
+                lambda pasts, steps: self._run(state, pasts, steps),
+                contexts,
+                context_length=state.shape.context_length,
+                horizon=state.shape.horizon,
+                validation_fraction=self.validation_fraction,
+                held_out=_held_out(validation, contexts, self._channel_independent),
+                levels=tuple(self.quantiles) if self.loss == "quantile" else (),
+                adaptive=self.adaptive,
+            )
+        state.seconds += time.perf_counter() - started
+
+    def _settings(
+        self, state: FittedState, training: Windows, epochs: int | str
+    ) -> TrainingSettings:
+        """Translate the parameters into the training loop's settings."""
+        if epochs == "auto":
+            per_epoch = -(-len(training) // self.batch_size)
+            epochs = max(self._auto_epochs, -(-self._auto_steps // per_epoch))
+        autocast = None
+        if (
+            self.dtype == "auto"
+            and state.backbone is not None
+            and state.device.type == "cpu"
+            and native_bfloat16(state.device)
+        ):
+            autocast = torch.bfloat16
+        return TrainingSettings(
+            max_epochs=int(epochs),
+            max_steps=self.max_steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            patience=self.patience,
+            seed=self._seed(),
+            device=state.device,
+            autocast=autocast,
+            compile=self.compile,
+            verbose=self.verbose,
+        )
+
+    def _adopt(self, contexts: Sequence[Context]) -> FittedState:
+        """Take the pretrained model for new series, trained further only where asked to."""
+        state: FittedState = self.pretrained_
+        self._check_fits(state, contexts)
+        if self.update_epochs > 0 or self.adaptive:
+            state = state.copy()
+        if self.update_epochs > 0:
+            self._train_on(state, contexts, self.update_epochs)
+        return state
+
+    def _seed(self) -> int:
+        return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+
+    # ------------------------------------------------------------------ forecasting, below
+
+    def _run(
+        self, state: FittedState, contexts: Sequence[Context], horizon: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Forecast in the series' units, batch by batch.
+
+        Gives (series, horizon, variables, 1 + levels) and each context's scale (series, variables),
+        0 where it is constant.
+        """
+        for context in contexts:
+            if context.n_variables != state.shape.n_variables:
+                raise DataError(
+                    f"the model was fitted on {state.shape.n_variables} variable(s) and a context "
+                    f"has {context.n_variables}: pass the same variables"
+                )
+        values, scales = [], []
+        rows = max(1, self.batch_size // state.shape.n_variables)
+        for first in range(0, len(contexts), rows):
+            chunk = [self._arrange_context(state, c) for c in contexts[first : first + rows]]
+            batch = batch_contexts(chunk, state.shape.context_length)
+            with torch.inference_mode():
+                out = self._run_model(state, batch.to(state.device), chunk, horizon)
+            raw = out.float().cpu().numpy().astype(np.float64)
+            # A constant context has nothing to learn from: its forecast is its constant.
+            raw = np.where(batch.constant[:, None, :, None], 0.0, raw)
+            values.append(raw * batch.scale[:, None, :, None] + batch.location[:, None, :, None])
+            scales.append(np.where(batch.constant, 0.0, batch.scale))
+        return np.concatenate(values), np.concatenate(scales)
+
+    def _forecast_known(
+        self, fh: ForecastingHorizon, quantiles: Sequence[float]
+    ) -> tuple[np.ndarray, list[np.ndarray], list[Context]]:
+        """Forecast every series that was fitted, as far as its own end asks for."""
+        contexts = list(self._contexts.values())
+        if not contexts:
+            raise DataError(
+                "the model was saved without its context: hand it the recent past of the series "
+                "with update(y), or use forecast(contexts, horizon)"
+            )
+        steps = [relative_steps(fh, context) for context in contexts]
+        horizon = max(int(keep.max()) for keep in steps)
+        return self.forecast(contexts, horizon, quantiles=tuple(quantiles)), steps, contexts
+
+    def _remember(self, contexts: Sequence[Context]) -> None:
+        """Keep as much of each series as forecasts read; start the next adaptive forecast."""
+        keep = self._steps_to_keep(self.fitted_)
+        for context in contexts:
+            self._contexts[context.series_id] = context.tail(keep)
+        if not self.adaptive:
+            return
+        calibration = self.fitted_.calibration
+        assert calibration is not None
+        values, scales = self._run(self.fitted_, contexts, calibration.horizon)
+        for context, forecast, scale in zip(contexts, values, scales):
+            pending = self._pending.setdefault(
+                context.series_id, PendingForecasts(context.series_id, calibration.horizon)
+            )
+            pending.add(forecast, scale)
+
+    # ------------------------------------------------------------------ checks
+
+    def _check_input(self, y: Any, *, at_least: int) -> None:
+        """Find what is wrong with pandas input before sktime meets it and says less."""
+        if not isinstance(y, pd.Series | pd.DataFrame) or len(y) == 0:
+            return
+        times = y.index.get_level_values(-1) if isinstance(y.index, pd.MultiIndex) else y.index
+        nested = isinstance(y, pd.DataFrame) and len(y) and isinstance(y.iloc[0, 0], pd.Series)
+        if nested or not isinstance(times, pd.DatetimeIndex | pd.PeriodIndex | pd.Index):
+            return
+        split_series(y, freq=self._known_frequency(), at_least=at_least)
+
+    def _known_frequency(self) -> str | None:
+        """Give the frequency that was set, or else the fitted one."""
+        fitted: FittedState | None = getattr(self, "fitted_", None)
+        return self.freq or (None if fitted is None else fitted.shape.freq)
+
+    def _check_fits(self, state: FittedState, contexts: Sequence[Context]) -> None:
+        """Refuse series that the model was not built for."""
+        variables = contexts[0].n_variables
+        if variables != state.shape.n_variables:
+            raise DataError(
+                f"the model was trained on {state.shape.n_variables} variable(s) and y has "
+                f"{variables}: pass the same variables, or fit anew"
+            )
+        freq = frequency_of(contexts)
+        if freq != state.shape.freq:
+            raise DataError(
+                f"the model was trained on series of frequency {state.shape.freq} and y has "
+                f"{freq}: pass series of that frequency, or fit anew"
+            )
+
+    def _asked_horizon(
+        self, fh: ForecastingHorizon | None, contexts: Sequence[Context]
+    ) -> int | None:
+        """Give the farthest step asked for: by prediction_length, else by fh."""
+        if self.prediction_length is not None:
+            return int(self.prediction_length)
+        if fh is None:
+            return None
+        return max(int(relative_steps(fh, context).max()) for context in contexts)
+
+
+def _standardised(values: np.ndarray, *, split: bool) -> list[Tensor]:
+    """Scale a series by its own mean and deviation for training: (time, variables) or its columns.
+
+    Losses of series with different units then weigh alike; the models undo any scaling themselves.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a variable without any observation
+        mean, spread = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+    spread = np.where(spread > 1e-12 * np.maximum(np.abs(mean), 1e-300), spread, 1.0)
+    tensor = torch.from_numpy(((values - mean) / spread).astype(np.float32))  # (time, variables)
+    return list(tensor.split(1, dim=1)) if split else [tensor]
+
+
+def _warn_of_constants(contexts: Sequence[Context]) -> None:
+    """Say which series have nothing to learn from."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a variable without any observation
+        names = [
+            series_name(context.series_id)
+            for context in contexts
+            if (np.nanmax(context.values, axis=0) == np.nanmin(context.values, axis=0)).all()
+        ]
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        warnings.warn(
+            f"{', '.join(names[:3])}{more} never change{'s' * (len(names) == 1)}: the forecast is "
+            "the constant",
+            stacklevel=2,
+        )
+
+
+def _brief(fh: object) -> str:
+    """Write a horizon in a few words."""
+    steps = fh.to_pandas() if isinstance(fh, ForecastingHorizon) else np.atleast_1d(np.asarray(fh))
+    shown = ", ".join(str(step) for step in steps[:3])
+    return f"[{shown}{', ...' * (len(steps) > 3)}]"
+
+
+def _held_out(validation: Windows, contexts: Sequence[Context], split: bool) -> list[bool]:
+    """Tell which series have a held-out part that training never saw."""
+    present = validation.series_present()
+    width = contexts[0].n_variables if split else 1
+    return [any(i * width + k in present for k in range(width)) for i in range(len(contexts))]
+
+
+def _steps_after(known: Context, whole: Context) -> int:
+    """Count the steps of the extended context that are new."""
+    return int((whole.times > known.times[-1]).sum())

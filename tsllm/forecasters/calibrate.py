@@ -1,0 +1,105 @@
+"""Split-conformal calibration: forecast from held-out origins and keep the scaled errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+
+import numpy as np
+
+from tsllm.context import Context
+from tsllm.intervals import MAX_WINDOWS, Calibration, make_calibration
+
+#: Windows forecast for the calibration of a whole panel.
+MAX_CALIBRATION_WINDOWS = 4096
+
+#: Contexts and a horizon to forecasts (series, horizon, variables, 1 + levels) and the contexts'
+#: scales (series, variables).
+Run = Callable[[Sequence[Context], int], tuple[np.ndarray, np.ndarray]]
+
+
+def calibrate(
+    run: Run,
+    contexts: Sequence[Context],
+    *,
+    context_length: int,
+    horizon: int,
+    validation_fraction: float,
+    held_out: Sequence[bool],
+    levels: tuple[float, ...] = (),
+    adaptive: bool = False,
+) -> Calibration:
+    """Calibrate intervals on the part of each series that training did not see.
+
+    Every origin of the held-out part is a window, evenly thinned to 256 a series and 4,096 a panel;
+    near the end of the series a window scores only the steps that were observed. Where no series
+    has a held-out part, the second half of the training data serves and the calibration says so.
+
+    Parameters
+    ----------
+    run : callable
+        The trained model, as `BaseLLMForecaster._run` gives it.
+    contexts : sequence of Context
+        The series, whole.
+    context_length : int
+        Steps that a forecast reads: a window needs one observation of every variable among them.
+    horizon : int
+        Steps to calibrate.
+    validation_fraction : float
+        Share of each series, at its end, that training held out.
+    held_out : sequence of bool
+        Whether that is so for each series: the short ones were used whole.
+    levels : tuple of float
+        Quantile levels of the head.
+    adaptive : bool
+        Whether the calibration is to follow the data.
+    """
+    in_sample = not any(held_out)
+    used = [in_sample or out for out in held_out]
+    most = int(np.clip(MAX_CALIBRATION_WINDOWS // sum(used), 4, MAX_WINDOWS))
+    errors: dict[Hashable, np.ndarray] = {}
+    pasts: list[Context] = []
+    futures: list[np.ndarray] = []
+    counts: dict[Hashable, int] = {}
+    for context, use in zip(contexts, used):
+        counts[context.series_id] = 0
+        if not use:
+            continue
+        for origin in _origins(len(context), validation_fraction, most, in_sample).tolist():
+            past = context.until(origin)
+            if past.tail(context_length).mask.any(axis=0).all():
+                pasts.append(past)
+                futures.append(_padded(context.values[origin : origin + horizon], horizon))
+                counts[context.series_id] += 1
+    if not pasts:
+        # Nothing but unobserved pasts: the one origin that is left is the start of the series.
+        return _without_scores(contexts[0].n_variables, horizon, levels, adaptive)
+    forecasts, scales = run(pasts, horizon)  # (windows, horizon, variables, 1 + levels)
+    # A constant context has no scale, and an interval of no width: it teaches nothing.
+    divisor = np.where(scales > 0, scales, np.nan)[:, None, :, None]
+    scores = (np.stack(futures)[..., None] - forecasts) / divisor
+    first = 0
+    for series_id, count in counts.items():
+        errors[series_id] = scores[first : first + count]
+        first += count
+    return make_calibration(errors, levels, adaptive=adaptive, in_sample=in_sample)
+
+
+def _origins(steps: int, fraction: float, most: int, in_sample: bool) -> np.ndarray:
+    """List the origins of a series' calibration windows."""
+    border = steps - round(fraction * steps)
+    first = max(1, steps // 2) if in_sample else max(1, border)
+    return np.unique(np.linspace(first, steps - 1, min(most, steps - first)).round().astype(int))
+
+
+def _padded(future: np.ndarray, horizon: int) -> np.ndarray:
+    """Fill the steps after the series' end with NaN: (horizon, variables)."""
+    missing = np.full((horizon - len(future), future.shape[1]), np.nan)
+    return np.concatenate([future, missing])
+
+
+def _without_scores(
+    n_variables: int, horizon: int, levels: tuple[float, ...], adaptive: bool
+) -> Calibration:
+    """Make a calibration that widens nothing, for series that leave no window to score."""
+    empty = np.full((1, horizon, n_variables, 1 + len(levels)), np.nan)
+    return make_calibration({None: empty}, levels, adaptive=adaptive, in_sample=True)

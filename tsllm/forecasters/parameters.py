@@ -1,0 +1,75 @@
+"""Checks of the parameters that all forecasters share; each refusal names the parameter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tsllm.errors import DataError
+
+LOSSES = ("mse", "mae", "huber", "quantile")
+_COMMON = (
+    "backbone",
+    "backbone_layers",
+    "batch_size",
+    "context_length",
+    "learning_rate",
+    "lora",
+    "loss",
+    "max_epochs",
+    "max_steps",
+    "patience",
+    "prediction_length",
+    "quantiles",
+    "update_epochs",
+    "validation_fraction",
+    "weight_decay",
+)
+
+
+def check_parameters(estimator: Any) -> None:
+    """Check the common constructor arguments of a forecaster.
+
+    Raises
+    ------
+    DataError
+        Naming the first parameter that cannot be used, its value and what would do.
+    """
+    # Attributes, not get_params(): a method fixes in its class what it has no use for.
+    params = {name: getattr(estimator, name) for name in _COMMON}
+    if params["loss"] not in LOSSES:
+        raise DataError(f"loss must be one of {', '.join(LOSSES)}, found {params['loss']!r}")
+    quantiles = params["quantiles"]
+    if (
+        not quantiles
+        or any(not 0 < q < 1 for q in quantiles)
+        or list(quantiles) != sorted(set(quantiles))
+    ):
+        raise DataError(
+            f"quantiles must be rising levels strictly between 0 and 1, found {quantiles!r}"
+        )
+    for name in ("batch_size", "patience"):
+        _check_whole(name, params[name])
+    for name in ("max_steps", "prediction_length", "backbone_layers"):
+        if params[name] is not None:
+            _check_whole(name, params[name])
+    for name in ("context_length", "max_epochs"):
+        if params[name] != "auto":
+            _check_whole(name, params[name], or_auto=True)
+    _check_whole("update_epochs", params["update_epochs"], least=0)
+    if not 0 <= params["validation_fraction"] < 1:
+        raise DataError(
+            "validation_fraction must be at least 0 and less than 1, found "
+            f"{params['validation_fraction']!r}"
+        )
+    if not params["learning_rate"] > 0:
+        raise DataError(f"learning_rate must be above 0, found {params['learning_rate']!r}")
+    if not params["weight_decay"] >= 0:
+        raise DataError(f"weight_decay must not be negative, found {params['weight_decay']!r}")
+    if params["backbone"] is None and params["lora"] is not None:
+        raise DataError("lora tunes the language model, and backbone=None has none: drop one")
+
+
+def _check_whole(name: str, value: Any, *, least: int = 1, or_auto: bool = False) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        auto = " or 'auto'" if or_auto else ""
+        raise DataError(f"{name} must be a whole number of at least {least}{auto}, found {value!r}")

@@ -1,0 +1,81 @@
+"""What a fitted forecaster keeps: the trained model, its shape, its calibration, its history."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from tsllm.backbone import Backbone, resolve_device
+from tsllm.intervals import Calibration
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The sizes that a model is built for.
+
+    Attributes
+    ----------
+    context_length : int
+        Steps of history that a forecast reads.
+    horizon : int
+        Steps that the intervals are calibrated for; the default horizon.
+    n_variables : int
+        Variables of each series.
+    freq : str or None
+        Frequency of the series; None for integer steps.
+    extra : dict
+        Further sizes of the method, as JSON values (for AutoTimes the token length).
+    """
+
+    context_length: int
+    horizon: int
+    n_variables: int
+    freq: str | None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class FittedState:
+    """A trained model and what is needed to forecast with it.
+
+    A copy or pickle holds the trained tensors and never the frozen backbone's: the backbone is a
+    handle that finds its weights again.
+    """
+
+    model: nn.Module
+    backbone: Backbone | None
+    shape: ModelShape
+    requested_device: str
+    calibration: Calibration | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int | None = None
+    seconds: float = 0.0
+    stopped: str = ""
+    #: One entry a training: the number of series and steps, the first and last stamp, as text.
+    trained_on: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        if self.backbone is not None:
+            return self.backbone.device
+        return resolve_device(self.requested_device)
+
+    def copy(self) -> FittedState:
+        """Copy everything that training changes; frozen tensors stay shared."""
+        return copy.deepcopy(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        # Tensors leave on the CPU, so that a model fitted on a GPU opens where there is none.
+        if any(p.device.type != "cpu" for p in self.model.parameters()):
+            state["model"] = copy.deepcopy(self.model).cpu()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.model.to(self.device)

@@ -1,0 +1,101 @@
+"""New observations: appended to what is known, and compared with what had been forecast."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from tsllm.context import Context
+from tsllm.datasets.checks import series_name
+from tsllm.errors import DataError
+from tsllm.forecasters.frames import stamps_after
+from tsllm.intervals import Calibration
+
+
+def extend_context(known: Context, new: Context) -> Context:
+    """Append the new rows to a context; rows that were seen before take their new values.
+
+    sktime's splitters hand over rows again that were seen before, and so do people who correct
+    their data. Rows from before the kept context are known already and change nothing.
+
+    Raises
+    ------
+    DataError
+        The new rows do not start at or before the stamp after the last one known, or end before
+        the kept context begins.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> known = Context(np.array([1.0, 2.0]), times=pd.RangeIndex(2))
+    >>> extend_context(known, Context(np.array([5.0, 3.0]), times=pd.Index([1, 2]))).values.ravel()
+    array([1., 5., 3.])
+    """
+    name = series_name(known.series_id)
+    if new.times[-1] < known.times[0]:
+        raise DataError(
+            f"the update of {name} ends at {new.times[-1]}, before the context that is kept begins "
+            f"({known.times[0]}): pass rows after {known.times[-1]}"
+        )
+    begin = max(0, int(new.times.searchsorted(known.times[0])))
+    times, values = new.times[begin:], new.values[begin:]
+    expected = stamps_after(known, 1)[0]
+    if times[0] > expected:
+        raise DataError(
+            f"the update of {name} begins at {times[0]} and the series ends at {known.times[-1]}: "
+            f"pass the rows from {expected} on, as NaN where nothing was observed"
+        )
+    if times[0] == expected:
+        position = len(known)
+    else:
+        position = int(known.times.get_indexer(times[:1])[0])
+        if position < 0:
+            raise DataError(
+                f"the update of {name} has the stamp {times[0]}, which lies between the stamps of "
+                f"the series (its frequency is {getattr(known.times, 'freqstr', 'one step')}): "
+                "resample it first"
+            )
+    end = position + len(times)  # known rows after the new ones stay
+    merged = np.concatenate([known.values[:position], values, known.values[end:]])
+    stamps = known.times[:position].append([times, known.times[end:]])
+    if isinstance(known.times, pd.DatetimeIndex) and known.times.freq is not None:
+        stamps = pd.DatetimeIndex(stamps, freq=known.times.freq)
+    return Context(merged, times=stamps, static=known.static, series_id=known.series_id)
+
+
+@dataclass
+class PendingForecasts:
+    """Forecasts of one series that wait for their observations, for adaptive intervals.
+
+    At most ``horizon`` forecasts are kept, one an update, so the memory is constant.
+    """
+
+    series_id: Hashable
+    horizon: int
+    seen: int = 0
+    waiting: deque[tuple[int, np.ndarray, np.ndarray]] = field(default_factory=deque)
+
+    def add(self, forecast: np.ndarray, scale: np.ndarray) -> None:
+        """Remember a forecast (horizon, variables, 1 + levels) made after the last step seen."""
+        self.waiting.append((self.seen, forecast, scale))
+        while len(self.waiting) > self.horizon:
+            self.waiting.popleft()
+
+    def score(self, observed: np.ndarray, calibration: Calibration) -> None:
+        """Compare new observations (steps, variables) with every forecast that reached them."""
+        scores = calibration.scores_of(self.series_id)
+        for origin, forecast, scale in self.waiting:
+            first = self.seen - origin  # how many of its steps had been seen before
+            reached = observed[: max(0, self.horizon - first)]
+            if len(reached) == 0:
+                continue
+            errors = np.full(forecast.shape, np.nan)  # (horizon, variables, 1 + levels)
+            divisor = np.where(scale > 0, scale, np.nan)[:, None]
+            steps = slice(first, first + len(reached))
+            errors[steps] = (reached[..., None] - forecast[steps]) / divisor
+            scores.append(errors, calibration.levels)
+        self.seen += len(observed)

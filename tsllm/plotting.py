@@ -1,0 +1,126 @@
+"""Pictures: forecasts with their intervals, training histories. Needs the extra ``tsllm[plot]``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+def plot_forecast(
+    history: pd.DataFrame,
+    forecast: pd.DataFrame,
+    *,
+    series_id: object = None,
+    variable: str | None = None,
+    last: int | None = None,
+    title: str | None = None,
+    ax: Any = None,
+) -> Any:
+    """Draw the history of one series, its forecast and its intervals.
+
+    Parameters
+    ----------
+    history : DataFrame
+        Long format: ``series_id, timestamp`` and value columns.
+    forecast : DataFrame
+        As `tsllm.forecast` gives it: ``series_id, timestamp, forecast, q0.1, ...``, with a column
+        ``variable`` where there are several value columns. Quantiles that mirror each other around
+        0.5 become bands.
+    series_id : optional
+        Which series to draw. None: the first.
+    variable : str, optional
+        Which value column to draw. None: the first.
+    last : int, optional
+        Steps of history to show. None: three times the horizon, at least 60.
+    title : str, optional
+        None names the series and the variable.
+    ax : matplotlib Axes, optional
+        None makes a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    ax = ax if ax is not None else _new_axes((9.0, 4.0))
+    series_id = forecast["series_id"].iloc[0] if series_id is None else series_id
+    values = [c for c in history.columns if c not in ("series_id", "timestamp")]
+    variable = values[0] if variable is None else variable
+    past = history[history["series_id"] == series_id]
+    ahead = forecast[forecast["series_id"] == series_id]
+    if "variable" in ahead.columns:
+        ahead = ahead[ahead["variable"] == variable]
+    last = max(60, 3 * len(ahead)) if last is None else last
+    past = past.iloc[-last:]
+    ax.plot(_drawable(past["timestamp"]), past[variable], color="black", lw=1, label="history")
+    when = _drawable(ahead["timestamp"])
+    ax.plot(when, ahead["forecast"], color="tab:blue", lw=1.5, label="forecast")
+    for low, high in _bands(ahead.columns):
+        share = float(high[1:]) - float(low[1:])
+        ax.fill_between(
+            when, ahead[low], ahead[high], color="tab:blue", alpha=0.18, lw=0, label=f"{share:.0%}"
+        )
+    ax.set_title(
+        title or f"{series_id}: {variable}" if len(values) > 1 else title or str(series_id)
+    )
+    ax.legend(frameon=False, loc="upper left")
+    ax.figure.autofmt_xdate()
+    return ax
+
+
+def plot_history(
+    history: Sequence[dict[str, Any]], *, best_epoch: int | None = None, ax: Any = None
+) -> Any:
+    """Draw training and validation losses over the epochs.
+
+    Parameters
+    ----------
+    history : sequence of dict
+        With ``epoch``, ``train_loss`` and ``validation_loss``, as `FittedState.history` holds them.
+    best_epoch : int, optional
+        Marked where given: the epoch whose weights were kept.
+    ax : matplotlib Axes, optional
+        None makes a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    ax = ax if ax is not None else _new_axes((6.0, 3.5))
+    epochs = np.arange(1, len(history) + 1)
+    ax.plot(epochs, [h["train_loss"] for h in history], label="training")
+    validation = [h.get("validation_loss") for h in history]
+    if any(v is not None for v in validation):
+        ax.plot(epochs, [np.nan if v is None else v for v in validation], label="validation")
+    if best_epoch is not None:
+        ax.axvline(best_epoch, color="grey", lw=0.8, ls="--", label="kept")
+    ax.set_xlabel("epoch")
+    ax.set_ylabel("loss")
+    ax.legend(frameon=False)
+    return ax
+
+
+def _new_axes(size: tuple[float, float]) -> Any:
+    """Make a figure without touching the user's pyplot state or needing a display."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("drawing needs matplotlib: pip install 'tsllm[plot]'") from error
+    return Figure(figsize=size, layout="constrained").add_subplot()
+
+
+def _bands(columns: pd.Index) -> list[tuple[str, str]]:
+    """Pair quantile columns that mirror each other, the widest first."""
+    levels = {round(float(c[1:]), 6): c for c in columns if c.startswith("q0.")}
+    return [
+        (levels[q], levels[round(1 - q, 6)])
+        for q in sorted(levels)
+        if q < 0.5 and round(1 - q, 6) in levels
+    ]
+
+
+def _drawable(stamps: pd.Series) -> pd.Series:
+    """Turn periods, which matplotlib does not know, into their first moments."""
+    return stamps.dt.to_timestamp() if isinstance(stamps.dtype, pd.PeriodDtype) else stamps
