@@ -1,0 +1,671 @@
+"""Models that are saved in one process and used in another, and files that cannot be trusted.
+
+Run as a script, this file is the other process: it loads what the tests saved and writes down what
+the models say.
+"""
+
+import hashlib
+import json
+import pickle
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sktime.base import load as sktime_load
+from sktime.datasets import load_airline
+from sktime.exceptions import NotFittedError
+from sktime.forecasting.naive import NaiveForecaster
+from sktime.utils._testing.hierarchical import _make_hierarchical
+
+import tsllm
+from tsllm import AutoTimesForecaster, Context, DLinearForecaster
+from tsllm.embeddings import MemoryStore
+from tsllm.errors import BackboneMismatchError, DataError, ModelFormatError, TsllmError
+
+TINY = "random:gpt2?hidden=16&layers=1&heads=2&seed=0"
+pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
+SMALL = {"backbone": TINY, "context_length": 8, "token_length": 4, "max_steps": 3}
+FH = [1, 2, 5]
+NEW_STEPS = 3
+
+
+def wave(steps, start=0.0):
+    return (
+        np.sin(np.arange(steps) / 3 + start) * 10 + 50 + np.random.default_rng(0).normal(size=steps)
+    )
+
+
+def frame(index, variables=("v",)):
+    """Values on an index; its last steps are what the model is updated with."""
+    return pd.DataFrame({v: wave(len(index), k) for k, v in enumerate(variables)}, index=index)
+
+
+def panel(lengths, dates):
+    """A panel of unequal series whose ids are not sorted, one name an id."""
+    return pd.concat({name: frame(dates[:steps]) for name, steps in lengths.items()})
+
+
+def days(steps, **options):
+    return pd.date_range("2024-02-01", periods=steps, freq="D", **options)
+
+
+def cases():
+    """Data and parameters of every kind of model that is exchanged between the processes."""
+    return {
+        "period": (load_airline()[:60], {}),
+        "zone": (frame(days(70, tz="Europe/Berlin", name="day")), {}),
+        "seconds": (frame(pd.date_range("2024", periods=60, freq="h", unit="s")), {}),
+        "panel": (panel({"b": 60, "a": 40, "c": 12}, days(60)), {}),
+        "whole ids": (panel({7: 30, 3: 40, 11: 33}, pd.RangeIndex(5, 45)), {}),
+        "hierarchy": (
+            _make_hierarchical((2, 2), min_timepoints=25, max_timepoints=25, random_state=0),
+            {},
+        ),
+        "multivariate": (frame(pd.RangeIndex(60), (1, 0)), {}),
+        "array": (wave(60), {}),
+        "quantile": (frame(days(70)), {"loss": "quantile", "quantiles": (0.1, 0.5, 0.9)}),
+        "adaptive": (panel({"b": 60, "a": 40}, days(60)), {"adaptive": True}),
+        "timestamps": (frame(days(60)), {"timestamps": True, "embedding_store": MemoryStore()}),
+        "lora": (frame(days(60)), {"lora": {"r": 2, "target_modules": ("c_attn",)}}),
+        "in context": (frame(days(60)), {"in_context": wave(20), "in_context_length": 4}),
+        "updated": (frame(days(60)), {"update_epochs": 1}),
+        "no backbone": (frame(days(60)), {"backbone": None}),
+        "minilm": (
+            load_airline()[:60],
+            {"backbone": "sentence-transformers/all-MiniLM-L6-v2", "backbone_layers": 1},
+        ),
+    }
+
+
+def split(y):
+    """Cut the last steps of every series off, for the update."""
+    if isinstance(y, np.ndarray):
+        return y[:-NEW_STEPS], pd.Series(y[-NEW_STEPS:], index=range(len(y) - NEW_STEPS, len(y)))
+    if not isinstance(y.index, pd.MultiIndex):
+        return y[:-NEW_STEPS], y[-NEW_STEPS:]
+    names = list(range(y.index.nlevels - 1))
+    ahead = y.groupby(level=names, sort=False).cumcount(ascending=False) < NEW_STEPS
+    return y[~ahead], y[ahead]
+
+
+def fitted(y, **parameters):
+    return AutoTimesForecaster(**{**SMALL, "random_state": 0, **parameters}).fit(y, fh=FH)
+
+
+def exercise(forecaster, new):
+    """Do everything that a fitted forecaster can do, and tell what came out."""
+    variables = forecaster.fitted_.shape.n_variables
+    contexts = [Context(np.arange(20.0 * variables).reshape(20, variables) ** 1.1)]
+    summary = forecaster.summary()
+    del summary["embedding_store"]  # of the process, not of the model
+    return {
+        "parameters": {
+            name: value
+            for name, value in forecaster.get_params().items()
+            if name != "embedding_store"
+        },
+        "cutoff": forecaster.cutoff,
+        "fh": forecaster.fh.to_pandas(),
+        "summary": summary,
+        "predict": forecaster.predict(),
+        "quantiles": forecaster.predict_quantiles(alpha=[0.1, 0.5, 0.9]),
+        "forecast": forecaster.forecast(contexts, 6, quantiles=[0.2, 0.8]),
+        "predict after update": forecaster.update(new).predict(),
+        "quantiles after update": forecaster.predict_quantiles(alpha=[0.1, 0.5, 0.9]),
+        "cutoff after update": forecaster.cutoff,
+    }
+
+
+def check_same(got, expected):
+    """Equal in every bit, every label, every dtype and every frequency."""
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        if isinstance(value, pd.DataFrame):
+            pd.testing.assert_frame_equal(got[name], value, check_exact=True, check_freq=True)
+        elif isinstance(value, pd.Series):
+            pd.testing.assert_series_equal(got[name], value, check_exact=True, check_freq=True)
+        elif isinstance(value, pd.Index):
+            pd.testing.assert_index_equal(got[name], value, exact=True)
+            assert getattr(got[name], "freq", None) == getattr(value, "freq", None)
+        elif isinstance(value, dict):
+            assert {key: type(item) for key, item in got[name].items()} == {
+                key: type(item) for key, item in value.items()
+            }
+            np.testing.assert_equal(got[name], value)
+        else:
+            np.testing.assert_array_equal(got[name], value)
+
+
+def other_process(folder):
+    """Load every model in each of its three forms, and write down what they say."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    told = {}
+    for place in sorted(folder.iterdir()):
+        with (place / "new.pickle").open("rb") as file:
+            new = pickle.load(file)
+        with (place / "forecaster.pickle").open("rb") as file:
+            pickled = pickle.load(file)
+        told[place.name] = {
+            "tsllm": exercise(tsllm.load(place / "model"), new),
+            "sktime": sktime_load(str(place / "sktime")).predict(),
+            "pickle": pickled.predict(),
+        }
+    (folder / "told.pickle").write_bytes(pickle.dumps(told))
+
+
+@pytest.fixture(scope="module")
+def exchanged(tmp_path_factory):
+    """Name to (folder, what the original says, what the other process says)."""
+    folder = tmp_path_factory.mktemp("exchanged")
+    said = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # marks do not reach fixtures
+        for name, (y, parameters) in cases().items():
+            past, new = split(y)
+            forecaster = fitted(past, **parameters)
+            place = folder / name
+            place.mkdir()
+            tsllm.save(forecaster, place / "model")
+            forecaster.save(place / "sktime")
+            (place / "forecaster.pickle").write_bytes(pickle.dumps(forecaster))
+            (place / "new.pickle").write_bytes(pickle.dumps(new))
+            said[name] = exercise(forecaster, new)
+    done = subprocess.run(
+        [sys.executable, __file__, str(folder)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    told = pickle.loads((folder / "told.pickle").read_bytes())
+    return {name: (folder / name, said[name], told[name]) for name in said}
+
+
+@pytest.fixture(scope="module")
+def airline():
+    return fitted(load_airline())
+
+
+@pytest.fixture
+def saved(airline, tmp_path):
+    return tsllm.save(airline, tmp_path / "model")
+
+
+# ---------------------------------------------------------------------- another process
+
+
+@pytest.mark.parametrize("name", cases())
+def test_another_process_says_the_same(exchanged, name):
+    _, said, told = exchanged[name]
+    check_same(told["tsllm"], said)
+
+
+@pytest.mark.parametrize("name", cases())
+def test_sktime_and_pickle_say_the_same(exchanged, name):
+    _, said, told = exchanged[name]
+    for form in ("sktime", "pickle"):
+        check_same({"predict": told[form]}, {"predict": said["predict"]})
+
+
+@pytest.mark.parametrize("name", cases())
+def test_no_form_holds_the_backbone(exchanged, name):
+    folder, said, _ = exchanged[name]
+    model = folder / "model"
+    weights = {
+        key: tensor
+        for key, tensor in safetensors.torch.load_file(model / "model.safetensors").items()
+        if ".model." in key
+    }
+    trained = sum(tensor.numel() for tensor in weights.values())
+    assert trained == said["summary"]["trained_parameters"]
+    most = 2_000_000 if name == "minilm" else 200_000
+    assert sum(file.stat().st_size for file in model.iterdir()) < most
+    assert (folder / "sktime.zip").stat().st_size < most
+    assert (folder / "forecaster.pickle").stat().st_size < most
+
+
+def test_baseline_without_a_language_model(tmp_path):
+    y = frame(days(60), ("a", "b"))
+    forecaster = DLinearForecaster(context_length=8, max_steps=3, random_state=0).fit(y, fh=FH)
+    loaded = tsllm.load(tsllm.save(forecaster, tmp_path / "model"))
+    check_same({"predict": loaded.predict()}, {"predict": forecaster.predict()})
+
+
+# ---------------------------------------------------------------------- pretraining
+
+
+def test_pretrained_model_is_ready_to_fit(tmp_path):
+    past, new = split(frame(days(50)))
+    forecaster = AutoTimesForecaster(**SMALL, random_state=0)
+    forecaster.pretrain(panel({"b": 40, "a": 30}, days(40)), fh=FH)
+    path = tsllm.save(forecaster, tmp_path / "model")
+    assert not (path / "context.parquet").exists()
+    loaded = tsllm.load(path)
+    assert loaded.state == "pretrained"
+    with pytest.raises(NotFittedError):
+        loaded.predict(fh=FH)
+    # A clone keeps what was pretrained, of the loaded one as well.
+    said, told = (each.clone().fit(past, fh=FH) for each in (forecaster, loaded))
+    assert len(told.fitted_.trained_on) == 1  # fitting did not train
+    check_same(exercise(told, new), exercise(said, new))
+
+
+@pytest.mark.parametrize("parameters", [{}, {"adaptive": True}, {"update_epochs": 1}])
+def test_fitted_after_pretraining(tmp_path, parameters):
+    past, new = split(frame(days(50)))
+    forecaster = AutoTimesForecaster(**SMALL, random_state=0, **parameters)
+    forecaster.pretrain(panel({"b": 40, "a": 30}, days(40)), fh=FH).fit(past, fh=FH)
+    loaded = tsllm.load(tsllm.save(forecaster, tmp_path / "model"))
+    assert (loaded.fitted_ is loaded.pretrained_) == (not parameters)
+    other = split(frame(days(60)))[0]
+    check_same(exercise(loaded, new), exercise(forecaster, new))
+    # Fitting again starts from what was pretrained, in both.
+    check_same(
+        {"predict": loaded.fit(other, fh=FH).predict()},
+        {"predict": forecaster.fit(other, fh=FH).predict()},
+    )
+
+
+# ---------------------------------------------------------------------- what is and is not saved
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        ("b", "a"),
+        (2, 1),
+        (2.5, -1.0),
+        tuple(pd.to_datetime(["2024-01-02", "2024-01-01"])),
+        tuple(pd.PeriodIndex(["2024-02", "2024-01"], freq="M")),
+    ],
+    ids=lambda ids: type(ids[0]).__name__,
+)
+def test_series_ids_of_every_kind(tmp_path, ids):
+    y = panel(dict(zip(ids, (30, 20))), days(30))
+    forecaster = fitted(y, adaptive=True)
+    loaded = tsllm.load(tsllm.save(forecaster, tmp_path / "model"))
+    check_same({"predict": loaded.predict()}, {"predict": forecaster.predict()})
+    assert [type(key) for key in loaded._contexts] == [type(key) for key in forecaster._contexts]
+    context = Context(y.loc[ids[0]].to_numpy(), series_id=ids[0])
+    np.testing.assert_array_equal(
+        loaded.forecast([context], 3, quantiles=[0.1]),
+        forecaster.forecast([context], 3, quantiles=[0.1]),
+    )
+
+
+def test_without_context(airline, tmp_path):
+    y = load_airline()
+    path = tsllm.save(airline, tmp_path / "model", include_context=False)
+    assert not (path / "context.parquet").exists()
+    loaded = tsllm.load(path)
+    for predict in (loaded.predict, loaded.predict_quantiles):
+        with pytest.raises(DataError, match=r"saved without its context: .*update\(y\).*forecast"):
+            predict()
+    context = Context(y.to_numpy())
+    np.testing.assert_array_equal(loaded.forecast([context], 4), airline.forecast([context], 4))
+    check_same({"it": loaded.update(y).predict()}, {"it": airline.predict()})
+
+
+def test_without_context_no_value_of_the_series_is_written(tmp_path):
+    y = load_airline()
+    path = tsllm.save(fitted(y, adaptive=True), tmp_path / "model", include_context=False)
+    tensors = safetensors.torch.load_file(path / "model.safetensors")
+    assert not any(name.startswith("pending") for name in tensors)
+    written = np.concatenate([tensor.double().flatten() for tensor in tensors.values()])
+    assert not np.isin(y.to_numpy(), written).any()
+
+
+def test_context_can_be_read_by_others(tmp_path):
+    y = panel({"b": 30, "a": 20}, days(30, tz="Europe/Berlin"))
+    table = pd.read_parquet(tsllm.save(fitted(y), tmp_path / "model") / "context.parquet")
+    assert list(table.columns) == ["series", "series_id", "timestamp", "v"]
+    expected = pd.concat([y.loc["b"][-8:], y.loc["a"][-8:]])
+    assert table["v"].tolist() == expected["v"].tolist()
+    assert table["series_id"].tolist() == ["b"] * 8 + ["a"] * 8
+    assert (table["timestamp"] == expected.index.tz_convert("UTC")).all()
+
+
+def test_the_embedding_store_stays_behind(tmp_path):
+    forecaster = fitted(frame(days(40)), embedding_store=MemoryStore())
+    loaded = tsllm.load(tsllm.save(forecaster, tmp_path / "model"))
+    assert loaded.embedding_store is None
+
+
+def test_a_frame_in_context_comes_back_as_its_values(tmp_path):
+    prompt = frame(days(20))
+    forecaster = fitted(frame(days(60)), in_context=prompt, in_context_length=4)
+    loaded = tsllm.load(tsllm.save(forecaster, tmp_path / "model"))
+    np.testing.assert_array_equal(loaded.in_context, prompt.to_numpy())
+    check_same({"predict": loaded.predict()}, {"predict": forecaster.predict()})
+
+
+def test_loss_history_with_nan_is_kept(airline, tmp_path):
+    forecaster = fitted(load_airline())
+    forecaster.fitted_.history = [{"epoch": 1, "train_loss": float("nan"), "validation_loss": None}]
+    loaded = tsllm.load(tsllm.save(forecaster, tmp_path / "model"))
+    np.testing.assert_equal(loaded.fitted_.history, forecaster.fitted_.history)
+
+
+def test_saving_changes_nothing_and_loading_shares_nothing(airline, saved):
+    before = airline.predict_quantiles()
+    one, other = tsllm.load(saved), tsllm.load(saved)
+    for parameter in one.fitted_.model.parameters():
+        parameter.data.zero_()
+    one.fitted_.calibration.pooled.errors[:] = 0
+    check_same({"it": other.predict_quantiles()}, {"it": before})
+    check_same({"it": airline.predict_quantiles()}, {"it": before})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "name"),
+    [
+        ({"random_state": np.random.RandomState(0)}, "random_state"),
+        ({"in_context": np.array(["a"] * 20)}, "in_context"),
+        ({"verbose": object()}, "verbose"),
+    ],
+)
+def test_parameters_that_no_file_can_hold(airline, tmp_path, parameters, name):
+    forecaster = fitted(load_airline())
+    for key, value in parameters.items():
+        setattr(forecaster, key, value)
+    with pytest.raises(DataError, match=f"{name} cannot be saved"):
+        tsllm.save(forecaster, tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_forecasters_of_tsllm(airline, tmp_path):
+    with pytest.raises(DataError, match="a NaiveForecaster cannot be saved"):
+        tsllm.save(NaiveForecaster().fit(load_airline()), tmp_path / "model")
+    own = type("AutoTimesForecaster", (AutoTimesForecaster,), {})
+    with pytest.raises(DataError, match="cannot be saved"):
+        tsllm.save(own(**SMALL).fit(load_airline()), tmp_path / "model")
+    with pytest.raises(NotFittedError):
+        tsllm.save(AutoTimesForecaster(), tmp_path / "model")
+
+
+def test_card(tmp_path):
+    y = panel({"b": 40, "a": 30}, days(40))
+    forecaster = fitted(y, loss="mae", adaptive=True)
+    card = (tsllm.save(forecaster, tmp_path / "model") / "card.md").read_text()
+    summary = forecaster.summary()
+    for part in (
+        "# AutoTimesForecaster",
+        "2 series with 70 steps in all, 2024-02-01 00:00:00 to 2024-03-11 00:00:00",
+        "frequency: D",
+        "| loss | 'mae' |",
+        f"| validation loss | {summary['validation_loss']} |",
+        f"calibrated for 5 steps on {summary['calibration_windows']} windows, and adaptive",
+        "licence | none, for its weights are random",
+        "tsllm.load(",
+    ):
+        assert part in card
+    assert "patience" not in card  # the default
+
+
+def test_card_names_the_licence(exchanged):
+    folder = exchanged["minilm"][0]
+    assert "| licence | Apache-2.0 |" in (folder / "model" / "card.md").read_text()
+
+
+# ---------------------------------------------------------------------- the backbone
+
+
+def test_another_backbone_is_refused_by_both_digests(airline, saved):
+    spec = TINY.replace("seed=0", "seed=1")
+    ours = airline.fitted_.backbone.digest
+    theirs = tsllm.load_backbone(spec).digest
+    with pytest.raises(BackboneMismatchError) as caught:
+        tsllm.load(saved, backbone=spec)
+    assert ours in str(caught.value)
+    assert theirs in str(caught.value)
+
+
+def test_the_same_backbone_may_have_moved(airline, saved):
+    spec = "random:gpt2?seed=0&heads=2&layers=1&hidden=16"
+    loaded = tsllm.load(saved, backbone=spec, device="cpu")
+    assert (loaded.backbone, loaded.device) == (spec, "cpu")
+    check_same({"predict": loaded.predict()}, {"predict": airline.predict()})
+
+
+def test_a_backbone_where_there_is_none(tmp_path):
+    path = tsllm.save(fitted(load_airline(), backbone=None), tmp_path / "model")
+    with pytest.raises(DataError, match="uses none"):
+        tsllm.load(path, backbone=TINY)
+
+
+# ---------------------------------------------------------------------- one step on disk
+
+
+class KilledError(BaseException):
+    pass
+
+
+def test_an_empty_directory_is_filled(airline, tmp_path):
+    assert tsllm.save(airline, tmp_path) == tmp_path
+    check_same({"predict": tsllm.load(tmp_path).predict()}, {"predict": airline.predict()})
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("content", [{"notes.txt": "mine"}, {"config.json": "{}"}])
+def test_what_is_no_model_is_never_replaced(airline, tmp_path, overwrite, content):
+    for name, text in content.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match="is not just a saved model"):
+        tsllm.save(airline, tmp_path, overwrite=overwrite)
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == content
+
+
+def test_a_file_and_a_model_with_a_note_are_never_replaced(airline, saved):
+    note = saved / "note.txt"
+    note.write_text("mine")
+    for path in (saved, note):
+        with pytest.raises(DataError, match="is not just a saved model"):
+            tsllm.save(airline, path, overwrite=True)
+    assert note.read_text() == "mine"
+
+
+def test_overwriting_is_asked_for(airline, saved):
+    other = fitted(load_airline(), random_state=1)
+    with pytest.raises(DataError, match="overwrite=True"):
+        tsllm.save(other, saved)
+    check_same({"it": tsllm.load(saved).predict()}, {"it": airline.predict()})
+    tsllm.save(other, saved, overwrite=True)
+    check_same({"it": tsllm.load(saved).predict()}, {"it": other.predict()})
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_killed_at_any_step_leaves_a_whole_model(airline, tmp_path, monkeypatch):
+    old, new = airline.predict(), fitted(load_airline(), random_state=1)
+    steps = [("os", "fsync"), ("shutil", "rmtree"), ("pathlib", "Path.rename")]
+    seen = []
+    for k in range(100):
+        path = tsllm.save(airline, tmp_path / str(k) / "model")
+        with monkeypatch.context() as patch:
+            left = k
+
+            def kill(real):
+                def step(*arguments, **options):
+                    nonlocal left
+                    left -= 1
+                    if left < 0:
+                        raise KilledError
+                    return real(*arguments, **options)
+
+                return step
+
+            for module, name in steps:
+                owner = sys.modules[module]
+                *outer, name = name.split(".")
+                for part in outer:
+                    owner = getattr(owner, part)
+                patch.setattr(owner, name, kill(getattr(owner, name)))
+            try:
+                tsllm.save(new, path, overwrite=True)
+            except KilledError:
+                killed = True
+            else:
+                killed = False
+        found = tsllm.load(path).predict()
+        assert found.equals(old) or found.equals(new.predict())
+        seen.append(found.equals(old))
+        # Nothing in the way of the next one.
+        tsllm.save(new, path, overwrite=True)
+        assert tsllm.load(path).predict().equals(new.predict())
+        assert not (path.parent / ".model.previous").exists()
+        if not killed:
+            break
+    assert not killed
+    assert seen[0]
+    assert not seen[-1]
+    assert seen == sorted(seen, reverse=True)
+
+
+# ---------------------------------------------------------------------- files not to be trusted
+
+
+def sign(path, **changes):
+    """Change config.json as another version of tsllm would have written it."""
+    config = {**json.loads((path / "config.json").read_text()), **changes}
+    del config["checksum"]
+    text = json.dumps(config, sort_keys=True)
+    config["checksum"] = hashlib.sha256(text.encode()).hexdigest()
+    (path / "config.json").write_text(json.dumps(config))
+
+
+def replace_tensors(path, tensors):
+    content = safetensors.torch.save(tensors)
+    (path / "model.safetensors").write_bytes(content)
+    facts = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    files = json.loads((path / "config.json").read_text())["files"]
+    sign(path, files={**files, "model.safetensors": facts})
+
+
+def test_no_directory(tmp_path):
+    with pytest.raises(ModelFormatError, match="is no directory"):
+        tsllm.load(tmp_path / "nowhere")
+    with pytest.raises(ModelFormatError, match=r"has no config\.json"):
+        tsllm.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is damaged"),
+        (b"{", "is damaged"),
+        (b"\xff\xfe", "is damaged"),
+        (b"[]", "holds no tsllm model"),
+        (b'{"model_type": "gpt2"}', "holds no tsllm model"),
+        (b'{"format": "tsllm model", "format_version": 2}', r"version 2 .* pip install --upgrade"),
+        (b'{"format": "tsllm model", "format_version": 1}', "is not as it was written"),
+    ],
+)
+def test_config_that_is_none(saved, content, reason):
+    (saved / "config.json").write_bytes(content)
+    with pytest.raises(ModelFormatError, match=reason):
+        tsllm.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"format_version": 2, "class": "Future", "files": None}, "upgrade"),
+        ({"class": "NaiveForecaster", "files": None}, "'NaiveForecaster', which this tsllm"),
+        ({"class": "os.system"}, "'os.system', which this tsllm"),
+        ({"parameters": {"backbone": TINY, "warp": 9}}, "parameter 'warp'"),
+        ({"states": [{}]}, "do not belong together"),
+        ({"states": None}, "do not belong together"),
+        ({"sktime": {}}, "do not belong together"),
+        ({"files": {}}, "do not belong together"),
+        ({"contexts": [{"series_id": {"$type": "os.system"}}]}, "do not belong together"),
+    ],
+)
+def test_config_of_another_version(saved, changes, reason):
+    sign(saved, **changes)
+    with pytest.raises(ModelFormatError, match=reason):
+        tsllm.load(saved)
+
+
+def test_signing_alone_changes_nothing(airline, saved):
+    sign(saved)
+    check_same({"predict": tsllm.load(saved).predict()}, {"predict": airline.predict()})
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "context.parquet"])
+def test_missing_file(saved, name):
+    (saved / name).unlink()
+    with pytest.raises(ModelFormatError, match=f"{name} cannot be read"):
+        tsllm.load(saved)
+
+
+def test_tensors_of_another_model(saved):
+    tensors = safetensors.torch.load_file(saved / "model.safetensors")
+    name = next(name for name in tensors if ".model." in name and tensors[name].ndim == 2)
+    shape = tuple(tensors[name].shape)
+    replace_tensors(saved, {**tensors, name: torch.zeros(2, 3)})
+    with pytest.raises(ModelFormatError) as caught:
+        tsllm.load(saved)
+    assert f"should be {shape} and is (2, 3)" in str(caught.value)
+    replace_tensors(saved, {key: value for key, value in tensors.items() if key != name})
+    with pytest.raises(ModelFormatError, match=r"is absent in model\.safetensors"):
+        tsllm.load(saved)
+    replace_tensors(saved, {**tensors, "state.0.model.more": torch.zeros(1)})
+    with pytest.raises(ModelFormatError, match="'more' should be absent"):
+        tsllm.load(saved)
+    replace_tensors(saved, tensors)
+    tsllm.load(saved)
+
+
+FILES = ["model.safetensors", "context.parquet", "config.json"]
+ON_ONE_MODEL = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@pytest.mark.parametrize("name", FILES)
+@ON_ONE_MODEL
+@given(data=st.data())
+def test_any_changed_byte_is_found(saved, name, data):
+    content = (saved / name).read_bytes()
+    position = data.draw(st.integers(0, len(content) - 1))
+    byte = data.draw(st.integers(0, 255).filter(lambda value: value != content[position]))
+    damaged = content[:position] + bytes([byte]) + content[position + 1 :]
+    try:
+        (saved / name).write_bytes(damaged)
+        if name == "config.json" and json_equal(damaged, content):
+            tsllm.load(saved)  # a blank in place of another
+            return
+        with pytest.raises(ModelFormatError) as caught:
+            tsllm.load(saved)
+        assert isinstance(caught.value, TsllmError)
+    finally:
+        (saved / name).write_bytes(content)
+
+
+@pytest.mark.parametrize("name", FILES)
+@ON_ONE_MODEL
+@given(data=st.data())
+def test_any_truncation_is_found(saved, name, data):
+    content = (saved / name).read_bytes()
+    try:
+        (saved / name).write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+        with pytest.raises(ModelFormatError):
+            tsllm.load(saved)
+    finally:
+        (saved / name).write_bytes(content)
+
+
+def json_equal(one, other):
+    try:
+        return json.loads(one) == json.loads(other)
+    except ValueError:
+        return False
+
+
+if __name__ == "__main__":
+    other_process(Path(sys.argv[1]))

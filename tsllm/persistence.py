@@ -1,0 +1,361 @@
+"""Fitted forecasters on disk: safetensors, JSON, Parquet and a card; never pickle.
+
+A model is a directory with `model.safetensors` (trained tensors, not the frozen backbone's),
+`config.json`, `context.parquet` (the last context of each series) and `card.md`. The whole
+directory appears in one step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import platform
+import secrets
+import shutil
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import safetensors.torch
+
+from tsllm.errors import DataError, ModelFormatError
+from tsllm.forecasters.base import BaseLLMForecaster
+from tsllm.model_card import model_card
+from tsllm.snapshot import Snapshot, readable, restore_snapshot, take_snapshot
+
+FORMAT = "tsllm model"
+FORMAT_VERSION = 1
+
+CONFIG, TENSORS, CONTEXT, CARD = "config.json", "model.safetensors", "context.parquet", "card.md"
+
+# Whatever a file says, no other class is ever made and no other module imported.
+_ESTIMATORS = {
+    "AutoTimesForecaster": "tsllm.forecasters.autotimes",
+    "DLinearForecaster": "tsllm.forecasters.baselines",
+    "PatchTSTForecaster": "tsllm.forecasters.baselines",
+}
+_PACKAGES = ("tsllm", "torch", "transformers", "numpy", "pandas", "sktime")
+
+
+def save(
+    estimator: BaseLLMForecaster,
+    directory: str | os.PathLike[str],
+    *,
+    include_context: bool = True,
+    overwrite: bool = False,
+) -> Path:
+    """Save a fitted or pretrained forecaster to a directory.
+
+    The directory appears whole or not at all, and a save that is killed leaves a model that was
+    there before loadable. One process at a time may save to a directory.
+
+    Parameters
+    ----------
+    estimator : forecaster
+        One of tsllm's, fitted or pretrained. Not saved: the frozen backbone (it is found again when
+        the model is loaded), the embedding store (None after loading), sktime's ``set_config``
+        settings, and the labels of a DataFrame given as ``in_context`` (an array after loading).
+    directory : path
+        Made where it is missing. An existing one must be empty, or see ``overwrite``.
+    include_context : bool, default=True
+        Whether to write the last values of each series. Without them the loaded model has nothing
+        to predict from until `update` hands it the recent past; `forecast` takes contexts anyway.
+    overwrite : bool, default=False
+        Replace the model that the directory holds. Nothing but a model is ever replaced.
+
+    Returns
+    -------
+    Path
+        The directory.
+
+    Raises
+    ------
+    DataError
+        The directory is in the way, or a parameter, series id or column has no exact form in a
+        file: a ``random_state`` that is no whole number, say.
+    NotFittedError
+        The forecaster is neither fitted nor pretrained.
+
+    Examples
+    --------
+    >>> import tempfile, tsllm
+    >>> from sktime.datasets import load_airline
+    >>> forecaster = tsllm.AutoTimesForecaster(
+    ...     "random:gpt2?hidden=16&layers=1&heads=2", max_steps=2, random_state=0
+    ... ).fit(load_airline(), fh=[1, 2])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = tsllm.save(forecaster, f"{folder}/airline")
+    ...     files = sorted(file.name for file in path.iterdir())
+    ...     same = tsllm.load(path).predict().equals(forecaster.predict())
+    >>> files
+    ['card.md', 'config.json', 'context.parquet', 'model.safetensors']
+    >>> same
+    True
+    """
+    cls = type(estimator)
+    if _ESTIMATORS.get(cls.__name__) != cls.__module__:
+        raise DataError(
+            f"a {cls.__name__} cannot be saved: save one of {', '.join(_ESTIMATORS)}; for "
+            "a pipeline around one use sktime's own save"
+        )
+    if estimator.state == "new":
+        estimator.check_is_fitted()
+    target = Path(directory).expanduser().resolve()
+    _tidy_up(target)
+    _check_free(target, overwrite)
+    files = _contents(estimator, take_snapshot(estimator, include_context=include_context))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    temporary.mkdir()
+    try:
+        for name, content in files.items():
+            _write(temporary / name, content)
+        _flush_directory(temporary)
+        _put_in_place(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def load(
+    directory: str | os.PathLike[str],
+    *,
+    device: str | None = None,
+    backbone: str | None = None,
+) -> BaseLLMForecaster:
+    """Load a forecaster that `save` wrote.
+
+    Nothing in the files is executed or imported, so a model from a stranger can be loaded.
+
+    Parameters
+    ----------
+    directory : path
+    device : str, optional
+        Where to run instead of where it was fitted: "auto", "cpu" or "cuda".
+    backbone : str, optional
+        Where the backbone is found now, if that has changed: a directory or a Hugging Face id. It
+        must hold the same weights.
+
+    Returns
+    -------
+    forecaster
+        In the state in which it was saved: pretrained or fitted.
+
+    Raises
+    ------
+    ModelFormatError
+        There is no model, or it is damaged, of an unknown class, or of a newer format.
+    BackboneMismatchError
+        The backbone found has other weights than the one the model was trained with.
+    BackboneNotFoundError
+        No place holds the backbone.
+
+    Examples
+    --------
+    >>> import tempfile, tsllm
+    >>> from sktime.datasets import load_airline
+    >>> forecaster = tsllm.DLinearForecaster(max_steps=2).fit(load_airline(), fh=[1, 2])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     loaded = tsllm.load(tsllm.save(forecaster, f"{folder}/airline"), device="cpu")
+    >>> loaded.predict().equals(forecaster.predict())
+    True
+    """
+    folder = Path(directory).expanduser().resolve()
+    previous = _previous(folder)
+    if not folder.exists() and previous.exists():
+        folder = previous  # an overwriting save was killed between its two renames
+    if not folder.is_dir():
+        raise ModelFormatError(f"{folder} is no directory: give the one that tsllm.save wrote")
+    config = _read_config(folder)
+    with readable():
+        tensors = safetensors.torch.load(_read(folder, TENSORS, config["files"][TENSORS]))
+        contexts = None
+        if CONTEXT in config["files"]:
+            content = _read(folder, CONTEXT, config["files"][CONTEXT])
+            contexts = pd.read_parquet(io.BytesIO(content))
+        cls = _class(config["class"])
+    return restore_snapshot(
+        Snapshot(config, tensors, contexts), cls, device=device, backbone=backbone
+    )
+
+
+# ---------------------------------------------------------------------- what the files hold
+
+
+def _contents(estimator: BaseLLMForecaster, snapshot: Snapshot) -> dict[str, bytes]:
+    """Write a model's files in memory."""
+    # safetensors refuses tensors that share memory, such as tied weights.
+    tensors = {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in snapshot.tensors.items()
+    }
+    files = {TENSORS: safetensors.torch.save(tensors)}
+    if snapshot.contexts is not None:
+        files[CONTEXT] = snapshot.contexts.to_parquet(index=False)
+    versions = {package: version(package) for package in _PACKAGES}
+    config = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "class": type(estimator).__name__,
+        "versions": {**versions, "python": platform.python_version()},
+        **snapshot.facts,
+        "files": {
+            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in files.items()
+        },
+    }
+    config["checksum"] = _checksum(config)
+    files[CONFIG] = json.dumps(config, indent=1, allow_nan=False).encode()
+    files[CARD] = model_card(estimator, config).encode()
+    return files
+
+
+def _class(name: str) -> type[BaseLLMForecaster]:
+    """Give the class of a registered name."""
+    cls: type[BaseLLMForecaster] = getattr(import_module(_ESTIMATORS[name]), name)
+    return cls
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """Read config.json and check everything that can be checked without the other files."""
+    try:
+        content = (folder / CONFIG).read_bytes()
+    except OSError as error:
+        raise ModelFormatError(
+            f"{folder} holds no model, for it has no {CONFIG}: give the directory that tsllm.save "
+            "wrote"
+        ) from error
+    try:
+        config = json.loads(content)
+    except ValueError as error:
+        raise ModelFormatError(
+            f"{folder / CONFIG} is damaged ({error}): restore it, or save the model again"
+        ) from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ModelFormatError(
+            f'{folder} holds no tsllm model: its {CONFIG} does not say "format": "{FORMAT}"'
+        )
+    saved_version = config.get("format_version")
+    if isinstance(saved_version, int) and saved_version > FORMAT_VERSION:
+        raise ModelFormatError(
+            f"the model in {folder} has format version {saved_version} and this tsllm reads up to "
+            f"{FORMAT_VERSION}: upgrade it with pip install --upgrade tsllm"
+        )
+    if config.get("checksum") != _checksum(config):
+        raise ModelFormatError(
+            f"{folder / CONFIG} is not as it was written: restore it, or save the model again"
+        )
+    if config.get("class") not in _ESTIMATORS:
+        raise ModelFormatError(
+            f"the model in {folder} is a {config.get('class')!r}, which this tsllm does not know; "
+            f"it knows {', '.join(_ESTIMATORS)}: load it with the version that saved it"
+        )
+    return config
+
+
+def _checksum(config: dict[str, Any]) -> str:
+    """Hash everything that config.json says, but for the hash."""
+    rest = {key: value for key, value in config.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _read(folder: Path, name: str, facts: dict[str, Any]) -> bytes:
+    """Read a file and check that it is as it was written."""
+    try:
+        content = (folder / name).read_bytes()
+    except OSError as error:
+        raise ModelFormatError(
+            f"the model in {folder} is incomplete: {name} cannot be read; copy the whole directory"
+        ) from error
+    if len(content) != facts["bytes"]:
+        raise ModelFormatError(
+            f"{folder / name} has {len(content)} bytes instead of {facts['bytes']}: copy it again"
+        )
+    if hashlib.sha256(content).hexdigest() != facts["sha256"]:
+        raise ModelFormatError(f"{folder / name} is not as it was written: copy it again")
+    return content
+
+
+# ---------------------------------------------------------------------- one step on disk
+
+
+def _previous(target: Path) -> Path:
+    """Name the place where a model waits while another takes its place."""
+    return target.with_name(f".{target.name}.previous")
+
+
+def _tidy_up(target: Path) -> None:
+    """Finish what an overwriting save left undone when it was killed."""
+    previous = _previous(target)
+    if not previous.exists():
+        return
+    if not target.exists():
+        previous.rename(target)
+    elif _holds_only_model_files(previous):
+        shutil.rmtree(previous)
+
+
+def _check_free(target: Path, overwrite: bool) -> None:
+    """Refuse to write over anything but, where that is wanted, a model."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not (_says_model(target) and _holds_only_model_files(target)):
+        raise DataError(
+            f"directory={str(target)!r} exists and is not just a saved model: choose another "
+            "directory, or move away what is there"
+        )
+    if not overwrite:
+        raise DataError(
+            f"directory={str(target)!r} holds a model: pass overwrite=True to replace it, or "
+            "choose another directory"
+        )
+
+
+def _says_model(path: Path) -> bool:
+    """Tell whether a directory has the config.json of a model."""
+    try:
+        config = json.loads((path / CONFIG).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("format") == FORMAT
+
+
+def _holds_only_model_files(path: Path) -> bool:
+    """Tell whether removing a directory would remove nothing but a model."""
+    return {entry.name for entry in path.iterdir()} <= {CONFIG, TENSORS, CONTEXT, CARD}
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    """Give a directory its name; a model that has it is moved aside and then removed.
+
+    Between the two renames only the one that was moved aside exists, and `load` finds it there.
+    """
+    previous = _previous(target)
+    if target.exists():
+        target.rename(previous)
+    temporary.rename(target)
+    _flush_directory(target.parent)
+    if previous.exists():
+        shutil.rmtree(previous)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file down to the disk."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_directory(path: Path) -> None:
+    """Write a directory's entries down to the disk, where the system can."""
+    if os.name == "posix":
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

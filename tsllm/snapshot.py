@@ -1,0 +1,410 @@
+"""Forecasters taken apart into JSON facts, tensors and a table of contexts, and put together."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from sktime.datatypes._dtypekind import DtypeKind
+from sktime.forecasting.base import ForecastingHorizon
+from torch import Tensor, nn
+
+from tsllm.backbone import Backbone
+from tsllm.context_table import context_facts, context_table, contexts_from
+from tsllm.errors import BackboneMismatchError, DataError, ModelFormatError, TsllmError
+from tsllm.forecasters.base import BaseLLMForecaster
+from tsllm.forecasters.frames import Layout
+from tsllm.forecasters.state import FittedState, ModelShape
+from tsllm.forecasters.stream import PendingForecasts
+from tsllm.intervals import Calibration, Scores
+from tsllm.typed_json import from_json, to_json
+
+# What sktime keeps about the y that it has seen, and what JSON takes as it is.
+_SKTIME_ATTRIBUTES = (
+    "_state",
+    "_is_vectorized",
+    "_pretrained_attrs",
+    "_y_mtype_last_seen",
+    "_converter_store_y",
+    "_cutoff",
+)
+# Where trained states hang.
+_STATE_ATTRIBUTES = ("fitted_", "pretrained_")
+# What a state holds beside tensors, sizes and calibration.
+_STATE_FACTS = ("history", "best_epoch", "seconds", "stopped", "trained_on")
+
+
+@dataclass
+class Snapshot:
+    """What a forecaster consists of.
+
+    Attributes
+    ----------
+    facts : dict
+        What `json.dumps` takes.
+    tensors : dict of str to Tensor
+        Everything that is an array, on the CPU; never the frozen backbone's.
+    contexts : DataFrame or None
+        The last context of each series, one row a step.
+    """
+
+    facts: dict[str, Any]
+    tensors: dict[str, Tensor]
+    contexts: pd.DataFrame | None
+
+
+def take_snapshot(forecaster: BaseLLMForecaster, *, include_context: bool = True) -> Snapshot:
+    """Take a forecaster apart.
+
+    Parameters
+    ----------
+    forecaster : BaseLLMForecaster
+        Pretrained or fitted.
+    include_context : bool
+        Whether the series' last contexts, and the forecasts of an adaptive calibration that wait
+        for their observations, come along.
+
+    Raises
+    ------
+    DataError
+        A parameter, a series id or a column has no exact form in a file.
+    """
+    tensors: dict[str, Tensor] = {}
+    states: list[FittedState] = []
+    attributes: dict[str, int] = {}
+    for attribute in _STATE_ATTRIBUTES:
+        state = getattr(forecaster, attribute, None)
+        if state is None:
+            continue
+        if not any(state is other for other in states):
+            states.append(state)
+        attributes[attribute] = next(i for i, other in enumerate(states) if other is state)
+    facts = {
+        "parameters": _write_parameters(forecaster, tensors),
+        "backbone": _backbone_facts(states[0].backbone),
+        "states": [_write_state(state, f"state.{i}.", tensors) for i, state in enumerate(states)],
+        "attributes": attributes,
+        "sktime": _write_sktime(forecaster),
+        "layout": None,
+        "contexts": None,
+        "pending": [],
+    }
+    table = None
+    layout = getattr(forecaster, "_layout", None)
+    if layout is not None:
+        facts["layout"] = {
+            "columns": to_json(layout.columns, "the columns of y"),
+            "index_names": to_json(layout.index_names, "the names of y's index"),
+        }
+        contexts = list(forecaster._contexts.values())
+        if include_context and contexts:
+            facts["contexts"] = context_facts(contexts)
+            table = context_table(contexts, layout.columns)
+            facts["pending"] = _write_pending(forecaster, tensors)
+    return Snapshot(facts, tensors, table)
+
+
+def restore_snapshot(
+    snapshot: Snapshot,
+    cls: type[BaseLLMForecaster],
+    *,
+    device: str | None = None,
+    backbone: str | None = None,
+) -> BaseLLMForecaster:
+    """Put a forecaster together again.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+    cls : type
+        The forecaster's class.
+    device, backbone : str, optional
+        To use instead of those it was saved with. The backbone must have the same digest.
+
+    Raises
+    ------
+    ModelFormatError
+        Parameters that the class does not have, tensors that are not the model's, or facts that
+        cannot be read.
+    BackboneMismatchError
+        The backbone found is not the one that the model was trained with.
+    BackboneNotFoundError
+        No place holds the backbone.
+    """
+    facts, tensors = snapshot.facts, snapshot.tensors
+    with readable():
+        parameters = _read_parameters(facts["parameters"], tensors)
+        shapes = [ModelShape(**from_json(state["shape"])) for state in facts["states"]]
+        unknown = sorted(set(parameters) - set(cls.get_param_names()))
+    if unknown:
+        raise ModelFormatError(
+            f"the saved model has the parameter {unknown[0]!r}, which {cls.__name__} does not "
+            "know: load it with the version of tsllm that saved it"
+        )
+    if device is not None:
+        parameters["device"] = device
+    if backbone is not None:
+        if parameters.get("backbone") is None:
+            raise DataError(
+                f"backbone={backbone!r} was given and the saved model uses none: leave it out"
+            )
+        parameters["backbone"] = backbone
+    forecaster = cls(**parameters)
+    handle = _find_backbone(forecaster, facts["backbone"])
+    states = []
+    for i, shape in enumerate(shapes):
+        model = forecaster._new_model(handle, shape)  # its first weights are overwritten
+        _load_weights(model, _part(tensors, f"state.{i}.model."))
+        state = FittedState(model.eval(), handle, shape, forecaster.device)
+        with readable():
+            _read_state(state, facts["states"][i], _part(tensors, f"state.{i}."))
+        states.append(state)
+    with readable():
+        for attribute, number in facts["attributes"].items():
+            setattr(forecaster, attribute, states[number])
+        _read_sktime(forecaster, facts["sktime"])
+        if facts["layout"] is not None:
+            forecaster._layout = Layout(**from_json(facts["layout"]))
+            contexts = []
+            if facts["contexts"] is not None and snapshot.contexts is not None:
+                contexts = contexts_from(facts["contexts"], snapshot.contexts)
+            forecaster._contexts = {context.series_id: context for context in contexts}
+            forecaster._pending = _read_pending(facts["pending"], tensors)
+    return forecaster
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Say in one sentence that files are not what this version of tsllm writes.
+
+    Raises
+    ------
+    ModelFormatError
+        In place of the errors that reading what was never written by tsllm ends in.
+    """
+    try:
+        yield
+    except TsllmError:
+        raise
+    except (SafetensorError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ModelFormatError(
+            f"the saved model's files do not belong together ({type(error).__name__}: {error}): "
+            "load the model with the version of tsllm that saved it, or save it again"
+        ) from error
+
+
+# ---------------------------------------------------------------------- parameters and backbone
+
+
+def _write_parameters(forecaster: BaseLLMForecaster, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Write the constructor's arguments; arrays go to the tensors, an embedding store nowhere."""
+    written = {}
+    for name, value in forecaster.get_params(deep=False).items():
+        if name == "embedding_store":
+            continue
+        if isinstance(value, pd.DataFrame | pd.Series):
+            value = value.to_numpy()
+        if isinstance(value, np.ndarray):
+            if value.dtype.kind not in "biuf":
+                raise DataError(
+                    f"{name} cannot be saved: it is an array of {value.dtype}; fit with an array "
+                    "of numbers"
+                )
+            native = value.dtype.newbyteorder("=")
+            tensors[f"parameter.{name}"] = torch.from_numpy(value.astype(native, order="C"))
+            written[name] = {"$tensor": f"parameter.{name}"}
+            continue
+        if name == "random_state" and not isinstance(value, int | np.integer | None):
+            raise DataError(
+                f"random_state cannot be saved: it is a {type(value).__name__}, whose state is no "
+                "parameter; fit with a whole number as random_state"
+            )
+        written[name] = to_json(value, f"the parameter {name}")
+    return written
+
+
+def _read_parameters(written: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Read what `_write_parameters` wrote."""
+    return {
+        name: tensors[value["$tensor"]].numpy().copy()
+        if isinstance(value, dict) and "$tensor" in value
+        else from_json(value)
+        for name, value in written.items()
+    }
+
+
+def _backbone_facts(backbone: Backbone | None) -> dict[str, Any] | None:
+    """Say which backbone a model was trained with."""
+    if backbone is None:
+        return None
+    return {"spec": backbone.spec, "layers": backbone.n_layers, "digest": backbone.digest}
+
+
+def _find_backbone(
+    forecaster: BaseLLMForecaster, saved: Mapping[str, Any] | None
+) -> Backbone | None:
+    """Load the backbone and make sure that it is the one the model was trained with."""
+    if saved is None:
+        return None
+    found = forecaster._load_backbone()
+    assert found is not None  # a model without a backbone saves none
+    if found.digest != saved["digest"]:
+        raise BackboneMismatchError(
+            f"the model was trained with the backbone {saved['spec']} of digest {saved['digest']}, "
+            f"and {found.source} has digest {found.digest}: say with backbone=... where the same "
+            "weights are, or fit anew"
+        )
+    return found
+
+
+# ---------------------------------------------------------------------- trained states
+
+
+def _write_state(state: FittedState, prefix: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Write a trained state."""
+    for name, tensor in state.model.state_dict().items():
+        tensors[f"{prefix}model.{name}"] = tensor
+    calibration = state.calibration
+    assert calibration is not None  # training ends with it
+    ids = list(calibration.series)
+    own = {str(k): scores for k, scores in enumerate(calibration.series.values())}
+    for name, scores in {"pooled": calibration.pooled, **own}.items():
+        tensors[f"{prefix}calibration.{name}.errors"] = torch.from_numpy(scores.errors)
+        if scores.adapted is not None:
+            tensors[f"{prefix}calibration.{name}.adapted"] = torch.from_numpy(scores.adapted)
+    return {
+        "shape": to_json(asdict(state.shape), "the model's shape"),
+        **{fact: to_json(getattr(state, fact), fact) for fact in _STATE_FACTS},
+        "calibration": {
+            "series": to_json(ids, "a series id"),
+            "levels": list(calibration.levels),
+            "in_sample": calibration.in_sample,
+        },
+    }
+
+
+def _read_state(
+    state: FittedState, written: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Read what `_write_state` wrote, but for model and shape."""
+    for fact in _STATE_FACTS:
+        setattr(state, fact, from_json(written[fact]))
+    calibration = written["calibration"]
+    ids = from_json(calibration["series"])
+    state.calibration = Calibration(
+        _read_scores(tensors, "pooled"),
+        {series_id: _read_scores(tensors, str(k)) for k, series_id in enumerate(ids)},
+        tuple(calibration["levels"]),
+        calibration["in_sample"],
+    )
+
+
+def _read_scores(tensors: Mapping[str, Tensor], name: str) -> Scores:
+    adapted = tensors.get(f"calibration.{name}.adapted")
+    return Scores(
+        tensors[f"calibration.{name}.errors"].numpy().copy(),
+        None if adapted is None else adapted.numpy().copy(),
+    )
+
+
+def _load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Load a model's weights, which must be exactly its own."""
+    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    for name in sorted(own.keys() | found.keys()):
+        if own.get(name) != found.get(name):
+            raise ModelFormatError(
+                f"the saved model does not fit its parameters: the tensor {name!r} should be "
+                f"{own.get(name, 'absent')} and is {found.get(name, 'absent')} in model.safetensors"
+            )
+    model.load_state_dict(weights, strict=True)
+
+
+# ---------------------------------------------------------------------- what sktime remembers
+
+
+def _write_sktime(forecaster: BaseLLMForecaster) -> dict[str, Any]:
+    """Write what sktime needs to give forecasts back in the form of y."""
+    written = {
+        name: to_json(getattr(forecaster, name), f"the y of type {forecaster._y_metadata['mtype']}")
+        for name in _SKTIME_ATTRIBUTES
+        if hasattr(forecaster, name)
+    }
+    kinds = [kind.name for kind in forecaster._y_metadata["feature_kind"]]
+    written["_y_metadata"] = to_json(
+        {**forecaster._y_metadata, "feature_kind": kinds}, "a column of y"
+    )
+    fh = forecaster._fh
+    written["_fh"] = (
+        None
+        if fh is None
+        else {
+            "values": to_json(fh.to_pandas(), "fh"),
+            "is_relative": fh.is_relative,
+            "freq": fh.freq,
+        }
+    )
+    return written
+
+
+def _read_sktime(forecaster: BaseLLMForecaster, written: Mapping[str, Any]) -> None:
+    """Read what `_write_sktime` wrote."""
+    for name in _SKTIME_ATTRIBUTES:
+        if name in written:
+            setattr(forecaster, name, from_json(written[name]))
+    metadata = from_json(written["_y_metadata"])
+    metadata["feature_kind"] = [DtypeKind[kind] for kind in metadata["feature_kind"]]
+    forecaster._y_metadata = metadata
+    fh = written["_fh"]
+    if fh is not None:
+        forecaster._fh = ForecastingHorizon(
+            from_json(fh["values"]), is_relative=fh["is_relative"], freq=fh["freq"]
+        )
+
+
+# ---------------------------------------------------------------------- adaptive calibration
+
+
+def _write_pending(
+    forecaster: BaseLLMForecaster, tensors: dict[str, Tensor]
+) -> list[dict[str, Any]]:
+    """Write the forecasts that wait for their observations."""
+    written = []
+    for k, pending in enumerate(forecaster._pending.values()):
+        origins, forecasts, scales = zip(*pending.waiting)
+        tensors[f"pending.{k}.origins"] = torch.tensor(origins)
+        tensors[f"pending.{k}.forecasts"] = torch.from_numpy(np.stack(forecasts))
+        tensors[f"pending.{k}.scales"] = torch.from_numpy(np.stack(scales))
+        series_id = to_json(pending.series_id, "a series id")
+        written.append({"series_id": series_id, "horizon": pending.horizon, "seen": pending.seen})
+    return written
+
+
+def _read_pending(
+    written: Sequence[Mapping[str, Any]], tensors: Mapping[str, Tensor]
+) -> dict[Any, PendingForecasts]:
+    """Read what `_write_pending` wrote."""
+    read = {}
+    for k, facts in enumerate(written):
+        waiting = deque(
+            zip(
+                tensors[f"pending.{k}.origins"].tolist(),
+                tensors[f"pending.{k}.forecasts"].numpy().copy(),
+                tensors[f"pending.{k}.scales"].numpy().copy(),
+            )
+        )
+        series_id = from_json(facts["series_id"])
+        read[series_id] = PendingForecasts(series_id, facts["horizon"], facts["seen"], waiting)
+    return read
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Pick the tensors with a prefix, and take it off."""
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
