@@ -8,7 +8,7 @@ import pandas as pd
 
 from tsllm.datasets.frequency import freq_name, infer_frequency, is_period_frequency, row_number
 from tsllm.datasets.spacing import set_frequency
-from tsllm.errors import DataError
+from tsllm.errors import DataError, DataTypeError
 
 
 def series_name(series_id: object) -> str:

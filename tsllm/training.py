@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,9 +22,9 @@ from tsllm.checkpoints import (
     spread_tensors,
     trainable_state,
 )
+from tsllm.device_memory import memory_errors_explained
 from tsllm.errors import (
     DataError,
-    DeviceMemoryError,
     ModelFormatError,
     NotEnoughDataError,
     TrainingDivergedError,
@@ -132,7 +131,7 @@ def train(
     True
     """
     run = _Run(model, loss, training, validation, settings)
-    with _memory_errors_explained(settings):
+    with memory_errors_explained(settings.device, "training", settings.batch_size):
         run.prepare()
         with tqdm(
             desc="training",
@@ -400,16 +399,3 @@ def _derived_seed(seed: int, purpose: int) -> int:
 def _read(*scalars: Tensor) -> list[float]:
     """Read several scalars off the device at once."""
     return torch.stack([scalar.detach().double() for scalar in scalars]).tolist()
-
-
-@contextmanager
-def _memory_errors_explained(settings: TrainingSettings) -> Iterator[None]:
-    """Turn the device's out-of-memory error into one that says what needs less."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise DeviceMemoryError(
-            f"{settings.device} ran out of memory in training with batch_size="
-            f"{settings.batch_size}; lower batch_size, keep fewer layers of the language model "
-            "(backbone_layers), or compute in a smaller type (dtype='bfloat16')"
-        ) from error

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tsllm.backbone import Backbone, load_backbone, native_bfloat16, resolve_device
 from tsllm.context import Context, ContextBatch, batch_contexts
 from tsllm.datasets.checks import series_name
+from tsllm.device_memory import memory_errors_explained
 from tsllm.embeddings import open_store
 from tsllm.errors import DataError, InSampleError
 from tsllm.forecasters.calibrate import calibrate
@@ -239,7 +240,8 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         trained = sum(p.numel() for p in state.model.parameters())
         frozen = 0 if state.backbone is None else state.backbone.parameter_count
         last = state.history[-1] if state.history else {}
-        best = next((h for h in state.history if h["epoch"] == state.best_epoch), last)
+        # Epochs count anew in each training: the latest one of that number is meant.
+        best = next((h for h in reversed(state.history) if h["epoch"] == state.best_epoch), last)
         assert state.calibration is not None
         return {
             "estimator": type(self).__name__,
@@ -384,17 +386,25 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         check_parameters(self)
         _warn_of_constants(contexts)
         shape = self._choose_shape(contexts, horizon)
-        backbone = None
-        if self.backbone is not None:
-            backbone = load_backbone(
-                self.backbone, layers=self.backbone_layers, device=self.device, dtype=self.dtype
-            )
-        device = resolve_device(self.device) if backbone is None else backbone.device
-        with seeded(self._seed()):
-            model = self._build_model(backbone, shape).to(device)
+        backbone = self._load_backbone()
+        model = self._new_model(backbone, shape)
         state = FittedState(model, backbone, shape, self.device)
         self._train_on(state, contexts, self.max_epochs)
         return state
+
+    def _load_backbone(self) -> Backbone | None:
+        """Find the language model that the parameters name."""
+        if self.backbone is None:
+            return None
+        return load_backbone(
+            self.backbone, layers=self.backbone_layers, device=self.device, dtype=self.dtype
+        )
+
+    def _new_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
+        """Build an untrained model where it will run."""
+        device = resolve_device(self.device) if backbone is None else backbone.device
+        with seeded(self._seed()):
+            return self._build_model(backbone, shape).to(device)
 
     def _train_on(
         self,
@@ -504,7 +514,10 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         for first in range(0, len(contexts), rows):
             chunk = [self._arrange_context(state, c) for c in contexts[first : first + rows]]
             batch = batch_contexts(chunk, state.shape.context_length)
-            with torch.inference_mode():
+            with (
+                torch.inference_mode(),
+                memory_errors_explained(state.device, "forecasting", self.batch_size),
+            ):
                 out = self._run_model(state, batch.to(state.device), chunk, horizon)
             raw = out.float().cpu().numpy().astype(np.float64)
             # A constant context has nothing to learn from: its forecast is its constant.
