@@ -6,13 +6,20 @@ if __name__ == "datasets":
         "install tsllm and keep the repository root off sys.path (PYTHONSAFEPATH=1)"
     )
 
-from tsllm.datasets.benchmark import Benchmark, BenchmarkSplit, list_benchmarks, load_benchmark
+from tsllm.datasets.benchmark import (
+    Benchmark,
+    BenchmarkSplit,
+    describe_benchmarks,
+    list_benchmarks,
+    load_benchmark,
+)
 from tsllm.datasets.bundled import list_datasets, load_dataset
 from tsllm.datasets.long import long_to_panel, panel_to_long, read_long
 
 __all__ = [
     "Benchmark",
     "BenchmarkSplit",
+    "describe_benchmarks",
     "list_benchmarks",
     "list_datasets",
     "load_benchmark",

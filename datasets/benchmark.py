@@ -67,6 +67,41 @@ _FILES = {
     ),
 }
 
+
+class _Facts(NamedTuple):
+    """What is known about a benchmark before it is loaded."""
+
+    series: int
+    rows: int
+    variables: int
+    freq: str | None
+    licence: str
+    description: str
+
+
+_FACTS = {
+    "ETTh1": _Facts(
+        1, 17420, 7, "h", "CC BY-ND 4.0",
+        "load and oil temperature of an electricity transformer, 2016-2018 (ETDataset)",
+    ),
+    "ETTh2": _Facts(
+        1, 17420, 7, "h", "CC BY-ND 4.0",
+        "the same of a second transformer (ETDataset)",
+    ),
+    "exchange_rate": _Facts(
+        1, 7588, 8, "D", "none stated",
+        "exchange rates of eight currencies (LSTNet)",
+    ),
+    "national_illness": _Facts(
+        1, 966, 7, "W-TUE", "public domain",
+        "influenza-like illness in the United States, 2002-2020 (CDC ILINet)",
+    ),
+    "m4_hourly": _Facts(
+        414, 353500, 1, None, "none stated",
+        "the training part of the M4 competition's hourly series, steps without dates",
+    ),
+}  # fmt: skip
+
 # 12, 4 and 4 months of 30 days of hours (Zhou et al., Informer, AAAI 2021).
 _ETT_HOURLY = (12 * 30 * 24, 4 * 30 * 24, 4 * 30 * 24)
 
@@ -158,6 +193,37 @@ def list_benchmarks() -> list[str]:
     ['ETTh1', 'ETTh2', 'exchange_rate', 'national_illness', 'm4_hourly']
     """
     return list(_FILES)
+
+
+def describe_benchmarks(folder: str | Path | None = None) -> pd.DataFrame:
+    """Describe the benchmarks and say where their files are, without reading them.
+
+    Parameters
+    ----------
+    folder : str or pathlib.Path, optional
+        As for `load_benchmark`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The columns of `list_datasets`, and ``found``: the folder that holds all files of the
+        benchmark, None where `load_benchmark` would have to download some.
+
+    Examples
+    --------
+    >>> describe_benchmarks()[["name", "variables"]].head(2).to_dict("records")
+    [{'name': 'ETTh1', 'variables': 7}, {'name': 'ETTh2', 'variables': 7}]
+    """
+    import pooch
+
+    given = folder or os.environ.get("TSLLM_DATA") or None
+    home = Path(pooch.os_cache("tsllm")) if given is None else Path(given).expanduser()
+    rows = []
+    for name, facts in _FACTS.items():
+        here = all((home / file.name).is_file() for file in _FILES[name])
+        found = str(home) if here else None
+        rows.append({"name": name, "kind": "series", **facts._asdict(), "found": found})
+    return pd.DataFrame(rows)
 
 
 def load_benchmark(

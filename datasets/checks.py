@@ -303,7 +303,7 @@ def _check_constant_step(
         raise DataError(
             f"{name} has a gap: {missing} is missing after {row(bad)} ({times[bad]}), where the "
             f"next is {times[bad + 1]}; insert the missing rows by reindexing, or read the data "
-            "with read_long(..., fill='nan'), 'ffill' or 'interpolate'"
+            "with fill='nan', 'ffill' or 'interpolate' (--fill on the command line)"
         )
     raise DataError(
         f"{name} has irregular times: {row(bad + 1)} ({times[bad + 1]}) is no multiple of the "

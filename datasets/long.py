@@ -220,7 +220,7 @@ def _read_ids(table: Table, columns: Columns) -> np.ndarray:
         types = pd.DataFrame({"id": ids.array, "type": [type(cell).__name__ for cell in column]})
         both = types.drop_duplicates().duplicated("id")
         if both.any():
-            bad = int(both.to_numpy().argmax())
+            bad = int(both.index.to_numpy()[both.to_numpy().argmax()])
             raise DataError(
                 f"{series_name(ids.iloc[bad])}, {table.row(bad)} has its identifier as "
                 f"{types['type'][bad]}, but an earlier row has it as another type; "

@@ -134,7 +134,7 @@ def explain_break(
     return (
         f"{name} has a gap at {freq}: {lacks} {grid[positions[before] + 1]} after {row(before)} "
         f"({times[before]}); insert the rows with .asfreq({offset.freqstr!r}), or read the data "
-        "with read_long(..., fill='nan'), 'ffill' or 'interpolate'"
+        "with fill='nan', 'ffill' or 'interpolate' (--fill on the command line)"
     )
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tsllm.evaluation import backtest
     from tsllm.forecasters.autotimes import AutoTimesForecaster
     from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
+    from tsllm.long_format import forecast
     from tsllm.persistence import load, save
 
 __version__ = "0.1.0"
@@ -24,6 +25,7 @@ _HOMES = {
     "DLinearForecaster": "tsllm.forecasters.baselines",
     "PatchTSTForecaster": "tsllm.forecasters.baselines",
     "backtest": "tsllm.evaluation",
+    "forecast": "tsllm.long_format",
     "load": "tsllm.persistence",
     "load_backbone": "tsllm.backbone",
     "save": "tsllm.persistence",
@@ -35,6 +37,7 @@ __all__ = [
     "DLinearForecaster",
     "PatchTSTForecaster",
     "backtest",
+    "forecast",
     "load",
     "load_backbone",
     "save",

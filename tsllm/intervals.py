@@ -51,12 +51,14 @@ class Scores:
         """Give the scores' conformal quantiles: ``(alphas, horizon, variables)``."""
         _, horizon, variables, _ = self.errors.shape
         out = np.empty((len(alphas), horizon, variables))
+        ordered = None
         for i, alpha in enumerate(alphas):
-            errors = blend_levels(self.errors, alpha, levels)  # (windows, horizon, variables)
-            rank = np.broadcast_to(alpha, (horizon, variables))
+            if ordered is None or levels:  # a point forecast has the same errors at every level
+                ordered = np.sort(blend_levels(self.errors, alpha, levels), axis=0)  # NaN go last
+            level = np.broadcast_to(alpha, (horizon, variables))
             if self.adapted is not None:
-                rank = _interpolate_levels(alpha, self.adapted)  # (horizon, variables)
-            out[i] = conformal_quantile(errors, rank)
+                level = _interpolate_levels(alpha, self.adapted)  # (horizon, variables)
+            out[i] = conformal_quantile(ordered, level)
         return out
 
     def append(self, errors: np.ndarray, levels: Sequence[float]) -> None:
@@ -215,8 +217,8 @@ def make_calibration(
     return Calibration(pooled, own, levels, in_sample)
 
 
-def conformal_quantile(errors: np.ndarray, level: np.ndarray) -> np.ndarray:
-    """Give finite-sample quantiles of the first axis, NaN left out.
+def conformal_quantile(ordered: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Give finite-sample quantiles of sorted errors.
 
     The upper levels use rank ``ceil((n + 1) * level)``, the lower ones mirror them, so that an
     interval between two such quantiles holds its nominal coverage for exchangeable errors. Where
@@ -224,7 +226,8 @@ def conformal_quantile(errors: np.ndarray, level: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    errors : array (windows, horizon, variables)
+    ordered : array (windows, horizon, variables)
+        Sorted along the first axis, NaN (no error) last.
     level : array (horizon, variables), or one that broadcasts to it
 
     Returns
@@ -239,17 +242,16 @@ def conformal_quantile(errors: np.ndarray, level: np.ndarray) -> np.ndarray:
     >>> conformal_quantile(errors, np.array([[0.1]])).item()
     10.0
     """
-    ordered = np.sort(errors, axis=0)  # NaN go last
-    count = (~np.isnan(errors)).sum(axis=0)  # (horizon, variables)
+    count = (~np.isnan(ordered)).sum(axis=0)  # (horizon, variables)
     level = np.broadcast_to(level, count.shape)
     # A hair is taken off so that 0.9 * 100 does not round up to rank 91.
     upper = np.ceil((count + 1) * level - 1e-9)
     lower = count + 1 - np.ceil((count + 1) * (1 - level) - 1e-9)
     rank = np.where(level >= 0.5, upper, lower).astype(int)
-    rank = np.clip(rank, 1, np.maximum(count, 1)) - 1
-    middle = np.nanmedian(errors, axis=0) if (count > 0).all() else _median(errors, count)
-    picked = np.take_along_axis(ordered, rank[None], axis=0)[0]
-    return np.where(level == 0.5, middle, picked)
+    most = np.maximum(count, 1)
+    picked = _at_rank(ordered, np.clip(rank, 1, most))
+    median = (_at_rank(ordered, (most + 1) // 2) + _at_rank(ordered, most // 2 + 1)) / 2
+    return np.where(level == 0.5, median, picked)
 
 
 def extend_steps(offsets: np.ndarray, horizon: int) -> np.ndarray:
@@ -304,7 +306,7 @@ def _interpolate_levels(alpha: float, adapted: np.ndarray) -> np.ndarray:
     return (1 - weight) * adapted[low] + weight * adapted[high]
 
 
-def _median(errors: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Take the median without numpy's warning about steps that have no error."""
-    safe = np.where(count[None] > 0, errors, 0.0)
-    return np.where(count > 0, np.nanmedian(safe, axis=0), np.nan)
+def _at_rank(ordered: np.ndarray, rank: np.ndarray) -> np.ndarray:
+    """Pick the error of a rank, counted from 1: (horizon, variables)."""
+    rank = np.minimum(rank, len(ordered))
+    return np.take_along_axis(ordered, rank[None] - 1, axis=0)[0]

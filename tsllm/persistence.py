@@ -31,6 +31,8 @@ FORMAT = "tsllm model"
 FORMAT_VERSION = 1
 
 CONFIG, TENSORS, CONTEXT, CARD = "config.json", "model.safetensors", "context.parquet", "card.md"
+#: What the command line adds to a model: what it was asked for. `load` does not read it.
+JOB = "job.yaml"
 
 # Whatever a file says, no other class is ever made and no other module imported.
 _ESTIMATORS = {
@@ -104,9 +106,7 @@ def save(
         )
     if estimator.state == "new":
         estimator.check_is_fitted()
-    target = Path(directory).expanduser().resolve()
-    _tidy_up(target)
-    _check_free(target, overwrite)
+    target = check_target(directory, overwrite=overwrite)
     files = _contents(estimator, take_snapshot(estimator, include_context=include_context))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
@@ -118,6 +118,30 @@ def save(
         _put_in_place(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def check_target(directory: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Refuse a directory that `save` could not write to, before a model is trained for it.
+
+    Parameters
+    ----------
+    directory, overwrite
+        As for `save`.
+
+    Returns
+    -------
+    Path
+        The directory's full path.
+
+    Raises
+    ------
+    DataError
+        Something else is there, or a model and ``overwrite`` is False.
+    """
+    target = Path(directory).expanduser().resolve()
+    _tidy_up(target)
+    _check_free(target, overwrite)
     return target
 
 
@@ -310,8 +334,8 @@ def _check_free(target: Path, overwrite: bool) -> None:
         )
     if not overwrite:
         raise DataError(
-            f"directory={str(target)!r} holds a model: pass overwrite=True to replace it, or "
-            "choose another directory"
+            f"directory={str(target)!r} holds a model: pass overwrite=True (--overwrite on the "
+            "command line) to replace it, or choose another directory"
         )
 
 
@@ -326,7 +350,7 @@ def _says_model(path: Path) -> bool:
 
 def _holds_only_model_files(path: Path) -> bool:
     """Tell whether removing a directory would remove nothing but a model."""
-    return {entry.name for entry in path.iterdir()} <= {CONFIG, TENSORS, CONTEXT, CARD}
+    return {entry.name for entry in path.iterdir()} <= {CONFIG, TENSORS, CONTEXT, CARD, JOB}
 
 
 def _put_in_place(temporary: Path, target: Path) -> None:

@@ -6,7 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tsllm.datasets import BenchmarkSplit, benchmark, list_benchmarks, load_benchmark, read_long
+from tsllm.datasets import (
+    BenchmarkSplit,
+    benchmark,
+    describe_benchmarks,
+    list_benchmarks,
+    load_benchmark,
+    read_long,
+)
 from tsllm.errors import DataError
 
 FOLDER = Path(os.environ.get("TSLLM_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
@@ -145,3 +152,23 @@ def test_an_unknown_name_points_to_the_nearest():
     assert "ETTh1" in list_benchmarks()
     with pytest.raises(DataError, match="'etth1'; did you mean 'ETTh1' or 'ETTh2'"):
         load_benchmark("etth1")
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["ETTh1", "exchange_rate", "national_illness", "m4_hourly"])
+def test_what_is_said_of_a_benchmark_is_so(name):
+    facts = describe_benchmarks(FOLDER).set_index("name").loc[name]
+    frame = load_benchmark(name, FOLDER).frame
+    assert facts["found"] == str(FOLDER)
+    assert (facts["rows"], facts["series"]) == (len(frame), frame["series_id"].nunique())
+    assert facts["variables"] == frame.shape[1] - 2
+    if pd.isna(facts["freq"]):
+        assert pd.api.types.is_integer_dtype(frame["timestamp"])
+    else:
+        assert facts["freq"] == pd.infer_freq(frame["timestamp"])
+
+
+def test_describe_benchmarks_without_files(tmp_path):
+    facts = describe_benchmarks(tmp_path)
+    assert facts["name"].tolist() == list_benchmarks()
+    assert facts["found"].isna().all()

@@ -149,7 +149,7 @@ class AutoTimesForecaster(BaseLLMForecaster):
         in_context: str | np.ndarray | pd.DataFrame | None = None,
         in_context_length: int | str = "auto",
         max_epochs: int | str = "auto",
-        batch_size: int = 256,
+        batch_size: int = 64,
         learning_rate: float = 5e-4,
         weight_decay: float = 0.0,
         patience: int = 3,

@@ -207,6 +207,7 @@ class BaseLLMForecaster(BaseForecaster, ABC):
             raise DataError(
                 f"horizon must be a whole number of steps, at least 1, found {horizon!r}"
             )
+        quantiles = tuple(float(q) for q in quantiles)
         bad = [q for q in quantiles if not 0 < q < 1]
         if bad:
             raise DataError(f"quantiles must lie strictly between 0 and 1, found {bad[0]!r}")

@@ -30,7 +30,8 @@ def prepend_prompt(
         The whole known past of a series.
     in_context : {"earliest", "recent_period", "similar"} or array (steps, variables)
         ``"earliest"``: the first steps of the series. ``"recent_period"``: the latest steps before
-        the lookback that begin in the same phase of the season as it does. ``"similar"``: the past
+        the lookback that begin in the same phase of the season as it does (simply the latest ones
+        where the history holds none such). ``"similar"``: the past
         window that correlates best with the lookback, and what followed it. An array: the last
         steps of that series, brought to the lookback's mean and standard deviation.
     prompt_length, lookback, token_length, season : int
@@ -57,7 +58,7 @@ def prepend_prompt(
         begin = 0
     elif in_context == "recent_period":
         back = -(-prompt_length // season) * season  # whole seasons that hold the prompt
-        begin = free - back if back <= free else (free - prompt_length) % season
+        begin = free - (back if back <= free else prompt_length)
     else:
         begin = _most_similar(context, free, prompt_length, lookback, token_length)
     rows = np.r_[begin : begin + prompt_length, free : len(context)]

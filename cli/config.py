@@ -1,0 +1,179 @@
+"""Jobs: what a command is to do, from its options, a YAML file and ``--set``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+
+import tsllm
+from tsllm.errors import DataError
+from tsllm.type_hints import wanted_instead
+
+
+@dataclass
+class Job:
+    """The data and the method: what every command needs that trains.
+
+    The fields are the keys of a job file; `read_job` sees to their kinds.
+    """
+
+    data: str = ""
+    id_col: str | None = None
+    time_col: str | None = None
+    target_cols: list[str] | None = None
+    freq: str | None = None
+    fill: str | None = None
+    sort: bool = False
+    method: str = "autotimes"
+    #: Of the method's forecaster.
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+    def data_options(self) -> dict[str, Any]:
+        """Give the options of `tsllm.cli.data.open_data`."""
+        names = ("id_col", "time_col", "target_cols", "freq", "fill", "sort")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass
+class FitJob(Job):
+    """What ``tsllm fit`` is to do."""
+
+    horizon: int | None = None
+
+
+@dataclass
+class ForecastJob(FitJob):
+    """What ``tsllm forecast`` is to do."""
+
+    quantiles: list[float] = field(default_factory=lambda: [0.1, 0.5, 0.9])
+
+
+@dataclass
+class BacktestJob(Job):
+    """What ``tsllm backtest`` is to do."""
+
+    horizons: list[int] = field(default_factory=list)
+    test_size: int | None = None
+    test_fraction: float | None = None
+    stride: int = 1
+    baselines: list[str] | None = None
+    seeds: list[int] | None = None
+    scaled: bool = False
+
+
+AnyJob = TypeVar("AnyJob", bound=Job)
+
+
+def read_job(
+    kind: type[AnyJob],
+    options: Mapping[str, Any],
+    config: Path | None,
+    sets: Sequence[str] | None,
+) -> AnyJob:
+    """Merge defaults, a job file, options and ``--set``, the later ones going first.
+
+    Parameters
+    ----------
+    kind : type
+        The class of the job; its fields are the keys that the file may have.
+    options : mapping
+        By field; None where the option was not given.
+    config : Path, optional
+        The job file.
+    sets : sequence of str, optional
+        ``key=value``, the values as YAML.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, or has an unknown key or a value of the wrong kind; a ``--set``
+        that is none; or there is no DATA.
+    """
+    settings = {} if config is None else _read_file(kind, config)
+    settings |= {name: value for name, value in options.items() if value is not None}
+    settings["parameters"] = {**settings.get("parameters", {}), **_read_sets(sets or [])}
+    if "freq" in settings["parameters"]:
+        raise DataError("freq belongs to the data, not to the method: give it with --freq")
+    job = kind(**settings)
+    if not job.data:
+        raise DataError("there is no DATA: give a file or the name of a data set")
+    return job
+
+
+def write_job(job: Job) -> str:
+    """Write a job as a file that `read_job` reads."""
+    settings = yaml.safe_dump(asdict(job), sort_keys=False, allow_unicode=True)
+    return f"# What tsllm {tsllm.__version__} was asked to do; --config takes it again.\n{settings}"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader that also knows 5e-4 as a number and None as null."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("None$"), ["N"])
+
+
+def _read_file(kind: type[Job], path: Path) -> dict[str, Any]:
+    """Read a job file and check its keys and the kinds of its values."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=_Loader)
+        settings = yaml.load(text, Loader=_Loader)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise DataError(f"--config {str(path)!r} cannot be read ({reason})") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise DataError(f"--config {str(path)!r} is no YAML: {_complaint(error)}") from None
+    if not isinstance(node, yaml.MappingNode):
+        raise DataError(f"--config {str(path)!r} must hold lines of 'key: value'")
+    hints = get_type_hints(kind)
+    known = [one.name for one in fields(kind)]
+    seen: set[str] = set()
+    for key_node, _ in node.value:
+        key, line = key_node.value, key_node.start_mark.line + 1
+        place = f"{path.name}, line {line}"
+        if key not in known:
+            near = get_close_matches(str(key), known, n=1)
+            remedy = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+            raise DataError(f"{place}: unknown key {key!r}; {remedy}")
+        if key in seen:
+            raise DataError(f"{place}: {key!r} is there twice; drop one")
+        seen.add(key)
+        wanted = wanted_instead(settings[key], hints[key])
+        if wanted:
+            raise DataError(f"{place}: {key} must be {wanted}, found {settings[key]!r}")
+    return dict(settings)
+
+
+def _complaint(error: Exception) -> str:
+    """Say what is wrong with YAML and where, in a few words."""
+    mark = getattr(error, "problem_mark", None)
+    return str(error) if mark is None else f"line {mark.line + 1}, {getattr(error, 'problem', '')}"
+
+
+def _read_sets(sets: Sequence[str]) -> dict[str, Any]:
+    """Read ``key=value`` pairs."""
+    parameters: dict[str, Any] = {}
+    for one in sets:
+        key, equals, text = one.partition("=")
+        if not equals or not key:
+            raise DataError(f"--set takes key=value, such as max_steps=100, found {one!r}")
+        try:
+            parameters[key.strip()] = yaml.load(text, Loader=_Loader)
+        except (yaml.YAMLError, ValueError):
+            raise DataError(
+                f"--set {key} has a value that is no YAML: {text!r}; put text with odd signs in "
+                "quotes"
+            ) from None
+    return parameters

@@ -1,0 +1,84 @@
+"""DATA on the command line: a file, a directory, stdin, or the name of a data set."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from tsllm.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tsllm.datasets import BenchmarkSplit
+
+
+class Opened(NamedTuple):
+    """The series of DATA."""
+
+    frame: pd.DataFrame  # as read_long gives it
+    split: BenchmarkSplit | None  # the published split, where DATA is a benchmark
+
+
+def open_data(
+    data: str,
+    *,
+    id_col: str | None = None,
+    time_col: str | None = None,
+    target_cols: list[str] | None = None,
+    freq: str | None = None,
+    fill: str | None = None,
+    sort: bool = False,
+) -> Opened:
+    """Read DATA and check everything about it; the options are those of `read_long`.
+
+    Raises
+    ------
+    DataError
+        There is no such file or data set, or something is wrong in it.
+    """
+    from tsllm.datasets import read_long
+
+    source, split = _find(data)
+    with tempfile.TemporaryDirectory(prefix="tsllm-") as folder:
+        if data == "-":
+            source = Path(folder) / "stdin.csv"
+            with source.open("wb") as file:
+                shutil.copyfileobj(sys.stdin.buffer, file)
+        frame = read_long(
+            source,
+            id_col=id_col,
+            time_col=time_col,
+            target_cols=target_cols,
+            freq=freq,
+            fill=fill,
+            sort=sort,
+        )
+    return Opened(frame, split)
+
+
+def _find(data: str) -> tuple[str | Path | pd.DataFrame, BenchmarkSplit | None]:
+    """Tell what DATA names; a file goes before a data set of its name."""
+    from tsllm.datasets import list_benchmarks, list_datasets, load_benchmark, load_dataset
+
+    if data == "-" or Path(data).expanduser().exists():
+        return data, None
+    bundled = list_datasets().set_index("name")["kind"]
+    if data in list_benchmarks():
+        benchmark = load_benchmark(data)
+        return benchmark.frame, benchmark.split
+    series = [*bundled.index[bundled == "series"], *list_benchmarks()]
+    if data not in bundled.index:
+        near = get_close_matches(data, series, n=1)
+        remedy = f"did you mean {near[0]!r}?" if near else "'tsllm datasets' lists the data sets"
+        raise DataError(f"there is no file, directory or data set {data!r}; {remedy}")
+    if bundled[data] == "events":
+        raise DataError(
+            f"{data!r} holds events, and this command reads series: give one of "
+            f"{', '.join(map(repr, series))} or a file"
+        )
+    return load_dataset(data), None

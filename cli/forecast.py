@@ -1,0 +1,274 @@
+"""``tsllm forecast``, ``fit`` and ``predict``: from data to a model to forecasts."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from tsllm.cli import options
+from tsllm.cli.config import FitJob, ForecastJob, Job, read_job, write_job
+from tsllm.cli.data import open_data
+from tsllm.cli.output import (
+    PICTURE_ENDINGS,
+    TABLE_ENDINGS,
+    check_folder,
+    check_output,
+    in_one_step,
+    print_json,
+    records,
+    say,
+    working,
+    write_table,
+    write_text,
+)
+from tsllm.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tsllm.forecasters.base import BaseLLMForecaster
+
+
+def forecast(
+    data: options.Data = None,
+    horizon: options.Horizon = None,
+    method: options.Method = None,
+    quantiles: options.Quantiles = None,
+    freq: options.Freq = None,
+    fill: options.Fill = None,
+    sort: options.Sort = None,
+    id_col: options.IdCol = None,
+    time_col: options.TimeCol = None,
+    target_col: options.TargetCol = None,
+    config: options.Config = None,
+    set_: options.Set = None,
+    out: options.Out = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot", help="Draw the first series to a .png, .svg or .pdf file.", metavar="FILE"
+        ),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Fit one model on all series and forecast each of them."""
+    given = {
+        "data": data,
+        "horizon": horizon,
+        "method": method,
+        "quantiles": options.levels("--quantiles", quantiles),
+        "freq": freq,
+        "fill": fill,
+        "sort": sort,
+        "id_col": id_col,
+        "time_col": time_col,
+        "target_cols": target_col or None,
+    }
+    job = read_job(ForecastJob, given, config, set_)
+    if job.horizon is None:
+        raise DataError("--horizon is missing: give the steps to forecast")
+    if out is not None:
+        check_output(out, "--out", TABLE_ENDINGS)
+    if plot is not None:
+        check_output(plot, "--plot", PICTURE_ENDINGS)
+    if plot is not None and find_spec("matplotlib") is None:
+        raise ImportError("--plot needs matplotlib: pip install 'tsllm[plot]'")
+    frame, estimator = _train(job, job.horizon, job.quantiles)
+
+    from tsllm.long_format import predict_long
+
+    with working("forecasting"):
+        table = predict_long(estimator, frame, job.horizon, quantiles=job.quantiles, freq=job.freq)
+    if plot is not None:
+        from tsllm.plotting import plot_forecast
+
+        with in_one_step(plot) as temporary:
+            plot_forecast(frame, table).figure.savefig(temporary, dpi=120)
+        drawn = table["series_id"].iloc[0]
+        say(f"wrote {plot}, the forecast of {drawn!r}")
+    drawn_to = None if plot is None else str(plot)
+    _deliver(table, out, json, {"plot": drawn_to, "summary": estimator.summary()})
+
+
+def fit(
+    data: options.Data = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="The directory to save the model to.", metavar="MODEL_DIR"
+        ),
+    ] = None,
+    method: options.Method = None,
+    horizon: options.Horizon = None,
+    freq: options.Freq = None,
+    fill: options.Fill = None,
+    sort: options.Sort = None,
+    id_col: options.IdCol = None,
+    time_col: options.TimeCol = None,
+    target_col: options.TargetCol = None,
+    config: options.Config = None,
+    set_: options.Set = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the model in MODEL_DIR.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Fit one model on all series and save it.
+
+    What was asked for is written beside the model, in its job.yaml.
+    """
+    given = {
+        "data": data,
+        "horizon": horizon,
+        "method": method,
+        "freq": freq,
+        "fill": fill,
+        "sort": sort,
+        "id_col": id_col,
+        "time_col": time_col,
+        "target_cols": target_col or None,
+    }
+    job = read_job(FitJob, given, config, set_)
+    if out is None:
+        raise DataError("--out is missing: give the directory to save the model to")
+    check_folder(out.absolute().parent, "--out")
+
+    from tsllm.persistence import JOB, check_target, save
+
+    check_target(out, overwrite=overwrite)
+    _, estimator = _train(job, job.horizon)
+    folder = save(estimator, out, overwrite=overwrite)
+    write_text(write_job(job), folder / JOB)
+    say(f"saved the model in {out}")
+    if json:
+        print_json({"model": str(folder), "summary": estimator.summary()})
+
+
+def predict(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL_DIR", help="The directory that 'tsllm fit' saved to.")
+    ],
+    data: options.Data = None,
+    horizon: options.Horizon = None,
+    quantiles: options.Quantiles = None,
+    freq: options.Freq = None,
+    fill: options.Fill = None,
+    sort: options.Sort = None,
+    id_col: options.IdCol = None,
+    time_col: options.TimeCol = None,
+    target_col: options.TargetCol = None,
+    engine: Annotated[
+        Literal["local"], typer.Option("--engine", help="Where to run: local, in this process.")
+    ] = "local",
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", min=1, help="Series forecast at a time.", metavar="SERIES"),
+    ] = None,
+    out: options.Out = None,
+    json: options.Json = False,
+) -> None:
+    """Forecast with a saved model.
+
+    Each series of DATA is forecast from its own history. Without DATA, the series that the model
+    was fitted on are forecast from the history that it keeps of them. Without --horizon, as many
+    steps as it was fitted for.
+    """
+    chosen = options.levels("--quantiles", quantiles)
+    if out is not None:
+        check_output(out, "--out", TABLE_ENDINGS)
+
+    from tsllm.long_format import DEFAULT_QUANTILES, check_request, predict_long, predict_stored
+    from tsllm.persistence import load
+
+    levels = DEFAULT_QUANTILES if chosen is None else chosen
+    check_request(1 if horizon is None else horizon, levels)
+    with working("loading the model"):
+        estimator = load(model)
+    started = time.perf_counter()
+    shape = estimator.fitted_.shape
+    steps = shape.horizon if horizon is None else horizon
+    if batch_size is not None:
+        # Set on the instance: set_params would take the model for a new one.
+        estimator.batch_size = batch_size
+    if data is None:
+        table = predict_stored(estimator, steps, quantiles=levels)
+    else:
+        frame, _ = open_data(
+            data,
+            id_col=id_col,
+            time_col=time_col,
+            target_cols=target_col or None,
+            freq=freq,
+            fill=fill,
+            sort=bool(sort),
+        )
+        with working("forecasting"):
+            table = predict_long(estimator, frame, steps, quantiles=levels, freq=freq)
+    seconds = time.perf_counter() - started
+    series = table["series_id"].nunique()
+    say(f"forecast {_count(series, 'series')} for {_count(steps, 'steps')} in {seconds:.1f} s")
+    summary = {"series": series, "horizon": steps, "seconds": seconds}
+    _deliver(table, out, json, {"summary": summary})
+
+
+def _train(
+    job: Job, horizon: int | None, quantiles: Sequence[float] = ()
+) -> tuple[pd.DataFrame, BaseLLMForecaster]:
+    """Read the data, fit the method and say in a line how it went."""
+    with working(f"reading {job.data}"):
+        frame, _ = open_data(job.data, **job.data_options())
+
+    # After the data, since this takes seconds to import and a wrong file is told at once.
+    from tsllm.long_format import check_request, fit_long, make_forecaster
+
+    check_request(1 if horizon is None else horizon, quantiles)
+    settings: dict[str, Any] = {
+        "freq": job.freq,
+        "prediction_length": horizon,
+        "verbose": int(sys.stderr.isatty()),
+        **job.parameters,
+    }
+    estimator = make_forecaster(job.method, **settings)
+    fit_long(estimator, frame, horizon)
+    say(_in_a_line(job.method, frame, estimator.summary()))
+    return frame, estimator
+
+
+def _in_a_line(method: str, frame: pd.DataFrame, summary: dict[str, Any]) -> str:
+    """Say what was trained and how it went."""
+    model = "no language model"
+    if summary["backbone"] is not None:
+        model = (
+            f"{summary['backbone']} ({summary['backbone_source']}), "
+            f"{_count(summary['backbone_layers'], 'layers')}"
+        )
+    held_out = summary["validation_loss"]
+    loss = "none held out" if held_out is None else f"{held_out:.4g}"
+    return (
+        f"fitted {method} on {_count(frame['series_id'].nunique(), 'series')}: {model}; "
+        f"{_count(summary['trained_parameters'], 'parameters')} trained, "
+        f"{_count(summary['epochs'], 'epochs')}, "
+        f"{summary['seconds']:.1f} s, validation loss {loss}"
+    )
+
+
+def _deliver(table: pd.DataFrame, out: Path | None, json: bool, beside: dict[str, Any]) -> None:
+    """Write the forecasts where they were asked for; ``beside`` goes with them into JSON."""
+    if out is not None:
+        write_table(table, out)
+        say(f"wrote {out}, {_count(len(table), 'rows')}")
+    if json:
+        rows = records(table) if out is None else None
+        print_json({"forecast": rows, "out": None if out is None else str(out), **beside})
+    elif out is None:
+        sys.stdout.write(table.to_csv(index=False))
+
+
+def _count(number: int, things: str) -> str:
+    return f"{number:,} {things[:-1] if number == 1 and things != 'series' else things}"

@@ -1,0 +1,146 @@
+"""The ``tsllm`` command: its subcommands, and how each mistake ends.
+
+Only light modules are imported here, so that ``tsllm --help`` is quick; each command imports what
+it needs when it runs. Exit codes: 0 success, 1 a failure that is tsllm's, 2 a user's mistake.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, NoReturn, TextIO
+
+import typer
+
+import tsllm
+from tsllm.cli.backtest import backtest
+from tsllm.cli.doctor import doctor
+from tsllm.cli.forecast import fit, forecast, predict
+from tsllm.cli.info import backbones, datasets
+from tsllm.cli.output import say
+from tsllm.errors import TsllmError
+
+app = typer.Typer(
+    name="tsllm",
+    help="Forecast time series with frozen, pretrained language models.",
+    add_completion=False,
+    # Plain help: rich's takes three times as long to appear.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (forecast, fit, predict, backtest, datasets, backbones, doctor):
+    app.command()(command)
+
+
+@dataclass
+class _Settings:
+    """What the options before the subcommand say."""
+
+    debug: bool = False
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error, and every warning.")
+    ] = False,
+) -> None:
+    settings = context.ensure_object(_Settings)
+    settings.debug = debug
+    if debug:
+        warnings.simplefilter("default")
+    if version:
+        print(f"tsllm {tsllm.__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and end the process.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        None: those that the process was started with.
+    """
+    sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Run a command and give its exit code; errors become one line on stderr."""
+    settings = _Settings()
+    # Its retries are no news: what comes of them is said once.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        # Libraries' notes to developers are not for people at the command line.
+        for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", category)
+        try:
+            command = typer.main.get_command(app)
+            code = command.main(
+                list(arguments), prog_name="tsllm", standalone_mode=False, obj=settings
+            )
+            sys.stdout.flush()
+        except Exception as error:
+            if settings.debug:
+                traceback.print_exc()
+            return _explain(error)
+    return code if isinstance(code, int) else 0
+
+
+def _explain(error: Exception) -> int:
+    """Print one line about an error and give the exit code."""
+    if isinstance(error, BrokenPipeError):
+        # The reader of stdout has left, as `head` does; nobody is there to be told, and what is
+        # left to be flushed at the end of the process must not fail once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if hasattr(error, "format_message"):  # typer's own, from a click that it may carry inside
+        return _fail(f"{error.format_message().rstrip('.')}{_where_help_is(error)}", 2)
+    if isinstance(error, TsllmError) or _is_missing_extra(error):
+        return _fail(str(error), 2)
+    if isinstance(error, OSError) and error.filename is not None:
+        return _fail(f"{error.filename}: {error.strerror or type(error).__name__}", 2)
+    return _fail(
+        f"unexpected {type(error).__name__}: {error} (a bug in tsllm; put --debug right after "
+        "'tsllm' to see the traceback)",
+        1,
+    )
+
+
+def _fail(message: str, code: int) -> int:
+    """Print an error in one line."""
+    say(f"Error: {' '.join(message.split())}", style="bold red")
+    return code
+
+
+def _where_help_is(error: Exception) -> str:
+    """Name the help page of the command that was called wrongly."""
+    context = getattr(error, "ctx", None)
+    return f" (see '{context.command_path} --help')" if context is not None else ""
+
+
+def _is_missing_extra(error: Exception) -> bool:
+    """Tell a package that can be installed from a broken import of ours."""
+    return isinstance(error, ImportError) and "pip install" in str(error)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning in one line, without the place in the code that raised it."""
+    say(f"Warning: {' '.join(str(message).split())}", style="yellow")

@@ -1,0 +1,146 @@
+"""What commands print and write: messages on stderr, tables on stdout, files in one step."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tsllm.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: The endings that a table of forecasts can be written to.
+TABLE_ENDINGS = (".csv", ".parquet", ".jsonl")
+PICTURE_ENDINGS = (".png", ".svg", ".pdf")
+
+
+def say(message: str, *, style: str = "") -> None:
+    """Print a message on stderr, in colour where it is a terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console.print(message, style=style)
+
+
+def working(what: str) -> AbstractContextManager[object]:
+    """Show on stderr, where it is a terminal, that something is going on."""
+    if not sys.stderr.isatty():
+        return nullcontext()
+    from rich.console import Console
+
+    return Console(stderr=True).status(f"{what} ...")
+
+
+def print_json(document: Any) -> None:
+    """Print a document on stdout as JSON."""
+    print(json.dumps(document, indent=1, allow_nan=False))
+
+
+def print_table(rows: Sequence[Mapping[Any, Any]]) -> None:
+    """Print rows on stdout as a table under the keys of the first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in rows[0]:
+        table.add_column(str(name), overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    # In a file or a pipe no line is broken.
+    width = None if sys.stdout.isatty() else 10_000
+    Console(file=sys.stdout, width=width, highlight=False, markup=False).print(table)
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Turn a table of forecasts into JSON values; stamps become text."""
+    stamps = frame["timestamp"]
+    if stamps.dtype.kind != "i":
+        frame = frame.assign(timestamp=stamps.astype(str))
+    return [dict(zip(frame.columns, row)) for row in frame.astype(object).to_numpy().tolist()]
+
+
+def check_output(path: Path, option: str, endings: Sequence[str]) -> None:
+    """Refuse a file that could not be written, before any work is done for it.
+
+    Raises
+    ------
+    DataError
+        The ending is unknown, or there is no folder to write to.
+    """
+    if path.suffix not in endings:
+        raise DataError(f"{option} must end in {' or '.join(endings)}, found {str(path)!r}")
+    if path.is_dir():
+        raise DataError(f"{option} {str(path)!r} is a directory: give the name of a file in it")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise DataError(f"the folder of {option} {str(path)!r} does not exist: make it first")
+    check_folder(folder, option)
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Refuse a folder that nothing could be written to, or that could not be made.
+
+    Raises
+    ------
+    DataError
+        What is there is no directory, or may not be written to.
+    """
+    there = next(one for one in (folder, *folder.parents) if one.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise DataError(f"{option} cannot be written to {str(there)!r}: give another folder")
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table of forecasts as CSV, Parquet or JSON lines, as the ending says."""
+    with in_one_step(path) as temporary:
+        if path.suffix == ".csv":
+            frame.to_csv(temporary, index=False)
+        elif path.suffix == ".parquet":
+            frame.to_parquet(temporary, index=False)
+        else:
+            lines = (json.dumps(record, allow_nan=False) + "\n" for record in records(frame))
+            temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a file of text."""
+    with in_one_step(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def in_one_step(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside a file, which takes the file's name when all is written.
+
+    Raises
+    ------
+    DataError
+        The file cannot be written.
+    """
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise DataError(f"{str(path)!r} cannot be written ({reason}): give another file") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _cell(value: Any) -> str:
+    """Write one cell of a table for people."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() else f"{value:.4g}"
+    return str(value)

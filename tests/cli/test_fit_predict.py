@@ -1,0 +1,113 @@
+"""``tsllm fit`` and ``predict``: a model that outlives its process, and the job beside it."""
+
+import pandas as pd
+import pytest
+import yaml
+from command_line import SET, TINY
+
+import tsllm as library
+
+pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
+
+
+@pytest.fixture
+def model(tsllm, series):
+    """A model of the two series, fitted for three steps."""
+    result = tsllm("fit", "series.csv", "--horizon", 3, "--out", "model", *SET)
+    assert (result.code, result.out) == (0, "")
+    assert "saved the model in model" in result.err
+    return "model"
+
+
+def test_predict_gives_what_forecast_gives(tsllm, model):
+    direct = tsllm("forecast", "series.csv", "--horizon", 3, *SET)
+    from_data = tsllm("predict", model, "series.csv", "--horizon", 3)
+    from_stored = tsllm("predict", model)
+    assert direct.out == from_data.out == from_stored.out
+    assert "forecast 2 series for 3 steps" in from_data.err
+
+
+def test_a_single_series_keeps_its_name(tsllm):
+    tsllm("fit", "airline", "--horizon", 2, "--out", "model", *SET)
+    assert tsllm("predict", "model").table["series_id"].tolist() == ["airline"] * 2
+
+
+def test_predict_reads_each_series_own_history(tsllm, model, series, tmp_path):
+    other = series.assign(
+        series_id=series["series_id"] + "x", timestamp=series["timestamp"] + pd.Timedelta(days=365)
+    )
+    other.to_csv(tmp_path / "other.csv", index=False)
+    table = tsllm("predict", model, "other.csv", "--horizon", 3, "--quantiles", ".2,.8").table
+    assert list(table) == ["series_id", "timestamp", "forecast", "q0.2", "q0.8"]
+    assert table["series_id"].tolist() == ["bx"] * 3 + ["ax"] * 3
+    known = tsllm("predict", model, "series.csv").table
+    assert table["forecast"].tolist() == known["forecast"].tolist()
+    ahead = pd.to_datetime(table["timestamp"]) - pd.Timedelta(days=365)
+    assert ahead.astype(str).tolist() == known["timestamp"].tolist()
+
+
+def test_one_series_of_the_panel_uses_its_own_intervals(tsllm, model, series, tmp_path):
+    series[series["series_id"] == "a"].to_csv(tmp_path / "a.csv", index=False)
+    alone = tsllm("predict", model, "a.csv").table
+    together = tsllm("predict", model).table.iloc[3:].reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone, together)
+
+
+def test_batch_size_changes_nothing(tsllm, model):
+    small = tsllm("predict", model, "--batch-size", 1, "--engine", "local").table
+    pd.testing.assert_frame_equal(small, tsllm("predict", model).table, rtol=1e-6)
+
+
+def test_variables_are_matched_by_name(tsllm):
+    columns = ["--target-col", "cpi", "--target-col", "realgdp"]
+    tsllm("fit", "macrodata", *columns, "--horizon", 2, "--out", "model", *SET)
+    turned = ["--target-col", "realgdp", "--target-col", "cpi"]
+    there = tsllm("predict", "model", "macrodata", *turned)
+    assert there.out == tsllm("predict", "model").out
+    wrong = tsllm("predict", "model", "macrodata", "--target-col", "m1", "--target-col", "cpi")
+    assert wrong.code == 2 and "cpi, realgdp" in wrong.err
+
+
+def test_python_loads_the_model(tsllm, model, tmp_path):
+    point = library.load(tmp_path / model).predict(fh=[1, 2, 3])
+    assert point["value"].tolist() == tsllm("predict", model).table["forecast"].tolist()
+
+
+def test_job_beside_the_model_makes_it_again(tsllm, model, tmp_path):
+    job = yaml.safe_load((tmp_path / model / "job.yaml").read_text())
+    assert job["data"] == "series.csv" and job["horizon"] == 3
+    assert job["parameters"] == {"backbone": TINY, "max_steps": 2, "random_state": 0}
+    result = tsllm("fit", "--config", "model/job.yaml", "--out", "again")
+    assert result.code == 0
+    assert tsllm("predict", "again").out == tsllm("predict", model).out
+    assert yaml.safe_load((tmp_path / "again" / "job.yaml").read_text()) == job
+
+
+def test_overwrite_is_asked_for(tsllm, model, tmp_path):
+    before = (tmp_path / model / "model.safetensors").read_bytes()
+    refused = tsllm("fit", "airline", "--horizon", 1, "--out", model, *SET)
+    assert refused.code == 2 and "--overwrite" in refused.err
+    assert "fitted" not in refused.err  # refused before the training
+    assert (tmp_path / model / "model.safetensors").read_bytes() == before
+    replaced = tsllm("fit", "airline", "--horizon", 1, "--out", model, "--overwrite", *SET)
+    assert replaced.code == 0
+    assert tsllm("predict", model).table["series_id"].tolist() == ["airline"]
+    assert yaml.safe_load((tmp_path / model / "job.yaml").read_text())["data"] == "airline"
+
+
+def test_overwrite_spares_what_is_no_model(tsllm, series, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    result = tsllm("fit", "series.csv", "--out", "mine", "--overwrite", *SET)
+    assert result.code == 2 and "fitted" not in result.err
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"
+
+
+def test_json(tsllm, series, tmp_path):
+    fitted = tsllm("fit", "series.csv", "--horizon", 2, "--out", "m", "--json", *SET).json
+    assert fitted["model"] == str(tmp_path / "m")
+    assert fitted["summary"]["horizon"] == 2
+    predicted = tsllm("predict", "m", "--json", "-o", "out.csv").json
+    assert predicted["forecast"] is None and predicted["out"] == "out.csv"
+    assert predicted["summary"]["series"] == 2
+    assert len(pd.read_csv(tmp_path / "out.csv")) == 4

@@ -1,0 +1,223 @@
+"""Series cut in time: a part to fit on, a test part after it, and the windows of that part."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsllm.context import Context
+from tsllm.datasets.checks import series_name
+from tsllm.datasets.frequency import season_length
+from tsllm.datasets.long import long_to_panel
+from tsllm.errors import DataError, NotEnoughDataError
+from tsllm.forecasters.frames import Layout, frequency_of, layout_of, split_series
+
+DEFAULT_TEST_FRACTION = 0.2
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """Series and the positions that cut them.
+
+    Attributes
+    ----------
+    contexts : list of Context
+        The series, whole.
+    train_ends, borders, ends : int array (series,)
+        Where the training part ends (its statistics scale the errors), where the test part begins
+        (methods may be fitted on all before) and where it ends.
+    layout : Layout
+        Of the sktime ``y`` that methods are fitted on.
+    freq : str or None
+    season : int
+    """
+
+    contexts: list[Context]
+    train_ends: np.ndarray
+    borders: np.ndarray
+    ends: np.ndarray
+    layout: Layout
+    freq: str | None
+    season: int
+
+    @property
+    def n_variables(self) -> int:
+        """Number of variables of each series."""
+        return self.contexts[0].n_variables
+
+    def before(self, positions: np.ndarray) -> pd.DataFrame:
+        """Give the steps of each series before a position of its own, as sktime's ``y``."""
+        frames: list[pd.DataFrame] = [
+            pd.DataFrame(
+                context.values[:end], index=_stamps(context)[:end], columns=self.layout.columns
+            )
+            for context, end in zip(self.contexts, positions)
+        ]
+        if not self.layout.is_panel:
+            return frames[0]
+        keys: list[Any] = [context.series_id for context in self.contexts]
+        return pd.concat(frames, keys=keys, names=list(self.layout.index_names))
+
+
+@dataclass(frozen=True)
+class WindowSet:
+    """The windows of the test parts, series by series and in time; all arrays are (windows,).
+
+    Attributes
+    ----------
+    series, origin : int array
+        Which series, and the position of the first step to forecast.
+    turn : int array
+        The how manyeth origin of its series, from 0.
+    reach : int array
+        The longest of the horizons that ends inside the test part.
+    """
+
+    series: np.ndarray
+    origin: np.ndarray
+    turn: np.ndarray
+    reach: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+    def thin(self, most: int | None) -> np.ndarray:
+        """Pick at most ``most`` windows of each series, evenly spaced, the last one among them.
+
+        Only windows that reach as far as any of their series, so that each serves all horizons.
+        Gives their indices.
+        """
+        picked = []
+        for series in np.unique(self.series):
+            own = np.flatnonzero(self.series == series)
+            own = own[self.reach[own] == self.reach[own].max()]
+            count = len(own) if most is None else min(most, len(own))
+            picked.append(own[np.arange(1, count + 1) * len(own) // count - 1])
+        return np.concatenate(picked)
+
+
+def hold_out(
+    y: pd.Series | pd.DataFrame,
+    horizons: Sequence[int],
+    *,
+    test_size: int | None = None,
+    test_fraction: float | None = None,
+    train_size: int | None = None,
+    validation_size: int | None = None,
+    season: int | None = None,
+    freq: str | None = None,
+) -> Holdout:
+    """Cut every series in time; the arguments are those of `backtest`.
+
+    Raises
+    ------
+    DataError
+        The sizes contradict each other, or do not fit a series, which is named.
+    """
+    if isinstance(y, pd.DataFrame) and list(y.columns[:2]) == ["series_id", "timestamp"]:
+        y = long_to_panel(y, freq=freq)
+    frame = y.to_frame() if isinstance(y, pd.Series) else y
+    contexts = split_series(frame, freq=freq, at_least=2)
+    if test_size is not None and test_fraction is not None:
+        raise DataError(
+            f"test_size={test_size} and test_fraction={test_fraction} both size the test part: "
+            "pass one of them"
+        )
+    if test_fraction is not None and not 0 < test_fraction < 1:
+        raise DataError(f"test_fraction must lie between 0 and 1, found {test_fraction!r}")
+    for name, size in (
+        ("test_size", test_size),
+        ("train_size", train_size),
+        ("validation_size", validation_size),
+    ):
+        if size is not None and (not isinstance(size, int | np.integer) or size < 1):
+            raise DataError(f"{name} must be a whole number of steps, at least 1, found {size!r}")
+    cuts = []
+    for context in contexts:
+        steps = len(context)
+        test = test_size
+        if test is None and (train_size is None or test_fraction is not None):
+            test = round((test_fraction or DEFAULT_TEST_FRACTION) * steps)
+        if train_size is not None:
+            border = train_size + (validation_size or 0)
+            end = steps if test is None else border + test
+        else:
+            assert test is not None
+            border, end = steps - test, steps
+        train_end = border - (validation_size or 0)
+        _check_cut(context, train_end, border, end, horizons)
+        cuts.append((train_end, border, end))
+    train_ends, borders, ends = np.array(cuts).T
+    _warn_of_unreached(contexts, ends - borders, horizons)
+    name_of_freq = frequency_of(contexts)
+    return Holdout(
+        contexts,
+        train_ends,
+        borders,
+        ends,
+        layout_of(frame),
+        name_of_freq,
+        season_length(name_of_freq) if season is None else season,
+    )
+
+
+def list_windows(holdout: Holdout, horizons: Sequence[int], stride: int) -> WindowSet:
+    """List every ``stride``-th origin of the test parts that has steps for a horizon left."""
+    rows = []
+    steps = np.array(sorted(horizons))
+    for i, (border, end) in enumerate(zip(holdout.borders, holdout.ends)):
+        origins = np.arange(border, end - steps[0] + 1, stride)
+        reach = steps[np.searchsorted(steps, end - origins, side="right") - 1]
+        rows.append((np.full(len(origins), i), origins, np.arange(len(origins)), reach))
+    return WindowSet(*(np.concatenate(column) for column in zip(*rows)))
+
+
+def _stamps(context: Context) -> pd.Index:
+    assert context.times is not None  # pandas input always has stamps
+    return context.times
+
+
+def _check_cut(
+    context: Context, train_end: int, border: int, end: int, horizons: Sequence[int]
+) -> None:
+    """Refuse a cut that leaves a series without a part."""
+    name, steps = series_name(context.series_id), len(context)
+    if end > steps:
+        raise NotEnoughDataError(
+            f"{name} has {steps} steps and train_size, validation_size and test_size add up to "
+            f"{end}: make them smaller"
+        )
+    if train_end < 2:
+        raise NotEnoughDataError(
+            f"{name} has {steps} steps, of which {max(0, train_end)} are left for "
+            "training: hold out less, or leave the series out"
+        )
+    if end - border < min(horizons):
+        raise NotEnoughDataError(
+            f"{name} has a test part of {end - border} steps and the shortest horizon is "
+            f"{min(horizons)}: pass a larger test_size or test_fraction, or a shorter horizon"
+        )
+
+
+def _warn_of_unreached(
+    contexts: Sequence[Context], test_steps: np.ndarray, horizons: Sequence[int]
+) -> None:
+    """Refuse a horizon that no test part holds; say which series are missing from one."""
+    if test_steps.max() < max(horizons):
+        raise NotEnoughDataError(
+            f"the longest test part has {test_steps.max()} steps and the longest horizon is "
+            f"{max(horizons)}: pass a larger test_size or test_fraction, or a shorter horizon"
+        )
+    short = [c for c, steps in zip(contexts, test_steps) if steps < max(horizons)]
+    if short:
+        warnings.warn(
+            f"{len(short)} of {len(contexts)} series, {series_name(short[0].series_id)} among "
+            f"them, have a test part shorter than the horizon {max(horizons)} and are not scored "
+            "there: pass a larger test_size to score them",
+            stacklevel=4,
+        )

@@ -1,0 +1,318 @@
+"""The backtest: fit before the test part, forecast every window of it, score."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from tsllm.datasets.checks import series_name
+from tsllm.errors import DataError
+from tsllm.evaluation.holdout import Holdout, WindowSet, hold_out, list_windows
+from tsllm.evaluation.methods import DEFAULT_BASELINES, Method, make_method, with_prompt_controls
+from tsllm.evaluation.report import BacktestReport, MethodRun, make_report
+from tsllm.evaluation.scoring import Scorer
+
+#: Windows are forecast in batches of at most so many numbers, so that memory stays small.
+BATCH_VALUES = 8_000_000
+MAX_BATCH = 512
+
+
+def backtest(
+    estimators: Any,
+    y: pd.Series | pd.DataFrame,
+    *,
+    horizons: int | Sequence[int],
+    test_size: int | None = None,
+    test_fraction: float | None = None,
+    train_size: int | None = None,
+    validation_size: int | None = None,
+    stride: int = 1,
+    refit: int | bool = False,
+    quantiles: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    baselines: Sequence[str] = DEFAULT_BASELINES,
+    metrics: Sequence[str] | None = None,
+    scaled: bool = False,
+    season: int | None = None,
+    seeds: Sequence[int] | None = None,
+    max_windows: int | None = 20,
+    max_history: int | None = 512,
+    freq: str | None = None,
+    progress: bool = False,
+) -> BacktestReport:
+    """Evaluate forecasters and baselines by forecasting from every origin of a test part.
+
+    The last part of each series is held out. Methods are fitted on what lies before it, and then
+    forecast from every ``stride``-th step of the test part, reading only what lies before that
+    step. For a horizon ``h`` every such origin with ``h`` steps left counts; none is dropped. All
+    horizons are scored from one forecast to the longest.
+
+    tsllm forecasters are fitted once and forecast in batches. Plain sktime forecasters, and AutoETS
+    and Theta among the baselines, are fitted anew at every window; they are run on ``max_windows``
+    evenly spaced windows of each series, and the table then scores every method on those windows as
+    well, beside all windows. An estimator with in-context prompts is run without them, too.
+
+    Parameters
+    ----------
+    estimators : forecaster, or dict of str to forecaster
+        tsllm or sktime forecasters; they are cloned and stay as they are. May be an empty dict.
+    y : Series or DataFrame
+        As sktime's forecasters take it, a panel too, or a long frame of `tsllm.datasets.read_long`.
+    horizons : int or sequence of int
+        Steps.
+    test_size : int, optional
+        Steps of each series' test part.
+    test_fraction : float, optional
+        Share of each series that is its test part; 0.2 where neither is given.
+    train_size, validation_size : int, optional
+        Steps of each series for training and, after them, for validation; they fix a published
+        split exactly: ETTh1's is 8640, 2880 and a ``test_size`` of 2880. Steps after the three
+        parts are not used. With ``validation_size``, tsllm forecasters get it as their
+        ``validation_fraction``.
+    stride : int
+        Steps between origins.
+    refit : False or int
+        False: fit once. ``k``: fit anew every ``k`` windows, on all that lies before.
+    quantiles : sequence of float
+        Levels to score, rising; coverage and width are those of the outermost two. Empty: only
+        point forecasts.
+    baselines : sequence of str
+        Among "seasonal_naive", "auto_ets", "theta", "auto_theta" (needs statsforecast), "dlinear"
+        and "patchtst".
+    metrics : sequence of str, optional
+        Among "mse", "mae", "mase", "smape", "wql", "crps", "coverage" and "width"; see
+        `tsllm.metrics`. None: all that ``quantiles`` allow.
+    scaled : bool
+        The published long-horizon protocol: mse, mae, crps and width are those of values divided by
+        each variable's standard deviation in the training part. Methods see the values as they are.
+    season : int, optional
+        Steps of a season, for MASE and the statistical baselines. None: from the frequency.
+    seeds : sequence of int, optional
+        Fit each method that has a ``random_state`` once for each seed; the table gives means and
+        standard deviations. None: once, as it is.
+    max_windows : int, optional
+        Windows of each series for methods that are fitted anew at each. None: all.
+    max_history : int, optional
+        Steps before the origin that those methods are fitted on. None: all.
+    freq : str, optional
+        Frequency of the series, where their index does not tell it.
+    progress : bool
+        Show a progress bar on stderr for each method.
+
+    Returns
+    -------
+    BacktestReport
+
+    Raises
+    ------
+    DataError
+        Arguments that contradict each other, a series too short for them, or a method that
+        forecasts NaN; the message names the remedy.
+
+    Examples
+    --------
+    >>> from sktime.datasets import load_airline
+    >>> report = backtest(
+    ...     {}, load_airline(), horizons=[1, 12], test_size=24, baselines=["seasonal_naive"]
+    ... )
+    >>> report.table[["method", "horizon", "windows", "mae"]].round(1).to_dict("records")
+    ... # doctest: +NORMALIZE_WHITESPACE
+    [{'method': 'seasonal_naive', 'horizon': 1, 'windows': 24, 'mae': 47.6},
+     {'method': 'seasonal_naive', 'horizon': 12, 'windows': 13, 'mae': 51.5}]
+    """
+    steps = sorted({horizons} if isinstance(horizons, int | np.integer) else set(horizons))
+    _check_arguments(steps, stride, refit, seeds, max_windows, max_history, season)
+    holdout = hold_out(
+        y,
+        steps,
+        test_size=test_size,
+        test_fraction=test_fraction,
+        train_size=train_size,
+        validation_size=validation_size,
+        season=season,
+        freq=freq,
+    )
+    windows = list_windows(holdout, steps, stride)
+    scorer = Scorer(holdout, steps, metrics, quantiles, scaled)
+    methods = {
+        name: make_method(method, holdout, longest=steps[-1], max_history=max_history)
+        for name, method in _name_methods(estimators, baselines).items()
+    }
+    runs, notes = {}, []
+    for name, method in methods.items():
+        picked = np.arange(len(windows))
+        if method.refits_per_window:
+            picked = windows.thin(max_windows)
+        own_seeds = [None] if seeds is None or not method.takes_seed else list(seeds)
+        with tqdm(total=len(picked) * len(own_seeds), desc=name, disable=not progress) as bar:
+            runs[name] = _run(name, method, holdout, windows, picked, scorer, own_seeds, refit, bar)
+        notes += method.describe().get("notes", [])
+    unused = max(len(c) - int(end) for c, end in zip(holdout.contexts, holdout.ends))
+    if unused:
+        notes.append(f"up to {unused} steps after the test part of a series are not used")
+    test_steps = sorted({int(n) for n in holdout.ends - holdout.borders})
+    settings = {
+        "horizons": [int(step) for step in steps],
+        "metrics": list(scorer.metrics),
+        "quantiles": [float(q) for q in quantiles],
+        "interval": float(quantiles[-1] - quantiles[0]) if len(quantiles) > 1 else None,
+        "series": len(holdout.contexts),
+        "variables": holdout.n_variables,
+        "freq": holdout.freq,
+        "season": holdout.season,
+        "test_steps": "-".join(map(str, dict.fromkeys([test_steps[0], test_steps[-1]]))),
+        "train_size": train_size,
+        "validation_size": validation_size,
+        "stride": stride,
+        "refit": refit,
+        "scaled": scaled,
+        "seeds": None if seeds is None else [int(seed) for seed in seeds],
+        "max_windows": max_windows,
+        "max_history": max_history,
+    }
+    return make_report(runs, windows, holdout, settings, notes)
+
+
+def _run(
+    name: str,
+    method: Method,
+    holdout: Holdout,
+    windows: WindowSet,
+    picked: np.ndarray,
+    scorer: Scorer,
+    seeds: Sequence[int | None],
+    refit: int | bool,
+    bar: tqdm,
+) -> MethodRun:
+    """Fit one method and score its windows, once for each seed."""
+    longest = int(windows.reach.max())
+    totals, step_totals = [], []
+    seconds = {"fit": 0.0, "predict": 0.0}
+    for seed in seeds:
+        parts, order = [], []
+        per_step = np.zeros((2, len(scorer.metrics), longest, holdout.n_variables))
+        for ends, stage in _stages(holdout, windows, picked, refit, method):
+            started = time.perf_counter()
+            method.fit(ends, seed)
+            seconds["fit"] += time.perf_counter() - started
+            for batch in _batches(windows, stage, holdout.n_variables, len(scorer.levels)):
+                series, origins = windows.series[batch], windows.origin[batch]
+                horizon = int(windows.reach[batch[0]])
+                started = time.perf_counter()
+                forecast = method.forecast(series, origins, horizon, scorer.levels)
+                seconds["predict"] += time.perf_counter() - started
+                actual = np.stack(
+                    [holdout.contexts[i].values[o : o + horizon] for i, o in zip(series, origins)]
+                )
+                _check_forecast(name, forecast, actual, holdout, series, origins)
+                scored, by_step = scorer.score(series, actual, forecast)
+                parts.append(scored)
+                per_step[:, :, :horizon] += by_step
+                order.append(batch)
+                bar.update(len(batch))
+        sequence = np.argsort(np.concatenate(order))
+        totals.append(np.concatenate(parts, axis=2)[:, :, sequence])
+        step_totals.append(per_step)
+    described = method.describe()
+    return MethodRun(
+        picked,
+        np.stack(totals),
+        np.stack(step_totals),
+        seconds["fit"] / len(seeds),
+        seconds["predict"] / len(seeds),
+        described["context_length"],
+        described["backbone"],
+    )
+
+
+def _stages(
+    holdout: Holdout, windows: WindowSet, picked: np.ndarray, refit: int | bool, method: Method
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Give, for every fit, where each series' known part ends and which windows it serves."""
+    if not refit or method.refits_per_window:
+        yield holdout.borders, picked
+        return
+    number = windows.turn[picked] // int(refit)
+    for stage in np.unique(number):
+        own = picked[number == stage]
+        # Series without a window at this stage give all that they had before their last one.
+        first = holdout.borders.copy()
+        for i in range(len(first)):
+            begun = (windows.series == i) & (windows.turn <= stage * int(refit))
+            first[i] = windows.origin[begun].max()
+        yield first, own
+
+
+def _batches(
+    windows: WindowSet, picked: np.ndarray, n_variables: int, n_levels: int
+) -> Iterator[np.ndarray]:
+    """Cut windows into batches that are forecast equally far."""
+    for reach in np.unique(windows.reach[picked]):
+        same = picked[windows.reach[picked] == reach]
+        rows = int(np.clip(BATCH_VALUES // (reach * n_variables * (1 + n_levels)), 1, MAX_BATCH))
+        for begin in range(0, len(same), rows):
+            yield same[begin : begin + rows]
+
+
+def _name_methods(estimators: Any, baselines: Sequence[str]) -> dict[str, Any]:
+    """Give every method its name in the table."""
+    if not isinstance(estimators, Mapping):
+        estimators = {type(estimators).__name__: estimators}
+    named = with_prompt_controls(estimators)
+    for name in baselines:
+        if name in named:
+            raise DataError(f"an estimator has the name of the baseline {name!r}: rename it")
+        named[name] = name
+    if not named:
+        raise DataError("there is nothing to evaluate: pass estimators, or baselines")
+    return named
+
+
+def _check_arguments(
+    horizons: Sequence[int],
+    stride: int,
+    refit: int | bool,
+    seeds: Sequence[int] | None,
+    max_windows: int | None,
+    max_history: int | None,
+    season: int | None,
+) -> None:
+    """Refuse what is no count of anything."""
+    if not horizons:
+        raise DataError("horizons is empty: pass at least one number of steps")
+    counts: list[tuple[str, int | None]] = [("horizons", h) for h in horizons]
+    counts += [("stride", stride)]
+    counts += [("max_windows", max_windows), ("max_history", max_history), ("season", season)]
+    counts += [("refit", refit)] if refit is not False else []
+    for name, value in counts:
+        if value is None and name in ("max_windows", "max_history", "season"):
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise DataError(f"{name} must be a whole number of at least 1, found {value!r}")
+    if seeds is not None and len(seeds) == 0:
+        raise DataError("seeds is empty: pass at least one, or None")
+
+
+def _check_forecast(
+    name: str,
+    forecast: np.ndarray,
+    actual: np.ndarray,
+    holdout: Holdout,
+    series: np.ndarray,
+    origins: np.ndarray,
+) -> None:
+    """Refuse a forecast that would make a score NaN."""
+    bad = np.isnan(forecast).any(axis=-1) & ~np.isnan(actual)
+    if bad.any():
+        window, step, _ = np.argwhere(bad)[0]
+        context = holdout.contexts[series[window]]
+        assert context.times is not None
+        raise DataError(
+            f"{name!r} forecasts NaN for {series_name(context.series_id)} at "
+            f"{context.times[origins[window] + step]}: leave the method out, or give the series a "
+            "longer history"
+        )

@@ -1,0 +1,352 @@
+"""What a backtest found: tables, JSON, Markdown, and paired differences with intervals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from tsllm.errors import DataError
+from tsllm.evaluation.holdout import Holdout, WindowSet
+from tsllm.evaluation.scoring import average
+
+DRAWS = 2000
+
+
+@dataclass
+class MethodRun:
+    """What one method scored, seed by seed.
+
+    Attributes
+    ----------
+    windows : int array (windows,)
+        Which of the test windows it forecast.
+    totals : array (seeds, 2, metrics, windows, horizons, variables)
+        Sums of errors and of their weights, see `Scorer.score`.
+    steps : array (seeds, 2, metrics, longest horizon, variables)
+    fit_seconds, predict_seconds : float
+        Means over the seeds.
+    """
+
+    windows: np.ndarray
+    totals: np.ndarray
+    steps: np.ndarray
+    fit_seconds: float
+    predict_seconds: float
+    context_length: int | None
+    backbone: str | None
+
+
+class PairedDifference(NamedTuple):
+    """The mean difference of a metric between two methods over the same windows.
+
+    ``difference`` is method a's value less method b's: below 0 where a is better (for errors).
+    ``lower`` and ``upper`` bound it at ``confidence``; NaN where the windows make one block only.
+    """
+
+    method_a: str
+    method_b: str
+    metric: str
+    horizon: int
+    difference: float
+    lower: float
+    upper: float
+    confidence: float
+    windows: int
+    block_length: int
+
+
+@dataclass
+class BacktestReport:
+    """What `backtest` found.
+
+    Attributes
+    ----------
+    table : DataFrame
+        One row per method and horizon: the number of ``windows``, what they were ``scored_on``, the
+        metrics, their standard deviation over seeds (``mse_sd``, where there is more than one), and
+        the lookback, the backbone and the seconds. "all": every window of the test part. "common":
+        the windows that the slow methods were run on; there every method has a row, so that all are
+        compared on the same windows.
+    per_series : DataFrame
+        The metrics by method, series and horizon, on the method's own windows.
+    per_step : DataFrame
+        The metrics by method and step of the horizon, on the method's own windows.
+    settings : dict
+        The protocol: sizes, horizons, stride, units.
+    notes : list of str
+        What a reader of the table must know.
+    """
+
+    table: pd.DataFrame
+    per_series: pd.DataFrame
+    per_step: pd.DataFrame
+    settings: dict[str, Any]
+    notes: list[str]
+    _runs: dict[str, MethodRun] = field(repr=False)
+    _windows: WindowSet = field(repr=False)
+
+    def paired(
+        self,
+        method_a: str,
+        method_b: str,
+        metric: str = "mse",
+        *,
+        horizon: int | None = None,
+        confidence: float = 0.95,
+        seed: int = 0,
+    ) -> PairedDifference:
+        """Compare two methods window by window, with a moving-block bootstrap interval.
+
+        Forecasts from neighbouring origins share most of their steps, so whole blocks of windows as
+        long as the horizon are drawn (Künsch, 1989), each from one series. Seeds are averaged.
+
+        Parameters
+        ----------
+        method_a, method_b : str
+            Names in the table.
+        metric : str
+            One of the backtest's metrics.
+        horizon : int, optional
+            None: the longest.
+        confidence : float
+            Of the interval.
+        seed : int
+            Of the bootstrap.
+
+        Returns
+        -------
+        PairedDifference
+
+        Raises
+        ------
+        DataError
+            A name, metric or horizon that the backtest does not have.
+        """
+        metrics, horizons = self.settings["metrics"], self.settings["horizons"]
+        horizon = max(horizons) if horizon is None else horizon
+        for name, value, known in (
+            ("method_a", method_a, list(self._runs)),
+            ("method_b", method_b, list(self._runs)),
+            ("metric", metric, metrics),
+            ("horizon", horizon, horizons),
+        ):
+            if value not in known:
+                raise DataError(
+                    f"{name} must be among {', '.join(map(str, known))}, found {value!r}"
+                )
+        runs = [self._runs[method_a], self._runs[method_b]]
+        shared = np.intersect1d(runs[0].windows, runs[1].windows)
+        shared = shared[self._windows.reach[shared] >= horizon]
+        m, h = metrics.index(metric), horizons.index(horizon)
+        # (2, windows, variables) each
+        pair = [
+            run.totals[:, :, m, np.searchsorted(run.windows, shared), h].mean(axis=0)
+            for run in runs
+        ]
+        if any((one[1].sum() == 0) for one in pair):
+            missing = method_a if pair[0][1].sum() == 0 else method_b
+            raise DataError(f"{missing!r} has no {metric!r}: it forecasts no quantiles")
+        difference = average(metric, pair[0]) - average(metric, pair[1])
+        series, origin = self._windows.series[shared], self._windows.origin[shared]
+        gaps = np.diff(origin)[np.diff(series) == 0]
+        spacing = int(gaps.min()) if len(gaps) else 1
+        block = -(-horizon // spacing)
+        drawn = _draw_blocks(
+            [np.concatenate(pair)[:, series == i] for i in np.unique(series)],
+            block,
+            lambda sums: average(metric, sums[:2, None]) - average(metric, sums[2:, None]),
+            np.random.default_rng(seed),
+        )
+        tail = (1 - confidence) / 2
+        lower, upper = (np.nan, np.nan) if drawn is None else np.quantile(drawn, [tail, 1 - tail])
+        return PairedDifference(
+            method_a,
+            method_b,
+            metric,
+            horizon,
+            difference,
+            float(lower),
+            float(upper),
+            confidence,
+            len(shared),
+            block,
+        )
+
+    def to_json(self) -> str:
+        """Write everything but the windows as JSON; NaN becomes null."""
+        document: dict[str, Any] = {"settings": self.settings, "notes": self.notes}
+        for name in ("table", "per_series", "per_step"):
+            frame: pd.DataFrame = getattr(self, name)
+            document[name] = [
+                {column: _plain(value) for column, value in row.items()}
+                for row in frame.to_dict("records")
+            ]
+        return json.dumps(document, indent=1, allow_nan=False, default=_plain)
+
+    def to_markdown(self) -> str:
+        """Write the protocol, the table and the notes as Markdown."""
+        lines = [_describe(self.settings)]
+        for scored_on, rows in self.table.groupby("scored_on", sort=False):
+            if scored_on == "common":
+                lines.append("The same windows for every method:")
+            frame = rows.drop(columns="scored_on").dropna(axis=1, how="all")
+            cells = [list(frame.columns), ["---"] * frame.shape[1]]
+            cells += [[_shown(value) for value in row] for row in frame.itertuples(index=False)]
+            lines.append("\n".join(f"| {' | '.join(row)} |" for row in cells))
+        lines += [f"Note: {note}." for note in self.notes]
+        return "\n\n".join(lines) + "\n"
+
+
+def make_report(
+    runs: dict[str, MethodRun],
+    windows: WindowSet,
+    holdout: Holdout,
+    settings: dict[str, Any],
+    notes: list[str],
+) -> BacktestReport:
+    """Average the scores of all methods into tables."""
+    sets = {"all": np.arange(len(windows))}
+    common = min((run.windows for run in runs.values()), key=len)
+    if len(common) < len(windows):
+        sets["common"] = common
+    table, per_series, per_step = [], [], []
+    for scored_on, chosen in sets.items():
+        for h, horizon in enumerate(settings["horizons"]):
+            used = chosen[windows.reach[chosen] >= horizon]
+            for name, run in runs.items():
+                if np.isin(used, run.windows).all():
+                    table.append(
+                        {
+                            "method": name,
+                            "horizon": horizon,
+                            "windows": len(used),
+                            "scored_on": scored_on,
+                            **_metrics(run, h, used, settings["metrics"], spread=True),
+                            "seeds": len(run.totals),
+                            "context_length": run.context_length,
+                            "backbone": run.backbone,
+                            "fit_seconds": run.fit_seconds,
+                            "predict_seconds": run.predict_seconds,
+                        }
+                    )
+    for name, run in runs.items():
+        for h, horizon in enumerate(settings["horizons"]):
+            used = run.windows[windows.reach[run.windows] >= horizon]
+            for i, context in enumerate(holdout.contexts):
+                own = used[windows.series[used] == i]
+                if len(own):
+                    per_series.append(
+                        {
+                            "method": name,
+                            "series_id": "series"
+                            if context.series_id is None
+                            else context.series_id,
+                            "horizon": horizon,
+                            "windows": len(own),
+                            **_metrics(run, h, own, settings["metrics"]),
+                        }
+                    )
+        reach = windows.reach[run.windows]
+        for step in range(run.steps.shape[3]):
+            count = int((reach > step).sum())
+            by_metric = {
+                metric: float(
+                    np.mean([average(metric, seed[:, m, step, None]) for seed in run.steps])
+                )
+                for m, metric in enumerate(settings["metrics"])
+            }
+            per_step.append({"method": name, "step": step + 1, "windows": count, **by_metric})
+    return BacktestReport(
+        pd.DataFrame(table),
+        pd.DataFrame(per_series),
+        pd.DataFrame(per_step),
+        settings,
+        notes,
+        runs,
+        windows,
+    )
+
+
+def _metrics(
+    run: MethodRun, h: int, used: np.ndarray, names: Sequence[str], *, spread: bool = False
+) -> dict[str, float]:
+    """Average every metric over some of a method's windows: means over seeds, their deviations."""
+    at = np.searchsorted(run.windows, used)
+    out: dict[str, float] = {}
+    for m, name in enumerate(names):
+        values = [average(name, seed[:, m, at, h]) for seed in run.totals]
+        out[name] = float(np.mean(values))
+        if spread and len(values) > 1:
+            out[f"{name}_sd"] = float(np.std(values, ddof=1))
+    return out
+
+
+def _draw_blocks(
+    parts: list[np.ndarray],
+    block: int,
+    statistic: Callable[[np.ndarray], float],
+    rng: np.random.Generator,
+) -> np.ndarray | None:
+    """Bootstrap a statistic of sums over windows.
+
+    ``parts`` are each series' (sums, windows, variables). None where there is but one block.
+    """
+    sums = []
+    for part in parts:
+        length = min(block, part.shape[1])
+        running = np.pad(part.cumsum(axis=1), ((0, 0), (1, 0), (0, 0)))
+        sums.append(running[:, length:] - running[:, :-length])  # (sums, blocks, variables)
+    blocks = np.concatenate(sums, axis=1)
+    if blocks.shape[1] < 2:
+        return None
+    n_windows = sum(part.shape[1] for part in parts)
+    # blocks of short series are shorter: as many as make the windows on average
+    mean_length = np.mean([min(block, part.shape[1]) for part in parts])
+    count = max(1, round(n_windows / mean_length))
+    picks = rng.integers(0, blocks.shape[1], size=(DRAWS, count))
+    return np.array([statistic(blocks[:, pick].sum(axis=1)) for pick in picks])
+
+
+def _describe(settings: dict[str, Any]) -> str:
+    """Say the protocol in a sentence or two."""
+    units = (
+        "mse, mae, crps and width in standard deviations of each variable's training part"
+        if settings["scaled"]
+        else "values in their own units"
+    )
+    interval = settings["interval"]
+    held = f"; intervals hold {100 * interval:g} %" if interval else ""
+    refit = settings["refit"]
+    fitted = f"refitted every {refit} windows" if refit else "fitted once"
+    return (
+        f"{settings['series']} series of {settings['variables']} variable(s), test part "
+        f"{settings['test_steps']} steps a series, stride {settings['stride']}, {fitted}, season "
+        f"{settings['season']}; {units}{held}."
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Turn what JSON does not know into what it does."""
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    if isinstance(value, np.integer):
+        return int(value)
+    if value is None or isinstance(value, str | int | bool):
+        return value
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
+    return str(value)
+
+
+def _shown(value: Any) -> str:
+    """Write a cell of a table."""
+    if isinstance(value, float | np.floating):
+        if not np.isfinite(value):
+            return ""
+        return f"{value:.0f}" if float(value).is_integer() else f"{value:.4g}"
+    return "" if value is None else str(value)

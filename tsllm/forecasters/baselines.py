@@ -1,0 +1,391 @@
+"""DLinear and PatchTST, trained and calibrated as the language-model forecasters are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tsllm.adapters.dlinear import DLinearModel
+from tsllm.adapters.layers import MonotoneQuantileHead
+from tsllm.adapters.losses import elementwise_loss
+from tsllm.adapters.patchtst import PatchTSTModel
+from tsllm.backbone import Backbone
+from tsllm.context import Context, ContextBatch
+from tsllm.datasets.frequency import season_length
+from tsllm.errors import DataError
+from tsllm.forecasters.base import BaseLLMForecaster
+from tsllm.forecasters.frames import frequency_of
+from tsllm.forecasters.state import FittedState, ModelShape
+from tsllm.training import Loss
+from tsllm.windows import WindowBatch
+
+#: Both papers compare the methods at a lookback of 336 steps.
+MAX_CONTEXT = 336
+
+
+class _DirectForecaster(BaseLLMForecaster):
+    """A model without a language model whose head gives the whole horizon at once."""
+
+    backbone: ClassVar[None] = None
+    backbone_layers: ClassVar[None] = None
+    lora: ClassVar[None] = None
+    embedding_store: ClassVar[None] = None
+    dtype: ClassVar[str] = "auto"
+    compile: ClassVar[bool] = False
+
+    _architecture = frozenset({"context_length", "prediction_length", "loss", "quantiles"})
+    #: ``max_epochs="auto"``: at least so many epochs, and epochs enough for so many steps.
+    _auto_epochs: ClassVar[int] = 10
+    _auto_steps: ClassVar[int] = 400
+
+    def _choose_shape(self, contexts: Sequence[Context], horizon: int | None) -> ModelShape:
+        freq = frequency_of(contexts)
+        typical = int(np.median([len(context) for context in contexts]))
+        season = season_length(freq)
+        context_length = self.context_length
+        if context_length == "auto":
+            context_length = int(np.clip(typical // 2, 1, MAX_CONTEXT))
+        if horizon is None:
+            horizon = int(np.clip(typical // 4, 1, max(season, 8)))
+        return ModelShape(int(context_length), horizon, contexts[0].n_variables, freq)
+
+    def _target_length(self, shape: ModelShape) -> int:
+        return shape.horizon
+
+    def _make_loss(
+        self, state: FittedState, contexts: Sequence[Context]
+    ) -> Callable[[nn.Module, WindowBatch], Loss]:
+        split = state.shape.context_length
+        levels = self._head_levels()
+
+        def loss(model: nn.Module, batch: WindowBatch) -> Loss:
+            context, target = batch.values[:, :split], batch.values[:, split:]
+            seen = batch.mask[:, :split]  # (batch, context, variables)
+            forecast = model(context, mask=seen)  # (batch, horizon, variables[, levels])
+            # A window whose context was never observed has nothing to forecast from.
+            counted = batch.mask[:, split:] & seen.any(dim=1, keepdim=True)
+            errors = elementwise_loss(self.loss, forecast, target, levels)
+            return Loss(torch.where(counted, errors, 0.0).sum(), counted.sum())
+
+        return loss
+
+    def _run_model(
+        self, state: FittedState, batch: ContextBatch, contexts: Sequence[Context], horizon: int
+    ) -> Tensor:
+        values, mask = batch.values, batch.mask  # (batch, context, variables)
+        parts = []
+        for _ in range(-(-horizon // state.shape.horizon)):
+            out = state.model(values, mask=mask)
+            if self.loss == "quantile":
+                head = state.model.quantile_head
+                assert isinstance(head, MonotoneQuantileHead)
+                out = torch.cat([out[..., head.median, None], out], dim=-1)
+            else:
+                out = out.unsqueeze(-1)
+            parts.append(out)  # (batch, steps of the head, variables, 1 + levels)
+            # Beyond the head's steps its own forecasts become the context.
+            point = out[..., 0]
+            values = torch.cat([values, point], dim=1)[:, -state.shape.context_length :]
+            mask = torch.cat([mask, torch.ones_like(point, dtype=torch.bool)], dim=1)
+            mask = mask[:, -state.shape.context_length :]
+        return torch.cat(parts, dim=1)[:, :horizon]
+
+    def _head_levels(self) -> tuple[float, ...]:
+        """Give the levels that the head forecasts."""
+        return tuple(self.quantiles) if self.loss == "quantile" else ()
+
+
+class DLinearForecaster(_DirectForecaster):
+    """Forecast with two linear layers (DLinear; Zeng et al., AAAI 2023, 2205.13504).
+
+    The linear baseline of the field, with the window normalised by its own mean and standard
+    deviation. One model forecasts ``prediction_length`` steps at once; longer horizons are rolled
+    out on its own forecasts.
+
+    Parameters
+    ----------
+    context_length : int or "auto"
+        Steps of history that a forecast reads. "auto": 336, and at most half of a typical series.
+    prediction_length : int, optional
+        Steps that the model forecasts at once, and that intervals are calibrated for. None: the
+        ``fh`` of `fit`, else a season.
+    kernel_size : int
+        Steps of the moving average that is the trend, odd.
+    loss : {"mse", "mae", "huber", "quantile"}
+        "quantile" trains a head that gives ``quantiles`` without crossing.
+    quantiles : tuple of float
+        Levels of the quantile head.
+    adaptive : bool
+        Keep the intervals' calibration current in `update`; costs one forecast per update.
+    update_epochs : int
+        Epochs to train on new data in `update`, and in `fit` after `pretrain`. 0: none.
+    max_epochs : int or "auto"
+        "auto": ten, or more where the series are so few that ten make less than 400 steps.
+    batch_size : int
+        Windows a training step; each variable is a window of its own.
+    learning_rate, weight_decay : float
+        Of Adam, with a cosine schedule over the epochs.
+    patience : int
+        Epochs without a better validation loss before training stops.
+    validation_fraction : float
+        Share of each series, at its end, for early stopping and for calibrating intervals.
+    max_steps : int, optional
+        Stop after so many training steps.
+    freq : str, optional
+        Frequency of the series, where their index does not tell it.
+    device : str
+        "auto" takes the GPU where there is one.
+    random_state : int, RandomState or None
+        One random state gives one result.
+    verbose : int
+        1 shows progress on stderr.
+
+    Examples
+    --------
+    >>> from sktime.datasets import load_airline
+    >>> from tsllm import DLinearForecaster
+    >>> forecaster = DLinearForecaster(max_steps=5, random_state=0)
+    >>> forecaster.fit(load_airline(), fh=[1, 2, 3]).predict().index.astype(str).tolist()
+    ['1961-01', '1961-02', '1961-03']
+    """
+
+    _architecture = _DirectForecaster._architecture | {"kernel_size"}
+
+    def __init__(
+        self,
+        *,
+        context_length: int | str = "auto",
+        prediction_length: int | None = None,
+        kernel_size: int = 25,
+        loss: str = "mse",
+        quantiles: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        adaptive: bool = False,
+        update_epochs: int = 0,
+        max_epochs: int | str = "auto",
+        batch_size: int = 256,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+        patience: int = 3,
+        validation_fraction: float = 0.1,
+        max_steps: int | None = None,
+        freq: str | None = None,
+        device: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.context_length = context_length
+        self.prediction_length = prediction_length
+        self.kernel_size = kernel_size
+        self.loss = loss
+        self.quantiles = quantiles
+        self.adaptive = adaptive
+        self.update_epochs = update_epochs
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.max_steps = max_steps
+        self.freq = freq
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+        super().__init__()
+
+    @classmethod
+    def get_test_params(cls, parameter_set: str = "default") -> list[dict[str, Any]]:
+        """Give small settings for sktime's tests; there is one ``parameter_set``."""
+        return [
+            {"context_length": 8, "kernel_size": 3, "max_steps": 2, "random_state": 42},
+            {
+                "context_length": 6,
+                "prediction_length": 2,
+                "loss": "quantile",
+                "quantiles": (0.1, 0.5, 0.9),
+                "max_steps": 1,
+                "update_epochs": 1,
+                "device": "cpu",
+            },
+        ]
+
+    def _build_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
+        if (
+            not isinstance(self.kernel_size, int)
+            or self.kernel_size < 1
+            or self.kernel_size % 2 == 0
+        ):
+            raise DataError(
+                f"kernel_size must be an odd number of steps, found {self.kernel_size!r}"
+            )
+        return DLinearModel(
+            shape.context_length,
+            shape.horizon,
+            kernel_size=self.kernel_size,
+            quantiles=self._head_levels(),
+        )
+
+
+class PatchTSTForecaster(_DirectForecaster):
+    """Forecast with a small PatchTST (Nie et al., ICLR 2023, 2211.14730).
+
+    The Transformer baseline of the field: channel-independent, instance-normalised, its default
+    sizes those that the authors use for ETTh1. One model forecasts ``prediction_length`` steps at
+    once; longer horizons are rolled out on its own forecasts.
+
+    Parameters
+    ----------
+    context_length : int or "auto"
+        Steps of history that a forecast reads. "auto": 336, and at most half of a typical series.
+    prediction_length : int, optional
+        Steps that the model forecasts at once, and that intervals are calibrated for. None: the
+        ``fh`` of `fit`, else a season.
+    patch_length : int
+        Steps of a patch; patches start every half of it. At most the context.
+    hidden, layers, heads : int
+        Width of a token (a multiple of the heads), encoder layers, attention heads.
+    feedforward : int
+        Width inside the feed-forward blocks.
+    dropout : float
+        On the tokens and inside the encoder.
+    loss : {"mse", "mae", "huber", "quantile"}
+        "quantile" trains a head that gives ``quantiles`` without crossing.
+    quantiles : tuple of float
+        Levels of the quantile head.
+    adaptive : bool
+        Keep the intervals' calibration current in `update`; costs one forecast per update.
+    update_epochs : int
+        Epochs to train on new data in `update`, and in `fit` after `pretrain`. 0: none.
+    max_epochs : int or "auto"
+        "auto": ten, or more where the series are so few that ten make less than 400 steps.
+    batch_size : int
+        Windows a training step; each variable is a window of its own.
+    learning_rate, weight_decay : float
+        Of Adam, with a cosine schedule over the epochs.
+    patience : int
+        Epochs without a better validation loss before training stops.
+    validation_fraction : float
+        Share of each series, at its end, for early stopping and for calibrating intervals.
+    max_steps : int, optional
+        Stop after so many training steps.
+    freq : str, optional
+        Frequency of the series, where their index does not tell it.
+    device : str
+        "auto" takes the GPU where there is one.
+    random_state : int, RandomState or None
+        One random state gives one result.
+    verbose : int
+        1 shows progress on stderr.
+
+    Examples
+    --------
+    >>> from sktime.datasets import load_airline
+    >>> from tsllm import PatchTSTForecaster
+    >>> forecaster = PatchTSTForecaster(max_steps=5, random_state=0)
+    >>> forecaster.fit(load_airline(), fh=[1, 2, 3]).predict().index.astype(str).tolist()
+    ['1961-01', '1961-02', '1961-03']
+    """
+
+    _architecture = _DirectForecaster._architecture | {
+        "patch_length",
+        "hidden",
+        "layers",
+        "heads",
+        "feedforward",
+        "dropout",
+    }
+
+    def __init__(
+        self,
+        *,
+        context_length: int | str = "auto",
+        prediction_length: int | None = None,
+        patch_length: int = 16,
+        hidden: int = 16,
+        layers: int = 3,
+        heads: int = 4,
+        feedforward: int = 128,
+        dropout: float = 0.3,
+        loss: str = "mse",
+        quantiles: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        adaptive: bool = False,
+        update_epochs: int = 0,
+        max_epochs: int | str = "auto",
+        batch_size: int = 256,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+        patience: int = 3,
+        validation_fraction: float = 0.1,
+        max_steps: int | None = None,
+        freq: str | None = None,
+        device: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.context_length = context_length
+        self.prediction_length = prediction_length
+        self.patch_length = patch_length
+        self.hidden = hidden
+        self.layers = layers
+        self.heads = heads
+        self.feedforward = feedforward
+        self.dropout = dropout
+        self.loss = loss
+        self.quantiles = quantiles
+        self.adaptive = adaptive
+        self.update_epochs = update_epochs
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.max_steps = max_steps
+        self.freq = freq
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+        super().__init__()
+
+    @classmethod
+    def get_test_params(cls, parameter_set: str = "default") -> list[dict[str, Any]]:
+        """Give small settings for sktime's tests; there is one ``parameter_set``."""
+        tiny = {"hidden": 4, "layers": 1, "heads": 1, "feedforward": 4, "max_steps": 1}
+        return [
+            {**tiny, "context_length": 8, "patch_length": 4, "random_state": 42},
+            {
+                **tiny,
+                "context_length": 6,
+                "prediction_length": 2,
+                "loss": "quantile",
+                "quantiles": (0.1, 0.5, 0.9),
+                "update_epochs": 1,
+                "device": "cpu",
+            },
+        ]
+
+    def _build_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
+        for name in ("patch_length", "hidden", "layers", "heads", "feedforward"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise DataError(f"{name} must be a whole number of at least 1, found {value!r}")
+        if self.hidden % self.heads:
+            raise DataError(f"hidden={self.hidden} must be a multiple of heads={self.heads}")
+        # A series too short for one patch of this length makes one patch of all it has.
+        patch = min(self.patch_length, shape.context_length)
+        return PatchTSTModel(
+            shape.context_length,
+            shape.horizon,
+            patch_length=patch,
+            stride=max(1, patch // 2),
+            hidden=self.hidden,
+            layers=self.layers,
+            heads=self.heads,
+            feedforward=self.feedforward,
+            dropout=self.dropout,
+            quantiles=self._head_levels(),
+        )

@@ -1,0 +1,296 @@
+"""Forecasts from a long frame to a long frame: what the command line and serving share."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Any, get_type_hints
+
+import numpy as np
+import pandas as pd
+
+from tsllm.context import Context
+from tsllm.datasets.long import read_long
+from tsllm.errors import DataError
+from tsllm.forecasters.base import BaseLLMForecaster
+from tsllm.forecasters.frames import split_series, stamps_after
+from tsllm.type_hints import wanted_instead
+
+DEFAULT_QUANTILES = (0.1, 0.5, 0.9)
+
+
+def forecast(
+    data: Any,
+    horizon: int,
+    *,
+    method: str = "autotimes",
+    quantiles: Sequence[float] = DEFAULT_QUANTILES,
+    id_col: str | None = None,
+    time_col: str | None = None,
+    target_cols: str | Sequence[str] | None = None,
+    freq: str | None = None,
+    fill: str | None = None,
+    sort: bool = False,
+    **parameters: Any,
+) -> pd.DataFrame:
+    """Fit one model on all series of a long frame and forecast each of them.
+
+    Parameters
+    ----------
+    data : DataFrame, or path to a CSV, Parquet or JSON-lines file
+        Long format, as `tsllm.datasets.read_long` reads it.
+    horizon : int
+        Steps to forecast after the end of each series.
+    method : {"autotimes"}
+        The method.
+    quantiles : sequence of float
+        Levels between 0 and 1; empty for point forecasts only.
+    id_col, time_col, target_cols : optional
+        The columns with the series' identifiers, the times and the values, where they are not
+        recognised.
+    freq : str, optional
+        Frequency of the series, where their stamps do not tell it.
+    fill : {"nan", "ffill", "interpolate"}, optional
+        What to do about gaps. None: they are an error.
+    sort : bool
+        Sort each series by time. False: rows out of order are an error.
+    **parameters
+        Of the method's forecaster, for example ``backbone`` or ``random_state``.
+
+    Returns
+    -------
+    DataFrame
+        ``series_id, timestamp, forecast, q0.1, ...``; with several value columns a column
+        ``variable`` before ``forecast``.
+
+    Raises
+    ------
+    DataError
+        The data, the method, or an argument cannot be used; the message names the remedy.
+
+    Examples
+    --------
+    >>> import pandas as pd, tsllm
+    >>> days = pd.date_range("2024-01-01", periods=60, freq="D")
+    >>> frame = pd.DataFrame({"unique_id": "a", "ds": days, "y": range(60)})
+    >>> tsllm.forecast(
+    ...     frame, 2, quantiles=[], backbone="random:gpt2?hidden=16&layers=1&heads=2", max_steps=2
+    ... ).columns.tolist()
+    ['series_id', 'timestamp', 'forecast']
+    """
+    check_request(horizon, quantiles)
+    settings: dict[str, Any] = {"freq": freq, "prediction_length": horizon, **parameters}
+    estimator = make_forecaster(method, **settings)
+    frame = read_long(
+        data,
+        id_col=id_col,
+        time_col=time_col,
+        target_cols=target_cols,
+        freq=freq,
+        fill=fill,
+        sort=sort,
+    )
+    fit_long(estimator, frame, horizon)
+    return predict_long(estimator, frame, horizon, quantiles=quantiles, freq=freq)
+
+
+def check_request(horizon: object, quantiles: Sequence[float]) -> None:
+    """Check what a forecast is asked for, before anything is trained for it.
+
+    Raises
+    ------
+    DataError
+        The horizon is no number of steps, or the quantiles are not different levels.
+    """
+    if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer) or horizon < 1:
+        raise DataError(f"horizon must be a whole number of steps, at least 1, found {horizon!r}")
+    bad = [q for q in quantiles if wanted_instead(q, float) or not 0 < q < 1]
+    if bad:
+        raise DataError(f"quantiles must lie strictly between 0 and 1, found {bad[0]!r}")
+    twice = [q for q in quantiles if list(quantiles).count(q) > 1]
+    if twice:
+        raise DataError(f"quantiles must differ from each other, found {twice[0]!r} twice")
+
+
+def make_forecaster(method: str, **parameters: Any) -> BaseLLMForecaster:
+    """Make the unfitted forecaster of a method by its short name.
+
+    Raises
+    ------
+    DataError
+        The method or a parameter is unknown, or a value is of the wrong kind.
+    """
+    from tsllm.forecasters import METHODS
+
+    if method not in METHODS:
+        raise DataError(f"method must be one of {', '.join(METHODS)}, found {method!r}")
+    forecaster = METHODS[method]()
+    known = forecaster.get_param_names()
+    hints = get_type_hints(type(forecaster).__init__)
+    for name, value in parameters.items():
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            remedy = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
+            raise DataError(f"{type(forecaster).__name__} has no parameter {name!r}: {remedy}")
+        wanted = wanted_instead(value, hints[name])
+        if wanted:
+            raise DataError(f"{name} must be {wanted}, found {value!r}")
+    return forecaster.set_params(**parameters)
+
+
+def fit_long(
+    estimator: BaseLLMForecaster, frame: pd.DataFrame, horizon: int | None = None
+) -> BaseLLMForecaster:
+    """Fit a forecaster on all series of a canonical long frame.
+
+    The series are always a panel to it, a single one too, so that the model knows their names.
+
+    Parameters
+    ----------
+    estimator : BaseLLMForecaster
+    frame : DataFrame
+        As `read_long` gives it.
+    horizon : int, optional
+        The steps that will be asked for. None: the estimator's own choice.
+
+    Returns
+    -------
+    BaseLLMForecaster
+        The estimator.
+    """
+    steps = None if horizon is None else list(range(1, horizon + 1))
+    return estimator.fit(frame.set_index(["series_id", "timestamp"]), fh=steps)
+
+
+def predict_long(
+    estimator: BaseLLMForecaster,
+    frame: pd.DataFrame,
+    horizon: int,
+    *,
+    quantiles: Sequence[float] = DEFAULT_QUANTILES,
+    freq: str | None = None,
+) -> pd.DataFrame:
+    """Forecast every series of a canonical long frame from its own history.
+
+    Parameters
+    ----------
+    estimator : BaseLLMForecaster
+        Fitted on the same variables and frequency; the series need not be those that it was fitted
+        on.
+    frame : DataFrame
+        As `read_long` gives it. Several value columns are matched to the fitted ones by name.
+    horizon : int
+        Steps after the end of each series.
+    quantiles : sequence of float
+        Levels between 0 and 1.
+    freq : str, optional
+        Frequency of the series, where their stamps do not tell it.
+
+    Returns
+    -------
+    DataFrame
+        In the order of the frame's series.
+
+    Raises
+    ------
+    DataError
+        The frame's variables or frequency are not the model's.
+    """
+    check_request(horizon, quantiles)
+    variables = _fitted_variables(estimator, frame)
+    y = frame.set_index(["series_id", "timestamp"])[variables]
+    dated = not pd.api.types.is_integer_dtype(frame["timestamp"].dtype)
+    if freq is None and dated and frame.groupby("series_id").size().min() < 3:
+        freq = estimator.fitted_.shape.freq  # too short to tell its own
+    contexts = split_series(y, freq=freq)
+    estimator._check_fits(estimator.fitted_, contexts)
+    ids = [context.series_id for context in contexts]
+    if len(contexts) == 1 and not estimator._layout.is_panel:
+        # The one series of a model without names: its intervals are the model's own.
+        contexts = [replace(contexts[0], series_id=None)]
+    values = estimator.forecast(contexts, horizon, quantiles=quantiles)
+    return forecasts_to_long(values, contexts, ids, variables, quantiles)
+
+
+def predict_stored(
+    estimator: BaseLLMForecaster,
+    horizon: int,
+    *,
+    quantiles: Sequence[float] = DEFAULT_QUANTILES,
+) -> pd.DataFrame:
+    """Forecast the series that a forecaster was fitted on from the history that it keeps.
+
+    Parameters
+    ----------
+    estimator : BaseLLMForecaster
+        Fitted, with its context.
+    horizon : int
+        Steps after the end of each series.
+    quantiles : sequence of float
+        Levels between 0 and 1.
+
+    Returns
+    -------
+    DataFrame
+        In the order in which the series were fitted.
+
+    Raises
+    ------
+    DataError
+        The model was saved without its context.
+    """
+    check_request(horizon, quantiles)
+    contexts = list(estimator._contexts.values())
+    if not contexts:
+        raise DataError("the model was saved without its context: pass the data to forecast from")
+    values = estimator.forecast(contexts, horizon, quantiles=quantiles)
+    ids = ["series" if c.series_id is None else _as_text(c.series_id) for c in contexts]
+    variables = [str(column) for column in estimator._layout.columns]
+    return forecasts_to_long(values, contexts, ids, variables, quantiles)
+
+
+def forecasts_to_long(
+    values: np.ndarray,
+    contexts: Sequence[Context],
+    series_ids: Sequence[Hashable],
+    variables: Sequence[str],
+    quantiles: Sequence[float],
+) -> pd.DataFrame:
+    """Label forecasts (series, horizon, variables, 1 + quantiles) as a long frame."""
+    n_series, horizon, n_variables, _ = values.shape
+    rows = n_series * n_variables * horizon
+    stamps = [stamps_after(context, horizon) for context in contexts]
+    columns: dict[str, Any] = {
+        "series_id": np.repeat(np.asarray(series_ids), n_variables * horizon),
+        "timestamp": _joined([s for s in stamps for _ in range(n_variables)]),
+    }
+    if n_variables > 1:
+        columns["variable"] = np.tile(np.repeat(list(variables), horizon), n_series)
+    by_variable = values.transpose(0, 2, 1, 3).reshape(rows, -1)
+    columns["forecast"] = by_variable[:, 0]
+    for i, q in enumerate(quantiles):
+        columns[f"q{q:g}"] = by_variable[:, 1 + i]
+    return pd.DataFrame(columns)
+
+
+def _fitted_variables(estimator: BaseLLMForecaster, frame: pd.DataFrame) -> list[str]:
+    """Give the value columns in the order that the model was fitted in."""
+    found = [c for c in frame.columns if c not in ("series_id", "timestamp")]
+    fitted = [str(column) for column in estimator._layout.columns]
+    if len(found) == len(fitted) == 1:
+        return found
+    if sorted(found) != sorted(fitted):
+        raise DataError(
+            f"the model was fitted on the variables {', '.join(fitted)} and the data have "
+            f"{', '.join(found)}: pass the same with target_cols= (--target-col)"
+        )
+    return fitted
+
+
+def _as_text(series_id: Hashable) -> str:
+    return "/".join(map(str, series_id)) if isinstance(series_id, tuple) else str(series_id)
+
+
+def _joined(stamps: Sequence[pd.Index]) -> pd.Index:
+    return stamps[0].append(list(stamps[1:])) if len(stamps) > 1 else stamps[0]

@@ -1,0 +1,70 @@
+"""Values held against type hints: settings from files and command lines, refused with a word."""
+
+from __future__ import annotations
+
+import numbers
+import types
+from typing import Any, Union, get_args, get_origin
+
+_WORDS = {
+    bool: "true or false",
+    dict: "a mapping",
+    float: "a number",
+    int: "a whole number",
+    str: "text",
+    types.NoneType: "null",
+}
+_NUMBERS: dict[type, type] = {float: numbers.Real, int: numbers.Integral}
+_LIST_WORDS = {float: "a list of numbers", int: "a list of whole numbers", str: "a list of text"}
+
+
+def wanted_instead(value: object, hint: Any) -> str | None:
+    """Say in words what a value should have been.
+
+    Parameters
+    ----------
+    value : object
+        As YAML or Python gives it; a list passes for a tuple, a whole number for a number.
+    hint : type hint
+        A class, ``list[...]``, ``tuple[..., ...]``, ``Any``, or a union of such.
+
+    Returns
+    -------
+    str or None
+        None where the value is what the hint says.
+
+    Examples
+    --------
+    >>> wanted_instead("fast", float | None)
+    'a number or null'
+    >>> wanted_instead([0.1, 0.9], tuple[float, ...]) is None
+    True
+    """
+    union = get_origin(hint) in (Union, types.UnionType)
+    kinds = get_args(hint) if union else (hint,)
+    if any(_fits(value, kind) for kind in kinds):
+        return None
+    return " or ".join(_in_words(kind) for kind in kinds)
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Tell whether a value is of one kind."""
+    if kind is Any:
+        return True
+    origin = get_origin(kind) or kind
+    if origin in (list, tuple):
+        return isinstance(value, list | tuple) and all(
+            _fits(one, get_args(kind)[0]) for one in value
+        )
+    if origin in _NUMBERS:
+        # True is a whole number to Python, and never meant as one.
+        return isinstance(value, _NUMBERS[origin]) and not isinstance(value, bool)
+    return isinstance(value, origin)
+
+
+def _in_words(kind: Any) -> str:
+    """Name a kind for people."""
+    origin = get_origin(kind) or kind
+    if origin in (list, tuple):
+        return _LIST_WORDS.get(get_args(kind)[0], "a list")
+    return _WORDS.get(origin, f"a {getattr(origin, '__name__', origin)}")
