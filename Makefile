@@ -15,7 +15,7 @@ forecast: $(VENV)/forecast-ready
 		--out output/co2_forecast.csv --plot output/co2_forecast.png
 
 test: $(VENV)/test-ready check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 check: $(VENV)/test-ready
 	$(BIN)/ruff check .

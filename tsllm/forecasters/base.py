@@ -585,8 +585,8 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         freq = frequency_of(contexts)
         if freq != state.shape.freq:
             raise DataError(
-                f"the model was trained on series of frequency {state.shape.freq} and y has "
-                f"{freq}: pass series of that frequency, or fit anew"
+                f"the model was trained on series of frequency {state.shape.freq or 'integer steps'}"
+                f" and y has {freq or 'integer steps'}: pass series of that frequency, or fit anew"
             )
 
     def _asked_horizon(
