@@ -582,11 +582,12 @@ class BaseLLMForecaster(BaseForecaster, ABC):
                 f"the model was trained on {state.shape.n_variables} variable(s) and y has "
                 f"{variables}: pass the same variables, or fit anew"
             )
-        freq = frequency_of(contexts)
-        if freq != state.shape.freq:
+        ours = state.shape.freq or "integer steps"
+        theirs = frequency_of(contexts) or "integer steps"
+        if ours != theirs:
             raise DataError(
-                f"the model was trained on series of frequency {state.shape.freq or 'integer steps'}"
-                f" and y has {freq or 'integer steps'}: pass series of that frequency, or fit anew"
+                f"the model was trained on series of frequency {ours} and y has {theirs}: pass "
+                "series of that frequency, or fit anew"
             )
 
     def _asked_horizon(
