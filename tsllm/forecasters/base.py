@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, ClassVar
@@ -15,28 +13,27 @@ from sklearn.utils import check_random_state
 from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 from torch import Tensor, nn
 
-from tsllm.backbone import Backbone, load_backbone, native_bfloat16, resolve_device
+from tsllm.backbone import Backbone, load_backbone, resolve_device
 from tsllm.context import Context, ContextBatch, batch_contexts
-from tsllm.datasets.checks import series_name
 from tsllm.device_memory import memory_errors_explained
 from tsllm.embeddings import open_store
 from tsllm.errors import DataError, InSampleError
-from tsllm.forecasters.calibrate import calibrate
+from tsllm.forecasters.fitting import train_state, warn_of_constants
 from tsllm.forecasters.frames import (
     Layout,
     forecast_frame,
     frequency_of,
     layout_of,
     relative_steps,
-    span_of,
     split_series,
 )
 from tsllm.forecasters.parameters import check_parameters
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.forecasters.stream import PendingForecasts, extend_context
+from tsllm.forecasters.summary import payload, summarise
 from tsllm.randomness import seeded
-from tsllm.training import Loss, TrainingSettings, train
-from tsllm.windows import WindowBatch, Windows
+from tsllm.training import Loss
+from tsllm.windows import WindowBatch
 
 #: Early stopping looks at no more windows than this, evenly spaced over the held-out part.
 MAX_VALIDATION_WINDOWS = 4096
@@ -237,37 +234,11 @@ class BaseLLMForecaster(BaseForecaster, ABC):
             precision, number and origin of calibration windows, the embedding store's counts.
         """
         self.check_is_fitted()
-        state = self.fitted_
-        trained = sum(p.numel() for p in state.model.parameters())
-        frozen = 0 if state.backbone is None else state.backbone.parameter_count
-        last = state.history[-1] if state.history else {}
-        # Epochs count anew in each training: the latest one of that number is meant.
-        best = next((h for h in reversed(state.history) if h["epoch"] == state.best_epoch), last)
-        assert state.calibration is not None
+        store = open_store(self.embedding_store)
         return {
             "estimator": type(self).__name__,
-            "backbone": None if state.backbone is None else state.backbone.spec,
-            "backbone_source": None if state.backbone is None else state.backbone.source,
-            "backbone_layers": None if state.backbone is None else state.backbone.n_layers,
-            "trained_parameters": trained,
-            "frozen_parameters": frozen,
-            "context_length": state.shape.context_length,
-            "horizon": state.shape.horizon,
-            **state.shape.extra,
-            "epochs": len(state.history),
-            "best_epoch": state.best_epoch,
-            "steps": last.get("step", 0),
-            "train_loss": best.get("train_loss"),
-            "validation_loss": best.get("validation_loss"),
-            "stopped": state.stopped,
-            "seconds": state.seconds,
-            "device": str(state.device),
-            "dtype": "float32"
-            if state.backbone is None
-            else str(state.backbone.dtype).split(".")[1],
-            "calibration_windows": len(state.calibration.pooled.errors),
-            "calibration_in_sample": state.calibration.in_sample,
-            "embedding_store": open_store(self.embedding_store).stats(),
+            **summarise(self.fitted_),
+            "embedding_store": store.stats(),
         }
 
     def plot_history(self, ax: Any = None) -> Any:
@@ -286,6 +257,31 @@ class BaseLLMForecaster(BaseForecaster, ABC):
 
         self.check_is_fitted()
         return plot_history(self.fitted_.history, best_epoch=self.fitted_.best_epoch, ax=ax)
+
+    def to_payload(
+        self, horizon: int, *, y: Any = None, quantiles: Sequence[float] = ()
+    ) -> dict[str, Any]:
+        """Write the JSON document that asks a server of this model for a forecast.
+
+        Parameters
+        ----------
+        horizon : int
+            Steps to forecast.
+        y : Series or DataFrame, optional
+            The histories to forecast, as `fit` takes them. None: those that this forecaster keeps.
+        quantiles : sequence of float
+            Levels strictly between 0 and 1.
+
+        Returns
+        -------
+        dict
+            ``dataframe_split`` with the columns ``series_id, timestamp`` and the variables, and
+            ``params``: what ``json.dumps`` and an MLflow scoring server take. Stamps are ISO texts
+            in UTC without a zone (integers where the index counts steps), missing values are null.
+        """
+        self.check_is_fitted()
+        contexts = self._contexts.values() if y is None else split_series(y, freq=self.freq)
+        return payload(contexts, self._layout.columns, horizon, quantiles)
 
     # ------------------------------------------------------------------ sktime's private hooks
 
@@ -338,7 +334,7 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         contexts = split_series(y, freq=self.freq, at_least=2)
         state = self.pretrained_.copy()
         self._check_fits(state, contexts)
-        self._train_on(state, contexts, self.max_epochs)
+        train_state(self, state, contexts, self.max_epochs)
         self.pretrained_ = state
         return self
 
@@ -359,7 +355,7 @@ class BaseLLMForecaster(BaseForecaster, ABC):
             merged.append(whole)
         if update_params and self.update_epochs > 0:
             state = self.fitted_ = state.copy()
-            self._train_on(state, merged, self.update_epochs, recalibrate=False)
+            train_state(self, state, merged, self.update_epochs, recalibrate=False)
         self._remember(merged)
         return self
 
@@ -385,12 +381,12 @@ class BaseLLMForecaster(BaseForecaster, ABC):
     def _train_new(self, contexts: Sequence[Context], horizon: int | None) -> FittedState:
         """Build a model for these series, train it and calibrate its intervals."""
         check_parameters(self)
-        _warn_of_constants(contexts)
+        warn_of_constants(contexts)
         shape = self._choose_shape(contexts, horizon)
         backbone = self._load_backbone()
         model = self._new_model(backbone, shape)
         state = FittedState(model, backbone, shape, self.device)
-        self._train_on(state, contexts, self.max_epochs)
+        train_state(self, state, contexts, self.max_epochs)
         return state
 
     def _load_backbone(self) -> Backbone | None:
@@ -407,80 +403,6 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         with seeded(self._seed()):
             return self._build_model(backbone, shape).to(device)
 
-    def _train_on(
-        self,
-        state: FittedState,
-        contexts: Sequence[Context],
-        epochs: int | str,
-        *,
-        recalibrate: bool = True,
-    ) -> None:
-        """Train a state's model on series, in place."""
-        started = time.perf_counter()
-        tensors = [
-            column
-            for context in contexts
-            for column in _standardised(context.values, split=self._channel_independent)
-        ]
-        windows = Windows(
-            tensors,
-            context_length=state.shape.context_length,
-            target_length=self._target_length(state.shape),
-        )
-        training, validation = windows.split(self.validation_fraction)
-        result = train(
-            state.model,
-            self._make_loss(state, contexts),
-            training,
-            validation.thin(MAX_VALIDATION_WINDOWS) if len(validation) else None,
-            self._settings(state, training, epochs),
-        )
-        state.model.eval()
-        state.history = [*state.history, *result.history]
-        state.best_epoch, state.stopped = result.best_epoch, result.stopped
-        state.trained_on = [*state.trained_on, span_of(contexts)]
-        if recalibrate:
-            state.calibration = calibrate(
-                lambda pasts, steps: self._run(state, pasts, steps),
-                contexts,
-                context_length=state.shape.context_length,
-                horizon=state.shape.horizon,
-                validation_fraction=self.validation_fraction,
-                held_out=_held_out(validation, contexts, self._channel_independent),
-                levels=tuple(self.quantiles) if self.loss == "quantile" else (),
-                adaptive=self.adaptive,
-            )
-        state.seconds += time.perf_counter() - started
-
-    def _settings(
-        self, state: FittedState, training: Windows, epochs: int | str
-    ) -> TrainingSettings:
-        """Translate the parameters into the training loop's settings."""
-        if epochs == "auto":
-            per_epoch = -(-len(training) // self.batch_size)
-            epochs = max(self._auto_epochs, -(-self._auto_steps // per_epoch))
-        autocast = None
-        if (
-            self.dtype == "auto"
-            and state.backbone is not None
-            and state.device.type == "cpu"
-            and native_bfloat16(state.device)
-        ):
-            autocast = torch.bfloat16
-        return TrainingSettings(
-            max_epochs=int(epochs),
-            max_steps=self.max_steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            patience=self.patience,
-            seed=self._seed(),
-            device=state.device,
-            autocast=autocast,
-            compile=self.compile,
-            verbose=self.verbose,
-        )
-
     def _adopt(self, contexts: Sequence[Context]) -> FittedState:
         """Take the pretrained model for new series, trained further only where asked to."""
         state: FittedState = self.pretrained_
@@ -488,7 +410,7 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         if self.update_epochs > 0 or self.adaptive:
             state = state.copy()
         if self.update_epochs > 0:
-            self._train_on(state, contexts, self.update_epochs)
+            train_state(self, state, contexts, self.update_epochs)
         return state
 
     def _seed(self) -> int:
@@ -601,49 +523,11 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         return max(int(relative_steps(fh, context).max()) for context in contexts)
 
 
-def _standardised(values: np.ndarray, *, split: bool) -> list[Tensor]:
-    """Scale a series by its own mean and deviation for training: (time, variables) or its columns.
-
-    Losses of series with different units then weigh alike; the models undo any scaling themselves.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a variable without any observation
-        mean, spread = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
-    spread = np.where(spread > 1e-12 * np.maximum(np.abs(mean), 1e-300), spread, 1.0)
-    tensor = torch.from_numpy(((values - mean) / spread).astype(np.float32))  # (time, variables)
-    return list(tensor.split(1, dim=1)) if split else [tensor]
-
-
-def _warn_of_constants(contexts: Sequence[Context]) -> None:
-    """Say which series have nothing to learn from."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a variable without any observation
-        names = [
-            series_name(context.series_id)
-            for context in contexts
-            if (np.nanmax(context.values, axis=0) == np.nanmin(context.values, axis=0)).all()
-        ]
-    if names:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        warnings.warn(
-            f"{', '.join(names[:3])}{more} never change{'s' * (len(names) == 1)}: the forecast is "
-            "the constant",
-            stacklevel=2,
-        )
-
-
 def _brief(fh: object) -> str:
     """Write a horizon in a few words."""
     steps = fh.to_pandas() if isinstance(fh, ForecastingHorizon) else np.atleast_1d(np.asarray(fh))
     shown = ", ".join(str(step) for step in steps[:3])
     return f"[{shown}{', ...' * (len(steps) > 3)}]"
-
-
-def _held_out(validation: Windows, contexts: Sequence[Context], split: bool) -> list[bool]:
-    """Tell which series have a held-out part that training never saw."""
-    present = validation.series_present()
-    width = contexts[0].n_variables if split else 1
-    return [any(i * width + k in present for k in range(width)) for i in range(len(contexts))]
 
 
 def _steps_after(known: Context, whole: Context) -> int:

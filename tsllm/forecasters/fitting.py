@@ -1,0 +1,153 @@
+"""Training a forecaster's model on series, and calibrating it on what was held out."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tsllm.backbone import native_bfloat16
+from tsllm.context import Context
+from tsllm.datasets.checks import series_name
+from tsllm.forecasters.calibrate import calibrate
+from tsllm.forecasters.frames import span_of
+from tsllm.forecasters.state import FittedState
+from tsllm.training import TrainingSettings, train
+from tsllm.windows import Windows
+
+if TYPE_CHECKING:
+    from tsllm.forecasters.base import BaseLLMForecaster
+
+#: Early stopping looks at no more windows than this, evenly spaced over the held-out part.
+MAX_VALIDATION_WINDOWS = 4096
+
+
+def train_state(
+    forecaster: BaseLLMForecaster,
+    state: FittedState,
+    contexts: Sequence[Context],
+    epochs: int | str,
+    *,
+    recalibrate: bool = True,
+) -> None:
+    """Train a state's model on series, in place, and calibrate its intervals.
+
+    Parameters
+    ----------
+    forecaster : BaseLLMForecaster
+        Gives the settings and the method's loss.
+    state : FittedState
+        The model, built; trained further where it was trained before.
+    contexts : sequence of Context
+        The series, whole.
+    epochs : int or "auto"
+        Passes over the training windows.
+    recalibrate : bool
+        Whether to calibrate anew; an update that trains keeps its calibration.
+    """
+    started = time.perf_counter()
+    split = forecaster._channel_independent
+    windows = Windows(
+        [column for c in contexts for column in _standardised(c.values, split=split)],
+        context_length=state.shape.context_length,
+        target_length=forecaster._target_length(state.shape),
+    )
+    training, validation = windows.split(forecaster.validation_fraction)
+    result = train(
+        state.model,
+        forecaster._make_loss(state, contexts),
+        training,
+        validation.thin(MAX_VALIDATION_WINDOWS) if len(validation) else None,
+        _settings(forecaster, state, training, epochs),
+    )
+    state.model.eval()
+    state.history = [*state.history, *result.history]
+    state.best_epoch, state.stopped = result.best_epoch, result.stopped
+    state.trained_on = [*state.trained_on, span_of(contexts)]
+    if recalibrate:
+        state.calibration = calibrate(
+            lambda pasts, steps: forecaster._run(state, pasts, steps),
+            contexts,
+            context_length=state.shape.context_length,
+            horizon=state.shape.horizon,
+            validation_fraction=forecaster.validation_fraction,
+            held_out=_held_out(validation, contexts, split),
+            levels=tuple(forecaster.quantiles) if forecaster.loss == "quantile" else (),
+            adaptive=forecaster.adaptive,
+        )
+    state.seconds += time.perf_counter() - started
+
+
+def warn_of_constants(contexts: Sequence[Context]) -> None:
+    """Say in one warning which series have nothing to learn from."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a variable without any observation
+        names = [
+            series_name(context.series_id)
+            for context in contexts
+            if (np.nanmax(context.values, axis=0) == np.nanmin(context.values, axis=0)).all()
+        ]
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        warnings.warn(
+            f"{', '.join(names[:3])}{more} never change{'s' * (len(names) == 1)}: the forecast is "
+            "the constant",
+            stacklevel=2,
+        )
+
+
+def _settings(
+    forecaster: BaseLLMForecaster, state: FittedState, training: Windows, epochs: int | str
+) -> TrainingSettings:
+    """Translate the parameters into the training loop's settings."""
+    if epochs == "auto":
+        per_epoch = -(-len(training) // forecaster.batch_size)
+        epochs = max(forecaster._auto_epochs, -(-forecaster._auto_steps // per_epoch))
+    # Where the CPU multiplies bfloat16 natively the frozen backbone trains in it, at the same
+    # accuracy; forecasts stay float32 there, so that single and batched ones agree.
+    autocast = None
+    if (
+        forecaster.dtype == "auto"
+        and state.backbone is not None
+        and state.device.type == "cpu"
+        and native_bfloat16(state.device)
+    ):
+        autocast = torch.bfloat16
+    return TrainingSettings(
+        max_epochs=int(epochs),
+        max_steps=forecaster.max_steps,
+        batch_size=forecaster.batch_size,
+        learning_rate=forecaster.learning_rate,
+        weight_decay=forecaster.weight_decay,
+        patience=forecaster.patience,
+        seed=forecaster._seed(),
+        device=state.device,
+        autocast=autocast,
+        compile=forecaster.compile,
+        verbose=forecaster.verbose,
+    )
+
+
+def _standardised(values: np.ndarray, *, split: bool) -> list[Tensor]:
+    """Scale a series by its own mean and deviation: (time, variables), or one tensor a column.
+
+    Losses of series with different units then weigh alike; the models undo any scaling themselves.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a variable without any observation
+        mean, spread = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+    spread = np.where(spread > 1e-12 * np.maximum(np.abs(mean), 1e-300), spread, 1.0)
+    tensor = torch.from_numpy(((values - mean) / spread).astype(np.float32))  # (time, variables)
+    return list(tensor.split(1, dim=1)) if split else [tensor]
+
+
+def _held_out(validation: Windows, contexts: Sequence[Context], split: bool) -> list[bool]:
+    """Tell which series have a held-out part that training never saw."""
+    present = validation.series_present()
+    width = contexts[0].n_variables if split else 1
+    return [any(i * width + k in present for k in range(width)) for i in range(len(contexts))]
