@@ -23,7 +23,7 @@ HORIZONS = [96, 192, 336, 720]
 def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    arguments.add_argument("--arms", nargs="+", default=["pretrained", "random", "none"])
+    arguments.add_argument("--arms", nargs="*", default=["pretrained", "random", "none"])
     arguments.add_argument("--baselines", nargs="*", default=["seasonal_naive"])
     arguments.add_argument("--horizons", type=int, nargs="+", default=HORIZONS)
     arguments.add_argument("--set", nargs="*", default=[], help="estimator parameters, key=value")

@@ -24,6 +24,10 @@ from tsllm.cli.info import backbones, datasets
 from tsllm.cli.output import say
 from tsllm.errors import TsllmError
 
+# Threads that wait should sleep, not spin: on a busy machine spinning ones made training 2.6 times
+# slower (measured at a load of 5 on two cores). Read when torch is first imported, further below.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 app = typer.Typer(
     name="tsllm",
     help="Forecast time series with frozen, pretrained language models.",

@@ -358,7 +358,7 @@ def test_a_fit_that_fails_is_counted_and_the_seasonal_naive_stands_in(monkeypatc
 def test_auto_theta_runs_or_says_what_to_install():
     arguments = {"horizons": 4, "test_size": 4, "baselines": ["auto_theta"]}
     if importlib.util.find_spec("statsforecast") is None:
-        with pytest.raises(ImportError, match="pip install statsforecast, or use 'theta'"):
+        with pytest.raises(ImportError, match=r"pip install 'tsllm\[baselines\]', or use 'theta'"):
             backtest({}, hours(60), **arguments)
     else:
         assert np.isfinite(backtest({}, hours(60), **arguments).table["crps"]).all()

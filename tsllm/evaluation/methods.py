@@ -76,7 +76,7 @@ def make_method(
             if method == "auto_theta" and importlib.util.find_spec("statsforecast") is None:
                 raise ImportError(
                     "the baseline 'auto_theta' is sktime's StatsForecastAutoTheta and needs "
-                    "statsforecast: pip install statsforecast, or use 'theta'"
+                    "statsforecast: pip install 'tsllm[baselines]', or use 'theta'"
                 )
             return LocalBaseline(method, holdout, max_history)
         fresh = {"dlinear": DLinearForecaster, "patchtst": PatchTSTForecaster}[method]
