@@ -35,6 +35,7 @@ def main() -> None:
         "context_length": 672,
         "token_length": 96,
         "prediction_length": 96,
+        "batch_size": 256,
         "backbone_layers": args.layers,
         **{k: _value(v) for k, v in (pair.split("=", 1) for pair in args.set)},
     }
