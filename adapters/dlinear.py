@@ -5,7 +5,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tsllm.adapters.layers import MonotoneQuantileHead, instance_normalise
+from tsllm.adapters.layers import (
+    MonotoneQuantileHead,
+    direct_forecast,
+    instance_normalise,
+)
 
 
 class DLinearModel(nn.Module):
@@ -80,16 +84,9 @@ class DLinearModel(nn.Module):
         normalised, mean, std = instance_normalise(x, mask)
         series = normalised.transpose(1, 2)  # (batch, channels, context)
         trend = moving_average(series, self.kernel_size)
-        out = self.seasonal(series - trend) + self.trend(
-            trend
-        )  # (batch, channels, horizon[*levels])
-        if self.quantile_head is None:
-            point: Tensor = out.transpose(1, 2) * std + mean  # (batch, horizon, channels)
-            return point
-        levels: Tensor = self.quantile_head(out).transpose(
-            1, 2
-        )  # (batch, horizon, channels, levels)
-        return levels * std.unsqueeze(-1) + mean.unsqueeze(-1)
+        # (batch, channels, horizon[*levels])
+        out = self.seasonal(series - trend) + self.trend(trend)
+        return direct_forecast(out, mean, std, self.quantile_head)
 
 
 def moving_average(series: Tensor, kernel_size: int) -> Tensor:

@@ -252,6 +252,36 @@ class MonotoneQuantileHead(nn.Module):
         return torch.stack([*reversed(below), middle, *above], dim=-1)
 
 
+def direct_forecast(
+    out: Tensor, mean: Tensor, std: Tensor, quantile_head: MonotoneQuantileHead | None
+) -> Tensor:
+    """Turn the output of a direct multi-step head into a forecast in raw units.
+
+    Parameters
+    ----------
+    out : Tensor
+        ``(batch, channels, horizon)``, or ``(batch, channels, horizon * levels)``.
+    mean, std : Tensor
+        Of the window, ``(batch, 1, channels)``, as `instance_normalise` gives them.
+    quantile_head : MonotoneQuantileHead, optional
+        Splits the levels off; None for a point forecast.
+
+    Returns
+    -------
+    Tensor
+        ``(batch, horizon, channels)``, and a last axis over the levels with a quantile head.
+
+    Examples
+    --------
+    >>> direct_forecast(torch.ones(1, 2, 5), torch.zeros(1, 1, 2), torch.ones(1, 1, 2), None).shape
+    torch.Size([1, 5, 2])
+    """
+    if quantile_head is None:
+        return out.transpose(1, 2) * std + mean
+    levels: Tensor = quantile_head(out).transpose(1, 2)  # (batch, horizon, channels, levels)
+    return levels * std.unsqueeze(-1) + mean.unsqueeze(-1)
+
+
 def check_levels(levels: Sequence[float]) -> tuple[float, ...]:
     """Return quantile levels as a tuple, or say what is wrong with them.
 

@@ -6,7 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tsllm.adapters.layers import MonotoneQuantileHead, instance_normalise
+from tsllm.adapters.layers import (
+    MonotoneQuantileHead,
+    direct_forecast,
+    instance_normalise,
+)
 
 
 class PatchTSTModel(nn.Module):
@@ -102,19 +106,12 @@ class PatchTSTModel(nn.Module):
             ``(batch, horizon, channels)``, or ``(batch, horizon, channels, levels)``.
         """
         normalised, mean, std = instance_normalise(x, mask)
-        tokens = self.token_layer(
-            self.to_patches(normalised)
-        )  # (batch * channels, patches, hidden)
+        patches = self.to_patches(normalised)  # (batch * channels, patches, patch_length)
+        tokens = self.token_layer(patches)  # (batch * channels, patches, hidden)
         tokens = self.encoder(self.dropout(tokens + self.positions))
         out = self.head(tokens.flatten(1))  # (batch * channels, horizon[*levels])
         out = out.unflatten(0, (len(x), -1))  # (batch, channels, horizon[*levels])
-        if self.quantile_head is None:
-            point: Tensor = out.transpose(1, 2) * std + mean  # (batch, horizon, channels)
-            return point
-        levels: Tensor = self.quantile_head(out).transpose(
-            1, 2
-        )  # (batch, horizon, channels, levels)
-        return levels * std.unsqueeze(-1) + mean.unsqueeze(-1)
+        return direct_forecast(out, mean, std, self.quantile_head)
 
     def to_patches(self, x: Tensor) -> Tensor:
         """Cut ``(batch, context, channels)`` into ``(batch * channels, patches, patch_length)``."""

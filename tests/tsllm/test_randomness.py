@@ -83,7 +83,7 @@ def test_streams_nest():
 @pytest.mark.gpu
 def test_a_stream_on_a_gpu_goes_on_where_it_was_and_restores_the_generator():
     if not torch.cuda.is_available():
-        pytest.skip("there is no CUDA device here")
+        pytest.skip("this machine has no gpu")
     device = torch.device("cuda")
     before = torch.cuda.get_rng_state()
     stream = RandomStream(1, device)

@@ -496,7 +496,7 @@ def test_progress_goes_to_stderr_when_asked_for(verbose, capsys):
 @pytest.mark.gpu
 def test_on_a_gpu_dropout_repeats_and_the_generators_are_left_alone():
     if not torch.cuda.is_available():
-        pytest.skip("there is no CUDA device here")
+        pytest.skip("this machine has no gpu")
 
     def run():
         model = linear(dropout=0.5)
