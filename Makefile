@@ -39,11 +39,13 @@ $(BIN)/python:
 
 # Reinstalled whenever a source file is newer, so that tests always run against the installed package.
 $(VENV)/forecast-ready: $(BIN)/python $(SOURCES)
+	rm -rf build  # setuptools would pack files from it that are gone from the source
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt ".[offline,plot]"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
 	touch $@
 
 $(VENV)/test-ready: $(BIN)/python $(SOURCES)
+	rm -rf build
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt ".[offline,plot,test]"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
 	touch $@ $(VENV)/forecast-ready

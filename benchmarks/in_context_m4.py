@@ -35,23 +35,26 @@ def main() -> None:
             "backbone_layers": args.layers,
             "context_length": 192,
             "token_length": 48,
+            "prediction_length": HORIZON,
+            "loss": "mae",
+            "learning_rate": 2e-3,
+            "batch_size": 256,
             "max_steps": args.max_steps,
             "random_state": seed,
         }
         started = time.perf_counter()
-        plain = AutoTimesForecaster(args.backbone, **settings).fit(y, fh=range(1, HORIZON + 1))
+        trained = AutoTimesForecaster(args.backbone, **settings).pretrain(y)
         seconds = time.perf_counter() - started
         for prompt in (None, "recent_period", "earliest", "similar"):
-            model = plain
-            if prompt is not None:  # the prompt changes what is read, not what is trained
-                model = AutoTimesForecaster(
-                    args.backbone, **settings, in_context=prompt, in_context_length=96
-                ).fit(y, fh=range(1, HORIZON + 1))
+            # The prompt changes what is read, not what is trained.
+            model = trained.clone().set_params(in_context=prompt, in_context_length=96)
+            model.fit(y, fh=range(1, HORIZON + 1))
             forecast = model.predict().to_numpy().reshape(len(train), HORIZON)
             row = {"arm": f"prompt: {prompt}", "seed": seed, "fit_seconds": seconds}
             table.append(row | _scores(forecast, truth, train))
             print(table[-1], flush=True)
-    write("in_context_m4" + args.tag, {"table": table, "memory": peak_memory_mib()}, args.out)
+    results = {"parameters": settings, "table": table, "memory": peak_memory_mib()}
+    write("in_context_m4" + args.tag, results, args.out)
 
 
 def _seasonal_naive(train: dict[str, np.ndarray]) -> np.ndarray:

@@ -253,7 +253,7 @@ class AutoTimesForecaster(BaseLLMForecaster):
             )
         extra = {"token_length": token, "season": season}
         if self.in_context is not None:
-            extra["in_context_length"] = self._choose_prompt_length(context_length, token)
+            self._prompt_length(context_length, token)  # refuses what does not fit
         return ModelShape(context_length, horizon or token, contexts[0].n_variables, freq, extra)
 
     def _build_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
@@ -343,13 +343,14 @@ class AutoTimesForecaster(BaseLLMForecaster):
     def _arrange_context(self, state: FittedState, context: Context) -> Context:
         if self.in_context is None:
             return super()._arrange_context(state, context)
-        prompt = state.shape.extra["in_context_length"]
+        token = state.shape.extra["token_length"]
+        prompt = self._prompt_length(state.shape.context_length, token)
         return prepend_prompt(
             context,
             self.in_context,
             prompt_length=prompt,
             lookback=state.shape.context_length - prompt,
-            token_length=state.shape.extra["token_length"],
+            token_length=token,
             season=state.shape.extra["season"],
         )
 
@@ -374,7 +375,7 @@ class AutoTimesForecaster(BaseLLMForecaster):
                 token -= 1
         return token
 
-    def _choose_prompt_length(self, context_length: int, token: int) -> int:
+    def _prompt_length(self, context_length: int, token: int) -> int:
         """Take half of the tokens for the prompt, or what was asked for."""
         if self.in_context_length == "auto":
             prompt = context_length // token // 2 * token

@@ -86,3 +86,13 @@ def test_a_forecast_reads_the_prompt():
     assert_allclose(
         prompted.predict(fh=range(1, 10)).to_numpy(), plain.forecast([arranged], 9)[0, :, 0, 0]
     )
+
+
+def test_a_prompt_can_be_given_to_a_trained_model():
+    y = pd.DataFrame({"value": season(80)}, index=pd.RangeIndex(80))
+    panel = pd.concat({"a": y, "b": y * 2 + 5})
+    trained = tiny().pretrain(panel)
+    changed = trained.clone().set_params(in_context="earliest").fit(y)
+    arranged = Context(np.concatenate([season(80)[:6], season(80)[-6:]]))
+    expected = trained.clone().fit(y).forecast([arranged], 9)[0, :, :, 0]
+    assert_allclose(changed.predict(fh=range(1, 10)).to_numpy(), expected)
