@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
@@ -403,7 +404,7 @@ class AutoTimesForecaster(BaseLLMForecaster):
                 "set timestamps=False"
             )
         token = self.token_length
-        if token != "auto" and (not isinstance(token, int) or token < 1):
+        if token != "auto" and (not isinstance(token, Integral) or token < 1):
             raise DataError(
                 f"token_length must be a whole number of steps or 'auto', found {token!r}"
             )

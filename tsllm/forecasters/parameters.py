@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 from tsllm.errors import DataError
@@ -70,6 +71,6 @@ def check_parameters(estimator: Any) -> None:
 
 
 def _check_whole(name: str, value: Any, *, least: int = 1, or_auto: bool = False) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         auto = " or 'auto'" if or_auto else ""
         raise DataError(f"{name} must be a whole number of at least {least}{auto}, found {value!r}")

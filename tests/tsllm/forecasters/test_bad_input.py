@@ -172,3 +172,9 @@ def test_covariates_are_refused_not_ignored():
     forecaster = tiny().fit(load_airline())
     with pytest.raises(DataError, match="reads no covariates"):
         forecaster.forecast([Context(season(20))], 2, future_x=[np.zeros((2, 1))])
+
+
+def test_numpy_integers_are_whole_numbers():
+    sizes = {name: np.int64(n) for name, n in (("context_length", 12), ("token_length", 6))}
+    forecaster = tiny(**sizes, batch_size=np.int32(16)).fit(load_airline())
+    assert len(forecaster.predict(fh=[1, 2])) == 2
