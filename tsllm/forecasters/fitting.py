@@ -120,11 +120,11 @@ def _settings(
         autocast = torch.bfloat16
     return TrainingSettings(
         max_epochs=int(epochs),
-        max_steps=forecaster.max_steps,
-        batch_size=forecaster.batch_size,
+        max_steps=None if forecaster.max_steps is None else int(forecaster.max_steps),
+        batch_size=int(forecaster.batch_size),
         learning_rate=forecaster.learning_rate,
         weight_decay=forecaster.weight_decay,
-        patience=forecaster.patience,
+        patience=int(forecaster.patience),
         seed=forecaster._seed(),
         device=state.device,
         autocast=autocast,
