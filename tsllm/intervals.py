@@ -10,6 +10,7 @@ the data: new scores push out the oldest, and the level that is looked up moves 
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
@@ -116,6 +117,12 @@ class Calibration:
         """Give the scores that the intervals of a series are made from."""
         return self.series.get(series_id, self.pooled)
 
+    def follow(self, series_id: Hashable) -> None:
+        """Give a series scores of its own, so that following it changes no other's."""
+        if series_id not in self.series:
+            errors = self.pooled.errors[-MAX_WINDOWS:].copy()
+            self.series[series_id] = Scores(errors, copy.deepcopy(self.pooled.adapted))
+
     def quantiles(
         self,
         forecasts: np.ndarray,
@@ -208,12 +215,6 @@ def make_calibration(
         if len(e) and (~np.isnan(e[:, 0, :, 0])).sum(axis=0).min() >= MIN_WINDOWS
     }
     pooled = Scores(stacked[keep], _start_levels(stacked, adaptive))
-    if adaptive:
-        # An adaptive calibration belongs to one series: each starts from what fits it best.
-        for series_id in errors:
-            if series_id not in own:
-                copied = pooled.errors[-MAX_WINDOWS:].copy()
-                own[series_id] = Scores(copied, _start_levels(copied, True))
     return Calibration(pooled, own, levels, in_sample)
 
 

@@ -141,6 +141,8 @@ def test_good_calibrations_are_silent_and_weak_ones_say_so():
 def test_adaptive_scores_make_room_and_widen_after_misses():
     scores = Scores(np.random.default_rng(4).normal(size=(60, 2, 1, 1)))
     calibration = make_calibration({"a": scores.errors}, (), adaptive=True)
+    calibration.follow("a")
+    calibration.follow("new")
     adaptive = calibration.scores_of("a")
     before = adaptive.offsets(np.array([0.9]), ())[0, :, 0]
     for _ in range(20):
@@ -151,4 +153,5 @@ def test_adaptive_scores_make_room_and_widen_after_misses():
     assert after[1] == before[1]
     assert adaptive.errors.shape == (60, 2, 1, 1)
     assert (adaptive.errors[-20:, 0] == 8.0).all()
-    assert calibration.pooled is not adaptive
+    for other in (calibration.pooled, calibration.scores_of("new")):
+        assert other.offsets(np.array([0.9]), ())[0, 0, 0] == before[0]

@@ -474,6 +474,7 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         assert calibration is not None
         values, scales = self._run(self.fitted_, contexts, calibration.horizon)
         for context, forecast, scale in zip(contexts, values, scales):
+            calibration.follow(context.series_id)
             pending = self._pending.setdefault(
                 context.series_id, PendingForecasts(context.series_id, calibration.horizon)
             )
