@@ -132,7 +132,12 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         self.check_is_fitted()
         if y is not None and len(y):
             self._check_input(y, at_least=1)
-        return super().update(y, X=X, update_params=update_params)
+        cutoff = self._cutoff
+        try:
+            return super().update(y, X=X, update_params=update_params)
+        except DataError:
+            self._cutoff = cutoff  # sktime moves it first
+            raise
 
     def set_params(self, **params: Any) -> BaseLLMForecaster:
         """Set parameters; a pretrained model survives unless one of them decides its tensors.
@@ -344,15 +349,18 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         state = self.fitted_
         news = split_series(y, freq=self._known_frequency())
         self._check_fits(state, news)
-        merged = []
-        for new in news:
-            known = self._contexts.get(new.series_id)
-            whole = new if known is None else extend_context(known, new)
-            fresh = len(new) if known is None else _steps_after(known, whole)
-            if new.series_id in self._pending and fresh:
+        # Merged before anything changes: one series that is refused leaves all as they were.
+        merged = [
+            extend_context(self._contexts[new.series_id], new)
+            if new.series_id in self._contexts
+            else new
+            for new in news
+        ]
+        for whole in merged:
+            fresh = _steps_after(self._contexts.get(whole.series_id), whole)
+            if whole.series_id in self._pending and fresh:
                 assert state.calibration is not None
-                self._pending[new.series_id].score(whole.values[-fresh:], state.calibration)
-            merged.append(whole)
+                self._pending[whole.series_id].score(whole.values[-fresh:], state.calibration)
         if update_params and self.update_epochs > 0:
             state = self.fitted_ = state.copy()
             train_state(self, state, merged, self.update_epochs, recalibrate=False)
@@ -531,6 +539,6 @@ def _brief(fh: object) -> str:
     return f"[{shown}{', ...' * (len(steps) > 3)}]"
 
 
-def _steps_after(known: Context, whole: Context) -> int:
+def _steps_after(known: Context | None, whole: Context) -> int:
     """Count the steps of the extended context that are new."""
-    return int((whole.times > known.times[-1]).sum())
+    return len(whole) if known is None else int((whole.times > known.times[-1]).sum())

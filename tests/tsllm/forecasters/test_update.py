@@ -55,6 +55,20 @@ def test_update_with_a_gap_is_refused(y):
     with pytest.raises(DataError, match=r"begins at 1957-07 and the series ends at 1957-04"):
         forecaster.update(y.iloc[102:])
     assert forecaster.predict(fh=[1]).index[0] == y.index[100]
+    assert forecaster.cutoff[0] == y.index[99]
+    assert_array_equal(forecaster.predict(fh=y.index[100:102]), forecaster.predict(fh=[1, 2]))
+
+
+def test_one_series_that_is_refused_leaves_the_panel_as_it_was():
+    whole = panel([46, 46], ["a", "b"])
+    start = whole.groupby(level=0).head(40)
+    bad = whole.drop(index=start.index).drop(index=("b", pd.Timestamp("2024-02-10")))
+    forecaster = tiny(adaptive=True).fit(start, fh=[1, 2])
+    before = forecaster.predict_interval(coverage=0.8)
+    with pytest.raises(DataError, match=r"series 'b' begins at 2024-02-11"):
+        forecaster.update(bad)
+    assert_array_equal(forecaster.predict_interval(coverage=0.8), before)
+    assert forecaster._pending["a"].seen == 0
 
 
 def test_update_without_a_frequency_of_its_own():
