@@ -78,6 +78,7 @@ class BaseLLMForecaster(BaseForecaster, ABC):
     )
     #: Whether each variable is a series of its own to the model.
     _channel_independent: ClassVar[bool] = True
+    _cutoff: Any  # sktime's: an index of one stamp, or None
 
     def __post_init__(self) -> None:
         # sktime's tests read these even where remember_data is off.
@@ -373,7 +374,7 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         cutoff: pd.Index = self._cutoff
         if isinstance(cutoff, pd.DatetimeIndex) and cutoff.freq is None and len(cutoff):
             freq = self._known_frequency() or frequency_of(split_series(y)) or ""
-            self._cutoff: pd.Index = pd.DatetimeIndex(cutoff, freq=freq)
+            self._cutoff = pd.DatetimeIndex(cutoff, freq=freq)
 
     def _check_fh(self, fh: Any, pred_int: bool = False) -> ForecastingHorizon | None:
         try:
