@@ -185,3 +185,12 @@ def test_forecasters_that_are_refused(method, parameters, complaint):
 def test_requests_are_refused_before_the_data_are_read():
     with pytest.raises(DataError, match="horizon"):
         tsllm.forecast("no such file.csv", 0)
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_constant_series_is_named_once():
+    frame = long_frame({"a": 40, "b": 40})
+    frame.loc[frame["series_id"] == "b", "value"] = 7.0
+    with pytest.warns(UserWarning) as caught:
+        fit_long(tiny(), read_long(frame))
+    assert ["'b'" in str(w.message) for w in caught] == [True]
