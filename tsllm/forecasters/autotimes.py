@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pandas as pd
@@ -308,9 +308,12 @@ class AutoTimesForecaster(BaseLLMForecaster):
                     ]
                 )  # (batch, tokens)
                 marks = table[picked.to(table.device)]  # (batch, tokens, width)
-            assert isinstance(model, AutoTimesModel)
             total, count = next_segment_loss(
-                model, batch.values, marks, mask=batch.mask, loss=self.loss
+                cast(AutoTimesModel, model),  # or, with compile=True, torch's wrapper around it
+                batch.values,
+                marks,
+                mask=batch.mask,
+                loss=self.loss,
             )
             return Loss(total, count)
 

@@ -1,6 +1,7 @@
 """What sktime's suite does not see: values, labels, dates, repeats, batches, shared weights."""
 
 import copy
+import functools
 import pickle
 import subprocess
 import sys
@@ -293,3 +294,12 @@ def test_multivariate_series_keep_their_columns():
     quantiles = forecaster.predict_quantiles(fh=[1], alpha=[0.1, 0.9])
     assert quantiles.columns.tolist() == [("x", 0.1), ("x", 0.9), ("z", 0.1), ("z", 0.9)]
     assert (quantiles["z"] < 0).all(axis=None)
+
+
+def test_a_compiled_model_trains_to_the_same_forecasts(monkeypatch):
+    # torch's own wrapper around the model, without waiting for its code generator
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    settings = {"backbone": None, "dropout": 0.0, "max_steps": 3}
+    plain = tiny(**settings).fit(load_airline()).predict(fh=[1, 2, 3])
+    compiled = tiny(**settings, compile=True).fit(load_airline()).predict(fh=[1, 2, 3])
+    assert_allclose(compiled, plain, rtol=1e-5)
