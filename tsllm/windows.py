@@ -216,6 +216,10 @@ class Windows:
         )
         return training, validation
 
+    def positions(self) -> tuple[Tensor, Tensor]:
+        """Give each window's series and first step, as in a batch: both (windows,), int64."""
+        return self._locate(torch.arange(len(self)))
+
     def series_present(self) -> set[int]:
         """Give the indices of the series that these windows are cut from."""
         return set(self._row_series.tolist())

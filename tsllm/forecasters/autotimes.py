@@ -23,7 +23,7 @@ from tsllm.forecasters.frames import frequency_of, stamps_after
 from tsllm.forecasters.prompts import prepend_prompt
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.training import Loss
-from tsllm.windows import WindowBatch
+from tsllm.windows import WindowBatch, Windows
 
 #: The paper reads 7 tokens of 96 steps.
 MAX_TOKENS = 7
@@ -281,7 +281,7 @@ class AutoTimesForecaster(BaseLLMForecaster):
         return int(shape.extra["token_length"])
 
     def _make_loss(
-        self, state: FittedState, contexts: Sequence[Context]
+        self, state: FittedState, contexts: Sequence[Context], windows: Sequence[Windows]
     ) -> Callable[[nn.Module, WindowBatch], Loss]:
         token = state.shape.extra["token_length"]
         n_tokens = state.shape.context_length // token

@@ -33,10 +33,7 @@ from tsllm.forecasters.stream import PendingForecasts, extend_context
 from tsllm.forecasters.summary import payload, summarise
 from tsllm.randomness import seeded
 from tsllm.training import Loss
-from tsllm.windows import WindowBatch
-
-#: Early stopping looks at no more windows than this, evenly spaced over the held-out part.
-MAX_VALIDATION_WINDOWS = 4096
+from tsllm.windows import WindowBatch, Windows
 
 
 class BaseLLMForecaster(BaseForecaster, ABC):
@@ -78,6 +75,11 @@ class BaseLLMForecaster(BaseForecaster, ABC):
     )
     #: Whether each variable is a series of its own to the model.
     _channel_independent: ClassVar[bool] = True
+    #: Steps between training windows; a constructor argument where a step is costly.
+    window_stride: int = 1
+    #: The training loop's gradient clipping and last learning rate.
+    _clip_norm: ClassVar[float | None] = 5.0
+    _final_learning_rate: ClassVar[float] = 1e-8
     _cutoff: Any  # sktime's: an index of one stamp, or None
 
     def __post_init__(self) -> None:
@@ -101,9 +103,13 @@ class BaseLLMForecaster(BaseForecaster, ABC):
 
     @abstractmethod
     def _make_loss(
-        self, state: FittedState, contexts: Sequence[Context]
+        self, state: FittedState, contexts: Sequence[Context], windows: Sequence[Windows]
     ) -> Callable[[nn.Module, WindowBatch], Loss]:
-        """Make the training loss; the windows' series are numbered with variables fastest."""
+        """Make the training loss for batches of these windows (training, validation).
+
+        The windows' series are numbered as the contexts are, with variables fastest where a method
+        is channel-independent.
+        """
 
     @abstractmethod
     def _run_model(

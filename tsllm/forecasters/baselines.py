@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tsllm.adapters.dlinear import DLinearModel
-from tsllm.adapters.layers import MonotoneQuantileHead
-from tsllm.adapters.losses import elementwise_loss
 from tsllm.adapters.patchtst import PatchTSTModel
 from tsllm.backbone import Backbone
-from tsllm.context import Context, ContextBatch
-from tsllm.datasets.frequency import season_length
 from tsllm.errors import DataError
-from tsllm.forecasters.base import BaseLLMForecaster
-from tsllm.forecasters.frames import frequency_of
-from tsllm.forecasters.state import FittedState, ModelShape
-from tsllm.training import Loss
-from tsllm.windows import WindowBatch
-
-#: Both papers compare the methods at a lookback of 336 steps.
-MAX_CONTEXT = 336
+from tsllm.forecasters.direct import DirectForecaster
+from tsllm.forecasters.state import ModelShape
 
 
-class _DirectForecaster(BaseLLMForecaster):
-    """A model without a language model whose head gives the whole horizon at once."""
+class _WithoutLanguageModel(DirectForecaster):
+    """What the baselines have in common: none of the language model's parameters."""
 
     backbone: ClassVar[None] = None
     backbone_layers: ClassVar[None] = None
@@ -36,70 +24,13 @@ class _DirectForecaster(BaseLLMForecaster):
     embedding_store: ClassVar[None] = None
     dtype: ClassVar[str] = "auto"
     compile: ClassVar[bool] = False
+    # Both papers compare the methods at a lookback of 336 steps.
+    _max_context: ClassVar[int] = 336
 
     _architecture = frozenset({"context_length", "prediction_length", "loss", "quantiles"})
-    #: ``max_epochs="auto"``: at least so many epochs, and epochs enough for so many steps.
-    _auto_epochs: ClassVar[int] = 10
-    _auto_steps: ClassVar[int] = 400
-
-    def _choose_shape(self, contexts: Sequence[Context], horizon: int | None) -> ModelShape:
-        freq = frequency_of(contexts)
-        typical = int(np.median([len(context) for context in contexts]))
-        season = season_length(freq)
-        context_length = self.context_length
-        if context_length == "auto":
-            context_length = int(np.clip(typical // 2, 1, MAX_CONTEXT))
-        if horizon is None:
-            horizon = int(np.clip(typical // 4, 1, max(season, 8)))
-        return ModelShape(int(context_length), horizon, contexts[0].n_variables, freq)
-
-    def _target_length(self, shape: ModelShape) -> int:
-        return shape.horizon
-
-    def _make_loss(
-        self, state: FittedState, contexts: Sequence[Context]
-    ) -> Callable[[nn.Module, WindowBatch], Loss]:
-        split = state.shape.context_length
-        levels = self._head_levels()
-
-        def loss(model: nn.Module, batch: WindowBatch) -> Loss:
-            context, target = batch.values[:, :split], batch.values[:, split:]
-            seen = batch.mask[:, :split]  # (batch, context, variables)
-            forecast = model(context, mask=seen)  # (batch, horizon, variables[, levels])
-            # A window whose context was never observed has nothing to forecast from.
-            counted = batch.mask[:, split:] & seen.any(dim=1, keepdim=True)
-            errors = elementwise_loss(self.loss, forecast, target, levels)
-            return Loss(torch.where(counted, errors, 0.0).sum(), counted.sum())
-
-        return loss
-
-    def _run_model(
-        self, state: FittedState, batch: ContextBatch, contexts: Sequence[Context], horizon: int
-    ) -> Tensor:
-        values, mask = batch.values, batch.mask  # (batch, context, variables)
-        parts = []
-        for _ in range(-(-horizon // state.shape.horizon)):
-            out = state.model(values, mask=mask)
-            if self.loss == "quantile":
-                head = state.model.quantile_head
-                assert isinstance(head, MonotoneQuantileHead)
-                out = torch.cat([out[..., head.median, None], out], dim=-1)
-            else:
-                out = out.unsqueeze(-1)
-            parts.append(out)  # (batch, steps of the head, variables, 1 + levels)
-            # Beyond the head's steps its own forecasts become the context.
-            point = out[..., 0]
-            values = torch.cat([values, point], dim=1)[:, -state.shape.context_length :]
-            mask = torch.cat([mask, torch.ones_like(point, dtype=torch.bool)], dim=1)
-            mask = mask[:, -state.shape.context_length :]
-        return torch.cat(parts, dim=1)[:, :horizon]
-
-    def _head_levels(self) -> tuple[float, ...]:
-        """Give the levels that the head forecasts."""
-        return tuple(self.quantiles) if self.loss == "quantile" else ()
 
 
-class DLinearForecaster(_DirectForecaster):
+class DLinearForecaster(_WithoutLanguageModel):
     """Forecast with two linear layers (DLinear; Zeng et al., AAAI 2023, 2205.13504).
 
     The linear baseline of the field, with the window normalised by its own mean and standard
@@ -153,7 +84,7 @@ class DLinearForecaster(_DirectForecaster):
     ['1961-01', '1961-02', '1961-03']
     """
 
-    _architecture = _DirectForecaster._architecture | {"kernel_size"}
+    _architecture = _WithoutLanguageModel._architecture | {"kernel_size"}
 
     def __init__(
         self,
@@ -230,7 +161,7 @@ class DLinearForecaster(_DirectForecaster):
         )
 
 
-class PatchTSTForecaster(_DirectForecaster):
+class PatchTSTForecaster(_WithoutLanguageModel):
     """Forecast with a small PatchTST (Nie et al., ICLR 2023, 2211.14730).
 
     The Transformer baseline of the field: channel-independent, instance-normalised, its default
@@ -290,7 +221,7 @@ class PatchTSTForecaster(_DirectForecaster):
     ['1961-01', '1961-02', '1961-03']
     """
 
-    _architecture = _DirectForecaster._architecture | {
+    _architecture = _WithoutLanguageModel._architecture | {
         "patch_length",
         "hidden",
         "layers",

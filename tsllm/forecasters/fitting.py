@@ -56,13 +56,17 @@ def train_state(
         [column for c in contexts for column in _standardised(c.values, split=split)],
         context_length=state.shape.context_length,
         target_length=forecaster._target_length(state.shape),
+        stride=forecaster.window_stride,
     )
     training, validation = windows.split(forecaster.validation_fraction)
+    watched = validation.thin(MAX_VALIDATION_WINDOWS) if len(validation) else None
     result = train(
         state.model,
-        forecaster._make_loss(state, contexts),
+        forecaster._make_loss(
+            state, contexts, [training] if watched is None else [training, watched]
+        ),
         training,
-        validation.thin(MAX_VALIDATION_WINDOWS) if len(validation) else None,
+        watched,
         _settings(forecaster, state, training, epochs),
     )
     state.model.eval()
@@ -124,6 +128,8 @@ def _settings(
         batch_size=int(forecaster.batch_size),
         learning_rate=forecaster.learning_rate,
         weight_decay=forecaster.weight_decay,
+        final_learning_rate=forecaster._final_learning_rate,
+        clip_norm=forecaster._clip_norm,
         patience=int(forecaster.patience),
         seed=forecaster._seed(),
         device=state.device,

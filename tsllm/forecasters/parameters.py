@@ -24,6 +24,7 @@ _COMMON = (
     "update_epochs",
     "validation_fraction",
     "weight_decay",
+    "window_stride",
 )
 
 
@@ -48,7 +49,7 @@ def check_parameters(estimator: Any) -> None:
         raise DataError(
             f"quantiles must be rising levels strictly between 0 and 1, found {quantiles!r}"
         )
-    for name in ("batch_size", "patience"):
+    for name in ("batch_size", "patience", "window_stride"):
         _check_whole(name, params[name])
     for name in ("max_steps", "prediction_length", "backbone_layers"):
         if params[name] is not None:
