@@ -1,23 +1,44 @@
 """Small forecasters and series that many tests share."""
 
+import functools
+
 import numpy as np
 import pandas as pd
 
-from tsllm import AutoTimesForecaster
+from tsllm.forecasters import METHODS
 
 TINY = "random:gpt2?hidden=16&layers=1&heads=2&positions=256"
 
-
-def tiny(**parameters):
-    settings = {
+#: What makes each method small; the contract tests run on all of them.
+SMALL = {
+    "autotimes": {
         "backbone": TINY,
         "context_length": 12,
         "token_length": 6,
         "max_steps": 4,
         "batch_size": 32,
         "random_state": 0,
-    }
-    return AutoTimesForecaster(**(settings | parameters))
+    },
+}
+#: Per method, settings under which it computes in another way.
+VARIANTS = {
+    "autotimes": [
+        {},
+        {"loss": "quantile", "quantiles": (0.1, 0.5, 0.9)},
+        {"timestamps": True, "rollout": "cached"},
+        {"mlp_layers": 2, "mlp_hidden": 8, "dropout": 0.5},
+        {"backbone": None},
+        {"lora": {"r": 2, "alpha": 4, "dropout": 0.1}},
+    ],
+}
+METHOD_VARIANTS = [(method, variant) for method in SMALL for variant in VARIANTS[method]]
+
+
+def small(method, **parameters):
+    return METHODS[method](**(SMALL[method] | parameters))
+
+
+tiny = functools.partial(small, "autotimes")
 
 
 def season(steps, *, phase=0.0, level=10.0, seed=0):

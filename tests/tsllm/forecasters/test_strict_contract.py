@@ -14,27 +14,17 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sktime.datasets import load_airline
 
-from small_forecasters import panel, season, tiny
+from small_forecasters import METHOD_VARIANTS, panel, season, small
 from tsllm import Context, load_backbone
 from tsllm.context import batch_contexts
 
 # ---------------------------------------------------------------- repeats
 
 
-@pytest.mark.parametrize(
-    "parameters",
-    [
-        {},
-        {"loss": "quantile", "quantiles": (0.1, 0.5, 0.9)},
-        {"timestamps": True, "rollout": "cached"},
-        {"mlp_layers": 2, "mlp_hidden": 8, "dropout": 0.5},
-        {"backbone": None},
-        {"lora": {"r": 2, "alpha": 4, "dropout": 0.1}},
-    ],
-)
-def test_one_random_state_gives_one_result_bit_for_bit(parameters):
+@pytest.mark.parametrize(("method", "parameters"), METHOD_VARIANTS)
+def test_one_random_state_gives_one_result_bit_for_bit(method, parameters):
     y = load_airline()
-    first = tiny(**parameters).fit(y, fh=range(1, 14))
+    first = small(method, **parameters).fit(y, fh=range(1, 14))
     torch.rand(3)  # whatever else happens in the process must not matter
     second = first.clone().fit(y, fh=range(1, 14))
     assert_array_equal(first.predict().to_numpy(), second.predict().to_numpy())
@@ -44,23 +34,23 @@ def test_one_random_state_gives_one_result_bit_for_bit(parameters):
     assert not np.array_equal(first.predict().to_numpy(), third.predict().to_numpy())
 
 
-def test_fitting_leaves_the_global_generators_alone():
+def test_fitting_leaves_the_global_generators_alone(make):
     before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    tiny(dropout=0.5).fit(load_airline()).predict(fh=[1, 2])
+    make(dropout=0.5).fit(load_airline()).predict(fh=[1, 2])
     assert torch.equal(before[0], torch.get_rng_state())
     assert_array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
 
 
-def test_fitting_again_forgets_the_first_series():
+def test_fitting_again_forgets_the_first_series(make):
     y = load_airline()
-    forecaster = tiny().fit(y.iloc[:60])
+    forecaster = make().fit(y.iloc[:60])
     again = forecaster.fit(y).predict(fh=[1, 2, 3])
-    assert_array_equal(again.to_numpy(), tiny().fit(y).predict(fh=[1, 2, 3]).to_numpy())
+    assert_array_equal(again.to_numpy(), make().fit(y).predict(fh=[1, 2, 3]).to_numpy())
 
 
 @pytest.mark.parametrize("how", ["pickle", "sktime"])
-def test_saved_in_one_process_and_loaded_in_another(tmp_path, how):
-    forecaster = tiny(loss="quantile", quantiles=(0.1, 0.5, 0.9)).fit(load_airline())
+def test_saved_in_one_process_and_loaded_in_another(make, tmp_path, how):
+    forecaster = make(loss="quantile", quantiles=(0.1, 0.5, 0.9)).fit(load_airline())
     expected = forecaster.predict(fh=[1, 7, 20])
     if how == "pickle":
         (tmp_path / "model.pkl").write_bytes(pickle.dumps(forecaster))
@@ -87,10 +77,10 @@ def base_pointers(forecaster):
 
 
 @pytest.mark.parametrize("lora", [None, {"r": 2, "alpha": 4}])
-def test_clone_deepcopy_and_pickle_never_copy_the_backbone(lora):
+def test_clone_deepcopy_and_pickle_never_copy_the_backbone(make, lora):
     y = load_airline()
     big = "random:gpt2?hidden=256&layers=2&heads=4&vocab=8000"  # 3.9 M parameters: 15 MB
-    forecaster = tiny(backbone=big, lora=lora, max_steps=1).fit(y)
+    forecaster = make(backbone=big, lora=lora, max_steps=1).fit(y)
     trained = sum(p.numel() * p.element_size() for p in forecaster.fitted_.model.parameters())
     written = pickle.dumps(forecaster)
     assert len(written) < trained + 1_000_000
@@ -101,8 +91,8 @@ def test_clone_deepcopy_and_pickle_never_copy_the_backbone(lora):
     assert ours.isdisjoint(p.data_ptr() for p in alone.fitted_.model.parameters())
 
 
-def test_training_changes_no_frozen_weight():
-    forecaster = tiny(backbone="random:gpt2?hidden=16&layers=2&heads=2&seed=9")
+def test_training_changes_no_frozen_weight(make):
+    forecaster = make(backbone="random:gpt2?hidden=16&layers=2&heads=2&seed=9")
     backbone = load_backbone("random:gpt2?hidden=16&layers=2&heads=2&seed=9")
     before = backbone.digest, backbone.word_embeddings.clone()
     forecaster.fit(load_airline())
@@ -114,9 +104,9 @@ def test_training_changes_no_frozen_weight():
 
 
 @pytest.mark.parametrize("order", [["a", "b", "c"], ["c", "a", "b"], [30, 1, 7]])
-def test_unequal_unsorted_panels_keep_labels_and_dates(order):
+def test_unequal_unsorted_panels_keep_labels_and_dates(make, order):
     y = panel([40, 55, 33], order)
-    forecaster = tiny(max_steps=60, learning_rate=1e-2).fit(y, fh=[1, 2, 9])
+    forecaster = make(max_steps=60, learning_rate=1e-2).fit(y, fh=[1, 2, 9])
     forecast = forecaster.predict()
     assert list(forecast.index.get_level_values(0).unique()) == order
     assert forecast.index.names == y.index.names
@@ -128,22 +118,22 @@ def test_unequal_unsorted_panels_keep_labels_and_dates(order):
         assert (abs(forecast.loc[name]["value"] - 100.0 * (i + 1)) < 5).all()
 
 
-def test_hierarchical_panels_keep_every_level():
+def test_hierarchical_panels_keep_every_level(make):
     flat = panel([30, 30, 30, 30], ["a", "b", "c", "d"])
     regions = {"a": "north", "b": "south", "c": "north", "d": "south"}
     keys = [(regions[i], i, t) for i, t in flat.index]
     y = flat.set_axis(pd.MultiIndex.from_tuples(keys, names=["region", "id", "time"]))
-    forecast = tiny().fit(y).predict(fh=[1, 2])
+    forecast = make().fit(y).predict(fh=[1, 2])
     assert forecast.index.names == ["region", "id", "time"]
     assert len(forecast) == 8
-    alone = tiny().fit(flat).predict(fh=[1, 2])
+    alone = make().fit(flat).predict(fh=[1, 2])
     assert_allclose(forecast["value"].to_numpy(), alone["value"].to_numpy(), rtol=1e-6)
 
 
-def test_absolute_horizons_ask_each_series_for_its_own_steps():
+def test_absolute_horizons_ask_each_series_for_its_own_steps(make):
     y = panel([40, 43], ["a", "b"])
     dates = pd.date_range("2024-02-13", periods=3, freq="D")  # 'a' ends 02-09, 'b' ends 02-12
-    forecaster = tiny().fit(y)
+    forecaster = make().fit(y)
     forecast = forecaster.predict(fh=dates)
     relative = forecaster.predict(fh=range(1, 7))
     assert forecast.loc["a"].index.tolist() == dates.tolist()
@@ -151,13 +141,11 @@ def test_absolute_horizons_ask_each_series_for_its_own_steps():
     assert_array_equal(forecast.loc["b"].to_numpy(), relative.loc["b"].iloc[0:3].to_numpy())
 
 
-@pytest.mark.parametrize(
-    "parameters", [{}, {"rollout": "cached"}, {"timestamps": True}, {"backbone": None}]
-)
-def test_a_batch_of_one_equals_a_batch_of_many(parameters):
+@pytest.mark.parametrize(("method", "parameters"), METHOD_VARIANTS)
+def test_a_batch_of_one_equals_a_batch_of_many(method, parameters):
     rng = np.random.default_rng(1)
     y = panel([40, 40, 40], ["a", "b", "c"])
-    forecaster = tiny(**parameters).fit(y)
+    forecaster = small(method, **parameters).fit(y)
     contexts = [
         Context(
             season(int(n), seed=int(n)) * 10.0 ** int(k),
@@ -172,8 +160,8 @@ def test_a_batch_of_one_equals_a_batch_of_many(parameters):
         assert abs(alone - together[i]).max() < 1e-5 * max(scale, abs(alone).max())
 
 
-def test_forecasts_follow_the_units_of_the_series():
-    forecaster = tiny().fit(load_airline())
+def test_forecasts_follow_the_units_of_the_series(make):
+    forecaster = make().fit(load_airline())
     values = season(30)
     base = forecaster.forecast([Context(values)], 8, quantiles=[0.2, 0.8])
     for factor, shift in [(1e-6, 0.0), (1e6, 0.0), (-1.0, 0.0), (1.0, 1e7)]:
@@ -183,8 +171,8 @@ def test_forecasts_follow_the_units_of_the_series():
         assert_allclose((moved - shift) / factor, base, atol=2e-4)
 
 
-def test_concurrent_forecasts_answer_for_their_own_series():
-    forecaster = tiny().fit(load_airline())
+def test_concurrent_forecasts_answer_for_their_own_series(make):
+    forecaster = make().fit(load_airline())
     contexts = [Context(season(30, phase=i, level=10 * i)) for i in range(24)]
     alone = [forecaster.forecast([c], 5) for c in contexts]
     answers = [None] * len(contexts)
@@ -222,7 +210,7 @@ def test_concurrent_forecasts_answer_for_their_own_series():
     ids=str,
 )
 @pytest.mark.parametrize("with_freq", [True, False])
-def test_dates_of_every_index_type(index, with_freq):
+def test_dates_of_every_index_type(make, index, with_freq):
     longer = index.append(index[:0])
     if isinstance(index, pd.DatetimeIndex):
         longer = pd.date_range(index[0], periods=46, freq=index.freq)
@@ -233,7 +221,7 @@ def test_dates_of_every_index_type(index, with_freq):
     else:
         longer = pd.Index(np.arange(index[0], index[0] + 46))
     y = pd.Series(season(40), index=index, name="load")
-    forecaster = tiny().fit(y)
+    forecaster = make().fit(y)
     forecast = forecaster.predict(fh=[1, 2, 6])
     assert forecast.index.tolist() == [longer[40], longer[41], longer[45]]
     assert forecast.name == "load"
@@ -247,30 +235,30 @@ def test_dates_of_every_index_type(index, with_freq):
 # ---------------------------------------------------------------- awkward series
 
 
-def test_a_constant_series_is_its_constant():
+def test_a_constant_series_is_its_constant(make):
     y = panel([40, 40], ["a", "b"])
     y.loc["b", "value"] = 7.0
     with pytest.warns(UserWarning, match="series 'b' never changes"):
-        forecaster = tiny().fit(y)
+        forecaster = make().fit(y)
     forecast = forecaster.predict_interval(fh=[1, 2], coverage=0.9)
     assert (forecast.loc["b"] == 7.0).all(axis=None)
     assert (forecaster.predict(fh=[1, 2]).loc["b"] == 7.0).all(axis=None)
 
 
 @pytest.mark.parametrize("steps", [2, 3, 5, 11, 13])
-def test_short_series_are_forecast(steps):
+def test_short_series_are_forecast(make, steps):
     y = pd.Series(season(steps), index=pd.RangeIndex(steps))
-    forecaster = tiny().fit(y)
+    forecaster = make().fit(y)
     with pytest.warns(UserWarning, match="the intervals rest on"):
         quantiles = forecaster.predict_quantiles(fh=range(1, 9), alpha=[0.1, 0.5, 0.9])
     assert np.isfinite(quantiles.to_numpy()).all()
     assert (np.diff(quantiles.to_numpy(), axis=1) >= 0).all()
 
 
-def test_missing_steps_are_masked_not_imputed():
+def test_missing_steps_are_masked_not_imputed(make):
     y = load_airline().astype(float)
     y.iloc[[3, 50, 51, 52, 140]] = np.nan
-    forecaster = tiny().fit(y)
+    forecaster = make().fit(y)
     forecast = forecaster.predict(fh=range(1, 7))
     assert np.isfinite(forecast.to_numpy()).all()
     values = season(30)
@@ -284,10 +272,10 @@ def test_missing_steps_are_masked_not_imputed():
     assert not np.allclose(answers[0], forecaster.forecast([Context(values)], 6)[0])
 
 
-def test_multivariate_series_keep_their_columns():
+def test_multivariate_series_keep_their_columns(make):
     index = pd.date_range("2024-01-01", periods=60, freq="D")
     y = pd.DataFrame({"x": season(60), "z": season(60, level=-50.0)}, index=index)
-    forecaster = tiny(max_steps=60, learning_rate=1e-2).fit(y)
+    forecaster = make(max_steps=60, learning_rate=1e-2).fit(y)
     forecast = forecaster.predict(fh=[1, 2, 3])
     assert forecast.columns.tolist() == ["x", "z"]
     assert (abs(forecast.mean() - pd.Series({"x": 10.0, "z": -50.0})) < 2).all()
@@ -296,10 +284,10 @@ def test_multivariate_series_keep_their_columns():
     assert (quantiles["z"] < 0).all(axis=None)
 
 
-def test_a_compiled_model_trains_to_the_same_forecasts(monkeypatch):
+def test_a_compiled_model_trains_to_the_same_forecasts(make, monkeypatch):
     # torch's own wrapper around the model, without waiting for its code generator
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     settings = {"backbone": None, "dropout": 0.0, "max_steps": 3}
-    plain = tiny(**settings).fit(load_airline()).predict(fh=[1, 2, 3])
-    compiled = tiny(**settings, compile=True).fit(load_airline()).predict(fh=[1, 2, 3])
+    plain = make(**settings).fit(load_airline()).predict(fh=[1, 2, 3])
+    compiled = make(**settings, compile=True).fit(load_airline()).predict(fh=[1, 2, 3])
     assert_allclose(compiled, plain, rtol=1e-5)

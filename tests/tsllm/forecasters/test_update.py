@@ -7,7 +7,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sktime.datasets import load_airline
 
-from small_forecasters import panel, season, tiny
+from small_forecasters import panel, season
 from tsllm import Context
 from tsllm.errors import DataError
 
@@ -21,8 +21,8 @@ def y():
 
 
 @pytest.mark.parametrize("update_params", [True, False])
-def test_update_moves_the_context_and_trains_nothing(y, update_params):
-    forecaster = tiny().fit(y.iloc[:100])
+def test_update_moves_the_context_and_trains_nothing(make, y, update_params):
+    forecaster = make().fit(y.iloc[:100])
     before = {k: v.clone() for k, v in forecaster.fitted_.model.state_dict().items()}
     forecaster.update(y.iloc[100:], update_params=update_params)
     after = forecaster.fitted_.model.state_dict()
@@ -33,25 +33,25 @@ def test_update_moves_the_context_and_trains_nothing(y, update_params):
     assert_allclose(forecast.to_numpy(), core, rtol=1e-12)
 
 
-def test_update_point_by_point_equals_update_at_once(y):
-    slow, quick = tiny().fit(y.iloc[:100]), tiny().fit(y.iloc[:100])
+def test_update_point_by_point_equals_update_at_once(make, y):
+    slow, quick = make().fit(y.iloc[:100]), make().fit(y.iloc[:100])
     for step in range(100, 110):
         slow.update(y.iloc[step : step + 1])
     quick.update(y.iloc[100:110])
     assert_array_equal(slow.predict(fh=[1, 5]).to_numpy(), quick.predict(fh=[1, 5]).to_numpy())
 
 
-def test_update_takes_corrected_and_overlapping_rows(y):
-    forecaster = tiny().fit(y.iloc[:100])
+def test_update_takes_corrected_and_overlapping_rows(make, y):
+    forecaster = make().fit(y.iloc[:100])
     corrected = y.copy()
     corrected.iloc[95] += 50
     forecaster.update(corrected.iloc[90:105])
-    expected = tiny().fit(y.iloc[:100]).forecast([Context(corrected.to_numpy()[:105])], 2)
+    expected = make().fit(y.iloc[:100]).forecast([Context(corrected.to_numpy()[:105])], 2)
     assert_allclose(forecaster.predict(fh=[1, 2]).to_numpy(), expected[0, :, 0, 0], rtol=1e-12)
 
 
-def test_update_with_a_gap_is_refused(y):
-    forecaster = tiny().fit(y.iloc[:100])
+def test_update_with_a_gap_is_refused(make, y):
+    forecaster = make().fit(y.iloc[:100])
     with pytest.raises(DataError, match=r"begins at 1957-07 and the series ends at 1957-04"):
         forecaster.update(y.iloc[102:])
     assert forecaster.predict(fh=[1]).index[0] == y.index[100]
@@ -59,11 +59,11 @@ def test_update_with_a_gap_is_refused(y):
     assert_array_equal(forecaster.predict(fh=y.index[100:102]), forecaster.predict(fh=[1, 2]))
 
 
-def test_one_series_that_is_refused_leaves_the_panel_as_it_was():
+def test_one_series_that_is_refused_leaves_the_panel_as_it_was(make):
     whole = panel([46, 46], ["a", "b"])
     start = whole.groupby(level=0).head(40)
     bad = whole.drop(index=start.index).drop(index=("b", pd.Timestamp("2024-02-10")))
-    forecaster = tiny(adaptive=True).fit(start, fh=[1, 2])
+    forecaster = make(adaptive=True).fit(start, fh=[1, 2])
     before = forecaster.predict_interval(coverage=0.8)
     with pytest.raises(DataError, match=r"series 'b' begins at 2024-02-11"):
         forecaster.update(bad)
@@ -71,24 +71,24 @@ def test_one_series_that_is_refused_leaves_the_panel_as_it_was():
     assert forecaster._pending["a"].seen == 0
 
 
-def test_update_without_a_frequency_of_its_own():
+def test_update_without_a_frequency_of_its_own(make):
     index = pd.DatetimeIndex(pd.date_range("2024-01-01", periods=40, freq="D"), freq=None)
     values = pd.Series(season(40), index=index)
-    forecaster = tiny().fit(values.iloc[:39]).update(values.iloc[39:])
+    forecaster = make().fit(values.iloc[:39]).update(values.iloc[39:])
     assert forecaster.predict(fh=[1]).index[0] == pd.Timestamp("2024-02-10")
 
 
-def test_update_brings_new_series_into_a_panel():
+def test_update_brings_new_series_into_a_panel(make):
     y = panel([40, 40], ["a", "b"])
     new = panel([25], ["z"])
-    forecaster = tiny().fit(y).update(new)
+    forecaster = make().fit(y).update(new)
     forecast = forecaster.predict(fh=[1])
     assert forecast.index.get_level_values(0).tolist() == ["a", "b", "z"]
     assert forecast.index[-1] == ("z", pd.Timestamp("2024-01-26"))
 
 
-def test_update_epochs_trains_on_the_new_data(y):
-    forecaster = tiny(update_epochs=2).fit(y.iloc[:100])
+def test_update_epochs_trains_on_the_new_data(make, y):
+    forecaster = make(update_epochs=2).fit(y.iloc[:100])
     before = {k: v.clone() for k, v in forecaster.fitted_.model.state_dict().items()}
     forecaster.update(y.iloc[100:], update_params=False)
     assert all(torch.equal(v, before[k]) for k, v in forecaster.fitted_.model.state_dict().items())
@@ -101,8 +101,8 @@ def test_update_epochs_trains_on_the_new_data(y):
 # ---------------------------------------------------------------- pretrain
 
 
-def test_pretrain_then_fit_forecasts_unseen_series_without_training(y):
-    forecaster = tiny(prediction_length=6).pretrain(panel([60, 60], ["a", "b"], freq="D"))
+def test_pretrain_then_fit_forecasts_unseen_series_without_training(make, y):
+    forecaster = make(prediction_length=6).pretrain(panel([60, 60], ["a", "b"], freq="D"))
     trained = forecaster.pretrained_.model
     unseen = panel([30], ["new"]).loc["new"]
     forecaster.fit(unseen)
@@ -111,8 +111,8 @@ def test_pretrain_then_fit_forecasts_unseen_series_without_training(y):
     assert np.isfinite(forecaster.predict_interval(fh=[1, 2]).to_numpy()).all()
 
 
-def test_pretrained_state_survives_clone_and_set_params():
-    forecaster = tiny().pretrain(panel([60, 60], ["a", "b"]))
+def test_pretrained_state_survives_clone_and_set_params(make):
+    forecaster = make().pretrain(panel([60, 60], ["a", "b"]))
     unseen = panel([30], ["new"]).loc["new"]
     expected = forecaster.clone().fit(unseen).predict(fh=[1, 2, 3])
     changed = forecaster.clone().set_params(learning_rate=1.0, update_epochs=0)
@@ -121,8 +121,8 @@ def test_pretrained_state_survives_clone_and_set_params():
     assert forecaster.clone().set_params(token_length=3).state == "new"
 
 
-def test_fit_after_pretrain_fine_tunes_only_where_asked():
-    forecaster = tiny(update_epochs=1).pretrain(panel([60, 60], ["a", "b"]))
+def test_fit_after_pretrain_fine_tunes_only_where_asked(make):
+    forecaster = make(update_epochs=1).pretrain(panel([60, 60], ["a", "b"]))
     before = {k: v.clone() for k, v in forecaster.pretrained_.model.state_dict().items()}
     forecaster.fit(panel([40], ["new"]).loc["new"])
     pretrained = forecaster.pretrained_.model.state_dict()
@@ -131,8 +131,8 @@ def test_fit_after_pretrain_fine_tunes_only_where_asked():
     assert any(not torch.equal(before[k], fitted[k]) for k in before)
 
 
-def test_pretrain_refuses_what_the_model_was_not_built_for():
-    forecaster = tiny().pretrain(panel([60, 60], ["a", "b"]))
+def test_pretrain_refuses_what_the_model_was_not_built_for(make):
+    forecaster = make().pretrain(panel([60, 60], ["a", "b"]))
     hourly = pd.Series(season(30), index=pd.date_range("2024-01-01", periods=30, freq="h"))
     with pytest.raises(DataError, match="frequency D and y has h"):
         forecaster.fit(hourly)
@@ -144,7 +144,7 @@ def test_pretrain_refuses_what_the_model_was_not_built_for():
 # ---------------------------------------------------------------- adaptive intervals
 
 
-def test_adaptive_intervals_recover_from_a_change_of_noise():
+def test_adaptive_intervals_recover_from_a_change_of_noise(make):
     rng = np.random.default_rng(3)
     quiet = season(300)
     loud = 10 + rng.normal(0, 3.0, 150)
@@ -152,7 +152,7 @@ def test_adaptive_intervals_recover_from_a_change_of_noise():
     stream = pd.Series(np.concatenate([quiet, loud]), index=index)
 
     def misses(adaptive):
-        forecaster = tiny(adaptive=adaptive, max_steps=100, learning_rate=1e-2, dropout=0.0)
+        forecaster = make(adaptive=adaptive, max_steps=100, learning_rate=1e-2, dropout=0.0)
         forecaster.fit(stream.iloc[:300], fh=[1])
         outside = []
         for step in range(300, 450):
@@ -166,9 +166,9 @@ def test_adaptive_intervals_recover_from_a_change_of_noise():
     assert misses(adaptive=True) <= misses(adaptive=False) + 0.02
 
 
-def test_adaptive_memory_is_constant():
+def test_adaptive_memory_is_constant(make):
     y = pd.Series(season(200), index=pd.RangeIndex(200))
-    forecaster = tiny(adaptive=True, prediction_length=4).fit(y.iloc[:120])
+    forecaster = make(adaptive=True, prediction_length=4).fit(y.iloc[:120])
     for step in range(120, 160):
         forecaster.update(y.iloc[step : step + 1])
     pending = forecaster._pending[None]
