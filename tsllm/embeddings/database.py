@@ -25,6 +25,13 @@ FIRST_MAP = 64 * 2**20
 MAX_SPACES = 1024
 MAX_READERS = 1024
 
+# LMDB reports a page that a full disk took only half as an input/output error.
+_REASONS = {
+    "the disk is full": (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    "the disk is full or failing": (errno.EIO,),
+    "the folder cannot be written to": (errno.EACCES, errno.EPERM, errno.EROFS),
+}
+
 _lock = threading.Lock()
 _open: dict[Path, Database] = {}
 
@@ -209,15 +216,9 @@ def _refused(folder: Path, why: str) -> EmbeddingStoreError:
 def _explained(error: Exception, folder: Path) -> EmbeddingStoreError:
     """Say in one sentence what LMDB met."""
     text = str(error)
-    number = getattr(error, "errno", None)
-    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(
-        os.strerror(code) in text for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    ):
-        return _refused(folder, "the disk is full")
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS) or any(
-        os.strerror(code) in text for code in (errno.EACCES, errno.EPERM, errno.EROFS)
-    ):
-        return _refused(folder, "the folder cannot be written to")
+    for why, codes in _REASONS.items():
+        if getattr(error, "errno", None) in codes or any(os.strerror(c) in text for c in codes):
+            return _refused(folder, why)
     return EmbeddingStoreError(
         f"the embedding store {folder} cannot be used ({type(error).__name__}: {text}): move it "
         "away and embed anew, or give another folder as embedding_store"
