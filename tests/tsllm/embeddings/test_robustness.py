@@ -57,7 +57,9 @@ def test_a_writer_that_is_killed_loses_nothing_that_was_kept(
     store, tiny_backbone, monkeypatch, computed, kills
 ):
     monkeypatch.setattr(encoding, "HAND_OVER_ROWS", 4)
-    expected = tiny_backbone.last_token(TEXTS)
+    # More than a writer can do before it is killed.
+    texts = [f"{'word ' * (number % 5)}{number}" for number in range(80 * (kills + 1))]
+    expected = tiny_backbone.last_token(texts)
     computed.clear()
     counted = Backbone.last_states
 
@@ -67,18 +69,16 @@ def test_a_writer_that_is_killed_loses_nothing_that_was_kept(
 
     monkeypatch.setattr(Backbone, "last_states", slow)
     chance = random.Random(kills)
-    for turn in range(kills):
-        # Each kill finds another part of the work: texts come in one by one.
-        texts = TEXTS[: 20 + (turn + 1) * len(TEXTS) // (kills + 1)]
-        process = child(lambda texts=texts: store.encode(texts, tiny_backbone, batch_size=2))
+    for _ in range(kills):
+        process = child(lambda: store.encode(texts, tiny_backbone, batch_size=2))
         time.sleep(chance.uniform(0.0, 0.3))
         os.kill(process, signal.SIGKILL)
         assert exit_code(process) == -signal.SIGKILL
     kept = store.stats()["vectors"]
     assert store.verify() == {"vectors": kept, "damaged": 0}
-    embeddings = store.encode(TEXTS, tiny_backbone, batch_size=2)
-    assert len(computed) == len(TEXTS) - kept  # what was kept is not computed again
-    assert store.verify() == {"vectors": len(TEXTS), "damaged": 0}
+    embeddings = store.encode(texts, tiny_backbone, batch_size=2)
+    assert len(computed) == len(texts) - kept  # what was kept is not computed again
+    assert store.verify() == {"vectors": len(texts), "damaged": 0}
     torch.testing.assert_close(embeddings, expected, rtol=0, atol=1e-5)
 
 
@@ -109,19 +109,22 @@ def test_a_full_disk_ends_in_one_sentence_and_loses_nothing(
     store, tiny_backbone, monkeypatch, computed
 ):
     monkeypatch.setattr(encoding, "HAND_OVER_ROWS", 16)
+    texts = [f"text {number}" for number in range(1000)]
 
     def work():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (96 * 1024, 96 * 1024))
         with pytest.raises(EmbeddingStoreError, match=r"the disk is full.*give another folder"):
-            store.encode([f"text {number}" for number in range(3000)], tiny_backbone)
+            store.encode(texts, tiny_backbone, batch_size=16)
 
     assert exit_code(child(work)) == 0
     kept = store.stats()["vectors"]
     assert kept > 0
     assert store.verify() == {"vectors": kept, "damaged": 0}
-    store.encode(TEXTS, tiny_backbone)  # with room again, it goes on
-    assert store.verify()["damaged"] == 0
+    computed.clear()
+    store.encode(texts, tiny_backbone)  # with room again, it goes on
+    assert len(computed) == len(texts) - kept
+    assert store.verify() == {"vectors": len(texts), "damaged": 0}
 
 
 @pytest.fixture
