@@ -19,9 +19,11 @@ import typer
 import tsllm
 from tsllm.cli.backtest import backtest
 from tsllm.cli.doctor import doctor
+from tsllm.cli.embed import embed
 from tsllm.cli.forecast import fit, forecast, predict
 from tsllm.cli.info import backbones, datasets
 from tsllm.cli.output import say
+from tsllm.cli.store import app as store
 from tsllm.errors import TsllmError
 
 # Threads that wait should sleep, not spin: on a busy machine spinning ones made training 2.6 times
@@ -37,8 +39,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (forecast, fit, predict, backtest, datasets, backbones, doctor):
+for command in (forecast, fit, predict, embed, backtest, datasets, backbones, doctor):
     app.command()(command)
+app.add_typer(store)
 
 
 @dataclass

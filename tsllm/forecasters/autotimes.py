@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
 from typing import Any, ClassVar, cast
 
@@ -343,6 +343,13 @@ class AutoTimesForecaster(BaseLLMForecaster):
             return out.unsqueeze(-1)
         median = model.quantile_head.median
         return torch.cat([out[..., median : median + 1], out], dim=-1)
+
+    def _texts_to_embed(
+        self, shape: ModelShape, contexts: Sequence[Context], backbone: Backbone
+    ) -> Iterator[Sequence[str]]:
+        if self.timestamps:
+            token = shape.extra["token_length"]
+            yield list({s: None for c in contexts for s in _sentences(c.times, token)})
 
     def _arrange_context(self, state: FittedState, context: Context) -> Context:
         if self.in_context is None:

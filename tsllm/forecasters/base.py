@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from tsllm.context import Context, ContextBatch, batch_contexts
 from tsllm.device_memory import memory_errors_explained
 from tsllm.embeddings import open_store
 from tsllm.errors import DataError, InSampleError
+from tsllm.forecasters.embed_ahead import embed_ahead
 from tsllm.forecasters.fitting import train_state, warn_of_constants
 from tsllm.forecasters.frames import (
     Layout,
@@ -116,6 +117,12 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         self, state: FittedState, batch: ContextBatch, contexts: Sequence[Context], horizon: int
     ) -> Tensor:
         """Forecast a batch: (batch, horizon, variables, 1 + levels), in standardised units."""
+
+    def _texts_to_embed(
+        self, shape: ModelShape, contexts: Sequence[Context], backbone: Backbone
+    ) -> Iterable[Sequence[str]]:
+        """List what fitting to these series embeds, some texts at a time."""
+        return ()
 
     def _arrange_context(self, state: FittedState, context: Context) -> Context:
         """Choose the steps of a context that the model reads."""
@@ -235,6 +242,32 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         ids = [context.series_id for context in contexts]
         spread = state.calibration.quantiles(values, scales, ids, quantiles)
         return np.concatenate([point, spread], axis=-1)
+
+    def embed(self, y: Any, fh: Any = None) -> dict[str, Any]:
+        """Embed ahead of time every text that `fit` on these series would embed.
+
+        Nothing is trained and this forecaster is left as it is. What the store holds already is
+        left alone, so a call that was interrupted goes on where it was.
+
+        Parameters
+        ----------
+        y : Series or DataFrame
+            As `fit` takes it.
+        fh : forecasting horizon, optional
+            As `fit` takes it.
+
+        Returns
+        -------
+        dict
+            Number of ``texts``, how many were ``computed`` now, ``seconds``, the store's ``path``.
+
+        Raises
+        ------
+        DataError
+            The series or the parameters cannot be used, or the method embeds no text as it is set.
+        """
+        self._check_input(y, at_least=2)
+        return embed_ahead(self, split_series(y, freq=self.freq, at_least=2), fh)
 
     def summary(self) -> dict[str, Any]:
         """Say what was trained, for how long, and how it went.
