@@ -23,6 +23,7 @@ from tsllm.backbone import Backbone, native_bfloat16
 from tsllm.datasets import load_benchmark, long_to_panel
 from tsllm.embeddings import EmbeddingStore
 from tsllm.embeddings.encoding import length_batches
+from tsllm.forecasters.frames import split_series
 from tsllm.prompt_text import PromptWriter
 
 CONTEXT, HORIZON = 96, 96
@@ -32,6 +33,7 @@ def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--prompts", type=int, default=64, help="prompts a round")
     arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--read", type=int, default=5000, help="prompts of the second pass")
     arguments.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
     args = arguments.parse_args()
     print(machine())
@@ -41,12 +43,15 @@ def main() -> None:
         dtype: load_backbone(args.backbone, layers=args.layers, dtype=dtype)
         for dtype in args.precisions
     }
+    prompts = prompts_of(y)
+    # What is read back does not depend on the layers: one is quick to fill with.
+    quick = load_backbone(args.backbone, layers=1, dtype=args.precisions[0])
     results = {
         "backbone": args.backbone,
         "layers": args.layers,
         "native_bfloat16": native_bfloat16(next(iter(backbones.values())).device),
-        "encoding": encoding(backbones, prompts_of(y), args.prompts, args.rounds),
-        "second_pass": second_pass(),
+        "encoding": encoding(backbones, prompts, args.prompts, args.rounds),
+        "second_pass": second_pass(quick, prompts[-args.read :]),
         "latency": latencies(args.backbone, args.layers, y),
         "memory": peak_memory_mib(),
     }
@@ -55,8 +60,6 @@ def main() -> None:
 
 def prompts_of(y) -> list[str]:
     """Write the prompts of many windows of ETTh1, all different."""
-    from tsllm.forecasters.frames import split_series
-
     (context,) = split_series(y)
     starts = np.arange(0, len(context) - CONTEXT, 7)
     return PromptWriter().write(context, starts, CONTEXT)
@@ -129,26 +132,24 @@ def share_of_peak(backbone: Backbone, tokens_per_second: float) -> dict[str, flo
     }
 
 
-def second_pass(*, count: int = 60_000) -> dict[str, object]:
-    """Time reading what is there, texts hashed and all, and by the keys that `fill` gave."""
-    backbone = load_backbone("random:gpt2?hidden=384&layers=1&heads=6&intermediate=64")
-    texts = [f"{number} " + "x" * 600 for number in range(count)]
-    short = [text[:12] for text in texts]  # cheap to embed; keys do not care for the length
+def second_pass(backbone: Backbone, prompts: list[str]) -> dict[str, object]:
+    """Time reading what is there: by the texts, hashed anew, and by the keys that `fill` gave."""
     with tempfile.TemporaryDirectory() as folder:
         store = EmbeddingStore(folder)
-        keys = store.fill(short, backbone)
-        long = {
-            "encode": lambda: store.encode(short, backbone),
-            "fill": lambda: store.fill(short, backbone),
+        keys = store.fill(prompts, backbone)
+        calls = {
+            "encode": lambda: store.encode(prompts, backbone),
+            "fill": lambda: store.fill(prompts, backbone),
             "read": lambda: store.read(keys, backbone),
         }
         rates = {
-            name: [count / s for s in timed(call, repeats=7, warmup=1)]
-            for name, call in long.items()
+            name: [len(prompts) / s for s in timed(call, repeats=15, warmup=2)]
+            for name, call in calls.items()
         }
     for name, values in rates.items():
         print(f"second pass, {name}: {np.median(values):,.0f} vectors/s")
-    return {"vectors": count, "width": 384, **{n: spread(v) for n, v in rates.items()}}
+    figures = {name: spread(values) for name, values in rates.items()}
+    return {"vectors": len(prompts), "width": backbone.hidden_size, **figures}
 
 
 def latencies(backbone: str, layers: int, y) -> list[dict[str, object]]:
@@ -166,15 +167,12 @@ def latencies(backbone: str, layers: int, y) -> list[dict[str, object]]:
             random_state=0,
         ).fit(y.iloc[:1000])
         core = forecaster.fitted_.backbone
-        from tsllm.forecasters.frames import split_series
-
         (whole,) = split_series(y)
         windows = [whole.until(2000 + 101 * i).tail(CONTEXT) for i in range(40)]
         writer = PromptWriter()
         seconds: dict[str, list[float]] = {"cold store": [], "warm store": [], "no store": []}
         for turn, window in enumerate(windows):
             prompts = writer.write(window, [0], CONTEXT)
-            vectors = None
 
             def without_store(prompts=prompts, window=window):
                 # What a forecast costs that embeds its prompts itself, one by one.
@@ -193,7 +191,6 @@ def latencies(backbone: str, layers: int, y) -> list[dict[str, object]]:
                 synchronize()
                 if turn:
                     seconds[name].append(time.perf_counter() - started)
-            del vectors
         for name, values in seconds.items():
             figures = spread(values)
             print(

@@ -1,4 +1,4 @@
-"""Embedding ahead of time what fitting will embed, so that fitting never runs the language model."""
+"""Embedding ahead of time what fitting will embed: it then never runs the language model."""
 
 from __future__ import annotations
 
