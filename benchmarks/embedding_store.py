@@ -77,13 +77,16 @@ def encoding(
         for turn in range(rounds + 1):  # the first one warms up
             part = prompts[turn * size : (turn + 1) * size]
             for dtype, backbone in backbones.items():
-                for way, call in (
-                    ("plain", lambda b=backbone: [b.last_token([text]) for text in part]),
-                    ("store", lambda b=backbone: store.encode(part, b)),
-                ):
-                    seconds = timed(call, repeats=1, warmup=0)[0]
-                    if turn:
-                        rates.setdefault(f"{way} {dtype}", []).append(size / seconds)
+                started = time.perf_counter()
+                for text in part:
+                    backbone.last_token([text])
+                synchronize()
+                between = time.perf_counter()
+                store.encode(part, backbone)
+                ended = time.perf_counter()
+                if turn:
+                    rates.setdefault(f"plain {dtype}", []).append(size / (between - started))
+                    rates.setdefault(f"store {dtype}", []).append(size / (ended - between))
                 vectors[dtype] = store.encode(part, backbone)
             print(f"round {turn}: load {os.getloadavg()[0]:.2f}", flush=True)
     tokens = next(iter(backbones.values())).tokens(prompts[: 4 * size])
