@@ -234,7 +234,7 @@ class Backbone:
         --------
         >>> from tsllm.backbone import load_backbone
         >>> [len(ids) for ids in load_backbone("random:gpt2", device="cpu").tokens(["up", "down"])]
-        [2, 4]
+        [3, 5]
         """
         _check_texts(texts)
         if not len(texts):
