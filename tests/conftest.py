@@ -8,12 +8,18 @@ import socket
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import tempfile
+
 import pytest
 import torch
 
 from tsllm.backbone import Backbone, load_backbone
 
 torch.set_num_threads(1)
+
+# The user's own embedding store is none of the tests' business; child processes inherit this one.
+_store = tempfile.TemporaryDirectory(prefix="tsllm-test-store-")
+os.environ["TSLLM_STORE"] = _store.name
 
 
 @pytest.fixture(autouse=True)

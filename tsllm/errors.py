@@ -33,6 +33,10 @@ class ModelFormatError(TsllmError, ValueError):
     """A saved model's directory is damaged, foreign, or of another format version."""
 
 
+class EmbeddingStoreError(TsllmError, OSError):
+    """The embedding store cannot be opened, read or written; what it holds is safe."""
+
+
 class DeviceMemoryError(TsllmError, RuntimeError):
     """The device ran out of memory; the message says which settings need less."""
 

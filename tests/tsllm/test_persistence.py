@@ -27,7 +27,6 @@ from sktime.utils._testing.hierarchical import _make_hierarchical
 
 import tsllm
 from tsllm import AutoTimesForecaster, Context, DLinearForecaster
-from tsllm.embeddings import MemoryStore
 from tsllm.errors import BackboneMismatchError, DataError, ModelFormatError, TsllmError
 
 TINY = "random:gpt2?hidden=16&layers=1&heads=2&seed=0"
@@ -73,7 +72,7 @@ def cases():
         "array": (wave(60), {}),
         "quantile": (frame(days(70)), {"loss": "quantile", "quantiles": (0.1, 0.5, 0.9)}),
         "adaptive": (panel({"b": 60, "a": 40}, days(60)), {"adaptive": True}),
-        "timestamps": (frame(days(60)), {"timestamps": True, "embedding_store": MemoryStore()}),
+        "timestamps": (frame(days(60)), {"timestamps": True, "embedding_store": None}),
         "lora": (frame(days(60)), {"lora": {"r": 2, "target_modules": ("c_attn",)}}),
         "in context": (frame(days(60)), {"in_context": wave(20), "in_context_length": 4}),
         "updated": (frame(days(60)), {"update_epochs": 1}),
@@ -332,7 +331,7 @@ def test_context_can_be_read_by_others(tmp_path):
 
 
 def test_the_embedding_store_stays_behind(tmp_path):
-    forecaster = fitted(frame(days(40)), embedding_store=MemoryStore())
+    forecaster = fitted(frame(days(40)), timestamps=True, embedding_store=tmp_path / "store")
     loaded = tsllm.load(tsllm.save(forecaster, tmp_path / "model"))
     assert loaded.embedding_store is None
 

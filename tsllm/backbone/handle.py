@@ -199,21 +199,94 @@ class Backbone:
         >>> load_backbone("random:gpt2", device="cpu").last_token(["up", "down"]).shape
         torch.Size([2, 64])
         """
-        shared = self._shared
-        _check_texts(texts)
         if batch_size < 1:
             raise DataError(f"batch_size={batch_size!r} must be at least 1.")
-        embeddings = torch.empty(len(texts), shared.hidden_size)  # (texts, hidden)
-        if not len(texts):
-            return embeddings
-        tokens = shared.tokenize(texts, add_special_tokens=add_special_tokens)
-        self._check_lengths(texts, tokens)
+        embeddings = torch.empty(len(texts), self.hidden_size)  # (texts, hidden)
+        tokens = self.tokens(texts, add_special_tokens=add_special_tokens)
         # Texts of like length share a batch, so that little is computed for padding.
         order = sorted(range(len(texts)), key=lambda number: len(tokens[number]))
         for first in range(0, len(order), batch_size):
             rows = order[first : first + batch_size]
-            embeddings[rows] = self._last_states([tokens[row] for row in rows])
+            embeddings[rows] = self.last_states([tokens[row] for row in rows]).float().cpu()
         return embeddings
+
+    def tokens(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[list[int]]:
+        """Tokenise texts for :meth:`last_states`.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            Never cut; a text that is too long is an error.
+        add_special_tokens : bool, default=True
+            Whether the tokenizer adds its own.
+
+        Returns
+        -------
+        list of list of int
+            The token ids of each text.
+
+        Raises
+        ------
+        DataError
+            A text that has no tokens or more than ``max_positions``, or is not a str.
+
+        Examples
+        --------
+        >>> from tsllm.backbone import load_backbone
+        >>> [len(ids) for ids in load_backbone("random:gpt2", device="cpu").tokens(["up", "down"])]
+        [2, 4]
+        """
+        _check_texts(texts)
+        if not len(texts):
+            return []
+        tokens = self._shared.tokenize(texts, add_special_tokens=add_special_tokens)
+        self._check_lengths(texts, tokens)
+        return tokens
+
+    @torch.no_grad()
+    def last_states(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """Run one batch of token ids and take each row's last token in the last layer.
+
+        Parameters
+        ----------
+        tokens : sequence of sequence of int, (batch, at least 1 each)
+            Rows may differ in length; they are padded on the right.
+
+        Returns
+        -------
+        Tensor, (batch, hidden)
+            In the weights' dtype, on the backbone's device.
+
+        Examples
+        --------
+        >>> from tsllm.backbone import load_backbone
+        >>> load_backbone("random:gpt2", device="cpu").last_states([[1, 2, 3], [1, 2]]).shape
+        torch.Size([2, 64])
+        """
+        shared = self._shared
+        longest = max(len(row) for row in tokens)
+        shortest = min(len(row) for row in tokens)
+        # What stands in the padding does not matter; 0 is an id that every vocabulary has. The
+        # lengths travel in a last column, so that a batch is one transfer.
+        packed = torch.tensor([[*row, *[0] * (longest - len(row)), len(row)] for row in tokens])
+        packed = packed.to(shared.device, non_blocking=True)  # (batch, longest + 1)
+        ids, lengths = packed[:, :-1], packed[:, -1]
+        positions = torch.arange(longest, device=shared.device)  # (longest,)
+        mask = None
+        # On the right of a causal model's token nothing is seen anyway, and without a mask
+        # attention takes its fast path.
+        if shortest < longest and not shared.natively_causal:
+            mask = positions < lengths[:, None]  # (batch, longest)
+        # A caller's autocast must not change what is stored under this backbone's dtype.
+        with torch.autocast(shared.device.type, enabled=False):
+            output = shared.plain(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions[None],
+                use_cache=False,
+            )
+        states = output.last_hidden_state  # (batch, longest, hidden)
+        return states[torch.arange(len(tokens), device=states.device), lengths - 1]
 
     def private(
         self, *, train: Sequence[str] = (), lora: Mapping[str, Any] | None = None
@@ -252,27 +325,6 @@ class Backbone:
         from tsllm.backbone.private import PrivateBackbone
 
         return PrivateBackbone(self, train=train, lora=lora)
-
-    def _last_states(self, tokens: Sequence[Sequence[int]]) -> Tensor:
-        """Run one right-padded batch and take each row's last real token."""
-        shared = self._shared
-        lengths = torch.tensor([len(row) for row in tokens])  # (batch,)
-        longest = int(lengths.max())
-        # What stands in the padding does not matter; 0 is an id that every vocabulary has.
-        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in tokens])
-        positions = torch.arange(longest)  # (tokens,)
-        mask = positions < lengths[:, None]  # (batch, tokens)
-        # A caller's autocast must not change what is stored under this backbone's dtype.
-        with torch.autocast(shared.device.type, enabled=False):
-            output = shared.plain(
-                input_ids=ids.to(shared.device),
-                attention_mask=mask.to(shared.device),
-                position_ids=positions[None].to(shared.device),
-                use_cache=False,
-            )
-        states = output.last_hidden_state  # (batch, tokens, hidden)
-        last = states[torch.arange(len(tokens)), lengths - 1]  # (batch, hidden)
-        return last.float().cpu()
 
     def _check_lengths(self, texts: Sequence[str], tokens: Sequence[Sequence[int]]) -> None:
         """Refuse texts without tokens and texts that the model cannot take whole."""

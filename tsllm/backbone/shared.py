@@ -55,18 +55,14 @@ class SharedBackbone:
 
     def tokenize(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
         """Tokenize texts, without cutting or padding them."""
+        backend = self.tokenizer.backend_tokenizer
         # The tokenizer keeps padding and truncation as its own state, so callers take turns.
         with self._lock:
-            encoded = self.tokenizer(
-                list(texts),
-                add_special_tokens=add_special_tokens,
-                padding=False,
-                truncation=False,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-                verbose=False,
-            )
-        return encoded["input_ids"]
+            backend.no_padding()
+            backend.no_truncation()
+            # Without the offsets that transformers' own call would compute: half the time.
+            encoded = backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
+        return [one.ids for one in encoded]
 
 
 def share_tensors(source: nn.Module, target: nn.Module) -> None:

@@ -90,8 +90,8 @@ class AutoTimesForecaster(BaseLLMForecaster):
         Share of each series, at its end, for early stopping and for calibrating intervals.
     max_steps : int, optional
         Stop after so many training steps.
-    embedding_store : optional
-        Where the embeddings of timestamps are kept. None: in this process.
+    embedding_store : EmbeddingStore or path, optional
+        Where the embeddings of timestamps are kept. None: in the user's cache folder.
     freq : str, optional
         Frequency of the series, where their index does not tell it.
     device, dtype : str

@@ -27,11 +27,8 @@ def test_the_summary_counts_what_is_trained_and_frozen():
     json.dumps(summary)
 
 
-def test_the_summary_counts_what_the_embedding_store_knew():
-    from tsllm.embeddings import MemoryStore
-
-    store = MemoryStore()
-    forecaster = tiny(timestamps=True, embedding_store=store).fit(load_airline())
+def test_the_summary_counts_what_the_embedding_store_knew(tmp_path):
+    forecaster = tiny(timestamps=True, embedding_store=tmp_path).fit(load_airline())
     before = forecaster.summary()["embedding_store"]
     forecaster.predict(fh=[1])
     forecaster.predict(fh=[1])

@@ -1,0 +1,5 @@
+"""Text embeddings that are computed once, ever: the store on disk and how it is filled."""
+
+from tsllm.embeddings.store import EmbeddingStore, Keys, default_path, open_store
+
+__all__ = ["EmbeddingStore", "Keys", "default_path", "open_store"]

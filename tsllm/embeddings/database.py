@@ -1,0 +1,238 @@
+"""The LMDB environment under a store: opened once per process, grown, shared with other processes.
+
+LMDB commits whole transactions or nothing, whenever a process dies. What it asks of its users is
+kept here: one environment per file and process, a new one after a fork, no transaction open while
+the map grows, and a second try where another process has grown it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tsllm.errors import EmbeddingStoreError
+
+T = TypeVar("T")
+
+DATA_FILE = "data.mdb"
+#: Address space for the first map; no room on disk is taken before something is written.
+FIRST_MAP = 64 * 2**20
+#: Named databases that an environment can hold: one a space, and the list of spaces.
+MAX_SPACES = 1024
+MAX_READERS = 1024
+
+_lock = threading.Lock()
+_open: dict[Path, Database] = {}
+
+
+class Database:
+    """One LMDB environment, for all threads of this process.
+
+    Transactions of one process take turns: each is short, and the map can then grow between them.
+    """
+
+    def __init__(self, folder: Path, *, create: bool) -> None:
+        self.folder = folder
+        self.file = folder / DATA_FILE
+        self.lock = threading.RLock()
+        #: Texts that this process was served without computing, and those that it computed.
+        self.hits = 0
+        self.misses = 0
+        self.writable = _is_writable(folder)
+        if not self.file.exists():
+            if not create:
+                raise EmbeddingStoreError(
+                    f"there is no embedding store in {folder}: fill one with tsllm embed or "
+                    "EmbeddingStore.encode, or give the folder of one"
+                )
+            self.check_writable()
+        self._environment = self._open_environment()
+        self.inode = self.file.stat().st_ino
+
+    def _open_environment(self) -> Any:
+        lmdb = import_lmdb()
+        size = self.file.stat().st_size if self.file.exists() else 0
+        try:
+            if self.writable:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            environment = lmdb.open(
+                str(self.folder),
+                map_size=max(FIRST_MAP, _next_power(size)),
+                max_dbs=MAX_SPACES,
+                max_readers=MAX_READERS,
+                readonly=not self.writable,
+                # A folder that nobody can write to needs no lock, and has no room for one.
+                lock=self.writable,
+                readahead=False,
+            )
+            if self.writable:
+                environment.reader_check()  # frees the slots of readers that were killed
+        except (lmdb.Error, OSError) as error:
+            raise _explained(error, self.folder) from error
+        return environment
+
+    def read(self, space: str, work: Callable[[Any], T], missing: T) -> T:
+        """Run ``work(transaction)`` on a space's database; give ``missing`` where there is none."""
+
+        def attempt() -> T:
+            database = self._named(space)
+            if database is None:
+                return missing
+            with self._environment.begin(db=database) as transaction:
+                return work(transaction)
+
+        return self._tried(attempt)
+
+    def write(self, space: str, work: Callable[[Any], T]) -> T:
+        """Run ``work(transaction)`` on a space's database, made where it is missing, and commit.
+
+        ``work`` runs again, on a larger map, where the first one had no room.
+
+        Raises
+        ------
+        EmbeddingStoreError
+            The folder cannot be written to, or the disk is full. Nothing of ``work`` is kept then,
+            and everything that was committed before.
+        """
+        self.check_writable()
+
+        def attempt() -> T:
+            database = self._environment.open_db(space.encode())
+            with self._environment.begin(write=True, db=database) as transaction:
+                return work(transaction)
+
+        return self._tried(attempt)
+
+    def drop(self, space: str) -> None:
+        """Empty a space's database; its pages are written over by what comes next."""
+        self.check_writable()
+
+        def attempt() -> None:
+            database = self._named(space)
+            if database is not None:
+                with self._environment.begin(write=True) as transaction:
+                    transaction.drop(database, delete=False)
+
+        self._tried(attempt)
+
+    def bytes_on_disk(self) -> int:
+        """Give the bytes that the store's file takes."""
+        return self.file.stat().st_blocks * 512 if os.name == "posix" else self.file.stat().st_size
+
+    def check_writable(self) -> None:
+        """Refuse to go on where nothing could be kept."""
+        if not self.writable:
+            raise _refused(self.folder, "the folder cannot be written to")
+
+    def _named(self, space: str) -> Any:
+        """Open a space's database, or give None."""
+        lmdb = import_lmdb()
+        try:
+            return self._environment.open_db(space.encode(), create=False)
+        except (lmdb.NotFoundError, lmdb.ReadonlyError):
+            return None
+
+    def _tried(self, attempt: Callable[[], T]) -> T:
+        """Run a transaction; where the map is too small for it, adopt or make a larger one."""
+        lmdb = import_lmdb()
+        with self.lock:
+            while True:
+                try:
+                    return attempt()
+                except lmdb.MapResizedError:  # by another process
+                    self._environment.set_mapsize(0)
+                except lmdb.MapFullError:
+                    self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+                except (lmdb.Error, OSError) as error:
+                    raise _explained(error, self.folder) from error
+
+
+def open_database(folder: Path, *, create: bool) -> Database:
+    """Give this process's environment of a folder, opened at the first call.
+
+    Raises
+    ------
+    EmbeddingStoreError
+        It cannot be opened, or is missing and not to be created.
+    """
+    folder = folder.expanduser().resolve()
+    with _lock:
+        known = _open.get(folder)
+        if known is not None and _is_same_file(known):
+            return known
+        # A folder that was removed, and perhaps made again, is another store.
+        if known is not None:
+            known._environment.close()
+        _open[folder] = Database(folder, create=create)
+        return _open[folder]
+
+
+def import_lmdb() -> Any:
+    """Import lmdb, or say how to install it: lean machines that embed nothing go without."""
+    try:
+        import lmdb
+    except ImportError as error:
+        raise ImportError("the embedding store needs lmdb: pip install 'lmdb>=1.5'") from error
+    return lmdb
+
+
+def _is_same_file(database: Database) -> bool:
+    try:
+        return database.file.stat().st_ino == database.inode
+    except OSError:
+        return False
+
+
+def _is_writable(folder: Path) -> bool:
+    """Tell whether a folder, or the first one above it that exists, can be written to."""
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    file = folder / DATA_FILE
+    return os.access(there, os.W_OK) and (not file.exists() or os.access(file, os.W_OK))
+
+
+def _next_power(size: int) -> int:
+    """Round up to twice the size, as a power of two."""
+    return 1 << (2 * size).bit_length()
+
+
+def _refused(folder: Path, why: str) -> EmbeddingStoreError:
+    return EmbeddingStoreError(
+        f"the embedding store {folder} keeps no new embeddings, for {why}: give another folder as "
+        "embedding_store (or TSLLM_STORE), or make room and rights there; what it holds is safe"
+    )
+
+
+def _explained(error: Exception, folder: Path) -> EmbeddingStoreError:
+    """Say in one sentence what LMDB met."""
+    text = str(error)
+    number = getattr(error, "errno", None)
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(
+        os.strerror(code) in text for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    ):
+        return _refused(folder, "the disk is full")
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS) or any(
+        os.strerror(code) in text for code in (errno.EACCES, errno.EPERM, errno.EROFS)
+    ):
+        return _refused(folder, "the folder cannot be written to")
+    return EmbeddingStoreError(
+        f"the embedding store {folder} cannot be used ({type(error).__name__}: {text}): move it "
+        "away and embed anew, or give another folder as embedding_store"
+    )
+
+
+def _forget_after_fork() -> None:
+    """Let a child open environments of its own: those that it inherited are its parent's."""
+    global _lock, _open
+    inherited = _open
+    _open, _lock = {}, threading.Lock()  # the old lock may stay locked in the child
+    # At once: later it would release locks that the child's own environments hold by then.
+    for database in inherited.values():
+        database._environment.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)

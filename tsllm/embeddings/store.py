@@ -1,0 +1,492 @@
+"""``EmbeddingStore``: last-token embeddings on disk, each computed once, ever."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tsllm.backbone import Backbone
+from tsllm.embeddings.database import Database, open_database
+from tsllm.embeddings.encoding import check_batch_size, embed_texts
+from tsllm.embeddings.spaces import SPACES, Space, list_spaces, touch_space
+from tsllm.errors import DataError, EmbeddingStoreError
+
+#: The keys of some texts in a store: (texts, 32) uint8.
+Keys: TypeAlias = np.ndarray
+
+_KEY_BYTES = 32
+_CHECKSUM_BYTES = 8
+_DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
+# Records checked or copied in one transaction, so that nobody waits long for the next.
+_SCAN = 8192
+
+
+class EmbeddingStore:
+    """Last-token embeddings of texts, kept in a folder and shared by everything that reads them.
+
+    A text's key is the sha256 of the backbone's digest, how it was run (attention, pooling, special
+    tokens, compute dtype), the stored dtype and the text, so nothing that would change an embedding
+    can be mixed up. Several threads and processes may use a folder at once; a process that is
+    killed loses the last few seconds of work. The folder must be on a local file system.
+
+    Copying and pickling a store copy its address, not its embeddings.
+
+    Parameters
+    ----------
+    path : path, optional
+        The folder, made at the first writing. None: ``TSLLM_STORE``, else ``tsllm/embeddings`` in
+        the user's cache folder.
+    dtype : {"float32", "float16"}
+        What embeddings are kept in. float16 halves the room and rounds to 3 digits; the two are
+        kept apart.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from tsllm.backbone import load_backbone
+    >>> backbone = load_backbone("random:gpt2", device="cpu")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     store = EmbeddingStore(folder)
+    ...     shape = store.encode(["up", "down", "up"], backbone).shape
+    ...     stats = store.stats()
+    >>> shape, stats["hits"], stats["misses"], stats["vectors"]
+    (torch.Size([3, 64]), 1, 2, 2)
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, dtype: str = "float32"):
+        if dtype not in _DTYPES:
+            raise DataError(f"dtype={dtype!r} is not known; use 'float32' or 'float16'")
+        self.path = (default_path() if path is None else Path(path)).expanduser().absolute()
+        self.dtype = dtype
+
+    # ------------------------------------------------------------------ embedding
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        backbone: Backbone,
+        *,
+        batch_size: int | str = "auto",
+        progress: bool = False,
+    ) -> Tensor:
+        """Embed texts, computing only what the store does not hold yet.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            May repeat; each distinct text is computed once.
+        backbone : Backbone
+            Run in its own dtype. Embeddings are kept apart by its digest and dtype.
+        batch_size : int or "auto"
+            Texts run at once. "auto": as many as suit the device and the texts' length.
+        progress : bool, default=False
+            Whether to draw a bar with the rate and the time that is left on stderr.
+
+        Returns
+        -------
+        Tensor, (texts, hidden)
+            float32 on the CPU, in the order of the texts; a copy, free to change. In float32 a
+            text's embedding is the same within 1e-5 whichever texts it is computed with.
+
+        Raises
+        ------
+        DataError
+            A text that the backbone cannot embed; see :meth:`Backbone.last_token`.
+        EmbeddingStoreError
+            The folder cannot be read, or written to where something is missing; the disk is full.
+        """
+        space = self._space(backbone)
+        keys = _keys(space, texts)
+        records = self._look_up(space, keys)
+        missing = [i for i, record in enumerate(records) if record is None]
+        self._compute(space, texts, keys, missing, backbone, batch_size, progress)
+        for number, record in zip(missing, self._look_up(space, [keys[i] for i in missing])):
+            records[number] = record
+        return self._vectors(space, records)
+
+    def fill(
+        self,
+        texts: Sequence[str],
+        backbone: Backbone,
+        *,
+        batch_size: int | str = "auto",
+        progress: bool = False,
+    ) -> Keys:
+        """Compute what the store does not hold yet, and give the keys to read it with.
+
+        Parameters, errors
+            As for `encode`.
+
+        Returns
+        -------
+        array (texts, 32), uint8
+            For `read`. A hundred times smaller than the embeddings.
+        """
+        space = self._space(backbone)
+        keys = _keys(space, texts)
+
+        def absent(transaction: Any) -> list[int]:
+            cursor = transaction.cursor()
+            return [i for i, key in enumerate(keys) if not cursor.set_key(key)]
+
+        missing = self._read(space.name, absent, list(range(len(keys))))
+        self._compute(space, texts, keys, missing, backbone, batch_size, progress)
+        return np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), _KEY_BYTES)
+
+    def read(self, keys: Keys, backbone: Backbone) -> Tensor:
+        """Read embeddings whose keys `fill` gave.
+
+        Parameters
+        ----------
+        keys : array (texts, 32), uint8
+        backbone : Backbone
+            The one that they were computed with.
+
+        Returns
+        -------
+        Tensor, (texts, hidden)
+            float32 on the CPU.
+
+        Raises
+        ------
+        EmbeddingStoreError
+            Some are no longer there, or damaged.
+        """
+        space = self._space(backbone)
+        packed = np.ascontiguousarray(keys, dtype=np.uint8).tobytes()
+        rows = [packed[i : i + _KEY_BYTES] for i in range(0, len(packed), _KEY_BYTES)]
+        return self._vectors(space, self._look_up(space, rows))
+
+    # ------------------------------------------------------------------ the store as a whole
+
+    def stats(self) -> dict[str, Any]:
+        """Say how much the store holds and how much it saved.
+
+        Returns
+        -------
+        dict
+            ``path``; ``hits`` and ``misses``, the texts that this process was served without
+            computing and those that it computed; ``vectors`` held, ``bytes`` on disk, and
+            ``spaces``, one dict for each backbone and way of running it, with its ``vectors``.
+        """
+        database = self._existing()
+        if database is None:
+            nothing = {"hits": 0, "misses": 0, "vectors": 0, "bytes": 0, "spaces": []}
+            return {"path": str(self.path), **nothing}
+        spaces = [{**facts, "vectors": _count(database, name)} for name, facts in self._spaces()]
+        return {
+            "path": str(self.path),
+            "hits": database.hits,
+            "misses": database.misses,
+            "vectors": sum(space["vectors"] for space in spaces),
+            "bytes": database.bytes_on_disk(),
+            "spaces": spaces,
+        }
+
+    def verify(self) -> dict[str, int]:
+        """Compare every embedding with its checksum.
+
+        Returns
+        -------
+        dict
+            ``vectors`` that were checked, and how many are ``damaged``. `prune` removes those.
+        """
+        checked = damaged = 0
+        for name, _ in self._spaces():
+            for records in self._scan(name):
+                checked += len(records)
+                damaged += sum(not _is_sound(key, record) for key, record in records)
+        return {"vectors": checked, "damaged": damaged}
+
+    def prune(
+        self, *, unused_days: float | None = None, keep: Sequence[Backbone] | None = None
+    ) -> dict[str, int]:
+        """Remove damaged embeddings and, where asked to, those that are no longer wanted.
+
+        The room is used again by what comes next; `export` writes a store that is as small as can
+        be.
+
+        Parameters
+        ----------
+        unused_days : float, optional
+            Remove what belongs to a backbone that nobody has used for so many days.
+        keep : sequence of Backbone, optional
+            Remove what belongs to any other backbone.
+
+        Returns
+        -------
+        dict
+            How many were ``damaged``, how many ``unwanted``, and how many are ``kept``.
+        """
+        database = self._existing()
+        counts = {"damaged": 0, "unwanted": 0, "kept": 0}
+        if database is None:
+            return counts
+        today = datetime.date.today()
+        wanted = None if keep is None else {backbone.digest for backbone in keep}
+        for name, facts in self._spaces():
+            age = (today - datetime.date.fromisoformat(facts["used"])).days
+            if (unused_days is not None and age >= unused_days) or (
+                wanted is not None and facts["digest"] not in wanted
+            ):
+                counts["unwanted"] += _count(database, name)
+                database.drop(name)
+                database.write(SPACES, partial(_delete, keys=[name.encode()]))
+                continue
+            for records in self._scan(name):
+                bad = [key for key, record in records if not _is_sound(key, record)]
+                if bad:
+                    database.write(name, partial(_delete, keys=bad))
+                counts["damaged"] += len(bad)
+            counts["kept"] += _count(database, name)
+        return counts
+
+    def export(
+        self, path: str | os.PathLike[str], *, backbones: Sequence[Backbone] | None = None
+    ) -> EmbeddingStore:
+        """Copy embeddings to another store, to hand them on or to shrink what was pruned.
+
+        Parameters
+        ----------
+        path : path
+            The other store's folder; what it holds already stays.
+        backbones : sequence of Backbone, optional
+            Whose embeddings to copy; None: all.
+
+        Returns
+        -------
+        EmbeddingStore
+            The other store.
+        """
+        other = EmbeddingStore(path, dtype=self.dtype)
+        if other.path.resolve() == self.path.resolve():
+            raise DataError(f"path={str(path)!r} is the store itself: give another folder")
+        wanted = None if backbones is None else {backbone.digest for backbone in backbones}
+        target = open_database(other.path, create=True)
+        for name, facts in self._spaces():
+            if wanted is None or facts["digest"] in wanted:
+                entry = (name.encode(), json.dumps(facts).encode())
+                target.write(SPACES, partial(_put, records=[entry]))
+                # Rising keys at the end of an empty space leave no gaps between them.
+                append = _count(target, name) == 0
+                for records in self._scan(name):
+                    sound = [item for item in records if _is_sound(*item)]
+                    target.write(name, partial(_put, records=sound, append=append))
+        return other
+
+    # ------------------------------------------------------------------ what embedding consists of
+
+    def _space(self, backbone: Backbone) -> Space:
+        return Space.of(backbone, stored_dtype=self.dtype)
+
+    def _existing(self) -> Database | None:
+        """Open the folder's database, if there is one."""
+        try:
+            there = (self.path / "data.mdb").exists()
+        except OSError:
+            there = False
+        return open_database(self.path, create=False) if there else None
+
+    def _read(self, name: str, work: Callable[[Any], Any], missing: Any) -> Any:
+        """Run a reading transaction; a store that is not there yet holds nothing."""
+        database = self._existing()
+        return missing if database is None else database.read(name, work, missing)
+
+    def _spaces(self) -> list[tuple[str, dict[str, Any]]]:
+        """List the spaces by name, with what is known of each."""
+        found: list[tuple[str, dict[str, Any]]] = self._read(SPACES, list_spaces, [])
+        return found
+
+    def _look_up(self, space: Space, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Find the records of keys; None where there is none."""
+
+        def work(transaction: Any) -> list[bytes | None]:
+            get = transaction.get
+            return [get(key) for key in keys]
+
+        found: list[bytes | None] = self._read(space.name, work, [None] * len(keys))
+        return found
+
+    def _compute(
+        self,
+        space: Space,
+        texts: Sequence[str],
+        keys: Sequence[bytes],
+        missing: Sequence[int],
+        backbone: Backbone,
+        batch_size: int | str,
+        progress: bool,
+    ) -> None:
+        """Embed the texts of these numbers, each distinct one once, and keep what comes out."""
+        check_batch_size(batch_size)
+        distinct = list({keys[i]: i for i in reversed(missing)}.values())[::-1]
+        if not texts:
+            return
+        database = open_database(self.path, create=True)
+        database.hits += len(texts) - len(distinct)
+        database.misses += len(distinct)
+        if database.writable:
+            touch_space(database, space)
+        if not distinct:
+            return
+        database.check_writable()
+
+        def deliver(rows: list[int], vectors: np.ndarray) -> None:  # (rows, hidden)
+            kept = self._rounded(vectors, [texts[distinct[row]] for row in rows])
+            records = [
+                (keys[distinct[row]], _record(keys[distinct[row]], vector.tobytes()))
+                for row, vector in zip(rows, kept)
+            ]
+            database.write(space.name, lambda transaction: _put(transaction, records))
+
+        def is_done(rows: list[int]) -> list[bool]:
+            found = self._look_up(space, [keys[distinct[row]] for row in rows])
+            return [record is not None for record in found]
+
+        embed_texts(
+            [texts[i] for i in distinct],
+            backbone,
+            deliver,
+            batch_size=batch_size,
+            is_done=is_done,
+            progress=progress,
+        )
+
+    def _rounded(self, vectors: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+        """Bring vectors into the stored dtype; refuse those that it cannot hold."""
+        with np.errstate(over="ignore"):
+            kept = vectors.astype(_DTYPES[self.dtype])
+        bad = np.flatnonzero(~np.isfinite(kept).all(axis=1))
+        if len(bad):
+            raise DataError(
+                f"the embedding of the text that begins {texts[bad[0]][:60]!r} is not finite in "
+                f"{self.dtype}: use EmbeddingStore(dtype='float32'), and a backbone in float32"
+            )
+        return kept
+
+    def _vectors(self, space: Space, records: Sequence[bytes | None]) -> Tensor:
+        """Make one tensor of records: (records, hidden)."""
+        if not records:
+            return torch.empty(0, space.hidden_size)
+        dtype = _DTYPES[self.dtype]
+        size = space.hidden_size * dtype.itemsize + _CHECKSUM_BYTES
+        if any(record is None or len(record) != size for record in records):
+            raise EmbeddingStoreError(
+                f"embeddings are missing or damaged in the store {self.path}: run tsllm store "
+                "prune, and embed again"
+            )
+        packed = b"".join(records)  # type: ignore[arg-type]  # None was refused
+        table = np.frombuffer(packed, dtype=np.uint8).reshape(len(records), size)
+        vectors = table[:, :-_CHECKSUM_BYTES].copy().view(dtype)  # (records, hidden)
+        return torch.from_numpy(vectors.astype(np.float32, copy=False))
+
+    def _scan(self, name: str) -> Iterator[list[tuple[bytes, bytes]]]:
+        """Yield all records of a space, some thousands at a time: lists of (key, record)."""
+        after: bytes | None = None
+        while True:
+
+            def work(transaction: Any, after: bytes | None = after) -> list[tuple[bytes, bytes]]:
+                cursor = transaction.cursor()
+                there = cursor.first() if after is None else cursor.set_range(after)
+                if there and after is not None and cursor.key() == after:
+                    there = cursor.next()
+                out: list[tuple[bytes, bytes]] = []
+                while there and len(out) < _SCAN:
+                    out.append(cursor.item())
+                    there = cursor.next()
+                return out
+
+            records = self._read(name, work, [])
+            if not records:
+                return
+            yield records
+            after = records[-1][0]
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, EmbeddingStore)
+            and (self.path, self.dtype) == (other.path, other.dtype)
+        )  # fmt: skip
+
+    def __hash__(self) -> int:
+        return hash((self.path, self.dtype))
+
+    def __repr__(self) -> str:
+        return f"EmbeddingStore({str(self.path)!r}, dtype={self.dtype!r})"
+
+
+def default_path() -> Path:
+    """Give the folder of the store that is used where none is named: TSLLM_STORE, or the cache.
+
+    Examples
+    --------
+    >>> default_path().is_absolute()
+    True
+    """
+    import platformdirs
+
+    given = os.environ.get("TSLLM_STORE")
+    if given:
+        return Path(given).expanduser().absolute()
+    return Path(platformdirs.user_cache_dir("tsllm")) / "embeddings"
+
+
+def open_store(store: EmbeddingStore | str | os.PathLike[str] | None) -> EmbeddingStore:
+    """Give the store that an ``embedding_store`` argument names: one, its folder, or None.
+
+    Examples
+    --------
+    >>> open_store("embeddings").path.name, open_store(None).path == default_path()
+    ('embeddings', True)
+    """
+    return store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
+
+
+def _keys(space: Space, texts: Sequence[str]) -> list[bytes]:
+    """Hash texts in a space."""
+    begun = hashlib.sha256(space.description)
+    keys = []
+    for text in texts:
+        if not isinstance(text, str):
+            raise DataError(f"texts must be a list of str, found {text!r} among them")
+        digest = begun.copy()
+        digest.update(text.encode("utf-8", "surrogatepass"))
+        keys.append(digest.digest())
+    return keys
+
+
+def _checksum(key: bytes, vector: bytes) -> bytes:
+    return hashlib.blake2b(vector, digest_size=_CHECKSUM_BYTES, key=key).digest()
+
+
+def _record(key: bytes, vector: bytes) -> bytes:
+    return vector + _checksum(key, vector)
+
+
+def _is_sound(key: bytes, record: bytes) -> bool:
+    vector = record[:-_CHECKSUM_BYTES]
+    return record[-_CHECKSUM_BYTES:] == _checksum(key, vector)
+
+
+def _put(transaction: Any, records: Sequence[tuple[bytes, bytes]], append: bool = False) -> None:
+    """Write records in the order of their keys; one that is there already stays."""
+    transaction.cursor().putmulti(sorted(records), overwrite=False, append=append)
+
+
+def _delete(transaction: Any, keys: Sequence[bytes]) -> None:
+    for key in keys:
+        transaction.delete(key)
+
+
+def _count(database: Database, name: str) -> int:
+    return database.read(name, lambda transaction: transaction.stat()["entries"], 0)
