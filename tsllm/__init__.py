@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tsllm.evaluation import backtest
     from tsllm.forecasters.autotimes import AutoTimesForecaster
     from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
+    from tsllm.forecasters.timecma import TimeCMAForecaster
     from tsllm.long_format import forecast
     from tsllm.persistence import load, save
 
@@ -24,6 +25,7 @@ _HOMES = {
     "Context": "tsllm.context",
     "DLinearForecaster": "tsllm.forecasters.baselines",
     "PatchTSTForecaster": "tsllm.forecasters.baselines",
+    "TimeCMAForecaster": "tsllm.forecasters.timecma",
     "backtest": "tsllm.evaluation",
     "forecast": "tsllm.long_format",
     "load": "tsllm.persistence",
@@ -36,6 +38,7 @@ __all__ = [
     "Context",
     "DLinearForecaster",
     "PatchTSTForecaster",
+    "TimeCMAForecaster",
     "backtest",
     "forecast",
     "load",

@@ -212,7 +212,7 @@ def check_prompts_fit(prompts: Sequence[str], backbone: Backbone) -> None:
     if limit is None or not len(prompts):
         return
     longest = sorted(prompts, key=len)[-_TOKENISED:]
-    most = max(map(len, backbone._shared.tokenize(longest, add_special_tokens=True)))
+    most = max(backbone.token_counts(longest))
     if most > limit:
         raise DataError(
             f"the longest prompt has {most} tokens and the backbone {backbone.spec!r} reads at "
