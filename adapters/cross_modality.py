@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-
-NORMS = ("variables", "features")
 
 
 class CrossModalityAlignment(nn.Module):
@@ -24,16 +21,12 @@ class CrossModalityAlignment(nn.Module):
         Width inside the feed-forward block.
     dropout : float
         On the attention weights, after the attention, and inside and after the feed-forward block.
-    norm : {"variables", "features"}
-        What the layer norms normalise over. "variables" is the published layer: every feature over
-        the variables. That leaves nothing of one variable, and of two only which one is larger.
-        "features" normalises every variable over its features instead, without weights of its own
-        (series and prompts have unlike many), and serves any number of variables.
-
-    Raises
-    ------
-    ValueError
-        For an unknown ``norm``.
+    feature_widths : tuple of two int, optional
+        None is the published layer, whose layer norms normalise every feature over the variables,
+        one for queries, keys and values. That leaves nothing of one variable, and of two only which
+        one is larger. Given the numbers of features of series and prompts, the layer norms
+        normalise every variable over its features instead, those of the prompts by one of their
+        own, which serves any number of variables.
 
     Examples
     --------
@@ -48,12 +41,10 @@ class CrossModalityAlignment(nn.Module):
         *,
         feedforward: int = 32,
         dropout: float = 0.1,
-        norm: str = "variables",
+        feature_widths: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        if norm not in NORMS:
-            raise ValueError(f"norm must be one of {list(NORMS)}, got {norm!r}")
-        layer = _AlignmentLayer(n_variables, feedforward, dropout, norm)
+        layer = _AlignmentLayer(n_variables, feedforward, dropout, feature_widths)
         self.layers = nn.ModuleList([layer])
 
     def forward(self, series: Tensor, prompts: Tensor) -> Tensor:
@@ -82,12 +73,16 @@ class _AlignmentLayer(nn.Module):
     there is none.
     """
 
-    def __init__(self, n_variables: int, feedforward: int, dropout: float, norm: str) -> None:
+    def __init__(
+        self,
+        n_variables: int,
+        feedforward: int,
+        dropout: float,
+        feature_widths: tuple[int, int] | None,
+    ) -> None:
         super().__init__()
-        over_variables = norm == "variables"
         self.self_attn = _Attention(n_variables, dropout)
         self.dropout_attn = nn.Dropout(dropout)
-        self.norm_attn = nn.LayerNorm(n_variables) if over_variables else _FeatureNorm()
         self.ff = nn.Sequential(
             nn.Linear(n_variables, feedforward),
             nn.GELU(),
@@ -95,11 +90,19 @@ class _AlignmentLayer(nn.Module):
             nn.Linear(feedforward, n_variables),
         )
         self.dropout_ffn = nn.Dropout(dropout)
-        self.norm_ffn = nn.LayerNorm(n_variables) if over_variables else _FeatureNorm()
+        self.norm_source: _FeatureNorm | None = None
+        if feature_widths is None:
+            self.norm_attn: nn.Module = nn.LayerNorm(n_variables)
+            self.norm_ffn: nn.Module = nn.LayerNorm(n_variables)
+        else:
+            channel, width = feature_widths
+            self.norm_attn, self.norm_ffn = _FeatureNorm(channel), _FeatureNorm(channel)
+            self.norm_source = _FeatureNorm(width)
 
     def forward(self, series: Tensor, prompts: Tensor) -> Tensor:
         query = self.norm_attn(series)  # (batch, channel, variables)
-        source = self.norm_attn(prompts)  # (batch, width, variables), keys and values
+        norm_source = self.norm_attn if self.norm_source is None else self.norm_source
+        source = norm_source(prompts)  # (batch, width, variables), keys and values
         query = query + self.dropout_attn(self.self_attn(query, source))
         query = self.norm_ffn(query)
         out: Tensor = query + self.dropout_ffn(self.ff(query))
@@ -126,9 +129,8 @@ class _Attention(nn.Module):
         return out
 
 
-class _FeatureNorm(nn.Module):
+class _FeatureNorm(nn.LayerNorm):
     """Normalise every variable over its features: (batch, features, variables) to the same."""
 
     def forward(self, x: Tensor) -> Tensor:
-        by_variable = x.transpose(1, 2)  # (batch, variables, features)
-        return functional.layer_norm(by_variable, by_variable.shape[-1:]).transpose(1, 2)
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tsllm.adapters.cross_modality import CrossModalityAlignment
 from tsllm.adapters.layers import MonotoneQuantileHead, direct_forecast, instance_normalise
 
+CROSS_NORMS = ("variables", "features")
 #: Layers that the authors' code keeps as templates and never runs.
 _UNUSED_OFFICIAL_KEYS = re.compile(r"(ts_encoder|prompt_encoder|decoder)_layer\..+")
 _OFFICIAL_SCALE = "cross.layers.0.self_attn.sdp_attn.scale"
@@ -48,16 +49,16 @@ class TimeCMAModel(nn.Module):
     dropout : float
         Everywhere.
     cross_norm : {"variables", "features"}
-        What the alignment normalises over, see `CrossModalityAlignment`. The published
-        "variables" needs at least three variables to be of use.
+        What the alignment normalises over. The published "variables" needs at least three of them
+        to be of use; see `CrossModalityAlignment`.
     quantiles : tuple of float
         Levels to forecast; empty for a point forecast.
 
     Raises
     ------
     ValueError
-        When ``channel`` or ``width`` is no multiple of ``heads``, or the levels are not rising
-        inside (0, 1).
+        When ``channel`` or ``width`` is no multiple of ``heads``, ``cross_norm`` is unknown, or the
+        levels are not rising inside (0, 1).
 
     Examples
     --------
@@ -85,6 +86,8 @@ class TimeCMAModel(nn.Module):
         quantiles: tuple[float, ...] = (),
     ) -> None:
         super().__init__()
+        if cross_norm not in CROSS_NORMS:
+            raise ValueError(f"cross_norm must be one of {list(CROSS_NORMS)}, got {cross_norm!r}")
         for name, size in (("channel", channel), ("width", width)):
             if size is not None and size % heads:
                 raise ValueError(f"{name}={size} must be a multiple of heads={heads}")
@@ -104,7 +107,10 @@ class TimeCMAModel(nn.Module):
         self.ts_encoder = encoder(channel)
         self.prompt_encoder = None if width is None else encoder(width)
         self.cross = CrossModalityAlignment(
-            n_variables, feedforward=cross_feedforward, dropout=dropout, norm=cross_norm
+            n_variables,
+            feedforward=cross_feedforward,
+            dropout=dropout,
+            feature_widths=None if cross_norm == "variables" else (channel, width or channel),
         )
         layer = nn.TransformerDecoderLayer(
             channel, heads, feedforward, dropout, batch_first=True, norm_first=True

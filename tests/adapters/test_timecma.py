@@ -167,26 +167,56 @@ def test_the_forecast_follows_the_prompts(sizes):
     assert not torch.allclose(moved, model(x, prompts), rtol=1e-3)
 
 
-def test_the_published_norm_forgets_a_single_variable_and_the_norm_over_features_does_not():
+def test_the_published_norm_forgets_a_single_variable():
     sizes = (12, 5, 1, 16, 8, 4, 1, 1)
     x, prompts = example(sizes)
     x = (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True, correction=0)
-    published, other = build(sizes), build(sizes, cross_norm="features")
-    shapes = published(x, prompts)
-    torch.testing.assert_close(shapes, shapes[:1].expand_as(shapes), rtol=1e-4, atol=1e-4)
-    shapes = other(x, prompts)
+    same = build(sizes)(x, prompts)
+    torch.testing.assert_close(same, same[:1].expand_as(same), rtol=1e-4, atol=1e-4)
+    shapes = build(sizes, cross_norm="features")(x, prompts)
     assert (shapes[0] - shapes[1]).abs().max() > 0.01
-    assert (other(x, prompts + torch.randn_like(prompts)) - shapes).abs().max() > 1e-4
+
+
+def error_after_training(variables, cross_norm, *, target):
+    """Train on a projection of the prompts or of the series, which has a variance of 1."""
+    sizes = (16, 1, variables, 32, 16, 4, 1, 1)
+    model = build(sizes, cross_norm=cross_norm, dropout=0.0).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    weights = {"prompts": torch.randn(32) / 32**0.5, "series": torch.randn(16) / 4}[target]
+    errors = []
+    for _ in range(300):
+        x, prompts = torch.randn(64, 16, variables), torch.randn(64, 32, variables)
+        truth = torch.einsum("btv,t->bv", prompts if target == "prompts" else x, weights)
+        mean, std = x.mean(1, keepdim=True), x.std(1, keepdim=True)
+        error = ((model(x, prompts) - mean) / std - truth[:, None]).square().mean()
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+        errors.append(error.item())
+    return sum(errors[-20:]) / 20
+
+
+@pytest.mark.parametrize(
+    ("variables", "cross_norm", "target", "learns"),
+    [
+        (1, "features", "prompts", True),
+        (1, "features", "series", True),
+        (2, "variables", "series", False),
+    ],
+)
+def test_what_can_be_learnt_of_few_variables(variables, cross_norm, target, learns):
+    error = error_after_training(variables, cross_norm, target=target)
+    assert error < 0.5 if learns else error > 0.8
 
 
 def test_norm_over_features_is_each_variables_own():
     torch.manual_seed(0)
-    cross = CrossModalityAlignment(2, norm="features").eval()
+    cross = CrossModalityAlignment(2, feature_widths=(8, 5)).eval()
     series, prompts = torch.randn(2, 8, 2), torch.randn(2, 5, 2)
     scale, shift = torch.tensor([50.0, 0.1]), torch.tensor([3.0, -7.0])
-    torch.testing.assert_close(
-        cross(series * scale + shift, prompts), cross(series, prompts), rtol=1e-3, atol=1e-3
-    )
+    expected = cross(series, prompts)
+    moved = cross(series * scale + shift, prompts * scale + shift)
+    torch.testing.assert_close(moved, expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("cross_norm", ["variables", "features"])
@@ -234,8 +264,8 @@ def test_inputs_that_do_not_fit_are_refused():
         TimeCMAModel(4, 2, 3, 8, channel=6, heads=4)
     with pytest.raises(ValueError, match="width=10 must be a multiple of heads=4"):
         TimeCMAModel(4, 2, 3, 10, channel=8, heads=4)
-    with pytest.raises(ValueError, match=r"norm must be one of .* got 'batch'"):
-        CrossModalityAlignment(2, norm="batch")
+    with pytest.raises(ValueError, match=r"cross_norm must be one of .* got 'batch'"):
+        build(SIZES[0], cross_norm="batch")
 
 
 # ---------------------------------------------------------------- the authors' state dicts

@@ -49,6 +49,8 @@ VARIANTS = {
         {"backbone": None},
     ],
 }
+#: The methods that can tune the language model.
+TUNED = ["autotimes"]
 METHOD_VARIANTS = [(method, variant) for method in SMALL for variant in VARIANTS[method]]
 
 
