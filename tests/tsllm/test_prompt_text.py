@@ -1,6 +1,8 @@
 """The text of a window: what it says, what it depends on, and that it tells series apart."""
 
+import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,6 +23,8 @@ from tsllm.prompt_text import (
     series_statistics,
 )
 
+DATA = Path(os.environ.get("TSLLM_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
+ETTH1 = DATA / "ETTh1.csv"
 HOURS = pd.date_range("2024-01-01", periods=300, freq="h")
 finite = st.floats(-1e6, 1e6).map(lambda value: round(value, 3))
 
@@ -82,7 +86,7 @@ def test_without_statistics_the_context_gives_them():
 def test_a_window_that_begins_before_the_series_writes_what_is_there():
     context = Context(season(5), times=pd.RangeIndex(7, 12))
     whole = PromptWriter().write(context, [0], 5)
-    assert PromptWriter().write(context, [-7, 0], 12)[0] == whole[0]
+    assert PromptWriter().write(context, [-7], 12) == whole
     assert whole[0].startswith("From step 7 to step 11, ")
     assert "every step." in whole[0]
 
@@ -218,31 +222,37 @@ def test_writing_is_quick():
 # ---------------------------------------------------------------- what the language model sees
 
 
+@pytest.mark.skipif(not ETTH1.exists(), reason="shared/data absent")
 def test_prompts_of_different_series_are_told_apart(record_property):
-    """Embeddings of different series' windows differ more than under the authors' format."""
-    rng = np.random.default_rng(0)
-    steps = np.arange(960)
-    series = [  # sensors: daily cycles of unlike phase and noise, a trend, two random walks
-        np.sin((steps + shift) * 2 * np.pi / 24) + noise * rng.normal(size=960)
-        for shift, noise in [(0, 0.1), (8, 0.3), (16, 0.6)]
-    ]
-    series += [0.01 * steps + rng.normal(size=960), *rng.normal(size=(2, 960)).cumsum(axis=1)]
-    times = pd.date_range("2024-01-01", periods=960, freq="h")
-    context = Context(np.stack(series, axis=1), times=times)
+    """The embeddings of ETTh1's variables are less alike than under the authors' format."""
+    frame = pd.read_csv(ETTH1, index_col=0, parse_dates=True, nrows=8640).asfreq("h")
+    context = Context(frame.to_numpy(), times=frame.index)
+    statistics = series_statistics(context.values)
     backbone = load_backbone("sentence-transformers/all-MiniLM-L6-v2", device="cpu")
     cosines = {}
     for value_format in VALUE_FORMATS:
         writer = PromptWriter(value_format=value_format)
-        prompts = writer.write(context, [0, 400], 96, statistics=series_statistics(context.values))
-        embeddings = backbone.last_token(prompts).unflatten(0, (2, 6))  # (windows, series, width)
+        prompts = writer.write(context, [0, 4000], 96, statistics=statistics)
+        embeddings = backbone.last_token(prompts).unflatten(0, (2, 7))  # (windows, 7, width)
         normed = torch.nn.functional.normalize(embeddings, dim=-1)
-        cosine = normed @ normed.transpose(1, 2)  # (windows, series, series)
-        pairs = torch.ones(6, 6, dtype=torch.bool).triu(1)
+        cosine = normed @ normed.transpose(1, 2)  # (windows, variables, variables)
+        pairs = torch.ones(7, 7, dtype=torch.bool).triu(1)
         cosines[value_format] = float(cosine[:, pairs].mean())
         record_property(f"mean pairwise cosine, {value_format}", cosines[value_format])
     print(cosines)
     assert cosines["window"] < cosines["int"]
     assert cosines["series"] < cosines["int"]
+
+
+def test_the_authors_format_writes_quiet_series_alike_and_ours_do_not():
+    rng = np.random.default_rng(0)
+    values = 0.3 * rng.normal(size=(600, 3))
+    values[500:510] += 40.0  # a few extremes decide the deviation of the series
+    context = Context(values)
+    for value_format, kinds in [("window", 3), ("series", 3), ("int", 1)]:
+        writer = PromptWriter("{values}", value_format)
+        prompts = writer.write(context, [100], 48, statistics=series_statistics(values))
+        assert len(set(prompts)) == kinds
 
 
 def test_the_default_template_ends_with_the_trend():
