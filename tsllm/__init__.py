@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tsllm.backbone import Backbone, load_backbone
     from tsllm.context import Context
+    from tsllm.embedder import LastTokenEmbedder
     from tsllm.evaluation import backtest
     from tsllm.forecasters.autotimes import AutoTimesForecaster
     from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
@@ -24,6 +25,7 @@ _HOMES = {
     "Backbone": "tsllm.backbone",
     "Context": "tsllm.context",
     "DLinearForecaster": "tsllm.forecasters.baselines",
+    "LastTokenEmbedder": "tsllm.embedder",
     "PatchTSTForecaster": "tsllm.forecasters.baselines",
     "TimeCMAForecaster": "tsllm.forecasters.timecma",
     "backtest": "tsllm.evaluation",
@@ -37,6 +39,7 @@ __all__ = [
     "Backbone",
     "Context",
     "DLinearForecaster",
+    "LastTokenEmbedder",
     "PatchTSTForecaster",
     "TimeCMAForecaster",
     "backtest",
