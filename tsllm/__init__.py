@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tsllm.backbone import Backbone, load_backbone
     from tsllm.context import Context
+    from tsllm.embedder import LastTokenEmbedder
     from tsllm.evaluation import backtest
     from tsllm.forecasters.autotimes import AutoTimesForecaster
     from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
+    from tsllm.forecasters.timecma import TimeCMAForecaster
     from tsllm.long_format import forecast
     from tsllm.persistence import load, save
 
@@ -23,7 +25,9 @@ _HOMES = {
     "Backbone": "tsllm.backbone",
     "Context": "tsllm.context",
     "DLinearForecaster": "tsllm.forecasters.baselines",
+    "LastTokenEmbedder": "tsllm.embedder",
     "PatchTSTForecaster": "tsllm.forecasters.baselines",
+    "TimeCMAForecaster": "tsllm.forecasters.timecma",
     "backtest": "tsllm.evaluation",
     "forecast": "tsllm.long_format",
     "load": "tsllm.persistence",
@@ -35,7 +39,9 @@ __all__ = [
     "Backbone",
     "Context",
     "DLinearForecaster",
+    "LastTokenEmbedder",
     "PatchTSTForecaster",
+    "TimeCMAForecaster",
     "backtest",
     "forecast",
     "load",

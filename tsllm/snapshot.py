@@ -279,6 +279,9 @@ def _write_state(state: FittedState, prefix: str, tensors: dict[str, Tensor]) ->
         tensors[f"{prefix}calibration.{name}.errors"] = torch.from_numpy(scores.errors)
         if scores.adapted is not None:
             tensors[f"{prefix}calibration.{name}.adapted"] = torch.from_numpy(scores.adapted)
+    if state.statistics:
+        table = np.stack(list(state.statistics.values()))  # (series, 2, variables)
+        tensors[f"{prefix}statistics"] = torch.from_numpy(table)
     return {
         "shape": to_json(asdict(state.shape), "the model's shape"),
         **{fact: to_json(getattr(state, fact), fact) for fact in _STATE_FACTS},
@@ -287,6 +290,7 @@ def _write_state(state: FittedState, prefix: str, tensors: dict[str, Tensor]) ->
             "levels": list(calibration.levels),
             "in_sample": calibration.in_sample,
         },
+        "statistics": to_json(list(state.statistics), "a series id"),
     }
 
 
@@ -304,6 +308,9 @@ def _read_state(
         tuple(calibration["levels"]),
         calibration["in_sample"],
     )
+    described = from_json(written.get("statistics", []))  # models saved before had none
+    if described:
+        state.statistics = dict(zip(described, tensors["statistics"].numpy().copy(), strict=True))
 
 
 def _read_scores(tensors: Mapping[str, Tensor], name: str) -> Scores:

@@ -19,6 +19,17 @@ SMALL = {
         "batch_size": 32,
         "random_state": 0,
     },
+    "timecma": {
+        "backbone": TINY,
+        "context_length": 12,
+        "channel": 8,
+        "heads": 2,
+        "decoder_layers": 1,
+        "feedforward": 16,
+        "max_steps": 4,
+        "batch_size": 32,
+        "random_state": 0,
+    },
 }
 #: Per method, settings under which it computes in another way.
 VARIANTS = {
@@ -30,7 +41,16 @@ VARIANTS = {
         {"backbone": None},
         {"lora": {"r": 2, "alpha": 4, "dropout": 0.1}},
     ],
+    "timecma": [
+        {},
+        {"loss": "quantile", "quantiles": (0.1, 0.5, 0.9)},
+        {"value_format": "series", "dropout": 0.5},
+        {"prediction_length": 3, "window_stride": 2},
+        {"backbone": None},
+    ],
 }
+#: The methods that can tune the language model.
+TUNED = ["autotimes"]
 METHOD_VARIANTS = [(method, variant) for method in SMALL for variant in VARIANTS[method]]
 
 

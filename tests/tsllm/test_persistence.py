@@ -26,12 +26,14 @@ from sktime.forecasting.naive import NaiveForecaster
 from sktime.utils._testing.hierarchical import _make_hierarchical
 
 import tsllm
-from tsllm import AutoTimesForecaster, Context, DLinearForecaster
+from tsllm import AutoTimesForecaster, Context, DLinearForecaster, TimeCMAForecaster
 from tsllm.errors import BackboneMismatchError, DataError, ModelFormatError, TsllmError
 
 TINY = "random:gpt2?hidden=16&layers=1&heads=2&seed=0"
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
 SMALL = {"backbone": TINY, "context_length": 8, "token_length": 4, "max_steps": 3}
+SMALL_TIMECMA = {"backbone": TINY, "context_length": 8, "max_steps": 3}
+SMALL_TIMECMA |= {"channel": 4, "heads": 2, "decoder_layers": 1, "feedforward": 8}
 FH = [1, 2, 5]
 NEW_STEPS = 3
 
@@ -81,6 +83,11 @@ def cases():
             load_airline()[:60],
             {"backbone": "sentence-transformers/all-MiniLM-L6-v2", "backbone_layers": 1},
         ),
+        "timecma": (frame(days(60)), {"cls": TimeCMAForecaster}),
+        "timecma, per series": (
+            panel({"b": 60, "a": 40, "c": 12}, days(60)),
+            {"cls": TimeCMAForecaster, "value_format": "series", "update_epochs": 1},
+        ),
     }
 
 
@@ -95,8 +102,9 @@ def split(y):
     return y[~ahead], y[ahead]
 
 
-def fitted(y, **parameters):
-    return AutoTimesForecaster(**{**SMALL, "random_state": 0, **parameters}).fit(y, fh=FH)
+def fitted(y, cls=AutoTimesForecaster, **parameters):
+    sizes = SMALL_TIMECMA if cls is TimeCMAForecaster else SMALL
+    return cls(**{**sizes, "random_state": 0, **parameters}).fit(y, fh=FH)
 
 
 def exercise(forecaster, new):

@@ -243,6 +243,29 @@ class Backbone:
         self._check_lengths(texts, tokens)
         return tokens
 
+    def token_counts(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[int]:
+        """Count the tokens of texts; one that is too long is no error.
+
+        Parameters
+        ----------
+        texts : sequence of str
+        add_special_tokens : bool, default=True
+            Whether to count those that the tokenizer adds.
+
+        Returns
+        -------
+        list of int
+
+        Examples
+        --------
+        >>> from tsllm.backbone import load_backbone
+        >>> load_backbone("random:gpt2", device="cpu").token_counts(["up", "down"])
+        [3, 5]
+        """
+        _check_texts(texts)
+        tokens = self._shared.tokenize(texts, add_special_tokens=add_special_tokens)
+        return [len(row) for row in tokens]
+
     @torch.no_grad()
     def last_states(self, tokens: Sequence[Sequence[int]]) -> Tensor:
         """Run one batch of token ids and take each row's last token in the last layer.

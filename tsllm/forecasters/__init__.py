@@ -1,8 +1,9 @@
 """The sktime forecasters: one base class and one file per method."""
 
 from tsllm.forecasters.autotimes import AutoTimesForecaster
+from tsllm.forecasters.timecma import TimeCMAForecaster
 
 #: The methods by the short names that the command line and `tsllm.forecast` use.
-METHODS = {"autotimes": AutoTimesForecaster}
+METHODS = {"autotimes": AutoTimesForecaster, "timecma": TimeCMAForecaster}
 
-__all__ = ["METHODS", "AutoTimesForecaster"]
+__all__ = ["METHODS", "AutoTimesForecaster", "TimeCMAForecaster"]

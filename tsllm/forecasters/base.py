@@ -128,6 +128,10 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         """Choose the steps of a context that the model reads."""
         return context.tail(state.shape.context_length)
 
+    def _rows_at_once(self, state: FittedState) -> int:
+        """Tell how many contexts are forecast in one batch."""
+        return max(1, int(self.batch_size) // state.shape.n_variables)
+
     def _steps_to_keep(self, state: FittedState) -> int | None:
         """How much of each series' past to keep for forecasts; None keeps all."""
         return state.shape.context_length
@@ -481,7 +485,7 @@ class BaseLLMForecaster(BaseForecaster, ABC):
                     f"has {context.n_variables}: pass the same variables"
                 )
         values, scales = [], []
-        rows = max(1, self.batch_size // state.shape.n_variables)
+        rows = self._rows_at_once(state)
         for first in range(0, len(contexts), rows):
             chunk = [self._arrange_context(state, c) for c in contexts[first : first + rows]]
             batch = batch_contexts(chunk, state.shape.context_length)

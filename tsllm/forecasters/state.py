@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -51,6 +53,8 @@ class FittedState:
     shape: ModelShape
     requested_device: str
     calibration: Calibration | None = None
+    #: Mean and deviation (2, variables) of each series trained on, for methods that read them.
+    statistics: dict[Hashable, np.ndarray] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int | None = None
     seconds: float = 0.0

@@ -14,7 +14,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sktime.datasets import load_airline
 
-from small_forecasters import METHOD_VARIANTS, panel, season, small
+from small_forecasters import METHOD_VARIANTS, SMALL, TUNED, panel, season, small
 from tsllm import Context, load_backbone
 from tsllm.context import batch_contexts
 
@@ -76,11 +76,14 @@ def base_pointers(forecaster):
     return module.data_ptr()
 
 
-@pytest.mark.parametrize("lora", [None, {"r": 2, "alpha": 4}])
-def test_clone_deepcopy_and_pickle_never_copy_the_backbone(make, lora):
+@pytest.mark.parametrize(
+    ("method", "lora"),
+    [(method, None) for method in SMALL] + [(method, {"r": 2, "alpha": 4}) for method in TUNED],
+)
+def test_clone_deepcopy_and_pickle_never_copy_the_backbone(method, lora):
     y = load_airline()
     big = "random:gpt2?hidden=256&layers=2&heads=4&vocab=8000"  # 3.9 M parameters: 15 MB
-    forecaster = make(backbone=big, lora=lora, max_steps=1).fit(y)
+    forecaster = small(method, backbone=big, lora=lora, max_steps=1).fit(y)
     trained = sum(p.numel() * p.element_size() for p in forecaster.fitted_.model.parameters())
     written = pickle.dumps(forecaster)
     assert len(written) < trained + 1_000_000

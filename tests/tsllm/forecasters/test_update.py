@@ -29,7 +29,7 @@ def test_update_moves_the_context_and_trains_nothing(make, y, update_params):
     assert all(torch.equal(before[k], after[k]) for k in before)
     forecast = forecaster.predict(fh=[1, 2, 3])
     assert forecast.index.tolist() == [y.index[-1] + k for k in (1, 2, 3)]
-    core = forecaster.forecast([Context(y.to_numpy())], 3)[0, :, 0, 0]
+    core = forecaster.forecast([Context(y.to_numpy(), times=y.index)], 3)[0, :, 0, 0]
     assert_allclose(forecast.to_numpy(), core, rtol=1e-12)
 
 
@@ -46,7 +46,8 @@ def test_update_takes_corrected_and_overlapping_rows(make, y):
     corrected = y.copy()
     corrected.iloc[95] += 50
     forecaster.update(corrected.iloc[90:105])
-    expected = make().fit(y.iloc[:100]).forecast([Context(corrected.to_numpy()[:105])], 2)
+    whole = Context(corrected.to_numpy()[:105], times=y.index[:105])
+    expected = make().fit(y.iloc[:100]).forecast([whole], 2)
     assert_allclose(forecaster.predict(fh=[1, 2]).to_numpy(), expected[0, :, 0, 0], rtol=1e-12)
 
 
@@ -118,7 +119,7 @@ def test_pretrained_state_survives_clone_and_set_params(make):
     changed = forecaster.clone().set_params(learning_rate=1.0, update_epochs=0)
     assert changed.state == "pretrained"
     assert_array_equal(changed.fit(unseen).predict(fh=[1, 2, 3]), expected)
-    assert forecaster.clone().set_params(token_length=3).state == "new"
+    assert forecaster.clone().set_params(context_length=6).state == "new"
 
 
 def test_fit_after_pretrain_fine_tunes_only_where_asked(make):

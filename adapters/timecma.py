@@ -1,0 +1,252 @@
+"""TimeCMA: a small transformer over the series that reads what an LLM makes of its description."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from tsllm.adapters.cross_modality import CrossModalityAlignment
+from tsllm.adapters.layers import MonotoneQuantileHead, direct_forecast, instance_normalise
+
+CROSS_NORMS = ("variables", "features")
+#: Layers that the authors' code keeps as templates and never runs.
+_UNUSED_OFFICIAL_KEYS = re.compile(r"(ts_encoder|prompt_encoder|decoder)_layer\..+")
+_OFFICIAL_SCALE = "cross.layers.0.self_attn.sdp_attn.scale"
+_LAYER = re.compile(r"(ts_encoder|prompt_encoder|decoder)\.layers\.(\d+)\.")
+
+
+class TimeCMAModel(nn.Module):
+    """TimeCMA (Liu et al., AAAI 2025, arXiv 2406.01638, section 3).
+
+    Every variable is one token. The series branch makes it from the variable's normalised window,
+    the prompt branch from the LLM's embedding of a text about that window. The cross-modality
+    alignment retrieves from the second what matches the first, and a decoder makes the forecast of
+    it. The LLM is not part of the model: its embeddings depend on nothing that is trained here.
+
+    Parameters
+    ----------
+    context_length : int
+        Steps of history.
+    horizon : int
+        Steps to forecast.
+    n_variables : int
+        Variables of a series, fixed.
+    width : int or None
+        Width of the prompt embeddings. None builds the model without the prompt branch: its
+        alignment retrieves from the series branch itself, and everything else is the same.
+    channel : int
+        Width of a variable's token, a multiple of ``heads``.
+    heads : int
+        Attention heads of the encoders and the decoder.
+    encoder_layers, decoder_layers : int
+        Layers of each encoder and of the decoder.
+    feedforward : int
+        Width inside the feed-forward blocks of the encoders and the decoder.
+    cross_feedforward : int
+        Width inside the alignment's feed-forward block.
+    dropout : float
+        Everywhere.
+    cross_norm : {"variables", "features"}
+        What the alignment normalises over. The published "variables" needs at least three of them
+        to be of use; see `CrossModalityAlignment`.
+    quantiles : tuple of float
+        Levels to forecast; empty for a point forecast.
+
+    Raises
+    ------
+    ValueError
+        When ``channel`` or ``width`` is no multiple of ``heads``, ``cross_norm`` is unknown, or the
+        levels are not rising inside (0, 1).
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = TimeCMAModel(96, 24, 7, 384)
+    >>> model(torch.randn(2, 96, 7), torch.randn(2, 384, 7)).shape
+    torch.Size([2, 24, 7])
+    """
+
+    def __init__(
+        self,
+        context_length: int,
+        horizon: int,
+        n_variables: int,
+        width: int | None,
+        *,
+        channel: int = 64,
+        heads: int = 8,
+        encoder_layers: int = 1,
+        decoder_layers: int = 2,
+        feedforward: int = 2048,
+        cross_feedforward: int = 32,
+        dropout: float = 0.1,
+        cross_norm: str = "variables",
+        quantiles: tuple[float, ...] = (),
+    ) -> None:
+        super().__init__()
+        if cross_norm not in CROSS_NORMS:
+            raise ValueError(f"cross_norm must be one of {list(CROSS_NORMS)}, got {cross_norm!r}")
+        for name, size in (("channel", channel), ("width", width)):
+            if size is not None and size % heads:
+                raise ValueError(f"{name}={size} must be a multiple of heads={heads}")
+        self.context_length = context_length
+        self.horizon = horizon
+        self.n_variables = n_variables
+        self.width = width
+        self.quantile_head = MonotoneQuantileHead(quantiles) if quantiles else None
+
+        def encoder(size: int) -> nn.TransformerEncoder:
+            layer = nn.TransformerEncoderLayer(
+                size, heads, feedforward, dropout, batch_first=True, norm_first=True
+            )
+            return nn.TransformerEncoder(layer, encoder_layers, enable_nested_tensor=False)
+
+        self.length_to_feature = nn.Linear(context_length, channel)
+        self.ts_encoder = encoder(channel)
+        self.prompt_encoder = None if width is None else encoder(width)
+        self.cross = CrossModalityAlignment(
+            n_variables,
+            feedforward=cross_feedforward,
+            dropout=dropout,
+            feature_widths=None if cross_norm == "variables" else (channel, width or channel),
+        )
+        layer = nn.TransformerDecoderLayer(
+            channel, heads, feedforward, dropout, batch_first=True, norm_first=True
+        )
+        self.decoder = nn.TransformerDecoder(layer, decoder_layers)
+        self.c_to_length = nn.Linear(channel, horizon * max(1, len(quantiles)))
+
+    @classmethod
+    def from_official(cls, state_dict: Mapping[str, Tensor], n_heads: int = 8) -> TimeCMAModel:
+        """Load a state dict of the authors' code; its outputs are then theirs to 1e-5.
+
+        All sizes but the number of heads are read from the shapes. The authors' ``*_layer.*``
+        tensors are templates that are never run, and are left aside.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to Tensor
+            A leading ``module.`` (distributed training) is taken off.
+        n_heads : int
+            Attention heads, which no shape tells; the authors' default is 8.
+
+        Returns
+        -------
+        TimeCMAModel
+            In training mode, as any new module, with the default dropout.
+
+        Raises
+        ------
+        ValueError
+            For keys that are unknown, missing or of a shape that does not fit the others.
+        """
+        named = {
+            key.removeprefix("module."): tensor
+            for key, tensor in state_dict.items()
+            if not _UNUSED_OFFICIAL_KEYS.fullmatch(key.removeprefix("module."))
+        }
+        scale = named.pop(_OFFICIAL_SCALE, None)
+        sizes = {
+            "length_to_feature.weight": "channel and context_length",
+            "c_to_length.weight": "horizon",
+            "cross.layers.0.ff.0.weight": "cross_feedforward and n_variables",
+            "prompt_encoder.layers.0.linear1.weight": "feedforward and width",
+        }
+        absent = [key for key in sizes if key not in named]
+        if absent:
+            raise ValueError(
+                f"state_dict lacks {absent[0]!r}, which tells {sizes[absent[0]]}; its keys: "
+                f"{sorted(named)}"
+            )
+        layers = dict.fromkeys(("ts_encoder", "prompt_encoder", "decoder"), 0)
+        for match in map(_LAYER.match, named):
+            if match:
+                layers[match[1]] = max(layers[match[1]], int(match[2]) + 1)
+        channel, context_length = named["length_to_feature.weight"].shape
+        cross_feedforward, n_variables = named["cross.layers.0.ff.0.weight"].shape
+        feedforward, width = named["prompt_encoder.layers.0.linear1.weight"].shape
+        model = cls(
+            context_length,
+            named["c_to_length.weight"].shape[0],
+            n_variables,
+            width,
+            channel=channel,
+            heads=n_heads,
+            encoder_layers=layers["ts_encoder"],
+            decoder_layers=layers["decoder"],
+            feedforward=feedforward,
+            cross_feedforward=cross_feedforward,
+        )
+        expected = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+        given = {key: tuple(tensor.shape) for key, tensor in named.items()}
+        wrong = [key for key in sorted(given | expected) if given.get(key) != expected.get(key)]
+        if wrong:
+            details = "; ".join(
+                f"{key} is {given.get(key, 'missing')} and should be "
+                f"{expected.get(key, 'absent, for TimeCMA does not know it')}"
+                for key in wrong
+            )
+            raise ValueError(f"state_dict's tensors do not fit together: {details}")
+        if scale is None or abs(float(scale) - n_variables**-0.5) > 1e-6:
+            raise ValueError(
+                f"{_OFFICIAL_SCALE} is {'missing' if scale is None else float(scale)}; the "
+                f"authors' code never trains it from n_variables ** -0.5 = {n_variables**-0.5:.6f}"
+            )
+        model.load_state_dict(named)
+        return model
+
+    def forward(
+        self, x: Tensor, prompt_embeddings: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
+        """Forecast the steps after a window.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(batch, context, variables)`` in raw units.
+        prompt_embeddings : Tensor, optional
+            ``(batch, width, variables)``: the LLM's embedding of the text about each variable's
+            window. None exactly where the model was built without a width.
+        mask : Tensor, optional
+            Bool, the shape of ``x``, True where observed; the rest counts as the window's mean.
+
+        Returns
+        -------
+        Tensor
+            ``(batch, horizon, variables)``, or ``(batch, horizon, variables, levels)``, in raw
+            units.
+
+        Raises
+        ------
+        ValueError
+            When a shape does not fit.
+        """
+        self._check(x, prompt_embeddings)
+        normalised, mean, std = instance_normalise(x, mask)  # (batch, context, variables)
+        tokens = self.length_to_feature(normalised.transpose(1, 2))  # (batch, variables, channel)
+        series = self.ts_encoder(tokens).transpose(1, 2)  # (batch, channel, variables)
+        source = series
+        if self.prompt_encoder is not None and prompt_embeddings is not None:
+            prompts = self.prompt_encoder(prompt_embeddings.to(x.dtype).transpose(1, 2))
+            source = prompts.transpose(1, 2)  # (batch, width, variables)
+        aligned = self.cross(series, source).transpose(1, 2)  # (batch, variables, channel)
+        decoded = self.decoder(aligned, aligned)  # (batch, variables, channel)
+        out = self.c_to_length(decoded)  # (batch, variables, horizon[*levels])
+        return direct_forecast(out, mean, std, self.quantile_head)
+
+    def _check(self, x: Tensor, prompt_embeddings: Tensor | None) -> None:
+        """Check the shapes of a forward's inputs."""
+        if x.ndim != 3 or x.shape[1:] != (self.context_length, self.n_variables):
+            raise ValueError(
+                f"x must be (batch, {self.context_length}, {self.n_variables}), got "
+                f"{tuple(x.shape)}; pad a shorter window on the left and mask the padding"
+            )
+        expected = None if self.width is None else (len(x), self.width, self.n_variables)
+        given = None if prompt_embeddings is None else tuple(prompt_embeddings.shape)
+        if given != expected:
+            raise ValueError(
+                f"prompt_embeddings must be {expected or 'left out of a model without width'}, "
+                f"got {given}"
+            )

@@ -1,0 +1,159 @@
+"""Frequencies and stamps in plain words, for texts that a language model reads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from pandas.tseries.frequencies import to_offset
+
+from tsllm.errors import DataError
+
+# One step of each frequency, by the name pandas gives it without its anchor ("W-SAT" -> "W").
+_UNITS = {"D": "day", "B": "business day", "C": "business day", "W": "week"}
+_UNITS |= {"bh": "business hour", "cbh": "business hour"}
+_UNITS |= dict.fromkeys(["MS", "ME", "BMS", "BME", "CBMS", "CBME", "WOM", "LWOM"], "month")
+_UNITS |= dict.fromkeys(["SMS", "SME"], "half month")
+_UNITS |= dict.fromkeys(["QS", "QE", "BQS", "BQE"], "quarter")
+_UNITS |= dict.fromkeys(["HYS", "HYE", "BHYS", "BHYE"], "half year")
+_UNITS |= dict.fromkeys(["YS", "YE", "BYS", "BYE"], "year")
+_UNITS |= {"RE": "fiscal year", "REQ": "fiscal quarter"}
+
+# Fixed lengths of time, the longest first.
+_TICKS = {
+    "day": pd.Timedelta(days=1),
+    "hour": pd.Timedelta(hours=1),
+    "minute": pd.Timedelta(minutes=1),
+    "second": pd.Timedelta(seconds=1),
+    "millisecond": pd.Timedelta(milliseconds=1),
+    "microsecond": pd.Timedelta(microseconds=1),
+    "nanosecond": pd.Timedelta(1, unit="ns"),
+}
+#: How much of the time of day a stamp shows, by the unit that steps are whole multiples of.
+_TIMES_OF_DAY = {"day": "", "hour": " %H:%M", "minute": " %H:%M"}
+#: Digits of a second.
+_DIGITS = {"second": 0, "millisecond": 3, "microsecond": 6, "nanosecond": 9}
+
+
+def frequency_in_words(freq: str | pd.offsets.BaseOffset | None) -> str:
+    """Say what comes after "every".
+
+    Anchors are left out ("W-SAT" is a week), and fixed lengths of time are given in the largest
+    unit that they are whole multiples of.
+
+    Parameters
+    ----------
+    freq : str, pandas offset or None
+        The frequency of a DatetimeIndex or a PeriodIndex; None for an integer index.
+
+    Returns
+    -------
+    str
+        "step" where the frequency has no name.
+
+    Raises
+    ------
+    DataError
+        If pandas knows no such frequency.
+
+    Examples
+    --------
+    >>> [frequency_in_words(freq) for freq in ("h", "15min", "W-MON", "2QS", "B", None)]
+    ['hour', '15 minutes', 'week', '2 quarters', 'business day', 'step']
+    """
+    if freq is None:
+        return "step"
+    offset = _parse(freq)
+    if isinstance(offset, pd.offsets.Tick):
+        step = pd.Timedelta(offset)
+        unit = _unit_of(step)
+        return _counted(step // _TICKS[unit], unit)
+    return _counted(offset.n, _UNITS.get(_base_name(offset), "step"))
+
+
+def stamps_in_words(times: pd.Index, freq: str | pd.offsets.BaseOffset | None = None) -> list[str]:
+    """Write stamps as dates, with as much of the time of day as the frequency asks for.
+
+    Dates are ``dd/mm/yyyy``; ``hh:mm`` follows where steps are shorter than a day, and seconds and
+    their parts where they are shorter than a minute. Stamps with a time zone are in its local time,
+    followed by its offset from UTC where they show a time of day, so that the hour that a change of
+    the clocks repeats is named twice differently. A period is named by its first moment, and
+    integers count steps.
+
+    Parameters
+    ----------
+    times : pandas.DatetimeIndex, pandas.PeriodIndex or integer Index
+        The stamps.
+    freq : str or pandas offset, optional
+        Their frequency, where ``times.freq`` does not tell it. None and not told: dates and times.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> stamps_in_words(pd.date_range("2024-03-31 01:00", periods=2, freq="h", tz="Europe/Berlin"))
+    ['31/03/2024 01:00 +0100', '31/03/2024 03:00 +0200']
+    >>> stamps_in_words(pd.period_range("2024-03", periods=2, freq="M"))
+    ['01/03/2024', '01/04/2024']
+    >>> stamps_in_words(pd.RangeIndex(2))
+    ['step 0', 'step 1']
+    """
+    if isinstance(times, pd.PeriodIndex):
+        freq, times = times.freq, times.to_timestamp(how="start")
+    if not isinstance(times, pd.DatetimeIndex):
+        return [f"step {step}" for step in times]
+    unit = _unit_of_stamps(times.freq if times.freq is not None else freq)
+    if unit in _TIMES_OF_DAY:
+        time_of_day = _TIMES_OF_DAY[unit]
+        zone = " %z" if time_of_day and times.tz is not None else ""
+        return times.strftime(f"%d/%m/%Y{time_of_day}{zone}").tolist()
+    texts = times.strftime("%d/%m/%Y %H:%M:%S").tolist()
+    if digits := _DIGITS[unit]:
+        parts = np.asarray(times.microsecond) * 1000 + np.asarray(times.nanosecond)
+        texts = [f"{text}.{part:09d}"[: len(text) + 1 + digits] for text, part in zip(texts, parts)]
+    if times.tz is None:
+        return texts
+    return [f"{text} {zone}" for text, zone in zip(texts, times.strftime("%z"))]
+
+
+def _counted(count: int, unit: str) -> str:
+    """Put a number before a unit, where it is not one."""
+    return unit if count == 1 else f"{count} {unit}s"
+
+
+def _unit_of(step: pd.Timedelta) -> str:
+    """Name the largest unit that a length of time is a whole multiple of."""
+    zero = pd.Timedelta(0)
+    return next(unit for unit, length in _TICKS.items() if step % length == zero)
+
+
+def _unit_of_stamps(freq: str | pd.offsets.BaseOffset | None) -> str:
+    """Name the unit down to which stamps of a frequency differ."""
+    if freq is None:
+        return "minute"
+    offset = _parse(freq)
+    if isinstance(offset, pd.offsets.Tick):
+        return _unit_of(pd.Timedelta(offset))
+    return "minute" if _base_name(offset) in ("bh", "cbh") else "day"
+
+
+def _base_name(offset: pd.offsets.BaseOffset) -> str:
+    """Give pandas' name of an offset without count and anchor; empty where it has none."""
+    try:
+        return offset.rule_code.split("-")[0]
+    except NotImplementedError:
+        return ""
+
+
+def _parse(freq: str | pd.offsets.BaseOffset) -> pd.offsets.BaseOffset:
+    """Parse the name of a frequency of stamps or of periods."""
+    for is_period in (False, True):
+        try:
+            return to_offset(freq, is_period=is_period)
+        except (ValueError, TypeError):
+            continue
+    raise DataError(
+        f"freq={freq!r} is not a frequency; pass a pandas one, for example 'h', '15min', 'D', "
+        "'W-SUN', 'MS' or 'ME'"
+    )

@@ -1,0 +1,434 @@
+"""TimeCMA: a small transformer reads what a frozen language model makes of each window's text."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tsllm.adapters.timecma import TimeCMAModel
+from tsllm.backbone import DEFAULT_BACKBONE, Backbone
+from tsllm.context import Context, ContextBatch, batch_contexts
+from tsllm.embeddings import EmbeddingStore, open_store
+from tsllm.errors import DataError
+from tsllm.forecasters.direct import DirectForecaster
+from tsllm.forecasters.frames import stamps_after
+from tsllm.forecasters.state import FittedState, ModelShape
+from tsllm.prompt_text import (
+    DEFAULT_TEMPLATE,
+    PromptWriter,
+    check_prompts_fit,
+    series_statistics,
+)
+from tsllm.windows import WindowBatch, Windows
+
+# Prompts that are in memory as text at once: about 70 MB of 96 values each.
+_PROMPTS_AT_ONCE = 100_000
+# Tokens (variables) that are forecast in one batch.
+_TOKENS_AT_ONCE = 2048
+
+
+class TimeCMAForecaster(DirectForecaster):
+    """Forecast with prompt embeddings that are computed once (Liu et al., AAAI 2025, 2406.01638).
+
+    Each variable's window is written as a text (its dates, values and trend), and the language
+    model's state of the text's last token describes it. A small transformer over the variables
+    aligns that description with the series and forecasts ``prediction_length`` steps at once;
+    longer horizons are rolled out, with prompts of its own forecasts. The embeddings depend on
+    nothing that is trained, so each is computed once and kept in the embedding store: training
+    again, or forecasting the same windows, does not run the language model.
+
+    Variables are forecast together, and a panel's series share one model. The published alignment
+    normalises over the variables, which leaves nothing of a single one and the mere order of two;
+    with one or two variables it normalises over the features instead. The method is made for many
+    variables that move together.
+
+    Parameters
+    ----------
+    backbone : str or None
+        The language model: a Hugging Face id, a local directory, or ``"random:..."``. None leaves
+        the prompt branch out: the alignment then retrieves from the series branch itself and
+        everything else is the same, the control for whether the language model helps.
+    backbone_layers : int, optional
+        Use the first layers only. None uses all.
+    lora : None
+        Not for this method: embeddings that are computed once cannot follow a language model that
+        is tuned.
+    context_length : int or "auto"
+        Steps of history that a forecast reads. "auto": 96, and at most half of a typical series.
+        A step takes about three tokens of the prompt.
+    prediction_length : int, optional
+        Steps that the model forecasts at once, and that intervals are calibrated for. None: the
+        ``fh`` of `fit`, else a season.
+    channel : int
+        Width of a variable's token, a multiple of ``heads``.
+    heads : int
+        Attention heads; the language model's width must be a multiple of them too.
+    encoder_layers, decoder_layers : int
+        Layers of the two encoders, and of the decoder.
+    feedforward : int
+        Width inside the feed-forward blocks.
+    dropout : float
+        Everywhere in the model.
+    prompt_template : str
+        The text, with any of the fields ``{start}``, ``{end}``, ``{values}``, ``{frequency}`` and
+        ``{trend}``; see `tsllm.prompt_text.PromptWriter`.
+    value_format : {"window", "series", "int"}
+        How values are written: standardised by the window's own statistics, by those of the series
+        that was trained on (an unseen one: of the context it is forecast from), both times 100 and
+        rounded, or as the authors do, the whole part of the series-standardised value. "window"
+        writes the same prompt whatever the horizon, fold or refit, so that its embedding is found
+        again; its length stays bounded where series drift; and it needs to know nothing of a series
+        that was never seen.
+    window_stride : int
+        Steps between training windows. Each window costs a pass of the language model, once.
+    loss : {"mse", "mae", "huber", "quantile"}
+        "quantile" trains a head that gives ``quantiles`` without crossing.
+    quantiles : tuple of float
+        Levels of the quantile head.
+    adaptive : bool
+        Keep the intervals' calibration current in `update`; costs one forecast per update.
+    update_epochs : int
+        Epochs to train on new data in `update`, and in `fit` after `pretrain`. 0: none.
+    max_epochs : int or "auto"
+        "auto": ten, or more where the series are so few that ten make less than 400 steps.
+    batch_size : int
+        Windows a training step, each with all its variables.
+    learning_rate, weight_decay : float
+        Of AdamW, with a cosine schedule over the epochs.
+    patience : int
+        Epochs without a better validation loss before training stops.
+    validation_fraction : float
+        Share of each series, at its end, for early stopping and for calibrating intervals.
+    max_steps : int, optional
+        Stop after so many training steps.
+    embedding_store : EmbeddingStore or path, optional
+        Where the embeddings are kept. None: in the user's cache folder.
+    freq : str, optional
+        Frequency of the series, where their index does not tell it.
+    device, dtype : str
+        "auto" takes the GPU with bfloat16 where there is one.
+    compile : bool
+        Compile the model with torch.
+    random_state : int, RandomState or None
+        One random state gives one result.
+    verbose : int
+        1 shows progress on stderr.
+
+    Attributes
+    ----------
+    fitted_ : FittedState
+        The trained model, its sizes, its calibration and its history.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sktime.datasets import load_airline
+    >>> from tsllm import TimeCMAForecaster
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     forecaster = TimeCMAForecaster(
+    ...         backbone="random:gpt2?hidden=16&layers=1&heads=8",
+    ...         embedding_store=folder,
+    ...         max_steps=5,
+    ...         random_state=0,
+    ...     )
+    ...     forecast = forecaster.fit(load_airline(), fh=[1, 2, 3]).predict()
+    >>> forecast.index.astype(str).tolist()
+    ['1961-01', '1961-02', '1961-03']
+    """
+
+    _channel_independent = False
+    _final_learning_rate = 1e-6
+    _max_context: ClassVar[int] = 96
+    _architecture = DirectForecaster._architecture | {
+        "prediction_length",
+        "channel",
+        "heads",
+        "encoder_layers",
+        "decoder_layers",
+        "feedforward",
+        "dropout",
+        "prompt_template",
+        "value_format",
+    }
+
+    def __init__(
+        self,
+        backbone: str | None = DEFAULT_BACKBONE,
+        *,
+        backbone_layers: int | None = None,
+        lora: None = None,
+        context_length: int | str = "auto",
+        prediction_length: int | None = None,
+        channel: int = 64,
+        heads: int = 8,
+        encoder_layers: int = 1,
+        decoder_layers: int = 2,
+        feedforward: int = 2048,
+        dropout: float = 0.2,
+        prompt_template: str = DEFAULT_TEMPLATE,
+        value_format: str = "window",
+        window_stride: int = 1,
+        loss: str = "mse",
+        quantiles: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        adaptive: bool = False,
+        update_epochs: int = 0,
+        max_epochs: int | str = "auto",
+        batch_size: int = 16,
+        learning_rate: float = 1e-4,
+        weight_decay: float = 1e-3,
+        patience: int = 3,
+        validation_fraction: float = 0.1,
+        max_steps: int | None = None,
+        embedding_store: Any = None,
+        freq: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        compile: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.backbone_layers = backbone_layers
+        self.lora = lora
+        self.context_length = context_length
+        self.prediction_length = prediction_length
+        self.channel = channel
+        self.heads = heads
+        self.encoder_layers = encoder_layers
+        self.decoder_layers = decoder_layers
+        self.feedforward = feedforward
+        self.dropout = dropout
+        self.prompt_template = prompt_template
+        self.value_format = value_format
+        self.window_stride = window_stride
+        self.loss = loss
+        self.quantiles = quantiles
+        self.adaptive = adaptive
+        self.update_epochs = update_epochs
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.max_steps = max_steps
+        self.embedding_store = embedding_store
+        self.freq = freq
+        self.device = device
+        self.dtype = dtype
+        self.compile = compile
+        self.random_state = random_state
+        self.verbose = verbose
+        super().__init__()
+
+    @classmethod
+    def get_test_params(cls, parameter_set: str = "default") -> list[dict[str, Any]]:
+        """Give small settings for sktime's tests.
+
+        Parameters
+        ----------
+        parameter_set : str
+            Ignored: there is one set.
+
+        Returns
+        -------
+        list of dict
+        """
+        tiny = {
+            "backbone": "random:gpt2?hidden=8&layers=1&heads=2&positions=512",
+            "channel": 4,
+            "heads": 2,
+            "decoder_layers": 1,
+            "feedforward": 8,
+        }
+        return [
+            {**tiny, "context_length": 8, "max_steps": 2, "random_state": 42},
+            {
+                **tiny,
+                "context_length": 6,
+                "prediction_length": 2,
+                "loss": "quantile",
+                "quantiles": (0.1, 0.5, 0.9),
+                "value_format": "series",
+                "max_steps": 1,
+                "update_epochs": 1,
+                "device": "cpu",
+            },
+        ]
+
+    # ------------------------------------------------------------------ the method's hooks
+
+    def _choose_shape(self, contexts: Sequence[Context], horizon: int | None) -> ModelShape:
+        self._check_own_parameters()
+        shape = super()._choose_shape(contexts, horizon)
+        # Of two variables a norm over variables leaves which one is larger, of one nothing at all.
+        cross_norm = "variables" if shape.n_variables > 2 else "features"
+        return replace(shape, extra={"cross_norm": cross_norm})
+
+    def _build_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
+        width = None if backbone is None else backbone.hidden_size
+        if width is not None and width % self.heads:
+            raise DataError(
+                f"heads={self.heads} must divide the width of the backbone {self.backbone}, "
+                f"{width}: choose another number of heads"
+            )
+        return TimeCMAModel(
+            shape.context_length,
+            shape.horizon,
+            shape.n_variables,
+            width,
+            channel=self.channel,
+            heads=self.heads,
+            encoder_layers=self.encoder_layers,
+            decoder_layers=self.decoder_layers,
+            feedforward=self.feedforward,
+            dropout=self.dropout,
+            cross_norm=shape.extra["cross_norm"],
+            quantiles=self._head_levels(),
+        )
+
+    def _training_inputs(
+        self, state: FittedState, contexts: Sequence[Context], windows: Sequence[Windows]
+    ) -> Callable[[WindowBatch], dict[str, Tensor]]:
+        if state.backbone is None:
+            return super()._training_inputs(state, contexts, windows)
+        backbone, store = state.backbone, open_store(self.embedding_store)
+        if self._writer().needs_statistics:
+            for context in contexts:
+                # A series that an update goes on with keeps those of its first training.
+                if context.series_id not in state.statistics:
+                    state.statistics[context.series_id] = series_statistics(context.values)
+        positions = [torch.stack(part.positions(), dim=1).numpy() for part in windows]
+        placed = np.unique(np.concatenate(positions), axis=0)  # (windows, 2): series, start
+        keys = self._fill(state, store, contexts, placed)  # (windows, variables, 32)
+        # One whole number a window, in rising order, to find its row by.
+        span = max(map(len, contexts)) + state.shape.context_length
+        codes = placed @ [span, 1]
+
+        def inputs(batch: WindowBatch) -> dict[str, Tensor]:
+            code = (batch.series * span + batch.start).cpu().numpy()
+            found = keys[np.searchsorted(codes, code)]  # (batch, variables, 32)
+            vectors = store.read(found.reshape(-1, found.shape[-1]), backbone)
+            return {"prompt_embeddings": _by_variable(vectors, len(code), batch.values.device)}
+
+        return inputs
+
+    def _forecast_inputs(
+        self, state: FittedState, values: Tensor, contexts: Sequence[Context], done: int
+    ) -> dict[str, Tensor]:
+        if state.backbone is None:
+            return {}
+        if done:
+            contexts = _with_forecasts(contexts, values, done, state.shape)
+        steps = state.shape.context_length
+        prompts = [
+            prompt
+            for context in contexts
+            for prompt in self._write(state, context, [len(context) - steps])
+        ]
+        check_prompts_fit(prompts, state.backbone)
+        vectors = open_store(self.embedding_store).encode(prompts, state.backbone)
+        return {"prompt_embeddings": _by_variable(vectors, len(contexts), values.device)}
+
+    def _run_model(
+        self, state: FittedState, batch: ContextBatch, contexts: Sequence[Context], horizon: int
+    ) -> Tensor:
+        if state.backbone is not None and horizon > state.shape.horizon:
+            # Prompts of forecasts round them to few digits: in float64, so that the last bits,
+            # which depend on the batch, tip no rounding.
+            state = replace(state, model=copy.deepcopy(state.model).double())
+            batch = replace(batch, values=batch.values.double())
+        return super()._run_model(state, batch, contexts, horizon)
+
+    def _rows_at_once(self, state: FittedState) -> int:
+        return max(1, _TOKENS_AT_ONCE // state.shape.n_variables)
+
+    # ------------------------------------------------------------------ prompts
+
+    def _writer(self) -> PromptWriter:
+        return PromptWriter(self.prompt_template, self.value_format)
+
+    def _write(
+        self, state: FittedState, context: Context, starts: Sequence[int] | np.ndarray
+    ) -> list[str]:
+        """Write the prompts of windows of one series, variables fastest."""
+        return self._writer().write(
+            context,
+            starts,
+            state.shape.context_length,
+            freq=state.shape.freq,
+            statistics=state.statistics.get(context.series_id),
+        )
+
+    def _fill(
+        self,
+        state: FittedState,
+        store: EmbeddingStore,
+        contexts: Sequence[Context],
+        placed: np.ndarray,
+    ) -> np.ndarray:
+        """Embed the prompts of windows, given as series and start and sorted by them.
+
+        Gives their keys in the store, (windows, variables, 32).
+        """
+        assert state.backbone is not None
+        rows = max(1, _PROMPTS_AT_ONCE // state.shape.n_variables)
+        keys = []
+        for first in range(0, len(placed), rows):
+            part = placed[first : first + rows]
+            prompts = [
+                prompt
+                for series in np.unique(part[:, 0]).tolist()
+                for prompt in self._write(state, contexts[series], part[part[:, 0] == series, 1])
+            ]
+            check_prompts_fit(prompts, state.backbone)
+            keys.append(store.fill(prompts, state.backbone, progress=self.verbose > 0))
+        return np.concatenate(keys).reshape(len(placed), state.shape.n_variables, -1)
+
+    def _check_own_parameters(self) -> None:
+        """Check the parameters that only TimeCMA has, and those that it refuses."""
+        if self.lora is not None:
+            raise DataError(
+                f"lora={self.lora!r} cannot be used with TimeCMAForecaster: its prompts are "
+                "embedded once and kept, and a language model that is tuned would leave them "
+                "behind; leave lora out, or use AutoTimesForecaster"
+            )
+        self._writer()  # refuses a template or format that it cannot write
+        for name in ("channel", "heads", "encoder_layers", "decoder_layers", "feedforward"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+                raise DataError(f"{name} must be a whole number of at least 1, found {value!r}")
+        if self.channel % self.heads:
+            raise DataError(f"channel={self.channel} must be a multiple of heads={self.heads}")
+        if not 0 <= self.dropout < 1:
+            raise DataError(f"dropout must be at least 0 and less than 1, found {self.dropout!r}")
+
+
+def _by_variable(vectors: Tensor, batch: int, device: torch.device) -> Tensor:
+    """Bring embeddings (batch * variables, width) into the form (batch, width, variables)."""
+    return vectors.to(device).unflatten(0, (batch, -1)).transpose(1, 2)
+
+
+def _with_forecasts(
+    contexts: Sequence[Context], values: Tensor, done: int, shape: ModelShape
+) -> list[Context]:
+    """Extend contexts by their own forecasts, in the series' units.
+
+    ``values`` (batch, context, variables) end with them, standardised as the contexts were.
+    """
+    steps = shape.context_length
+    standard = batch_contexts(contexts, steps)
+    forecasts = values[:, -done:].double().cpu().numpy()  # (batch, at most context, variables)
+    forecasts = forecasts * standard.scale[:, None] + standard.location[:, None]
+    extended = []
+    for context, forecast in zip(contexts, forecasts):
+        times = context.times.append(stamps_after(context, done, freq=shape.freq))
+        whole = np.concatenate([context.values, forecast])[-steps:]
+        extended.append(Context(whole, times=times[-len(whole) :], series_id=context.series_id))
+    return extended
