@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tsllm.evaluation import backtest
     from tsllm.forecasters.autotimes import AutoTimesForecaster
     from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
+    from tsllm.forecasters.s2ip import S2IPForecaster
     from tsllm.long_format import forecast
     from tsllm.persistence import load, save
 
@@ -24,6 +25,7 @@ _HOMES = {
     "Context": "tsllm.context",
     "DLinearForecaster": "tsllm.forecasters.baselines",
     "PatchTSTForecaster": "tsllm.forecasters.baselines",
+    "S2IPForecaster": "tsllm.forecasters.s2ip",
     "backtest": "tsllm.evaluation",
     "forecast": "tsllm.long_format",
     "load": "tsllm.persistence",
@@ -36,6 +38,7 @@ __all__ = [
     "Context",
     "DLinearForecaster",
     "PatchTSTForecaster",
+    "S2IPForecaster",
     "backtest",
     "forecast",
     "load",
