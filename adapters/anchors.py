@@ -127,20 +127,23 @@ class PrototypeAnchors(nn.Module):
     def __init__(self, pool_size: int, vocab_size: int) -> None:
         super().__init__()
         self.linear = nn.Linear(vocab_size, pool_size)
-        self._kept: tuple[tuple[int, ...], Tensor] | None = None
+        self._kept: _Kept | None = None
 
     def forward(self, words: Tensor) -> Tensor:
         """Mix word embeddings ``(vocab, width)`` into anchors ``(pool_size, width)``."""
         if self.training or torch.is_grad_enabled():
             return self._mix(words)
-        # Beside what `train` and `_apply` drop: a weight that was written to or replaced, and
-        # other word embeddings, give other numbers here.
-        weight, bias = self.linear.weight, self.linear.bias
-        key = (weight.data_ptr(), weight._version, bias.data_ptr(), bias._version, words.data_ptr())
         kept = self._kept  # read once: other threads may drop it
-        if kept is None or kept[0] != key:
-            kept = self._kept = (key, self._mix(words))
-        return kept[1]
+        sources = (self.linear.weight, self.linear.bias, words)
+        stamps = tuple((tensor.data_ptr(), tensor._version) for tensor in sources)
+        # Beside what `train` and `_apply` drop: tensors that were replaced or written to.
+        if (
+            kept is None
+            or kept.stamps != stamps
+            or any(old is not new for old, new in zip(kept.sources, sources))
+        ):
+            kept = self._kept = _Kept(self._mix(words), sources, stamps)
+        return kept.rows
 
     def train(self, mode: bool = True) -> PrototypeAnchors:
         """Switch the mode, and drop the anchors that were kept."""
@@ -157,6 +160,14 @@ class PrototypeAnchors(nn.Module):
     def _mix(self, words: Tensor) -> Tensor:
         # linear(words.T).T, without transposing the large matrix.
         return self.linear.weight @ words.to(self.linear.weight.dtype) + self.linear.bias[:, None]
+
+
+class _Kept(NamedTuple):
+    """Prototypes, and what they were computed from: held, so that nothing else takes its place."""
+
+    rows: Tensor
+    sources: tuple[Tensor, ...]
+    stamps: tuple[tuple[int, int], ...]
 
 
 class FreeAnchors(nn.Module):
