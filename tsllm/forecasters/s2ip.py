@@ -340,11 +340,10 @@ class S2IPForecaster(DirectForecaster):
         backbone = self.fitted_.backbone
         names = None
         if backbone is not None:
-            names = [
-                row[0] if row else "" for row in nearest_words(aligned.pool[chosen], backbone, 1)[0]
-            ]
+            nearest, _ = nearest_words(aligned.pool[chosen], backbone, 1)
+            names = [" ".join(words) for words in nearest]
         return plot_joint_space(
-            aligned.pool.cpu().numpy(),
+            aligned.pool.detach().cpu().numpy(),
             aligned.tokens.flatten(0, 1).cpu().numpy(),
             chosen.cpu().numpy(),
             names,

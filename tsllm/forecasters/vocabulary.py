@@ -19,7 +19,7 @@ def readable_words(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> dict[
 
     Left out: special and reserved tokens, rows of the embeddings that no token has, pieces that
     continue a word where the tokenizer marks them, and tokens without a letter or a digit. Of
-    tokens that read alike ("up", " Up") the first is kept.
+    tokens that read alike ("up", " Up") the one of the lowest id is kept.
 
     Parameters
     ----------
@@ -36,8 +36,8 @@ def readable_words(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> dict[
     --------
     >>> from tsllm import load_backbone
     >>> backbone = load_backbone("random:gpt2", device="cpu")
-    >>> readable_words(backbone.tokenizer, backbone.vocab_size)["a"]
-    97
+    >>> list(readable_words(backbone.tokenizer, backbone.vocab_size))[8:13]
+    ['8', '9', 'A', 'B', 'C']
     """
     ids = [i for i in sorted(tokenizer.get_vocab().values()) if i < vocab_size]
     special = set(tokenizer.all_special_ids)
