@@ -84,7 +84,8 @@ class S2IPForecaster(DirectForecaster):
     update_epochs : int
         Epochs to train on new data in `update`, and in `fit` after `pretrain`. 0: none.
     max_epochs : int or "auto"
-        "auto": ten, or more where the series are so few that ten make less than 400 steps.
+        "auto": ten, or more where the series are so few that ten make less than 400 steps;
+        ``patience`` then grows alike.
     batch_size : int
         Windows a training step; each variable is a window of its own.
     window_stride : int
