@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tsllm.evaluation import backtest
     from tsllm.forecasters.autotimes import AutoTimesForecaster
     from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
+    from tsllm.forecasters.s2ip import S2IPForecaster
     from tsllm.forecasters.timecma import TimeCMAForecaster
     from tsllm.long_format import forecast
     from tsllm.persistence import load, save
@@ -27,6 +28,7 @@ _HOMES = {
     "DLinearForecaster": "tsllm.forecasters.baselines",
     "LastTokenEmbedder": "tsllm.embedder",
     "PatchTSTForecaster": "tsllm.forecasters.baselines",
+    "S2IPForecaster": "tsllm.forecasters.s2ip",
     "TimeCMAForecaster": "tsllm.forecasters.timecma",
     "backtest": "tsllm.evaluation",
     "forecast": "tsllm.long_format",
@@ -41,6 +43,7 @@ __all__ = [
     "DLinearForecaster",
     "LastTokenEmbedder",
     "PatchTSTForecaster",
+    "S2IPForecaster",
     "TimeCMAForecaster",
     "backtest",
     "forecast",

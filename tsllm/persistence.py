@@ -39,6 +39,7 @@ _ESTIMATORS = {
     "AutoTimesForecaster": "tsllm.forecasters.autotimes",
     "DLinearForecaster": "tsllm.forecasters.baselines",
     "PatchTSTForecaster": "tsllm.forecasters.baselines",
+    "S2IPForecaster": "tsllm.forecasters.s2ip",
     "TimeCMAForecaster": "tsllm.forecasters.timecma",
 }
 _PACKAGES = ("tsllm", "torch", "transformers", "numpy", "pandas", "sktime")

@@ -30,6 +30,19 @@ SMALL = {
         "batch_size": 32,
         "random_state": 0,
     },
+    "s2ip": {
+        "backbone": TINY,
+        "context_length": 12,
+        "prediction_length": 6,
+        "patch_length": 4,
+        "trend_length": 4,
+        "seasonal_length": 6,
+        "pool_size": 20,
+        "prompt_length": 2,
+        "max_steps": 4,
+        "batch_size": 32,
+        "random_state": 0,
+    },
 }
 #: Per method, settings under which it computes in another way.
 VARIANTS = {
@@ -48,9 +61,16 @@ VARIANTS = {
         {"prediction_length": 3, "window_stride": 2},
         {"backbone": None},
     ],
+    "s2ip": [
+        {},
+        {"loss": "quantile", "quantiles": (0.1, 0.5, 0.9), "anchor_pool": "clusters"},
+        {"anchor_pool": "prototypes", "tune": ("layer_norms",), "dropout": 0.5},
+        {"backbone": None},
+        {"lora": {"r": 2, "alpha": 4, "dropout": 0.1}, "tune": ()},
+    ],
 }
 #: The methods that can tune the language model.
-TUNED = ["autotimes"]
+TUNED = ["autotimes", "s2ip"]
 METHOD_VARIANTS = [(method, variant) for method in SMALL for variant in VARIANTS[method]]
 
 

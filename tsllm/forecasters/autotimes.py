@@ -79,7 +79,8 @@ class AutoTimesForecaster(BaseLLMForecaster):
     in_context_length : int or "auto"
         Steps of ``context_length`` that the prompt takes. "auto": half of the tokens.
     max_epochs : int or "auto"
-        "auto": ten, or more where the series are so few that ten make less than 400 steps.
+        "auto": ten, or more where the series are so few that ten make less than 400 steps;
+        ``patience`` then grows alike.
     batch_size : int
         Windows a training step; each variable is a window of its own.
     learning_rate, weight_decay : float

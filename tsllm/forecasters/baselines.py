@@ -55,7 +55,8 @@ class DLinearForecaster(_WithoutLanguageModel):
     update_epochs : int
         Epochs to train on new data in `update`, and in `fit` after `pretrain`. 0: none.
     max_epochs : int or "auto"
-        "auto": ten, or more where the series are so few that ten make less than 400 steps.
+        "auto": ten, or more where the series are so few that ten make less than 400 steps;
+        ``patience`` then grows alike.
     batch_size : int
         Windows a training step; each variable is a window of its own.
     learning_rate, weight_decay : float
@@ -192,7 +193,8 @@ class PatchTSTForecaster(_WithoutLanguageModel):
     update_epochs : int
         Epochs to train on new data in `update`, and in `fit` after `pretrain`. 0: none.
     max_epochs : int or "auto"
-        "auto": ten, or more where the series are so few that ten make less than 400 steps.
+        "auto": ten, or more where the series are so few that ten make less than 400 steps;
+        ``patience`` then grows alike.
     batch_size : int
         Windows a training step; each variable is a window of its own.
     learning_rate, weight_decay : float

@@ -62,7 +62,7 @@ class DirectForecaster(BaseLLMForecaster):
         return {}
 
     def _read_output(self, out: Any) -> tuple[Tensor, dict[str, Tensor], Tensor | float]:
-        """Split a model's output: forecast, figures for the history, term of the mean loss."""
+        """Split a model's output: forecast, figures for the history, term of the training loss."""
         return out, {}, 0.0
 
     def _target_length(self, shape: ModelShape) -> int:
@@ -80,6 +80,8 @@ class DirectForecaster(BaseLLMForecaster):
             seen = batch.mask[:, :split]  # (batch, context, variables)
             # (batch, horizon, variables[, levels])
             forecast, figures, term = self._read_output(model(context, mask=seen, **inputs(batch)))
+            if not model.training:
+                term = 0.0  # the best weights are those of the best forecasts
             # A window whose context was never observed has nothing to forecast from.
             counted = batch.mask[:, split:] & seen.any(dim=1, keepdim=True)
             errors = elementwise_loss(self.loss, forecast, target, levels)

@@ -109,9 +109,13 @@ def _settings(
     forecaster: BaseLLMForecaster, state: FittedState, training: Windows, epochs: int | str
 ) -> TrainingSettings:
     """Translate the parameters into the training loop's settings."""
+    patience = int(forecaster.patience)
     if epochs == "auto":
         per_epoch = -(-len(training) // forecaster.batch_size)
         epochs = max(forecaster._auto_epochs, -(-forecaster._auto_steps // per_epoch))
+        # An epoch of a single step says little: where there are more epochs for being short, as
+        # many more have to pass without progress.
+        patience *= -(-epochs // forecaster._auto_epochs)
     # Where the CPU multiplies bfloat16 natively the frozen backbone trains in it, at the same
     # accuracy; forecasts stay float32 there, so that single and batched ones agree.
     autocast = None
@@ -130,7 +134,7 @@ def _settings(
         weight_decay=forecaster.weight_decay,
         final_learning_rate=forecaster._final_learning_rate,
         clip_norm=forecaster._clip_norm,
-        patience=int(forecaster.patience),
+        patience=patience,
         seed=forecaster._seed(),
         device=state.device,
         autocast=autocast,

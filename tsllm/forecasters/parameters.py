@@ -50,14 +50,14 @@ def check_parameters(estimator: Any) -> None:
             f"quantiles must be rising levels strictly between 0 and 1, found {quantiles!r}"
         )
     for name in ("batch_size", "patience", "window_stride"):
-        _check_whole(name, params[name])
+        check_whole(name, params[name])
     for name in ("max_steps", "prediction_length", "backbone_layers"):
         if params[name] is not None:
-            _check_whole(name, params[name])
+            check_whole(name, params[name])
     for name in ("context_length", "max_epochs"):
         if params[name] != "auto":
-            _check_whole(name, params[name], or_auto=True)
-    _check_whole("update_epochs", params["update_epochs"], least=0)
+            check_whole(name, params[name], or_auto=True)
+    check_whole("update_epochs", params["update_epochs"], least=0)
     if not 0 <= params["validation_fraction"] < 1:
         raise DataError(
             "validation_fraction must be at least 0 and less than 1, found "
@@ -71,7 +71,14 @@ def check_parameters(estimator: Any) -> None:
         raise DataError("lora tunes the language model, and backbone=None has none: drop one")
 
 
-def _check_whole(name: str, value: Any, *, least: int = 1, or_auto: bool = False) -> None:
+def check_whole(name: str, value: Any, *, least: int = 1, or_auto: bool = False) -> None:
+    """Refuse what is not a whole number, or too small a one.
+
+    Raises
+    ------
+    DataError
+        Naming the argument and the value.
+    """
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         auto = " or 'auto'" if or_auto else ""
         raise DataError(f"{name} must be a whole number of at least {least}{auto}, found {value!r}")

@@ -120,3 +120,14 @@ def test_what_does_not_apply_is_no_parameter():
 def test_parameters_that_make_no_sense_are_refused_by_name(forecaster, message):
     with pytest.raises(DataError, match=message):
         forecaster.fit(load_airline())
+
+
+def test_patience_grows_with_the_number_of_short_epochs(monkeypatch):
+    monkeypatch.setattr(DLinearForecaster, "_final_learning_rate", 0.0)
+    y = load_airline()  # so few training windows that an epoch is one step, and "auto" makes 400
+    still = {"learning_rate": 1e-30, "patience": 2}  # no epoch is better than the first
+    automatic = DLinearForecaster(**still).fit(y).summary()
+    assert automatic["stopped"] == "patience"
+    assert automatic["epochs"] == automatic["steps"] == 1 + 2 * 40
+    asked = DLinearForecaster(**still, max_epochs=400).fit(y).summary()
+    assert asked["epochs"] == 1 + 2

@@ -270,9 +270,10 @@ def test_missing_steps_are_masked_not_imputed(make):
     # The masked steps' stored values have no influence whatever they were.
     mask = ~np.isnan(holed)[:, None]
     other = Context(np.where(np.isnan(holed), 1e9, holed), mask=mask)
-    answers = forecaster.forecast([Context(holed), other], 6)
-    assert_array_equal(answers[0], answers[1])
-    assert not np.allclose(answers[0], forecaster.forecast([Context(values)], 6)[0])
+    # One by one: how a matrix product rounds may depend on a row's place in the batch.
+    answer = forecaster.forecast([Context(holed)], 6)
+    assert_array_equal(answer, forecaster.forecast([other], 6))
+    assert not np.allclose(answer, forecaster.forecast([Context(values)], 6))
 
 
 def test_multivariate_series_keep_their_columns(make):

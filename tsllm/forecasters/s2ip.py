@@ -1,0 +1,490 @@
+"""S²IP-LLM: patches of a decomposed series, prompted with anchors among the word embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from tsllm.adapters.anchors import ANCHORS
+from tsllm.adapters.s2ip import Alignment, S2IPModel
+from tsllm.backbone import DEFAULT_BACKBONE, Backbone, PrivateBackbone
+from tsllm.context import Context, batch_contexts
+from tsllm.datasets.frequency import season_length
+from tsllm.errors import DataError
+from tsllm.forecasters.direct import DirectForecaster
+from tsllm.forecasters.frames import split_series
+from tsllm.forecasters.parameters import check_whole
+from tsllm.forecasters.state import ModelShape
+from tsllm.forecasters.vocabulary import nearest_words
+
+TUNABLE = ("layer_norms", "positions")
+#: The published patch; shorter contexts take a quarter of their steps.
+MAX_PATCH_LENGTH = 16
+#: Steps of the moving average where the frequency suggests no season (DLinear's).
+TREND_WITHOUT_SEASON = 25
+
+
+class S2IPForecaster(DirectForecaster):
+    """Forecast with a prompted language model (S²IP-LLM; Pan et al., ICML 2024, 2403.05798).
+
+    Each window is split into trend, season and residual, and patches of the three become tokens of
+    the language model. Anchors made of the model's own word embeddings, those that are most alike
+    to the window, stand before them as a prompt. One model forecasts ``prediction_length`` steps at
+    once; longer horizons are rolled out on its own forecasts. `anchors` names what was chosen.
+
+    Parameters
+    ----------
+    backbone : str or None
+        The language model: a Hugging Face id, a local directory, or ``"random:..."``. None leaves
+        it out, the control for whether it helps: anchors are then free rows that start at random.
+    backbone_layers : int, optional
+        Use the first layers only. None uses all; the paper's are 6 of GPT-2's 12.
+    tune : tuple of {"layer_norms", "positions"}
+        What is trained inside the language model, as published; empty: nothing.
+    lora : dict, optional
+        Fine-tune the language model with LoRA: ``{"r": 8, "alpha": 16, "dropout": 0.0}``.
+    context_length : int or "auto"
+        Steps of history that a forecast reads. "auto": 512, and at most half of a typical series.
+    prediction_length : int, optional
+        Steps that the model forecasts at once, and that intervals are calibrated for. None: the
+        ``fh`` of `fit`, else a season.
+    anchor_pool : {"free", "prototypes", "clusters"}
+        What the anchors are. "prototypes", as published: mixtures of the whole vocabulary, by a
+        linear layer that takes most of a small model's training time and memory. "free": a matrix
+        that starts from such mixtures and is trained itself; it reaches the same anchors, for the
+        mixtures have no more dimensions than a token. "clusters": centres of words that mean
+        something alike, frozen, and the best to name.
+    pool_size, prompt_length : int
+        Number of anchors, and of those that prompt the language model.
+    similarity_coef : float
+        Weight of the similarity of windows and chosen anchors in the training loss; negative, so
+        that they are drawn together. Validation compares forecasts alone.
+    patch_length, stride : int or "auto"
+        Steps of a patch and between the starts of two. "auto": 16 or a quarter of the context,
+        where that is less; half a patch.
+    trend_length : int or "auto"
+        Steps of the moving average that is the trend. "auto": one season, so that it averages out;
+        without a season 25 or a quarter of the context.
+    seasonal_length : int or "auto"
+        Steps of a season. "auto": what the frequency suggests, where the context holds two.
+    dropout : float
+        On the prompted tokens.
+    loss : {"mse", "mae", "huber", "quantile"}
+        "quantile" trains a head that gives ``quantiles`` without crossing.
+    quantiles : tuple of float
+        Levels of the quantile head.
+    adaptive : bool
+        Keep the intervals' calibration current in `update`; costs one forecast per update.
+    update_epochs : int
+        Epochs to train on new data in `update`, and in `fit` after `pretrain`. 0: none.
+    max_epochs : int or "auto"
+        "auto": ten, or more where the series are so few that ten make less than 400 steps;
+        ``patience`` then grows alike.
+    batch_size : int
+        Windows a training step; each variable is a window of its own.
+    window_stride : int
+        Steps between training windows: more than 1 where a step is costly and the series long.
+    learning_rate, weight_decay : float
+        Of Adam, with a cosine schedule over the epochs.
+    patience : int
+        Epochs without a better validation loss before training stops.
+    validation_fraction : float
+        Share of each series, at its end, for early stopping and for calibrating intervals.
+    max_steps : int, optional
+        Stop after so many training steps.
+    embedding_store : optional
+        Unused: this method embeds no texts.
+    freq : str, optional
+        Frequency of the series, where their index does not tell it.
+    device, dtype : str
+        "auto" takes the GPU with bfloat16 where there is one.
+    compile : bool
+        Compile the model with torch.
+    random_state : int, RandomState or None
+        One random state gives one result.
+    verbose : int
+        1 shows progress on stderr.
+
+    Attributes
+    ----------
+    fitted_ : FittedState
+        The trained model, its sizes, its calibration and its history. An epoch of the history holds
+        its mean ``similarity``: that of query and anchors, added over the prompt.
+
+    Examples
+    --------
+    >>> from sktime.datasets import load_airline
+    >>> from tsllm import S2IPForecaster
+    >>> forecaster = S2IPForecaster(
+    ...     backbone="random:gpt2?hidden=16&layers=1&heads=2",
+    ...     pool_size=50, max_steps=5, random_state=0,
+    ... )
+    >>> forecaster.fit(load_airline(), fh=[1, 2, 3]).predict().index.astype(str).tolist()
+    ['1961-01', '1961-02', '1961-03']
+    >>> forecaster.anchors(top=2)["rank"].tolist()
+    [1, 2, 3, 4]
+    """
+
+    _architecture = DirectForecaster._architecture | {
+        "prediction_length",
+        "tune",
+        "anchor_pool",
+        "pool_size",
+        "prompt_length",
+        "patch_length",
+        "stride",
+        "trend_length",
+        "seasonal_length",
+    }
+    # The paper's lookback.
+    _max_context: ClassVar[int] = 512
+
+    def __init__(
+        self,
+        backbone: str | None = DEFAULT_BACKBONE,
+        *,
+        backbone_layers: int | None = None,
+        tune: tuple[str, ...] = TUNABLE,
+        lora: dict[str, Any] | None = None,
+        context_length: int | str = "auto",
+        prediction_length: int | None = None,
+        anchor_pool: str = "free",
+        pool_size: int = 1000,
+        prompt_length: int = 4,
+        similarity_coef: float = -0.05,
+        patch_length: int | str = "auto",
+        stride: int | str = "auto",
+        trend_length: int | str = "auto",
+        seasonal_length: int | str = "auto",
+        dropout: float = 0.1,
+        loss: str = "mse",
+        quantiles: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        adaptive: bool = False,
+        update_epochs: int = 0,
+        max_epochs: int | str = "auto",
+        batch_size: int = 128,
+        window_stride: int = 1,
+        learning_rate: float = 1e-4,
+        weight_decay: float = 0.0,
+        patience: int = 3,
+        validation_fraction: float = 0.1,
+        max_steps: int | None = None,
+        embedding_store: Any = None,
+        freq: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        compile: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.backbone_layers = backbone_layers
+        self.tune = tune
+        self.lora = lora
+        self.context_length = context_length
+        self.prediction_length = prediction_length
+        self.anchor_pool = anchor_pool
+        self.pool_size = pool_size
+        self.prompt_length = prompt_length
+        self.similarity_coef = similarity_coef
+        self.patch_length = patch_length
+        self.stride = stride
+        self.trend_length = trend_length
+        self.seasonal_length = seasonal_length
+        self.dropout = dropout
+        self.loss = loss
+        self.quantiles = quantiles
+        self.adaptive = adaptive
+        self.update_epochs = update_epochs
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.window_stride = window_stride
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.max_steps = max_steps
+        self.embedding_store = embedding_store
+        self.freq = freq
+        self.device = device
+        self.dtype = dtype
+        self.compile = compile
+        self.random_state = random_state
+        self.verbose = verbose
+        super().__init__()
+
+    @classmethod
+    def get_test_params(cls, parameter_set: str = "default") -> list[dict[str, Any]]:
+        """Give small settings for sktime's tests.
+
+        Parameters
+        ----------
+        parameter_set : str
+            Ignored: there is one set.
+
+        Returns
+        -------
+        list of dict
+        """
+        tiny = {
+            "backbone": "random:gpt2?hidden=8&layers=1&heads=2&positions=128",
+            "pool_size": 10,
+            "prompt_length": 2,
+            "batch_size": 16,
+        }
+        return [
+            {**tiny, "context_length": 8, "patch_length": 4, "max_steps": 2, "random_state": 42},
+            {
+                **tiny,
+                "context_length": 6,
+                "prediction_length": 2,
+                "anchor_pool": "clusters",
+                "tune": (),
+                "loss": "quantile",
+                "quantiles": (0.1, 0.5, 0.9),
+                "max_steps": 1,
+                "update_epochs": 1,
+                "device": "cpu",
+            },
+        ]
+
+    # ------------------------------------------------------------------ looking inside
+
+    def anchors(self, y: Any = None, *, top: int = 5) -> pd.DataFrame:
+        """Name the anchors that prompt the forecast of each series, by their nearest words.
+
+        Parameters
+        ----------
+        y : Series or DataFrame, optional
+            The histories to look at, as `fit` takes them. None: those that this forecaster keeps.
+        top : int
+            Words to name an anchor with.
+
+        Returns
+        -------
+        DataFrame
+            One row per chosen anchor of each series and variable: ``series_id``, ``variable``,
+            ``rank`` (1: the closest), ``anchor`` (its number in the pool), ``similarity`` (cosine,
+            to the window's mean token), ``words`` and ``word_similarities`` (lists; cosine, of
+            anchor and word embedding, the closest first).
+
+        Raises
+        ------
+        DataError
+            The model was fitted without a language model, ``top`` is no positive whole number, or
+            a series does not fit the model.
+        """
+        self.check_is_fitted()
+        check_whole("top", top)
+        state = self.fitted_
+        if state.backbone is None:
+            raise DataError(
+                "anchors are named by the language model's words, and backbone=None has none: fit "
+                "with a backbone"
+            )
+        contexts = self._known_or(y)
+        aligned = self._align(contexts)
+        chosen, place = aligned.found.indices.unique(return_inverse=True)  # place: (samples, k)
+        words, cosines = nearest_words(aligned.pool[chosen], state.backbone, top)
+        owners = [(c.series_id, v) for c in contexts for v in self._layout.columns]
+        similarities = aligned.found.similarities.tolist()
+        return pd.DataFrame(
+            [
+                {
+                    "series_id": series_id,
+                    "variable": variable,
+                    "rank": rank + 1,
+                    "anchor": int(chosen[number]),
+                    "similarity": similarities[row][rank],
+                    "words": words[number],
+                    "word_similarities": cosines[number],
+                }
+                for row, (series_id, variable) in enumerate(owners)
+                for rank, number in enumerate(place[row].tolist())
+            ]
+        )
+
+    def plot_anchors(self, y: Any = None, *, method: str = "pca", ax: Any = None) -> Any:
+        """Draw anchors and the series' tokens in one plane, those chosen with their words.
+
+        Rows are scaled to length one first: it is by angle that anchors are chosen.
+
+        Parameters
+        ----------
+        y : Series or DataFrame, optional
+            The histories to draw, as `fit` takes them. None: those that this forecaster keeps.
+        method : {"pca", "tsne"}
+            How the plane is found.
+        ax : matplotlib Axes, optional
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        matplotlib Axes
+
+        Raises
+        ------
+        DataError
+            An unknown method, or a series that does not fit the model.
+        """
+        from tsllm.plotting_anchors import plot_joint_space
+
+        self.check_is_fitted()
+        aligned = self._align(self._known_or(y))
+        chosen = aligned.found.indices.unique()
+        backbone = self.fitted_.backbone
+        names = None
+        if backbone is not None:
+            nearest, _ = nearest_words(aligned.pool[chosen], backbone, 1)
+            names = [" ".join(words) for words in nearest]
+        return plot_joint_space(
+            aligned.pool.detach().cpu().numpy(),
+            aligned.tokens.flatten(0, 1).cpu().numpy(),
+            chosen.cpu().numpy(),
+            names,
+            method=method,
+            ax=ax,
+        )
+
+    def plot_alignment(self, ax: Any = None) -> Any:
+        """Draw how similar windows and their anchors became in training.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        matplotlib Axes
+            The mean cosine similarity over the epochs.
+        """
+        from tsllm.plotting_anchors import plot_alignment
+
+        self.check_is_fitted()
+        similarities = [h["similarity"] / self.prompt_length for h in self.fitted_.history]
+        return plot_alignment(similarities, best_epoch=self.fitted_.best_epoch, ax=ax)
+
+    # ------------------------------------------------------------------ the method's hooks
+
+    def _choose_shape(self, contexts: Sequence[Context], horizon: int | None) -> ModelShape:
+        self._check_own_parameters()
+        shape = super()._choose_shape(contexts, horizon)
+        steps = shape.context_length
+        season = season_length(shape.freq)
+        has_season = 1 < season <= steps // 2
+        patch = self._fitting("patch_length", steps, min(MAX_PATCH_LENGTH, max(1, steps // 4)))
+        stride = self._fitting("stride", patch, max(1, patch // 2))
+        without = min(TREND_WITHOUT_SEASON, max(1, steps // 4))
+        trend = self._fitting("trend_length", steps, season if has_season else without)
+        seasonal = self.seasonal_length
+        if seasonal == "auto":
+            seasonal = season if has_season else 1
+        extra = {
+            "patch_length": patch,
+            "stride": stride,
+            "trend_length": trend,
+            "seasonal_length": int(seasonal),
+        }
+        return replace(shape, extra=extra)
+
+    def _build_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
+        core: Backbone | PrivateBackbone | None = backbone
+        if backbone is not None:
+            tokens = self.prompt_length + (
+                (shape.context_length - shape.extra["patch_length"]) // shape.extra["stride"] + 2
+            )
+            if backbone.max_positions and tokens > backbone.max_positions:
+                raise DataError(
+                    f"context_length={shape.context_length} with patch_length="
+                    f"{shape.extra['patch_length']} and stride={shape.extra['stride']} makes "
+                    f"{tokens} tokens, and the backbone {backbone.spec} reads at most "
+                    f"{backbone.max_positions}: use a longer stride and patch_length, or a shorter "
+                    "context_length"
+                )
+            if self.anchor_pool == "clusters" and self.pool_size > backbone.vocab_size:
+                raise DataError(
+                    f"pool_size={self.pool_size} clusters are more than the {backbone.vocab_size} "
+                    f"words of the backbone {backbone.spec}: use a smaller pool_size"
+                )
+            if self.tune or self.lora:
+                core = backbone.private(train=self.tune, lora=self.lora)
+        return S2IPModel(
+            core,
+            shape.context_length,
+            shape.horizon,
+            **shape.extra,
+            anchors=self.anchor_pool,
+            pool_size=self.pool_size,
+            prompt_length=self.prompt_length,
+            dropout=self.dropout,
+            quantiles=self._head_levels(),
+        )
+
+    def _read_output(self, out: Any) -> tuple[Tensor, dict[str, Tensor], Tensor | float]:
+        forecast, similarity = out
+        return forecast, {"similarity": similarity}, self.similarity_coef * similarity
+
+    # ------------------------------------------------------------------ helpers
+
+    def _known_or(self, y: Any) -> list[Context]:
+        """Give the contexts of `y`, or those that this forecaster keeps."""
+        if y is not None:
+            contexts = split_series(y, freq=self._known_frequency())
+            self._check_fits(self.fitted_, contexts)
+            return contexts
+        if not self._contexts:
+            raise DataError(
+                "the model was saved without its context: pass the recent past of the series as y"
+            )
+        return list(self._contexts.values())
+
+    @torch.inference_mode()
+    def _align(self, contexts: Sequence[Context]) -> Alignment:
+        """Let the model show where contexts lie among its anchors."""
+        state = self.fitted_
+        assert isinstance(state.model, S2IPModel)  # _build_model made it
+        tails = [self._arrange_context(state, context) for context in contexts]
+        batch = batch_contexts(tails, state.shape.context_length).to(state.device)
+        return state.model.align(batch.values, batch.mask)
+
+    def _fitting(self, name: str, most: int, automatic: int) -> int:
+        """Choose a length; one that was asked for is cut to a context that was not."""
+        asked = getattr(self, name)
+        if asked == "auto":
+            return automatic
+        if asked <= most:
+            return int(asked)
+        if name != "stride" and self.context_length == "auto":
+            return most
+        raise DataError(
+            f"{name}={asked} must be at most {most}, the steps of the "
+            f"{'patch' if name == 'stride' else 'context'}: use a smaller {name}"
+        )
+
+    def _check_own_parameters(self) -> None:
+        """Check the parameters that only S²IP-LLM has."""
+        if self.anchor_pool not in ANCHORS:
+            raise DataError(
+                f"anchor_pool must be one of {', '.join(ANCHORS)}, found {self.anchor_pool!r}"
+            )
+        unknown = [self.tune] if isinstance(self.tune, str) else set(self.tune) - set(TUNABLE)
+        if unknown:
+            raise DataError(
+                f"tune lists some of {', '.join(TUNABLE)}, or nothing, found {self.tune!r}"
+            )
+        for name in ("pool_size", "prompt_length"):
+            check_whole(name, getattr(self, name))
+        if self.prompt_length > self.pool_size:
+            raise DataError(
+                f"prompt_length={self.prompt_length} must be at most pool_size={self.pool_size}"
+            )
+        for name in ("patch_length", "stride", "trend_length", "seasonal_length"):
+            if getattr(self, name) != "auto":
+                check_whole(name, getattr(self, name), or_auto=True)
