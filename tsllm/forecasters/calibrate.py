@@ -54,17 +54,15 @@ def calibrate(
         Whether the calibration is to follow the data.
     """
     in_sample = not any(held_out)
-    used = [in_sample or out for out in held_out]
-    most = int(np.clip(MAX_CALIBRATION_WINDOWS // sum(used), 4, MAX_WINDOWS))
     errors: dict[Hashable, np.ndarray] = {}
     pasts: list[Context] = []
     futures: list[np.ndarray] = []
     counts: dict[Hashable, int] = {}
-    for context, use in zip(contexts, used):
+    for context, origins in zip(
+        contexts, calibration_origins(contexts, validation_fraction, held_out)
+    ):
         counts[context.series_id] = 0
-        if not use:
-            continue
-        for origin in _origins(len(context), validation_fraction, most, in_sample).tolist():
+        for origin in origins.tolist():
             past = context.until(origin)
             if past.tail(context_length).mask.any(axis=0).all():
                 pasts.append(past)
@@ -84,11 +82,32 @@ def calibrate(
     return make_calibration(errors, levels, adaptive=adaptive, in_sample=in_sample)
 
 
-def _origins(steps: int, fraction: float, most: int, in_sample: bool) -> np.ndarray:
-    """List the origins of a series' calibration windows."""
-    border = steps - round(fraction * steps)
-    first = max(1, steps // 2) if in_sample else max(1, border)
-    return np.unique(np.linspace(first, steps - 1, min(most, steps - first)).round().astype(int))
+def calibration_origins(
+    contexts: Sequence[Context], validation_fraction: float, held_out: Sequence[bool]
+) -> list[np.ndarray]:
+    """List the origins of each series' calibration windows; none for a series that is not used.
+
+    Parameters
+    ----------
+    contexts, validation_fraction, held_out
+        As `calibrate` takes them.
+
+    Returns
+    -------
+    list of array (windows,), int
+        Rising positions of each window's first target step.
+    """
+    in_sample = not any(held_out)
+    used = [in_sample or out for out in held_out]
+    most = int(np.clip(MAX_CALIBRATION_WINDOWS // sum(used), 4, MAX_WINDOWS))
+    origins = []
+    for context, use in zip(contexts, used):
+        steps = len(context)
+        border = steps - round(validation_fraction * steps)
+        first = max(1, steps // 2) if in_sample else max(1, border)
+        count = min(most, steps - first) if use else 0
+        origins.append(np.unique(np.linspace(first, steps - 1, count).round().astype(int)))
+    return origins
 
 
 def _padded(future: np.ndarray, horizon: int) -> np.ndarray:

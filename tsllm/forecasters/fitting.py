@@ -16,7 +16,7 @@ from tsllm.context import Context
 from tsllm.datasets.checks import series_name
 from tsllm.forecasters.calibrate import calibrate
 from tsllm.forecasters.frames import span_of
-from tsllm.forecasters.state import FittedState
+from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.training import TrainingSettings, train
 from tsllm.windows import Windows
 
@@ -51,20 +51,11 @@ def train_state(
         Whether to calibrate anew; an update that trains keeps its calibration.
     """
     started = time.perf_counter()
-    split = forecaster._channel_independent
-    windows = Windows(
-        [column for c in contexts for column in _standardised(c.values, split=split)],
-        context_length=state.shape.context_length,
-        target_length=forecaster._target_length(state.shape),
-        stride=forecaster.window_stride,
-    )
-    training, validation = windows.split(forecaster.validation_fraction)
-    watched = validation.thin(MAX_VALIDATION_WINDOWS) if len(validation) else None
+    training, watched, held_out = windows_of(forecaster, state.shape, contexts)
+    used = [training] if watched is None else [training, watched]
     result = train(
         state.model,
-        forecaster._make_loss(
-            state, contexts, [training] if watched is None else [training, watched]
-        ),
+        forecaster._make_loss(state, contexts, used),
         training,
         watched,
         _settings(forecaster, state, training, epochs),
@@ -80,11 +71,48 @@ def train_state(
             context_length=state.shape.context_length,
             horizon=state.shape.horizon,
             validation_fraction=forecaster.validation_fraction,
-            held_out=_held_out(validation, contexts, split),
+            held_out=held_out,
             levels=tuple(forecaster.quantiles) if forecaster.loss == "quantile" else (),
             adaptive=forecaster.adaptive,
         )
     state.seconds += time.perf_counter() - started
+
+
+def windows_of(
+    forecaster: BaseLLMForecaster, shape: ModelShape, contexts: Sequence[Context]
+) -> tuple[Windows, Windows | None, list[bool]]:
+    """Cut the windows that training is to read.
+
+    Parameters
+    ----------
+    forecaster : BaseLLMForecaster
+        Gives the target's length, the stride and the share that is held out.
+    shape : ModelShape
+        Of the model.
+    contexts : sequence of Context
+        The series, whole.
+
+    Returns
+    -------
+    training : Windows
+    watched : Windows or None
+        Those that early stopping looks at.
+    held_out : list of bool
+        Which series have a part that training never sees.
+    """
+    split = forecaster._channel_independent
+    windows = Windows(
+        [column for c in contexts for column in _standardised(c.values, split=split)],
+        context_length=shape.context_length,
+        target_length=forecaster._target_length(shape),
+        stride=forecaster.window_stride,
+    )
+    training, validation = windows.split(forecaster.validation_fraction)
+    present = validation.series_present()
+    width = contexts[0].n_variables if split else 1
+    held_out = [any(i * width + k in present for k in range(width)) for i in range(len(contexts))]
+    watched = validation.thin(MAX_VALIDATION_WINDOWS) if len(validation) else None
+    return training, watched, held_out
 
 
 def warn_of_constants(contexts: Sequence[Context]) -> None:
@@ -112,10 +140,11 @@ def _settings(
     patience = int(forecaster.patience)
     if epochs == "auto":
         per_epoch = -(-len(training) // forecaster.batch_size)
-        epochs = max(forecaster._auto_epochs, -(-forecaster._auto_steps // per_epoch))
+        enough = max(forecaster._auto_epochs, -(-forecaster._auto_steps // per_epoch))
         # An epoch of a single step says little: where there are more epochs for being short, as
         # many more have to pass without progress.
-        patience *= -(-epochs // forecaster._auto_epochs)
+        patience *= -(-enough // forecaster._auto_epochs)
+        epochs = enough
     # Where the CPU multiplies bfloat16 natively the frozen backbone trains in it, at the same
     # accuracy; forecasts stay float32 there, so that single and batched ones agree.
     autocast = None
@@ -154,10 +183,3 @@ def _standardised(values: np.ndarray, *, split: bool) -> list[Tensor]:
     spread = np.where(spread > 1e-12 * np.maximum(np.abs(mean), 1e-300), spread, 1.0)
     tensor = torch.from_numpy(((values - mean) / spread).astype(np.float32))  # (time, variables)
     return list(tensor.split(1, dim=1)) if split else [tensor]
-
-
-def _held_out(validation: Windows, contexts: Sequence[Context], split: bool) -> list[bool]:
-    """Tell which series have a held-out part that training never saw."""
-    present = validation.series_present()
-    width = contexts[0].n_variables if split else 1
-    return [any(i * width + k in present for k in range(width)) for i in range(len(contexts))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from tsllm.adapters.timecma import TimeCMAModel
 from tsllm.backbone import DEFAULT_BACKBONE, Backbone
 from tsllm.context import Context, ContextBatch, batch_contexts
-from tsllm.embeddings import EmbeddingStore, open_store
+from tsllm.embeddings import open_store
 from tsllm.errors import DataError
+from tsllm.forecasters.calibrate import calibration_origins
 from tsllm.forecasters.direct import DirectForecaster
+from tsllm.forecasters.fitting import windows_of
 from tsllm.forecasters.frames import stamps_after
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.prompt_text import (
@@ -299,14 +301,17 @@ class TimeCMAForecaster(DirectForecaster):
         if state.backbone is None:
             return super()._training_inputs(state, contexts, windows)
         backbone, store = state.backbone, open_store(self.embedding_store)
-        if self._writer().needs_statistics:
-            for context in contexts:
-                # A series that an update goes on with keeps those of its first training.
-                if context.series_id not in state.statistics:
-                    state.statistics[context.series_id] = series_statistics(context.values)
-        positions = [torch.stack(part.positions(), dim=1).numpy() for part in windows]
-        placed = np.unique(np.concatenate(positions), axis=0)  # (windows, 2): series, start
-        keys = self._fill(state, store, contexts, placed)  # (windows, variables, 32)
+        # A series that an update goes on with keeps the statistics of its first training.
+        state.statistics.update(self._statistics(contexts, state.statistics))
+        placed = _placed(windows)  # (windows, 2): series, start
+        keys = np.concatenate(
+            [
+                store.fill(prompts, backbone, progress=self.verbose > 0)
+                for prompts in self._prompts(
+                    state.shape, state.statistics, contexts, placed, backbone
+                )
+            ]
+        ).reshape(len(placed), state.shape.n_variables, -1)  # (windows, variables, 32)
         # One whole number a window, in rising order, to find its row by.
         span = max(map(len, contexts)) + state.shape.context_length
         codes = placed @ [span, 1]
@@ -330,7 +335,9 @@ class TimeCMAForecaster(DirectForecaster):
         prompts = [
             prompt
             for context in contexts
-            for prompt in self._write(state, context, [len(context) - steps])
+            for prompt in self._write(
+                state.shape, state.statistics, context, [len(context) - steps]
+            )
         ]
         check_prompts_fit(prompts, state.backbone)
         vectors = open_store(self.embedding_store).encode(prompts, state.backbone)
@@ -354,42 +361,73 @@ class TimeCMAForecaster(DirectForecaster):
     def _writer(self) -> PromptWriter:
         return PromptWriter(self.prompt_template, self.value_format)
 
+    def _statistics(
+        self, contexts: Sequence[Context], known: Mapping[Hashable, np.ndarray]
+    ) -> dict[Hashable, np.ndarray]:
+        """Measure the series that the value format needs to know and that are not known yet."""
+        if not self._writer().needs_statistics:
+            return {}
+        return {
+            context.series_id: series_statistics(context.values)
+            for context in contexts
+            if context.series_id not in known
+        }
+
     def _write(
-        self, state: FittedState, context: Context, starts: Sequence[int] | np.ndarray
+        self,
+        shape: ModelShape,
+        statistics: Mapping[Hashable, np.ndarray],
+        context: Context,
+        starts: Sequence[int] | np.ndarray,
     ) -> list[str]:
         """Write the prompts of windows of one series, variables fastest."""
         return self._writer().write(
             context,
             starts,
-            state.shape.context_length,
-            freq=state.shape.freq,
-            statistics=state.statistics.get(context.series_id),
+            shape.context_length,
+            freq=shape.freq,
+            statistics=statistics.get(context.series_id),
         )
 
-    def _fill(
+    def _prompts(
         self,
-        state: FittedState,
-        store: EmbeddingStore,
+        shape: ModelShape,
+        statistics: Mapping[Hashable, np.ndarray],
         contexts: Sequence[Context],
         placed: np.ndarray,
-    ) -> np.ndarray:
-        """Embed the prompts of windows, given as series and start and sorted by them.
+        backbone: Backbone,
+    ) -> Iterator[list[str]]:
+        """Write the prompts of windows, given as series and start and sorted by them, in parts.
 
-        Gives their keys in the store, (windows, variables, 32).
+        Each part is checked before it is handed over.
         """
-        assert state.backbone is not None
-        rows = max(1, _PROMPTS_AT_ONCE // state.shape.n_variables)
-        keys = []
+        rows = max(1, _PROMPTS_AT_ONCE // shape.n_variables)
         for first in range(0, len(placed), rows):
             part = placed[first : first + rows]
             prompts = [
                 prompt
                 for series in np.unique(part[:, 0]).tolist()
-                for prompt in self._write(state, contexts[series], part[part[:, 0] == series, 1])
+                for prompt in self._write(
+                    shape, statistics, contexts[series], part[part[:, 0] == series, 1]
+                )
             ]
-            check_prompts_fit(prompts, state.backbone)
-            keys.append(store.fill(prompts, state.backbone, progress=self.verbose > 0))
-        return np.concatenate(keys).reshape(len(placed), state.shape.n_variables, -1)
+            check_prompts_fit(prompts, backbone)
+            yield prompts
+
+    def _texts_to_embed(
+        self, shape: ModelShape, contexts: Sequence[Context], backbone: Backbone
+    ) -> Iterator[list[str]]:
+        training, watched, held_out = windows_of(self, shape, contexts)
+        windows = [training] if watched is None else [training, watched]
+        # What calibration forecasts from, and `predict` after it.
+        origins = calibration_origins(contexts, self.validation_fraction, held_out)
+        further = [
+            (series, int(origin) - shape.context_length)
+            for series, (context, before) in enumerate(zip(contexts, origins))
+            for origin in [*before, len(context)]
+        ]
+        placed = np.unique(np.concatenate([_placed(windows), np.array(further)]), axis=0)
+        yield from self._prompts(shape, self._statistics(contexts, {}), contexts, placed, backbone)
 
     def _check_own_parameters(self) -> None:
         """Check the parameters that only TimeCMA has, and those that it refuses."""
@@ -408,6 +446,12 @@ class TimeCMAForecaster(DirectForecaster):
             raise DataError(f"channel={self.channel} must be a multiple of heads={self.heads}")
         if not 0 <= self.dropout < 1:
             raise DataError(f"dropout must be at least 0 and less than 1, found {self.dropout!r}")
+
+
+def _placed(windows: Sequence[Windows]) -> np.ndarray:
+    """Give the series and first step of windows, each once and sorted: (windows, 2)."""
+    positions = [torch.stack(part.positions(), dim=1).numpy() for part in windows]
+    return np.unique(np.concatenate(positions), axis=0)
 
 
 def _by_variable(vectors: Tensor, batch: int, device: torch.device) -> Tensor:

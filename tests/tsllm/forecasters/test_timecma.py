@@ -200,7 +200,10 @@ def test_statistics_of_series_are_kept_saved_and_not_those_of_later_data(tmp_pat
     assert_array_equal(loaded.fitted_.statistics["a"], kept["a"])
     # A series of that name is written in its units, one of another name in its own.
     contexts = [Context(season(12) + 500, series_id=name) for name in ("a", "new")]
-    a, new = (loaded._write(loaded.fitted_, context, [0])[0] for context in contexts)
+    a, new = (
+        loaded._write(loaded.fitted_.shape, loaded.fitted_.statistics, context, [0])[0]
+        for context in contexts
+    )
     assert a != new
     assert new == PromptWriter(value_format="series").write(contexts[1], [0], 12)[0]
 
