@@ -115,7 +115,7 @@ def _settings(
         epochs = max(forecaster._auto_epochs, -(-forecaster._auto_steps // per_epoch))
         # An epoch of a single step says little: where there are more epochs for being short, as
         # many more have to pass without progress.
-        patience *= -(-epochs // forecaster._auto_epochs)
+        patience *= -(-int(epochs) // forecaster._auto_epochs)
     # Where the CPU multiplies bfloat16 natively the frozen backbone trains in it, at the same
     # accuracy; forecasts stay float32 there, so that single and batched ones agree.
     autocast = None
