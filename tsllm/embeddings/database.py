@@ -178,6 +178,11 @@ def open_database(folder: Path, *, create: bool) -> Database:
         return _open[folder]
 
 
+def is_store(folder: Path) -> bool:
+    """Tell whether a folder holds a store."""
+    return (folder / DATA_FILE).exists()
+
+
 def import_lmdb() -> Any:
     """Import lmdb, or say how to install it: lean machines that embed nothing go without."""
     try:

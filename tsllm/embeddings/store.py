@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tsllm.backbone import Backbone
-from tsllm.embeddings.database import Database, open_database
+from tsllm.embeddings.database import Database, is_store, open_database
 from tsllm.embeddings.encoding import check_batch_size, embed_texts
 from tsllm.embeddings.spaces import SPACES, Space, list_spaces, touch_space
 from tsllm.errors import DataError, EmbeddingStoreError
@@ -291,11 +291,11 @@ class EmbeddingStore:
 
     def _existing(self) -> Database | None:
         """Open the folder's database, if there is one."""
-        try:
-            there = (self.path / "data.mdb").exists()
-        except OSError:
-            there = False
-        return open_database(self.path, create=False) if there else None
+        if self.path.exists() and not self.path.is_dir():
+            raise EmbeddingStoreError(
+                f"the embedding store {self.path} cannot be a file: give a folder"
+            )
+        return open_database(self.path, create=False) if is_store(self.path) else None
 
     def _read(self, name: str, work: Callable[[Any], Any], missing: Any) -> Any:
         """Run a reading transaction; a store that is not there yet holds nothing."""
