@@ -301,9 +301,9 @@ class AarenBlock(nn.Module):
         """Add the residuals and the feed-forward part."""
         x = x + self.dropout(mixed)
         if self.norm_first:
-            return x + self.feedforward(self.norm2(x))  # type: ignore[no-any-return]
+            return x + self.feedforward(self.norm2(x))
         x = self.norm1(x)
-        return self.norm2(x + self.feedforward(x))  # type: ignore[no-any-return]
+        return self.norm2(x + self.feedforward(x))
 
 
 class AarenStack(nn.Module):

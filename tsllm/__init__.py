@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tsllm.backbone import Backbone, load_backbone
     from tsllm.context import Context
     from tsllm.evaluation import backtest
+    from tsllm.forecasters.aaren import AarenForecaster
     from tsllm.forecasters.autotimes import AutoTimesForecaster
     from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
     from tsllm.long_format import forecast
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AarenForecaster": "tsllm.forecasters.aaren",
     "AutoTimesForecaster": "tsllm.forecasters.autotimes",
     "Backbone": "tsllm.backbone",
     "Context": "tsllm.context",
@@ -31,6 +33,7 @@ _HOMES = {
     "save": "tsllm.persistence",
 }
 __all__ = [
+    "AarenForecaster",
     "AutoTimesForecaster",
     "Backbone",
     "Context",

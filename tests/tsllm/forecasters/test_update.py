@@ -118,7 +118,7 @@ def test_pretrained_state_survives_clone_and_set_params(make):
     changed = forecaster.clone().set_params(learning_rate=1.0, update_epochs=0)
     assert changed.state == "pretrained"
     assert_array_equal(changed.fit(unseen).predict(fh=[1, 2, 3]), expected)
-    assert forecaster.clone().set_params(token_length=3).state == "new"
+    assert forecaster.clone().set_params(context_length=6).state == "new"
 
 
 def test_fit_after_pretrain_fine_tunes_only_where_asked(make):
