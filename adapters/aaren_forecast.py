@@ -230,6 +230,13 @@ class AarenModel(nn.Module):
         """
         context = values.shape[1] - self.horizon
         tokens = context // self.patch_length
+        # A series that begins in what would be cut away keeps it.
+        left = mask[:, : context - self.patch_length, 0].any(1)
+        places = torch.arange(self.patch_length, device=values.device)
+        left |= (mask[:, context - self.patch_length : context, 0] & (places < fill[:, None])).any(
+            1
+        )
+        fill = torch.where(left, fill, self.patch_length)
         forecast = model(values[:, :context], mask=mask[:, :context], fill=fill, prefixes=True)
         forecast = forecast[:, :, :, 0]  # (batch, tokens, horizon[, levels])
         ends = torch.arange(1, tokens + 1, device=values.device) * self.patch_length

@@ -224,6 +224,9 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         if not contexts:
             return np.empty((0, horizon, state.shape.n_variables, 1 + len(quantiles)))
         values, scales = self._run(state, contexts, horizon)
+        if quantiles:
+            assert state.calibration is not None  # fit ends with it
+            state.calibration.warn_if_weak(horizon)
         return self._calibrated(values, scales, contexts, quantiles)
 
     def summary(self) -> dict[str, Any]:
@@ -471,7 +474,6 @@ class BaseLLMForecaster(BaseForecaster, ABC):
             return point
         calibration = self.fitted_.calibration
         assert calibration is not None  # fit ends with it
-        calibration.warn_if_weak(values.shape[1])
         ids = [context.series_id for context in contexts]
         spread = calibration.quantiles(values, scales, ids, quantiles)
         return np.concatenate([point, spread], axis=-1)
@@ -490,6 +492,9 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         horizon = max(int(keep.max()) for keep in steps)
         levels = _checked_levels(quantiles)
         values, scales = self._run_known(contexts, horizon)
+        if levels:
+            assert self.fitted_.calibration is not None  # fit ends with it
+            self.fitted_.calibration.warn_if_weak(horizon)
         return self._calibrated(values, scales, contexts, levels), steps, contexts
 
     def _memory_tensors(self) -> dict[str, Tensor]:
