@@ -59,7 +59,7 @@ class RunningScale(NamedTuple):
             counts.unbind(1), means.unbind(1), squares.unbind(1), lasts.unbind(1)
         ):
             any_seen = count > 0
-            old = torch.where(any_seen, forget, 1.0) * now.weight
+            old = torch.where(any_seen, forget * now.weight, now.weight)
             total = old + count
             share = count / total.clamp_min(1e-300)
             difference = mean - now.mean
