@@ -124,7 +124,9 @@ class AarenModel(nn.Module):
             dropout=dropout,
         )
         self.norm = nn.LayerNorm(hidden)
-        self.head = nn.Linear(hidden, horizon * max(1, len(quantiles)))
+        # From the first step of its own patch on, complete or not: were forecasts counted from the
+        # last step seen, a patch of each length would need a head of its own.
+        self.head = nn.Linear(hidden, (patch_length + horizon) * max(1, len(quantiles)))
         self.kept = 1 if backbone is None else soft_tokens
         self.reader = (
             None if backbone is None else SoftTokenReader(backbone, hidden, soft_tokens, prompt)
@@ -192,7 +194,10 @@ class AarenModel(nn.Module):
                 counts = torch.full((len(out),), min(self.kept, out.shape[1]), device=x.device)
                 out = self.reader.last(out[:, -self.kept :], counts)[:, None]
                 location, scale = location[:, -1:], scale[:, -1:]
-        forecast = self._decode(out, location.to(out.dtype), scale.to(out.dtype))
+        there = torch.full(out.shape[:2], self.patch_length, device=x.device)  # (rows, tokens)
+        if fill is not None:
+            there[:, -1] = fill.repeat_interleave(channels)
+        forecast = self._decode(out, there, location.to(out.dtype), scale.to(out.dtype))
         forecast = forecast.unflatten(0, (batch, channels)).movedim(1, 3)
         # (batch, tokens, horizon, channels[, levels])
         return forecast if prefixes else forecast[:, -1]
@@ -373,7 +378,8 @@ class AarenModel(nn.Module):
         else:
             counts = stream.tokens.clamp_max(self.kept)
             out = self.reader.last(out.to(self.reader.in_layer.weight.dtype), counts)
-        return self._decode(out[:, None], location[:, None], scale[:, None])[:, 0]
+        there = torch.where(begun, stream.fill, self.patch_length)
+        return self._decode(out[:, None], there[:, None], location[:, None], scale[:, None])[:, 0]
 
     def _advance_tokens(self, stream: AarenStream, patches: Tensor, valid: Tensor) -> AarenStream:
         """Take in complete patches (rows, tokens, patch_length), of which rows have the first."""
@@ -466,9 +472,14 @@ class AarenModel(nn.Module):
             return running.last
         return torch.where(running.scale() > 0, running.mean, running.last)
 
-    def _decode(self, out: Tensor, location: Tensor, scale: Tensor) -> Tensor:
-        """Forecast from outputs (rows, tokens, hidden): (rows, tokens, horizon[, levels])."""
-        raw = self.head(out)
+    def _decode(self, out: Tensor, fill: Tensor, location: Tensor, scale: Tensor) -> Tensor:
+        """Forecast from outputs (rows, tokens, hidden): (rows, tokens, horizon[, levels]).
+
+        ``fill`` (rows, tokens) is how many steps of each token's patch were there.
+        """
+        raw = self.head(out).unflatten(-1, (self.patch_length + self.horizon, -1))
+        ahead = fill[..., None] + torch.arange(self.horizon, device=out.device)
+        raw = raw.gather(2, ahead[..., None].expand(-1, -1, -1, raw.shape[-1])).flatten(-2)
         if self.quantile_head is None:
             return raw * scale[..., None] + location[..., None]
         levels = self.quantile_head(raw)  # (rows, tokens, horizon, levels)

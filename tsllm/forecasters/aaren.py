@@ -323,8 +323,9 @@ class AarenForecaster(DirectForecaster):
         streams = self.memory != "reencode"
 
         def loss(model: nn.Module, batch: WindowBatch) -> Loss:
-            # Windows begin at every step, so by their starts the last patches are of all lengths.
-            fill = patch - batch.start % patch
+            # Last patches of all lengths, whichever windows stand in the batch.
+            rows = torch.arange(len(batch.start), device=batch.start.device)
+            fill = patch - (batch.start[0] + rows) % patch
             total, count = own.loss(
                 model,
                 batch.values,
