@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tsllm.context import Context
     from tsllm.embedder import LastTokenEmbedder
     from tsllm.evaluation import backtest
+    from tsllm.forecasters.aaren import AarenForecaster
     from tsllm.forecasters.autotimes import AutoTimesForecaster
     from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
     from tsllm.forecasters.s2ip import S2IPForecaster
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AarenForecaster": "tsllm.forecasters.aaren",
     "AutoTimesForecaster": "tsllm.forecasters.autotimes",
     "Backbone": "tsllm.backbone",
     "Context": "tsllm.context",
@@ -37,6 +39,7 @@ _HOMES = {
     "save": "tsllm.persistence",
 }
 __all__ = [
+    "AarenForecaster",
     "AutoTimesForecaster",
     "Backbone",
     "Context",

@@ -36,6 +36,7 @@ JOB = "job.yaml"
 
 # Whatever a file says, no other class is ever made and no other module imported.
 _ESTIMATORS = {
+    "AarenForecaster": "tsllm.forecasters.aaren",
     "AutoTimesForecaster": "tsllm.forecasters.autotimes",
     "DLinearForecaster": "tsllm.forecasters.baselines",
     "PatchTSTForecaster": "tsllm.forecasters.baselines",

@@ -68,8 +68,8 @@ def take_snapshot(forecaster: BaseLLMForecaster, *, include_context: bool = True
     forecaster : BaseLLMForecaster
         Pretrained or fitted.
     include_context : bool
-        Whether the series' last contexts, and the forecasts of an adaptive calibration that wait
-        for their observations, come along.
+        Whether the series' last contexts, what a method remembers beside them, and the forecasts
+        of an adaptive calibration that wait for their observations, come along.
 
     Raises
     ------
@@ -108,6 +108,8 @@ def take_snapshot(forecaster: BaseLLMForecaster, *, include_context: bool = True
             facts["contexts"] = context_facts(contexts)
             table = context_table(contexts, layout.columns)
             facts["pending"] = _write_pending(forecaster, tensors)
+            memory = forecaster._memory_tensors()
+            tensors |= {f"memory.{name}": tensor for name, tensor in memory.items()}
     return Snapshot(facts, tensors, table)
 
 
@@ -177,6 +179,7 @@ def restore_snapshot(
                 contexts = contexts_from(facts["contexts"], snapshot.contexts)
             forecaster._contexts = {context.series_id: context for context in contexts}
             forecaster._pending = _read_pending(facts["pending"], tensors)
+            forecaster._restore_memory(_part(tensors, "memory."))
     return forecaster
 
 

@@ -11,6 +11,17 @@ TINY = "random:gpt2?hidden=16&layers=1&heads=2&positions=256"
 
 #: What makes each method small; the contract tests run on all of them.
 SMALL = {
+    "aaren": {
+        "context_length": 12,
+        "patch_length": 3,
+        "hidden": 16,
+        "layers": 2,
+        "heads": 2,
+        "feedforward": 16,
+        "max_steps": 4,
+        "batch_size": 32,
+        "random_state": 0,
+    },
     "autotimes": {
         "backbone": TINY,
         "context_length": 12,
@@ -46,6 +57,15 @@ SMALL = {
 }
 #: Per method, settings under which it computes in another way.
 VARIANTS = {
+    "aaren": [
+        {},
+        {"loss": "quantile", "quantiles": (0.1, 0.5, 0.9), "normalisation": "anchored"},
+        {"mixer": "mingru", "memory": "full"},
+        {"memory": "window", "query": "token"},
+        {"memory": "reencode", "mixer": "attention", "normalisation": "window"},
+        {"backbone": TINY, "soft_tokens": 2},
+        {"backbone": TINY, "soft_tokens": 3, "lora": {"r": 2, "alpha": 4, "dropout": 0.1}},
+    ],
     "autotimes": [
         {},
         {"loss": "quantile", "quantiles": (0.1, 0.5, 0.9)},

@@ -1,5 +1,6 @@
 """The sktime forecasters: one base class and one file per method."""
 
+from tsllm.forecasters.aaren import AarenForecaster
 from tsllm.forecasters.autotimes import AutoTimesForecaster
 from tsllm.forecasters.s2ip import S2IPForecaster
 from tsllm.forecasters.timecma import TimeCMAForecaster
@@ -9,6 +10,13 @@ METHODS = {
     "autotimes": AutoTimesForecaster,
     "timecma": TimeCMAForecaster,
     "s2ip": S2IPForecaster,
+    "aaren": AarenForecaster,
 }
 
-__all__ = ["METHODS", "AutoTimesForecaster", "S2IPForecaster", "TimeCMAForecaster"]
+__all__ = [
+    "METHODS",
+    "AarenForecaster",
+    "AutoTimesForecaster",
+    "S2IPForecaster",
+    "TimeCMAForecaster",
+]

@@ -227,10 +227,7 @@ class BaseLLMForecaster(BaseForecaster, ABC):
             raise DataError(
                 f"horizon must be a whole number of steps, at least 1, found {horizon!r}"
             )
-        quantiles = tuple(float(q) for q in quantiles)
-        bad = [q for q in quantiles if not 0 < q < 1]
-        if bad:
-            raise DataError(f"quantiles must lie strictly between 0 and 1, found {bad[0]!r}")
+        quantiles = _checked_levels(quantiles)
         if future_x is not None or any(c.past_x is not None for c in contexts):
             raise DataError(
                 f"{type(self).__name__} reads no covariates: leave future_x and past_x out"
@@ -238,14 +235,10 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         if not contexts:
             return np.empty((0, horizon, state.shape.n_variables, 1 + len(quantiles)))
         values, scales = self._run(state, contexts, horizon)
-        point = values[..., :1]  # (series, horizon, variables, 1)
-        if not quantiles:
-            return point
-        assert state.calibration is not None  # fit ends with it
-        state.calibration.warn_if_weak(horizon)
-        ids = [context.series_id for context in contexts]
-        spread = state.calibration.quantiles(values, scales, ids, quantiles)
-        return np.concatenate([point, spread], axis=-1)
+        if quantiles:
+            assert state.calibration is not None  # fit ends with it
+            state.calibration.warn_if_weak(horizon)
+        return self._calibrated(values, scales, contexts, quantiles)
 
     def embed(self, y: Any, fh: Any = None) -> dict[str, Any]:
         """Embed ahead of time every text that `fit` on these series would embed.
@@ -478,12 +471,7 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         Gives (series, horizon, variables, 1 + levels) and each context's scale (series, variables),
         0 where it is constant.
         """
-        for context in contexts:
-            if context.n_variables != state.shape.n_variables:
-                raise DataError(
-                    f"the model was fitted on {state.shape.n_variables} variable(s) and a context "
-                    f"has {context.n_variables}: pass the same variables"
-                )
+        self._check_variables(state, contexts)
         values, scales = [], []
         rows = self._rows_at_once(state)
         for first in range(0, len(contexts), rows):
@@ -501,6 +489,32 @@ class BaseLLMForecaster(BaseForecaster, ABC):
             scales.append(np.where(batch.constant, 0.0, batch.scale))
         return np.concatenate(values), np.concatenate(scales)
 
+    def _run_known(
+        self, contexts: Sequence[Context], horizon: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Forecast series that this forecaster follows, from what it keeps of them; as `_run`.
+
+        A method that remembers more of a series than its last context reads it here.
+        """
+        return self._run(self.fitted_, contexts, horizon)
+
+    def _calibrated(
+        self,
+        values: np.ndarray,
+        scales: np.ndarray,
+        contexts: Sequence[Context],
+        quantiles: Sequence[float],
+    ) -> np.ndarray:
+        """Give point forecasts and calibrated quantiles: (series, horizon, variables, 1 + q)."""
+        point = values[..., :1]  # (series, horizon, variables, 1)
+        if not quantiles:
+            return point
+        calibration = self.fitted_.calibration
+        assert calibration is not None  # fit ends with it
+        ids = [context.series_id for context in contexts]
+        spread = calibration.quantiles(values, scales, ids, quantiles)
+        return np.concatenate([point, spread], axis=-1)
+
     def _forecast_known(
         self, fh: ForecastingHorizon, quantiles: Sequence[float]
     ) -> tuple[np.ndarray, list[np.ndarray], list[Context]]:
@@ -513,7 +527,19 @@ class BaseLLMForecaster(BaseForecaster, ABC):
             )
         steps = [relative_steps(fh, context) for context in contexts]
         horizon = max(int(keep.max()) for keep in steps)
-        return self.forecast(contexts, horizon, quantiles=tuple(quantiles)), steps, contexts
+        levels = _checked_levels(quantiles)
+        values, scales = self._run_known(contexts, horizon)
+        if levels:
+            assert self.fitted_.calibration is not None  # fit ends with it
+            self.fitted_.calibration.warn_if_weak(horizon)
+        return self._calibrated(values, scales, contexts, levels), steps, contexts
+
+    def _memory_tensors(self) -> dict[str, Tensor]:
+        """Give what a method keeps of the series beside their contexts, for a file."""
+        return {}
+
+    def _restore_memory(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `_memory_tensors` gave."""
 
     def _remember(self, contexts: Sequence[Context]) -> None:
         """Keep as much of each series as forecasts read; start the next adaptive forecast."""
@@ -524,7 +550,7 @@ class BaseLLMForecaster(BaseForecaster, ABC):
             return
         calibration = self.fitted_.calibration
         assert calibration is not None
-        values, scales = self._run(self.fitted_, contexts, calibration.horizon)
+        values, scales = self._run_known(contexts, calibration.horizon)
         for context, forecast, scale in zip(contexts, values, scales):
             calibration.follow(context.series_id)
             pending = self._pending.setdefault(
@@ -548,6 +574,15 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         """Give the frequency that was set, or else the fitted one."""
         fitted: FittedState | None = getattr(self, "fitted_", None)
         return self.freq or (None if fitted is None else fitted.shape.freq)
+
+    def _check_variables(self, state: FittedState, contexts: Sequence[Context]) -> None:
+        """Refuse contexts of other variables."""
+        for context in contexts:
+            if context.n_variables != state.shape.n_variables:
+                raise DataError(
+                    f"the model was fitted on {state.shape.n_variables} variable(s) and a context "
+                    f"has {context.n_variables}: pass the same variables"
+                )
 
     def _check_fits(self, state: FittedState, contexts: Sequence[Context]) -> None:
         """Refuse series that the model was not built for."""
@@ -574,6 +609,15 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         if fh is None:
             return None
         return max(int(relative_steps(fh, context).max()) for context in contexts)
+
+
+def _checked_levels(quantiles: Sequence[float]) -> tuple[float, ...]:
+    """Refuse quantile levels outside (0, 1)."""
+    levels = tuple(float(q) for q in quantiles)
+    bad = [q for q in levels if not 0 < q < 1]
+    if bad:
+        raise DataError(f"quantiles must lie strictly between 0 and 1, found {bad[0]!r}")
+    return levels
 
 
 def _brief(fh: object) -> str:

@@ -1,0 +1,119 @@
+"""A frozen language model that reads a few vectors after a text, as if they were words."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from tsllm.backbone import Backbone, PrivateBackbone
+
+
+class SoftTokenReader(nn.Module):
+    """Let a language model read vectors behind a text prompt, and add what it makes of them.
+
+    Each vector is projected to a token; the tokens follow the prompt; the model's state at a token
+    is projected back and added to its vector. The last projection starts at zero, so an untrained
+    reader changes nothing. The prompt is the same for all, so its keys and values are computed
+    once and kept while the module is in evaluation mode.
+
+    Parameters
+    ----------
+    backbone : Backbone or PrivateBackbone
+        The language model.
+    hidden : int
+        Width of the vectors.
+    tokens : int
+        The most vectors that it reads at once.
+    prompt : str
+        The text before them; empty for none.
+
+    Raises
+    ------
+    ValueError
+        When prompt and tokens are more than the backbone's positions.
+
+    Examples
+    --------
+    >>> from tsllm.backbone import load_backbone
+    >>> reader = SoftTokenReader(load_backbone("random:gpt2", device="cpu"), 8, 4, "Rain, daily.")
+    >>> x = torch.randn(2, 10, 8)
+    >>> torch.equal(reader(x), x)
+    True
+    """
+
+    def __init__(
+        self, backbone: Backbone | PrivateBackbone, hidden: int, tokens: int, prompt: str
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.tokens = tokens
+        ids = backbone.tokenizer(prompt, add_special_tokens=False)["input_ids"] if prompt else []
+        most = backbone.max_positions
+        if most is not None and len(ids) + tokens > most:
+            raise ValueError(
+                f"a prompt of {len(ids)} tokens and soft_tokens={tokens} are more than the "
+                f"backbone's {most} positions: shorten the prompt, or use fewer soft tokens"
+            )
+        self._ids: list[int] = list(ids)
+        self._prefix: Any = None
+        self.in_layer = nn.Linear(hidden, backbone.hidden_size)
+        self.out_layer = nn.Linear(backbone.hidden_size, hidden)
+        nn.init.zeros_(self.out_layer.weight)
+        nn.init.zeros_(self.out_layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Read a sequence of any length in groups of ``tokens``: (rows, length, hidden)."""
+        rows, length, _ = x.shape
+        groups = functional.pad(x, (0, 0, 0, -length % self.tokens))
+        groups = groups.unflatten(1, (-1, self.tokens)).flatten(0, 1)  # (rows * groups, tokens, _)
+        read = self._read(groups).unflatten(0, (rows, -1)).flatten(1, 2)
+        return x + read[:, :length]
+
+    def last(self, x: Tensor, counts: Tensor) -> Tensor:
+        """Read the last ``counts`` (rows,) of some vectors and give the last one: (rows, hidden).
+
+        ``x`` is (rows, tokens, hidden), the newest last; rows with fewer vectors than the others
+        are read as if they stood alone.
+        """
+        places = torch.arange(x.shape[1], device=x.device)
+        moved = (places + (x.shape[1] - counts)[:, None]).clamp_max(x.shape[1] - 1)
+        x = x.gather(1, moved[..., None].expand_as(x))  # the first vector first
+        final = (counts - 1)[:, None, None].expand(-1, 1, x.shape[2])
+        return (x + self._read(x)).gather(1, final)[:, 0]
+
+    def train(self, mode: bool = True) -> SoftTokenReader:
+        """Switch the mode; what was computed of the prompt is forgotten."""
+        super().train(mode)
+        self._prefix = None
+        return self
+
+    def _read(self, x: Tensor) -> Tensor:
+        """Run the language model over vectors (rows, tokens, hidden)."""
+        tokens = self.in_layer(x)  # (rows, tokens, width)
+        past = self._prompt_states(len(x))
+        states = self.backbone.hidden(tokens, past).states  # (rows, tokens, width)
+        out: Tensor = self.out_layer(states)
+        return out
+
+    def _prompt_states(self, rows: int) -> Any:
+        """Give keys and values of the prompt for so many rows; reading writes into them."""
+        if not self._ids:
+            return None
+        prefix = self._prefix
+        if prefix is None:
+            ids = torch.tensor(self._ids, device=self.backbone.device)
+            words = self.backbone.word_embeddings[ids][None]  # (1, prompt, width)
+            prefix = self.backbone.hidden(words, use_cache=True).past
+            if not self.training:
+                self._prefix = prefix
+        prefix = copy.deepcopy(prefix) if self._prefix is prefix else prefix
+        prefix.batch_repeat_interleave(rows)
+        return prefix
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_prefix": None}

@@ -1,0 +1,434 @@
+"""Aaren: a forecaster that follows its series in constant time and memory per observation."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tsllm.adapters.aaren import MIXERS, QUERIES
+from tsllm.adapters.aaren_forecast import NORMALISATIONS, AarenModel
+from tsllm.backbone import Backbone
+from tsllm.context import Context
+from tsllm.datasets.checks import series_name
+from tsllm.errors import DataError
+from tsllm.forecasters.aaren_memory import (
+    Memory,
+    encode,
+    follow,
+    forecast_streams,
+    memories_from,
+    memory_tensors,
+)
+from tsllm.forecasters.direct import DirectForecaster
+from tsllm.forecasters.state import FittedState, ModelShape
+from tsllm.training import Loss
+from tsllm.windows import WindowBatch, Windows
+
+MEMORIES = ("decay", "full", "window", "reencode")
+MAX_PATCH_LENGTH = 16
+#: Under ``memory="full"`` a stream of more than so many training contexts is warned of.
+FULL_MEMORY_FACTOR = 4
+
+
+class AarenForecaster(DirectForecaster):
+    """Follow series of any length in constant memory (Feng et al., 2024, 2405.13956).
+
+    Attention with a learnt query is a recurrent network: each layer keeps a softmax average of the
+    whole past, which a new observation updates in constant time. Patches of the series are the
+    tokens, and every prefix of a training window is learnt from. `update` advances the state of
+    each series, and `predict` reads it: the same forecast, to rounding, as encoding the whole
+    history anew.
+
+    Of a series are kept its last ``context_length`` steps and two states of constant size. Rows
+    that are handed over again are passed over; corrections within the kept steps are read anew.
+    A training (``update_epochs``) makes the states stale: they are then rebuilt from the kept
+    steps, and what lay before is forgotten. `forecast` reads any context from its first step on.
+
+    Not for series that need recall of single events, or are short; and below some ten thousand
+    tokens attention with a cache is no slower a step. What is gained is that nothing grows.
+
+    Parameters
+    ----------
+    backbone : str or None
+        A language model that reads the last ``soft_tokens`` outputs behind a text prompt, when a
+        forecast is asked for; `update` never runs it. None, the default: the model without one.
+    backbone_layers : int, optional
+        Use the first layers only. None uses all.
+    lora : dict, optional
+        Fine-tune the language model with LoRA: ``{"r": 8, "alpha": 16, "dropout": 0.0}``.
+    context_length : int or "auto"
+        Steps of a training window, a multiple of the patch length. "auto": up to 512, and at most
+        half of a typical series. Streams go on beyond it.
+    patch_length : int or "auto"
+        Steps of a patch. "auto": at most 16, and at least four patches a window.
+    prediction_length : int, optional
+        Steps that the model forecasts at once, and that intervals are calibrated for. None: the
+        ``fh`` of `fit`, else a season. Longer horizons are rolled out on its own forecasts.
+    mixer : {"aaren", "mingru", "attention", "none"}
+        What mixes the patches. "mingru" (Feng et al., 2024, 2410.01201) streams alike;
+        "attention" cannot, and needs ``memory="reencode"``; "none" sees one patch at a time.
+    memory : {"decay", "full", "window", "reencode"}
+        "decay": each head of Aaren forgets at a rate it learns (not in the paper). "full": the
+        paper's, nothing is forgotten; far beyond the training windows it drifts. "window": states
+        start over, so that a forecast reads one to two windows. "reencode": no state; each
+        forecast reads the last window.
+    normalisation : {"causal", "anchored", "window"}
+        By the running mean and deviation, or the last value and the running deviation: both are
+        part of the state. "window": by the whole window's, with ``memory="reencode"`` only.
+    query : {"folded", "token"}
+        "token": the paper's parameters; "folded": the same functions with fewer.
+    hidden, layers, heads, feedforward : int
+        Width of a token (a multiple of the heads), blocks, heads, width inside the feed-forward
+        parts.
+    dropout : float
+        In the blocks.
+    soft_tokens : int
+        Outputs that the language model reads.
+    prompt : str
+        The text before them. "auto": one sentence with frequency and horizon.
+    loss : {"mse", "mae", "huber", "quantile"}
+        "quantile" trains a head that gives ``quantiles`` without crossing.
+    quantiles : tuple of float
+        Levels of the quantile head.
+    adaptive : bool
+        Keep the intervals' calibration current in `update`; costs one forecast per update.
+    update_epochs : int
+        Epochs to train on new data in `update`, and in `fit` after `pretrain`. 0: none.
+    max_epochs : int or "auto"
+        "auto": ten, or more where the series are so few that ten make less than 400 steps.
+    batch_size : int
+        Windows a training step; each variable is a window of its own.
+    window_stride : int
+        Steps between training windows.
+    learning_rate, weight_decay : float
+        Of Adam, with a cosine schedule over the epochs.
+    patience : int
+        Epochs without a better validation loss before training stops.
+    validation_fraction : float
+        Share of each series, at its end, for early stopping and for calibrating intervals.
+    max_steps : int, optional
+        Stop after so many training steps.
+    freq : str, optional
+        Frequency of the series, where their index does not tell it.
+    device, dtype : str
+        "auto" takes the GPU, the language model in bfloat16, where there is one.
+    compile : bool
+        Compile the model with torch, for training.
+    random_state : int, RandomState or None
+        One random state gives one result.
+    verbose : int
+        1 shows progress on stderr.
+
+    Attributes
+    ----------
+    fitted_ : FittedState
+        The trained model, its sizes, its calibration and its history.
+
+    Examples
+    --------
+    >>> from sktime.datasets import load_airline
+    >>> from tsllm import AarenForecaster
+    >>> y = load_airline()
+    >>> forecaster = AarenForecaster(max_steps=5, random_state=0).fit(y[:100], fh=[1, 2, 3])
+    >>> for month in range(100, 144):
+    ...     forecaster = forecaster.update(y[month : month + 1])
+    >>> forecaster.predict().index.astype(str).tolist()
+    ['1961-01', '1961-02', '1961-03']
+    """
+
+    embedding_store: ClassVar[None] = None
+    _max_context: ClassVar[int] = 512
+
+    _architecture = DirectForecaster._architecture | {
+        "patch_length",
+        "prediction_length",
+        "mixer",
+        "memory",
+        "normalisation",
+        "query",
+        "hidden",
+        "layers",
+        "heads",
+        "feedforward",
+        "soft_tokens",
+        "prompt",
+    }
+
+    def __init__(
+        self,
+        backbone: str | None = None,
+        *,
+        backbone_layers: int | None = None,
+        lora: dict[str, Any] | None = None,
+        context_length: int | str = "auto",
+        patch_length: int | str = "auto",
+        prediction_length: int | None = None,
+        mixer: str = "aaren",
+        memory: str = "decay",
+        normalisation: str = "causal",
+        query: str = "folded",
+        hidden: int = 64,
+        layers: int = 2,
+        heads: int = 4,
+        feedforward: int = 128,
+        dropout: float = 0.1,
+        soft_tokens: int = 8,
+        prompt: str = "auto",
+        loss: str = "mse",
+        quantiles: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        adaptive: bool = False,
+        update_epochs: int = 0,
+        max_epochs: int | str = "auto",
+        batch_size: int = 128,
+        window_stride: int = 1,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+        patience: int = 3,
+        validation_fraction: float = 0.1,
+        max_steps: int | None = None,
+        freq: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        compile: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.backbone_layers = backbone_layers
+        self.lora = lora
+        self.context_length = context_length
+        self.patch_length = patch_length
+        self.prediction_length = prediction_length
+        self.mixer = mixer
+        self.memory = memory
+        self.normalisation = normalisation
+        self.query = query
+        self.hidden = hidden
+        self.layers = layers
+        self.heads = heads
+        self.feedforward = feedforward
+        self.dropout = dropout
+        self.soft_tokens = soft_tokens
+        self.prompt = prompt
+        self.loss = loss
+        self.quantiles = quantiles
+        self.adaptive = adaptive
+        self.update_epochs = update_epochs
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.window_stride = window_stride
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.max_steps = max_steps
+        self.freq = freq
+        self.device = device
+        self.dtype = dtype
+        self.compile = compile
+        self.random_state = random_state
+        self.verbose = verbose
+        super().__init__()
+
+    @classmethod
+    def get_test_params(cls, parameter_set: str = "default") -> list[dict[str, Any]]:
+        """Give small settings for sktime's tests; there is one ``parameter_set``."""
+        tiny = {"hidden": 8, "layers": 1, "heads": 2, "feedforward": 8, "batch_size": 16}
+        return [
+            {
+                **tiny,
+                "context_length": 8,
+                "patch_length": 4,
+                "max_steps": 2,
+                "random_state": 42,
+            },
+            {
+                **tiny,
+                "backbone": "random:gpt2?hidden=8&layers=1&heads=2&positions=128",
+                "context_length": 6,
+                "patch_length": 3,
+                "prediction_length": 2,
+                "soft_tokens": 2,
+                "loss": "quantile",
+                "quantiles": (0.1, 0.5, 0.9),
+                "mixer": "mingru",
+                "normalisation": "anchored",
+                "max_steps": 1,
+                "update_epochs": 1,
+                "device": "cpu",
+            },
+        ]
+
+    # ------------------------------------------------------------------ the method's hooks
+
+    def _choose_shape(self, contexts: Sequence[Context], horizon: int | None) -> ModelShape:
+        self._check_own_parameters()
+        shape = super()._choose_shape(contexts, horizon)
+        context_length = shape.context_length
+        if self.patch_length != "auto":
+            patch = int(self.patch_length)
+        else:
+            patch = max(1, min(MAX_PATCH_LENGTH, context_length // 4))
+            if self.context_length != "auto":
+                while context_length % patch:  # the largest divisor that is not above it
+                    patch -= 1
+        if self.context_length == "auto":
+            context_length = max(1, context_length // patch) * patch
+        if context_length % patch:
+            raise DataError(
+                f"context_length={context_length} is no multiple of patch_length={patch}: use "
+                f"{context_length // patch * patch or patch}, or another patch_length"
+            )
+        extra = {"patch_length": patch}
+        return ModelShape(context_length, shape.horizon, shape.n_variables, shape.freq, extra)
+
+    def _build_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
+        core = backbone.private(lora=self.lora) if backbone and self.lora else backbone
+        patch = shape.extra["patch_length"]
+        try:
+            return AarenModel(
+                core,
+                patch,
+                shape.horizon,
+                hidden=self.hidden,
+                layers=self.layers,
+                heads=self.heads,
+                feedforward=self.feedforward,
+                mixer=self.mixer,
+                query=self.query,
+                decay=self.memory == "decay",
+                normalisation=self.normalisation,
+                half_life=shape.context_length,
+                restart=shape.context_length // patch if self.memory == "window" else None,
+                dropout=self.dropout,
+                quantiles=self._head_levels(),
+                soft_tokens=self.soft_tokens,
+                prompt=_prompt_of(shape) if self.prompt == "auto" else self.prompt,
+            )
+        except ValueError as error:
+            raise DataError(str(error)) from error
+
+    def _make_loss(
+        self, state: FittedState, contexts: Sequence[Context], windows: Sequence[Windows]
+    ) -> Callable[[nn.Module, WindowBatch], Loss]:
+        patch = state.shape.extra["patch_length"]
+        tokens = state.shape.context_length // patch
+        own = state.model
+        assert isinstance(own, AarenModel)  # _build_model made it
+        streams = self.memory != "reencode"
+
+        def loss(model: nn.Module, batch: WindowBatch) -> Loss:
+            # Last patches of all lengths, whichever windows stand in the batch.
+            rows = torch.arange(len(batch.start), device=batch.start.device)
+            fill = patch - (batch.start[0] + rows) % patch
+            total, count = own.loss(
+                model,
+                batch.values,
+                batch.mask,
+                loss=self.loss,
+                fill=fill if streams else torch.full_like(fill, patch),
+                # In a stream all but one in patch_length forecasts come from incomplete patches.
+                last_weight=max(1.0, tokens / 4),
+            )
+            return Loss(total, count)
+
+        return loss
+
+    # ------------------------------------------------------------------ series that are followed
+
+    def _fit(self, y: Any, X: Any, fh: Any) -> AarenForecaster:
+        self._memories: dict[Hashable, Memory] = {}
+        super()._fit(y, X, fh)
+        return self
+
+    def _remember(self, contexts: Sequence[Context]) -> None:
+        if self.memory != "reencode":
+            new = follow(
+                self.fitted_,
+                contexts,
+                self._contexts,
+                self._memories,
+                batch_size=self.batch_size,
+            )
+            self._memories = self._memories | new
+            self._warn_of_drift(new)
+        super()._remember(contexts)
+
+    def _run(
+        self, state: FittedState, contexts: Sequence[Context], horizon: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if self.memory == "reencode":
+            return super()._run(state, contexts, horizon)
+        self._check_variables(state, contexts)
+        streams = encode(state, contexts, batch_size=self.batch_size)
+        return forecast_streams(state, streams, contexts, horizon, batch_size=self.batch_size)
+
+    def _run_known(
+        self, contexts: Sequence[Context], horizon: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if self.memory == "reencode":
+            return super()._run_known(contexts, horizon)
+        streams = [self._memories[context.series_id].now for context in contexts]
+        return forecast_streams(
+            self.fitted_, streams, contexts, horizon, batch_size=self.batch_size
+        )
+
+    def _memory_tensors(self) -> dict[str, Tensor]:
+        return memory_tensors(self._memories, list(self._contexts))
+
+    def _restore_memory(self, tensors: dict[str, Tensor]) -> None:
+        self._memories = memories_from(tensors, list(self._contexts))
+
+    def _warn_of_drift(self, memories: dict[Hashable, Memory]) -> None:
+        """Say which series are much longer than what plain Aaren was trained on."""
+        if self.memory != "full" or self.mixer != "aaren":
+            return
+        shape = self.fitted_.shape
+        most = FULL_MEMORY_FACTOR * shape.context_length // shape.extra["patch_length"]
+        long = [i for i, memory in memories.items() if int(memory.now.tokens.max()) > most]
+        if long:
+            warnings.warn(
+                f"{series_name(long[0])} has more than {FULL_MEMORY_FACTOR} times the "
+                f"{shape.context_length} steps of a training window: memory='full' forgets nothing "
+                "and drifts; use memory='decay' or 'window', or a longer context_length",
+                stacklevel=2,
+            )
+
+    # ------------------------------------------------------------------ checks
+
+    def _check_own_parameters(self) -> None:
+        """Check the parameters that only Aaren has."""
+        for name, known in (
+            ("mixer", MIXERS),
+            ("memory", MEMORIES),
+            ("normalisation", NORMALISATIONS),
+            ("query", QUERIES),
+        ):
+            value = getattr(self, name)
+            if value not in known:
+                raise DataError(f"{name} must be one of {', '.join(known)}, found {value!r}")
+        for name in ("patch_length", "hidden", "layers", "heads", "feedforward", "soft_tokens"):
+            value = getattr(self, name)
+            if name == "patch_length" and value == "auto":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+                raise DataError(f"{name} must be a whole number of at least 1, found {value!r}")
+        if self.hidden % self.heads:
+            raise DataError(f"hidden={self.hidden} must be a multiple of heads={self.heads}")
+        for name, value in (("mixer", "attention"), ("normalisation", "window")):
+            if getattr(self, name) == value and self.memory != "reencode":
+                raise DataError(
+                    f"{name}={value!r} needs the whole context at once: set memory='reencode', or "
+                    f"another {name}"
+                )
+
+
+def _prompt_of(shape: ModelShape) -> str:
+    """Tell the language model what it is to forecast."""
+    every = "equal steps" if shape.freq is None else f"frequency {shape.freq}"
+    return f"A time series of {every}. Its next {shape.horizon} values follow from:"
