@@ -90,7 +90,8 @@ def prefix_average(
         method = "matmul" if plain else "segmented"
     with torch.autocast(values.device.type, enabled=False):
         if method == "matmul":
-            return _matmul_average(scores, values, state, chunk)
+            # Segments of one token would never become fewer.
+            return _matmul_average(scores, values, state, max(2, chunk))
         averages, m, u, w = _Segmented.apply(scores, values, *state, chunk)
     return averages, AarenState(m, u, w)
 
