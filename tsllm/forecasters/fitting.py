@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from torch import Tensor
 from tsllm.backbone import native_bfloat16
 from tsllm.context import Context
 from tsllm.datasets.checks import series_name
+from tsllm.datasets.frequency import season_length
 from tsllm.forecasters.calibrate import calibrate
 from tsllm.forecasters.frames import span_of
 from tsllm.forecasters.state import FittedState, ModelShape
@@ -100,6 +102,7 @@ def windows_of(
     held_out : list of bool
         Which series have a part that training never sees.
     """
+    _warn_of_phases(forecaster.window_stride, season_length(shape.freq))
     split = forecaster._channel_independent
     windows = Windows(
         [column for c in contexts for column in _standardised(c.values, split=split)],
@@ -113,6 +116,23 @@ def windows_of(
     held_out = [any(i * width + k in present for k in range(width)) for i in range(len(contexts))]
     watched = validation.thin(MAX_VALIDATION_WINDOWS) if len(validation) else None
     return training, watched, held_out
+
+
+def _warn_of_phases(stride: int, season: int) -> None:
+    """Say so where strided windows would begin at some phases of the season only."""
+    shared = math.gcd(stride, season)
+    if stride > 1 and shared > 1:
+        warnings.warn(
+            f"window_stride={stride} and the season of {season} steps share the factor {shared}: "
+            f"training sees {season // shared} of {season} phases only, and forecasts from the "
+            f"others suffer; use window_stride={_coprime(stride, season)}",
+            stacklevel=2,
+        )
+
+
+def _coprime(stride: int, season: int) -> int:
+    """Give the largest stride up to this one that shares no factor with the season."""
+    return next(one for one in range(stride, 0, -1) if math.gcd(one, season) == 1)
 
 
 def warn_of_constants(contexts: Sequence[Context]) -> None:

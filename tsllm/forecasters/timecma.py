@@ -88,7 +88,8 @@ class TimeCMAForecaster(DirectForecaster):
         again; its length stays bounded where series drift; and it needs to know nothing of a series
         that was never seen.
     window_stride : int
-        Steps between training windows. Each window costs a pass of the language model, once.
+        Steps between training windows, each of which costs a pass of the language model, once. A
+        stride that shares a factor with the season misses some of its phases: a warning says so.
     loss : {"mse", "mae", "huber", "quantile"}
         "quantile" trains a head that gives ``quantiles`` without crossing.
     quantiles : tuple of float

@@ -1,12 +1,14 @@
 """Every mistake in the input ends in one sentence that names the place and the remedy."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from sktime.datasets import load_airline
 
-from small_forecasters import panel, season, tiny
+from small_forecasters import panel, season, small, tiny
 from tsllm import Context
 from tsllm.errors import BackboneNotFoundError, DataError, InSampleError, NotEnoughDataError
 
@@ -178,3 +180,13 @@ def test_numpy_integers_are_whole_numbers():
     sizes = {name: np.int64(n) for name, n in (("context_length", 12), ("token_length", 6))}
     forecaster = tiny(**sizes, batch_size=np.int32(16)).fit(load_airline())
     assert len(forecaster.predict(fh=[1, 2])) == 2
+
+
+def test_strided_windows_that_miss_phases_of_the_season_are_said():
+    hours = pd.date_range("2024-01-01", periods=200, freq="h")
+    y = pd.Series(season(200), index=hours)
+    with pytest.warns(UserWarning, match=r"8 of 24 phases only.*use window_stride=7"):
+        small("s2ip", window_stride=9).fit(y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        small("s2ip", window_stride=7).fit(y)
