@@ -228,7 +228,8 @@ def test_the_loss_counts_each_observed_target_of_each_prefix():
             context = values[row : row + 1, : 4 * (k + 1)]
             seen = mask[row : row + 1, : 4 * (k + 1)].clone()
             seen[:, end:] = False
-            forecast = model(context, mask=seen)[0, :, 0]
+            seen_steps = torch.tensor([4 if k < 2 else int(fill[row])])
+            forecast = model(context, mask=seen, fill=seen_steps)[0, :, 0]
             target, counted = values[row, end : end + 6, 0], mask[row, end : end + 6, 0]
             weight = 2.0 if k == 2 else 1.0
             expected += weight * (forecast - target).abs()[counted].sum()
