@@ -42,8 +42,8 @@ def main() -> None:
     benchmark = load_benchmark("ETTh1", folder=args.data, allow_download=False)
     y = long_to_panel(benchmark.frame)
     settings = {
-        "context_length": 512,
-        "patch_length": 16,
+        "context_length": 504,
+        "patch_length": 24,
         "window_stride": 4,
         **{k: _value(v) for k, v in (pair.split("=", 1) for pair in args.set)},
     }

@@ -26,13 +26,21 @@ from sktime.forecasting.naive import NaiveForecaster
 from sktime.utils._testing.hierarchical import _make_hierarchical
 
 import tsllm
-from tsllm import AutoTimesForecaster, Context, DLinearForecaster
+from tsllm import AarenForecaster, AutoTimesForecaster, Context, DLinearForecaster
 from tsllm.embeddings import MemoryStore
 from tsllm.errors import BackboneMismatchError, DataError, ModelFormatError, TsllmError
 
 TINY = "random:gpt2?hidden=16&layers=1&heads=2&seed=0"
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
 SMALL = {"backbone": TINY, "context_length": 8, "token_length": 4, "max_steps": 3}
+AAREN = {
+    "method": AarenForecaster,
+    "context_length": 8,
+    "patch_length": 4,
+    "hidden": 8,
+    "feedforward": 8,
+    "max_steps": 3,
+}
 FH = [1, 2, 5]
 NEW_STEPS = 3
 
@@ -78,6 +86,8 @@ def cases():
         "in context": (frame(days(60)), {"in_context": wave(20), "in_context_length": 4}),
         "updated": (frame(days(60)), {"update_epochs": 1}),
         "no backbone": (frame(days(60)), {"backbone": None}),
+        "aaren": (panel({"b": 60, "a": 40}, days(60)), {**AAREN, "adaptive": True}),
+        "aaren in front": (frame(days(60)), {**AAREN, "backbone": TINY, "soft_tokens": 2}),
         "minilm": (
             load_airline()[:60],
             {"backbone": "sentence-transformers/all-MiniLM-L6-v2", "backbone_layers": 1},
@@ -96,8 +106,9 @@ def split(y):
     return y[~ahead], y[ahead]
 
 
-def fitted(y, **parameters):
-    return AutoTimesForecaster(**{**SMALL, "random_state": 0, **parameters}).fit(y, fh=FH)
+def fitted(y, method=AutoTimesForecaster, **parameters):
+    small = SMALL if method is AutoTimesForecaster else {}
+    return method(**{**small, "random_state": 0, **parameters}).fit(y, fh=FH)
 
 
 def exercise(forecaster, new):
