@@ -43,7 +43,7 @@ def forecast(
         Long format, as `tsllm.datasets.read_long` reads it.
     horizon : int
         Steps to forecast after the end of each series.
-    method : {"autotimes", "s2ip"}
+    method : {"autotimes", "timecma", "s2ip", "aaren"}
         The method.
     quantiles : sequence of float
         Levels between 0 and 1; empty for point forecasts only.

@@ -9,6 +9,7 @@ import tsllm
 from small_forecasters import TINY, tiny
 from tsllm.datasets import read_long
 from tsllm.errors import DataError
+from tsllm.forecasters import METHODS
 from tsllm.long_format import (
     check_request,
     fit_long,
@@ -168,7 +169,7 @@ def test_requests_that_are_refused(horizon, quantiles, complaint):
 @pytest.mark.parametrize(
     ("method", "parameters", "complaint"),
     [
-        ("autotime", {}, "found 'autotime'"),
+        ("autotime", {}, f"method must be one of {', '.join(METHODS)}, found 'autotime'"),
         ("autotimes", {"max_step": 2}, "did you mean 'max_steps'?"),
         ("autotimes", {"zzz": 2}, "it has adaptive, backbone"),
         ("autotimes", {"batch_size": "8"}, "batch_size must be a whole number, found '8'"),

@@ -27,6 +27,7 @@ from sktime.utils._testing.hierarchical import _make_hierarchical
 
 import tsllm
 from tsllm import (
+    AarenForecaster,
     AutoTimesForecaster,
     Context,
     DLinearForecaster,
@@ -39,6 +40,13 @@ TINY = "random:gpt2?hidden=16&layers=1&heads=2&seed=0"
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
 SMALL = {"backbone": TINY, "context_length": 8, "token_length": 4, "max_steps": 3}
 SMALL_OF = {
+    AarenForecaster: {
+        "context_length": 8,
+        "patch_length": 4,
+        "hidden": 8,
+        "feedforward": 8,
+        "max_steps": 3,
+    },
     AutoTimesForecaster: SMALL,
     S2IPForecaster: {"backbone": TINY, "context_length": 8, "pool_size": 10, "max_steps": 3},
     TimeCMAForecaster: {
@@ -99,6 +107,14 @@ def cases():
         "minilm": (
             load_airline()[:60],
             {"backbone": "sentence-transformers/all-MiniLM-L6-v2", "backbone_layers": 1},
+        ),
+        "aaren": (
+            panel({"b": 60, "a": 40}, days(60)),
+            {"cls": AarenForecaster, "adaptive": True},
+        ),
+        "aaren in front": (
+            frame(days(60)),
+            {"cls": AarenForecaster, "backbone": TINY, "soft_tokens": 2},
         ),
         "timecma": (frame(days(60)), {"cls": TimeCMAForecaster}),
         "timecma, per series": (

@@ -15,6 +15,7 @@ from tsllm.adapters.aaren_forecast import NORMALISATIONS, AarenModel
 from tsllm.backbone import Backbone
 from tsllm.context import Context
 from tsllm.datasets.checks import series_name
+from tsllm.datasets.frequency import season_length
 from tsllm.errors import DataError
 from tsllm.forecasters.aaren_memory import (
     Memory,
@@ -30,7 +31,8 @@ from tsllm.training import Loss
 from tsllm.windows import WindowBatch, Windows
 
 MEMORIES = ("decay", "full", "window", "reencode")
-MAX_PATCH_LENGTH = 16
+#: ``patch_length="auto"``: without a season; at most; and the shortest part of a season.
+PLAIN_PATCH, LONGEST_PATCH, SHORTEST_PATCH = 16, 32, 4
 #: Under ``memory="full"`` a stream of more than so many training contexts is warned of.
 FULL_MEMORY_FACTOR = 4
 
@@ -65,7 +67,9 @@ class AarenForecaster(DirectForecaster):
         Steps of a training window, a multiple of the patch length. "auto": up to 512, and at most
         half of a typical series. Streams go on beyond it.
     patch_length : int or "auto"
-        Steps of a patch. "auto": at most 16, and at least four patches a window.
+        Steps of a patch. "auto": a season, or the longest part of one up to 32 steps, so that
+        every patch shows the same hours or months; 16 where there is no season; at least four
+        patches a window.
     prediction_length : int, optional
         Steps that the model forecasts at once, and that intervals are calibrated for. None: the
         ``fh`` of `fit`, else a season. Longer horizons are rolled out on its own forecasts.
@@ -176,7 +180,7 @@ class AarenForecaster(DirectForecaster):
         layers: int = 2,
         heads: int = 4,
         feedforward: int = 128,
-        dropout: float = 0.1,
+        dropout: float = 0.2,
         soft_tokens: int = 8,
         prompt: str = "auto",
         loss: str = "mse",
@@ -186,7 +190,7 @@ class AarenForecaster(DirectForecaster):
         max_epochs: int | str = "auto",
         batch_size: int = 128,
         window_stride: int = 1,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 2e-3,
         weight_decay: float = 0.0,
         patience: int = 3,
         validation_fraction: float = 0.1,
@@ -273,10 +277,8 @@ class AarenForecaster(DirectForecaster):
         if self.patch_length != "auto":
             patch = int(self.patch_length)
         else:
-            patch = max(1, min(MAX_PATCH_LENGTH, context_length // 4))
-            if self.context_length != "auto":
-                while context_length % patch:  # the largest divisor that is not above it
-                    patch -= 1
+            fixed = None if self.context_length == "auto" else context_length
+            patch = _patch_for(season_length(shape.freq), context_length, fixed)
         if self.context_length == "auto":
             context_length = max(1, context_length // patch) * patch
         if context_length % patch:
@@ -426,6 +428,16 @@ class AarenForecaster(DirectForecaster):
                     f"{name}={value!r} needs the whole context at once: set memory='reencode', or "
                     f"another {name}"
                 )
+
+
+def _patch_for(season: int, context_length: int, fixed: int | None) -> int:
+    """Choose the steps of a patch; where the context is fixed, it is a multiple of them."""
+    most = max(1, context_length // 4)
+    possible = [
+        p for p in range(1, min(most, LONGEST_PATCH) + 1) if fixed is None or fixed % p == 0
+    ]
+    seasonal = [p for p in possible if season % p == 0 and p >= SHORTEST_PATCH]
+    return max(seasonal or [p for p in possible if p <= PLAIN_PATCH])
 
 
 def _prompt_of(shape: ModelShape) -> str:

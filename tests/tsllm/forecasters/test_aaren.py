@@ -367,6 +367,25 @@ def test_a_series_without_observations_is_named():
         forecaster.forecast([Context(np.full(9, np.nan), series_id="new")], 2)
 
 
+@pytest.mark.parametrize(
+    ("freq", "steps", "context", "patch"),
+    [
+        ("h", 3000, 504, 24),
+        ("h", 3000, 512, 8),  # a part of the day that divides the context asked for
+        ("MS", 144, 72, 12),
+        ("15min", 3000, 512, 32),
+        ("D", 20, 10, 2),
+        (None, 3000, 512, 16),
+    ],
+)
+def test_patches_are_whole_seasons_or_parts_of_one(freq, steps, context, patch):
+    index = pd.date_range("2024", periods=steps, freq=freq) if freq else pd.RangeIndex(steps)
+    long = pd.Series(season(steps), index=index)
+    asked = {} if context != 512 or freq != "h" else {"context_length": 512}
+    shape = AarenForecaster(max_steps=1, hidden=8, feedforward=8, **asked).fit(long).fitted_.shape
+    assert (shape.context_length, shape.extra["patch_length"]) == (context, patch)
+
+
 @pytest.mark.parametrize("steps", [2, 7, 60, 3000])
 def test_sizes_are_chosen_from_the_series(steps):
     long = pd.Series(season(steps), index=pd.RangeIndex(steps))
