@@ -82,7 +82,9 @@ def main() -> None:
             results["cost"] = cost(*part, args, settings, Path(folder) / "cold")
         if args.arms:
             results["accuracy"] = accuracy(y, benchmark.split, args, settings, store)
-        results["store"] = EmbeddingStore(store).stats()
+        held = EmbeddingStore(store).stats()
+        del held["path"]  # says nothing of the figures, and something of this machine
+        results["store"] = held
     results |= {"seconds": time.perf_counter() - started, "memory": peak_memory_mib()}
     write("timecma_etth1" + args.tag, results, args.out)
 
