@@ -248,7 +248,7 @@ def predict_stored(
     contexts = list(estimator._contexts.values())
     if not contexts:
         raise DataError("the model was saved without its context: pass the data to forecast from")
-    values = estimator.forecast(contexts, horizon, quantiles=quantiles)
+    values = estimator._forecast_stored(contexts, horizon, quantiles)
     ids = ["series" if c.series_id is None else _as_text(c.series_id) for c in contexts]
     variables = [str(column) for column in estimator._layout.columns]
     return forecasts_to_long(values, contexts, ids, variables, quantiles)

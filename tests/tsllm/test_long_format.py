@@ -6,7 +6,7 @@ import pytest
 from sktime.datasets import load_airline
 
 import tsllm
-from small_forecasters import TINY, tiny
+from small_forecasters import TINY, small, tiny
 from tsllm.datasets import read_long
 from tsllm.errors import DataError
 from tsllm.forecasters import METHODS
@@ -195,3 +195,16 @@ def test_a_constant_series_is_named_once():
     with pytest.warns(UserWarning) as caught:
         fit_long(tiny(), read_long(frame))
     assert ["'b'" in str(w.message) for w in caught] == [True]
+
+
+def test_what_is_stored_of_a_stream_is_forecast_as_predict_does():
+    # More rows than the context keeps: what came before is in the state alone.
+    days = pd.date_range("2024-01-01", periods=120, freq="D")
+    y = pd.Series(np.sin(np.arange(120.0)) + np.arange(120.0) / 50, index=days)
+    forecaster = small("aaren").fit(y.iloc[:40])
+    for k in range(40, 120, 8):
+        forecaster.update(y.iloc[k : k + 8])
+    stored = predict_stored(forecaster, 3, quantiles=[0.1, 0.9])
+    np.testing.assert_array_equal(stored["forecast"], forecaster.predict(fh=[1, 2, 3]))
+    quantiles = forecaster.predict_quantiles(fh=[1, 2, 3], alpha=[0.1, 0.9]).to_numpy()
+    np.testing.assert_array_equal(stored[["q0.1", "q0.9"]], quantiles)

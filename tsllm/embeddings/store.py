@@ -124,8 +124,10 @@ class EmbeddingStore:
     ) -> Keys:
         """Compute what the store does not hold yet, and give the keys to read it with.
 
-        Parameters, errors
-            As for `encode`.
+        Parameters
+        ----------
+        texts, backbone, batch_size, progress
+            As for `encode`, and so are the errors.
 
         Returns
         -------

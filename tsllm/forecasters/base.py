@@ -235,9 +235,6 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         if not contexts:
             return np.empty((0, horizon, state.shape.n_variables, 1 + len(quantiles)))
         values, scales = self._run(state, contexts, horizon)
-        if quantiles:
-            assert state.calibration is not None  # fit ends with it
-            state.calibration.warn_if_weak(horizon)
         return self._calibrated(values, scales, contexts, quantiles)
 
     def embed(self, y: Any, fh: Any = None) -> dict[str, Any]:
@@ -511,6 +508,7 @@ class BaseLLMForecaster(BaseForecaster, ABC):
             return point
         calibration = self.fitted_.calibration
         assert calibration is not None  # fit ends with it
+        calibration.warn_if_weak(values.shape[1])
         ids = [context.series_id for context in contexts]
         spread = calibration.quantiles(values, scales, ids, quantiles)
         return np.concatenate([point, spread], axis=-1)
@@ -519,20 +517,28 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         self, fh: ForecastingHorizon, quantiles: Sequence[float]
     ) -> tuple[np.ndarray, list[np.ndarray], list[Context]]:
         """Forecast every series that was fitted, as far as its own end asks for."""
+        contexts = self._known_contexts()
+        steps = [relative_steps(fh, context) for context in contexts]
+        horizon = max(int(keep.max()) for keep in steps)
+        return self._forecast_stored(contexts, horizon, quantiles), steps, contexts
+
+    def _known_contexts(self) -> list[Context]:
+        """Give what is kept of every series that was fitted."""
         contexts = list(self._contexts.values())
         if not contexts:
             raise DataError(
                 "the model was saved without its context: hand it the recent past of the series "
                 "with update(y), or use forecast(contexts, horizon)"
             )
-        steps = [relative_steps(fh, context) for context in contexts]
-        horizon = max(int(keep.max()) for keep in steps)
+        return contexts
+
+    def _forecast_stored(
+        self, contexts: Sequence[Context], horizon: int, quantiles: Sequence[float]
+    ) -> np.ndarray:
+        """Forecast series that this forecaster follows, as `forecast` does any others."""
         levels = _checked_levels(quantiles)
         values, scales = self._run_known(contexts, horizon)
-        if levels:
-            assert self.fitted_.calibration is not None  # fit ends with it
-            self.fitted_.calibration.warn_if_weak(horizon)
-        return self._calibrated(values, scales, contexts, levels), steps, contexts
+        return self._calibrated(values, scales, contexts, levels)
 
     def _memory_tensors(self) -> dict[str, Tensor]:
         """Give what a method keeps of the series beside their contexts, for a file."""
