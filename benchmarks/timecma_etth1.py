@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from common import parser, peak_memory_mib, synchronize, write
+from common import parser, peak_memory_mib, spread, synchronize, write
 from sklearn.linear_model import RidgeCV
 
 from tsllm import Context, TimeCMAForecaster, backtest, load_backbone
@@ -52,6 +52,7 @@ def main() -> None:
     arguments.add_argument("--store", type=Path, help="embeddings are kept; default: for this run")
     arguments.add_argument("--cost-rows", type=int, default=2000, help="0: leave costs out")
     arguments.add_argument("--cost-steps", type=int, default=300)
+    arguments.add_argument("--cost-turns", type=int, default=5, help="of warm fits and heads alone")
     arguments.add_argument("--probe-windows", type=int, default=140, help="0: leave the probe out")
     arguments.add_argument("--set", nargs="*", default=[], help="estimator parameters, key=value")
     args = arguments.parse_args()
@@ -149,50 +150,32 @@ def accuracy(
 def cost(
     values: np.ndarray, times: pd.Index, args: Any, settings: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
-    """Time a cold fit, a warm one, and the head alone for as many steps."""
+    """Time a cold fit; then, in turn, warm ones and the head alone for as many steps."""
     y = pd.DataFrame(values, index=times)
     settings = settings | {"max_steps": args.cost_steps, "patience": 1000, "max_epochs": 1000}
-    seconds, states = {}, []
-    for name in ("cold", "warm"):
-        forecaster = TimeCMAForecaster(
+    stride = settings["window_stride"]
+
+    def fit() -> Any:
+        return TimeCMAForecaster(
             args.backbone,
             backbone_layers=args.layers,
             prediction_length=96,
             embedding_store=folder,
             random_state=0,
             **settings,
-        )
-        begun = time.perf_counter()
-        forecaster.fit(y)
-        synchronize()
-        seconds[name] = time.perf_counter() - begun
-        states.append(forecaster.fitted_)
-    stats = EmbeddingStore(folder).stats()
-    state = states[-1]
+        ).fit(y)
+
+    begun = time.perf_counter()
+    state = fit().fitted_
+    synchronize()
+    cold = time.perf_counter() - begun
+    prompts = EmbeddingStore(folder).stats()["misses"]
     # The same windows, model and loop, and embeddings that lie ready in memory.
     scaled = torch.from_numpy((values - values.mean(0)) / values.std(0)).float()
-    stride = settings["window_stride"]
     windows = Windows([scaled], context_length=CONTEXT, target_length=96, stride=stride)
     training, validation = windows.split(0.1)
     width = state.backbone.hidden_size
     table = torch.randn(len(values), width, values.shape[1])
-    model = TimeCMAModel(
-        CONTEXT,
-        96,
-        values.shape[1],
-        width,
-        channel=settings["channel"],
-        encoder_layers=settings["encoder_layers"],
-        decoder_layers=settings["decoder_layers"],
-        dropout=settings["dropout"],
-    )
-
-    def loss(model: Any, batch: Any) -> Loss:
-        prompts = table[batch.start.cpu()].to(batch.values.device)
-        out = model(batch.values[:, :CONTEXT], prompts, mask=batch.mask[:, :CONTEXT])
-        error = (out - batch.values[:, CONTEXT:]) ** 2
-        return Loss(error.sum(), torch.tensor(float(error.numel()), device=error.device))
-
     loop = TrainingSettings(
         max_epochs=1000,
         max_steps=args.cost_steps,
@@ -202,17 +185,44 @@ def cost(
         patience=1000,
         device=state.device,
     )
-    begun = time.perf_counter()
-    train(model, loss, training, validation, loop)
-    synchronize()
-    seconds["head alone"] = time.perf_counter() - begun
-    steps = {"warm": sum(epoch["seconds"] for epoch in state.history)}
+
+    def loss(model: Any, batch: Any) -> Loss:
+        prompts = table[batch.start.cpu()].to(batch.values.device)
+        out = model(batch.values[:, :CONTEXT], prompts, mask=batch.mask[:, :CONTEXT])
+        error = (out - batch.values[:, CONTEXT:]) ** 2
+        return Loss(error.sum(), torch.tensor(float(error.numel()), device=error.device))
+
+    def head_alone() -> None:
+        model = TimeCMAModel(
+            CONTEXT,
+            96,
+            values.shape[1],
+            width,
+            channel=settings["channel"],
+            encoder_layers=settings["encoder_layers"],
+            decoder_layers=settings["decoder_layers"],
+            dropout=settings["dropout"],
+        )
+        train(model, loss, training, validation, loop)
+
+    seconds: dict[str, list[float]] = {"warm fit": [], "warm training": [], "head alone": []}
+    for _ in range(args.cost_turns):
+        begun = time.perf_counter()
+        warm = fit().fitted_
+        synchronize()
+        between = time.perf_counter()
+        head_alone()
+        synchronize()
+        seconds["warm fit"].append(between - begun)
+        seconds["warm training"].append(sum(epoch["seconds"] for epoch in warm.history))
+        seconds["head alone"].append(time.perf_counter() - between)
+    head = np.median(seconds["head alone"])
     figures = {
-        "seconds": seconds,
-        "prompts": stats["misses"],
-        "prompts_a_second": stats["misses"] / max(seconds["cold"] - seconds["warm"], 1e-9),
-        "training_warm_over_head": steps["warm"] / seconds["head alone"],
-        "fit_warm_over_head": seconds["warm"] / seconds["head alone"],
+        "cold_seconds": cold,
+        "seconds": {name: spread(values) for name, values in seconds.items()},
+        "prompts": prompts,
+        "training_warm_over_head": float(np.median(seconds["warm training"]) / head),
+        "fit_warm_over_head": float(np.median(seconds["warm fit"]) / head),
         "training_windows": len(training),
         "steps": args.cost_steps,
     }
