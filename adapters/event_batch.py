@@ -1,0 +1,312 @@
+"""Batches of event sequences, and what an encoder knows after each event.
+
+A sequence of n events has n + 1 positions: position 0 is its start, position i comes right after
+event i. The interval of a position reaches to the next event or to the end of the window.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class EventBatch:
+    """Event sequences of different lengths, padded on the right; all times are scaled.
+
+    `pad_sequences` makes one. A position's interval contributes
+    ``log f(elapsed, type) - log S(lower)`` to the log-likelihood where it is observed to end in an
+    event, and ``log S(elapsed) - log S(lower)`` where it is not.
+    """
+
+    types: Tensor
+    """(batch, events) int64, 0 where padded."""
+    gaps: Tensor
+    """(batch, events), time from the event before; the first from the window's start, 1 where that
+    is not known."""
+    mask: Tensor
+    """(batch, events) bool, True for an event, False for padding."""
+    first_known: Tensor
+    """(batch,) bool, True where the window's start is known and the first gap is one."""
+    elapsed: Tensor
+    """(batch, events + 1), length of each position's interval; 1 where there is none."""
+    lower: Tensor
+    """(batch, events + 1), the part of the interval that is given, not scored; mostly 0."""
+    observed: Tensor
+    """(batch, events + 1) bool, True where the interval ends in an event."""
+    scored: Tensor
+    """(batch, events + 1) bool, False for padding, for intervals of unknown length and for those
+    before the scored part."""
+    next_types: Tensor
+    """(batch, events + 1) int64, the type of the event the interval ends in, 0 where in none."""
+    context: Tensor | None = None
+    """(batch, features) static covariates."""
+
+    def __len__(self) -> int:
+        return len(self.types)
+
+    @property
+    def lengths(self) -> Tensor:
+        """Events of each sequence, (batch,) int64: the index of its last position."""
+        return self.mask.sum(1)
+
+    @property
+    def events_scored(self) -> Tensor:
+        """How many events the log-likelihood counts, a scalar int64."""
+        return (self.observed & self.scored).sum()
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move all tensors to a device."""
+        return self._map(lambda tensor: tensor.to(device))
+
+    def select(self, rows: Tensor) -> Self:
+        """Take some sequences, by index (int64) or by a bool mask; repeats are allowed."""
+        return self._map(lambda tensor: tensor[rows])
+
+    def _map(self, change: Any) -> Self:
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return dataclasses.replace(
+            self, **{k: None if v is None else change(v) for k, v in fields.items()}
+        )
+
+
+class StateMemory(Protocol):
+    """What a decoder keeps beside `EventStates.hidden`, cut as they are cut."""
+
+    def at(self, positions: Tensor, rows: Tensor) -> StateMemory:
+        """Take one position (n,) of each of the given sequences (n,)."""
+
+
+@dataclass(frozen=True)
+class EventStates:
+    """What an encoder knows at each position, a function of the events before it only."""
+
+    hidden: Tensor
+    """(batch, positions, hidden)."""
+    memory: StateMemory | None = None
+    """For decoders that look at the events again (AttNHP)."""
+
+    def at(self, positions: Tensor, rows: Tensor | None = None) -> EventStates:
+        """Take one position of each sequence.
+
+        Parameters
+        ----------
+        positions : Tensor
+            ``(n,)`` int64.
+        rows : Tensor, optional
+            ``(n,)`` int64, the sequence of each; repeats are allowed. None: each sequence once.
+
+        Returns
+        -------
+        EventStates
+            Of n sequences and one position.
+        """
+        if rows is None:
+            rows = torch.arange(len(self.hidden), device=self.hidden.device)
+        memory = None if self.memory is None else self.memory.at(positions, rows)
+        return EventStates(self.hidden[rows, positions][:, None], memory)
+
+
+def pad_sequences(
+    gaps: Sequence[ArrayLike],
+    types: Sequence[ArrayLike],
+    *,
+    first_known: ArrayLike,
+    tails: ArrayLike,
+    score_from: ArrayLike | None = None,
+    resolution: float = 0.0,
+    context: ArrayLike | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> EventBatch:
+    """Put event sequences into one batch, padded on the right to the longest.
+
+    Parameters
+    ----------
+    gaps : sequence of (events,) arrays
+        Scaled time from the event before; the first from the window's start, and not looked at
+        where that is not known. Computed from float64 times, for large times leave no digits to
+        float32.
+    types : sequence of (events,) int arrays
+        Types, 0 to K - 1.
+    first_known : (batch,) bool
+        Whether the window's start is known: only then the first interval is scored.
+    tails : (batch,) float
+        Scaled time from the last event (from the window's start, where there is no event) to the
+        window's end; NaN where that is not known, and the last interval is not scored then.
+    score_from : (batch,) float, optional
+        Scaled time since the window's start (since the first event, where the start is not known)
+        up to which all is given: events up to it, and it included, are history; of the interval it
+        lies in only the rest is scored. -inf or None: everything is scored.
+    resolution : float
+        The shortest interval of the clock; shorter ones count as so long. 0: an event at the time
+        of the one before it is an error.
+    context : (batch, features) float, optional
+        Static covariates.
+    dtype : torch.dtype
+        Of the times in the batch.
+
+    Returns
+    -------
+    EventBatch
+
+    Raises
+    ------
+    ValueError
+        Lengths that do not agree, gaps that are negative, zero or not finite, negative tails or
+        types: the message names the sequence and the event, both counted from 0.
+
+    Examples
+    --------
+    Two events in a window that ends 1 later, and one event in a window of unknown bounds:
+
+    >>> batch = pad_sequences(
+    ...     [[0.5, 2.0], [9.0]], [[0, 1], [1]], first_known=[True, False], tails=[1.0, np.nan]
+    ... )
+    >>> batch.elapsed
+    tensor([[0.5000, 2.0000, 1.0000],
+            [1.0000, 1.0000, 1.0000]])
+    >>> batch.scored
+    tensor([[ True,  True,  True],
+            [False, False, False]])
+    """
+    size = len(gaps)
+    known = np.asarray(first_known, dtype=bool).reshape(-1)
+    ends = np.asarray(tails, dtype=np.float64).reshape(-1)
+    cuts = np.full(size, -np.inf) if score_from is None else np.asarray(score_from, np.float64)
+    for name, values in (("types", types), ("first_known", known), ("tails", ends)):
+        if len(values) != size:
+            raise ValueError(f"{name} is given for {len(values)} sequences, gaps for {size}")
+    if cuts.shape != (size,):
+        raise ValueError(f"score_from must be ({size},), got {cuts.shape}")
+    all_gaps = [np.array(one, dtype=np.float64).reshape(-1) for one in gaps]
+    all_types = [np.asarray(one).astype(np.int64).reshape(-1) for one in types]
+    events = max((len(one) for one in all_gaps), default=0)
+    padded_gaps = np.ones((size, events))
+    padded_types = np.zeros((size, events), dtype=np.int64)
+    mask = np.zeros((size, events), dtype=bool)
+    elapsed = np.ones((size, events + 1))
+    lower = np.zeros((size, events + 1))
+    observed = np.zeros((size, events + 1), dtype=bool)
+    scored = np.zeros((size, events + 1), dtype=bool)
+    next_types = np.zeros((size, events + 1), dtype=np.int64)
+    for i, (gap, kind) in enumerate(zip(all_gaps, all_types, strict=True)):
+        n = len(gap)
+        if not known[i]:
+            gap[:1] = 0.0  # so that times count from the first event
+        _check(i, gap, kind, known[i], ends[i], resolution)
+        time = np.concatenate([[0.0], gap.cumsum()])  # of each position, (n + 1,)
+        interval = np.append(gap, ends[i])
+        counts = time + interval > cuts[i]
+        counts[n] &= ends[i] > 0  # NaN is not
+        counts[0] &= known[i]
+        given = np.maximum(cuts[i] - time, 0.0)
+        if not known[i]:
+            gap[:1] = 1.0
+        padded_gaps[i, :n] = np.maximum(gap, resolution)
+        padded_types[i, :n], mask[i, :n] = kind, True
+        elapsed[i, : n + 1] = np.where(counts, np.maximum(interval, resolution), 1.0)
+        lower[i, : n + 1] = np.where(counts, given, 0.0)
+        observed[i, :n], scored[i, : n + 1] = True, counts
+        next_types[i, :n] = kind
+    return EventBatch(
+        types=torch.from_numpy(padded_types),
+        gaps=torch.from_numpy(padded_gaps).to(dtype),
+        mask=torch.from_numpy(mask),
+        first_known=torch.from_numpy(known.copy()),
+        elapsed=torch.from_numpy(elapsed).to(dtype),
+        lower=torch.from_numpy(lower).to(dtype),
+        observed=torch.from_numpy(observed),
+        scored=torch.from_numpy(scored),
+        next_types=torch.from_numpy(next_types),
+        context=None if context is None else torch.as_tensor(np.asarray(context)).to(dtype),
+    )
+
+
+def length_buckets(
+    lengths: ArrayLike,
+    *,
+    batch_size: int | None = None,
+    max_tokens: int | None = None,
+    generator: torch.Generator | None = None,
+) -> list[Tensor]:
+    """Group sequences of like length into batches, so that little is padded.
+
+    Parameters
+    ----------
+    lengths : (sequences,) int
+        Events of each sequence.
+    batch_size : int, optional
+        Sequences a batch holds at most.
+    max_tokens : int, optional
+        Positions (padding included) that a batch holds at most; a longer sequence is alone.
+    generator : torch.Generator, optional
+        Shuffles sequences of like length among batches, and the batches. None: by length.
+
+    Returns
+    -------
+    list of Tensor
+        The indices of each batch, int64; every sequence is in exactly one.
+
+    Raises
+    ------
+    ValueError
+        When neither limit is given, or one is below 1.
+
+    Examples
+    --------
+    >>> length_buckets([3, 90, 4, 88], batch_size=2)
+    [tensor([0, 2]), tensor([3, 1])]
+    """
+    if batch_size is None and max_tokens is None:
+        raise ValueError("give batch_size, max_tokens or both")
+    for name, value in (("batch_size", batch_size), ("max_tokens", max_tokens)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    positions = torch.as_tensor(np.asarray(lengths, dtype=np.int64)) + 1
+    keys = positions.double().log()
+    if generator is not None:
+        # Lengths within 10 % are alike: their order, and so their batch, is random.
+        keys = keys + 0.1 * torch.rand(len(keys), generator=generator, dtype=torch.float64)
+    order = keys.argsort(stable=True)
+    batches: list[list[int]] = []
+    longest = 0
+    for index in order.tolist():
+        longest = max(longest, int(positions[index]))
+        size = len(batches[-1]) if batches else 0
+        full = size == 0 or size == batch_size
+        if full or (max_tokens is not None and (size + 1) * longest > max_tokens):
+            batches.append([])
+            longest = int(positions[index])
+        batches[-1].append(index)
+    groups = [torch.tensor(batch, dtype=torch.int64) for batch in batches]
+    if generator is None:
+        return groups
+    return [groups[i] for i in torch.randperm(len(groups), generator=generator).tolist()]
+
+
+def _check(
+    row: int, gaps: np.ndarray, types: np.ndarray, known: bool, tail: float, resolution: float
+) -> None:
+    if len(gaps) != len(types):
+        raise ValueError(f"sequence {row} has {len(gaps)} gaps and {len(types)} types")
+    least = -np.inf if resolution > 0 else 0.0
+    real = gaps if known else gaps[1:]
+    wrong = ~np.isfinite(real) | (real < 0) | (real <= least)
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise ValueError(
+            f"sequence {row}, event {at + (0 if known else 1)}: the gap before it is {real[at]}, "
+            "and must be finite and positive: times must increase, and equal ones need a resolution"
+        )
+    if (types < 0).any():
+        at = int((types < 0).argmax())
+        raise ValueError(f"sequence {row}, event {at}: its type is {types[at]}, not 0 or more")
+    if tail < 0:
+        raise ValueError(f"sequence {row}: its window ends {-tail} before its last event")
