@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Generic, cast
 
 import numpy as np
 import torch
@@ -31,18 +31,24 @@ from tsllm.errors import (
 )
 from tsllm.randomness import RandomStream
 from tsllm.training_contract import (
+    Batch,
+    BatchT,
     Callback,
+    ChoosesBatches,
     Loss,
     TrainingResult,
+    TrainingSet,
     TrainingSettings,
     TrainingState,
 )
-from tsllm.windows import WindowBatch, Windows
 
 __all__ = [
+    "Batch",
     "Callback",
+    "ChoosesBatches",
     "Loss",
     "TrainingResult",
+    "TrainingSet",
     "TrainingSettings",
     "TrainingState",
     "cosine_learning_rate",
@@ -58,6 +64,7 @@ _DECISIVE = (
     "learning_rate",
     "weight_decay",
     "final_learning_rate",
+    "rate_factors",
     "patience",
     "clip_norm",
     "seed",
@@ -68,19 +75,19 @@ _DECISIVE = (
 
 def train(
     model: nn.Module,
-    loss: Callable[[nn.Module, WindowBatch], Loss],
-    training: Windows,
-    validation: Windows | None,
+    loss: Callable[[nn.Module, BatchT], Loss],
+    training: TrainingSet[BatchT],
+    validation: TrainingSet[BatchT] | None,
     settings: TrainingSettings,
     callbacks: Sequence[Callback] = (),
 ) -> TrainingResult:
     """Train a model in place.
 
     Adam over the parameters that require a gradient, one mean loss over the observed target values
-    a step. After each epoch, and after the last step, the loss over all validation windows is
+    a step. After each epoch, and after the last step, the loss over the whole validation set is
     computed without dropout and under the same autocast as training (half the time on hardware with
     bfloat16; forecasts are computed without it). The weights with the lowest validation loss are
-    restored at the end; without validation windows, or where these hold no observed target, all
+    restored at the end; without a validation set, or where it holds no observed target, all
     epochs are trained and the last weights kept. The model is left in evaluation mode.
 
     Torch's global random state is left as it was, and trainings in several threads do not disturb
@@ -92,8 +99,10 @@ def train(
         Moved to ``settings.device``.
     loss : callable
         Called with the model and a batch on the device.
-    training, validation : Windows
-        Validation windows may be None or empty.
+    training, validation : TrainingSet
+        Windows of series, or sequences of events. An epoch goes through them in an order drawn
+        anew, in batches that a set may choose itself (:class:`ChoosesBatches`). The validation set
+        may be None or empty.
     settings : TrainingSettings
     callbacks : sequence of Callback
         Called in order; all are called even where one of them stops training.
@@ -107,7 +116,8 @@ def train(
     TrainingDivergedError
         The loss or its gradient is not finite.
     DataError
-        There is no training window, no observed target value, or nothing to train.
+        There is nothing to train on, no observed target value, no parameter to train, or a rate
+        factor that fits none.
     ModelFormatError
         The checkpoint to resume from is missing, damaged, or of another model or other settings.
     DeviceMemoryError
@@ -163,15 +173,15 @@ def cosine_learning_rate(settings: TrainingSettings, step: int, planned_steps: i
     return settings.final_learning_rate + fall * share
 
 
-class _Run:
+class _Run(Generic[BatchT]):
     """One training: its state, and the pieces that the loop in `train` is made of."""
 
     def __init__(
         self,
         model: nn.Module,
-        loss: Callable[[nn.Module, WindowBatch], Loss],
-        training: Windows,
-        validation: Windows | None,
+        loss: Callable[[nn.Module, BatchT], Loss],
+        training: TrainingSet[BatchT],
+        validation: TrainingSet[BatchT] | None,
         settings: TrainingSettings,
     ) -> None:
         if len(training) == 0:
@@ -181,7 +191,7 @@ class _Run:
             raise DataError("the model has no parameter to train: all are frozen")
         self.model, self.loss, self.settings = model, loss, settings
         self.training, self.validation = training, validation or None  # empty: none
-        self.steps_per_epoch = math.ceil(len(training) / settings.batch_size)
+        self.steps_per_epoch = len(_batches(training, settings.batch_size, torch.Generator()))
         planned = settings.max_epochs * self.steps_per_epoch
         self.limit = "max_epochs"
         if settings.max_steps is not None and settings.max_steps < planned:
@@ -199,12 +209,14 @@ class _Run:
         self.called = cast(nn.Module, torch.compile(self.model)) if settings.compile else self.model
         optimizer = torch.optim.AdamW if settings.weight_decay > 0 else torch.optim.Adam
         self.optimizer = optimizer(
-            self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
+            _groups(self.model, settings.rate_factors),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
         )
         self.stream = RandomStream(_derived_seed(settings.seed, 0), settings.device)
         if settings.resume_from is not None:
             self.resume(Path(settings.resume_from))
-        self.order = self.new_order()
+        self.batches = self.new_batches()
         self.clock = time.perf_counter()
 
     @property
@@ -212,20 +224,22 @@ class _Run:
         step = self.state.step
         return step % self.steps_per_epoch == 0 or step == self.state.planned_steps
 
-    def new_order(self) -> Tensor:
-        """Permute the training windows; the order depends on the seed and the epoch alone."""
+    def new_batches(self) -> list[Tensor]:
+        """Draw an epoch's batches; they depend on the seed and the epoch alone."""
         epoch = self.state.step // self.steps_per_epoch + 1
         generator = torch.Generator().manual_seed(_derived_seed(self.settings.seed, epoch))
-        return torch.randperm(len(self.training), generator=generator)
+        batches = _batches(self.training, self.settings.batch_size, generator)
+        assert len(batches) == self.steps_per_epoch  # what ChoosesBatches promises
+        return batches
 
     def take_step(self) -> None:
         """Train on the next batch."""
-        state, size = self.state, self.settings.batch_size
-        begin = state.step % self.steps_per_epoch * size
-        batch = self.training.gather(self.order[begin : begin + size]).to(self.settings.device)
+        state = self.state
+        indices = self.batches[state.step % self.steps_per_epoch]
+        batch = self.training.gather(indices).to(self.settings.device)
         state.learning_rate = cosine_learning_rate(self.settings, state.step, state.planned_steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = state.learning_rate
+            group["lr"] = group["factor"] * state.learning_rate
         self.optimizer.zero_grad()
         with self.stream.active(), autocast_backbone(self.settings.autocast):
             loss = self.loss(self.called, batch)
@@ -241,7 +255,7 @@ class _Run:
             raise TrainingDivergedError(
                 f"the training loss is {state.loss} and its gradient's norm {norm_read} at step "
                 f"{state.step + 1}; lower learning_rate ({self.settings.learning_rate}), and check "
-                "the series for extreme values"
+                "the data for extreme values"
             )
         self.optimizer.step()
         state.step += 1
@@ -279,7 +293,7 @@ class _Run:
             | extras
         )
         self.sums = {}
-        self.order = self.new_order()
+        self.batches = self.new_batches()
         if validation_loss is not None and (
             state.best_loss is None or validation_loss < state.best_loss
         ):
@@ -287,12 +301,12 @@ class _Run:
             self.best = {name: value.clone() for name, value in trainable_state(self.model).items()}
 
     def validate(self) -> float | None:
-        """Compute the mean loss over all validation windows; None where nothing is observed."""
+        """Compute the mean loss over the validation set; None where nothing is observed."""
         if self.validation is None:
             return None
         total = count = 0.0
         self.model.eval()
-        for indices in torch.arange(len(self.validation)).split(self.settings.batch_size):
+        for indices in _batches(self.validation, self.settings.batch_size, None):
             batch = self.validation.gather(indices).to(self.settings.device)
             with torch.no_grad(), self.stream.active(), autocast_backbone(self.settings.autocast):
                 loss = self.loss(self.called, batch)
@@ -302,7 +316,7 @@ class _Run:
         if not math.isfinite(total):
             raise TrainingDivergedError(
                 f"the validation loss is {total} after step {self.state.step}; lower learning_rate "
-                f"({self.settings.learning_rate}), and check the series for extreme values"
+                f"({self.settings.learning_rate}), and check the data for extreme values"
             )
         return total / count if count else None
 
@@ -363,12 +377,13 @@ class _Run:
     def resume(self, directory: Path) -> None:
         """Continue from a checkpoint, if it is one of this very training."""
         tensors, facts = load_checkpoint(directory)
-        for name, now in self.fingerprint().items():
-            if facts["settings"].get(name) != now:
+        then, now = facts["settings"], self.fingerprint()
+        for name in [*now, *then]:
+            if then.get(name) != now.get(name):
                 raise ModelFormatError(
-                    f"the checkpoint in {directory} was written with {name}="
-                    f"{facts['settings'].get(name)}, this training has {now}; resume with what it "
-                    "was written with, or train anew without resume_from"
+                    f"the checkpoint in {directory} was written with {name}={then.get(name)}, this "
+                    f"training has {now.get(name)}; resume with what it was written with, or train "
+                    "anew without resume_from"
                 )
         self.best = spread_tensors(tensors, self.model, self.optimizer, self.stream, directory)
         state = self.state
@@ -380,15 +395,56 @@ class _Run:
     def fingerprint(self) -> dict[str, Any]:
         """Say, in what JSON can hold, which training this is."""
         settings = {name: getattr(self.settings, name) for name in _DECISIVE}
-        return settings | {
+        sets = {"training": self.training, "validation": self.validation}
+        told = {
+            f"{part}_{name}": value
+            for part, examples in sets.items()
+            if examples is not None
+            for name, value in examples.fingerprint().items()
+        }
+        return {
+            **settings,
+            **told,
+            "rate_factors": dict(self.settings.rate_factors),
             "autocast": str(self.settings.autocast),
             "device": self.settings.device.type,
-            "training_windows": len(self.training),
-            "validation_windows": 0 if self.validation is None else len(self.validation),
-            "context_length": self.training.context_length,
-            "target_length": self.training.target_length,
-            "n_variables": self.training.n_variables,
+            **{
+                f"{part}_{name}": v
+                for part, s in sets.items()
+                for name, v in s.fingerprint().items()
+            },
         }
+
+
+def _batches(
+    examples: TrainingSet[Any], batch_size: int, generator: torch.Generator | None
+) -> list[Tensor]:
+    """Split examples into batches, in an order drawn from the generator, if there is one."""
+    if isinstance(examples, ChoosesBatches):
+        return examples.batches(batch_size, generator)
+    count = len(examples)
+    order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
+    return list(order.split(batch_size))
+
+
+def _groups(model: nn.Module, factors: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Group the parameters in training by the factor on their learning rate."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    used = set()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            fitting = [beginning for beginning in factors if name.startswith(beginning)]
+            longest = max(fitting, key=len, default=None)
+            used.add(longest)
+            factor = 1.0 if longest is None else factors[longest]
+            groups.setdefault(factor, []).append(parameter)
+    unused = [beginning for beginning in factors if beginning not in used]
+    if unused:
+        raise DataError(
+            f"rate_factors names {unused[0]!r}, and no parameter in training begins so: leave it "
+            "out, or see model.named_parameters()"
+        )
+    return [{"params": group, "factor": factor} for factor, group in groups.items()]
 
 
 def _derived_seed(seed: int, purpose: int) -> int:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,56 @@ from tsllm.errors import DataError
 _CPU = torch.device("cpu")
 
 
+class Batch(Protocol):
+    """What a model is trained on in one step: windows of series, or sequences of events."""
+
+    def to(self, device: torch.device) -> Self:
+        """Return the batch on a device."""
+        ...
+
+
+BatchT = TypeVar("BatchT", bound=Batch)
+BatchT_co = TypeVar("BatchT_co", bound=Batch, covariant=True)
+
+
+class TrainingSet(Protocol[BatchT_co]):
+    """Examples that batches are made of, such as :class:`tsllm.windows.Windows`."""
+
+    def __len__(self) -> int:
+        """Count the examples."""
+        ...
+
+    def gather(self, indices: Tensor) -> BatchT_co:
+        """Put examples, by their numbers (batch,), into one batch on the CPU."""
+        ...
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Say, in what JSON can hold, how to tell this set from others; checkpoints keep it."""
+        ...
+
+
+@runtime_checkable
+class ChoosesBatches(Protocol):
+    """A training set that says which examples share a batch, such as those of similar length."""
+
+    def batches(self, batch_size: int, generator: torch.Generator | None) -> list[Tensor]:
+        """Split all examples into batches.
+
+        Parameters
+        ----------
+        batch_size : int
+            Examples in a batch at most.
+        generator : torch.Generator or None
+            What the order of an epoch is drawn from; None where the order does not matter.
+
+        Returns
+        -------
+        list of Tensor, each (batch,)
+            The same number of batches at every call.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Loss:
     """The loss of one batch, as what a mean over any number of batches needs.
@@ -23,9 +73,10 @@ class Loss:
     Attributes
     ----------
     total : Tensor, ()
-        Sum of the loss over the observed target values; the gradient flows through it.
+        Sum of the loss over the observed target values, or over the events; the gradient flows
+        through it.
     count : Tensor, ()
-        Number of observed target values.
+        Number of observed target values, or of events.
     extras : mapping of str to Tensor, ()
         Further means over the batch, for the history.
     """
@@ -42,13 +93,16 @@ class TrainingSettings:
     Attributes
     ----------
     max_epochs : int
-        Passes over the training windows.
+        Passes over the training set.
     max_steps : int, optional
         Optimiser steps at most, whatever `max_epochs` says.
     batch_size : int
-        Windows in a step; the last step of an epoch takes what is left.
+        Examples in a step; the last step of an epoch takes what is left.
     learning_rate, final_learning_rate : float
         The cosine schedule falls from the first to the second over all planned steps.
+    rate_factors : mapping of str to float
+        By the beginning of their names, parameters whose learning rate is so many times that of
+        the others, such as ``{"pool.": 10.0}``. The longest beginning that fits counts.
     weight_decay : float
         Above 0, AdamW instead of Adam.
     patience : int
@@ -56,7 +110,7 @@ class TrainingSettings:
     clip_norm : float, optional
         Norm that the gradient of a step is scaled down to; None leaves it.
     seed : int
-        Decides the windows' order and what the model draws, such as dropout.
+        Decides the examples' order and what the model draws, such as dropout.
     device : torch.device
         Where to train; the model is moved there.
     autocast : torch.dtype, optional
@@ -81,6 +135,7 @@ class TrainingSettings:
     learning_rate: float = 5e-4
     weight_decay: float = 0.0
     final_learning_rate: float = 1e-8
+    rate_factors: Mapping[str, float] = field(default_factory=dict)
     patience: int = 3
     clip_norm: float | None = 5.0
     seed: int = 0
@@ -101,6 +156,9 @@ class TrainingSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise DataError(f"{name} is {value}; it must be above 0")
+        for name, factor in self.rate_factors.items():
+            if not factor > 0:
+                raise DataError(f"the rate factor of {name!r} is {factor}; it must be above 0")
         for name in ("weight_decay", "final_learning_rate", "seed"):
             value = getattr(self, name)
             if not value >= 0:
@@ -120,7 +178,7 @@ class TrainingState:
     step : int
         Steps done.
     learning_rate, loss : float
-        Learning rate and mean loss of the latest step.
+        Learning rate (without the factors) and mean loss of the latest step.
     history : list of dict
         One entry for each finished epoch, see :class:`TrainingResult`.
     best_epoch : int, optional

@@ -216,6 +216,15 @@ class Windows:
         )
         return training, validation
 
+    def fingerprint(self) -> dict[str, int]:
+        """Say how to tell these windows from others, see :class:`tsllm.training.TrainingSet`."""
+        return {
+            "windows": len(self),
+            "context_length": self.context_length,
+            "target_length": self.target_length,
+            "n_variables": self.n_variables,
+        }
+
     def positions(self) -> tuple[Tensor, Tensor]:
         """Give each window's series and first step, as in a batch: both (windows,), int64."""
         return self._locate(torch.arange(len(self)))

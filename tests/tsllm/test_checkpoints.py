@@ -237,6 +237,7 @@ def test_a_damaged_checkpoint_is_refused_with_the_reason(interrupted, damage, re
     [
         ({"batch_size": 32}, "batch_size=16, this training has 32"),
         ({"learning_rate": 0.1}, "learning_rate=0.05, this training has 0.1"),
+        ({"rate_factors": {"1.": 2.0}}, r"rate_factors=\{\}, this training has \{'1.': 2.0\}"),
         ({"max_steps": 20}, "max_steps=None, this training has 20"),
         ({"seed": 1}, "seed=0, this training has 1"),
         ({"autocast": torch.bfloat16}, "autocast=None, this training has torch.bfloat16"),
@@ -255,6 +256,8 @@ def test_a_checkpoint_of_other_windows_is_refused(interrupted):
     )
     with pytest.raises(ModelFormatError, match="training_windows=95, this training has 50"):
         train(make_model(), squared_error, training.thin(50), validation, settings)
+    with pytest.raises(ModelFormatError, match="validation_windows=11, this training has None"):
+        train(make_model(), squared_error, training, None, settings)
 
 
 def test_any_tensors_and_facts_come_back_as_they_were(tmp_path):

@@ -365,6 +365,7 @@ def test_nothing_to_train_on_is_an_error():
         ({"clip_norm": math.nan}, "clip_norm is nan"),
         ({"weight_decay": -0.1}, "weight_decay is -0.1; it must not be negative"),
         ({"seed": -1}, "seed is -1"),
+        ({"rate_factors": {"pool.": 0.0}}, "the rate factor of 'pool.' is 0.0; it must be above"),
     ],
 )
 def test_settings_out_of_range_are_named(setting, message):
@@ -378,6 +379,99 @@ def test_training_leaves_the_global_random_state_as_it_was():
     training, validation = make_windows().split(0.1)
     train(linear(dropout=0.5), squared_error, training, validation, TrainingSettings(max_epochs=1))
     assert torch.get_rng_state().equal(before)
+
+
+class Ragged:
+    """Sequences of several lengths, batched by length: what events are trained from."""
+
+    def __init__(self, lengths):
+        generator = torch.Generator().manual_seed(0)
+        self.sequences = [torch.randn(n, CONTEXT, generator=generator) for n in lengths]
+        self.gathered = []
+
+    def __len__(self):
+        return len(self.sequences)
+
+    def fingerprint(self):
+        return {"sequences": len(self)}
+
+    def batches(self, batch_size, generator):
+        order = torch.tensor([len(one) for one in self.sequences]).argsort(stable=True)
+        parts = list(order.split(batch_size))
+        if generator is None:
+            return parts
+        return [parts[i] for i in torch.randperm(len(parts), generator=generator)]
+
+    def gather(self, indices):
+        self.gathered.append(indices.tolist())
+        return torch.cat([self.sequences[i] for i in indices])  # (events, CONTEXT)
+
+
+def ragged_error(model, batch):
+    error = (model(batch) - batch.sum(dim=1, keepdim=True)) ** 2
+    return Loss(error.sum(), torch.tensor(len(batch)))
+
+
+def test_a_training_set_may_choose_its_own_batches():
+    training, validation = Ragged([5, 1, 9, 2, 7, 3, 1]), Ragged([4, 2, 6])
+    model = linear()
+    settings = TrainingSettings(max_epochs=60, batch_size=2, learning_rate=0.05)
+    result = train(model, ragged_error, training, validation, settings)
+    epochs = [training.gathered[i : i + 4] for i in range(0, len(training.gathered), 4)]
+    assert sorted(epochs[0]) == [[0, 4], [1, 6], [2], [3, 5]]
+    assert all(sorted(epoch) == sorted(epochs[0]) for epoch in epochs)
+    assert len({str(epoch) for epoch in epochs}) > 1  # each epoch in an order of its own
+    assert validation.gathered[:2] == [[1, 0], [2]]
+    assert result.history[-1]["validation_loss"] < 1e-3
+    again = Ragged([5, 1, 9, 2, 7, 3, 1])
+    train(linear(), ragged_error, again, Ragged([4, 2, 6]), settings)
+    assert again.gathered == training.gathered
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_parameters_may_have_learning_rates_of_their_own(weight_decay):
+    windows = make_windows(100)
+    settings = TrainingSettings(
+        max_epochs=6,
+        batch_size=1000,
+        learning_rate=0.01,
+        weight_decay=weight_decay,
+        rate_factors={"0.": 10.0, "0.bias": 3.0},
+        clip_norm=None,
+    )
+
+    def two_layers():
+        with seeded(0):
+            return nn.Sequential(nn.Linear(CONTEXT, 3), nn.Tanh(), nn.Linear(3, 1))
+
+    trained, recorder = two_layers(), Recorder()
+    train(trained, squared_error, windows, None, settings, [recorder])
+    assert recorder.rates[0] == 0.01
+
+    model = two_layers()
+    optimizer = (torch.optim.AdamW if weight_decay else torch.optim.Adam)(
+        [
+            {"params": [model[0].weight], "lr": 0.1},
+            {"params": [model[0].bias], "lr": 0.03},
+            {"params": [*model[2].parameters()], "lr": 0.01},
+        ],
+        weight_decay=weight_decay,
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 6)
+    batch = windows.gather(range(len(windows)))
+    for _ in range(6):
+        optimizer.zero_grad()
+        ((model(batch.values[:, :-1, 0]) - batch.values[:, -1:, 0]) ** 2).mean().backward()
+        optimizer.step()
+        schedule.step()
+    for name, value in model.state_dict().items():
+        assert torch.allclose(trained.state_dict()[name], value, atol=1e-6)
+
+
+def test_a_rate_factor_that_fits_nothing_is_an_error():
+    settings = TrainingSettings(rate_factors={"pool.": 10.0})
+    with pytest.raises(DataError, match=r"rate_factors names 'pool\.', and no parameter"):
+        train(linear(), squared_error, make_windows(), None, settings)
 
 
 def train_with_dropout(seed):
