@@ -14,11 +14,17 @@ from tsllm.datasets.benchmark import (
     load_benchmark,
 )
 from tsllm.datasets.bundled import list_datasets, load_dataset
+from tsllm.datasets.event_clock import Clock
+from tsllm.datasets.event_table import EventColumns, EventTable
+from tsllm.datasets.events import read_events
 from tsllm.datasets.long import long_to_panel, panel_to_long, read_long
 
 __all__ = [
     "Benchmark",
     "BenchmarkSplit",
+    "Clock",
+    "EventColumns",
+    "EventTable",
     "describe_benchmarks",
     "list_benchmarks",
     "list_datasets",
@@ -26,5 +32,6 @@ __all__ = [
     "load_dataset",
     "long_to_panel",
     "panel_to_long",
+    "read_events",
     "read_long",
 ]

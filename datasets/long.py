@@ -11,6 +11,7 @@ import pandas as pd
 from tsllm.datasets.checks import bad_value, check_times, check_values, not_a_number, series_name
 from tsllm.datasets.frequency import parse_frequency
 from tsllm.datasets.gaps import FILLS, fill_gaps, regular_times, stamp_numbers
+from tsllm.datasets.labels import read_labels
 from tsllm.datasets.layout import Columns, find_columns
 from tsllm.datasets.stamps import read_stamps
 from tsllm.datasets.tables import Table, open_table, text_to_numbers
@@ -205,28 +206,12 @@ def panel_to_long(y: pd.Series | pd.DataFrame, series_id: str = "series") -> pd.
 
 
 def _read_ids(table: Table, columns: Columns) -> np.ndarray:
-    """Give each row's series as text; two identifiers must not become one."""
+    """Give each row's series as text."""
     if columns.id is None:
         return np.full(len(table.frame), "series", dtype=object)
-    column = table.frame[columns.id]
-    missing = column.isna() | (column.astype(str).str.strip() == "")
-    if missing.any():
-        raise DataError(
-            f"{table.row(int(missing.argmax()))} of {table.source} has no series in column "
-            f"{columns.id!r}; give it one or drop the row"
-        )
-    ids = column.astype(str)
-    if column.dtype == object:  # the number 1 and the text "1" are two series
-        types = pd.DataFrame({"id": ids.array, "type": [type(cell).__name__ for cell in column]})
-        both = types.drop_duplicates().duplicated("id")
-        if both.any():
-            bad = int(both.index.to_numpy()[both.to_numpy().argmax()])
-            raise DataError(
-                f"{series_name(ids.iloc[bad])}, {table.row(bad)} has its identifier as "
-                f"{types['type'][bad]}, but an earlier row has it as another type; "
-                f"write all of column {columns.id!r} as text"
-            )
-    return ids.to_numpy(dtype=object)
+    return read_labels(
+        table, columns.id, "series", lambda row, name: f"{series_name(name)}, {table.row(row)}"
+    )
 
 
 def _read_values(table: Table, columns: Columns, place: Callable[[int], str]) -> np.ndarray:

@@ -1,0 +1,235 @@
+"""The clock of an event table: numbers as they are, or timestamps counted from an origin."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsllm.datasets.checks import bad_value
+from tsllm.datasets.stamps import read_stamps
+from tsllm.datasets.tables import Table, missing_text, text_to_numbers
+from tsllm.errors import DataError
+
+TIME_UNITS = ("us", "ms", "s", "min", "h", "D", "W")
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How the times of an `EventTable` relate to what the user wrote.
+
+    Parameters
+    ----------
+    origin : pandas.Timestamp, optional
+        The stamp that is time 0, with the table's time zone if it has one. None: the user's times
+        are numbers and stay as they are, whatever their unit.
+    unit : {"s", "us", "ms", "min", "h", "D", "W"}
+        What one unit of time is, where the times are stamps.
+    step : {"us", "ns"}
+        What stamps are rounded to when they are made of numbers.
+
+    Examples
+    --------
+    >>> clock = Clock(pd.Timestamp("2024-01-31"), unit="h")
+    >>> clock.to_number(["2024-01-31 12:00", "2024-02-01 00:30"])
+    array([12. , 24.5])
+    >>> clock.to_stamp(1.5)
+    Timestamp('2024-01-31 01:30:00')
+    """
+
+    origin: pd.Timestamp | None = None
+    unit: str = "s"
+    step: str = "us"
+
+    def __post_init__(self) -> None:
+        if self.unit not in TIME_UNITS:
+            raise DataError(f"time_unit={self.unit!r} is not known; pass one of {TIME_UNITS}")
+
+    @property
+    def is_stamps(self) -> bool:
+        """Whether the user's times are stamps."""
+        return self.origin is not None
+
+    def to_number(self, stamps: Any) -> np.ndarray:
+        """Turn times as the user writes them into the table's.
+
+        Parameters
+        ----------
+        stamps : scalar or array-like
+            Stamps (text, datetimes, pandas') or numbers, as the table has them; None, NaT and NaN
+            are unknown times.
+
+        Returns
+        -------
+        numpy.ndarray
+            float64, of the same shape (a scalar has none), NaN where unknown.
+
+        Raises
+        ------
+        DataError
+            If numbers are passed for stamps or the other way round, or stamps with a time zone for
+            stamps without one or the other way round.
+        """
+        scalar = np.ndim(stamps) == 0
+        cells = [stamps] if scalar else stamps
+        numbers = self._numbers(cells) if self.origin is None else self._elapsed(cells)
+        return numbers[0] if scalar else numbers
+
+    def to_stamp(self, numbers: Any) -> Any:
+        """Turn the table's times into times as the user writes them.
+
+        Parameters
+        ----------
+        numbers : scalar or array-like of float
+            Times on the table's axis.
+
+        Returns
+        -------
+        pandas.DatetimeIndex or numpy.ndarray, or one Timestamp or float for a scalar
+            NaT for what is not finite or beyond the stamps that pandas can hold.
+        """
+        values = np.atleast_1d(np.asarray(numbers, dtype=np.float64))
+        if self.origin is None:
+            return float(values[0]) if np.ndim(numbers) == 0 else values
+        zone = self.origin.tz
+        start = int(_integers(pd.DatetimeIndex([self.origin]), self.step)[0])
+        steps = values * self._steps_per_unit()
+        known = np.abs(steps) < 2.0**62 - abs(start)  # False for NaN
+        whole = np.rint(np.where(known, steps, 0)).astype(np.int64) + start
+        stamps = pd.DatetimeIndex(
+            np.where(known, whole, np.iinfo(np.int64).min).view(f"M8[{self.step}]")
+        )
+        stamps = stamps if zone is None else stamps.tz_localize("UTC").tz_convert(zone)
+        return stamps[0] if np.ndim(numbers) == 0 else stamps
+
+    def _steps_per_unit(self) -> int:
+        return int(pd.Timedelta(1, self.unit) / pd.Timedelta(1, self.step))
+
+    def _numbers(self, cells: Any) -> np.ndarray:
+        if isinstance(cells, pd.DatetimeIndex):
+            raise DataError(
+                f"the time {cells[0]} is a timestamp, but this table's times are numbers; pass "
+                "numbers on the same axis"
+            )
+        cells = [np.nan if cell is None or cell is pd.NaT else cell for cell in cells]
+        try:
+            return np.array(cells, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise DataError(
+                f"the times {_shown(cells)} are not numbers, but this table's times are; pass "
+                "numbers on the same axis"
+            ) from None
+
+    def _elapsed(self, cells: Any) -> np.ndarray:
+        assert self.origin is not None
+        stamps = read_loose_stamps(cells)
+        if (stamps.tz is None) != (self.origin.tz is None) and not stamps.isna().all():
+            has = "no time zone" if stamps.tz is None else f"the time zone {stamps.tz}"
+            own = "none" if self.origin.tz is None else str(self.origin.tz)
+            raise DataError(
+                f"the time {stamps.dropna()[0]} has {has}, but this table's is {own}; pass stamps "
+                "of the same kind, for example with tz_localize"
+            )
+        start = int(_integers(pd.DatetimeIndex([self.origin]), self.step)[0])
+        elapsed = (_integers(stamps, self.step) - start) / self._steps_per_unit()
+        return np.where(stamps.isna(), np.nan, elapsed)
+
+
+def clock_of(times: Any, starts: Any, ends: Any, unit: str) -> Clock:
+    """Make the clock of events and windows: stamps count from the first of all that are known."""
+    if not isinstance(times, pd.DatetimeIndex):
+        return Clock(None, unit)
+    known = times.append([starts, ends]).dropna()
+    fine = bool((_integers(known, "ns") % 1000).any())
+    return Clock(known.min(), unit, "ns" if fine else "us")
+
+
+def read_loose_stamps(cells: Any) -> pd.DatetimeIndex:
+    """Read stamps of any kind given in an argument; numbers are none."""
+    if not isinstance(cells, pd.DatetimeIndex):
+        cells = [pd.NaT if pd.isna(cell) else cell for cell in cells]
+        if any(isinstance(cell, int | float | np.number) for cell in cells):
+            raise DataError(
+                f"the times {_shown(cells)} are numbers, but this table's times are timestamps; "
+                "pass timestamps"
+            )
+        try:
+            cells = pd.DatetimeIndex(pd.to_datetime(cells))
+        except (TypeError, ValueError):
+            raise DataError(
+                f"the times {_shown(cells)} cannot be read as timestamps of one time zone; write "
+                "them year first, for example 2024-01-31 13:00"
+            ) from None
+    return cells
+
+
+def read_event_times(
+    table: Table, name: str, place: Callable[[int], str], *, missing: bool = False
+) -> pd.DatetimeIndex | np.ndarray:
+    """Read a column of timestamps or of numbers; ``missing`` allows what is not known."""
+    column = table.frame[name]
+    text = table.text or pd.api.types.is_string_dtype(column.dropna())
+    if text and not pd.api.types.is_object_dtype(column):
+        column = column.astype(object)
+    absent = column.isna().to_numpy()
+    if text:
+        absent = absent | missing_text(column.where(~absent, ""))
+    if absent.any() and not missing:
+        raise DataError(
+            f"{place(int(absent.argmax()))} has no time in column {name!r}; give it one or drop "
+            "the row"
+        )
+    known = np.flatnonzero(~absent)
+    present = column.iloc[known]
+
+    def known_place(position: int) -> str:
+        return place(int(known[position]))
+
+    if text:
+        present = present.astype(str)
+        numbers = text_to_numbers(present)
+        if isinstance(numbers, np.ndarray):
+            present = pd.Series(numbers, name=name)
+        elif numbers > 0 and isinstance(text_to_numbers(present.iloc[:1]), np.ndarray):
+            raise DataError(
+                f"{known_place(numbers)} has the time {present.iloc[numbers]!r}, no number as in "
+                "the rows before; write all times of the column in one way"
+            )
+    elif len(present) and isinstance(present.iloc[0], int | float) and present.dtype == object:
+        present = present.infer_objects()
+    if present.dtype.kind == "m":
+        raise DataError(
+            f"column {name!r} of {table.source} holds durations; pass points in time, or numbers "
+            "with .dt.total_seconds()"
+        )
+    if isinstance(present.dtype, pd.PeriodDtype):
+        raise DataError(
+            f"column {name!r} of {table.source} holds periods, not points in time; convert it "
+            "with .dt.to_timestamp()"
+        )
+    if pd.api.types.is_numeric_dtype(present) and not pd.api.types.is_bool_dtype(present):
+        bad = bad_value(present)
+        if bad is not None:
+            raise DataError(
+                f"{known_place(bad[0])} has no finite time in column {name!r}; "
+                "give it one or drop the row"
+            )
+        values = np.full(len(column), np.nan)
+        values[known] = present.to_numpy(dtype=np.float64)
+        return values
+    stamps = read_stamps(present, table.text, known_place)
+    if not isinstance(stamps, pd.DatetimeIndex):
+        raise DataError(f"column {name!r} of {table.source} holds neither numbers nor timestamps")
+    full = pd.Series(pd.NaT, index=range(len(column)), dtype=stamps.dtype)
+    full.iloc[known] = stamps
+    return pd.DatetimeIndex(full, name=None)
+
+
+def _integers(stamps: pd.DatetimeIndex, step: str) -> np.ndarray:
+    return stamps.as_unit(step).asi8
+
+
+def _shown(cells: Any) -> str:
+    shown = ", ".join(map(str, list(cells)[:3]))
+    return shown + (", ..." if len(cells) > 3 else "")
