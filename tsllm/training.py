@@ -408,11 +408,6 @@ class _Run(Generic[BatchT]):
             "rate_factors": dict(self.settings.rate_factors),
             "autocast": str(self.settings.autocast),
             "device": self.settings.device.type,
-            **{
-                f"{part}_{name}": v
-                for part, s in sets.items()
-                for name, v in s.fingerprint().items()
-            },
         }
 
 
