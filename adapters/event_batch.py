@@ -80,7 +80,7 @@ class EventBatch:
 class StateMemory(Protocol):
     """What a decoder keeps beside `EventStates.hidden`, cut as they are cut."""
 
-    def at(self, positions: Tensor, rows: Tensor) -> StateMemory:
+    def select(self, rows: Tensor, positions: Tensor) -> StateMemory:
         """Take one position (n,) of each of the given sequences (n,)."""
 
 
@@ -93,25 +93,25 @@ class EventStates:
     memory: StateMemory | None = None
     """For decoders that look at the events again (AttNHP)."""
 
-    def at(self, positions: Tensor, rows: Tensor | None = None) -> EventStates:
-        """Take one position of each sequence.
+    def select(self, rows: Tensor, positions: Tensor) -> EventStates:
+        """Take single positions of some sequences, each as a sequence of one position.
 
         Parameters
         ----------
-        positions : Tensor
-            ``(n,)`` int64.
-        rows : Tensor, optional
-            ``(n,)`` int64, the sequence of each; repeats are allowed. None: each sequence once.
+        rows, positions : Tensor
+            ``(n,)`` int64, which sequence and which position of it; repeats are allowed.
 
         Returns
         -------
         EventStates
             Of n sequences and one position.
         """
-        if rows is None:
-            rows = torch.arange(len(self.hidden), device=self.hidden.device)
-        memory = None if self.memory is None else self.memory.at(positions, rows)
+        memory = None if self.memory is None else self.memory.select(rows, positions)
         return EventStates(self.hidden[rows, positions][:, None], memory)
+
+    def at(self, positions: Tensor) -> EventStates:
+        """Take one position (batch,) of each sequence."""
+        return self.select(torch.arange(len(self.hidden), device=positions.device), positions)
 
 
 def pad_sequences(
@@ -203,7 +203,8 @@ def pad_sequences(
         _check(i, gap, kind, known[i], ends[i], resolution)
         time = np.concatenate([[0.0], gap.cumsum()])  # of each position, (n + 1,)
         interval = np.append(gap, ends[i])
-        counts = time + interval > cuts[i]
+        # Sums of gaps and differences of times round differently: an event at score_from is given.
+        counts = time + interval > cuts[i] + 1e-12 * time[-1]
         counts[n] &= ends[i] > 0  # NaN is not
         counts[0] &= known[i]
         given = np.maximum(cuts[i] - time, 0.0)

@@ -1,0 +1,455 @@
+"""Decoders of event streams: from the state after an event to the distribution of the next one.
+
+A decoder says how the time since the last event and the type of the next event are distributed.
+All times are scaled (in mean training gaps), and ``elapsed`` counts from the last event.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tsllm.adapters.event_batch import EventBatch, EventStates
+from tsllm.adapters.event_quadrature import squared_rule
+from tsllm.adapters.survival_table import SurvivalTable, bisect_elapsed
+
+#: Log of the spread of a log-normal component. Below: time stamps of limited resolution would make
+#: densities unbounded. Above: one component's mean, exp(mu + s²/2), would be ruled by its far tail.
+LOG_SPREAD = (-4.0, math.log(3.0))
+#: A type and a moment can be as unlikely as this before the logarithm is cut.
+SMALLEST = 1e-12
+
+
+class EventDecoder(nn.Module, ABC):
+    """The next event's distribution, given by intensities; integrals by quadrature.
+
+    A subclass gives `log_intensities`, and overrides what it knows in closed form. The quadrature
+    is Gauss-Legendre, dense after the last event (`squared_rule`): deterministic, and exact to
+    about 1e-6 where the mean of equally spaced or random points is off by percents.
+
+    Parameters
+    ----------
+    n_types : int
+        Number of event types.
+    quad_nodes : int
+        Points of the quadrature in training.
+    score_nodes : int
+        Points in evaluation mode.
+    """
+
+    def __init__(self, n_types: int, *, quad_nodes: int = 16, score_nodes: int = 32) -> None:
+        super().__init__()
+        if n_types < 1:
+            raise ValueError(f"n_types must be at least 1, got {n_types}")
+        self.n_types = n_types
+        self.quad_nodes, self.score_nodes = quad_nodes, score_nodes
+
+    @abstractmethod
+    def log_intensities(self, states: EventStates, elapsed: Tensor) -> Tensor:
+        """Give the log intensity of each type, at several times after each position.
+
+        Parameters
+        ----------
+        states : EventStates
+            ``(batch, positions, ...)``.
+        elapsed : Tensor
+            ``(batch, positions, nodes)``.
+
+        Returns
+        -------
+        Tensor
+            ``(batch, positions, nodes, types)``.
+        """
+
+    def compensators(self, states: EventStates, elapsed: Tensor) -> Tensor:
+        """Integrate each type's intensity from 0 to ``elapsed``.
+
+        At the intervals between events these sum to residuals, which are exponential with mean 1
+        where the model is right (time rescaling).
+
+        Returns
+        -------
+        Tensor
+            ``(batch, positions, nodes, types)``.
+        """
+        points, weights = squared_rule(elapsed, self._nodes)  # (batch, positions, nodes, points)
+        return self._integrate(self.log_intensities(states, points.flatten(2)), weights)
+
+    def log_survival(self, states: EventStates, elapsed: Tensor) -> Tensor:
+        """Log probability that no event comes up to ``elapsed``: (batch, positions, nodes)."""
+        return -self.compensators(states, elapsed).sum(-1)
+
+    def log_density(self, states: EventStates, elapsed: Tensor, types: Tensor) -> Tensor:
+        """Log density of the next event at ``elapsed``, of the given types.
+
+        Parameters
+        ----------
+        elapsed : Tensor
+            ``(batch, positions, nodes)``.
+        types : Tensor
+            ``(batch, positions)`` int64.
+
+        Returns
+        -------
+        Tensor
+            ``(batch, positions, nodes)``.
+        """
+        return self.log_density_and_survival(states, elapsed, types)[0]
+
+    def log_density_and_survival(
+        self, states: EventStates, elapsed: Tensor, types: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Give `log_density` and `log_survival` at the cost of one of them."""
+        points, weights = squared_rule(elapsed, self._nodes)
+        # One call for the event times and the nodes of their integrals.
+        both = self.log_intensities(states, torch.cat([elapsed, points.flatten(2)], 2))
+        at_events, at_points = both.split([elapsed.shape[2], points.flatten(2).shape[2]], 2)
+        survival = -self._integrate(at_points, weights).sum(-1)
+        return of_type(at_events, types) + survival, survival
+
+    def type_log_probabilities(self, states: EventStates, elapsed: Tensor | None = None) -> Tensor:
+        """Log probability of each type of the next event.
+
+        Parameters
+        ----------
+        elapsed : Tensor, optional
+            ``(batch, positions, nodes)``: given that it comes then. None: whenever it comes.
+
+        Returns
+        -------
+        Tensor
+            ``(batch, positions, nodes, types)``, or ``(batch, positions, types)`` for None.
+        """
+        if elapsed is not None:
+            return self.log_intensities(states, elapsed).log_softmax(-1)
+        waited = states.hidden.new_zeros(states.hidden.shape[:2])
+        return SurvivalTable.build(self, states, waited).type_probabilities().log()
+
+    def log_never(self, states: EventStates) -> Tensor:
+        """Log probability that no event ever comes, (batch, positions); -inf: one is certain."""
+        return states.hidden.new_full(states.hidden.shape[:2], -torch.inf)
+
+    def elapsed_at(self, states: EventStates, waited: Tensor, log_survival: Tensor) -> Tensor:
+        """Find when the probability of having seen no event, given the wait, falls to a value.
+
+        The inverse of `log_survival`: at ``log1p(-level)`` a quantile, at minus an exponential
+        random number a draw of the next event's time.
+
+        Parameters
+        ----------
+        waited : Tensor
+            ``(batch, positions)``, the time since the last event that passed without one.
+        log_survival : Tensor
+            ``(batch, positions, levels)``, at most 0, relative to that at ``waited``.
+
+        Returns
+        -------
+        Tensor
+            ``(batch, positions, levels)``, elapsed, at least ``waited``; inf where the probability
+            never falls so low. float64, without gradient.
+        """
+        return SurvivalTable.build(self, states, waited).elapsed_at(log_survival)
+
+    @property
+    def _nodes(self) -> int:
+        return self.quad_nodes if self.training else self.score_nodes
+
+    def _integrate(self, log_intensities: Tensor, weights: Tensor) -> Tensor:
+        """Sum over the points of each node: (batch, positions, nodes, types)."""
+        values = log_intensities.exp().unflatten(2, weights.shape[2:])
+        return torch.einsum("bpnq,bpnqk->bpnk", weights, values)
+
+
+class LogNormalMixtureDecoder(EventDecoder):
+    """A mixture of log-normal times and, independent of the time, a type: all in closed form.
+
+    The intensity-free model of Shchur et al., "Intensity-Free Learning of Temporal Point
+    Processes" (arXiv 1909.12127). Density, survival, mean and sampling are exact; quantiles come
+    from bisection.
+
+    Parameters
+    ----------
+    hidden : int
+        Width of the states.
+    n_types : int
+        Number of event types.
+    components : int
+        Log-normal components.
+    type_head : nn.Module, optional
+        From states ``(..., hidden)`` to type logits ``(..., types)``, for instance one tied to the
+        embeddings of the types. None: a linear layer.
+
+    Examples
+    --------
+    >>> decoder = LogNormalMixtureDecoder(8, 3)
+    >>> states = EventStates(torch.randn(2, 5, 8))
+    >>> decoder.log_density(states, torch.ones(2, 5, 1), torch.zeros(2, 5, dtype=int)).shape
+    torch.Size([2, 5, 1])
+    """
+
+    def __init__(
+        self, hidden: int, n_types: int, components: int = 16, type_head: nn.Module | None = None
+    ) -> None:
+        super().__init__(n_types)
+        if components < 1:
+            raise ValueError(f"components must be at least 1, got {components}")
+        self.components = components
+        self.time_head = nn.Linear(hidden, 3 * components)
+        self.type_head = nn.Linear(hidden, n_types) if type_head is None else type_head
+        with torch.no_grad():
+            # Log gaps in mean gaps: mostly below 0, and clustered streams reach far down.
+            self.time_head.bias.zero_()
+            self.time_head.bias[components : 2 * components] = torch.linspace(-5, 1.5, components)
+
+    def mixture(self, states: EventStates) -> tuple[Tensor, Tensor, Tensor]:
+        """Give log weights, means and spreads of the log times: each (batch, positions, m)."""
+        weights, means, log_spreads = self.time_head(states.hidden).chunk(3, -1)
+        return weights.log_softmax(-1), means, log_spreads.clamp(*LOG_SPREAD).exp()
+
+    def log_intensities(self, states: EventStates, elapsed: Tensor) -> Tensor:
+        """Log density less log survival: (batch, positions, nodes, types)."""
+        density, survival = self._times(states, elapsed)
+        types = self.type_log_probabilities(states)[:, :, None]
+        return (density - survival)[..., None] + types
+
+    def compensators(self, states: EventStates, elapsed: Tensor) -> Tensor:
+        """Integrate each type's intensity from 0: (batch, positions, nodes, types)."""
+        types = self.type_log_probabilities(states).exp()[:, :, None]
+        return -self.log_survival(states, elapsed)[..., None] * types
+
+    def log_survival(self, states: EventStates, elapsed: Tensor) -> Tensor:
+        """Log probability that no event comes up to ``elapsed``: (batch, positions, nodes)."""
+        return _mixture_log_survival(self.mixture(states), elapsed)
+
+    def log_density_and_survival(
+        self, states: EventStates, elapsed: Tensor, types: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Give `log_density` and `log_survival`, both (batch, positions, nodes)."""
+        density, survival = self._times(states, elapsed)
+        chosen = of_type(self.type_log_probabilities(states)[:, :, None], types)
+        return density + chosen, survival
+
+    def type_log_probabilities(self, states: EventStates, elapsed: Tensor | None = None) -> Tensor:
+        """Log probability of each type; the time does not matter to it."""
+        types: Tensor = self.type_head(states.hidden).log_softmax(-1)  # (batch, positions, types)
+        if elapsed is None:
+            return types
+        return types[:, :, None].expand(*elapsed.shape, -1)
+
+    def elapsed_at(self, states: EventStates, waited: Tensor, log_survival: Tensor) -> Tensor:
+        """Find when the survival falls to a value, by bisection in log time."""
+        mixture = tuple(part.detach().double() for part in self.mixture(states))
+        return bisect_elapsed(
+            lambda elapsed: _mixture_log_survival(mixture, elapsed), waited, log_survival
+        )
+
+    def log_partial_mean(self, states: EventStates, beyond: Tensor) -> Tensor:
+        """Log of E[elapsed; elapsed > beyond], the mean's part from later than ``beyond``.
+
+        Less the log survival at ``beyond`` it is the log of the mean given a wait of so long.
+
+        Parameters
+        ----------
+        beyond : Tensor
+            ``(batch, positions)``.
+
+        Returns
+        -------
+        Tensor
+            ``(batch, positions)`` float64.
+        """
+        log_weights, means, spreads = (part.double() for part in self.mixture(states))
+        log_time = beyond.double().clamp_min(SMALLEST).log()[..., None]
+        # A component's survival, with its mean shifted by s².
+        shifted = torch.special.log_ndtr((means + spreads.square() - log_time) / spreads)
+        return (log_weights + means + spreads.square() / 2 + shifted).logsumexp(-1)
+
+    def _times(self, states: EventStates, elapsed: Tensor) -> tuple[Tensor, Tensor]:
+        """Log density and log survival of the time: (batch, positions, nodes)."""
+        log_weights, means, spreads = (part[:, :, None] for part in self.mixture(states))
+        log_time = elapsed.clamp_min(SMALLEST).log()[..., None]
+        z = (log_time - means) / spreads  # (batch, positions, nodes, components)
+        densities = -0.5 * z.square() - 0.5 * math.log(2 * math.pi) - spreads.log() - log_time
+        density = (log_weights + densities).logsumexp(-1)
+        return density, (log_weights + torch.special.log_ndtr(-z)).logsumexp(-1)
+
+
+class RMTPPDecoder(EventDecoder):
+    """An intensity that grows or falls exponentially: exp(v·h + w elapsed + b).
+
+    Du et al., "Recurrent Marked Temporal Point Processes" (KDD 2016); the type is independent of
+    the time. The rate w is one number for the process. Where it is negative the intensity can be
+    used up before an event comes: `log_never`.
+
+    Parameters
+    ----------
+    hidden, n_types, type_head
+        See `LogNormalMixtureDecoder`.
+    """
+
+    def __init__(self, hidden: int, n_types: int, type_head: nn.Module | None = None) -> None:
+        super().__init__(n_types)
+        self.level_head = nn.Linear(hidden, 1)
+        self.rate = nn.Parameter(torch.zeros(()))
+        self.type_head = nn.Linear(hidden, n_types) if type_head is None else type_head
+
+    def log_intensities(self, states: EventStates, elapsed: Tensor) -> Tensor:
+        """Log intensity of each type: (batch, positions, nodes, types)."""
+        ground = self.level_head(states.hidden) + self.rate * elapsed
+        return ground[..., None] + self.type_log_probabilities(states)[:, :, None]
+
+    def compensators(self, states: EventStates, elapsed: Tensor) -> Tensor:
+        """Integrate each type's intensity from 0: (batch, positions, nodes, types)."""
+        types = self.type_log_probabilities(states).exp()[:, :, None]
+        return -self.log_survival(states, elapsed)[..., None] * types
+
+    def log_survival(self, states: EventStates, elapsed: Tensor) -> Tensor:
+        """Log probability that no event comes up to ``elapsed``: (batch, positions, nodes)."""
+        level = self.level_head(states.hidden).exp()  # (batch, positions, 1)
+        return -level * elapsed * mean_exp(self.rate * elapsed)
+
+    def log_density_and_survival(
+        self, states: EventStates, elapsed: Tensor, types: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Give `log_density` and `log_survival`, both (batch, positions, nodes)."""
+        survival = self.log_survival(states, elapsed)
+        return of_type(self.log_intensities(states, elapsed), types) + survival, survival
+
+    def type_log_probabilities(self, states: EventStates, elapsed: Tensor | None = None) -> Tensor:
+        """Log probability of each type; the time does not matter to it."""
+        types: Tensor = self.type_head(states.hidden).log_softmax(-1)  # (batch, positions, types)
+        if elapsed is None:
+            return types
+        return types[:, :, None].expand(*elapsed.shape, -1)
+
+    def log_never(self, states: EventStates) -> Tensor:
+        """Log probability that no event ever comes: above -inf where the rate is negative."""
+        level = self.level_head(states.hidden)[..., 0]
+        if self.rate >= 0:
+            return torch.full_like(level, -torch.inf)
+        return level.exp() / self.rate
+
+    def elapsed_at(self, states: EventStates, waited: Tensor, log_survival: Tensor) -> Tensor:
+        """Find when the survival falls to a value, in closed form; inf where it never does."""
+        rate = self.rate.detach().double()
+        start = waited.double()[..., None]
+        # Waiting only raises or lowers the level from which the intensity goes on.
+        level = (self.level_head(states.hidden).detach().double() + rate * start).exp()
+        x = -log_survival.double() / level  # the time it takes at a constant intensity
+        growth = torch.where(rate * x > -1, rate * x, 0.0)
+        later = torch.where((rate * x).abs() < 1e-6, x * (1 - rate * x / 2), growth.log1p() / rate)
+        return start + torch.where(rate * x > -1, later, torch.inf)
+
+
+class ExponentialDecoder(EventDecoder):
+    """Intensities that relax exponentially: mu_k + eta_k(h) exp(-beta_k elapsed).
+
+    eta_k is lambda_k(h) - mu_k with a positive intensity lambda_k right after the event, so that
+    events can excite and inhibit, and no intensity is ever negative. The integral is closed.
+
+    Parameters
+    ----------
+    hidden : int
+        Width of the states.
+    n_types : int
+        Number of event types.
+    """
+
+    def __init__(self, hidden: int, n_types: int) -> None:
+        super().__init__(n_types)
+        self.start_head = nn.Linear(hidden, n_types)
+        # One event a mean gap, over all types; half of what is excited is gone after 0.7 gaps.
+        inverse = math.log(math.expm1(1 / n_types))
+        self.base = nn.Parameter(torch.full((n_types,), inverse))
+        self.decay = nn.Parameter(torch.full((n_types,), math.log(math.e - 1)))
+        with torch.no_grad():
+            self.start_head.bias.fill_(inverse)
+
+    def log_intensities(self, states: EventStates, elapsed: Tensor) -> Tensor:
+        """Log intensity of each type: (batch, positions, nodes, types)."""
+        start = log_softplus(self.start_head(states.hidden))[:, :, None]
+        fallen = functional.softplus(self.decay) * elapsed[..., None].clamp_min(SMALLEST)
+        rest = log_softplus(self.base) + (-torch.expm1(-fallen)).log()
+        return torch.logaddexp(rest, start - fallen)
+
+    def compensators(self, states: EventStates, elapsed: Tensor) -> Tensor:
+        """Integrate each type's intensity from 0: (batch, positions, nodes, types)."""
+        start = functional.softplus(self.start_head(states.hidden))[:, :, None]
+        base, decay = functional.softplus(self.base), functional.softplus(self.decay)
+        time = elapsed[..., None]
+        faded = time * mean_exp(-decay * time)  # the integral of exp(-decay s)
+        return base * (time - faded) + start * faded
+
+    def log_density_and_survival(
+        self, states: EventStates, elapsed: Tensor, types: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Give `log_density` and `log_survival`, both (batch, positions, nodes)."""
+        survival = self.log_survival(states, elapsed)
+        return of_type(self.log_intensities(states, elapsed), types) + survival, survival
+
+    def elapsed_at(self, states: EventStates, waited: Tensor, log_survival: Tensor) -> Tensor:
+        """Find when the survival falls to a value, by bisection in log time."""
+        return bisect_elapsed(
+            lambda elapsed: self.log_survival(states, elapsed), waited, log_survival
+        )
+
+
+def log_likelihood(decoder: EventDecoder, states: EventStates, batch: EventBatch) -> Tensor:
+    """Give each interval's part of the log-likelihood, in nats and scaled time.
+
+    All intervals count that the batch says are scored: the one before the first event, where the
+    window's start is known, and the one after the last, where its end is. In the user's unit of
+    time it is less by log(scale) for every event scored.
+
+    Parameters
+    ----------
+    decoder : EventDecoder
+    states : EventStates
+        ``(batch, events + 1, ...)``, of an encoder.
+    batch : EventBatch
+        ``(batch, events)``.
+
+    Returns
+    -------
+    Tensor
+        ``(batch, events + 1)``, 0 where not scored.
+    """
+    density, survival = decoder.log_density_and_survival(
+        states, batch.elapsed[..., None], batch.next_types
+    )
+    total = torch.where(batch.observed[..., None], density, survival)[..., 0]
+    if bool((batch.lower > 0).any()):
+        given = batch.lower > 0
+        lower = torch.where(given, batch.lower, 1.0)[..., None]
+        total = total - torch.where(given, decoder.log_survival(states, lower)[..., 0], 0.0)
+    return torch.where(batch.scored, total, 0.0)
+
+
+def log_softplus(x: Tensor) -> Tensor:
+    """log(log(1 + exp(x))), which for very negative x is x."""
+    near = functional.softplus(x.clamp_min(-15)).log()
+    return torch.where(x < -15, x - 0.5 * x.clamp_max(-15).exp(), near)
+
+
+def mean_exp(x: Tensor) -> Tensor:
+    """(exp(x) - 1) / x, the mean of exp over 0 to x; by its series near 0."""
+    small = x.abs() < 1e-4
+    safe = torch.where(small, 1.0, x).clamp_max(80.0)  # an overflow would have a NaN gradient
+    return torch.where(small, 1 + x / 2 + x.square() / 6, torch.expm1(safe) / safe)
+
+
+def of_type(values: Tensor, types: Tensor) -> Tensor:
+    """Pick one type a position: (batch, positions, nodes, types) -> (batch, positions, nodes)."""
+    index = types[:, :, None, None].expand(*values.shape[:3], 1)
+    return values.gather(-1, index)[..., 0]
+
+
+def _mixture_log_survival(mixture: tuple[Tensor, ...], elapsed: Tensor) -> Tensor:
+    """Log survival of a mixture: (batch, positions, nodes)."""
+    log_weights, means, spreads = (part[:, :, None] for part in mixture)
+    z = (elapsed.clamp_min(SMALLEST).log()[..., None] - means) / spreads
+    return (log_weights + torch.special.log_ndtr(-z)).logsumexp(-1)
