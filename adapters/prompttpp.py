@@ -1,0 +1,371 @@
+"""PromptTPP: a temporal point process with a pool of prompts, for streams whose dynamics change.
+
+Xue et al., "Prompt-augmented Temporal Point Process for Streaming Event Sequence" (2023), with
+retrieval, masks and training schedule corrected: see `tsllm.adapters.prompt_pool`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from tsllm.adapters.event_attention import AttentionEncoder
+from tsllm.adapters.event_batch import EventBatch, EventStates
+from tsllm.adapters.event_decoders import (
+    ExponentialDecoder,
+    LogNormalMixtureDecoder,
+    RMTPPDecoder,
+    log_likelihood,
+)
+from tsllm.adapters.event_features import CausalQuery, EventEmbedding, QueryState
+from tsllm.adapters.prompt_pool import PromptChoice, PromptPool
+
+if TYPE_CHECKING:
+    pass
+
+ENCODERS = ("attention", "aaren", "llm", "llm-full")
+DECODERS = ("lognormal_mixture", "rmtpp", "exponential", "attnhp")
+
+
+@dataclass(frozen=True)
+class EventStream:
+    """What `PromptTPPModel` remembers of streams that go on; a value, which no step changes."""
+
+    encoder: Any
+    """The encoder's state."""
+    query: QueryState
+    """The sums that the next query follows from."""
+    first_known: Tensor
+    """(batch,) bool: whether the gap before the first event is one."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors."""
+        nbytes: int = self.encoder.nbytes
+        return nbytes + sum(part.nbytes for part in self.query) + self.first_known.nbytes
+
+
+class PromptTPPModel(nn.Module):
+    """An event encoder, a decoder and a pool of prompts.
+
+    Each position takes its prompts by what is known of the sequence up to it, and by nothing else:
+    no later event, no other sequence of the batch, no slice number.
+
+    Parameters
+    ----------
+    n_types : int
+        Number of event types.
+    encoder : {"attention", "aaren", "llm", "llm-full"}
+        See `AttentionEncoder`.
+    decoder : {"lognormal_mixture", "rmtpp", "exponential", "attnhp"}
+        See `tsllm.adapters.event_decoders`.
+    hidden, layers, heads : int
+        Width of a token, blocks, heads.
+    dropout : float
+        In the encoder.
+    components : int
+        Log-normal components of the mixture.
+    time_features : int
+        Width of the code of a gap, a multiple of 4.
+    median_gap : float
+        Median gap in training, scaled.
+    context_features : int
+        Static covariates of a sequence.
+    type_vectors : Tensor, optional
+        ``(types, width)``, vectors of the types' texts.
+    prompt_mode, prompt_length, max_slots, slots_per_slice, top_slots, min_context, cold_start, \
+when_full, head_rank
+        See `PromptPool`.
+    matching_coef : float
+        Weight of the matching loss in mode "shared".
+    query_size : int
+        Width of queries and keys.
+    seed : int
+        Of the query's projections and of the prompts. Everything else is initialised from torch's
+        global generator.
+
+    Raises
+    ------
+    ValueError
+        An argument that is not one of those listed, or does not go with another.
+
+    Examples
+    --------
+    >>> from tsllm.adapters.event_batch import pad_sequences
+    >>> batch = pad_sequences([[0.5, 2.0]], [[0, 1]], first_known=[True], tails=[1.0])
+    >>> model = PromptTPPModel(2, hidden=16)
+    >>> slots = model.open_slots(model.slice_queries([batch]))
+    >>> total, count, extras = model.loss(batch, slots)
+    >>> slots, count.item(), total.isfinite().item()
+    ([0], 2, True)
+    """
+
+    def __init__(
+        self,
+        n_types: int,
+        *,
+        encoder: str = "attention",
+        decoder: str = "lognormal_mixture",
+        hidden: int = 32,
+        layers: int = 2,
+        heads: int = 4,
+        dropout: float = 0.0,
+        components: int = 16,
+        time_features: int = 32,
+        median_gap: float = 1.0,
+        context_features: int = 0,
+        type_vectors: Tensor | None = None,
+        prompt_mode: str = "allocate",
+        prompt_length: int = 5,
+        max_slots: int = 10,
+        slots_per_slice: int = 1,
+        top_slots: int = 1,
+        min_context: int = 10,
+        cold_start: str = "usage",
+        when_full: str = "merge",
+        head_rank: int = 0,
+        matching_coef: float = 0.1,
+        query_size: int = 64,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if encoder not in ENCODERS:
+            raise ValueError(f"encoder must be one of {list(ENCODERS)}, got {encoder!r}")
+        if decoder not in DECODERS:
+            raise ValueError(f"decoder must be one of {list(DECODERS)}, got {decoder!r}")
+        if type_vectors is not None and len(type_vectors) != n_types:
+            raise ValueError(f"{len(type_vectors)} type_vectors for {n_types} types: give one each")
+        self.n_types = n_types
+        self.matching_coef = matching_coef
+        embedding = EventEmbedding(
+            n_types,
+            hidden,
+            time_features=time_features,
+            median_gap=median_gap,
+            type_vectors=type_vectors,
+            context_features=context_features,
+        )
+        self.encoder = AttentionEncoder(embedding, layers=layers, heads=heads, dropout=dropout)
+        self.decoder = _build_decoder(decoder, hidden, n_types, components)
+        self.query = CausalQuery(n_types, size=query_size, seed=seed, type_vectors=type_vectors)
+        self.pool = PromptPool(
+            self.encoder.prompt_layers,
+            self.encoder.prompt_width,
+            query_size=query_size,
+            hidden=hidden,
+            parts=self.encoder.prompt_parts,
+            mode=prompt_mode,
+            length=prompt_length,
+            max_slots=max_slots,
+            slots_per_slice=slots_per_slice,
+            top_slots=top_slots,
+            min_context=min_context,
+            cold_start=cold_start,
+            when_full=when_full,
+            head_rank=head_rank,
+            seed=seed,
+        )
+
+    def encode(self, batch: EventBatch, slots: Sequence[int] | None = None) -> EventStates:
+        """Give the states at all positions.
+
+        Parameters
+        ----------
+        batch : EventBatch
+        slots : sequence of int, optional
+            The prompt slots in question; a slice is trained with its own. None: all.
+        """
+        choice = self.pool.choose(self.query(batch), slots)
+        return self._changed(self.encoder.encode(batch, choice), choice)
+
+    def log_likelihood(self, batch: EventBatch, slots: Sequence[int] | None = None) -> Tensor:
+        """Give each interval's part of the log-likelihood, (batch, 1 + events); scaled time."""
+        return log_likelihood(self.decoder, self.encode(batch, slots), batch)
+
+    def loss(
+        self, batch: EventBatch, slots: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Give what training minimises.
+
+        Returns
+        -------
+        total : Tensor
+            Minus the log-likelihood, and in mode "shared" the matching loss of the positions
+            scored.
+        count : Tensor
+            Events scored: ``total / count`` is in nats an event.
+        extras : dict
+            "matching": the mean matching loss a position, in mode "shared".
+        """
+        query = self.query(batch)
+        choice = self.pool.choose(query, slots)
+        states = self._changed(self.encoder.encode(batch, choice), choice)
+        total = -log_likelihood(self.decoder, states, batch).sum()
+        extras = {}
+        if choice is not None and self.pool.mode == "shared":
+            matching = self.pool.matching_loss(query, choice)  # (batch, positions)
+            matching = torch.where(batch.scored, matching, 0.0).sum()
+            total = total + self.matching_coef * matching
+            extras["matching"] = matching.detach() / batch.scored.sum().clamp_min(1)
+        return total, batch.events_scored, extras
+
+    def forward(self, batch: EventBatch, slots: Sequence[int] | None = None) -> Tensor:
+        """Give `log_likelihood`."""
+        return self.log_likelihood(batch, slots)
+
+    def retrieve(
+        self, batch: EventBatch, slots: Sequence[int] | None = None
+    ) -> PromptChoice | None:
+        """Say which prompts each position takes; None where there is none."""
+        return self.pool.choose(self.query(batch), slots)
+
+    @torch.no_grad()
+    def slice_queries(self, batches: Iterable[EventBatch]) -> Tensor:
+        """Collect what the keys of a slice are made from: (n, query_size).
+
+        The queries of all positions with at least ``min_context`` events; where there are none,
+        those of all positions with an event.
+        """
+        early, late = [], []
+        for batch in batches:
+            query = self.query(batch)
+            real = nn.functional.pad(batch.mask, (1, 0))  # the start says nothing
+            enough = real & (query.counts >= self.pool.min_context)
+            early.append(query.vectors[real])
+            late.append(query.vectors[enough])
+        found = torch.cat(late)
+        return found if len(found) else torch.cat(early)
+
+    def open_slots(self, queries: Tensor) -> list[int]:
+        """Give a new slice its slots; see `PromptPool.open_slots`."""
+        return self.pool.open_slots(queries)
+
+    def train_only(self, *, base: bool, slots: Sequence[int] = ()) -> None:
+        """Say what the next forward pass is differentiated by; everything else is frozen.
+
+        To be called before that pass. Keys are trained in mode "shared" only.
+
+        Parameters
+        ----------
+        base : bool
+            Encoder and decoder.
+        slots : sequence of int
+            Prompt slots.
+        """
+        for parameter in self.base_parameters():
+            parameter.requires_grad_(base)
+        for number, slot in enumerate(self.pool.slots):
+            for name, parameter in slot.named_parameters():
+                trained = number in slots and (name != "key" or self.pool.mode == "shared")
+                parameter.requires_grad_(trained)
+
+    def base_parameters(self) -> list[nn.Parameter]:
+        """List the parameters of encoder and decoder."""
+        return [*self.encoder.parameters(), *self.decoder.parameters()]
+
+    def prompt_parameters(self, slots: Sequence[int] | None = None) -> list[nn.Parameter]:
+        """List the parameters of slots that can be trained; None: of all."""
+        numbers = range(len(self.pool)) if slots is None else slots
+        return [
+            parameter
+            for number in numbers
+            for name, parameter in self.pool.slots[number].named_parameters()
+            if name != "key" or self.pool.mode == "shared"
+        ]
+
+    def grow_types(self, n_types: int, type_vectors: Tensor | None = None) -> None:
+        """Make room for types that come up later; what is known of the others stays.
+
+        Parameters
+        ----------
+        n_types : int
+            Types in all; the new ones are the last.
+        type_vectors : Tensor, optional
+            ``(new types, width)``, for a model that has vectors of the types' texts.
+
+        Raises
+        ------
+        ValueError
+            Fewer types than there are, or vectors where there should be none or the reverse.
+        """
+        new = n_types - self.n_types
+        if new < 0:
+            raise ValueError(f"n_types={n_types} is less than the {self.n_types} there are")
+        given = 0 if type_vectors is None else len(type_vectors)
+        needed = new if self.query.vectors is not None else 0
+        if given != needed:
+            raise ValueError(
+                f"{new} new types need {needed} type_vectors here, and {given} were given"
+            )
+        if not new:
+            return
+        self.encoder.embedding.grow(n_types, type_vectors)
+        self.query.grow(n_types, type_vectors)
+        self.decoder.grow_types(n_types)
+        self.n_types = n_types
+
+    @torch.no_grad()
+    def init_state(
+        self, batch: EventBatch, slots: Sequence[int] | None = None
+    ) -> tuple[EventStream, EventStates]:
+        """Read the histories of streams.
+
+        Parameters
+        ----------
+        batch : EventBatch
+            The events so far; a stream may have none.
+        slots : sequence of int, optional
+            See `encode`.
+
+        Returns
+        -------
+        EventStream
+            What `step` continues.
+        EventStates
+            Of one position, the last.
+        """
+        choice = self.pool.choose(self.query(batch), slots)
+        state, states = self.encoder.init_state(batch, choice)
+        last = None if choice is None else choice.at(batch.lengths)
+        stream = EventStream(state, self.query.state_after(batch), batch.first_known)
+        return stream, self._changed(states, last)
+
+    @torch.no_grad()
+    def step(
+        self, stream: EventStream, types: Tensor, gaps: Tensor, slots: Sequence[int] | None = None
+    ) -> tuple[EventStream, EventStates]:
+        """Continue streams by one event each; equals `encode` over all their events.
+
+        Parameters
+        ----------
+        stream : EventStream
+            It is left as it is.
+        types, gaps : Tensor
+            ``(batch,)``, scaled gaps; 1 before a first event whose window has no known start.
+        slots : sequence of int, optional
+            See `encode`.
+        """
+        known = stream.first_known | (stream.query.counts > 0)
+        query_state, query = self.query.step(stream.query, types, gaps, known)
+        choice = self.pool.choose(query, slots)
+        state, states = self.encoder.step(stream.encoder, types, gaps, choice)
+        after = EventStream(state, query_state, stream.first_known)
+        return after, self._changed(states, choice)
+
+    def _changed(self, states: EventStates, choice: PromptChoice | None) -> EventStates:
+        """Apply the low-rank changes of the chosen slots."""
+        if choice is None or not self.pool.head_rank:
+            return states
+        return EventStates(self.pool.change_states(states.hidden, choice), states.memory)
+
+
+def _build_decoder(name: str, hidden: int, n_types: int, components: int) -> Any:
+    if name == "lognormal_mixture":
+        return LogNormalMixtureDecoder(hidden, n_types, components)
+    if name == "rmtpp":
+        return RMTPPDecoder(hidden, n_types)
+    return ExponentialDecoder(hidden, n_types)
