@@ -250,7 +250,7 @@ def _first_at_least(rising: Tensor, value: Tensor) -> Tensor:
 
 @cache
 def _integrated_basis() -> Tensor:
-    """Integrals from 0 to x of the nodes' Lagrange polynomials: powers 1 to NODES of x, a row each."""
+    """Integrate the nodes' Lagrange polynomials from 0 to x: a row each, powers 1 to NODES of x."""
     points = gauss_legendre(NODES)[0].numpy()
     rows = []
     for node in range(NODES):
