@@ -25,7 +25,8 @@ import safetensors.torch
 from tsllm.errors import DataError, ModelFormatError
 from tsllm.forecasters.base import BaseLLMForecaster
 from tsllm.model_card import model_card
-from tsllm.snapshot import Snapshot, readable, restore_snapshot, take_snapshot
+from tsllm.snapshot import restore_snapshot, take_snapshot
+from tsllm.snapshot_parts import Snapshot, readable
 
 FORMAT = "tsllm model"
 FORMAT_VERSION = 1

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from safetensors import SafetensorError
 from sktime.datatypes._dtypekind import DtypeKind
 from sktime.forecasting.base import ForecastingHorizon
 from torch import Tensor, nn
 
 from tsllm.backbone import Backbone
 from tsllm.context_table import context_facts, context_table, contexts_from
-from tsllm.errors import BackboneMismatchError, DataError, ModelFormatError, TsllmError
+from tsllm.errors import DataError, ModelFormatError
 from tsllm.forecasters.base import BaseLLMForecaster
 from tsllm.forecasters.frames import Layout
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.forecasters.stream import PendingForecasts
 from tsllm.intervals import Calibration, Scores
+from tsllm.snapshot_parts import (
+    Snapshot,
+    backbone_facts,
+    check_backbone,
+    part_of,
+    read_parameters,
+    readable,
+    write_parameters,
+)
 from tsllm.typed_json import from_json, to_json
 
 # What sktime keeps about the y that it has seen, and what JSON takes as it is.
@@ -39,25 +45,6 @@ _SKTIME_ATTRIBUTES = (
 _STATE_ATTRIBUTES = ("fitted_", "pretrained_")
 # What a state holds beside tensors, sizes and calibration.
 _STATE_FACTS = ("history", "best_epoch", "seconds", "stopped", "trained_on")
-
-
-@dataclass
-class Snapshot:
-    """What a forecaster consists of.
-
-    Attributes
-    ----------
-    facts : dict
-        What `json.dumps` takes.
-    tensors : dict of str to Tensor
-        Everything that is an array, on the CPU; never the frozen backbone's.
-    contexts : DataFrame or None
-        The last context of each series, one row a step.
-    """
-
-    facts: dict[str, Any]
-    tensors: dict[str, Tensor]
-    contexts: pd.DataFrame | None
 
 
 def take_snapshot(forecaster: BaseLLMForecaster, *, include_context: bool = True) -> Snapshot:
@@ -87,8 +74,8 @@ def take_snapshot(forecaster: BaseLLMForecaster, *, include_context: bool = True
             states.append(state)
         attributes[attribute] = next(i for i, other in enumerate(states) if other is state)
     facts = {
-        "parameters": _write_parameters(forecaster, tensors),
-        "backbone": _backbone_facts(states[0].backbone),
+        "parameters": write_parameters(forecaster, tensors),
+        "backbone": backbone_facts(states[0].backbone),
         "states": [_write_state(state, f"state.{i}.", tensors) for i, state in enumerate(states)],
         "attributes": attributes,
         "sktime": _write_sktime(forecaster),
@@ -142,7 +129,7 @@ def restore_snapshot(
     """
     facts, tensors = snapshot.facts, snapshot.tensors
     with readable():
-        parameters = _read_parameters(facts["parameters"], tensors)
+        parameters = read_parameters(facts["parameters"], tensors)
         shapes = [ModelShape(**from_json(state["shape"])) for state in facts["states"]]
         unknown = sorted(set(parameters) - set(cls.get_param_names()))
     if unknown:
@@ -163,10 +150,10 @@ def restore_snapshot(
     states = []
     for i, shape in enumerate(shapes):
         model = forecaster._new_model(handle, shape)  # its first weights are overwritten
-        _load_weights(model, _part(tensors, f"state.{i}.model."))
+        _load_weights(model, part_of(tensors, f"state.{i}.model."))
         state = FittedState(model.eval(), handle, shape, forecaster.device)
         with readable():
-            _read_state(state, facts["states"][i], _part(tensors, f"state.{i}."))
+            _read_state(state, facts["states"][i], part_of(tensors, f"state.{i}."))
         states.append(state)
     with readable():
         for attribute, number in facts["attributes"].items():
@@ -179,75 +166,11 @@ def restore_snapshot(
                 contexts = contexts_from(facts["contexts"], snapshot.contexts)
             forecaster._contexts = {context.series_id: context for context in contexts}
             forecaster._pending = _read_pending(facts["pending"], tensors)
-            forecaster._restore_memory(_part(tensors, "memory."))
+            forecaster._restore_memory(part_of(tensors, "memory."))
     return forecaster
 
 
-@contextmanager
-def readable() -> Iterator[None]:
-    """Say in one sentence that files are not what this version of tsllm writes.
-
-    Raises
-    ------
-    ModelFormatError
-        In place of the errors that reading what was never written by tsllm ends in.
-    """
-    try:
-        yield
-    except TsllmError:
-        raise
-    except (SafetensorError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise ModelFormatError(
-            f"the saved model's files do not belong together ({type(error).__name__}: {error}): "
-            "load the model with the version of tsllm that saved it, or save it again"
-        ) from error
-
-
-# ---------------------------------------------------------------------- parameters and backbone
-
-
-def _write_parameters(forecaster: BaseLLMForecaster, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Write the constructor's arguments; arrays go to the tensors, an embedding store nowhere."""
-    written = {}
-    for name, value in forecaster.get_params(deep=False).items():
-        if name == "embedding_store":
-            continue
-        if isinstance(value, pd.DataFrame | pd.Series):
-            value = value.to_numpy()
-        if isinstance(value, np.ndarray):
-            if value.dtype.kind not in "biuf":
-                raise DataError(
-                    f"{name} cannot be saved: it is an array of {value.dtype}; fit with an array "
-                    "of numbers"
-                )
-            native = value.dtype.newbyteorder("=")
-            tensors[f"parameter.{name}"] = torch.from_numpy(value.astype(native, order="C"))
-            written[name] = {"$tensor": f"parameter.{name}"}
-            continue
-        if name == "random_state" and not isinstance(value, int | np.integer | None):
-            raise DataError(
-                f"random_state cannot be saved: it is a {type(value).__name__}, whose state is no "
-                "parameter; fit with a whole number as random_state"
-            )
-        written[name] = to_json(value, f"the parameter {name}")
-    return written
-
-
-def _read_parameters(written: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Read what `_write_parameters` wrote."""
-    return {
-        name: tensors[value["$tensor"]].numpy().copy()
-        if isinstance(value, dict) and "$tensor" in value
-        else from_json(value)
-        for name, value in written.items()
-    }
-
-
-def _backbone_facts(backbone: Backbone | None) -> dict[str, Any] | None:
-    """Say which backbone a model was trained with."""
-    if backbone is None:
-        return None
-    return {"spec": backbone.spec, "layers": backbone.n_layers, "digest": backbone.digest}
+# ---------------------------------------------------------------------- trained states
 
 
 def _find_backbone(
@@ -258,16 +181,7 @@ def _find_backbone(
         return None
     found = forecaster._load_backbone()
     assert found is not None  # a model without a backbone saves none
-    if found.digest != saved["digest"]:
-        raise BackboneMismatchError(
-            f"the model was trained with the backbone {saved['spec']} of digest {saved['digest']}, "
-            f"and {found.source} has digest {found.digest}: say with backbone=... where the same "
-            "weights are, or fit anew"
-        )
-    return found
-
-
-# ---------------------------------------------------------------------- trained states
+    return check_backbone(found, saved)
 
 
 def _write_state(state: FittedState, prefix: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
@@ -413,8 +327,3 @@ def _read_pending(
         series_id = from_json(facts["series_id"])
         read[series_id] = PendingForecasts(series_id, facts["horizon"], facts["seen"], waiting)
     return read
-
-
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Pick the tensors with a prefix, and take it off."""
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
