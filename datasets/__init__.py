@@ -15,6 +15,7 @@ from tsllm.datasets.benchmark import (
 )
 from tsllm.datasets.bundled import list_datasets, load_dataset
 from tsllm.datasets.event_clock import Clock
+from tsllm.datasets.event_slices import time_slices
 from tsllm.datasets.event_table import EventColumns, EventTable
 from tsllm.datasets.events import read_events
 from tsllm.datasets.long import long_to_panel, panel_to_long, read_long
@@ -34,4 +35,5 @@ __all__ = [
     "panel_to_long",
     "read_events",
     "read_long",
+    "time_slices",
 ]

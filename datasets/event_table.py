@@ -199,11 +199,43 @@ class EventTable:
         DataError
             If the end is not after the start.
         """
-        low = -np.inf if start is None else float(self.clock.to_number(start))
-        high = np.inf if end is None else float(self.clock.to_number(end))
+        low = None if start is None else float(self.clock.to_number(start))
+        high = None if end is None else float(self.clock.to_number(end))
+        return self.cut(low, high, keep_empty=keep_empty)
+
+    def cut(
+        self, start: float | None, end: float | None, *, keep_empty: bool = False
+    ) -> "EventTable":
+        """Do as `between` does, with bounds that are numbers on the table's own clock."""
+        low = -np.inf if start is None else start
+        high = np.inf if end is None else end
         if not low < high:
-            raise DataError(f"the cut from {start} to {end} is empty; pass an end after the start")
-        return self._cut(low, high, keep_empty)
+            raise DataError(
+                f"the cut from {self.clock.to_stamp(low)} to {self.clock.to_stamp(high)} is "
+                "empty; pass an end after the start"
+            )
+        kept, times, types, starts, ends = [], [], [], [], []
+        for number in range(len(self)):
+            own, known = self.times[number], (self.starts[number], self.ends[number])
+            first, last = np.searchsorted(own, [low, high], side="right")
+            # observed from the window's start or else from the first event
+            since = known[0] if not np.isnan(known[0]) else (own[0] if len(own) else np.nan)
+            until = known[1] if not np.isnan(known[1]) else (own[-1] if len(own) else np.nan)
+            if first == last and not (keep_empty and max(low, since) < min(high, until)):
+                continue
+            kept.append(number)
+            times.append(own[first:last])
+            types.append(self.types[number][first:last])
+            starts.append(low if low >= since else known[0])
+            ends.append(high if high <= until else known[1])
+        return replace(
+            self,
+            ids=tuple(self.ids[number] for number in kept),
+            times=tuple(times),
+            types=tuple(types),
+            starts=np.array(starts, dtype=np.float64),
+            ends=np.array(ends, dtype=np.float64),
+        )
 
     def split(
         self, fractions: Sequence[float] = (0.7, 0.1, 0.2), *, keep_empty: bool = False
@@ -233,13 +265,13 @@ class EventTable:
         pooled = np.sort(np.concatenate([*self.times, np.empty(0)]))
         last = np.floor(np.cumsum(fractions)[:-1] * len(pooled) + 1e-9).astype(int) - 1
         enough = last.min(initial=0) >= 0 and len(pooled) > 0
-        cuts = [-np.inf, *(pooled[last] if enough else ()), np.inf]
-        if not enough or not (np.diff([*cuts[:-1], pooled[-1]]) > 0).all():
+        if not enough or not (np.diff([-np.inf, *pooled[last], pooled[-1]]) > 0).all():
             raise NotEnoughDataError(
                 f"{self.n_events} events at {len(np.unique(pooled))} times are too few to split "
                 f"into parts of {tuple(fractions)}; give more events or fewer parts"
             )
-        return tuple(self._cut(low, high, keep_empty) for low, high in pairwise(cuts))
+        cuts = [None, *pooled[last].tolist(), None]
+        return tuple(self.cut(*bounds, keep_empty=keep_empty) for bounds in pairwise(cuts))
 
     def extend(self, later: "EventTable") -> "EventTable":
         """Append later events: to the sequences that are here, and new sequences at the end.
@@ -319,31 +351,6 @@ class EventTable:
             first, last = self.clock.to_stamp(pooled.min()), self.clock.to_stamp(pooled.max())
             parts.append(f"times {first} to {last}")
         return f"EventTable({', '.join(parts)})"
-
-    def _cut(self, low: float, high: float, keep_empty: bool) -> "EventTable":
-        """Cut out ``(low, high]`` on the table's own clock."""
-        kept, times, types, starts, ends = [], [], [], [], []
-        for number in range(len(self)):
-            own, known = self.times[number], (self.starts[number], self.ends[number])
-            first, last = np.searchsorted(own, [low, high], side="right")
-            # observed from the window's start or else from the first event
-            since = known[0] if not np.isnan(known[0]) else (own[0] if len(own) else np.nan)
-            until = known[1] if not np.isnan(known[1]) else (own[-1] if len(own) else np.nan)
-            if first == last and not (keep_empty and max(low, since) < min(high, until)):
-                continue
-            kept.append(number)
-            times.append(own[first:last])
-            types.append(self.types[number][first:last])
-            starts.append(low if low >= since else known[0])
-            ends.append(high if high <= until else known[1])
-        return replace(
-            self,
-            ids=tuple(self.ids[number] for number in kept),
-            times=tuple(times),
-            types=tuple(types),
-            starts=np.array(starts, dtype=np.float64),
-            ends=np.array(ends, dtype=np.float64),
-        )
 
     def _take(self, numbers: list[int]) -> "EventTable":
         return replace(
