@@ -1,6 +1,6 @@
 """A pool of prompts for a model of event streams: what is kept of each slice of the stream.
 
-Xue et al., "Prompt-augmented Temporal Point Process for Streaming Event Sequence" (PromptTPP, 2023),
+Xue et al., "Prompt-augmented Temporal Point Process for Streaming Event Sequence" (PromptTPP),
 corrected: retrieval is by position and causal, a slot holds keys and values together, and slots of
 earlier slices do not change.
 """

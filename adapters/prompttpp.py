@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from tsllm.adapters.event_aaren import AarenEncoder
 from tsllm.adapters.event_attention import AttentionEncoder
 from tsllm.adapters.event_batch import EventBatch, EventStates
 from tsllm.adapters.event_decoders import (
@@ -149,7 +150,8 @@ when_full, head_rank
             type_vectors=type_vectors,
             context_features=context_features,
         )
-        self.encoder = AttentionEncoder(embedding, layers=layers, heads=heads, dropout=dropout)
+        kind = AarenEncoder if encoder == "aaren" else AttentionEncoder
+        self.encoder = kind(embedding, layers=layers, heads=heads, dropout=dropout)
         self.decoder = _build_decoder(decoder, hidden, n_types, components)
         self.query = CausalQuery(n_types, size=query_size, seed=seed, type_vectors=type_vectors)
         self.pool = PromptPool(
