@@ -15,8 +15,17 @@ from tsllm.datasets.benchmark import (
 )
 from tsllm.datasets.bundled import list_datasets, load_dataset
 from tsllm.datasets.event_clock import Clock
+from tsllm.datasets.event_drift import make_drift
+from tsllm.datasets.event_simulators import (
+    Simulation,
+    make_hawkes,
+    make_poisson,
+    make_renewal,
+    make_self_correcting,
+)
 from tsllm.datasets.event_slices import time_slices
 from tsllm.datasets.event_table import EventColumns, EventTable
+from tsllm.datasets.event_texts import make_text_events
 from tsllm.datasets.events import read_events
 from tsllm.datasets.long import long_to_panel, panel_to_long, read_long
 
@@ -26,12 +35,19 @@ __all__ = [
     "Clock",
     "EventColumns",
     "EventTable",
+    "Simulation",
     "describe_benchmarks",
     "list_benchmarks",
     "list_datasets",
     "load_benchmark",
     "load_dataset",
     "long_to_panel",
+    "make_drift",
+    "make_hawkes",
+    "make_poisson",
+    "make_renewal",
+    "make_self_correcting",
+    "make_text_events",
     "panel_to_long",
     "read_events",
     "read_long",
