@@ -1,167 +1,36 @@
-"""Decoders of event streams: from the state after an event to the distribution of the next one.
-
-A decoder says how the time since the last event and the type of the next event are distributed.
-All times are scaled (in mean training gaps), and ``elapsed`` counts from the last event.
-"""
+"""Decoders of event streams: from the state after an event to the distribution of the next one."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tsllm.adapters.event_batch import EventBatch, EventStates
-from tsllm.adapters.event_quadrature import squared_rule
-from tsllm.adapters.survival_table import SurvivalTable, bisect_elapsed
+from tsllm.adapters.event_batch import EventStates
+from tsllm.adapters.event_decoder_base import (
+    EventDecoder,
+    grow_linear,
+    grow_rows,
+    log_likelihood,
+    of_type,
+)
+from tsllm.adapters.survival_table import bisect_elapsed
+
+__all__ = [
+    "EventDecoder",
+    "ExponentialDecoder",
+    "LogNormalMixtureDecoder",
+    "RMTPPDecoder",
+    "log_likelihood",
+]
 
 #: Log of the spread of a log-normal component. Below: time stamps of limited resolution would make
 #: densities unbounded. Above: one component's mean, exp(mu + s²/2), would be ruled by its far tail.
 LOG_SPREAD = (-4.0, math.log(3.0))
-#: A type and a moment can be as unlikely as this before the logarithm is cut.
-SMALLEST = 1e-12
-
-
-class EventDecoder(nn.Module, ABC):
-    """The next event's distribution, given by intensities; integrals by quadrature.
-
-    A subclass gives `log_intensities`, and overrides what it knows in closed form. The quadrature
-    is Gauss-Legendre, dense after the last event (`squared_rule`): deterministic, and exact to
-    about 1e-6 where the mean of equally spaced or random points is off by percents.
-
-    Parameters
-    ----------
-    n_types : int
-        Number of event types.
-    quad_nodes : int
-        Points of the quadrature in training.
-    score_nodes : int
-        Points in evaluation mode.
-    """
-
-    def __init__(self, n_types: int, *, quad_nodes: int = 16, score_nodes: int = 32) -> None:
-        super().__init__()
-        if n_types < 1:
-            raise ValueError(f"n_types must be at least 1, got {n_types}")
-        self.n_types = n_types
-        self.quad_nodes, self.score_nodes = quad_nodes, score_nodes
-
-    @abstractmethod
-    def log_intensities(self, states: EventStates, elapsed: Tensor) -> Tensor:
-        """Give the log intensity of each type, at several times after each position.
-
-        Parameters
-        ----------
-        states : EventStates
-            ``(batch, positions, ...)``.
-        elapsed : Tensor
-            ``(batch, positions, nodes)``.
-
-        Returns
-        -------
-        Tensor
-            ``(batch, positions, nodes, types)``.
-        """
-
-    def compensators(self, states: EventStates, elapsed: Tensor) -> Tensor:
-        """Integrate each type's intensity from 0 to ``elapsed``.
-
-        At the intervals between events these sum to residuals, which are exponential with mean 1
-        where the model is right (time rescaling).
-
-        Returns
-        -------
-        Tensor
-            ``(batch, positions, nodes, types)``.
-        """
-        points, weights = squared_rule(elapsed, self._nodes)  # (batch, positions, nodes, points)
-        return self._integrate(self.log_intensities(states, points.flatten(2)), weights)
-
-    def log_survival(self, states: EventStates, elapsed: Tensor) -> Tensor:
-        """Log probability that no event comes up to ``elapsed``: (batch, positions, nodes)."""
-        return -self.compensators(states, elapsed).sum(-1)
-
-    def log_density(self, states: EventStates, elapsed: Tensor, types: Tensor) -> Tensor:
-        """Log density of the next event at ``elapsed``, of the given types.
-
-        Parameters
-        ----------
-        elapsed : Tensor
-            ``(batch, positions, nodes)``.
-        types : Tensor
-            ``(batch, positions)`` int64.
-
-        Returns
-        -------
-        Tensor
-            ``(batch, positions, nodes)``.
-        """
-        return self.log_density_and_survival(states, elapsed, types)[0]
-
-    def log_density_and_survival(
-        self, states: EventStates, elapsed: Tensor, types: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Give `log_density` and `log_survival` at the cost of one of them."""
-        points, weights = squared_rule(elapsed, self._nodes)
-        # One call for the event times and the nodes of their integrals.
-        both = self.log_intensities(states, torch.cat([elapsed, points.flatten(2)], 2))
-        at_events, at_points = both.split([elapsed.shape[2], points.flatten(2).shape[2]], 2)
-        survival = -self._integrate(at_points, weights).sum(-1)
-        return of_type(at_events, types) + survival, survival
-
-    def type_log_probabilities(self, states: EventStates, elapsed: Tensor | None = None) -> Tensor:
-        """Log probability of each type of the next event.
-
-        Parameters
-        ----------
-        elapsed : Tensor, optional
-            ``(batch, positions, nodes)``: given that it comes then. None: whenever it comes.
-
-        Returns
-        -------
-        Tensor
-            ``(batch, positions, nodes, types)``, or ``(batch, positions, types)`` for None.
-        """
-        if elapsed is not None:
-            return self.log_intensities(states, elapsed).log_softmax(-1)
-        waited = states.hidden.new_zeros(states.hidden.shape[:2])
-        return SurvivalTable.build(self, states, waited).type_probabilities().log()
-
-    def log_never(self, states: EventStates) -> Tensor:
-        """Log probability that no event ever comes, (batch, positions); -inf: one is certain."""
-        return states.hidden.new_full(states.hidden.shape[:2], -torch.inf)
-
-    def elapsed_at(self, states: EventStates, waited: Tensor, log_survival: Tensor) -> Tensor:
-        """Find when the probability of having seen no event, given the wait, falls to a value.
-
-        The inverse of `log_survival`: at ``log1p(-level)`` a quantile, at minus an exponential
-        random number a draw of the next event's time.
-
-        Parameters
-        ----------
-        waited : Tensor
-            ``(batch, positions)``, the time since the last event that passed without one.
-        log_survival : Tensor
-            ``(batch, positions, levels)``, at most 0, relative to that at ``waited``.
-
-        Returns
-        -------
-        Tensor
-            ``(batch, positions, levels)``, elapsed, at least ``waited``; inf where the probability
-            never falls so low. float64, without gradient.
-        """
-        return SurvivalTable.build(self, states, waited).elapsed_at(log_survival)
-
-    @property
-    def _nodes(self) -> int:
-        return self.quad_nodes if self.training else self.score_nodes
-
-    def _integrate(self, log_intensities: Tensor, weights: Tensor) -> Tensor:
-        """Sum over the points of each node: (batch, positions, nodes, types)."""
-        values = log_intensities.exp().unflatten(2, weights.shape[2:])
-        return torch.einsum("bpnq,bpnqk->bpnk", weights, values)
+#: The shortest time, in mean gaps, that logarithms tell from 0.
+SHORTEST = 1e-12
 
 
 class LogNormalMixtureDecoder(EventDecoder):
@@ -263,15 +132,18 @@ class LogNormalMixtureDecoder(EventDecoder):
             ``(batch, positions)`` float64.
         """
         log_weights, means, spreads = (part.double() for part in self.mixture(states))
-        log_time = beyond.double().clamp_min(SMALLEST).log()[..., None]
+        log_time = beyond.double().clamp_min(SHORTEST).log()[..., None]
         # A component's survival, with its mean shifted by s².
         shifted = torch.special.log_ndtr((means + spreads.square() - log_time) / spreads)
         return (log_weights + means + spreads.square() / 2 + shifted).logsumexp(-1)
 
+    def _grow(self, new: int) -> None:
+        _grow_type_head(self.type_head, new)
+
     def _times(self, states: EventStates, elapsed: Tensor) -> tuple[Tensor, Tensor]:
         """Log density and log survival of the time: (batch, positions, nodes)."""
         log_weights, means, spreads = (part[:, :, None] for part in self.mixture(states))
-        log_time = elapsed.clamp_min(SMALLEST).log()[..., None]
+        log_time = elapsed.clamp_min(SHORTEST).log()[..., None]
         z = (log_time - means) / spreads  # (batch, positions, nodes, components)
         densities = -0.5 * z.square() - 0.5 * math.log(2 * math.pi) - spreads.log() - log_time
         density = (log_weights + densities).logsumexp(-1)
@@ -344,6 +216,9 @@ class RMTPPDecoder(EventDecoder):
         later = torch.where((rate * x).abs() < 1e-6, x * (1 - rate * x / 2), growth.log1p() / rate)
         return start + torch.where(rate * x > -1, later, torch.inf)
 
+    def _grow(self, new: int) -> None:
+        _grow_type_head(self.type_head, new)
+
 
 class ExponentialDecoder(EventDecoder):
     """Intensities that relax exponentially: mu_k + eta_k(h) exp(-beta_k elapsed).
@@ -372,7 +247,7 @@ class ExponentialDecoder(EventDecoder):
     def log_intensities(self, states: EventStates, elapsed: Tensor) -> Tensor:
         """Log intensity of each type: (batch, positions, nodes, types)."""
         start = log_softplus(self.start_head(states.hidden))[:, :, None]
-        fallen = functional.softplus(self.decay) * elapsed[..., None].clamp_min(SMALLEST)
+        fallen = functional.softplus(self.decay) * elapsed[..., None].clamp_min(SHORTEST)
         rest = log_softplus(self.base) + (-torch.expm1(-fallen)).log()
         return torch.logaddexp(rest, start - fallen)
 
@@ -397,36 +272,10 @@ class ExponentialDecoder(EventDecoder):
             lambda elapsed: self.log_survival(states, elapsed), waited, log_survival
         )
 
-
-def log_likelihood(decoder: EventDecoder, states: EventStates, batch: EventBatch) -> Tensor:
-    """Give each interval's part of the log-likelihood, in nats and scaled time.
-
-    All intervals count that the batch says are scored: the one before the first event, where the
-    window's start is known, and the one after the last, where its end is. In the user's unit of
-    time it is less by log(scale) for every event scored.
-
-    Parameters
-    ----------
-    decoder : EventDecoder
-    states : EventStates
-        ``(batch, events + 1, ...)``, of an encoder.
-    batch : EventBatch
-        ``(batch, events)``.
-
-    Returns
-    -------
-    Tensor
-        ``(batch, events + 1)``, 0 where not scored.
-    """
-    density, survival = decoder.log_density_and_survival(
-        states, batch.elapsed[..., None], batch.next_types
-    )
-    total = torch.where(batch.observed[..., None], density, survival)[..., 0]
-    if bool((batch.lower > 0).any()):
-        given = batch.lower > 0
-        lower = torch.where(given, batch.lower, 1.0)[..., None]
-        total = total - torch.where(given, decoder.log_survival(states, lower)[..., 0], 0.0)
-    return torch.where(batch.scored, total, 0.0)
+    def _grow(self, new: int) -> None:
+        grow_linear(self.start_head, new)
+        self.base = grow_rows(self.base, self.base.min().expand(new))
+        self.decay = grow_rows(self.decay, self.decay.mean().expand(new))
 
 
 def log_softplus(x: Tensor) -> Tensor:
@@ -442,14 +291,14 @@ def mean_exp(x: Tensor) -> Tensor:
     return torch.where(small, 1 + x / 2 + x.square() / 6, torch.expm1(safe) / safe)
 
 
-def of_type(values: Tensor, types: Tensor) -> Tensor:
-    """Pick one type a position: (batch, positions, nodes, types) -> (batch, positions, nodes)."""
-    index = types[:, :, None, None].expand(*values.shape[:3], 1)
-    return values.gather(-1, index)[..., 0]
-
-
 def _mixture_log_survival(mixture: tuple[Tensor, ...], elapsed: Tensor) -> Tensor:
     """Log survival of a mixture: (batch, positions, nodes)."""
     log_weights, means, spreads = (part[:, :, None] for part in mixture)
-    z = (elapsed.clamp_min(SMALLEST).log()[..., None] - means) / spreads
+    z = (elapsed.clamp_min(SHORTEST).log()[..., None] - means) / spreads
     return (log_weights + torch.special.log_ndtr(-z)).logsumexp(-1)
+
+
+def _grow_type_head(head: nn.Module, new: int) -> None:
+    # A head tied to the types' texts grows where the texts are.
+    if isinstance(head, nn.Linear):
+        grow_linear(head, new)

@@ -8,7 +8,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from tsllm.adapters.event_batch import EventBatch, EventStates
-from tsllm.adapters.event_decoders import EventDecoder, mean_exp, of_type
+from tsllm.adapters.event_decoder_base import EventDecoder, of_type
+from tsllm.adapters.event_decoders import mean_exp
 from tsllm.adapters.survival_table import bisect_elapsed
 
 
@@ -46,7 +47,7 @@ class HawkesProcess(EventDecoder):
     ...     [[0.5, 0.5, 0.1, 1.9, 4.0]], [[0] * 5], first_known=[True], tails=[3.0],
     ...     dtype=torch.float64,
     ... )
-    >>> round(float(log_likelihood(process, process.encode(batch), batch).sum()), 6)
+    >>> round(log_likelihood(process, process.encode(batch), batch).sum().item(), 6)
     -9.252111
     """
 

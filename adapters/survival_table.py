@@ -20,7 +20,7 @@ from tsllm.adapters.event_batch import EventStates
 from tsllm.adapters.event_quadrature import gauss_legendre
 
 if TYPE_CHECKING:
-    from tsllm.adapters.event_decoders import EventDecoder
+    from tsllm.adapters.event_decoder_base import EventDecoder
 
 #: Panels of a table, and Gauss-Legendre nodes in each.
 PANELS, NODES = 128, 4
