@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,16 @@ from tsllm.datasets.stamps import read_stamps
 from tsllm.datasets.tables import Table, missing_text, text_to_numbers
 from tsllm.errors import DataError
 
-TIME_UNITS = ("us", "ms", "s", "min", "h", "D", "W")
+# Microseconds in each unit that stamps can be counted in.
+_UNITS = {
+    "us": 1,
+    "ms": 1000,
+    "s": 1_000_000,
+    "min": 60_000_000,
+    "h": 3_600_000_000,
+    "D": 86_400_000_000,
+    "W": 604_800_000_000,
+}
 
 
 @dataclass(frozen=True)
@@ -40,11 +49,13 @@ class Clock:
 
     origin: pd.Timestamp | None = None
     unit: str = "s"
-    step: str = "us"
+    step: Literal["us", "ns"] = "us"
 
     def __post_init__(self) -> None:
-        if self.unit not in TIME_UNITS:
-            raise DataError(f"time_unit={self.unit!r} is not known; pass one of {TIME_UNITS}")
+        if self.unit not in _UNITS:
+            raise DataError(
+                f"time_unit={self.unit!r} is not known; pass one of {', '.join(_UNITS)}"
+            )
 
     @property
     def is_stamps(self) -> bool:
@@ -104,7 +115,7 @@ class Clock:
         return stamps[0] if np.ndim(numbers) == 0 else stamps
 
     def _steps_per_unit(self) -> int:
-        return int(pd.Timedelta(1, self.unit) / pd.Timedelta(1, self.step))
+        return _UNITS[self.unit] * (1000 if self.step == "ns" else 1)
 
     def _numbers(self, cells: Any) -> np.ndarray:
         if isinstance(cells, pd.DatetimeIndex):
@@ -140,7 +151,7 @@ def clock_of(times: Any, starts: Any, ends: Any, unit: str) -> Clock:
     """Make the clock of events and windows: stamps count from the first of all that are known."""
     if not isinstance(times, pd.DatetimeIndex):
         return Clock(None, unit)
-    known = times.append([starts, ends]).dropna()
+    known = pd.DatetimeIndex(times.append([starts, ends]).dropna())
     fine = bool((_integers(known, "ns") % 1000).any())
     return Clock(known.min(), unit, "ns" if fine else "us")
 
@@ -226,7 +237,7 @@ def read_event_times(
     return pd.DatetimeIndex(full, name=None)
 
 
-def _integers(stamps: pd.DatetimeIndex, step: str) -> np.ndarray:
+def _integers(stamps: pd.DatetimeIndex, step: Literal["us", "ns"]) -> np.ndarray:
     return stamps.as_unit(step).asi8
 
 

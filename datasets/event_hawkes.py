@@ -50,11 +50,8 @@ def check_hawkes(mu: object, alpha: object, beta: object) -> HawkesParameters:
     n_types = len(rates)
     branching = np.asarray(alpha, dtype=np.float64)
     branching = branching.reshape(1, 1) if branching.ndim == 0 else branching
-    decays = (
-        np.broadcast_to(np.asarray(beta, dtype=np.float64), (n_types,))
-        if np.ndim(beta) == 0
-        else np.asarray(beta, dtype=np.float64)
-    )
+    decays = np.asarray(beta, dtype=np.float64)
+    decays = np.full(n_types, decays) if decays.ndim == 0 else decays
     if branching.shape != (n_types, n_types) or decays.shape != (n_types,):
         raise DataError(
             f"mu has {n_types} types, alpha the shape {branching.shape} and beta {decays.shape}; "
@@ -74,7 +71,7 @@ def check_hawkes(mu: object, alpha: object, beta: object) -> HawkesParameters:
             f"alpha has the spectral radius {radius:.4g}, so that events trigger ever more events; "
             "scale it below 1"
         )
-    return HawkesParameters(rates, branching, decays.copy())
+    return HawkesParameters(rates, branching, decays)
 
 
 def simulate_hawkes(
@@ -93,7 +90,8 @@ def simulate_hawkes(
     jumps = (alpha * beta[:, None]).T  # row j: what an event of type j adds to each intensity
     excited = np.zeros(len(mu))
     base, now = float(mu.sum()), start
-    times, types = [], []
+    times: list[float] = []
+    types: list[int] = []
     while True:
         bound = base + float(excited.sum())
         gap = generator.exponential() / bound

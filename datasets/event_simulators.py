@@ -232,7 +232,8 @@ def make_self_correcting(
     names = type_names_of(type_names, 1)
 
     def draw(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        now, level, times = t_start, 0.0, []  # level: the log-intensity
+        now, level = t_start, 0.0  # the time and the log-intensity
+        times: list[float] = []
         while True:
             # the integral e^level (e^(mu gap) - 1) / mu reaches an Exp(1) draw
             gap = np.log1p(generator.exponential() * mu * np.exp(-level)) / mu

@@ -423,6 +423,6 @@ def _frozen(values: object, kind: type) -> np.ndarray:
     """Give an array of one kind that cannot be written to."""
     if isinstance(values, np.ndarray) and values.dtype == kind and not values.flags.writeable:
         return values
-    array = np.array(values, dtype=kind)  # a copy: the caller's array stays writable
+    array: np.ndarray = np.array(values, dtype=kind)  # a copy: the caller's array stays writable
     array.setflags(write=False)
     return array

@@ -47,8 +47,8 @@ def read_windows(
     if wrong is not None:
         raise DataError(f"windows= has {pairs[wrong]!r} for {wrong!r}; pass (start, end)")
     order += [name for name in pairs if name not in set(order)]
-    columns = [[pairs.get(name, (None, None))[side] for name in order] for side in (0, 1)]
-    return Bounds(order, *(_like(cells, stamps) for cells in columns))
+    found = [pairs.get(name, (None, None)) for name in order]
+    return Bounds(order, *(_like([pair[side] for pair in found], stamps) for side in (0, 1)))
 
 
 def _window_columns(
