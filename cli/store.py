@@ -44,6 +44,7 @@ def stats(folder: Folder = None, json: options.Json = False) -> None:
                 {
                     "backbone": space["backbone"],
                     "digest": space["digest"][:12],
+                    "pooling": space["pooling"],
                     "width": space["hidden_size"],
                     "computed in": space["compute_dtype"],
                     "kept in": space["stored_dtype"],

@@ -286,30 +286,36 @@ class Backbone:
         >>> load_backbone("random:gpt2", device="cpu").last_states([[1, 2, 3], [1, 2]]).shape
         torch.Size([2, 64])
         """
-        shared = self._shared
-        longest = max(len(row) for row in tokens)
-        shortest = min(len(row) for row in tokens)
-        # What stands in the padding does not matter; 0 is an id that every vocabulary has. The
-        # lengths travel in a last column, so that a batch is one transfer.
-        packed = torch.tensor([[*row, *[0] * (longest - len(row)), len(row)] for row in tokens])
-        packed = packed.to(shared.device, non_blocking=True)  # (batch, longest + 1)
-        ids, lengths = packed[:, :-1], packed[:, -1]
-        positions = torch.arange(longest, device=shared.device)  # (longest,)
-        mask = None
-        # On the right of a causal model's token nothing is seen anyway, and without a mask
-        # attention takes its fast path.
-        if shortest < longest and not shared.natively_causal:
-            mask = positions < lengths[:, None]  # (batch, longest)
-        # A caller's autocast must not change what is stored under this backbone's dtype.
-        with torch.autocast(shared.device.type, enabled=False):
-            output = shared.plain(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions[None],
-                use_cache=False,
-            )
-        states = output.last_hidden_state  # (batch, longest, hidden)
+        states, lengths = self._token_states(tokens)
         return states[torch.arange(len(tokens), device=states.device), lengths - 1]
+
+    @torch.no_grad()
+    def mean_states(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """Run one batch of token ids and average each row's tokens in the last layer.
+
+        Sentence models are trained for this average.
+
+        Parameters
+        ----------
+        tokens : sequence of sequence of int, (batch, at least 1 each)
+            As for :meth:`last_states`.
+
+        Returns
+        -------
+        Tensor, (batch, hidden)
+            In the weights' dtype, on the backbone's device.
+
+        Examples
+        --------
+        >>> from tsllm.backbone import load_backbone
+        >>> load_backbone("random:bert", device="cpu").mean_states([[1, 2, 3], [1, 2]]).shape
+        torch.Size([2, 64])
+        """
+        states, lengths = self._token_states(tokens)
+        columns = torch.arange(states.shape[1], device=states.device)
+        real = (columns < lengths[:, None])[..., None]  # (batch, longest, 1)
+        total = torch.where(real, states.float(), 0.0).sum(1)
+        return (total / lengths[:, None]).to(states.dtype)
 
     def private(
         self, *, train: Sequence[str] = (), lora: Mapping[str, Any] | None = None
@@ -348,6 +354,32 @@ class Backbone:
         from tsllm.backbone.private import PrivateBackbone
 
         return PrivateBackbone(self, train=train, lora=lora)
+
+    def _token_states(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Run a batch of token ids: states (batch, longest, hidden), and lengths (batch,)."""
+        shared = self._shared
+        longest = max(len(row) for row in tokens)
+        shortest = min(len(row) for row in tokens)
+        # What stands in the padding does not matter; 0 is an id that every vocabulary has. The
+        # lengths travel in a last column, so that a batch is one transfer.
+        packed = torch.tensor([[*row, *[0] * (longest - len(row)), len(row)] for row in tokens])
+        packed = packed.to(shared.device, non_blocking=True)  # (batch, longest + 1)
+        ids, lengths = packed[:, :-1], packed[:, -1]
+        positions = torch.arange(longest, device=shared.device)  # (longest,)
+        mask = None
+        # On the right of a causal model's token nothing is seen anyway, and without a mask
+        # attention takes its fast path.
+        if shortest < longest and not shared.natively_causal:
+            mask = positions < lengths[:, None]  # (batch, longest)
+        # A caller's autocast must not change what is stored under this backbone's dtype.
+        with torch.autocast(shared.device.type, enabled=False):
+            output = shared.plain(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions[None],
+                use_cache=False,
+            )
+        return output.last_hidden_state, lengths
 
     def _check_lengths(self, texts: Sequence[str], tokens: Sequence[Sequence[int]]) -> None:
         """Refuse texts without tokens and texts that the model cannot take whole."""

@@ -1,4 +1,4 @@
-"""Texts to last-token embeddings at the speed of the hardware: the work behind a store.
+"""Texts to embeddings at the speed of the hardware: the work behind a store.
 
 Texts go through in shards, the longest first. While the language model runs over one shard, the
 next is tokenised in another thread. Within a shard texts of like length share a batch.
@@ -35,6 +35,7 @@ def embed_texts(
     deliver: Callable[[list[int], np.ndarray], None],
     *,
     batch_size: int | str = "auto",
+    pooling: str = "last_token",
     is_done: Callable[[list[int]], list[bool]] | None = None,
     progress: bool = False,
 ) -> None:
@@ -50,6 +51,8 @@ def embed_texts(
         Called with the numbers of some texts and their embeddings, (rows, hidden) float32.
     batch_size : int or "auto"
         Texts run at once. "auto": as many as suit the device and the texts' length.
+    pooling : {"last_token", "mean"}
+        Which state of a text is its embedding: the last token's, or the mean over all.
     is_done : callable, optional
         Called with the numbers of a shard's texts before it is run; those that it says have been
         computed by somebody else meanwhile are left out.
@@ -84,7 +87,8 @@ def embed_texts(
                 bar.update(len(whole) - len(shard))
                 lengths = np.array([len(row) for row in tokens], dtype=np.int64)
                 for rows in length_batches(lengths, batch_size, backbone.device.type):
-                    states = backbone.last_states([tokens[row] for row in rows])
+                    run = backbone.mean_states if pooling == "mean" else backbone.last_states
+                    states = run([tokens[row] for row in rows])
                     held.add([shard[row] for row in rows], states)
                     bar.update(len(rows))
         finally:

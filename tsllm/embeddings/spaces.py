@@ -27,6 +27,8 @@ class Space:
         Of the database that holds the space.
     hidden_size : int
         Width of its embeddings.
+    pooling : str
+        "last_token" or "mean": which state of a text is its embedding.
     spec : str
         The backbone as it was asked for, for people to read.
     """
@@ -34,15 +36,16 @@ class Space:
     description: bytes
     name: str
     hidden_size: int
+    pooling: str
     spec: str
 
     @classmethod
-    def of(cls, backbone: Backbone, *, stored_dtype: str) -> Space:
-        """Describe the space of a backbone's last-token embeddings."""
+    def of(cls, backbone: Backbone, *, stored_dtype: str, pooling: str = "last_token") -> Space:
+        """Describe the space of a backbone's embeddings."""
         facts = {
             "digest": backbone.digest,
             "attention": "plain",
-            "pooling": "last_token",
+            "pooling": pooling,
             "special_tokens": True,
             "compute_dtype": str(backbone.dtype).removeprefix("torch."),
             "stored_dtype": stored_dtype,
@@ -50,7 +53,7 @@ class Space:
         }
         description = json.dumps(facts, sort_keys=True).encode()
         name = hashlib.sha256(description).hexdigest()[:32]
-        return cls(description, name, backbone.hidden_size, backbone.spec)
+        return cls(description, name, backbone.hidden_size, pooling, backbone.spec)
 
 
 def list_spaces(transaction: Any) -> list[tuple[str, dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""``EmbeddingStore``: last-token embeddings on disk, each computed once, ever."""
+"""``EmbeddingStore``: embeddings of texts on disk, each computed once, ever."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ Keys: TypeAlias = np.ndarray
 _KEY_BYTES = 32
 _CHECKSUM_BYTES = 8
 _DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
+_POOLINGS = ("last_token", "mean")
 # Records checked or copied in one transaction, so that nobody waits long for the next.
 _SCAN = 8192
 
 
 class EmbeddingStore:
-    """Last-token embeddings of texts, kept in a folder and shared by everything that reads them.
+    """Embeddings of texts, kept in a folder and shared by everything that reads them.
 
     A text's key is the sha256 of the backbone's digest, how it was run (attention, pooling, special
     tokens, compute dtype), the stored dtype and the text, so nothing that would change an embedding
@@ -76,6 +77,7 @@ class EmbeddingStore:
         texts: Sequence[str],
         backbone: Backbone,
         *,
+        pooling: str = "last_token",
         batch_size: int | str = "auto",
         progress: bool = False,
     ) -> Tensor:
@@ -87,6 +89,9 @@ class EmbeddingStore:
             May repeat; each distinct text is computed once.
         backbone : Backbone
             Run in its own dtype. Embeddings are kept apart by its digest and dtype.
+        pooling : {"last_token", "mean"}
+            Which state of a text is its embedding: the last token's, or the mean over all. They are
+            kept apart.
         batch_size : int or "auto"
             Texts run at once. "auto": as many as suit the device and the texts' length.
         progress : bool, default=False
@@ -105,7 +110,7 @@ class EmbeddingStore:
         EmbeddingStoreError
             The folder cannot be read, or written to where something is missing; the disk is full.
         """
-        space = self._space(backbone)
+        space = self._space(backbone, pooling)
         keys = _keys(space, texts)
         records = self._look_up(space, keys)
         missing = [i for i, record in enumerate(records) if record is None]
@@ -288,8 +293,10 @@ class EmbeddingStore:
 
     # ------------------------------------------------------------------ what embedding consists of
 
-    def _space(self, backbone: Backbone) -> Space:
-        return Space.of(backbone, stored_dtype=self.dtype)
+    def _space(self, backbone: Backbone, pooling: str = "last_token") -> Space:
+        if pooling not in _POOLINGS:
+            raise DataError(f"pooling={pooling!r} is not known; use 'last_token' or 'mean'")
+        return Space.of(backbone, stored_dtype=self.dtype, pooling=pooling)
 
     def _existing(self) -> Database | None:
         """Open the folder's database, if there is one."""
@@ -360,6 +367,7 @@ class EmbeddingStore:
             backbone,
             deliver,
             batch_size=batch_size,
+            pooling=space.pooling,
             is_done=is_done,
             progress=progress,
         )

@@ -222,6 +222,21 @@ def test_a_store_that_is_not_there_holds_nothing(store):
     assert not store.path.exists()
 
 
+def test_means_and_last_tokens_are_kept_apart(store, tiny_backbone, computed):
+    texts = ["one", "a longer text", "one"]
+    last = store.encode(texts, tiny_backbone)
+    means = store.encode(texts, tiny_backbone, pooling="mean")
+    assert store.stats()["vectors"] == 4
+    for text, mean in zip(texts, means):  # alone and unpadded
+        (tokens,) = tiny_backbone.tokens([text])
+        states = [tiny_backbone.last_states([tokens[: n + 1]])[0] for n in range(len(tokens))]
+        torch.testing.assert_close(mean, torch.stack(states).mean(0), atol=1e-5, rtol=0)
+    assert torch.equal(store.encode(texts, tiny_backbone), last)
+    assert torch.equal(store.encode(texts, tiny_backbone, pooling="mean"), means)
+    with pytest.raises(DataError, match="pooling='first' is not known"):
+        store.encode(texts, tiny_backbone, pooling="first")
+
+
 def test_verify_finds_and_prune_removes_what_is_damaged(store, tiny_backbone, computed):
     texts = [f"text {number}" for number in range(10)]
     whole = store.encode(texts, tiny_backbone)
