@@ -1,0 +1,15 @@
+"""Event streams: forecasters of when something happens next and what, in scikit-learn's manner."""
+
+from tsllm.events.base import EventForecaster
+from tsllm.events.diagnostics import EventDiagnostics
+from tsllm.events.evaluation import EventEvaluation
+from tsllm.events.hawkes import HawkesForecaster
+from tsllm.events.naive import NaiveEventForecaster
+
+__all__ = [
+    "EventDiagnostics",
+    "EventEvaluation",
+    "EventForecaster",
+    "HawkesForecaster",
+    "NaiveEventForecaster",
+]

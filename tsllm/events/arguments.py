@@ -1,0 +1,108 @@
+"""What users pass to event forecasters: times, lengths of time, counts and probability levels."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsllm.datasets.events import Clock, EventTable
+from tsllm.errors import DataError
+
+
+def at_each_sequence(table: EventTable, value: Any, name: str) -> np.ndarray | None:
+    """Read a time for each sequence: one for all, or one by sequence id.
+
+    Parameters
+    ----------
+    table : EventTable
+    value : number, timestamp, Series or mapping, or None
+        As the user writes it: timestamps for a table of timestamps. None stays None.
+    name : str
+        Of the argument, for messages.
+
+    Returns
+    -------
+    float array (sequences,) or None
+        In the table's numbers; NaN where the mapping has no entry for a sequence.
+
+    Raises
+    ------
+    DataError
+        The value is not a time of the table's kind.
+    """
+    if value is None:
+        return None
+    if isinstance(value, Mapping | pd.Series):
+        by_id = dict(value.items())
+        unknown = [key for key in by_id if key not in set(table.ids)]
+        if unknown:
+            raise DataError(f"{name} has a time for {unknown[0]!r}, which is none of the sequences")
+        given = [i for i, key in enumerate(table.ids) if key in by_id]
+        numbers = np.full(len(table), np.nan)
+        if given:
+            stamps = [by_id[table.ids[i]] for i in given]
+            numbers[given] = np.asarray(table.clock.to_number(stamps), dtype=np.float64)
+        return numbers
+    number = np.asarray(table.clock.to_number([value]), dtype=np.float64)
+    return np.full(len(table), number.item())
+
+
+def duration_in_numbers(clock: Clock, duration: Any, name: str) -> float:
+    """Read a length of time.
+
+    Parameters
+    ----------
+    clock : Clock
+    duration : number, Timedelta or text
+        In the table's unit where it is a number; text and Timedelta need timestamps.
+    name : str
+        Of the argument, for messages.
+
+    Returns
+    -------
+    float
+        In the table's unit.
+
+    Raises
+    ------
+    DataError
+        It is not a positive length of time, or not of the table's kind.
+
+    Examples
+    --------
+    >>> duration_in_numbers(Clock(pd.Timestamp("2024-01-01"), "h"), "1D", "horizon")
+    24.0
+    """
+    number: float = np.nan
+    if isinstance(duration, int | float | np.number) and not isinstance(duration, bool):
+        number = float(duration)
+    elif clock.is_stamps:
+        with contextlib.suppress(ValueError, TypeError):
+            number = pd.Timedelta(duration) / pd.Timedelta(1, clock.unit)
+    if not 0 < number < np.inf:
+        kind = f"a Timedelta or a number of {clock.unit}" if clock.is_stamps else "a number"
+        raise DataError(f"{name} must be a positive length of time ({kind}), found {duration!r}")
+    return number
+
+
+def in_chunks(n: int, size: int) -> list[np.ndarray]:
+    """Cut 0..n-1 into runs of at most ``size``."""
+    return [np.arange(first, min(n, first + size)) for first in range(0, n, size)]
+
+
+def checked_count(name: str, value: Any) -> int:
+    """Refuse what is not a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise DataError(f"{name} must be a whole number of at least 1, found {value!r}")
+    return int(value)
+
+
+def checked_levels(levels: Sequence[float]) -> tuple[float, ...]:
+    """Refuse probability levels that are not strictly between 0 and 1."""
+    if any(not 0 < level < 1 for level in levels):
+        raise DataError(f"levels must lie strictly between 0 and 1, found {list(levels)}")
+    return tuple(float(level) for level in levels)

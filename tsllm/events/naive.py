@@ -1,0 +1,151 @@
+"""The plainest event forecasters: typical gaps, and the types that mostly come or mostly follow."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tsllm.adapters.event_batch import EventBatch, EventStates
+from tsllm.adapters.event_decoder_base import EventDecoder, of_type
+from tsllm.datasets.events import EventTable
+from tsllm.errors import DataError
+from tsllm.events.base import EventForecaster
+
+GAPS = ("mean", "median", "last", "ema")
+TYPES = ("majority", "markov")
+
+
+class NaiveEventForecaster(EventForecaster):
+    """Predict a typical gap and a typical type: what every other model has to beat.
+
+    The time to the next event is exponential, so that this guess too has a likelihood.
+
+    Parameters
+    ----------
+    gap : {"mean", "median", "last", "ema"}
+        "mean": the training gaps' mean is the predicted mean (a Poisson process). "median": their
+        median is the predicted median. "last": the mean is the gap before; "ema": an exponential
+        moving average of the sequence's gaps, which begins with the training mean.
+    types : {"majority", "markov"}
+        Type probabilities: the training shares, or the shares among the followers of the last type
+        (with one imagined follower in all, spread as the training shares are).
+    smoothing : float
+        Weight of the newest gap in "ema", above 0 and at most 1.
+    id_col, time_col, type_col : str
+        Columns of the events.
+    time_unit : str
+        Unit in which timestamps are counted, see `tsllm.datasets.events.read_events`.
+    sort : bool
+        Sort the events of a sequence instead of refusing those out of order.
+    ties : {"error", "jitter", "batch"}
+        What to do with events of a sequence at the same time.
+    resolution : float, optional
+        The step of the clock, for ``ties``.
+    random_state : int, RandomState or None
+        For sampled futures.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from tsllm.events import NaiveEventForecaster
+    >>> events = pd.DataFrame({"time": [1.0, 2.0, 4.0, 5.5], "type": ["a", "b", "a", "b"]})
+    >>> NaiveEventForecaster(types="markov").fit(events).predict()[["time", "type"]]
+       time type
+    0   7.0    a
+    """
+
+    _dtype = torch.float64
+
+    def __init__(
+        self,
+        *,
+        gap: str = "mean",
+        types: str = "majority",
+        smoothing: float = 0.3,
+        id_col: str = "sequence_id",
+        time_col: str = "time",
+        type_col: str = "type",
+        time_unit: str = "s",
+        sort: bool = False,
+        ties: str = "error",
+        resolution: float | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.gap = gap
+        self.types = types
+        self.smoothing = smoothing
+        self.id_col = id_col
+        self.time_col = time_col
+        self.type_col = type_col
+        self.time_unit = time_unit
+        self.sort = sort
+        self.ties = ties
+        self.resolution = resolution
+        self.random_state = random_state
+
+    def _fit(self, table: EventTable, validation: EventTable | None) -> None:
+        for name, value, known in (("gap", self.gap, GAPS), ("types", self.types, TYPES)):
+            if value not in known:
+                raise DataError(f"{name} must be one of {', '.join(known)}, found {value!r}")
+        if not 0 < self.smoothing <= 1:
+            raise DataError(f"smoothing must be above 0 and at most 1, found {self.smoothing!r}")
+        self._describe(table if validation is None else table.extend(validation))
+
+    def _encode(self, batch: EventBatch) -> tuple[EventDecoder, EventStates]:
+        shares = torch.as_tensor(self.type_counts_ / self.type_counts_.sum())
+        size, events = batch.mask.shape
+        types = shares.expand(size, events + 1, -1).clone()  # (batch, positions, types)
+        if self.types == "markov":
+            followers = torch.as_tensor(self.transition_counts_) + shares
+            following = followers / followers.sum(1, keepdim=True)
+            types[:, 1:] = following[batch.types]
+        return NaiveDecoder(len(shares)), EventStates(
+            torch.cat([-self._mean_gaps(batch).log()[..., None], types.log()], -1)
+        )
+
+    def _mean_gaps(self, batch: EventBatch) -> Tensor:
+        """Predicted mean gaps in multiples of the time scale: (batch, positions)."""
+        size, events = batch.mask.shape
+        means = torch.full((size, events + 1), self.mean_gap_ / self.time_scale_).double()
+        if self.gap == "median":
+            return means * (self.median_gap_ / np.log(2) / self.mean_gap_)
+        if self.gap == "mean":
+            return means
+        # A first gap that is not known tells nothing.
+        known = batch.mask.clone()
+        if events:
+            known[:, 0] &= batch.first_known
+        weight = 1.0 if self.gap == "last" else self.smoothing
+        for i in range(events):
+            newest = (1 - weight) * means[:, i] + weight * batch.gaps[:, i].double()
+            means[:, i + 1] = torch.where(known[:, i], newest, means[:, i])
+        return means
+
+
+class NaiveDecoder(EventDecoder):
+    """A constant rate, and type probabilities that do not depend on the time.
+
+    The states are the log rate and, after it, the log probability of each type.
+    """
+
+    def log_intensities(self, states: EventStates, elapsed: Tensor) -> Tensor:
+        """Log intensity of each type: (batch, positions, nodes, types)."""
+        rates = states.hidden[..., :1] + states.hidden[..., 1:]  # (batch, positions, types)
+        return rates[:, :, None].expand(*elapsed.shape, -1)
+
+    def compensators(self, states: EventStates, elapsed: Tensor) -> Tensor:
+        """Integrate each type's intensity from 0: (batch, positions, nodes, types)."""
+        return elapsed[..., None] * self.log_intensities(states, elapsed).exp()
+
+    def log_density_and_survival(
+        self, states: EventStates, elapsed: Tensor, types: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Give `log_density` and `log_survival`, both (batch, positions, nodes)."""
+        survival = self.log_survival(states, elapsed)
+        return of_type(self.log_intensities(states, elapsed), types) + survival, survival
+
+    def type_log_probabilities(self, states: EventStates, elapsed: Tensor | None = None) -> Tensor:
+        """Log probability of each type; the time does not matter to it."""
+        types = states.hidden[..., 1:]
+        return types if elapsed is None else types[:, :, None].expand(*elapsed.shape, -1)

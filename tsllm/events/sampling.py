@@ -1,0 +1,179 @@
+"""Futures of event sequences, drawn event by event."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Hashable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tsllm.adapters.event_batch import EventBatch, EventStates
+from tsllm.adapters.event_decoder_base import EventDecoder
+from tsllm.adapters.next_event import sample_next
+from tsllm.errors import DataError
+
+Encode = Callable[[EventBatch], tuple[EventDecoder, EventStates]]
+#: A future with more events than this is taken for an explosion.
+MOST_EVENTS = 10_000
+
+
+class Futures(NamedTuple):
+    """Drawn futures, one a row; scaled times from the last event of the history on.
+
+    Attributes
+    ----------
+    elapsed : float array (rows, steps)
+        inf where a future has fewer events.
+    types : int array (rows, steps)
+        Class codes, -1 there.
+    """
+
+    elapsed: np.ndarray
+    types: np.ndarray
+
+
+class Paths(Protocol):
+    """Sequences that grow by one event at a time, and the state after the last one."""
+
+    @property
+    def decoder(self) -> EventDecoder:
+        """What reads the states."""
+
+    @property
+    def states(self) -> EventStates:
+        """After the last event of each path: one position."""
+
+    def append(self, types: Tensor, gaps: Tensor) -> None:
+        """Append an event to each path, ``(rows,)`` each, gaps scaled."""
+
+
+class ReencodedPaths:
+    """Paths of any encoder: the whole sequence is encoded anew after each event.
+
+    Parameters
+    ----------
+    encode : callable
+        From a batch to its decoder and states.
+    batch : EventBatch
+        The histories.
+    context_length : int, optional
+        Most events of a path to read; None: all.
+    """
+
+    def __init__(self, encode: Encode, batch: EventBatch, context_length: int | None) -> None:
+        self._encode, self._context_length = encode, context_length
+        self._set(batch.types, batch.gaps, batch.lengths, batch.first_known, batch.context)
+
+    def append(self, types: Tensor, gaps: Tensor) -> None:
+        """Append an event to each path."""
+        batch = self._batch
+        lengths, rows = batch.lengths, torch.arange(len(batch), device=types.device)
+        more = (0, 1)  # one column of padding on the right
+        all_types = torch.nn.functional.pad(batch.types, more)
+        all_gaps = torch.nn.functional.pad(batch.gaps, more, value=1.0)
+        all_types[rows, lengths] = types
+        all_gaps[rows, lengths] = gaps.to(all_gaps.dtype)
+        lengths, known = lengths + 1, batch.first_known
+        if self._context_length is not None and int(lengths.max()) > self._context_length:
+            # Each path loses its first events, if it is too long; the first gap left is a real one.
+            dropped = (lengths - self._context_length).clamp_min(0)
+            width = min(self._context_length, all_types.shape[1])
+            columns = dropped[:, None] + torch.arange(width, device=types.device)
+            columns = columns.clamp_max(all_types.shape[1] - 1)
+            all_types, all_gaps = all_types.gather(1, columns), all_gaps.gather(1, columns)
+            lengths, known = lengths - dropped, known | (dropped > 0)
+        self._set(all_types, all_gaps, lengths, known, batch.context)
+
+    def _set(
+        self, types: Tensor, gaps: Tensor, lengths: Tensor, known: Tensor, context: Tensor | None
+    ) -> None:
+        """Encode sequences, whose future nobody knows: no interval is scored."""
+        positions = torch.arange(types.shape[1] + 1, device=types.device)
+        nothing = torch.zeros(len(types), types.shape[1] + 1, device=types.device)
+        self._batch = EventBatch(
+            types=types,
+            gaps=gaps,
+            mask=positions[:-1] < lengths[:, None],
+            first_known=known,
+            elapsed=(nothing + 1).to(gaps),
+            lower=nothing.to(gaps),
+            observed=nothing.bool(),
+            scored=nothing.bool(),
+            next_types=nothing.long(),
+            context=context,
+        )
+        self.decoder, states = self._encode(self._batch)
+        self.states = states.at(lengths)
+
+
+@torch.no_grad()
+def draw_futures(
+    paths: Paths,
+    generators: list[np.random.Generator],
+    waited: np.ndarray,
+    *,
+    n_events: int | None,
+    until: np.ndarray | None,
+) -> Futures:
+    """Draw futures, event by event.
+
+    Parameters
+    ----------
+    paths : Paths
+        The histories, each as often as it has futures, one after another; they grow.
+    generators : list of numpy Generator
+        One a history: its futures do not depend on the other histories.
+    waited : float array (rows,)
+        Scaled time since the last event that has passed without one.
+    n_events : int, optional
+        Events of a future at most.
+    until : float array (rows,), optional
+        Scaled time, from the last event of the history on, at which a future ends. One of the two
+        limits must be given.
+
+    Returns
+    -------
+    Futures
+
+    Raises
+    ------
+    DataError
+        A future has more than `MOST_EVENTS` events before its end.
+    """
+    rows = len(waited)
+    per_history = rows // max(1, len(generators))
+    device, dtype = paths.states.hidden.device, paths.states.hidden.dtype
+    end = np.full(rows, np.inf) if until is None else until
+    time, alive = np.zeros(rows), np.ones(rows, dtype=bool)
+    all_elapsed, all_types = [], []
+    wait = torch.as_tensor(waited, dtype=torch.float64, device=device)
+    while alive.any() and (n_events is None or len(all_types) < n_events):
+        if len(all_types) == MOST_EVENTS:
+            raise DataError(
+                f"a sampled future has more than {MOST_EVENTS} events before its end: the model "
+                "explodes there, or horizon is far longer than its gaps; ask for a shorter one"
+            )
+        uniforms = np.concatenate([one.random((per_history, 2)) for one in generators])
+        gaps, types = sample_next(
+            paths.decoder, paths.states, waited=wait, uniforms=torch.from_numpy(uniforms).to(device)
+        )
+        time = np.where(alive, time + gaps.cpu().numpy(), np.inf)
+        alive &= time <= end
+        alive &= np.isfinite(time)
+        all_elapsed.append(np.where(alive, time, np.inf))
+        all_types.append(np.where(alive, types.cpu().numpy(), -1))
+        # What has ended goes on with anything: nobody looks at it.
+        live = torch.from_numpy(alive).to(device)
+        paths.append(torch.where(live, types, 0), torch.where(live, gaps, 1.0).to(dtype))
+        wait = torch.zeros_like(wait)
+    if not all_types:
+        return Futures(np.empty((rows, 0)), np.empty((rows, 0), dtype=np.int64))
+    return Futures(np.stack(all_elapsed, 1), np.stack(all_types, 1))
+
+
+def sequence_generator(seed: int, sequence: Hashable) -> np.random.Generator:
+    """Make the random generator of one sequence, which its name and a seed determine."""
+    return np.random.default_rng([seed, zlib.crc32(repr(sequence).encode())])
