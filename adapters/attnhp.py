@@ -1,0 +1,352 @@
+"""AttNHP: attention over the past that is asked again at every time an intensity is wanted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tsllm.adapters.attnhp_layer import AttNHPLayer, LayerCache, TimeRotation, TokenMask
+from tsllm.adapters.event_attention import LayerPrompt
+from tsllm.adapters.event_batch import EventBatch, EventStates
+from tsllm.adapters.event_decoder_base import EventDecoder, grow_linear
+from tsllm.adapters.event_decoders import log_softplus
+from tsllm.adapters.event_features import EventEmbedding
+from tsllm.adapters.prompt_pool import PromptChoice
+
+#: Rates of the time code, in median gaps, fastest and slowest: powers of 10.
+RATES = (0.5, -3.0)
+#: Numbers of a query tensor that are computed at once; more positions or nodes come in blocks.
+BLOCK = 2**22
+#: Blocks of positions at least: the later keys of a block are none to it.
+BLOCKS = 4
+
+
+class AttNHPEncoder(nn.Module):
+    """The event stream of the attentive neural Hawkes process.
+
+    Yang et al., "Transformer Embeddings of Irregularly Spaced Events and Their Participants"
+    (ICLR 2022), with one query for all types as in the code of PromptTPP and EasyTPP. A layer adds
+    tanh of the attention over strictly earlier events, whose weights are divided by one plus their
+    sum. The states' memory keeps each layer's keys and values; `AttNHPDecoder` asks them at any
+    later time, so that events are encoded once whatever the number of times.
+
+    Times enter as the paper's do, in a part of queries and keys of its own, but by rotation:
+    weights depend on the time between event and query, not on where a clock began.
+
+    Parameters
+    ----------
+    embedding : EventEmbedding
+        What makes tokens of events; its ``hidden`` is the width here. Token 0 is the start of a
+        sequence, visible to all and of no time.
+    layers, heads : int
+        Layers and heads; the width is a multiple of ``heads``.
+    dropout : float
+        Of what a layer adds.
+    time_width : int
+        Width of the time part of a head's queries and keys, even.
+
+    Raises
+    ------
+    ValueError
+        Widths that do not divide.
+
+    Examples
+    --------
+    >>> from tsllm.adapters.event_batch import pad_sequences
+    >>> from tsllm.adapters.event_decoders import log_likelihood
+    >>> batch = pad_sequences([[0.5, 2.0]], [[0, 1]], first_known=[True], tails=[1.0])
+    >>> encoder, decoder = AttNHPEncoder(EventEmbedding(2, 16)), AttNHPDecoder(16, 2)
+    >>> log_likelihood(decoder, encoder.encode(batch), batch).shape
+    torch.Size([1, 3])
+    """
+
+    #: What a prompt gives this encoder: rows for keys and rows for values.
+    prompt_parts = 2
+
+    def __init__(
+        self,
+        embedding: EventEmbedding,
+        *,
+        layers: int = 2,
+        heads: int = 4,
+        dropout: float = 0.0,
+        time_width: int = 16,
+    ) -> None:
+        super().__init__()
+        hidden = embedding.hidden
+        if hidden % heads:
+            raise ValueError(f"hidden={hidden} must be a multiple of heads={heads}")
+        if time_width < 2 or time_width % 2:
+            raise ValueError(f"time_width must be even and positive, got {time_width}")
+        self.embedding, self.hidden, self.heads = embedding, hidden, heads
+        features = embedding.time_encoding.features
+        self.layers = nn.ModuleList(
+            AttNHPLayer(hidden, heads, time_width, features) for _ in range(layers)
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.rates: Tensor
+        rates = torch.logspace(*RATES, time_width // 2, dtype=torch.float64)
+        self.register_buffer("rates", rates, persistent=False)
+
+    @property
+    def prompt_layers(self) -> int:
+        """Layers that take prompts."""
+        return len(self.layers)
+
+    @property
+    def prompt_width(self) -> int:
+        """Width of a prompt row."""
+        return self.hidden
+
+    def encode(self, batch: EventBatch, prompts: PromptChoice | None = None) -> EventStates:
+        """Encode all events once.
+
+        Parameters
+        ----------
+        batch : EventBatch
+        prompts : PromptChoice, optional
+            Rows that are put before keys and values; an event, and a query after it, sees those
+            that its position chose.
+
+        Returns
+        -------
+        EventStates
+            ``hidden`` (batch, 1 + events, hidden) of the event stream, and the memory that
+            `AttNHPDecoder` reads.
+        """
+        return self._encode(batch, prompts)[0]
+
+    def init_state(
+        self, batch: EventBatch, prompts: PromptChoice | None = None
+    ) -> tuple[AttNHPState, EventStates]:
+        """Read the histories of streams, and give their states after the last event."""
+        states, state = self._encode(batch, prompts)
+        return state, states.at(batch.lengths)
+
+    def step(
+        self,
+        state: AttNHPState,
+        types: Tensor,
+        gaps: Tensor,
+        prompts: PromptChoice | None = None,
+    ) -> tuple[AttNHPState, EventStates]:
+        """Continue streams by one event each, against the cached keys and values.
+
+        Parameters
+        ----------
+        state : AttNHPState
+            It is left as it is.
+        types, gaps : Tensor
+            ``(batch,)``, gaps scaled.
+        prompts : PromptChoice, optional
+            Of one position.
+        """
+        x = self.embedding.token(types, gaps, state.context)[:, None]  # (batch, 1, hidden)
+        now = (state.now + gaps.double())[:, None]  # (batch, 1)
+        turn = self._turn(now)
+        place = state.seen[:, None] + 1
+        mask = TokenMask(state.order, place - 1, aligned=False)
+        layer_prompts = self._prompts(prompts)
+        keys, values = [], []
+        for number, layer in enumerate(self._layers()):
+            k, v = layer.project(x, turn, place > 0)
+            cache = layer.cache(state.keys[number], state.values[number], layer_prompts[number])
+            x = x + self.dropout(layer.attend(x, turn, cache, mask, slice(0, 1)).tanh())
+            keys.append(torch.cat([state.keys[number], k], 2))
+            values.append(torch.cat([state.values[number], v], 2))
+        order = torch.cat([state.order, place], 1)
+        after = AttNHPState(
+            tuple(keys), tuple(values), order, place[:, 0], now[:, 0], state.context
+        )
+        memory = AttNHPMemory(
+            self,
+            tuple(
+                layer.cache(*part)
+                for layer, *part in zip(self._layers(), keys, values, layer_prompts, strict=True)
+            ),
+            TokenMask(order, place, aligned=False),
+            now,
+        )
+        return after, EventStates(x, memory)
+
+    def query(self, memory: AttNHPMemory, elapsed: Tensor) -> Tensor:
+        """Ask the memory at times after each position.
+
+        Parameters
+        ----------
+        memory : AttNHPMemory
+        elapsed : Tensor
+            ``(batch, positions, nodes)``.
+
+        Returns
+        -------
+        Tensor
+            ``(batch, positions, nodes, hidden)``, the top of the query stream.
+        """
+        batch, positions, nodes = elapsed.shape
+        time = memory.time[..., None] + elapsed.double()
+        width = self._layers()[0].width * self.heads
+        rows = []
+        for part in _position_blocks(positions, batch * nodes * width, memory.mask.aligned):
+            columns = []
+            for some in _blocks(nodes, batch * (part.stop - part.start) * width, 1):
+                turn = self._turn(time[:, part, some].flatten(1))
+                z = None
+                for layer, cache in zip(self._layers(), memory.caches, strict=True):
+                    added = self.dropout(layer.attend(z, turn, cache, memory.mask, part).tanh())
+                    z = added if z is None else z + added  # (batch, queries, hidden)
+                assert z is not None
+                columns.append(z.unflatten(1, (part.stop - part.start, -1)))
+            rows.append(torch.cat(columns, 2))
+        return torch.cat(rows, 1)
+
+    def _encode(
+        self, batch: EventBatch, prompts: PromptChoice | None
+    ) -> tuple[EventStates, AttNHPState]:
+        x = self.dropout(self.embedding(batch))  # (batch, tokens, hidden)
+        tokens = x.shape[1]
+        # From the start on, in float64: large times leave their digits to the differences.
+        time = functional.pad(batch.gaps.double().cumsum(1), (1, 0))  # (batch, tokens)
+        turn = self._turn(time)
+        places = torch.arange(tokens, device=x.device)[None]  # (1, tokens)
+        earlier = TokenMask(places, places - 1, aligned=True)
+        layer_prompts = self._prompts(prompts)
+        keys, values, caches = [], [], []
+        for layer, prompt in zip(self._layers(), layer_prompts, strict=True):
+            k, v = layer.project(x, turn, places > 0)
+            cache = layer.cache(k, v, prompt)
+            mixed = [
+                layer.attend(x[:, part], turn.at(part), cache, earlier, part)
+                for part in _position_blocks(tokens, len(x) * layer.width * self.heads, True)
+            ]
+            x = x + self.dropout(torch.cat(mixed, 1).tanh())
+            keys.append(k)
+            values.append(v)
+            caches.append(cache)
+        memory = AttNHPMemory(self, tuple(caches), TokenMask(places, places, aligned=True), time)
+        # Padding comes after all events.
+        real = functional.pad(batch.mask, (1, 0), value=True)
+        order = torch.where(real, places, torch.iinfo(torch.int64).max)
+        last = batch.lengths
+        state = AttNHPState(
+            tuple(keys),
+            tuple(values),
+            order,
+            last,
+            time.gather(1, last[:, None])[:, 0],
+            batch.context,
+        )
+        return EventStates(x, memory), state
+
+    def _prompts(self, prompts: PromptChoice | None) -> list[LayerPrompt | None]:
+        if prompts is None:
+            return [None for _ in self.layers]
+        code = self.embedding.time_encoding(prompts.mean_gap)
+        return [
+            layer.project_prompts(prompts, number, code)
+            for number, layer in enumerate(self._layers())
+        ]
+
+    def _turn(self, time: Tensor) -> TimeRotation:
+        dtype = self.embedding.start.dtype
+        relative = time / self.embedding.time_encoding.median.double()
+        angles = relative[:, None, :, None] * self.rates  # (batch, 1, n, time_width / 2)
+        return TimeRotation(angles.cos().to(dtype), angles.sin().to(dtype))
+
+    def _layers(self) -> list[AttNHPLayer]:
+        return [cast(AttNHPLayer, layer) for layer in self.layers]
+
+
+class AttNHPDecoder(EventDecoder):
+    """Intensities softplus(W z(t)), where z(t) is what attention finds at that very time.
+
+    Parameters
+    ----------
+    hidden : int
+        Width of the encoder, an `AttNHPEncoder`, whose memory the states must carry.
+    n_types : int
+        Number of event types.
+    quad_nodes, score_nodes : int
+        See `EventDecoder`: each node asks the whole past.
+    """
+
+    def __init__(
+        self, hidden: int, n_types: int, *, quad_nodes: int = 16, score_nodes: int = 32
+    ) -> None:
+        super().__init__(n_types, quad_nodes=quad_nodes, score_nodes=score_nodes)
+        self.head = nn.Linear(hidden, n_types)
+        with torch.no_grad():  # one event a mean gap
+            self.head.bias.fill_(math.log(math.expm1(1 / n_types)))
+
+    def log_intensities(self, states: EventStates, elapsed: Tensor) -> Tensor:
+        """Log intensity of each type: (batch, positions, nodes, types)."""
+        memory = states.memory
+        if not isinstance(memory, AttNHPMemory):
+            raise ValueError(
+                "the attnhp decoder asks the keys and values of an AttNHPEncoder, and these "
+                "states have none: use both together"
+            )
+        return log_softplus(self.head(memory.encoder.query(memory, elapsed)))
+
+    def _grow(self, new: int) -> None:
+        grow_linear(self.head, new)
+
+
+@dataclass(frozen=True)
+class AttNHPMemory:
+    """Keys and values of the events, for queries at any time after each position."""
+
+    encoder: AttNHPEncoder
+    caches: tuple[LayerCache, ...]
+    mask: TokenMask
+    time: Tensor
+    """(batch, positions) float64, of the last event at each position."""
+
+    def select(self, rows: Tensor, positions: Tensor) -> AttNHPMemory:
+        """Take single positions of some sequences."""
+        caches = tuple(cache.select(rows, positions) for cache in self.caches)
+        time = self.time[rows, positions][:, None]
+        return AttNHPMemory(self.encoder, caches, self.mask.select(rows, positions), time)
+
+
+@dataclass(frozen=True)
+class AttNHPState:
+    """What a stream keeps; it grows with every event.
+
+    Sequences of different lengths stand in one batch: ``order`` says which column is which event.
+    """
+
+    keys: tuple[Tensor, ...]
+    """(batch, heads, tokens, width) a layer."""
+    values: tuple[Tensor, ...]
+    order: Tensor
+    """(batch, tokens) int64, the place in its sequence; the largest number where padded."""
+    seen: Tensor
+    """(batch,) events so far."""
+    now: Tensor
+    """(batch,) float64, time of the last event."""
+    context: Tensor | None
+    """(batch, features), static covariates."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors."""
+        parts = (*self.keys, *self.values, self.order, self.seen, self.now)
+        return sum(part.nbytes for part in parts)
+
+
+def _position_blocks(positions: int, cost: int, aligned: bool) -> Iterator[slice]:
+    """Cut positions so that a block holds `BLOCK` numbers, at ``cost`` each."""
+    yield from _blocks(positions, cost, BLOCKS if aligned else 1)
+
+
+def _blocks(count: int, cost: int, least: int) -> Iterator[slice]:
+    size = max(1, min(BLOCK // max(1, cost), -(-count // least)))
+    for first in range(0, count, size):
+        yield slice(first, min(first + size, count))
