@@ -101,11 +101,7 @@ def next_event(
 
 @torch.no_grad()
 def sample_next(
-    decoder: EventDecoder,
-    states: EventStates,
-    *,
-    waited: Tensor,
-    generators: Sequence[torch.Generator],
+    decoder: EventDecoder, states: EventStates, *, waited: Tensor, uniforms: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Draw the next event of each sequence, exactly, by inverting the compensator.
 
@@ -116,9 +112,9 @@ def sample_next(
         Of one position.
     waited : Tensor
         ``(batch,)``, scaled time since the last event that has passed without one.
-    generators : sequence of torch.Generator
-        One a sequence, on the CPU: a sequence's draws do not depend on the batch it is in. Each
-        gives two numbers.
+    uniforms : Tensor
+        ``(batch, 2)`` float64, independent and uniform on [0, 1): one for the time and one for the
+        type. The draw depends on nothing else, in particular not on the batch it is in.
 
     Returns
     -------
@@ -130,10 +126,11 @@ def sample_next(
     Raises
     ------
     ValueError
-        When there is not one generator a sequence.
+        When there are not two numbers a sequence.
     """
     wait, _ = _wait(states, waited)
-    uniforms = _uniforms(generators, 2, len(wait)).to(wait.device)  # (batch, 2)
+    if tuple(uniforms.shape) != (len(wait), 2):
+        raise ValueError(f"uniforms must be ({len(wait)}, 2), got {tuple(uniforms.shape)}")
     goal = torch.log1p(-uniforms[:, :1, None])  # minus an exponential number
     elapsed = decoder.elapsed_at(states, wait, goal)[:, 0, 0]
     return elapsed, _draw_types(decoder, states, elapsed, uniforms[:, 1])
@@ -172,8 +169,10 @@ def sample_by_thinning(
 
     Parameters
     ----------
-    decoder, states, waited, generators
-        See `sample_next`; a generator gives as many numbers as its sequence takes.
+    decoder, states, waited
+        See `sample_next`.
+    generators : sequence of torch.Generator
+        One a sequence, on the CPU; each gives as many numbers as its sequence takes.
     horizon_max : float
         Elapsed time at which the search ends.
     block : float
