@@ -102,13 +102,16 @@ def plot_history(
     return ax
 
 
-def _new_axes(size: tuple[float, float]) -> Any:
-    """Make a figure without touching the user's pyplot state or needing a display."""
+def _new_axes(size: tuple[float, float], columns: int = 1) -> Any:
+    """Make a figure without touching the user's pyplot state or needing a display.
+
+    Axes, or an array of them where there are several columns.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("drawing needs matplotlib: pip install 'tsllm[plot]'") from error
-    return Figure(figsize=size, layout="constrained").add_subplot()
+    return Figure(figsize=size, layout="constrained").subplots(1, columns)
 
 
 def _bands(columns: pd.Index) -> list[tuple[str, str]]:

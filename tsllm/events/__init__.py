@@ -1,10 +1,12 @@
 """Event streams: forecasters of when something happens next and what, in scikit-learn's manner."""
 
 from tsllm.events.base import EventForecaster
+from tsllm.events.continual import evaluate_stream
 from tsllm.events.diagnostics import EventDiagnostics
 from tsllm.events.evaluation import EventEvaluation
 from tsllm.events.hawkes import HawkesForecaster
 from tsllm.events.naive import NaiveEventForecaster
+from tsllm.events.stream_report import StreamReport
 
 __all__ = [
     "EventDiagnostics",
@@ -12,4 +14,6 @@ __all__ = [
     "EventForecaster",
     "HawkesForecaster",
     "NaiveEventForecaster",
+    "StreamReport",
+    "evaluate_stream",
 ]

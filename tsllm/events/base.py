@@ -31,13 +31,16 @@ and may override these:
 ``_latest_states()``
     ``(decoder, states)`` with one position: the state after the last event of each sequence of
     ``history_``, in its order. None (the default) encodes ``history_`` instead.
+``_fine_tuned()``
+    An unfitted estimator like this one, without what keeps it from forgetting, for the comparison
+    in `evaluate_stream`. None (the default): there is none.
 ``_start_paths(batch)``
     A `Paths` that appends sampled events one at a time; the default encodes anew at each step.
 
 `partial_fit`, where a method has one, begins with ``table = self._read(events)`` and, on the first
-call, ``self._begin(table)``; it ends with ``self._describe(table)`` and ``self._remember(table)``.
-Training batches come from `tsllm.events.histories.EventWindows`, which has ``len()`` and
-``gather(indices)``.
+call, ``self._begin(table, types)``; it ends with ``self._describe(table)`` and
+``self._remember(table)``. Training batches come from ``self._windows(table)``, an `EventWindows`
+with ``len()`` and ``gather(indices)``.
 """
 
 from __future__ import annotations
@@ -87,7 +90,13 @@ class EventForecaster(PredictsEvents, ScoresEvents):
     # ------------------------------------------------------------------ learning
 
     def fit(
-        self, events: Any, y: Any = None, *, windows: Any = None, validation: Any = None
+        self,
+        events: Any,
+        y: Any = None,
+        *,
+        windows: Any = None,
+        validation: Any = None,
+        types: Any = None,
     ) -> Self:
         """Learn from event sequences; whatever was learnt before is forgotten.
 
@@ -106,6 +115,8 @@ class EventForecaster(PredictsEvents, ScoresEvents):
         validation : as events, optional
             Later events of the same sequences, for the early stopping of methods that stop early.
             The other methods learn from them too.
+        types : sequence of str, optional
+            Types that can come, beside those of the events: ``classes_`` holds them too.
 
         Returns
         -------
@@ -123,7 +134,7 @@ class EventForecaster(PredictsEvents, ScoresEvents):
         for name in [n for n in vars(self) if n.endswith("_") and not n.startswith("_")]:
             delattr(self, name)
         whole = table if held_back is None else table.extend(held_back)
-        self._begin(whole)
+        self._begin(whole, types)
         self._fit(table, held_back)
         self._describe(whole)
         self._remember(whole)
@@ -156,7 +167,7 @@ class EventForecaster(PredictsEvents, ScoresEvents):
 
     # ------------------------------------------------------------------ what methods build on
 
-    def _begin(self, table: EventTable) -> None:
+    def _begin(self, table: EventTable, types: Any = None) -> None:
         """Set the types and the time scale, before anything is learnt."""
         gaps = known_gaps(table)
         if not len(gaps):
@@ -169,7 +180,9 @@ class EventForecaster(PredictsEvents, ScoresEvents):
                 "all events happen at one time, so there is no time scale to learn: pass "
                 'ties="jitter" with their resolution, or finer times'
             )
-        self.classes_ = np.unique(np.concatenate(table.types).astype(str)).astype(object)
+        seen = {str(name) for own in table.types for name in own}
+        named = set() if types is None else {str(name) for name in types}
+        self.classes_ = np.array(sorted(seen | named), dtype=object)
         self.time_scale_ = float(gaps.mean())
         self.resolution_ = 0.0
         if self.ties == "batch":

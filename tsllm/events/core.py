@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -57,6 +57,10 @@ class EventCore(BaseEstimator, ABC):
 
     def _latest_states(self) -> tuple[EventDecoder, EventStates] | None:
         """Give the state after the last event of each sequence of ``history_``; None: encode."""
+        return None
+
+    def _fine_tuned(self) -> Self | None:
+        """Give an unfitted estimator whose `partial_fit` trains all of it on; None: no such."""
         return None
 
     # Set in fitting, see `EventForecaster`.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tsllm.adapters.event_batch import EventBatch, pad_sequences
+from tsllm.adapters.event_batch import EventBatch, length_buckets, pad_sequences
 from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError
 
@@ -162,6 +162,14 @@ class EventWindows:
             resolution=self._resolution,
             dtype=self._dtype,
         )
+
+    def batches(self, batch_size: int, generator: torch.Generator | None) -> list[Tensor]:
+        """Split the rows into batches of like length, see `tsllm.training.ChoosesBatches`."""
+        return length_buckets(self.lengths, batch_size=batch_size, generator=generator)
+
+    def fingerprint(self) -> dict[str, int]:
+        """Say how to tell these rows from others, see `tsllm.training.TrainingSet`."""
+        return {"rows": len(self), "events": int(self.lengths.sum())}
 
     def intervals(self, rows: np.ndarray, positions: np.ndarray) -> Intervals:
         """Tell which intervals of the table these positions of rows are."""

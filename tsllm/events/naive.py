@@ -28,8 +28,8 @@ class NaiveEventForecaster(EventForecaster):
         median is the predicted median. "last": the mean is the gap before; "ema": an exponential
         moving average of the sequence's gaps, which begins with the training mean.
     types : {"majority", "markov"}
-        Type probabilities: the training shares, or the shares among the followers of the last type
-        (with one imagined follower in all, spread as the training shares are).
+        Type probabilities: the training shares (with one imagined event, spread evenly), or the
+        shares among the followers of the last type (with one imagined, spread as the former are).
     smoothing : float
         Weight of the newest gap in "ema", above 0 and at most 1.
     id_col, time_col, type_col : str
@@ -93,14 +93,15 @@ class NaiveEventForecaster(EventForecaster):
         self._describe(table if validation is None else table.extend(validation))
 
     def _encode(self, batch: EventBatch) -> tuple[EventDecoder, EventStates]:
-        shares = torch.as_tensor(self.type_counts_ / self.type_counts_.sum())
+        k = len(self.type_counts_)
+        shares = torch.as_tensor((self.type_counts_ + 1 / k) / (self.type_counts_.sum() + 1))
         size, events = batch.mask.shape
         types = shares.expand(size, events + 1, -1).clone()  # (batch, positions, types)
         if self.types == "markov":
             followers = torch.as_tensor(self.transition_counts_) + shares
             following = followers / followers.sum(1, keepdim=True)
             types[:, 1:] = following[batch.types]
-        return NaiveDecoder(len(shares)), EventStates(
+        return NaiveDecoder(k), EventStates(
             torch.cat([-self._mean_gaps(batch).log()[..., None], types.log()], -1)
         )
 
