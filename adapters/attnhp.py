@@ -49,7 +49,7 @@ class AttNHPEncoder(nn.Module):
     dropout : float
         Of what a layer adds.
     time_width : int
-        Width of the time part of a head's queries and keys, even.
+        Width of the time part of a head's queries and keys, even: half as many rates a head.
 
     Raises
     ------
@@ -76,7 +76,7 @@ class AttNHPEncoder(nn.Module):
         layers: int = 2,
         heads: int = 4,
         dropout: float = 0.0,
-        time_width: int = 16,
+        time_width: int = 8,
     ) -> None:
         super().__init__()
         hidden = embedding.hidden
@@ -90,9 +90,10 @@ class AttNHPEncoder(nn.Module):
             AttNHPLayer(hidden, heads, time_width, features) for _ in range(layers)
         )
         self.dropout = nn.Dropout(dropout)
+        # Each head has other rates, so that a few of them cover the range together.
         self.rates: Tensor
-        rates = torch.logspace(*RATES, time_width // 2, dtype=torch.float64)
-        self.register_buffer("rates", rates, persistent=False)
+        rates = torch.logspace(*RATES, heads * time_width // 2, dtype=torch.float64)
+        self.register_buffer("rates", rates.view(-1, heads).mT.contiguous(), persistent=False)
 
     @property
     def prompt_layers(self) -> int:
@@ -254,10 +255,9 @@ class AttNHPEncoder(nn.Module):
         ]
 
     def _turn(self, time: Tensor) -> TimeRotation:
-        dtype = self.embedding.start.dtype
         relative = time / self.embedding.time_encoding.median.double()
-        angles = relative[:, None, :, None] * self.rates  # (batch, 1, n, time_width / 2)
-        return TimeRotation(angles.cos().to(dtype), angles.sin().to(dtype))
+        angles = relative[..., None, None] * self.rates  # (batch, n, heads, time_width / 2)
+        return TimeRotation.by(angles, self.embedding.start.dtype)
 
     def _layers(self) -> list[AttNHPLayer]:
         return [cast(AttNHPLayer, layer) for layer in self.layers]

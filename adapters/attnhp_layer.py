@@ -9,12 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tsllm.adapters.event_attention import LayerPrompt, PromptProjection
+from tsllm.adapters.event_attention import LayerPrompt
 from tsllm.adapters.prompt_pool import PromptChoice
 
 
 class AttNHPLayer(nn.Module):
     """One layer, the same for the event stream and for queries.
+
+    Queries and keys of a head have a content part and a time part. They are as wide as its values,
+    or twice ``time_width`` where that is more.
 
     Parameters
     ----------
@@ -26,56 +29,56 @@ class AttNHPLayer(nn.Module):
 
     def __init__(self, hidden: int, heads: int, time_width: int, time_features: int) -> None:
         super().__init__()
-        self.heads, self.content = heads, hidden // heads
-        self.width = self.content + time_width
+        self.heads, self.value_width = heads, hidden // heads
+        self.width = max(self.value_width, 2 * time_width)
+        self.content = self.width - time_width
         self.query_layer = nn.Linear(hidden, heads * self.width)
         self.key_layer = nn.Linear(hidden, heads * self.width)
         self.value_layer = nn.Linear(hidden, hidden)
-        self.prompt_time = PromptProjection(hidden, heads, time_features)
+        # What the temporal part of a prompt, a code of the mean gap, adds to all its rows.
+        self.time_key_layer = nn.Linear(time_features, heads * self.content, bias=False)
+        self.time_value_layer = nn.Linear(time_features, hidden, bias=False)
 
     def project(self, x: Tensor, turn: TimeRotation, timed: Tensor) -> tuple[Tensor, Tensor]:
-        """Make keys and values of tokens (batch, tokens, hidden).
+        """Make keys and values (batch, heads, tokens, width) of tokens (batch, tokens, hidden).
 
         ``timed`` (batch or 1, tokens) bool is False for the start token, whose key has no time.
         """
-        k = self._by_head(self.key_layer(x))  # (batch, heads, tokens, width)
-        content, time = k.split([self.content, self.width - self.content], -1)
-        time = torch.where(timed[:, None, :, None], turn.apply(time), 0.0)
-        return torch.cat([content, time], -1), self._by_head(self.value_layer(x))
+        k = turn.apply(self._by_head(self.key_layer(x)))  # (batch, tokens, heads, width)
+        content = torch.arange(self.width, device=x.device) < self.content
+        k = torch.where(timed[:, :, None, None] | content, k, 0.0)
+        return k.transpose(1, 2), self._by_head(self.value_layer(x)).transpose(1, 2)
 
     def project_prompts(self, choice: PromptChoice, layer: int, code: Tensor) -> LayerPrompt:
         """Make keys and values of prompts; ``code`` (batch, positions, features)."""
-        k = self.key_layer(choice.key_rows(layer)).unflatten(-1, (self.heads, -1))
-        v = self.value_layer(choice.value_rows(layer)).unflatten(-1, (self.heads, -1))
+        k = self._by_head(self.key_layer(choice.key_rows(layer)))  # (rows, heads, width)
+        v = self._by_head(self.value_layer(choice.value_rows(layer)))
         return LayerPrompt(
             k[..., : self.content].transpose(0, 1),  # (heads, rows, content)
             v.transpose(0, 1),
-            *self.prompt_time(code),
+            self._by_head(self.time_key_layer(code)).transpose(1, 2),
+            self._by_head(self.time_value_layer(code)).transpose(1, 2),
             choice.visible_rows[:, None],
         )
 
     def cache(self, keys: Tensor, values: Tensor, prompt: LayerPrompt | None) -> LayerCache:
         """Put the row of zeros and the prompts before keys and values.
 
-        The row of zeros is the 1 beside the sum of the weights. Columns that are not needed
-        otherwise take up the temporal part of the prompts: a number that a query adds to the
-        scores of all prompt rows, and the sum of their weights.
+        The row of zeros is the 1 beside the sum of the weights. One column more takes up the
+        temporal part of the prompts: in the keys a number that a query adds to the scores of all
+        prompt rows, in the values the sum of their weights.
         """
         batch, heads = keys.shape[:2]
         width = self.width + (prompt is not None)
         width += -width % 8  # as the fast kernels want it
-        keys = functional.pad(keys, (0, width - self.width))
-        values = functional.pad(values, (0, width - self.content))
+        keys, values = _widen(keys, width), _widen(values, width)
         zero = keys.new_zeros(batch, heads, 1, width)
         if prompt is None:
             return LayerCache(torch.cat([zero, keys], 2), torch.cat([zero, values], 2), None)
         one = torch.ones_like(prompt.keys[..., :1])
-        timeless = functional.pad(prompt.keys, (0, self.width - self.content))
-        k = torch.cat([timeless, one], -1)  # (heads, rows, width + 1)
-        v = torch.cat([prompt.values, one], -1)  # (heads, rows, content + 1)
-        k, v = (
-            functional.pad(x, (0, width - x.shape[-1])).expand(batch, -1, -1, -1) for x in (k, v)
-        )
+        k = torch.cat([_widen(prompt.keys, self.width), one], -1)  # (heads, rows, width + 1)
+        v = torch.cat([prompt.values, one], -1)  # (heads, rows, value_width + 1)
+        k, v = (_widen(part, width).expand(batch, -1, -1, -1) for part in (k, v))
         return LayerCache(torch.cat([zero, k, keys], 2), torch.cat([zero, v, values], 2), prompt)
 
     def attend(
@@ -99,39 +102,34 @@ class AttNHPLayer(nn.Module):
         Tensor
             ``(batch, queries, hidden)``.
         """
-        batch, _, queries, _ = turn.cos.shape
-        if x is None:
-            q = self.query_layer.bias.expand(1, queries, -1)
-        else:
-            q = self.query_layer(x)
-        content, time = self._by_head(q).split([self.content, self.width - self.content], -1)
-        content = content.expand(batch, -1, -1, -1)  # (batch, heads, queries, content)
-        parts = [content, turn.apply(time)]
+        q = self.query_layer.bias[None, None] if x is None else self.query_layer(x)
+        q = turn.apply(self._by_head(q))  # (batch, queries, heads, width)
         prompt = cache.prompt
-        nodes = queries // (part.stop - part.start)
+        nodes = q.shape[1] // (part.stop - part.start)
         if prompt is not None:
-            time_keys = prompt.time_keys[:, :, part, None]  # (batch, heads, positions, 1, content)
-            by_position = content.unflatten(2, (-1, nodes))
-            parts.append((by_position * time_keys).sum(-1).flatten(2)[..., None])
-        q = torch.cat(parts, -1)
-        q = functional.pad(q, (0, cache.keys.shape[-1] - q.shape[-1]))
+            # (batch, positions, 1, heads, content)
+            time_keys = prompt.time_keys[:, :, part].transpose(1, 2)[:, :, None]
+            by_position = q[..., : self.content].unflatten(1, (-1, nodes))
+            shift = (by_position * time_keys).sum(-1).flatten(1, 2)  # (batch, queries, heads)
+            q = torch.cat([q, shift[..., None]], -1)
         bias = mask.bias(part, prompt, q.dtype)  # (batch or 1, positions, columns)
         columns = bias.shape[-1]
         mixed = functional.scaled_dot_product_attention(
-            q,
+            _widen(q, cache.keys.shape[-1]).transpose(1, 2),
             cache.keys[:, :, :columns],
             cache.values[:, :, :columns],
             attn_mask=bias.repeat_interleave(nodes, 1)[:, None],
             scale=1 / math.sqrt(self.width),
-        )  # (batch, heads, queries, width)
-        out = mixed[..., : self.content]
+        ).transpose(1, 2)  # (batch, queries, heads, width)
+        out = mixed[..., : self.value_width]
         if prompt is not None:
-            share = mixed[..., self.content].unflatten(2, (-1, nodes))[..., None]
-            out = out + (share * prompt.time_values[:, :, part, None]).flatten(2, 3)
-        return out.transpose(1, 2).flatten(2)
+            time_values = prompt.time_values[:, :, part].transpose(1, 2)[:, :, None]
+            share = mixed[..., self.value_width].unflatten(1, (-1, nodes))
+            out = out + (share[..., None] * time_values).flatten(1, 2)
+        return out.flatten(2)
 
     def _by_head(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.unflatten(-1, (self.heads, -1))
 
 
 @dataclass(frozen=True)
@@ -159,20 +157,30 @@ class LayerCache:
 
 @dataclass(frozen=True)
 class TimeRotation:
-    """Rotations of the time parts of queries or keys by angles, rates times their times."""
+    """Rotations of the time parts of queries or keys by angles, rates times their times.
 
-    cos: Tensor
-    """(batch, 1, n, time_width / 2)."""
-    sin: Tensor
+    A score of the rotated parts depends on the difference of the times alone.
+    """
+
+    phase: Tensor
+    """(batch, n, heads, time_width / 2), complex numbers of length 1."""
+
+    @classmethod
+    def by(cls, angles: Tensor, dtype: torch.dtype) -> TimeRotation:
+        """Make rotations by angles (batch, n, heads, time_width / 2), of any size in float64."""
+        return cls(torch.complex(angles.cos().to(dtype), angles.sin().to(dtype)))
 
     def apply(self, x: Tensor) -> Tensor:
-        """Rotate (batch, heads, n, time_width)."""
-        a, b = x.chunk(2, -1)
-        return torch.cat([a * self.cos - b * self.sin, a * self.sin + b * self.cos], -1)
+        """Rotate the last columns of (batch, n, heads, width), pair by pair."""
+        time_width = 2 * self.phase.shape[-1]
+        content, time = x.split([x.shape[-1] - time_width, time_width], -1)
+        pairs = time.to(self.phase.real.dtype).unflatten(-1, (-1, 2))
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * self.phase).flatten(-2)
+        return torch.cat([content.expand(*turned.shape[:-1], -1), turned], -1)
 
     def at(self, part: slice) -> TimeRotation:
         """Take some of the times."""
-        return TimeRotation(self.cos[:, :, part], self.sin[:, :, part])
+        return TimeRotation(self.phase[:, part])
 
 
 @dataclass(frozen=True)
@@ -212,3 +220,8 @@ class TokenMask:
         else:
             order, seen = self.order[rows], self.seen[rows, positions]
         return TokenMask(order, seen[:, None], aligned=False)
+
+
+def _widen(x: Tensor, width: int) -> Tensor:
+    """Append zeros up to a width."""
+    return x if x.shape[-1] == width else functional.pad(x, (0, width - x.shape[-1]))
