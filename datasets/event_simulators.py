@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -178,14 +179,19 @@ def make_poisson(
                 types.append(int(np.searchsorted(cumulative, level, side="right")))
         return np.array(times), np.array(types, dtype=np.int64)
 
+    @cache  # sequences mostly share their window
+    def integral(start: float, end: float) -> float:
+        if not callable(rate):
+            return float(rates(start).sum()) * (end - start)
+        return float(
+            integrate.quad_vec(
+                lambda time: rates(time).sum(), start, end, epsabs=1e-10, epsrel=1e-10
+            )[0]
+        )
+
     def score(times: np.ndarray, types: np.ndarray, start: float, end: float) -> float:
         logs = [float(np.log(rates(time)[kind])) for time, kind in zip(times, types, strict=True)]
-        if not callable(rate):
-            return sum(logs) - float(rates(start).sum()) * (end - start)
-        integral = integrate.quad_vec(
-            lambda time: rates(time).sum(), start, end, epsabs=1e-10, epsrel=1e-10
-        )[0]
-        return sum(logs) - float(integral)
+        return sum(logs) - integral(start, end)
 
     parts = [draw(generator) for generator in generators(random_state, n_sequences, t_start, t_end)]
     return Simulation(

@@ -46,9 +46,17 @@ def read_windows(
     wrong = next((name for name, pair in pairs.items() if len(pair) != 2), None)
     if wrong is not None:
         raise DataError(f"windows= has {pairs[wrong]!r} for {wrong!r}; pass (start, end)")
-    order += [name for name in pairs if name not in set(order)]
+    order = list(dict.fromkeys([*order, *pairs]))  # those without events last
     found = [pairs.get(name, (None, None)) for name in order]
-    return Bounds(order, *(_like([pair[side] for pair in found], stamps) for side in (0, 1)))
+    bounds = Bounds(order, *(_like([pair[side] for pair in found], stamps) for side in (0, 1)))
+    seen = set(ids.tolist())
+    for name, start, end in zip(*bounds, strict=True):
+        if name not in seen and (pd.isna(start) or pd.isna(end)):
+            raise DataError(
+                f"{sequence_name(name)} has no events and no known window; give windows= its "
+                "start and end, or leave it out"
+            )
+    return bounds
 
 
 def _window_columns(
