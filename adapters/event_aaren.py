@@ -249,9 +249,36 @@ class AarenEncoder(nn.Module):
         prompts : PromptChoice, optional
             Of one position.
         """
-        x = self.embedding.token(types, gaps, state.context)[:, None]  # (batch, 1, hidden)
-        hidden, layers = self._run(x, gaps[:, None], prompts, states=state.layers)
-        return AarenEventState(layers, state.context), EventStates(hidden)
+        state, hidden = self.extend(state, types[:, None], gaps[:, None], prompts)
+        return state, EventStates(hidden)
+
+    def extend(
+        self,
+        state: AarenEventState,
+        types: Tensor,
+        gaps: Tensor,
+        prompts: PromptChoice | None = None,
+        *,
+        mask: Tensor | None = None,
+    ) -> tuple[AarenEventState, Tensor]:
+        """Continue streams by several events: types and gaps (batch, events).
+
+        Parameters
+        ----------
+        mask : Tensor, optional
+            Bool, ``(batch, events)``, False for padding on the right.
+
+        Returns
+        -------
+        AarenEventState
+        Tensor
+            ``(batch, events, hidden)``.
+        """
+        context = None if state.context is None else state.context[:, None]
+        x = self.embedding.token(types, gaps, context)
+        elapsed = gaps if mask is None else torch.where(mask, gaps, 0.0)
+        hidden, layers = self._run(x, elapsed, prompts, states=state.layers, mask=mask)
+        return AarenEventState(layers, state.context), hidden
 
     def _run(
         self,

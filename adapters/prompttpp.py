@@ -8,28 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from tsllm.adapters.event_aaren import AarenEncoder
-from tsllm.adapters.event_attention import AttentionEncoder
 from tsllm.adapters.event_batch import EventBatch, EventStates
-from tsllm.adapters.event_decoders import (
-    ExponentialDecoder,
-    LogNormalMixtureDecoder,
-    RMTPPDecoder,
-    log_likelihood,
-)
-from tsllm.adapters.event_features import CausalQuery, EventEmbedding, QueryState
+from tsllm.adapters.event_decoders import log_likelihood
+from tsllm.adapters.event_features import EventEmbedding
+from tsllm.adapters.event_llm import LLMEncoder
+from tsllm.adapters.event_query import CausalQuery, QueryState
+from tsllm.adapters.event_text import EventTokens, TextTypeHead, word_rms
 from tsllm.adapters.prompt_pool import PromptChoice, PromptPool
+from tsllm.adapters.prompttpp_parts import build_decoder, check_parts, encoder_class
 
 if TYPE_CHECKING:
-    pass
-
-ENCODERS = ("attention", "aaren", "llm", "llm-full")
-DECODERS = ("lognormal_mixture", "rmtpp", "exponential", "attnhp")
+    from tsllm.backbone import Backbone, PrivateBackbone
 
 
 @dataclass(frozen=True)
@@ -61,11 +56,20 @@ class PromptTPPModel(nn.Module):
     n_types : int
         Number of event types.
     encoder : {"attention", "aaren", "llm", "llm-full"}
-        See `AttentionEncoder`.
+        "attention": `AttentionEncoder`. "aaren": `AarenEncoder`, which streams in constant memory.
+        "llm": one of these (``text_encoder``) over projected vectors of the types' texts, with
+        type logits tied to them. "llm-full": `LLMEncoder`, a language model over all events.
     decoder : {"lognormal_mixture", "rmtpp", "exponential", "attnhp"}
-        See `tsllm.adapters.event_decoders`.
+        See `tsllm.adapters.event_decoders`. "attnhp" brings its own encoder, `AttNHPEncoder`, in
+        place of "attention"; it goes with "attention" and "llm" only.
+    text_encoder : {"attention", "aaren"}
+        What encodes the projected types in "llm".
+    backbone : Backbone or PrivateBackbone, optional
+        The language model of "llm-full".
+    max_events : int, optional
+        Most events that "llm-full" reads at once; None: as many as its positions hold.
     hidden, layers, heads : int
-        Width of a token, blocks, heads.
+        Width of the states, blocks, heads; "llm-full" has a width only.
     dropout : float
         In the encoder.
     components : int
@@ -77,7 +81,8 @@ class PromptTPPModel(nn.Module):
     context_features : int
         Static covariates of a sequence.
     type_vectors : Tensor, optional
-        ``(types, width)``, vectors of the types' texts.
+        ``(types, width)``, vectors of the types' texts, for "llm" and "llm-full" and only these;
+        for "llm-full" what `mean_token_embeddings` gives.
     prompt_mode, prompt_length, max_slots, slots_per_slice, top_slots, min_context, cold_start, \
 when_full, head_rank
         See `PromptPool`.
@@ -111,6 +116,9 @@ when_full, head_rank
         *,
         encoder: str = "attention",
         decoder: str = "lognormal_mixture",
+        text_encoder: str = "attention",
+        backbone: Backbone | PrivateBackbone | None = None,
+        max_events: int | None = None,
         hidden: int = 32,
         layers: int = 2,
         heads: int = 4,
@@ -134,25 +142,40 @@ when_full, head_rank
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if encoder not in ENCODERS:
-            raise ValueError(f"encoder must be one of {list(ENCODERS)}, got {encoder!r}")
-        if decoder not in DECODERS:
-            raise ValueError(f"decoder must be one of {list(DECODERS)}, got {decoder!r}")
-        if type_vectors is not None and len(type_vectors) != n_types:
-            raise ValueError(f"{len(type_vectors)} type_vectors for {n_types} types: give one each")
+        check_parts(n_types, encoder, decoder, text_encoder, backbone, type_vectors, head_rank)
         self.n_types = n_types
         self.matching_coef = matching_coef
-        embedding = EventEmbedding(
-            n_types,
-            hidden,
-            time_features=time_features,
-            median_gap=median_gap,
-            type_vectors=type_vectors,
-            context_features=context_features,
-        )
-        kind = AarenEncoder if encoder == "aaren" else AttentionEncoder
-        self.encoder = kind(embedding, layers=layers, heads=heads, dropout=dropout)
-        self.decoder = _build_decoder(decoder, hidden, n_types, components)
+        self.encoder: Any
+        if backbone is not None:
+            assert type_vectors is not None
+            tokens = EventTokens(
+                word_rms(backbone),
+                type_vectors,
+                time_features=time_features,
+                median_gap=median_gap,
+                context_features=context_features,
+            )
+            self.encoder = LLMEncoder(
+                backbone,
+                hidden,
+                tokens,
+                prompt_length=prompt_length,
+                max_events=max_events,
+                dropout=dropout,
+            )
+        else:
+            embedding = EventEmbedding(
+                n_types,
+                hidden,
+                time_features=time_features,
+                median_gap=median_gap,
+                type_vectors=type_vectors,
+                context_features=context_features,
+            )
+            kind = encoder_class(encoder, text_encoder, decoder)
+            self.encoder = kind(embedding, layers=layers, heads=heads, dropout=dropout)
+        head = None if type_vectors is None else TextTypeHead(hidden, type_vectors)
+        self.decoder = build_decoder(decoder, hidden, n_types, components, head)
         self.query = CausalQuery(n_types, size=query_size, seed=seed, type_vectors=type_vectors)
         self.pool = PromptPool(
             self.encoder.prompt_layers,
@@ -308,6 +331,9 @@ when_full, head_rank
         self.encoder.embedding.grow(n_types, type_vectors)
         self.query.grow(n_types, type_vectors)
         self.decoder.grow_types(n_types)
+        head = getattr(self.decoder, "type_head", None)
+        if isinstance(head, TextTypeHead):
+            head.grow(cast(Tensor, type_vectors))
         self.n_types = n_types
 
     @torch.no_grad()
@@ -352,22 +378,68 @@ when_full, head_rank
             See `encode`.
         """
         known = stream.first_known | (stream.query.counts > 0)
-        query_state, query = self.query.step(stream.query, types, gaps, known)
+        query_state, query = self.query.extend(
+            stream.query, types[:, None], gaps[:, None], known=known[:, None]
+        )
         choice = self.pool.choose(query, slots)
         state, states = self.encoder.step(stream.encoder, types, gaps, choice)
         after = EventStream(state, query_state, stream.first_known)
         return after, self._changed(states, choice)
+
+    @torch.no_grad()
+    def extend(
+        self,
+        stream: EventStream,
+        types: Tensor,
+        gaps: Tensor,
+        slots: Sequence[int] | None = None,
+        *,
+        mask: Tensor | None = None,
+    ) -> tuple[EventStream, EventStates]:
+        """Continue streams by many events at once: encoder "aaren" only.
+
+        Parameters
+        ----------
+        stream : EventStream
+            It is left as it is.
+        types, gaps : Tensor
+            ``(batch, events)``; see `step`.
+        slots : sequence of int, optional
+            See `encode`.
+        mask : Tensor, optional
+            Bool, ``(batch, events)``, False for padding on the right. None: there is none.
+
+        Returns
+        -------
+        EventStream
+        EventStates
+            Of one position, the last.
+
+        Raises
+        ------
+        ValueError
+            The encoder is another.
+        """
+        if not isinstance(self.encoder, AarenEncoder):
+            raise ValueError(
+                "only the encoder 'aaren' continues a stream by many events at once: make the "
+                "state anew with init_state, or take one step an event"
+            )
+        if mask is None:
+            mask = torch.ones_like(types, dtype=torch.bool)
+        known = torch.ones_like(mask)
+        known[:, 0] = stream.first_known | (stream.query.counts > 0)
+        query_state, query = self.query.extend(stream.query, types, gaps, known=known, mask=mask)
+        choice = self.pool.choose(query, slots)
+        state, hidden = self.encoder.extend(stream.encoder, types, gaps, choice, mask=mask)
+        last = mask.sum(1) - 1
+        after = EventStream(state, query_state, stream.first_known)
+        return after, self._changed(
+            EventStates(hidden).at(last), None if choice is None else choice.at(last)
+        )
 
     def _changed(self, states: EventStates, choice: PromptChoice | None) -> EventStates:
         """Apply the low-rank changes of the chosen slots."""
         if choice is None or not self.pool.head_rank:
             return states
         return EventStates(self.pool.change_states(states.hidden, choice), states.memory)
-
-
-def _build_decoder(name: str, hidden: int, n_types: int, components: int) -> Any:
-    if name == "lognormal_mixture":
-        return LogNormalMixtureDecoder(hidden, n_types, components)
-    if name == "rmtpp":
-        return RMTPPDecoder(hidden, n_types)
-    return ExponentialDecoder(hidden, n_types)

@@ -126,6 +126,7 @@ class Backbone:
         past: Any = None,
         *,
         attention_mask: Tensor | None = None,
+        positions: Tensor | None = None,
         use_cache: bool = False,
     ) -> Hidden:
         """Run the language model causally over embedded tokens.
@@ -143,6 +144,10 @@ class Backbone:
             1 where a token is real. A real token's state does not depend on what masked positions
             hold. Positions count all columns, masked ones too, so a row's states do not depend on
             the other rows. The state of a masked token is finite but means nothing.
+            Or (batch, tokens, past + tokens), bool: which columns each of these tokens attends to,
+            always itself and never later ones.
+        positions : Tensor, (batch or 1, tokens), int64, optional
+            The positions of these tokens. None: their columns.
         use_cache : bool, default=False
             Whether to give back a KV cache.
 
@@ -162,6 +167,7 @@ class Backbone:
             inputs_embeds,
             past,
             attention_mask=attention_mask,
+            positions=positions,
             use_cache=use_cache,
         )
 
@@ -423,6 +429,7 @@ def run_causally(
     past: Any,
     *,
     attention_mask: Tensor | None,
+    positions: Tensor | None,
     use_cache: bool,
 ) -> Hidden:
     """Run a causal module: the shared one, or a private shell around it."""
@@ -434,22 +441,27 @@ def run_causally(
     batch, tokens, _ = inputs_embeds.shape
     seen = 0 if past is None else past.get_seq_length()
     total = seen + tokens
-    if shared.max_positions is not None and total > shared.max_positions:
+    needed = total if positions is None else int(positions.max()) + 1
+    if shared.max_positions is not None and needed > shared.max_positions:
         raise DataError(
-            f"{total} tokens are more than the backbone's {shared.max_positions} positions; use a "
+            f"{needed} tokens are more than the backbone's {shared.max_positions} positions; use a "
             "shorter context_length or a longer token_length, so that there are fewer tokens, or a "
             "backbone with more positions."
         )
     if attention_mask is not None:
-        if attention_mask.shape != (batch, total):
+        if attention_mask.shape not in ((batch, total), (batch, tokens, total)):
             raise DataError(
                 f"attention_mask has shape {tuple(attention_mask.shape)}; it must be "
-                f"({batch}, {total}): one entry for each token, past ones included."
+                f"({batch}, {total}): one entry for each token, past ones included; or "
+                f"({batch}, {tokens}, {total}), with an entry for each pair."
             )
         real = attention_mask.to(device=inputs_embeds.device, dtype=torch.bool)
-        # Attention weighs a masked token with exactly zero, which does not remove a NaN.
-        inputs_embeds = inputs_embeds.masked_fill(~real[:, seen:, None], 0.0)
-        attention_mask = _attention_pattern(real, seen)  # (batch, 1, tokens, past + tokens)
+        if real.ndim == 3:
+            attention_mask = real[:, None]  # (batch, 1, tokens, past + tokens)
+        else:
+            # Attention weighs a masked token with exactly zero, which does not remove a NaN.
+            inputs_embeds = inputs_embeds.masked_fill(~real[:, seen:, None], 0.0)
+            attention_mask = _attention_pattern(real, seen)
         window = getattr(shared.config, "sliding_window", None)
         if attention_mask is not None and window is not None and total > window:
             raise DataError(
@@ -458,7 +470,8 @@ def run_causally(
                 "token_length."
             )
     # Given explicitly: OPT would otherwise count only the unmasked columns.
-    positions = torch.arange(seen, total, device=inputs_embeds.device)[None]  # (1, tokens)
+    if positions is None:
+        positions = torch.arange(seen, total, device=inputs_embeds.device)[None]  # (1, tokens)
     cached = use_cache or past is not None
     with backbone_autocast(shared.device, shared.dtype):
         output = module(

@@ -124,6 +124,7 @@ class PrivateBackbone(nn.Module):
         past: Any = None,
         *,
         attention_mask: Tensor | None = None,
+        positions: Tensor | None = None,
         use_cache: bool = False,
     ) -> Hidden:
         """Run the language model causally; like :meth:`Backbone.hidden`.
@@ -139,6 +140,7 @@ class PrivateBackbone(nn.Module):
             inputs_embeds,
             past,
             attention_mask=attention_mask,
+            positions=positions,
             use_cache=use_cache,
         )
 
