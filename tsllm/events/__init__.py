@@ -6,6 +6,7 @@ from tsllm.events.diagnostics import EventDiagnostics
 from tsllm.events.evaluation import EventEvaluation
 from tsllm.events.hawkes import HawkesForecaster
 from tsllm.events.naive import NaiveEventForecaster
+from tsllm.events.prompttpp import PromptTPP
 from tsllm.events.stream_report import StreamReport
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "EventForecaster",
     "HawkesForecaster",
     "NaiveEventForecaster",
+    "PromptTPP",
     "StreamReport",
     "evaluate_stream",
 ]

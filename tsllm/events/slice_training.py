@@ -1,0 +1,236 @@
+"""PromptTPP on one slice of a stream: which weights learn, from which rows, at which rates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tsllm.adapters.event_batch import EventBatch, length_buckets
+from tsllm.adapters.prompttpp import PromptTPPModel
+from tsllm.datasets.events import EventTable
+from tsllm.errors import DataError, NotEnoughDataError
+from tsllm.events.histories import EventWindows
+from tsllm.training import Loss, TrainingSettings, train
+
+if TYPE_CHECKING:
+    from tsllm.events.prompttpp import PromptTPP
+
+#: ``max_epochs="auto"``: so many epochs, or so many steps where the epochs are short.
+AUTO_EPOCHS, AUTO_STEPS = 60, 400
+#: ``base_update="slow"``: the share of its learning rate that the network keeps.
+SLOW = 0.1
+CLIP_NORM = 1.0
+
+
+def learn_slice(
+    estimator: PromptTPP, table: EventTable, validation: EventTable | None
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Train an estimator's model on a slice, in place.
+
+    Parameters
+    ----------
+    estimator : PromptTPP
+        With its model, in the state that the slices before left it in.
+    table : EventTable
+        The slice.
+    validation : EventTable, optional
+        Later events of its sequences. None takes its last part.
+
+    Returns
+    -------
+    record : dict
+        What was learnt, as JSON values.
+    uses : int array (slots,)
+        Positions of the slice that each slot is retrieved at, now that it is learnt.
+
+    Raises
+    ------
+    DataError
+        The settings leave nothing to learn.
+    NotEnoughDataError
+        There is no interval to learn from.
+    """
+    started = time.perf_counter()
+    model = estimator.model_
+    device = estimator._device()
+    model.to(device)
+    if validation is None and estimator.validation_fraction > 0:
+        table, validation = _hold_out(table, estimator.validation_fraction)
+    training = model_rows(estimator, table)
+    watched = None
+    if validation is not None:
+        watched = model_rows(estimator, table.extend(validation), after=table)
+    batches = list(_batches(training, estimator.batch_size, device))
+    if not any(int(batch.events_scored) for batch in batches):
+        raise NotEnoughDataError(
+            "the slice has no gap to learn from: give sequences of two events at least, or windows "
+            "with a known start"
+        )
+    slots = model.open_slots(model.slice_queries(batches))
+    base = estimator.n_slices_ < estimator.warmup_slices or estimator.base_update != "freeze"
+    model.train_only(base=base, slots=slots)
+    result = train(
+        model,
+        _loss(estimator, base, slots),
+        training,
+        watched,
+        _settings(estimator, training, base, bool(slots)),
+    )
+    model.train_only(base=False)
+    uses = _count_uses(model, batches, slots)
+    best = result.history[result.best_epoch - 1]
+    record = {
+        "sequences": len(table),
+        "events": table.n_events,
+        **_span(table),
+        "slots": [int(slot) for slot in slots],
+        "network_trained": base,
+        "epochs": len(result.history),
+        "best_epoch": result.best_epoch,
+        "steps": result.steps,
+        "stopped": result.stopped,
+        "train_loss": best["train_loss"],
+        "validation_loss": best["validation_loss"],
+        "seconds": time.perf_counter() - started,
+        "history": result.history,
+    }
+    return record, uses
+
+
+def model_rows(
+    estimator: PromptTPP, table: EventTable, *, after: EventTable | None = None
+) -> EventWindows:
+    """Cut a table into the rows that the model is trained on.
+
+    Parameters
+    ----------
+    estimator : PromptTPP
+    table : EventTable
+    after : EventTable, optional
+        An earlier part of ``table``: what happened in it is history, and not scored.
+    """
+    t_start = None
+    if after is not None:
+        ends = dict(zip(after.ids, _ends(after)))
+        t_start = np.array([ends.get(name, np.nan) for name in table.ids])
+    length = estimator.context_length_
+    return EventWindows(
+        table,
+        estimator.classes_,
+        estimator.time_scale_,
+        length=length,
+        overlap=length // 4,
+        t_start=t_start,
+        resolution=estimator.resolution_,
+    )
+
+
+def _hold_out(table: EventTable, fraction: float) -> tuple[EventTable, EventTable | None]:
+    """Cut the last events off for early stopping; nothing where that leaves too few."""
+    try:
+        training, later = table.split((1 - fraction, fraction), keep_empty=True)
+        known = EventWindows(training, sorted({*np.concatenate(table.types)}), 1.0, resolution=1.0)
+    except NotEnoughDataError:
+        return table, None
+    if not len(known) or not any(len(times) > 1 for times in training.times):
+        return table, None
+    return training, later
+
+
+def _batches(rows: EventWindows, batch_size: int, device: torch.device) -> Iterator[EventBatch]:
+    """Go through rows in batches of like length."""
+    for indices in length_buckets(rows.lengths, batch_size=batch_size):
+        yield rows.gather(indices).to(device)
+
+
+def _loss(estimator: PromptTPP, base: bool, slots: list[int]) -> Any:
+    """Make the loss; prompts of a shared pool learn in every ``prompt_every``-th step only."""
+    own, every = estimator.model_, 1
+    if estimator.prompt_mode == "shared" and base:
+        every = estimator.prompt_every
+    step = 0
+
+    def loss(model: nn.Module, batch: EventBatch) -> Loss:
+        nonlocal step
+        if model.training and every > 1:
+            # Before the forward pass that the gradients come from: the authors' code does it after.
+            own.train_only(base=base, slots=slots if step % every == 0 else ())
+            step += 1
+        total, count, extras = own.loss(batch, slots)
+        if model.training and every > 1:
+            own.train_only(base=base, slots=slots)
+        return Loss(total, count, extras)
+
+    return loss
+
+
+def _settings(
+    estimator: PromptTPP, training: EventWindows, base: bool, prompts: bool
+) -> TrainingSettings:
+    """Turn the estimator's parameters into the training loop's settings."""
+    if not base and not prompts:
+        raise DataError(
+            "prompt_mode='none' with base_update='freeze' leaves nothing to learn after "
+            f"warmup_slices={estimator.warmup_slices}: use base_update='full', or prompts"
+        )
+    patience, epochs = int(estimator.patience), estimator.max_epochs
+    if epochs == "auto":
+        per_epoch = len(training.batches(estimator.batch_size, None))
+        epochs = max(AUTO_EPOCHS, -(-AUTO_STEPS // per_epoch))
+        # An epoch of few steps says little: where there are more epochs for that, as many more
+        # have to pass without progress.
+        patience *= -(-epochs // AUTO_EPOCHS)
+    rate, factors = estimator.prompt_learning_rate, {}
+    if base:
+        warm = estimator.n_slices_ < estimator.warmup_slices
+        slow = estimator.base_update == "slow" and not warm
+        rate = estimator.learning_rate * (SLOW if slow else 1.0)
+        if prompts:
+            factors = {"pool.": estimator.prompt_learning_rate / rate}
+    return TrainingSettings(
+        max_epochs=int(epochs),
+        max_steps=None if estimator.max_steps is None else int(estimator.max_steps),
+        batch_size=int(estimator.batch_size),
+        learning_rate=rate,
+        rate_factors=factors,
+        weight_decay=estimator.weight_decay,
+        patience=patience,
+        clip_norm=CLIP_NORM,
+        seed=estimator._slice_seed(),
+        device=estimator._device(),
+        verbose=int(estimator.verbose),
+    )
+
+
+@torch.no_grad()
+def _count_uses(model: PromptTPPModel, batches: list[EventBatch], slots: list[int]) -> np.ndarray:
+    """Count the positions that each slot is retrieved at: (slots,)."""
+    counts = np.zeros(len(model.pool), dtype=np.int64)
+    for batch in batches:
+        choice = model.retrieve(batch)
+        if choice is None:
+            continue
+        real = nn.functional.pad(batch.mask, (1, 0), value=True)  # (batch, positions)
+        uses: Tensor = (choice.visible & real[..., None]).sum((0, 1))  # (slots,)
+        counts[list(choice.numbers)] += uses.cpu().numpy()
+        if model.pool.mode == "shared":
+            model.pool.add_usage(choice, real)
+    return counts
+
+
+def _ends(table: EventTable) -> np.ndarray:
+    """Give until when each sequence is known: to its window's end, or its last event."""
+    last = [times[-1] if len(times) else start for times, start in zip(table.times, table.starts)]
+    return np.where(np.isnan(table.ends), np.array(last, dtype=np.float64), table.ends)
+
+
+def _span(table: EventTable) -> dict[str, str]:
+    """Say from when to when the events of a table are."""
+    times = np.concatenate([*table.times, np.empty(0)])
+    stamp = table.clock.to_stamp
+    return {"first": str(stamp(times.min())), "last": str(stamp(times.max()))}

@@ -1,0 +1,102 @@
+"""Event types as texts, embedded once by a frozen language model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from tsllm.backbone import Backbone
+from tsllm.embeddings import open_store
+from tsllm.errors import DataError
+
+DEFAULT_TEXT = "{name}"
+
+
+def type_texts(classes: Iterable[str], type_text: str | Mapping[str, str]) -> list[str]:
+    """Write the text that the language model reads for each type.
+
+    Parameters
+    ----------
+    classes : iterable of str
+        The types.
+    type_text : str or mapping
+        A template with ``{name}``, or the text of each type by its name.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    DataError
+        A template without ``{name}`` or with other fields, a type that the mapping lacks, or an
+        empty text.
+
+    Examples
+    --------
+    >>> type_texts(["bark", "bite"], "a dog's {name}")
+    ["a dog's bark", "a dog's bite"]
+    """
+    names = list(classes)
+    if isinstance(type_text, str):
+        if "{name}" not in type_text:
+            raise DataError(
+                f"type_text={type_text!r} reads alike for every type: write {{name}} where the "
+                "type belongs, or pass a mapping from type to text"
+            )
+        try:
+            return [type_text.format(name=name) for name in names]
+        except (LookupError, ValueError) as error:
+            raise DataError(
+                f"type_text={type_text!r} is no template ({error}): {{name}} is its one field, and "
+                "braces of the text are doubled"
+            ) from None
+    missing = [name for name in names if name not in type_text]
+    if missing:
+        raise DataError(
+            f"type_text has no text for the type {missing[0]!r}: add it, or pass a template such "
+            "as '{name}'"
+        )
+    texts = [type_text[name] for name in names]
+    for name, text in zip(names, texts):
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"type_text has {text!r} for the type {name!r}: give it a text")
+    return texts
+
+
+def embed_types(
+    classes: Iterable[str],
+    type_text: str | Mapping[str, str],
+    backbone: Backbone,
+    store: Any = None,
+) -> Tensor:
+    """Embed the texts of types; each text is computed once and kept in the embedding store.
+
+    Parameters
+    ----------
+    classes, type_text
+        As for `type_texts`.
+    backbone : Backbone
+        Encoders, such as sentence models, average the states of a text's tokens; for decoders the
+        last token's state is taken, which has read the whole text.
+    store : EmbeddingStore or path, optional
+        None: in the user's cache folder.
+
+    Returns
+    -------
+    Tensor, (types, width)
+        float32 on the CPU.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from tsllm.backbone import load_backbone
+    >>> backbone = load_backbone("random:gpt2", device="cpu")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     embed_types(["bark", "bite"], "a dog's {name}", backbone, folder).shape
+    torch.Size([2, 64])
+    """
+    pooling = "last_token" if backbone.natively_causal else "mean"
+    return open_store(store).encode(type_texts(classes, type_text), backbone, pooling=pooling)
