@@ -118,8 +118,9 @@ class PromptedAaren(AarenAttention):
         time = elapsed.double().cumsum(1)
         # Scores count from the last token's time; the prompts' from that of the token they meet.
         passed = (time[:, -1:] - time)[:, None] * rates.double()[:, None]
-        total = torch.cat([state.m[..., None] + state.u.double().log()[..., None], scores], -1)
-        total = total.logcumsumexp(-1)[..., 1:] + passed  # (batch, heads, tokens)
+        # The state joins after the sums: the gradient of logcumsumexp does not survive a -inf.
+        before = (state.m + state.u.double().log())[..., None]
+        total = torch.logaddexp(scores.logcumsumexp(-1), before) + passed
         tokens = AarenState(total, torch.ones_like(total), averages.double())
         merged = tokens.merge(prompts).average().to(x.dtype)  # (batch, heads, tokens, width)
         return self.out_layer(merged.transpose(1, 2).flatten(2)), after
