@@ -183,6 +183,7 @@ def predict(
     if out is not None:
         check_output(out, "--out", TABLE_ENDINGS)
 
+    from tsllm.forecasters.base import BaseLLMForecaster
     from tsllm.long_format import DEFAULT_QUANTILES, check_request, predict_long, predict_stored
     from tsllm.persistence import load
 
@@ -190,6 +191,11 @@ def predict(
     check_request(1 if horizon is None else horizon, levels)
     with working("loading the model"):
         estimator = load(model)
+    if not isinstance(estimator, BaseLLMForecaster):
+        raise DataError(
+            f"{str(model)!r} holds a {type(estimator).__name__}, which forecasts events: use "
+            "'tsllm events predict'"
+        )
     started = time.perf_counter()
     shape = estimator.fitted_.shape
     steps = shape.horizon if horizon is None else horizon

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tsllm.backbone import DEFAULT_BACKBONE
+from tsllm.backbone import DEFAULT_BACKBONE, Backbone
 from tsllm.forecasters.base import BaseLLMForecaster
 from tsllm.forecasters.state import FittedState
 
 # As their own pages say.
-_LICENCES = {
+LICENCES = {
     DEFAULT_BACKBONE: "Apache-2.0",
     "openai-community/gpt2": "MIT",
     "gpt2": "MIT",
@@ -48,8 +48,8 @@ def model_card(estimator: BaseLLMForecaster, config: Mapping[str, Any]) -> str:
         *_trained_on(state),
         *_settings(estimator),
         *_results(estimator, state),
-        *_language_model(state, config),
-        *_table("Made with", config["versions"]),
+        *language_model_lines(state.backbone, config),
+        *card_table("Made with", config["versions"]),
     ]
     return "\n".join(lines) + "\n"
 
@@ -83,11 +83,11 @@ def _settings(estimator: BaseLLMForecaster) -> list[str]:
     """List the parameters that are not the defaults."""
     defaults = type(estimator).get_param_defaults()
     changed = {
-        name: _shown(value)
+        name: shown(value)
         for name, value in estimator.get_params(deep=False).items()
-        if name != "embedding_store" and _shown(value) != _shown(defaults.get(name))
+        if name != "embedding_store" and shown(value) != shown(defaults.get(name))
     }
-    return _table("Settings other than the defaults", changed)
+    return card_table("Settings other than the defaults", changed)
 
 
 def _results(estimator: BaseLLMForecaster, state: FittedState) -> list[str]:
@@ -99,7 +99,7 @@ def _results(estimator: BaseLLMForecaster, state: FittedState) -> list[str]:
     calibration = state.calibration
     assert calibration is not None  # training ends with it
     windows = len(calibration.pooled.errors)
-    return _table(
+    return card_table(
         "Validation",
         {
             "loss": f"{estimator.loss}, on standardised values",
@@ -114,24 +114,24 @@ def _results(estimator: BaseLLMForecaster, state: FittedState) -> list[str]:
     )
 
 
-def _language_model(state: FittedState, config: Mapping[str, Any]) -> list[str]:
+def language_model_lines(backbone: Backbone | None, config: Mapping[str, Any]) -> list[str]:
     """Name the language model and its licence."""
-    if state.backbone is None:
+    if backbone is None:
         return ["", "## Language model", "", "None."]
-    spec = state.backbone.spec
+    spec = backbone.spec
     licence = "none, for its weights are random" if spec.startswith("random:") else None
-    return _table(
+    return card_table(
         "Language model",
         {
             "name": spec,
             "layers": config["backbone"]["layers"],
             "digest": config["backbone"]["digest"],
-            "licence": licence or _LICENCES.get(spec, "see the backbone's own page"),
+            "licence": licence or LICENCES.get(spec, "see the backbone's own page"),
         },
     )
 
 
-def _table(title: str, rows: Mapping[str, Any]) -> list[str]:
+def card_table(title: str, rows: Mapping[str, Any]) -> list[str]:
     """Write a section with a table of names and values."""
     if not rows:
         return ["", f"## {title}", "", "None."]
@@ -142,7 +142,7 @@ def _table(title: str, rows: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """Write a parameter short enough for a table."""
     if hasattr(value, "shape"):
         return f"an array of shape {value.shape}"

@@ -1,8 +1,8 @@
 """Fitted forecasters on disk: safetensors, JSON, Parquet and a card; never pickle.
 
 A model is a directory with `model.safetensors` (trained tensors, not the frozen backbone's),
-`config.json`, `context.parquet` (the last context of each series) and `card.md`. The whole
-directory appears in one step.
+`config.json`, `context.parquet` (the last context of each series, or the history of each event
+sequence) and `card.md`. The whole directory appears in one step.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ from typing import Any
 
 import pandas as pd
 import safetensors.torch
+from sklearn.utils.validation import check_is_fitted
 
 from tsllm.errors import DataError, ModelFormatError
+from tsllm.events.base import EventForecaster
+from tsllm.events.model_card import event_model_card
+from tsllm.events.snapshot import restore_event_snapshot, take_event_snapshot
 from tsllm.forecasters.base import BaseLLMForecaster
 from tsllm.model_card import model_card
 from tsllm.snapshot import restore_snapshot, take_snapshot
@@ -40,7 +44,10 @@ _ESTIMATORS = {
     "AarenForecaster": "tsllm.forecasters.aaren",
     "AutoTimesForecaster": "tsllm.forecasters.autotimes",
     "DLinearForecaster": "tsllm.forecasters.baselines",
+    "HawkesForecaster": "tsllm.events.hawkes",
+    "NaiveEventForecaster": "tsllm.events.naive",
     "PatchTSTForecaster": "tsllm.forecasters.baselines",
+    "PromptTPP": "tsllm.events.prompttpp",
     "S2IPForecaster": "tsllm.forecasters.s2ip",
     "TimeCMAForecaster": "tsllm.forecasters.timecma",
 }
@@ -48,13 +55,13 @@ _PACKAGES = ("tsllm", "torch", "transformers", "numpy", "pandas", "sktime")
 
 
 def save(
-    estimator: BaseLLMForecaster,
+    estimator: BaseLLMForecaster | EventForecaster,
     directory: str | os.PathLike[str],
     *,
     include_context: bool = True,
     overwrite: bool = False,
 ) -> Path:
-    """Save a fitted or pretrained forecaster to a directory.
+    """Save a fitted or pretrained forecaster, of series or of events, to a directory.
 
     The directory appears whole or not at all, and a save that is killed leaves a model that was
     there before loadable. One process at a time may save to a directory.
@@ -68,8 +75,9 @@ def save(
     directory : path
         Made where it is missing. An existing one must be empty, or see ``overwrite``.
     include_context : bool, default=True
-        Whether to write the last values of each series. Without them the loaded model has nothing
-        to predict from until `update` hands it the recent past; `forecast` takes contexts anyway.
+        Whether to write the last values of each series, or the last events of each sequence.
+        Without them the loaded model has nothing to predict from until `update` hands it the recent
+        past; `forecast` takes contexts anyway, and event forecasters take a ``history``.
     overwrite : bool, default=False
         Replace the model that the directory holds. Nothing but a model is ever replaced.
 
@@ -108,10 +116,12 @@ def save(
             f"a {cls.__name__} cannot be saved: save one of {', '.join(_ESTIMATORS)}; for "
             "a pipeline around one use sktime's own save"
         )
-    if estimator.state == "new":
+    if isinstance(estimator, EventForecaster):
+        check_is_fitted(estimator)
+    elif estimator.state == "new":
         estimator.check_is_fitted()
     target = check_target(directory, overwrite=overwrite)
-    files = _contents(estimator, take_snapshot(estimator, include_context=include_context))
+    files = _contents(estimator, include_context)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     temporary.mkdir()
@@ -154,7 +164,7 @@ def load(
     *,
     device: str | None = None,
     backbone: str | None = None,
-) -> BaseLLMForecaster:
+) -> BaseLLMForecaster | EventForecaster:
     """Load a forecaster that `save` wrote.
 
     Nothing in the files is executed or imported, so a model from a stranger can be loaded.
@@ -206,16 +216,23 @@ def load(
             content = _read(folder, CONTEXT, config["files"][CONTEXT])
             contexts = pd.read_parquet(io.BytesIO(content))
         cls = _class(config["class"])
-    return restore_snapshot(
-        Snapshot(config, tensors, contexts), cls, device=device, backbone=backbone
-    )
+    snapshot = Snapshot(config, tensors, contexts)
+    if issubclass(cls, EventForecaster):
+        return restore_event_snapshot(snapshot, cls, device=device, backbone=backbone)
+    return restore_snapshot(snapshot, cls, device=device, backbone=backbone)
 
 
 # ---------------------------------------------------------------------- what the files hold
 
 
-def _contents(estimator: BaseLLMForecaster, snapshot: Snapshot) -> dict[str, bytes]:
+def _contents(
+    estimator: BaseLLMForecaster | EventForecaster, include_context: bool
+) -> dict[str, bytes]:
     """Write a model's files in memory."""
+    if isinstance(estimator, EventForecaster):
+        snapshot = take_event_snapshot(estimator, include_context=include_context)
+    else:
+        snapshot = take_snapshot(estimator, include_context=include_context)
     # safetensors refuses tensors that share memory, such as tied weights.
     tensors = {
         name: tensor.detach().cpu().contiguous().clone()
@@ -238,13 +255,17 @@ def _contents(estimator: BaseLLMForecaster, snapshot: Snapshot) -> dict[str, byt
     }
     config["checksum"] = _checksum(config)
     files[CONFIG] = json.dumps(config, indent=1, allow_nan=False).encode()
-    files[CARD] = model_card(estimator, config).encode()
+    if isinstance(estimator, EventForecaster):
+        files[CARD] = event_model_card(estimator, config).encode()
+    else:
+        files[CARD] = model_card(estimator, config).encode()
     return files
 
 
-def _class(name: str) -> type[BaseLLMForecaster]:
+def _class(name: str) -> type[BaseLLMForecaster] | type[EventForecaster]:
     """Give the class of a registered name."""
-    cls: type[BaseLLMForecaster] = getattr(import_module(_ESTIMATORS[name]), name)
+    module = import_module(_ESTIMATORS[name])
+    cls: type[BaseLLMForecaster] | type[EventForecaster] = getattr(module, name)
     return cls
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -59,6 +60,13 @@ class EventCore(BaseEstimator, ABC):
         """Give the state after the last event of each sequence of ``history_``; None: encode."""
         return None
 
+    def _running_tensors(self) -> dict[str, torch.Tensor]:
+        """Write running states that ``history_`` does not tell, for saving."""
+        return {}
+
+    def _restore_running(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Read what `_running_tensors` wrote, after all else; empty where there was none."""
+
     def _fine_tuned(self) -> Self | None:
         """Give an unfitted estimator whose `partial_fit` trains all of it on; None: no such."""
         return None
@@ -112,6 +120,10 @@ class EventCore(BaseEstimator, ABC):
             return self._read(history, windows=windows)
         if windows is not None:
             raise DataError("windows belongs to a history, and none is passed")
+        if not len(self.history_):
+            raise DataError(
+                "the model was saved without its history: pass a history, or update(events) first"
+            )
         return self.history_
 
     def _known(

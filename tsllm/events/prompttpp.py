@@ -19,7 +19,7 @@ from tsllm.adapters.event_text import mean_token_embeddings
 from tsllm.adapters.prompttpp import PromptTPPModel
 from tsllm.backbone import Backbone, load_backbone, resolve_device
 from tsllm.datasets.events import EventTable
-from tsllm.errors import DataError
+from tsllm.errors import BackboneMismatchError, DataError
 from tsllm.events.arguments import in_chunks
 from tsllm.events.base import EventForecaster
 from tsllm.events.histories import last_events
@@ -395,6 +395,12 @@ class PromptTPP(EventForecaster):
                     f"{name} was {value!r} when the model was made and is {getattr(self, name)!r} "
                     "now: set it back, or begin anew with fit"
                 )
+        backbone = self._load_backbone()
+        if backbone is not None and backbone.digest != self.backbone_digest_:
+            raise BackboneMismatchError(
+                f"backbone={self.backbone!r} has other weights than the one that the model was "
+                "made with: set it back, or begin anew with fit"
+            )
 
     # ------------------------------------------------------------------ what is in the model
 
@@ -503,9 +509,12 @@ class PromptTPP(EventForecaster):
         return resolve_device(self.device) if backbone is None else backbone.device
 
     def _remember(self, table: EventTable) -> None:
-        self.history_ = trim_history(table, history_length(self))
-        if self._running is None:
+        most = history_length(self)
+        if self._running is None:  # after learning
+            self.history_ = last_events(table, most)
             self._running = RunningStates.begin(self, table)
+        else:
+            self.history_ = trim_history(table, most)
 
     def _advance(self, new: EventTable) -> None:
         assert self._running is not None  # `fit` began it
@@ -519,9 +528,38 @@ class PromptTPP(EventForecaster):
             return super()._start_paths(batch)
         return StreamedPaths(self.model_, batch)
 
+    def _running_tensors(self) -> dict[str, Tensor]:
+        # The states of the others are made anew from the history.
+        endless = is_endless(self) and self._running is not None
+        return self._running.tensors() if endless else {}
+
+    def _restore_running(self, tensors: Mapping[str, Tensor]) -> None:
+        self._running = RunningStates({})
+        if tensors:
+            self._running = RunningStates.from_tensors(self, list(self.history_.ids), tensors)
+
     def _fine_tuned(self) -> Self:
         tuned: Self = clone(self).set_params(prompt_mode="none", base_update="full")
         return tuned
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        if not hasattr(self, "model_"):
+            return state
+        # Tensors leave on the CPU, so that a model fitted on a GPU opens where there is none. The
+        # running states that the history tells are left out: a language model's are large.
+        running = self._running
+        if running is not None:
+            running = running.cpu() if is_endless(self) else RunningStates({})
+        model = self.model_
+        if any(parameter.device.type != "cpu" for parameter in model.parameters()):
+            model = copy.deepcopy(model).cpu()
+        return state | {"model_": model, "_running": running}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if hasattr(self, "model_"):
+            self.model_.to(self._device())
 
     # ------------------------------------------------------------------ the model
 

@@ -38,7 +38,7 @@ MODEL_PARAMETERS = (
     "matching_coef",
 )
 #: Those that cannot change once there is a model.
-FIXED_PARAMETERS = (*MODEL_PARAMETERS, "backbone", "backbone_layers", "lora", "context_length")
+FIXED_PARAMETERS = (*MODEL_PARAMETERS, "lora", "context_length")
 #: ``context_length="auto"``.
 AUTO_CONTEXT = 128
 

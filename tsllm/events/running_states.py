@@ -113,7 +113,8 @@ class RunningStates:
                     found = estimator._encode(batch)[1].at(batch.lengths).hidden
                 for row, index in enumerate(indices.tolist()):
                     hidden[missing[index]] = found[row : row + 1]
-        stacked = torch.cat([hidden[name] for name in history.ids])  # (sequences, 1, hidden)
+        device = estimator._device()
+        stacked = torch.cat([hidden[name].to(device) for name in history.ids])
         return estimator.model_.decoder, EventStates(stacked)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -125,6 +126,15 @@ class RunningStates:
             written[f"{number}.time"] = torch.tensor(state.time, dtype=torch.float64)
             written[f"{number}.events"] = torch.tensor(state.events)
         return written
+
+    def cpu(self) -> RunningStates:
+        """Copy all tensors to the CPU; `after` and `latest` bring them where the model is."""
+        return RunningStates(
+            {
+                name: RunningState(*_changed(tuple(state), lambda tensor: tensor.cpu()))
+                for name, state in self.states.items()
+            }
+        )
 
     @classmethod
     def from_tensors(
@@ -205,7 +215,9 @@ def _step(
     estimator: PromptTPP, known: RunningState, times: np.ndarray, codes: np.ndarray
 ) -> RunningState:
     """Move a state over new events of its sequence."""
-    model, device = estimator.model_, known.hidden.device
+    model, device = estimator.model_, estimator._device()
+    if known.hidden.device.type != device.type:
+        known = RunningState(*_changed(tuple(known), lambda tensor: tensor.to(device)))
     edges = np.concatenate([[known.time], times])
     gaps = np.maximum(np.diff(edges), estimator.resolution_) / estimator.time_scale_
     gaps = np.where(np.isnan(gaps), 1.0, gaps)  # before a first event, with no known start
