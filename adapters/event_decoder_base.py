@@ -6,6 +6,7 @@ All times are scaled (in mean training gaps), and ``elapsed`` counts from the la
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 
 import torch
@@ -195,6 +196,9 @@ def log_likelihood(decoder: EventDecoder, states: EventStates, batch: EventBatch
     Tensor
         ``(batch, events + 1)``, 0 where not scored.
     """
+    # Whatever states padding has, it must not spoil gradients by an infinity.
+    hidden = torch.where(batch.scored[..., None], states.hidden, 0.0)
+    states = dataclasses.replace(states, hidden=hidden)
     density, survival = decoder.log_density_and_survival(
         states, batch.elapsed[..., None], batch.next_types
     )
