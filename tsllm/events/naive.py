@@ -150,3 +150,7 @@ class NaiveDecoder(EventDecoder):
         """Log probability of each type; the time does not matter to it."""
         types = states.hidden[..., 1:]
         return types if elapsed is None else types[:, :, None].expand(*elapsed.shape, -1)
+
+    def elapsed_at(self, states: EventStates, waited: Tensor, log_survival: Tensor) -> Tensor:
+        """Find when the survival falls to a value: having waited changes nothing."""
+        return waited[..., None] - log_survival / states.hidden[..., :1].exp()

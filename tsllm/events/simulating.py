@@ -25,7 +25,7 @@ from tsllm.events.sampling import (
 )
 
 #: Futures that are drawn at once.
-PATHS_AT_ONCE = 512
+PATHS_AT_ONCE = 1024
 
 
 class SimulatesEvents(EventCore):
