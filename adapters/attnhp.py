@@ -153,27 +153,21 @@ class AttNHPEncoder(nn.Module):
         turn = self._turn(now)
         place = state.seen[:, None] + 1
         mask = TokenMask(state.order, place - 1, aligned=False)
-        layer_prompts = self._prompts(prompts)
-        keys, values = [], []
-        for number, layer in enumerate(self._layers()):
+        keys, values, caches = [], [], []
+        for layer, old_keys, old_values, prompt in zip(
+            self._layers(), state.keys, state.values, self._prompts(prompts), strict=True
+        ):
             k, v = layer.project(x, turn, place > 0)
-            cache = layer.cache(state.keys[number], state.values[number], layer_prompts[number])
-            x = x + self.dropout(layer.attend(x, turn, cache, mask, slice(0, 1)).tanh())
-            keys.append(torch.cat([state.keys[number], k], 2))
-            values.append(torch.cat([state.values[number], v], 2))
+            before = layer.cache(old_keys, old_values, prompt)
+            x = x + self.dropout(layer.attend(x, turn, before, mask, slice(0, 1)).tanh())
+            keys.append(torch.cat([old_keys, k], 2))
+            values.append(torch.cat([old_values, v], 2))
+            caches.append(layer.cache(keys[-1], values[-1], prompt))
         order = torch.cat([state.order, place], 1)
         after = AttNHPState(
             tuple(keys), tuple(values), order, place[:, 0], now[:, 0], state.context
         )
-        memory = AttNHPMemory(
-            self,
-            tuple(
-                layer.cache(*part)
-                for layer, *part in zip(self._layers(), keys, values, layer_prompts, strict=True)
-            ),
-            TokenMask(order, place, aligned=False),
-            now,
-        )
+        memory = AttNHPMemory(self, tuple(caches), TokenMask(order, place, aligned=False), now)
         return after, EventStates(x, memory)
 
     def query(self, memory: AttNHPMemory, elapsed: Tensor) -> Tensor:
@@ -217,9 +211,8 @@ class AttNHPEncoder(nn.Module):
         turn = self._turn(time)
         places = torch.arange(tokens, device=x.device)[None]  # (1, tokens)
         earlier = TokenMask(places, places - 1, aligned=True)
-        layer_prompts = self._prompts(prompts)
         keys, values, caches = [], [], []
-        for layer, prompt in zip(self._layers(), layer_prompts, strict=True):
+        for layer, prompt in zip(self._layers(), self._prompts(prompts), strict=True):
             k, v = layer.project(x, turn, places > 0)
             cache = layer.cache(k, v, prompt)
             mixed = [

@@ -7,7 +7,7 @@ event i. The interval of a position reaches to the next event or to the end of t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -70,11 +70,10 @@ class EventBatch:
         """Take some sequences, by index (int64) or by a bool mask; repeats are allowed."""
         return self._map(lambda tensor: tensor[rows])
 
-    def _map(self, change: Any) -> Self:
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return dataclasses.replace(
-            self, **{k: None if v is None else change(v) for k, v in fields.items()}
-        )
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        changed: dict[str, Any] = {k: change(v) for k, v in values.items() if v is not None}
+        return dataclasses.replace(self, **changed)
 
 
 class StateMemory(Protocol):

@@ -223,6 +223,6 @@ def grow_linear(head: nn.Linear, new: int) -> None:
     head.out_features += new
 
 
-def grow_rows(parameter: nn.Parameter, rows: Tensor) -> nn.Parameter:
+def grow_rows(parameter: Tensor, rows: Tensor) -> nn.Parameter:
     """Make a parameter with more rows, trained where the old one was."""
     return nn.Parameter(torch.cat([parameter.detach(), rows.detach()]), parameter.requires_grad)
