@@ -29,6 +29,8 @@ class RepeatedAttNHP(nn.Module):
     n_types, layers, heads : int
     time_width : int
         Width of the time part of queries and keys.
+    rates : Tensor
+        ``(heads, time_width / 2)``, those of `AttNHPEncoder`.
     """
 
     def __init__(
@@ -44,7 +46,8 @@ class RepeatedAttNHP(nn.Module):
         super().__init__()
         self.embedding, self.n_types = embedding, n_types
         self.width = embedding.hidden // heads
-        self.rates = rates / embedding.time_encoding.median.double()
+        self.rates: Tensor  # (heads, time_width / 2)
+        self.register_buffer("rates", rates / embedding.time_encoding.median.double())
         self.heads = nn.ModuleList(
             nn.ModuleList(_HeadLayer(self.width, time_width) for _ in range(layers))
             for _ in range(heads)

@@ -30,29 +30,44 @@ HIDDEN, HEADS, TIME_WIDTH, LAYERS, TYPES, POINTS = 64, 2, 16, 2, 16, 20
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--batch", type=int, default=16, help="sequences a step")
-    arguments.add_argument("--events", type=int, default=50, help="events a sequence")
+    arguments.add_argument(
+        "--events", type=int, nargs="+", default=[50, 100], help="events a sequence"
+    )
     arguments.add_argument("--repeats", type=int, default=9, help="steps timed")
     args = arguments.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         torch.set_num_threads(1)
-    torch.manual_seed(0)
-    batch = random_batch(args.batch, args.events).to(device)
+    results: dict[str, Any] = {
+        "batch": args.batch,
+        "types": TYPES,
+        "hidden": HIDDEN,
+        "heads": HEADS,
+        "layers": LAYERS,
+        "points": POINTS,
+    }
+    for events in args.events:
+        results[f"events_{events}"] = measure(args.batch, events, args.repeats, device)
+    write(f"attnhp_speed{args.tag}", results, args.out)
 
+
+def measure(size: int, events: int, repeats: int, device: torch.device) -> dict[str, Any]:
+    """Time the training steps in turn, after a check that the two ways agree."""
+    torch.manual_seed(0)
+    batch = random_batch(size, events).to(device)
     encoder = AttNHPEncoder(_embedding(), layers=LAYERS, heads=HEADS, time_width=TIME_WIDTH)
     decoder = AttNHPDecoder(HIDDEN, TYPES)
     published = RepeatedAttNHP(
         _embedding(), TYPES, layers=LAYERS, heads=HEADS, time_width=TIME_WIDTH, rates=encoder.rates
     )
     published.copy_into(encoder, decoder)
-    published.rates = published.rates.to(device)
     ours = nn.ModuleList([encoder, decoder]).to(device)
     published.to(device)
     attention, mixture = AttentionEncoder(_embedding()), LogNormalMixtureDecoder(HIDDEN, TYPES)
     plain = nn.ModuleList([attention, mixture]).to(device)
 
     agreement = compare(published, encoder, decoder, batch)
-    calls = {
+    calls: dict[str, tuple[nn.Module, Callable[[], Tensor]]] = {
         "published": (published, lambda: published.log_likelihood(batch, POINTS)),
         "same_likelihood": (ours, lambda: cached_mean(encoder, decoder, batch)),
         "default_quadrature": (
@@ -65,19 +80,15 @@ def main() -> None:
         ),
     }
     steps = {name: training_step(module, call) for name, (module, call) in calls.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(args.repeats):  # in turn, so that a busy machine is busy for all
+    seconds: dict[str, list[float]] = {name: timed(step, repeats=1) for name, step in steps.items()}
+    for _ in range(repeats - 1):  # in turn, so that a busy machine is busy for all
         for name, step in steps.items():
-            seconds[name] += timed(step, repeats=1, warmup=1 if not seconds[name] else 0)
+            seconds[name] += timed(step, repeats=1, warmup=0)
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    results: dict[str, Any] = {
-        "batch": args.batch,
-        "events": args.events,
-        "types": TYPES,
-        "hidden": HIDDEN,
-        "heads": HEADS,
-        "layers": LAYERS,
-        "points": POINTS,
+    for name, value in median.items():
+        ratio = median["published"] / value
+        print(f"{events} events, {name:20s} {1e3 * value:9.1f} ms a step, {ratio:6.1f} x")
+    result: dict[str, Any] = {
         "seconds_per_step": {name: spread(values) for name, values in seconds.items()},
         "times_faster_than_published": {
             name: median["published"] / value for name, value in median.items()
@@ -85,11 +96,8 @@ def main() -> None:
         "agreement": agreement,
     }
     if device.type == "cuda":
-        results["gpu_peak_mib"] = {name: _peak_mib(step) for name, step in steps.items()}
-    for name, value in median.items():
-        print(f"{name:20s} {1e3 * value:9.1f} ms a step, {median['published'] / value:6.1f} x")
-    print(agreement)
-    write(f"attnhp_speed{args.tag}", results, args.out)
+        result["gpu_peak_mib"] = {name: _peak_mib(step) for name, step in steps.items()}
+    return result
 
 
 def random_batch(size: int, events: int) -> EventBatch:
