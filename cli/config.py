@@ -67,7 +67,27 @@ class BacktestJob(Job):
     scaled: bool = False
 
 
-AnyJob = TypeVar("AnyJob", bound=Job)
+@dataclass
+class EventsJob:
+    """What ``tsllm events fit`` and ``evaluate`` are to do."""
+
+    data: str = ""
+    id_col: str | None = None
+    time_col: str | None = None
+    type_col: str | None = None
+    time_unit: str | None = None
+    sort: bool | None = None
+    ties: str | None = None
+    resolution: float | None = None
+    windows: list[float | str] | None = None
+    slices: int | None = None
+    by: str | None = None
+    method: str = "prompttpp"
+    #: Of the method's forecaster.
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+AnyJob = TypeVar("AnyJob", bound=Job | EventsJob)
 
 
 def read_job(
@@ -106,7 +126,7 @@ def read_job(
     return job
 
 
-def write_job(job: Job) -> str:
+def write_job(job: Job | EventsJob) -> str:
     """Write a job as a file that `read_job` reads."""
     settings = yaml.safe_dump(asdict(job), sort_keys=False, allow_unicode=True)
     return f"# What tsllm {tsllm.__version__} was asked to do; --config takes it again.\n{settings}"
@@ -124,7 +144,7 @@ _Loader.add_implicit_resolver(
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("None$"), ["N"])
 
 
-def _read_file(kind: type[Job], path: Path) -> dict[str, Any]:
+def _read_file(kind: type[Job | EventsJob], path: Path) -> dict[str, Any]:
     """Read a job file and check its keys and the kinds of its values."""
     try:
         text = path.read_text(encoding="utf-8")

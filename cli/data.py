@@ -7,14 +7,16 @@ import sys
 import tempfile
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tsllm.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tsllm.datasets import BenchmarkSplit
+    from tsllm.datasets import BenchmarkSplit, EventTable
+
+_LISTED = "'tsllm datasets' lists the data sets"
 
 
 class Opened(NamedTuple):
@@ -46,9 +48,7 @@ def open_data(
     source, split = _find(data)
     with tempfile.TemporaryDirectory(prefix="tsllm-") as folder:
         if data == "-":
-            source = Path(folder) / "stdin.csv"
-            with source.open("wb") as file:
-                shutil.copyfileobj(sys.stdin.buffer, file)
+            source = _from_stdin(folder)
         frame = read_long(
             source,
             id_col=id_col,
@@ -59,6 +59,37 @@ def open_data(
             sort=sort,
         )
     return Opened(frame, split)
+
+
+def open_events(data: str, **options: Any) -> EventTable:
+    """Read DATA as events and check everything about it; the options are those of `read_events`.
+
+    Raises
+    ------
+    DataError
+        There is no such file or data set, or something is wrong in it.
+    """
+    from tsllm.datasets import list_datasets, read_events
+
+    if data != "-" and not Path(data).expanduser().exists():
+        sets = list_datasets()
+        if data not in set(sets["name"]):
+            events = sets["name"][sets["kind"] == "events"].tolist()
+            near = get_close_matches(data, events, n=1)
+            remedy = (
+                f"did you mean {near[0]!r}?" if near else "'tsllm datasets' lists the data sets"
+            )
+            raise DataError(f"there is no file, directory or data set {data!r}; {remedy}")
+    with tempfile.TemporaryDirectory(prefix="tsllm-") as folder:
+        return read_events(_from_stdin(folder) if data == "-" else data, **options)
+
+
+def _from_stdin(folder: str) -> Path:
+    """Copy stdin to a CSV file."""
+    path = Path(folder) / "stdin.csv"
+    with path.open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    return path
 
 
 def _find(data: str) -> tuple[str | Path | pd.DataFrame, BenchmarkSplit | None]:
@@ -74,11 +105,11 @@ def _find(data: str) -> tuple[str | Path | pd.DataFrame, BenchmarkSplit | None]:
     series = [*bundled.index[bundled == "series"], *list_benchmarks()]
     if data not in bundled.index:
         near = get_close_matches(data, series, n=1)
-        remedy = f"did you mean {near[0]!r}?" if near else "'tsllm datasets' lists the data sets"
+        remedy = f"did you mean {near[0]!r}?" if near else _LISTED
         raise DataError(f"there is no file, directory or data set {data!r}; {remedy}")
     if bundled[data] == "events":
         raise DataError(
             f"{data!r} holds events, and this command reads series: give one of "
-            f"{', '.join(map(repr, series))} or a file"
+            f"{', '.join(map(repr, series))} or a file, or use 'tsllm events'"
         )
     return load_dataset(data), None

@@ -20,6 +20,7 @@ import tsllm
 from tsllm.cli.backtest import backtest
 from tsllm.cli.doctor import doctor
 from tsllm.cli.embed import embed
+from tsllm.cli.events import app as events
 from tsllm.cli.forecast import fit, forecast, predict
 from tsllm.cli.info import backbones, datasets
 from tsllm.cli.output import say
@@ -32,7 +33,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = typer.Typer(
     name="tsllm",
-    help="Forecast time series with frozen, pretrained language models.",
+    help="Forecast time series and events with frozen, pretrained language models.",
     add_completion=False,
     # Plain help: rich's takes three times as long to appear.
     rich_markup_mode=None,
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 for command in (forecast, fit, predict, embed, backtest, datasets, backbones, doctor):
     app.command()(command)
+app.add_typer(events)
 app.add_typer(store)
 
 

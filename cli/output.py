@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 import sys
@@ -59,11 +60,21 @@ def print_table(rows: Sequence[Mapping[Any, Any]]) -> None:
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Turn a table of forecasts into JSON values; stamps become text."""
-    stamps = frame["timestamp"]
-    if stamps.dtype.kind != "i":
-        frame = frame.assign(timestamp=stamps.astype(str))
-    return [dict(zip(frame.columns, row)) for row in frame.astype(object).to_numpy().tolist()]
+    """Turn a table into JSON values; stamps become text, and what is not known null."""
+    columns = {str(name): _plain_cells(frame[name]) for name in frame.columns}
+    return [dict(zip(columns, row)) for row in zip(*columns.values())]
+
+
+def _plain_cells(column: pd.Series) -> list[Any]:
+    """Give the cells of a column as JSON values."""
+    missing = column.isna()
+    if column.dtype.kind in "mM" or str(column.dtype).startswith("period"):
+        column = column.astype(str)
+    cells = column.astype(object).tolist()
+    return [
+        None if gone or cell in (math.inf, -math.inf) else cell
+        for gone, cell in zip(missing, cells)
+    ]
 
 
 def check_output(path: Path, option: str, endings: Sequence[str]) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,7 @@ from tsllm.datasets.long import read_long
 from tsllm.errors import DataError
 from tsllm.forecasters.base import BaseLLMForecaster
 from tsllm.forecasters.frames import split_series, stamps_after
-from tsllm.type_hints import wanted_instead
+from tsllm.type_hints import check_arguments, wanted_instead
 
 DEFAULT_QUANTILES = (0.1, 0.5, 0.9)
 
@@ -127,16 +126,7 @@ def make_forecaster(method: str, **parameters: Any) -> BaseLLMForecaster:
     if method not in METHODS:
         raise DataError(f"method must be one of {', '.join(METHODS)}, found {method!r}")
     forecaster = METHODS[method]()
-    known = forecaster.get_param_names()
-    hints = get_type_hints(type(forecaster).__init__)
-    for name, value in parameters.items():
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            remedy = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
-            raise DataError(f"{type(forecaster).__name__} has no parameter {name!r}: {remedy}")
-        wanted = wanted_instead(value, hints[name])
-        if wanted:
-            raise DataError(f"{name} must be {wanted}, found {value!r}")
+    check_arguments(type(forecaster), forecaster.get_param_names(), parameters)
     return forecaster.set_params(**parameters)
 
 

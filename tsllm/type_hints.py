@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import numbers
 import types
-from typing import Any, Union, get_args, get_origin
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from tsllm.errors import DataError
 
 _WORDS = {
     bool: "true or false",
@@ -45,6 +49,34 @@ def wanted_instead(value: object, hint: Any) -> str | None:
     if any(_fits(value, kind) for kind in kinds):
         return None
     return " or ".join(_in_words(kind) for kind in kinds)
+
+
+def check_arguments(cls: type, known: Sequence[str], parameters: Mapping[str, Any]) -> None:
+    """Refuse settings from a file or a command line that a constructor would not take.
+
+    Parameters
+    ----------
+    cls : type
+        The class, whose constructor has type hints.
+    known : sequence of str
+        The names of its parameters.
+    parameters : mapping
+        The settings.
+
+    Raises
+    ------
+    DataError
+        An unknown name, or a value of the wrong kind.
+    """
+    hints = get_type_hints(cls.__init__)  # type: ignore[misc]  # sound: only hints are read
+    for name, value in parameters.items():
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            remedy = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
+            raise DataError(f"{cls.__name__} has no parameter {name!r}: {remedy}")
+        wanted = wanted_instead(value, hints[name])
+        if wanted:
+            raise DataError(f"{name} must be {wanted}, found {value!r}")
 
 
 def _fits(value: object, kind: Any) -> bool:

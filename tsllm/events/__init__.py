@@ -5,11 +5,13 @@ from tsllm.events.continual import evaluate_stream
 from tsllm.events.diagnostics import EventDiagnostics
 from tsllm.events.evaluation import EventEvaluation
 from tsllm.events.hawkes import HawkesForecaster
+from tsllm.events.methods import EVENT_METHODS, make_event_forecaster
 from tsllm.events.naive import NaiveEventForecaster
 from tsllm.events.prompttpp import PromptTPP
 from tsllm.events.stream_report import StreamReport
 
 __all__ = [
+    "EVENT_METHODS",
     "EventDiagnostics",
     "EventEvaluation",
     "EventForecaster",
@@ -18,4 +20,5 @@ __all__ = [
     "PromptTPP",
     "StreamReport",
     "evaluate_stream",
+    "make_event_forecaster",
 ]

@@ -64,7 +64,9 @@ def learn_slice(
     training = model_rows(estimator, table)
     watched = None
     if validation is not None:
-        watched = model_rows(estimator, table.extend(validation), after=table)
+        # Sequences that only the training part has would be read for nothing.
+        whole = table.extend(validation).select(validation.ids)
+        watched = model_rows(estimator, whole, after=table)
     batches = list(_batches(training, estimator.batch_size, device))
     if not any(int(batch.events_scored) for batch in batches):
         raise NotEnoughDataError(

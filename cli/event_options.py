@@ -1,0 +1,169 @@
+"""What the ``tsllm events`` commands share: options, reading events, delivering tables."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tsllm.cli.config import EventsJob
+from tsllm.cli.data import open_events
+from tsllm.cli.output import print_json, records, say, working, write_table
+from tsllm.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tsllm.datasets import EventTable
+    from tsllm.events import EventForecaster
+
+ModelDir = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL_DIR", help="The directory that 'tsllm events fit' saved to."),
+]
+IdCol = Annotated[
+    str | None,
+    typer.Option("--id-col", help="Column with the sequences' names.", metavar="NAME"),
+]
+TypeCol = Annotated[
+    str | None, typer.Option("--type-col", help="Column with the events' types.", metavar="NAME")
+]
+TimeUnit = Annotated[
+    str | None,
+    typer.Option(
+        "--time-unit", help="What timestamps are counted in: s (default), min, h, D, W, ms, us."
+    ),
+]
+Sort = Annotated[bool | None, typer.Option("--sort", help="Sort each sequence by time.")]
+Ties = Annotated[
+    str | None,
+    typer.Option(
+        "--ties",
+        help="Events of a sequence at one time: error (default), jitter (spread them over the "
+        "clock's resolution) or batch (keep them).",
+        metavar="HOW",
+    ),
+]
+Resolution = Annotated[
+    float | None,
+    typer.Option(
+        "--resolution", help="The step of the clock, for --ties; default: the smallest gap."
+    ),
+]
+Windows = Annotated[
+    str | None,
+    typer.Option(
+        "--windows",
+        help="From when to when all sequences were observed; else the columns window_start and "
+        "window_end, where there are such.",
+        metavar="START,END",
+    ),
+]
+Method = Annotated[
+    str | None,
+    typer.Option("--method", help="prompttpp (default), hawkes or naive.", metavar="METHOD"),
+]
+Slices = Annotated[
+    int | None,
+    typer.Option("--slices", help="Cut the stream into so many slices of time.", metavar="N"),
+]
+By = Annotated[
+    str | None,
+    typer.Option(
+        "--by", help="Cut the stream by the calendar: 1D, MS, YS and so on.", metavar="STEP"
+    ),
+]
+
+#: How events are read: the options that are parameters of every event forecaster too.
+COLUMNS = ("id_col", "time_col", "type_col", "time_unit", "sort", "ties", "resolution")
+
+
+def read_windows(text: str | None) -> list[float | str] | None:
+    """Read ``START,END``: numbers, or stamps as they are written."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 2:
+        raise DataError(f"--windows must be START,END, found {text!r}")
+    return [read_time(part) for part in parts]
+
+
+def read_time(text: str) -> float | str:
+    """Read a time: a number, or a stamp as it is written."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def column_settings(job: EventsJob) -> dict[str, Any]:
+    """Give how events are read, as far as the job says it."""
+    settings = {name: getattr(job, name) for name in COLUMNS}
+    doubled = [name for name in COLUMNS if name in job.parameters]
+    if doubled:
+        option = f"--{doubled[0].replace('_', '-')}"
+        raise DataError(
+            f"{doubled[0]} belongs to the data, not to the method: give it with {option}"
+        )
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def read_table(data: str, settings: Mapping[str, Any], windows: Any = None) -> EventTable:
+    """Read DATA."""
+    with working(f"reading {data}"):
+        bounds = None if windows is None else tuple(windows)
+        return open_events(data, windows=bounds, **settings)
+
+
+def load_model(folder: Path) -> EventForecaster:
+    """Load a saved model, which must be one of events."""
+    from tsllm.events import EventForecaster
+    from tsllm.persistence import load
+
+    with working("loading the model"):
+        estimator = load(folder)
+    if not isinstance(estimator, EventForecaster):
+        raise DataError(
+            f"{str(folder)!r} holds a {type(estimator).__name__}, which forecasts series: use "
+            "'tsllm predict'"
+        )
+    return estimator
+
+
+def settings_of(estimator: EventForecaster, changed: Mapping[str, Any]) -> dict[str, Any]:
+    """Give how a model's events are read, with what the command line says otherwise."""
+    own = {name: getattr(estimator, name) for name in COLUMNS}
+    own |= {name: value for name, value in changed.items() if value is not None}
+    seed = estimator.random_state
+    return {**own, "random_state": seed if isinstance(seed, int) else None}
+
+
+def slices_of(table: EventTable, slices: int | None, by: str | None) -> list[EventTable]:
+    """Cut a stream as ``--slices`` or ``--by`` says; without them it is one slice."""
+    from tsllm.datasets import time_slices
+
+    if slices is not None and by is not None:
+        raise DataError("--slices and --by are two ways to cut the stream: give one of them")
+    if slices is None and by is None:
+        return [table]
+    return time_slices(table, by if slices is None else slices, keep_empty=True)
+
+
+def deliver(table: pd.DataFrame, out: Path | None, json: bool, beside: dict[str, Any]) -> None:
+    """Write a table where it was asked for; ``beside`` goes with it into JSON."""
+    if out is not None:
+        write_table(table, out)
+        say(f"wrote {out}, {count(len(table), 'rows')}")
+    if json:
+        rows = records(table) if out is None else None
+        print_json({"events": rows, "out": None if out is None else str(out), **beside})
+    elif out is None:
+        sys.stdout.write(table.to_csv(index=False))
+
+
+def count(number: int, things: str) -> str:
+    """Write a number of things: ``1 row``, ``2 rows``."""
+    return f"{number:,} {things[:-1] if number == 1 else things}"

@@ -1,0 +1,335 @@
+"""``tsllm events``: from event streams to a model, to what comes next."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tsllm.cli import event_options, options
+from tsllm.cli.config import EventsJob, read_job, write_job
+from tsllm.cli.event_options import (
+    column_settings,
+    count,
+    deliver,
+    load_model,
+    read_table,
+    read_time,
+    read_windows,
+    settings_of,
+    slices_of,
+)
+from tsllm.cli.events_evaluate import evaluate
+from tsllm.cli.output import (
+    PICTURE_ENDINGS,
+    TABLE_ENDINGS,
+    check_folder,
+    check_output,
+    in_one_step,
+    print_json,
+    say,
+    working,
+    write_text,
+)
+from tsllm.errors import DataError
+
+if TYPE_CHECKING:
+    from tsllm.events import EventForecaster
+
+app = typer.Typer(
+    name="events",
+    help="Forecast when something happens next, and what: event streams.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def fit(
+    data: options.Data = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="The directory to save the model to.", metavar="MODEL_DIR"
+        ),
+    ] = None,
+    method: event_options.Method = None,
+    slices: event_options.Slices = None,
+    by: event_options.By = None,
+    windows: event_options.Windows = None,
+    id_col: event_options.IdCol = None,
+    time_col: options.TimeCol = None,
+    type_col: event_options.TypeCol = None,
+    time_unit: event_options.TimeUnit = None,
+    sort: event_options.Sort = None,
+    ties: event_options.Ties = None,
+    resolution: event_options.Resolution = None,
+    config: options.Config = None,
+    set_: options.Set = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the model in MODEL_DIR.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Learn from events and save the model.
+
+    With --slices or --by the stream is learnt slice by slice, each without the ones before. What
+    was asked for is written beside the model, in its job.yaml.
+    """
+    given = {
+        "data": data,
+        "method": method,
+        "slices": slices,
+        "by": by,
+        "windows": read_windows(windows),
+        "id_col": id_col,
+        "time_col": time_col,
+        "type_col": type_col,
+        "time_unit": time_unit,
+        "sort": sort,
+        "ties": ties,
+        "resolution": resolution,
+    }
+    job = read_job(EventsJob, given, config, set_)
+    if out is None:
+        raise DataError("--out is missing: give the directory to save the model to")
+    check_folder(out.absolute().parent, "--out")
+
+    from tsllm.persistence import JOB, check_target, save
+
+    check_target(out, overwrite=overwrite)
+    settings = column_settings(job)
+    table = read_table(job.data, settings, job.windows)
+    parts = slices_of(table, job.slices, job.by)
+
+    from tsllm.events import make_event_forecaster
+
+    estimator = make_event_forecaster(job.method, **settings, **job.parameters)
+    _learn(estimator, parts)
+    folder = save(estimator, out, overwrite=overwrite)
+    write_text(write_job(job), folder / JOB)
+    say(f"fitted {job.method} on {_described(table, len(parts))}")
+    say(f"saved the model in {out}")
+    if json:
+        print_json({"model": str(folder), "summary": _summary(estimator)})
+
+
+@app.command()
+def update(
+    model: event_options.ModelDir,
+    data: options.Data = None,
+    learn: Annotated[
+        bool, typer.Option("--learn", help="Learn from DATA too, as the next slice of the stream.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Save there instead of in MODEL_DIR.",
+            metavar="DIR",
+        ),
+    ] = None,
+    windows: event_options.Windows = None,
+    sort: event_options.Sort = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the model that --out names.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Bring a saved model's histories up to date with new events; nothing is learnt.
+
+    The columns are those that the model was fitted with. With --learn DATA is the next slice of the
+    stream: earlier events are neither needed nor read, and predictions continue its sequences.
+    """
+    if data is None:
+        raise DataError("there is no DATA: give a file with the new events")
+    from tsllm.persistence import JOB, check_target, save
+
+    target = model if out is None else out
+    if out is not None:
+        check_folder(out.absolute().parent, "--out")
+        check_target(out, overwrite=overwrite)
+    estimator = load_model(model)
+    table = read_table(data, settings_of(estimator, {"sort": sort}), read_windows(windows))
+    if learn:
+        if not hasattr(estimator, "partial_fit"):
+            raise DataError(
+                f"--learn: a {type(estimator).__name__} does not learn on: fit it anew with "
+                "'tsllm events fit'"
+            )
+        with working("learning"):
+            estimator.partial_fit(table)
+    else:
+        estimator.update(table)
+    job = (model / JOB).read_text(encoding="utf-8") if (model / JOB).is_file() else None
+    folder = save(estimator, target, overwrite=out is None or overwrite)
+    if job is not None:
+        write_text(job, folder / JOB)
+    say(f"{'learnt' if learn else 'updated with'} {_described(table)}; saved the model in {target}")
+    if json:
+        print_json({"model": str(folder), "summary": _summary(estimator)})
+
+
+@app.command()
+def predict(
+    model: event_options.ModelDir,
+    data: options.Data = None,
+    steps: Annotated[
+        int, typer.Option("--steps", help="How many events ahead.", metavar="N", min=1)
+    ] = 1,
+    quantiles: options.Quantiles = None,
+    now: Annotated[
+        str | None,
+        typer.Option(
+            "--now", help="Nothing has happened since the last event until then.", metavar="TIME"
+        ),
+    ] = None,
+    windows: event_options.Windows = None,
+    sort: event_options.Sort = None,
+    out: options.Out = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            help="Draw the first sequence's intensities to a .png, .svg or .pdf file.",
+            metavar="FILE",
+        ),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Predict the next events of each sequence: when, and of which type.
+
+    Each sequence of DATA is predicted from its own history. Without DATA, the sequences that the
+    model was fitted on and updated with.
+    """
+    levels = options.levels("--quantiles", quantiles)
+    _check_places(out, plot)
+    estimator = load_model(model)
+    history = _history(estimator, data, sort, windows)
+    moment = None if now is None else read_time(now)
+    chosen = (0.1, 0.5, 0.9) if levels is None else levels
+    with working("predicting"):
+        table = estimator.predict(history, n_steps=steps, levels=chosen, now=moment)
+    if plot is not None:
+        from tsllm.plotting_events import plot_intensity
+
+        with in_one_step(plot) as temporary:
+            plot_intensity(estimator, history).figure.savefig(temporary, dpi=120)
+        say(f"wrote {plot}, the intensities of {table.iloc[0, 0]!r}")
+    drawn_to = None if plot is None else str(plot)
+    deliver(table, out, json, {"plot": drawn_to})
+
+
+@app.command()
+def simulate(
+    model: event_options.ModelDir,
+    data: options.Data = None,
+    paths: Annotated[
+        int, typer.Option("--paths", help="Futures of each sequence.", metavar="N", min=1)
+    ] = 1,
+    horizon: Annotated[
+        str | None,
+        typer.Option(
+            "--horizon",
+            help="How far to go: a number in the times' unit, or a duration such as 7D or 12h for "
+            "timestamps.",
+            metavar="DURATION",
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", help="How many events at most.", metavar="N", min=1),
+    ] = None,
+    new: Annotated[
+        int | None,
+        typer.Option(
+            "--new", help="Draw so many sequences that begin with nothing, of --horizon each."
+        ),
+    ] = None,
+    windows: event_options.Windows = None,
+    sort: event_options.Sort = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", help="One seed, one result; default: the model's.", metavar="SEED"),
+    ] = None,
+    out: options.Out = None,
+    json: options.Json = False,
+) -> None:
+    """Draw possible futures of each sequence, or whole new sequences."""
+    _check_places(out, None)
+    if horizon is None and (steps is None or new is not None):
+        raise DataError("--horizon is missing: say how far to go, such as 7D")
+    estimator = load_model(model)
+    if seed is not None:
+        estimator.random_state = seed
+    history = _history(estimator, data, sort, windows)
+    far = None if horizon is None else read_time(horizon)
+    with working("drawing"):
+        if new is None:
+            table = estimator.sample(paths, horizon=far, n_events=steps, history=history)
+        else:
+            table = estimator.simulate(new, duration=far).to_frame()
+    deliver(table, out, json, {})
+
+
+app.command()(evaluate)
+
+
+def _learn(estimator: EventForecaster, parts: list[Any]) -> None:
+    """Fit an estimator on one slice, or on one after another."""
+    if len(parts) > 1 and not hasattr(estimator, "partial_fit"):
+        raise DataError(
+            f"a {type(estimator).__name__} does not learn slice by slice: leave out --slices and "
+            "--by, or use --method prompttpp"
+        )
+    if hasattr(estimator, "verbose"):
+        estimator.verbose = int(sys.stderr.isatty())
+    if len(parts) == 1:
+        estimator.fit(parts[0])
+        return
+    types = sorted({name for part in parts for own in part.types for name in own})
+    for number, part in enumerate(parts):
+        estimator.partial_fit(part, **({} if number else {"types": types}))  # type: ignore[attr-defined]
+        say(f"slice {number + 1} of {len(parts)}: {count(part.n_events, 'events')}")
+
+
+def _history(
+    estimator: EventForecaster, data: str | None, sort: bool | None, windows: str | None
+) -> Any:
+    """Read the history to predict from; None: the model's own."""
+    bounds = read_windows(windows)
+    if data is None:
+        if bounds is not None:
+            raise DataError("--windows belongs to DATA, and there is none")
+        return None
+    return read_table(data, settings_of(estimator, {"sort": sort}), bounds)
+
+
+def _check_places(out: Path | None, plot: Path | None) -> None:
+    """Refuse files that could not be written, before any work is done for them."""
+    if out is not None:
+        check_output(out, "--out", TABLE_ENDINGS)
+    if plot is not None:
+        check_output(plot, "--plot", PICTURE_ENDINGS)
+        if find_spec("matplotlib") is None:
+            raise ImportError("--plot needs matplotlib: pip install 'tsllm[plot]'")
+
+
+def _described(table: Any, slices: int = 1) -> str:
+    """Say in a few words what a table holds."""
+    text = f"{count(table.n_events, 'events')} in {count(len(table), 'sequences')}"
+    return text if slices == 1 else f"{text}, in {count(slices, 'slices')}"
+
+
+def _summary(estimator: EventForecaster) -> dict[str, Any]:
+    """Say what a model consists of; the plain methods have little to say."""
+    own = getattr(estimator, "summary", None)
+    if own is not None:
+        summary: dict[str, Any] = own()
+        return summary
+    return {"types": len(estimator.classes_), "events": estimator.n_events_}

@@ -1,0 +1,225 @@
+"""``tsllm events evaluate``: a model on events that it has not seen, beside plain guesses."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from tsllm.cli import event_options, options
+from tsllm.cli.config import EventsJob, read_job
+from tsllm.cli.event_options import (
+    column_settings,
+    load_model,
+    read_table,
+    read_windows,
+    settings_of,
+    slices_of,
+)
+from tsllm.cli.output import (
+    PICTURE_ENDINGS,
+    check_output,
+    in_one_step,
+    print_json,
+    print_table,
+    say,
+    working,
+    write_text,
+)
+from tsllm.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def evaluate(
+    data: options.Data = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model",
+            help="Evaluate a saved model on DATA. Without it --method learns from the first part "
+            "of DATA and is evaluated on the rest.",
+            metavar="MODEL_DIR",
+        ),
+    ] = None,
+    method: event_options.Method = None,
+    test_fraction: Annotated[
+        float,
+        typer.Option("--test-fraction", help="Share of the events to test on.", metavar="SHARE"),
+    ] = 0.2,
+    slices: event_options.Slices = None,
+    by: event_options.By = None,
+    baselines: Annotated[
+        str | None,
+        typer.Option(
+            "--baselines",
+            help="With --slices or --by: what to compare with, of pretrained, fine_tuned, "
+            "retrained, joint, hawkes and naive; none for none. Default: all of them.",
+            metavar="NAMES",
+        ),
+    ] = None,
+    windows: event_options.Windows = None,
+    id_col: event_options.IdCol = None,
+    time_col: options.TimeCol = None,
+    type_col: event_options.TypeCol = None,
+    time_unit: event_options.TimeUnit = None,
+    sort: event_options.Sort = None,
+    ties: event_options.Ties = None,
+    resolution: event_options.Resolution = None,
+    config: options.Config = None,
+    set_: options.Set = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Write the report to a .json file.", metavar="FILE"),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            help="Draw the residual check, or with --slices or --by what is known of each slice, "
+            "to a .png, .svg or .pdf file.",
+            metavar="FILE",
+        ),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Score an event model on events that it has not seen, with plain guesses beside it.
+
+    With --slices or --by: the stream is learnt slice by slice, and after each one the model is
+    tested on all of them, which shows what it forgets. Baselines are learnt beside it.
+    """
+    given = {
+        "data": data,
+        "method": method,
+        "slices": slices,
+        "by": by,
+        "windows": read_windows(windows),
+        "id_col": id_col,
+        "time_col": time_col,
+        "type_col": type_col,
+        "time_unit": time_unit,
+        "sort": sort,
+        "ties": ties,
+        "resolution": resolution,
+    }
+    job = read_job(EventsJob, given, config, set_)
+    if out is not None:
+        check_output(out, "--out", (".json",))
+    if plot is not None:
+        check_output(plot, "--plot", PICTURE_ENDINGS)
+        if find_spec("matplotlib") is None:
+            raise ImportError("--plot needs matplotlib: pip install 'tsllm[plot]'")
+    stream = job.slices is not None or job.by is not None
+    if model is not None and (stream or method is not None or set_):
+        raise DataError(
+            "--model is evaluated as it is: leave out --method, --set, --slices and --by"
+        )
+    if baselines is not None and not stream:
+        raise DataError("--baselines go with --slices or --by: give one of them")
+    if stream:
+        found = _evaluate_stream(job, options.names(baselines))
+    elif model is not None:
+        found = _evaluate_model(job, model)
+    else:
+        found = _evaluate_method(job, test_fraction)
+    if out is not None:
+        write_text(json_module.dumps(found.report, indent=1, allow_nan=False), out)
+        say(f"wrote {out}")
+    if plot is not None:
+        with in_one_step(plot) as temporary:
+            found.draw().savefig(temporary, dpi=120)
+        say(f"wrote {plot}")
+    if json:
+        print_json(found.report)
+    else:
+        found.show()
+
+
+class _Found(NamedTuple):
+    """What an evaluation found, in its three forms."""
+
+    report: dict[str, Any]
+    show: Callable[[], None]  # prints tables
+    draw: Callable[[], Any]  # gives a figure
+
+
+def _evaluate_model(job: EventsJob, folder: Path) -> _Found:
+    """Evaluate a saved model on all of DATA."""
+    estimator = load_model(folder)
+    table = read_table(job.data, settings_of(estimator, column_settings(job)), job.windows)
+    return _evaluate(estimator, table, None)
+
+
+def _evaluate_method(job: EventsJob, test_fraction: float) -> _Found:
+    """Learn from the first part of DATA and evaluate on the rest."""
+    if not 0 < test_fraction < 1:
+        raise DataError(f"--test-fraction must be between 0 and 1, found {test_fraction}")
+    settings = column_settings(job)
+    table = read_table(job.data, settings, job.windows)
+    training, _ = table.split((1 - test_fraction, test_fraction), keep_empty=True)
+    types = sorted({name for own in table.types for name in own})
+    estimator = _new(job, settings)
+    estimator.fit(training, types=types)
+    # The cut is at the last event of the earlier part.
+    border = max(times[-1] for times in training.times if len(times))
+    return _evaluate(estimator, table, table.clock.to_stamp(border))
+
+
+def _evaluate(estimator: Any, table: Any, border: Any) -> _Found:
+    """Print how a model does after a border, None: on everything."""
+    with working("evaluating"):
+        evaluation = estimator.evaluate(table, t_start=border)
+        diagnostics = estimator.diagnostics(table, t_start=border)
+
+    def show() -> None:
+        _print_rows(evaluation.table)
+        print(f"\nresiduals of {evaluation.events:,} events:")
+        _print_rows(diagnostics.table)
+        for note in evaluation.notes:
+            print(f"\nnote: {note}")
+
+    report = {"evaluation": evaluation.to_dict(), "diagnostics": diagnostics.to_dict()}
+    return _Found(report, show, lambda: _figure(diagnostics.plot()))
+
+
+def _evaluate_stream(job: EventsJob, baselines: list[str] | None) -> _Found:
+    """Learn the slices one after another and print what is known of each."""
+    settings = column_settings(job)
+    table = read_table(job.data, settings, job.windows)
+    parts = slices_of(table, job.slices, job.by)
+    estimator = _new(job, settings)
+    chosen = {} if baselines is None else {"baselines": baselines}
+    report = estimator.evaluate_stream(parts, verbose=int(sys.stderr.isatty()), **chosen)
+
+    def show() -> None:
+        for metric, rows in report.summary.groupby("metric", sort=False):
+            print(f"{metric}:")
+            print_table(rows.drop(columns="metric").to_dict("records"))
+            print()
+        for note in report.notes:
+            print(f"note: {note}")
+
+    return _Found(report.to_dict(), show, lambda: _figure(report.plot()))
+
+
+def _new(job: EventsJob, settings: dict[str, Any]) -> Any:
+    """Make the method's unfitted estimator."""
+    from tsllm.events import make_event_forecaster
+
+    return make_event_forecaster(job.method, **settings, **job.parameters)
+
+
+def _print_rows(table: pd.DataFrame) -> None:
+    print_table([{"": str(name), **row} for name, row in table.to_dict("index").items()])
+
+
+def _figure(axes: Any) -> Any:
+    """Give the figure of one or several axes."""
+    first = axes if hasattr(axes, "figure") else next(iter(getattr(axes, "flat", axes)))
+    return first.figure

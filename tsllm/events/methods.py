@@ -1,0 +1,48 @@
+"""Event forecasters by their short names, as the command line asks for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tsllm.errors import DataError
+from tsllm.events.base import EventForecaster
+from tsllm.events.hawkes import HawkesForecaster
+from tsllm.events.naive import NaiveEventForecaster
+from tsllm.events.prompttpp import PromptTPP
+from tsllm.type_hints import check_arguments
+
+EVENT_METHODS: dict[str, type[EventForecaster]] = {
+    "prompttpp": PromptTPP,
+    "hawkes": HawkesForecaster,
+    "naive": NaiveEventForecaster,
+}
+
+
+def make_event_forecaster(method: str, **parameters: Any) -> EventForecaster:
+    """Make the unfitted event forecaster of a method by its short name.
+
+    Parameters
+    ----------
+    method : {"prompttpp", "hawkes", "naive"}
+    **parameters
+        Of its constructor.
+
+    Returns
+    -------
+    EventForecaster
+
+    Raises
+    ------
+    DataError
+        The method or a parameter is unknown, or a value is of the wrong kind.
+
+    Examples
+    --------
+    >>> make_event_forecaster("naive", gap="median")
+    NaiveEventForecaster(gap='median')
+    """
+    if method not in EVENT_METHODS:
+        raise DataError(f"method must be one of {', '.join(EVENT_METHODS)}, found {method!r}")
+    cls = EVENT_METHODS[method]
+    check_arguments(cls, cls._get_param_names(), parameters)
+    return cls(**parameters)
