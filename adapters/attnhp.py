@@ -186,11 +186,13 @@ class AttNHPEncoder(nn.Module):
         """
         batch, positions, nodes = elapsed.shape
         time = memory.time[..., None] + elapsed.double()
-        width = self._layers()[0].width * self.heads
+        layer = self._layers()[0]
+        # Of a query: its vector in each head, and what it may see.
+        cost = batch * max(layer.width * self.heads, memory.caches[0].keys.shape[2])
         rows = []
-        for part in _position_blocks(positions, batch * nodes * width, memory.mask.aligned):
+        for part in _blocks(positions, nodes * cost, BLOCKS if memory.mask.aligned else 1):
             columns = []
-            for some in _blocks(nodes, batch * (part.stop - part.start) * width, 1):
+            for some in _blocks(nodes, (part.stop - part.start) * cost, 1):
                 turn = self._turn(time[:, part, some].flatten(1))
                 z = None
                 for layer, cache in zip(self._layers(), memory.caches, strict=True):
@@ -217,7 +219,7 @@ class AttNHPEncoder(nn.Module):
             cache = layer.cache(k, v, prompt)
             mixed = [
                 layer.attend(x[:, part], turn.at(part), cache, earlier, part)
-                for part in _position_blocks(tokens, len(x) * layer.width * self.heads, True)
+                for part in _blocks(tokens, len(x) * max(layer.width * self.heads, tokens), BLOCKS)
             ]
             x = x + self.dropout(torch.cat(mixed, 1).tanh())
             keys.append(k)
@@ -334,12 +336,8 @@ class AttNHPState:
         return sum(part.nbytes for part in parts)
 
 
-def _position_blocks(positions: int, cost: int, aligned: bool) -> Iterator[slice]:
-    """Cut positions so that a block holds `BLOCK` numbers, at ``cost`` each."""
-    yield from _blocks(positions, cost, BLOCKS if aligned else 1)
-
-
 def _blocks(count: int, cost: int, least: int) -> Iterator[slice]:
+    """Cut positions or nodes, at so much ``cost`` each, into at ``least`` so many blocks."""
     size = max(1, min(BLOCK // max(1, cost), -(-count // least)))
     for first in range(0, count, size):
         yield slice(first, min(first + size, count))

@@ -114,8 +114,8 @@ class EventStates:
 
 
 def pad_sequences(
-    gaps: Sequence[ArrayLike],
-    types: Sequence[ArrayLike],
+    gaps: Sequence[Sequence[float] | np.ndarray],
+    types: Sequence[Sequence[int] | np.ndarray],
     *,
     first_known: ArrayLike,
     tails: ArrayLike,
@@ -184,47 +184,35 @@ def pad_sequences(
             raise ValueError(f"{name} is given for {len(values)} sequences, gaps for {size}")
     if cuts.shape != (size,):
         raise ValueError(f"score_from must be ({size},), got {cuts.shape}")
-    all_gaps = [np.array(one, dtype=np.float64).reshape(-1) for one in gaps]
-    all_types = [np.asarray(one).astype(np.int64).reshape(-1) for one in types]
-    events = max((len(one) for one in all_gaps), default=0)
-    padded_gaps = np.ones((size, events))
-    padded_types = np.zeros((size, events), dtype=np.int64)
-    mask = np.zeros((size, events), dtype=bool)
-    elapsed = np.ones((size, events + 1))
-    lower = np.zeros((size, events + 1))
-    observed = np.zeros((size, events + 1), dtype=bool)
-    scored = np.zeros((size, events + 1), dtype=bool)
-    next_types = np.zeros((size, events + 1), dtype=np.int64)
-    for i, (gap, kind) in enumerate(zip(all_gaps, all_types, strict=True)):
-        n = len(gap)
-        if not known[i]:
-            gap[:1] = 0.0  # so that times count from the first event
-        _check(i, gap, kind, known[i], ends[i], resolution)
-        time = np.concatenate([[0.0], gap.cumsum()])  # of each position, (n + 1,)
-        interval = np.append(gap, ends[i])
-        # Sums of gaps and differences of times round differently: an event at score_from is given.
-        counts = time + interval > cuts[i] + 1e-12 * time[-1]
-        counts[n] &= ends[i] > 0  # NaN is not
-        counts[0] &= known[i]
-        given = np.maximum(cuts[i] - time, 0.0)
-        if not known[i]:
-            gap[:1] = 1.0
-        padded_gaps[i, :n] = np.maximum(gap, resolution)
-        padded_types[i, :n], mask[i, :n] = kind, True
-        elapsed[i, : n + 1] = np.where(counts, np.maximum(interval, resolution), 1.0)
-        lower[i, : n + 1] = np.where(counts, given, 0.0)
-        observed[i, :n], scored[i, : n + 1] = True, counts
-        next_types[i, :n] = kind
+    lengths = np.array([len(one) for one in gaps], dtype=np.int64)
+    rows, events = np.arange(size), int(lengths.max(initial=0))
+    mask = np.arange(events) < lengths[:, None]  # (batch, events)
+    gap = _padded(gaps, lengths, mask, np.float64)
+    kind = _padded(types, lengths, mask, np.int64)
+    gap[~known, :1] = 0.0  # so that times count from the first event
+    _check(gap, kind, mask, known, ends, resolution)
+    time = np.pad(gap.cumsum(1), ((0, 0), (1, 0)))  # of each position, (batch, events + 1)
+    interval = np.pad(gap, ((0, 0), (0, 1)))
+    interval[rows, lengths] = ends
+    position = np.arange(events + 1)
+    observed = position < lengths[:, None]
+    # Sums of gaps and differences of times round differently: an event at score_from is given.
+    scored = time + interval > cuts[:, None] + 1e-12 * time[:, -1:]
+    scored &= position <= lengths[:, None]
+    scored[rows, lengths] &= ends > 0  # NaN is not
+    scored[:, 0] &= known
+    lower = np.where(scored, np.maximum(cuts[:, None] - time, 0.0), 0.0)
+    gap[~known, :1] = 1.0
     return EventBatch(
-        types=torch.from_numpy(padded_types),
-        gaps=torch.from_numpy(padded_gaps).to(dtype),
+        types=torch.from_numpy(kind),
+        gaps=torch.from_numpy(np.where(mask, np.maximum(gap, resolution), 1.0)).to(dtype),
         mask=torch.from_numpy(mask),
         first_known=torch.from_numpy(known.copy()),
-        elapsed=torch.from_numpy(elapsed).to(dtype),
+        elapsed=torch.from_numpy(np.where(scored, np.maximum(interval, resolution), 1.0)).to(dtype),
         lower=torch.from_numpy(lower).to(dtype),
         observed=torch.from_numpy(observed),
         scored=torch.from_numpy(scored),
-        next_types=torch.from_numpy(next_types),
+        next_types=torch.from_numpy(np.pad(kind, ((0, 0), (0, 1)))),
         context=None if context is None else torch.as_tensor(np.asarray(context)).to(dtype),
     )
 
@@ -291,22 +279,46 @@ def length_buckets(
     return [groups[i] for i in torch.randperm(len(groups), generator=generator).tolist()]
 
 
+def _padded(
+    sequences: Sequence[Sequence[float] | np.ndarray],
+    lengths: np.ndarray,
+    mask: np.ndarray,
+    dtype: type,
+) -> np.ndarray:
+    """Lay sequences out as rows, zeros behind them: (batch, events)."""
+    for row, (one, length) in enumerate(zip(sequences, lengths, strict=True)):
+        if len(one) != length:
+            raise ValueError(f"sequence {row} has {length} gaps and {len(one)} types")
+    padded = np.zeros(mask.shape, dtype=dtype)
+    if mask.any():
+        padded[mask] = np.concatenate([np.asarray(one).astype(dtype) for one in sequences])
+    return padded
+
+
 def _check(
-    row: int, gaps: np.ndarray, types: np.ndarray, known: bool, tail: float, resolution: float
+    gaps: np.ndarray,
+    types: np.ndarray,
+    mask: np.ndarray,
+    known: np.ndarray,
+    tails: np.ndarray,
+    resolution: float,
 ) -> None:
-    if len(gaps) != len(types):
-        raise ValueError(f"sequence {row} has {len(gaps)} gaps and {len(types)} types")
-    least = -np.inf if resolution > 0 else 0.0
-    real = gaps if known else gaps[1:]
-    wrong = ~np.isfinite(real) | (real < 0) | (real <= least)
+    wrong = ~np.isfinite(gaps) | (gaps < 0)
+    if resolution <= 0:
+        wrong |= gaps == 0
+    wrong &= mask
+    wrong[~known, :1] = False
     if wrong.any():
-        at = int(wrong.argmax())
+        row, event = np.argwhere(wrong)[0]
         raise ValueError(
-            f"sequence {row}, event {at + (0 if known else 1)}: the gap before it is {real[at]}, "
+            f"sequence {row}, event {event}: the gap before it is {gaps[row, event]}, "
             "and must be finite and positive: times must increase, and equal ones need a resolution"
         )
     if (types < 0).any():
-        at = int((types < 0).argmax())
-        raise ValueError(f"sequence {row}, event {at}: its type is {types[at]}, not 0 or more")
-    if tail < 0:
-        raise ValueError(f"sequence {row}: its window ends {-tail} before its last event")
+        row, event = np.argwhere(types < 0)[0]
+        raise ValueError(
+            f"sequence {row}, event {event}: its type is {types[row, event]}, not 0 or more"
+        )
+    if (tails < 0).any():
+        row = int((tails < 0).argmax())
+        raise ValueError(f"sequence {row}: its window ends {-tails[row]} before its last event")

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from tsllm.adapters.event_decoder_base import EventDecoder
 
 #: Panels of a table, and Gauss-Legendre nodes in each.
-PANELS, NODES = 128, 4
-#: Scaled times, as powers of 2, among which a table's range is looked for.
-LADDER = (-20, 31)
+PANELS, NODES = 64, 4
+#: Scaled times, as powers of 2, among which a table's range is looked for, and nodes in between.
+LADDER, LADDER_NODES = (-20, 31), 2
 #: A table ends where the log survival is this, and its first panel where it is -SMALL.
 DEEP, SMALL = 36.0, 1e-4
 
@@ -80,25 +80,19 @@ class SurvivalTable:
         shape = waited.shape
         powers = torch.arange(*LADDER, dtype=torch.float64, device=waited.device)
         rungs = torch.cat([powers.new_zeros(1), powers.exp2()]).expand(*shape, -1)
-        coarse = _Panels.of(decoder, states, waited, rungs).compensators
+        coarse = _Panels.of(decoder, states, waited, rungs, LADDER_NODES).compensators
         total = coarse[..., -1:]  # (batch, positions, 1)
         # Where the intensity is used up before the survival is, all but a millionth of it.
         last = _first_at_least(coarse, torch.minimum(total * (1 - 1e-6), total.new_tensor(DEEP)))
         first = _first_at_least(coarse, SMALL * total.clamp_max(1.0))
         high, low = rungs.gather(-1, last), rungs.gather(-1, (first - 1).clamp_min(1))
         if horizon_max is not None:
-            left = horizon_max - waited[..., None]
-            if bool((left <= 0).any()):
-                raise ValueError(
-                    f"horizon_max={horizon_max} must be later than the time waited, "
-                    f"{float(waited.max())} at most"
-                )
-            high = torch.minimum(high, left)
+            high = torch.minimum(high, horizon_max - waited[..., None])
         low = torch.minimum(low, high / 2)
         steps = torch.linspace(0, 1, PANELS, dtype=torch.float64, device=waited.device)
         grid = low * (high / low) ** steps  # (batch, positions, panels)
         edges = torch.cat([torch.zeros_like(low), grid], -1)
-        panels = _Panels.of(decoder, states, waited, edges)
+        panels = _Panels.of(decoder, states, waited, edges, NODES)
         never = torch.zeros_like(waited)
         closed = torch.zeros_like(waited, dtype=torch.bool)
         log_never = decoder.log_never(states).double()
@@ -228,15 +222,15 @@ class _Panels:
 
     @classmethod
     def of(
-        cls, decoder: EventDecoder, states: EventStates, waited: Tensor, edges: Tensor
+        cls, decoder: EventDecoder, states: EventStates, waited: Tensor, edges: Tensor, nodes: int
     ) -> _Panels:
-        points, weights = (part.to(edges.device) for part in gauss_legendre(NODES))
+        points, weights = (part.to(edges.device) for part in gauss_legendre(nodes))
         widths = edges.diff(dim=-1)  # (batch, positions, panels)
-        nodes = edges[..., :-1, None] + widths[..., None] * points
-        elapsed = (waited[..., None, None] + nodes).flatten(2)
+        times = edges[..., :-1, None] + widths[..., None] * points
+        elapsed = (waited[..., None, None] + times).flatten(2)
         elapsed = elapsed.to(torch.promote_types(states.hidden.dtype, torch.float32))
         values = decoder.log_intensities(states, elapsed).double().exp()
-        values = values.unflatten(2, nodes.shape[2:])
+        values = values.unflatten(2, times.shape[2:])
         parts = (values.sum(-1) * weights).sum(-1) * widths
         compensators = torch.cat([torch.zeros_like(parts[..., :1]), parts.cumsum(-1)], -1)
         return cls(values, compensators)

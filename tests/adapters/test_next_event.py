@@ -168,11 +168,11 @@ def test_the_mixture_in_closed_form_and_the_table_agree(name):
     wait = torch.tensor([[0.0, 0.5, 20.0]]).double()
     table = SurvivalTable.build(decoder, states, wait)
     found = next_event(decoder, states, waited=wait)
-    assert torch.allclose(table.mean(), found.mean, rtol=1e-7)
-    assert torch.allclose(table.type_probabilities(), found.type_probabilities, atol=1e-9)
+    assert torch.allclose(table.mean(), found.mean, rtol=1e-5)
+    assert torch.allclose(table.type_probabilities(), found.type_probabilities, atol=1e-6)
     goals = torch.tensor([-1e-3, -0.5, -5.0]).double().expand(1, 3, -1)
     exact = decoder.elapsed_at(states, wait, goals)
-    assert torch.allclose(table.elapsed_at(goals), exact, rtol=1e-5)
+    assert torch.allclose(table.elapsed_at(goals), exact, rtol=1e-4)
 
 
 def test_all_positions_at_once_and_one_by_one():
