@@ -289,7 +289,7 @@ def _padded(
     for row, (one, length) in enumerate(zip(sequences, lengths, strict=True)):
         if len(one) != length:
             raise ValueError(f"sequence {row} has {length} gaps and {len(one)} types")
-    padded = np.zeros(mask.shape, dtype=dtype)
+    padded: np.ndarray = np.zeros(mask.shape, dtype=dtype)
     if mask.any():
         padded[mask] = np.concatenate([np.asarray(one).astype(dtype) for one in sequences])
     return padded

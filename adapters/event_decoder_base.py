@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tsllm.adapters.event_batch import EventBatch, EventStates
 from tsllm.adapters.event_quadrature import squared_rule
-from tsllm.adapters.survival_table import SurvivalTable
+from tsllm.adapters.survival_table import SurvivalTable, bisect_elapsed
 
 
 class EventDecoder(nn.Module, ABC):
@@ -174,6 +174,63 @@ class EventDecoder(nn.Module, ABC):
         """Sum over the points of each node: (batch, positions, nodes, types)."""
         values = log_intensities.exp().unflatten(2, weights.shape[2:])
         return torch.einsum("bpnq,bpnqk->bpnk", weights, values)
+
+
+class ClosedDecoder(EventDecoder):
+    """A decoder whose survival a subclass gives in closed form."""
+
+    def log_density_and_survival(
+        self, states: EventStates, elapsed: Tensor, types: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Give `log_density` and `log_survival`, both (batch, positions, nodes)."""
+        survival = self.log_survival(states, elapsed)
+        return of_type(self.log_intensities(states, elapsed), types) + survival, survival
+
+    def elapsed_at(self, states: EventStates, waited: Tensor, log_survival: Tensor) -> Tensor:
+        """Find when the survival falls to a value, by bisection in log time."""
+        return bisect_elapsed(
+            lambda elapsed: self.log_survival(states, elapsed), waited, log_survival
+        )
+
+
+class TypeHeadDecoder(ClosedDecoder):
+    """A decoder of times whose types are independent of them: a subclass gives `log_survival`.
+
+    Parameters
+    ----------
+    hidden : int
+        Width of the states.
+    n_types : int
+        Number of event types.
+    type_head : nn.Module, optional
+        From states ``(..., hidden)`` to type logits ``(..., types)``, for instance one tied to the
+        embeddings of the types. None: a linear layer.
+    """
+
+    def __init__(self, hidden: int, n_types: int, type_head: nn.Module | None = None) -> None:
+        super().__init__(n_types)
+        self.type_head = nn.Linear(hidden, n_types) if type_head is None else type_head
+
+    def compensators(self, states: EventStates, elapsed: Tensor) -> Tensor:
+        """Integrate each type's intensity from 0: (batch, positions, nodes, types)."""
+        types = self.type_log_probabilities(states).exp()[:, :, None]
+        return -self.log_survival(states, elapsed)[..., None] * types
+
+    @abstractmethod
+    def log_survival(self, states: EventStates, elapsed: Tensor) -> Tensor:
+        """Log probability that no event comes up to ``elapsed``: (batch, positions, nodes)."""
+
+    def type_log_probabilities(self, states: EventStates, elapsed: Tensor | None = None) -> Tensor:
+        """Log probability of each type; the time does not matter to it."""
+        types: Tensor = self.type_head(states.hidden).log_softmax(-1)  # (batch, positions, types)
+        if elapsed is None:
+            return types
+        return types[:, :, None].expand(*elapsed.shape, -1)
+
+    def _grow(self, new: int) -> None:
+        # A head tied to the types' texts grows where the texts are.
+        if isinstance(self.type_head, nn.Linear):
+            grow_linear(self.type_head, new)
 
 
 def log_likelihood(decoder: EventDecoder, states: EventStates, batch: EventBatch) -> Tensor:

@@ -10,7 +10,9 @@ from torch.nn import functional
 
 from tsllm.adapters.event_batch import EventStates
 from tsllm.adapters.event_decoder_base import (
+    ClosedDecoder,
     EventDecoder,
+    TypeHeadDecoder,
     grow_linear,
     grow_rows,
     log_likelihood,
@@ -33,7 +35,7 @@ LOG_SPREAD = (-4.0, math.log(3.0))
 SHORTEST = 1e-12
 
 
-class LogNormalMixtureDecoder(EventDecoder):
+class LogNormalMixtureDecoder(TypeHeadDecoder):
     """A mixture of log-normal times and, independent of the time, a type: all in closed form.
 
     The intensity-free model of Shchur et al., "Intensity-Free Learning of Temporal Point
@@ -42,15 +44,10 @@ class LogNormalMixtureDecoder(EventDecoder):
 
     Parameters
     ----------
-    hidden : int
-        Width of the states.
-    n_types : int
-        Number of event types.
+    hidden, n_types, type_head
+        See `TypeHeadDecoder`.
     components : int
         Log-normal components.
-    type_head : nn.Module, optional
-        From states ``(..., hidden)`` to type logits ``(..., types)``, for instance one tied to the
-        embeddings of the types. None: a linear layer.
 
     Examples
     --------
@@ -63,12 +60,11 @@ class LogNormalMixtureDecoder(EventDecoder):
     def __init__(
         self, hidden: int, n_types: int, components: int = 16, type_head: nn.Module | None = None
     ) -> None:
-        super().__init__(n_types)
+        super().__init__(hidden, n_types, type_head)
         if components < 1:
             raise ValueError(f"components must be at least 1, got {components}")
         self.components = components
         self.time_head = nn.Linear(hidden, 3 * components)
-        self.type_head = nn.Linear(hidden, n_types) if type_head is None else type_head
         with torch.no_grad():
             # Log gaps in mean gaps: mostly below 0, and clustered streams reach far down.
             self.time_head.bias.zero_()
@@ -85,11 +81,6 @@ class LogNormalMixtureDecoder(EventDecoder):
         types = self.type_log_probabilities(states)[:, :, None]
         return (density - survival)[..., None] + types
 
-    def compensators(self, states: EventStates, elapsed: Tensor) -> Tensor:
-        """Integrate each type's intensity from 0: (batch, positions, nodes, types)."""
-        types = self.type_log_probabilities(states).exp()[:, :, None]
-        return -self.log_survival(states, elapsed)[..., None] * types
-
     def log_survival(self, states: EventStates, elapsed: Tensor) -> Tensor:
         """Log probability that no event comes up to ``elapsed``: (batch, positions, nodes)."""
         return _mixture_log_survival(self.mixture(states), elapsed)
@@ -101,13 +92,6 @@ class LogNormalMixtureDecoder(EventDecoder):
         density, survival = self._times(states, elapsed)
         chosen = of_type(self.type_log_probabilities(states)[:, :, None], types)
         return density + chosen, survival
-
-    def type_log_probabilities(self, states: EventStates, elapsed: Tensor | None = None) -> Tensor:
-        """Log probability of each type; the time does not matter to it."""
-        types: Tensor = self.type_head(states.hidden).log_softmax(-1)  # (batch, positions, types)
-        if elapsed is None:
-            return types
-        return types[:, :, None].expand(*elapsed.shape, -1)
 
     def elapsed_at(self, states: EventStates, waited: Tensor, log_survival: Tensor) -> Tensor:
         """Find when the survival falls to a value, by bisection in log time."""
@@ -137,9 +121,6 @@ class LogNormalMixtureDecoder(EventDecoder):
         shifted = torch.special.log_ndtr((means + spreads.square() - log_time) / spreads)
         return (log_weights + means + spreads.square() / 2 + shifted).logsumexp(-1)
 
-    def _grow(self, new: int) -> None:
-        _grow_type_head(self.type_head, new)
-
     def _times(self, states: EventStates, elapsed: Tensor) -> tuple[Tensor, Tensor]:
         """Log density and log survival of the time: (batch, positions, nodes)."""
         log_weights, means, spreads = (part[:, :, None] for part in self.mixture(states))
@@ -150,7 +131,7 @@ class LogNormalMixtureDecoder(EventDecoder):
         return density, (log_weights + torch.special.log_ndtr(-z)).logsumexp(-1)
 
 
-class RMTPPDecoder(EventDecoder):
+class RMTPPDecoder(TypeHeadDecoder):
     """An intensity that grows or falls exponentially: exp(v·h + w elapsed + b).
 
     Du et al., "Recurrent Marked Temporal Point Processes" (KDD 2016); the type is independent of
@@ -160,43 +141,23 @@ class RMTPPDecoder(EventDecoder):
     Parameters
     ----------
     hidden, n_types, type_head
-        See `LogNormalMixtureDecoder`.
+        See `TypeHeadDecoder`.
     """
 
     def __init__(self, hidden: int, n_types: int, type_head: nn.Module | None = None) -> None:
-        super().__init__(n_types)
+        super().__init__(hidden, n_types, type_head)
         self.level_head = nn.Linear(hidden, 1)
         self.rate = nn.Parameter(torch.zeros(()))
-        self.type_head = nn.Linear(hidden, n_types) if type_head is None else type_head
 
     def log_intensities(self, states: EventStates, elapsed: Tensor) -> Tensor:
         """Log intensity of each type: (batch, positions, nodes, types)."""
         ground = self.level_head(states.hidden) + self.rate * elapsed
         return ground[..., None] + self.type_log_probabilities(states)[:, :, None]
 
-    def compensators(self, states: EventStates, elapsed: Tensor) -> Tensor:
-        """Integrate each type's intensity from 0: (batch, positions, nodes, types)."""
-        types = self.type_log_probabilities(states).exp()[:, :, None]
-        return -self.log_survival(states, elapsed)[..., None] * types
-
     def log_survival(self, states: EventStates, elapsed: Tensor) -> Tensor:
         """Log probability that no event comes up to ``elapsed``: (batch, positions, nodes)."""
         level = self.level_head(states.hidden).exp()  # (batch, positions, 1)
         return -level * elapsed * mean_exp(self.rate * elapsed)
-
-    def log_density_and_survival(
-        self, states: EventStates, elapsed: Tensor, types: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Give `log_density` and `log_survival`, both (batch, positions, nodes)."""
-        survival = self.log_survival(states, elapsed)
-        return of_type(self.log_intensities(states, elapsed), types) + survival, survival
-
-    def type_log_probabilities(self, states: EventStates, elapsed: Tensor | None = None) -> Tensor:
-        """Log probability of each type; the time does not matter to it."""
-        types: Tensor = self.type_head(states.hidden).log_softmax(-1)  # (batch, positions, types)
-        if elapsed is None:
-            return types
-        return types[:, :, None].expand(*elapsed.shape, -1)
 
     def log_never(self, states: EventStates) -> Tensor:
         """Log probability that no event ever comes: above -inf where the rate is negative."""
@@ -216,11 +177,8 @@ class RMTPPDecoder(EventDecoder):
         later = torch.where((rate * x).abs() < 1e-6, x * (1 - rate * x / 2), growth.log1p() / rate)
         return start + torch.where(rate * x > -1, later, torch.inf)
 
-    def _grow(self, new: int) -> None:
-        _grow_type_head(self.type_head, new)
 
-
-class ExponentialDecoder(EventDecoder):
+class ExponentialDecoder(ClosedDecoder):
     """Intensities that relax exponentially: mu_k + eta_k(h) exp(-beta_k elapsed).
 
     eta_k is lambda_k(h) - mu_k with a positive intensity lambda_k right after the event, so that
@@ -259,19 +217,6 @@ class ExponentialDecoder(EventDecoder):
         faded = time * mean_exp(-decay * time)  # the integral of exp(-decay s)
         return base * (time - faded) + start * faded
 
-    def log_density_and_survival(
-        self, states: EventStates, elapsed: Tensor, types: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Give `log_density` and `log_survival`, both (batch, positions, nodes)."""
-        survival = self.log_survival(states, elapsed)
-        return of_type(self.log_intensities(states, elapsed), types) + survival, survival
-
-    def elapsed_at(self, states: EventStates, waited: Tensor, log_survival: Tensor) -> Tensor:
-        """Find when the survival falls to a value, by bisection in log time."""
-        return bisect_elapsed(
-            lambda elapsed: self.log_survival(states, elapsed), waited, log_survival
-        )
-
     def _grow(self, new: int) -> None:
         grow_linear(self.start_head, new)
         self.base = grow_rows(self.base, self.base.min().expand(new))
@@ -296,9 +241,3 @@ def _mixture_log_survival(mixture: tuple[Tensor, ...], elapsed: Tensor) -> Tenso
     log_weights, means, spreads = (part[:, :, None] for part in mixture)
     z = (elapsed.clamp_min(SHORTEST).log()[..., None] - means) / spreads
     return (log_weights + torch.special.log_ndtr(-z)).logsumexp(-1)
-
-
-def _grow_type_head(head: nn.Module, new: int) -> None:
-    # A head tied to the types' texts grows where the texts are.
-    if isinstance(head, nn.Linear):
-        grow_linear(head, new)

@@ -8,12 +8,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from tsllm.adapters.event_batch import EventBatch, EventStates
-from tsllm.adapters.event_decoder_base import EventDecoder, of_type
+from tsllm.adapters.event_decoder_base import ClosedDecoder
 from tsllm.adapters.event_decoders import mean_exp
-from tsllm.adapters.survival_table import bisect_elapsed
 
 
-class HawkesProcess(EventDecoder):
+class HawkesProcess(ClosedDecoder):
     """Events excite later events: encoder and decoder at once, with closed integrals.
 
     The intensity of type k is ``mu_k + sum_j alpha[k, k_j] beta_k exp(-beta_k (t - t_j))`` over
@@ -132,24 +131,11 @@ class HawkesProcess(EventDecoder):
         time = elapsed[..., None].to(self.beta.dtype)
         return time * (self.mu + states.hidden[:, :, None] * mean_exp(-self.beta * time))
 
-    def log_density_and_survival(
-        self, states: EventStates, elapsed: Tensor, types: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Give `log_density` and `log_survival`, both (batch, positions, nodes)."""
-        survival = self.log_survival(states, elapsed)
-        return of_type(self.log_intensities(states, elapsed), types) + survival, survival
-
     def log_never(self, states: EventStates) -> Tensor:
         """Log probability that no event ever comes: above -inf where all base rates are 0."""
         if bool((self.mu > 0).any()):
             return super().log_never(states)
         return -(states.hidden / self.beta).sum(-1)
-
-    def elapsed_at(self, states: EventStates, waited: Tensor, log_survival: Tensor) -> Tensor:
-        """Find when the survival falls to a value, by bisection in log time."""
-        return bisect_elapsed(
-            lambda elapsed: self.log_survival(states, elapsed), waited, log_survival
-        )
 
 
 def decayed_sums(jumps: Tensor, fades: Tensor) -> Tensor:

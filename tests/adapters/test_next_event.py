@@ -74,6 +74,7 @@ def build(name):
         return ExponentialDecoder(HIDDEN, TYPES).double().eval()
     decoder = RMTPPDecoder(HIDDEN, TYPES).double().eval()
     torch.nn.init.constant_(decoder.rate, -0.5 if name == "rmtpp falling" else 0.4)
+    torch.nn.init.zeros_(decoder.level_head.bias)
     return decoder
 
 
@@ -269,7 +270,7 @@ def test_draws_follow_the_survival(name):
     never = decoder.log_never(states).exp().item()
     assert (~comes).double().mean().item() == pytest.approx(never, abs=0.05)
     with torch.no_grad():
-        survival = decoder.log_survival(many, drawn[comes][:, None, None].expand(-1, 1, 1)).exp()
+        survival = decoder.log_survival(states, drawn[comes][None, None]).exp()
     # Given that an event comes, survival is uniform above the probability that none does.
     uniform = (survival.flatten() - never) / (1 - never)
     assert stats.kstest(uniform.numpy(), "uniform").pvalue > 1e-3
