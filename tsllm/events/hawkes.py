@@ -202,9 +202,11 @@ def _search(objective: _Objective, max_steps: int) -> OptimizeResult:
         # Half of all events are base events, half are caused.
         start = np.log(np.concatenate([np.full(k + k * k, 0.5 / k), np.full(k, decay)]))
         starts.append(_minimise(objective, start, min(FIRST_STEPS, max_steps)))
-    best = min(starts, key=lambda result: result.fun)
-    found = _minimise(objective, best.x, max_steps)
-    found.nit += best.nit
+    found = min(starts, key=lambda result: result.fun)
+    if not found.success and found.nit < max_steps:
+        steps = found.nit
+        found = _minimise(objective, found.x, max_steps - steps)
+        found.nit += steps
     if not np.isfinite(found.fun):
         raise TrainingDivergedError(
             "the likelihood of the Hawkes process is not finite: check times"
