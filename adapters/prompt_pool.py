@@ -183,11 +183,11 @@ class PromptPool(nn.Module):
         self.min_context, self.cold_start, self.when_full = min_context, cold_start, when_full
         self.head_rank, self.scale, self.seed = head_rank, scale, seed
         self.slots = nn.ModuleList()
-        self.reference: Tensor  # says on which device new slots are made
-        self.register_buffer("reference", torch.zeros(()), persistent=False)
+        self.opened: Tensor  # how many slots there are, for whoever loads them
+        self.register_buffer("opened", torch.zeros((), dtype=torch.long))
         if mode == "shared":
             for number in range(max_slots):
-                self.slots.append(self._new_slot(number))
+                self._append(self._new_slot(number))
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -288,7 +288,7 @@ class PromptPool(nn.Module):
                 "a slice without queries has no key: it needs sequences with events enough, "
                 "or a smaller min_context"
             )
-        queries = queries.detach().to(self.reference)
+        queries = queries.detach().to(self.opened.device)
         generator = torch.Generator().manual_seed(self.seed + 7919 * len(self.slots))
         centroids, sizes = kmeans(queries, self.slots_per_slice, generator)
         opened: list[int] = []
@@ -313,7 +313,7 @@ class PromptPool(nn.Module):
         """Find room for a slot of this key: a new one, a freed one, or one to train further."""
         if len(self.slots) < self.max_slots:
             number = len(self.slots)
-            self.slots.append(self._new_slot(number, key))
+            self._append(self._new_slot(number, key))
         elif self.when_full == "merge" and len(self.slots) - len(opened) >= 2:
             number = self._merge_closest(opened)
             self.slots[number] = self._new_slot(number, key)
@@ -372,16 +372,19 @@ class PromptPool(nn.Module):
         if self.head_rank:
             down = torch.randn(self.head_rank, self.hidden, generator=generator)
             slot.head_down.data = down / self.hidden**0.5
-        return slot.to(self.reference.device)
+        return slot.to(self.opened.device)
+
+    def _append(self, slot: PromptSlot) -> None:
+        self.slots.append(slot)
+        self.opened.fill_(len(self.slots))
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        """Have as many slots as the state dict before it is loaded."""
-        start = len(prefix) + len("slots.")
-        names = [name for name in state_dict if name.startswith(prefix + "slots.")]
-        count = len({name[start:].split(".")[0] for name in names})
-        while len(self.slots) < count:
-            self.slots.append(self._new_slot(len(self.slots)))
-        del self.slots[count:]
+        """Have as many slots as were saved, before they are loaded."""
+        count = state_dict.get(prefix + "opened")
+        if count is not None:
+            while len(self.slots) < int(count):
+                self._append(self._new_slot(len(self.slots)))
+            del self.slots[int(count) :]
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
