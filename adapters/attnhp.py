@@ -54,7 +54,7 @@ class AttNHPEncoder(nn.Module):
     Raises
     ------
     ValueError
-        Widths that do not divide.
+        Widths that do not divide, or no layer.
 
     Examples
     --------
@@ -82,6 +82,8 @@ class AttNHPEncoder(nn.Module):
         hidden = embedding.hidden
         if hidden % heads:
             raise ValueError(f"hidden={hidden} must be a multiple of heads={heads}")
+        if layers < 1:
+            raise ValueError(f"layers must be at least 1, got {layers}")
         if time_width < 2 or time_width % 2:
             raise ValueError(f"time_width must be even and positive, got {time_width}")
         self.embedding, self.hidden, self.heads = embedding, hidden, heads

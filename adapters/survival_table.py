@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tsllm.adapters.event_decoder_base import EventDecoder
 
 #: Panels of a table, and Gauss-Legendre nodes in each.
-PANELS, NODES = 64, 4
+PANELS, NODES = 48, 6
 #: Scaled times, as powers of 2, among which a table's range is looked for, and nodes in between.
 LADDER, LADDER_NODES = (-20, 31), 2
 #: A table ends where the log survival is this, and its first panel where it is -SMALL.
