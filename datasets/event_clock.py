@@ -230,8 +230,7 @@ def read_event_times(
         values[known] = present.to_numpy(dtype=np.float64)
         return values
     stamps = read_stamps(present, table.text, known_place)
-    if not isinstance(stamps, pd.DatetimeIndex):
-        raise DataError(f"column {name!r} of {table.source} holds neither numbers nor timestamps")
+    assert isinstance(stamps, pd.DatetimeIndex)  # numbers and periods are done with above
     full = pd.Series(pd.NaT, index=range(len(column)), dtype=stamps.dtype)
     full.iloc[known] = stamps
     return pd.DatetimeIndex(full, name=None)
