@@ -401,6 +401,8 @@ def test_what_does_not_fit():
     embedding = EventEmbedding(TYPES, HIDDEN)
     with pytest.raises(ValueError, match="hidden=16 must be a multiple of heads=3"):
         AttNHPEncoder(embedding, heads=3)
+    with pytest.raises(ValueError, match="layers must be at least 1"):
+        AttNHPEncoder(embedding, layers=0)
     with pytest.raises(ValueError, match="time_width must be even"):
         AttNHPEncoder(embedding, time_width=3)
     with pytest.raises(ValueError, match="states have none: use both together"):

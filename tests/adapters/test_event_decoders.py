@@ -273,6 +273,13 @@ def test_the_rule_is_exact_where_the_mean_of_points_is_off_by_tens_of_percents()
     assert mean_of_20 > 1.6 * exact
 
 
+def test_the_rule_against_a_dilogarithm():
+    """The integral of the Transformer Hawkes process's intensity, which is known by Li2."""
+    points, weights = squared_rule(torch.tensor(2.5).double(), 16)
+    values = torch.nn.functional.softplus(1.7 * (0.3 - 0.7 * points)) / 1.7
+    assert (weights * values).sum().item() == pytest.approx(0.574998191317548, abs=1e-12)
+
+
 def test_more_nodes_are_used_in_evaluation():
     decoder, seen = SoftplusDecoder().double(), []
     original = decoder.log_intensities
