@@ -308,7 +308,7 @@ def test_a_draw_does_not_depend_on_its_batch():
 
 def test_thinning_raises_a_bound_that_was_too_low_and_says_so():
     """A rising intensity between few nodes: the bound is violated, and the draws are right."""
-    decoder, states, count = build("rmtpp"), states_of(), 2000
+    decoder, states, count = build("rmtpp"), states_of(), 500
     torch.nn.init.constant_(decoder.rate, 2.0)
     many = repeated(states, count)
     thinned = sample_by_thinning(
