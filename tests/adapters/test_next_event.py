@@ -308,7 +308,7 @@ def test_a_draw_does_not_depend_on_its_batch():
 
 def test_thinning_raises_a_bound_that_was_too_low_and_says_so():
     """A rising intensity between few nodes: the bound is violated, and the draws are right."""
-    decoder, states, count = build("rmtpp"), states_of(), 500
+    decoder, states, count = build("rmtpp"), states_of(), 1500
     torch.nn.init.constant_(decoder.rate, 2.0)
     many = repeated(states, count)
     thinned = sample_by_thinning(
@@ -317,7 +317,7 @@ def test_thinning_raises_a_bound_that_was_too_low_and_says_so():
         waited=torch.zeros(count),
         generators=generators(count),
         horizon_max=100.0,
-        block=4.0,
+        block=1.0,
         nodes=1,  # the start of the block alone, where the intensity is least
         bound_factor=1.5,
     )
