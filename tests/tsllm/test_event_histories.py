@@ -100,6 +100,8 @@ def test_every_interval_is_scored_once_and_nothing_else(table, length, overlap, 
     )
     assert scored_pieces(rows) == expected
     assert rows.lengths.max(initial=0) <= length
+    counted = [int(rows.gather([i]).scored.sum()) for i in range(len(rows))]
+    assert rows.scored.tolist() == counted
 
 
 def test_history_before_the_scored_part_is_read():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -82,7 +82,8 @@ def duration_in_numbers(clock: Clock, duration: Any, name: str) -> float:
         number = float(duration)
     elif clock.is_stamps:
         with contextlib.suppress(ValueError, TypeError):
-            number = pd.Timedelta(duration) / pd.Timedelta(1, clock.unit)
+            length: Any = pd.Timedelta(duration)
+            number = float(length / pd.Timedelta(1, cast(Any, clock.unit)))
     if not 0 < number < np.inf:
         kind = f"a Timedelta or a number of {clock.unit}" if clock.is_stamps else "a number"
         raise DataError(f"{name} must be a positive length of time ({kind}), found {duration!r}")

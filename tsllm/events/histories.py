@@ -47,6 +47,26 @@ class Intervals(NamedTuple):
     code_before: np.ndarray
 
 
+class Moments(NamedTuple):
+    """Times at which something is asked of sequences, and the position that knows the answer.
+
+    Attributes
+    ----------
+    sequence, moment : int arrays
+        Which sequence and which of the times.
+    row, position : int arrays
+        Which row and position of `EventWindows`.
+    elapsed : float array
+        Time since that position, in the table's unit.
+    """
+
+    sequence: np.ndarray
+    moment: np.ndarray
+    row: np.ndarray
+    position: np.ndarray
+    elapsed: np.ndarray
+
+
 class EventWindows:
     """The sequences of a table as rows for a model, in batches.
 
@@ -83,7 +103,8 @@ class EventWindows:
 
     Examples
     --------
-    >>>     >>> from tsllm.datasets.events import read_events
+    >>> import pandas as pd
+    >>> from tsllm.datasets.events import read_events
     >>> table = read_events(pd.DataFrame({"time": [1.0, 3.0, 4.0], "type": ["a", "b", "a"]}))
     >>> rows = EventWindows(table, classes=["a", "b"], time_scale=2.0)
     >>> rows.gather([0]).gaps
@@ -131,6 +152,16 @@ class EventWindows:
     def lengths(self) -> np.ndarray:
         """Events of each row."""
         return self.last - self.first
+
+    @property
+    def scored(self) -> np.ndarray:
+        """Intervals of each row that are scored."""
+        counts = np.array([len(codes) for codes in self.codes], dtype=np.int64)[self.sequence]
+        starts, ends = self.table.starts[self.sequence], self.table.ends[self.sequence]
+        edges = [self._edges[s][last] for s, last in zip(self.sequence, self.last)]
+        opens = np.maximum(edges, self._history_until[self.sequence])  # of the tail; NaN: not known
+        unknown = (self.score_first == 0) & (self.last > 0) & np.isnan(starts)
+        return self.last - self.score_first - unknown + ((self.last == counts) & (ends > opens))
 
     def gather(self, indices: Sequence[int] | np.ndarray | Tensor) -> EventBatch:
         """Make a batch of some rows, padded on the right to the longest of them."""
@@ -189,6 +220,33 @@ class EventWindows:
             gap_before=np.where(number > 0, edges[place] - edges[place - 1], np.nan),
             code_before=codes[place],
         )
+
+    def locate(self, moments: np.ndarray) -> Moments:
+        """Find what is known just before given times, from the events strictly before them.
+
+        Parameters
+        ----------
+        moments : float array
+            In the table's numbers, the same for all sequences.
+
+        Returns
+        -------
+        Moments
+            Without the times before a sequence's window, and those before its first event where
+            the window's start is not known.
+        """
+        found = []
+        for sequence, times in enumerate(self.table.times):
+            number = np.searchsorted(times, moments, "left")
+            elapsed = moments - self._edges[sequence][number]
+            known = np.flatnonzero(elapsed > 0)  # False for NaN
+            # Each interval belongs to one row, as in scoring.
+            first, last = np.searchsorted(self.sequence, [sequence, sequence + 1])
+            begins = self.score_first[first:last]
+            row = first + np.searchsorted(begins, number[known], "right") - 1
+            position = number[known] - self.first[row]
+            found.append((np.full(len(known), sequence), known, row, position, elapsed[known]))
+        return Moments(*(np.concatenate(part) for part in zip(*found)))
 
     def _rows(self, length: int | None, overlap: int) -> tuple[np.ndarray, ...]:
         """Cut the sequences into rows: their sequences, first and last events, first intervals."""

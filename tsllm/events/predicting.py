@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,15 +12,33 @@ from sklearn.utils.validation import check_is_fitted
 
 from tsllm.adapters.event_batch import EventBatch, EventStates
 from tsllm.adapters.event_decoder_base import EventDecoder
-from tsllm.adapters.next_event import NextEvent, next_event
+from tsllm.adapters.next_event import next_event
 from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError
 from tsllm.events.arguments import checked_count, checked_levels, in_chunks
 from tsllm.events.histories import last_events
+from tsllm.events.sampling import Futures
 from tsllm.events.simulating import SimulatesEvents
 
 #: Distributions of the next event that are computed at once.
 ROWS_AT_ONCE = 512
+
+
+class Described(NamedTuple):
+    """When the next event comes and of which type; scaled, from the last event of the history on.
+
+    Attributes
+    ----------
+    mean, median, no_event : float arrays (sequences,)
+    quantiles : float array (sequences, levels)
+    types : float array (sequences, types)
+    """
+
+    mean: np.ndarray
+    median: np.ndarray
+    quantiles: np.ndarray
+    types: np.ndarray
+    no_event: np.ndarray
 
 
 class PredictsEvents(SimulatesEvents):
@@ -93,38 +111,25 @@ class PredictsEvents(SimulatesEvents):
         check_is_fitted(self)
         n_steps, levels = checked_count("n_steps", n_steps), checked_levels(levels)
         table, waited, base = self._known(history, now, windows)
-        names, stamp, k = table.names, table.clock.to_stamp, len(self.classes_)
-        first = self._next_events(table, waited, levels, history is None)
-        # (sequences, steps, ...): the first step, then those of the sampled futures
-        times = np.column_stack([first.mean, first.median, first.quantiles])[:, None]
-        types, never = first.type_probabilities[:, None], first.no_event[:, None]
+        steps = [self._next_event(table, waited, levels, continued=history is None)]
         if n_steps > 1:
             futures = self._futures(table, waited, n_paths, n_events=n_steps)
-            elapsed = futures.elapsed[:, :, 1:]  # (sequences, paths, steps - 1)
-            comes = np.isfinite(elapsed)
-            counts = comes.sum(1)
-            sums = np.where(comes, elapsed, 0.0).sum(1)
-            means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
-            ranks = np.quantile(elapsed, [0.5, *levels], axis=1, method="inverted_cdf")
-            times = np.concatenate(
-                [times, np.concatenate([means[None], ranks]).transpose(1, 2, 0)], 1
-            )
-            shares = (futures.types[:, :, 1:, None] == np.arange(k)).sum(1)
-            types = np.concatenate([types, shares / np.maximum(counts, 1)[..., None]], 1)
-            never = np.concatenate([never, 1 - counts / n_paths], 1)
-        rows, steps = len(table), n_steps
-        absolute = base[:, None, None] + times * self.time_scale_
-        best = types.argmax(-1)
+            k = len(self.classes_)
+            steps += [_step_of(futures, step, levels, k) for step in range(1, n_steps)]
+        whole = Described(*(np.stack(part, 1) for part in zip(*steps)))  # (sequences, steps, ...)
+        names, best = table.names, whole.types.argmax(-1)
         ids = table.windows()[names.id_col]
-        frame = pd.DataFrame({names.id_col: ids.repeat(steps).reset_index(drop=True)})
-        frame["step"] = np.tile(np.arange(1, steps + 1), rows)
-        for place, name in enumerate(
-            [names.time_col, f"{names.time_col}_median", *(f"q{level:g}" for level in levels)]
-        ):
-            frame[name] = stamp(absolute[:, :, place].ravel())
+        frame = pd.DataFrame({names.id_col: ids.repeat(n_steps).reset_index(drop=True)})
+        frame["step"] = np.tile(np.arange(1, n_steps + 1), len(table))
+        times = {names.time_col: whole.mean, f"{names.time_col}_median": whole.median}
+        for place, level in enumerate(levels):
+            times[f"q{level:g}"] = whole.quantiles[..., place]
+        for name, elapsed in times.items():
+            absolute = base[:, None] + elapsed * self.time_scale_
+            frame[name] = table.clock.to_stamp(absolute.ravel())
         frame[names.type_col] = self.classes_[best.ravel()]
-        frame["probability"] = np.take_along_axis(types, best[..., None], -1).ravel()
-        frame["no_event"] = never.ravel()
+        frame["probability"] = np.take_along_axis(whole.types, best[..., None], -1).ravel()
+        frame["no_event"] = whole.no_event.ravel()
         return frame
 
     def predict_proba(
@@ -144,9 +149,9 @@ class PredictsEvents(SimulatesEvents):
         """
         check_is_fitted(self)
         table, waited, _ = self._known(history, now, windows)
-        found = self._next_events(table, waited, (), history is None)
+        found = self._next_event(table, waited, (), continued=history is None)
         index = pd.Index(table.windows()[table.names.id_col])
-        return pd.DataFrame(found.type_probabilities, index=index, columns=list(self.classes_))
+        return pd.DataFrame(found.types, index=index, columns=list(self.classes_))
 
     def predict_quantiles(
         self,
@@ -174,7 +179,7 @@ class PredictsEvents(SimulatesEvents):
         check_is_fitted(self)
         levels = checked_levels(levels)
         table, waited, base = self._known(history, now, windows)
-        found = self._next_events(table, waited, levels, history is None)
+        found = self._next_event(table, waited, levels, continued=history is None)
         times = base[:, None] + found.quantiles * self.time_scale_
         index = pd.Index(table.windows()[table.names.id_col])
         columns = {
@@ -234,67 +239,68 @@ class PredictsEvents(SimulatesEvents):
 
     # ------------------------------------------------------------------ below
 
-    def _next_events(
-        self, table: EventTable, waited: np.ndarray, levels: Sequence[float], own: bool
-    ) -> NextEvent:
-        """Describe the next event of each sequence: float arrays, scaled."""
+    def _next_event(
+        self, table: EventTable, waited: np.ndarray, levels: Sequence[float], *, continued: bool
+    ) -> Described:
+        """Describe the next event of each sequence; ``continued`` where the table is `history_`."""
         wait = torch.as_tensor(waited, device=self._device())
-        running = self._latest_states() if own else None
-        results: list[tuple[np.ndarray, NextEvent]] = []
-
-        def describe(decoder: EventDecoder, states: EventStates, places: np.ndarray) -> None:
-            found = next_event(decoder, states, waited=wait[places], levels=levels)
-            results.append((places, found))
-
+        running = self._latest_states() if continued else None
+        results = []
         with torch.no_grad():
             if running is not None:
                 decoder, states = running
                 for places in in_chunks(len(table), ROWS_AT_ONCE):
                     rows = torch.as_tensor(places, device=wait.device)
-                    describe(decoder, states.select(rows, torch.zeros_like(rows)), places)
+                    here = states.select(rows, torch.zeros_like(rows))
+                    results.append(next_event(decoder, here, waited=wait[places], levels=levels))
             else:
                 histories = self._windows(last_events(table, self._context_length()))
                 for places in in_chunks(len(table), self._rows_at_once):
                     batch = histories.gather(places).to(wait.device)
                     decoder, states = self._encode(batch)
-                    describe(decoder, states.at(batch.lengths), places)
-        order = np.argsort(np.concatenate([places for places, _ in results]))
-        return NextEvent(
-            *(
-                np.concatenate([part.cpu().numpy() for part in parts])[order]  # type: ignore[arg-type]
-                for parts in zip(*(found for _, found in results))
-            )
-        )
+                    here = states.at(batch.lengths)
+                    results.append(next_event(decoder, here, waited=wait[places], levels=levels))
+        return Described(*(torch.cat(part).cpu().numpy() for part in zip(*results)))
 
     def _intensities(self, table: EventTable, moments: np.ndarray) -> np.ndarray:
         """Give intensities in the user's unit: (sequences, times, types), NaN where not known."""
         windows = self._windows(table)
+        asked = windows.locate(moments)
         values = np.full((len(table), len(moments), len(self.classes_)), np.nan)
-        number = [np.searchsorted(times, moments, "left") for times in table.times]
-        for places in in_chunks(len(windows), self._rows_at_once):
-            batch = windows.gather(places).to(self._device())
+        for rows in in_chunks(len(windows), self._rows_at_once):
+            mine = np.flatnonzero((asked.row >= rows[0]) & (asked.row <= rows[-1]))
+            if not len(mine):
+                continue
+            batch = windows.gather(rows).to(self._device())
             with torch.no_grad():
                 decoder, states = self._encode(batch)
-            for row, place in enumerate(places):
-                sequence = int(windows.sequence[place])
-                edges = np.concatenate([[table.starts[sequence]], table.times[sequence]])
-                own = number[sequence]
-                # Each interval belongs to one row, as in scoring.
-                stop = np.inf if windows.last[place] == len(edges) - 1 else windows.last[place]
-                mine = (own >= windows.score_first[place]) & (own < stop)
-                mine &= moments > edges[own]  # False where the start is not known
-                if not mine.any():
-                    continue
-                elapsed = (moments - edges[own])[mine] / self.time_scale_
-                position = torch.as_tensor(
-                    (own - windows.first[place])[mine], device=batch.gaps.device
-                )
-                with torch.no_grad():
-                    here = states.select(torch.full_like(position, row), position)
-                    nodes = torch.as_tensor(elapsed, device=position.device).to(self._dtype)
-                    rates = decoder.log_intensities(here, nodes[:, None, None])[:, 0, 0].exp()
-                values[sequence, mine] = rates.double().cpu().numpy() / self.time_scale_
+                for some in np.split(mine, range(ROWS_AT_ONCE, len(mine), ROWS_AT_ONCE)):
+                    row, position, elapsed = (
+                        torch.as_tensor(part[some], device=self._device())
+                        for part in (asked.row - rows[0], asked.position, asked.elapsed)
+                    )
+                    nodes = (elapsed / self.time_scale_).to(self._dtype)[:, None, None]
+                    rates = decoder.log_intensities(states.select(row, position), nodes).exp()
+                    found = rates[:, 0, 0].double().cpu().numpy() / self.time_scale_
+                    values[asked.sequence[some], asked.moment[some]] = found
         return values
+
+
+def _step_of(futures: Futures, step: int, levels: Sequence[float], n_types: int) -> Described:
+    """Describe one step of sampled futures, the first being step 0."""
+    elapsed, types = futures.elapsed[:, :, step], futures.types[:, :, step]  # (sequences, paths)
+    comes = np.isfinite(elapsed)
+    counts = comes.sum(1)
+    sums = np.where(comes, elapsed, 0.0).sum(1)
+    ranks = np.quantile(elapsed, [0.5, *levels], axis=1, method="inverted_cdf")
+    shares = (types[..., None] == np.arange(n_types)).sum(1) / np.maximum(counts, 1)[:, None]
+    return Described(
+        mean=np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0),
+        median=ranks[0],
+        quantiles=ranks[1:].T,
+        types=shares,
+        no_event=1 - comes.mean(1),
+    )
 
 
 def predict_at_positions(

@@ -148,7 +148,8 @@ def draw_futures(
     device, dtype = paths.states.hidden.device, paths.states.hidden.dtype
     end = np.full(rows, np.inf) if until is None else until
     time, alive = np.zeros(rows), np.ones(rows, dtype=bool)
-    all_elapsed, all_types = [], []
+    all_elapsed: list[np.ndarray] = []
+    all_types: list[np.ndarray] = []
     wait = torch.as_tensor(waited, dtype=torch.float64, device=device)
     while alive.any() and (n_events is None or len(all_types) < n_events):
         if len(all_types) == MOST_EVENTS:

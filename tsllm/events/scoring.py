@@ -261,19 +261,19 @@ class ScoresEvents(EventCore):
         """
         windows = self._windows(table, t_start, t_end)
         rows, positions, values = [], [], []
+        wanted = np.flatnonzero(windows.scored)
         groups = length_buckets(
-            windows.lengths, batch_size=self._rows_at_once, max_tokens=POSITIONS_AT_ONCE
+            windows.lengths[wanted], batch_size=self._rows_at_once, max_tokens=POSITIONS_AT_ONCE
         )
-        for indices in groups:
+        for group in groups:
+            indices = wanted[group.numpy()]
             batch = windows.gather(indices).to(self._device())
-            if not bool(batch.scored.any()):
-                continue
             with torch.no_grad():
                 decoder, states = self._encode(batch)
                 measured = measure(decoder, states, batch)
             scored = batch.scored.cpu()
             row, position = scored.nonzero(as_tuple=True)
-            rows.append(indices[row].numpy())
+            rows.append(indices[row.numpy()])
             positions.append(position.numpy())
             values.append([one.cpu()[scored].double().numpy() for one in measured])
         if not rows:
@@ -290,7 +290,7 @@ class ScoresEvents(EventCore):
         """Write intervals with the user's names: sequence, time of their end, type of the event."""
         names = table.names
         ids = table.windows()[names.id_col].iloc[intervals.sequence].reset_index(drop=True)
-        types = np.append(self.classes_, None)[intervals.code]
+        types = np.array([*self.classes_, None], dtype=object)[intervals.code]
         return pd.DataFrame(
             {
                 names.id_col: ids,
