@@ -145,8 +145,8 @@ class Thinned(NamedTuple):
     """(batch,) int64; -1 where none came."""
     violations: int
     """How many candidates met an intensity above its bound, which was raised then. Where there are
-    any, intensities between the nodes may have gone unseen too: take more nodes or a larger factor.
-    """
+    any, other intensities above it may have met no candidate: the draws are late, and more nodes or
+    a larger factor are needed."""
 
 
 @torch.no_grad()
@@ -180,16 +180,24 @@ def sample_by_thinning(
     nodes : int
         Times of a block, its two ends among them, at which the intensity is looked at for a bound.
     bound_factor : float
-        The bound, as a multiple of the largest of these.
+        The bound, as a multiple of the largest of these, at least 1.
 
     Returns
     -------
     Thinned
+        Exact where the bounds hold.
+
+    Raises
+    ------
+    ValueError
+        Not one generator a sequence, or a factor below 1.
     """
     wait, _ = _wait(states, waited)
     size = len(wait)
     if len(generators) != size:
         raise ValueError(f"{len(generators)} generators for {size} sequences: give one each")
+    if bound_factor < 1:
+        raise ValueError(f"bound_factor must be at least 1, got {bound_factor}")
     start = wait[:, 0].clone()  # (batch,), of the current block
     now = start.clone()
     # Candidates are points of a Poisson process in time and height, between two heights: they are
