@@ -34,8 +34,9 @@ class LookUp(NaiveEventForecaster):
         self.calls.append(("test", events, t_start))
         tested = int(events.times[0][0] // 100)
         value = KNOWN[self.learnt_, tested]
-        table = pd.DataFrame([[value + i for i in range(len(METRICS))]], columns=list(METRICS))
-        return EventEvaluation(table, 1, ())
+        rows = [[value + i for i in range(len(METRICS))], [np.nan, np.nan, tested, 2.0]]
+        table = pd.DataFrame(rows, index=["LookUp", "mean gap"], columns=list(METRICS))
+        return EventEvaluation(table, 1, (), next_to_zero=value == 0.1)
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_each_slice_is_learnt_once_in_order_and_all_are_tested_each_time(slices,
             100 * number + 15,
             100 * number + 16,
         ]
-        assert types == ["x", "y"]
+        assert types == (["x", "y"] if number == 0 else None)
     for _, table, start in [call for call in LookUp.calls if call[0] == "test"]:
         assert table.n_events == 20  # what came before the test part is history
         assert start % 100 == 16
@@ -189,6 +190,11 @@ def test_the_report_is_text_json_and_pictures(slices, look_up):
     text = str(report)
     assert all(metric in text for metric in METRICS)
     assert "14, 2, 4" in text
+    assert report.guesses.loc["mean gap", "time_rmse"] == pytest.approx(1.0)  # of 0, 1 and 2
+    assert report.notes == (
+        "LookUp: after slice 0 the predicted gaps on slice 2 are next to zero and say nothing",
+    )
+    assert report.notes[0] in text and "mean gap" in text
     document = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert document["matrices"]["LookUp"][2][0][0] == 0.4
     assert len(document["summary"]) == 8

@@ -62,6 +62,13 @@ class TestManners:
         assert model.fit(stream) is model
         model.stale_ = 1
         short = pd.DataFrame({"time": [1.0, 2.0, 4.0, 5.0], "type": list("xyxx")})
+        with pytest.raises(DataError):
+            model.fit(short.assign(time=1.0))
+        assert model.predict()["type"].isin(["0", "1"]).all()  # what cannot be read changes nothing
+        with pytest.raises(NotEnoughDataError):
+            model.fit(short.iloc[:1])
+        with pytest.raises(NotFittedError):
+            model.predict()
         again = model.fit(short)
         assert not hasattr(model, "stale_")
         assert again.classes_.tolist() == ["x", "y"]

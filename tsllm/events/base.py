@@ -52,7 +52,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError, NotEnoughDataError
-from tsllm.events.histories import known_gaps, last_events
+from tsllm.events.histories import EventWindows, known_gaps, last_events
 from tsllm.events.predicting import PredictsEvents
 from tsllm.events.scoring import ScoresEvents
 
@@ -135,18 +135,20 @@ class EventForecaster(PredictsEvents, ScoresEvents):
             delattr(self, name)
         whole = table if held_back is None else table.extend(held_back)
         self._begin(whole, types)
-        self._fit(table, held_back)
         self._describe(whole)
+        self._fit(table, held_back)
         self._remember(whole)
         return self
 
-    def update(self, events: Any) -> Self:
+    def update(self, events: Any, *, windows: Any = None) -> Self:
         """Append events to the history that predictions continue; nothing is learnt.
 
         Parameters
         ----------
         events : DataFrame, EventTable or path
             Events later than those that ``history_`` holds of their sequences, and new sequences.
+        windows : optional
+            Until when they were observed, as in `fit`.
 
         Returns
         -------
@@ -159,10 +161,15 @@ class EventForecaster(PredictsEvents, ScoresEvents):
             in training.
         """
         check_is_fitted(self)
-        table = self._read(events)
+        table = self._read(events, windows=windows)
         self._windows(table)  # refuses unknown types and ties
-        self._remember(self.history_.extend(table))
-        self._advance(table)
+        former = self.history_
+        self._remember(former.extend(table))
+        try:
+            self._advance(table)
+        except BaseException:
+            self.history_ = former
+            raise
         return self
 
     # ------------------------------------------------------------------ what methods build on
@@ -194,7 +201,9 @@ class EventForecaster(PredictsEvents, ScoresEvents):
         """Count what the naive guesses need: gaps, types and which type follows which."""
         gaps = known_gaps(table)
         self.mean_gap_, self.median_gap_ = float(gaps.mean()), float(np.median(gaps))
-        codes = self._windows(table).codes
+        codes = EventWindows(
+            table, self.classes_, self.time_scale_, resolution=self.resolution_
+        ).codes
         k = len(self.classes_)
         self.type_counts_ = np.bincount(np.concatenate(codes), minlength=k)
         self.transition_counts_ = np.zeros((k, k), dtype=np.int64)

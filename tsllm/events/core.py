@@ -82,6 +82,9 @@ class EventCore(BaseEstimator, ABC):
     n_events_: int
     history_: EventTable
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "history_")  # what fitting sets last
+
     # ------------------------------------------------------------------ reading
 
     def _read(self, events: Any, *, windows: Any = None) -> EventTable:

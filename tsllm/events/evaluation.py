@@ -32,11 +32,15 @@ class EventEvaluation:
         How many events were predicted.
     notes : tuple of str
         What a reader must know: guesses that the model does not beat, predictions next to zero.
+    next_to_zero : bool
+        Whether the model's gaps are next to zero: its time predictions say nothing then, whatever
+        their errors.
     """
 
     table: pd.DataFrame
     events: int
     notes: tuple[str, ...]
+    next_to_zero: bool = False
 
     def __getitem__(self, metric: str) -> float:
         """Give one of the model's figures."""
@@ -130,14 +134,15 @@ def compare_with_guesses(
     table = pd.DataFrame(list(rows.values()), index=list(rows), columns=columns)
     notes = [_beaten(table, metric) for metric in ("type_error", "time_rmse", "time_mae")]
     ahead, left = scale * (means[seen] - waited), truth - scale * waited
-    if n and _mean(ahead) < NEXT_TO_ZERO * _mean(left):
+    zero = n > 0 and _mean(ahead) < NEXT_TO_ZERO * _mean(left)
+    if zero:
         flag = (
             f"the predicted gaps are next to zero (mean {_mean(ahead):.3g}, true "
             f"{_mean(left):.3g}): the time predictions say nothing, whatever their errors"
         )
         warnings.warn(f"{type(forecaster).__name__}: {flag}", UserWarning, stacklevel=3)
         notes.append(flag)
-    return EventEvaluation(table, n, tuple(note for note in notes if note))
+    return EventEvaluation(table, n, tuple(note for note in notes if note), zero)
 
 
 def _mean(values: np.ndarray) -> float:

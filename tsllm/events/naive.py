@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tsllm.adapters.event_batch import EventBatch, EventStates
-from tsllm.adapters.event_decoder_base import EventDecoder, of_type
+from tsllm.adapters.event_decoder_base import ClosedDecoder, EventDecoder
 from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError
 from tsllm.events.base import EventForecaster
@@ -85,12 +85,12 @@ class NaiveEventForecaster(EventForecaster):
         self.random_state = random_state
 
     def _fit(self, table: EventTable, validation: EventTable | None) -> None:
+        """Check the parameters; all that is learnt is what the base has counted."""
         for name, value, known in (("gap", self.gap, GAPS), ("types", self.types, TYPES)):
             if value not in known:
                 raise DataError(f"{name} must be one of {', '.join(known)}, found {value!r}")
         if not 0 < self.smoothing <= 1:
             raise DataError(f"smoothing must be above 0 and at most 1, found {self.smoothing!r}")
-        self._describe(table if validation is None else table.extend(validation))
 
     def _encode(self, batch: EventBatch) -> tuple[EventDecoder, EventStates]:
         k = len(self.type_counts_)
@@ -124,7 +124,7 @@ class NaiveEventForecaster(EventForecaster):
         return means
 
 
-class NaiveDecoder(EventDecoder):
+class NaiveDecoder(ClosedDecoder):
     """A constant rate, and type probabilities that do not depend on the time.
 
     The states are the log rate and, after it, the log probability of each type.
@@ -138,13 +138,6 @@ class NaiveDecoder(EventDecoder):
     def compensators(self, states: EventStates, elapsed: Tensor) -> Tensor:
         """Integrate each type's intensity from 0: (batch, positions, nodes, types)."""
         return elapsed[..., None] * self.log_intensities(states, elapsed).exp()
-
-    def log_density_and_survival(
-        self, states: EventStates, elapsed: Tensor, types: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Give `log_density` and `log_survival`, both (batch, positions, nodes)."""
-        survival = self.log_survival(states, elapsed)
-        return of_type(self.log_intensities(states, elapsed), types) + survival, survival
 
     def type_log_probabilities(self, states: EventStates, elapsed: Tensor | None = None) -> Tensor:
         """Log probability of each type; the time does not matter to it."""

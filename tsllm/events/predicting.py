@@ -113,9 +113,7 @@ class PredictsEvents(SimulatesEvents):
         table, waited, base = self._known(history, now, windows)
         steps = [self._next_event(table, waited, levels, continued=history is None)]
         if n_steps > 1:
-            futures = self._futures(table, waited, n_paths, n_events=n_steps)
-            k = len(self.classes_)
-            steps += [_step_of(futures, step, levels, k) for step in range(1, n_steps)]
+            steps += self._later_steps(table, waited, n_steps, levels, n_paths)
         whole = Described(*(np.stack(part, 1) for part in zip(*steps)))  # (sequences, steps, ...)
         names, best = table.names, whole.types.argmax(-1)
         ids = table.windows()[names.id_col]
@@ -261,6 +259,21 @@ class PredictsEvents(SimulatesEvents):
                     here = states.at(batch.lengths)
                     results.append(next_event(decoder, here, waited=wait[places], levels=levels))
         return Described(*(torch.cat(part).cpu().numpy() for part in zip(*results)))
+
+    def _later_steps(
+        self,
+        table: EventTable,
+        waited: np.ndarray,
+        n_steps: int,
+        levels: Sequence[float],
+        n_paths: int,
+    ) -> list[Described]:
+        """Describe the events after the next one of each sequence, from sampled futures."""
+        chunks = [
+            [_step_of(futures, step, levels, len(self.classes_)) for step in range(1, n_steps)]
+            for _, futures in self._futures(table, waited, n_paths, n_events=n_steps)
+        ]
+        return [Described(*map(np.concatenate, zip(*step))) for step in zip(*chunks)]
 
     def _intensities(self, table: EventTable, moments: np.ndarray) -> np.ndarray:
         """Give intensities in the user's unit: (sequences, times, types), NaN where not known."""

@@ -21,13 +21,13 @@ MOST_EVENTS = 10_000
 
 
 class Futures(NamedTuple):
-    """Drawn futures, one a row; scaled times from the last event of the history on.
+    """Drawn futures; scaled times from the last event of the history on.
 
     Attributes
     ----------
-    elapsed : float array (rows, steps)
+    elapsed : float array (..., steps)
         inf where a future has fewer events.
-    types : int array (rows, steps)
+    types : int array (..., steps)
         Class codes, -1 there.
     """
 
@@ -137,6 +137,7 @@ def draw_futures(
     Returns
     -------
     Futures
+        Of ``n_events`` steps where that is given, else of as many as the longest future has.
 
     Raises
     ------
@@ -151,7 +152,7 @@ def draw_futures(
     all_elapsed: list[np.ndarray] = []
     all_types: list[np.ndarray] = []
     wait = torch.as_tensor(waited, dtype=torch.float64, device=device)
-    while alive.any() and (n_events is None or len(all_types) < n_events):
+    while True:
         if len(all_types) == MOST_EVENTS:
             raise DataError(
                 f"a sampled future has more than {MOST_EVENTS} events before its end: the model "
@@ -166,15 +167,19 @@ def draw_futures(
         alive &= np.isfinite(time)
         all_elapsed.append(np.where(alive, time, np.inf))
         all_types.append(np.where(alive, types.cpu().numpy(), -1))
+        if not alive.any() or len(all_types) == n_events:
+            break
         # What has ended goes on with anything: nobody looks at it.
         live = torch.from_numpy(alive).to(device)
         paths.append(torch.where(live, types, 0), torch.where(live, gaps, 1.0).to(dtype))
         wait = torch.zeros_like(wait)
-    if not all_types:
-        return Futures(np.empty((rows, 0)), np.empty((rows, 0), dtype=np.int64))
-    return Futures(np.stack(all_elapsed, 1), np.stack(all_types, 1))
+    elapsed, types = np.stack(all_elapsed, 1), np.stack(all_types, 1)
+    missing = [(0, 0), (0, 0 if n_events is None else n_events - elapsed.shape[1])]
+    return Futures(
+        np.pad(elapsed, missing, constant_values=np.inf), np.pad(types, missing, constant_values=-1)
+    )
 
 
 def sequence_generator(seed: int, sequence: Hashable) -> np.random.Generator:
     """Make the random generator of one sequence, which its name and a seed determine."""
-    return np.random.default_rng([seed, zlib.crc32(repr(sequence).encode())])
+    return np.random.default_rng([seed, zlib.crc32(str(sequence).encode())])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,22 +94,21 @@ class SimulatesEvents(EventCore):
             start, end = np.full(len(table), opens), np.full(len(table), closes)
         else:
             start, end = current, current + duration_in_numbers(table.clock, window, "window")
-        futures = self._futures(table, waited, n_paths, until=(end - base) / self.time_scale_)
-        after = futures.elapsed > ((start - base) / self.time_scale_)[:, None, None]
-        inside = after & np.isfinite(futures.elapsed)  # (sequences, paths, steps)
         k, names = len(self.classes_), table.names
-        counts = np.stack([(inside & (futures.types == code)).sum(-1) for code in range(k)], 1)
-        counts = np.concatenate(
-            [counts, counts.sum(1, keepdims=True)], 1
-        )  # (sequences, k+1, paths)
+        opens, until = (start - base) / self.time_scale_, (end - base) / self.time_scale_
+        counts = np.empty((len(table), k + 1, checked_count("n_paths", n_paths)), dtype=np.int64)
+        for places, futures in self._futures(table, waited, n_paths, until=until):
+            inside = np.isfinite(futures.elapsed) & (futures.elapsed > opens[places, None, None])
+            for code in range(k):
+                counts[places, code] = (inside & (futures.types == code)).sum(-1)
+            counts[places, k] = inside.sum(-1)
         ids = table.windows()[names.id_col]
         frame = pd.DataFrame({names.id_col: ids.repeat(k + 1).reset_index(drop=True)})
         frame[names.type_col] = np.tile(np.append(self.classes_, "all"), len(table))
         frame["mean"] = counts.mean(-1).ravel()
-        for level in levels:
-            frame[f"q{level:g}"] = np.quantile(
-                counts, level, axis=-1, method="inverted_cdf"
-            ).ravel()
+        ranks = np.quantile(counts, levels, axis=-1, method="inverted_cdf")
+        for level, values in zip(levels, ranks):
+            frame[f"q{level:g}"] = values.ravel()
         frame["none"] = (counts == 0).mean(-1).ravel()
         return frame
 
@@ -147,18 +146,23 @@ class SimulatesEvents(EventCore):
         until = None
         if horizon is not None:
             until = waited + duration_in_numbers(table.clock, horizon, "horizon") / self.time_scale_
-        futures = self._futures(table, waited, n_paths, n_events=n_events, until=until)
-        sequence, path, step = np.isfinite(futures.elapsed).nonzero()
-        times = base[sequence] + futures.elapsed[sequence, path, step] * self.time_scale_
-        names = table.names
-        return pd.DataFrame(
-            {
-                names.id_col: table.windows()[names.id_col].iloc[sequence].reset_index(drop=True),
-                "path": path,
-                names.time_col: table.clock.to_stamp(times),
-                names.type_col: self.classes_[futures.types[sequence, path, step]],
-            }
-        )
+        ids, names, frames = table.windows()[table.names.id_col], table.names, []
+        for places, futures in self._futures(
+            table, waited, n_paths, n_events=n_events, until=until
+        ):
+            sequence, path, step = np.isfinite(futures.elapsed).nonzero()
+            elapsed = futures.elapsed[sequence, path, step] * self.time_scale_
+            frames.append(
+                pd.DataFrame(
+                    {
+                        names.id_col: ids.iloc[places[sequence]].reset_index(drop=True),
+                        "path": path,
+                        names.time_col: table.clock.to_stamp(base[places[sequence]] + elapsed),
+                        names.type_col: self.classes_[futures.types[sequence, path, step]],
+                    }
+                )
+            )
+        return pd.concat(frames, ignore_index=True)
 
     def simulate(self, n_sequences: int = 1, *, duration: Any, start: Any = None) -> EventTable:
         """Draw whole sequences that begin with nothing.
@@ -192,13 +196,13 @@ class SimulatesEvents(EventCore):
             names=self.history_.names,
         )
         until = np.full(size, length / self.time_scale_)
-        futures = self._futures(empty, np.zeros(size), 1, until=until)
         times, types = [], []
-        for elapsed, codes in zip(futures.elapsed[:, 0], futures.types[:, 0]):
-            n = int(np.isfinite(elapsed).sum())
-            # Rounding must not move an event over the edge of its window.
-            times.append(np.minimum(begins + elapsed[:n] * self.time_scale_, begins + length))
-            types.append(self.classes_[codes[:n]])
+        for _, futures in self._futures(empty, np.zeros(size), 1, until=until):
+            for elapsed, codes in zip(futures.elapsed[:, 0], futures.types[:, 0]):
+                n = int(np.isfinite(elapsed).sum())
+                # Rounding must not move an event over the edge of its window.
+                times.append(np.minimum(begins + elapsed[:n] * self.time_scale_, begins + length))
+                types.append(self.classes_[codes[:n]])
         return EventTable(
             empty.ids,
             tuple(times),
@@ -219,8 +223,8 @@ class SimulatesEvents(EventCore):
         *,
         n_events: int | None = None,
         until: np.ndarray | None = None,
-    ) -> Futures:
-        """Draw futures of each sequence: arrays (sequences, paths, steps)."""
+    ) -> Iterator[tuple[np.ndarray, Futures]]:
+        """Draw futures of some sequences at a time: (places,), arrays (places, paths, steps)."""
         n_paths = checked_count("n_paths", n_paths)
         if n_events is None and until is None:
             raise DataError("say how far to sample: pass horizon, n_events, or both")
@@ -228,7 +232,6 @@ class SimulatesEvents(EventCore):
             n_events = checked_count("n_events", n_events)
         seed = self._seed()
         histories = self._windows(last_events(table, self._context_length()))
-        parts: list[Futures] = []
         for places in in_chunks(len(table), max(1, PATHS_AT_ONCE // n_paths)):
             rows = torch.arange(len(places)).repeat_interleave(n_paths)
             batch = histories.gather(places).select(rows).to(self._device())
@@ -241,16 +244,5 @@ class SimulatesEvents(EventCore):
                 n_events=n_events,
                 until=None if until is None else until[places].repeat(n_paths),
             )
-            steps = drawn.elapsed.shape[1]
-            shape = (len(places), n_paths, steps)
-            parts.append(Futures(drawn.elapsed.reshape(shape), drawn.types.reshape(shape)))
-        longest = max(part.elapsed.shape[2] for part in parts)
-        return Futures(
-            np.concatenate([_widened(part.elapsed, longest, np.inf) for part in parts]),
-            np.concatenate([_widened(part.types, longest, -1) for part in parts]),
-        )
-
-
-def _widened(array: np.ndarray, steps: int, fill: float) -> np.ndarray:
-    """Pad (sequences, paths, steps) to more steps."""
-    return np.pad(array, [(0, 0), (0, 0), (0, steps - array.shape[2])], constant_values=fill)
+            shape = (len(places), n_paths, -1)
+            yield places, Futures(*(part.reshape(shape) for part in drawn))

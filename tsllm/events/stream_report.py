@@ -28,6 +28,9 @@ class StreamReport:
     reference : array (slices, metrics)
         What a constant rate and constant shares of types, taken from the first slice, reach on each
         slice: the model that has learnt nothing.
+    guesses : DataFrame
+        Errors of the plainest guesses (mean, median, last and no gap, most frequent type, type that
+        most often follows), learnt with the model's last slice; means over the slices.
     seconds : dict of list
         Of each arm, how long it took to learn each slice.
     events : list of (int, int, int)
@@ -38,6 +41,7 @@ class StreamReport:
 
     matrices: dict[str, np.ndarray]
     reference: np.ndarray
+    guesses: pd.DataFrame
     seconds: dict[str, list[float]]
     events: list[tuple[int, int, int]]
     notes: tuple[str, ...] = ()
@@ -121,7 +125,8 @@ class StreamReport:
             rows = self.summary[self.summary["metric"] == metric].drop(columns="metric")
             text = rows.to_string(index=False, float_format=lambda value: f"{value:.4g}")
             lines += [f"{metric} ({'greater' if metric in GAINS else 'less'} is better)", text]
-        return "\n".join([*lines, *self.notes])
+        shown = self.guesses.to_string(float_format=lambda value: f"{value:.4g}", na_rep="")
+        return "\n".join([*lines, "guesses, final", shown, *self.notes])
 
     __repr__ = __str__
 
@@ -131,6 +136,10 @@ class StreamReport:
             "metrics": list(METRICS),
             "matrices": {arm: _plain(values) for arm, values in self.matrices.items()},
             "reference": _plain(self.reference),
+            "guesses": {
+                str(name): {metric: _plain(value) for metric, value in row.items()}
+                for name, row in self.guesses.iterrows()
+            },
             "summary": [
                 {
                     key: value if isinstance(value, str) else _plain(value)
