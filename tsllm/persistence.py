@@ -210,6 +210,18 @@ def load(
     )
 
 
+def fingerprint(directory: str | os.PathLike[str]) -> str:
+    """Give the checksum of a saved model: other parameters, weights or contexts have another.
+
+    Raises
+    ------
+    ModelFormatError
+        There is no model.
+    """
+    checksum: str = _read_config(Path(directory).expanduser().resolve())["checksum"]
+    return checksum
+
+
 # ---------------------------------------------------------------------- what the files hold
 
 
