@@ -37,6 +37,7 @@ from tsllm.training_contract import (
     TrainingSettings,
     TrainingState,
 )
+from tsllm.watching import watchers
 from tsllm.windows import WindowBatch, Windows
 
 __all__ = [
@@ -130,6 +131,7 @@ def train(
     >>> result.history[-1]["validation_loss"] < 0.01
     True
     """
+    callbacks = [*callbacks, *watchers()]
     run = _Run(model, loss, training, validation, settings)
     with memory_errors_explained(settings.device, "training", settings.batch_size):
         run.prepare()

@@ -1,28 +1,11 @@
-"""A small saved model, and a long frame of many series."""
+"""A small saved model, and the series that it forecasts."""
 
-import numpy as np
-import pandas as pd
 import pytest
+from long_frames import long_frame
 
 import tsllm
 
 TINY = "random:gpt2?hidden=16&layers=1&heads=2&positions=256"
-
-
-def long_frame(n_series, steps=40, *, freq="D"):
-    """Series of unequal lengths, one after the other, none like another."""
-    rng = np.random.default_rng(0)
-    frames = [
-        pd.DataFrame(
-            {
-                "series_id": f"s{i:04d}",
-                "timestamp": pd.date_range("2024-01-01", periods=steps + i % 7, freq=freq),
-                "value": 10 * i + rng.normal(0, 1, steps + i % 7).cumsum(),
-            }
-        )
-        for i in range(n_series)
-    ]
-    return pd.concat(frames, ignore_index=True)
 
 
 @pytest.fixture(scope="session")
@@ -48,12 +31,3 @@ def expected(frame, model):
     from tsllm.long_format import predict_long
 
     return predict_long(tsllm.load(model), read_long(frame), 3)
-
-
-def write_parts(frame, folder, borders):
-    """Write a frame as parts that are cut at rows."""
-    folder.mkdir()
-    ends = [*borders, len(frame)]
-    for i, (start, stop) in enumerate(zip([0, *borders], ends)):
-        frame.iloc[start:stop].to_parquet(folder / f"in-{i:02d}.parquet", index=False)
-    return folder

@@ -11,7 +11,7 @@ import warnings
 import filelock
 import pandas as pd
 import pytest
-from .conftest import write_parts
+from long_frames import write_parts
 
 from tsllm.batch import predict_batch
 from tsllm.batch import worker as worker_module
