@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +24,7 @@ from tsllm.cli.output import (
     in_one_step,
     print_json,
     say,
+    silence,
     working,
     write_text,
 )
@@ -120,7 +122,8 @@ def fit(
 ) -> None:
     """Fit one model on all series and save it.
 
-    What was asked for is written beside the model, in its job.yaml.
+    What was asked for is written beside the model, in its job.yaml. On several devices:
+    accelerate launch --multi_gpu --num_processes 2 -m tsllm.cli fit DATA --out MODEL_DIR
     """
     given = {
         "data": data,
@@ -138,15 +141,22 @@ def fit(
         raise DataError("--out is missing: give the directory to save the model to")
     check_folder(out.absolute().parent, "--out")
 
+    from tsllm import distributed
     from tsllm.persistence import JOB, check_target, save
 
     check_target(out, overwrite=overwrite)
-    _, estimator = _train(job, job.horizon)
-    folder = save(estimator, out, overwrite=overwrite)
-    write_text(write_job(job), folder / JOB)
-    say(f"saved the model in {out}")
-    if json:
-        print_json({"model": str(folder), "summary": estimator.summary()})
+    together = distributed.join()
+    if together.size > 1 and job.parameters.get("random_state") is None:
+        job.parameters["random_state"] = distributed.agreed_seed()
+    with nullcontext() if together.leads else silence():
+        _, estimator = _train(job, job.horizon)
+    if together.leads:
+        folder = save(estimator, out, overwrite=overwrite)
+        write_text(write_job(job), folder / JOB)
+        say(f"saved the model in {out}")
+        if json:
+            print_json({"model": str(folder), "summary": estimator.summary()})
+    distributed.leave()
 
 
 def _train(

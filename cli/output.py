@@ -8,7 +8,7 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,6 +39,17 @@ def say(message: str, *, style: str = "") -> None:
 
     console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
     console.print(message, style=style)
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Say nothing in this block: another process, which does the same, says it."""
+    with (
+        open(os.devnull, "w") as nowhere,
+        redirect_stderr(nowhere),
+        redirect_stdout(nowhere),
+    ):
+        yield
 
 
 def working(what: str) -> AbstractContextManager[object]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from tsllm import distributed
 from tsllm.backbone import autocast_backbone
 from tsllm.checkpoints import (
     collect_tensors,
@@ -198,6 +199,7 @@ class _Run:
         """Bring everything onto the device, then to where the checkpoint to resume from stood."""
         settings = self.settings
         self.model.to(settings.device).train()
+        distributed.same_weights(self.parameters)
         self.called = cast(nn.Module, torch.compile(self.model)) if settings.compile else self.model
         optimizer = torch.optim.AdamW if settings.weight_decay > 0 else torch.optim.Adam
         self.optimizer = optimizer(
@@ -224,20 +226,23 @@ class _Run:
         """Train on the next batch."""
         state, size = self.state, self.settings.batch_size
         begin = state.step % self.steps_per_epoch * size
-        batch = self.training.gather(self.order[begin : begin + size]).to(self.settings.device)
+        mine, weight = distributed.share(self.order[begin : begin + size])
+        batch = self.training.gather(mine).to(self.settings.device)
         state.learning_rate = cosine_learning_rate(self.settings, state.step, state.planned_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = state.learning_rate
         self.optimizer.zero_grad()
         with self.stream.active(), autocast_backbone(self.settings.autocast):
-            loss = self.loss(self.called, batch)
-            (loss.total / loss.count.clamp(min=1)).backward()
+            loss = distributed.counted(self.loss(self.called, batch), weight)
+            (loss.total / distributed.everywhere(loss.count).clamp(min=1)).backward()
+        distributed.sum_gradients(self.parameters)
         most = math.inf if self.settings.clip_norm is None else self.settings.clip_norm
         norm = nn.utils.clip_grad_norm_(self.parameters, most)
         # Read together: on a GPU each reading waits for the device.
         total, count, norm_read, *extras = _read(
             loss.total, loss.count, norm, *loss.extras.values()
         )
+        total, count, *extras = distributed.sums([total, count, *(count * mean for mean in extras)])
         state.loss = total / max(count, 1.0)
         if not math.isfinite(total + norm_read):
             raise TrainingDivergedError(
@@ -249,8 +254,8 @@ class _Run:
         state.step += 1
         self.add("total", total)
         self.add("count", count)
-        for name, mean in zip(loss.extras, extras):
-            self.add(f"extra {name}", mean * count)
+        for name, extra in zip(loss.extras, extras):
+            self.add(f"extra {name}", extra)
         self.tick()
 
     def finish_epoch(self) -> None:
@@ -295,11 +300,13 @@ class _Run:
         total = count = 0.0
         self.model.eval()
         for indices in torch.arange(len(self.validation)).split(self.settings.batch_size):
-            batch = self.validation.gather(indices).to(self.settings.device)
+            mine, weight = distributed.share(indices)
+            batch = self.validation.gather(mine).to(self.settings.device)
             with torch.no_grad(), self.stream.active(), autocast_backbone(self.settings.autocast):
-                loss = self.loss(self.called, batch)
+                loss = distributed.counted(self.loss(self.called, batch), weight)
             batch_total, batch_count = _read(loss.total, loss.count)
             total, count = total + batch_total, count + batch_count
+        total, count = distributed.sums([total, count])
         self.model.train()
         if not math.isfinite(total):
             raise TrainingDivergedError(
@@ -347,6 +354,8 @@ class _Run:
         """Write a checkpoint after the steps or the epoch that the settings name."""
         settings, state = self.settings, self.state
         every = settings.checkpoint_every or self.steps_per_epoch
+        if not distributed.world().leads:
+            return
         if settings.checkpoint_dir is None or (state.step % every and self.stopped is None):
             return
         tensors = collect_tensors(self.model, self.best, self.optimizer, self.stream)

@@ -10,7 +10,7 @@ A request is a table with the columns
 
 Each series is forecast from the history that the request holds; the model need not have seen it.
 Rows with a ``series_id`` only ask for the forecast of a series from what the model keeps of it, and
-a request without rows asks for all that it keeps. Parameters: ``horizon`` (default: what the model
+the column ``series_id`` without rows asks for all that it keeps. Parameters: ``horizon`` (default: what the model
 was fitted for) and ``quantiles``. A request in Parquet carries no parameters.
 
 MLflow's server takes requests of any size into memory before a model sees them: put a proxy with a
@@ -29,7 +29,6 @@ import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType
-from pandas.tseries.frequencies import to_offset
 
 from tsllm.backbone import Backbone
 from tsllm.datasets.frequency import row_number
@@ -89,8 +88,11 @@ class Series(ServedKind):
         steps = min(shape.context_length, 24)
         if shape.freq is None:
             times: Any = np.arange(steps)
+        elif _counts_periods(model):
+            freq = model._cutoff.freqstr
+            times = pd.period_range("2024-01-01", periods=steps, freq=freq).astype(str)
         else:
-            times = _dates("2024-01-01", shape.freq, steps).astype(str)
+            times = pd.date_range("2024-01-01", periods=steps, freq=shape.freq).astype(str)
         columns: dict[str, Any] = {_ID: ["a"] * steps, _TIME: times}
         for i, name in enumerate(_variables(model)):
             columns[name] = np.round(10 + np.sin(np.arange(steps) + i), 3)
@@ -105,9 +107,10 @@ class Series(ServedKind):
     ) -> pd.DataFrame:
         if not isinstance(request, pd.DataFrame):
             raise DataError(f"the request is a {type(request).__name__} and must be a table")
-        if len(request) and not len(request.columns):
+        if not len(request.columns):  # MLflow drops the columns that the signature does not know
             raise DataError(
-                f"the request has none of the model's columns: send {', '.join(_columns(model))}"
+                f"the request has none of the model's columns: send {', '.join(_columns(model))}, "
+                f"or {_ID} without rows for all series that the model keeps"
             )
         limits.check_rows(len(request))
         horizon = params.get("horizon", model.fitted_.shape.horizon)
@@ -193,8 +196,8 @@ def _history(model: BaseLLMForecaster, request: pd.DataFrame) -> pd.DataFrame:
     variables = _variables(model)
     named = _ID in request and bool(request[_ID].notna().any())
     request = request.reset_index(drop=True)
-    if _is_period(model.fitted_.shape.freq):
-        request = request.assign(**{_TIME: _periods(request[_TIME], model.fitted_.shape.freq)})
+    if _counts_periods(model):
+        request = request.assign(**{_TIME: _periods(request[_TIME], model._cutoff.freqstr)})
     with warnings.catch_warnings():
         # Said to whoever trains; a client gets its forecast, the constant.
         warnings.filterwarnings("ignore", message="constant:")
@@ -224,22 +227,15 @@ def _plain(request: pd.DataFrame, variables: Sequence[str]) -> pd.DataFrame:
 
 def _asked_frequency(model: BaseLLMForecaster) -> str | None:
     """Give the frequency that every history must have; periods bring their own."""
-    freq = model.fitted_.shape.freq
-    return None if _is_period(freq) else freq
+    return None if _counts_periods(model) else model.fitted_.shape.freq
 
 
-def _is_period(freq: str | None) -> bool:
-    """Tell whether a frequency's name is one of periods only, such as M or Q-DEC."""
-    if freq is None:
-        return False
-    try:
-        to_offset(freq)
-    except ValueError:
-        return True
-    return False
+def _counts_periods(model: BaseLLMForecaster) -> bool:
+    """Tell whether the model was fitted on periods, which JSON sends as dates or their names."""
+    return isinstance(model._cutoff, pd.PeriodIndex)
 
 
-def _periods(stamps: pd.Series, freq: str | None) -> pd.Series:
+def _periods(stamps: pd.Series, freq: str) -> pd.Series:
     """Turn dates or the names of periods into periods."""
     if isinstance(stamps.dtype, pd.PeriodDtype):
         return stamps
@@ -247,10 +243,3 @@ def _periods(stamps: pd.Series, freq: str | None) -> pd.Series:
         return pd.Series(pd.PeriodIndex(pd.to_datetime(stamps), freq=freq), index=stamps.index)
     except (ValueError, TypeError) as error:
         raise DataError(f"the timestamps are no periods of frequency {freq}: {error}") from None
-
-
-def _dates(start: str, freq: str, steps: int) -> pd.DatetimeIndex | pd.PeriodIndex:
-    """Give stamps of a frequency."""
-    if _is_period(freq):
-        return pd.period_range(start, periods=steps, freq=freq)
-    return pd.date_range(start, periods=steps, freq=freq)

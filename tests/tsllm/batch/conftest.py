@@ -1,11 +1,9 @@
 """A small saved model, and the series that it forecasts."""
 
 import pytest
-from long_frames import long_frame
+from long_frames import fit_tiny, long_frame
 
 import tsllm
-
-TINY = "random:gpt2?hidden=16&layers=1&heads=2&positions=256"
 
 
 @pytest.fixture(scope="session")
@@ -16,12 +14,8 @@ def frame():
 @pytest.fixture(scope="session")
 def model(frame, tmp_path_factory):
     """The directory of a model fitted on a few of the series."""
-    some = frame[frame["series_id"] < "s0005"].set_index(["series_id", "timestamp"])
-    forecaster = tsllm.AutoTimesForecaster(
-        TINY, max_steps=2, context_length=12, token_length=6, batch_size=8, random_state=0
-    )
-    folder = tmp_path_factory.mktemp("model") / "model"
-    return tsllm.save(forecaster.fit(some, fh=[1, 2, 3]), folder)
+    forecaster = fit_tiny(frame[frame["series_id"] < "s0005"], batch_size=8)
+    return tsllm.save(forecaster, tmp_path_factory.mktemp("model") / "model")
 
 
 @pytest.fixture(scope="session")
