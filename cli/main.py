@@ -21,6 +21,7 @@ import tsllm
 from tsllm.cli.backtest import backtest
 from tsllm.cli.doctor import doctor
 from tsllm.cli.embed import embed
+from tsllm.cli.environment import prepare
 from tsllm.cli.forecast import fit, forecast
 from tsllm.cli.info import backbones, datasets
 from tsllm.cli.output import log_form, say
@@ -29,9 +30,7 @@ from tsllm.cli.store import app as store
 from tsllm.errors import TsllmError
 from tsllm.logs import log_to_stderr
 
-# Threads that wait should sleep, not spin: on a busy machine spinning ones made training 2.6 times
-# slower (measured at a load of 5 on two cores). Read when torch is first imported, further below.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+prepare()
 
 app = typer.Typer(
     name="tsllm",
@@ -97,8 +96,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _run(arguments: Sequence[str]) -> int:
     """Run a command and give its exit code; errors become one line on stderr."""
     settings = _Settings()
-    # Its retries are no news: what comes of them is said once.
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         # Libraries' notes to developers are not for people at the command line.

@@ -123,7 +123,7 @@ def everywhere(count: Tensor) -> Tensor:
     """Add up a number over all processes."""
     if _world.size == 1:
         return count
-    together = count.detach().clone()
+    together = count.detach().double()  # a count may be whole in one process and not in another
     dist.all_reduce(together)
     return together
 

@@ -270,7 +270,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         ) from error
     try:
         config = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelFormatError(
             f"{folder / CONFIG} is damaged ({error}): restore it, or save the model again"
         ) from error
@@ -358,7 +358,7 @@ def _says_model(path: Path) -> bool:
     """Tell whether a directory has the config.json of a model."""
     try:
         config = json.loads((path / CONFIG).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(config, dict) and config.get("format") == FORMAT
 

@@ -59,7 +59,7 @@ def test_each_fit_is_logged_while_it_runs(autologging):
             seen.append(mlflow.active_run().info.run_id)
 
     with watched_by(Watch()):
-        forecaster = fit_tiny(long_frame(3), max_steps=None, max_epochs=3, batch_size=16)
+        forecaster = fit_tiny(long_frame(3, 120), max_steps=None, max_epochs=3, batch_size=16)
     run = mlflow.last_active_run()
     assert mlflow.active_run() is None
     assert set(seen) == {run.info.run_id}
