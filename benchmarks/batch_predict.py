@@ -2,9 +2,9 @@
 
     python benchmarks/batch_predict.py --series 100000 --steps 200
 
-The model is tiny, so that the figures are those of everything around it: reading, checking, planning
-the blocks, dating and writing. Each job runs in a process of its own, whose peak memory is measured;
-``--scattered`` orders the rows by time, so that each series lies in every part.
+The model is tiny, so that the figures are those of everything around it: reading, checking,
+planning the blocks, dating and writing. Each job runs in a process of its own, whose peak memory is
+measured; ``--scattered`` orders the rows by time, so that each series lies in every part.
 """
 
 from __future__ import annotations

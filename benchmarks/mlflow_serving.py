@@ -2,9 +2,9 @@
 
     python benchmarks/mlflow_serving.py --requests 1000 --clients 8
 
-Starts ``mlflow models serve`` on this machine and sends it requests, each with another series; every
-answer is compared with what the model forecasts here. Memory is that of the server's processes after
-a tenth of the requests and after all of them.
+Starts ``mlflow models serve`` on this machine and sends it requests, each with another series;
+every answer is compared with what the model forecasts here. Memory is that of the server's
+processes after a tenth of the requests and after all of them.
 """
 
 from __future__ import annotations

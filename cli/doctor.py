@@ -49,12 +49,7 @@ def doctor(json: options.Json = False) -> None:
     if json:
         print_json(rows)
     else:
-        print_table(
-            [
-                {"what": row["what"], "": _mark(row), "found": row["found"]}
-                for row in rows
-            ]
-        )
+        print_table([{"what": row["what"], "": _mark(row), "found": row["found"]} for row in rows])
     if not all(row["ok"] for row in rows if row["needed"]):
         raise typer.Exit(1)
 

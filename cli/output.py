@@ -8,7 +8,13 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import (
+    AbstractContextManager,
+    contextmanager,
+    nullcontext,
+    redirect_stderr,
+    redirect_stdout,
+)
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -45,7 +51,7 @@ def say(message: str, *, style: str = "") -> None:
 def silence() -> Iterator[None]:
     """Say nothing in this block: another process, which does the same, says it."""
     with (
-        open(os.devnull, "w") as nowhere,
+        Path(os.devnull).open("w") as nowhere,
         redirect_stderr(nowhere),
         redirect_stdout(nowhere),
     ):

@@ -24,7 +24,7 @@ from tsllm.cli.output import (
 from tsllm.errors import DataError
 
 if TYPE_CHECKING:
-    from tsllm.forecasters.base import BaseLLMForecaster
+    pass
 
 
 def predict(

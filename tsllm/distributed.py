@@ -5,9 +5,9 @@ A launcher starts the same command once a device::
     accelerate launch --multi_gpu --num_processes 2 -m tsllm.cli fit DATA --out MODEL_DIR
     torchrun --nproc-per-node 2 -m tsllm.cli fit DATA --out MODEL_DIR
 
-``batch_size`` is that of all processes together, so that the steps, and but for rounding and dropout
-the losses, are those of one process. Nothing happens unless `join` is called, as the command line
-does: what a launcher leaves in the environment is none of the library's business.
+``batch_size`` is that of all processes together, so that the steps, and but for rounding and
+dropout the losses, are those of one process. Nothing happens unless `join` is called, as the
+command line does: what a launcher leaves in the environment is none of the library's business.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def outcome(batch_size):
 
 
 def test_two_processes_train_what_one_does():
-    code = _CHILD.format(folder=os.path.dirname(__file__))
+    code = _CHILD.format(folder=str(Path(__file__).parent))
     ranks, seeds, outcomes = zip(*_together([sys.executable, "-c", code]))
     assert set(ranks) == {0, 1} and len(set(seeds)) == 1
     for size, of_each in zip(SIZES, zip(*outcomes), strict=True):

@@ -1,4 +1,4 @@
-"""Which rows are forecast together: blocks of whole series, planned in one pass over their names."""
+"""Which rows are forecast together: blocks of whole series, found in one pass over their names."""
 
 from __future__ import annotations
 
@@ -118,9 +118,7 @@ def _merged(keys: np.ndarray, more: Sequence[np.ndarray]) -> tuple[np.ndarray, b
     return unique, len(unique) == len(together)
 
 
-def _cut(
-    cuts: np.ndarray, series: np.ndarray, offsets: np.ndarray, block_rows: int
-) -> list[Block]:
+def _cut(cuts: np.ndarray, series: np.ndarray, offsets: np.ndarray, block_rows: int) -> list[Block]:
     """Fill blocks with as many series as fit."""
     ends = np.append(cuts[1:], offsets[-1])
     counted = np.cumsum(series)

@@ -116,7 +116,8 @@ def predict_batch(
     model : path
         A directory that `tsllm.save` wrote.
     data : path
-        A ``.parquet`` file, or a directory of them, in the long format of `tsllm.datasets.read_long`.
+        A ``.parquet`` file, or a directory of them, in the long format that
+        `tsllm.datasets.read_long` reads.
     out : path
         The directory for ``part-00000.parquet, ...``; ``pd.read_parquet(out)`` reads them all.
     horizon : int, optional

@@ -1,4 +1,4 @@
-"""The plan of a batch job, written down before its first block: what is asked of what, in which blocks.
+"""The plan of a batch job, written down before its first block: what is asked, in which blocks.
 
 It never changes afterwards, so a job that is killed and started again does the same.
 """
@@ -94,7 +94,7 @@ class Manifest:
     def write(self, out: Path) -> None:
         """Write the manifest to the job's directory, in one step."""
         with whole_file(out / MANIFEST) as file:
-            file.write(self._text().encode())
+            file.write(json.dumps({"digest": self.digest, **json.loads(self._text())}).encode())
 
     def _text(self) -> str:
         document = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
@@ -119,11 +119,12 @@ def read_manifest(out: Path) -> Manifest | None:
         return None
     try:
         document = json.loads(path.read_bytes())
+        digest = document.pop("digest")
         if document.pop("format") != FORMAT or document.pop("format_version") != FORMAT_VERSION:
             raise ValueError("it has another format")
         for name in ("parts", "grouped"):
             document[name] = [_part(*part) for part in document[name]]
-        return Manifest(
+        manifest = Manifest(
             **document
             | {
                 "request": Request(**document["request"]),
@@ -133,11 +134,14 @@ def read_manifest(out: Path) -> Manifest | None:
                 ],
             }
         )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        if manifest.digest != digest:
+            raise ValueError("it is not as it was written")
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{str(path)!r} is no manifest that this tsllm can read ({error}): go on with the "
             "version that wrote it, or give another directory to write to"
         ) from error
+    return manifest
 
 
 def check_same(planned: Manifest, asked: dict[str, Any], out: Path) -> None:

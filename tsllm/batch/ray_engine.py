@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -131,8 +132,14 @@ def _start(ray: Any, job: Job, workers: Workers) -> None:
 
 def _slots(resources: dict[str, float], workers: Workers) -> int:
     """Count the workers that the cluster has room for, one at least: that one waits for it."""
-    if workers.number is not None:
-        return workers.number
     room = [resources.get("CPU", 0) / workers.cpus] if workers.cpus else []
     room += [resources.get("GPU", 0) / workers.gpus] if workers.gpus else []
-    return max(1, int(min(room, default=1)))
+    fit = max(1, int(min(room, default=1)))
+    if workers.number is not None and room and workers.number > fit:
+        warnings.warn(
+            f"{workers.number} workers are asked for and the cluster has room for {fit}: the "
+            "others wait until it grows",
+            UserWarning,
+            stacklevel=2,
+        )
+    return fit if workers.number is None else workers.number

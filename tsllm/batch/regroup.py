@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 from collections.abc import Sequence
@@ -82,9 +81,7 @@ def regroup(
                 origin = pa.array([part.name] * len(batch)).dictionary_encode()
                 table = pa.Table.from_batches([batch]).cast(schema)
                 table = table.append_column(ORIGIN_PART, origin.dictionary_decode())
-                table = table.append_column(
-                    ORIGIN_ROW, pa.array(np.arange(row, row + len(batch)))
-                )
+                table = table.append_column(ORIGIN_ROW, pa.array(np.arange(row, row + len(batch))))
                 row += len(batch)
                 waiting.append(table)
                 if sum(map(len, waiting)) >= _ROWS_IN_MEMORY:
@@ -97,7 +94,7 @@ def regroup(
         writers.clear()
         if target.exists():
             shutil.rmtree(target)
-        os.replace(temporary, target)
+        temporary.replace(target)
     finally:
         for writer in writers.values():
             writer.close()

@@ -122,9 +122,7 @@ def read_table(estimator: BaseLLMForecaster, table: Table, request: Request) -> 
     )
 
 
-def forecast_table(
-    estimator: BaseLLMForecaster, table: Table, request: Request
-) -> pd.DataFrame:
+def forecast_table(estimator: BaseLLMForecaster, table: Table, request: Request) -> pd.DataFrame:
     """Forecast the series of a block."""
     return predict_long(
         estimator,

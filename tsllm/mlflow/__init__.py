@@ -22,19 +22,22 @@ try:
 except ImportError as error:
     raise ImportError("tsllm.mlflow needs MLflow: pip install 'tsllm[mlflow]'") from error
 
-from tsllm.mlflow.autologging import autolog
+from tsllm.mlflow.autologging import EpochLogger, autolog
 from tsllm.mlflow.flavor import (
     FLAVOR_NAME,
-    _load_pyfunc,
     get_default_conda_env,
     get_default_pip_requirements,
     load_model,
     log_model,
     save_model,
 )
+from tsllm.mlflow.flavor import (
+    _load_pyfunc as _load_pyfunc,  # MLflow calls it by this name
+)
 
 __all__ = [
     "FLAVOR_NAME",
+    "EpochLogger",
     "autolog",
     "get_default_conda_env",
     "get_default_pip_requirements",

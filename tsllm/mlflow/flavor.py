@@ -220,7 +220,8 @@ def load_model(
     Parameters
     ----------
     model_uri : str
-        A path, ``runs:/<run id>/model``, ``models:/<name>/<version>`` or ``models:/<name>@<alias>``.
+        A path, ``runs:/<run id>/model``, ``models:/<name>/<version>`` or
+        ``models:/<name>@<alias>``.
     dst_path : str, optional
         Where to download to.
     device, backbone : str, optional
@@ -306,5 +307,3 @@ def _write_environment(
         write_to(str(target / _CONSTRAINTS_FILE_NAME), "\n".join(constraints))
     write_to(str(target / _REQUIREMENTS_FILE_NAME), "\n".join(requirements))
     _PythonEnv.current().to_yaml(str(target / _PYTHON_ENV_FILE_NAME))
-
-

@@ -10,11 +10,11 @@ A request is a table with the columns
 
 Each series is forecast from the history that the request holds; the model need not have seen it.
 Rows with a ``series_id`` only ask for the forecast of a series from what the model keeps of it, and
-the column ``series_id`` without rows asks for all that it keeps. Parameters: ``horizon`` (default: what the model
-was fitted for) and ``quantiles``. A request in Parquet carries no parameters.
+the column ``series_id`` without rows asks for all that it keeps. Parameters: ``horizon`` (default:
+what the model was fitted for) and ``quantiles``. A request in Parquet carries no parameters.
 
 MLflow's server takes requests of any size into memory before a model sees them: put a proxy with a
-limit in front of one that strangers reach. What this module limits is in `tsllm.mlflow.kinds.Limits`.
+limit in front of one that strangers reach. What is limited here is in `tsllm.mlflow.kinds.Limits`.
 """
 
 from __future__ import annotations
@@ -55,23 +55,26 @@ class Series(ServedKind):
     name = "series"
 
     def owns(self, model: object) -> bool:
+        """Tell whether a model is one of tsllm's forecasters."""
         return isinstance(model, BaseLLMForecaster)
 
-    def save(
-        self, model: BaseLLMForecaster, directory: Path, *, include_context: bool
-    ) -> None:
+    def save(self, model: BaseLLMForecaster, directory: Path, *, include_context: bool) -> None:
+        """Save a fitted forecaster, as `tsllm.save` does."""
         model.check_is_fitted()
         save(model, directory, include_context=include_context)
 
     def load(
         self, directory: Path, *, device: str | None, backbone: str | None
     ) -> BaseLLMForecaster:
+        """Load what `save` wrote."""
         return load(directory, device=device, backbone=backbone)
 
     def backbone(self, model: BaseLLMForecaster) -> Backbone | None:
+        """Give the language model, None where there is none."""
         return model.fitted_.backbone
 
     def signature(self, model: BaseLLMForecaster) -> ModelSignature:
+        """Name the columns of a request and its parameters."""
         # Any type, and nothing required: MLflow would turn whole numbers, integer names and time
         # zones away before anything helpful could be said about them.
         columns = [ColSpec(AnyType(), name, required=False) for name in _columns(model)]
@@ -84,6 +87,7 @@ class Series(ServedKind):
         return ModelSignature(inputs=Schema(columns), params=params)
 
     def input_example(self, model: BaseLLMForecaster) -> pd.DataFrame:
+        """Give a short history of one series."""
         shape = model.fitted_.shape
         steps = min(shape.context_length, 24)
         if shape.freq is None:
@@ -105,6 +109,7 @@ class Series(ServedKind):
         params: Mapping[str, Any],
         limits: Limits,
     ) -> pd.DataFrame:
+        """Forecast the series of a request; see the head of this file."""
         if not isinstance(request, pd.DataFrame):
             raise DataError(f"the request is a {type(request).__name__} and must be a table")
         if not len(request.columns):  # MLflow drops the columns that the signature does not know
@@ -218,7 +223,7 @@ def _plain(request: pd.DataFrame, variables: Sequence[str]) -> pd.DataFrame:
     for name in variables:
         column = request[name]
         if column.dtype == object and all(
-            cell is None or isinstance(cell, int | float) and not isinstance(cell, bool)
+            cell is None or (isinstance(cell, int | float) and not isinstance(cell, bool))
             for cell in column
         ):
             numbers[name] = column.astype(float)

@@ -1,6 +1,7 @@
 """Blocks hold whole series, whatever the parts and row groups they lie in."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from tsllm.batch.parts import find_parts, read_block, rows_of
 def _written(tmp, ids, borders, row_group):
     frame = pd.DataFrame({"id": ids, "row": np.arange(len(ids))})
     edges = sorted({0, *borders, len(ids)})
-    for i, (start, stop) in enumerate(zip(edges, edges[1:])):
+    for i, (start, stop) in enumerate(pairwise(edges)):
         frame.iloc[start:stop].to_parquet(
             tmp / f"{i:03d}.parquet", index=False, row_group_size=row_group
         )

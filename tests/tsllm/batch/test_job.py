@@ -132,13 +132,24 @@ def test_one_process_at_a_time(model, data, tmp_path):
         predict_batch(model, data, tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", ["../secret.parquet", "/etc/passwd", "a/b.parquet"])
-def test_a_manifest_leads_nowhere_else(model, data, tmp_path, name):
+def test_a_manifest_leads_nowhere_else_and_is_as_it_was_written(model, data, tmp_path):
     out = tmp_path / "out"
     predict_batch(model, data, out, block_rows=200)
-    manifest = json.loads((out / "_manifest.json").read_text())
-    manifest["parts"][0][0] = name
-    (out / "_manifest.json").write_text(json.dumps(manifest))
+    written = (out / "_manifest.json").read_text()
+
+    def change(**values):
+        (out / "_manifest.json").write_text(json.dumps(json.loads(written) | values))
+        with pytest.raises(DataError, match="no manifest") as caught:
+            predict_batch(model, data, out)
+        return str(caught.value)
+
+    (name, rows, digest), *others = json.loads(written)["parts"]
+    for elsewhere in ("../secret.parquet", "/etc/passwd", "a/b.parquet"):
+        assert "a path in its name" in change(parts=[[elsewhere, rows, digest], *others])
+    assert "not as it was written" in change(blocks=[[30, [[0, 0, 10**9]]]])
+    for odd in ({"blocks": 3}, {"parts": [[]]}, {"request": {}}, {"format": "x"}, {"more": 1}):
+        change(**odd)
+    (out / "_manifest.json").write_text("[" * 100_000)
     with pytest.raises(DataError, match="no manifest"):
         predict_batch(model, data, out)
 
@@ -222,9 +233,7 @@ def test_short_series_have_the_frequency_of_the_model(model, frame, tmp_path):
     assert (first - last == pd.Timedelta(days=1)).all()
 
 
-def test_ray_gives_the_same_though_a_worker_is_killed(
-    model, data, expected, tmp_path, monkeypatch
-):
+def test_ray_gives_the_same_though_a_worker_is_killed(model, data, expected, tmp_path, monkeypatch):
     pytest.importorskip("ray")
     from tsllm.batch import Workers
 
