@@ -1,13 +1,13 @@
-"""``tsllm forecast``, ``fit`` and ``predict``: from data to a model to forecasts."""
+"""``tsllm forecast`` and ``fit``: from data to a model to forecasts."""
 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,12 +19,13 @@ from tsllm.cli.output import (
     TABLE_ENDINGS,
     check_folder,
     check_output,
+    count,
+    deliver,
     in_one_step,
     print_json,
-    records,
     say,
+    silence,
     working,
-    write_table,
     write_text,
 )
 from tsllm.errors import DataError
@@ -93,7 +94,7 @@ def forecast(
         drawn = table["series_id"].iloc[0]
         say(f"wrote {plot}, the forecast of {drawn!r}")
     drawn_to = None if plot is None else str(plot)
-    _deliver(table, out, json, {"plot": drawn_to, "summary": estimator.summary()})
+    deliver(table, out, json, {"plot": drawn_to, "summary": estimator.summary()})
 
 
 def fit(
@@ -121,7 +122,8 @@ def fit(
 ) -> None:
     """Fit one model on all series and save it.
 
-    What was asked for is written beside the model, in its job.yaml.
+    What was asked for is written beside the model, in its job.yaml. On several devices:
+    accelerate launch --multi_gpu --num_processes 2 -m tsllm.cli fit DATA --out MODEL_DIR
     """
     given = {
         "data": data,
@@ -139,88 +141,22 @@ def fit(
         raise DataError("--out is missing: give the directory to save the model to")
     check_folder(out.absolute().parent, "--out")
 
+    from tsllm import distributed
     from tsllm.persistence import JOB, check_target, save
 
     check_target(out, overwrite=overwrite)
-    _, estimator = _train(job, job.horizon)
-    folder = save(estimator, out, overwrite=overwrite)
-    write_text(write_job(job), folder / JOB)
-    say(f"saved the model in {out}")
-    if json:
-        print_json({"model": str(folder), "summary": estimator.summary()})
-
-
-def predict(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL_DIR", help="The directory that 'tsllm fit' saved to.")
-    ],
-    data: options.Data = None,
-    horizon: options.Horizon = None,
-    quantiles: options.Quantiles = None,
-    freq: options.Freq = None,
-    fill: options.Fill = None,
-    sort: options.Sort = None,
-    id_col: options.IdCol = None,
-    time_col: options.TimeCol = None,
-    target_col: options.TargetCol = None,
-    engine: Annotated[
-        Literal["local"], typer.Option("--engine", help="Where to run: local, in this process.")
-    ] = "local",
-    batch_size: Annotated[
-        int | None,
-        typer.Option("--batch-size", min=1, help="Series forecast at a time.", metavar="SERIES"),
-    ] = None,
-    out: options.Out = None,
-    json: options.Json = False,
-) -> None:
-    """Forecast with a saved model.
-
-    Each series of DATA is forecast from its own history. Without DATA, the series that the model
-    was fitted on are forecast from the history that it keeps of them. Without --horizon, as many
-    steps as it was fitted for.
-    """
-    chosen = options.levels("--quantiles", quantiles)
-    if out is not None:
-        check_output(out, "--out", TABLE_ENDINGS)
-
-    from tsllm.forecasters.base import BaseLLMForecaster
-    from tsllm.long_format import DEFAULT_QUANTILES, check_request, predict_long, predict_stored
-    from tsllm.persistence import load
-
-    levels = DEFAULT_QUANTILES if chosen is None else chosen
-    check_request(1 if horizon is None else horizon, levels)
-    with working("loading the model"):
-        estimator = load(model)
-    if not isinstance(estimator, BaseLLMForecaster):
-        raise DataError(
-            f"{str(model)!r} holds a {type(estimator).__name__}, which forecasts events: use "
-            "'tsllm events predict'"
-        )
-    started = time.perf_counter()
-    shape = estimator.fitted_.shape
-    steps = shape.horizon if horizon is None else horizon
-    if batch_size is not None:
-        # Set on the instance: set_params would take the model for a new one.
-        estimator.batch_size = batch_size
-    if data is None:
-        table = predict_stored(estimator, steps, quantiles=levels)
-    else:
-        frame, _ = open_data(
-            data,
-            id_col=id_col,
-            time_col=time_col,
-            target_cols=target_col or None,
-            freq=freq,
-            fill=fill,
-            sort=bool(sort),
-        )
-        with working("forecasting"):
-            table = predict_long(estimator, frame, steps, quantiles=levels, freq=freq)
-    seconds = time.perf_counter() - started
-    series = table["series_id"].nunique()
-    say(f"forecast {_count(series, 'series')} for {_count(steps, 'steps')} in {seconds:.1f} s")
-    summary = {"series": series, "horizon": steps, "seconds": seconds}
-    _deliver(table, out, json, {"summary": summary})
+    together = distributed.join()
+    if together.size > 1 and job.parameters.get("random_state") is None:
+        job.parameters["random_state"] = distributed.agreed_seed()
+    with nullcontext() if together.leads else silence():
+        _, estimator = _train(job, job.horizon)
+    if together.leads:
+        folder = save(estimator, out, overwrite=overwrite)
+        write_text(write_job(job), folder / JOB)
+        say(f"saved the model in {out}")
+        if json:
+            print_json({"model": str(folder), "summary": estimator.summary()})
+    distributed.leave()
 
 
 def _train(
@@ -252,29 +188,13 @@ def _in_a_line(method: str, frame: pd.DataFrame, summary: dict[str, Any]) -> str
     if summary["backbone"] is not None:
         model = (
             f"{summary['backbone']} ({summary['backbone_source']}), "
-            f"{_count(summary['backbone_layers'], 'layers')}"
+            f"{count(summary['backbone_layers'], 'layers')}"
         )
     held_out = summary["validation_loss"]
     loss = "none held out" if held_out is None else f"{held_out:.4g}"
     return (
-        f"fitted {method} on {_count(frame['series_id'].nunique(), 'series')}: {model}; "
-        f"{_count(summary['trained_parameters'], 'parameters')} trained, "
-        f"{_count(summary['epochs'], 'epochs')}, "
+        f"fitted {method} on {count(frame['series_id'].nunique(), 'series')}: {model}; "
+        f"{count(summary['trained_parameters'], 'parameters')} trained, "
+        f"{count(summary['epochs'], 'epochs')}, "
         f"{summary['seconds']:.1f} s, validation loss {loss}"
     )
-
-
-def _deliver(table: pd.DataFrame, out: Path | None, json: bool, beside: dict[str, Any]) -> None:
-    """Write the forecasts where they were asked for; ``beside`` goes with them into JSON."""
-    if out is not None:
-        write_table(table, out)
-        say(f"wrote {out}, {_count(len(table), 'rows')}")
-    if json:
-        rows = records(table) if out is None else None
-        print_json({"forecast": rows, "out": None if out is None else str(out), **beside})
-    elif out is None:
-        sys.stdout.write(table.to_csv(index=False))
-
-
-def _count(number: int, things: str) -> str:
-    return f"{number:,} {things[:-1] if number == 1 and things != 'series' else things}"

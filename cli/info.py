@@ -44,7 +44,7 @@ def backbones(json: options.Json = False) -> None:
 
     looked: list[str] = []
     found = [source.words for source in find_sources(DEFAULT_BACKBONE, None, False, looked)]
-    cached = _cached_models()
+    cached = cached_models()
     if json:
         default = {"name": DEFAULT_BACKBONE, "found": found, "looked_at": looked}
         print_json({"default": default, "architectures": list(ARCHITECTURES), "cached": cached})
@@ -60,7 +60,7 @@ def backbones(json: options.Json = False) -> None:
         print_table(cached)
 
 
-def _cached_models() -> list[dict[str, Any]]:
+def cached_models() -> list[dict[str, Any]]:
     """List the models in the Hugging Face cache, and whether tsllm runs their architecture."""
     from huggingface_hub import CacheNotFound, scan_cache_dir
 

@@ -6,13 +6,14 @@ it needs when it runs. Exit codes: 0 success, 1 a failure that is tsllm's, 2 a u
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, NoReturn, TextIO
+from typing import Annotated, Literal, NoReturn, TextIO
 
 import typer
 
@@ -20,16 +21,17 @@ import tsllm
 from tsllm.cli.backtest import backtest
 from tsllm.cli.doctor import doctor
 from tsllm.cli.embed import embed
+from tsllm.cli.environment import prepare
 from tsllm.cli.events import app as events
-from tsllm.cli.forecast import fit, forecast, predict
+from tsllm.cli.forecast import fit, forecast
 from tsllm.cli.info import backbones, datasets
-from tsllm.cli.output import say
+from tsllm.cli.output import log_form, say
+from tsllm.cli.predict import predict
 from tsllm.cli.store import app as store
 from tsllm.errors import TsllmError
+from tsllm.logs import log_to_stderr
 
-# Threads that wait should sleep, not spin: on a busy machine spinning ones made training 2.6 times
-# slower (measured at a load of 5 on two cores). Read when torch is first imported, further below.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+prepare()
 
 app = typer.Typer(
     name="tsllm",
@@ -51,6 +53,7 @@ class _Settings:
     """What the options before the subcommand say."""
 
     debug: bool = False
+    log_handler: logging.Handler | None = None
 
 
 @app.callback(invoke_without_command=True)
@@ -60,11 +63,20 @@ def _options(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error, and every warning.")
     ] = False,
+    log: Annotated[
+        Literal["text", "json"] | None,
+        typer.Option(
+            "--log", help="Log events to stderr: as text, or every message as a line of JSON."
+        ),
+    ] = None,
 ) -> None:
     settings = context.ensure_object(_Settings)
     settings.debug = debug
     if debug:
         warnings.simplefilter("default")
+    if log is not None:
+        log_form.set(log)
+        settings.log_handler = log_to_stderr(log)
     if version:
         print(f"tsllm {tsllm.__version__}")
         raise typer.Exit
@@ -86,8 +98,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _run(arguments: Sequence[str]) -> int:
     """Run a command and give its exit code; errors become one line on stderr."""
     settings = _Settings()
-    # Its retries are no news: what comes of them is said once.
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         # Libraries' notes to developers are not for people at the command line.
@@ -103,6 +113,10 @@ def _run(arguments: Sequence[str]) -> int:
             if settings.debug:
                 traceback.print_exc()
             return _explain(error)
+        finally:
+            if settings.log_handler is not None:
+                logging.getLogger("tsllm").removeHandler(settings.log_handler)
+                log_form.set(None)
     return code if isinstance(code, int) else 0
 
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import (
+    AbstractContextManager,
+    contextmanager,
+    nullcontext,
+    redirect_stderr,
+    redirect_stdout,
+)
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tsllm.errors import DataError
 
@@ -22,12 +30,33 @@ TABLE_ENDINGS = (".csv", ".parquet", ".jsonl")
 PICTURE_ENDINGS = (".png", ".svg", ".pdf")
 
 
+#: Whether messages are lines of JSON, as ``tsllm --log json`` asks for.
+log_form: ContextVar[Literal["text", "json"] | None] = ContextVar("log_form", default=None)
+
+
 def say(message: str, *, style: str = "") -> None:
-    """Print a message on stderr, in colour where it is a terminal."""
+    """Print a message on stderr, in colour where it is a terminal; or log it, with --log json."""
+    if log_form.get() == "json":
+        from tsllm.logs import log_event
+
+        levels = {"bold red": logging.ERROR, "yellow": logging.WARNING}
+        log_event(logging.getLogger("tsllm.cli"), message, level=levels.get(style, logging.INFO))
+        return
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
     console.print(message, style=style)
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Say nothing in this block: another process, which does the same, says it."""
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        redirect_stderr(nowhere),
+        redirect_stdout(nowhere),
+    ):
+        yield
 
 
 def working(what: str) -> AbstractContextManager[object]:
@@ -118,6 +147,23 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
         else:
             lines = (json.dumps(record, allow_nan=False) + "\n" for record in records(frame))
             temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def deliver(table: pd.DataFrame, out: Path | None, json: bool, beside: dict[str, Any]) -> None:
+    """Write forecasts where they were asked for; ``beside`` goes with them into JSON."""
+    if out is not None:
+        write_table(table, out)
+        say(f"wrote {out}, {count(len(table), 'rows')}")
+    if json:
+        rows = records(table) if out is None else None
+        print_json({"forecast": rows, "out": None if out is None else str(out), **beside})
+    elif out is None:
+        sys.stdout.write(table.to_csv(index=False))
+
+
+def count(number: int, things: str) -> str:
+    """Write a number of things, one of them without its s."""
+    return f"{number:,} {things[:-1] if number == 1 and things != 'series' else things}"
 
 
 def write_text(text: str, path: Path) -> None:

@@ -19,7 +19,7 @@ from tsllm.errors import DataError
 
 
 def read_long(
-    source: str | Path | pd.DataFrame,
+    source: str | Path | pd.DataFrame | Table,
     *,
     id_col: str | None = None,
     time_col: str | None = None,
@@ -36,9 +36,9 @@ def read_long(
 
     Parameters
     ----------
-    source : str, pathlib.Path or pandas.DataFrame
+    source : str, pathlib.Path, pandas.DataFrame or Table
         A ``.csv``, ``.csv.gz``, ``.parquet``, ``.jsonl`` or ``.jsonl.gz`` file, a directory of
-        Parquet parts, or a frame.
+        Parquet parts, a frame, or a table of `tsllm.datasets.tables`.
     id_col, time_col : str, optional
         The columns with the series' identifiers and the times, where they are not recognised.
     target_cols : str or sequence of str, optional

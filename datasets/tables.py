@@ -36,15 +36,16 @@ class Table(NamedTuple):
     text: bool  # whether every cell is still text, as in CSV
 
 
-def open_table(source: str | Path | pd.DataFrame, freq: str | None = None) -> Table:
+def open_table(source: str | Path | pd.DataFrame | Table, freq: str | None = None) -> Table:
     """Open a table without interpreting it.
 
     Parameters
     ----------
-    source : str, pathlib.Path or pandas.DataFrame
+    source : str, pathlib.Path, pandas.DataFrame or Table
         A file ending in ``.csv``, ``.csv.gz``, ``.parquet``, ``.jsonl`` or ``.jsonl.gz``, a
-        directory of Parquet parts (read in the order of their names), or a frame. A line of JSON is
-        one row, or, as GluonTS writes it, one series with ``start`` and ``target``.
+        directory of Parquet parts (read in the order of their names), a frame, or a table whose
+        rows have names already. A line of JSON is one row, or, as GluonTS writes it, one series
+        with ``start`` and ``target``.
     freq : str, optional
         The frequency of GluonTS's series; None takes each line's own ``freq``.
 
@@ -59,6 +60,8 @@ def open_table(source: str | Path | pd.DataFrame, freq: str | None = None) -> Ta
         If the source cannot be read, is empty, or has rows with too many or too few cells; rows are
         called by their line for CSV and JSON, and by their position from 0 otherwise.
     """
+    if isinstance(source, Table):
+        return _checked(source)
     if isinstance(source, pd.DataFrame):
         return _checked(Table(source, row_number, "the frame", text=False))
     if not isinstance(source, str | Path):

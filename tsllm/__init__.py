@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tsllm.backbone import Backbone, load_backbone
+    from tsllm.batch import predict_batch
     from tsllm.context import Context
     from tsllm.embedder import LastTokenEmbedder
     from tsllm.evaluation import backtest
@@ -36,6 +37,7 @@ _HOMES = {
     "forecast": "tsllm.long_format",
     "load": "tsllm.persistence",
     "load_backbone": "tsllm.backbone",
+    "predict_batch": "tsllm.batch",
     "save": "tsllm.persistence",
 }
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "forecast",
     "load",
     "load_backbone",
+    "predict_batch",
     "save",
 ]
 

@@ -43,3 +43,7 @@ class DeviceMemoryError(TsllmError, RuntimeError):
 
 class TrainingDivergedError(TsllmError, ArithmeticError):
     """The loss is no longer a finite number; the message says what to lower or check."""
+
+
+class WorkerDiedError(TsllmError, RuntimeError):
+    """A worker of a batch job died on the same block again and again; what is written stands."""

@@ -212,6 +212,7 @@ def predict_stored(
     horizon: int,
     *,
     quantiles: Sequence[float] = DEFAULT_QUANTILES,
+    series: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Forecast the series that a forecaster was fitted on from the history that it keeps.
 
@@ -223,25 +224,41 @@ def predict_stored(
         Steps after the end of each series.
     quantiles : sequence of float
         Levels between 0 and 1.
+    series : sequence of str, optional
+        Only these, by their names as text. None: all.
 
     Returns
     -------
     DataFrame
-        In the order in which the series were fitted.
+        In the order of ``series``, or else in that in which they were fitted.
 
     Raises
     ------
     DataError
-        The model was saved without its context.
+        The model was saved without its context, or keeps nothing of a series.
     """
     check_request(horizon, quantiles)
-    contexts = list(estimator._contexts.values())
-    if not contexts:
+    kept = stored_series(estimator)
+    if not kept:
         raise DataError("the model was saved without its context: pass the data to forecast from")
+    ids = list(kept) if series is None else list(series)
+    for name in ids:
+        if name not in kept:
+            raise DataError(
+                f"the model keeps no history of series {name!r}: pass the data to forecast from"
+            )
+    contexts = [kept[name] for name in ids]
     values = estimator._forecast_stored(contexts, horizon, quantiles)
-    ids = ["series" if c.series_id is None else _as_text(c.series_id) for c in contexts]
     variables = [str(column) for column in estimator._layout.columns]
     return forecasts_to_long(values, contexts, ids, variables, quantiles)
+
+
+def stored_series(estimator: BaseLLMForecaster) -> dict[str, Context]:
+    """Give what a forecaster keeps of each series, by the series' names as text."""
+    return {
+        "series" if context.series_id is None else _as_text(context.series_id): context
+        for context in estimator._contexts.values()
+    }
 
 
 def forecasts_to_long(

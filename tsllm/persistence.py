@@ -222,6 +222,18 @@ def load(
     return restore_snapshot(snapshot, cls, device=device, backbone=backbone)
 
 
+def fingerprint(directory: str | os.PathLike[str]) -> str:
+    """Give the checksum of a saved model: other parameters, weights or contexts have another.
+
+    Raises
+    ------
+    ModelFormatError
+        There is no model.
+    """
+    checksum: str = _read_config(Path(directory).expanduser().resolve())["checksum"]
+    return checksum
+
+
 # ---------------------------------------------------------------------- what the files hold
 
 
@@ -280,7 +292,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         ) from error
     try:
         config = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelFormatError(
             f"{folder / CONFIG} is damaged ({error}): restore it, or save the model again"
         ) from error
@@ -368,7 +380,7 @@ def _says_model(path: Path) -> bool:
     """Tell whether a directory has the config.json of a model."""
     try:
         config = json.loads((path / CONFIG).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(config, dict) and config.get("format") == FORMAT
 

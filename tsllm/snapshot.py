@@ -145,16 +145,16 @@ def restore_snapshot(
                 f"backbone={backbone!r} was given and the saved model uses none: leave it out"
             )
         parameters["backbone"] = backbone
-    forecaster = cls(**parameters)
-    handle = _find_backbone(forecaster, facts["backbone"])
-    states = []
-    for i, shape in enumerate(shapes):
-        model = forecaster._new_model(handle, shape)  # its first weights are overwritten
-        _load_weights(model, part_of(tensors, f"state.{i}.model."))
-        state = FittedState(model.eval(), handle, shape, forecaster.device)
-        with readable():
+    with readable():
+        forecaster = cls(**parameters)
+        handle = _find_backbone(forecaster, facts["backbone"])
+        states = []
+        for i, shape in enumerate(shapes):
+            model = forecaster._new_model(handle, shape)  # its first weights are overwritten
+            _load_weights(model, part_of(tensors, f"state.{i}.model."))
+            state = FittedState(model.eval(), handle, shape, forecaster.device)
             _read_state(state, facts["states"][i], part_of(tensors, f"state.{i}."))
-        states.append(state)
+            states.append(state)
     with readable():
         for attribute, number in facts["attributes"].items():
             setattr(forecaster, attribute, states[number])

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from tsllm import distributed
 from tsllm.backbone import autocast_backbone
 from tsllm.checkpoints import (
     collect_tensors,
@@ -41,6 +42,7 @@ from tsllm.training_contract import (
     TrainingSettings,
     TrainingState,
 )
+from tsllm.watching import watchers
 
 __all__ = [
     "Batch",
@@ -140,6 +142,7 @@ def train(
     >>> result.history[-1]["validation_loss"] < 0.01
     True
     """
+    callbacks = [*callbacks, *watchers()]
     run = _Run(model, loss, training, validation, settings)
     with memory_errors_explained(settings.device, "training", settings.batch_size):
         run.prepare()
@@ -206,6 +209,7 @@ class _Run(Generic[BatchT]):
         """Bring everything onto the device, then to where the checkpoint to resume from stood."""
         settings = self.settings
         self.model.to(settings.device).train()
+        distributed.same_weights(self.parameters)
         self.called = cast(nn.Module, torch.compile(self.model)) if settings.compile else self.model
         optimizer = torch.optim.AdamW if settings.weight_decay > 0 else torch.optim.Adam
         self.optimizer = optimizer(
@@ -236,20 +240,23 @@ class _Run(Generic[BatchT]):
         """Train on the next batch."""
         state = self.state
         indices = self.batches[state.step % self.steps_per_epoch]
-        batch = self.training.gather(indices).to(self.settings.device)
+        mine, weight = distributed.share(indices)
+        batch = self.training.gather(mine).to(self.settings.device)
         state.learning_rate = cosine_learning_rate(self.settings, state.step, state.planned_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = group["factor"] * state.learning_rate
         self.optimizer.zero_grad()
         with self.stream.active(), autocast_backbone(self.settings.autocast):
-            loss = self.loss(self.called, batch)
-            (loss.total / loss.count.clamp(min=1)).backward()
+            loss = distributed.counted(self.loss(self.called, batch), weight)
+            (loss.total / distributed.everywhere(loss.count).clamp(min=1)).backward()
+        distributed.sum_gradients(self.parameters)
         most = math.inf if self.settings.clip_norm is None else self.settings.clip_norm
         norm = nn.utils.clip_grad_norm_(self.parameters, most)
         # Read together: on a GPU each reading waits for the device.
         total, count, norm_read, *extras = _read(
             loss.total, loss.count, norm, *loss.extras.values()
         )
+        total, count, *extras = distributed.sums([total, count, *(count * mean for mean in extras)])
         state.loss = total / max(count, 1.0)
         if not math.isfinite(total + norm_read):
             raise TrainingDivergedError(
@@ -261,8 +268,8 @@ class _Run(Generic[BatchT]):
         state.step += 1
         self.add("total", total)
         self.add("count", count)
-        for name, mean in zip(loss.extras, extras):
-            self.add(f"extra {name}", mean * count)
+        for name, extra in zip(loss.extras, extras):
+            self.add(f"extra {name}", extra)
         self.tick()
 
     def finish_epoch(self) -> None:
@@ -307,11 +314,13 @@ class _Run(Generic[BatchT]):
         total = count = 0.0
         self.model.eval()
         for indices in _batches(self.validation, self.settings.batch_size, None):
-            batch = self.validation.gather(indices).to(self.settings.device)
+            mine, weight = distributed.share(indices)
+            batch = self.validation.gather(mine).to(self.settings.device)
             with torch.no_grad(), self.stream.active(), autocast_backbone(self.settings.autocast):
-                loss = self.loss(self.called, batch)
+                loss = distributed.counted(self.loss(self.called, batch), weight)
             batch_total, batch_count = _read(loss.total, loss.count)
             total, count = total + batch_total, count + batch_count
+        total, count = distributed.sums([total, count])
         self.model.train()
         if not math.isfinite(total):
             raise TrainingDivergedError(
@@ -359,6 +368,8 @@ class _Run(Generic[BatchT]):
         """Write a checkpoint after the steps or the epoch that the settings name."""
         settings, state = self.settings, self.state
         every = settings.checkpoint_every or self.steps_per_epoch
+        if not distributed.world().leads:
+            return
         if settings.checkpoint_dir is None or (state.step % every and self.stopped is None):
             return
         tensors = collect_tensors(self.model, self.best, self.optimizer, self.stream)

@@ -66,8 +66,27 @@ def test_doctor_is_content(tsllm, monkeypatch):
         "found": "pip install 'tsllm[mlflow]'",
         "needed": False,
     }
-    for what in ("torch", "device", "threads", "bfloat16", "models in", "data in"):
+    for what in ("torch", "device", "threads", "bfloat16", "models in", "data in", "embeddings in"):
         assert rows[what]["ok"] and rows[what]["found"]
+    for switch in ("DO_NOT_TRACK=1", "MLFLOW_DISABLE_TELEMETRY=true", "RAY_USAGE_STATS_ENABLED=0"):
+        assert switch in rows["reports of use"]["found"]
+
+
+def test_doctor_finds_the_models_of_the_cache(tsllm, cache):
+    rows = {row["what"]: row for row in tsllm("doctor", "--json").json}
+    assert rows["other models"]["found"] == "owner/small"
+
+
+@pytest.mark.parametrize(
+    ("threads", "load", "advice"),
+    [(1, 9.0, None), (2, 0.3, None), (2, 5.0, "OMP_NUM_THREADS=1"), (8, 0.3, "OMP_NUM_THREADS=2")],
+)
+def test_doctor_advises_on_threads(monkeypatch, threads, load, advice):
+    monkeypatch.setattr(doctor_module, "_processors", lambda: 2)
+    monkeypatch.setattr(doctor_module.os, "getloadavg", lambda: (load, load, load))
+    row = doctor_module._threads(threads)
+    assert row["ok"] == (advice is None)
+    assert advice is None or advice in row["found"]
 
 
 def test_doctor_without_a_language_model(tsllm, monkeypatch, tmp_path):

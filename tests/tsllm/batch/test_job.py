@@ -1,0 +1,265 @@
+"""Batch jobs: equal to forecasting at once, and unharmed by whatever interrupts them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import filelock
+import pandas as pd
+import pytest
+from long_frames import write_parts
+
+from tsllm.batch import predict_batch
+from tsllm.batch import worker as worker_module
+from tsllm.errors import DataError, ModelFormatError
+
+pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
+
+
+def _parts(out):
+    return {path.name: path.read_bytes() for path in sorted(out.glob("part-*.parquet"))}
+
+
+@pytest.fixture
+def data(frame, tmp_path):
+    """The frame in three parts, cut in the middle of series."""
+    return write_parts(frame, tmp_path / "data", [333, 700])
+
+
+def test_blocks_give_what_all_at_once_gives(model, data, expected, tmp_path):
+    seen = []
+    result = predict_batch(model, data, tmp_path / "out", block_rows=200, on_block=seen.append)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out"), expected, rtol=1e-6)
+    assert (result.series, result.horizon, result.blocks_before) == (30, 3, 0)
+    assert result.blocks == len(seen) == len(_parts(tmp_path / "out")) > 5
+    assert sum(block.series for block in seen) == 30
+
+
+def test_a_job_that_stopped_goes_on_and_ends_the_same(model, data, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    predict_batch(model, data, whole, block_rows=200)
+
+    def stop(block):
+        if block.number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_batch(model, data, broken, block_rows=200, on_block=stop)
+    assert len(_parts(broken)) == 3
+    (broken / ".part-00003.abcd.part").write_bytes(b"half")  # what a killed run leaves
+    (broken / "part-00001.parquet").write_bytes(b"damaged")
+    result = predict_batch(model, data, broken)  # the manifest knows the blocks
+    assert result.blocks_before == 2
+    assert _parts(broken) == _parts(whole)
+    assert not list(broken.glob(".*.part"))
+    again = predict_batch(model, data, broken)
+    assert again.blocks_before == again.blocks
+
+
+def test_killed_at_any_moment(model, data, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    predict_batch(model, data, whole, block_rows=60)
+    code = (
+        "import sys, torch; torch.set_num_threads(1); from tsllm.batch import predict_batch;"
+        "predict_batch(*sys.argv[1:4], block_rows=60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, model, data, out],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while len(_parts(out)) < 2 and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = len(_parts(out))
+    assert done >= 2
+    result = predict_batch(model, data, out)
+    assert result.blocks_before == done
+    assert _parts(out) == _parts(whole)
+
+
+def test_scattered_series_are_brought_together(model, frame, expected, tmp_path):
+    by_day = frame.sort_values("timestamp", kind="stable")
+    data = write_parts(by_day, tmp_path / "data", [300, 600, 900])
+    result = predict_batch(model, data, tmp_path / "out", block_rows=200)
+    found = pd.read_parquet(tmp_path / "out").sort_values(["series_id", "timestamp"])
+    pd.testing.assert_frame_equal(found.reset_index(drop=True), expected, rtol=1e-6)
+    assert result.blocks > 3
+    assert not (tmp_path / "out" / "_grouped").exists()
+    before = _parts(tmp_path / "out")
+    (tmp_path / "out" / "part-00001.parquet").unlink()
+    predict_batch(model, data, tmp_path / "out")
+    assert _parts(tmp_path / "out") == before
+
+
+def test_what_is_wrong_is_named_by_its_first_place(model, frame, tmp_path):
+    broken = frame.copy()
+    broken.loc[500, "value"] = float("inf")
+    series = broken["series_id"][500]
+    data = write_parts(broken, tmp_path / "data", [333, 700])
+    with pytest.raises(DataError, match=rf"{series}.*row 167 of in-01\.parquet"):
+        predict_batch(model, data, tmp_path / "out", block_rows=200)
+    by_day = broken.sort_values("timestamp", kind="stable").reset_index(drop=True)
+    row = int((by_day["value"] == float("inf")).argmax())
+    scattered = write_parts(by_day, tmp_path / "scattered", [100])
+    with pytest.raises(DataError, match=rf"{series}.*row {row - 100} of in-01\.parquet"):
+        predict_batch(model, scattered, tmp_path / "out2", block_rows=200)
+
+
+def test_another_job_is_not_mixed_in(model, data, frame, tmp_path):
+    out = tmp_path / "out"
+    predict_batch(model, data, out, block_rows=200)
+    with pytest.raises(DataError, match="horizon=3 and now horizon=2"):
+        predict_batch(model, data, out, horizon=2)
+    with pytest.raises(DataError, match="batch_size=8 and now batch_size=4"):
+        predict_batch(model, data, out, batch_size=4)
+    other = write_parts(frame.assign(value=frame["value"] + 1), tmp_path / "other", [333, 700])
+    with pytest.raises(DataError, match="other data"):
+        predict_batch(model, other, out)
+    (out / "_manifest.json").unlink()
+    with pytest.raises(DataError, match=r"holds 'part-00000\.parquet' and no job"):
+        predict_batch(model, data, out)
+
+
+def test_one_process_at_a_time(model, data, tmp_path):
+    (tmp_path / "out").mkdir()
+    with filelock.FileLock(tmp_path / "out" / ".lock"), pytest.raises(DataError, match="another"):
+        predict_batch(model, data, tmp_path / "out")
+
+
+def test_a_manifest_leads_nowhere_else_and_is_as_it_was_written(model, data, tmp_path):
+    out = tmp_path / "out"
+    predict_batch(model, data, out, block_rows=200)
+    written = (out / "_manifest.json").read_text()
+
+    def change(**values):
+        (out / "_manifest.json").write_text(json.dumps(json.loads(written) | values))
+        with pytest.raises(DataError, match="no manifest") as caught:
+            predict_batch(model, data, out)
+        return str(caught.value)
+
+    (name, rows, digest), *others = json.loads(written)["parts"]
+    for elsewhere in ("../secret.parquet", "/etc/passwd", "a/b.parquet"):
+        assert "a path in its name" in change(parts=[[elsewhere, rows, digest], *others])
+    assert "not as it was written" in change(blocks=[[30, [[0, 0, 10**9]]]])
+    for odd in ({"blocks": 3}, {"parts": [[]]}, {"request": {}}, {"format": "x"}, {"more": 1}):
+        change(**odd)
+    (out / "_manifest.json").write_text("[" * 100_000)
+    with pytest.raises(DataError, match="no manifest"):
+        predict_batch(model, data, out)
+
+
+def test_warnings_are_said_once_a_kind(model, frame, tmp_path):
+    constant = frame.assign(value=frame["value"].where(frame["series_id"] > "s0015", 5.0))
+    data = write_parts(constant, tmp_path / "data", [])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        predict_batch(model, data, tmp_path / "out", block_rows=100)
+    said = [str(w.message) for w in caught if str(w.message).startswith("constant")]
+    assert len(said) == 2 and "said of" in said[1]
+
+
+def test_the_batch_size_is_measured_and_then_kept(model, data, tmp_path, monkeypatch):
+    result = predict_batch(model, data, tmp_path / "out", batch_size="auto", block_rows=200)
+    assert result.batch_size >= 16
+    assert json.loads((tmp_path / "out" / "_manifest.json").read_text())["batch_size"] == (
+        result.batch_size
+    )
+    monkeypatch.setattr("tsllm.batch.job.measure_batch_size", lambda *a, **k: 1)
+    (tmp_path / "out" / "part-00000.parquet").unlink()
+    again = predict_batch(model, data, tmp_path / "out", batch_size="auto")
+    assert again.batch_size == result.batch_size
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"engine": "spark"}, "engine must be"),
+        ({"batch_size": 0}, "batch_size must be"),
+        ({"batch_size": True}, "batch_size must be"),
+        ({"block_rows": 0}, "block_rows"),
+        ({"horizon": 0}, "horizon must be"),
+        ({"id_col": "nope"}, "no column"),
+    ],
+)
+def test_bad_arguments(model, data, tmp_path, arguments, words):
+    with pytest.raises(DataError, match=words):
+        predict_batch(model, data, tmp_path / "out", **arguments)
+
+
+def test_bad_data_and_models(model, frame, tmp_path):
+    out = tmp_path / "out"
+    frame.to_csv(tmp_path / "data.csv")
+    with pytest.raises(DataError, match="no Parquet"):
+        predict_batch(model, tmp_path / "data.csv", out)
+    with pytest.raises(DataError, match="no file or directory"):
+        predict_batch(model, tmp_path / "nowhere", out)
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(DataError, match="cannot be read"):
+        predict_batch(model, tmp_path / "bad.parquet", out)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no \.parquet"):
+        predict_batch(model, tmp_path / "empty", out)
+    write_parts(frame, tmp_path / "data", [])
+    with pytest.raises(ModelFormatError):
+        predict_batch(tmp_path / "empty", tmp_path / "data", out)
+    frame.rename(columns={"value": "other"}).to_parquet(tmp_path / "data" / "in-01.parquet")
+    with pytest.raises(DataError, match="give every part the same"):
+        predict_batch(model, tmp_path / "data", out)
+
+
+def test_a_single_series_without_a_name(model, frame, expected, tmp_path):
+    alone = frame[frame["series_id"] == "s0009"].drop(columns="series_id")
+    alone.to_parquet(tmp_path / "alone.parquet", index=False)
+    predict_batch(model, tmp_path / "alone.parquet", tmp_path / "out", quantiles=[])
+    found = pd.read_parquet(tmp_path / "out")
+    assert found["series_id"].tolist() == ["series"] * 3
+    wanted = expected[expected["series_id"] == "s0009"]["forecast"]
+    assert found["forecast"].tolist() == pytest.approx(wanted.tolist(), rel=1e-6)
+
+
+def test_short_series_have_the_frequency_of_the_model(model, frame, tmp_path):
+    short = frame.groupby("series_id").tail(1).iloc[:4]
+    short.to_parquet(tmp_path / "short.parquet", index=False)
+    predict_batch(model, tmp_path / "short.parquet", tmp_path / "out", quantiles=[])
+    found = pd.read_parquet(tmp_path / "out")
+    first = found.groupby("series_id")["timestamp"].first()
+    last = short.set_index("series_id")["timestamp"]
+    assert (first - last == pd.Timedelta(days=1)).all()
+
+
+def test_ray_gives_the_same_though_a_worker_is_killed(model, data, expected, tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    from tsllm.batch import Workers
+
+    killed, processes = [], set()
+
+    def kill(block):
+        processes.add(block.process)
+        if not killed:
+            killed.append(block.process)
+            os.kill(block.process, signal.SIGKILL)
+
+    monkeypatch.setattr(worker_module, "load", None)  # the driver's code is not the workers'
+    result = predict_batch(
+        model,
+        data,
+        tmp_path / "ray",
+        block_rows=100,
+        engine="ray",
+        workers=Workers(2),
+        on_block=kill,
+    )
+    assert killed and os.getpid() not in processes
+    assert result.series == 30
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "ray"), expected, rtol=1e-6)
+    predict_batch(model, data, tmp_path / "local", block_rows=100)
+    for ours, rays in zip(_parts(tmp_path / "local"), _parts(tmp_path / "ray"), strict=True):
+        a = pd.read_parquet(tmp_path / "local" / ours)
+        b = pd.read_parquet(tmp_path / "ray" / rays)
+        pd.testing.assert_frame_equal(a, b, check_exact=True)

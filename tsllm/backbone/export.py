@@ -1,0 +1,46 @@
+"""A backbone written to a directory that `load_backbone` reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tsllm.backbone.handle import Backbone
+from tsllm.backbone.loading import load_backbone
+from tsllm.backbone.sources import quiet
+from tsllm.errors import BackboneMismatchError
+
+
+def export_backbone(backbone: Backbone, directory: Path) -> None:
+    """Write the layers of a backbone that are in use, its config and its tokenizer.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    directory : Path
+        Made where it is missing.
+
+    Raises
+    ------
+    BackboneMismatchError
+        What was written has another digest when it is read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> backbone = load_backbone("random:gpt2?hidden=16&layers=1&heads=2", device="cpu")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     export_backbone(backbone, Path(folder))
+    ...     load_backbone(folder, device="cpu").digest == backbone.digest
+    True
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with quiet():
+        backbone._shared.plain.save_pretrained(directory)
+        backbone.tokenizer.save_pretrained(directory)
+    written = load_backbone(str(directory), device="cpu")
+    if written.digest != backbone.digest:
+        raise BackboneMismatchError(
+            f"the backbone {backbone.spec!r} cannot be bundled: what transformers writes of it is "
+            "read as another model; save without include_backbone, and have the backbone where the "
+            "model is loaded"
+        )

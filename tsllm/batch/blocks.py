@@ -1,0 +1,146 @@
+"""Which rows are forecast together: blocks of whole series, found in one pass over their names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+
+from tsllm.batch.parts import Part, Piece, id_texts, rows_of, series_keys
+
+#: How many times the rows of a block a part may have whose series are mixed with each other.
+MIXED_PART = 4
+# Names of series that are looked at together.
+_AT_ONCE = 1_000_000
+
+
+class Block(NamedTuple):
+    """Rows that hold whole series and nothing else."""
+
+    series: int
+    pieces: list[Piece]
+
+
+class _PartSeries(NamedTuple):
+    """What one pass over a part's column of names finds."""
+
+    starts: np.ndarray | None  # rows at which a series begins; None: their rows are mixed
+    keys: np.ndarray  # uint64, one a series that begins in this part
+    continues: bool  # the first rows belong to the last series of the part before
+    last: str  # the name in the last row
+
+
+def plan_blocks(
+    folder: Path, parts: Sequence[Part], id_col: str | None, block_rows: int
+) -> list[Block] | None:
+    """Cut parts into blocks of whole series.
+
+    Memory: 16 bytes a series.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the parts are.
+    parts : sequence of Part
+    id_col : str or None
+        The column with the series' names; None: all rows are one series.
+    block_rows : int
+        Rows of a block, about: it ends with a series.
+
+    Returns
+    -------
+    list of Block or None
+        In the order of the rows. None: the rows of a series are scattered over parts, or mixed with
+        those of others in a part too large to be read at once.
+    """
+    offsets = np.cumsum([0, *(part.rows for part in parts)])  # (parts + 1,)
+    if id_col is None:
+        return [Block(1, _pieces(0, int(offsets[-1]), offsets))]
+    cuts: list[np.ndarray] = []  # rows, counted over all parts, at which a block may begin
+    series: list[np.ndarray] = []  # how many series begin there
+    keys: list[np.ndarray] = []
+    last: str | None = None
+    for part, offset in zip(parts, offsets):
+        found = _scan(folder / part.name, id_col, last)
+        last = found.last
+        keys.append(found.keys)
+        if found.starts is None:
+            if found.continues or part.rows > MIXED_PART * block_rows:
+                return None
+            cuts.append(np.array([offset]))
+            series.append(np.array([len(found.keys)]))
+        else:
+            cuts.append(found.starts + offset)
+            series.append(np.ones(len(found.starts), np.int64))
+    everything = np.concatenate(keys)
+    if len(np.unique(everything)) < len(everything):
+        return None  # a series begins in two places
+    return _cut(np.concatenate(cuts), np.concatenate(series), offsets, block_rows)
+
+
+def _scan(path: Path, id_col: str, previous: str | None) -> _PartSeries:
+    """Find where the series of a part begin."""
+    starts: list[np.ndarray] = []
+    keys = np.empty(0, np.uint64)
+    waiting: list[np.ndarray] = []
+    whole, continues, row, last = True, False, 0, previous
+    for batch in rows_of(path, [id_col]):
+        ids = id_texts(batch.column(0))
+        change = np.ones(len(ids), bool)
+        change[0] = ids[0].as_py() != last
+        change[1:] = pa.compute.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
+        if row == 0:
+            continues = not change[0]
+        begin = np.flatnonzero(change)
+        if whole:
+            starts.append(begin + row)
+        waiting.append(series_keys(ids.take(pa.array(begin))))
+        last = ids[-1].as_py()
+        row += len(ids)
+        if sum(map(len, waiting)) > _AT_ONCE:
+            keys, unique = _merged(keys, waiting)
+            whole, waiting = whole and unique, []
+            starts = starts if whole else []
+    keys, unique = _merged(keys, waiting)
+    assert last is not None  # parts without rows are left out
+    found = np.concatenate(starts) if whole and unique else None
+    return _PartSeries(found, keys, continues, last)
+
+
+def _merged(keys: np.ndarray, more: Sequence[np.ndarray]) -> tuple[np.ndarray, bool]:
+    """Join keys, and tell whether each was there but once."""
+    together = np.concatenate([keys, *more])
+    unique = np.unique(together)
+    return unique, len(unique) == len(together)
+
+
+def _cut(cuts: np.ndarray, series: np.ndarray, offsets: np.ndarray, block_rows: int) -> list[Block]:
+    """Fill blocks with as many series as fit."""
+    ends = np.append(cuts[1:], offsets[-1])
+    counted = np.cumsum(series)
+    blocks = []
+    first = 0
+    while first < len(cuts):
+        # As many as fit, and one in any case.
+        fit = int(np.searchsorted(ends, cuts[first] + block_rows, side="right"))
+        after = max(fit, first + 1)
+        before = int(counted[first - 1]) if first else 0
+        pieces = _pieces(int(cuts[first]), int(ends[after - 1]), offsets)
+        blocks.append(Block(int(counted[after - 1]) - before, pieces))
+        first = after
+    return blocks
+
+
+def _pieces(start: int, stop: int, offsets: np.ndarray) -> list[Piece]:
+    """Turn rows counted over all parts into rows of each."""
+    pieces = []
+    part = int(np.searchsorted(offsets, start, side="right")) - 1
+    while start < stop:
+        end = min(stop, int(offsets[part + 1]))
+        pieces.append(Piece(part, start - int(offsets[part]), end - int(offsets[part])))
+        start, part = end, part + 1
+    return pieces

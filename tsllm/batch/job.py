@@ -1,0 +1,404 @@
+"""The batch job: planned or taken up again, forecast block by block, finished."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+from tqdm import tqdm
+
+from tsllm.batch.blocks import plan_blocks
+from tsllm.batch.manifest import (
+    GROUPED,
+    Manifest,
+    Request,
+    check_directory,
+    check_same,
+    current_versions,
+    lock,
+    read_manifest,
+    series_in,
+)
+from tsllm.batch.parts import (
+    UNFINISHED,
+    Part,
+    find_parts,
+    is_written,
+    rows_of,
+)
+from tsllm.batch.ray_engine import Workers, run_on_ray
+from tsllm.batch.regroup import MOST_GROUPS, regroup
+from tsllm.batch.sizing import measure_batch_size
+from tsllm.batch.worker import BlockForecaster, BlockResult, Job, block_table, read_table
+from tsllm.datasets.frequency import row_number
+from tsllm.datasets.layout import Columns, find_columns
+from tsllm.datasets.tables import Table
+from tsllm.errors import DataError
+from tsllm.forecasters.base import BaseLLMForecaster
+from tsllm.logs import log_event
+from tsllm.long_format import DEFAULT_QUANTILES, check_request
+from tsllm.persistence import fingerprint, load
+
+BLOCK_ROWS = 250_000
+# Rows that decide which column is which.
+_HEAD = 1000
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What a batch job has done.
+
+    Attributes
+    ----------
+    out : Path
+        The directory with the parts.
+    series, horizon : int
+        Series forecast, and steps of each.
+    blocks, blocks_before : int
+        All blocks, and those that were there already.
+    batch_size : int
+        Series forecast at a time.
+    seconds : float
+        Of this run.
+    """
+
+    out: Path
+    series: int
+    horizon: int
+    blocks: int
+    blocks_before: int
+    batch_size: int
+    seconds: float
+
+
+def predict_batch(
+    model: str | Path,
+    data: str | Path,
+    out: str | Path,
+    *,
+    horizon: int | None = None,
+    quantiles: Sequence[float] = DEFAULT_QUANTILES,
+    engine: Literal["local", "ray"] = "local",
+    workers: Workers | None = None,
+    batch_size: int | Literal["auto"] | None = None,
+    block_rows: int | None = None,
+    id_col: str | None = None,
+    time_col: str | None = None,
+    target_cols: str | Sequence[str] | None = None,
+    freq: str | None = None,
+    fill: str | None = None,
+    sort: bool = False,
+    device: str | None = None,
+    backbone: str | None = None,
+    progress: bool = False,
+    on_block: Callable[[BlockResult], None] | None = None,
+) -> BatchResult:
+    """Forecast every series of Parquet parts with a saved model, into Parquet parts.
+
+    The plan is written to ``_manifest.json`` in ``out`` before the first block is forecast. A job
+    that was killed, at any moment, goes on when it is started again, and what it writes is what it
+    would have written. Memory depends on ``block_rows`` and the longest series alone. The rows of a
+    series that are scattered over parts are brought together on disk first, and the parts are
+    then in another order than the data.
+
+    Parameters
+    ----------
+    model : path
+        A directory that `tsllm.save` wrote.
+    data : path
+        A ``.parquet`` file, or a directory of them, in the long format that
+        `tsllm.datasets.read_long` reads.
+    out : path
+        The directory for ``part-00000.parquet, ...``; ``pd.read_parquet(out)`` reads them all.
+    horizon : int, optional
+        Steps after the end of each series. None: as many as the model was fitted for.
+    quantiles : sequence of float
+        Levels between 0 and 1.
+    engine : {"local", "ray"}
+        This process, or Ray's workers: on the cluster that ``RAY_ADDRESS`` names, else here.
+    workers : Workers, optional
+        How many of Ray's workers, and what each needs.
+    batch_size : int or "auto", optional
+        Series forecast at a time. "auto": what is fastest in a measurement before the first block.
+        None: the model's own.
+    block_rows : int, optional
+        Rows of a block, about. None: 250,000.
+    id_col, time_col, target_cols, freq, fill, sort
+        As for `tsllm.forecast`. Without ``freq`` every series must have the model's.
+    device, backbone : str, optional
+        As for `tsllm.load`.
+    progress : bool
+        Show series done, rate and remaining time on stderr.
+    on_block : callable, optional
+        Called with each `BlockResult` when the block is written.
+
+    Returns
+    -------
+    BatchResult
+
+    Raises
+    ------
+    DataError
+        The data or the request cannot be used, or ``out`` holds another job.
+    ModelFormatError
+        There is no model, or it is damaged.
+
+    Examples
+    --------
+    >>> import tempfile, pandas as pd, tsllm
+    >>> days = pd.date_range("2024-01-01", periods=60, freq="D")
+    >>> frame = pd.DataFrame({"timestamp": days, "value": [float(i % 7) for i in range(60)]})
+    >>> panel = pd.concat([frame.assign(series_id=name) for name in "abc"])
+    >>> model = tsllm.DLinearForecaster(max_steps=2, context_length=12)
+    >>> model = model.fit(panel.set_index(["series_id", "timestamp"]), fh=[1, 2])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     saved = tsllm.save(model, f"{folder}/model")
+    ...     panel.to_parquet(f"{folder}/data.parquet")
+    ...     result = predict_batch(saved, f"{folder}/data.parquet", f"{folder}/forecasts")
+    ...     rows = len(pd.read_parquet(f"{folder}/forecasts"))
+    >>> result.series, rows
+    (3, 6)
+    """
+    started = time.perf_counter()
+    _check_arguments(engine, batch_size, block_rows, horizon, quantiles)
+    target = Path(out).expanduser().absolute()
+    check_directory(target)
+    folder, parts = find_parts(Path(data).expanduser().absolute())
+    source = Path(model).expanduser().absolute()
+    checksum = fingerprint(source)
+    job = Job(source, folder, target, device, backbone)
+    estimator = load(source, device=device, backbone=backbone)
+    columns = _columns(folder, parts, id_col, time_col, target_cols)
+    request = Request(
+        horizon=estimator.fitted_.shape.horizon if horizon is None else int(horizon),
+        quantiles=[float(q) for q in quantiles],
+        id_col=columns.id,
+        time_col=columns.time,
+        target_cols=columns.targets,
+        freq=freq,
+        fill=fill,
+        sort=sort,
+    )
+    target.mkdir(parents=True, exist_ok=True)
+    with lock(target):
+        _sweep(target)
+        manifest = read_manifest(target)
+        if manifest is None:
+            manifest = _plan(
+                estimator, job, parts, request, checksum, batch_size, block_rows or BLOCK_ROWS
+            )
+        else:
+            asked: dict[str, Any] = {"model": checksum, "parts": parts, "request": request}
+            asked["batch_size"] = batch_size if isinstance(batch_size, int) else None
+            check_same(manifest, asked | {"block_rows": block_rows}, target)
+            _warn_of_versions(manifest)
+        numbers = _missing(manifest, target)
+        if numbers and manifest.grouped and not (target / GROUPED).exists():
+            _bring_together(job, manifest.parts, request, manifest.block_rows)
+        before = len(manifest.blocks) - len(numbers)
+        if engine == "ray":
+            results = run_on_ray(job, numbers, workers or Workers()) if numbers else iter(())
+        else:
+            results = _run_here(job, estimator, numbers)
+        _follow(results, manifest, numbers, progress, on_block)
+        shutil.rmtree(target / GROUPED, ignore_errors=True)
+    return BatchResult(
+        target,
+        series_in(manifest.blocks),
+        request.horizon,
+        len(manifest.blocks),
+        before,
+        manifest.batch_size,
+        time.perf_counter() - started,
+    )
+
+
+# ---------------------------------------------------------------------- the plan
+
+
+def _plan(
+    estimator: BaseLLMForecaster,
+    job: Job,
+    parts: list[Part],
+    request: Request,
+    checksum: str,
+    batch_size: int | str | None,
+    block_rows: int,
+) -> Manifest:
+    """Decide everything, and write it down."""
+    blocks = plan_blocks(job.data, parts, request.id_col, block_rows)
+    grouped: list[Part] = []
+    if blocks is None:
+        _bring_together(job, parts, request, block_rows)
+        folder, grouped = find_parts(job.out / GROUPED)
+        most = max(block_rows, *(part.rows for part in grouped))
+        blocks = plan_blocks(folder, grouped, request.id_col, most)
+        assert blocks is not None  # each part holds whole series
+    manifest = Manifest(
+        checksum, request, 1, block_rows, parts, grouped, blocks, current_versions()
+    )
+    size = estimator.batch_size if batch_size is None else batch_size
+    if size == "auto":
+        frame = read_table(estimator, block_table(manifest, 0, job), request)
+        own = request.freq or estimator.fitted_.shape.freq
+        size = measure_batch_size(estimator, frame, request.horizon, freq=own)
+    manifest = Manifest(**{**vars(manifest), "batch_size": int(size)})
+    manifest.write(job.out)
+    log_event(
+        _LOG,
+        "job planned",
+        out=str(job.out),
+        series=series_in(blocks),
+        blocks=len(blocks),
+        batch_size=manifest.batch_size,
+    )
+    return manifest
+
+
+def _bring_together(job: Job, parts: list[Part], request: Request, block_rows: int) -> None:
+    """Give scattered series parts that hold them whole."""
+    rows = sum(part.rows for part in parts)
+    groups = -(-rows // block_rows)
+    if groups > MOST_GROUPS:
+        raise DataError(
+            f"the series are scattered over {rows:,} rows, too many to bring together here: sort "
+            f"the data by {request.id_col!r} before, or give a block_rows of at least "
+            f"{-(-rows // MOST_GROUPS):,}"
+        )
+    assert request.id_col is not None  # a single series is not scattered
+    log_event(_LOG, "bringing scattered series together", rows=rows, parts=groups)
+    regroup(job.data, parts, request.columns, request.id_col, job.out / GROUPED, groups)
+
+
+def _columns(
+    folder: Path,
+    parts: list[Part],
+    id_col: str | None,
+    time_col: str | None,
+    target_cols: str | Sequence[str] | None,
+) -> Columns:
+    """Find out from the first rows which column is which."""
+    head = next(rows_of(folder / parts[0].name, None, 0, min(parts[0].rows, _HEAD)))
+    frame = pa.Table.from_batches([head]).to_pandas()
+    frame = frame.set_axis(frame.columns.astype(str), axis=1)
+    table = Table(frame, row_number, repr(parts[0].name), text=False)
+    return find_columns(table, id_col, time_col, target_cols)
+
+
+def _check_arguments(
+    engine: str,
+    batch_size: object,
+    block_rows: int | None,
+    horizon: int | None,
+    quantiles: Sequence[float],
+) -> None:
+    """Refuse what could not be done, before anything is."""
+    check_request(1 if horizon is None else horizon, quantiles)
+    if engine not in ("local", "ray"):
+        raise DataError(f"engine must be 'local' or 'ray', found {engine!r}")
+    whole = isinstance(batch_size, int) and not isinstance(batch_size, bool) and batch_size > 0
+    if batch_size not in (None, "auto") and not whole:
+        raise DataError(
+            f"batch_size must be a number of series, at least 1, or 'auto', found {batch_size!r}"
+        )
+    if block_rows is not None and block_rows < 1:
+        raise DataError(f"block_rows must be at least 1, found {block_rows!r}")
+
+
+# ---------------------------------------------------------------------- the run
+
+
+def _run_here(
+    job: Job, estimator: BaseLLMForecaster, numbers: Sequence[int]
+) -> Iterator[BlockResult]:
+    """Forecast blocks in this process."""
+    forecaster = BlockForecaster(job, estimator)
+    for number in numbers:
+        yield forecaster.run(number)
+
+
+def _follow(
+    results: Iterator[BlockResult],
+    manifest: Manifest,
+    numbers: Sequence[int],
+    progress: bool,
+    on_block: Callable[[BlockResult], None] | None,
+) -> None:
+    """Take blocks as they are done, tell how far it is, and pass warnings on once a kind."""
+    total = series_in(manifest.blocks)
+    said: Counter[str] = Counter()
+    with tqdm(
+        desc="forecasting",
+        total=total,
+        initial=total - sum(manifest.blocks[number].series for number in numbers),
+        unit=" series",
+        unit_scale=True,
+        mininterval=0.5 if sys.stderr.isatty() else 10,
+        disable=not progress,
+    ) as bar:
+        for result in results:
+            bar.update(result.series)
+            log_event(
+                _LOG,
+                "block written",
+                block=result.number,
+                series=result.series,
+                seconds=round(result.seconds, 3),
+                process=result.process,
+            )
+            for message in result.warnings:
+                kind = message.partition(":")[0]
+                said[kind] += 1
+                if said[kind] == 1:
+                    warnings.warn(message, UserWarning, stacklevel=3)
+            if on_block is not None:
+                on_block(result)
+    for kind, times in said.items():
+        if times > 1:
+            warnings.warn(
+                f"{kind}: said of {times} blocks, of the first only in full",
+                UserWarning,
+                stacklevel=3,
+            )
+
+
+def _missing(manifest: Manifest, out: Path) -> list[int]:
+    """List the blocks that are still to be forecast."""
+    return [
+        number
+        for number in range(len(manifest.blocks))
+        if not is_written(manifest.part_of(out, number), manifest.digest)
+    ]
+
+
+def _sweep(out: Path) -> None:
+    """Remove what a killed run was writing; the directory is locked."""
+    for path in out.iterdir():
+        if path.name.startswith(".") and path.name.endswith(UNFINISHED):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _warn_of_versions(manifest: Manifest) -> None:
+    """Say so where numbers may differ a little from those that are written."""
+    for package, now in current_versions().items():
+        before = manifest.versions.get(package)
+        if before != now:
+            warnings.warn(
+                f"the job was started with {package} {before} and goes on with {now}: the last "
+                "digits of the forecasts may differ",
+                UserWarning,
+                stacklevel=3,
+            )

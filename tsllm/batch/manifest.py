@@ -1,0 +1,234 @@
+"""The plan of a batch job, written down before its first block: what is asked, in which blocks.
+
+It never changes afterwards, so a job that is killed and started again does the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from tsllm.batch.blocks import Block
+from tsllm.batch.parts import Part, Piece, whole_file
+from tsllm.errors import DataError
+
+MANIFEST = "_manifest.json"
+FORMAT, FORMAT_VERSION = "tsllm batch job", 1
+#: Where scattered series are brought together.
+GROUPED = "_grouped"
+_PACKAGES = ("tsllm", "torch", "transformers", "numpy", "pandas", "pyarrow")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of each series, and how its rows are read; as for `tsllm.forecast`."""
+
+    horizon: int
+    quantiles: list[float]
+    id_col: str | None
+    time_col: str
+    target_cols: list[str]
+    freq: str | None
+    fill: str | None
+    sort: bool
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are read."""
+        names = [self.id_col, self.time_col, *self.target_cols]
+        return [name for name in names if name is not None]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A job.
+
+    Attributes
+    ----------
+    model : str
+        The checksum of the model's config.json, which covers all its files.
+    request : Request
+    batch_size : int
+        Series forecast at a time.
+    block_rows : int
+        Rows of a block, about.
+    parts : list of Part
+        The user's data.
+    grouped : list of Part
+        The parts that scattered series were brought together in; empty: they were not scattered.
+    blocks : list of Block
+    versions : dict
+        Of the packages that decide numbers.
+    """
+
+    model: str
+    request: Request
+    batch_size: int
+    block_rows: int
+    parts: list[Part]
+    grouped: list[Part]
+    blocks: list[Block]
+    versions: dict[str, str]
+
+    @property
+    def digest(self) -> str:
+        """The hash of all that decides what the job writes."""
+        return hashlib.sha256(self._text().encode()).hexdigest()
+
+    @property
+    def read_from(self) -> list[Part]:
+        """The parts that the blocks' pieces are of."""
+        return self.grouped or self.parts
+
+    def part_of(self, out: Path, number: int) -> Path:
+        """Name the file that a block is written to."""
+        return out / f"part-{number:05d}.parquet"
+
+    def write(self, out: Path) -> None:
+        """Write the manifest to the job's directory, in one step."""
+        with whole_file(out / MANIFEST) as file:
+            file.write(json.dumps({"digest": self.digest, **json.loads(self._text())}).encode())
+
+    def _text(self) -> str:
+        document = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        return json.dumps(document, allow_nan=False)
+
+
+def current_versions() -> dict[str, str]:
+    """Give the versions of the packages that decide numbers."""
+    return {package: version(package) for package in _PACKAGES}
+
+
+def read_manifest(out: Path) -> Manifest | None:
+    """Read a job's manifest; None where there is none.
+
+    Raises
+    ------
+    DataError
+        What is there was not written by this version of tsllm.
+    """
+    path = out / MANIFEST
+    if not path.exists():
+        return None
+    try:
+        document = json.loads(path.read_bytes())
+        digest = document.pop("digest")
+        if document.pop("format") != FORMAT or document.pop("format_version") != FORMAT_VERSION:
+            raise ValueError("it has another format")
+        for name in ("parts", "grouped"):
+            document[name] = [_part(*part) for part in document[name]]
+        manifest = Manifest(
+            **document
+            | {
+                "request": Request(**document["request"]),
+                "blocks": [
+                    Block(series, [Piece(*piece) for piece in pieces])
+                    for series, pieces in document["blocks"]
+                ],
+            }
+        )
+        if manifest.digest != digest:
+            raise ValueError("it is not as it was written")
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise DataError(
+            f"{str(path)!r} is no manifest that this tsllm can read ({error}): go on with the "
+            "version that wrote it, or give another directory to write to"
+        ) from error
+    return manifest
+
+
+def check_same(planned: Manifest, asked: dict[str, Any], out: Path) -> None:
+    """Refuse to go on with a job that was started with something else.
+
+    Parameters
+    ----------
+    planned : Manifest
+    asked : dict
+        What is asked for now: ``model``, ``parts``, ``request``, and where they were given
+        ``batch_size`` and ``block_rows``.
+    out : Path
+        The job's directory.
+
+    Raises
+    ------
+    DataError
+        Naming what differs.
+    """
+    wanted: Request = asked["request"]
+    pairs: list[tuple[str, Any, Any]] = [
+        (field.name, getattr(planned.request, field.name), getattr(wanted, field.name))
+        for field in fields(Request)
+    ]
+    pairs += [
+        (name, getattr(planned, name), asked[name])
+        for name in ("batch_size", "block_rows")
+        if asked.get(name) is not None
+    ]
+    for name, before, now in pairs:
+        if before != now:
+            raise DataError(
+                f"the job in {str(out)!r} was started with {name}={before!r} and now {name}="
+                f"{now!r} is asked for: go on with the same, or give another directory"
+            )
+    for name, what in (("model", "another model"), ("parts", "other data")):
+        if getattr(planned, name) != asked[name]:
+            raise DataError(
+                f"the job in {str(out)!r} was started with {what}: go on with the same, or give "
+                "another directory"
+            )
+
+
+def lock(out: Path) -> filelock.BaseFileLock:
+    """Lock a job's directory, for one process at a time works on it.
+
+    Raises
+    ------
+    DataError
+        Another process has it.
+    """
+    held = filelock.FileLock(out / ".lock")
+    try:
+        held.acquire(timeout=0)
+    except filelock.Timeout:
+        raise DataError(
+            f"another process is working on {str(out)!r}: wait for it, or give another directory"
+        ) from None
+    return held
+
+
+def check_directory(out: Path) -> None:
+    """Refuse a directory that holds something else than a job.
+
+    Raises
+    ------
+    DataError
+        It is a file, or has files in it and no manifest.
+    """
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{str(out)!r} is a file: give a directory to write the parts to")
+    if out.is_dir() and not (out / MANIFEST).exists():
+        others = sorted(p.name for p in out.iterdir() if p.name[0] not in "._")
+        if others:
+            raise DataError(
+                f"{str(out)!r} holds {others[0]!r} and no job: give an empty directory, or one of "
+                "an unfinished job"
+            )
+
+
+def _part(name: str, rows: int, digest: str) -> Part:
+    """Make a part whose name leads nowhere else."""
+    if Path(name).name != name:
+        raise ValueError(f"the part {name!r} has a path in its name")
+    return Part(name, rows, digest)
+
+
+def series_in(blocks: Sequence[Block]) -> int:
+    """Count the series of blocks."""
+    return sum(block.series for block in blocks)

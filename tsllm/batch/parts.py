@@ -1,0 +1,283 @@
+"""Parquet parts: which there are, the rows of a block out of them, and a block's own part."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+
+from tsllm.datasets.tables import Table
+from tsllm.errors import DataError
+
+#: Rows decoded at a time.
+ROWS_AT_ONCE = 65_536
+#: In regrouped parts: where a row was in the user's data.
+ORIGIN_PART, ORIGIN_ROW = "__tsllm_part", "__tsllm_row"
+#: How the names of files and directories end that are being written.
+UNFINISHED = ".part"
+# Under this name a part says which job wrote it.
+_JOB = b"tsllm.job"
+
+
+class Part(NamedTuple):
+    """One file of the input.
+
+    ``digest`` is over size and footer, which holds the counts, offsets and extremes of all columns:
+    it is read in no time and differs when the data do.
+    """
+
+    name: str
+    rows: int
+    digest: str
+
+
+class Piece(NamedTuple):
+    """Rows ``start`` to ``stop`` (excluded) of a part."""
+
+    part: int
+    start: int
+    stop: int
+
+
+def find_parts(data: Path) -> tuple[Path, list[Part]]:
+    """List the Parquet files that DATA names.
+
+    Parameters
+    ----------
+    data : Path
+        A ``.parquet`` file, or a directory of them; names that begin with a point or an underscore
+        do not count.
+
+    Returns
+    -------
+    folder : Path
+        Where the parts are.
+    parts : list of Part
+        In the order of their names; those without rows are left out.
+
+    Raises
+    ------
+    DataError
+        There is none, one cannot be read, or they differ in their columns.
+    """
+    if not data.exists():
+        raise DataError(f"there is no file or directory {str(data)!r}; check the path")
+    if data.is_dir():
+        folder = data
+        paths = sorted(path for path in data.glob("*.parquet") if path.name[0] not in "._")
+    else:
+        folder, paths = data.parent, [data]
+        if data.suffix != ".parquet":
+            raise DataError(
+                f"{str(data)!r} is no Parquet, which forecasting in blocks reads: write it as "
+                "Parquet, or forecast it at once with an --out that ends in .csv or .parquet"
+            )
+    if not paths:
+        raise DataError(f"the directory {str(data)!r} holds no .parquet file")
+    parts = []
+    first: list[str] | None = None
+    for path in paths:
+        try:
+            with pq.ParquetFile(path) as file:
+                rows, names = file.metadata.num_rows, file.schema_arrow.names
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(
+                f"{str(path)!r} cannot be read ({_reason(error)}); check that the file is whole"
+            ) from error
+        first = names if first is None else first
+        if names != first:
+            raise DataError(
+                f"{path.name!r} has the columns {names}, but {paths[0].name!r} has {first}; give "
+                "every part the same"
+            )
+        if rows:
+            parts.append(Part(path.name, rows, _digest(path)))
+    if not parts:
+        raise DataError(f"{str(data)!r} has no rows; pass a table with data")
+    return folder, parts
+
+
+def rows_of(
+    path: Path, columns: Sequence[str] | None, start: int = 0, stop: int | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Decode rows of a part, some at a time: memory does not grow with the part.
+
+    Parameters
+    ----------
+    path : Path
+    columns : sequence of str, optional
+        None: all.
+    start, stop : int
+        The rows; ``stop`` is excluded, None the end.
+    """
+    with pq.ParquetFile(path) as file:
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        ends = list(accumulate(sizes))
+        stop = ends[-1] if stop is None else stop
+        groups = [i for i, end in enumerate(ends) if end > start and end - sizes[i] < stop]
+        row = ends[groups[0]] - sizes[groups[0]]
+        for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=groups, columns=columns):
+            first, last = max(start - row, 0), min(stop - row, len(batch))
+            if first < last:
+                yield batch.slice(first, last - first)
+            row += len(batch)
+            if row >= stop:
+                return
+
+
+def read_block(
+    folder: Path, parts: Sequence[Part], pieces: Sequence[Piece], columns: Sequence[str]
+) -> Table:
+    """Read the rows of a block, each of which knows its place in the user's data.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the parts are.
+    parts : sequence of Part
+        All parts; in a regrouped input the rows carry their first places.
+    pieces : sequence of Piece
+        The rows.
+    columns : sequence of str
+        The columns to read.
+
+    Returns
+    -------
+    Table
+        As `tsllm.datasets.read_long` takes it.
+    """
+    schema = common_schema(folder, [parts[piece.part] for piece in pieces], columns)
+    table = pa.concat_tables(
+        pa.Table.from_batches([batch]).cast(schema)
+        for piece in pieces
+        for batch in rows_of(folder / parts[piece.part].name, columns, piece.start, piece.stop)
+    )
+    if ORIGIN_PART in columns:
+        part, row = table[ORIGIN_PART].to_pylist(), table[ORIGIN_ROW].to_pylist()
+        table = table.drop_columns([ORIGIN_PART, ORIGIN_ROW])
+
+        def place(position: int) -> str:
+            return f"row {row[position]} of {part[position]}"
+
+    else:
+        ends = list(accumulate(piece.stop - piece.start for piece in pieces))
+
+        def place(position: int) -> str:
+            i = bisect_right(ends, position)
+            before = ends[i - 1] if i else 0
+            return f"row {pieces[i].start + position - before} of {parts[pieces[i].part].name}"
+
+    frame = table.to_pandas(ignore_metadata=True)
+    return Table(frame, place, repr(folder.name), text=False)
+
+
+def common_schema(folder: Path, parts: Sequence[Part], columns: Sequence[str]) -> pa.Schema:
+    """Give the types that the columns of all parts can be read as.
+
+    Raises
+    ------
+    DataError
+        A column has types that do not go together, such as text and numbers.
+    """
+    schemas = [pq.read_schema(folder / part.name).remove_metadata() for part in parts]
+    schemas = [pa.schema([schema.field(name) for name in columns]) for schema in schemas]
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise DataError(
+            f"the parts of {folder.name!r} differ in the types of their columns "
+            f"({_reason(error)}): write each column with one type"
+        ) from error
+
+
+def write_part(frame: pd.DataFrame, path: Path, job: str) -> None:
+    """Write a block's forecasts; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    path : Path
+    job : str
+        The digest of the job's manifest, which the file carries.
+    """
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), _JOB: job.encode()})
+    with whole_file(path) as file:
+        pq.write_table(table, file)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that gets its name when all is on the disk."""
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{UNFINISHED}")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def is_written(path: Path, job: str) -> bool:
+    """Tell whether a block's part is there, whole and of this job.
+
+    Raises
+    ------
+    DataError
+        Another job wrote it.
+    """
+    if not path.exists():
+        return False
+    try:
+        found = (pq.read_schema(path).metadata or {}).get(_JOB)
+    except (OSError, pa.ArrowException):
+        return False  # damaged after it was written: written anew
+    if found != job.encode():
+        raise DataError(
+            f"{str(path)!r} is not of this job: give a directory of its own to write to"
+        )
+    return True
+
+
+def series_keys(ids: pa.Array) -> np.ndarray:
+    """Hash series' names (n,) to uint64, alike in every process.
+
+    Two series may share a key, which costs nothing but time: they are taken for one where it is
+    asked which rows belong together.
+    """
+    return pd.util.hash_array(np.asarray(ids.to_pylist(), dtype=object), categorize=False)
+
+
+def id_texts(column: pa.Array) -> pa.Array:
+    """Give the series' names of some rows as text; a missing one is empty."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return pa.compute.fill_null(pa.compute.cast(column, pa.string()), "")
+
+
+def _digest(path: Path) -> str:
+    """Hash size and footer of a Parquet file."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(-8, os.SEEK_END)
+        length = int.from_bytes(file.read(4), "little")
+        file.seek(-min(size, length + 8), os.SEEK_END)
+        return hashlib.sha256(str(size).encode() + file.read()).hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,309 @@
+"""Models in MLflow's format: saved, logged, loaded; after the pattern of MLflow's own flavors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from mlflow import pyfunc
+from mlflow.models import Model, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME, ModelInfo
+from mlflow.models.utils import _save_example
+from mlflow.tracking.artifact_utils import _download_artifact_from_uri
+from mlflow.utils.environment import (
+    _CONDA_ENV_FILE_NAME,
+    _CONSTRAINTS_FILE_NAME,
+    _PYTHON_ENV_FILE_NAME,
+    _REQUIREMENTS_FILE_NAME,
+    _mlflow_conda_env,
+    _process_conda_env,
+    _process_pip_requirements,
+    _PythonEnv,
+    _validate_env_arguments,
+)
+from mlflow.utils.file_utils import get_total_file_size, write_to
+from mlflow.utils.model_utils import (
+    _add_code_from_conf_to_system_path,
+    _get_flavor_configuration,
+    _validate_and_copy_code_paths,
+    _validate_and_prepare_target_save_path,
+)
+
+import tsllm
+from tsllm.backbone.export import export_backbone
+from tsllm.errors import DataError, ModelFormatError
+from tsllm.mlflow.kinds import Limits, kind_named, kind_of
+from tsllm.mlflow.serving import ServedModel
+
+FLAVOR_NAME = "tsllm"
+_DATA, _MODEL, _BACKBONE, _KIND = "data", "model", "backbone", "kind.yaml"
+_REQUIREMENTS = (
+    "tsllm",
+    "torch",
+    "transformers",
+    "peft",
+    "safetensors",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "sktime",
+)
+
+
+def save_model(
+    model: Any,
+    path: str,
+    *,
+    include_backbone: bool = False,
+    include_context: bool = True,
+    limits: Limits | None = None,
+    signature: ModelSignature | None = None,
+    input_example: pd.DataFrame | None = None,
+    conda_env: Any = None,
+    code_paths: list[str] | None = None,
+    mlflow_model: Model | None = None,
+    pip_requirements: Any = None,
+    extra_pip_requirements: Any = None,
+    metadata: dict[str, Any] | None = None,
+) -> None:
+    """Save a model in MLflow's format.
+
+    Parameters
+    ----------
+    model : forecaster
+        Fitted. No pickle is written, and a model whose class is not tsllm's own is refused.
+    path : str
+        A directory that does not exist or is empty.
+    include_backbone : bool, default=False
+        Whether the language model's weights go along. Without them the model is small, and the
+        language model is found anew where it is loaded, and checked by its digest.
+    include_context : bool, default=True
+        Whether the last values of each series go along; without them every request must bring its
+        history.
+    limits : Limits, optional
+        How much a request may ask for.
+    signature : ModelSignature, optional
+        None: the kind's own, permissive one; what is wrong is then said by tsllm.
+    input_example : DataFrame, optional
+        None: a small one is made.
+    conda_env, code_paths, mlflow_model, pip_requirements, extra_pip_requirements, metadata
+        As for MLflow's own flavors.
+
+    Raises
+    ------
+    DataError
+        It is no model of tsllm, or has no language model to include.
+
+    Examples
+    --------
+    >>> import tempfile, tsllm.mlflow, mlflow.pyfunc
+    >>> from sktime.datasets import load_airline
+    >>> forecaster = tsllm.DLinearForecaster(max_steps=2, context_length=24)
+    >>> forecaster = forecaster.fit(load_airline().to_timestamp(), fh=[1, 2])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tsllm.mlflow.save_model(forecaster, f"{folder}/model")
+    ...     served = mlflow.pyfunc.load_model(f"{folder}/model")
+    >>> request = forecaster.to_payload(2)["dataframe_split"]
+    >>> request = pd.DataFrame(request["data"], columns=request["columns"])
+    >>> served.predict(request, params={"horizon": 3, "quantiles": [0.5]}).shape
+    (3, 4)
+    """
+    kind = kind_of(model)
+    backbone = kind.backbone(model)
+    if include_backbone and backbone is None:
+        raise DataError("include_backbone=True and the model uses no language model: leave it out")
+    _validate_env_arguments(conda_env, pip_requirements, extra_pip_requirements)
+    target = Path(path).absolute()
+    _validate_and_prepare_target_save_path(str(target))
+    code = _validate_and_copy_code_paths(code_paths, str(target))
+
+    data = target / _DATA
+    data.mkdir()
+    kind.save(model, data / _MODEL, include_context=include_context)
+    write_to(str(data / _KIND), yaml.safe_dump({"kind": kind.name}))
+    if include_backbone:
+        export_backbone(backbone, data / _BACKBONE)
+
+    described = mlflow_model if mlflow_model is not None else Model()
+    described.signature = kind.signature(model) if signature is None else signature
+    example = kind.input_example(model) if input_example is None else input_example
+    _save_example(described, example, str(target))
+    if metadata is not None:
+        described.metadata = metadata
+    chosen = limits or Limits()
+    pyfunc.add_to_model(
+        described,
+        loader_module="tsllm.mlflow",
+        data=_DATA,
+        conda_env=_CONDA_ENV_FILE_NAME,
+        python_env=_PYTHON_ENV_FILE_NAME,
+        code=code,
+        # None of these is ever without a value here: MLflow leaves an empty configuration out.
+        model_config={"device": "auto", **asdict(chosen)},
+    )
+    described.add_flavor(
+        FLAVOR_NAME,
+        tsllm_version=tsllm.__version__,
+        data=_DATA,
+        code=code,
+        kind=kind.name,
+        model_class=type(model).__name__,
+        backbone=None if backbone is None else backbone.spec,
+        backbone_digest=None if backbone is None else backbone.digest,
+        includes_backbone=include_backbone,
+    )
+    if size := get_total_file_size(str(target)):
+        described.model_size_bytes = size
+    described.save(str(target / MLMODEL_FILE_NAME))
+    _write_environment(target, conda_env, pip_requirements, extra_pip_requirements)
+
+
+def log_model(
+    model: Any,
+    name: str = "model",
+    *,
+    registered_model_name: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, Any] | None = None,
+    step: int = 0,
+    **how: Any,
+) -> ModelInfo:
+    """Save a model as an artefact of the active run, or of a new one.
+
+    Parameters
+    ----------
+    model : forecaster
+        Fitted.
+    name : str, default="model"
+        The model's name in the run.
+    registered_model_name : str, optional
+        Register it under this name.
+    params, tags : mapping, optional
+        Of the logged model.
+    step : int, default=0
+    **how
+        As for `save_model`.
+
+    Returns
+    -------
+    ModelInfo
+        Its ``model_uri`` is what `load_model` and ``mlflow.pyfunc.load_model`` take.
+    """
+    return Model.log(
+        artifact_path=None,
+        name=name,
+        flavor=sys.modules["tsllm.mlflow"],
+        model=model,
+        registered_model_name=registered_model_name,
+        params=None if params is None else dict(params),
+        tags=None if tags is None else dict(tags),
+        step=step,
+        **how,
+    )
+
+
+def load_model(
+    model_uri: str,
+    *,
+    dst_path: str | None = None,
+    device: str | None = None,
+    backbone: str | None = None,
+) -> Any:
+    """Load the forecaster itself.
+
+    Parameters
+    ----------
+    model_uri : str
+        A path, ``runs:/<run id>/model``, ``models:/<name>/<version>`` or
+        ``models:/<name>@<alias>``.
+    dst_path : str, optional
+        Where to download to.
+    device, backbone : str, optional
+        As for `tsllm.load`.
+
+    Returns
+    -------
+    forecaster
+
+    Raises
+    ------
+    ModelFormatError
+        It is damaged, or was not written by this flavor.
+    """
+    folder = _download_artifact_from_uri(artifact_uri=model_uri, output_path=dst_path)
+    configuration = _get_flavor_configuration(model_path=folder, flavor_name=FLAVOR_NAME)
+    _add_code_from_conf_to_system_path(folder, configuration)
+    return _load(Path(folder) / _DATA, device, backbone)[0]
+
+
+def get_default_pip_requirements() -> list[str]:
+    """List what a saved model needs, in the versions that are installed here."""
+    return [f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS]
+
+
+def get_default_conda_env() -> dict[str, Any]:
+    """Give the conda environment that a saved model needs."""
+    environment: dict[str, Any] = _mlflow_conda_env(
+        additional_pip_deps=get_default_pip_requirements()
+    )
+    return environment
+
+
+def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> ServedModel:
+    """Load a model for serving; MLflow calls this by its name.
+
+    ``model_config`` may hold ``device``, ``backbone`` and the fields of `Limits`; at the server's
+    start it is taken from the environment variable ``SERVING_MODEL_CONFIG``.
+    """
+    asked = dict(model_config or {})
+    device, backbone = asked.pop("device", None), asked.pop("backbone", None)
+    known = [field.name for field in fields(Limits)]
+    unknown = sorted(asked.keys() - set(known))
+    if unknown:
+        raise DataError(
+            f"the model's configuration has no {unknown[0]!r}: it takes device, backbone, "
+            f"{', '.join(known)}"
+        )
+    model, kind = _load(Path(path), None if device == "auto" else device, backbone)
+    return ServedModel(model, kind, Limits(**asked))
+
+
+def _load(data: Path, device: str | None, backbone: str | None) -> tuple[Any, Any]:
+    """Load a model and its kind."""
+    try:
+        written = yaml.safe_load((data / _KIND).read_text(encoding="utf-8"))
+        name = written["kind"]
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        raise ModelFormatError(
+            f"{data} holds no model of tsllm ({type(error).__name__} while reading {_KIND}): save "
+            "it again with tsllm.mlflow.save_model"
+        ) from error
+    kind = kind_named(name)
+    if backbone is None and (data / _BACKBONE).is_dir():
+        backbone = str(data / _BACKBONE)
+    return kind.load(data / _MODEL, device=device, backbone=backbone), kind
+
+
+def _write_environment(
+    target: Path, conda_env: Any, pip_requirements: Any, extra_pip_requirements: Any
+) -> None:
+    """Write what MLflow installs to run the model."""
+    if conda_env is None:
+        defaults = get_default_pip_requirements() if pip_requirements is None else None
+        conda_env, requirements, constraints = _process_pip_requirements(
+            defaults, pip_requirements, extra_pip_requirements
+        )
+    else:
+        conda_env, requirements, constraints = _process_conda_env(conda_env)
+    with (target / _CONDA_ENV_FILE_NAME).open("w") as file:
+        yaml.safe_dump(conda_env, stream=file, default_flow_style=False)
+    if constraints:
+        write_to(str(target / _CONSTRAINTS_FILE_NAME), "\n".join(constraints))
+    write_to(str(target / _REQUIREMENTS_FILE_NAME), "\n".join(requirements))
+    _PythonEnv.current().to_yaml(str(target / _PYTHON_ENV_FILE_NAME))

@@ -1,0 +1,250 @@
+"""Forecasters served: histories in, forecasts out.
+
+A request is a table with the columns
+
+- ``series_id``, optional: without it all rows are one series;
+- ``timestamp``: as in any long table: dates (year first, with or without a zone), or integers that
+  count steps;
+- the value columns that the model was fitted on, by name; null where nothing was observed;
+- ``future``, optional: true in rows with known-future covariates, which no method reads yet.
+
+Each series is forecast from the history that the request holds; the model need not have seen it.
+Rows with a ``series_id`` only ask for the forecast of a series from what the model keeps of it, and
+the column ``series_id`` without rows asks for all that it keeps. Parameters: ``horizon`` (default:
+what the model was fitted for) and ``quantiles``. A request in Parquet carries no parameters.
+
+MLflow's server takes requests of any size into memory before a model sees them: put a proxy with a
+limit in front of one that strangers reach. What is limited here is in `tsllm.mlflow.kinds.Limits`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import AnyType
+
+from tsllm.backbone import Backbone
+from tsllm.datasets.frequency import row_number
+from tsllm.datasets.long import read_long
+from tsllm.datasets.tables import Table
+from tsllm.errors import DataError
+from tsllm.forecasters.base import BaseLLMForecaster
+from tsllm.long_format import (
+    DEFAULT_QUANTILES,
+    check_request,
+    predict_long,
+    predict_stored,
+    stored_series,
+)
+from tsllm.mlflow.kinds import Limits, ServedKind
+from tsllm.persistence import load, save
+
+_ID, _TIME, _FUTURE = "series_id", "timestamp", "future"
+
+
+class Series(ServedKind):
+    """The forecasters of `tsllm.forecasters`."""
+
+    name = "series"
+
+    def owns(self, model: object) -> bool:
+        """Tell whether a model is one of tsllm's forecasters."""
+        return isinstance(model, BaseLLMForecaster)
+
+    def save(self, model: BaseLLMForecaster, directory: Path, *, include_context: bool) -> None:
+        """Save a fitted forecaster, as `tsllm.save` does."""
+        model.check_is_fitted()
+        save(model, directory, include_context=include_context)
+
+    def load(
+        self, directory: Path, *, device: str | None, backbone: str | None
+    ) -> BaseLLMForecaster:
+        """Load what `save` wrote."""
+        return load(directory, device=device, backbone=backbone)
+
+    def backbone(self, model: BaseLLMForecaster) -> Backbone | None:
+        """Give the language model, None where there is none."""
+        return model.fitted_.backbone
+
+    def signature(self, model: BaseLLMForecaster) -> ModelSignature:
+        """Name the columns of a request and its parameters."""
+        # Any type, and nothing required: MLflow would turn whole numbers, integer names and time
+        # zones away before anything helpful could be said about them.
+        columns = [ColSpec(AnyType(), name, required=False) for name in _columns(model)]
+        params = ParamSchema(
+            [
+                ParamSpec("horizon", DataType.long, model.fitted_.shape.horizon),
+                ParamSpec("quantiles", DataType.double, list(DEFAULT_QUANTILES), shape=(-1,)),
+            ]
+        )
+        return ModelSignature(inputs=Schema(columns), params=params)
+
+    def input_example(self, model: BaseLLMForecaster) -> pd.DataFrame:
+        """Give a short history of one series."""
+        shape = model.fitted_.shape
+        steps = min(shape.context_length, 24)
+        if shape.freq is None:
+            times: Any = np.arange(steps)
+        elif _counts_periods(model):
+            freq = model._cutoff.freqstr
+            times = pd.period_range("2024-01-01", periods=steps, freq=freq).astype(str)
+        else:
+            times = pd.date_range("2024-01-01", periods=steps, freq=shape.freq).astype(str)
+        columns: dict[str, Any] = {_ID: ["a"] * steps, _TIME: times}
+        for i, name in enumerate(_variables(model)):
+            columns[name] = np.round(10 + np.sin(np.arange(steps) + i), 3)
+        return pd.DataFrame(columns)
+
+    def answer(
+        self,
+        model: BaseLLMForecaster,
+        request: pd.DataFrame,
+        params: Mapping[str, Any],
+        limits: Limits,
+    ) -> pd.DataFrame:
+        """Forecast the series of a request; see the head of this file."""
+        if not isinstance(request, pd.DataFrame):
+            raise DataError(f"the request is a {type(request).__name__} and must be a table")
+        if not len(request.columns):  # MLflow drops the columns that the signature does not know
+            raise DataError(
+                f"the request has none of the model's columns: send {', '.join(_columns(model))}, "
+                f"or {_ID} without rows for all series that the model keeps"
+            )
+        limits.check_rows(len(request))
+        horizon = params.get("horizon", model.fitted_.shape.horizon)
+        quantiles = params.get("quantiles", DEFAULT_QUANTILES)
+        quantiles = [float(q) for q in np.ravel(quantiles)]
+        check_request(horizon, quantiles)
+        numbers = len(_variables(model)) * (1 + len(quantiles))
+        request = _without_future(model, request)
+        if _brings_history(model, request):
+            series = request[_ID].nunique(dropna=False) if _ID in request else 1
+            limits.check_answer(series, int(horizon), numbers)
+            frame = _history(model, request)
+            table = predict_long(
+                model, frame, int(horizon), quantiles=quantiles, freq=_asked_frequency(model)
+            )
+        else:
+            ids = _names(request)
+            kept = len(stored_series(model)) if ids is None else len(ids)
+            limits.check_answer(kept, int(horizon), numbers)
+            table = predict_stored(model, int(horizon), quantiles=quantiles, series=ids)
+        if isinstance(table[_TIME].dtype, pd.PeriodDtype):  # which JSON does not know
+            table[_TIME] = table[_TIME].astype(str)
+        return table
+
+
+def _variables(model: BaseLLMForecaster) -> list[str]:
+    """Name the value columns; a Series without a name has the one that `to_payload` gives it."""
+    columns = list(model._layout.columns)
+    return ["y"] if columns in ([None], [0]) else [str(column) for column in columns]
+
+
+def _columns(model: BaseLLMForecaster) -> list[str]:
+    """Name the columns of a request."""
+    return [_ID, _TIME, *_variables(model), *([] if _FUTURE in _variables(model) else [_FUTURE])]
+
+
+def _without_future(model: BaseLLMForecaster, request: pd.DataFrame) -> pd.DataFrame:
+    """Take the column of known-future rows off, where none is."""
+    if _FUTURE not in request or _FUTURE in _variables(model):
+        return request
+    marked = request[_FUTURE].fillna(False).astype(bool)
+    if marked.any():
+        raise DataError(
+            f"row {int(marked.argmax())} holds known-future covariates and "
+            f"{type(model).__name__} reads none: leave rows with future=true out"
+        )
+    return request.drop(columns=_FUTURE)
+
+
+def _brings_history(model: BaseLLMForecaster, request: pd.DataFrame) -> bool:
+    """Tell whether the rows hold histories, or only name series."""
+    there = [name for name in (_TIME, *_variables(model)) if name in request]
+    filled = request[there].notna().any(axis=1)
+    if not len(request) or not filled.any():
+        return False
+    if not filled.all():
+        row = int((~filled).argmax())
+        raise DataError(
+            f"row {row} holds neither timestamp nor values and others do: give every series its "
+            "history, or none"
+        )
+    missing = [name for name in (_TIME, *_variables(model)) if name not in request]
+    if missing:
+        raise DataError(
+            f"the request has no column {missing[0]!r}: send "
+            f"{', '.join([_TIME, *_variables(model)])}, and {_ID} where there are several series"
+        )
+    return True
+
+
+def _names(request: pd.DataFrame) -> list[str] | None:
+    """Give the series that are asked for by name; None: all."""
+    if _ID not in request or not len(request):
+        return None
+    if request[_ID].isna().any():
+        row = int(request[_ID].isna().argmax())
+        raise DataError(f"row {row} is empty: give it a {_ID}, or a history")
+    return list(dict.fromkeys(request[_ID].astype(str)))
+
+
+def _history(model: BaseLLMForecaster, request: pd.DataFrame) -> pd.DataFrame:
+    """Check the histories and give them in the canonical form."""
+    variables = _variables(model)
+    named = _ID in request and bool(request[_ID].notna().any())
+    request = request.reset_index(drop=True)
+    if _counts_periods(model):
+        request = request.assign(**{_TIME: _periods(request[_TIME], model._cutoff.freqstr)})
+    with warnings.catch_warnings():
+        # Said to whoever trains; a client gets its forecast, the constant.
+        warnings.filterwarnings("ignore", message="constant:")
+        frame = read_long(
+            Table(_plain(request, variables), row_number, "the request", text=False),
+            id_col=_ID if named else None,
+            time_col=_TIME,
+            target_cols=variables,
+            freq=_asked_frequency(model),
+        )
+    columns = [str(column) for column in model._layout.columns]
+    return frame.rename(columns=dict(zip(variables, columns)))
+
+
+def _plain(request: pd.DataFrame, variables: Sequence[str]) -> pd.DataFrame:
+    """Make values of mixed kinds, as JSON with nulls gives them, numbers where they are."""
+    numbers = {}
+    for name in variables:
+        column = request[name]
+        if column.dtype == object and all(
+            cell is None or (isinstance(cell, int | float) and not isinstance(cell, bool))
+            for cell in column
+        ):
+            numbers[name] = column.astype(float)
+    return request.assign(**numbers)
+
+
+def _asked_frequency(model: BaseLLMForecaster) -> str | None:
+    """Give the frequency that every history must have; periods bring their own."""
+    return None if _counts_periods(model) else model.fitted_.shape.freq
+
+
+def _counts_periods(model: BaseLLMForecaster) -> bool:
+    """Tell whether the model was fitted on periods, which JSON sends as dates or their names."""
+    return isinstance(model._cutoff, pd.PeriodIndex)
+
+
+def _periods(stamps: pd.Series, freq: str) -> pd.Series:
+    """Turn dates or the names of periods into periods."""
+    if isinstance(stamps.dtype, pd.PeriodDtype):
+        return stamps
+    try:
+        return pd.Series(pd.PeriodIndex(pd.to_datetime(stamps), freq=freq), index=stamps.index)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"the timestamps are no periods of frequency {freq}: {error}") from None
