@@ -165,7 +165,7 @@ class TimeCMAForecaster(DirectForecaster):
         backbone: str | None = DEFAULT_BACKBONE,
         *,
         backbone_layers: int | None = None,
-        lora: None = None,
+        lora: dict[str, Any] | None = None,
         context_length: int | str = "auto",
         prediction_length: int | None = None,
         channel: int = 64,
