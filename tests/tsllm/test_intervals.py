@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from tsllm.context import Context
+from tsllm.forecasters.calibrate import calibration_origins
 from tsllm.forecasters.stream import PendingForecasts
 from tsllm.intervals import (
     LEVEL_GRID,
@@ -245,3 +247,19 @@ def test_adaptive_intervals_keep_coverage_through_a_level_shift(shift):
     if shift:
         fixed = stream_coverage(shift, adaptive=False)
         assert fixed[350:].mean() < after.mean() - 0.2
+
+
+def origins(n_series, steps, season):
+    contexts = [Context(np.zeros(steps)) for _ in range(n_series)]
+    return calibration_origins(contexts, 0.1, [True] * n_series, season)
+
+
+def test_large_panels_are_calibrated_at_the_hours_that_follow():
+    # Nine windows a series are left: too few for scores of its own.
+    for own in origins(414, 960, season=24):
+        assert own.tolist() == [960 - 96, 960 - 72, 960 - 48, 960 - 24]
+    # Without a season, with too short a held-out part, or in small panels they are spread evenly.
+    assert len(origins(414, 960, season=1)[0]) == 9
+    assert len(origins(414, 300, season=24)[0]) == 9
+    single = origins(1, 960, season=24)[0]
+    assert single.tolist() == list(range(864, 960))
