@@ -14,7 +14,7 @@ import time
 
 import pandas as pd
 import torch
-from common import parser, peak_memory_mib, write
+from common import parser, peak_memory_mib, setting, write
 
 from tsllm import AarenForecaster, AutoTimesForecaster, backtest
 from tsllm.datasets import load_benchmark, long_to_panel
@@ -47,7 +47,7 @@ def main() -> None:
         "context_length": 504,
         "patch_length": 24,
         "window_stride": 4,
-        **{k: _value(v) for k, v in (pair.split("=", 1) for pair in args.set)},
+        **dict(setting(text) for text in args.set),
     }
     started, tables, protocol = time.perf_counter(), [], {}
     for horizon in args.horizons:
@@ -99,15 +99,6 @@ def estimator(arm: str, args, settings: dict[str, object], horizon: int):
     if own.pop("backbone", False):
         own |= {"backbone": args.backbone, "backbone_layers": args.layers}
     return AarenForecaster(**settings, **own, prediction_length=horizon)
-
-
-def _value(text: str) -> object:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"True": True, "False": False, "None": None}.get(text, text)
 
 
 if __name__ == "__main__":

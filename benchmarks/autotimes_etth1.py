@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 
 import pandas as pd
-from common import parser, peak_memory_mib, write
+from common import parser, peak_memory_mib, setting, write
 
 from tsllm import AutoTimesForecaster, backtest
 from tsllm.datasets import load_benchmark, long_to_panel
@@ -37,7 +37,7 @@ def main() -> None:
         "prediction_length": 96,
         "batch_size": 256,
         "backbone_layers": args.layers,
-        **{k: _value(v) for k, v in (pair.split("=", 1) for pair in args.set)},
+        **dict(setting(text) for text in args.set),
     }
     backbones = {
         "pretrained": args.backbone,
@@ -90,15 +90,6 @@ def main() -> None:
         },
         args.out,
     )
-
-
-def _value(text: str) -> object:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"True": True, "False": False, "None": None}.get(text, text)
 
 
 if __name__ == "__main__":

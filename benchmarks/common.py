@@ -100,6 +100,17 @@ def parser(description: str) -> argparse.ArgumentParser:
     return arguments
 
 
+def setting(text: str) -> tuple[str, Any]:
+    """Read ``key=value``, the value as a number, True, False, None or text."""
+    key, value = text.split("=", 1)
+    for kind in (int, float):
+        try:
+            return key, kind(value)
+        except ValueError:
+            continue
+    return key, {"True": True, "False": False, "None": None}.get(value, value)
+
+
 def _lines(path: str) -> list[str]:
     file = Path(path)
     return file.read_text().splitlines() if file.exists() else []

@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 import pandas as pd
-from common import parser, peak_memory_mib, write
+from common import parser, peak_memory_mib, setting, write
 
 from tsllm import S2IPForecaster, backtest
 from tsllm.datasets import load_benchmark, long_to_panel
@@ -43,7 +43,7 @@ def main() -> None:
     args = arguments.parse_args()
 
     benchmark = load_benchmark("ETTh1", folder=args.data, allow_download=False)
-    chosen = dict(_pair(text) for text in args.set)
+    chosen = dict(setting(text) for text in args.set)
     started = time.perf_counter()
     results: dict[str, Any] = {"parameters": {}, "horizons": {}}
     for horizon in args.horizons:
@@ -143,16 +143,6 @@ def _validate(
 def _show(table: pd.DataFrame) -> None:
     with pd.option_context("display.width", 200, "display.max_columns", 30):
         print(table.to_string(index=False))
-
-
-def _pair(text: str) -> tuple[str, object]:
-    key, value = text.split("=", 1)
-    for kind in (int, float):
-        try:
-            return key, kind(value)
-        except ValueError:
-            continue
-    return key, {"True": True, "False": False, "None": None}.get(value, value)
 
 
 if __name__ == "__main__":

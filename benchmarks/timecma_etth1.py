@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from common import parser, peak_memory_mib, spread, synchronize, write
+from common import parser, peak_memory_mib, setting, spread, synchronize, write
 from sklearn.linear_model import RidgeCV
 
 from tsllm import Context, TimeCMAForecaster, backtest, load_backbone
@@ -69,7 +69,7 @@ def main() -> None:
         "batch_size": 16,
         "window_stride": args.window_stride,
         "dtype": args.dtype,
-        **{k: _value(v) for k, v in (pair.split("=", 1) for pair in args.set)},
+        **dict(setting(text) for text in args.set),
     }
     started = time.perf_counter()
     results: dict[str, Any] = {"parameters": settings}
@@ -282,15 +282,6 @@ def _backbone(arm: str, args: Any) -> str | None:
     return {"pretrained": args.backbone, "random": f"random:{args.backbone}?seed=0", "none": None}[
         arm
     ]
-
-
-def _value(text: str) -> object:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"True": True, "False": False, "None": None}.get(text, text)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from tsllm.datasets.frequency import complete_times
 from tsllm.errors import DataError
 
 FILLS = ("nan", "ffill", "interpolate")
+RESAMPLES = ("mean", "sum", "last")
 
 
 def regular_times(
@@ -118,6 +119,60 @@ def fill_gaps(values: np.ndarray, times: pd.Index, complete: pd.Index, how: str)
             filled[:, variable] = np.interp(steps, positions, values[:, variable])
     filled[positions] = values
     return filled
+
+
+def to_steps(
+    values: np.ndarray, times: pd.Index, freq: str | None, how: str
+) -> tuple[np.ndarray, pd.DatetimeIndex, np.ndarray]:
+    """Bring one series' rows to the steps of a frequency; steps without a row stay gaps.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Shape (rows, variables), NaN where missing.
+    times : pandas.Index
+        Increasing dates, anywhere.
+    freq : str, optional
+        The frequency; there is no resampling without one.
+    how : {"mean", "sum", "last"}
+        What a step makes of its rows. Missing values count for none of them.
+
+    Returns
+    -------
+    values : numpy.ndarray
+        Shape (steps, variables).
+    times : pandas.DatetimeIndex
+        Stamps of the steps, as pandas' ``resample`` labels them.
+    first : numpy.ndarray
+        Position of the first row of each step.
+
+    Raises
+    ------
+    DataError
+        Without a frequency, with an unknown ``how``, or where the index has no dates.
+
+    Examples
+    --------
+    >>> stamps = pd.to_datetime(["2024-01-01 00:05", "2024-01-01 00:40", "2024-01-01 03:10"])
+    >>> hours, times, _ = to_steps(np.array([[1.0], [3.0], [5.0]]), stamps, "h", "mean")
+    >>> hours.ravel().tolist(), times.hour.tolist()
+    ([2.0, 5.0], [0, 3])
+    """
+    if how not in RESAMPLES:
+        raise DataError(f"resample={how!r} is not known; pass one of {', '.join(RESAMPLES)}")
+    if freq is None:
+        raise DataError(f"resample={how!r} needs the frequency to bring the rows to: pass freq=")
+    if not isinstance(times, pd.DatetimeIndex):
+        raise DataError(
+            f"resample={how!r} needs dates, and the times are of type {times.dtype}: leave it out"
+        )
+    # One grid for all series of a table, wherever they begin.
+    bins = pd.DataFrame(values, index=times).resample(freq, origin="epoch")
+    counts = bins.size().to_numpy()
+    steps = bins.sum(min_count=1) if how == "sum" else getattr(bins, how)()
+    steps, counts = steps[counts > 0], counts[counts > 0]
+    first = np.cumsum(counts) - counts  # (steps,)
+    return steps.to_numpy(), pd.DatetimeIndex(steps.index, freq=None), first
 
 
 def _regular(

@@ -10,7 +10,7 @@ import pandas as pd
 
 from tsllm.datasets.checks import bad_value, check_times, check_values, not_a_number, series_name
 from tsllm.datasets.frequency import parse_frequency
-from tsllm.datasets.gaps import FILLS, fill_gaps, regular_times, stamp_numbers
+from tsllm.datasets.gaps import FILLS, fill_gaps, regular_times, stamp_numbers, to_steps
 from tsllm.datasets.labels import read_labels
 from tsllm.datasets.layout import Columns, find_columns
 from tsllm.datasets.stamps import read_stamps
@@ -26,6 +26,7 @@ def read_long(
     target_cols: str | Sequence[str] | None = None,
     freq: str | None = None,
     fill: str | None = None,
+    resample: str | None = None,
     sort: bool = False,
 ) -> pd.DataFrame:
     """Read one or many time series from a table, and check everything about them.
@@ -50,6 +51,9 @@ def read_long(
         What to put in rows inserted where stamps are missing: NaN (masked by the forecasters),
         the row before, or a line between the rows around. None makes a gap an error. Missing
         values in rows that are there stay missing.
+    resample : {"mean", "sum", "last"}, optional
+        Bring rows at irregular times to the steps of ``freq``, each step made of the rows in it.
+        Steps without a row are gaps, see ``fill``. None makes irregular times an error.
     sort : bool, default False
         Sort each series by time. False makes rows out of order an error.
 
@@ -97,8 +101,14 @@ def read_long(
     order = _group(codes, times, place, table.row, sort=sort)
     codes, times, values = codes[order], times[order], values[order]
 
-    starts = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(codes)]
-    spans = [slice(start, stop) for start, stop in pairwise(starts)]
+    spans = _spans(codes)
+    if resample is not None:
+        steps = [to_steps(values[span], times[span], freq, resample) for span in spans]
+        values = np.concatenate([part for part, _, _ in steps])
+        times = steps[0][1].append([part for _, part, _ in steps[1:]])
+        order = np.concatenate([order[span][first] for span, (_, _, first) in zip(spans, steps)])
+        codes = np.repeat(np.arange(len(names)), [len(part) for part, _, _ in steps])
+        spans = _spans(codes)
     indexes = regular_times(
         [times[span] for span in spans],
         labels=[None if columns.id is None else name for name in names],
@@ -276,6 +286,12 @@ def _group(
             "pass sort=True (--sort on the command line) to sort each series by time"
         )
     return order
+
+
+def _spans(codes: np.ndarray) -> list[slice]:
+    """Give the rows of each series, which stand together."""
+    starts = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(codes)]
+    return [slice(start, stop) for start, stop in pairwise(starts)]
 
 
 def _rows_of(table: Table, positions: np.ndarray) -> Callable[[int], str]:

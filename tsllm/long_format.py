@@ -31,6 +31,7 @@ def forecast(
     target_cols: str | Sequence[str] | None = None,
     freq: str | None = None,
     fill: str | None = None,
+    resample: str | None = None,
     sort: bool = False,
     **parameters: Any,
 ) -> pd.DataFrame:
@@ -53,6 +54,8 @@ def forecast(
         Frequency of the series, where their stamps do not tell it.
     fill : {"nan", "ffill", "interpolate"}, optional
         What to do about gaps. None: they are an error.
+    resample : {"mean", "sum", "last"}, optional
+        Bring rows at irregular times to ``freq``. None: they are an error.
     sort : bool
         Sort each series by time. False: rows out of order are an error.
     **parameters
@@ -89,6 +92,7 @@ def forecast(
         target_cols=target_cols,
         freq=freq,
         fill=fill,
+        resample=resample,
         sort=sort,
     )
     fit_long(estimator, frame, horizon)

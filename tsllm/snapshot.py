@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -194,8 +195,10 @@ def _write_state(state: FittedState, prefix: str, tensors: dict[str, Tensor]) ->
     own = {str(k): scores for k, scores in enumerate(calibration.series.values())}
     for name, scores in {"pooled": calibration.pooled, **own}.items():
         tensors[f"{prefix}calibration.{name}.errors"] = torch.from_numpy(scores.errors)
-        if scores.adapted is not None:
-            tensors[f"{prefix}calibration.{name}.adapted"] = torch.from_numpy(scores.adapted)
+        facts = torch.tensor([scores.spacing, scores.turns], dtype=torch.float64)
+        tensors[f"{prefix}calibration.{name}.windows"] = facts
+        if scores.shifts is not None:
+            tensors[f"{prefix}calibration.{name}.shifts"] = torch.from_numpy(scores.shifts)
     if state.statistics:
         table = np.stack(list(state.statistics.values()))  # (series, 2, variables)
         tensors[f"{prefix}statistics"] = torch.from_numpy(table)
@@ -231,10 +234,14 @@ def _read_state(
 
 
 def _read_scores(tensors: Mapping[str, Tensor], name: str) -> Scores:
-    adapted = tensors.get(f"calibration.{name}.adapted")
+    shifts = tensors.get(f"calibration.{name}.shifts")
+    facts = tensors.get(f"calibration.{name}.windows")  # models saved before had none
+    spacing, turns = (math.inf, 0) if facts is None else facts.tolist()
     return Scores(
         tensors[f"calibration.{name}.errors"].numpy().copy(),
-        None if adapted is None else adapted.numpy().copy(),
+        spacing,
+        None if shifts is None else shifts.numpy().copy(),
+        int(turns),
     )
 
 
@@ -302,10 +309,11 @@ def _write_pending(
     """Write the forecasts that wait for their observations."""
     written = []
     for k, pending in enumerate(forecaster._pending.values()):
-        origins, forecasts, scales = zip(*pending.waiting)
+        origins, forecasts, scales, issued = zip(*pending.waiting)
         tensors[f"pending.{k}.origins"] = torch.tensor(origins)
         tensors[f"pending.{k}.forecasts"] = torch.from_numpy(np.stack(forecasts))
         tensors[f"pending.{k}.scales"] = torch.from_numpy(np.stack(scales))
+        tensors[f"pending.{k}.issued"] = torch.from_numpy(np.stack(issued))
         series_id = to_json(pending.series_id, "a series id")
         written.append({"series_id": series_id, "horizon": pending.horizon, "seen": pending.seen})
     return written
@@ -322,6 +330,7 @@ def _read_pending(
                 tensors[f"pending.{k}.origins"].tolist(),
                 tensors[f"pending.{k}.forecasts"].numpy().copy(),
                 tensors[f"pending.{k}.scales"].numpy().copy(),
+                tensors[f"pending.{k}.issued"].numpy().copy(),
             )
         )
         series_id = from_json(facts["series_id"])

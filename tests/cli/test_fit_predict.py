@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+import safetensors.numpy
 import yaml
 from command_line import SET, TINY
 
@@ -111,3 +112,17 @@ def test_json(tsllm, series, tmp_path):
     assert predicted["forecast"] is None and predicted["out"] == "out.csv"
     assert predicted["summary"]["series"] == 2
     assert len(pd.read_csv(tmp_path / "out.csv")) == 4
+
+
+def test_lora_is_a_setting_like_any_other(tsllm, series, tmp_path):
+    lora = "lora={r: 2, alpha: 4, target_modules: [c_attn]}"
+    result = tsllm("fit", "series.csv", "--horizon", 2, "--out", "tuned", *SET, "--set", lora)
+    assert result.code == 0, result.err
+    tensors = safetensors.numpy.load_file(tmp_path / "tuned" / "model.safetensors")
+    assert {v.shape[0] for n, v in tensors.items() if "lora_A" in n} == {2}
+    assert len(tsllm("predict", "tuned").table) == 4
+    refused = tsllm(
+        "fit", "series.csv", "--out", "no", "--method", "timecma", "--set", "lora={r: 2}"
+    )
+    assert refused.code == 2
+    assert "its prompts are embedded once and kept" in refused.err

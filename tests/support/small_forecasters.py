@@ -89,8 +89,8 @@ VARIANTS = {
         {"lora": {"r": 2, "alpha": 4, "dropout": 0.1}, "tune": ()},
     ],
 }
-#: The methods that can tune the language model.
-TUNED = ["autotimes", "s2ip"]
+#: The methods that can tune the language model, and what they need for it.
+TUNED = {"aaren": {"backbone": TINY, "soft_tokens": 2}, "autotimes": {}, "s2ip": {"tune": ()}}
 METHOD_VARIANTS = [(method, variant) for method in SMALL for variant in VARIANTS[method]]
 
 

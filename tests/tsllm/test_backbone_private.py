@@ -250,6 +250,11 @@ class TestModuleBehaviour:
         with pytest.raises(DataError, match="positions"):
             private.hidden(torch.zeros(1, 1025, 32))
 
+    def test_lora_adapts_query_and_value_where_nothing_else_is_asked_for(self, backbone):
+        names = {name.split("/")[-4] for name, _ in backbone.private(lora={}).named_parameters()}
+        fused = {"gpt2": {"c_attn"}, "gpt_neox": {"query_key_value"}, "bert": {"query", "value"}}
+        assert names == fused.get(backbone.model_type, {"q_proj", "v_proj"})
+
     def test_lora_settings(self, llama):
         private = llama.private(lora={"r": 3, "target_modules": ["o_proj"], "alpha": 6})
         shapes = {name: tuple(p.shape) for name, p in private.named_parameters()}
@@ -273,6 +278,11 @@ class TestModuleBehaviour:
             ({"train": ["biases"]}, "layer_norms"),
             ({"lora": {"rank": 3}}, "rank"),
             ({"lora": {"r": 0}}, "'r': 0"),
+            ({"lora": {"r": True}}, "'r', a whole number"),
+            ({"lora": {"alpha": 0}}, "'alpha', a number above 0"),
+            ({"lora": {"dropout": 1.0}}, "'dropout', a number"),
+            ({"lora": {"target_modules": []}}, "'target_modules', names"),
+            ({"lora": 8}, "lora must be a mapping"),
             ({"lora": {"target_modules": ["nothing"]}}, "nothing"),
         ],
     )

@@ -5,11 +5,15 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from tsllm.context import Context
+from tsllm.forecasters.calibrate import calibration_origins
+from tsllm.forecasters.stream import PendingForecasts
 from tsllm.intervals import (
+    LEVEL_GRID,
     MIN_WINDOWS,
     Scores,
     conformal_quantile,
@@ -63,6 +67,7 @@ def test_coverage_of_fresh_errors_is_nominal_on_average():
     assert np.mean(inside) >= 0.78
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.integers(0, 2**31),
     st.lists(st.floats(0.01, 0.99), min_size=2, max_size=6, unique=True),
@@ -138,16 +143,50 @@ def test_good_calibrations_are_silent_and_weak_ones_say_so():
         make_calibration({"a": np.ones((50, 3, 1, 1))}, (), in_sample=True).warn_if_weak(3)
 
 
+@given(st.integers(2, 200), st.floats(1, 50), st.floats(0.51, 0.99))
+def test_overlapping_windows_count_as_fewer(n, overlap, level):
+    ordered = column(range(1, n + 1))
+    shared = conformal_quantile(ordered, level, overlap).item()
+    assert shared >= conformal_quantile(ordered, level).item()
+    # The rank lies where that of n / overlap independent errors does, as a share of the sample.
+    wanted = min(1.0, (n / overlap + 1) * level / (n / overlap))
+    assert wanted * n - 1e-6 <= shared <= wanted * n + 1
+    assert conformal_quantile(ordered, 1 - level, overlap).item() == n + 1 - shared
+
+
+def test_coverage_of_overlapping_windows_is_nominal_on_average():
+    # Errors of a random walk's h-step forecasts from neighbouring origins share h - 1 of their
+    # h innovations.
+    rng = np.random.default_rng(5)
+    steps, horizon, repeats = 120, 12, 300
+    inside = {1.0: [], math.inf: []}
+    for _ in range(repeats):
+        walk = rng.normal(size=steps + 4 * horizon).cumsum()
+        windows = np.lib.stride_tricks.sliding_window_view(walk, horizon + 1)
+        errors = (windows[:, 1:] - windows[:, :1])[..., None, None]  # (windows, horizon, 1, 1)
+        for spacing, hits in inside.items():
+            calibration = make_calibration({"a": errors[:steps]}, (), spacings={"a": spacing})
+            low, high = calibration.quantiles(
+                np.zeros((1, horizon, 1, 1)), np.ones((1, 1)), ["a"], [0.1, 0.9]
+            )[0, :, 0].T
+            fresh = errors[-1, :, 0, 0]
+            hits.append((low <= fresh) & (fresh <= high))
+    held, naive = (np.mean(inside[spacing], axis=0) for spacing in (1.0, math.inf))
+    # 300 repetitions: a standard error of 0.023 at each step, of which the bound is three.
+    assert_allclose(held, 0.8, atol=0.07)
+    assert naive[-1] < held[-1] - 0.02
+
+
 def test_adaptive_scores_make_room_and_widen_after_misses():
     scores = Scores(np.random.default_rng(4).normal(size=(60, 2, 1, 1)))
-    calibration = make_calibration({"a": scores.errors}, (), adaptive=True)
+    calibration = make_calibration({"a": scores.errors}, (), spacings={"a": 1.0}, adaptive=True)
     calibration.follow("a")
     calibration.follow("new")
     adaptive = calibration.scores_of("a")
     before = adaptive.offsets(np.array([0.9]), ())[0, :, 0]
     for _ in range(20):
         miss = np.array([8.0, np.nan]).reshape(2, 1, 1)  # only the first step was observed
-        adaptive.append(miss, ())
+        adaptive.append(miss, adaptive.offsets(LEVEL_GRID, ()), ())
     after = adaptive.offsets(np.array([0.9]), ())[0, :, 0]
     assert after[0] > before[0] + 1
     assert after[1] == before[1]
@@ -155,3 +194,72 @@ def test_adaptive_scores_make_room_and_widen_after_misses():
     assert (adaptive.errors[-20:, 0] == 8.0).all()
     for other in (calibration.pooled, calibration.scores_of("new")):
         assert other.offsets(np.array([0.9]), ())[0, 0, 0] == before[0]
+
+
+def test_scores_of_thinned_windows_keep_reaching_back():
+    calibration = make_calibration(
+        {"a": np.zeros((50, 1, 1, 1))}, (), spacings={"a": 4.0}, adaptive=True
+    )
+    scores = calibration.scores_of("a")
+    for step in range(40):
+        scores.append(np.full((1, 1, 1), step), scores.offsets(LEVEL_GRID, ()), ())
+    assert scores.errors[-10:].ravel().tolist() == list(range(0, 40, 4))
+    assert not scores.errors[:-10].any()
+
+
+def stream_coverage(level_shift, adaptive, steps=700, horizon=6):
+    """Follow a stream of random-walk errors whose mean jumps: (steps, horizon) of hits."""
+    rng = np.random.default_rng(6)
+    innovations = rng.normal(size=steps + 200 + horizon)
+    walk = innovations.cumsum()
+    windows = np.lib.stride_tricks.sliding_window_view(walk, horizon + 1)
+    errors = (
+        windows[:, 1:] - windows[:, :1] + level_shift * (np.arange(len(windows)) >= 500)[:, None]
+    )
+    calibration = make_calibration(
+        {"a": errors[:200, :, None, None]}, (), spacings={"a": 1.0}, adaptive=adaptive
+    )
+    pending = PendingForecasts("a", horizon)
+    hits = []
+    for origin in range(200, len(errors)):
+        truth = errors[origin]
+        low, high = calibration.quantiles(
+            np.zeros((1, horizon, 1, 1)), np.ones((1, 1)), ["a"], [0.1, 0.9]
+        )[0, :, 0].T
+        hits.append((low <= truth) & (truth <= high))
+        if adaptive:
+            # The forecast is -truth at each step, so that an observation of 0 gives these errors.
+            scores = calibration.scores_of("a")
+            pending.add(-truth[:, None, None], np.ones(1), scores.offsets(LEVEL_GRID, ()))
+            pending.score(np.zeros((1, 1)), calibration)
+    return np.array(hits)
+
+
+@pytest.mark.parametrize("shift", [0.0, 6.0, -15.0])
+def test_adaptive_intervals_keep_coverage_through_a_level_shift(shift):
+    hits = stream_coverage(shift, adaptive=True)
+    before, learning, after = hits[:300], hits[300:350], hits[350:]
+    assert abs(before.mean() - 0.8) < 0.04
+    # A horizon passes before the first miss of the last step is known.
+    assert learning.mean() > 0.25
+    assert abs(after.mean() - 0.8) < 0.04
+    assert (abs(after.mean(axis=0) - 0.8) < 0.1).all()
+    if shift:
+        fixed = stream_coverage(shift, adaptive=False)
+        assert fixed[350:].mean() < after.mean() - 0.2
+
+
+def origins(n_series, steps, season):
+    contexts = [Context(np.zeros(steps)) for _ in range(n_series)]
+    return calibration_origins(contexts, 0.1, [True] * n_series, season)
+
+
+def test_large_panels_are_calibrated_at_the_hours_that_follow():
+    # Nine windows a series are left: too few for scores of its own.
+    for own in origins(414, 960, season=24):
+        assert own.tolist() == [960 - 96, 960 - 72, 960 - 48, 960 - 24]
+    # Without a season, with too short a held-out part, or in small panels they are spread evenly.
+    assert len(origins(414, 960, season=1)[0]) == 9
+    assert len(origins(414, 300, season=24)[0]) == 9
+    single = origins(1, 960, season=24)[0]
+    assert single.tolist() == list(range(864, 960))

@@ -14,21 +14,32 @@ class Architecture(NamedTuple):
     intermediate: str  # the config's name of the feed-forward width
     kv_heads: bool  # takes fewer key/value heads than heads
     rotary: bool  # positions are rotations, so the head width must be even
+    # Its query and value projections, which LoRA adapts (Hu et al. 2021, section 7.1); where an
+    # architecture keeps them in one matrix, that matrix.
+    lora_targets: tuple[str, ...] = ("q_proj", "v_proj")
     encoder: bool = False  # attends both ways unless told otherwise
 
 
 # The architectures that the tests hold to causality, to the KV cache and to left padding. Another
 # one comes in here together with its name in those tests.
 ARCHITECTURES = {
-    "gpt2": Architecture("n_inner", kv_heads=False, rotary=False),
+    "gpt2": Architecture("n_inner", kv_heads=False, rotary=False, lora_targets=("c_attn",)),
     "llama": Architecture("intermediate_size", kv_heads=True, rotary=True),
     "opt": Architecture("ffn_dim", kv_heads=False, rotary=False),
     "qwen2": Architecture("intermediate_size", kv_heads=True, rotary=True),
     "qwen3": Architecture("intermediate_size", kv_heads=True, rotary=True),
     "gemma": Architecture("intermediate_size", kv_heads=True, rotary=True),
     "mistral": Architecture("intermediate_size", kv_heads=True, rotary=True),
-    "gpt_neox": Architecture("intermediate_size", kv_heads=False, rotary=True),
-    "bert": Architecture("intermediate_size", kv_heads=False, rotary=False, encoder=True),
+    "gpt_neox": Architecture(
+        "intermediate_size", kv_heads=False, rotary=True, lora_targets=("query_key_value",)
+    ),
+    "bert": Architecture(
+        "intermediate_size",
+        kv_heads=False,
+        rotary=False,
+        lora_targets=("query", "value"),
+        encoder=True,
+    ),
 }
 
 # PyTorch's own attention, whatever else is installed: the masks made here are written for it.

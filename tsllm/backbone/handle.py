@@ -336,7 +336,7 @@ class Backbone:
         lora : mapping, optional
             Low-rank adapters (Hu et al. 2021, "LoRA", https://arxiv.org/abs/2106.09685, section
             4.1), made with peft: ``r`` (8), ``alpha`` (16), ``dropout`` (0.0) and
-            ``target_modules`` (peft's choice for the architecture). They are initialised from
+            ``target_modules`` (None: the query and value projections). They are initialised from
             torch's global generator and never merged into the base.
 
         Returns

@@ -1,12 +1,14 @@
 """``PrivateBackbone``: a shell around the shared weights that owns what is trained in it."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from tsllm.backbone.architectures import ARCHITECTURES
 from tsllm.backbone.handle import Backbone, Hidden, run_causally
 from tsllm.backbone.shared import share_tensors
 from tsllm.backbone.sources import reason
@@ -61,7 +63,7 @@ class PrivateBackbone(nn.Module):
         # Adapters first: peft freezes everything else that it finds.
         self._dropouts: list[nn.Module] = []
         if self._lora is not None:
-            _inject_lora(shell, self._lora)
+            _inject_lora(shell, self._lora, ARCHITECTURES[backbone.model_type].lora_targets)
             self._dropouts = [m for n, m in shell.named_modules() if "lora_dropout." in n]
         self._slots: list[tuple[str, nn.Module, str]] = []
         self._own(shell)
@@ -210,18 +212,21 @@ def _trainable(shell: nn.Module, train: Sequence[str]) -> Iterator[tuple[str, nn
                 yield path, module, attribute
 
 
-def _inject_lora(shell: nn.Module, lora: Mapping[str, Any]) -> None:
-    """Wrap linear layers of a shell into peft's adapters; the base tensors stay where they are."""
+def _inject_lora(shell: nn.Module, lora: Mapping[str, Any], usual: Sequence[str]) -> None:
+    """Wrap linear layers of a shell into peft's adapters; the base tensors stay where they are.
+
+    ``usual`` names the layers that are adapted where the settings name none.
+    """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise ImportError("lora needs peft: pip install 'peft>=0.17'") from error
-    targets = lora["target_modules"]
+    targets = usual if lora["target_modules"] is None else lora["target_modules"]
     config = LoraConfig(
         r=lora["r"],
         lora_alpha=lora["alpha"],
         lora_dropout=lora["dropout"],
-        target_modules=targets if targets is None or isinstance(targets, str) else list(targets),
+        target_modules=targets if isinstance(targets, str) else list(targets),
         # GPT-2 stores its linear weights transposed.
         fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in shell.modules()),
     )
@@ -253,10 +258,29 @@ def _check_train(train: Sequence[str]) -> tuple[str, ...]:
 
 
 def _check_lora(lora: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Fill in LoRA's defaults and refuse entries that do not exist."""
+    """Fill in LoRA's defaults and refuse entries that do not exist or have no meaning."""
     if lora is None:
         return None
+    if not isinstance(lora, Mapping):
+        raise DataError(f"lora must be a mapping such as {_LORA_DEFAULTS}, found {lora!r}")
     unknown = sorted(set(lora) - set(_LORA_DEFAULTS))
     if unknown:
         raise DataError(f"lora has the unknown entries {unknown}; use {sorted(_LORA_DEFAULTS)}.")
-    return _LORA_DEFAULTS | dict(lora)
+    settings = _LORA_DEFAULTS | dict(lora)
+    rank, alpha, dropout = (settings[name] for name in ("r", "alpha", "dropout"))
+    targets = settings["target_modules"]
+    if isinstance(rank, bool) or not isinstance(rank, Integral) or rank < 1:
+        wrong = "'r', a whole number of at least 1"
+    elif isinstance(alpha, bool) or not isinstance(alpha, Real) or not alpha > 0:
+        wrong = "'alpha', a number above 0"
+    elif isinstance(dropout, bool) or not isinstance(dropout, Real) or not 0 <= dropout < 1:
+        wrong = "'dropout', a number of at least 0 and below 1"
+    elif targets is not None and (
+        not targets
+        or not isinstance(targets, str | list | tuple)
+        or not all(isinstance(target, str) for target in targets)
+    ):
+        wrong = "'target_modules', names of linear layers, or None"
+    else:
+        return settings
+    raise DataError(f"lora={dict(lora)!r} cannot be used: it needs for {wrong}.")

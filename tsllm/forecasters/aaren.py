@@ -62,7 +62,10 @@ class AarenForecaster(DirectForecaster):
     backbone_layers : int, optional
         Use the first layers only. None uses all.
     lora : dict, optional
-        Fine-tune the language model with LoRA: ``{"r": 8, "alpha": 16, "dropout": 0.0}``.
+        Fine-tune the language model with LoRA (Hu et al., 2021, 2106.09685), through peft:
+        ``{"r": 8, "alpha": 16, "dropout": 0.0, "target_modules": None}``, where each entry may be
+        left out and None means the query and value projections. The adapters are this
+        forecaster's own; the shared weights are never changed.
     context_length : int or "auto"
         Steps of a training window, a multiple of the patch length. "auto": up to 512, and at most
         half of a typical series. Streams go on beyond it.
@@ -290,7 +293,9 @@ class AarenForecaster(DirectForecaster):
         return ModelShape(context_length, shape.horizon, shape.n_variables, shape.freq, extra)
 
     def _build_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
-        core = backbone.private(lora=self.lora) if backbone and self.lora else backbone
+        core = (
+            backbone if self.lora is None or backbone is None else backbone.private(lora=self.lora)
+        )
         patch = shape.extra["patch_length"]
         try:
             return AarenModel(

@@ -46,7 +46,10 @@ class AutoTimesForecaster(BaseLLMForecaster):
     backbone_layers : int, optional
         Use the first layers only. None uses all.
     lora : dict, optional
-        Fine-tune the language model with LoRA: ``{"r": 8, "alpha": 16, "dropout": 0.0}``.
+        Fine-tune the language model with LoRA (Hu et al., 2021, 2106.09685), through peft:
+        ``{"r": 8, "alpha": 16, "dropout": 0.0, "target_modules": None}``, where each entry may be
+        left out and None means the query and value projections. The adapters are this
+        forecaster's own; the shared weights are never changed.
     context_length : int or "auto"
         Steps of history that a forecast reads, a multiple of the token length. "auto": up to seven
         tokens, and at most half of a typical series.
@@ -267,7 +270,9 @@ class AutoTimesForecaster(BaseLLMForecaster):
                 f"most {backbone.max_positions}: use a shorter context_length or a longer "
                 "token_length"
             )
-        core = backbone.private(lora=self.lora) if backbone and self.lora else backbone
+        core = (
+            backbone if self.lora is None or backbone is None else backbone.private(lora=self.lora)
+        )
         return AutoTimesModel(
             core,
             shape.extra["token_length"],

@@ -32,6 +32,7 @@ from tsllm.forecasters.parameters import check_parameters
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.forecasters.stream import PendingForecasts, extend_context
 from tsllm.forecasters.summary import payload, summarise
+from tsllm.intervals import LEVEL_GRID
 from tsllm.randomness import seeded
 from tsllm.training import Loss
 from tsllm.windows import WindowBatch, Windows
@@ -562,7 +563,8 @@ class BaseLLMForecaster(BaseForecaster, ABC):
             pending = self._pending.setdefault(
                 context.series_id, PendingForecasts(context.series_id, calibration.horizon)
             )
-            pending.add(forecast, scale)
+            scores = calibration.scores_of(context.series_id)
+            pending.add(forecast, scale, scores.offsets(LEVEL_GRID, calibration.levels))
 
     # ------------------------------------------------------------------ checks
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 
 from tsllm.context import Context
-from tsllm.intervals import MAX_WINDOWS, Calibration, make_calibration
+from tsllm.intervals import MAX_WINDOWS, MIN_WINDOWS, Calibration, make_calibration
 
 #: Windows forecast for the calibration of a whole panel.
 MAX_CALIBRATION_WINDOWS = 4096
@@ -25,14 +25,18 @@ def calibrate(
     horizon: int,
     validation_fraction: float,
     held_out: Sequence[bool],
+    season: int = 1,
     levels: tuple[float, ...] = (),
     adaptive: bool = False,
 ) -> Calibration:
     """Calibrate intervals on the part of each series that training did not see.
 
     Every origin of the held-out part is a window, evenly thinned to 256 a series and 4,096 a panel;
-    near the end of the series a window scores only the steps that were observed. Where no series
-    has a held-out part, the second half of the training data serves and the calibration says so.
+    near the end of the series a window scores only the steps that were observed. Where a panel is
+    so large that its series get too few windows for scores of their own, those are taken that lie
+    whole seasons before the end, as far as there are such: the steps that are forecast next are
+    then calibrated at their own hours. Where no series has a held-out part, the second half of the
+    training data serves and the calibration says so.
 
     Parameters
     ----------
@@ -48,6 +52,8 @@ def calibrate(
         Share of each series, at its end, that training held out.
     held_out : sequence of bool
         Whether that is so for each series: the short ones were used whole.
+    season : int
+        Steps of a season.
     levels : tuple of float
         Quantile levels of the head.
     adaptive : bool
@@ -58,10 +64,13 @@ def calibrate(
     pasts: list[Context] = []
     futures: list[np.ndarray] = []
     counts: dict[Hashable, int] = {}
+    spacings: dict[Hashable, float] = {}
     for context, origins in zip(
-        contexts, calibration_origins(contexts, validation_fraction, held_out)
+        contexts, calibration_origins(contexts, validation_fraction, held_out, season)
     ):
         counts[context.series_id] = 0
+        gaps = np.diff(origins) if len(origins) > 1 else horizon  # a lone window overlaps none
+        spacings[context.series_id] = float(np.mean(gaps))
         for origin in origins.tolist():
             past = context.until(origin)
             if past.tail(context_length).mask.any(axis=0).all():
@@ -79,17 +88,22 @@ def calibrate(
     for series_id, count in counts.items():
         errors[series_id] = scores[first : first + count]
         first += count
-    return make_calibration(errors, levels, adaptive=adaptive, in_sample=in_sample)
+    return make_calibration(
+        errors, levels, spacings=spacings, adaptive=adaptive, in_sample=in_sample
+    )
 
 
 def calibration_origins(
-    contexts: Sequence[Context], validation_fraction: float, held_out: Sequence[bool]
+    contexts: Sequence[Context],
+    validation_fraction: float,
+    held_out: Sequence[bool],
+    season: int = 1,
 ) -> list[np.ndarray]:
     """List the origins of each series' calibration windows; none for a series that is not used.
 
     Parameters
     ----------
-    contexts, validation_fraction, held_out
+    contexts, validation_fraction, held_out, season
         As `calibrate` takes them.
 
     Returns
@@ -106,7 +120,11 @@ def calibration_origins(
         border = steps - round(validation_fraction * steps)
         first = max(1, steps // 2) if in_sample else max(1, border)
         count = min(most, steps - first) if use else 0
-        origins.append(np.unique(np.linspace(first, steps - 1, count).round().astype(int)))
+        seasons = (steps - first) // season
+        if most < MIN_WINDOWS and count and season > 1 and seasons > 1:
+            origins.append(steps - season * np.arange(min(most, seasons), 0, -1))
+        else:
+            origins.append(np.unique(np.linspace(first, steps - 1, count).round().astype(int)))
     return origins
 
 

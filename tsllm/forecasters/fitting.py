@@ -74,6 +74,7 @@ def train_state(
             horizon=state.shape.horizon,
             validation_fraction=forecaster.validation_fraction,
             held_out=held_out,
+            season=season_length(state.shape.freq),
             levels=tuple(forecaster.quantiles) if forecaster.loss == "quantile" else (),
             adaptive=forecaster.adaptive,
         )

@@ -48,7 +48,10 @@ class S2IPForecaster(DirectForecaster):
     tune : tuple of {"layer_norms", "positions"}
         What is trained inside the language model, as published; empty: nothing.
     lora : dict, optional
-        Fine-tune the language model with LoRA: ``{"r": 8, "alpha": 16, "dropout": 0.0}``.
+        Fine-tune the language model with LoRA (Hu et al., 2021, 2106.09685), through peft:
+        ``{"r": 8, "alpha": 16, "dropout": 0.0, "target_modules": None}``, where each entry may be
+        left out and None means the query and value projections. The adapters are this
+        forecaster's own; the shared weights are never changed.
     context_length : int or "auto"
         Steps of history that a forecast reads. "auto": 512, and at most half of a typical series.
     prediction_length : int, optional
@@ -413,7 +416,7 @@ class S2IPForecaster(DirectForecaster):
                     f"pool_size={self.pool_size} clusters are more than the {backbone.vocab_size} "
                     f"words of the backbone {backbone.spec}: use a smaller pool_size"
                 )
-            if self.tune or self.lora:
+            if self.tune or self.lora is not None:
                 core = backbone.private(train=self.tune, lora=self.lora)
         return S2IPModel(
             core,

@@ -77,25 +77,35 @@ class PendingForecasts:
     series_id: Hashable
     horizon: int
     seen: int = 0
-    waiting: deque[tuple[int, np.ndarray, np.ndarray]] = field(default_factory=deque)
+    #: Steps seen before it, the forecast, its scale, and the offsets it was issued with.
+    waiting: deque[tuple[int, np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=deque)
 
-    def add(self, forecast: np.ndarray, scale: np.ndarray) -> None:
-        """Remember a forecast (horizon, variables, 1 + levels) made after the last step seen."""
-        self.waiting.append((self.seen, forecast, scale))
+    def add(self, forecast: np.ndarray, scale: np.ndarray, issued: np.ndarray) -> None:
+        """Remember a forecast that was made after the last step seen.
+
+        Parameters
+        ----------
+        forecast : array (horizon, variables, 1 + levels)
+        scale : array (variables,)
+        issued : array (grid, horizon, variables)
+            The calibration's offsets at its tracked levels.
+        """
+        self.waiting.append((self.seen, forecast, scale, issued.astype(np.float32)))
         while len(self.waiting) > self.horizon:
             self.waiting.popleft()
 
     def score(self, observed: np.ndarray, calibration: Calibration) -> None:
         """Compare new observations (steps, variables) with every forecast that reached them."""
         scores = calibration.scores_of(self.series_id)
-        for origin, forecast, scale in self.waiting:
-            first = self.seen - origin  # how many of its steps had been seen before
-            reached = observed[: max(0, self.horizon - first)]
-            if len(reached) == 0:
-                continue
+        for row in observed:
+            _, forecast, _, issued = self.waiting[-1]
             errors = np.full(forecast.shape, np.nan)  # (horizon, variables, 1 + levels)
-            divisor = np.where(scale > 0, scale, np.nan)[:, None]
-            steps = slice(first, first + len(reached))
-            errors[steps] = (reached[..., None] - forecast[steps]) / divisor
-            scores.append(errors, calibration.levels)
-        self.seen += len(observed)
+            bounds = np.full(issued.shape, np.nan)  # (grid, horizon, variables)
+            for origin, forecast, scale, issued in self.waiting:
+                step = self.seen - origin
+                if step < self.horizon:
+                    divisor = np.where(scale > 0, scale, np.nan)[:, None]
+                    errors[step] = (row[:, None] - forecast[step]) / divisor
+                    bounds[:, step] = issued[:, step]
+            scores.append(errors, bounds, calibration.levels)
+            self.seen += 1

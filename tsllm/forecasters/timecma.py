@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tsllm.adapters.timecma import TimeCMAModel
 from tsllm.backbone import DEFAULT_BACKBONE, Backbone
 from tsllm.context import Context, ContextBatch, batch_contexts
+from tsllm.datasets.frequency import season_length
 from tsllm.embeddings import open_store
 from tsllm.errors import DataError
 from tsllm.forecasters.calibrate import calibration_origins
@@ -165,7 +166,7 @@ class TimeCMAForecaster(DirectForecaster):
         backbone: str | None = DEFAULT_BACKBONE,
         *,
         backbone_layers: int | None = None,
-        lora: None = None,
+        lora: dict[str, Any] | None = None,
         context_length: int | str = "auto",
         prediction_length: int | None = None,
         channel: int = 64,
@@ -421,7 +422,9 @@ class TimeCMAForecaster(DirectForecaster):
         training, watched, held_out = windows_of(self, shape, contexts)
         windows = [training] if watched is None else [training, watched]
         # What calibration forecasts from, and `predict` after it.
-        origins = calibration_origins(contexts, self.validation_fraction, held_out)
+        origins = calibration_origins(
+            contexts, self.validation_fraction, held_out, season_length(shape.freq)
+        )
         further = [
             (series, int(origin) - shape.context_length)
             for series, (context, before) in enumerate(zip(contexts, origins))
