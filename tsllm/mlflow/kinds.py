@@ -113,9 +113,10 @@ class ServedKind(ABC):
 
 def kinds() -> dict[str, ServedKind]:
     """List the kinds of models by name."""
+    from tsllm.mlflow.events import Events
     from tsllm.mlflow.series import Series
 
-    return {kind.name: kind for kind in (Series(),)}
+    return {kind.name: kind for kind in (Series(), Events())}
 
 
 def kind_of(model: object) -> ServedKind:
