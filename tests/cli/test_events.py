@@ -14,7 +14,6 @@ from tsllm.datasets import read_events
 SETTINGS = [
     part for name, value in SMALL.items() for part in ("--set", f"{name}={value}") if name != "sort"
 ]
-MODEL = ("model", "--out")
 
 
 @pytest.fixture
