@@ -17,7 +17,7 @@ from tsllm.errors import DataError
 
 Encode = Callable[[EventBatch], tuple[EventDecoder, EventStates]]
 #: A future with more events than this is taken for an explosion.
-MOST_EVENTS = 10_000
+MOST_EVENTS = 100_000
 
 
 class Futures(NamedTuple):
