@@ -138,7 +138,7 @@ def restore_event_snapshot(
     with _belonging_together():
         weights = part_of(tensors, "model.")
         if weights:
-            model: nn.Module = estimator._build_model()  # type: ignore[attr-defined]
+            model: nn.Module = estimator._build_model()
             _load_weights(model, weights)
             setattr(estimator, MODEL, model.eval())
         estimator.history_ = _read_history(facts, tensors, snapshot.contexts)
