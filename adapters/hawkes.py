@@ -11,6 +11,9 @@ from tsllm.adapters.event_batch import EventBatch, EventStates
 from tsllm.adapters.event_decoder_base import ClosedDecoder
 from tsllm.adapters.event_decoders import mean_exp
 
+#: A bound that is not reached: near a branch that is used up, Newton's steps are a decay time long.
+NEWTON_STEPS = 200
+
 
 class HawkesProcess(ClosedDecoder):
     """Events excite later events: encoder and decoder at once, with closed integrals.
@@ -136,6 +139,30 @@ class HawkesProcess(ClosedDecoder):
         if bool((self.mu > 0).any()):
             return super().log_never(states)
         return -(states.hidden / self.beta).sum(-1)
+
+    @torch.no_grad()
+    def elapsed_at(self, states: EventStates, waited: Tensor, log_survival: Tensor) -> Tensor:
+        """Find when the survival falls to a value, by Newton's method.
+
+        The compensator is concave, since excitation only fades: from the left every step stays on
+        the left, and the last digits come quadratically. inf where it never rises so high.
+        """
+        mu, beta, goal = self.mu.double(), self.beta.double(), -log_survival.double()
+        start = waited.double()[..., None]  # (batch, positions, 1)
+        left = (states.hidden.double() * (-beta * start).exp())[:, :, None]
+        never = torch.zeros_like(goal, dtype=torch.bool)
+        if not bool((mu > 0).any()):
+            never = goal >= (left / beta).sum(-1)
+        goal, time = torch.where(never, 0.0, goal), torch.zeros_like(goal)
+        for _ in range(NEWTON_STEPS):
+            fade = -beta * time[..., None]  # (batch, positions, levels, types)
+            passed = (mu * time[..., None] - left / beta * torch.expm1(fade)).sum(-1)
+            rate = (mu + left * fade.exp()).sum(-1)
+            step = torch.where(goal > passed, (goal - passed) / rate, 0.0)
+            time = time + step
+            if bool((step <= 1e-15 * time).all()):
+                break
+        return start + torch.where(never, torch.inf, time)
 
 
 def decayed_sums(jumps: Tensor, fades: Tensor) -> Tensor:

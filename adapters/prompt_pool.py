@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tsllm.adapters.event_query import Query
 from tsllm.adapters.kmeans import kmeans
@@ -21,6 +22,8 @@ from tsllm.adapters.kmeans import kmeans
 PROMPT_MODES = ("allocate", "shared", "none")
 COLD_STARTS = ("usage", "average")
 WHEN_FULL = ("merge", "reuse")
+#: How far the covariance of queries is drawn towards a sphere, at the least.
+SHRINKAGE = 0.01
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,9 @@ class PromptPool(nn.Module):
         2: rows for keys and rows for values. 1: soft tokens.
     mode : {"allocate", "shared", "none"}
         "allocate": each slice opens slots of its own (`open_slots`), whose keys are centroids of
-        its queries and fixed; a position takes the slot with the nearest key. "shared": all slots
+        its queries and fixed; a position takes the slot with the nearest key, by Mahalanobis'
+        distance: in units of how queries scatter within slices, which is a running sum over the
+        slices so far. "shared": all slots
         are there from the start and their keys are trained; a position takes the ``top_slots`` of
         greatest cosine, as in the paper. "none": there never is a prompt.
     length : int
@@ -148,7 +153,7 @@ class PromptPool(nn.Module):
         max_slots: int = 10,
         slots_per_slice: int = 1,
         top_slots: int = 1,
-        min_context: int = 10,
+        min_context: int = 3,
         cold_start: str = "usage",
         when_full: str = "merge",
         head_rank: int = 0,
@@ -183,6 +188,12 @@ class PromptPool(nn.Module):
         self.min_context, self.cold_start, self.when_full = min_context, cold_start, when_full
         self.head_rank, self.scale, self.seed = head_rank, scale, seed
         self.slots = nn.ModuleList()
+        self.scatter: Tensor  # sum over all slices' queries of their squared deviations
+        self.register_buffer("scatter", torch.zeros(query_size, query_size, dtype=torch.float64))
+        self.metric: Tensor  # by which queries are uncorrelated and scatter alike
+        self.register_buffer("metric", torch.eye(query_size, dtype=torch.float64))
+        self.scatter_count: Tensor
+        self.register_buffer("scatter_count", torch.zeros((), dtype=torch.long))
         self.opened: Tensor  # how many slots there are, for whoever loads them
         self.register_buffer("opened", torch.zeros((), dtype=torch.long))
         if mode == "shared":
@@ -226,16 +237,12 @@ class PromptPool(nn.Module):
 
         Minus the squared distance; in mode "shared" the cosine.
         """
-        # Slot by slot and in float64: a matrix product would round by who else is in the batch.
-        queries, compared = queries.detach().double(), []
-        for number in numbers:
-            key = self._slot(number).key.detach().double()
-            if self.mode == "shared":
-                norms = queries.norm(dim=-1) * key.norm()
-                compared.append((queries * key).sum(-1) / norms.clamp_min(1e-12))
-            else:
-                compared.append(-(queries - key).square().sum(-1))
-        return torch.stack(compared, -1)
+        keys = torch.stack([self._slot(number).key for number in numbers]).detach().double()
+        queries = queries.detach().double()
+        if self.mode == "shared":
+            return functional.normalize(queries, dim=-1) @ functional.normalize(keys, dim=-1).T
+        difference = (queries @ self.metric)[..., None, :] - keys @ self.metric
+        return -difference.square().sum(-1)
 
     def matching_loss(self, query: Query, choice: PromptChoice) -> Tensor:
         """Sum one minus the cosine to the keys of the chosen slots: (batch, positions).
@@ -243,7 +250,7 @@ class PromptPool(nn.Module):
         Gradients go to the keys only. 0 where there are too few events for a query.
         """
         keys = torch.stack([self._slot(number).key for number in choice.numbers])
-        cosines = nn.functional.cosine_similarity(
+        cosines = functional.cosine_similarity(
             query.vectors.detach()[:, :, None], keys, dim=-1
         )  # (batch, positions, slots)
         seen = choice.visible & (query.counts >= max(1, self.min_context))[..., None]
@@ -288,11 +295,16 @@ class PromptPool(nn.Module):
                 "a slice without queries has no key: it needs sequences with events enough, "
                 "or a smaller min_context"
             )
-        queries = queries.detach().to(self.opened.device)
+        queries = queries.detach().to(self.opened.device).double()
+        centred = queries - queries.mean(0)
+        self.scatter += centred.T @ centred
+        self.scatter_count += len(queries)
+        self.metric.copy_(self._metric())
         generator = torch.Generator().manual_seed(self.seed + 7919 * len(self.slots))
-        centroids, sizes = kmeans(queries, self.slots_per_slice, generator)
+        centroids, sizes = kmeans(queries @ self.metric, self.slots_per_slice, generator)
+        keys = torch.linalg.solve(self.metric.T, centroids.T).T.float()
         opened: list[int] = []
-        for key, size in zip(centroids, sizes.tolist(), strict=True):
+        for key, size in zip(keys, sizes.tolist(), strict=True):
             number = self._place(key, size, opened)
             opened.append(number)
         return opened
@@ -308,6 +320,17 @@ class PromptPool(nn.Module):
     def usage(self) -> list[int]:
         """How often each slot was used in training."""
         return [int(self._slot(number).usage) for number in range(len(self.slots))]
+
+    def _metric(self) -> Tensor:
+        """Make the metric of what the slices so far scattered; few queries: nearly a sphere."""
+        covariance = self.scatter / self.scatter_count.clamp_min(1)
+        sphere = covariance.diagonal().mean()
+        share = SHRINKAGE + self.query_size / (self.query_size + self.scatter_count)
+        eye = torch.eye(self.query_size, dtype=covariance.dtype, device=covariance.device)
+        if sphere <= 0:
+            return eye
+        shrunk = torch.lerp(covariance, sphere * eye, share.clamp_max(1.0))
+        return torch.linalg.cholesky(torch.linalg.inv(shrunk))
 
     def _place(self, key: Tensor, size: int, opened: Sequence[int]) -> int:
         """Find room for a slot of this key: a new one, a freed one, or one to train further."""
@@ -340,6 +363,7 @@ class PromptPool(nn.Module):
         """Merge the two earlier slots of closest keys into one; give the number that is freed."""
         numbers = [number for number in range(len(self.slots)) if number not in opened]
         keys = torch.stack([self._slot(number).key for number in numbers])
+        keys = keys.double() @ self.metric
         distances = torch.cdist(keys, keys)
         distances.fill_diagonal_(torch.inf)
         first, second = divmod(int(distances.argmin()), len(numbers))

@@ -26,6 +26,9 @@ from tsllm.adapters.prompttpp_parts import build_decoder, check_parts, encoder_c
 if TYPE_CHECKING:
     from tsllm.backbone import Backbone, PrivateBackbone
 
+#: Events that a position must have seen to count for a key: the first ones say little.
+KEY_CONTEXT = 10
+
 
 @dataclass(frozen=True)
 class EventStream:
@@ -133,7 +136,7 @@ when_full, head_rank
         max_slots: int = 10,
         slots_per_slice: int = 1,
         top_slots: int = 1,
-        min_context: int = 10,
+        min_context: int = 3,
         cold_start: str = "usage",
         when_full: str = "merge",
         head_rank: int = 0,
@@ -252,14 +255,14 @@ when_full, head_rank
     def slice_queries(self, batches: Iterable[EventBatch]) -> Tensor:
         """Collect what the keys of a slice are made from: (n, query_size).
 
-        The queries of all positions with at least ``min_context`` events; where there are none,
+        The queries of all positions with at least `KEY_CONTEXT` events; where there are none,
         those of all positions with an event.
         """
         early, late = [], []
         for batch in batches:
             query = self.query(batch)
             real = nn.functional.pad(batch.mask, (1, 0))  # the start says nothing
-            enough = real & (query.counts >= self.pool.min_context)
+            enough = real & (query.counts >= KEY_CONTEXT)
             early.append(query.vectors[real])
             late.append(query.vectors[enough])
         found = torch.cat(late)

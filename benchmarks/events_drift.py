@@ -21,7 +21,7 @@ from common import parser, peak_memory_mib, write
 
 from tsllm.datasets import EventTable, Simulation, make_drift
 from tsllm.events import EventForecaster, HawkesForecaster, NaiveEventForecaster, PromptTPP
-from tsllm.events.stream_report import METRICS, StreamReport
+from tsllm.events.stream_report import GAINS, METRICS
 
 #: Arms that learn slice by slice: what they set beside the common settings.
 ARMS: dict[str, dict[str, Any]] = {
@@ -79,7 +79,7 @@ def main() -> None:
             begun = time.perf_counter()
             values = learn(learner(arm, parts, settings, seed), parts, latest_only=arm == "joint")
             row = {"arm": arm, "seed": seed, "seconds": time.perf_counter() - begun}
-            row |= summary(arm, values, parts)
+            row |= summary(values)
             row["true_log_likelihood"] = float(truth.mean())
             rows.append(row)
             matrices[f"{arm}, seed {seed}"] = values.tolist()
@@ -159,18 +159,18 @@ def learn(
     return np.stack(rows)
 
 
-def summary(arm: str, values: np.ndarray, parts: list[Part]) -> dict[str, float]:
-    """Reduce an arm's matrices to its final figures and its forgetting."""
-    if np.isnan(values).any():
-        last = values[-1].mean(0)
-        return {f"final_{metric}": float(last[at]) for at, metric in enumerate(METRICS)}
-    counts = [(part.train.n_events, part.dev.n_events, part.test.n_events) for part in parts]
-    report = StreamReport({arm: values}, values[0], {}, counts)
-    table = report.summary.set_index("metric")
-    found = {f"final_{metric}": table.loc[metric, "final"] for metric in METRICS}
-    for metric in ("log_likelihood", "type_error"):
-        for name in ("forgetting", "plasticity"):
-            found[f"{name}_{metric}"] = table.loc[metric, name]
+def summary(values: np.ndarray) -> dict[str, float]:
+    """Reduce an arm's R matrices (learned, tested, metrics) to a few figures.
+
+    ``final``: the mean over all slices after the last was learnt; ``plasticity``: that of each
+    slice when it was just learnt; ``forgetting``: how much better an earlier slice once was known.
+    """
+    found = {f"final_{name}": values[-1, :, at].mean() for at, name in enumerate(METRICS)}
+    for at, name in enumerate(METRICS[:2]):
+        if not np.isnan(values).any():
+            matrix = values[:, :, at] if name in GAINS else -values[:, :, at]
+            found[f"plasticity_{name}"] = np.diag(values[:, :, at]).mean()
+            found[f"forgetting_{name}"] = (matrix.max(0) - matrix[-1])[:-1].mean()
     return {name: float(value) for name, value in found.items()}
 
 

@@ -93,7 +93,7 @@ def stream(folder: Any, settings: dict[str, Any], args: Any) -> dict[str, Any]:
     reports = []
     for seed in args.seeds:
         model = PromptTPP(**settings, **ties, max_slots=len(slices) * args.slots, random_state=seed)
-        report = model.evaluate_stream(slices, baselines=args.baselines)
+        report = model.evaluate_stream(slices, baselines=args.baselines, verbose=1)
         print(f"{args.stream}, seed {seed}\n{report}", flush=True)
         reports.append({"seed": seed, **report.to_dict()})
     unit = "day" if args.stream == "sanjac" else "1e4 s"
@@ -115,7 +115,7 @@ def taobao_split(folder: Any, settings: dict[str, Any], args: Any) -> dict[str, 
     rows = []
     for seed in args.seeds:
         arms = {
-            "PromptTPP": PromptTPP(**settings, **ties, random_state=seed),
+            "PromptTPP": PromptTPP(**settings, **ties, random_state=seed, verbose=1),
             "hawkes": HawkesForecaster(**ties),
             "naive": NaiveEventForecaster(**ties),
         }

@@ -144,7 +144,7 @@ _Loader.add_implicit_resolver(
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("None$"), ["N"])
 
 
-def _read_file(kind: type[Job | EventsJob], path: Path) -> dict[str, Any]:
+def _read_file(kind: type[AnyJob], path: Path) -> dict[str, Any]:
     """Read a job file and check its keys and the kinds of its values."""
     try:
         text = path.read_text(encoding="utf-8")

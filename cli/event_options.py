@@ -147,9 +147,8 @@ def slices_of(table: EventTable, slices: int | None, by: str | None) -> list[Eve
 
     if slices is not None and by is not None:
         raise DataError("--slices and --by are two ways to cut the stream: give one of them")
-    if slices is None and by is None:
-        return [table]
-    return time_slices(table, by if slices is None else slices, keep_empty=True)
+    cuts = by if slices is None else slices
+    return [table] if cuts is None else time_slices(table, cuts, keep_empty=True)
 
 
 def deliver(table: pd.DataFrame, out: Path | None, json: bool, beside: dict[str, Any]) -> None:

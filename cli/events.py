@@ -294,7 +294,7 @@ def _learn(estimator: EventForecaster, parts: list[Any]) -> None:
         return
     types = sorted({name for part in parts for own in part.types for name in own})
     for number, part in enumerate(parts):
-        estimator.partial_fit(part, **({} if number else {"types": types}))  # type: ignore[attr-defined]
+        estimator.partial_fit(part, **({} if number else {"types": types}))
         say(f"slice {number + 1} of {len(parts)}: {count(part.n_events, 'events')}")
 
 

@@ -140,10 +140,10 @@ def predict(
 
     from tsllm.batch.sizing import measure_batch_size
     from tsllm.long_format import predict_long, predict_stored
-    from tsllm.persistence import load
+    from tsllm.persistence import load_forecaster
 
     with working("loading the model"):
-        estimator = load(model)
+        estimator = load_forecaster(model)
     started = time.perf_counter()
     steps = estimator.fitted_.shape.horizon if horizon is None else horizon
     # Set on the instance: set_params would take the model for a new one.

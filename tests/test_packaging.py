@@ -99,6 +99,7 @@ def test_the_bare_folders_refuse_to_be_imported(folder):
         "tsllm.adapters.losses",
         "tsllm.adapters.dlinear",
         "tsllm.adapters.patchtst",
+        "tsllm.adapters.prompttpp",
     ],
 )
 def test_lean_machines_can_import_the_torch_parts(module):

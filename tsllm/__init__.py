@@ -1,4 +1,4 @@
-"""Time-series forecasters made out of frozen, pretrained language models.
+"""Forecasters of time series and event streams, made out of frozen language models.
 
 The names below are imported when they are first used, so that ``import tsllm`` is quick and lean
 machines can use the torch parts without sktime.
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tsllm.context import Context
     from tsllm.embedder import LastTokenEmbedder
     from tsllm.evaluation import backtest
+    from tsllm.events import HawkesForecaster, NaiveEventForecaster, PromptTPP
     from tsllm.forecasters.aaren import AarenForecaster
     from tsllm.forecasters.autotimes import AutoTimesForecaster
     from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
@@ -29,8 +30,11 @@ _HOMES = {
     "Backbone": "tsllm.backbone",
     "Context": "tsllm.context",
     "DLinearForecaster": "tsllm.forecasters.baselines",
+    "HawkesForecaster": "tsllm.events",
     "LastTokenEmbedder": "tsllm.embedder",
+    "NaiveEventForecaster": "tsllm.events",
     "PatchTSTForecaster": "tsllm.forecasters.baselines",
+    "PromptTPP": "tsllm.events",
     "S2IPForecaster": "tsllm.forecasters.s2ip",
     "TimeCMAForecaster": "tsllm.forecasters.timecma",
     "backtest": "tsllm.evaluation",
@@ -46,8 +50,11 @@ __all__ = [
     "Backbone",
     "Context",
     "DLinearForecaster",
+    "HawkesForecaster",
     "LastTokenEmbedder",
+    "NaiveEventForecaster",
     "PatchTSTForecaster",
+    "PromptTPP",
     "S2IPForecaster",
     "TimeCMAForecaster",
     "backtest",

@@ -222,6 +222,28 @@ def load(
     return restore_snapshot(snapshot, cls, device=device, backbone=backbone)
 
 
+def load_forecaster(
+    directory: str | os.PathLike[str],
+    *,
+    device: str | None = None,
+    backbone: str | None = None,
+) -> BaseLLMForecaster:
+    """Load a forecaster of series, and nothing else; otherwise as `load`.
+
+    Raises
+    ------
+    DataError
+        The directory holds a model of events.
+    """
+    estimator = load(directory, device=device, backbone=backbone)
+    if not isinstance(estimator, BaseLLMForecaster):
+        raise DataError(
+            f"{os.fspath(directory)!r} holds a {type(estimator).__name__}, which forecasts events: "
+            "use 'tsllm events predict', or tsllm.load and its predict"
+        )
+    return estimator
+
+
 def fingerprint(directory: str | os.PathLike[str]) -> str:
     """Give the checksum of a saved model: other parameters, weights or contexts have another.
 

@@ -372,7 +372,7 @@ def test_a_stream_whose_prompts_changed_is_refused_by_the_language_model():
     batch = batch_of(sequences(1, 5))
     stream, _ = model.init_state(batch)
     model.open_slots(torch.zeros(1, 16))
-    with pytest.raises(ValueError, match="1 prompt slots, and there are 2.*init_state"):
+    with pytest.raises(ValueError, match=r"1 prompt slots, and there are 2.*init_state"):
         model.step(stream, batch.types[:, 0], batch.gaps[:, 0])
 
 

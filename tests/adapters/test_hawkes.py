@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch.func import functional_call
 
-from tsllm.adapters.event_batch import pad_sequences
+from tsllm.adapters.event_batch import EventStates, pad_sequences
 from tsllm.adapters.event_decoders import EventDecoder, log_likelihood
 from tsllm.adapters.hawkes import HawkesProcess, decayed_sums
+from tsllm.adapters.survival_table import bisect_elapsed
 
 MU, ALPHA, BETA = [0.5, 0.3], [[0.3, 0.1], [0.2, 0.4]], [2.0, 1.5]
 TIMES, KINDS = np.array([0.3, 0.7, 1.2, 2.5, 2.6, 4.0]), [0, 1, 0, 1, 1, 0]
@@ -245,3 +246,17 @@ def test_without_a_base_rate_it_can_end():
     after = process.encode(batch).at(batch.lengths)
     assert process.log_never(after).item() == pytest.approx(-0.5)
     assert (gold().log_never(gold().encode(gold_batch())) == -math.inf).all()
+
+
+@pytest.mark.parametrize("mu", [[0.5, 0.3], [1e-9, 0.0], [0.0, 0.0]])
+def test_quantiles_by_newton_equal_those_by_bisection(mu):
+    """Also where the excitation is used up, and only a small or no base rate is left."""
+    generator = torch.Generator().manual_seed(0)
+    process = HawkesProcess(2, mu=mu, alpha=ALPHA, beta=[2.0, 50.0])
+    states = EventStates(3 * torch.rand(50, 1, 2, generator=generator, dtype=torch.float64))
+    waited = 2 * torch.rand(50, 1, generator=generator, dtype=torch.float64)
+    goals = torch.rand(50, 1, 4, generator=generator, dtype=torch.float64).log()
+    found = process.elapsed_at(states, waited, goals)
+    expected = bisect_elapsed(lambda at: process.log_survival(states, at), waited, goals)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
+    assert bool(found.isinf().any()) == (sum(mu) == 0)

@@ -205,7 +205,7 @@ def test_all_tensors_of_the_prompts_come_back_when_only_these_are_saved():
         for parameter in model.pool.parameters():
             parameter.add_(torch.randn_like(parameter))
     saved = {name: tensor.clone() for name, tensor in model.pool.state_dict().items()}
-    assert len(saved) == 1 + 3 * 6  # rows, key, usage and three of the head, of each slot
+    assert len(saved) == 4 + 3 * 6  # rows, key, usage and three of the head, of each slot
     other = build_model(seed=1, head_rank=2)  # another base, without slots
     other.pool.load_state_dict(saved, strict=True)
     assert len(other.pool) == 3
@@ -350,3 +350,21 @@ def test_new_types_leave_the_queries_of_the_others_as_they_were():
     grown = CausalQuery(4, size=8)
     grown.grow(6)
     assert torch.equal(grown.codes, CausalQuery(6, size=8).codes)
+
+
+def test_distances_are_in_units_of_how_queries_scatter_within_slices():
+    # A direction in which all slices scatter widely says little about the slice.
+    generator = torch.Generator().manual_seed(0)
+    spread = torch.tensor([3.0, 0.5, 1.0, 1.0])
+    pool = pool_of()
+    centres = torch.tensor([[0.0, 0.0, 0.0, 0.0], [1.0, 2.0, 0.0, 0.0]])
+    for centre in centres:
+        pool.open_slots(torch.randn(400, SIZE, generator=generator) * spread + centre)
+    near_second = torch.tensor([[-4.0, 1.8, 0.0, 0.0]])
+    assert torch.cdist(near_second, centres).argmin() == 0  # by plain distance
+    query = Query(near_second[None], torch.tensor([[20]]), torch.ones(1, 1))
+    assert pool.choose(query).visible[0].tolist() == [[False, True]]
+    # Scatter within slices, not between them: the covariance is that of both together.
+    expected = torch.cov((torch.randn(9000, SIZE, generator=generator) * spread).T)
+    whitened = pool.metric.T @ expected.double() @ pool.metric
+    assert (whitened - torch.eye(SIZE)).abs().max() < 0.3

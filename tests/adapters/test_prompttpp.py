@@ -136,9 +136,9 @@ def test_the_matching_loss_is_added_in_proportion_to_events():
 
 
 def test_slice_queries_are_those_with_enough_events():
-    model = build_model(min_context=4)
-    batches = [batch_of(sequences(2, [6, 2])), batch_of(sequences(1, 5))]
-    assert model.slice_queries(batches).shape == (3 + 0 + 2, 16)
+    model = build_model()
+    batches = [batch_of(sequences(2, [12, 8])), batch_of(sequences(1, 11))]
+    assert model.slice_queries(batches).shape == (3 + 0 + 2, 16)  # from the tenth event on
     short = [batch_of(sequences(2, [3, 2]))]
     assert model.slice_queries(short).shape == (5, 16)  # better than none
     assert model.slice_queries([batch_of(sequences(1, 0))]).shape == (0, 16)

@@ -38,10 +38,10 @@ def small_estimators():
     named = {
         "hawkes": HawkesForecaster(max_steps=5, random_state=0),
         "naive": NaiveEventForecaster(types="markov", random_state=0),
-        "shared": small_prompttpp(prompt_mode="shared", max_slots=3, top_slots=2),
-        "none": small_prompttpp(prompt_mode="none", base_update="full"),
-        "lora": small_prompttpp("llm-full", lora={"r": 2, "dropout": 0.1}),
-        "heads": small_prompttpp(head_rank=2, slots_per_slice=2, cold_start="average"),
+        "attention shared": small_prompttpp(prompt_mode="shared", max_slots=3, top_slots=2),
+        "attention alone": small_prompttpp(prompt_mode="none", base_update="full"),
+        "llm-full lora": small_prompttpp("llm-full", lora={"r": 2, "dropout": 0.1}),
+        "attention heads": small_prompttpp(head_rank=2, slots_per_slice=2, cold_start="average"),
     }
     return named | {
         f"{encoder} {decoder}": small_prompttpp(encoder, decoder=decoder)

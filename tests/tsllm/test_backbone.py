@@ -135,6 +135,17 @@ class TestArchitectures:
             states.append(one)
         torch.testing.assert_close(torch.cat(states, 1)[mask], expected[mask], rtol=0, atol=1e-5)
 
+    def test_a_token_sees_of_two_prefixes_at_the_same_positions_the_one_it_chooses(self, backbone):
+        one, other, x = (embeddings(backbone, 1, n) for n in (2, 3, 4))
+        columns = torch.cat([one, other * 2, x], 1)
+        positions = torch.tensor([[0, 1, 0, 1, 2, 3, 4, 5, 6]])
+        pattern = torch.ones(9, 9, dtype=torch.bool).tril()
+        pattern[2:, :2] = False  # the second prefix and all tokens see the second
+        states = backbone.hidden(columns, attention_mask=pattern[None], positions=positions).states
+        expected = backbone.hidden(columns[:, 2:]).states
+        torch.testing.assert_close(states[:, 2:], expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(states[:, :2], backbone.hidden(one).states, rtol=0, atol=1e-5)
+
     def test_a_context_then_several_tokens_equals_all_at_once(self, backbone):
         x = embeddings(backbone, 2, 7)
         first, past = backbone.hidden(x[:, :4], use_cache=True)
@@ -210,6 +221,10 @@ class TestShapes:
             tiny_backbone.hidden(torch.zeros(2, 3, 5))
         with pytest.raises(DataError, match=r"attention_mask has shape \(2, 4\).*\(2, 3\)"):
             tiny_backbone.hidden(torch.zeros(2, 3, 32), attention_mask=torch.ones(2, 4))
+        with pytest.raises(DataError, match=r"attention_mask has shape \(2, 4, 3\).*\(2, 3, 3\)"):
+            tiny_backbone.hidden(torch.zeros(2, 3, 32), attention_mask=torch.ones(2, 4, 3))
+        with pytest.raises(DataError, match="2001 tokens are more than the backbone's"):
+            tiny_backbone.hidden(torch.zeros(1, 1, 32), positions=torch.tensor([[2000]]))
 
     def test_a_sliding_window_and_masks(self, saved):
         config = json.loads((saved / "config.json").read_text())

@@ -19,11 +19,7 @@ from tsllm.events import PromptTPP
 NAMES = list(small_estimators())
 #: One of each kind, for what takes longer and does not depend on the pair.
 KINDS = [
-    name
-    for name in NAMES
-    if " " not in name
-    or name.endswith(" lognormal_mixture")
-    or name in ("attention attnhp", "aaren rmtpp")
+    name for name in NAMES if not name.endswith((" rmtpp", " exponential")) or name == "aaren rmtpp"
 ]
 pytestmark = pytest.mark.filterwarnings("ignore:HawkesForecaster stopped after")
 

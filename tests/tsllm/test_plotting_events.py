@@ -53,7 +53,7 @@ def test_residuals_are_drawn_against_the_exponential():
 def test_matrices_are_drawn_with_their_values():
     values = np.arange(18.0).reshape(3, 3, 2)
     values = np.concatenate([values, values], axis=-1)
-    report = StreamReport({"model": values, "naive": values + 1}, values[0], pd.DataFrame(), {}, [(7, 1, 2)] * 3)
+    report = StreamReport({"model": values, "naive": values + 1}, values[0], {}, [(7, 1, 2)] * 3)
     axes = plot_stream(report, "type_error")
     assert [ax.get_title() for ax in axes] == ["model", "naive"]
     shown = [text.get_text() for text in axes[1].texts]

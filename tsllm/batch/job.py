@@ -46,7 +46,7 @@ from tsllm.errors import DataError
 from tsllm.forecasters.base import BaseLLMForecaster
 from tsllm.logs import log_event
 from tsllm.long_format import DEFAULT_QUANTILES, check_request
-from tsllm.persistence import fingerprint, load
+from tsllm.persistence import fingerprint, load_forecaster
 
 BLOCK_ROWS = 250_000
 # Rows that decide which column is which.
@@ -177,7 +177,7 @@ def predict_batch(
     source = Path(model).expanduser().absolute()
     checksum = fingerprint(source)
     job = Job(source, folder, target, device, backbone)
-    estimator = load(source, device=device, backbone=backbone)
+    estimator = load_forecaster(source, device=device, backbone=backbone)
     columns = _columns(folder, parts, id_col, time_col, target_cols)
     request = Request(
         horizon=estimator.fitted_.shape.horizon if horizon is None else int(horizon),

@@ -17,7 +17,7 @@ from tsllm.datasets.tables import Table
 from tsllm.errors import DataError
 from tsllm.forecasters.base import BaseLLMForecaster
 from tsllm.long_format import predict_long
-from tsllm.persistence import load
+from tsllm.persistence import load_forecaster
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class BlockForecaster:
             raise DataError(f"{str(job.out)!r} holds no job: its manifest is gone")
         self.manifest: Manifest = manifest
         if estimator is None:
-            estimator = load(job.model, device=job.device, backbone=job.backbone)
+            estimator = load_forecaster(job.model, device=job.device, backbone=job.backbone)
         self.estimator = estimator
         # Set on the instance: set_params would take the model for a new one.
         self.estimator.batch_size = manifest.batch_size

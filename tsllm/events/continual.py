@@ -131,7 +131,7 @@ def evaluate_stream(
     tests = [_test(blank, part) for part in parts]
     reference = np.array([[one[metric] for metric in METRICS] for one in tests])
     counts = [(part.train.n_events, part.validation.n_events, _test_events(part)) for part in parts]
-    return StreamReport(matrices, reference, _guesses(guesses[0]), seconds, counts, tuple(notes))
+    return StreamReport(matrices, reference, seconds, counts, tuple(notes), _guesses(guesses[0]))
 
 
 def _split(table: EventTable, fractions: tuple[float, float, float], number: int) -> SlicePart:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tsllm.adapters.event_batch import EventBatch, EventStates
 from tsllm.adapters.event_decoder_base import ClosedDecoder, EventDecoder
+from tsllm.adapters.hawkes import decayed_sums
 from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError
 from tsllm.events.base import EventForecaster
@@ -111,17 +112,17 @@ class NaiveEventForecaster(EventForecaster):
         means = torch.full((size, events + 1), self.mean_gap_ / self.time_scale_).double()
         if self.gap == "median":
             return means * (self.median_gap_ / np.log(2) / self.mean_gap_)
-        if self.gap == "mean":
+        if self.gap == "mean" or events == 0:
             return means
-        # A first gap that is not known tells nothing.
-        known = batch.mask.clone()
-        if events:
-            known[:, 0] &= batch.first_known
         weight = 1.0 if self.gap == "last" else self.smoothing
-        for i in range(events):
-            newest = (1 - weight) * means[:, i] + weight * batch.gaps[:, i].double()
-            means[:, i + 1] = torch.where(known[:, i], newest, means[:, i])
-        return means
+        parts = weight * batch.gaps.double()[..., None]  # (batch, events, 1)
+        # The average begins with the training mean; a first gap that is not known tells nothing.
+        first = torch.where(
+            batch.first_known, parts[:, 0, 0] + (1 - weight) * means[:, 0], means[:, 0]
+        )
+        parts = torch.cat([first[:, None, None], parts[:, 1:]], 1)
+        fades = torch.full_like(parts, -np.log1p(-weight) if weight < 1 else np.inf)
+        return torch.cat([means[:, :1], decayed_sums(parts, fades)[..., 0]], 1)
 
 
 class NaiveDecoder(ClosedDecoder):

@@ -176,6 +176,9 @@ class PromptTPP(EventForecaster):
     [1, 2, 1, 2, 1, 2, 1, 2]
     """
 
+    model_: PromptTPPModel
+    _running: RunningStates | None
+
     def __init__(
         self,
         encoder: str = "attention",
@@ -200,7 +203,7 @@ class PromptTPP(EventForecaster):
         max_slots: int = 16,
         slots_per_slice: int = 1,
         top_slots: int = 1,
-        min_context: int = 10,
+        min_context: int = 3,
         cold_start: str = "usage",
         when_full: str = "merge",
         head_rank: int = 0,
@@ -347,10 +350,11 @@ class PromptTPP(EventForecaster):
 
     def _fit(self, table: EventTable, validation: EventTable | None) -> None:
         check_parameters(self)
-        self._running: RunningStates | None = None
+        self._running = None
         self.architecture_ = {name: getattr(self, name) for name in FIXED_PARAMETERS}
         self.seed_ = self._seed()
-        self.n_slices_, self.slices_ = 0, []
+        self.n_slices_ = 0
+        self.slices_: list[dict[str, Any]] = []
         gaps = np.concatenate([np.diff(times) for times in table.times])
         typical = float(np.median(gaps[gaps > 0])) if (gaps > 0).any() else self.time_scale_
         self.median_scaled_gap_ = typical / self.time_scale_
@@ -418,8 +422,8 @@ class PromptTPP(EventForecaster):
         -------
         DataFrame
             A row per sequence and slot: the slot's number, the slice that opened it last, its
-            ``likeness`` to the sequence (minus the squared distance from the key; in mode "shared"
-            the cosine), and whether it is ``retrieved``. No rows where there are no prompts.
+            ``likeness`` to the sequence (minus the squared distance from the key, in units of how
+            queries scatter; in mode "shared" the cosine), and whether it is ``retrieved``. No rows where there are no prompts.
         """
         check_is_fitted(self)
         table = self._table(history, windows)
@@ -530,8 +534,8 @@ class PromptTPP(EventForecaster):
 
     def _running_tensors(self) -> dict[str, Tensor]:
         # The states of the others are made anew from the history.
-        endless = is_endless(self) and self._running is not None
-        return self._running.tensors() if endless else {}
+        running = self._running if is_endless(self) else None
+        return {} if running is None else running.tensors()
 
     def _restore_running(self, tensors: Mapping[str, Tensor]) -> None:
         self._running = RunningStates({})

@@ -263,8 +263,8 @@ def _changed(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
         parts = [_changed(part, change) for part in tree]
         return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
     if is_dataclass(tree) and not isinstance(tree, type):
-        parts = {one.name: _changed(getattr(tree, one.name), change) for one in fields(tree)}
-        return replace(tree, **parts)
+        named = {one.name: _changed(getattr(tree, one.name), change) for one in fields(tree)}
+        return replace(tree, **named)
     return tree
 
 

@@ -17,7 +17,7 @@ from tsllm.errors import DataError
 
 Encode = Callable[[EventBatch], tuple[EventDecoder, EventStates]]
 #: A future with more events than this is taken for an explosion.
-MOST_EVENTS = 10_000
+MOST_EVENTS = 100_000
 
 
 class Futures(NamedTuple):
@@ -173,10 +173,10 @@ def draw_futures(
         live = torch.from_numpy(alive).to(device)
         paths.append(torch.where(live, types, 0), torch.where(live, gaps, 1.0).to(dtype))
         wait = torch.zeros_like(wait)
-    elapsed, types = np.stack(all_elapsed, 1), np.stack(all_types, 1)
-    missing = [(0, 0), (0, 0 if n_events is None else n_events - elapsed.shape[1])]
+    missing = [(0, 0), (0, 0 if n_events is None else n_events - len(all_types))]
     return Futures(
-        np.pad(elapsed, missing, constant_values=np.inf), np.pad(types, missing, constant_values=-1)
+        np.pad(np.stack(all_elapsed, 1), missing, constant_values=np.inf),
+        np.pad(np.stack(all_types, 1), missing, constant_values=-1),
     )
 
 

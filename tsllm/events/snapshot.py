@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -108,49 +109,60 @@ def restore_event_snapshot(
         A device or a backbone for a class that has none.
     """
     facts, tensors = snapshot.facts, snapshot.tensors
-    with readable():
+    with _belonging_together():
         parameters = read_parameters(facts["parameters"], tensors)
         unknown = sorted(set(parameters) - set(cls._get_param_names()))
-        if unknown:
-            raise ModelFormatError(
-                f"the saved model has the parameter {unknown[0]!r}, which {cls.__name__} does not "
-                "know: load it with the version of tsllm that saved it"
+        saved = facts["backbone"]
+    if unknown:
+        raise ModelFormatError(
+            f"the saved model has the parameter {unknown[0]!r}, which {cls.__name__} does not "
+            "know: load it with the version of tsllm that saved it"
+        )
+    if device is not None and "device" in parameters:
+        parameters["device"] = device
+    if backbone is not None:
+        if saved is None:
+            raise DataError(
+                f"backbone={backbone!r} was given and the saved model uses none: leave it out"
             )
-        if device is not None and "device" in parameters:
-            parameters["device"] = device
-        if backbone is not None:
-            if facts["backbone"] is None:
-                raise DataError(
-                    f"backbone={backbone!r} was given and the saved model uses none: leave it out"
-                )
-            parameters["backbone"] = backbone
-        estimator = cls(**parameters)
+        parameters["backbone"] = backbone
+    estimator = cls(**parameters)
+    with _belonging_together():
         for name, written in facts["fitted"].items():
             if not name.endswith("_") or name.startswith("_") or hasattr(cls, name):
                 raise ModelFormatError(f"the saved model has the attribute {name!r}, which is none")
             setattr(estimator, name, _read_attribute(written, tensors))
-    saved, found = facts["backbone"], _backbone_of(estimator)
+    found = _backbone_of(estimator)
     if saved is not None and found is not None:
         check_backbone(found, saved)
-    weights = part_of(tensors, "model.")
-    if weights:
-        with readable():
-            model: nn.Module = estimator._build_model()  # type: ignore[attr-defined]
-        _load_weights(model, weights)
-        setattr(estimator, MODEL, model.eval())
-    with readable():
-        clock = Clock(
-            from_json(facts["clock"]["origin"]), facts["clock"]["unit"], facts["clock"]["step"]
-        )
-        names = EventColumns(*from_json(facts["columns"]))
-        if facts["history"] is None:
-            estimator.history_ = _no_events(clock, names)
-        else:
-            ids = from_json(facts["history"]["ids"])
-            assert snapshot.contexts is not None
-            estimator.history_ = _read_events(snapshot.contexts, ids, tensors, clock, names)
+    with _belonging_together():
+        weights = part_of(tensors, "model.")
+        if weights:
+            model: nn.Module = estimator._build_model()
+            _load_weights(model, weights)
+            setattr(estimator, MODEL, model.eval())
+        estimator.history_ = _read_history(facts, tensors, snapshot.contexts)
         estimator._restore_running(part_of(tensors, "running."))
     return estimator
+
+
+@contextmanager
+def _belonging_together() -> Iterator[None]:
+    """Say in one sentence that files are not what this version of tsllm writes.
+
+    Raises
+    ------
+    ModelFormatError
+        Also in place of the errors that users' data end in: here the data are the files'.
+    """
+    with readable():
+        try:
+            yield
+        except DataError as error:
+            raise ModelFormatError(
+                f"the saved model's files do not belong together ({error}): load the model with "
+                "the version of tsllm that saved it, or save it again"
+            ) from error
 
 
 # ---------------------------------------------------------------------- fitted attributes
@@ -217,14 +229,19 @@ def _write_events(history: EventTable) -> pd.DataFrame:
     return frame
 
 
-def _read_events(
-    frame: pd.DataFrame,
-    ids: list[Any],
-    tensors: Mapping[str, Tensor],
-    clock: Clock,
-    names: EventColumns,
+def _read_history(
+    facts: Mapping[str, Any], tensors: Mapping[str, Tensor], frame: pd.DataFrame | None
 ) -> EventTable:
-    """Read what `_write_events` wrote."""
+    """Read what `_write_events` wrote; of a model saved without it, a table of nothing."""
+    clock = Clock(
+        from_json(facts["clock"]["origin"]), facts["clock"]["unit"], facts["clock"]["step"]
+    )
+    names = EventColumns(*from_json(facts["columns"]))
+    if facts["history"] is None:
+        return EventTable((), (), (), np.empty(0), np.empty(0), clock, names)
+    if frame is None:
+        raise ValueError("there is no context.parquet")
+    ids = from_json(facts["history"]["ids"])
     cuts = np.searchsorted(frame["sequence"].to_numpy(), np.arange(1, len(ids)))
     return EventTable(
         tuple(ids),
@@ -235,8 +252,3 @@ def _read_events(
         clock,
         names,
     )
-
-
-def _no_events(clock: Clock, names: EventColumns) -> EventTable:
-    """Make the history of a model that was saved without it: nothing, on the same clock."""
-    return EventTable((), (), (), np.empty(0), np.empty(0), clock, names)

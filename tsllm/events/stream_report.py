@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,23 +28,23 @@ class StreamReport:
     reference : array (slices, metrics)
         What a constant rate and constant shares of types, taken from the first slice, reach on each
         slice: the model that has learnt nothing.
-    guesses : DataFrame
-        Errors of the plainest guesses (mean, median, last and no gap, most frequent type, type that
-        most often follows), learnt with the model's last slice; means over the slices.
     seconds : dict of list
         Of each arm, how long it took to learn each slice.
     events : list of (int, int, int)
         Of each slice, the events in the training, validation and test part.
     notes : tuple of str
         What a reader must know.
+    guesses : DataFrame
+        Errors of the plainest guesses (mean, median, last and no gap, most frequent type, type that
+        most often follows), learnt with the model's last slice; means over the slices.
     """
 
     matrices: dict[str, np.ndarray]
     reference: np.ndarray
-    guesses: pd.DataFrame
     seconds: dict[str, list[float]]
     events: list[tuple[int, int, int]]
     notes: tuple[str, ...] = ()
+    guesses: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def arms(self) -> list[str]:
@@ -125,8 +125,10 @@ class StreamReport:
             rows = self.summary[self.summary["metric"] == metric].drop(columns="metric")
             text = rows.to_string(index=False, float_format=lambda value: f"{value:.4g}")
             lines += [f"{metric} ({'greater' if metric in GAINS else 'less'} is better)", text]
-        shown = self.guesses.to_string(float_format=lambda value: f"{value:.4g}", na_rep="")
-        return "\n".join([*lines, "guesses, final", shown, *self.notes])
+        if len(self.guesses):
+            shown = self.guesses.to_string(float_format=lambda value: f"{value:.4g}", na_rep="")
+            lines += ["guesses", shown]
+        return "\n".join([*lines, *self.notes])
 
     __repr__ = __str__
 

@@ -44,7 +44,7 @@ from tsllm.long_format import (
     stored_series,
 )
 from tsllm.mlflow.kinds import Limits, ServedKind
-from tsllm.persistence import load, save
+from tsllm.persistence import load_forecaster, save
 
 _ID, _TIME, _FUTURE = "series_id", "timestamp", "future"
 
@@ -67,7 +67,7 @@ class Series(ServedKind):
         self, directory: Path, *, device: str | None, backbone: str | None
     ) -> BaseLLMForecaster:
         """Load what `save` wrote."""
-        return load(directory, device=device, backbone=backbone)
+        return load_forecaster(directory, device=device, backbone=backbone)
 
     def backbone(self, model: BaseLLMForecaster) -> Backbone | None:
         """Give the language model, None where there is none."""
