@@ -107,12 +107,15 @@ class _Worker:
     """An actor: the model, loaded once from its path, and nothing of the driver's."""
 
     def __init__(self, job: Job, cpus: float) -> None:
-        import torch
-
-        torch.set_num_threads(max(1, int(cpus)))
-        self.forecaster = BlockForecaster(job)
+        self.job, self.cpus = job, cpus
+        self.forecaster: BlockForecaster | None = None
 
     def run(self, number: int) -> BlockResult:
+        if self.forecaster is None:  # here, where what goes wrong is told in its own sentence
+            import torch
+
+            torch.set_num_threads(max(1, int(self.cpus)))
+            self.forecaster = BlockForecaster(self.job)
         return self.forecaster.run(number)
 
 

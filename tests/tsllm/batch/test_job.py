@@ -143,7 +143,7 @@ def test_a_manifest_leads_nowhere_else_and_is_as_it_was_written(model, data, tmp
             predict_batch(model, data, out)
         return str(caught.value)
 
-    (name, rows, digest), *others = json.loads(written)["parts"]
+    (_, rows, digest), *others = json.loads(written)["parts"]
     for elsewhere in ("../secret.parquet", "/etc/passwd", "a/b.parquet"):
         assert "a path in its name" in change(parts=[[elsewhere, rows, digest], *others])
     assert "not as it was written" in change(blocks=[[30, [[0, 0, 10**9]]]])
