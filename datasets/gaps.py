@@ -172,7 +172,9 @@ def to_steps(
     steps = bins.sum(min_count=1) if how == "sum" else getattr(bins, how)()
     steps, counts = steps[counts > 0], counts[counts > 0]
     first = np.cumsum(counts) - counts  # (steps,)
-    return steps.to_numpy(), pd.DatetimeIndex(steps.index, freq=None), first
+    stamps = steps.index[np.arange(len(steps))]  # a selection of rows has no frequency
+    assert isinstance(stamps, pd.DatetimeIndex)  # resample keeps the index's kind
+    return steps.to_numpy(), stamps, first
 
 
 def _regular(

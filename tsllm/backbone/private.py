@@ -1,7 +1,7 @@
 """``PrivateBackbone``: a shell around the shared weights that owns what is trained in it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -270,17 +270,17 @@ def _check_lora(lora: Mapping[str, Any] | None) -> dict[str, Any] | None:
     rank, alpha, dropout = (settings[name] for name in ("r", "alpha", "dropout"))
     targets = settings["target_modules"]
     if isinstance(rank, bool) or not isinstance(rank, Integral) or rank < 1:
-        wrong = "'r', a whole number of at least 1"
-    elif isinstance(alpha, bool) or not isinstance(alpha, Real) or not alpha > 0:
-        wrong = "'alpha', a number above 0"
-    elif isinstance(dropout, bool) or not isinstance(dropout, Real) or not 0 <= dropout < 1:
-        wrong = "'dropout', a number of at least 0 and below 1"
+        wrong = "'r' must be a whole number of at least 1"
+    elif isinstance(alpha, bool) or not isinstance(alpha, int | float) or not alpha > 0:
+        wrong = "'alpha' must be a number above 0"
+    elif isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        wrong = "'dropout' must be a number of at least 0 and below 1"
     elif targets is not None and (
         not targets
         or not isinstance(targets, str | list | tuple)
         or not all(isinstance(target, str) for target in targets)
     ):
-        wrong = "'target_modules', names of linear layers, or None"
+        wrong = "'target_modules' must be names of linear layers, or None"
     else:
         return settings
-    raise DataError(f"lora={dict(lora)!r} cannot be used: it needs for {wrong}.")
+    raise DataError(f"lora={dict(lora)!r} cannot be used: {wrong}.")

@@ -154,6 +154,10 @@ def test_contradictions_are_refused(name):
 
 
 def test_wrong_settings_are_named_before_anything_is_trained(method):
-    for lora, words in [({"rank": 3}, "rank"), ({"r": 0}, "'r', a whole number"), (3, "mapping")]:
+    for lora, words in [
+        ({"rank": 3}, "rank"),
+        ({"r": 0}, "'r' must be a whole number"),
+        (3, "mapping"),
+    ]:
         with pytest.raises(DataError, match=words):
             tuned(method, lora=lora).fit(load_airline(), fh=FH)
