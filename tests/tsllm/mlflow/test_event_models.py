@@ -16,7 +16,9 @@ from tsllm.mlflow.serving import RequestError
 def events(n=24):
     times = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(1, n + 1) ** 1.1, unit="h")
     names = np.where(np.arange(n) % 2, "a", "b")
-    return pd.DataFrame({"sequence_id": names, "time": times, "type": np.resize(["x", "y", "x"], n)})
+    return pd.DataFrame(
+        {"sequence_id": names, "time": times, "type": np.resize(["x", "y", "x"], n)}
+    )
 
 
 @pytest.fixture(scope="module")
