@@ -58,7 +58,7 @@ def take_event_snapshot(estimator: EventForecaster, *, include_context: bool = T
     history, clock = estimator.history_, estimator.history_.clock
     facts: dict[str, Any] = {
         "parameters": write_parameters(estimator, tensors),
-        "backbone": backbone_facts(_backbone_of(estimator)),
+        "backbone": backbone_facts(backbone_of(estimator)),
         "fitted": fitted,
         "clock": {
             "origin": to_json(clock.origin, "the clock's origin"),
@@ -132,7 +132,7 @@ def restore_event_snapshot(
             if not name.endswith("_") or name.startswith("_") or hasattr(cls, name):
                 raise ModelFormatError(f"the saved model has the attribute {name!r}, which is none")
             setattr(estimator, name, _read_attribute(written, tensors))
-    found = _backbone_of(estimator)
+    found = backbone_of(estimator)
     if saved is not None and found is not None:
         check_backbone(found, saved)
     with _belonging_together():
@@ -144,6 +144,13 @@ def restore_event_snapshot(
         estimator.history_ = _read_history(facts, tensors, snapshot.contexts)
         estimator._restore_running(part_of(tensors, "running."))
     return estimator
+
+
+def backbone_of(estimator: EventForecaster) -> Backbone | None:
+    """Give the language model of an estimator that has one."""
+    load = getattr(estimator, "_load_backbone", None)
+    found: Backbone | None = None if load is None else load()
+    return found
 
 
 @contextmanager
@@ -185,13 +192,6 @@ def _read_attribute(written: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
     if "$texts" in written:
         return np.array(from_json(written["$texts"]), dtype=object)
     return from_json(written["$value"])
-
-
-def _backbone_of(estimator: EventForecaster) -> Backbone | None:
-    """Give the language model of an estimator that has one."""
-    load = getattr(estimator, "_load_backbone", None)
-    found: Backbone | None = None if load is None else load()
-    return found
 
 
 def _load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -28,7 +28,7 @@ from mlflow.types.schema import AnyType
 from sklearn.utils.validation import check_is_fitted
 
 from tsllm.backbone import Backbone
-from tsllm.datasets.events import EventTable, read_events
+from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError
 from tsllm.events.base import EventForecaster
 from tsllm.events.snapshot import backbone_of
@@ -102,7 +102,8 @@ class Events(ServedKind):
             raise DataError(f"the request is a {type(request).__name__} and must be a table")
         if not len(request.columns):  # MLflow drops the columns that the signature does not know
             raise DataError(
-                f"the request has none of the model's columns: send {', '.join(_columns(model)[:3])}"
+                "the request has none of the model's columns: send "
+                f"{', '.join(_columns(model)[:3])}"
             )
         limits.check_rows(len(request))
         horizon = params.get("horizon", 1)
@@ -138,17 +139,7 @@ def _history(model: EventForecaster, request: pd.DataFrame) -> EventTable:
     named = names.id_col in request and bool(request[names.id_col].notna().any())
     windows = [column for column in _WINDOW if column in request and request[column].notna().any()]
     used = [*([names.id_col] if named else []), names.time_col, names.type_col, *windows]
-    return read_events(
-        request[used],
-        id_col=names.id_col if named else None,
-        time_col=names.time_col,
-        type_col=names.type_col,
-        sort=model.sort,
-        ties=model.ties,
-        resolution=model.resolution,
-        time_unit=model.time_unit,
-        random_state=model.random_state,
-    )
+    return model._read(request[used])
 
 
 def _asked(request: pd.DataFrame, id_col: str) -> Sequence[Any]:
