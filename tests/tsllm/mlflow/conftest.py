@@ -6,7 +6,6 @@ import pytest
 from long_frames import fit_tiny, long_frame
 
 os.environ["DO_NOT_TRACK"] = "true"
-pytest.importorskip("mlflow", reason="needs MLflow: pip install 'tsllm[mlflow]'")
 
 import tsllm.mlflow
 
