@@ -156,6 +156,7 @@ def learn(
         model = fitted(latest)
         evaluations = [model.evaluate(part.test) for part in parts]
         rows.append(np.array([[one[metric] for metric in METRICS] for one in evaluations]))
+        print(f"after slice {latest}: {rows[-1][:, 0].round(3).tolist()}", flush=True)
     return np.stack(rows)
 
 
