@@ -26,7 +26,7 @@ from tsllm.events.stream_report import GAINS, METRICS
 #: Arms that learn slice by slice: what they set beside the common settings.
 ARMS: dict[str, dict[str, Any]] = {
     "allocated, frozen base": {},
-    "allocated, frozen base, head changes": {"head_rank": 4},
+    "allocated, frozen base, no head changes": {"head_rank": 0},
     "allocated, slow base": {"base_update": "slow"},
     "allocated, full base": {"base_update": "full"},
     "shared pool, full base (as published)": {
