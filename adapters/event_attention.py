@@ -117,10 +117,12 @@ class PromptedAttention(nn.Module):
         """Make keys and values of the prompts; ``code`` (batch, positions, features)."""
         keys = self.key_layer(choice.key_rows(layer)).unflatten(-1, (self.heads, -1))
         values = self.value_layer(choice.value_rows(layer)).unflatten(-1, (self.heads, -1))
+        time_keys, time_values = self.prompt_time(code)
         return LayerPrompt(
             keys.transpose(0, 1),  # (heads, rows, width)
             values.transpose(0, 1),
-            *self.prompt_time(code),
+            time_keys,
+            time_values,
             choice.visible_rows[:, None],
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,8 @@ def mean_token_embeddings(backbone: Backbone | PrivateBackbone, texts: Sequence[
     >>> mean_token_embeddings(load_backbone("random:gpt2", device="cpu"), ["rain", "hail"]).shape
     torch.Size([2, 64])
     """
-    handle = getattr(backbone, "backbone", backbone)
+    # A PrivateBackbone reads words as the backbone does that it is made of.
+    handle: Any = getattr(backbone, "backbone", backbone)
     rows = handle.tokens(texts, add_special_tokens=False)
     words = handle.word_embeddings
     means = [words[torch.tensor(ids, device=words.device)].float().mean(0) for ids in rows]

@@ -69,17 +69,17 @@ class PromptChoice:
 class PromptSlot(nn.Module):
     """One prompt: its key, its rows for every layer, and a low-rank change of the states."""
 
-    def __init__(self, rows: Tensor, key: Tensor, hidden: int, head_rank: int) -> None:
+    def __init__(self, rows: Tensor, key: Tensor, head_down: Tensor) -> None:
         super().__init__()
         self.rows = nn.Parameter(rows)  # (parts, layers, length, width)
-        self.key = nn.Parameter(key)  # (query size,)
+        self.key = nn.Parameter(key.clone())  # (query size,)
         self.usage: Tensor
         self.register_buffer("usage", torch.zeros((), dtype=torch.long, device=key.device))
         self.head_down = self.head_up = self.head_bias = None
-        if head_rank:
-            self.head_down = nn.Parameter(rows.new_empty(head_rank, hidden))
-            self.head_up = nn.Parameter(rows.new_zeros(hidden, head_rank))
-            self.head_bias = nn.Parameter(rows.new_zeros(hidden))
+        if len(head_down):
+            self.head_down = nn.Parameter(head_down)  # (rank, hidden)
+            self.head_up = nn.Parameter(torch.zeros_like(head_down.T))
+            self.head_bias = nn.Parameter(torch.zeros_like(head_down[0]))
 
 
 class PromptPool(nn.Module):
@@ -97,11 +97,10 @@ class PromptPool(nn.Module):
         2: rows for keys and rows for values. 1: soft tokens.
     mode : {"allocate", "shared", "none"}
         "allocate": each slice opens slots of its own (`open_slots`), whose keys are centroids of
-        its queries and fixed; a position takes the slot with the nearest key, by Mahalanobis'
-        distance: in units of how queries scatter within slices, which is a running sum over the
-        slices so far. "shared": all slots
-        are there from the start and their keys are trained; a position takes the ``top_slots`` of
-        greatest cosine, as in the paper. "none": there never is a prompt.
+        its queries and fixed; a position takes the slot with the nearest key by Mahalanobis'
+        distance, in units of how queries scatter within slices (a sum over the slices so far).
+        "shared": all slots are there from the start and their keys are trained; a position takes
+        the ``top_slots`` of greatest cosine, as in the paper. "none": there never is a prompt.
     length : int
         Rows of a prompt.
     max_slots : int
@@ -392,11 +391,8 @@ class PromptPool(nn.Module):
         rows = torch.randn(shape, generator=generator) * self.scale
         if key is None:
             key = torch.rand(self.query_size, generator=generator) * 2 - 1
-        slot = PromptSlot(rows, key.clone(), self.hidden, self.head_rank)
-        if self.head_rank:
-            down = torch.randn(self.head_rank, self.hidden, generator=generator)
-            slot.head_down.data = down / self.hidden**0.5
-        return slot.to(self.opened.device)
+        down = torch.randn(self.head_rank, self.hidden, generator=generator) / self.hidden**0.5
+        return PromptSlot(rows, key.cpu(), down).to(self.opened.device)
 
     def _append(self, slot: PromptSlot) -> None:
         self.slots.append(slot)

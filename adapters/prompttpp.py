@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Events that a position must have seen to count for a key: the first ones say little.
 KEY_CONTEXT = 10
+#: Rank of a slot's change of the states: on a frozen base it learns most of what is new.
+HEAD_RANK = 8
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,10 @@ class PromptTPPModel(nn.Module):
         ``(types, width)``, vectors of the types' texts, for "llm" and "llm-full" and only these;
         for "llm-full" what `mean_token_embeddings` gives.
     prompt_mode, prompt_length, max_slots, slots_per_slice, top_slots, min_context, cold_start, \
-when_full, head_rank
+when_full
         See `PromptPool`.
+    head_rank : int, optional
+        See `PromptPool`. None: `HEAD_RANK`, and 0 with "attnhp", whose decoder reads no states.
     matching_coef : float
         Weight of the matching loss in mode "shared".
     query_size : int
@@ -139,12 +143,14 @@ when_full, head_rank
         min_context: int = 3,
         cold_start: str = "usage",
         when_full: str = "merge",
-        head_rank: int = 0,
+        head_rank: int | None = None,
         matching_coef: float = 0.1,
         query_size: int = 64,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if head_rank is None:
+            head_rank = 0 if decoder == "attnhp" else HEAD_RANK
         check_parts(n_types, encoder, decoder, text_encoder, backbone, type_vectors, head_rank)
         self.n_types = n_types
         self.matching_coef = matching_coef

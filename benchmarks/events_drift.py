@@ -26,7 +26,7 @@ from tsllm.events.stream_report import GAINS, METRICS
 #: Arms that learn slice by slice: what they set beside the common settings.
 ARMS: dict[str, dict[str, Any]] = {
     "allocated, frozen base": {},
-    "allocated, frozen base, head changes": {"head_rank": 4},
+    "allocated, frozen base, no head changes": {"head_rank": 0},
     "allocated, slow base": {"base_update": "slow"},
     "allocated, full base": {"base_update": "full"},
     "shared pool, full base (as published)": {
@@ -156,6 +156,7 @@ def learn(
         model = fitted(latest)
         evaluations = [model.evaluate(part.test) for part in parts]
         rows.append(np.array([[one[metric] for metric in METRICS] for one in evaluations]))
+        print(f"after slice {latest}: {rows[-1][:, 0].round(3).tolist()}", flush=True)
     return np.stack(rows)
 
 

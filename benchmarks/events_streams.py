@@ -46,7 +46,7 @@ def main() -> None:
     arguments.add_argument("--learning-rate", type=float, default=3e-3)
     arguments.add_argument("--prompt-learning-rate", type=float, default=3e-2)
     arguments.add_argument("--slots", type=int, default=1, help="slots a slice opens")
-    arguments.add_argument("--head-rank", type=int, default=0)
+    arguments.add_argument("--head-rank", type=int, help="default: as PromptTPP has it")
     arguments.add_argument("--encoder", default="attention")
     arguments.add_argument("--baselines", nargs="*", default=list(BASELINES))
     arguments.add_argument("--jitter", action="store_true", help="spread Taobao's clock ticks")
@@ -68,8 +68,9 @@ def main() -> None:
         "learning_rate": args.learning_rate,
         "prompt_learning_rate": args.prompt_learning_rate,
         "slots_per_slice": args.slots,
-        "head_rank": args.head_rank,
     }
+    if args.head_rank is not None:
+        settings["head_rank"] = args.head_rank
     if args.quick:
         settings["max_epochs"] = 2
     started = time.perf_counter()

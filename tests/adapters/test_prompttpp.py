@@ -7,7 +7,7 @@ import pytest
 import torch
 from event_models import ENCODERS, N_TYPES, batch_of, build_model, sequences
 
-from tsllm.adapters.prompttpp import PromptTPPModel
+from tsllm.adapters.prompttpp import HEAD_RANK, PromptTPPModel
 
 
 def parameters_of(module):
@@ -133,6 +133,12 @@ def test_the_matching_loss_is_added_in_proportion_to_events():
     added = 0.5 * float(extras["matching"]) * positions
     assert added > 0
     assert totals[1] - totals[0] == pytest.approx(added, rel=1e-3)
+
+
+def test_slots_change_the_states_by_default_but_not_those_that_are_not_read():
+    for decoder, rank in (("lognormal_mixture", HEAD_RANK), ("attnhp", 0)):
+        model = PromptTPPModel(N_TYPES, decoder=decoder)
+        assert model.pool.head_rank == rank
 
 
 def test_slice_queries_are_those_with_enough_events():

@@ -22,8 +22,9 @@ def language_model():
 
 def build_model(name="attention", *, slots=0, seed=0, backbone=None, **settings):
     """Make a model in evaluation mode; its prompt slots have keys among which queries divide."""
-    settings = {"hidden": 8, "layers": 2, "heads": 2, "components": 3, "min_context": 2} | settings
-    settings |= {"time_features": 8, "prompt_length": 3, "query_size": 16}
+    small = {"hidden": 8, "layers": 2, "heads": 2, "components": 3, "time_features": 8}
+    small |= {"prompt_length": 3, "query_size": 16, "head_rank": 0, "min_context": 2}
+    settings = small | settings
     encoder, _, rest = name.partition(" ")
     torch.manual_seed(seed)
     if encoder == "attnhp":
