@@ -36,8 +36,8 @@ MIN_WINDOWS = 39
 MAX_WINDOWS = 256
 MAX_POOLED = 2048
 #: The errors of an h-step forecast stay alike for some h steps, as they sum what is new in each of
-#: them: h if that sum were all, 1 if the steps had nothing in common. h / 3 gave the nominal
-#: coverage on ETTh1 and co2 (`benchmarks/interval_coverage.py`).
+#: them: h if that sum were all, 1 if the steps had nothing in common. h / 3 was chosen on the test
+#: parts of ETTh1 and co2, with AutoTimes without a language model, so those are no clean test.
 OVERLAP = 3.0
 #: How far a miss moves an offset, in interquartile ranges of the scores; and what it is at most,
 #: divided by the step: a forecast's misses are known only so many steps later, and larger moves
