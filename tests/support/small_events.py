@@ -12,7 +12,7 @@ SMALL = {
     "components": 3,
     "max_epochs": 2,
     "batch_size": 4,
-    "min_context": 3,
+    "head_rank": 0,
     "device": "cpu",
     "random_state": 0,
 }

@@ -15,17 +15,15 @@ from torch import Tensor
 
 from tsllm.adapters.event_batch import EventBatch, EventStates
 from tsllm.adapters.event_decoders import EventDecoder
-from tsllm.adapters.event_text import mean_token_embeddings
 from tsllm.adapters.prompttpp import PromptTPPModel
 from tsllm.backbone import Backbone, load_backbone, resolve_device
 from tsllm.datasets.events import EventTable
 from tsllm.errors import BackboneMismatchError, DataError
-from tsllm.events.arguments import in_chunks
 from tsllm.events.base import EventForecaster
 from tsllm.events.histories import last_events
+from tsllm.events.prompttpp_model import build_model, embed_classes, retrieved_slots
 from tsllm.events.prompttpp_parameters import (
     FIXED_PARAMETERS,
-    MODEL_PARAMETERS,
     backbone_name,
     check_parameters,
     context_length,
@@ -40,8 +38,6 @@ from tsllm.events.running_states import (
 )
 from tsllm.events.sampling import Paths
 from tsllm.events.slice_training import learn_slice
-from tsllm.events.text_types import embed_types, type_texts
-from tsllm.randomness import seeded
 
 
 class PromptTPP(EventForecaster):
@@ -113,8 +109,9 @@ class PromptTPP(EventForecaster):
         The slot before that: the most used one, or all.
     when_full : {"merge", "reuse"}
         Merge the two most alike slots, or train the most similar one further.
-    head_rank : int
-        Rank of each slot's own change of the encoder's output; 0: none.
+    head_rank : int, optional
+        Rank of each slot's own change of the encoder's output: what a frozen base learns most of a
+        new slice by. None: 8, but 0 with "attnhp", which cannot have it. 0: none.
     matching_coef : float
         With "shared": weight of the loss that draws keys to the queries they serve.
     prompt_every : int
@@ -206,7 +203,7 @@ class PromptTPP(EventForecaster):
         min_context: int = 3,
         cold_start: str = "usage",
         when_full: str = "merge",
-        head_rank: int = 0,
+        head_rank: int | None = None,
         matching_coef: float = 0.1,
         prompt_every: int = 2,
         grow_types: bool = False,
@@ -324,26 +321,24 @@ class PromptTPP(EventForecaster):
         UserWarning
             The pool of prompts is full: what was merged or re-used.
         """
+        if not self.__sklearn_is_fitted__():
+            return self.fit(events, windows=windows, validation=validation, types=types)
+        if types is not None:
+            raise DataError("types belongs to the first call: use grow_types=True for new ones")
+        self._check_goes_on()
         table = self._read(events, windows=windows)
         held_back = None if validation is None else self._read(validation)
         whole = table if held_back is None else table.extend(held_back)
-        if hasattr(self, "model_"):
-            if types is not None:
-                raise DataError("types belongs to the first call: use grow_types=True for new ones")
-            self._check_goes_on()
-            # A slice that fails to be learnt leaves the estimator as it was.
-            former, self.model_ = self.model_, copy.deepcopy(self.model_)
-            classes = self.classes_
-            try:
-                self._meet_types(whole)
-                self._learn(table, held_back)
-            except BaseException:
-                self.model_, self.classes_ = former, classes
-                raise
-            self.n_events_ += whole.n_events
-        else:
-            self._begin(whole, types)
-            self._fit(table, held_back)
+        # A slice that fails to be learnt leaves the estimator as it was.
+        former, classes = self.model_, self.classes_
+        self.model_ = copy.deepcopy(former)
+        try:
+            self._meet_types(whole)
+            self._learn(table, held_back)
+        except BaseException:
+            self.model_, self.classes_ = former, classes
+            raise
+        self.n_events_ += whole.n_events
         self._describe(whole)
         self._remember(whole)
         return self
@@ -363,7 +358,7 @@ class PromptTPP(EventForecaster):
         self.backbone_digest_ = None if backbone is None else backbone.digest
         self.text_width_, vectors = None, None
         if reads_texts(self):
-            vectors = self._embed(self.classes_)
+            vectors = embed_classes(self, self.classes_)
             self.text_width_ = vectors.shape[1]
         self.model_ = self._build_model(vectors)
         self._learn(table, validation)
@@ -386,7 +381,7 @@ class PromptTPP(EventForecaster):
         new = [name for name in seen if name not in set(self.classes_)]
         if not new or not self.grow_types:
             return  # unknown types are refused where they are read
-        vectors = self._embed(new) if self.text_width_ is not None else None
+        vectors = embed_classes(self, new) if self.text_width_ is not None else None
         self.classes_ = np.append(self.classes_, np.array(new, dtype=object))
         self.model_.grow_types(len(self.classes_), vectors)
 
@@ -423,40 +418,11 @@ class PromptTPP(EventForecaster):
         DataFrame
             A row per sequence and slot: the slot's number, the slice that opened it last, its
             ``likeness`` to the sequence (minus the squared distance from the key, in units of how
-            queries scatter; in mode "shared" the cosine), and whether it is ``retrieved``. No rows where there are no prompts.
+            queries scatter; in mode "shared" the cosine), and whether it is ``retrieved``. No rows
+            where there are no prompts.
         """
         check_is_fitted(self)
-        table = self._table(history, windows)
-        rows = self._windows(last_events(table, self.context_length_))
-        opened = {slot: n for n, one in enumerate(self.slices_) for slot in one["slots"]}
-        frames = []
-        ids = table.windows()[table.names.id_col]
-        for places in in_chunks(len(table), self._rows_at_once):
-            batch = rows.gather(places).to(self._device())
-            with torch.no_grad():
-                query = self.model_.query(batch)
-                choice = self.model_.pool.choose(query)
-                if choice is None:
-                    continue
-                likeness = self.model_.pool.likeness(query.vectors, choice.numbers)
-            row = torch.arange(len(batch), device=batch.gaps.device)
-            at = row, batch.lengths
-            frames.append(
-                pd.DataFrame(
-                    {
-                        table.names.id_col: ids.iloc[places].repeat(len(choice.numbers)),
-                        "slot": np.tile(choice.numbers, len(places)),
-                        "slice": np.tile([opened[n] for n in choice.numbers], len(places)),
-                        "likeness": likeness[at].flatten().cpu().numpy(),
-                        "retrieved": choice.visible[at].flatten().cpu().numpy(),
-                    }
-                )
-            )
-        if not frames:
-            return pd.DataFrame(
-                columns=[table.names.id_col, "slot", "slice", "likeness", "retrieved"]
-            )
-        return pd.concat(frames, ignore_index=True)
+        return retrieved_slots(self, self._table(history, windows))
 
     @property
     def n_parameters(self) -> int:
@@ -569,29 +535,7 @@ class PromptTPP(EventForecaster):
 
     def _build_model(self, vectors: Tensor | None = None) -> PromptTPPModel:
         """Build the model for what is known; the types' vectors may be loaded later."""
-        if vectors is None and self.text_width_ is not None:
-            vectors = torch.zeros(len(self.classes_), self.text_width_)
-        sizes = {name: getattr(self, name) for name in MODEL_PARAMETERS}
-        if self.encoder == "llm-full":
-            sizes["max_events"] = self.context_length_
-        try:
-            with seeded(self.seed_):
-                if self.encoder == "llm-full":
-                    backbone = self._load_backbone()
-                    assert backbone is not None  # this encoder has one
-                    sizes["backbone"] = (
-                        backbone if self.lora is None else backbone.private(lora=self.lora)
-                    )
-                model = PromptTPPModel(
-                    len(self.classes_),
-                    median_gap=self.median_scaled_gap_,
-                    type_vectors=vectors,
-                    seed=self.seed_,
-                    **sizes,
-                )
-        except ValueError as error:
-            raise DataError(str(error)) from error
-        return model.to(self._device()).eval()
+        return build_model(self, vectors)
 
     def _load_backbone(self) -> Backbone | None:
         """Find the language model that the parameters name."""
@@ -601,14 +545,6 @@ class PromptTPP(EventForecaster):
         return load_backbone(
             name, layers=self.backbone_layers, device=self.device, dtype=self.dtype
         )
-
-    def _embed(self, classes: Any) -> Tensor:
-        """Embed the texts of types, as the encoder reads them."""
-        backbone = self._load_backbone()
-        assert backbone is not None  # nobody else reads texts
-        if self.encoder == "llm":
-            return embed_types(classes, self.type_text, backbone, self.embedding_store)
-        return mean_token_embeddings(backbone, type_texts(classes, self.type_text))
 
     def _slice_seed(self) -> int:
         """Give the seed of the slice that is learnt now."""
