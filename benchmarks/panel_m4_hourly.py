@@ -28,12 +28,12 @@ SETTINGS: dict[str, Any] = {
     "context_length": 336,
     "token_length": 168,
     "mlp_layers": 2,
-    "mlp_hidden": 256,
+    "mlp_hidden": 512,
     "dropout": 0.1,
     "loss": "mae",
-    "learning_rate": 3e-3,
+    "learning_rate": 2e-3,
     "batch_size": 256,
-    "max_steps": 500,
+    "max_steps": 1000,
 }
 
 
