@@ -245,7 +245,9 @@ def test_ray_gives_the_same_though_a_worker_is_killed(model, data, expected, tmp
             killed.append(block.process)
             os.kill(block.process, signal.SIGKILL)
 
-    monkeypatch.setattr(worker_module, "load_forecaster", None)  # the driver's code is not the workers'
+    monkeypatch.setattr(
+        worker_module, "load_forecaster", None
+    )  # the driver's code is not the workers'
     result = predict_batch(
         model,
         data,

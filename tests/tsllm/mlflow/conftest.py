@@ -5,7 +5,7 @@ import os
 import pytest
 from long_frames import fit_tiny, long_frame
 
-os.environ["DO_NOT_TRACK"] = "true"
+os.environ["DO_NOT_TRACK"] = "1"
 
 import tsllm.mlflow
 
