@@ -1,8 +1,7 @@
-"""What the ``tsllm events`` commands share: options, reading events, delivering tables."""
+"""What the ``tsllm events`` commands share: options, and reading events."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,12 +10,10 @@ import typer
 
 from tsllm.cli.config import EventsJob
 from tsllm.cli.data import open_events
-from tsllm.cli.output import print_json, records, say, working, write_table
+from tsllm.cli.output import working
 from tsllm.errors import DataError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from tsllm.datasets import EventTable
     from tsllm.events import EventForecaster
 
@@ -149,20 +146,3 @@ def slices_of(table: EventTable, slices: int | None, by: str | None) -> list[Eve
         raise DataError("--slices and --by are two ways to cut the stream: give one of them")
     cuts = by if slices is None else slices
     return [table] if cuts is None else time_slices(table, cuts, keep_empty=True)
-
-
-def deliver(table: pd.DataFrame, out: Path | None, json: bool, beside: dict[str, Any]) -> None:
-    """Write a table where it was asked for; ``beside`` goes with it into JSON."""
-    if out is not None:
-        write_table(table, out)
-        say(f"wrote {out}, {count(len(table), 'rows')}")
-    if json:
-        rows = records(table) if out is None else None
-        print_json({"events": rows, "out": None if out is None else str(out), **beside})
-    elif out is None:
-        sys.stdout.write(table.to_csv(index=False))
-
-
-def count(number: int, things: str) -> str:
-    """Write a number of things: ``1 row``, ``2 rows``."""
-    return f"{number:,} {things[:-1] if number == 1 else things}"

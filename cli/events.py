@@ -13,8 +13,6 @@ from tsllm.cli import event_options, options
 from tsllm.cli.config import EventsJob, read_job, write_job
 from tsllm.cli.event_options import (
     column_settings,
-    count,
-    deliver,
     load_model,
     read_table,
     read_time,
@@ -28,6 +26,8 @@ from tsllm.cli.output import (
     TABLE_ENDINGS,
     check_folder,
     check_output,
+    count,
+    deliver,
     in_one_step,
     print_json,
     say,
@@ -51,12 +51,7 @@ app = typer.Typer(
 @app.command()
 def fit(
     data: options.Data = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", help="The directory to save the model to.", metavar="MODEL_DIR"
-        ),
-    ] = None,
+    out: options.ModelOut = None,
     method: event_options.Method = None,
     slices: event_options.Slices = None,
     by: event_options.By = None,
@@ -70,9 +65,7 @@ def fit(
     resolution: event_options.Resolution = None,
     config: options.Config = None,
     set_: options.Set = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the model in MODEL_DIR.")
-    ] = False,
+    overwrite: options.Overwrite = False,
     json: options.Json = False,
 ) -> None:
     """Learn from events and save the model.
@@ -222,7 +215,7 @@ def predict(
             plot_intensity(estimator, history).figure.savefig(temporary, dpi=120)
         say(f"wrote {plot}, the intensities of {table.iloc[0, 0]!r}")
     drawn_to = None if plot is None else str(plot)
-    deliver(table, out, json, {"plot": drawn_to})
+    deliver(table, out, json, {"plot": drawn_to}, name="events")
 
 
 @app.command()
@@ -274,7 +267,7 @@ def simulate(
             table = estimator.sample(paths, horizon=far, n_events=steps, history=history)
         else:
             table = estimator.simulate(new, duration=far).to_frame()
-    deliver(table, out, json, {})
+    deliver(table, out, json, {}, name="events")
 
 
 app.command()(evaluate)

@@ -99,12 +99,7 @@ def forecast(
 
 def fit(
     data: options.Data = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", help="The directory to save the model to.", metavar="MODEL_DIR"
-        ),
-    ] = None,
+    out: options.ModelOut = None,
     method: options.Method = None,
     horizon: options.Horizon = None,
     freq: options.Freq = None,
@@ -115,9 +110,7 @@ def fit(
     target_col: options.TargetCol = None,
     config: options.Config = None,
     set_: options.Set = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the model in MODEL_DIR.")
-    ] = False,
+    overwrite: options.Overwrite = False,
     json: options.Json = False,
 ) -> None:
     """Fit one model on all series and save it.

@@ -80,6 +80,11 @@ Out = Annotated[
         metavar="FILE",
     ),
 ]
+ModelOut = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="The directory to save the model to.", metavar="MODEL_DIR"),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the model in MODEL_DIR.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 

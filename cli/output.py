@@ -149,14 +149,21 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
             temporary.write_text("".join(lines), encoding="utf-8")
 
 
-def deliver(table: pd.DataFrame, out: Path | None, json: bool, beside: dict[str, Any]) -> None:
-    """Write forecasts where they were asked for; ``beside`` goes with them into JSON."""
+def deliver(
+    table: pd.DataFrame,
+    out: Path | None,
+    json: bool,
+    beside: dict[str, Any],
+    *,
+    name: str = "forecast",
+) -> None:
+    """Write a table where it was asked for; in JSON under ``name``, and ``beside`` with it."""
     if out is not None:
         write_table(table, out)
         say(f"wrote {out}, {count(len(table), 'rows')}")
     if json:
         rows = records(table) if out is None else None
-        print_json({"forecast": rows, "out": None if out is None else str(out), **beside})
+        print_json({name: rows, "out": None if out is None else str(out), **beside})
     elif out is None:
         sys.stdout.write(table.to_csv(index=False))
 

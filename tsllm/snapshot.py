@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tsllm.backbone import Backbone
 from tsllm.context_table import context_facts, context_table, contexts_from
-from tsllm.errors import DataError, ModelFormatError
+from tsllm.errors import ModelFormatError
 from tsllm.forecasters.base import BaseLLMForecaster
 from tsllm.forecasters.frames import Layout
 from tsllm.forecasters.state import FittedState, ModelShape
@@ -26,8 +26,8 @@ from tsllm.snapshot_parts import (
     Snapshot,
     backbone_facts,
     check_backbone,
+    parameters_anew,
     part_of,
-    read_parameters,
     readable,
     write_parameters,
 )
@@ -129,24 +129,11 @@ def restore_snapshot(
         No place holds the backbone.
     """
     facts, tensors = snapshot.facts, snapshot.tensors
+    parameters = parameters_anew(
+        snapshot, cls, cls.get_param_names(), device=device, backbone=backbone
+    )
     with readable():
-        parameters = read_parameters(facts["parameters"], tensors)
         shapes = [ModelShape(**from_json(state["shape"])) for state in facts["states"]]
-        unknown = sorted(set(parameters) - set(cls.get_param_names()))
-    if unknown:
-        raise ModelFormatError(
-            f"the saved model has the parameter {unknown[0]!r}, which {cls.__name__} does not "
-            "know: load it with the version of tsllm that saved it"
-        )
-    if device is not None:
-        parameters["device"] = device
-    if backbone is not None:
-        if parameters.get("backbone") is None:
-            raise DataError(
-                f"backbone={backbone!r} was given and the saved model uses none: leave it out"
-            )
-        parameters["backbone"] = backbone
-    with readable():
         forecaster = cls(**parameters)
         handle = _find_backbone(forecaster, facts["backbone"])
         states = []
@@ -156,7 +143,6 @@ def restore_snapshot(
             state = FittedState(model.eval(), handle, shape, forecaster.device)
             _read_state(state, facts["states"][i], part_of(tensors, f"state.{i}."))
             states.append(state)
-    with readable():
         for attribute, number in facts["attributes"].items():
             setattr(forecaster, attribute, states[number])
         _read_sktime(forecaster, facts["sktime"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -92,14 +92,51 @@ def write_parameters(estimator: HasParameters, tensors: dict[str, Tensor]) -> di
     return written
 
 
-def read_parameters(written: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Read what `write_parameters` wrote."""
-    return {
-        name: tensors[value["$tensor"]].numpy().copy()
-        if isinstance(value, dict) and "$tensor" in value
-        else from_json(value)
-        for name, value in written.items()
-    }
+def parameters_anew(
+    snapshot: Snapshot,
+    cls: type,
+    known: Collection[str],
+    *,
+    device: str | None,
+    backbone: str | None,
+) -> dict[str, Any]:
+    """Read the constructor's arguments, with another device or backbone where one is given.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+    cls : type
+        The estimator's class.
+    known : collection of str
+        The arguments that it has. One without ``device`` runs on the CPU only.
+    device, backbone : str, optional
+        To use instead of those saved.
+
+    Raises
+    ------
+    ModelFormatError
+        A parameter that the class does not have.
+    DataError
+        A backbone for a model that has none.
+    """
+    with readable():
+        saved = snapshot.facts["backbone"]
+        parameters = _read_parameters(snapshot.facts["parameters"], snapshot.tensors)
+    unknown = sorted(set(parameters) - set(known))
+    if unknown:
+        raise ModelFormatError(
+            f"the saved model has the parameter {unknown[0]!r}, which {cls.__name__} does not "
+            "know: load it with the version of tsllm that saved it"
+        )
+    if device is not None and "device" in known:
+        parameters["device"] = device
+    if backbone is not None:
+        if saved is None:
+            raise DataError(
+                f"backbone={backbone!r} was given and the saved model uses none: leave it out"
+            )
+        parameters["backbone"] = backbone
+    return parameters
 
 
 def backbone_facts(backbone: Backbone | None) -> dict[str, Any] | None:
@@ -135,3 +172,13 @@ def check_backbone(found: Backbone, saved: Mapping[str, Any]) -> Backbone:
 def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Pick the tensors with a prefix, and take it off."""
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _read_parameters(written: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Read what `write_parameters` wrote."""
+    return {
+        name: tensors[value["$tensor"]].numpy().copy()
+        if isinstance(value, dict) and "$tensor" in value
+        else from_json(value)
+        for name, value in written.items()
+    }

@@ -19,8 +19,8 @@ from tsllm.snapshot_parts import (
     Snapshot,
     backbone_facts,
     check_backbone,
+    parameters_anew,
     part_of,
-    read_parameters,
     readable,
     write_parameters,
 )
@@ -94,7 +94,8 @@ def restore_event_snapshot(
     cls : type
         The forecaster's class.
     device, backbone : str, optional
-        To use instead of those it was saved with. The backbone must have the same digest.
+        To use instead of those it was saved with; a method without torch's devices runs on the
+        CPU whatever is given. The backbone must have the same digest.
 
     Raises
     ------
@@ -106,35 +107,20 @@ def restore_event_snapshot(
     BackboneNotFoundError
         No place holds the backbone.
     DataError
-        A device or a backbone for a class that has none.
+        A backbone for a model that has none.
     """
     facts, tensors = snapshot.facts, snapshot.tensors
-    with _belonging_together():
-        parameters = read_parameters(facts["parameters"], tensors)
-        unknown = sorted(set(parameters) - set(cls._get_param_names()))
-        saved = facts["backbone"]
-    if unknown:
-        raise ModelFormatError(
-            f"the saved model has the parameter {unknown[0]!r}, which {cls.__name__} does not "
-            "know: load it with the version of tsllm that saved it"
-        )
-    if device is not None and "device" in parameters:
-        parameters["device"] = device
-    if backbone is not None:
-        if saved is None:
-            raise DataError(
-                f"backbone={backbone!r} was given and the saved model uses none: leave it out"
-            )
-        parameters["backbone"] = backbone
-    estimator = cls(**parameters)
+    estimator = cls(
+        **parameters_anew(snapshot, cls, cls._get_param_names(), device=device, backbone=backbone)
+    )
     with _belonging_together():
         for name, written in facts["fitted"].items():
             if not name.endswith("_") or name.startswith("_") or hasattr(cls, name):
                 raise ModelFormatError(f"the saved model has the attribute {name!r}, which is none")
             setattr(estimator, name, _read_attribute(written, tensors))
     found = backbone_of(estimator)
-    if saved is not None and found is not None:
-        check_backbone(found, saved)
+    if facts["backbone"] is not None and found is not None:
+        check_backbone(found, facts["backbone"])
     with _belonging_together():
         weights = part_of(tensors, "model.")
         if weights:
