@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +13,10 @@ from torch.nn import functional
 from tsllm.adapters.attnhp_layer import AttNHPLayer, LayerCache, TimeRotation, TokenMask
 from tsllm.adapters.event_attention import LayerPrompt
 from tsllm.adapters.event_batch import EventBatch, EventStates
-from tsllm.adapters.event_decoder_base import EventDecoder, grow_linear
+from tsllm.adapters.event_decoder_base import EventDecoder, GrowsTypes, grow_linear
 from tsllm.adapters.event_decoders import log_softplus
 from tsllm.adapters.event_features import EventEmbedding
+from tsllm.adapters.event_stack import EventStack
 from tsllm.adapters.prompt_pool import PromptChoice
 
 #: Rates of the time code, in median gaps, fastest and slowest: powers of 10.
@@ -27,7 +27,7 @@ BLOCK = 2**22
 BLOCKS = 4
 
 
-class AttNHPEncoder(nn.Module):
+class AttNHPEncoder(EventStack[AttNHPLayer]):
     """The event stream of the attentive neural Hawkes process.
 
     Yang et al., "Transformer Embeddings of Irregularly Spaced Events and Their Participants"
@@ -66,9 +66,6 @@ class AttNHPEncoder(nn.Module):
     torch.Size([1, 3])
     """
 
-    #: What a prompt gives this encoder: rows for keys and rows for values.
-    prompt_parts = 2
-
     def __init__(
         self,
         embedding: EventEmbedding,
@@ -78,34 +75,18 @@ class AttNHPEncoder(nn.Module):
         dropout: float = 0.0,
         time_width: int = 8,
     ) -> None:
-        super().__init__()
-        hidden = embedding.hidden
+        hidden, features = embedding.hidden, embedding.time_encoding.features
         if hidden % heads:
             raise ValueError(f"hidden={hidden} must be a multiple of heads={heads}")
-        if layers < 1:
-            raise ValueError(f"layers must be at least 1, got {layers}")
         if time_width < 2 or time_width % 2:
             raise ValueError(f"time_width must be even and positive, got {time_width}")
-        self.embedding, self.hidden, self.heads = embedding, hidden, heads
-        features = embedding.time_encoding.features
-        self.layers = nn.ModuleList(
-            AttNHPLayer(hidden, heads, time_width, features) for _ in range(layers)
-        )
-        self.dropout = nn.Dropout(dropout)
+        blocks = (AttNHPLayer(hidden, heads, time_width, features) for _ in range(layers))
+        super().__init__(embedding, blocks, dropout)
+        self.heads = heads
         # Each head has other rates, so that a few of them cover the range together.
         self.rates: Tensor
         rates = torch.logspace(*RATES, heads * time_width // 2, dtype=torch.float64)
         self.register_buffer("rates", rates.view(-1, heads).mT.contiguous(), persistent=False)
-
-    @property
-    def prompt_layers(self) -> int:
-        """Layers that take prompts."""
-        return len(self.layers)
-
-    @property
-    def prompt_width(self) -> int:
-        """Width of a prompt row."""
-        return self.hidden
 
     def encode(self, batch: EventBatch, prompts: PromptChoice | None = None) -> EventStates:
         """Encode all events once.
@@ -157,7 +138,7 @@ class AttNHPEncoder(nn.Module):
         mask = TokenMask(state.order, place - 1, aligned=False)
         keys, values, caches = [], [], []
         for layer, old_keys, old_values, prompt in zip(
-            self._layers(), state.keys, state.values, self._prompts(prompts), strict=True
+            self._blocks(), state.keys, state.values, self._layer_prompts(prompts), strict=True
         ):
             k, v = layer.project(x, turn, place > 0)
             before = layer.cache(old_keys, old_values, prompt)
@@ -188,16 +169,16 @@ class AttNHPEncoder(nn.Module):
         """
         batch, positions, nodes = elapsed.shape
         time = memory.time[..., None] + elapsed.double()
-        layer = self._layers()[0]
+        layer = self._blocks()[0]
         # Of a query: its vector in each head, and what it may see.
         cost = batch * max(layer.width * self.heads, memory.caches[0].keys.shape[2])
         rows = []
-        for part in _blocks(positions, nodes * cost, BLOCKS if memory.mask.aligned else 1):
+        for part in _slices(positions, nodes * cost, BLOCKS if memory.mask.aligned else 1):
             columns = []
-            for some in _blocks(nodes, (part.stop - part.start) * cost, 1):
+            for some in _slices(nodes, (part.stop - part.start) * cost, 1):
                 turn = self._turn(time[:, part, some].flatten(1))
                 z = None
-                for layer, cache in zip(self._layers(), memory.caches, strict=True):
+                for layer, cache in zip(self._blocks(), memory.caches, strict=True):
                     added = self.dropout(layer.attend(z, turn, cache, memory.mask, part).tanh())
                     z = added if z is None else z + added  # (batch, queries, hidden)
                 assert z is not None
@@ -216,12 +197,12 @@ class AttNHPEncoder(nn.Module):
         places = torch.arange(tokens, device=x.device)[None]  # (1, tokens)
         earlier = TokenMask(places, places - 1, aligned=True)
         keys, values, caches = [], [], []
-        for layer, prompt in zip(self._layers(), self._prompts(prompts), strict=True):
+        for layer, prompt in zip(self._blocks(), self._layer_prompts(prompts), strict=True):
             k, v = layer.project(x, turn, places > 0)
             cache = layer.cache(k, v, prompt)
             mixed = [
                 layer.attend(x[:, part], turn.at(part), cache, earlier, part)
-                for part in _blocks(tokens, len(x) * max(layer.width * self.heads, tokens), BLOCKS)
+                for part in _slices(tokens, len(x) * max(layer.width * self.heads, tokens), BLOCKS)
             ]
             x = x + self.dropout(torch.cat(mixed, 1).tanh())
             keys.append(k)
@@ -242,25 +223,18 @@ class AttNHPEncoder(nn.Module):
         )
         return EventStates(x, memory), state
 
-    def _prompts(self, prompts: PromptChoice | None) -> list[LayerPrompt | None]:
-        if prompts is None:
-            return [None for _ in self.layers]
-        code = self.embedding.time_encoding(prompts.mean_gap)
-        return [
-            layer.project_prompts(prompts, number, code)
-            for number, layer in enumerate(self._layers())
-        ]
+    def _layer_prompts(self, prompts: PromptChoice | None) -> list[LayerPrompt | None]:
+        return self._prompts(
+            prompts, lambda layer, choice, number, code: layer.project_prompts(choice, number, code)
+        )
 
     def _turn(self, time: Tensor) -> TimeRotation:
         relative = time / self.embedding.time_encoding.median.double()
         angles = relative[..., None, None] * self.rates  # (batch, n, heads, time_width / 2)
         return TimeRotation.by(angles, self.embedding.start.dtype)
 
-    def _layers(self) -> list[AttNHPLayer]:
-        return [cast(AttNHPLayer, layer) for layer in self.layers]
 
-
-class AttNHPDecoder(EventDecoder):
+class AttNHPDecoder(EventDecoder, GrowsTypes):
     """Intensities softplus(W z(t)), where z(t) is what attention finds at that very time.
 
     Parameters
@@ -338,8 +312,8 @@ class AttNHPState:
         return sum(part.nbytes for part in parts)
 
 
-def _blocks(count: int, cost: int, least: int) -> Iterator[slice]:
-    """Cut positions or nodes, at so much ``cost`` each, into at ``least`` so many blocks."""
+def _slices(count: int, cost: int, least: int) -> Iterator[slice]:
+    """Cut positions or nodes, at so much ``cost`` each, into at ``least`` so many slices."""
     size = max(1, min(BLOCK // max(1, cost), -(-count // least)))
     for first in range(0, count, size):
         yield slice(first, min(first + size, count))

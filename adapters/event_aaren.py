@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from tsllm.adapters.aaren import AarenAttention, AarenBlock
 from tsllm.adapters.aaren_state import AarenState, finite_or_zero
 from tsllm.adapters.event_batch import EventBatch, EventStates
 from tsllm.adapters.event_features import EventEmbedding
+from tsllm.adapters.event_stack import EventStack
 from tsllm.adapters.prefix_average import prefix_average
 from tsllm.adapters.prompt_pool import PromptChoice
 
@@ -162,7 +162,7 @@ class AarenEventState:
         return sum(state.nbytes for state in self.layers)
 
 
-class AarenEncoder(nn.Module):
+class AarenEncoder(EventStack[PromptedAarenBlock]):
     """Aaren over events, with prompts as initial states: `update` in constant time and memory.
 
     Token 0 is the start of the sequence, token i event i; the state at position i is the output at
@@ -186,31 +186,13 @@ class AarenEncoder(nn.Module):
     (torch.Size([1, 1, 16]), True)
     """
 
-    #: What a prompt gives this encoder: rows for keys and rows for values.
-    prompt_parts = 2
-
     def __init__(
         self, embedding: EventEmbedding, *, layers: int = 2, heads: int = 4, dropout: float = 0.0
     ) -> None:
-        super().__init__()
-        hidden = embedding.hidden
-        self.embedding, self.hidden = embedding, hidden
-        features = embedding.time_encoding.features
-        self.blocks = nn.ModuleList(
-            PromptedAarenBlock(hidden, heads, features, dropout) for _ in range(layers)
-        )
+        hidden, features = embedding.hidden, embedding.time_encoding.features
+        blocks = (PromptedAarenBlock(hidden, heads, features, dropout) for _ in range(layers))
+        super().__init__(embedding, blocks, dropout)
         self.norm = nn.LayerNorm(hidden)
-        self.dropout = nn.Dropout(dropout)
-
-    @property
-    def prompt_layers(self) -> int:
-        """Layers that take prompts."""
-        return len(self.blocks)
-
-    @property
-    def prompt_width(self) -> int:
-        """Width of a prompt row."""
-        return self.hidden
 
     def encode(self, batch: EventBatch, prompts: PromptChoice | None = None) -> EventStates:
         """Give the states at all positions, (batch, 1 + events, hidden)."""
@@ -290,16 +272,13 @@ class AarenEncoder(nn.Module):
         states: tuple[AarenState, ...] | None = None,
         mask: Tensor | None = None,
     ) -> tuple[Tensor, tuple[AarenState, ...]]:
-        code = None if prompts is None else self.embedding.time_encoding(prompts.mean_gap)
+        folds = self._prompts(
+            prompts,
+            lambda block, choice, number, code: block.mixer.fold_prompts(choice, number, code),
+        )
         after = []
-        for layer, block in enumerate(self._blocks()):
-            folded = None
-            if prompts is not None:
-                folded = block.mixer.fold_prompts(prompts, layer, code)
-            state = None if states is None else states[layer]
+        for number, (block, folded) in enumerate(zip(self._blocks(), folds, strict=True)):
+            state = None if states is None else states[number]
             x, state = block.mix(x, elapsed, folded, state=state, mask=mask)
             after.append(state)
         return self.norm(x), tuple(after)
-
-    def _blocks(self) -> list[PromptedAarenBlock]:
-        return [cast(PromptedAarenBlock, block) for block in self.blocks]

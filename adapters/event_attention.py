@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from tsllm.adapters.event_batch import EventBatch, EventStates
 from tsllm.adapters.event_features import EventEmbedding
+from tsllm.adapters.event_stack import EventStack
 from tsllm.adapters.prompt_pool import PromptChoice
 
 #: Half-lives, in mean gaps, that the decays of the heads start from: the shortest and the longest.
@@ -243,7 +244,7 @@ class AttentionState:
         return sum(t.nbytes for t in (*self.keys, *self.values, self.time, self.now, self.real))
 
 
-class AttentionEncoder(nn.Module):
+class AttentionEncoder(EventStack[AttentionBlock]):
     """Causal attention over events, with prefix prompts.
 
     Token 0 is the start of the sequence, token i event i; the state at position i is the output at
@@ -268,31 +269,13 @@ class AttentionEncoder(nn.Module):
     torch.Size([1, 3, 16])
     """
 
-    #: What a prompt gives this encoder: rows for keys and rows for values.
-    prompt_parts = 2
-
     def __init__(
         self, embedding: EventEmbedding, *, layers: int = 2, heads: int = 4, dropout: float = 0.0
     ) -> None:
-        super().__init__()
-        hidden = embedding.hidden
-        self.embedding, self.hidden = embedding, hidden
-        features = embedding.time_encoding.features
-        self.blocks = nn.ModuleList(
-            AttentionBlock(hidden, heads, features, dropout) for _ in range(layers)
-        )
+        hidden, features = embedding.hidden, embedding.time_encoding.features
+        blocks = (AttentionBlock(hidden, heads, features, dropout) for _ in range(layers))
+        super().__init__(embedding, blocks, dropout)
         self.norm = nn.LayerNorm(hidden)
-        self.dropout = nn.Dropout(dropout)
-
-    @property
-    def prompt_layers(self) -> int:
-        """Layers that take prompts."""
-        return len(self.blocks)
-
-    @property
-    def prompt_width(self) -> int:
-        """Width of a prompt row."""
-        return self.hidden
 
     def encode(self, batch: EventBatch, prompts: PromptChoice | None = None) -> EventStates:
         """Give the states at all positions, (batch, 1 + events, hidden)."""
@@ -328,13 +311,13 @@ class AttentionEncoder(nn.Module):
         time = torch.cat([state.time, now[:, None]], 1)
         real = functional.pad(state.real, (0, 1), value=True)
         age = (now[:, None] - time).clamp_min(0).to(x.dtype)[:, None]  # (batch, 1, tokens)
-        code = self._code(prompts)
         all_keys, all_values = [], []
-        for layer, block in enumerate(self._blocks()):
+        for block, old_keys, old_values, prompt in zip(
+            self._blocks(), state.keys, state.values, self._layer_prompts(prompts), strict=True
+        ):
             q, k, v = block.attention.project(block.norm1(x))
-            k = torch.cat([state.keys[layer], k], 2)
-            v = torch.cat([state.values[layer], v], 2)
-            prompt = _layer_prompt(block.attention, prompts, layer, code)
+            k = torch.cat([old_keys, k], 2)
+            v = torch.cat([old_values, v], 2)
             x = block.finish(x, block.attention.attend(q, k, v, age, real[:, None], prompt))
             all_keys.append(k)
             all_values.append(v)
@@ -344,11 +327,9 @@ class AttentionEncoder(nn.Module):
     def _run(self, batch: EventBatch, prompts: PromptChoice | None) -> tuple[Tensor, Any]:
         x = self.dropout(self.embedding(batch))  # (batch, tokens, hidden)
         time = functional.pad(batch.gaps.double().cumsum(1), (1, 0))  # (batch, tokens)
-        code = self._code(prompts)
         all_keys, all_values = [], []
-        for layer, block in enumerate(self._blocks()):
+        for block, prompt in zip(self._blocks(), self._layer_prompts(prompts), strict=True):
             q, k, v = block.attention.project(block.norm1(x))
-            prompt = _layer_prompt(block.attention, prompts, layer, code)
             x = block.finish(x, block.attention.attend_causally(q, k, v, time, prompt))
             all_keys.append(k)
             all_values.append(v)
@@ -362,23 +343,13 @@ class AttentionEncoder(nn.Module):
         )
         return self.norm(x), state
 
-    def _blocks(self) -> list[AttentionBlock]:
-        return [cast(AttentionBlock, block) for block in self.blocks]
-
-    def _code(self, prompts: PromptChoice | None) -> Tensor | None:
-        """Encode the mean gap so far, the prompts' temporal part."""
-        if prompts is None:
-            return None
-        code: Tensor = self.embedding.time_encoding(prompts.mean_gap)
-        return code
-
-
-def _layer_prompt(
-    attention: PromptedAttention, prompts: PromptChoice | None, layer: int, code: Tensor | None
-) -> LayerPrompt | None:
-    if prompts is None or code is None:
-        return None
-    return attention.project_prompts(prompts, layer, code)
+    def _layer_prompts(self, prompts: PromptChoice | None) -> list[LayerPrompt | None]:
+        return self._prompts(
+            prompts,
+            lambda block, choice, number, code: block.attention.project_prompts(
+                choice, number, code
+            ),
+        )
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:

@@ -147,25 +147,6 @@ class EventDecoder(nn.Module, ABC):
         """
         return SurvivalTable.build(self, states, waited).elapsed_at(log_survival)
 
-    def grow_types(self, n_types: int) -> None:
-        """Make room for types that come up later: ``n_types`` in all, the new ones last.
-
-        What is known of the others stays; the new ones are as unlikely as the least likely.
-
-        Raises
-        ------
-        ValueError
-            Fewer types than there are.
-        """
-        if n_types < self.n_types:
-            raise ValueError(f"n_types={n_types} is less than the {self.n_types} there are")
-        self._grow(n_types - self.n_types)
-        self.n_types = n_types
-
-    def _grow(self, new: int) -> None:
-        """Add the parameters of new types."""
-        raise NotImplementedError(f"{type(self).__name__} cannot take new types: fit it anew")
-
     @property
     def _nodes(self) -> int:
         return self.quad_nodes if self.training else self.score_nodes
@@ -193,7 +174,32 @@ class ClosedDecoder(EventDecoder):
         )
 
 
-class TypeHeadDecoder(ClosedDecoder):
+class GrowsTypes(ABC):
+    """A decoder, beside this, that types can be added to: a subclass gives `_grow`."""
+
+    n_types: int
+
+    def grow_types(self, n_types: int) -> None:
+        """Make room for types that come up later: ``n_types`` in all, the new ones last.
+
+        What is known of the others stays; the new ones are as unlikely as the least likely.
+
+        Raises
+        ------
+        ValueError
+            Fewer types than there are.
+        """
+        if n_types < self.n_types:
+            raise ValueError(f"n_types={n_types} is less than the {self.n_types} there are")
+        self._grow(n_types - self.n_types)
+        self.n_types = n_types
+
+    @abstractmethod
+    def _grow(self, new: int) -> None:
+        """Add the parameters of new types."""
+
+
+class TypeHeadDecoder(ClosedDecoder, GrowsTypes):
     """A decoder of times whose types are independent of them: a subclass gives `log_survival`.
 
     Parameters

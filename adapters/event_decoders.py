@@ -12,6 +12,7 @@ from tsllm.adapters.event_batch import EventStates
 from tsllm.adapters.event_decoder_base import (
     ClosedDecoder,
     EventDecoder,
+    GrowsTypes,
     TypeHeadDecoder,
     grow_linear,
     grow_rows,
@@ -178,7 +179,7 @@ class RMTPPDecoder(TypeHeadDecoder):
         return start + torch.where(rate * x > -1, later, torch.inf)
 
 
-class ExponentialDecoder(ClosedDecoder):
+class ExponentialDecoder(ClosedDecoder, GrowsTypes):
     """Intensities that relax exponentially: mu_k + eta_k(h) exp(-beta_k elapsed).
 
     eta_k is lambda_k(h) - mu_k with a positive intensity lambda_k right after the event, so that

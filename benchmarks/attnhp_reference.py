@@ -87,7 +87,7 @@ class RepeatedAttNHP(nn.Module):
         with torch.no_grad():
             encoder.embedding.load_state_dict(self.embedding.state_dict())
             decoder.head.load_state_dict(self.head.state_dict())
-            for number, layer in enumerate(encoder.layers):
+            for number, layer in enumerate(encoder.blocks):
                 parts = [stack[number] for stack in self.heads]
                 for name in ("query_layer", "key_layer", "value_layer"):
                     target = getattr(layer, name)

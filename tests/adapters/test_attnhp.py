@@ -94,8 +94,8 @@ def by_loops(encoder, decoder, batch, row, elapsed, choice):
     rates = encoder.rates / encoder.embedding.time_encoding.median.double()
     times = np.concatenate([[0.0], batch.gaps[row].numpy().cumsum()])
     tokens = list(encoder.embedding(batch)[row])
-    width = encoder.layers[0].width
-    content = encoder.layers[0].content
+    width = encoder.blocks[0].width
+    content = encoder.blocks[0].content
 
     def turned(vector, time, head):
         vector = vector.clone()
@@ -145,7 +145,7 @@ def by_loops(encoder, decoder, batch, row, elapsed, choice):
         return torch.cat(out).tanh()
 
     streams = [tokens]
-    for number, layer in enumerate(encoder.layers):
+    for number, layer in enumerate(encoder.blocks):
         streams.append(
             [x + mixed(number, layer, x, times[i], i, i) for i, x in enumerate(streams[number])]
         )
@@ -153,7 +153,7 @@ def by_loops(encoder, decoder, batch, row, elapsed, choice):
     for i in range(elapsed.shape[1]):
         for n in range(elapsed.shape[2]):
             z = torch.zeros(HIDDEN)
-            for number, layer in enumerate(encoder.layers):
+            for number, layer in enumerate(encoder.blocks):
                 now = times[i] + elapsed[row, i, n].item()
                 z = z + mixed(number, layer, z, now, i + 1, i)
             result[i, n] = torch.nn.functional.softplus(decoder.head(z)).log()

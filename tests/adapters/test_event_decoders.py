@@ -8,6 +8,7 @@ import torch
 from scipy import integrate, stats
 
 from tsllm.adapters.event_batch import EventStates, pad_sequences
+from tsllm.adapters.event_decoder_base import GrowsTypes
 from tsllm.adapters.event_decoders import (
     EventDecoder,
     ExponentialDecoder,
@@ -251,9 +252,16 @@ def test_growing_keeps_what_is_known_of_the_old_types(name):
         decoder.grow_types(4)
 
 
-def test_a_decoder_that_cannot_grow_says_so():
-    with pytest.raises(NotImplementedError, match="SoftplusDecoder cannot take new types"):
-        SoftplusDecoder().grow_types(TYPES + 1)
+def test_only_decoders_that_say_how_can_grow():
+    assert not isinstance(SoftplusDecoder(), GrowsTypes)
+    for name in ("mixture", "rmtpp", "exponential"):
+        assert isinstance(build(name), GrowsTypes)
+
+    class Grows(SoftplusDecoder, GrowsTypes):
+        """Promises to grow, and does not say how."""
+
+    with pytest.raises(TypeError, match="abstract method '_grow'"):
+        Grows()
 
 
 # ------------------------------------------------------------------------------ quadrature
