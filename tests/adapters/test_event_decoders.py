@@ -260,7 +260,7 @@ def test_only_decoders_that_say_how_can_grow():
     class Grows(SoftplusDecoder, GrowsTypes):
         """Promises to grow, and does not say how."""
 
-    with pytest.raises(TypeError, match="abstract method '?_grow"):
+    with pytest.raises(TypeError, match=r"abstract method '?_grow"):
         Grows()
 
 

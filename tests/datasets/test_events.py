@@ -1,15 +1,15 @@
 import gzip
 import json
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
+from data_files import complaint_of, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsllm.datasets import EventTable, load_dataset, read_events
-from tsllm.errors import DataError
 
 CSV = "sequence_id,time,type\na,0.5,view\nb,0.7,view\na,2,buy\nb,2.25,view\na,3,view\n"
 
@@ -29,18 +29,7 @@ def stamped() -> pd.DataFrame:
     return pd.DataFrame({"time": pd.DatetimeIndex(times), "type": ["a", "b", "a"]})
 
 
-def write(folder: Path, text: str, name: str = "data.csv") -> Path:
-    path = folder / name
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def complaint(source, **arguments) -> str:
-    with pytest.raises(DataError) as error:
-        read_events(source, **arguments)
-    message = str(error.value)
-    assert "\n" not in message
-    return message
+complaint = partial(complaint_of, read_events)
 
 
 # What is read

@@ -1,11 +1,12 @@
 import gzip
 import json
 import warnings
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
+from data_files import complaint_of, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -28,18 +29,7 @@ def canonical() -> pd.DataFrame:
     )
 
 
-def write(folder: Path, text: str, name: str = "data.csv") -> Path:
-    path = folder / name
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def complaint(source, **arguments) -> str:
-    with pytest.raises(DataError) as error:
-        read_long(source, **arguments)
-    message = str(error.value)
-    assert "\n" not in message
-    return message
+complaint = partial(complaint_of, read_long)
 
 
 # What is read

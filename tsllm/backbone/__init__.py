@@ -6,7 +6,7 @@
 from tsllm.backbone.devices import autocast_backbone, native_bfloat16, resolve_device
 from tsllm.backbone.handle import Backbone, Hidden
 from tsllm.backbone.loading import load_backbone
-from tsllm.backbone.private import PrivateBackbone
+from tsllm.backbone.private import PrivateBackbone, tuned
 from tsllm.backbone.sources import DEFAULT_BACKBONE
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "load_backbone",
     "native_bfloat16",
     "resolve_device",
+    "tuned",
 ]

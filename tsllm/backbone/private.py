@@ -182,6 +182,26 @@ class PrivateBackbone(nn.Module):
         return _restore, (self.backbone, self._train, self._lora, owned, self.training)
 
 
+def tuned(
+    backbone: Backbone | None,
+    *,
+    train: Sequence[str] = (),
+    lora: Mapping[str, Any] | None = None,
+) -> Backbone | PrivateBackbone | None:
+    """Give a model its own shell around a backbone where something in it is trained.
+
+    Parameters
+    ----------
+    backbone : Backbone, optional
+        None: there is none.
+    train, lora
+        As for :class:`PrivateBackbone`. Without either the shared backbone itself is given.
+    """
+    if backbone is None or (not train and lora is None):
+        return backbone
+    return backbone.private(train=train, lora=lora)
+
+
 def _restore(
     backbone: Backbone,
     train: Sequence[str],

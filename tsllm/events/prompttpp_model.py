@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tsllm.adapters.event_text import mean_token_embeddings
 from tsllm.adapters.prompttpp import PromptTPPModel
+from tsllm.backbone import tuned
 from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError
 from tsllm.events.arguments import in_chunks
@@ -44,10 +45,7 @@ def build_model(estimator: PromptTPP, vectors: Tensor | None = None) -> PromptTP
     try:
         with seeded(estimator.seed_):
             if estimator.encoder == "llm-full":
-                backbone = estimator._load_backbone()
-                assert backbone is not None  # this encoder has one
-                lora = estimator.lora
-                sizes["backbone"] = backbone if lora is None else backbone.private(lora=lora)
+                sizes["backbone"] = tuned(estimator._load_backbone(), lora=estimator.lora)
                 sizes["max_events"] = estimator.context_length_
             model = PromptTPPModel(
                 len(estimator.classes_),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tsllm.adapters.aaren import MIXERS, QUERIES
 from tsllm.adapters.aaren_forecast import NORMALISATIONS, AarenModel
-from tsllm.backbone import Backbone
+from tsllm.backbone import Backbone, tuned
 from tsllm.context import Context
 from tsllm.datasets.checks import series_name
 from tsllm.datasets.frequency import season_length
@@ -293,9 +293,7 @@ class AarenForecaster(DirectForecaster):
         return ModelShape(context_length, shape.horizon, shape.n_variables, shape.freq, extra)
 
     def _build_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
-        core = (
-            backbone if self.lora is None or backbone is None else backbone.private(lora=self.lora)
-        )
+        core = tuned(backbone, lora=self.lora)
         patch = shape.extra["patch_length"]
         try:
             return AarenModel(

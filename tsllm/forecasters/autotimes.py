@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tsllm.adapters.autotimes import AutoTimesModel
 from tsllm.adapters.losses import next_segment_loss
-from tsllm.backbone import DEFAULT_BACKBONE, Backbone
+from tsllm.backbone import DEFAULT_BACKBONE, Backbone, tuned
 from tsllm.context import Context, ContextBatch
 from tsllm.datasets.frequency import season_length
 from tsllm.embeddings import open_store
@@ -270,9 +270,7 @@ class AutoTimesForecaster(BaseLLMForecaster):
                 f"most {backbone.max_positions}: use a shorter context_length or a longer "
                 "token_length"
             )
-        core = (
-            backbone if self.lora is None or backbone is None else backbone.private(lora=self.lora)
-        )
+        core = tuned(backbone, lora=self.lora)
         return AutoTimesModel(
             core,
             shape.extra["token_length"],

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tsllm.adapters.anchors import ANCHORS
 from tsllm.adapters.s2ip import Alignment, S2IPModel
-from tsllm.backbone import DEFAULT_BACKBONE, Backbone, PrivateBackbone
+from tsllm.backbone import DEFAULT_BACKBONE, Backbone, tuned
 from tsllm.context import Context, batch_contexts
 from tsllm.datasets.frequency import season_length
 from tsllm.errors import DataError
@@ -398,7 +398,6 @@ class S2IPForecaster(DirectForecaster):
         return replace(shape, extra=extra)
 
     def _build_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
-        core: Backbone | PrivateBackbone | None = backbone
         if backbone is not None:
             tokens = self.prompt_length + (
                 (shape.context_length - shape.extra["patch_length"]) // shape.extra["stride"] + 2
@@ -416,10 +415,8 @@ class S2IPForecaster(DirectForecaster):
                     f"pool_size={self.pool_size} clusters are more than the {backbone.vocab_size} "
                     f"words of the backbone {backbone.spec}: use a smaller pool_size"
                 )
-            if self.tune or self.lora is not None:
-                core = backbone.private(train=self.tune, lora=self.lora)
         return S2IPModel(
-            core,
+            tuned(backbone, train=self.tune, lora=self.lora),
             shape.context_length,
             shape.horizon,
             **shape.extra,

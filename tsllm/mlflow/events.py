@@ -66,10 +66,15 @@ class Events(ServedKind):
         """Give the language model, None where there is none."""
         return backbone_of(model)
 
+    def columns(self, model: EventForecaster) -> list[str]:
+        """Name the columns of a request."""
+        names = model.history_.names
+        return [names.id_col, names.time_col, names.type_col, *_WINDOW]
+
     def signature(self, model: EventForecaster) -> ModelSignature:
         """Name the columns of a request and its parameters."""
         # Any type, and nothing required: what is wrong is said by tsllm, in one sentence.
-        columns = [ColSpec(AnyType(), name, required=False) for name in _columns(model)]
+        columns = [ColSpec(AnyType(), name, required=False) for name in self.columns(model)]
         params = ParamSchema(
             [
                 ParamSpec("horizon", DataType.long, 1),
@@ -90,7 +95,7 @@ class Events(ServedKind):
             {names.id_col: ["a"] * len(times), names.time_col: stamps, names.type_col: types}
         )
 
-    def answer(
+    def predict(
         self,
         model: EventForecaster,
         request: pd.DataFrame,
@@ -98,14 +103,6 @@ class Events(ServedKind):
         limits: Limits,
     ) -> pd.DataFrame:
         """Predict the next events of a request's sequences; see the head of this file."""
-        if not isinstance(request, pd.DataFrame):
-            raise DataError(f"the request is a {type(request).__name__} and must be a table")
-        if not len(request.columns):  # MLflow drops the columns that the signature does not know
-            raise DataError(
-                "the request has none of the model's columns: send "
-                f"{', '.join(_columns(model)[:3])}"
-            )
-        limits.check_rows(len(request))
         horizon = params.get("horizon", 1)
         levels = [float(q) for q in np.ravel(params.get("quantiles", DEFAULT_QUANTILES))]
         history = _history(model, request)
@@ -117,17 +114,11 @@ class Events(ServedKind):
         return answer
 
 
-def _columns(model: EventForecaster) -> list[str]:
-    """Name the columns of a request."""
-    names = model.history_.names
-    return [names.id_col, names.time_col, names.type_col, *_WINDOW]
-
-
 def _history(model: EventForecaster, request: pd.DataFrame) -> EventTable:
     """Read the histories of a request, or take those that the model keeps."""
     kept, names = model.history_, model.history_.names
     request = request.reset_index(drop=True)
-    told = [column for column in _columns(model)[1:] if column in request]
+    told = [column for column in (names.time_col, names.type_col, *_WINDOW) if column in request]
     if not len(request) or not request[told].notna().to_numpy().any():
         return kept if not len(request) else kept.select(_asked(request, names.id_col))
     for column in (names.time_col, names.type_col):

@@ -99,6 +99,15 @@ class ServedKind(ABC):
         """Give a small request."""
 
     @abstractmethod
+    def columns(self, model: Any) -> list[str]:
+        """Name the columns of a request; the first names what is predicted."""
+
+    @abstractmethod
+    def predict(
+        self, model: Any, request: pd.DataFrame, params: Mapping[str, Any], limits: Limits
+    ) -> pd.DataFrame:
+        """Answer a request that `answer` has let in."""
+
     def answer(
         self, model: Any, request: pd.DataFrame, params: Mapping[str, Any], limits: Limits
     ) -> pd.DataFrame:
@@ -109,6 +118,16 @@ class ServedKind(ABC):
         DataError
             What is asked for cannot be done; the sentence is the client's answer.
         """
+        if not isinstance(request, pd.DataFrame):
+            raise DataError(f"the request is a {type(request).__name__} and must be a table")
+        if not len(request.columns):  # MLflow drops the columns that the signature does not know
+            columns = self.columns(model)
+            raise DataError(
+                f"the request has none of the model's columns: send {', '.join(columns)}, or "
+                f"{columns[0]} without rows for all that the model keeps"
+            )
+        limits.check_rows(len(request))
+        return self.predict(model, request, params, limits)
 
 
 def kinds() -> dict[str, ServedKind]:

@@ -73,11 +73,16 @@ class Series(ServedKind):
         """Give the language model, None where there is none."""
         return model.fitted_.backbone
 
+    def columns(self, model: BaseLLMForecaster) -> list[str]:
+        """Name the columns of a request."""
+        future = [] if _FUTURE in _variables(model) else [_FUTURE]
+        return [_ID, _TIME, *_variables(model), *future]
+
     def signature(self, model: BaseLLMForecaster) -> ModelSignature:
         """Name the columns of a request and its parameters."""
         # Any type, and nothing required: MLflow would turn whole numbers, integer names and time
         # zones away before anything helpful could be said about them.
-        columns = [ColSpec(AnyType(), name, required=False) for name in _columns(model)]
+        columns = [ColSpec(AnyType(), name, required=False) for name in self.columns(model)]
         params = ParamSchema(
             [
                 ParamSpec("horizon", DataType.long, model.fitted_.shape.horizon),
@@ -102,7 +107,7 @@ class Series(ServedKind):
             columns[name] = np.round(10 + np.sin(np.arange(steps) + i), 3)
         return pd.DataFrame(columns)
 
-    def answer(
+    def predict(
         self,
         model: BaseLLMForecaster,
         request: pd.DataFrame,
@@ -110,14 +115,6 @@ class Series(ServedKind):
         limits: Limits,
     ) -> pd.DataFrame:
         """Forecast the series of a request; see the head of this file."""
-        if not isinstance(request, pd.DataFrame):
-            raise DataError(f"the request is a {type(request).__name__} and must be a table")
-        if not len(request.columns):  # MLflow drops the columns that the signature does not know
-            raise DataError(
-                f"the request has none of the model's columns: send {', '.join(_columns(model))}, "
-                f"or {_ID} without rows for all series that the model keeps"
-            )
-        limits.check_rows(len(request))
         horizon = params.get("horizon", model.fitted_.shape.horizon)
         quantiles = params.get("quantiles", DEFAULT_QUANTILES)
         quantiles = [float(q) for q in np.ravel(quantiles)]
@@ -145,11 +142,6 @@ def _variables(model: BaseLLMForecaster) -> list[str]:
     """Name the value columns; a Series without a name has the one that `to_payload` gives it."""
     columns = list(model._layout.columns)
     return ["y"] if columns in ([None], [0]) else [str(column) for column in columns]
-
-
-def _columns(model: BaseLLMForecaster) -> list[str]:
-    """Name the columns of a request."""
-    return [_ID, _TIME, *_variables(model), *([] if _FUTURE in _variables(model) else [_FUTURE])]
 
 
 def _without_future(model: BaseLLMForecaster, request: pd.DataFrame) -> pd.DataFrame:
