@@ -169,17 +169,16 @@ class EventEmbedding(nn.Module):
     def forward(self, batch: EventBatch) -> Tensor:
         """Embed the start and all events: (batch, 1 + events, hidden)."""
         start = self.first(len(batch), batch.context)[:, None]  # (batch, 1, hidden)
-        context = None if batch.context is None else batch.context[:, None]
-        return torch.cat([start, self.token(batch.types, batch.gaps, context)], 1)
+        return torch.cat([start, self.token(batch.types, batch.gaps, batch.context)], 1)
 
     def first(self, batch: int, context: Tensor | None = None) -> Tensor:
         """Embed the start of so many sequences: (batch, hidden)."""
-        return self._with_context(self.start.expand(batch, -1), context)
+        return add_context(self.context_layer, self.start.expand(batch, -1), context)
 
     def token(self, types: Tensor, gaps: Tensor, context: Tensor | None = None) -> Tensor:
-        """Embed events of types and scaled gaps (...): (..., hidden)."""
+        """Embed events of types and scaled gaps (batch, ...): (batch, ..., hidden)."""
         out = self.type_table()[types] + self.time_layer(self.time_encoding(gaps))
-        return self._with_context(out, context)
+        return add_context(self.context_layer, out, context)
 
     def grow(self, n_types: int, type_vectors: Tensor | None = None) -> None:
         """Make room for more types: ``n_types`` in all, of which the new ones have vectors.
@@ -195,12 +194,15 @@ class EventEmbedding(nn.Module):
             self.types = nn.Parameter(torch.cat([old, new]), self.types.requires_grad)
         self.n_types = n_types
 
-    def _with_context(self, x: Tensor, context: Tensor | None) -> Tensor:
-        if self.context_layer is None:
-            return x
-        if context is None:
-            raise ValueError(
-                f"the model reads {self.context_layer.in_features} static covariates of each "
-                "sequence, and the batch has none: pass them as its context"
-            )
-        return x + self.context_layer(context)
+
+def add_context(layer: nn.Linear | None, x: Tensor, context: Tensor | None) -> Tensor:
+    """Add the static covariates of sequences (batch, features) to tokens (batch, ..., hidden)."""
+    if layer is None:
+        return x
+    if context is None:
+        raise ValueError(
+            f"the model reads {layer.in_features} static covariates of each "
+            "sequence, and the batch has none: pass them as its context"
+        )
+    added: Tensor = layer(context)  # (batch, hidden)
+    return x + added.reshape(len(added), *[1] * (x.dim() - 2), -1)

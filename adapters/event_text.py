@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from tsllm.adapters.event_features import TimeEncoding, TypeVectors
+from tsllm.adapters.event_features import TimeEncoding, TypeVectors, add_context
 
 if TYPE_CHECKING:
     from tsllm.backbone import Backbone, PrivateBackbone
@@ -128,11 +128,12 @@ class EventTokens(nn.Module):
     def first(self, batch: int, context: Tensor | None) -> Tensor:
         """Make the start's token, (batch, 1, width)."""
         start = self.start.expand(batch, 1, -1)
-        return self._with_context(start, context) * self.word_rms
+        return add_context(self.context_layer, start, context) * self.word_rms
 
     def forward(self, types: Tensor, gaps: Tensor, context: Tensor | None) -> Tensor:
         """Make the tokens of events (batch, events): (batch, 2 * events, width)."""
-        time = self._with_context(self.time_layer(self.time_encoding(gaps)), context)
+        time = self.time_layer(self.time_encoding(gaps))  # (batch, events, width)
+        time = add_context(self.context_layer, time, context)
         pairs = torch.stack([self.table[types], time * self.word_rms], 2)
         return pairs.flatten(1, 2)
 
@@ -145,13 +146,3 @@ class EventTokens(nn.Module):
         """Bring vectors to the size of words: means of several tokens are shorter."""
         rms = vectors.square().mean(-1, keepdim=True).sqrt()
         return vectors / rms.clamp_min(1e-12) * self.word_rms
-
-    def _with_context(self, x: Tensor, context: Tensor | None) -> Tensor:
-        if self.context_layer is None:
-            return x
-        if context is None:
-            raise ValueError(
-                f"the model reads {self.context_layer.in_features} static covariates of each "
-                "sequence, and the batch has none: pass them as its context"
-            )
-        return x + self.context_layer(context)[:, None]

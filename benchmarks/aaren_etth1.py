@@ -10,6 +10,7 @@ figures are not a clean test.
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pandas as pd
@@ -49,10 +50,10 @@ def main() -> None:
         "window_stride": 4,
         **dict(setting(text) for text in args.set),
     }
-    started, tables, protocol = time.perf_counter(), [], {}
-    for horizon in args.horizons:
+    started, tables = time.perf_counter(), []
+    for horizon, arm in itertools.product(args.horizons, args.arms):
         report = backtest(
-            {arm: estimator(arm, args, settings, horizon) for arm in args.arms},
+            {arm: estimator(arm, args, settings, horizon)},
             y,
             horizons=[horizon],
             train_size=benchmark.split.train,
@@ -62,25 +63,24 @@ def main() -> None:
             seeds=args.seeds,
             quantiles=(),
             metrics=["mse", "mae"],
-            baselines=args.baselines,
+            baselines=args.baselines if arm == args.arms[0] else (),
             max_windows=20,
             progress=True,
         )
         tables.append(report.table)
-        protocol = report.settings
         with pd.option_context("display.width", 200, "display.max_columns", 30):
             print(report.table.to_string(index=False), flush=True)
-    write(
-        "aaren_etth1" + args.tag,
-        {
-            "protocol": protocol,
-            "parameters": settings,
-            "table": pd.concat(tables).to_dict("records"),
-            "seconds": time.perf_counter() - started,
-            "memory": peak_memory_mib(),
-        },
-        args.out,
-    )
+        write(  # after each arm: a run that is stopped keeps what it has measured
+            "aaren_etth1" + args.tag,
+            {
+                "protocol": report.settings,
+                "parameters": settings,
+                "table": pd.concat(tables).to_dict("records"),
+                "seconds": time.perf_counter() - started,
+                "memory": peak_memory_mib(),
+            },
+            args.out,
+        )
 
 
 def estimator(arm: str, args, settings: dict[str, object], horizon: int):
