@@ -47,3 +47,7 @@ class TrainingDivergedError(TsllmError, ArithmeticError):
 
 class WorkerDiedError(TsllmError, RuntimeError):
     """A worker of a batch job died on the same block again and again; what is written stands."""
+
+
+class ClusterNotFoundError(TsllmError, ConnectionError):
+    """The Ray cluster that RAY_ADDRESS names does not answer, or turns this process away."""

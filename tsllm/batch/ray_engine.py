@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tsllm.batch.worker import BlockForecaster, BlockResult, Job
-from tsllm.errors import WorkerDiedError
+from tsllm.errors import ClusterNotFoundError, WorkerDiedError
 
 #: How often a block is tried whose worker died.
 _TRIES = 4
+#: Seconds that a cluster has to answer; Ray itself would try for minutes.
+_PATIENCE = 10
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ def run_on_ray(job: Job, numbers: Sequence[int], workers: Workers) -> Iterator[B
     ------
     ImportError
         Ray is not installed.
+    ClusterNotFoundError
+        Nothing answers at ``RAY_ADDRESS``, or it turns this process away.
     WorkerDiedError
         A block could not be forecast, for its workers died.
     """
@@ -122,7 +127,10 @@ class _Worker:
 def _start(ray: Any, job: Job, workers: Workers) -> None:
     """Join the cluster that RAY_ADDRESS names, or start Ray here."""
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-    if not os.environ.get("RAY_ADDRESS"):
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _check_reachable(address)
+    else:
         options["include_dashboard"] = False
         if workers.number is not None:
             there = os.cpu_count() or 1
@@ -130,7 +138,28 @@ def _start(ray: Any, job: Job, workers: Workers) -> None:
     # Ray puts the current directory on the workers' import path: in a checkout of tsllm, or where
     # a file has the name of a module, they would import other things than this process did.
     with contextlib.chdir(job.out):
-        ray.init(**options)
+        try:
+            ray.init(**options)
+        except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+            raise ClusterNotFoundError(
+                f"the Ray cluster at RAY_ADDRESS={address} does not let this process in ({error}): "
+                "where it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or "
+                "RAY_AUTH_TOKEN_PATH as on its other machines"
+            ) from error
+
+
+def _check_reachable(address: str) -> None:
+    """Try to reach ``host:port``; other forms of an address are Ray's to resolve."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+    except OSError as error:
+        raise ClusterNotFoundError(
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({error}): start one with ray start "
+            "--head, correct the address, or unset RAY_ADDRESS to run on this machine alone"
+        ) from error
 
 
 def _slots(resources: dict[str, float], workers: Workers) -> int:

@@ -101,7 +101,9 @@ class AutoTimesForecaster(BaseLLMForecaster):
     device, dtype : str
         "auto" takes the GPU with bfloat16 where there is one.
     compile : bool
-        Compile the model with torch.
+        Train through ``torch.compile``: the same forecasts within 1e-5, and up to twice as fast
+        with ``backbone=None``, after half a minute or more of compiling. Refused with a language
+        model on a CPU, where it was measured to be no faster.
     random_state : int, RandomState or None
         One random state gives one result.
     verbose : int

@@ -5,6 +5,7 @@ from __future__ import annotations
 from numbers import Integral
 from typing import Any
 
+from tsllm.backbone import resolve_device
 from tsllm.errors import DataError
 
 LOSSES = ("mse", "mae", "huber", "quantile")
@@ -69,6 +70,13 @@ def check_parameters(estimator: Any) -> None:
         raise DataError(f"weight_decay must not be negative, found {params['weight_decay']!r}")
     if params["backbone"] is None and params["lora"] is not None:
         raise DataError("lora tunes the language model, and backbone=None has none: drop one")
+    if estimator.compile and params["backbone"] is not None and _on_cpu(estimator.device):
+        # benchmarks/results/compile_speed_cpu.json
+        raise DataError(
+            "compile=True with a language model on a CPU was measured to train no faster (0.8 to "
+            "0.97 times as fast, after 40 s and more of compiling), and rounds otherwise: leave it "
+            "out; it is for backbone=None and for GPUs"
+        )
 
 
 def check_whole(name: str, value: Any, *, least: int = 1, or_auto: bool = False) -> None:
@@ -82,3 +90,8 @@ def check_whole(name: str, value: Any, *, least: int = 1, or_auto: bool = False)
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         auto = " or 'auto'" if or_auto else ""
         raise DataError(f"{name} must be a whole number of at least {least}{auto}, found {value!r}")
+
+
+def _on_cpu(device: str) -> bool:
+    """Tell whether a device's name means the CPU here."""
+    return resolve_device(device).type == "cpu"

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +17,7 @@ from long_frames import write_parts
 
 from tsllm.batch import predict_batch
 from tsllm.batch import worker as worker_module
-from tsllm.errors import DataError, ModelFormatError
+from tsllm.errors import ClusterNotFoundError, DataError, ModelFormatError
 
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
 
@@ -265,3 +267,36 @@ def test_ray_gives_the_same_though_a_worker_is_killed(model, data, expected, tmp
         a = pd.read_parquet(tmp_path / "local" / ours)
         b = pd.read_parquet(tmp_path / "ray" / rays)
         pd.testing.assert_frame_equal(a, b, check_exact=True)
+
+
+def test_a_cluster_that_does_not_answer_is_named_at_once(model, data, tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    with socket.socket() as free:  # a port that nobody listens at
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ClusterNotFoundError, match=rf"RAY_ADDRESS={address} .*unset RAY_ADDRESS"):
+        predict_batch(model, data, tmp_path / "out", engine="ray")
+
+
+@pytest.mark.slow
+def test_the_same_command_runs_on_a_cluster_of_two_nodes(model, data, expected, tmp_path):
+    pytest.importorskip("ray")
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    node = ["--num-cpus=1", "--disable-usage-stats"]
+    there = os.environ | {"RAY_AUTH_MODE": "token"}
+
+    def run(*command):
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=there).stdout
+
+    try:
+        told = run(*ray, "start", "--head", "--port=0", "--include-dashboard=false", *node)
+        there["RAY_ADDRESS"] = re.search(r"--address='([^']+)'", told)[1]
+        run(*ray, "start", f"--address={there['RAY_ADDRESS']}", *node)
+        job = ["predict", model, data, "--engine", "ray", "--workers", "2", "--block-rows", "100"]
+        job += ["--horizon", "3", "--out", tmp_path / "out"]
+        run(sys.executable, "-m", "tsllm.cli", *map(str, job))
+    finally:
+        run(*ray, "stop", "--force")
+    found = pd.read_parquet(tmp_path / "out")
+    pd.testing.assert_frame_equal(found[expected.columns], expected, rtol=1e-6)

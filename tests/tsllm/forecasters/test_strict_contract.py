@@ -14,9 +14,10 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sktime.datasets import load_airline
 
-from small_forecasters import METHOD_VARIANTS, SMALL, TUNED, panel, season, small
+from small_forecasters import METHOD_VARIANTS, SMALL, TINY, TUNED, panel, season, small
 from tsllm import Context, load_backbone
 from tsllm.context import batch_contexts
+from tsllm.errors import DataError
 
 # ---------------------------------------------------------------- repeats
 
@@ -295,4 +296,20 @@ def test_a_compiled_model_trains_to_the_same_forecasts(make, monkeypatch):
     settings = {"backbone": None, "dropout": 0.0, "max_steps": 3}
     plain = make(**settings).fit(load_airline()).predict(fh=[1, 2, 3])
     compiled = make(**settings, compile=True).fit(load_airline()).predict(fh=[1, 2, 3])
+    assert_allclose(compiled, plain, rtol=1e-5)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU it is not refused")
+def test_compiling_around_a_language_model_is_refused_on_a_cpu_with_the_reason(make):
+    with pytest.raises(DataError, match=r"compile=True .* on a CPU .* no faster .* leave it out"):
+        make(backbone=TINY, compile=True).fit(load_airline())
+
+
+@pytest.mark.slow
+def test_code_made_by_the_compiler_trains_to_the_same_forecasts():
+    settings = {"backbone": None, "dropout": 0.0, "max_steps": 3, "random_state": 0}
+    plain = small("autotimes", **settings).fit(load_airline()).predict(fh=[1, 2, 3])
+    compiled = (
+        small("autotimes", **settings, compile=True).fit(load_airline()).predict(fh=[1, 2, 3])
+    )
     assert_allclose(compiled, plain, rtol=1e-5)
