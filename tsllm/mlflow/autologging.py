@@ -15,6 +15,7 @@ from mlflow.utils.autologging_utils import (
     safe_patch,
 )
 
+from tsllm.events import EventForecaster, PromptTPP
 from tsllm.forecasters.base import BaseLLMForecaster
 from tsllm.long_format import predict_stored
 from tsllm.mlflow.flavor import FLAVOR_NAME, log_model
@@ -30,8 +31,21 @@ _METRICS = (
     "trained_parameters",
     "frozen_parameters",
     "calibration_windows",
+    "events",
+    "slices",
+    "slots",
 )
-_FACTS = ("backbone", "backbone_digest", "context_length", "horizon", "device", "dtype", "stopped")
+_FACTS = (
+    "backbone",
+    "backbone_digest",
+    "context_length",
+    "horizon",
+    "encoder",
+    "decoder",
+    "device",
+    "dtype",
+    "stopped",
+)
 _LONGEST = 500  # characters of a parameter; MLflow refuses very long ones
 
 
@@ -44,11 +58,13 @@ def autolog(
     exclusive: bool = False,
     disable_for_unsupported_versions: bool = False,
 ) -> None:
-    """Log every ``fit`` and ``pretrain`` of a forecaster to the active run, or to a new one.
+    """Log every ``fit`` of a forecaster, of series or events, to the active run, or to a new one.
 
     Logged: the parameters; training and validation loss and learning rate of each epoch, as it
     ends; seconds, steps, best epoch and parameter counts; the losses and the first series' forecast
-    as pictures. In a search over settings each fit goes to the run that is active.
+    as pictures. ``pretrain`` is logged as well, and `PromptTPP`'s ``partial_fit``: the slices of a
+    stream that are learnt in one active run follow each other there. In a search over settings each
+    fit goes to the run that is active.
 
     Parameters
     ----------
@@ -65,8 +81,13 @@ def autolog(
     disable_for_unsupported_versions : bool, default=False
         Without effect; MLflow's own argument.
     """
-    for method in ("fit", "pretrain"):
-        safe_patch(FLAVOR_NAME, BaseLLMForecaster, method, _logged, manage_run=True)
+    for kind, method in (
+        (BaseLLMForecaster, "fit"),
+        (BaseLLMForecaster, "pretrain"),
+        (EventForecaster, "fit"),
+        (PromptTPP, "partial_fit"),
+    ):
+        safe_patch(FLAVOR_NAME, kind, method, _logged, manage_run=True)
 
 
 class EpochLogger(Callback):
@@ -76,10 +97,12 @@ class EpochLogger(Callback):
     ----------
     run_id : str, optional
         Of another run than the active one.
+    epochs_before : int, default=0
+        Of earlier trainings of the same model: the first epoch's step comes after them.
     """
 
-    def __init__(self, run_id: str | None = None) -> None:
-        self.run_id = run_id
+    def __init__(self, run_id: str | None = None, epochs_before: int = 0) -> None:
+        self.run_id, self.epochs_before = run_id, epochs_before
 
     def on_epoch_end(self, state: TrainingState) -> None:
         """Log the epoch that has ended."""
@@ -89,32 +112,53 @@ class EpochLogger(Callback):
             for name, value in epoch.items()
             if name not in ("epoch", "step") and value is not None
         }
-        mlflow.log_metrics(found, step=epoch["epoch"], run_id=self.run_id)
+        step = self.epochs_before + epoch["epoch"]
+        mlflow.log_metrics(found, step=step, run_id=self.run_id)
 
 
-def _logged(
-    original: Callable[..., BaseLLMForecaster],
-    self: BaseLLMForecaster,
-    *arguments: Any,
-    **keywords: Any,
-) -> BaseLLMForecaster:
-    """Run ``fit`` or ``pretrain`` and log what it does."""
+def _logged(original: Callable[..., Any], self: Any, *arguments: Any, **keywords: Any) -> Any:
+    """Run ``fit``, ``pretrain`` or ``partial_fit`` and log what it does."""
+    goes_on = original.__name__ == "partial_fit"
+    if goes_on and not self.__sklearn_is_fitted__():
+        return original(self, *arguments, **keywords)  # it calls `fit`, which is logged
     parameters = {
         name: str(value)[:_LONGEST]
         for name, value in self.get_params(deep=False).items()
         if not hasattr(value, "shape")
     }
     mlflow.log_params({"estimator": type(self).__name__, **parameters})
-    with watched_by(EpochLogger()):
+    before = sum(record["epochs"] for record in self.slices_) if goes_on else 0
+    with watched_by(EpochLogger(epochs_before=before)):
         fitted = original(self, *arguments, **keywords)
-    if self.state == "fitted":
-        _log_outcome(self)
+    if isinstance(self, EventForecaster):
+        _log_event_model(self)
+    elif self.state == "fitted":
+        _log_forecaster(self)
     return fitted
 
 
-def _log_outcome(forecaster: BaseLLMForecaster) -> None:
-    """Log what came of a fit."""
-    summary = forecaster.summary()
+def _log_forecaster(forecaster: BaseLLMForecaster) -> None:
+    """Log what came of a fit to series."""
+    _log_summary(forecaster.summary())
+    if _wants_figures():
+        mlflow.log_figure(plot_history(forecaster.fitted_.history).figure, "losses.png")
+        mlflow.log_figure(_forecast_figure(forecaster), "forecast.png")
+    _log_model_if_wanted(forecaster)
+
+
+def _log_event_model(model: EventForecaster) -> None:
+    """Log what came of a fit to events; baselines are no networks and have no losses."""
+    if isinstance(model, PromptTPP):
+        _log_summary(model.summary())
+        if _wants_figures():
+            mlflow.log_figure(plot_history(model.slices_[-1]["history"]).figure, "losses.png")
+    else:
+        mlflow.log_metrics({"events": float(model.n_events_)})
+    _log_model_if_wanted(model)
+
+
+def _log_summary(summary: dict[str, Any]) -> None:
+    """Log the numbers and facts of a summary."""
     numbers = {name: summary.get(name) for name in _METRICS}
     numbers["best_validation_loss"] = summary.get("validation_loss")
     mlflow.log_metrics(
@@ -127,11 +171,16 @@ def _log_outcome(forecaster: BaseLLMForecaster) -> None:
     mlflow.set_tags(
         {f"tsllm.{name}": str(summary[name]) for name in _FACTS if summary.get(name) is not None}
     )
-    if get_autologging_config(FLAVOR_NAME, "log_figures", True) and find_spec("matplotlib"):
-        mlflow.log_figure(plot_history(forecaster.fitted_.history).figure, "losses.png")
-        mlflow.log_figure(_forecast_figure(forecaster), "forecast.png")
+
+
+def _wants_figures() -> bool:
+    wanted = get_autologging_config(FLAVOR_NAME, "log_figures", True)
+    return bool(wanted and find_spec("matplotlib"))
+
+
+def _log_model_if_wanted(model: Any) -> None:
     if get_autologging_config(FLAVOR_NAME, "log_models", False):
-        log_model(forecaster, name="model")
+        log_model(model, name="model")
 
 
 def _forecast_figure(forecaster: BaseLLMForecaster) -> Any:

@@ -6,8 +6,11 @@ import mlflow.pyfunc
 import pandas as pd
 import pytest
 from long_frames import fit_tiny, long_frame
+from small_events import small_prompttpp
 
 import tsllm.mlflow
+from tsllm.datasets import make_hawkes
+from tsllm.events import NaiveEventForecaster
 from tsllm.training import Callback
 from tsllm.watching import watched_by
 
@@ -89,3 +92,27 @@ def test_fits_go_to_the_run_that_is_active_and_errors_stay_errors(autologging):
     before = mlflow.last_active_run().info.run_id
     fit_tiny(long_frame(2))
     assert mlflow.last_active_run().info.run_id == before
+
+
+def test_the_slices_of_an_event_stream_follow_each_other_in_a_run(autologging):
+    events = make_hawkes([0.5], [[0.5]], [2.0], t_end=30, n_sequences=4, random_state=0).events
+    early, late = events.split((0.5, 0.5))
+    with mlflow.start_run() as run:
+        model = small_prompttpp().partial_fit(early).partial_fit(late)
+    history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "train_loss")
+    own = [epoch["train_loss"] for one in model.slices_ for epoch in one["history"]]
+    assert [metric.value for metric in sorted(history, key=lambda m: m.step)] == own
+    assert sorted(metric.step for metric in history) == list(range(1, len(own) + 1))
+    data = mlflow.get_run(run.info.run_id).data
+    assert data.params["estimator"] == "PromptTPP"
+    assert (data.metrics["slices"], data.metrics["slots"]) == (2, len(model.model_.pool))
+    assert data.tags["tsllm.encoder"] == "attention"
+    assert [f.path for f in mlflow.MlflowClient().list_artifacts(run.info.run_id)] == ["losses.png"]
+
+
+def test_event_baselines_are_logged_without_losses(autologging):
+    events = make_hawkes([0.5], [[0.5]], [2.0], t_end=30, random_state=0).events
+    NaiveEventForecaster().fit(events)
+    data = mlflow.last_active_run().data
+    assert data.params["estimator"] == "NaiveEventForecaster"
+    assert data.metrics == {"events": events.n_events}
