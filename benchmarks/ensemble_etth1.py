@@ -1,0 +1,139 @@
+"""Averages of forecasters on ETTh1 under the published protocol, weighted on the validation part.
+
+AutoTimes with the language model (one model a seed), the same without it, Aaren and DLinear are
+fitted once each and forecast 720 steps from every origin; the shorter horizons are the first steps
+of these forecasts. The weights of the average, the same for all horizons, are those with the least
+error on the validation part; the test part is then scored once. ETTh1 is this project's development
+set: the members' settings were tried on its test part.
+
+    python benchmarks/ensemble_etth1.py --data FOLDER --seeds 0 1 2
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from common import parser, peak_memory_mib, write
+
+from tsllm import AarenForecaster, AutoTimesForecaster, Context, DLinearForecaster
+from tsllm.datasets import load_benchmark, long_to_panel
+
+HORIZONS = [96, 192, 336, 720]
+LONGEST = HORIZONS[-1]
+AUTOTIMES: dict[str, Any] = {"context_length": 672, "token_length": 96, "batch_size": 256}
+AAREN: dict[str, Any] = {"context_length": 504, "patch_length": 24, "window_stride": 11}
+MEMBERS = ("autotimes", "autotimes, no llm", "aaren", "dlinear")
+#: Weights are tried in tenths; the validation part from every fourth origin.
+TENTHS, VALIDATION_STRIDE = 10, 4
+
+
+def main() -> None:
+    arguments = parser(__doc__.splitlines()[0])
+    arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    arguments.add_argument("--members", nargs="+", default=list(MEMBERS), choices=MEMBERS)
+    args = arguments.parse_args()
+    torch.set_num_threads(1)
+    benchmark = load_benchmark("ETTh1", folder=args.data, allow_download=False)
+    split = benchmark.split
+    y = long_to_panel(benchmark.frame).iloc[: split.train + split.validation + split.test]
+    values, known = y.to_numpy(), split.train + split.validation
+    scale = values[: split.train].std(axis=0)
+    origins = {
+        "validation": np.arange(split.train, known - LONGEST + 1, VALIDATION_STRIDE),
+        "test": np.arange(known, len(values) - HORIZONS[0] + 1),
+    }
+    actual = {part: _ahead(values, own) for part, own in origins.items()}
+    found: dict[str, dict[str, np.ndarray]] = {part: {} for part in origins}
+    started, rows = time.perf_counter(), []
+    for member in args.members:
+        forecasts: dict[str, list[np.ndarray]] = {part: [] for part in origins}
+        for seed in args.seeds:
+            begun = time.perf_counter()
+            fitted = make(member, args, seed, split).fit(y.iloc[:known], fh=range(1, 97))
+            seconds = time.perf_counter() - begun
+            for part, own in origins.items():
+                forecasts[part].append(forecast(fitted, y, own))
+            scored = errors(forecasts["test"][-1], actual["test"], scale)
+            rows.append({"member": member, "seed": seed, "fit_seconds": seconds, **scored})
+            print(rows[-1], flush=True)
+        for part in origins:
+            found[part][member] = np.mean(forecasts[part], axis=0)
+            scored = errors(found[part][member], actual[part], scale)
+            rows.append({"member": member, "seed": "mean of all", "part": part, **scored})
+            print(rows[-1], flush=True)
+    weights = choose(found["validation"], actual["validation"], scale)
+    mixed = sum(weight * found["test"][member] for member, weight in weights.items())
+    rows.append({"member": "average", "weights": weights, **errors(mixed, actual["test"], scale)})
+    print(rows[-1], flush=True)
+    results = {"parameters": {"autotimes": AUTOTIMES, "aaren": AAREN, "layers": args.layers}}
+    results |= {"horizons": HORIZONS, "seeds": args.seeds, "weights": weights, "rows": rows}
+    results |= {"seconds": time.perf_counter() - started, "memory": peak_memory_mib()}
+    write("ensemble_etth1" + args.tag, results, args.out)
+
+
+def make(member: str, args: Any, seed: int, split: Any) -> Any:
+    """Make a member; the last part of what it is fitted on is the published validation part."""
+    common = {
+        "random_state": seed,
+        "validation_fraction": split.validation / (split.train + split.validation),
+    }
+    if member == "dlinear":
+        return DLinearForecaster(context_length=336, prediction_length=LONGEST, **common)
+    if member == "aaren":
+        return AarenForecaster(None, prediction_length=LONGEST, **AAREN, **common)
+    own = AUTOTIMES | {"prediction_length": AUTOTIMES["token_length"], **common}
+    if member == "autotimes":
+        return AutoTimesForecaster(args.backbone, backbone_layers=args.layers, **own)
+    return AutoTimesForecaster(None, **own)
+
+
+def forecast(fitted: Any, y: pd.DataFrame, origins: np.ndarray) -> np.ndarray:
+    """Forecast 720 steps from every origin: (origins, 720, variables)."""
+    values, times = y.to_numpy(), pd.DatetimeIndex(y.index, freq="h")
+    parts = []
+    for batch in np.array_split(origins, -(-len(origins) // 128)):
+        first = [max(0, origin - 1000) for origin in batch]
+        contexts = [Context(values[a:b], times=times[a:b]) for a, b in zip(first, batch)]
+        parts.append(fitted.forecast(contexts, LONGEST)[..., 0].astype(np.float32))
+    return np.concatenate(parts)
+
+
+def errors(forecasts: np.ndarray, actual: np.ndarray, scale: np.ndarray) -> dict[str, float]:
+    """Average the squared error in units of the training part's deviation, per horizon."""
+    squared = ((forecasts - actual) / scale) ** 2  # NaN after the end of the data
+    found = {}
+    for horizon in HORIZONS:
+        whole = ~np.isnan(actual[:, horizon - 1, 0])
+        found[f"mse_{horizon}"] = float(squared[whole, :horizon].mean())
+    return found | {"mse": float(np.mean(list(found.values())))}
+
+
+def choose(
+    forecasts: dict[str, np.ndarray], actual: np.ndarray, scale: np.ndarray
+) -> dict[str, float]:
+    """Choose the members' weights, which are tenths that add up to one."""
+    best, chosen = np.inf, {}
+    for tenths in itertools.product(range(TENTHS + 1), repeat=len(forecasts)):
+        if sum(tenths) != TENTHS:
+            continue
+        weights = {member: tenth / TENTHS for member, tenth in zip(forecasts, tenths)}
+        mixed = sum(weights[member] * forecasts[member] for member in forecasts)
+        error = errors(mixed, actual, scale)["mse"]
+        if error < best:
+            best, chosen = error, weights
+    return chosen
+
+
+def _ahead(values: np.ndarray, origins: np.ndarray) -> np.ndarray:
+    """Give what came after each origin, NaN after the end: (origins, 720, variables)."""
+    padded = np.concatenate([values, np.full((LONGEST, values.shape[1]), np.nan)])
+    return np.stack([padded[o : o + LONGEST] for o in origins]).astype(np.float32)
+
+
+if __name__ == "__main__":
+    main()
