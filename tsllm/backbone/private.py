@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from tsllm.backbone.architectures import ARCHITECTURES
-from tsllm.backbone.handle import Backbone, Hidden, run_causally
+from tsllm.backbone.causal import Hidden, run_causally
+from tsllm.backbone.handle import Backbone
 from tsllm.backbone.shared import share_tensors
 from tsllm.backbone.sources import reason
 from tsllm.backbone.synthetic import OwnGenerator, empty_model

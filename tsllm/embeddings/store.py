@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -18,14 +17,22 @@ from torch import Tensor
 from tsllm.backbone import Backbone
 from tsllm.embeddings.database import Database, is_store, open_database
 from tsllm.embeddings.encoding import check_batch_size, embed_texts
+from tsllm.embeddings.records import (
+    CHECKSUM_BYTES,
+    KEY_BYTES,
+    count_records,
+    delete_records,
+    is_sound,
+    put_records,
+    text_keys,
+    with_checksum,
+)
 from tsllm.embeddings.spaces import SPACES, Space, list_spaces, touch_space
 from tsllm.errors import DataError, EmbeddingStoreError
 
 #: The keys of some texts in a store: (texts, 32) uint8.
 Keys: TypeAlias = np.ndarray
 
-_KEY_BYTES = 32
-_CHECKSUM_BYTES = 8
 _DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 _POOLINGS = ("last_token", "mean")
 # Records checked or copied in one transaction, so that nobody waits long for the next.
@@ -111,7 +118,7 @@ class EmbeddingStore:
             The folder cannot be read, or written to where something is missing; the disk is full.
         """
         space = self._space(backbone, pooling)
-        keys = _keys(space, texts)
+        keys = text_keys(space, texts)
         records = self._look_up(space, keys)
         missing = [i for i, record in enumerate(records) if record is None]
         self._compute(space, texts, keys, missing, backbone, batch_size, progress)
@@ -140,7 +147,7 @@ class EmbeddingStore:
             For `read`. A hundred times smaller than the embeddings.
         """
         space = self._space(backbone)
-        keys = _keys(space, texts)
+        keys = text_keys(space, texts)
 
         def absent(transaction: Any) -> list[int]:
             cursor = transaction.cursor()
@@ -148,7 +155,7 @@ class EmbeddingStore:
 
         missing = self._read(space.name, absent, list(range(len(keys))))
         self._compute(space, texts, keys, missing, backbone, batch_size, progress)
-        return np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), _KEY_BYTES)
+        return np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), KEY_BYTES)
 
     def read(self, keys: Keys, backbone: Backbone) -> Tensor:
         """Read embeddings whose keys `fill` gave.
@@ -171,7 +178,7 @@ class EmbeddingStore:
         """
         space = self._space(backbone)
         packed = np.ascontiguousarray(keys, dtype=np.uint8).tobytes()
-        rows = [packed[i : i + _KEY_BYTES] for i in range(0, len(packed), _KEY_BYTES)]
+        rows = [packed[i : i + KEY_BYTES] for i in range(0, len(packed), KEY_BYTES)]
         return self._vectors(space, self._look_up(space, rows))
 
     # ------------------------------------------------------------------ the store as a whole
@@ -190,7 +197,9 @@ class EmbeddingStore:
         if database is None:
             nothing = {"hits": 0, "misses": 0, "vectors": 0, "bytes": 0, "spaces": []}
             return {"path": str(self.path), **nothing}
-        spaces = [{**facts, "vectors": _count(database, name)} for name, facts in self._spaces()]
+        spaces = [
+            {**facts, "vectors": count_records(database, name)} for name, facts in self._spaces()
+        ]
         return {
             "path": str(self.path),
             "hits": database.hits,
@@ -212,7 +221,7 @@ class EmbeddingStore:
         for name, _ in self._spaces():
             for records in self._scan(name):
                 checked += len(records)
-                damaged += sum(not _is_sound(key, record) for key, record in records)
+                damaged += sum(not is_sound(key, record) for key, record in records)
         return {"vectors": checked, "damaged": damaged}
 
     def prune(
@@ -246,16 +255,16 @@ class EmbeddingStore:
             if (unused_days is not None and age >= unused_days) or (
                 wanted is not None and facts["digest"] not in wanted
             ):
-                counts["unwanted"] += _count(database, name)
+                counts["unwanted"] += count_records(database, name)
                 database.drop(name)
-                database.write(SPACES, partial(_delete, keys=[name.encode()]))
+                database.write(SPACES, partial(delete_records, keys=[name.encode()]))
                 continue
             for records in self._scan(name):
-                bad = [key for key, record in records if not _is_sound(key, record)]
+                bad = [key for key, record in records if not is_sound(key, record)]
                 if bad:
-                    database.write(name, partial(_delete, keys=bad))
+                    database.write(name, partial(delete_records, keys=bad))
                 counts["damaged"] += len(bad)
-            counts["kept"] += _count(database, name)
+            counts["kept"] += count_records(database, name)
         return counts
 
     def export(
@@ -283,12 +292,12 @@ class EmbeddingStore:
         for name, facts in self._spaces():
             if wanted is None or facts["digest"] in wanted:
                 entry = (name.encode(), json.dumps(facts).encode())
-                target.write(SPACES, partial(_put, records=[entry]))
+                target.write(SPACES, partial(put_records, records=[entry]))
                 # Rising keys at the end of an empty space leave no gaps between them.
-                append = _count(target, name) == 0
+                append = count_records(target, name) == 0
                 for records in self._scan(name):
-                    sound = [item for item in records if _is_sound(*item)]
-                    target.write(name, partial(_put, records=sound, append=append))
+                    sound = [item for item in records if is_sound(*item)]
+                    target.write(name, partial(put_records, records=sound, append=append))
         return other
 
     # ------------------------------------------------------------------ what embedding consists of
@@ -353,10 +362,10 @@ class EmbeddingStore:
         def deliver(rows: list[int], vectors: np.ndarray) -> None:  # (rows, hidden)
             kept = self._rounded(vectors, [texts[distinct[row]] for row in rows])
             records = [
-                (keys[distinct[row]], _record(keys[distinct[row]], vector.tobytes()))
+                (keys[distinct[row]], with_checksum(keys[distinct[row]], vector.tobytes()))
                 for row, vector in zip(rows, kept)
             ]
-            database.write(space.name, lambda transaction: _put(transaction, records))
+            database.write(space.name, lambda transaction: put_records(transaction, records))
 
         def is_done(rows: list[int]) -> list[bool]:
             found = self._look_up(space, [keys[distinct[row]] for row in rows])
@@ -389,7 +398,7 @@ class EmbeddingStore:
         if not records:
             return torch.empty(0, space.hidden_size)
         dtype = _DTYPES[self.dtype]
-        size = space.hidden_size * dtype.itemsize + _CHECKSUM_BYTES
+        size = space.hidden_size * dtype.itemsize + CHECKSUM_BYTES
         if any(record is None or len(record) != size for record in records):
             raise EmbeddingStoreError(
                 f"embeddings are missing or damaged in the store {self.path}: run tsllm store "
@@ -397,7 +406,7 @@ class EmbeddingStore:
             )
         packed = b"".join(records)  # type: ignore[arg-type]  # None was refused
         table = np.frombuffer(packed, dtype=np.uint8).reshape(len(records), size)
-        vectors = table[:, :-_CHECKSUM_BYTES].copy().view(dtype)  # (records, hidden)
+        vectors = table[:, :-CHECKSUM_BYTES].copy().view(dtype)  # (records, hidden)
         return torch.from_numpy(vectors.astype(np.float32, copy=False))
 
     def _scan(self, name: str) -> Iterator[list[tuple[bytes, bytes]]]:
@@ -460,43 +469,3 @@ def open_store(store: EmbeddingStore | str | os.PathLike[str] | None) -> Embeddi
     ('embeddings', True)
     """
     return store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
-
-
-def _keys(space: Space, texts: Sequence[str]) -> list[bytes]:
-    """Hash texts in a space."""
-    begun = hashlib.sha256(space.description)
-    keys = []
-    for text in texts:
-        if not isinstance(text, str):
-            raise DataError(f"texts must be a list of str, found {text!r} among them")
-        digest = begun.copy()
-        digest.update(text.encode("utf-8", "surrogatepass"))
-        keys.append(digest.digest())
-    return keys
-
-
-def _checksum(key: bytes, vector: bytes) -> bytes:
-    return hashlib.blake2b(vector, digest_size=_CHECKSUM_BYTES, key=key).digest()
-
-
-def _record(key: bytes, vector: bytes) -> bytes:
-    return vector + _checksum(key, vector)
-
-
-def _is_sound(key: bytes, record: bytes) -> bool:
-    vector = record[:-_CHECKSUM_BYTES]
-    return record[-_CHECKSUM_BYTES:] == _checksum(key, vector)
-
-
-def _put(transaction: Any, records: Sequence[tuple[bytes, bytes]], append: bool = False) -> None:
-    """Write records in the order of their keys; one that is there already stays."""
-    transaction.cursor().putmulti(sorted(records), overwrite=False, append=append)
-
-
-def _delete(transaction: Any, keys: Sequence[bytes]) -> None:
-    for key in keys:
-        transaction.delete(key)
-
-
-def _count(database: Database, name: str) -> int:
-    return database.read(name, lambda transaction: transaction.stat()["entries"], 0)
