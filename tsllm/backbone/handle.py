@@ -101,6 +101,11 @@ class Backbone:
         return self._shared.natively_causal
 
     @property
+    def trained_whole(self) -> bool:
+        """True for a ``layer:...`` spec, whose one layer each estimator trains for itself."""
+        return self._shared.trained_whole
+
+    @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The model's tokenizer; it is shared, so leave its settings as they are."""
         return self._shared.tokenizer
@@ -462,7 +467,7 @@ def run_causally(
             # Attention weighs a masked token with exactly zero, which does not remove a NaN.
             inputs_embeds = inputs_embeds.masked_fill(~real[:, seen:, None], 0.0)
             attention_mask = _attention_pattern(real, seen)
-        window = getattr(shared.config, "sliding_window", None)
+        window = shared.sliding_window
         if attention_mask is not None and window is not None and total > window:
             raise DataError(
                 f"{total} tokens, some of them masked, are more than the {window} that the "
