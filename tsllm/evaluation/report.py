@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tsllm.errors import DataError
 from tsllm.evaluation.holdout import Holdout, WindowSet
+from tsllm.evaluation.paired import PairedDifference, estimate
 from tsllm.evaluation.scoring import average
 
-DRAWS = 2000
+#: What `paired` is told for the mean over all horizons.
+ALL_HORIZONS = "all"
 
 
 @dataclass
@@ -39,25 +41,6 @@ class MethodRun:
     predict_seconds: float
     context_length: int | None
     backbone: str | None
-
-
-class PairedDifference(NamedTuple):
-    """The mean difference of a metric between two methods over the same windows.
-
-    ``difference`` is method a's value less method b's: below 0 where a is better (for errors).
-    ``lower`` and ``upper`` bound it at ``confidence``; NaN where the windows make one block only.
-    """
-
-    method_a: str
-    method_b: str
-    metric: str
-    horizon: int
-    difference: float
-    lower: float
-    upper: float
-    confidence: float
-    windows: int
-    block_length: int
 
 
 @dataclass
@@ -96,14 +79,15 @@ class BacktestReport:
         method_b: str,
         metric: str = "mse",
         *,
-        horizon: int | None = None,
+        horizon: int | str | None = None,
         confidence: float = 0.95,
         seed: int = 0,
     ) -> PairedDifference:
-        """Compare two methods window by window, with a moving-block bootstrap interval.
+        """Compare two methods window by window, with a block-bootstrap interval.
 
-        Forecasts from neighbouring origins share most of their steps, so whole blocks of windows as
-        long as the horizon are drawn (Künsch, 1989), each from one series. Seeds are averaged.
+        Forecasts from neighbouring origins share most of their steps, so whole blocks of origins
+        are drawn; see `tsllm.evaluation.paired.estimate`. Where the methods were run with several
+        seeds, the interval covers these, too.
 
         Parameters
         ----------
@@ -111,8 +95,9 @@ class BacktestReport:
             Names in the table.
         metric : str
             One of the backtest's metrics.
-        horizon : int, optional
-            None: the longest.
+        horizon : int or "all", optional
+            None: the longest. "all": the mean over all horizons, on the windows that have the
+            longest.
         confidence : float
             Of the interval.
         seed : int
@@ -133,48 +118,55 @@ class BacktestReport:
             ("method_a", method_a, list(self._runs)),
             ("method_b", method_b, list(self._runs)),
             ("metric", metric, metrics),
-            ("horizon", horizon, horizons),
+            ("horizon", horizon, [*horizons, ALL_HORIZONS]),
         ):
             if value not in known:
                 raise DataError(
                     f"{name} must be among {', '.join(map(str, known))}, found {value!r}"
                 )
+        every = horizon == ALL_HORIZONS
+        longest = max(horizons) if every else int(horizon)
         runs = [self._runs[method_a], self._runs[method_b]]
         shared = np.intersect1d(runs[0].windows, runs[1].windows)
-        shared = shared[self._windows.reach[shared] >= horizon]
-        m, h = metrics.index(metric), horizons.index(horizon)
-        # (2, windows, variables) each
+        shared = shared[self._windows.reach[shared] >= longest]
+        m = metrics.index(metric)
+        own = slice(None) if every else [horizons.index(horizon)]
+        # (seeds, 2, windows, horizons, variables) each
         pair = [
-            run.totals[:, :, m, np.searchsorted(run.windows, shared), h].mean(axis=0)
-            for run in runs
+            run.totals[:, :, m, np.searchsorted(run.windows, shared)][:, :, :, own] for run in runs
         ]
-        if any((one[1].sum() == 0) for one in pair):
-            missing = method_a if pair[0][1].sum() == 0 else method_b
+        if any((one[:, 1].sum() == 0) for one in pair):
+            missing = method_a if pair[0][:, 1].sum() == 0 else method_b
             raise DataError(f"{missing!r} has no {metric!r}: it forecasts no quantiles")
-        difference = average(metric, pair[0]) - average(metric, pair[1])
-        series, origin = self._windows.series[shared], self._windows.origin[shared]
-        gaps = np.diff(origin)[np.diff(series) == 0]
-        spacing = int(gaps.min()) if len(gaps) else 1
-        block = -(-horizon // spacing)
-        drawn = _draw_blocks(
-            [np.concatenate(pair)[:, series == i] for i in np.unique(series)],
-            block,
-            lambda sums: average(metric, sums[:2, None]) - average(metric, sums[2:, None]),
-            np.random.default_rng(seed),
+        found = estimate(
+            metric,
+            *pair,
+            series=self._windows.series[shared],
+            when=self._windows.when[shared],
+            horizon=longest,
+            confidence=confidence,
+            seed=seed,
         )
-        tail = (1 - confidence) / 2
-        lower, upper = (np.nan, np.nan) if drawn is None else np.quantile(drawn, [tail, 1 - tail])
+        (difference, relative), (lower, relative_lower), (upper, relative_upper) = (
+            bounds.tolist() for bounds in (found.value, found.lower, found.upper)
+        )
         return PairedDifference(
             method_a,
             method_b,
             metric,
             horizon,
             difference,
-            float(lower),
-            float(upper),
+            lower,
+            upper,
             confidence,
             len(shared),
-            block,
+            found.block_length,
+            relative,
+            relative_lower,
+            relative_upper,
+            found.unit,
+            found.blocks,
+            found.seeds,
         )
 
     def to_json(self) -> str:
@@ -284,32 +276,6 @@ def _metrics(
         if spread and len(values) > 1:
             out[f"{name}_sd"] = float(np.std(values, ddof=1))
     return out
-
-
-def _draw_blocks(
-    parts: list[np.ndarray],
-    block: int,
-    statistic: Callable[[np.ndarray], float],
-    rng: np.random.Generator,
-) -> np.ndarray | None:
-    """Bootstrap a statistic of sums over windows.
-
-    ``parts`` are each series' (sums, windows, variables). None where there is but one block.
-    """
-    sums = []
-    for part in parts:
-        length = min(block, part.shape[1])
-        running = np.pad(part.cumsum(axis=1), ((0, 0), (1, 0), (0, 0)))
-        sums.append(running[:, length:] - running[:, :-length])  # (sums, blocks, variables)
-    blocks = np.concatenate(sums, axis=1)
-    if blocks.shape[1] < 2:
-        return None
-    n_windows = sum(part.shape[1] for part in parts)
-    # blocks of short series are shorter: as many as make the windows on average
-    mean_length = np.mean([min(block, part.shape[1]) for part in parts])
-    count = max(1, round(n_windows / mean_length))
-    picks = rng.integers(0, blocks.shape[1], size=(DRAWS, count))
-    return np.array([statistic(blocks[:, pick].sum(axis=1)) for pick in picks])
 
 
 def _describe(settings: dict[str, Any]) -> str:
