@@ -51,11 +51,16 @@ class Holdout:
         """Number of variables of each series."""
         return self.contexts[0].n_variables
 
-    def before(self, positions: np.ndarray) -> pd.DataFrame:
-        """Give the steps of each series before a position of its own, as sktime's ``y``."""
+    def before(self, positions: np.ndarray, *, share: float = 1.0) -> pd.DataFrame:
+        """Give the steps of each series before a position of its own, as sktime's ``y``.
+
+        Of these steps only the last ``share``.
+        """
         frames: list[pd.DataFrame] = [
             pd.DataFrame(
-                context.values[:end], index=_stamps(context)[:end], columns=self.layout.columns
+                context.values[end - round(share * end) : end],
+                index=_stamps(context)[end - round(share * end) : end],
+                columns=self.layout.columns,
             )
             for context, end in zip(self.contexts, positions)
         ]
