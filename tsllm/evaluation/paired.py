@@ -127,6 +127,7 @@ def estimate(
             freedoms.append(n_seeds - 1)
         half = _half_widths(np.array(variances), np.array(freedoms), confidence)
         lower, upper = value - half, value + half
+    value, lower, upper = (np.array([a[0], np.expm1(a[1])]) for a in (value, lower, upper))
     return Estimate(value, lower, upper, unit, block, blocks, n_seeds)
 
 
@@ -149,11 +150,16 @@ def _add_up(sums: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def _statistics(metric: str, sums: np.ndarray) -> np.ndarray:
-    """Give difference and relative difference (..., 2) of sums (..., 2, 2, horizons, variables)."""
+    """Give difference and logarithm of the ratio (..., 2) of sums (..., 2, 2, horizons, variables).
+
+    In logarithms no bound of a ratio falls below 0, and either method may come first.
+    """
     means = weighted_mean(metric, sums[..., 0, :, :], sums[..., 1, :, :]).mean(axis=-1)  # (..., 2)
     one, other = means[..., 0], means[..., 1]
-    ratio = np.divide(one, other, out=np.full_like(one, np.nan), where=other != 0)
-    return np.stack([one - other, np.where((one == 0) & (other == 0), 0.0, ratio - 1)], axis=-1)
+    known = (one > 0) & (other > 0)
+    ratio = np.divide(one, other, out=np.full_like(one, np.nan), where=known)
+    ratio[(one == 0) & (other == 0)] = 1.0
+    return np.stack([one - other, np.log(ratio)], axis=-1)
 
 
 def _window_variance(

@@ -13,7 +13,7 @@ import pandas as pd
 from tsllm.errors import DataError
 from tsllm.evaluation.holdout import Holdout, WindowSet
 from tsllm.evaluation.paired import PairedDifference, estimate
-from tsllm.evaluation.scoring import average
+from tsllm.evaluation.scoring import average, weighted_mean
 
 #: What `paired` is told for the mean over all horizons.
 ALL_HORIZONS = "all"
@@ -169,16 +169,38 @@ class BacktestReport:
             found.seeds,
         )
 
+    def over_horizons(self, method: str) -> dict[str, float]:
+        """Give a method's metrics, means over the horizons, on its windows that have the longest.
+
+        With their number, and the metrics' deviation over seeds where there is more than one.
+        """
+        run, names = self._runs[method], self.settings["metrics"]
+        used = run.windows[self._windows.reach[run.windows] == max(self.settings["horizons"])]
+        at = np.searchsorted(run.windows, used)
+        out: dict[str, float] = {"windows": len(used)}
+        for m, name in enumerate(names):
+            # (seeds, 2, windows, horizons, variables) to (seeds, 2, horizons, variables)
+            sums = run.totals[:, :, m, at].sum(axis=2)
+            values = weighted_mean(name, sums[:, 0], sums[:, 1]).mean(axis=-1)  # (seeds,)
+            out[name] = float(values.mean())
+            if len(values) > 1:
+                out[f"{name}_sd"] = float(values.std(ddof=1))
+        return out
+
+    def run_of(self, method: str) -> MethodRun:
+        """Give what one method scored, window by window and seed by seed."""
+        return self._runs[method]
+
     def to_json(self) -> str:
         """Write everything but the windows as JSON; NaN becomes null."""
         document: dict[str, Any] = {"settings": self.settings, "notes": self.notes}
         for name in ("table", "per_series", "per_step"):
             frame: pd.DataFrame = getattr(self, name)
             document[name] = [
-                {column: _plain(value) for column, value in row.items()}
+                {column: plain(value) for column, value in row.items()}
                 for row in frame.to_dict("records")
             ]
-        return json.dumps(document, indent=1, allow_nan=False, default=_plain)
+        return json.dumps(document, indent=1, allow_nan=False, default=plain)
 
     def to_markdown(self) -> str:
         """Write the protocol, the table and the notes as Markdown."""
@@ -188,7 +210,7 @@ class BacktestReport:
                 lines.append("The same windows for every method:")
             frame = rows.drop(columns="scored_on").dropna(axis=1, how="all")
             cells = [list(frame.columns), ["---"] * frame.shape[1]]
-            cells += [[_shown(value) for value in row] for row in frame.itertuples(index=False)]
+            cells += [[shown(value) for value in row] for row in frame.itertuples(index=False)]
             lines.append("\n".join(f"| {' | '.join(row)} |" for row in cells))
         lines += [f"Note: {note}." for note in self.notes]
         return "\n\n".join(lines) + "\n"
@@ -264,6 +286,28 @@ def make_report(
     )
 
 
+def plain(value: Any) -> Any:
+    """Turn what JSON does not know into what it does."""
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    if isinstance(value, np.integer):
+        return int(value)
+    if value is None or isinstance(value, str | int | bool):
+        return value
+    if isinstance(value, tuple | list):
+        return [plain(one) for one in value]
+    return str(value)
+
+
+def shown(value: Any) -> str:
+    """Write a cell of a table."""
+    if isinstance(value, float | np.floating):
+        if not np.isfinite(value):
+            return ""
+        return f"{value:.0f}" if float(value).is_integer() else f"{value:.4g}"
+    return "" if value is None else str(value)
+
+
 def _metrics(
     run: MethodRun, h: int, used: np.ndarray, names: Sequence[str], *, spread: bool = False
 ) -> dict[str, float]:
@@ -294,25 +338,3 @@ def _describe(settings: dict[str, Any]) -> str:
         f"{settings['test_steps']} steps a series, stride {settings['stride']}, {fitted}, season "
         f"{settings['season']}; {units}{held}."
     )
-
-
-def _plain(value: Any) -> Any:
-    """Turn what JSON does not know into what it does."""
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    if isinstance(value, np.integer):
-        return int(value)
-    if value is None or isinstance(value, str | int | bool):
-        return value
-    if isinstance(value, tuple | list):
-        return [_plain(one) for one in value]
-    return str(value)
-
-
-def _shown(value: Any) -> str:
-    """Write a cell of a table."""
-    if isinstance(value, float | np.floating):
-        if not np.isfinite(value):
-            return ""
-        return f"{value:.0f}" if float(value).is_integer() else f"{value:.4g}"
-    return "" if value is None else str(value)
