@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,18 +9,25 @@ from typing import Any
 
 import pandas as pd
 
+from tsllm.evaluation.ablation_document import (
+    AblationDocument,
+    bounds,
+    cost,
+    markdown_page,
+    markdown_table,
+)
 from tsllm.evaluation.arms import NONE, PRETRAINED, REPLACEMENTS, ArmMethod, Arms, peak_gpu_mib
 from tsllm.evaluation.paired import PairedDifference
-from tsllm.evaluation.report import ALL_HORIZONS, BacktestReport, plain, shown
-from tsllm.evaluation.verdict import amount, judge, judge_baselines
+from tsllm.evaluation.report import ALL_HORIZONS, BacktestReport, shown
+from tsllm.evaluation.verdict import amount, in_percent, judge, judge_baselines
 from tsllm.forecasters.base import BaseLLMForecaster
 
 #: The parameters that make the budget of an arm, where a method has them.
 _BUDGET = ("max_epochs", "max_steps", "batch_size", "learning_rate", "patience", "window_stride")
 
 
-@dataclass
-class AblationReport:
+@dataclass(repr=False)
+class AblationReport(AblationDocument):
     """What `ablate` found.
 
     Attributes
@@ -54,21 +60,7 @@ class AblationReport:
         What a reader must know.
     """
 
-    verdict: str
-    answer: str
-    table: pd.DataFrame
-    differences: pd.DataFrame
-    costs: pd.DataFrame
     backtest: BacktestReport
-    left_out: dict[str, str]
-    settings: dict[str, Any]
-    notes: list[str]
-
-    def __str__(self) -> str:
-        summary = self.summary().to_string(index=False, na_rep="")
-        return "\n".join([self.verdict, "", summary, *(f"note: {note}" for note in self.notes)])
-
-    __repr__ = __str__
 
     def summary(self) -> pd.DataFrame:
         """Give one row per arm, as text: errors by horizon, difference from pretrained, costs."""
@@ -79,34 +71,15 @@ class AblationReport:
             row: dict[str, str] = {"arm": str(arm)}
             row |= {f"{metric} {h}": shown(by_horizon.loc[h, metric]) for h in horizons}
             last = by_horizon.loc[horizons[-1]]
-            row["vs pretrained"] = _percent(last)
+            # percents already
+            row["vs pretrained"] = bounds(
+                *(last.get(f"{name}_percent", math.nan) / 100 for name in _BOUNDS), percent=True
+            )
             if arm in self.costs.index:
                 costs = self.costs.loc[str(arm)]
-                row |= {name: _cost(costs[column]) for name, column in _SHOWN_COSTS.items()}
+                row |= {name: cost(costs[column]) for name, column in _SHOWN_COSTS.items()}
             rows.append(row)
         return pd.DataFrame(rows).fillna("")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give everything but the windows as plain values, for JSON; NaN becomes None."""
-        costs = self.costs.reset_index()
-        frames = {"table": self.table, "differences": self.differences, "costs": costs}
-        document: dict[str, Any] = {
-            "verdict": self.verdict,
-            "answer": self.answer,
-            "settings": plain(self.settings),
-            "left_out": self.left_out,
-            "notes": self.notes,
-        }
-        for name, frame in frames.items():
-            document[name] = [
-                {str(column): plain(value) for column, value in row.items()}
-                for row in frame.to_dict("records")
-            ]
-        return document
-
-    def to_json(self) -> str:
-        """Write `to_dict` as JSON."""
-        return json.dumps(self.to_dict(), indent=1, allow_nan=False)
 
     def to_markdown(self) -> str:
         """Write verdict, table, differences and how to read them as Markdown."""
@@ -116,29 +89,25 @@ class AblationReport:
                 pair["method_a"],
                 pair["method_b"],
                 str(pair["horizon"]),
-                _bounds(pair["difference"], pair["lower"], pair["upper"]),
-                _bounds(pair["relative"], pair["relative_lower"], pair["relative_upper"], 100),
+                bounds(pair["difference"], pair["lower"], pair["upper"]),
+                bounds(
+                    pair["relative"], pair["relative_lower"], pair["relative_upper"], percent=True
+                ),
             ]
             for pair in self.differences.to_dict("records")
         ]
         summary = self.summary()
-        return (
-            "\n\n".join(
-                [
-                    "# Does the language model help?",
-                    self.verdict,
-                    self._protocol(),
-                    _table(list(summary.columns), summary.to_numpy().tolist()),
-                    "## Differences",
-                    f"`method_a` less `method_b` in {self.settings['metric']}, and in percent of "
-                    f"`method_b`'s, with {100 * self.settings['confidence']:g} % intervals. "
-                    f"{_how_to_read(self.settings)}",
-                    _table(columns, differences),
-                    *(f"Note: {note}." for note in self.notes),
-                ]
-            )
-            + "\n"
-        )
+        parts = [
+            self.verdict,
+            self._protocol(),
+            markdown_table(list(summary.columns), summary.to_numpy().tolist()),
+            "## Differences",
+            f"`method_a` less `method_b` in {self.settings['metric']}, and in percent of "
+            f"`method_b`'s, with {100 * self.settings['confidence']:g} % intervals. "
+            f"{_how_to_read(self.settings)}",
+            markdown_table(columns, differences),
+        ]
+        return markdown_page("Does the language model help?", parts, self.notes)
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the differences from the pretrained arm with their intervals.
@@ -157,9 +126,31 @@ class AblationReport:
         ImportError
             Without matplotlib; the message says what to install.
         """
-        from tsllm.plotting_ablation import plot_ablation
+        from tsllm.plotting_ablation import plot_differences
 
-        return plot_ablation(self, ax=ax)
+        pairs = self.differences
+        # what shuffled contexts cost is of another size
+        pairs = pairs[~pairs["method_a"].str.contains("shuffled")]
+        rows = [
+            {
+                "label": pair["method_a"]
+                if pair["method_b"] == PRETRAINED
+                else f"{pair['method_a']}\n(vs {pair['method_b']})",
+                "group": "all horizons"
+                if pair["horizon"] == ALL_HORIZONS
+                else f"{pair['horizon']} steps",
+                "value": 100 * pair["relative"],
+                "lower": 100 * pair["relative_lower"],
+                "upper": 100 * pair["relative_upper"],
+            }
+            for pair in pairs.to_dict("records")
+        ]
+        return plot_differences(
+            pd.DataFrame(rows),
+            xlabel=f"{self.settings['metric']}: % more than the pretrained model's",
+            least=100 * self.settings["min_difference"],
+            ax=ax,
+        )
 
     def _horizons(self) -> list[Any]:
         """List the horizons of the table; with one, "all" would say the same."""
@@ -207,7 +198,7 @@ def make_ablation_report(
         for name in (NONE, *REPLACEMENTS)
         if (name, PRETRAINED) in pairs
     }
-    verdict = judge(controls, min_difference=min_difference, error=_ERRORS[metric])
+    verdict = judge(controls, min_difference=min_difference, wording=in_percent(_ERRORS[metric]))
     baselines = {
         name: pairs[name, PRETRAINED][overall] for name in names if name not in arms.methods
     }
@@ -244,10 +235,10 @@ def make_ablation_report(
         _long_table(report, pairs, metric, own),
         pd.DataFrame([one._asdict() for found in pairs.values() for one in found.values()]),
         _costs(report, arms),
-        report,
         arms.left_out,
         settings,
         notes,
+        report,
     )
 
 
@@ -258,6 +249,7 @@ _ERRORS = {
     "mase": "scaled error",
     "smape": "percentage error",
 }
+_BOUNDS = ("difference", "lower", "upper")
 _SHOWN_COSTS = {
     "trained": "trained_parameters",
     "frozen": "frozen_parameters",
@@ -376,34 +368,3 @@ def _how_to_read(settings: dict[str, Any]) -> str:
         "other arm to be worse, so that more arms do not make a wrong yes more likely. The other "
         "intervals are not corrected for their number"
     ) + "."
-
-
-def _percent(row: pd.Series) -> str:
-    """Write the difference of a row of the table."""
-    value = row.get("difference_percent", math.nan)
-    return _bounds(value, row.get("lower_percent"), row.get("upper_percent"), unit=" %")
-
-
-def _bounds(value: float, lower: Any, upper: Any, factor: float = 1, unit: str = "") -> str:
-    """Write a difference with its interval."""
-    if value is None or math.isnan(value):
-        return ""
-    unit = " %" if factor == 100 else unit
-    digits = 1 if unit else 4
-    text = f"{factor * value:+.{digits}f}{unit}"
-    if lower is None or math.isnan(lower):
-        return text
-    return f"{text} [{factor * lower:+.{digits}f}, {factor * upper:+.{digits}f}]"
-
-
-def _cost(value: Any) -> str:
-    """Write a cost for people."""
-    if value is None or math.isnan(value):
-        return ""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a Markdown table."""
-    lines = [list(columns), ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -110,6 +110,46 @@ def estimate(
     (True, 15)
     """
     labels, unit, block = _units(series, when, horizon)
+    return estimate_units(
+        metric,
+        ours,
+        others,
+        labels=labels,
+        unit=unit,
+        block=block,
+        confidence=confidence,
+        seed=seed,
+    )
+
+
+def estimate_units(
+    metric: str,
+    ours: np.ndarray,
+    others: np.ndarray,
+    *,
+    labels: np.ndarray,
+    unit: str,
+    block: int,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """Compare two methods on things that are resampled in given units; see `estimate`.
+
+    Parameters
+    ----------
+    metric, ours, others, confidence, seed
+        As for `estimate`, with any things in the place of windows.
+    labels : int array (things,)
+        The unit of each, from 0; units that are neighbours in time have neighbouring numbers.
+    unit : str
+        What the units are.
+    block : int
+        How many neighbouring units are drawn together; 1: they are independent.
+
+    Returns
+    -------
+    Estimate
+    """
     count = int(labels.max()) + 1
     ours, others = _add_up(ours, labels, count), _add_up(others, labels, count)
     pair = np.stack([ours.mean(axis=0), others.mean(axis=0)])  # (2, 2, units, horizons, variables)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from tsllm.evaluation.paired import PairedDifference
@@ -24,6 +24,14 @@ _NAMES = {
 }
 
 
+class Wording(NamedTuple):
+    """How a verdict speaks of its metric."""
+
+    error: str
+    amount: Callable[[PairedDifference], str]
+    least: Callable[[float], str]
+
+
 class Verdict(NamedTuple):
     """An answer of `ANSWERS`, and the sentences that say it."""
 
@@ -35,7 +43,7 @@ def judge(
     controls: Mapping[str, PairedDifference],
     *,
     min_difference: float,
-    error: str = "error",
+    wording: Wording | None = None,
 ) -> Verdict:
     """Say whether the language model helps.
 
@@ -58,32 +66,34 @@ def judge(
         control less the pretrained arm.
     min_difference : float
         As a share of the pretrained arm's error.
-    error : str
-        What the sentences call the metric.
+    wording : Wording, optional
+        None: percents of an error.
 
     Returns
     -------
     Verdict
     """
+    words = wording or in_percent("error")
+    least = words.least(min_difference)
     none = controls["none"]
     first = classify(none, min_difference)
-    without = f"without it the {error} is {amount(none)}"
+    without = f"without it the {words.error} is {words.amount(none)}"
     if first == "better":
         return Verdict("harm", f"No. On this data the language model does harm: {without}.")
     if first == "same":
-        limit = f"less than {100 * min_difference:g} % counts as none"
         return Verdict(
             "no",
             f"No. On this data the language model makes no difference that matters: {without}, and "
-            f"{limit}.",
+            f"less than {least} counts as none.",
         )
     if first == "open":
         if math.isnan(none.relative_lower):
             why = "the test part is too short for an interval: use a longer one"
         else:
             why = "more windows or seeds would narrow the interval"
-        least = f"of {100 * min_difference:g} % or more"
-        return Verdict("undecided", f"No difference {least} can be told: {without}; {why}.")
+        return Verdict(
+            "undecided", f"No difference of {least} or more can be told: {without}; {why}."
+        )
     others = {name: pair for name, pair in controls.items() if name != "none"}
     classes = {name: classify(pair, min_difference) for name, pair in others.items()}
     if not others:
@@ -96,17 +106,17 @@ def judge(
     if as_good:
         return Verdict(
             "architecture",
-            f"Not the language: {without}, but {_list(others, as_good, error)}.",
+            f"Not the language: {without}, but {_list(others, as_good, words)}.",
         )
     unsure = [name for name in others if classes[name] == "open"]
     if unsure:
         return Verdict(
             "unclear",
             f"Better than nothing: {without}. Whether that is the language cannot be told: "
-            f"{_list(others, unsure, error)}.",
+            f"{_list(others, unsure, words)}.",
         )
     return Verdict(
-        "yes", f"Yes. The language model helps: {without}; {_list(others, list(others), error)}."
+        "yes", f"Yes. The language model helps: {without}; {_list(others, list(others), words)}."
     )
 
 
@@ -148,9 +158,15 @@ def amount(pair: PairedDifference) -> str:
     return f"{value} [{100 * pair.relative_lower:+.1f} %, {100 * pair.relative_upper:+.1f} %]"
 
 
-def _list(pairs: Mapping[str, PairedDifference], chosen: Sequence[str], error: str) -> str:
+def in_percent(error: str) -> Wording:
+    """Speak of an error in percent of the pretrained arm's."""
+    return Wording(error, amount, lambda share: f"{100 * share:g} %")
+
+
+def _list(pairs: Mapping[str, PairedDifference], chosen: Sequence[str], words: Wording) -> str:
     """Name controls with their differences."""
     return "; ".join(
-        f"with {_NAMES[name]} the {error} is {amount(pairs[name])} than the pretrained model's"
+        f"with {_NAMES[name]} the {words.error} is {words.amount(pairs[name])} than the pretrained "
+        "model's"
         for name in chosen
     )
