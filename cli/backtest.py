@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from tsllm.cli import options
 from tsllm.cli.config import BacktestJob, read_job
 from tsllm.cli.data import open_data
-from tsllm.cli.output import check_output, print_table, say, working, write_text
-from tsllm.errors import DataError
+from tsllm.cli.output import check_output, print_table, say, say_split, working, write_text
 
 
 def backtest(
     data: options.Data = None,
     method: options.Method = None,
-    horizons: Annotated[
-        str | None,
-        typer.Option("--horizons", help="Steps to forecast, such as 96,192.", metavar="STEPS"),
-    ] = None,
-    test_size: Annotated[
-        int | None,
-        typer.Option(
-            "--test-size",
-            help="Steps of each series' test part. Default: a fifth of the series, or for a "
-            "benchmark its published split.",
-            metavar="STEPS",
-        ),
-    ] = None,
-    test_fraction: Annotated[
-        float | None,
-        typer.Option("--test-fraction", help="Its share of the series.", metavar="SHARE"),
-    ] = None,
+    horizons: options.Horizons = None,
+    test_size: options.TestSize = None,
+    test_fraction: options.TestFraction = None,
     baselines: Annotated[
         str | None,
         typer.Option(
@@ -44,12 +28,7 @@ def backtest(
             metavar="NAMES",
         ),
     ] = None,
-    stride: Annotated[
-        int | None,
-        typer.Option(
-            "--stride", help="Steps between forecast origins, default 1.", metavar="STEPS"
-        ),
-    ] = None,
+    stride: options.Stride = None,
     seeds: Annotated[
         str | None,
         typer.Option("--seeds", help="Fit once for each seed, such as 0,1,2.", metavar="SEEDS"),
@@ -68,14 +47,8 @@ def backtest(
     target_col: options.TargetCol = None,
     config: options.Config = None,
     set_: options.Set = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Write the report to a .json file.", metavar="FILE"),
-    ] = None,
-    markdown: Annotated[
-        Path | None,
-        typer.Option("--markdown", help="Write the table to a .md file.", metavar="FILE"),
-    ] = None,
+    out: options.ReportOut = None,
+    markdown: options.Markdown = None,
     json: options.Json = False,
 ) -> None:
     """Score a method and baselines on a held-out test part.
@@ -100,40 +73,23 @@ def backtest(
         "target_cols": target_col or None,
     }
     job = read_job(BacktestJob, given, config, set_)
-    if not job.horizons:
-        raise DataError("--horizons is missing: give the steps to forecast, such as 96,192")
+    job.check_horizons()
     for path, option, ending in ((out, "--out", ".json"), (markdown, "--markdown", ".md")):
         if path is not None:
             check_output(path, option, (ending,))
 
     with working(f"reading {job.data}"):
         frame, split = open_data(job.data, **job.data_options())
+    how = job.test_options(split)
+    say_split(how)
 
     # After the data, since this takes seconds to import and a wrong file is told at once.
     import tsllm
     from tsllm.long_format import make_forecaster
 
     estimator = make_forecaster(job.method, freq=job.freq, **job.parameters)
-    sizes: dict[str, Any] = {"test_size": job.test_size, "test_fraction": job.test_fraction}
-    if split is not None and job.test_size is None and job.test_fraction is None:
-        sizes = {
-            "train_size": split.train,
-            "validation_size": split.validation,
-            "test_size": split.test,
-        }
-        say(f"published split: {split.train}, {split.validation} and {split.test} steps")
-    if job.baselines is not None:
-        sizes["baselines"] = job.baselines
     report = tsllm.backtest(
-        {job.method: estimator},
-        frame,
-        horizons=job.horizons,
-        stride=job.stride,
-        seeds=job.seeds,
-        scaled=job.scaled,
-        freq=job.freq,
-        progress=sys.stderr.isatty(),
-        **sizes,
+        {job.method: estimator}, frame, scaled=job.scaled, progress=sys.stderr.isatty(), **how
     )
     if out is not None:
         write_text(report.to_json(), out)

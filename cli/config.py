@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import yaml
 
 import tsllm
 from tsllm.errors import DataError
 from tsllm.type_hints import wanted_instead
+
+if TYPE_CHECKING:
+    from tsllm.datasets import BenchmarkSplit
 
 
 @dataclass
@@ -55,8 +58,8 @@ class ForecastJob(FitJob):
 
 
 @dataclass
-class BacktestJob(Job):
-    """What ``tsllm backtest`` is to do."""
+class EvaluationJob(Job):
+    """What is scored on a test part."""
 
     horizons: list[int] = field(default_factory=list)
     test_size: int | None = None
@@ -64,7 +67,43 @@ class BacktestJob(Job):
     stride: int = 1
     baselines: list[str] | None = None
     seeds: list[int] | None = None
+
+    def check_horizons(self) -> None:
+        """Refuse a job that does not say what is to be forecast."""
+        if not self.horizons:
+            raise DataError("--horizons is missing: give the steps to forecast, such as 96,192")
+
+    def test_options(self, split: BenchmarkSplit | None) -> dict[str, Any]:
+        """Give what `tsllm.backtest` and `tsllm.ablate` have in common.
+
+        A benchmark is cut as published, where no size is given.
+        """
+        sizes: dict[str, Any] = {"test_size": self.test_size, "test_fraction": self.test_fraction}
+        if split is not None and self.test_size is None and self.test_fraction is None:
+            sizes = {
+                "train_size": split.train,
+                "validation_size": split.validation,
+                "test_size": split.test,
+            }
+        given = {"baselines": self.baselines, "seeds": self.seeds}
+        sizes |= {name: value for name, value in given.items() if value is not None}
+        return {"horizons": self.horizons, "stride": self.stride, "freq": self.freq, **sizes}
+
+
+@dataclass
+class BacktestJob(EvaluationJob):
+    """What ``tsllm backtest`` is to do."""
+
     scaled: bool = False
+
+
+@dataclass
+class AblateJob(EvaluationJob):
+    """What ``tsllm ablate`` is to do."""
+
+    arms: list[str] | None = None
+    metric: str = "mse"
+    min_difference: float = 0.01
 
 
 @dataclass

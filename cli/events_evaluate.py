@@ -5,7 +5,6 @@ from __future__ import annotations
 import json as json_module
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -22,13 +21,13 @@ from tsllm.cli.event_options import (
     slices_of,
 )
 from tsllm.cli.output import (
-    PICTURE_ENDINGS,
     check_output,
-    in_one_step,
+    check_picture,
     print_json,
     print_table,
     say,
     working,
+    write_picture,
     write_text,
 )
 from tsllm.errors import DataError
@@ -111,10 +110,7 @@ def evaluate(
     job = read_job(EventsJob, given, config, set_)
     if out is not None:
         check_output(out, "--out", (".json",))
-    if plot is not None:
-        check_output(plot, "--plot", PICTURE_ENDINGS)
-        if find_spec("matplotlib") is None:
-            raise ImportError("--plot needs matplotlib: pip install 'tsllm[plot]'")
+    check_picture(plot)
     stream = job.slices is not None or job.by is not None
     if model is not None and (stream or method is not None or set_):
         raise DataError(
@@ -132,8 +128,7 @@ def evaluate(
         write_text(json_module.dumps(found.report, indent=1, allow_nan=False), out)
         say(f"wrote {out}")
     if plot is not None:
-        with in_one_step(plot) as temporary:
-            found.draw().savefig(temporary, dpi=120)
+        write_picture(found.draw(), plot)
         say(f"wrote {plot}")
     if json:
         print_json(found.report)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,17 +14,17 @@ from tsllm.cli import options
 from tsllm.cli.config import FitJob, ForecastJob, Job, read_job, write_job
 from tsllm.cli.data import open_data
 from tsllm.cli.output import (
-    PICTURE_ENDINGS,
     TABLE_ENDINGS,
     check_folder,
     check_output,
+    check_picture,
     count,
     deliver,
-    in_one_step,
     print_json,
     say,
     silence,
     working,
+    write_picture,
     write_text,
 )
 from tsllm.errors import DataError
@@ -76,10 +75,7 @@ def forecast(
         raise DataError("--horizon is missing: give the steps to forecast")
     if out is not None:
         check_output(out, "--out", TABLE_ENDINGS)
-    if plot is not None:
-        check_output(plot, "--plot", PICTURE_ENDINGS)
-    if plot is not None and find_spec("matplotlib") is None:
-        raise ImportError("--plot needs matplotlib: pip install 'tsllm[plot]'")
+    check_picture(plot)
     frame, estimator = _train(job, job.horizon, job.quantiles)
 
     from tsllm.long_format import predict_long
@@ -89,8 +85,7 @@ def forecast(
     if plot is not None:
         from tsllm.plotting import plot_forecast
 
-        with in_one_step(plot) as temporary:
-            plot_forecast(frame, table).figure.savefig(temporary, dpi=120)
+        write_picture(plot_forecast(frame, table).figure, plot)
         drawn = table["series_id"].iloc[0]
         say(f"wrote {plot}, the forecast of {drawn!r}")
     drawn_to = None if plot is None else str(plot)

@@ -18,6 +18,7 @@ from typing import Annotated, Literal, NoReturn, TextIO
 import typer
 
 import tsllm
+from tsllm.cli.ablate import ablate
 from tsllm.cli.backtest import backtest
 from tsllm.cli.doctor import doctor
 from tsllm.cli.embed import embed
@@ -42,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (forecast, fit, predict, embed, backtest, datasets, backbones, doctor):
+for command in (forecast, fit, predict, embed, backtest, ablate, datasets, backbones, doctor):
     app.command()(command)
 app.add_typer(events)
 app.add_typer(store)

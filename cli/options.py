@@ -71,6 +71,35 @@ Set = Annotated[
         metavar="KEY=VALUE",
     ),
 ]
+Horizons = Annotated[
+    str | None,
+    typer.Option("--horizons", help="Steps to forecast, such as 96,192.", metavar="STEPS"),
+]
+TestSize = Annotated[
+    int | None,
+    typer.Option(
+        "--test-size",
+        help="Steps of each series' test part. Default: a fifth of the series, or for a "
+        "benchmark its published split.",
+        metavar="STEPS",
+    ),
+]
+TestFraction = Annotated[
+    float | None,
+    typer.Option("--test-fraction", help="Its share of the series.", metavar="SHARE"),
+]
+Stride = Annotated[
+    int | None,
+    typer.Option("--stride", help="Steps between forecast origins, default 1.", metavar="STEPS"),
+]
+ReportOut = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Write the report to a .json file.", metavar="FILE"),
+]
+Markdown = Annotated[
+    Path | None,
+    typer.Option("--markdown", help="Write the report to a .md file.", metavar="FILE"),
+]
 Out = Annotated[
     Path | None,
     typer.Option(

@@ -17,6 +17,7 @@ from contextlib import (
     redirect_stdout,
 )
 from contextvars import ContextVar
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,6 +47,13 @@ def say(message: str, *, style: str = "") -> None:
 
     console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
     console.print(message, style=style)
+
+
+def say_split(sizes: Mapping[str, Any]) -> None:
+    """Say that a benchmark is cut as published."""
+    if "train_size" in sizes:
+        train, validation, test = (sizes[f"{p}_size"] for p in ("train", "validation", "test"))
+        say(f"published split: {train}, {validation} and {test} steps")
 
 
 @contextmanager
@@ -124,6 +132,23 @@ def check_output(path: Path, option: str, endings: Sequence[str]) -> None:
     check_folder(folder, option)
 
 
+def check_picture(path: Path | None) -> None:
+    """Refuse a picture that could not be drawn or written; None is none.
+
+    Raises
+    ------
+    DataError
+        As `check_output` does.
+    ImportError
+        Without matplotlib.
+    """
+    if path is None:
+        return
+    check_output(path, "--plot", PICTURE_ENDINGS)
+    if find_spec("matplotlib") is None:
+        raise ImportError("--plot needs matplotlib: pip install 'tsllm[plot]'")
+
+
 def check_folder(folder: Path, option: str) -> None:
     """Refuse a folder that nothing could be written to, or that could not be made.
 
@@ -177,6 +202,12 @@ def write_text(text: str, path: Path) -> None:
     """Write a file of text."""
     with in_one_step(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_picture(figure: Any, path: Path) -> None:
+    """Write a matplotlib figure."""
+    with in_one_step(path) as temporary:
+        figure.savefig(temporary, dpi=120)
 
 
 @contextmanager

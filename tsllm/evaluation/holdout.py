@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,11 +51,16 @@ class Holdout:
         """Number of variables of each series."""
         return self.contexts[0].n_variables
 
-    def before(self, positions: np.ndarray) -> pd.DataFrame:
-        """Give the steps of each series before a position of its own, as sktime's ``y``."""
+    def before(self, positions: np.ndarray, *, share: float = 1.0) -> pd.DataFrame:
+        """Give the steps of each series before a position of its own, as sktime's ``y``.
+
+        Of these steps only the last ``share``.
+        """
         frames: list[pd.DataFrame] = [
             pd.DataFrame(
-                context.values[:end], index=_stamps(context)[:end], columns=self.layout.columns
+                context.values[end - round(share * end) : end],
+                index=_stamps(context)[end - round(share * end) : end],
+                columns=self.layout.columns,
             )
             for context, end in zip(self.contexts, positions)
         ]
@@ -76,12 +82,15 @@ class WindowSet:
         The how manyeth origin of its series, from 0.
     reach : int array
         The longest of the horizons that ends inside the test part.
+    when : int array
+        The position of the origin on a calendar that all series share, in steps.
     """
 
     series: np.ndarray
     origin: np.ndarray
     turn: np.ndarray
     reach: np.ndarray
+    when: np.ndarray
 
     def __len__(self) -> int:
         return len(self.series)
@@ -170,10 +179,12 @@ def list_windows(holdout: Holdout, horizons: Sequence[int], stride: int) -> Wind
     """List every ``stride``-th origin of the test parts that has steps for a horizon left."""
     rows = []
     steps = np.array(sorted(horizons))
+    calendar = functools.reduce(pd.Index.union, (_stamps(c) for c in holdout.contexts))
     for i, (border, end) in enumerate(zip(holdout.borders, holdout.ends)):
         origins = np.arange(border, end - steps[0] + 1, stride)
         reach = steps[np.searchsorted(steps, end - origins, side="right") - 1]
-        rows.append((np.full(len(origins), i), origins, np.arange(len(origins)), reach))
+        when = calendar.get_indexer(_stamps(holdout.contexts[i])[origins])
+        rows.append((np.full(len(origins), i), origins, np.arange(len(origins)), reach, when))
     return WindowSet(*(np.concatenate(column) for column in zip(*rows)))
 
 

@@ -115,9 +115,15 @@ class GlobalMethod:
 
     def fit(self, ends: np.ndarray, seed: int | None) -> None:
         """Fit a clone; the holdout's validation part becomes its own."""
+        self._fitted = self._fit_clone(self._holdout.before(ends), seed, {})
+
+    def _fit_clone(
+        self, y: pd.DataFrame, seed: int | None, parameters: Mapping[str, Any]
+    ) -> BaseLLMForecaster:
+        """Fit a clone of other parameters."""
         estimator = self._template.clone()
         known = estimator.get_params()
-        params: dict[str, Any] = {}
+        params = dict(parameters)
         held = self._holdout
         if "validation_fraction" in known and (held.train_ends < held.borders).any():
             # The same steps for every series; of unequal ones the fraction of the typical series.
@@ -126,7 +132,8 @@ class GlobalMethod:
             params["random_state"] = seed
         if params:
             estimator.set_params(**params)
-        self._fitted = estimator.fit(held.before(ends), fh=list(range(1, self._longest + 1)))
+        fitted: BaseLLMForecaster = estimator.fit(y, fh=list(range(1, self._longest + 1)))
+        return fitted
 
     def forecast(
         self, series: np.ndarray, origins: np.ndarray, horizon: int, levels: Sequence[float]

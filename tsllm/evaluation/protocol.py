@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,91 @@ def backtest(
     [{'method': 'seasonal_naive', 'horizon': 1, 'windows': 24, 'mae': 47.6},
      {'method': 'seasonal_naive', 'horizon': 12, 'windows': 13, 'mae': 51.5}]
     """
+    plan = make_plan(
+        y,
+        horizons=horizons,
+        test_size=test_size,
+        test_fraction=test_fraction,
+        train_size=train_size,
+        validation_size=validation_size,
+        stride=stride,
+        refit=refit,
+        quantiles=quantiles,
+        metrics=metrics,
+        scaled=scaled,
+        season=season,
+        seeds=seeds,
+        max_windows=max_windows,
+        max_history=max_history,
+        freq=freq,
+        progress=progress,
+    )
+    methods = {
+        name: make_method(
+            method, plan.holdout, longest=plan.horizons[-1], max_history=plan.max_history
+        )
+        for name, method in _name_methods(estimators, baselines).items()
+    }
+    return run_methods(plan, methods)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every method of a backtest is run on, and how.
+
+    Attributes
+    ----------
+    holdout : Holdout
+    windows : WindowSet
+        Of the test parts.
+    scorer : Scorer
+    horizons : list of int
+        Rising.
+    refit, seeds, max_windows, max_history, progress
+        See `backtest`.
+    settings : dict
+        All of it in words and numbers, for the report.
+    """
+
+    holdout: Holdout
+    windows: WindowSet
+    scorer: Scorer
+    horizons: list[int]
+    refit: int | bool
+    seeds: Sequence[int] | None
+    max_windows: int | None
+    max_history: int | None
+    progress: bool
+    settings: dict[str, Any]
+
+
+def make_plan(
+    y: pd.Series | pd.DataFrame,
+    *,
+    horizons: int | Sequence[int],
+    test_size: int | None,
+    test_fraction: float | None,
+    train_size: int | None,
+    validation_size: int | None,
+    stride: int,
+    refit: int | bool,
+    quantiles: Sequence[float],
+    metrics: Sequence[str] | None,
+    scaled: bool,
+    season: int | None,
+    seeds: Sequence[int] | None,
+    max_windows: int | None,
+    max_history: int | None,
+    freq: str | None,
+    progress: bool,
+) -> Plan:
+    """Cut the test part and list its windows; the arguments are those of `backtest`.
+
+    Raises
+    ------
+    DataError
+        Arguments that contradict each other, or a series too short for them.
+    """
     steps = sorted({horizons} if isinstance(horizons, int | np.integer) else set(horizons))
     _check_arguments(steps, stride, refit, seeds, max_windows, max_history, season)
     holdout = hold_out(
@@ -136,24 +222,7 @@ def backtest(
         season=season,
         freq=freq,
     )
-    windows = list_windows(holdout, steps, stride)
     scorer = Scorer(holdout, steps, metrics, quantiles, scaled)
-    methods = {
-        name: make_method(method, holdout, longest=steps[-1], max_history=max_history)
-        for name, method in _name_methods(estimators, baselines).items()
-    }
-    runs, notes = {}, []
-    for name, method in methods.items():
-        picked = np.arange(len(windows))
-        if method.refits_per_window:
-            picked = windows.thin(max_windows)
-        own_seeds = [None] if seeds is None or not method.takes_seed else list(seeds)
-        with tqdm(total=len(picked) * len(own_seeds), desc=name, disable=not progress) as bar:
-            runs[name] = _run(name, method, holdout, windows, picked, scorer, own_seeds, refit, bar)
-        notes += method.describe().get("notes", [])
-    unused = max(len(c) - int(end) for c, end in zip(holdout.contexts, holdout.ends))
-    if unused:
-        notes.append(f"up to {unused} steps after the test part of a series are not used")
     test_steps = sorted({int(n) for n in holdout.ends - holdout.borders})
     settings = {
         "horizons": [int(step) for step in steps],
@@ -174,28 +243,55 @@ def backtest(
         "max_windows": max_windows,
         "max_history": max_history,
     }
-    return make_report(runs, windows, holdout, settings, notes)
+    return Plan(
+        holdout,
+        list_windows(holdout, steps, stride),
+        scorer,
+        steps,
+        refit,
+        seeds,
+        max_windows,
+        max_history,
+        progress,
+        settings,
+    )
+
+
+def run_methods(plan: Plan, methods: Mapping[str, Method]) -> BacktestReport:
+    """Fit methods, one after the other, and score their forecasts of the windows."""
+    holdout, windows = plan.holdout, plan.windows
+    runs, notes = {}, []
+    for name, method in methods.items():
+        picked = np.arange(len(windows))
+        if method.refits_per_window:
+            picked = windows.thin(plan.max_windows)
+        seeds = [None] if plan.seeds is None or not method.takes_seed else list(plan.seeds)
+        with tqdm(total=len(picked) * len(seeds), desc=name, disable=not plan.progress) as bar:
+            runs[name] = _run(name, method, plan, picked, seeds, bar)
+        notes += method.describe().get("notes", [])
+    unused = max(len(c) - int(end) for c, end in zip(holdout.contexts, holdout.ends))
+    if unused:
+        notes.append(f"up to {unused} steps after the test part of a series are not used")
+    return make_report(runs, windows, holdout, plan.settings, notes)
 
 
 def _run(
     name: str,
     method: Method,
-    holdout: Holdout,
-    windows: WindowSet,
+    plan: Plan,
     picked: np.ndarray,
-    scorer: Scorer,
     seeds: Sequence[int | None],
-    refit: int | bool,
     bar: tqdm,
 ) -> MethodRun:
     """Fit one method and score its windows, once for each seed."""
+    holdout, windows, scorer = plan.holdout, plan.windows, plan.scorer
     longest = int(windows.reach.max())
     totals, step_totals = [], []
     seconds = {"fit": 0.0, "predict": 0.0}
     for seed in seeds:
         parts, order = [], []
         per_step = np.zeros((2, len(scorer.metrics), longest, holdout.n_variables))
-        for ends, stage in _stages(holdout, windows, picked, refit, method):
+        for ends, stage in _stages(holdout, windows, picked, plan.refit, method):
             started = time.perf_counter()
             method.fit(ends, seed)
             seconds["fit"] += time.perf_counter() - started

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tsllm.errors import DataError
 from tsllm.evaluation.holdout import Holdout, WindowSet
-from tsllm.evaluation.scoring import average
+from tsllm.evaluation.paired import PairedDifference, estimate
+from tsllm.evaluation.scoring import average, weighted_mean
 
-DRAWS = 2000
+#: What `paired` is told for the mean over all horizons.
+ALL_HORIZONS = "all"
 
 
 @dataclass
@@ -39,25 +41,6 @@ class MethodRun:
     predict_seconds: float
     context_length: int | None
     backbone: str | None
-
-
-class PairedDifference(NamedTuple):
-    """The mean difference of a metric between two methods over the same windows.
-
-    ``difference`` is method a's value less method b's: below 0 where a is better (for errors).
-    ``lower`` and ``upper`` bound it at ``confidence``; NaN where the windows make one block only.
-    """
-
-    method_a: str
-    method_b: str
-    metric: str
-    horizon: int
-    difference: float
-    lower: float
-    upper: float
-    confidence: float
-    windows: int
-    block_length: int
 
 
 @dataclass
@@ -96,14 +79,15 @@ class BacktestReport:
         method_b: str,
         metric: str = "mse",
         *,
-        horizon: int | None = None,
+        horizon: int | str | None = None,
         confidence: float = 0.95,
         seed: int = 0,
     ) -> PairedDifference:
-        """Compare two methods window by window, with a moving-block bootstrap interval.
+        """Compare two methods window by window, with a block-bootstrap interval.
 
-        Forecasts from neighbouring origins share most of their steps, so whole blocks of windows as
-        long as the horizon are drawn (Künsch, 1989), each from one series. Seeds are averaged.
+        Forecasts from neighbouring origins share most of their steps, so whole blocks of origins
+        are drawn; see `tsllm.evaluation.paired.estimate`. Where the methods were run with several
+        seeds, the interval covers these, too.
 
         Parameters
         ----------
@@ -111,8 +95,9 @@ class BacktestReport:
             Names in the table.
         metric : str
             One of the backtest's metrics.
-        horizon : int, optional
-            None: the longest.
+        horizon : int or "all", optional
+            None: the longest. "all": the mean over all horizons, on the windows that have the
+            longest.
         confidence : float
             Of the interval.
         seed : int
@@ -133,49 +118,78 @@ class BacktestReport:
             ("method_a", method_a, list(self._runs)),
             ("method_b", method_b, list(self._runs)),
             ("metric", metric, metrics),
-            ("horizon", horizon, horizons),
+            ("horizon", horizon, [*horizons, ALL_HORIZONS]),
         ):
             if value not in known:
                 raise DataError(
                     f"{name} must be among {', '.join(map(str, known))}, found {value!r}"
                 )
+        every = horizon == ALL_HORIZONS
+        longest = max(horizons) if every else int(horizon)
         runs = [self._runs[method_a], self._runs[method_b]]
         shared = np.intersect1d(runs[0].windows, runs[1].windows)
-        shared = shared[self._windows.reach[shared] >= horizon]
-        m, h = metrics.index(metric), horizons.index(horizon)
-        # (2, windows, variables) each
+        shared = shared[self._windows.reach[shared] >= longest]
+        m = metrics.index(metric)
+        own = slice(None) if every else [horizons.index(horizon)]
+        # (seeds, 2, windows, horizons, variables) each
         pair = [
-            run.totals[:, :, m, np.searchsorted(run.windows, shared), h].mean(axis=0)
-            for run in runs
+            run.totals[:, :, m, np.searchsorted(run.windows, shared)][:, :, :, own] for run in runs
         ]
-        if any((one[1].sum() == 0) for one in pair):
-            missing = method_a if pair[0][1].sum() == 0 else method_b
+        if any((one[:, 1].sum() == 0) for one in pair):
+            missing = method_a if pair[0][:, 1].sum() == 0 else method_b
             raise DataError(f"{missing!r} has no {metric!r}: it forecasts no quantiles")
-        difference = average(metric, pair[0]) - average(metric, pair[1])
-        series, origin = self._windows.series[shared], self._windows.origin[shared]
-        gaps = np.diff(origin)[np.diff(series) == 0]
-        spacing = int(gaps.min()) if len(gaps) else 1
-        block = -(-horizon // spacing)
-        drawn = _draw_blocks(
-            [np.concatenate(pair)[:, series == i] for i in np.unique(series)],
-            block,
-            lambda sums: average(metric, sums[:2, None]) - average(metric, sums[2:, None]),
-            np.random.default_rng(seed),
+        found = estimate(
+            metric,
+            *pair,
+            series=self._windows.series[shared],
+            when=self._windows.when[shared],
+            horizon=longest,
+            confidence=confidence,
+            seed=seed,
         )
-        tail = (1 - confidence) / 2
-        lower, upper = (np.nan, np.nan) if drawn is None else np.quantile(drawn, [tail, 1 - tail])
+        (difference, relative), (lower, relative_lower), (upper, relative_upper) = (
+            bounds.tolist() for bounds in (found.value, found.lower, found.upper)
+        )
         return PairedDifference(
             method_a,
             method_b,
             metric,
             horizon,
             difference,
-            float(lower),
-            float(upper),
+            lower,
+            upper,
             confidence,
             len(shared),
-            block,
+            found.block_length,
+            relative,
+            relative_lower,
+            relative_upper,
+            found.unit,
+            found.blocks,
+            found.seeds,
         )
+
+    def over_horizons(self, method: str) -> dict[str, float]:
+        """Give a method's metrics, means over the horizons, on its windows that have the longest.
+
+        With their number, and the metrics' deviation over seeds where there is more than one.
+        """
+        run, names = self._runs[method], self.settings["metrics"]
+        used = run.windows[self._windows.reach[run.windows] == max(self.settings["horizons"])]
+        at = np.searchsorted(run.windows, used)
+        out: dict[str, float] = {"windows": len(used)}
+        for m, name in enumerate(names):
+            # (seeds, 2, windows, horizons, variables) to (seeds, 2, horizons, variables)
+            sums = run.totals[:, :, m, at].sum(axis=2)
+            values = weighted_mean(name, sums[:, 0], sums[:, 1]).mean(axis=-1)  # (seeds,)
+            out[name] = float(values.mean())
+            if len(values) > 1:
+                out[f"{name}_sd"] = float(values.std(ddof=1))
+        return out
+
+    def run_of(self, method: str) -> MethodRun:
+        """Give what one method scored, window by window and seed by seed."""
+        return self._runs[method]
 
     def to_json(self) -> str:
         """Write everything but the windows as JSON; NaN becomes null."""
@@ -183,10 +197,10 @@ class BacktestReport:
         for name in ("table", "per_series", "per_step"):
             frame: pd.DataFrame = getattr(self, name)
             document[name] = [
-                {column: _plain(value) for column, value in row.items()}
+                {column: plain(value) for column, value in row.items()}
                 for row in frame.to_dict("records")
             ]
-        return json.dumps(document, indent=1, allow_nan=False, default=_plain)
+        return json.dumps(document, indent=1, allow_nan=False, default=plain)
 
     def to_markdown(self) -> str:
         """Write the protocol, the table and the notes as Markdown."""
@@ -196,7 +210,7 @@ class BacktestReport:
                 lines.append("The same windows for every method:")
             frame = rows.drop(columns="scored_on").dropna(axis=1, how="all")
             cells = [list(frame.columns), ["---"] * frame.shape[1]]
-            cells += [[_shown(value) for value in row] for row in frame.itertuples(index=False)]
+            cells += [[shown(value) for value in row] for row in frame.itertuples(index=False)]
             lines.append("\n".join(f"| {' | '.join(row)} |" for row in cells))
         lines += [f"Note: {note}." for note in self.notes]
         return "\n\n".join(lines) + "\n"
@@ -272,6 +286,30 @@ def make_report(
     )
 
 
+def plain(value: Any) -> Any:
+    """Turn what JSON does not know into what it does."""
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    if isinstance(value, np.integer):
+        return int(value)
+    if value is None or isinstance(value, str | int | bool):
+        return value
+    if isinstance(value, tuple | list):
+        return [plain(one) for one in value]
+    if isinstance(value, dict):
+        return {str(name): plain(one) for name, one in value.items()}
+    return str(value)
+
+
+def shown(value: Any) -> str:
+    """Write a cell of a table."""
+    if isinstance(value, float | np.floating):
+        if not np.isfinite(value):
+            return ""
+        return f"{value:.0f}" if float(value).is_integer() else f"{value:.4g}"
+    return "" if value is None else str(value)
+
+
 def _metrics(
     run: MethodRun, h: int, used: np.ndarray, names: Sequence[str], *, spread: bool = False
 ) -> dict[str, float]:
@@ -284,32 +322,6 @@ def _metrics(
         if spread and len(values) > 1:
             out[f"{name}_sd"] = float(np.std(values, ddof=1))
     return out
-
-
-def _draw_blocks(
-    parts: list[np.ndarray],
-    block: int,
-    statistic: Callable[[np.ndarray], float],
-    rng: np.random.Generator,
-) -> np.ndarray | None:
-    """Bootstrap a statistic of sums over windows.
-
-    ``parts`` are each series' (sums, windows, variables). None where there is but one block.
-    """
-    sums = []
-    for part in parts:
-        length = min(block, part.shape[1])
-        running = np.pad(part.cumsum(axis=1), ((0, 0), (1, 0), (0, 0)))
-        sums.append(running[:, length:] - running[:, :-length])  # (sums, blocks, variables)
-    blocks = np.concatenate(sums, axis=1)
-    if blocks.shape[1] < 2:
-        return None
-    n_windows = sum(part.shape[1] for part in parts)
-    # blocks of short series are shorter: as many as make the windows on average
-    mean_length = np.mean([min(block, part.shape[1]) for part in parts])
-    count = max(1, round(n_windows / mean_length))
-    picks = rng.integers(0, blocks.shape[1], size=(DRAWS, count))
-    return np.array([statistic(blocks[:, pick].sum(axis=1)) for pick in picks])
 
 
 def _describe(settings: dict[str, Any]) -> str:
@@ -328,25 +340,3 @@ def _describe(settings: dict[str, Any]) -> str:
         f"{settings['test_steps']} steps a series, stride {settings['stride']}, {fitted}, season "
         f"{settings['season']}; {units}{held}."
     )
-
-
-def _plain(value: Any) -> Any:
-    """Turn what JSON does not know into what it does."""
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    if isinstance(value, np.integer):
-        return int(value)
-    if value is None or isinstance(value, str | int | bool):
-        return value
-    if isinstance(value, tuple | list):
-        return [_plain(one) for one in value]
-    return str(value)
-
-
-def _shown(value: Any) -> str:
-    """Write a cell of a table."""
-    if isinstance(value, float | np.floating):
-        if not np.isfinite(value):
-            return ""
-        return f"{value:.0f}" if float(value).is_integer() else f"{value:.4g}"
-    return "" if value is None else str(value)

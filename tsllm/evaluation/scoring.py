@@ -141,10 +141,22 @@ def average(metric: str, totals: np.ndarray) -> float:
     with the largest numbers does not decide it.
     """
     errors, weights = totals.sum(axis=1)  # (variables,)
+    return float(weighted_mean(metric, errors, weights))
+
+
+def weighted_mean(metric: str, errors: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Give a metric (...) from sums of errors and of their weights (..., variables); see `average`.
+
+    NaN where nothing has a weight.
+    """
     if metric != "wql":
-        errors, weights = errors.sum(keepdims=True), weights.sum(keepdims=True)
+        errors, weights = errors.sum(axis=-1, keepdims=True), weights.sum(axis=-1, keepdims=True)
     known = weights > 0
-    return float(np.mean(errors[known] / weights[known])) if known.any() else float("nan")
+    ratios = np.divide(errors, weights, out=np.zeros_like(errors), where=known)
+    count = known.sum(axis=-1)
+    total = ratios.sum(axis=-1)
+    out: np.ndarray = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    return out
 
 
 def _choose_metrics(metrics: Sequence[str] | None, levels: Sequence[float]) -> tuple[str, ...]:

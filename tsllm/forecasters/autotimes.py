@@ -376,6 +376,10 @@ class AutoTimesForecaster(BaseLLMForecaster):
             return None  # a prompt may come from anywhere in the past
         return state.shape.context_length
 
+    def _needs_language_model(self) -> dict[str, Any]:
+        dates = {"timestamps": False} if self.timestamps else {}
+        return super()._needs_language_model() | dates
+
     # ------------------------------------------------------------------ helpers
 
     def _choose_token_length(self, typical: int, season: int, horizon: int | None) -> int:

@@ -75,6 +75,8 @@ class BaseLLMForecaster(BaseForecaster, ABC):
     _architecture: ClassVar[frozenset[str]] = frozenset(
         {"backbone", "backbone_layers", "lora", "context_length", "loss", "quantiles", "dtype"}
     )
+    #: Whether the language model runs inside the model; else only its embeddings are read.
+    _runs_backbone: ClassVar[bool] = True
     #: Whether each variable is a series of its own to the model.
     _channel_independent: ClassVar[bool] = True
     #: Steps between training windows; a constructor argument where a step is costly.
@@ -136,6 +138,10 @@ class BaseLLMForecaster(BaseForecaster, ABC):
     def _steps_to_keep(self, state: FittedState) -> int | None:
         """How much of each series' past to keep for forecasts; None keeps all."""
         return state.shape.context_length
+
+    def _needs_language_model(self) -> dict[str, Any]:
+        """Name the parameters that only a language model can serve, with what turns them off."""
+        return {} if self.lora is None else {"lora": None}
 
     # ------------------------------------------------------------------ sktime's public surface
 

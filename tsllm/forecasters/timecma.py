@@ -148,6 +148,7 @@ class TimeCMAForecaster(DirectForecaster):
     ['1961-01', '1961-02', '1961-03']
     """
 
+    _runs_backbone = False
     _channel_independent = False
     _final_learning_rate = 1e-6
     _max_context: ClassVar[int] = 96

@@ -1,0 +1,153 @@
+"""``tsllm ablate``: whether the language model helps on this data, or what takes its place."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tsllm.cli import options
+from tsllm.cli.config import AblateJob, read_job
+from tsllm.cli.data import open_data
+from tsllm.cli.output import (
+    check_output,
+    check_picture,
+    print_json,
+    print_table,
+    say,
+    say_split,
+    working,
+    write_picture,
+    write_text,
+)
+
+
+def ablate(
+    data: options.Data = None,
+    method: options.Method = None,
+    horizons: options.Horizons = None,
+    arms: Annotated[
+        str | None,
+        typer.Option(
+            "--arms",
+            help="What to run besides pretrained and none, of random, attention, transformer, "
+            "shuffled and few; none for none. Default: all of them.",
+            metavar="NAMES",
+        ),
+    ] = None,
+    baselines: Annotated[
+        str | None,
+        typer.Option(
+            "--baselines",
+            help="Methods to set beside them, such as theta; none for none. Default: "
+            "seasonal_naive,auto_ets,dlinear.",
+            metavar="NAMES",
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option("--seeds", help="Train once for each seed, default 0,1,2.", metavar="SEEDS"),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            "--metric", help="Of mse, mae, mase and smape; default mse.", metavar="METRIC"
+        ),
+    ] = None,
+    min_difference: Annotated[
+        float | None,
+        typer.Option(
+            "--min-difference",
+            help="The least difference that matters, as a share of the error; default 0.01.",
+            metavar="SHARE",
+        ),
+    ] = None,
+    test_size: options.TestSize = None,
+    test_fraction: options.TestFraction = None,
+    stride: options.Stride = None,
+    freq: options.Freq = None,
+    fill: options.Fill = None,
+    sort: options.Sort = None,
+    id_col: options.IdCol = None,
+    time_col: options.TimeCol = None,
+    target_col: options.TargetCol = None,
+    config: options.Config = None,
+    set_: options.Set = None,
+    out: options.ReportOut = None,
+    markdown: options.Markdown = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot", help="Draw the differences to a .png, .svg or .pdf file.", metavar="FILE"
+        ),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Find out whether the language model helps on DATA.
+
+    The method is trained as it is, with random weights, with one attention layer or one transformer
+    block in the language model's place, and without one: same head, data, seeds and budget. Paired
+    differences on a held-out test part lead to a verdict, which may be no. For event streams see
+    'tsllm events ablate'.
+    """
+    given = {
+        "data": data,
+        "method": method,
+        "horizons": options.whole_numbers("--horizons", horizons),
+        "arms": options.names(arms),
+        "baselines": options.names(baselines),
+        "seeds": options.whole_numbers("--seeds", seeds),
+        "metric": metric,
+        "min_difference": min_difference,
+        "test_size": test_size,
+        "test_fraction": test_fraction,
+        "stride": stride,
+        "freq": freq,
+        "fill": fill,
+        "sort": sort,
+        "id_col": id_col,
+        "time_col": time_col,
+        "target_cols": target_col or None,
+    }
+    job = read_job(AblateJob, given, config, set_)
+    job.check_horizons()
+    for path, option, ending in ((out, "--out", ".json"), (markdown, "--markdown", ".md")):
+        if path is not None:
+            check_output(path, option, (ending,))
+    check_picture(plot)
+
+    with working(f"reading {job.data}"):
+        frame, split = open_data(job.data, **job.data_options())
+    how = job.test_options(split) | ({} if job.arms is None else {"arms": job.arms})
+    say_split(how)
+
+    # After the data, since this takes seconds to import and a wrong file is told at once.
+    import tsllm
+    from tsllm.long_format import make_forecaster
+
+    report = tsllm.ablate(
+        make_forecaster(job.method, freq=job.freq, **job.parameters),
+        frame,
+        metric=job.metric,
+        min_difference=job.min_difference,
+        progress=sys.stderr.isatty(),
+        **how,
+    )
+    if out is not None:
+        write_text(report.to_json(), out)
+        say(f"wrote {out}")
+    if markdown is not None:
+        write_text(report.to_markdown(), markdown)
+        say(f"wrote {markdown}")
+    if plot is not None:
+        write_picture(report.plot().figure, plot)
+        say(f"wrote {plot}")
+    if json:
+        print_json(report.to_dict())
+        return
+    print_table(report.summary().to_dict("records"))
+    for note in report.notes:
+        print(f"\nnote: {note}")
+    print(f"\n{report.verdict}")

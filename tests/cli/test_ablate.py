@@ -1,0 +1,69 @@
+"""``tsllm ablate``: the report that the library gives, on stdout and in files."""
+
+import json
+
+import pytest
+from command_line import SET, TINY
+
+import tsllm as library
+from tsllm.long_format import make_forecaster
+
+pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
+
+OPTIONS = ["--horizons", "2,3", "--test-size", 12, "--baselines", "seasonal_naive"]
+
+
+def without_times(document):
+    document = document | {"costs": None, "backtest": None}
+    return json.loads(json.dumps(document))
+
+
+def test_report_is_the_librarys(tsllm, series, tmp_path):
+    files = ["-o", "report.json", "--markdown", "report.md", "--plot", "report.png"]
+    result = tsllm(
+        "ablate", "series.csv", *OPTIONS, "--arms", "random,attention", "--seeds", "0,1",
+        "--min-difference", 0.05, "--metric", "mae", *files, "--json", *SET,
+    )  # fmt: skip
+    assert result.code == 0
+    expected = library.ablate(
+        make_forecaster("autotimes", backbone=TINY, max_steps=2, random_state=0),
+        series,
+        horizons=[2, 3],
+        test_size=12,
+        baselines=["seasonal_naive"],
+        arms=["random", "attention"],
+        seeds=[0, 1],
+        min_difference=0.05,
+        metric="mae",
+    )
+    assert without_times(result.json) == without_times(expected.to_dict())
+    assert json.loads((tmp_path / "report.json").read_text()) == result.json
+    assert expected.verdict in (tmp_path / "report.md").read_text()
+    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert "wrote report.png" in result.err
+
+
+def test_the_verdict_is_the_last_line(tsllm, series, tmp_path):
+    (tmp_path / "job.yaml").write_text("arms: []\nseeds: [4]\nhorizons: [2]\n")
+    result = tsllm(
+        "ablate", "series.csv", "--test-size", 12, "--baselines", "none", "--config", "job.yaml",
+        *SET,
+    )  # fmt: skip
+    lines = result.out.splitlines()
+    assert lines[0].split()[:3] == ["arm", "mse", "2"]
+    assert [line.split()[0] for line in lines[1:3]] == ["pretrained", "none"]
+    assert any(line.startswith("note: one seed") for line in lines)
+    assert "without it the squared error is" in lines[-1]
+
+
+def test_mistakes_end_in_one_line(tsllm, series):
+    for arguments, words in (
+        (["series.csv"], "--horizons is missing"),
+        (["series.csv", *OPTIONS, "--arms", "llm"], "arms must be among random, attention"),
+        (["series.csv", *OPTIONS, "--method", "aaren"], "set backbone to one"),
+        (["series.csv", *OPTIONS, "--plot", "x.txt"], "--plot must end in .png"),
+    ):
+        result = tsllm("ablate", *arguments)
+        assert result.code == 2
+        assert words in result.err
+        assert len(result.err.strip().splitlines()) == 1

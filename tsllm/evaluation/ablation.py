@@ -1,0 +1,170 @@
+"""The ablation: whether the language model helps on this data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from tsllm.errors import DataError
+from tsllm.evaluation.ablation_report import AblationReport, make_ablation_report
+from tsllm.evaluation.arms import ARMS, make_arms
+from tsllm.evaluation.methods import BASELINES, make_method
+from tsllm.evaluation.protocol import make_plan, run_methods
+from tsllm.evaluation.scoring import POINT_METRICS
+
+ABLATION_BASELINES = ("seasonal_naive", "auto_ets", "dlinear")
+
+
+def ablate(
+    estimator: Any,
+    y: pd.Series | pd.DataFrame,
+    *,
+    horizons: int | Sequence[int],
+    arms: Sequence[str] = ARMS,
+    baselines: Sequence[str] = ABLATION_BASELINES,
+    seeds: Sequence[int] = (0, 1, 2),
+    metric: str = "mse",
+    min_difference: float = 0.01,
+    confidence: float = 0.95,
+    test_size: int | None = None,
+    test_fraction: float | None = None,
+    train_size: int | None = None,
+    validation_size: int | None = None,
+    stride: int = 1,
+    scaled: bool = True,
+    season: int | None = None,
+    max_windows: int | None = 20,
+    max_history: int | None = 512,
+    freq: str | None = None,
+    progress: bool = False,
+) -> AblationReport:
+    """Find out whether the language model helps on this data, or anything else in its place would.
+
+    The forecaster is fitted as it is, and again with something else in the language model's place:
+    same head, data, seeds and budget. All arms forecast the same windows of a test part that none
+    of them has seen (see `tsllm.backtest`, whose protocol this is), and the verdict rests on paired
+    differences with intervals over windows and seeds. It may well be "no": it was for the methods
+    and data that Tan et al. looked at (2024, "Are Language Models Actually Useful for Time Series
+    Forecasting?", arXiv 2406.16964), whose ablations these are.
+
+    Parameters
+    ----------
+    estimator : forecaster
+        `AutoTimesForecaster`, `TimeCMAForecaster`, `S2IPForecaster` or `AarenForecaster`, with a
+        backbone. It is cloned and stays as it is.
+    y : Series or DataFrame
+        As for `tsllm.backtest`.
+    horizons : int or sequence of int
+        Steps.
+    arms : sequence of str
+        What is run besides "pretrained", the forecaster as it is, and "none", the same without a
+        language model:
+
+        - "random": the same architecture with random weights, others for each seed;
+        - "attention", "transformer": one attention layer, one transformer block of the same width
+          in its place, trained with the head;
+        - "shuffled": the fitted "pretrained" and "none" are shown their contexts' steps in random
+          order: how much do they make of the order?
+        - "few": "pretrained" and "none" with a tenth of the data.
+
+        An arm that the method cannot have is left out, and the report says why.
+    baselines : sequence of str
+        Beside them; the names are those of `tsllm.backtest`.
+    seeds : sequence of int
+        Every arm is trained once for each. With one seed the intervals cover the windows only.
+    metric : {"mse", "mae", "mase", "smape"}
+        What the verdict is about.
+    min_difference : float
+        The least difference that matters, as a share of the error of "pretrained".
+    confidence : float
+        Of the intervals.
+    test_size, test_fraction, train_size, validation_size, stride, scaled, season, freq
+        See `tsllm.backtest`. ``scaled`` is on here, so that series and variables count alike.
+    max_windows, max_history, progress
+        See `tsllm.backtest`.
+
+    Returns
+    -------
+    AblationReport
+
+    Raises
+    ------
+    DataError
+        The estimator has no language model, arguments contradict each other, or the series are too
+        short for them; the message names the remedy.
+
+    Examples
+    --------
+    >>> from sktime.datasets import load_airline
+    >>> from tsllm import AutoTimesForecaster, ablate
+    >>> forecaster = AutoTimesForecaster("random:gpt2?hidden=8&layers=1&heads=2", max_steps=3)
+    >>> report = ablate(
+    ...     forecaster, load_airline(), horizons=3, arms=["random"], baselines=["seasonal_naive"]
+    ... )
+    >>> report.table["arm"].unique().tolist()
+    ['pretrained', 'random', 'none', 'seasonal_naive']
+    >>> report.answer in ("yes", "architecture", "unclear", "undecided", "no", "harm")
+    True
+    """
+    _check(seeds, metric, min_difference, confidence, baselines)
+    metrics = list(dict.fromkeys([metric, "mse", "mae"]))
+    plan = make_plan(
+        y,
+        horizons=horizons,
+        test_size=test_size,
+        test_fraction=test_fraction,
+        train_size=train_size,
+        validation_size=validation_size,
+        stride=stride,
+        refit=False,
+        quantiles=(),
+        metrics=metrics,
+        scaled=scaled,
+        season=season,
+        seeds=seeds,
+        max_windows=max_windows,
+        max_history=max_history,
+        freq=freq,
+        progress=progress,
+    )
+    made = make_arms(estimator, plan.holdout, plan.horizons[-1], arms)
+    beside = {
+        name: make_method(
+            name, plan.holdout, longest=plan.horizons[-1], max_history=plan.max_history
+        )
+        for name in baselines
+    }
+    report = run_methods(plan, {**made.methods, **beside})
+    return make_ablation_report(
+        report,
+        made,
+        estimator,
+        metric=metric,
+        min_difference=min_difference,
+        confidence=confidence,
+    )
+
+
+def _check(
+    seeds: Sequence[int],
+    metric: str,
+    min_difference: float,
+    confidence: float,
+    baselines: Sequence[str],
+) -> None:
+    """Refuse what only an ablation takes; the rest is checked where the plan is made."""
+    if isinstance(seeds, int) or not seeds:
+        raise DataError(f"seeds must be at least one whole number in a list, found {seeds!r}")
+    if len(set(seeds)) < len(seeds):
+        raise DataError(f"seeds must differ from each other, found {list(seeds)!r}")
+    if metric not in POINT_METRICS:
+        raise DataError(f"metric must be one of {', '.join(POINT_METRICS)}, found {metric!r}")
+    if not 0 <= min_difference < 1:
+        raise DataError(f"min_difference must be a share from 0 to 1, found {min_difference!r}")
+    if not 0 < confidence < 1:
+        raise DataError(f"confidence must lie between 0 and 1, found {confidence!r}")
+    unknown = [name for name in baselines if name not in BASELINES]
+    if unknown:
+        raise DataError(f"baselines must be among {', '.join(BASELINES)}, found {unknown[0]!r}")

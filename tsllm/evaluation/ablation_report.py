@@ -1,0 +1,370 @@
+"""What an ablation found: a verdict, tables, JSON, Markdown and a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from tsllm.evaluation.ablation_document import (
+    AblationDocument,
+    bounds,
+    cost,
+    markdown_page,
+    markdown_table,
+)
+from tsllm.evaluation.arms import NONE, PRETRAINED, REPLACEMENTS, ArmMethod, Arms, peak_gpu_mib
+from tsllm.evaluation.paired import PairedDifference
+from tsllm.evaluation.report import ALL_HORIZONS, BacktestReport, shown
+from tsllm.evaluation.verdict import amount, in_percent, judge, judge_baselines
+from tsllm.forecasters.base import BaseLLMForecaster
+
+#: The parameters that make the budget of an arm, where a method has them.
+_BUDGET = ("max_epochs", "max_steps", "batch_size", "learning_rate", "patience", "window_stride")
+
+
+@dataclass(repr=False)
+class AblationReport(AblationDocument):
+    """What `ablate` found.
+
+    Attributes
+    ----------
+    verdict : str
+        Whether the language model helps, in plain words, by the rules of
+        `tsllm.evaluation.verdict.judge`.
+    answer : str
+        The same in a word: "yes", "architecture", "unclear", "undecided", "no" or "harm".
+    table : DataFrame
+        One row per arm and horizon, and one for the mean over the horizons ("all"): the number of
+        ``windows``, the metrics, their deviation over seeds, and the difference from the pretrained
+        arm in percent of its error, with its interval. Differences are taken on the windows that
+        both have: baselines that are fitted anew at each are run on few.
+    differences : DataFrame
+        All comparisons: ``method_a`` less ``method_b``, see `PairedDifference`. The arms, shuffled
+        contexts and baselines are held against "pretrained", "none, shuffled" against "none" and
+        "none, 10 %" against "pretrained, 10 %".
+    costs : DataFrame
+        Per arm: trained and frozen parameters, memory of these weights, training steps, seconds to
+        fit, milliseconds to forecast a window; means over the seeds. With a GPU the most memory
+        that torch held there.
+    backtest : BacktestReport
+        Everything else: by series, by step, and `BacktestReport.paired` for any two arms.
+    left_out : dict of str to str
+        Arms that were asked for and that this method or data cannot have, with the reason.
+    settings : dict
+        The protocol, the budget that all arms had, and what the verdict was judged by.
+    notes : list of str
+        What a reader must know.
+    """
+
+    backtest: BacktestReport
+
+    def summary(self) -> pd.DataFrame:
+        """Give one row per arm, as text: errors by horizon, difference from pretrained, costs."""
+        metric, horizons = self.settings["metric"], self._horizons()
+        rows = []
+        for arm, own in self.table.groupby("arm", sort=False):
+            by_horizon = own.set_index("horizon")
+            row: dict[str, str] = {"arm": str(arm)}
+            row |= {f"{metric} {h}": shown(by_horizon.loc[h, metric]) for h in horizons}
+            last = by_horizon.loc[horizons[-1]]
+            # percents already
+            row["vs pretrained"] = bounds(
+                *(last.get(f"{name}_percent", math.nan) / 100 for name in _BOUNDS), percent=True
+            )
+            if arm in self.costs.index:
+                costs = self.costs.loc[str(arm)]
+                row |= {name: cost(costs[column]) for name, column in _SHOWN_COSTS.items()}
+            rows.append(row)
+        return pd.DataFrame(rows).fillna("")
+
+    def to_markdown(self) -> str:
+        """Write verdict, table, differences and how to read them as Markdown."""
+        columns = ["method_a", "method_b", "horizon", "difference", "relative"]
+        differences = [
+            [
+                pair["method_a"],
+                pair["method_b"],
+                str(pair["horizon"]),
+                bounds(pair["difference"], pair["lower"], pair["upper"]),
+                bounds(
+                    pair["relative"], pair["relative_lower"], pair["relative_upper"], percent=True
+                ),
+            ]
+            for pair in self.differences.to_dict("records")
+        ]
+        summary = self.summary()
+        parts = [
+            self.verdict,
+            self._protocol(),
+            markdown_table(list(summary.columns), summary.to_numpy().tolist()),
+            "## Differences",
+            f"`method_a` less `method_b` in {self.settings['metric']}, and in percent of "
+            f"`method_b`'s, with {100 * self.settings['confidence']:g} % intervals. "
+            f"{_how_to_read(self.settings)}",
+            markdown_table(columns, differences),
+        ]
+        return markdown_page("Does the language model help?", parts, self.notes)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the differences from the pretrained arm with their intervals.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            None makes a new figure.
+
+        Returns
+        -------
+        matplotlib Axes
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib; the message says what to install.
+        """
+        from tsllm.plotting_ablation import plot_differences
+
+        pairs = self.differences
+        # what shuffled contexts cost is of another size
+        pairs = pairs[~pairs["method_a"].str.contains("shuffled")]
+        rows = [
+            {
+                "label": pair["method_a"]
+                if pair["method_b"] == PRETRAINED
+                else f"{pair['method_a']}\n(vs {pair['method_b']})",
+                "group": "all horizons"
+                if pair["horizon"] == ALL_HORIZONS
+                else f"{pair['horizon']} steps",
+                "value": 100 * pair["relative"],
+                "lower": 100 * pair["relative_lower"],
+                "upper": 100 * pair["relative_upper"],
+            }
+            for pair in pairs.to_dict("records")
+        ]
+        return plot_differences(
+            pd.DataFrame(rows),
+            xlabel=f"{self.settings['metric']}: % more than the pretrained model's",
+            least=100 * self.settings["min_difference"],
+            ax=ax,
+        )
+
+    def _horizons(self) -> list[Any]:
+        """List the horizons of the table; with one, "all" would say the same."""
+        horizons = self.settings["horizons"]
+        return [*horizons, ALL_HORIZONS] if len(horizons) > 1 else list(horizons)
+
+    def _protocol(self) -> str:
+        """Say in a few sentences what was run."""
+        settings = self.settings
+        seeds = settings["seeds"]
+        budget = ", ".join(f"{name}={value!r}" for name, value in settings["budget"].items())
+        units = " in standard deviations of the training part" if settings["scaled"] else ""
+        return (
+            f"{settings['estimator']} with {settings['backbone']}; {settings['series']} series of "
+            f"{settings['variables']} variable(s), test part {settings['test_steps']} steps a "
+            f"series, stride {settings['stride']}; seeds {', '.join(map(str, seeds))}; errors"
+            f"{units}. All arms have the same head, data, seeds and budget ({budget})."
+        )
+
+
+def make_ablation_report(
+    report: BacktestReport,
+    arms: Arms,
+    estimator: BaseLLMForecaster,
+    *,
+    metric: str,
+    min_difference: float,
+    confidence: float,
+) -> AblationReport:
+    """Compare the arms of a backtest and judge them."""
+    names = list(report.table["method"].unique())
+    horizons = report.settings["horizons"]
+    own = [*horizons, ALL_HORIZONS] if len(horizons) > 1 else list(horizons)
+    overall = own[-1]
+
+    def pair(one: str, other: str, horizon: int | str) -> PairedDifference:
+        return report.paired(one, other, metric, horizon=horizon, confidence=confidence)
+
+    pairs = {
+        (one, other): {horizon: pair(one, other, horizon) for horizon in own}
+        for one, other in _comparisons(names)
+    }
+    controls = {
+        name: pairs[name, PRETRAINED][overall]
+        for name in (NONE, *REPLACEMENTS)
+        if (name, PRETRAINED) in pairs
+    }
+    verdict = judge(controls, min_difference=min_difference, wording=in_percent(_ERRORS[metric]))
+    baselines = {
+        name: pairs[name, PRETRAINED][overall] for name in names if name not in arms.methods
+    }
+    sentences = [
+        verdict.text,
+        *judge_baselines(baselines, min_difference=min_difference, error=_ERRORS[metric]),
+        *_conditions({key: found[overall] for key, found in pairs.items()}),
+    ]
+    budget = {name: getattr(estimator, name) for name in _BUDGET if hasattr(estimator, name)}
+    settings = {
+        **report.settings,
+        "estimator": type(estimator).__name__,
+        "backbone": estimator.backbone,
+        "backbone_layers": estimator.backbone_layers,
+        "parameters": {
+            name: value
+            for name, value in estimator.get_params().items()
+            if isinstance(value, bool | int | float | str | tuple | dict | None)
+        },
+        "budget": budget,
+        "metric": metric,
+        "min_difference": min_difference,
+        "confidence": confidence,
+    }
+    notes = [
+        *(f"{arm} is left out: {reason}" for arm, reason in arms.left_out.items()),
+        *arms.notes,
+        *_notes(report, pairs[NONE, PRETRAINED][overall]),
+        *report.notes,
+    ]
+    return AblationReport(
+        " ".join(sentences),
+        verdict.answer,
+        _long_table(report, pairs, metric, own),
+        pd.DataFrame([one._asdict() for found in pairs.values() for one in found.values()]),
+        _costs(report, arms),
+        arms.left_out,
+        settings,
+        notes,
+        report,
+    )
+
+
+#: What the metrics are called in a sentence.
+_ERRORS = {
+    "mse": "squared error",
+    "mae": "absolute error",
+    "mase": "scaled error",
+    "smape": "percentage error",
+}
+_BOUNDS = ("difference", "lower", "upper")
+_SHOWN_COSTS = {
+    "trained": "trained_parameters",
+    "frozen": "frozen_parameters",
+    "weights MiB": "weights_mib",
+    "steps": "steps",
+    "fit s": "fit_seconds",
+    "ms a window": "predict_ms",
+}
+
+
+def _comparisons(names: Sequence[str]) -> list[tuple[str, str]]:
+    """List which arm is held against which."""
+    against = {"none, shuffled": NONE, "none, 10 %": "pretrained, 10 %"}
+    return [(name, against.get(name, PRETRAINED)) for name in names if name != PRETRAINED]
+
+
+def _conditions(pairs: dict[tuple[str, str], PairedDifference]) -> list[str]:
+    """Say what shuffled contexts and few data do."""
+    sentences = []
+    shuffled = pairs.get(("pretrained, shuffled", PRETRAINED))
+    if shuffled is not None:
+        without = pairs["none, shuffled", NONE]
+        sentences.append(
+            f"With the steps of its contexts in random order the error is {amount(shuffled)}; "
+            f"without the language model {amount(without)}."
+        )
+    few = pairs.get(("none, 10 %", "pretrained, 10 %"))
+    if few is not None:
+        sentences.append(
+            f"With a tenth of the data the error without the language model is {amount(few)} than "
+            "with it."
+        )
+    return sentences
+
+
+def _notes(report: BacktestReport, main: PairedDifference) -> list[str]:
+    """Say what limits the intervals, and what the costs are."""
+    notes = []
+    if main.seeds == 1:
+        notes.append(
+            "one seed: the intervals cover the windows only, not how the arms differ from training "
+            "to training"
+        )
+    if main.unit == "series":
+        notes.append(
+            "the origins make too few blocks, so the intervals resample whole series, as if these "
+            "were independent of each other"
+        )
+    elif main.blocks < 2:
+        notes.append("the windows make less than two blocks, so there are no intervals")
+    elif main.blocks < 5:
+        notes.append(
+            f"the windows make only {main.blocks:.1f} blocks of two horizons, so the intervals are "
+            "wide: a longer test part would narrow them"
+        )
+    if peak_gpu_mib() is None:
+        notes.append(
+            "memory is that of the weights, frozen ones in the type they are kept in: on a CPU all "
+            "arms share one process, so their peaks cannot be told apart"
+        )
+    return notes
+
+
+def _long_table(
+    report: BacktestReport,
+    pairs: dict[tuple[str, str], dict[Any, PairedDifference]],
+    metric: str,
+    horizons: Sequence[Any],
+) -> pd.DataFrame:
+    """Put errors and differences from the pretrained arm side by side."""
+    rows = []
+    everywhere = report.table[report.table["scored_on"] == "all"]["method"].unique()
+    for name in report.table["method"].unique():
+        own = report.table[report.table["method"] == name]
+        own = own[own["scored_on"] == ("all" if name in everywhere else "common")]
+        metrics = [m for m in report.settings["metrics"] if m in own]
+        spreads = [f"{m}_sd" for m in metrics if f"{m}_sd" in own]
+        for horizon in horizons:
+            figures: dict[str, Any]
+            if horizon == ALL_HORIZONS:
+                figures = report.over_horizons(name)
+            else:
+                row = own[own["horizon"] == horizon].iloc[0]
+                figures = row[["windows", *metrics, *spreads]].to_dict()
+            found = pairs.get((name, PRETRAINED), {}).get(horizon)
+            if found is not None:
+                figures |= {
+                    "difference_percent": 100 * found.relative,
+                    "lower_percent": 100 * found.relative_lower,
+                    "upper_percent": 100 * found.relative_upper,
+                }
+            rows.append({"arm": name, "horizon": horizon, **figures, "seeds": own["seeds"].iloc[0]})
+    return pd.DataFrame(rows)
+
+
+def _costs(report: BacktestReport, arms: Arms) -> pd.DataFrame:
+    """Say what each arm is made of and what it cost; baselines are made in another way."""
+    rows = []
+    for name, method in arms.methods.items():
+        run = report.run_of(name)
+        row: dict[str, Any] = {"arm": name}
+        if isinstance(method, ArmMethod):
+            row |= method.costs() | {"fit_seconds": run.fit_seconds}
+        rows.append(row | {"predict_ms": 1000 * run.predict_seconds / len(run.windows)})
+    return pd.DataFrame(rows).set_index("arm")
+
+
+def _how_to_read(settings: dict[str, Any]) -> str:
+    """Say what intervals and verdict rest on."""
+    least = f"{100 * settings['min_difference']:g} %"
+    return (
+        "Intervals: whole blocks of origins, with all their series and variables, are resampled, "
+        "the deviation over seeds is added, and Student's t makes an interval of both. The verdict "
+        f"looks at the last row of each arm only, and counts less than {least} as no difference. "
+        "Whether the language model is better than none is one comparison; a yes also needs every "
+        "other arm to be worse, so that more arms do not make a wrong yes more likely. The other "
+        "intervals are not corrected for their number"
+    ) + "."

@@ -1,0 +1,261 @@
+"""The arms of an ablation: a forecaster with something else in its language model's place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from tsllm.backbone.replacement import LAYER_PREFIX
+from tsllm.backbone.synthetic import with_random_weights
+from tsllm.context import Context
+from tsllm.errors import DataError
+from tsllm.evaluation.holdout import Holdout
+from tsllm.evaluation.methods import GlobalMethod, Method
+from tsllm.forecasters.base import BaseLLMForecaster
+
+PRETRAINED, NONE = "pretrained", "none"
+#: The controls that stand in for the language model, besides "none", which always runs.
+REPLACEMENTS = ("random", "attention", "transformer")
+#: The conditions under which "pretrained" and "none" are run once more.
+CONDITIONS = ("shuffled", "few")
+ARMS = (*REPLACEMENTS, *CONDITIONS)
+#: What is left of the steps before the test part in the condition "few".
+FEW_SHARE = 0.1
+#: Fewer steps than these are too few to train on.
+_FEWEST_STEPS = 8
+#: Added to a seed for random weights, so that they are no backbone that the user has named.
+_RANDOM_WEIGHTS = 1_000_000
+
+
+class Arms(NamedTuple):
+    """What an ablation runs."""
+
+    methods: dict[str, Method]
+    left_out: dict[str, str]  # arm to reason
+    notes: list[str]
+
+
+def make_arms(
+    estimator: BaseLLMForecaster, holdout: Holdout, longest: int, wanted: Sequence[str]
+) -> Arms:
+    """Make the arms of a forecaster, the forecaster itself first.
+
+    Parameters
+    ----------
+    estimator : BaseLLMForecaster
+        With a language model.
+    holdout : Holdout
+    longest : int
+        The longest horizon.
+    wanted : sequence of str
+        Of `ARMS`; "pretrained" and "none" are always there.
+
+    Raises
+    ------
+    DataError
+        An unknown arm, or an estimator without a language model to judge.
+    """
+    _check(estimator, wanted)
+    backbone = estimator.backbone
+    left_out: dict[str, str] = {}
+    notes = []
+    pretrained = ArmMethod(estimator, holdout, longest)
+    methods: dict[str, Method] = {PRETRAINED: pretrained}
+    if "random" in wanted:
+        methods["random"] = ArmMethod(
+            estimator,
+            holdout,
+            longest,
+            by_seed=lambda seed: {
+                "backbone": with_random_weights(backbone, seed + _RANDOM_WEIGHTS)
+            },
+        )
+    off = estimator._needs_language_model()
+    for kind in ("attention", "transformer"):
+        if kind not in wanted:
+            continue
+        if not estimator._runs_backbone:
+            left_out[kind] = (
+                f"{type(estimator).__name__} reads embeddings that are computed once, which a "
+                "layer that is trained would leave behind"
+            )
+            continue
+        layer = f"{LAYER_PREFIX}{kind}?like={backbone}"
+        changed = estimator.clone().set_params(backbone=layer, backbone_layers=None, **off)
+        methods[kind] = ArmMethod(changed, holdout, longest)
+    without = estimator.clone().set_params(backbone=None, backbone_layers=None, **off)
+    methods[NONE] = none = ArmMethod(without, holdout, longest)
+    if off:
+        controls = [arm for arm in methods if arm not in (PRETRAINED, "random")]
+        settings = ", ".join(f"{name}={value!r}" for name, value in off.items())
+        notes.append(
+            f"{' and '.join(controls)} run with {settings}, which only a language model can serve"
+        )
+    pairs = ((PRETRAINED, pretrained), (NONE, none))
+    if "shuffled" in wanted:
+        methods |= {f"{name}, shuffled": ShuffledMethod(arm, holdout) for name, arm in pairs}
+        notes.append(
+            "shuffled: the same fitted models forecast from contexts whose last context_length "
+            "steps stand in random order"
+        )
+    if "few" in wanted:
+        least = int(min(round(FEW_SHARE * border) for border in holdout.borders))
+        if least < _FEWEST_STEPS:
+            left_out["few"] = (
+                f"a tenth of what the shortest series has before its test part is {least} steps, "
+                f"and less than {_FEWEST_STEPS} are too few to train on"
+            )
+        else:
+            methods |= {
+                f"{name}, 10 %": ArmMethod(
+                    arm.template, holdout, longest, share=FEW_SHARE, shape_of=arm
+                )
+                for name, arm in pairs
+            }
+            notes.append(
+                "10 %: trained on the last tenth of the steps before the test part, with the sizes "
+                "that the whole part led to"
+            )
+    return Arms(methods, left_out, notes)
+
+
+class ArmMethod(GlobalMethod):
+    """A forecaster that keeps its fitted model of every seed, and what each fit cost.
+
+    Parameters
+    ----------
+    template : BaseLLMForecaster
+    holdout : Holdout
+    longest : int
+    by_seed : callable, optional
+        Parameters that depend on the seed.
+    share : float
+        Of the steps before the test part, the last ones, to fit on.
+    shape_of : ArmMethod, optional
+        Whose fitted sizes to take.
+    """
+
+    def __init__(
+        self,
+        template: BaseLLMForecaster,
+        holdout: Holdout,
+        longest: int,
+        *,
+        by_seed: Callable[[int], Mapping[str, Any]] | None = None,
+        share: float = 1.0,
+        shape_of: ArmMethod | None = None,
+    ) -> None:
+        super().__init__(template, holdout, longest)
+        self.template = template
+        self.fitted: dict[int | None, BaseLLMForecaster] = {}
+        self._by_seed = by_seed
+        self._share = share
+        self._shape_of = shape_of
+
+    def fit(self, ends: np.ndarray, seed: int | None) -> None:
+        """Fit a clone on the share of the steps."""
+        parameters = dict(self._by_seed(seed or 0)) if self._by_seed is not None else {}
+        if self._shape_of is not None:
+            shape = self._shape_of.fitted[seed].fitted_.shape
+            sizes = {"context_length": shape.context_length, **shape.extra}
+            parameters |= {k: v for k, v in sizes.items() if k in self.template.get_params()}
+        y = self._holdout.before(ends, share=self._share)
+        _start_counting_memory()
+        self._fitted = self.fitted[seed] = self._fit_clone(y, seed, parameters)
+
+    def costs(self) -> dict[str, float]:
+        """Give what an arm is made of and what it cost, means over the seeds."""
+        rows = []
+        for fitted in self.fitted.values():
+            summary = fitted.summary()
+            width = 2 if summary["dtype"] == "bfloat16" else 4
+            trained, frozen = summary["trained_parameters"], summary["frozen_parameters"]
+            rows.append(
+                {
+                    "trained_parameters": trained,
+                    "frozen_parameters": frozen,
+                    "weights_mib": (4 * trained + width * frozen) / 2**20,
+                    "steps": summary["steps"],
+                    "epochs": summary["epochs"],
+                }
+            )
+        return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+class ShuffledMethod:
+    """A fitted arm that is shown the steps of its contexts in random order.
+
+    The order depends on series and origin only, so that two arms are shown the same.
+    """
+
+    refits_per_window = False
+
+    def __init__(self, arm: ArmMethod, holdout: Holdout) -> None:
+        self.takes_seed = arm.takes_seed
+        self._arm = arm
+        self._holdout = holdout
+        self._fitted: Any = None
+
+    def fit(self, ends: np.ndarray, seed: int | None) -> None:
+        """Take the arm's fitted model of that seed."""
+        self._fitted = self._arm.fitted[seed]
+
+    def forecast(
+        self, series: np.ndarray, origins: np.ndarray, horizon: int, levels: Sequence[float]
+    ) -> np.ndarray:
+        """Forecast from shuffled contexts."""
+        steps = self._fitted.fitted_.shape.context_length
+        contexts = [
+            _shuffled(self._holdout.contexts[i].until(int(o)), steps, (int(i), int(o)))
+            for i, o in zip(series, origins)
+        ]
+        out: np.ndarray = self._fitted.forecast(contexts, horizon, quantiles=tuple(levels))
+        return out
+
+    def describe(self) -> dict[str, Any]:
+        """It is the arm that it shuffles for."""
+        return self._arm.describe()
+
+
+def peak_gpu_mib() -> float | None:
+    """Give the most memory that torch held on the GPU since the last fit began; None without one.
+
+    On a CPU arms share one process and one allocator, so nothing of the kind can be told apart.
+    """
+    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+
+
+def _check(estimator: Any, wanted: Sequence[str]) -> None:
+    """Refuse arms that do not exist, and estimators that have nothing to ablate."""
+    unknown = [arm for arm in wanted if arm not in ARMS]
+    if unknown:
+        raise DataError(
+            f"arms must be among {', '.join(ARMS)}, found {unknown[0]!r}; 'pretrained' and 'none' "
+            "are always run"
+        )
+    if not isinstance(estimator, BaseLLMForecaster) or "backbone" not in estimator.get_params():
+        raise DataError(
+            f"estimator must be a tsllm forecaster with a language model, found "
+            f"{type(estimator).__name__}: compare other forecasters with tsllm.backtest"
+        )
+    if estimator.backbone is None or estimator.backbone.startswith(LAYER_PREFIX):
+        raise DataError(
+            f"estimator has backbone={estimator.backbone!r}, so there is no language model to "
+            "judge: set backbone to one"
+        )
+
+
+def _shuffled(context: Context, steps: int, key: tuple[int, int]) -> Context:
+    """Put the values of the last steps of a context in random order; the stamps stay."""
+    values = context.values.copy()
+    tail = values[-steps:]
+    values[-steps:] = np.random.default_rng(key).permutation(tail)
+    return Context(values, times=context.times, series_id=context.series_id, static=context.static)
+
+
+def _start_counting_memory() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()

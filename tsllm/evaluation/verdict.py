@@ -1,0 +1,172 @@
+"""The verdict of an ablation in plain words, by stated rules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from tsllm.evaluation.paired import PairedDifference
+
+#: What the answers mean, in words.
+ANSWERS = {
+    "yes": "the language model helps, more than anything that took its place",
+    "architecture": "something in its place helps, and needs no language",
+    "unclear": "it is better than nothing, and whether for the language cannot be told",
+    "undecided": "no difference can be told",
+    "no": "it makes no difference that matters",
+    "harm": "the model is better without it",
+}
+_NAMES = {
+    "random": "the same architecture with random weights",
+    "attention": "one trained attention layer in its place",
+    "transformer": "one trained transformer block in its place",
+}
+
+
+class Wording(NamedTuple):
+    """How a verdict speaks of its metric."""
+
+    error: str
+    amount: Callable[[PairedDifference], str]
+    least: Callable[[float], str]
+
+
+class Verdict(NamedTuple):
+    """An answer of `ANSWERS`, and the sentences that say it."""
+
+    answer: str
+    text: str
+
+
+def judge(
+    controls: Mapping[str, PairedDifference],
+    *,
+    min_difference: float,
+    wording: Wording | None = None,
+) -> Verdict:
+    """Say whether the language model helps.
+
+    Each control's difference from the pretrained arm, over all horizons, falls into one of four
+    classes, by its relative value r, its interval and the least relevant difference d:
+
+    - "same": the whole interval lies within -d and d;
+    - "worse" or "better": else, the interval leaves 0 out and ``|r| >= d``;
+    - "open": anything else.
+
+    First the arm without a language model is looked at: better, same or open, it decides alone
+    ("harm", "no", "undecided"). Where it is worse, the other controls decide: "yes" needs every one
+    of them to be worse as well, so that however many there are, a wrong "yes" is no more likely
+    than with one; "architecture" needs one that is better or the same; else it is "unclear".
+
+    Parameters
+    ----------
+    controls : mapping of str to PairedDifference
+        "none" among them, then those that were run of "random", "attention" and "transformer": each
+        control less the pretrained arm.
+    min_difference : float
+        As a share of the pretrained arm's error.
+    wording : Wording, optional
+        None: percents of an error.
+
+    Returns
+    -------
+    Verdict
+    """
+    words = wording or in_percent("error")
+    least = words.least(min_difference)
+    none = controls["none"]
+    first = classify(none, min_difference)
+    without = f"without it the {words.error} is {words.amount(none)}"
+    if first == "better":
+        return Verdict("harm", f"No. On this data the language model does harm: {without}.")
+    if first == "same":
+        return Verdict(
+            "no",
+            f"No. On this data the language model makes no difference that matters: {without}, and "
+            f"less than {least} counts as none.",
+        )
+    if first == "open":
+        if math.isnan(none.relative_lower):
+            why = "the test part is too short for an interval: use a longer one"
+        else:
+            why = "more windows or seeds would narrow the interval"
+        return Verdict(
+            "undecided", f"No difference of {least} or more can be told: {without}; {why}."
+        )
+    others = {name: pair for name, pair in controls.items() if name != "none"}
+    classes = {name: classify(pair, min_difference) for name, pair in others.items()}
+    if not others:
+        return Verdict(
+            "unclear",
+            f"Better than nothing: {without}. Whether that is the language cannot be told, for no "
+            "arm put something else in its place.",
+        )
+    as_good = [name for name in others if classes[name] in ("better", "same")]
+    if as_good:
+        return Verdict(
+            "architecture",
+            f"Not the language: {without}, but {_list(others, as_good, words)}.",
+        )
+    unsure = [name for name in others if classes[name] == "open"]
+    if unsure:
+        return Verdict(
+            "unclear",
+            f"Better than nothing: {without}. Whether that is the language cannot be told: "
+            f"{_list(others, unsure, words)}.",
+        )
+    return Verdict(
+        "yes", f"Yes. The language model helps: {without}; {_list(others, list(others), words)}."
+    )
+
+
+def classify(pair: PairedDifference, min_difference: float) -> str:
+    """Give the class of a difference from the pretrained arm; see `judge`."""
+    low, value, high = pair.relative_lower, pair.relative, pair.relative_upper
+    if math.isnan(low):
+        return "open"
+    if -min_difference <= low and high <= min_difference:
+        return "same"
+    if (low > 0 or high < 0) and abs(value) >= min_difference:
+        return "worse" if value > 0 else "better"
+    return "open"
+
+
+def judge_baselines(
+    pairs: Mapping[str, PairedDifference], *, min_difference: float, error: str = "error"
+) -> list[str]:
+    """Say how baselines do beside the pretrained arm, and whether one is better."""
+    if not pairs:
+        return []
+    shown = "; ".join(f"{name} {amount(pair)}" for name, pair in pairs.items())
+    sentences = [f"Beside it, the {error} of simpler methods: {shown}."]
+    better = [n for n, pair in pairs.items() if classify(pair, min_difference) == "better"]
+    if better:
+        sentences.append(f"Better than the language model here: {', '.join(better)}.")
+    naive = pairs.get("seasonal_naive")
+    if naive is not None and classify(naive, min_difference) in ("same", "open"):
+        sentences.append("That it beats repeating the last season cannot be told.")
+    return sentences
+
+
+def amount(pair: PairedDifference) -> str:
+    """Write a relative difference and its interval: ``3.1 % lower [-5.0 %, -1.2 %]``."""
+    way = "higher" if pair.relative >= 0 else "lower"
+    value = f"{100 * abs(pair.relative):.1f} % {way}"
+    if math.isnan(pair.relative_lower):
+        return value
+    return f"{value} [{100 * pair.relative_lower:+.1f} %, {100 * pair.relative_upper:+.1f} %]"
+
+
+def in_percent(error: str) -> Wording:
+    """Speak of an error in percent of the pretrained arm's."""
+    return Wording(error, amount, lambda share: f"{100 * share:g} %")
+
+
+def _list(pairs: Mapping[str, PairedDifference], chosen: Sequence[str], words: Wording) -> str:
+    """Name controls with their differences."""
+    return "; ".join(
+        f"with {_NAMES[name]} the {words.error} is {words.amount(pairs[name])} than the pretrained "
+        "model's"
+        for name in chosen
+    )
