@@ -12,15 +12,11 @@ from tsllm.cli import options
 from tsllm.cli.config import AblateJob, read_job
 from tsllm.cli.data import open_data
 from tsllm.cli.output import (
-    check_output,
     check_picture,
-    print_json,
-    print_table,
-    say,
+    check_report_files,
+    deliver_ablation,
     say_split,
     working,
-    write_picture,
-    write_text,
 )
 
 
@@ -113,9 +109,7 @@ def ablate(
     }
     job = read_job(AblateJob, given, config, set_)
     job.check_horizons()
-    for path, option, ending in ((out, "--out", ".json"), (markdown, "--markdown", ".md")):
-        if path is not None:
-            check_output(path, option, (ending,))
+    check_report_files(out, markdown)
     check_picture(plot)
 
     with working(f"reading {job.data}"):
@@ -135,19 +129,4 @@ def ablate(
         progress=sys.stderr.isatty(),
         **how,
     )
-    if out is not None:
-        write_text(report.to_json(), out)
-        say(f"wrote {out}")
-    if markdown is not None:
-        write_text(report.to_markdown(), markdown)
-        say(f"wrote {markdown}")
-    if plot is not None:
-        write_picture(report.plot().figure, plot)
-        say(f"wrote {plot}")
-    if json:
-        print_json(report.to_dict())
-        return
-    print_table(report.summary().to_dict("records"))
-    for note in report.notes:
-        print(f"\nnote: {note}")
-    print(f"\n{report.verdict}")
+    deliver_ablation(report, out=out, markdown=markdown, plot=plot, json=json)

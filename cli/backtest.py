@@ -10,7 +10,7 @@ import typer
 from tsllm.cli import options
 from tsllm.cli.config import BacktestJob, read_job
 from tsllm.cli.data import open_data
-from tsllm.cli.output import check_output, print_table, say, say_split, working, write_text
+from tsllm.cli.output import check_report_files, print_table, say, say_split, working, write_text
 
 
 def backtest(
@@ -74,9 +74,7 @@ def backtest(
     }
     job = read_job(BacktestJob, given, config, set_)
     job.check_horizons()
-    for path, option, ending in ((out, "--out", ".json"), (markdown, "--markdown", ".md")):
-        if path is not None:
-            check_output(path, option, (ending,))
+    check_report_files(out, markdown)
 
     with working(f"reading {job.data}"):
         frame, split = open_data(job.data, **job.data_options())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,18 +19,19 @@ from tsllm.cli.event_options import (
     settings_of,
     slices_of,
 )
+from tsllm.cli.events_ablate import ablate
 from tsllm.cli.events_evaluate import evaluate
 from tsllm.cli.output import (
-    PICTURE_ENDINGS,
     TABLE_ENDINGS,
     check_folder,
     check_output,
+    check_picture,
     count,
     deliver,
-    in_one_step,
     print_json,
     say,
     working,
+    write_picture,
     write_text,
 )
 from tsllm.errors import DataError
@@ -211,8 +211,7 @@ def predict(
     if plot is not None:
         from tsllm.plotting_events import plot_intensity
 
-        with in_one_step(plot) as temporary:
-            plot_intensity(estimator, history).figure.savefig(temporary, dpi=120)
+        write_picture(plot_intensity(estimator, history).figure, plot)
         say(f"wrote {plot}, the intensities of {table.iloc[0, 0]!r}")
     drawn_to = None if plot is None else str(plot)
     deliver(table, out, json, {"plot": drawn_to}, name="events")
@@ -271,6 +270,7 @@ def simulate(
 
 
 app.command()(evaluate)
+app.command()(ablate)
 
 
 def _learn(estimator: EventForecaster, parts: list[Any]) -> None:
@@ -307,10 +307,7 @@ def _check_places(out: Path | None, plot: Path | None) -> None:
     """Refuse files that could not be written, before any work is done for them."""
     if out is not None:
         check_output(out, "--out", TABLE_ENDINGS)
-    if plot is not None:
-        check_output(plot, "--plot", PICTURE_ENDINGS)
-        if find_spec("matplotlib") is None:
-            raise ImportError("--plot needs matplotlib: pip install 'tsllm[plot]'")
+    check_picture(plot)
 
 
 def _described(table: Any, slices: int = 1) -> str:

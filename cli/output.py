@@ -26,6 +26,8 @@ from tsllm.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tsllm.evaluation.ablation_document import AblationDocument
+
 #: The endings that a table of forecasts can be written to.
 TABLE_ENDINGS = (".csv", ".parquet", ".jsonl")
 PICTURE_ENDINGS = (".png", ".svg", ".pdf")
@@ -191,6 +193,40 @@ def deliver(
         print_json({name: rows, "out": None if out is None else str(out), **beside})
     elif out is None:
         sys.stdout.write(table.to_csv(index=False))
+
+
+def deliver_ablation(
+    report: AblationDocument,
+    *,
+    out: Path | None,
+    markdown: Path | None,
+    plot: Path | None,
+    json: bool,
+) -> None:
+    """Write an ablation's report where it was asked for; the verdict is the last line."""
+    if out is not None:
+        write_text(report.to_json(), out)
+        say(f"wrote {out}")
+    if markdown is not None:
+        write_text(report.to_markdown(), markdown)
+        say(f"wrote {markdown}")
+    if plot is not None:
+        write_picture(report.plot().figure, plot)
+        say(f"wrote {plot}")
+    if json:
+        print_json(report.to_dict())
+        return
+    print_table(report.summary().to_dict("records"))
+    for note in report.notes:
+        print(f"\nnote: {note}")
+    print(f"\n{report.verdict}")
+
+
+def check_report_files(out: Path | None, markdown: Path | None) -> None:
+    """Refuse files of a report that could not be written; see `check_output`."""
+    for path, option, ending in ((out, "--out", ".json"), (markdown, "--markdown", ".md")):
+        if path is not None:
+            check_output(path, option, (ending,))
 
 
 def count(number: int, things: str) -> str:

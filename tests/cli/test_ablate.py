@@ -4,12 +4,18 @@ import json
 
 import pytest
 from command_line import SET, TINY
+from small_events import SMALL, stream
 
 import tsllm as library
 from tsllm.long_format import make_forecaster
 
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
 
+EVENT_SET = [
+    word
+    for key, value in (SMALL | {"max_epochs": 1}).items()
+    for word in ("--set", f"{key}={value}")
+]
 OPTIONS = ["--horizons", "2,3", "--test-size", 12, "--baselines", "seasonal_naive"]
 
 
@@ -67,3 +73,20 @@ def test_mistakes_end_in_one_line(tsllm, series):
         assert result.code == 2
         assert words in result.err
         assert len(result.err.strip().splitlines()) == 1
+
+
+def test_events(tsllm, tmp_path):
+    assert stream(n_sequences=4).to_frame().to_csv(tmp_path / "e.csv", index=False) is None
+    files = ["-o", "e.json", "--markdown", "e.md", "--plot", "e.svg"]
+    result = tsllm(
+        "events", "ablate", "e.csv", "--slices", 2, "--arms", "prompts", "--seeds", 0,
+        "--baselines", "naive", *files, "--json", *EVENT_SET,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    arms = [row["arm"] for row in result.json["table"]]
+    assert arms == ["given", "shared, freeze", "none, full", "naive"]
+    assert json.loads((tmp_path / "e.json").read_text()) == result.json
+    assert result.json["verdict"] in (tmp_path / "e.md").read_text()
+    assert "<svg" in (tmp_path / "e.svg").read_text()
+    wrong = tsllm("events", "ablate", "e.csv", "--arms", "prompt")
+    assert (wrong.code, "arms must be among prompts, base, text" in wrong.err) == (2, True)

@@ -49,6 +49,13 @@ def test_classes(found, expected):
         ({"none": WORSE, "random": WORSE, "attention": WORSE}, "yes", "Yes. The language model"),
         ({"none": WORSE, "random": SAME, "attention": WORSE}, "architecture", "Not the language"),
         ({"none": WORSE, "random": WORSE, "transformer": BETTER}, "architecture", "10.0 % lower"),
+        (
+            {"none": OPEN, "random": OPEN, "transformer": BETTER},
+            "architecture",
+            "transformer block",
+        ),
+        ({"none": SAME, "attention": BETTER}, "architecture", "with one trained attention layer"),
+        ({"none": BETTER, "attention": BETTER}, "harm", "In its place better as well: with one"),
         ({"none": WORSE, "random": OPEN, "attention": WORSE}, "unclear", "cannot be told"),
         ({"none": WORSE, "random": OPEN, "attention": SAME}, "architecture", "attention layer"),
     ],
@@ -59,6 +66,14 @@ def test_rules(controls, answer, words):
     assert answer in ANSWERS
     assert words in verdict.text
     assert amount(controls["none"]) in verdict.text
+
+
+def test_something_in_its_place_is_better_by_corrected_intervals_only():
+    controls = {"none": OPEN, "attention": BETTER, "transformer": OPEN}
+    strict = {"attention": pair(-0.10, -0.21, 0.01), "transformer": OPEN}
+    assert judge(controls, min_difference=0.01, strict=strict).answer == "undecided"
+    worse = controls | {"none": WORSE, "transformer": WORSE}
+    assert judge(worse, min_difference=0.01, strict=strict).answer == "unclear"
 
 
 def test_the_least_difference_that_matters_is_the_users():
@@ -95,20 +110,28 @@ def errors_of_arms(rng, arms, windows, horizon, seeds, shift):
     return found
 
 
+def compared(ours, others, windows, horizon, confidence):
+    found = estimate(
+        "mse", ours, others, series=np.zeros(windows, dtype=int), when=np.arange(windows),
+        horizon=horizon, confidence=confidence,
+    )  # fmt: skip
+    return pair(found.value[1], found.lower[1], found.upper[1])
+
+
 def answers(shift, *, repeats, windows=150, horizon=6, seeds=3, seed=0):
     rng = np.random.default_rng(seed)
     names = ("pretrained", "none", "random", "attention")
     counted = dict.fromkeys(ANSWERS, 0)
     for _ in range(repeats):
         errors = errors_of_arms(rng, names, windows, horizon, seeds, shift)
-        controls = {}
-        for name in names[1:]:
-            found = estimate(
-                "mse", errors[name], errors["pretrained"],
-                series=np.zeros(windows, dtype=int), when=np.arange(windows), horizon=horizon,
-            )  # fmt: skip
-            controls[name] = pair(found.value[1], found.lower[1], found.upper[1], name)
-        counted[judge(controls, min_difference=0.01).answer] += 1
+        controls, strict = (
+            {
+                name: compared(errors[name], errors["pretrained"], windows, horizon, confidence)
+                for name in names[1:]
+            }
+            for confidence in (0.95, 0.975)
+        )
+        counted[judge(controls, min_difference=0.01, strict=strict).answer] += 1
     return counted
 
 

@@ -44,6 +44,14 @@ class AblationDocument(ABC):
     def summary(self) -> pd.DataFrame:
         """Give one row per arm, as text."""
 
+    @abstractmethod
+    def to_markdown(self) -> str:
+        """Write a page: verdict, tables, differences and how to read them."""
+
+    @abstractmethod
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the differences and their intervals; needs matplotlib."""
+
     def __str__(self) -> str:
         summary = self.summary().to_string(index=False, na_rep="")
         return "\n".join([self.verdict, "", summary, *(f"note: {note}" for note in self.notes)])
@@ -88,7 +96,9 @@ def cost(value: Any) -> str:
     """Write a cost for people."""
     if value is None or math.isnan(value):
         return ""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
+    if value >= 100 or float(value).is_integer():
+        return f"{value:,.0f}"
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -198,7 +198,18 @@ def make_ablation_report(
         for name in (NONE, *REPLACEMENTS)
         if (name, PRETRAINED) in pairs
     }
-    verdict = judge(controls, min_difference=min_difference, wording=in_percent(_ERRORS[metric]))
+    replacements = [name for name in controls if name != NONE]
+    corrected = 1 - (1 - confidence) / max(1, len(replacements))
+    strict = {
+        name: report.paired(name, PRETRAINED, metric, horizon=overall, confidence=corrected)
+        for name in replacements
+    }
+    verdict = judge(
+        controls,
+        min_difference=min_difference,
+        strict=strict,
+        wording=in_percent(_ERRORS[metric]),
+    )
     baselines = {
         name: pairs[name, PRETRAINED][overall] for name in names if name not in arms.methods
     }
@@ -364,7 +375,8 @@ def _how_to_read(settings: dict[str, Any]) -> str:
         "Intervals: whole blocks of origins, with all their series and variables, are resampled, "
         "the deviation over seeds is added, and Student's t makes an interval of both. The verdict "
         f"looks at the last row of each arm only, and counts less than {least} as no difference. "
-        "Whether the language model is better than none is one comparison; a yes also needs every "
-        "other arm to be worse, so that more arms do not make a wrong yes more likely. The other "
-        "intervals are not corrected for their number"
+        "Whether the language model is better than none is one comparison. That something in its "
+        "place is better is said by wider intervals, corrected for the number of such arms "
+        "(Bonferroni). A yes needs every arm to be worse: more arms make a wrong yes no more "
+        "likely. All other intervals are not corrected"
     ) + "."

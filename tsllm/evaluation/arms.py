@@ -239,7 +239,8 @@ def _check(estimator: Any, wanted: Sequence[str]) -> None:
     if not isinstance(estimator, BaseLLMForecaster) or "backbone" not in estimator.get_params():
         raise DataError(
             f"estimator must be a tsllm forecaster with a language model, found "
-            f"{type(estimator).__name__}: compare other forecasters with tsllm.backtest"
+            f"{type(estimator).__name__}: compare other forecasters with tsllm.backtest, and give "
+            "forecasters of events to tsllm.events.ablate"
         )
     if estimator.backbone is None or estimator.backbone.startswith(LAYER_PREFIX):
         raise DataError(

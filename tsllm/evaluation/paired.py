@@ -217,7 +217,11 @@ def _window_variance(
     statistics = _statistics(metric, np.moveaxis(drawn, 2, 0))  # (draws, 2)
     # Blocks vary around their own mean, which costs one of them.
     few = (count / block) / (count / block - 1)
-    return np.nanvar(statistics, axis=0) * (drawn_blocks * block / count) * few
+    known = np.isfinite(statistics)  # a draw of values that are all missing says nothing
+    variances = [
+        own[there].var() if there.any() else np.nan for own, there in zip(statistics.T, known.T)
+    ]
+    return np.array(variances) * (drawn_blocks * block / count) * few
 
 
 def _half_widths(variances: np.ndarray, freedoms: np.ndarray, confidence: float) -> np.ndarray:

@@ -43,6 +43,7 @@ def judge(
     controls: Mapping[str, PairedDifference],
     *,
     min_difference: float,
+    strict: Mapping[str, PairedDifference] | None = None,
     wording: Wording | None = None,
 ) -> Verdict:
     """Say whether the language model helps.
@@ -54,10 +55,12 @@ def judge(
     - "worse" or "better": else, the interval leaves 0 out and ``|r| >= d``;
     - "open": anything else.
 
-    First the arm without a language model is looked at: better, same or open, it decides alone
-    ("harm", "no", "undecided"). Where it is worse, the other controls decide: "yes" needs every one
-    of them to be worse as well, so that however many there are, a wrong "yes" is no more likely
-    than with one; "architecture" needs one that is better or the same; else it is "unclear".
+    Where the arm without a language model is better, the answer is "harm". Else, where anything in
+    the language model's place is better, by intervals that are corrected for how many such arms
+    there are, it is "architecture". Else the arm without decides where it is the same ("no") or
+    open ("undecided"). Where it is worse, "yes" needs every other control to be worse as well, so
+    that however many there are, a wrong "yes" is no more likely than with one; one that is the same
+    makes it "architecture", and anything else "unclear".
 
     Parameters
     ----------
@@ -66,6 +69,8 @@ def judge(
         control less the pretrained arm.
     min_difference : float
         As a share of the pretrained arm's error.
+    strict : mapping, optional
+        The same but for "none", with the corrected intervals. None: they need no correction.
     wording : Wording, optional
         None: percents of an error.
 
@@ -78,8 +83,15 @@ def judge(
     none = controls["none"]
     first = classify(none, min_difference)
     without = f"without it the {words.error} is {words.amount(none)}"
+    others = {name: pair for name, pair in controls.items() if name != "none"}
+    told = strict or others
+    better = [name for name in others if classify(told[name], min_difference) == "better"]
+    gain = _list(others, better, words)
     if first == "better":
-        return Verdict("harm", f"No. On this data the language model does harm: {without}.")
+        more = f" In its place better as well: {gain}." if better else ""
+        return Verdict("harm", f"No. On this data the language model does harm: {without}.{more}")
+    if better:
+        return Verdict("architecture", f"Not the language: {gain}; {without}.")
     if first == "same":
         return Verdict(
             "no",
@@ -94,21 +106,19 @@ def judge(
         return Verdict(
             "undecided", f"No difference of {least} or more can be told: {without}; {why}."
         )
-    others = {name: pair for name, pair in controls.items() if name != "none"}
-    classes = {name: classify(pair, min_difference) for name, pair in others.items()}
     if not others:
         return Verdict(
             "unclear",
             f"Better than nothing: {without}. Whether that is the language cannot be told, for no "
             "arm put something else in its place.",
         )
-    as_good = [name for name in others if classes[name] in ("better", "same")]
-    if as_good:
+    classes = {name: classify(pair, min_difference) for name, pair in others.items()}
+    same = [name for name in others if classes[name] == "same"]
+    if same:
         return Verdict(
-            "architecture",
-            f"Not the language: {without}, but {_list(others, as_good, words)}.",
+            "architecture", f"Not the language: {without}, but {_list(others, same, words)}."
         )
-    unsure = [name for name in others if classes[name] == "open"]
+    unsure = [name for name in others if classes[name] != "worse"]
     if unsure:
         return Verdict(
             "unclear",

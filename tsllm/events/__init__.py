@@ -1,5 +1,7 @@
 """Event streams: forecasters of when something happens next and what, in scikit-learn's manner."""
 
+from tsllm.events.ablation import ablate
+from tsllm.events.ablation_report import EventAblationReport
 from tsllm.events.base import EventForecaster
 from tsllm.events.continual import evaluate_stream
 from tsllm.events.diagnostics import EventDiagnostics
@@ -12,6 +14,7 @@ from tsllm.events.stream_report import StreamReport
 
 __all__ = [
     "EVENT_METHODS",
+    "EventAblationReport",
     "EventDiagnostics",
     "EventEvaluation",
     "EventForecaster",
@@ -19,6 +22,7 @@ __all__ = [
     "NaiveEventForecaster",
     "PromptTPP",
     "StreamReport",
+    "ablate",
     "evaluate_stream",
     "make_event_forecaster",
 ]

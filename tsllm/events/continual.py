@@ -104,7 +104,7 @@ def evaluate_stream(
     tables = [estimator._read(one) for one in slices]
     if len(tables) < 2:
         raise DataError(f"a stream needs at least two slices, found {len(tables)}")
-    parts = [_split(table, fractions, number) for number, table in enumerate(tables)]
+    parts = [split_slice(table, fractions, number) for number, table in enumerate(tables)]
     types = sorted({name for table in tables for own in table.types for name in own})
     learners, notes = _learners(estimator, baselines, parts, types)
     matrices, seconds, guesses = {}, {}, []
@@ -127,14 +127,14 @@ def evaluate_stream(
             guesses.append(found)
             matrices[name] = np.array(rows)  # (learned, tested, metrics)
             seconds[name] = took
-    blank = _naive_like(estimator).fit(parts[0].train, validation=parts[0].validation, types=types)
+    blank = naive_like(estimator).fit(parts[0].train, validation=parts[0].validation, types=types)
     tests = [_test(blank, part) for part in parts]
     reference = np.array([[one[metric] for metric in METRICS] for one in tests])
     counts = [(part.train.n_events, part.validation.n_events, _test_events(part)) for part in parts]
     return StreamReport(matrices, reference, seconds, counts, tuple(notes), _guesses(guesses[0]))
 
 
-def _split(table: EventTable, fractions: tuple[float, float, float], number: int) -> SlicePart:
+def split_slice(table: EventTable, fractions: tuple[float, float, float], number: int) -> SlicePart:
     """Split a slice by time."""
     try:
         train, validation, _ = table.split(fractions, keep_empty=True)
@@ -186,9 +186,9 @@ def _learners(
     known: dict[str, Callable[[int], EventForecaster]] = {
         "pretrained": first,
         "retrained": lambda latest: anew(network, parts[latest]),
-        "joint": lambda latest: anew(network, _stack(parts[: latest + 1])),
-        "hawkes": lambda latest: anew(_hawkes_like(estimator), parts[latest]),
-        "naive": lambda latest: anew(_naive_like(estimator), parts[latest]),
+        "joint": lambda latest: anew(network, stack_slices(parts[: latest + 1])),
+        "hawkes": lambda latest: anew(hawkes_like(estimator), parts[latest]),
+        "naive": lambda latest: anew(naive_like(estimator), parts[latest]),
     }
     if plain is not None:
         known["fine_tuned"] = continued(plain)
@@ -214,7 +214,7 @@ def _test_events(part: SlicePart) -> int:
     return sum(int((times > part.test_from).sum()) for times in part.whole.times)
 
 
-def _stack(parts: list[SlicePart]) -> SlicePart:
+def stack_slices(parts: list[SlicePart]) -> SlicePart:
     """Put slices side by side: what a sequence does in each is a sequence of its own."""
     return SlicePart(
         parts[0].whole,
@@ -236,11 +236,11 @@ def _side_by_side(tables: list[EventTable]) -> EventTable:
     return whole
 
 
-def _hawkes_like(estimator: EventForecaster) -> HawkesForecaster:
+def hawkes_like(estimator: EventForecaster) -> HawkesForecaster:
     """Make a Hawkes process that treats ties as the estimator does."""
     return HawkesForecaster(ties=estimator.ties, resolution=estimator.resolution)
 
 
-def _naive_like(estimator: EventForecaster) -> NaiveEventForecaster:
+def naive_like(estimator: EventForecaster) -> NaiveEventForecaster:
     """Make the plainest guess, which treats ties as the estimator does."""
     return NaiveEventForecaster(ties=estimator.ties, resolution=estimator.resolution)

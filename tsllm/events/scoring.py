@@ -237,7 +237,7 @@ class ScoresEvents(EventCore):
         """
         check_is_fitted(self)
         table = self._read(events, windows=windows)
-        intervals, measured = self._measure(table, _predictions, t_start, t_end)
+        intervals, measured = self._measure(table, predictions, t_start, t_end)
         return compare_with_guesses(self, intervals, *measured)
 
     def evaluate_stream(self, slices: Sequence[Any], **options: Any) -> StreamReport:
@@ -317,7 +317,7 @@ def _increments(
     return upper - lower, types
 
 
-def _predictions(
+def predictions(
     decoder: EventDecoder, states: EventStates, batch: EventBatch
 ) -> tuple[Tensor, ...]:
     """Give log-likelihood, given part, predicted mean, median and types of each interval."""
