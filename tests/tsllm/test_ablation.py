@@ -311,3 +311,20 @@ def test_too_few_steps_for_a_tenth_of_them_are_said():
     )
     assert report.table["arm"].unique().tolist() == ["pretrained", "none", "seasonal_naive"]
     assert "is 5 steps" in report.left_out["few"]
+
+
+def test_a_baseline_that_has_all_windows_of_some_horizons_only_is_in_the_table():
+    forecaster = AutoTimesForecaster(TINY, max_steps=1, context_length=24, random_state=0)
+    report = ablate(
+        forecaster,
+        load_airline(),
+        horizons=[2, 3],
+        test_size=5,
+        max_windows=3,  # all that have three steps left, and not all that have two
+        seeds=[0],
+        arms=[],
+        baselines=["theta"],
+    )
+    rows = report.table[report.table["arm"] == "theta"]
+    assert rows["horizon"].tolist() == [2, 3, "all"]
+    assert rows["mse"].notna().all()

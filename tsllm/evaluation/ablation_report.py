@@ -332,10 +332,10 @@ def _long_table(
 ) -> pd.DataFrame:
     """Put errors and differences from the pretrained arm side by side."""
     rows = []
-    everywhere = report.table[report.table["scored_on"] == "all"]["method"].unique()
+    # A method that runs on some windows only can have all windows of the longer horizons.
+    table = report.table.sort_values("scored_on").drop_duplicates(["method", "horizon"])
     for name in report.table["method"].unique():
-        own = report.table[report.table["method"] == name]
-        own = own[own["scored_on"] == ("all" if name in everywhere else "common")]
+        own = table[table["method"] == name]  # a row a horizon, of all windows where there is one
         metrics = [m for m in report.settings["metrics"] if m in own]
         spreads = [f"{m}_sd" for m in metrics if f"{m}_sd" in own]
         for horizon in horizons:
