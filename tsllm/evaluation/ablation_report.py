@@ -16,7 +16,7 @@ from tsllm.evaluation.ablation_document import (
     markdown_page,
     markdown_table,
 )
-from tsllm.evaluation.arms import NONE, PRETRAINED, REPLACEMENTS, ArmMethod, Arms, peak_gpu_mib
+from tsllm.evaluation.arms import NONE, PRETRAINED, REPLACEMENTS, ArmMethod, Arms
 from tsllm.evaluation.paired import PairedDifference
 from tsllm.evaluation.report import ALL_HORIZONS, BacktestReport, shown
 from tsllm.evaluation.verdict import amount, in_percent, judge, judge_baselines
@@ -77,7 +77,11 @@ class AblationReport(AblationDocument):
             )
             if arm in self.costs.index:
                 costs = self.costs.loc[str(arm)]
-                row |= {name: cost(costs[column]) for name, column in _SHOWN_COSTS.items()}
+                row |= {
+                    name: cost(costs[column])
+                    for name, column in _SHOWN_COSTS.items()
+                    if column in costs
+                }
             rows.append(row)
         return pd.DataFrame(rows).fillna("")
 
@@ -234,10 +238,11 @@ def make_ablation_report(
         "min_difference": min_difference,
         "confidence": confidence,
     }
+    costs = _costs(report, arms)
     notes = [
         *(f"{arm} is left out: {reason}" for arm, reason in arms.left_out.items()),
         *arms.notes,
-        *_notes(report, pairs[NONE, PRETRAINED][overall]),
+        *_notes(pairs[NONE, PRETRAINED][overall], costs),
         *report.notes,
     ]
     return AblationReport(
@@ -245,7 +250,7 @@ def make_ablation_report(
         verdict.answer,
         _long_table(report, pairs, metric, own),
         pd.DataFrame([one._asdict() for found in pairs.values() for one in found.values()]),
-        _costs(report, arms),
+        costs,
         arms.left_out,
         settings,
         notes,
@@ -266,6 +271,7 @@ _SHOWN_COSTS = {
     "frozen": "frozen_parameters",
     "weights MiB": "weights_mib",
     "steps": "steps",
+    "peak GPU MiB": "peak_gpu_mib",
     "fit s": "fit_seconds",
     "ms a window": "predict_ms",
 }
@@ -296,7 +302,7 @@ def _conditions(pairs: dict[tuple[str, str], PairedDifference]) -> list[str]:
     return sentences
 
 
-def _notes(report: BacktestReport, main: PairedDifference) -> list[str]:
+def _notes(main: PairedDifference, costs: pd.DataFrame) -> list[str]:
     """Say what limits the intervals, and what the costs are."""
     notes = []
     if main.seeds == 1:
@@ -316,7 +322,7 @@ def _notes(report: BacktestReport, main: PairedDifference) -> list[str]:
             f"the windows make only {main.blocks:.1f} blocks of two horizons, so the intervals are "
             "wide: a longer test part would narrow them"
         )
-    if peak_gpu_mib() is None:
+    if "peak_gpu_mib" not in costs:
         notes.append(
             "memory is that of the weights, frozen ones in the type they are kept in: on a CPU all "
             "arms share one process, so their peaks cannot be told apart"

@@ -154,6 +154,7 @@ class ArmMethod(GlobalMethod):
         self._by_seed = by_seed
         self._share = share
         self._shape_of = shape_of
+        self._peak: float | None = None
 
     def fit(self, ends: np.ndarray, seed: int | None) -> None:
         """Fit a clone on the share of the steps."""
@@ -163,8 +164,18 @@ class ArmMethod(GlobalMethod):
             sizes = {"context_length": shape.context_length, **shape.extra}
             parameters |= {k: v for k, v in sizes.items() if k in self.template.get_params()}
         y = self._holdout.before(ends, share=self._share)
-        _start_counting_memory()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
         self._fitted = self.fitted[seed] = self._fit_clone(y, seed, parameters)
+        self._note_memory()
+
+    def forecast(
+        self, series: np.ndarray, origins: np.ndarray, horizon: int, levels: Sequence[float]
+    ) -> np.ndarray:
+        """Forecast from everything before each origin."""
+        out = super().forecast(series, origins, horizon, levels)
+        self._note_memory()
+        return out
 
     def costs(self) -> dict[str, float]:
         """Give what an arm is made of and what it cost, means over the seeds."""
@@ -182,7 +193,16 @@ class ArmMethod(GlobalMethod):
                     "epochs": summary["epochs"],
                 }
             )
-        return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        found = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        # On a CPU arms share one process and one allocator: their peaks cannot be told apart.
+        return found | ({} if self._peak is None else {"peak_gpu_mib": self._peak})
+
+    def _note_memory(self) -> None:
+        """Keep the most memory that torch has held on the GPU since the fit began."""
+        device = self._fitted.fitted_.device
+        if device.type == "cuda":
+            most = torch.cuda.max_memory_allocated(device) / 2**20
+            self._peak = max(self._peak or 0.0, most)
 
 
 class ShuffledMethod:
@@ -220,14 +240,6 @@ class ShuffledMethod:
         return self._arm.describe()
 
 
-def peak_gpu_mib() -> float | None:
-    """Give the most memory that torch held on the GPU since the last fit began; None without one.
-
-    On a CPU arms share one process and one allocator, so nothing of the kind can be told apart.
-    """
-    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
-
-
 def _check(estimator: Any, wanted: Sequence[str]) -> None:
     """Refuse arms that do not exist, and estimators that have nothing to ablate."""
     unknown = [arm for arm in wanted if arm not in ARMS]
@@ -255,8 +267,3 @@ def _shuffled(context: Context, steps: int, key: tuple[int, int]) -> Context:
     tail = values[-steps:]
     values[-steps:] = np.random.default_rng(key).permutation(tail)
     return Context(values, times=context.times, series_id=context.series_id, static=context.static)
-
-
-def _start_counting_memory() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
