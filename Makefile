@@ -1,13 +1,14 @@
 # Two commands set up everything on a fresh machine:
 #   make forecast   forecast a bundled real series and draw it
 #   make test       run the style checks, the type checks and the tests
+# and one more builds the documentation: make docs, into site/
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # The repository root stays off sys.path: `import datasets` inside transformers would find our folder.
 export PYTHONSAFEPATH := 1
 
-.PHONY: forecast test check dev slow gpu clean
+.PHONY: forecast test check dev slow gpu docs benchmarks-page notebooks clean
 
 forecast: $(VENV)/forecast-ready
 	mkdir -p output
@@ -31,6 +32,17 @@ gpu: $(VENV)/test-ready
 dev: $(VENV)/test-ready
 	$(BIN)/pip install --quiet -c constraints.txt --no-deps --editable . --config-settings editable_mode=strict
 
+docs: $(VENV)/docs-ready benchmarks-page
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# docs/benchmarks.md, from what the benchmarks measured
+benchmarks-page:
+	$(PYTHON) benchmarks/book.py
+
+# Runs the notebooks of examples/ and keeps their outputs
+notebooks: $(VENV)/test-ready
+	$(BIN)/python tests/support/notebooks.py
+
 SOURCES := $(shell find tsllm adapters datasets cli -type f -not -path '*/__pycache__/*') \
 	pyproject.toml constraints.txt
 
@@ -50,5 +62,9 @@ $(VENV)/test-ready: $(BIN)/python $(SOURCES)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
 	touch $@ $(VENV)/forecast-ready
 
+$(VENV)/docs-ready: $(VENV)/test-ready
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) build output *.egg-info
+	rm -rf $(VENV) build output site *.egg-info
