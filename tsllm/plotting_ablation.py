@@ -49,9 +49,20 @@ def plot_differences(rows: pd.DataFrame, *, xlabel: str, least: float, ax: Any =
             color="black" if last else f"C{number}",
             label=group,
         )
+    ax.set_xlim(*_limits(rows, least))
     ax.set_yticks(np.arange(len(labels)), labels)
     ax.invert_yaxis()
     ax.set_xlabel(xlabel)
     if len(groups) > 1:
         ax.legend(frameon=False, loc="best")
     return ax
+
+
+def _limits(rows: pd.DataFrame, least: float) -> tuple[float, float]:
+    """Give the axis's ends: an interval from few blocks may be so wide that it hides the rest."""
+    value = rows["value"]
+    low, high = float(value.min()), float(value.max())
+    lowest = float(rows["lower"].fillna(value).min())
+    highest = float(rows["upper"].fillna(value).max())
+    spread = max(high - low, 3 * least, 1e-9)
+    return max(low - spread, lowest - 0.05 * spread), min(high + spread, highest + 0.05 * spread)

@@ -12,6 +12,7 @@ from small_forecasters import SMALL, TINY, panel, small
 from tsllm import AutoTimesForecaster, DLinearForecaster, ablate, backtest
 from tsllm.errors import DataError
 from tsllm.evaluation import arms as arms_module
+from tsllm.plotting_ablation import plot_differences
 
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
 
@@ -328,3 +329,17 @@ def test_a_baseline_that_has_all_windows_of_some_horizons_only_is_in_the_table()
     rows = report.table[report.table["arm"] == "theta"]
     assert rows["horizon"].tolist() == [2, 3, "all"]
     assert rows["mse"].notna().all()
+
+
+def test_an_interval_from_few_blocks_does_not_hide_the_rest_of_the_picture():
+    rows = pd.DataFrame(
+        {
+            "label": ["random", "none"],
+            "group": "all horizons",
+            "value": [1.0, -3.0],
+            "lower": [np.nan, -4.0],
+            "upper": [np.nan, 30_000.0],
+        }
+    )
+    low, high = plot_differences(rows, xlabel="% more", least=1.0).get_xlim()
+    assert -5 < low < -4 and 4 < high < 6
