@@ -111,41 +111,40 @@ def test_on_noise_no_arm_can_gain_and_none_is_said_to():
 # ---------------------------------------------------------------- what the arms are
 
 
-def test_every_method_has_its_arms_and_names_those_that_it_cannot_have(tmp_path):
-    y = panel([130, 130], ["a", "b"])
-    for method, more in (
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
         ("autotimes", {"timestamps": True}),
         ("timecma", {}),
         ("s2ip", {"prediction_length": None}),
         ("aaren", {"backbone": TINY, "soft_tokens": 2}),
-    ):
-        if method != "aaren":
-            more = more | {"embedding_store": tmp_path}
-        estimator = small(method, **more)
-        report = ablate(estimator, y, horizons=[1, 3], test_size=24, stride=3, **FEW_STEPS)
-        expected = [
-            "pretrained", "random", "attention", "transformer", "none", "pretrained, shuffled",
-            "none, shuffled", "pretrained, 10 %", "none, 10 %", "seasonal_naive",
-        ]  # fmt: skip
-        if method == "timecma":
-            expected = [arm for arm in expected if arm not in ("attention", "transformer")]
-        assert report.table["arm"].unique().tolist() == expected
-        assert list(report.left_out) == (
-            ["attention", "transformer"] if method == "timecma" else []
-        )
-        for arm in report.left_out:
-            assert any(note.startswith(f"{arm} is left out: TimeCMA") for note in report.notes)
-        assert any("timestamps=False" in note for note in report.notes) == (method == "autotimes")
-        assert np.isfinite(report.table[["mse", "mae"]]).all(axis=None)
-        costs = report.costs
-        # one head, with and without: what is frozen is the language model
-        assert costs.loc["pretrained", "frozen_parameters"] > costs.loc["none", "frozen_parameters"]
-        assert (
-            costs.loc["random", "trained_parameters"]
-            == (costs.loc["pretrained", "trained_parameters"])
-        )
-        assert (costs["steps"].dropna() == 4).all()
-        assert estimator.state == "new"
+    ],
+)
+def test_every_method_has_its_arms_and_names_those_that_it_cannot_have(method, more, tmp_path):
+    y = panel([130, 130], ["a", "b"])
+    if method != "aaren":
+        more = more | {"embedding_store": tmp_path}
+    estimator = small(method, **more)
+    report = ablate(estimator, y, horizons=[1, 3], test_size=24, stride=3, **FEW_STEPS)
+    expected = [
+        "pretrained", "random", "attention", "transformer", "none", "pretrained, shuffled",
+        "none, shuffled", "pretrained, 10 %", "none, 10 %", "seasonal_naive",
+    ]  # fmt: skip
+    left_out = ["attention", "transformer"] if method == "timecma" else []
+    expected = [arm for arm in expected if arm not in left_out]
+    assert report.table["arm"].unique().tolist() == expected
+    assert list(report.left_out) == left_out
+    for arm in left_out:
+        assert any(note.startswith(f"{arm} is left out: TimeCMA") for note in report.notes)
+    assert any("timestamps=False" in note for note in report.notes) == (method == "autotimes")
+    assert np.isfinite(report.table[["mse", "mae"]]).all(axis=None)
+    costs = report.costs
+    trained, frozen = costs["trained_parameters"], costs["frozen_parameters"]
+    # one head, with and without: what is frozen is the language model
+    assert frozen["pretrained"] > frozen["none"]
+    assert trained["random"] == trained["pretrained"]
+    assert (costs["steps"].dropna() == 4).all()
+    assert estimator.state == "new"
 
 
 def test_the_pretrained_arm_is_the_backtest_of_the_estimator():

@@ -11,6 +11,7 @@ from torch import nn
 import tsllm
 from small_forecasters import TINY, panel, small
 from tsllm.backbone import PrivateBackbone, load_backbone, tuned
+from tsllm.backbone.export import export_backbone
 from tsllm.backbone.replacement import ReplacementLayer
 from tsllm.errors import DataError
 
@@ -152,13 +153,15 @@ class TestTheBackbone:
             load_backbone(spec, device="cpu")
         assert words in str(caught.value)
 
-    def test_what_it_cannot_do_is_said(self, backbone):
+    def test_what_it_cannot_do_is_said(self, backbone, tmp_path):
         with pytest.raises(DataError, match="reads no texts and embeds nothing"):
             backbone.last_token(["up"])
         with pytest.raises(DataError, match=r"use a language model for that, or private\(\)"):
             backbone.hidden(tokens(1, 2))
         with pytest.raises(DataError, match=r"trained whole: leave lora out"):
             tuned(backbone, lora={})
+        with pytest.raises(DataError, match="cannot be bundled: its layer is saved with the model"):
+            export_backbone(backbone, tmp_path)
         with pytest.raises(DataError, match="is one layer; leave layers"):
             load_backbone(backbone.spec, device="cpu", layers=2)
 

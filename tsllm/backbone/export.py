@@ -7,7 +7,7 @@ from pathlib import Path
 from tsllm.backbone.handle import Backbone
 from tsllm.backbone.loading import load_backbone
 from tsllm.backbone.sources import quiet
-from tsllm.errors import BackboneMismatchError
+from tsllm.errors import BackboneMismatchError, DataError
 
 
 def export_backbone(backbone: Backbone, directory: Path) -> None:
@@ -21,6 +21,8 @@ def export_backbone(backbone: Backbone, directory: Path) -> None:
 
     Raises
     ------
+    DataError
+        It is a ``layer:...``, which is no model of its own.
     BackboneMismatchError
         What was written has another digest when it is read.
 
@@ -33,6 +35,11 @@ def export_backbone(backbone: Backbone, directory: Path) -> None:
     ...     load_backbone(folder, device="cpu").digest == backbone.digest
     True
     """
+    if backbone.trained_whole:
+        raise DataError(
+            f"the backbone {backbone.spec!r} cannot be bundled: its layer is saved with the model, "
+            "and its word embeddings are another model's; save without include_backbone"
+        )
     directory.mkdir(parents=True, exist_ok=True)
     with quiet():
         backbone._shared.plain.save_pretrained(directory)

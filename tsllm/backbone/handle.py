@@ -326,6 +326,9 @@ class Backbone:
     ) -> "PrivateBackbone":
         """Make a shell around the shared weights in which some weights can be trained.
 
+        For a ``layer:...`` the shell has the layer: all of it is trained, from weights that are
+        drawn from torch's global generator.
+
         Parameters
         ----------
         train : sequence of {"layer_norms", "positions"}
