@@ -14,6 +14,7 @@ from tsllm.context import Context
 from tsllm.datasets.long import read_long
 from tsllm.errors import DataError
 from tsllm.forecasters.base import BaseLLMForecaster
+from tsllm.forecasters.checks import check_same_series
 from tsllm.forecasters.frames import split_series, stamps_after
 from tsllm.type_hints import check_arguments, wanted_instead
 
@@ -202,7 +203,7 @@ def predict_long(
     if freq is None and dated and frame.groupby("series_id").size().min() < 3:
         freq = estimator.fitted_.shape.freq  # too short to tell its own
     contexts = split_series(y, freq=freq)
-    estimator._check_fits(estimator.fitted_, contexts)
+    check_same_series(estimator.fitted_, contexts)
     ids = [context.series_id for context in contexts]
     if len(contexts) == 1 and not estimator._layout.is_panel:
         # The one series of a model without names: its intervals are the model's own.

@@ -111,6 +111,8 @@ class TimeCMAForecaster(DirectForecaster):
         Share of each series, at its end, for early stopping and for calibrating intervals.
     max_steps : int, optional
         Stop after so many training steps.
+    past_covariates : tuple of str
+        Columns of X that end with y; the other columns must be given for the steps to forecast.
     embedding_store : EmbeddingStore or path, optional
         Where the embeddings are kept. None: in the user's cache folder.
     freq : str, optional
@@ -189,6 +191,7 @@ class TimeCMAForecaster(DirectForecaster):
         patience: int = 3,
         validation_fraction: float = 0.1,
         max_steps: int | None = None,
+        past_covariates: tuple[str, ...] = (),
         embedding_store: Any = None,
         freq: str | None = None,
         device: str = "auto",
@@ -222,6 +225,7 @@ class TimeCMAForecaster(DirectForecaster):
         self.patience = patience
         self.validation_fraction = validation_fraction
         self.max_steps = max_steps
+        self.past_covariates = past_covariates
         self.embedding_store = embedding_store
         self.freq = freq
         self.device = device
