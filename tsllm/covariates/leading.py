@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tsllm.covariates.ridge import choose_ridge
-from tsllm.covariates.same_step import ColumnBasis
+from tsllm.covariates.same_step import ColumnBasis, features_of
 
 #: Past steps of the covariates, and of the series itself, that the regression reads.
 MAX_LAGS, MAX_OWN_LAGS = 24, 48
@@ -52,7 +52,7 @@ class LeadingEffects:
         """
         known = min(horizon, self.weights.shape[2])
         news = np.zeros((horizon, values.shape[1]))
-        features = _features(self.bases, columns)
+        features = features_of(self.bases, columns)
         for variable, weights in enumerate(self.weights):
             read = _read(values[:, variable], features, self.window, self.own_lags, self.lags)
             if read is not None:
@@ -102,7 +102,7 @@ def fit_leading(
     for variable in range(variables):
         rows, targets = [], []
         for one, own in zip(values, columns):
-            features = _features(bases, own)
+            features = features_of(bases, own)
             for origin in range(own_lags, len(one) - horizon + 1, every):
                 past = one[max(0, origin - window) : origin, variable]
                 near = features[max(0, origin - window) : origin]
@@ -123,11 +123,6 @@ def fit_leading(
         gained = np.minimum(both.left_out, alone.left_out).sum()
         explained[variable] = 1 - gained / max(float(alone.left_out.sum()), 1e-300)
     return LeadingEffects(bases, window, own_lags, lags, weights, explained)
-
-
-def _features(bases: Sequence[ColumnBasis], columns: Sequence[np.ndarray]) -> np.ndarray:
-    """Give the covariates' features: (time, features)."""
-    return np.concatenate([basis.features(column) for basis, column in zip(bases, columns)], axis=1)
 
 
 def _read(

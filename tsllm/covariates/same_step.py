@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.preprocessing import SplineTransformer
 
-from tsllm.covariates.ridge import choose_ridge
+from tsllm.covariates.ridge import Ridge, choose_ridge
 
 #: Knots of a spline, at quantiles, and the fewest different values that one is laid through.
 N_KNOTS = 5
@@ -84,9 +84,7 @@ class SameStepEffects:
 
     def effect(self, columns: Sequence[np.ndarray], scale: np.ndarray) -> np.ndarray:
         """Give the effect in a series' units: (rows, variables)."""
-        features = np.concatenate(
-            [basis.features(column) for basis, column in zip(self.bases, columns)], axis=1
-        )
+        features = features_of(self.bases, columns)
         # No matrix product: how that one rounds depends on the number of rows.
         parts = [(features * weights).sum(axis=1) for weights in self.weights.T]
         return np.stack(parts, axis=1) * scale
@@ -114,12 +112,15 @@ class Rows:
 def fit_same_step(
     series: Sequence[Rows], levels: Sequence[int], *, block: int, season: int
 ) -> SameStepEffects:
-    """Fit the effects on what differs from the same phase of the season within a block.
+    """Fit the effects on what varies within blocks of the series.
 
-    Trends, slow levels and the season's pattern, which a forecaster knows from its context, are
-    thus not taken for effects of covariates that move alike. Where a block does not hold three
-    seasons, only the blocks' levels are taken off. How much the weights are shrunk is chosen on
-    left-out stretches, and so is whether there is any effect at all.
+    Trends and slow levels, which a forecaster knows from its context, are thus not taken for
+    effects of covariates that move alike. The same holds for the pattern of the season, unless the
+    covariates tell it better than the past does (an hour of a working day): effects are fitted to
+    what differs from the block's level, and to what differs from the same phase of the block's
+    other seasons, and those are taken that leave a remainder which its own seasons forecast best.
+    How much the weights are shrunk is chosen on left-out stretches, and so is whether there is any
+    effect at all.
 
     Parameters
     ----------
@@ -136,41 +137,36 @@ def fit_same_step(
     -------
     SameStepEffects
     """
-    every = -(-sum(len(one.values) for one in series) // MAX_ROWS)
-    columns: list[list[np.ndarray]] = [[] for _ in levels]
-    values, groups = [], []
+    bases = [
+        basis_of(np.concatenate([one.columns[k] for one in series]), n)
+        for k, n in enumerate(levels)
+    ]
+    table = _stack(series, bases, block)
     seasonal = season > 1 and block >= 3 * season
-    first = 0
-    for one in series:
-        steps = np.arange(len(one.values))
-        blocks = first + steps // block
-        first = int(blocks[-1]) + 1
-        kept = blocks % every == 0
-        for collected, column in zip(columns, one.columns):
-            collected.append(column[kept])
-        scaled = one.values / np.where(one.scale > 0, one.scale, np.nan)
-        values.append(scaled[kept])
-        group = blocks * season + steps % season if seasonal else blocks
-        groups.append(group[kept])
-    joined = [np.concatenate(column) for column in columns]
-    bases = [basis_of(column, n) for column, n in zip(joined, levels)]
-    features = np.concatenate(
-        [basis.features(column) for basis, column in zip(bases, joined)], axis=1
+    groupings = [table.block]
+    if seasonal:
+        groupings.append(table.block * season + table.step % season)
+    candidates = []
+    for group in groupings:
+        fits = [_fit(table.features, target, group) for target in table.targets.T]
+        weights = np.stack([fit.weights[:, 0] for fit in fits], axis=1)
+        explained = np.array([fit.explained[0] for fit in fits])
+        candidates.append(SameStepEffects(bases, weights, explained))
+    if not seasonal:
+        return candidates[0]
+    errors = np.stack([_seasonal_error(series, one, block, season) for one in candidates])
+    best = errors.argmin(axis=0)  # (variables,)
+    each = np.arange(len(best))
+    return SameStepEffects(
+        bases,
+        np.stack([one.weights for one in candidates])[best, :, each].T,
+        np.stack([one.explained for one in candidates])[best, each],
     )
-    targets, group = np.concatenate(values), np.concatenate(groups)
-    weights = np.zeros((features.shape[1], targets.shape[1]))
-    explained = np.zeros(targets.shape[1])
-    for variable, target in enumerate(targets.T):
-        seen = np.isfinite(target)
-        if not seen.any():
-            continue
-        fitted = choose_ridge(
-            _without_means(features[seen], group[seen]),
-            _without_means(target[seen, None], group[seen]),
-        )
-        weights[:, variable] = fitted.weights[:, 0]
-        explained[variable] = fitted.explained[0]
-    return SameStepEffects(bases, weights, explained)
+
+
+def features_of(bases: Sequence[ColumnBasis], columns: Sequence[np.ndarray]) -> np.ndarray:
+    """Give the features of some rows: (rows, features)."""
+    return np.concatenate([basis.features(column) for basis, column in zip(bases, columns)], axis=1)
 
 
 def basis_of(column: np.ndarray, levels: int) -> ColumnBasis:
@@ -199,6 +195,70 @@ def scale_of(values: np.ndarray, block: int) -> np.ndarray:
             level = float(np.abs(column[seen]).max())
             scales[variable] = deviation if deviation > 1e-12 * level else 0.0
     return scales
+
+
+@dataclass
+class _Table:
+    """The rows of all series below each other, thinned by whole blocks."""
+
+    features: np.ndarray  # (rows, features)
+    targets: np.ndarray  # (rows, variables), in units of each series' scale
+    block: np.ndarray  # (rows,) the number of each row's block
+    step: np.ndarray  # (rows,) its step within its series
+
+
+def _stack(series: Sequence[Rows], bases: Sequence[ColumnBasis], block: int) -> _Table:
+    """Put the series below each other."""
+    every = -(-sum(len(one.values) for one in series) // MAX_ROWS)
+    parts = []
+    first = 0
+    for one in series:
+        steps = np.arange(len(one.values))
+        blocks = first + steps // block
+        first = int(blocks[-1]) + 1
+        kept = blocks % every == 0
+        if kept.any():
+            columns = [column[kept] for column in one.columns]
+            parts.append(
+                (features_of(bases, columns), _scaled(one)[kept], blocks[kept], steps[kept])
+            )
+    return _Table(*(np.concatenate(part) for part in zip(*parts)))
+
+
+def _fit(features: np.ndarray, target: np.ndarray, group: np.ndarray) -> Ridge:
+    """Regress what differs from the groups' means, over the rows that were observed."""
+    seen = np.isfinite(target)
+    if not seen.any():
+        nothing = np.zeros(1)
+        return Ridge(np.zeros((features.shape[1], 1)), nothing, nothing)
+    return choose_ridge(
+        _without_means(features[seen], group[seen]), _without_means(target[seen, None], group[seen])
+    )
+
+
+def _seasonal_error(
+    series: Sequence[Rows], effects: SameStepEffects, block: int, season: int
+) -> np.ndarray:
+    """Forecast each remainder by the mean of its last seasons: squared error (variables,)."""
+    total = 0.0
+    for one in series:
+        rest = _scaled(one) - effects.effect(one.columns, np.ones(one.values.shape[1]))
+        seasons = min(block, len(rest) - 1) // season
+        if seasons < 1:
+            continue
+        first = seasons * season
+        steps = np.arange(first, len(rest))
+        past = rest[steps[:, None] - season * np.arange(1, seasons + 1)]  # (steps, seasons, vars)
+        known = np.isfinite(past)
+        mean = np.where(known, past, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+        error = np.where(known.any(axis=1), rest[first:] - mean, np.nan)
+        total = total + np.nansum(error**2, axis=0)
+    return np.broadcast_to(total, series[0].scale.shape)
+
+
+def _scaled(one: Rows) -> np.ndarray:
+    """Give a series in units of its scale; NaN where it never changes."""
+    return one.values / np.where(one.scale > 0, one.scale, np.nan)
 
 
 def _without_means(columns: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -22,8 +22,8 @@ def summarise(state: FittedState) -> dict[str, Any]:
     Returns
     -------
     dict
-        Parameter counts, sizes, epochs run and best, losses, seconds, device, precision and
-        calibration windows.
+        Parameter counts, sizes, epochs run and best, losses, seconds, device, precision,
+        calibration windows, and how much the covariates explain.
     """
     backbone, calibration = state.backbone, state.calibration
     assert calibration is not None  # training ends with it
@@ -50,6 +50,7 @@ def summarise(state: FittedState) -> dict[str, Any]:
         "dtype": "float32" if backbone is None else str(backbone.dtype).removeprefix("torch."),
         "calibration_windows": len(calibration.pooled.errors),
         "calibration_in_sample": calibration.in_sample,
+        **({} if state.covariates is None else state.covariates.summary()),
     }
 
 
