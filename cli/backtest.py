@@ -62,7 +62,10 @@ def backtest(
     ] = None,
     freq: options.Freq = None,
     fill: options.Fill = None,
+    resample: options.Resample = None,
     sort: options.Sort = None,
+    covariates: options.Covariates = None,
+    past_covariates: options.PastCovariates = None,
     id_col: options.IdCol = None,
     time_col: options.TimeCol = None,
     target_col: options.TargetCol = None,
@@ -94,7 +97,10 @@ def backtest(
         "scaled": scaled,
         "freq": freq,
         "fill": fill,
+        "resample": resample,
         "sort": sort,
+        "covariates": options.names(covariates),
+        "past_covariates": options.names(past_covariates),
         "id_col": id_col,
         "time_col": time_col,
         "target_cols": target_col or None,
@@ -113,7 +119,7 @@ def backtest(
     import tsllm
     from tsllm.long_format import make_forecaster
 
-    estimator = make_forecaster(job.method, freq=job.freq, **job.parameters)
+    estimator = make_forecaster(job.method, **job.settings())
     sizes: dict[str, Any] = {"test_size": job.test_size, "test_fraction": job.test_fraction}
     if split is not None and job.test_size is None and job.test_fraction is None:
         sizes = {
@@ -124,9 +130,11 @@ def backtest(
         say(f"published split: {split.train}, {split.validation} and {split.test} steps")
     if job.baselines is not None:
         sizes["baselines"] = job.baselines
+    names = job.all_covariates()
     report = tsllm.backtest(
         {job.method: estimator},
-        frame,
+        frame.drop(columns=names),
+        X=frame[["series_id", "timestamp", *names]] if names else None,
         horizons=job.horizons,
         stride=job.stride,
         seeds=job.seeds,

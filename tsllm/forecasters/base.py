@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -75,6 +76,7 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         "property:randomness": "derandomized",
         "capability:categorical_in_X": True,
         "capability:unequal_length": True,
+        "X-y-must-have-same-index": False,  # checked here, in a sentence that says where
         "requires-fh-in-fit": False,
         "y_inner_mtype": ["pd.DataFrame", "pd-multiindex", "pd_multiindex_hier"],
         "X_inner_mtype": ["pd.DataFrame", "pd-multiindex", "pd_multiindex_hier"],
@@ -204,7 +206,7 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         horizon: int,
         *,
         quantiles: Sequence[float] = (),
-        future_x: Sequence[np.ndarray] | None = None,
+        future_x: Sequence[np.ndarray | None] | None = None,
         seeds: Sequence[int] | None = None,
     ) -> np.ndarray:
         """Forecast any series from their contexts, in one batch, without touching this estimator.
@@ -256,6 +258,8 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         if not contexts:
             return np.empty((0, horizon, state.shape.n_variables, 1 + len(quantiles)))
         check_variables(state, contexts)
+        if state.covariates is not None:
+            contexts = [self._with_known_scale(context) for context in contexts]
 
         def run(remainders: Sequence[Context], steps: int) -> tuple[np.ndarray, np.ndarray]:
             return self._run(state, remainders, steps)
@@ -589,6 +593,13 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         horizon = max(int(keep.max()) for keep in steps)
         futures = future_covariates(contexts, X, self.fitted_.covariates, steps, horizon)
         return self._forecast_stored(contexts, horizon, quantiles, futures), steps, contexts
+
+    def _with_known_scale(self, context: Context) -> Context:
+        """Give a series that this forecaster follows the scale that its effects have there."""
+        known = None if context.series_id is None else self._contexts.get(context.series_id)
+        if known is None or context.x_scale is not None:
+            return context
+        return replace(context, x_scale=known.x_scale)
 
     def _known_contexts(self) -> list[Context]:
         """Give what is kept of every series that was fitted."""

@@ -58,7 +58,7 @@ def check_same_series(state: FittedState, contexts: Sequence[Context]) -> None:
 def check_future_arrays(
     covariates: Covariates | None,
     contexts: Sequence[Context],
-    future_x: Sequence[np.ndarray] | None,
+    future_x: Sequence[np.ndarray | None] | None,
     horizon: int,
 ) -> None:
     """Refuse covariates that the model does not read, or that do not cover the horizon."""
@@ -76,7 +76,7 @@ def check_future_arrays(
             f"future_x holds {len(future_x)} arrays for {len(contexts)} contexts: pass one each"
         )
     for context, future in zip(contexts, future_x):
-        if len(future) != horizon:
+        if future is not None and len(future) != horizon:
             raise DataError(
                 f"the future_x of {series_name(context.series_id)} has {len(future)} rows and the "
                 f"horizon {horizon} steps: pass one row a step"

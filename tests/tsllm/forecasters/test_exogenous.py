@@ -295,6 +295,8 @@ def test_covariates_where_there_were_none():
             ask()
     with pytest.raises(DataError, match="past_covariates names x and there is no X"):
         small("autotimes", past_covariates=("x",)).fit(y)
+    with pytest.raises(DataError, match="no row of the series at 1949-01, where y has one"):
+        small("autotimes").fit(y, X=x[3:])
     twice = pd.concat([X, X])
     with pytest.raises(DataError, match="X has two rows of series 'a' at 2024-01-01"):
         small("timecma").embed(shown(Y), X=twice)
