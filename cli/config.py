@@ -44,7 +44,9 @@ class Job:
 
     def all_covariates(self) -> list[str]:
         """List the columns that are covariates, those with a known future first."""
-        return list(dict.fromkeys([*(self.covariates or []), *(self.past_covariates or [])]))
+        static = self.parameters.get("static_attributes") or []
+        names = [*(self.covariates or []), *(self.past_covariates or []), *static]
+        return list(dict.fromkeys(names))
 
     def settings(self) -> dict[str, Any]:
         """Give the forecaster's parameters, those among them that tell of the data."""

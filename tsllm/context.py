@@ -28,7 +28,7 @@ class Context:
         The covariates up to the last step, in the order of the X that was fitted: numbers, and
         texts for categories.
     static : dict, optional
-        Attributes of the series that do not change.
+        Attributes of the series that do not change, by name; TimeCMA writes them into its prompts.
     series_id : hashable, optional
         The name under which the series was fitted: intervals then use its own calibration.
     x_scale : array (variables,), optional

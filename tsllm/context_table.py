@@ -71,6 +71,7 @@ def context_facts(contexts: Sequence[Context]) -> list[dict[str, Any]]:
             # An index without entries still tells unit, zone, frequency and name.
             "times": to_json(_stamps_of(context)[:0], "the time index of y"),
             **({} if context.x_scale is None else {"x_scale": context.x_scale.tolist()}),
+            **({} if context.static is None else {"static": context.static}),
         }
         for context in contexts
     ]
@@ -100,6 +101,7 @@ def contexts_from(
             values[first:end].copy(),
             times=_like(from_json(context["times"]), stamps[first:end]),
             past_x=None if x is None else x[first:end].copy(),
+            static=context.get("static"),
             series_id=from_json(context["series_id"]),
             x_scale=np.array(context["x_scale"]) if "x_scale" in context else None,
         )

@@ -23,7 +23,7 @@ def columns_to_read(estimator: BaseLLMForecaster) -> dict[str, Any]:
     columns = _columns_of(estimator)
     if columns is None:
         return {}
-    return {"covariates": list(columns.names), "categorical": _categorical(columns)}
+    return {"covariates": list(columns.everything), "categorical": _categorical(columns)}
 
 
 def read_future(
@@ -120,4 +120,5 @@ def _columns_of(estimator: BaseLLMForecaster) -> CovariateColumns | None:
 
 
 def _categorical(columns: CovariateColumns) -> list[str]:
-    return [name for name, known in zip(columns.names, columns.categories) if known is not None]
+    kinds = zip(columns.names, columns.categories)
+    return [*(name for name, known in kinds if known is not None), *columns.static]

@@ -64,8 +64,8 @@ def forecast(
     sort : bool
         Sort each series by time. False: rows out of order are an error.
     covariates : str or sequence of str
-        Columns of ``data`` with covariates whose future is known; those of ``past_covariates`` are
-        found anyway.
+        Columns of ``data`` with covariates whose future is known; those of ``past_covariates`` and
+        ``static_attributes`` are found anyway.
     future : DataFrame or path, optional
         A second long table with the covariates of the steps to forecast.
     **parameters
@@ -96,7 +96,7 @@ def forecast(
     check_request(horizon, quantiles)
     settings: dict[str, Any] = {"freq": freq, "prediction_length": horizon, **parameters}
     estimator = make_forecaster(method, **settings)
-    beside = all_covariates(covariates, estimator.past_covariates)
+    beside = all_covariates(covariates, estimator.past_covariates, estimator.static_attributes)
     frame = read_long(
         data,
         id_col=id_col,
@@ -116,10 +116,10 @@ def forecast(
     return predict_long(estimator, frame, horizon, quantiles=quantiles, freq=freq, future=future)
 
 
-def all_covariates(known: str | Sequence[str], past: Sequence[str]) -> list[str]:
-    """List covariates, those with a known future first."""
+def all_covariates(known: str | Sequence[str], *others: Sequence[str]) -> list[str]:
+    """List covariates, those with a known future first, each once."""
     known = [known] if isinstance(known, str) else list(known)
-    return list(dict.fromkeys([*known, *past]))
+    return list(dict.fromkeys([*known, *(name for some in others for name in some)]))
 
 
 def check_request(horizon: object, quantiles: Sequence[float]) -> None:
@@ -258,7 +258,7 @@ def contexts_of(
         The value columns, in the order of the contexts' variables.
     """
     covariates = estimator.fitted_.covariates
-    beside = () if covariates is None else covariates.columns.names
+    beside = () if covariates is None else covariates.columns.everything
     missing = [name for name in beside if name not in frame]
     if missing:
         raise DataError(

@@ -26,16 +26,24 @@ class CovariateColumns:
         For each, the categories that were seen, as text; None for a column of numbers.
     past : tuple of str
         Those whose future is not known.
+    static : tuple of str
+        Further columns, constant within a series, that the method reads as text.
     """
 
     names: tuple[str, ...]
     categories: tuple[tuple[str, ...] | None, ...]
     past: tuple[str, ...] = ()
+    static: tuple[str, ...] = ()
 
     @property
     def known(self) -> tuple[str, ...]:
         """Those whose future is known, in the order of arrays of the future."""
         return tuple(name for name in self.names if name not in self.past)
+
+    @property
+    def everything(self) -> tuple[str, ...]:
+        """All columns of X that come with y."""
+        return (*self.names, *self.static)
 
     def positions(self, names: Collection[str]) -> list[int]:
         """Tell where some columns stand among all."""
@@ -110,7 +118,9 @@ class CovariateColumns:
         return coded
 
 
-def learn_columns(frame: pd.DataFrame, *, past: Sequence[str] = ()) -> CovariateColumns:
+def learn_columns(
+    frame: pd.DataFrame, *, past: Sequence[str] = (), static: Sequence[str] = ()
+) -> CovariateColumns:
     """Tell the kinds of a frame's columns.
 
     Numbers stay numbers; texts, truth values and pandas' categories become categories.
@@ -121,11 +131,14 @@ def learn_columns(frame: pd.DataFrame, *, past: Sequence[str] = ()) -> Covariate
         The rows that a model is fitted with.
     past : sequence of str
         The columns whose future is not known.
+    static : sequence of str
+        The columns that are read as text.
 
     Raises
     ------
     DataError
-        A column of dates, two columns of one name, or a name in ``past`` that is no column.
+        A column of dates, two columns of one name, or a name in ``past`` or ``static`` that is no
+        column.
 
     Examples
     --------
@@ -137,13 +150,19 @@ def learn_columns(frame: pd.DataFrame, *, past: Sequence[str] = ()) -> Covariate
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise DataError(f"X has the column {twice[0]!r} twice: name its columns differently")
-    for name in past:
-        if name not in names:
-            near = get_close_matches(name, names, n=1)
-            remedy = f"did you mean {near[0]!r}?" if near else f"X has {', '.join(names)}"
-            raise DataError(f"past_covariates names {name!r}, which is no column of X: {remedy}")
+    for argument, asked in (("past_covariates", past), ("static_attributes", static)):
+        for name in asked:
+            if name not in names:
+                near = get_close_matches(name, names, n=1)
+                remedy = f"did you mean {near[0]!r}?" if near else f"X has {', '.join(names)}"
+                raise DataError(f"{argument} names {name!r}, which is no column of X: {remedy}")
+    both = [name for name in past if name in static]
+    if both:
+        raise DataError(f"{both[0]!r} is a past covariate and a static attribute: give it one role")
     kinds: list[tuple[str, ...] | None] = []
     for name, (_, column) in zip(names, frame.items()):
+        if name in static:
+            continue
         if column.dtype.kind in "mM" or isinstance(column.dtype, pd.PeriodDtype):
             raise DataError(
                 f"column {name!r} of X holds dates: make numbers or categories of them, such as "
@@ -154,7 +173,27 @@ def learn_columns(frame: pd.DataFrame, *, past: Sequence[str] = ()) -> Covariate
             kinds.append(None)
         else:
             kinds.append(tuple(sorted(set(column.dropna().map(str)))))
-    return CovariateColumns(tuple(names), tuple(kinds), tuple(n for n in names if n in past))
+    return CovariateColumns(
+        tuple(name for name in names if name not in static),
+        tuple(kinds),
+        tuple(name for name in names if name in past),
+        tuple(static),
+    )
+
+
+def attribute_text(value: object) -> str:
+    """Write an attribute as text, a number alike whether it comes as number or as text.
+
+    Examples
+    --------
+    >>> attribute_text(3.0), attribute_text("3"), attribute_text(" north ")
+    ('3', '3', 'north')
+    """
+    text = str(value).strip()
+    try:
+        return f"{float(text):g}"
+    except ValueError:
+        return text
 
 
 def _holds_numbers(column: pd.Series) -> bool:

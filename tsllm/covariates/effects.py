@@ -55,6 +55,14 @@ class Covariates:
 
     def remainder(self, context: Context) -> Context:
         """Take the effects off a context, which keeps its covariates."""
+        missing = [n for n in self.columns.static if n not in (context.static or {})]
+        if missing:
+            raise DataError(
+                f"{series_name(context.series_id)} comes without its attribute {missing[0]!r}, "
+                "which the model was fitted with: pass it as a column of X (static of a context)"
+            )
+        if not self.columns.names:
+            return context
         if context.past_x is None:
             raise DataError(
                 f"{series_name(context.series_id)} comes without its covariates and the model was "
@@ -111,7 +119,7 @@ class Covariates:
 
     def summary(self) -> dict[str, object]:
         """Say how much of the series the covariates explained where they were not fitted."""
-        told: dict[str, object] = {"covariates": list(self.columns.names)}
+        told: dict[str, object] = {"covariates": list(self.columns.everything)}
         if self.known is not None:
             told["covariates_explain"] = self.known.explained.round(4).tolist()
         if self.past is not None:

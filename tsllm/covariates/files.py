@@ -24,6 +24,7 @@ def write_covariates(
         "names": list(columns.names),
         "categories": [None if known is None else list(known) for known in columns.categories],
         "past": list(columns.past),
+        "static": list(columns.static),
         "block": covariates.block,
         "known": None,
         "leading": None,
@@ -48,7 +49,9 @@ def write_covariates(
 def read_covariates(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Covariates:
     """Put together what `write_covariates` took apart."""
     categories = tuple(None if one is None else tuple(one) for one in facts["categories"])
-    columns = CovariateColumns(tuple(facts["names"]), categories, tuple(facts["past"]))
+    columns = CovariateColumns(
+        tuple(facts["names"]), categories, tuple(facts["past"]), tuple(facts["static"])
+    )
     covariates = Covariates(columns, int(facts["block"]), None, None)
     if facts["known"] is not None:
         covariates.known = SameStepEffects(

@@ -98,7 +98,9 @@ class WithoutX:
     """A tsllm forecaster that is not shown the covariates."""
 
     def __init__(self, estimator: BaseLLMForecaster) -> None:
-        self.estimator = estimator.clone().set_params(past_covariates=())
+        names = ("past_covariates", "static_attributes")
+        none: dict[str, Any] = {name: () for name in names if name in estimator.get_params()}
+        self.estimator = estimator.clone().set_params(**none)
 
 
 def with_controls(estimators: Mapping[str, Any], X: pd.DataFrame | None) -> dict[str, Any]:

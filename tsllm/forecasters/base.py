@@ -101,6 +101,8 @@ class BaseLLMForecaster(BaseForecaster, ABC):
     _channel_independent: ClassVar[bool] = True
     #: Columns of X whose future is not known; a constructor argument.
     past_covariates: tuple[str, ...] = ()
+    #: Columns of X, constant within a series, that a method reads as text; likewise.
+    static_attributes: tuple[str, ...] = ()
     #: Steps between training windows; a constructor argument where a step is costly.
     window_stride: int = 1
     #: The training loop's gradient clipping and last learning rate.
@@ -365,7 +367,7 @@ class BaseLLMForecaster(BaseForecaster, ABC):
             contexts = join_covariates(contexts, X, self.pretrained_.covariates)
             self.fitted_ = self._adopt(contexts)
         else:
-            contexts, columns = learn_covariates(contexts, X, self.past_covariates)
+            contexts, columns = self._learn_columns(contexts, X)
             self.fitted_ = self._train_new(contexts, columns, horizon)
         self._contexts: dict[Hashable, Context] = {}
         self._pending: dict[Hashable, PendingForecasts] = {}
@@ -395,7 +397,7 @@ class BaseLLMForecaster(BaseForecaster, ABC):
     ) -> BaseLLMForecaster:
         contexts = split_series(y, freq=self.freq, at_least=2)
         horizon = self._asked_horizon(fh, contexts)
-        contexts, columns = learn_covariates(contexts, X, self.past_covariates)
+        contexts, columns = self._learn_columns(contexts, X)
         self.pretrained_ = self._train_new(contexts, columns, horizon)
         return self
 
@@ -471,6 +473,12 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         state.covariates = self._learn_effects(contexts, columns, shape)
         train_state(self, state, contexts, self.max_epochs)
         return state
+
+    def _learn_columns(
+        self, contexts: Sequence[Context], X: pd.DataFrame | None
+    ) -> tuple[list[Context], CovariateColumns | None]:
+        """Join X to series that a model is fitted on."""
+        return learn_covariates(contexts, X, self.past_covariates, self.static_attributes)
 
     def _learn_effects(
         self, contexts: Sequence[Context], columns: CovariateColumns | None, shape: ModelShape

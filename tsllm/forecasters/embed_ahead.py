@@ -12,7 +12,6 @@ from sktime.forecasting.base import ForecastingHorizon
 from tsllm.context import Context
 from tsllm.embeddings import open_store
 from tsllm.errors import DataError
-from tsllm.forecasters.exogenous import learn_covariates
 from tsllm.forecasters.parameters import check_parameters
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ def embed_ahead(
     """Fill the store with the texts of a method; see `BaseLLMForecaster.embed`."""
     check_parameters(forecaster)
     steps = None if fh is None else ForecastingHorizon(fh)
-    contexts, columns = learn_covariates(contexts, X, forecaster.past_covariates)
+    contexts, columns = forecaster._learn_columns(contexts, X)
     shape = forecaster._choose_shape(contexts, forecaster._asked_horizon(steps, contexts))
     covariates = forecaster._learn_effects(contexts, columns, shape)
     if covariates is not None:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from tsllm.context import Context
 from tsllm.covariates import CovariateColumns, Covariates
-from tsllm.covariates.columns import learn_columns
+from tsllm.covariates.columns import attribute_text, learn_columns
 from tsllm.covariates.effects import missing_future
 from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError
@@ -18,7 +18,10 @@ from tsllm.forecasters.frames import instances, stamps_after
 
 
 def learn_covariates(
-    contexts: Sequence[Context], X: pd.DataFrame | None, past: Sequence[str]
+    contexts: Sequence[Context],
+    X: pd.DataFrame | None,
+    past: Sequence[str],
+    static: Sequence[str],
 ) -> tuple[list[Context], CovariateColumns | None]:
     """Join X to the series that a model is fitted on, and tell its columns.
 
@@ -29,11 +32,13 @@ def learn_covariates(
         Indexed as y was; it may hold more rows and have its columns in any order.
     past : sequence of str
         The columns whose future is not known.
+    static : sequence of str
+        The columns that are read as text.
 
     Returns
     -------
     list of Context
-        With ``past_x``.
+        With ``past_x`` and ``static``.
     CovariateColumns or None
         None where there is no X.
 
@@ -43,15 +48,16 @@ def learn_covariates(
         X lacks a row of a series, or a value; the message names series, stamp, column and remedy.
     """
     if X is None or X.shape[1] == 0:
-        if past:
-            raise DataError(
-                f"past_covariates names {', '.join(past)} and there is no X: pass it, or leave "
-                "past_covariates out"
-            )
+        for argument, names in (("past_covariates", past), ("static_attributes", static)):
+            if names:
+                raise DataError(
+                    f"{argument} names {', '.join(names)} and there is no X: pass it, or leave "
+                    f"{argument} out"
+                )
         return list(contexts), None
     rows = _rows_by_series(X)
     picked = [_positions(rows, context, context.times) for context in contexts]
-    columns = learn_columns(X.iloc[np.concatenate(picked)], past=past)
+    columns = learn_columns(X.iloc[np.concatenate(picked)], past=past, static=static)
     return _joined(contexts, X, picked, columns), columns
 
 
@@ -75,10 +81,10 @@ def join_covariates(
     columns = covariates.columns
     if X is None:
         raise DataError(
-            f"X is missing: the model was fitted with the covariates {', '.join(columns.names)}, "
-            "which must come with y"
+            f"X is missing: the model was fitted with the covariates "
+            f"{', '.join(columns.everything)}, which must come with y"
         )
-    X = _named(X, columns.names)
+    X = _named(X, columns.everything)
     rows = _rows_by_series(X)
     picked = [_positions(rows, context, context.times) for context in contexts]
     return _joined(contexts, X, picked, columns)
@@ -144,10 +150,35 @@ def _joined(
 ) -> list[Context]:
     """Give contexts their rows of X."""
     X = X.set_axis([str(name) for name in X.columns], axis=1)
-    return [
-        replace(context, past_x=_read(X, rows, columns, columns.names, context))
-        for context, rows in zip(contexts, picked)
-    ]
+    joined = []
+    for context, rows in zip(contexts, picked):
+        if columns.static:
+            attributes = _attributes(X.iloc[rows], columns.static, context)
+            context = replace(context, static=attributes)
+        if columns.names:
+            context = replace(context, past_x=_read(X, rows, columns, columns.names, context))
+        joined.append(context)
+    return joined
+
+
+def _attributes(X: pd.DataFrame, names: Sequence[str], context: Context) -> dict[str, object]:
+    """Read the attributes of one series, which must not change."""
+    attributes: dict[str, object] = {}
+    for name in names:
+        texts = list(dict.fromkeys(map(attribute_text, X[name].dropna())))
+        if len(texts) > 1:
+            raise DataError(
+                f"{series_name(context.series_id)} has {texts[0]!r} and {texts[1]!r} in column "
+                f"{name!r} of X, and a static attribute must not change: leave it out of "
+                "static_attributes, which makes a covariate of it"
+            )
+        if not texts or not texts[0]:
+            raise DataError(
+                f"{series_name(context.series_id)} has no value in column {name!r} of X: give it "
+                "one, such as 'unknown'"
+            )
+        attributes[name] = texts[0]
+    return attributes
 
 
 def _read(
