@@ -45,7 +45,7 @@ def test_every_prompt_has_them(monkeypatch):
         monkeypatch.setattr(EmbeddingStore, name, spying(getattr(EmbeddingStore, name)))
     forecaster = fitted()
     trained = len(read)
-    assert trained > 100
+    assert trained >= 100
     forecaster.predict(fh=range(1, 9))  # rolled out: the prompts of its own forecasts
     assert len(read) >= trained + 6
     starts = {text.partition(". ")[0] for text in read}
