@@ -34,10 +34,10 @@ STRIDE = 24  # a window a day, at midnight
 #: What the methods have in common, and what makes each small.
 COMMON: dict[str, Any] = {"context_length": 336, "random_state": 0, "loss": "mae"}
 SMALL: dict[str, dict[str, Any]] = {
-    "autotimes": {"token_length": 24, "max_steps": 400},
-    "s2ip": {"patch_length": 24, "window_stride": 11, "max_steps": 300},
-    "aaren": {"patch_length": 24, "window_stride": 5, "max_steps": 300},
-    "timecma": {"context_length": 96, "window_stride": 11, "max_steps": 300},
+    "autotimes": {"token_length": 24, "max_steps": 200},
+    "s2ip": {"patch_length": 24, "window_stride": 11, "max_steps": 200},
+    "aaren": {"patch_length": 24, "window_stride": 5, "max_steps": 200},
+    "timecma": {"context_length": 96, "window_stride": 11, "max_steps": 200},
 }
 #: Which methods run, and whether with a language model.
 ARMS = {

@@ -126,6 +126,15 @@ class Covariates:
             told["past_covariates_explain"] = self.past.explained.round(4).tolist()
         return told
 
+    def typical(self) -> dict[str, float | str]:
+        """Give a value of each column of X, for examples: a mean, or some category."""
+        values: dict[str, float | str] = {}
+        for names, effects in ((self.columns.known, self.known), (self.columns.past, self.past)):
+            for name, basis in zip(names, [] if effects is None else effects.bases):
+                known = self.columns.categories[self.columns.names.index(name)]
+                values[name] = round(basis.mean, 3) if known is None else known[0]
+        return values | dict.fromkeys(self.columns.static, "unknown")
+
     def coded(self, context: Context, names: Sequence[str]) -> list[np.ndarray]:
         """Give some of a context's covariates as numbers."""
         assert context.past_x is not None  # whoever asks has checked

@@ -331,7 +331,7 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         return plot_history(self.fitted_.history, best_epoch=self.fitted_.best_epoch, ax=ax)
 
     def to_payload(
-        self, horizon: int, *, y: Any = None, quantiles: Sequence[float] = ()
+        self, horizon: int, *, y: Any = None, X: Any = None, quantiles: Sequence[float] = ()
     ) -> dict[str, Any]:
         """Write the JSON document that asks a server of this model for a forecast.
 
@@ -341,19 +341,29 @@ class BaseLLMForecaster(BaseForecaster, ABC):
             Steps to forecast.
         y : Series or DataFrame, optional
             The histories to forecast, as `fit` takes them. None: those that this forecaster keeps.
+        X : DataFrame, optional
+            The covariates of ``y`` and of the steps to forecast, as `predict` takes them.
         quantiles : sequence of float
             Levels strictly between 0 and 1.
 
         Returns
         -------
         dict
-            ``dataframe_split`` with the columns ``series_id, timestamp`` and the variables, and
-            ``params``: what ``json.dumps`` and an MLflow scoring server take. Stamps are ISO texts
-            in UTC without a zone (integers where the index counts steps), missing values are null.
+            ``dataframe_split`` with the columns ``series_id, timestamp``, the variables, and for a
+            model with covariates these and ``future``; and ``params``: what ``json.dumps`` and an
+            MLflow scoring server take. Stamps are ISO texts in UTC without a zone (integers where
+            the index counts steps), missing values are null.
         """
         self.check_is_fitted()
-        contexts = self._contexts.values() if y is None else split_series(y, freq=self.freq)
-        return payload(contexts, self._layout.columns, horizon, quantiles)
+        covariates = self.fitted_.covariates
+        if y is None:
+            contexts = list(self._contexts.values())
+        else:
+            contexts = join_covariates(split_series(y, freq=self.freq), X, covariates)
+        steps = [np.arange(1, horizon + 1)] * len(contexts)
+        futures = future_covariates(contexts, X, covariates, steps, horizon)
+        columns = None if covariates is None else covariates.columns
+        return payload(contexts, self._layout.columns, horizon, quantiles, columns, futures)
 
     # ------------------------------------------------------------------ sktime's private hooks
 

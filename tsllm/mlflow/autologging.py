@@ -129,7 +129,9 @@ def _log_outcome(forecaster: BaseLLMForecaster) -> None:
     )
     if get_autologging_config(FLAVOR_NAME, "log_figures", True) and find_spec("matplotlib"):
         mlflow.log_figure(plot_history(forecaster.fitted_.history).figure, "losses.png")
-        mlflow.log_figure(_forecast_figure(forecaster), "forecast.png")
+        covariates = forecaster.fitted_.covariates
+        if covariates is None or not covariates.columns.known:  # else there is no future to draw
+            mlflow.log_figure(_forecast_figure(forecaster), "forecast.png")
     if get_autologging_config(FLAVOR_NAME, "log_models", False):
         log_model(forecaster, name="model")
 
