@@ -65,7 +65,10 @@ def ablate(
     stride: options.Stride = None,
     freq: options.Freq = None,
     fill: options.Fill = None,
+    resample: options.Resample = None,
     sort: options.Sort = None,
+    covariates: options.Covariates = None,
+    past_covariates: options.PastCovariates = None,
     id_col: options.IdCol = None,
     time_col: options.TimeCol = None,
     target_col: options.TargetCol = None,
@@ -102,7 +105,10 @@ def ablate(
         "stride": stride,
         "freq": freq,
         "fill": fill,
+        "resample": resample,
         "sort": sort,
+        "covariates": options.names(covariates),
+        "past_covariates": options.names(past_covariates),
         "id_col": id_col,
         "time_col": time_col,
         "target_cols": target_col or None,
@@ -121,9 +127,11 @@ def ablate(
     import tsllm
     from tsllm.long_format import make_forecaster
 
+    values, X = job.split_covariates(frame)
     report = tsllm.ablate(
-        make_forecaster(job.method, freq=job.freq, **job.parameters),
-        frame,
+        make_forecaster(job.method, **job.settings()),
+        values,
+        X=X,
         metric=job.metric,
         min_difference=job.min_difference,
         progress=sys.stderr.isatty(),

@@ -41,7 +41,10 @@ def backtest(
     ] = None,
     freq: options.Freq = None,
     fill: options.Fill = None,
+    resample: options.Resample = None,
     sort: options.Sort = None,
+    covariates: options.Covariates = None,
+    past_covariates: options.PastCovariates = None,
     id_col: options.IdCol = None,
     time_col: options.TimeCol = None,
     target_col: options.TargetCol = None,
@@ -67,7 +70,10 @@ def backtest(
         "scaled": scaled,
         "freq": freq,
         "fill": fill,
+        "resample": resample,
         "sort": sort,
+        "covariates": options.names(covariates),
+        "past_covariates": options.names(past_covariates),
         "id_col": id_col,
         "time_col": time_col,
         "target_cols": target_col or None,
@@ -85,9 +91,14 @@ def backtest(
     import tsllm
     from tsllm.long_format import make_forecaster
 
-    estimator = make_forecaster(job.method, freq=job.freq, **job.parameters)
+    values, X = job.split_covariates(frame)
     report = tsllm.backtest(
-        {job.method: estimator}, frame, scaled=job.scaled, progress=sys.stderr.isatty(), **how
+        {job.method: make_forecaster(job.method, **job.settings())},
+        values,
+        X=X,
+        scaled=job.scaled,
+        progress=sys.stderr.isatty(),
+        **how,
     )
     if out is not None:
         write_text(report.to_json(), out)

@@ -16,6 +16,8 @@ from tsllm.errors import DataError
 from tsllm.type_hints import wanted_instead
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from tsllm.datasets import BenchmarkSplit
 
 
@@ -32,15 +34,36 @@ class Job:
     target_cols: list[str] | None = None
     freq: str | None = None
     fill: str | None = None
+    resample: str | None = None
     sort: bool = False
+    covariates: list[str] | None = None
+    past_covariates: list[str] | None = None
     method: str = "autotimes"
     #: Of the method's forecaster.
     parameters: dict[str, Any] = field(default_factory=dict)
 
     def data_options(self) -> dict[str, Any]:
         """Give the options of `tsllm.cli.data.open_data`."""
-        names = ("id_col", "time_col", "target_cols", "freq", "fill", "sort")
-        return {name: getattr(self, name) for name in names}
+        names = ("id_col", "time_col", "target_cols", "freq", "fill", "resample", "sort")
+        return {name: getattr(self, name) for name in names} | {"covariates": self.all_covariates()}
+
+    def all_covariates(self) -> list[str]:
+        """List the columns that are covariates, those with a known future first."""
+        static = self.parameters.get("static_attributes") or []
+        names = [*(self.covariates or []), *(self.past_covariates or []), *static]
+        return list(dict.fromkeys(names))
+
+    def split_covariates(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+        """Take the covariates out of a long frame: the values, and X where there is any."""
+        names = self.all_covariates()
+        if not names:
+            return frame, None
+        return frame.drop(columns=names), frame[["series_id", "timestamp", *names]]
+
+    def settings(self) -> dict[str, Any]:
+        """Give the forecaster's parameters, those among them that tell of the data."""
+        past = {"past_covariates": self.past_covariates} if self.past_covariates else {}
+        return {"freq": self.freq, **past, **self.parameters}
 
 
 @dataclass
@@ -55,6 +78,7 @@ class ForecastJob(FitJob):
     """What ``tsllm forecast`` is to do."""
 
     quantiles: list[float] = field(default_factory=lambda: [0.1, 0.5, 0.9])
+    future: str | None = None
 
 
 @dataclass
@@ -157,8 +181,10 @@ def read_job(
     settings = {} if config is None else _read_file(kind, config)
     settings |= {name: value for name, value in options.items() if value is not None}
     settings["parameters"] = {**settings.get("parameters", {}), **_read_sets(sets or [])}
-    if "freq" in settings["parameters"]:
-        raise DataError("freq belongs to the data, not to the method: give it with --freq")
+    for name in ("freq", "past_covariates"):
+        if name in settings["parameters"] and hasattr(kind, name):
+            option = f"--{name.replace('_', '-')}"
+            raise DataError(f"{name} belongs to the data, not to the method: give it with {option}")
     job = kind(**settings)
     if not job.data:
         raise DataError("there is no DATA: give a file or the name of a data set")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tsllm.datasets import BenchmarkSplit, EventTable
+    from tsllm.forecasters.base import BaseLLMForecaster
 
 _LISTED = "'tsllm datasets' lists the data sets"
 
@@ -34,7 +36,10 @@ def open_data(
     target_cols: list[str] | None = None,
     freq: str | None = None,
     fill: str | None = None,
+    resample: str | None = None,
     sort: bool = False,
+    covariates: Sequence[str] = (),
+    categorical: Sequence[str] | None = None,
 ) -> Opened:
     """Read DATA and check everything about it; the options are those of `read_long`.
 
@@ -56,9 +61,29 @@ def open_data(
             target_cols=target_cols,
             freq=freq,
             fill=fill,
+            resample=resample,
             sort=sort,
+            covariates=covariates,
+            categorical=categorical,
         )
     return Opened(frame, split)
+
+
+def open_future(future: str | None, estimator: BaseLLMForecaster, **options: Any) -> Any:
+    """Read the file of --future; None where there is none.
+
+    Raises
+    ------
+    DataError
+        There is no such file, or it does not hold what the model needs.
+    """
+    from tsllm.long_covariates import read_future
+
+    if future is None:
+        return None
+    if not Path(future).expanduser().exists():
+        raise DataError(f"--future {future!r}: there is no such file")
+    return read_future(future, estimator, **options)
 
 
 def open_events(data: str, **options: Any) -> EventTable:

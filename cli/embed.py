@@ -29,7 +29,10 @@ def embed(
     horizon: options.Horizon = None,
     freq: options.Freq = None,
     fill: options.Fill = None,
+    resample: options.Resample = None,
     sort: options.Sort = None,
+    covariates: options.Covariates = None,
+    past_covariates: options.PastCovariates = None,
     id_col: options.IdCol = None,
     time_col: options.TimeCol = None,
     target_col: options.TargetCol = None,
@@ -48,25 +51,30 @@ def embed(
         "method": method or (None if config else "timecma"),
         "freq": freq,
         "fill": fill,
+        "resample": resample,
         "sort": sort,
+        "covariates": options.names(covariates),
+        "past_covariates": options.names(past_covariates),
         "id_col": id_col,
         "time_col": time_col,
         "target_cols": target_col or None,
     }
     job = read_job(FitJob, given, config, set_)
-    settings: dict[str, Any] = {"freq": job.freq, "verbose": 1, **job.parameters}
+    settings: dict[str, Any] = {"verbose": 1, **job.settings()}
     if store is not None:
         check_folder(store.absolute(), "--store")
         settings["embedding_store"] = str(store)
     frame, _ = open_data(job.data, **job.data_options())
 
     # After the data, since this takes seconds to import and a wrong file is told at once.
+    from tsllm.long_covariates import split_frame
     from tsllm.long_format import check_request, make_forecaster
 
     check_request(1 if job.horizon is None else job.horizon, ())
     estimator = make_forecaster(job.method, **settings)
     steps = None if job.horizon is None else list(range(1, job.horizon + 1))
-    done = estimator.embed(frame.set_index(["series_id", "timestamp"]), fh=steps)
+    y, X = split_frame(frame, job.all_covariates())
+    done = estimator.embed(y, fh=steps, X=X)
     if json:
         print_json(done)
     else:

@@ -12,7 +12,7 @@ import typer
 
 from tsllm.cli import options
 from tsllm.cli.config import FitJob, ForecastJob, Job, read_job, write_job
-from tsllm.cli.data import open_data
+from tsllm.cli.data import open_data, open_future
 from tsllm.cli.output import (
     TABLE_ENDINGS,
     check_folder,
@@ -42,7 +42,11 @@ def forecast(
     quantiles: options.Quantiles = None,
     freq: options.Freq = None,
     fill: options.Fill = None,
+    resample: options.Resample = None,
     sort: options.Sort = None,
+    covariates: options.Covariates = None,
+    past_covariates: options.PastCovariates = None,
+    future: options.Future = None,
     id_col: options.IdCol = None,
     time_col: options.TimeCol = None,
     target_col: options.TargetCol = None,
@@ -65,7 +69,11 @@ def forecast(
         "quantiles": options.levels("--quantiles", quantiles),
         "freq": freq,
         "fill": fill,
+        "resample": resample,
         "sort": sort,
+        "covariates": options.names(covariates),
+        "past_covariates": options.names(past_covariates),
+        "future": future,
         "id_col": id_col,
         "time_col": time_col,
         "target_cols": target_col or None,
@@ -80,8 +88,18 @@ def forecast(
 
     from tsllm.long_format import predict_long
 
+    known = open_future(
+        job.future,
+        estimator,
+        id_col=job.id_col,
+        time_col=job.time_col,
+        freq=job.freq,
+        sort=job.sort,
+    )
     with working("forecasting"):
-        table = predict_long(estimator, frame, job.horizon, quantiles=job.quantiles, freq=job.freq)
+        table = predict_long(
+            estimator, frame, job.horizon, quantiles=job.quantiles, freq=job.freq, future=known
+        )
     if plot is not None:
         from tsllm.plotting import plot_forecast
 
@@ -99,7 +117,10 @@ def fit(
     horizon: options.Horizon = None,
     freq: options.Freq = None,
     fill: options.Fill = None,
+    resample: options.Resample = None,
     sort: options.Sort = None,
+    covariates: options.Covariates = None,
+    past_covariates: options.PastCovariates = None,
     id_col: options.IdCol = None,
     time_col: options.TimeCol = None,
     target_col: options.TargetCol = None,
@@ -119,7 +140,10 @@ def fit(
         "method": method,
         "freq": freq,
         "fill": fill,
+        "resample": resample,
         "sort": sort,
+        "covariates": options.names(covariates),
+        "past_covariates": options.names(past_covariates),
         "id_col": id_col,
         "time_col": time_col,
         "target_cols": target_col or None,
@@ -159,13 +183,12 @@ def _train(
 
     check_request(1 if horizon is None else horizon, quantiles)
     settings: dict[str, Any] = {
-        "freq": job.freq,
         "prediction_length": horizon,
         "verbose": int(sys.stderr.isatty()),
-        **job.parameters,
+        **job.settings(),
     }
     estimator = make_forecaster(job.method, **settings)
-    fit_long(estimator, frame, horizon)
+    fit_long(estimator, frame, horizon, covariates=job.all_covariates())
     say(_in_a_line(job.method, frame, estimator.summary()))
     return frame, estimator
 

@@ -41,6 +41,37 @@ Fill = Annotated[
         "--fill", help="Fill gaps with nan, ffill or interpolate; else an error.", metavar="HOW"
     ),
 ]
+Resample = Annotated[
+    str | None,
+    typer.Option(
+        "--resample",
+        help="Bring irregular times to the steps of --freq by mean, sum or last; else an error.",
+        metavar="HOW",
+    ),
+]
+Covariates = Annotated[
+    str | None,
+    typer.Option(
+        "--covariates",
+        help="Columns, such as temperature,holiday, that say something about the values and whose "
+        "future is known.",
+        metavar="NAMES",
+    ),
+]
+PastCovariates = Annotated[
+    str | None,
+    typer.Option(
+        "--past-covariates", help="The same, for columns that end with the data.", metavar="NAMES"
+    ),
+]
+Future = Annotated[
+    str | None,
+    typer.Option(
+        "--future",
+        help="A second table, with the covariates of the steps to forecast.",
+        metavar="FILE",
+    ),
+]
 Sort = Annotated[bool | None, typer.Option("--sort", help="Sort each series by time.")]
 Method = Annotated[
     str | None, typer.Option("--method", help="Default: autotimes.", metavar="METHOD")

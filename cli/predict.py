@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from tsllm.cli import options
-from tsllm.cli.data import open_data
+from tsllm.cli.data import open_data, open_future
 from tsllm.cli.output import (
     TABLE_ENDINGS,
     check_folder,
@@ -36,7 +36,9 @@ def predict(
     quantiles: options.Quantiles = None,
     freq: options.Freq = None,
     fill: options.Fill = None,
+    resample: options.Resample = None,
     sort: options.Sort = None,
+    future: options.Future = None,
     id_col: options.IdCol = None,
     time_col: options.TimeCol = None,
     target_col: options.TargetCol = None,
@@ -116,6 +118,10 @@ def predict(
         if data is None:
             raise DataError("there is no DATA: give a Parquet file or a directory of Parquet parts")
         check_folder(out.absolute().parent, "--out")
+        if resample is not None:
+            raise DataError(
+                "--resample is not for jobs in blocks: resample the data first, or write one file"
+            )
 
         from tsllm.batch import Workers, predict_batch
 
@@ -139,6 +145,7 @@ def predict(
         return
 
     from tsllm.batch.sizing import measure_batch_size
+    from tsllm.long_covariates import columns_to_read
     from tsllm.long_format import predict_long, predict_stored
     from tsllm.persistence import load_forecaster
 
@@ -146,19 +153,20 @@ def predict(
         estimator = load_forecaster(model)
     started = time.perf_counter()
     steps = estimator.fitted_.shape.horizon if horizon is None else horizon
+    known = open_future(future, estimator, id_col=id_col, time_col=time_col, sort=bool(sort))
     # Set on the instance: set_params would take the model for a new one.
     if data is None:
         if size == "auto":
             raise DataError("--batch-size auto measures on DATA: give a number, or DATA")
         estimator.batch_size = size or estimator.batch_size
-        table = predict_stored(estimator, steps, quantiles=levels)
+        table = predict_stored(estimator, steps, quantiles=levels, future=known)
     else:
-        frame, _ = open_data(data, **how)
+        frame, _ = open_data(data, resample=resample, **columns_to_read(estimator), **how)
         with working("forecasting"):
             if size == "auto":
                 size = measure_batch_size(estimator, frame, steps, freq=freq)
             estimator.batch_size = size or estimator.batch_size
-            table = predict_long(estimator, frame, steps, quantiles=levels, freq=freq)
+            table = predict_long(estimator, frame, steps, quantiles=levels, freq=freq, future=known)
     seconds = time.perf_counter() - started
     series = table["series_id"].nunique()
     _tell(series, steps, seconds)

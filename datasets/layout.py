@@ -29,6 +29,7 @@ def find_columns(
     id_col: str | None = None,
     time_col: str | None = None,
     target_cols: str | Sequence[str] | None = None,
+    covariates: Sequence[str] = (),
 ) -> Columns:
     """Find out which column is which.
 
@@ -40,6 +41,8 @@ def find_columns(
         Names that settle the matter; None looks for the names of the known layouts, then for a
         first column of dates. All columns left over are values; only Nixtla's and AutoGluon's
         layouts, which keep covariates beside ``y`` or ``target``, leave that to be said.
+    covariates : sequence of str
+        Columns that are covariates, and thus no values.
 
     Returns
     -------
@@ -55,13 +58,15 @@ def find_columns(
     frame, source = table.frame, table.source
     names = list(frame.columns)
     targets = [target_cols] if isinstance(target_cols, str) else target_cols
-    given = {"id_col": id_col, "time_col": time_col}
-    for argument, name in [*given.items(), *(("target_cols", name) for name in targets or [])]:
+    given = [("id_col", id_col), ("time_col", time_col)]
+    given += [("target_cols", name) for name in targets or []]
+    given += [("covariates", name) for name in covariates]
+    for argument, name in given:
         if name is not None and name not in names:
             raise DataError(
                 f"{argument}={name!r} is no column of {source}; {_nearest(name, names)}"
             )
-    chosen = [name for name in (id_col, time_col, *(targets or [])) if name is not None]
+    chosen = [name for _, name in given if name is not None]
     for name in chosen:
         if chosen.count(name) > 1:
             raise DataError(f"column {name!r} of {source} is given twice; give it one role")
@@ -89,9 +94,9 @@ def find_columns(
                 f"{source} has a column without a name, probably a row index; "
                 f"write it with index=False, or pass target_cols={_without(free, nameless)!r}"
             )
-    if not targets:
+    if not targets and not (covariates and target_cols is not None):
         raise DataError(f"{source} has no value columns beside {chosen or names}; add one")
-    clash = sorted({"series_id", "timestamp"} & set(targets))
+    clash = sorted({"series_id", "timestamp"} & {*targets, *covariates})
     if clash:
         raise DataError(f"{source} has values in a column named {clash[0]!r}; rename it")
     return Columns(id_col, time_col, list(targets))

@@ -1,7 +1,7 @@
 """Long tables: one row per series and time, read, checked and turned into sktime's panels."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tsllm.datasets.checks import bad_value, check_times, check_values, not_a_number, series_name
+from tsllm.datasets.covariates import read_covariates
 from tsllm.datasets.frequency import parse_frequency
 from tsllm.datasets.gaps import FILLS, fill_gaps, regular_times, stamp_numbers, to_steps
 from tsllm.datasets.labels import read_labels
@@ -28,6 +29,8 @@ def read_long(
     fill: str | None = None,
     resample: str | None = None,
     sort: bool = False,
+    covariates: str | Sequence[str] = (),
+    categorical: Collection[str] | None = None,
 ) -> pd.DataFrame:
     """Read one or many time series from a table, and check everything about them.
 
@@ -43,7 +46,7 @@ def read_long(
     id_col, time_col : str, optional
         The columns with the series' identifiers and the times, where they are not recognised.
     target_cols : str or sequence of str, optional
-        The value columns; None takes all that are left.
+        The value columns; None takes all that are left. Empty: none, where there are covariates.
     freq : str, optional
         The frequency that every series must have, for example ``"h"``. None infers each series'
         own; a series too short for that has the one that all the others share.
@@ -56,13 +59,19 @@ def read_long(
         Steps without a row are gaps, see ``fill``. None makes irregular times an error.
     sort : bool, default False
         Sort each series by time. False makes rows out of order an error.
+    covariates : str or sequence of str
+        Columns of covariates, which are no values. Filled and resampled as the values are;
+        categories are carried on with ``fill="ffill"`` only.
+    categorical : collection of str, optional
+        Which of those are categories. None: all that hold anything else than numbers.
 
     Returns
     -------
     pandas.DataFrame
         Columns ``series_id`` (str; "series" where the table names none), ``timestamp`` (dates,
-        periods or int64) and the values (float64), grouped by series in order of first appearance
-        and increasing in time; without ``fill`` exactly the rows that were read.
+        periods or int64), the values (float64) and the covariates (float64, or text), grouped by
+        series in order of first appearance and increasing in time; without ``fill`` exactly the
+        rows that were read.
 
     Raises
     ------
@@ -87,7 +96,8 @@ def read_long(
         parse_frequency(freq)
     table = open_table(source, freq)
     table = table._replace(frame=table.frame.set_axis(table.frame.columns.astype(str), axis=1))
-    columns = find_columns(table, id_col, time_col, target_cols)
+    covariates = [covariates] if isinstance(covariates, str) else list(covariates)
+    columns = find_columns(table, id_col, time_col, target_cols, covariates)
     ids = _read_ids(table, columns)
 
     def place(position: int) -> str:
@@ -95,7 +105,11 @@ def read_long(
         return f"{name}, {table.row(position)}"
 
     times = read_stamps(table.frame[columns.time], table.text, place)
-    values = _read_values(table, columns, place)  # (rows, variables)
+    beside = read_covariates(
+        table, covariates, place, categorical=categorical, fill=fill, resample=resample
+    )
+    # (rows, variables + covariates)
+    values = np.hstack([_read_values(table, columns, place), beside.numbers])
     codes, names = pd.factorize(ids)
     _check_duplicates(codes, times, place, table.row, several=columns.id is not None)
     order = _group(codes, times, place, table.row, sort=sort)
@@ -126,7 +140,10 @@ def read_long(
 
     frame = pd.DataFrame({"series_id": pd.Series(np.asarray(names)[codes]).astype(str)})
     frame["timestamp"] = times
-    frame[columns.targets] = values
+    width = len(columns.targets)
+    frame[columns.targets] = values[:, :width]
+    for name, column in beside.columns(values[:, width:]).items():
+        frame[name] = column
     _warn_constant(frame, columns)
     return frame
 
@@ -240,7 +257,7 @@ def _read_values(table: Table, columns: Columns, place: Callable[[int], str]) ->
         if bad is not None:
             raise DataError(f"{place(bad[0])}, column {name!r} {bad[1]}")
         values.append(column.to_numpy(dtype=np.float64, na_value=np.nan))
-    return np.column_stack(values)
+    return np.column_stack(values) if values else np.empty((len(table.frame), 0))
 
 
 def _check_duplicates(
@@ -301,6 +318,8 @@ def _rows_of(table: Table, positions: np.ndarray) -> Callable[[int], str]:
 
 def _warn_constant(frame: pd.DataFrame, columns: Columns) -> None:
     """Warn once about series that never change; their forecasts are their constants."""
+    if not columns.targets:
+        return
     groups = frame.groupby("series_id", sort=False)[columns.targets]
     constant = (groups.max() == groups.min()) & (groups.count() >= 2)
     places = [

@@ -25,11 +25,14 @@ class Context:
     mask : bool array (time, variables), optional
         True where observed. None: wherever ``values`` is not NaN.
     past_x : array (time, covariates), optional
-        Covariates known up to the last step.
+        The covariates up to the last step, in the order of the X that was fitted: numbers, and
+        texts for categories.
     static : dict, optional
-        Attributes of the series that do not change.
+        Attributes of the series that do not change, by name; TimeCMA writes them into its prompts.
     series_id : hashable, optional
         The name under which the series was fitted: intervals then use its own calibration.
+    x_scale : array (variables,), optional
+        The scale of the covariates' effects on this series. None: measured on ``values``.
 
     Examples
     --------
@@ -45,6 +48,7 @@ class Context:
     past_x: np.ndarray | None = None
     static: dict[str, object] | None = None
     series_id: Hashable = None
+    x_scale: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         values = np.asarray(self.values, dtype=np.float64)

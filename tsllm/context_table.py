@@ -15,7 +15,9 @@ from tsllm.typed_json import from_json, to_json
 _LABELS = ("series", "series_id", "timestamp")
 
 
-def context_table(contexts: Sequence[Context], columns: pd.Index) -> pd.DataFrame:
+def context_table(
+    contexts: Sequence[Context], columns: pd.Index, covariates: Sequence[str] = ()
+) -> pd.DataFrame:
     """Put contexts below each other, one row a step.
 
     Parameters
@@ -24,26 +26,35 @@ def context_table(contexts: Sequence[Context], columns: pd.Index) -> pd.DataFram
         At least one, all with stamps.
     columns : pandas Index
         The names of the variables.
+    covariates : sequence of str
+        The names of the covariates, where there are any.
 
     Returns
     -------
     DataFrame
         ``series``, the number of the context; ``series_id`` as text, for people; ``timestamp``, in
-        UTC where there is a time zone and the start of each period; and one column a variable.
+        UTC where there is a time zone and the start of each period; and one column a variable and
+        covariate.
     """
     lengths = [len(context) for context in contexts]
     stamps = [_plain_stamps(_stamps_of(context)) for context in contexts]
     ids = np.array([_text(context.series_id) for context in contexts])
-    names = [str(column) for column in columns]
+    names = [*map(str, columns), *covariates]
     if len({*names, *_LABELS}) < len(names) + len(_LABELS):
-        names = [f"value_{i}" for i in range(len(names))]
+        names = [f"value_{i}" for i in range(len(columns))]
+        names += [f"covariate_{i}" for i in range(len(covariates))]
     labels = {
         "series": np.repeat(np.arange(len(contexts)), lengths),
         "series_id": np.repeat(ids, lengths),
         "timestamp": stamps[0].append(stamps[1:]),
     }
     values = np.concatenate([context.values for context in contexts])  # (steps, variables)
-    return pd.concat([pd.DataFrame(labels), pd.DataFrame(values, columns=names)], axis=1)
+    parts = [pd.DataFrame(labels), pd.DataFrame(values)]
+    if covariates:
+        x = np.concatenate([context.past_x for context in contexts])
+        parts.append(pd.DataFrame(x).infer_objects())  # (steps, covariates)
+    table = pd.concat(parts, axis=1)
+    return table.set_axis([*labels, *names], axis=1)
 
 
 def context_facts(contexts: Sequence[Context]) -> list[dict[str, Any]]:
@@ -59,12 +70,16 @@ def context_facts(contexts: Sequence[Context]) -> list[dict[str, Any]]:
             "series_id": to_json(context.series_id, "a series id"),
             # An index without entries still tells unit, zone, frequency and name.
             "times": to_json(_stamps_of(context)[:0], "the time index of y"),
+            **({} if context.x_scale is None else {"x_scale": context.x_scale.tolist()}),
+            **({} if context.static is None else {"static": context.static}),
         }
         for context in contexts
     ]
 
 
-def contexts_from(facts: Sequence[Mapping[str, Any]], table: pd.DataFrame) -> list[Context]:
+def contexts_from(
+    facts: Sequence[Mapping[str, Any]], table: pd.DataFrame, n_covariates: int = 0
+) -> list[Context]:
     """Cut a table into the contexts that it was made from.
 
     Parameters
@@ -73,15 +88,22 @@ def contexts_from(facts: Sequence[Mapping[str, Any]], table: pd.DataFrame) -> li
         From `context_facts`.
     table : DataFrame
         From `context_table`.
+    n_covariates : int
+        How many of its last columns are covariates.
     """
     borders = np.searchsorted(table["series"].to_numpy(), np.arange(len(facts) + 1))
     stamps = pd.Index(table["timestamp"])
-    values = table.iloc[:, len(_LABELS) :].to_numpy(dtype=np.float64)  # (steps, variables)
+    last = table.shape[1] - n_covariates
+    values = table.iloc[:, len(_LABELS) : last].to_numpy(dtype=np.float64)  # (steps, variables)
+    x = table.iloc[:, last:].to_numpy() if n_covariates else None  # (steps, covariates)
     return [
         Context(
             values[first:end].copy(),
             times=_like(from_json(context["times"]), stamps[first:end]),
+            past_x=None if x is None else x[first:end].copy(),
+            static=context.get("static"),
             series_id=from_json(context["series_id"]),
+            x_scale=np.array(context["x_scale"]) if "x_scale" in context else None,
         )
         for context, first, end in zip(facts, borders[:-1], borders[1:])
     ]

@@ -14,7 +14,10 @@ from tsllm.context import Context
 from tsllm.datasets.long import read_long
 from tsllm.errors import DataError
 from tsllm.forecasters.base import BaseLLMForecaster
+from tsllm.forecasters.checks import check_same_series
+from tsllm.forecasters.exogenous import join_covariates
 from tsllm.forecasters.frames import split_series, stamps_after
+from tsllm.long_covariates import futures_for, read_future, split_frame
 from tsllm.type_hints import check_arguments, wanted_instead
 
 DEFAULT_QUANTILES = (0.1, 0.5, 0.9)
@@ -33,6 +36,8 @@ def forecast(
     fill: str | None = None,
     resample: str | None = None,
     sort: bool = False,
+    covariates: str | Sequence[str] = (),
+    future: Any = None,
     **parameters: Any,
 ) -> pd.DataFrame:
     """Fit one model on all series of a long frame and forecast each of them.
@@ -58,8 +63,14 @@ def forecast(
         Bring rows at irregular times to ``freq``. None: they are an error.
     sort : bool
         Sort each series by time. False: rows out of order are an error.
+    covariates : str or sequence of str
+        Columns of ``data`` with covariates whose future is known; those of ``past_covariates`` and
+        ``static_attributes`` are found anyway.
+    future : DataFrame or path, optional
+        A second long table with the covariates of the steps to forecast.
     **parameters
-        Of the method's forecaster, for example ``backbone`` or ``random_state``.
+        Of the method's forecaster, for example ``backbone``, ``random_state`` or
+        ``past_covariates``.
 
     Returns
     -------
@@ -85,6 +96,7 @@ def forecast(
     check_request(horizon, quantiles)
     settings: dict[str, Any] = {"freq": freq, "prediction_length": horizon, **parameters}
     estimator = make_forecaster(method, **settings)
+    beside = all_covariates(covariates, estimator.past_covariates, estimator.static_attributes)
     frame = read_long(
         data,
         id_col=id_col,
@@ -94,9 +106,20 @@ def forecast(
         fill=fill,
         resample=resample,
         sort=sort,
+        covariates=beside,
     )
-    fit_long(estimator, frame, horizon)
-    return predict_long(estimator, frame, horizon, quantiles=quantiles, freq=freq)
+    fit_long(estimator, frame, horizon, covariates=beside)
+    if future is not None:
+        future = read_future(
+            future, estimator, id_col=id_col, time_col=time_col, freq=freq, sort=sort
+        )
+    return predict_long(estimator, frame, horizon, quantiles=quantiles, freq=freq, future=future)
+
+
+def all_covariates(known: str | Sequence[str], *others: Sequence[str]) -> list[str]:
+    """List covariates, those with a known future first, each once."""
+    known = [known] if isinstance(known, str) else list(known)
+    return list(dict.fromkeys([*known, *(name for some in others for name in some)]))
 
 
 def check_request(horizon: object, quantiles: Sequence[float]) -> None:
@@ -135,7 +158,11 @@ def make_forecaster(method: str, **parameters: Any) -> BaseLLMForecaster:
 
 
 def fit_long(
-    estimator: BaseLLMForecaster, frame: pd.DataFrame, horizon: int | None = None
+    estimator: BaseLLMForecaster,
+    frame: pd.DataFrame,
+    horizon: int | None = None,
+    *,
+    covariates: Sequence[str] = (),
 ) -> BaseLLMForecaster:
     """Fit a forecaster on all series of a canonical long frame.
 
@@ -148,6 +175,8 @@ def fit_long(
         As `read_long` gives it.
     horizon : int, optional
         The steps that will be asked for. None: the estimator's own choice.
+    covariates : sequence of str
+        The columns that are covariates.
 
     Returns
     -------
@@ -158,7 +187,8 @@ def fit_long(
     with warnings.catch_warnings():
         # read_long has named the series that never change already.
         warnings.filterwarnings("ignore", message=".* never changes?: the forecast is the constant")
-        return estimator.fit(frame.set_index(["series_id", "timestamp"]), fh=steps)
+        y, X = split_frame(frame, covariates)
+        return estimator.fit(y, X=X, fh=steps)
 
 
 def predict_long(
@@ -168,6 +198,7 @@ def predict_long(
     *,
     quantiles: Sequence[float] = DEFAULT_QUANTILES,
     freq: str | None = None,
+    future: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Forecast every series of a canonical long frame from its own history.
 
@@ -177,13 +208,16 @@ def predict_long(
         Fitted on the same variables and frequency; the series need not be those that it was fitted
         on.
     frame : DataFrame
-        As `read_long` gives it. Several value columns are matched to the fitted ones by name.
+        As `read_long` gives it. Several value columns are matched to the fitted ones by name; the
+        covariates that the model was fitted with must be there.
     horizon : int
         Steps after the end of each series.
     quantiles : sequence of float
         Levels between 0 and 1.
     freq : str, optional
         Frequency of the series, where their stamps do not tell it.
+    future : DataFrame, optional
+        The known future of the covariates, as `read_future` gives it.
 
     Returns
     -------
@@ -196,19 +230,50 @@ def predict_long(
         The frame's variables or frequency are not the model's.
     """
     check_request(horizon, quantiles)
-    variables = _fitted_variables(estimator, frame)
-    y = frame.set_index(["series_id", "timestamp"])[variables]
-    dated = not pd.api.types.is_integer_dtype(frame["timestamp"].dtype)
-    if freq is None and dated and frame.groupby("series_id").size().min() < 3:
-        freq = estimator.fitted_.shape.freq  # too short to tell its own
-    contexts = split_series(y, freq=freq)
-    estimator._check_fits(estimator.fitted_, contexts)
+    contexts, variables = contexts_of(estimator, frame, freq)
+    futures = futures_for(estimator, contexts, future, horizon)
     ids = [context.series_id for context in contexts]
     if len(contexts) == 1 and not estimator._layout.is_panel:
         # The one series of a model without names: its intervals are the model's own.
         contexts = [replace(contexts[0], series_id=None)]
-    values = estimator.forecast(contexts, horizon, quantiles=quantiles)
+    values = estimator.forecast(contexts, horizon, quantiles=quantiles, future_x=futures)
     return forecasts_to_long(values, contexts, ids, variables, quantiles)
+
+
+def contexts_of(
+    estimator: BaseLLMForecaster, frame: pd.DataFrame, freq: str | None = None
+) -> tuple[list[Context], list[str]]:
+    """Give the series of a canonical long frame as a fitted forecaster reads them.
+
+    Parameters
+    ----------
+    estimator, frame, freq
+        As for `predict_long`.
+
+    Returns
+    -------
+    list of Context
+        With their covariates.
+    list of str
+        The value columns, in the order of the contexts' variables.
+    """
+    covariates = estimator.fitted_.covariates
+    beside = () if covariates is None else covariates.columns.everything
+    missing = [name for name in beside if name not in frame]
+    if missing:
+        raise DataError(
+            f"the data have no column {missing[0]!r}, a covariate that the model was fitted with: "
+            f"pass {', '.join(beside)} beside the values"
+        )
+    y, X = split_frame(frame, beside)
+    variables = _fitted_variables(estimator, y)
+    y = y[variables]
+    dated = not pd.api.types.is_integer_dtype(frame["timestamp"].dtype)
+    if freq is None and dated and frame.groupby("series_id").size().min() < 3:
+        freq = estimator.fitted_.shape.freq  # too short to tell its own
+    contexts = split_series(y, freq=freq)
+    check_same_series(estimator.fitted_, contexts)
+    return join_covariates(contexts, X, covariates), variables
 
 
 def predict_stored(
@@ -217,6 +282,7 @@ def predict_stored(
     *,
     quantiles: Sequence[float] = DEFAULT_QUANTILES,
     series: Sequence[str] | None = None,
+    future: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Forecast the series that a forecaster was fitted on from the history that it keeps.
 
@@ -230,6 +296,8 @@ def predict_stored(
         Levels between 0 and 1.
     series : sequence of str, optional
         Only these, by their names as text. None: all.
+    future : DataFrame, optional
+        The known future of the covariates, as `read_future` gives it.
 
     Returns
     -------
@@ -252,7 +320,9 @@ def predict_stored(
                 f"the model keeps no history of series {name!r}: pass the data to forecast from"
             )
     contexts = [kept[name] for name in ids]
-    values = estimator._forecast_stored(contexts, horizon, quantiles)
+    named = [replace(context, series_id=name) for name, context in zip(ids, contexts)]
+    futures = futures_for(estimator, named, future, horizon)
+    values = estimator._forecast_stored(contexts, horizon, quantiles, futures)
     variables = [str(column) for column in estimator._layout.columns]
     return forecasts_to_long(values, contexts, ids, variables, quantiles)
 
@@ -289,9 +359,9 @@ def forecasts_to_long(
     return pd.DataFrame(columns)
 
 
-def _fitted_variables(estimator: BaseLLMForecaster, frame: pd.DataFrame) -> list[str]:
+def _fitted_variables(estimator: BaseLLMForecaster, y: pd.DataFrame) -> list[str]:
     """Give the value columns in the order that the model was fitted in."""
-    found = [c for c in frame.columns if c not in ("series_id", "timestamp")]
+    found = list(y.columns)
     fitted = [str(column) for column in estimator._layout.columns]
     if len(found) == len(fitted) == 1:
         return found

@@ -114,7 +114,8 @@ class PromptWriter:
         Returns
         -------
         list of str
-            One for each window and variable, variables fastest.
+            One for each window and variable, variables fastest. The series' static attributes stand
+            in front.
         """
         starts = np.asarray(starts, dtype=np.int64)
         if not len(starts):
@@ -127,8 +128,9 @@ class PromptWriter:
         dated = isinstance(context.times, pd.DatetimeIndex)
         words = frequency_in_words(known or (freq if dated else None))
         each = range(context.n_variables)
+        front = _attributes_in_words(context)
         return [
-            self.template.format(start=a, end=b, values=v, frequency=words, trend=t)
+            front + self.template.format(start=a, end=b, values=v, frequency=words, trend=t)
             for (a, b), v, t in zip(
                 ((a, b) for a, b in zip(first, last) for _ in each), values, trends
             )
@@ -219,6 +221,13 @@ def check_prompts_fit(prompts: Sequence[str], backbone: Backbone) -> None:
             f"most {limit}: use a shorter context_length, a shorter prompt_template, a coarser "
             "value_format ('int'), or a backbone with more positions"
         )
+
+
+def _attributes_in_words(context: Context) -> str:
+    """Write the static attributes of a series: ``"region: north; type: mall. "``."""
+    if not context.static:
+        return ""
+    return "; ".join(f"{name}: {value}" for name, value in context.static.items()) + ". "
 
 
 def _check_template(template: str) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from tsllm.backbone import Backbone
 from tsllm.context_table import context_facts, context_table, contexts_from
+from tsllm.covariates.files import read_covariates, write_covariates
 from tsllm.errors import ModelFormatError
 from tsllm.forecasters.base import BaseLLMForecaster
 from tsllm.forecasters.frames import Layout
@@ -93,8 +94,10 @@ def take_snapshot(forecaster: BaseLLMForecaster, *, include_context: bool = True
         }
         contexts = list(forecaster._contexts.values())
         if include_context and contexts:
+            covariates = forecaster.fitted_.covariates
+            names = () if covariates is None else covariates.columns.names
             facts["contexts"] = context_facts(contexts)
-            table = context_table(contexts, layout.columns)
+            table = context_table(contexts, layout.columns, names)
             facts["pending"] = _write_pending(forecaster, tensors)
             memory = forecaster._memory_tensors()
             tensors |= {f"memory.{name}": tensor for name, tensor in memory.items()}
@@ -150,7 +153,9 @@ def restore_snapshot(
             forecaster._layout = Layout(**from_json(facts["layout"]))
             contexts = []
             if facts["contexts"] is not None and snapshot.contexts is not None:
-                contexts = contexts_from(facts["contexts"], snapshot.contexts)
+                covariates = forecaster.fitted_.covariates
+                width = 0 if covariates is None else len(covariates.columns.names)
+                contexts = contexts_from(facts["contexts"], snapshot.contexts, width)
             forecaster._contexts = {context.series_id: context for context in contexts}
             forecaster._pending = _read_pending(facts["pending"], tensors)
             forecaster._restore_memory(part_of(tensors, "memory."))
@@ -188,6 +193,9 @@ def _write_state(state: FittedState, prefix: str, tensors: dict[str, Tensor]) ->
     if state.statistics:
         table = np.stack(list(state.statistics.values()))  # (series, 2, variables)
         tensors[f"{prefix}statistics"] = torch.from_numpy(table)
+    covariates = None
+    if state.covariates is not None:
+        covariates = write_covariates(state.covariates, f"{prefix}covariates.", tensors)
     return {
         "shape": to_json(asdict(state.shape), "the model's shape"),
         **{fact: to_json(getattr(state, fact), fact) for fact in _STATE_FACTS},
@@ -197,6 +205,7 @@ def _write_state(state: FittedState, prefix: str, tensors: dict[str, Tensor]) ->
             "in_sample": calibration.in_sample,
         },
         "statistics": to_json(list(state.statistics), "a series id"),
+        "covariates": covariates,
     }
 
 
@@ -217,6 +226,8 @@ def _read_state(
     described = from_json(written.get("statistics", []))  # models saved before had none
     if described:
         state.statistics = dict(zip(described, tensors["statistics"].numpy().copy(), strict=True))
+    if written.get("covariates") is not None:  # as above
+        state.covariates = read_covariates(written["covariates"], part_of(tensors, "covariates."))
 
 
 def _read_scores(tensors: Mapping[str, Tensor], name: str) -> Scores:

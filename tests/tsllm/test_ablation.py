@@ -342,3 +342,14 @@ def test_an_interval_from_few_blocks_does_not_hide_the_rest_of_the_picture():
     )
     low, high = plot_differences(rows, xlabel="% more", least=1.0).get_xlim()
     assert -5 < low < -4 and 4 < high < 6
+
+
+def test_every_arm_reads_the_covariates():
+    y = daily(160)
+    x = pd.DataFrame({"x": np.random.default_rng(1).normal(size=len(y))}, y.index)
+    how = {"horizons": 3, "test_size": 20, "arms": ["shuffled", "few"], **FEW_STEPS}
+    blind = ablate(small("autotimes", max_steps=2), y + 9 * x["x"], **how).table
+    seeing = ablate(small("autotimes", max_steps=2), y + 9 * x["x"], x, **how).table
+    for arm in ("pretrained", "none", "pretrained, shuffled", "none, shuffled"):
+        errors = [one.set_index("arm").loc[arm, "mse"].min() for one in (seeing, blind)]
+        assert errors[0] < 0.3 * errors[1], arm

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
+from tsllm.context import Context
 from tsllm.errors import DeviceMemoryError
 from tsllm.forecasters.base import BaseLLMForecaster
-from tsllm.forecasters.frames import split_series
+from tsllm.long_format import contexts_of
 
 _SMALLEST, _LARGEST = 16, 4096
 # A larger batch must be this much faster to be worth its memory.
@@ -38,19 +41,22 @@ def measure_batch_size(
     -------
     int
     """
-    y = frame.set_index(["series_id", "timestamp"])
-    contexts = [replace(context, series_id=None) for context in split_series(y, freq=freq)]
+    contexts, _ = contexts_of(estimator, frame, freq)
+    contexts = [replace(context, series_id=None) for context in contexts]
+    futures = _some_future(estimator, contexts, horizon)
     before, best, rate = estimator.batch_size, _SMALLEST, 0.0
     try:
         size = _SMALLEST
         estimator.batch_size = size
-        estimator.forecast(contexts[:1], horizon)  # what only the first forecast has to do
+        # What only the first forecast has to do.
+        estimator.forecast(contexts[:1], horizon, future_x=futures and futures[:1])
         while size <= _LARGEST:
             estimator.batch_size = size
-            some = [contexts[i % len(contexts)] for i in range(size)]
+            rows = [i % len(contexts) for i in range(size)]
+            some, known = [contexts[i] for i in rows], futures and [futures[i] for i in rows]
             started = time.perf_counter()
             try:
-                estimator.forecast(some, horizon)
+                estimator.forecast(some, horizon, future_x=known)
             except DeviceMemoryError:
                 break
             now = size / (time.perf_counter() - started)
@@ -60,3 +66,18 @@ def measure_batch_size(
     finally:
         estimator.batch_size = before
     return best
+
+
+def _some_future(
+    estimator: BaseLLMForecaster, contexts: Sequence[Context], horizon: int
+) -> list[np.ndarray] | None:
+    """Let the covariates stay what they are: how fast a forecast is does not depend on them."""
+    covariates = estimator.fitted_.covariates
+    if covariates is None or not covariates.columns.known:
+        return None
+    known = covariates.columns.positions(covariates.columns.known)
+    futures = []
+    for context in contexts:
+        assert context.past_x is not None  # contexts_of has joined them
+        futures.append(np.repeat(context.past_x[-1:, known], horizon, axis=0))
+    return futures

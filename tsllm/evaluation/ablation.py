@@ -20,6 +20,7 @@ ABLATION_BASELINES = ("seasonal_naive", "auto_ets", "dlinear")
 def ablate(
     estimator: Any,
     y: pd.Series | pd.DataFrame,
+    X: pd.DataFrame | None = None,
     *,
     horizons: int | Sequence[int],
     arms: Sequence[str] = ARMS,
@@ -56,6 +57,8 @@ def ablate(
         backbone. It is cloned and stays as it is.
     y : Series or DataFrame
         As for `tsllm.backtest`.
+    X : DataFrame, optional
+        Covariates, as for `tsllm.backtest`: every arm reads them.
     horizons : int or sequence of int
         Steps.
     arms : sequence of str
@@ -112,6 +115,7 @@ def ablate(
     metrics = list(dict.fromkeys([metric, "mse", "mae"]))
     plan = make_plan(
         y,
+        X=X,
         horizons=horizons,
         test_size=test_size,
         test_fraction=test_fraction,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -148,7 +149,7 @@ class ArmMethod(GlobalMethod):
         share: float = 1.0,
         shape_of: ArmMethod | None = None,
     ) -> None:
-        super().__init__(template, holdout, longest)
+        super().__init__(template, holdout, longest, X=holdout.X)
         self.template = template
         self.fitted: dict[int | None, BaseLLMForecaster] = {}
         self._by_seed = by_seed
@@ -229,10 +230,15 @@ class ShuffledMethod:
         """Forecast from shuffled contexts."""
         steps = self._fitted.fitted_.shape.context_length
         contexts = [
-            _shuffled(self._holdout.contexts[i].until(int(o)), steps, (int(i), int(o)))
-            for i, o in zip(series, origins)
+            _shuffled(context, steps, (int(i), int(o)))
+            for context, i, o in zip(self._arm.contexts(series, origins), series, origins)
         ]
-        out: np.ndarray = self._fitted.forecast(contexts, horizon, quantiles=tuple(levels))
+        out: np.ndarray = self._fitted.forecast(
+            contexts,
+            horizon,
+            quantiles=tuple(levels),
+            future_x=self._arm.known_future(series, origins, horizon),
+        )
         return out
 
     def describe(self) -> dict[str, Any]:
@@ -262,8 +268,13 @@ def _check(estimator: Any, wanted: Sequence[str]) -> None:
 
 
 def _shuffled(context: Context, steps: int, key: tuple[int, int]) -> Context:
-    """Put the values of the last steps of a context in random order; the stamps stay."""
-    values = context.values.copy()
-    tail = values[-steps:]
-    values[-steps:] = np.random.default_rng(key).permutation(tail)
-    return Context(values, times=context.times, series_id=context.series_id, static=context.static)
+    """Put the last steps of a context in random order, each with its covariates; stamps stay."""
+    rows = np.arange(len(context))
+    rows[-steps:] = np.random.default_rng(key).permutation(rows[-steps:])
+    x = context.past_x
+    return replace(
+        context,
+        values=context.values[rows],
+        mask=None,  # type: ignore[arg-type]
+        past_x=None if x is None else x[rows],
+    )

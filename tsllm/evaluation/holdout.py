@@ -36,6 +36,8 @@ class Holdout:
         Of the sktime ``y`` that methods are fitted on.
     freq : str or None
     season : int
+    X : DataFrame or None
+        The covariates, in the form of that ``y``.
     """
 
     contexts: list[Context]
@@ -45,6 +47,7 @@ class Holdout:
     layout: Layout
     freq: str | None
     season: int
+    X: pd.DataFrame | None = None
 
     @property
     def n_variables(self) -> int:
@@ -114,6 +117,7 @@ def hold_out(
     y: pd.Series | pd.DataFrame,
     horizons: Sequence[int],
     *,
+    X: pd.DataFrame | None = None,
     test_size: int | None = None,
     test_fraction: float | None = None,
     train_size: int | None = None,
@@ -130,6 +134,8 @@ def hold_out(
     """
     if isinstance(y, pd.DataFrame) and list(y.columns[:2]) == ["series_id", "timestamp"]:
         y = long_to_panel(y, freq=freq)
+    if X is not None and list(X.columns[:2]) == ["series_id", "timestamp"]:
+        X = long_to_panel(X, freq=freq)
     frame = y.to_frame() if isinstance(y, pd.Series) else y
     contexts = split_series(frame, freq=freq, at_least=2)
     if test_size is not None and test_fraction is not None:
@@ -172,6 +178,7 @@ def hold_out(
         layout_of(frame),
         name_of_freq,
         season_length(name_of_freq) if season is None else season,
+        X,
     )
 
 

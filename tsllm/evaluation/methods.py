@@ -21,6 +21,7 @@ from tsllm.errors import DataError
 from tsllm.evaluation.holdout import Holdout
 from tsllm.forecasters.base import BaseLLMForecaster
 from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
+from tsllm.forecasters.exogenous import join_covariates
 
 #: The baselines that can be asked for by name. "auto_theta" needs statsforecast.
 BASELINES = ("seasonal_naive", "auto_ets", "theta", "auto_theta", "dlinear", "patchtst")
@@ -81,8 +82,10 @@ def make_method(
             return LocalBaseline(method, holdout, max_history)
         fresh = {"dlinear": DLinearForecaster, "patchtst": PatchTSTForecaster}[method]
         return GlobalMethod(fresh(random_state=0), holdout, longest)
+    if isinstance(method, WithoutX):
+        return GlobalMethod(method.estimator, holdout, longest)
     if isinstance(method, BaseLLMForecaster):
-        return GlobalMethod(method, holdout, longest)
+        return GlobalMethod(method, holdout, longest, X=holdout.X)
     if isinstance(method, BaseForecaster):
         return SktimeMethod(method, holdout, max_history)
     raise DataError(
@@ -91,11 +94,22 @@ def make_method(
     )
 
 
-def with_prompt_controls(estimators: Mapping[str, Any]) -> dict[str, Any]:
-    """Put beside every estimator with in-context prompts the same one without."""
+class WithoutX:
+    """A tsllm forecaster that is not shown the covariates."""
+
+    def __init__(self, estimator: BaseLLMForecaster) -> None:
+        names = ("past_covariates", "static_attributes")
+        none: dict[str, Any] = {name: () for name in names if name in estimator.get_params()}
+        self.estimator = estimator.clone().set_params(**none)
+
+
+def with_controls(estimators: Mapping[str, Any], X: pd.DataFrame | None) -> dict[str, Any]:
+    """Put beside every estimator with covariates or in-context prompts the same one without."""
     out: dict[str, Any] = {}
     for name, estimator in estimators.items():
         out[name] = estimator
+        if X is not None and isinstance(estimator, BaseLLMForecaster):
+            out[f"{name}, no X"] = WithoutX(estimator)
         if getattr(estimator, "in_context", None) is not None:
             out[f"{name}, no prompt"] = estimator.clone().set_params(in_context=None)
     return out
@@ -106,11 +120,20 @@ class GlobalMethod:
 
     refits_per_window = False
 
-    def __init__(self, estimator: BaseLLMForecaster, holdout: Holdout, longest: int) -> None:
+    def __init__(
+        self,
+        estimator: BaseLLMForecaster,
+        holdout: Holdout,
+        longest: int,
+        *,
+        X: pd.DataFrame | None = None,
+    ) -> None:
         self.takes_seed = "random_state" in estimator.get_params()
         self._template = estimator
         self._holdout = holdout
         self._longest = longest
+        self._X = X
+        self._contexts = holdout.contexts
         self._fitted: Any = None
 
     def fit(self, ends: np.ndarray, seed: int | None) -> None:
@@ -132,16 +155,42 @@ class GlobalMethod:
             params["random_state"] = seed
         if params:
             estimator.set_params(**params)
-        fitted: BaseLLMForecaster = estimator.fit(y, fh=list(range(1, self._longest + 1)))
+        steps = list(range(1, self._longest + 1))
+        fitted: BaseLLMForecaster = estimator.fit(y, X=self._X, fh=steps)
+        covariates = fitted.fitted_.covariates
+        self._contexts = join_covariates(held.contexts, self._X, covariates)
         return fitted
 
     def forecast(
         self, series: np.ndarray, origins: np.ndarray, horizon: int, levels: Sequence[float]
     ) -> np.ndarray:
         """Forecast from everything before each origin."""
-        contexts = [self._holdout.contexts[i].until(int(o)) for i, o in zip(series, origins)]
-        out: np.ndarray = self._fitted.forecast(contexts, horizon, quantiles=tuple(levels))
+        out: np.ndarray = self._fitted.forecast(
+            self.contexts(series, origins),
+            horizon,
+            quantiles=tuple(levels),
+            future_x=self.known_future(series, origins, horizon),
+        )
         return out
+
+    def contexts(self, series: np.ndarray, origins: np.ndarray) -> list[Context]:
+        """Give what lies before each origin, covariates too."""
+        return [self._contexts[i].until(int(o)) for i, o in zip(series, origins)]
+
+    def known_future(
+        self, series: np.ndarray, origins: np.ndarray, horizon: int
+    ) -> list[np.ndarray] | None:
+        """Give the future of the covariates, but for the past ones, as it came."""
+        covariates = self._fitted.fitted_.covariates
+        if covariates is None or not covariates.columns.known:
+            return None
+        known = covariates.columns.positions(covariates.columns.known)
+        futures = []
+        for i, origin in zip(series, origins):
+            x = self._contexts[i].past_x
+            assert x is not None  # joined in fit
+            futures.append(x[origin : origin + horizon][:, known])
+        return futures
 
     def describe(self) -> dict[str, Any]:
         """Read the lookback and the backbone off the fitted model."""

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError
 from tsllm.evaluation.holdout import Holdout, WindowSet, hold_out, list_windows
-from tsllm.evaluation.methods import DEFAULT_BASELINES, Method, make_method, with_prompt_controls
+from tsllm.evaluation.methods import DEFAULT_BASELINES, Method, make_method, with_controls
 from tsllm.evaluation.report import BacktestReport, MethodRun, make_report
 from tsllm.evaluation.scoring import Scorer
 
@@ -28,6 +28,7 @@ def backtest(
     y: pd.Series | pd.DataFrame,
     *,
     horizons: int | Sequence[int],
+    X: pd.DataFrame | None = None,
     test_size: int | None = None,
     test_fraction: float | None = None,
     train_size: int | None = None,
@@ -65,6 +66,11 @@ def backtest(
         As sktime's forecasters take it, a panel too, or a long frame of `tsllm.datasets.read_long`.
     horizons : int or sequence of int
         Steps.
+    X : DataFrame, optional
+        Covariates in the form of ``y``, for tsllm's own forecasters; each is run without them, too,
+        and baselines and other forecasters never see them. The future of a window is what came,
+        also where a forecast of it would have been known only; that of ``past_covariates`` is not
+        shown.
     test_size : int, optional
         Steps of each series' test part.
     test_fraction : float, optional
@@ -127,6 +133,7 @@ def backtest(
     """
     plan = make_plan(
         y,
+        X=X,
         horizons=horizons,
         test_size=test_size,
         test_fraction=test_fraction,
@@ -148,7 +155,7 @@ def backtest(
         name: make_method(
             method, plan.holdout, longest=plan.horizons[-1], max_history=plan.max_history
         )
-        for name, method in _name_methods(estimators, baselines).items()
+        for name, method in _name_methods(estimators, baselines, X).items()
     }
     return run_methods(plan, methods)
 
@@ -186,6 +193,7 @@ class Plan:
 def make_plan(
     y: pd.Series | pd.DataFrame,
     *,
+    X: pd.DataFrame | None,
     horizons: int | Sequence[int],
     test_size: int | None,
     test_fraction: float | None,
@@ -215,6 +223,7 @@ def make_plan(
     holdout = hold_out(
         y,
         steps,
+        X=X,
         test_size=test_size,
         test_fraction=test_fraction,
         train_size=train_size,
@@ -242,6 +251,7 @@ def make_plan(
         "seeds": None if seeds is None else [int(seed) for seed in seeds],
         "max_windows": max_windows,
         "max_history": max_history,
+        "covariates": None if holdout.X is None else list(map(str, holdout.X.columns)),
     }
     return Plan(
         holdout,
@@ -354,11 +364,13 @@ def _batches(
             yield same[begin : begin + rows]
 
 
-def _name_methods(estimators: Any, baselines: Sequence[str]) -> dict[str, Any]:
+def _name_methods(
+    estimators: Any, baselines: Sequence[str], X: pd.DataFrame | None
+) -> dict[str, Any]:
     """Give every method its name in the table."""
     if not isinstance(estimators, Mapping):
         estimators = {type(estimators).__name__: estimators}
-    named = with_prompt_controls(estimators)
+    named = with_controls(estimators, X)
     for name in baselines:
         if name in named:
             raise DataError(f"an estimator has the name of the baseline {name!r}: rename it")

@@ -120,6 +120,8 @@ class AarenForecaster(DirectForecaster):
         Share of each series, at its end, for early stopping and for calibrating intervals.
     max_steps : int, optional
         Stop after so many training steps.
+    past_covariates : tuple of str
+        Columns of X that end with y; the other columns must be given for the steps to forecast.
     freq : str, optional
         Frequency of the series, where their index does not tell it.
     device, dtype : str
@@ -200,6 +202,7 @@ class AarenForecaster(DirectForecaster):
         patience: int = 3,
         validation_fraction: float = 0.1,
         max_steps: int | None = None,
+        past_covariates: tuple[str, ...] = (),
         freq: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
@@ -236,6 +239,7 @@ class AarenForecaster(DirectForecaster):
         self.patience = patience
         self.validation_fraction = validation_fraction
         self.max_steps = max_steps
+        self.past_covariates = past_covariates
         self.freq = freq
         self.device = device
         self.dtype = dtype
@@ -355,10 +359,12 @@ class AarenForecaster(DirectForecaster):
 
     def _remember(self, contexts: Sequence[Context]) -> None:
         if self.memory != "reencode":
+            ids = [context.series_id for context in contexts]
+            before = [self._contexts[i] for i in ids if i in self._contexts]
             new = follow(
                 self.fitted_,
-                contexts,
-                self._contexts,
+                self.fitted_.remainders(contexts),
+                {context.series_id: context for context in self.fitted_.remainders(before)},
                 self._memories,
                 batch_size=self.batch_size,
             )
@@ -371,7 +377,6 @@ class AarenForecaster(DirectForecaster):
     ) -> tuple[np.ndarray, np.ndarray]:
         if self.memory == "reencode":
             return super()._run(state, contexts, horizon)
-        self._check_variables(state, contexts)
         streams = encode(state, contexts, batch_size=self.batch_size)
         return forecast_streams(state, streams, contexts, horizon, batch_size=self.batch_size)
 

@@ -94,6 +94,8 @@ class AutoTimesForecaster(BaseLLMForecaster):
         Share of each series, at its end, for early stopping and for calibrating intervals.
     max_steps : int, optional
         Stop after so many training steps.
+    past_covariates : tuple of str
+        Columns of X that end with y; the other columns must be given for the steps to forecast.
     embedding_store : EmbeddingStore or path, optional
         Where the embeddings of timestamps are kept. None: in the user's cache folder.
     freq : str, optional
@@ -162,6 +164,7 @@ class AutoTimesForecaster(BaseLLMForecaster):
         patience: int = 3,
         validation_fraction: float = 0.1,
         max_steps: int | None = None,
+        past_covariates: tuple[str, ...] = (),
         embedding_store: Any = None,
         freq: str | None = None,
         device: str = "auto",
@@ -194,6 +197,7 @@ class AutoTimesForecaster(BaseLLMForecaster):
         self.patience = patience
         self.validation_fraction = validation_fraction
         self.max_steps = max_steps
+        self.past_covariates = past_covariates
         self.embedding_store = embedding_store
         self.freq = freq
         self.device = device

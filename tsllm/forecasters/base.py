@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,10 +16,21 @@ from torch import Tensor, nn
 
 from tsllm.backbone import Backbone, load_backbone, resolve_device
 from tsllm.context import Context, ContextBatch, batch_contexts
+from tsllm.covariates import CovariateColumns, Covariates, fit_covariates
+from tsllm.datasets.frequency import season_length
 from tsllm.device_memory import memory_errors_explained
 from tsllm.embeddings import open_store
 from tsllm.errors import DataError, InSampleError
+from tsllm.forecasters.checks import (
+    brief_horizon,
+    check_future_arrays,
+    check_input,
+    check_same_series,
+    check_variables,
+    checked_levels,
+)
 from tsllm.forecasters.embed_ahead import embed_ahead
+from tsllm.forecasters.exogenous import future_covariates, join_covariates, learn_covariates
 from tsllm.forecasters.fitting import train_state, warn_of_constants
 from tsllm.forecasters.frames import (
     Layout,
@@ -52,7 +64,7 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         "maintainers": ["tsllm developers"],
         "python_dependencies": ["torch", "transformers"],
         "capability:multivariate": True,
-        "capability:exogenous": False,
+        "capability:exogenous": True,
         "capability:insample": False,
         "capability:pred_int": True,
         "capability:pred_int:insample": False,
@@ -62,8 +74,9 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         "pretrain:fitted_params": ["pretrained_"],
         "capability:random_state": True,
         "property:randomness": "derandomized",
-        "capability:categorical_in_X": False,
+        "capability:categorical_in_X": True,
         "capability:unequal_length": True,
+        "X-y-must-have-same-index": False,  # checked here, in a sentence that says where
         "requires-fh-in-fit": False,
         "y_inner_mtype": ["pd.DataFrame", "pd-multiindex", "pd_multiindex_hier"],
         "X_inner_mtype": ["pd.DataFrame", "pd-multiindex", "pd_multiindex_hier"],
@@ -73,12 +86,25 @@ class BaseLLMForecaster(BaseForecaster, ABC):
 
     #: Parameters that decide the model's tensors; setting one discards a pretrained model.
     _architecture: ClassVar[frozenset[str]] = frozenset(
-        {"backbone", "backbone_layers", "lora", "context_length", "loss", "quantiles", "dtype"}
+        {
+            "backbone",
+            "backbone_layers",
+            "lora",
+            "context_length",
+            "loss",
+            "quantiles",
+            "dtype",
+            "past_covariates",
+        }
     )
     #: Whether the language model runs inside the model; else only its embeddings are read.
     _runs_backbone: ClassVar[bool] = True
     #: Whether each variable is a series of its own to the model.
     _channel_independent: ClassVar[bool] = True
+    #: Columns of X whose future is not known; a constructor argument.
+    past_covariates: tuple[str, ...] = ()
+    #: Columns of X, constant within a series, that a method reads as text; likewise.
+    static_attributes: tuple[str, ...] = ()
     #: Steps between training windows; a constructor argument where a step is costly.
     window_stride: int = 1
     #: The training loop's gradient clipping and last learning rate.
@@ -146,17 +172,17 @@ class BaseLLMForecaster(BaseForecaster, ABC):
     # ------------------------------------------------------------------ sktime's public surface
 
     def fit(self, y: Any, X: Any = None, fh: Any = None) -> BaseLLMForecaster:  # noqa: D102 (sktime's docstring is inherited)
-        self._check_input(y, at_least=2)
+        check_input(y, freq=self._known_frequency(), at_least=2)
         return super().fit(y, X=X, fh=fh)
 
     def pretrain(self, y: Any, X: Any = None, fh: Any = None) -> BaseLLMForecaster:  # noqa: D102
-        self._check_input(y, at_least=2)
+        check_input(y, freq=self._known_frequency(), at_least=2)
         return super().pretrain(y, X=X, fh=fh)
 
     def update(self, y: Any, X: Any = None, update_params: bool = True) -> BaseLLMForecaster:  # noqa: D102
         self.check_is_fitted()
         if y is not None and len(y):
-            self._check_input(y, at_least=1)
+            check_input(y, freq=self._known_frequency(), at_least=1)
         cutoff = self._cutoff
         try:
             return super().update(y, X=X, update_params=update_params)
@@ -188,7 +214,7 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         horizon: int,
         *,
         quantiles: Sequence[float] = (),
-        future_x: Sequence[np.ndarray] | None = None,
+        future_x: Sequence[np.ndarray | None] | None = None,
         seeds: Sequence[int] | None = None,
     ) -> np.ndarray:
         """Forecast any series from their contexts, in one batch, without touching this estimator.
@@ -203,8 +229,9 @@ class BaseLLMForecaster(BaseForecaster, ABC):
             Steps to forecast.
         quantiles : sequence of float
             Levels strictly between 0 and 1.
-        future_x : sequence of array (horizon, covariates), optional
-            Known-future covariates, for methods that read them.
+        future_x : sequence of array (horizon, known covariates), optional
+            For a model that was fitted with X: one per series, in the order of X's columns but
+            for the past ones. Numbers, and texts for categories; contexts bring ``past_x``.
         seeds : sequence of int, optional
             One per series, for methods that sample. The same seed gives the same forecast.
 
@@ -234,17 +261,20 @@ class BaseLLMForecaster(BaseForecaster, ABC):
             raise DataError(
                 f"horizon must be a whole number of steps, at least 1, found {horizon!r}"
             )
-        quantiles = _checked_levels(quantiles)
-        if future_x is not None or any(c.past_x is not None for c in contexts):
-            raise DataError(
-                f"{type(self).__name__} reads no covariates: leave future_x and past_x out"
-            )
+        quantiles = checked_levels(quantiles)
+        check_future_arrays(state.covariates, contexts, future_x, horizon)
         if not contexts:
             return np.empty((0, horizon, state.shape.n_variables, 1 + len(quantiles)))
-        values, scales = self._run(state, contexts, horizon)
-        return self._calibrated(values, scales, contexts, quantiles)
+        check_variables(state, contexts)
+        if state.covariates is not None:
+            contexts = [self._with_known_scale(context) for context in contexts]
 
-    def embed(self, y: Any, fh: Any = None) -> dict[str, Any]:
+        def run(remainders: Sequence[Context], steps: int) -> tuple[np.ndarray, np.ndarray]:
+            return self._run(state, remainders, steps)
+
+        return self._forecast_whole(run, contexts, horizon, quantiles, future_x)
+
+    def embed(self, y: Any, fh: Any = None, X: Any = None) -> dict[str, Any]:
         """Embed ahead of time every text that `fit` on these series would embed.
 
         Nothing is trained and this forecaster is left as it is. What the store holds already is
@@ -255,6 +285,8 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         y : Series or DataFrame
             As `fit` takes it.
         fh : forecasting horizon, optional
+            As `fit` takes it.
+        X : DataFrame, optional
             As `fit` takes it.
 
         Returns
@@ -267,8 +299,8 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         DataError
             The series or the parameters cannot be used, or the method embeds no text as it is set.
         """
-        self._check_input(y, at_least=2)
-        return embed_ahead(self, split_series(y, freq=self.freq, at_least=2), fh)
+        check_input(y, freq=self._known_frequency(), at_least=2)
+        return embed_ahead(self, split_series(y, freq=self.freq, at_least=2), fh, X)
 
     def summary(self) -> dict[str, Any]:
         """Say what was trained, for how long, and how it went.
@@ -305,7 +337,7 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         return plot_history(self.fitted_.history, best_epoch=self.fitted_.best_epoch, ax=ax)
 
     def to_payload(
-        self, horizon: int, *, y: Any = None, quantiles: Sequence[float] = ()
+        self, horizon: int, *, y: Any = None, X: Any = None, quantiles: Sequence[float] = ()
     ) -> dict[str, Any]:
         """Write the JSON document that asks a server of this model for a forecast.
 
@@ -315,19 +347,29 @@ class BaseLLMForecaster(BaseForecaster, ABC):
             Steps to forecast.
         y : Series or DataFrame, optional
             The histories to forecast, as `fit` takes them. None: those that this forecaster keeps.
+        X : DataFrame, optional
+            The covariates of ``y`` and of the steps to forecast, as `predict` takes them.
         quantiles : sequence of float
             Levels strictly between 0 and 1.
 
         Returns
         -------
         dict
-            ``dataframe_split`` with the columns ``series_id, timestamp`` and the variables, and
-            ``params``: what ``json.dumps`` and an MLflow scoring server take. Stamps are ISO texts
-            in UTC without a zone (integers where the index counts steps), missing values are null.
+            ``dataframe_split`` with the columns ``series_id, timestamp``, the variables, and for a
+            model with covariates these and ``future``; and ``params``: what ``json.dumps`` and an
+            MLflow scoring server take. Stamps are ISO texts in UTC without a zone (integers where
+            the index counts steps), missing values are null.
         """
         self.check_is_fitted()
-        contexts = self._contexts.values() if y is None else split_series(y, freq=self.freq)
-        return payload(contexts, self._layout.columns, horizon, quantiles)
+        covariates = self.fitted_.covariates
+        if y is None:
+            contexts = list(self._contexts.values())
+        else:
+            contexts = join_covariates(split_series(y, freq=self.freq), X, covariates)
+        steps = [np.arange(1, horizon + 1)] * len(contexts)
+        futures = future_covariates(contexts, X, covariates, steps, horizon)
+        columns = None if covariates is None else covariates.columns
+        return payload(contexts, self._layout.columns, horizon, quantiles, columns, futures)
 
     # ------------------------------------------------------------------ sktime's private hooks
 
@@ -338,16 +380,18 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         self._layout: Layout = layout_of(y)
         horizon = self._asked_horizon(fh, contexts)
         if self._state == "pretrained":
+            contexts = join_covariates(contexts, X, self.pretrained_.covariates)
             self.fitted_ = self._adopt(contexts)
         else:
-            self.fitted_ = self._train_new(contexts, horizon)
+            contexts, columns = self._learn_columns(contexts, X)
+            self.fitted_ = self._train_new(contexts, columns, horizon)
         self._contexts: dict[Hashable, Context] = {}
         self._pending: dict[Hashable, PendingForecasts] = {}
-        self._remember(contexts)
+        self._remember(self.fitted_.scaled(contexts))
         return self
 
     def _predict(self, fh: ForecastingHorizon, X: pd.DataFrame | None) -> pd.DataFrame:
-        values, steps, contexts = self._forecast_known(fh, ())
+        values, steps, contexts = self._forecast_known(fh, X, ())
         frame = forecast_frame(values[..., 0], steps, contexts, self._layout)
         frame.columns = self._layout.columns
         return frame
@@ -355,7 +399,7 @@ class BaseLLMForecaster(BaseForecaster, ABC):
     def _predict_quantiles(
         self, fh: ForecastingHorizon, X: pd.DataFrame | None, alpha: list[float]
     ) -> pd.DataFrame:
-        values, steps, contexts = self._forecast_known(fh, alpha)
+        values, steps, contexts = self._forecast_known(fh, X, alpha)
         spread = values[..., 1:].reshape(*values.shape[:2], -1)  # (series, horizon, variables * q)
         frame = forecast_frame(spread, steps, contexts, self._layout)
         frame.columns = self._get_columns(method="predict_quantiles", alpha=alpha)
@@ -368,7 +412,9 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         fh: ForecastingHorizon | None = None,
     ) -> BaseLLMForecaster:
         contexts = split_series(y, freq=self.freq, at_least=2)
-        self.pretrained_ = self._train_new(contexts, self._asked_horizon(fh, contexts))
+        horizon = self._asked_horizon(fh, contexts)
+        contexts, columns = self._learn_columns(contexts, X)
+        self.pretrained_ = self._train_new(contexts, columns, horizon)
         return self
 
     def _pretrain_update(
@@ -379,7 +425,8 @@ class BaseLLMForecaster(BaseForecaster, ABC):
     ) -> BaseLLMForecaster:
         contexts = split_series(y, freq=self.freq, at_least=2)
         state = self.pretrained_.copy()
-        self._check_fits(state, contexts)
+        check_same_series(state, contexts)
+        contexts = join_covariates(contexts, X, state.covariates)
         train_state(self, state, contexts, self.max_epochs)
         self.pretrained_ = state
         return self
@@ -389,7 +436,8 @@ class BaseLLMForecaster(BaseForecaster, ABC):
     ) -> BaseLLMForecaster:
         state = self.fitted_
         news = split_series(y, freq=self._known_frequency())
-        self._check_fits(state, news)
+        check_same_series(state, news)
+        news = join_covariates(news, X, state.covariates)
         # Merged before anything changes: one series that is refused leaves all as they were.
         merged = [
             extend_context(self._contexts[new.series_id], new)
@@ -397,11 +445,12 @@ class BaseLLMForecaster(BaseForecaster, ABC):
             else new
             for new in news
         ]
-        for whole in merged:
-            fresh = _steps_after(self._contexts.get(whole.series_id), whole)
-            if whole.series_id in self._pending and fresh:
+        merged = state.scaled(merged)
+        for rest in state.remainders(merged) if self._pending else []:
+            fresh = _steps_after(self._contexts.get(rest.series_id), rest)
+            if rest.series_id in self._pending and fresh:
                 assert state.calibration is not None
-                self._pending[whole.series_id].score(whole.values[-fresh:], state.calibration)
+                self._pending[rest.series_id].score(rest.values[-fresh:], state.calibration)
         if update_params and self.update_epochs > 0:
             state = self.fitted_ = state.copy()
             train_state(self, state, merged, self.update_epochs, recalibrate=False)
@@ -421,22 +470,46 @@ class BaseLLMForecaster(BaseForecaster, ABC):
             return super()._check_fh(fh, pred_int=pred_int)
         except NotImplementedError:  # sktime's sentence does not say what would be right
             raise InSampleError(
-                f"fh={_brief(fh)} asks for an in-sample forecast: every step must lie after the "
-                f"last observation ({self._cutoff[0]}); the next step is 1"
+                f"fh={brief_horizon(fh)} asks for an in-sample forecast: every step must lie after "
+                f"the last observation ({self._cutoff[0]}); the next step is 1"
             ) from None
 
     # ------------------------------------------------------------------ training
 
-    def _train_new(self, contexts: Sequence[Context], horizon: int | None) -> FittedState:
-        """Build a model for these series, train it and calibrate its intervals."""
+    def _train_new(
+        self, contexts: Sequence[Context], columns: CovariateColumns | None, horizon: int | None
+    ) -> FittedState:
+        """Learn the covariates, build a model for the rest, train it, calibrate its intervals."""
         check_parameters(self)
         warn_of_constants(contexts)
         shape = self._choose_shape(contexts, horizon)
         backbone = self._load_backbone()
         model = self._new_model(backbone, shape)
         state = FittedState(model, backbone, shape, self.device)
+        state.covariates = self._learn_effects(contexts, columns, shape)
         train_state(self, state, contexts, self.max_epochs)
         return state
+
+    def _learn_columns(
+        self, contexts: Sequence[Context], X: pd.DataFrame | None
+    ) -> tuple[list[Context], CovariateColumns | None]:
+        """Join X to series that a model is fitted on."""
+        return learn_covariates(contexts, X, self.past_covariates, self.static_attributes)
+
+    def _learn_effects(
+        self, contexts: Sequence[Context], columns: CovariateColumns | None, shape: ModelShape
+    ) -> Covariates | None:
+        """Learn what the covariates say about the series; None where there are none."""
+        if columns is None:
+            return None
+        return fit_covariates(
+            contexts,
+            columns,
+            context_length=shape.context_length,
+            horizon=shape.horizon,
+            season=season_length(shape.freq),
+            validation_fraction=self.validation_fraction,
+        )
 
     def _load_backbone(self) -> Backbone | None:
         """Find the language model that the parameters name."""
@@ -455,7 +528,7 @@ class BaseLLMForecaster(BaseForecaster, ABC):
     def _adopt(self, contexts: Sequence[Context]) -> FittedState:
         """Take the pretrained model for new series, trained further only where asked to."""
         state: FittedState = self.pretrained_
-        self._check_fits(state, contexts)
+        check_same_series(state, contexts)
         if self.update_epochs > 0 or self.adaptive:
             state = state.copy()
         if self.update_epochs > 0:
@@ -475,7 +548,6 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         Gives (series, horizon, variables, 1 + levels) and each context's scale (series, variables),
         0 where it is constant.
         """
-        self._check_variables(state, contexts)
         values, scales = [], []
         rows = self._rows_at_once(state)
         for first in range(0, len(contexts), rows):
@@ -520,14 +592,38 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         spread = calibration.quantiles(values, scales, ids, quantiles)
         return np.concatenate([point, spread], axis=-1)
 
+    def _forecast_whole(
+        self,
+        run: Callable[[Sequence[Context], int], tuple[np.ndarray, np.ndarray]],
+        contexts: Sequence[Context],
+        horizon: int,
+        quantiles: Sequence[float],
+        futures: Sequence[np.ndarray | None] | None,
+    ) -> np.ndarray:
+        """Let `run` forecast what the covariates leave of the series, and add what they say."""
+        state = self.fitted_
+        contexts = state.scaled(contexts)
+        remainders = state.remainders(contexts)
+        values, scales = run(remainders, horizon)
+        values = state.with_future(state.with_news(values, remainders), contexts, futures)
+        return self._calibrated(values, scales, contexts, quantiles)
+
     def _forecast_known(
-        self, fh: ForecastingHorizon, quantiles: Sequence[float]
+        self, fh: ForecastingHorizon, X: pd.DataFrame | None, quantiles: Sequence[float]
     ) -> tuple[np.ndarray, list[np.ndarray], list[Context]]:
         """Forecast every series that was fitted, as far as its own end asks for."""
         contexts = self._known_contexts()
         steps = [relative_steps(fh, context) for context in contexts]
         horizon = max(int(keep.max()) for keep in steps)
-        return self._forecast_stored(contexts, horizon, quantiles), steps, contexts
+        futures = future_covariates(contexts, X, self.fitted_.covariates, steps, horizon)
+        return self._forecast_stored(contexts, horizon, quantiles, futures), steps, contexts
+
+    def _with_known_scale(self, context: Context) -> Context:
+        """Give a series that this forecaster follows the scale that its effects have there."""
+        known = None if context.series_id is None else self._contexts.get(context.series_id)
+        if known is None or context.x_scale is not None:
+            return context
+        return replace(context, x_scale=known.x_scale)
 
     def _known_contexts(self) -> list[Context]:
         """Give what is kept of every series that was fitted."""
@@ -540,12 +636,15 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         return contexts
 
     def _forecast_stored(
-        self, contexts: Sequence[Context], horizon: int, quantiles: Sequence[float]
+        self,
+        contexts: Sequence[Context],
+        horizon: int,
+        quantiles: Sequence[float],
+        futures: Sequence[np.ndarray | None] | None = None,
     ) -> np.ndarray:
         """Forecast series that this forecaster follows, as `forecast` does any others."""
-        levels = _checked_levels(quantiles)
-        values, scales = self._run_known(contexts, horizon)
-        return self._calibrated(values, scales, contexts, levels)
+        levels = checked_levels(quantiles)
+        return self._forecast_whole(self._run_known, contexts, horizon, levels, futures)
 
     def _memory_tensors(self) -> dict[str, Tensor]:
         """Give what a method keeps of the series beside their contexts, for a file."""
@@ -563,7 +662,9 @@ class BaseLLMForecaster(BaseForecaster, ABC):
             return
         calibration = self.fitted_.calibration
         assert calibration is not None
-        values, scales = self._run_known(contexts, calibration.horizon)
+        remainders = self.fitted_.remainders(contexts)
+        values, scales = self._run_known(remainders, calibration.horizon)
+        values = self.fitted_.with_news(values, remainders)
         for context, forecast, scale in zip(contexts, values, scales):
             calibration.follow(context.series_id)
             pending = self._pending.setdefault(
@@ -572,47 +673,12 @@ class BaseLLMForecaster(BaseForecaster, ABC):
             scores = calibration.scores_of(context.series_id)
             pending.add(forecast, scale, scores.offsets(LEVEL_GRID, calibration.levels))
 
-    # ------------------------------------------------------------------ checks
-
-    def _check_input(self, y: Any, *, at_least: int) -> None:
-        """Find what is wrong with pandas input before sktime meets it and says less."""
-        if not isinstance(y, pd.Series | pd.DataFrame) or len(y) == 0:
-            return
-        times = y.index.get_level_values(-1) if isinstance(y.index, pd.MultiIndex) else y.index
-        nested = isinstance(y, pd.DataFrame) and len(y) and isinstance(y.iloc[0, 0], pd.Series)
-        if nested or not isinstance(times, pd.DatetimeIndex | pd.PeriodIndex | pd.Index):
-            return
-        split_series(y, freq=self._known_frequency(), at_least=at_least)
+    # ------------------------------------------------------------------ frequency and horizon
 
     def _known_frequency(self) -> str | None:
         """Give the frequency that was set, or else the fitted one."""
         fitted: FittedState | None = getattr(self, "fitted_", None)
         return self.freq or (None if fitted is None else fitted.shape.freq)
-
-    def _check_variables(self, state: FittedState, contexts: Sequence[Context]) -> None:
-        """Refuse contexts of other variables."""
-        for context in contexts:
-            if context.n_variables != state.shape.n_variables:
-                raise DataError(
-                    f"the model was fitted on {state.shape.n_variables} variable(s) and a context "
-                    f"has {context.n_variables}: pass the same variables"
-                )
-
-    def _check_fits(self, state: FittedState, contexts: Sequence[Context]) -> None:
-        """Refuse series that the model was not built for."""
-        variables = contexts[0].n_variables
-        if variables != state.shape.n_variables:
-            raise DataError(
-                f"the model was trained on {state.shape.n_variables} variable(s) and y has "
-                f"{variables}: pass the same variables, or fit anew"
-            )
-        ours = state.shape.freq or "integer steps"
-        theirs = frequency_of(contexts) or "integer steps"
-        if ours != theirs:
-            raise DataError(
-                f"the model was trained on series of frequency {ours} and y has {theirs}: pass "
-                "series of that frequency, or fit anew"
-            )
 
     def _asked_horizon(
         self, fh: ForecastingHorizon | None, contexts: Sequence[Context]
@@ -623,22 +689,6 @@ class BaseLLMForecaster(BaseForecaster, ABC):
         if fh is None:
             return None
         return max(int(relative_steps(fh, context).max()) for context in contexts)
-
-
-def _checked_levels(quantiles: Sequence[float]) -> tuple[float, ...]:
-    """Refuse quantile levels outside (0, 1)."""
-    levels = tuple(float(q) for q in quantiles)
-    bad = [q for q in levels if not 0 < q < 1]
-    if bad:
-        raise DataError(f"quantiles must lie strictly between 0 and 1, found {bad[0]!r}")
-    return levels
-
-
-def _brief(fh: object) -> str:
-    """Write a horizon in a few words."""
-    steps = fh.to_pandas() if isinstance(fh, ForecastingHorizon) else np.atleast_1d(np.asarray(fh))
-    shown = ", ".join(str(step) for step in steps[:3])
-    return f"[{shown}{', ...' * (len(steps) > 3)}]"
 
 
 def _steps_after(known: Context | None, whole: Context) -> int:

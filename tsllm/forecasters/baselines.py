@@ -67,6 +67,8 @@ class DLinearForecaster(_WithoutLanguageModel):
         Share of each series, at its end, for early stopping and for calibrating intervals.
     max_steps : int, optional
         Stop after so many training steps.
+    past_covariates : tuple of str
+        Columns of X that end with y; the other columns must be given for the steps to forecast.
     freq : str, optional
         Frequency of the series, where their index does not tell it.
     device : str
@@ -104,6 +106,7 @@ class DLinearForecaster(_WithoutLanguageModel):
         patience: int = 3,
         validation_fraction: float = 0.1,
         max_steps: int | None = None,
+        past_covariates: tuple[str, ...] = (),
         freq: str | None = None,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -123,6 +126,7 @@ class DLinearForecaster(_WithoutLanguageModel):
         self.patience = patience
         self.validation_fraction = validation_fraction
         self.max_steps = max_steps
+        self.past_covariates = past_covariates
         self.freq = freq
         self.device = device
         self.random_state = random_state
@@ -205,6 +209,8 @@ class PatchTSTForecaster(_WithoutLanguageModel):
         Share of each series, at its end, for early stopping and for calibrating intervals.
     max_steps : int, optional
         Stop after so many training steps.
+    past_covariates : tuple of str
+        Columns of X that end with y; the other columns must be given for the steps to forecast.
     freq : str, optional
         Frequency of the series, where their index does not tell it.
     device : str
@@ -254,6 +260,7 @@ class PatchTSTForecaster(_WithoutLanguageModel):
         patience: int = 3,
         validation_fraction: float = 0.1,
         max_steps: int | None = None,
+        past_covariates: tuple[str, ...] = (),
         freq: str | None = None,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -278,6 +285,7 @@ class PatchTSTForecaster(_WithoutLanguageModel):
         self.patience = patience
         self.validation_fraction = validation_fraction
         self.max_steps = max_steps
+        self.past_covariates = past_covariates
         self.freq = freq
         self.device = device
         self.random_state = random_state

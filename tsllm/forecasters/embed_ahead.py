@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 from sktime.forecasting.base import ForecastingHorizon
 
 from tsllm.context import Context
@@ -18,12 +19,16 @@ if TYPE_CHECKING:
 
 
 def embed_ahead(
-    forecaster: BaseLLMForecaster, contexts: Sequence[Context], fh: Any
+    forecaster: BaseLLMForecaster, contexts: Sequence[Context], fh: Any, X: pd.DataFrame | None
 ) -> dict[str, Any]:
     """Fill the store with the texts of a method; see `BaseLLMForecaster.embed`."""
     check_parameters(forecaster)
     steps = None if fh is None else ForecastingHorizon(fh)
+    contexts, columns = forecaster._learn_columns(contexts, X)
     shape = forecaster._choose_shape(contexts, forecaster._asked_horizon(steps, contexts))
+    covariates = forecaster._learn_effects(contexts, columns, shape)
+    if covariates is not None:
+        contexts = [covariates.remainder(context) for context in contexts]
     backbone, store = forecaster._load_backbone(), open_store(forecaster.embedding_store)
     started, before = time.perf_counter(), store.stats()["misses"]
     texts = 0

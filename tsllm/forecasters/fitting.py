@@ -46,13 +46,14 @@ def train_state(
     state : FittedState
         The model, built; trained further where it was trained before.
     contexts : sequence of Context
-        The series, whole.
+        The series, whole, with their covariates.
     epochs : int or "auto"
         Passes over the training windows.
     recalibrate : bool
         Whether to calibrate anew; an update that trains keeps its calibration.
     """
     started = time.perf_counter()
+    contexts = state.remainders(contexts)
     training, watched, held_out = windows_of(forecaster, state.shape, contexts)
     used = [training] if watched is None else [training, watched]
     result = train(
@@ -66,9 +67,14 @@ def train_state(
     state.history = [*state.history, *result.history]
     state.best_epoch, state.stopped = result.best_epoch, result.stopped
     state.trained_on = [*state.trained_on, span_of(contexts)]
+
+    def run(pasts: Sequence[Context], steps: int) -> tuple[np.ndarray, np.ndarray]:
+        values, scales = forecaster._run(state, pasts, steps)
+        return state.with_news(values, pasts), scales
+
     if recalibrate:
         state.calibration = calibrate(
-            lambda pasts, steps: forecaster._run(state, pasts, steps),
+            run,
             contexts,
             context_length=state.shape.context_length,
             horizon=state.shape.horizon,

@@ -53,7 +53,7 @@ def split_series(
     frame = y.to_frame() if isinstance(y, pd.Series) else y
     contexts = [
         _checked(frame.iloc[rows], times, series_id, freq, at_least)
-        for series_id, rows, times in _instances(frame.index)
+        for series_id, rows, times in instances(frame.index)
     ]
     if not contexts:
         raise NotEnoughDataError("y holds no rows: pass at least two steps of a series")
@@ -81,6 +81,21 @@ def span_of(contexts: Sequence[Context]) -> dict[str, Any]:
         "first": str(min(times[0] for times in stamps)),
         "last": str(max(times[-1] for times in stamps)),
     }
+
+
+def instances(index: pd.Index) -> list[tuple[Hashable, np.ndarray | slice, pd.Index]]:
+    """List (series id, row positions, stamps) in order of first appearance."""
+    if not isinstance(index, pd.MultiIndex):
+        return [(None, slice(None), index)]
+    ids = index.droplevel(-1)
+    codes, unique = pd.factorize(ids)
+    order = np.argsort(codes, kind="stable")
+    borders = np.searchsorted(codes[order], np.arange(len(unique) + 1))
+    stamps = index.get_level_values(-1)
+    return [
+        (unique[i], order[borders[i] : borders[i + 1]], stamps[order[borders[i] : borders[i + 1]]])
+        for i in range(len(unique))
+    ]
 
 
 def relative_steps(fh: ForecastingHorizon, context: Context) -> np.ndarray:
@@ -159,21 +174,6 @@ def _dated_index(
         arrays = [index.get_level_values(level) for level in range(index.nlevels - 1)]
         index = pd.MultiIndex.from_arrays([*arrays, time], names=layout.index_names)
     return index
-
-
-def _instances(index: pd.Index) -> list[tuple[Hashable, np.ndarray | slice, pd.Index]]:
-    """List (series id, row positions, stamps) in order of first appearance."""
-    if not isinstance(index, pd.MultiIndex):
-        return [(None, slice(None), index)]
-    ids = index.droplevel(-1)
-    codes, unique = pd.factorize(ids)
-    order = np.argsort(codes, kind="stable")
-    borders = np.searchsorted(codes[order], np.arange(len(unique) + 1))
-    stamps = index.get_level_values(-1)
-    return [
-        (unique[i], order[borders[i] : borders[i + 1]], stamps[order[borders[i] : borders[i + 1]]])
-        for i in range(len(unique))
-    ]
 
 
 def _checked(

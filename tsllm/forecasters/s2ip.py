@@ -17,7 +17,9 @@ from tsllm.backbone import DEFAULT_BACKBONE, Backbone, tuned
 from tsllm.context import Context, batch_contexts
 from tsllm.datasets.frequency import season_length
 from tsllm.errors import DataError
+from tsllm.forecasters.checks import check_same_series
 from tsllm.forecasters.direct import DirectForecaster
+from tsllm.forecasters.exogenous import join_covariates
 from tsllm.forecasters.frames import split_series
 from tsllm.forecasters.parameters import check_whole
 from tsllm.forecasters.state import ModelShape
@@ -101,6 +103,8 @@ class S2IPForecaster(DirectForecaster):
         Share of each series, at its end, for early stopping and for calibrating intervals.
     max_steps : int, optional
         Stop after so many training steps.
+    past_covariates : tuple of str
+        Columns of X that end with y; the other columns must be given for the steps to forecast.
     embedding_store : optional
         Unused: this method embeds no texts.
     freq : str, optional
@@ -180,6 +184,7 @@ class S2IPForecaster(DirectForecaster):
         patience: int = 3,
         validation_fraction: float = 0.1,
         max_steps: int | None = None,
+        past_covariates: tuple[str, ...] = (),
         embedding_store: Any = None,
         freq: str | None = None,
         device: str = "auto",
@@ -215,6 +220,7 @@ class S2IPForecaster(DirectForecaster):
         self.patience = patience
         self.validation_fraction = validation_fraction
         self.max_steps = max_steps
+        self.past_covariates = past_covariates
         self.embedding_store = embedding_store
         self.freq = freq
         self.device = device
@@ -261,13 +267,15 @@ class S2IPForecaster(DirectForecaster):
 
     # ------------------------------------------------------------------ looking inside
 
-    def anchors(self, y: Any = None, *, top: int = 5) -> pd.DataFrame:
+    def anchors(self, y: Any = None, *, X: Any = None, top: int = 5) -> pd.DataFrame:
         """Name the anchors that prompt the forecast of each series, by their nearest words.
 
         Parameters
         ----------
         y : Series or DataFrame, optional
             The histories to look at, as `fit` takes them. None: those that this forecaster keeps.
+        X : DataFrame, optional
+            Their covariates, where the model was fitted with some.
         top : int
             Words to name an anchor with.
 
@@ -293,7 +301,7 @@ class S2IPForecaster(DirectForecaster):
                 "anchors are named by the language model's words, and backbone=None has none: fit "
                 "with a backbone"
             )
-        contexts = self._known_or(y)
+        contexts = self._known_or(y, X)
         aligned = self._align(contexts)
         chosen, place = aligned.found.indices.unique(return_inverse=True)  # place: (samples, k)
         words, cosines = nearest_words(aligned.pool[chosen], state.backbone, top)
@@ -315,7 +323,9 @@ class S2IPForecaster(DirectForecaster):
             ]
         )
 
-    def plot_anchors(self, y: Any = None, *, method: str = "pca", ax: Any = None) -> Any:
+    def plot_anchors(
+        self, y: Any = None, *, X: Any = None, method: str = "pca", ax: Any = None
+    ) -> Any:
         """Draw anchors and the series' tokens in one plane, those chosen with their words.
 
         Rows are scaled to length one first: it is by angle that anchors are chosen.
@@ -324,6 +334,8 @@ class S2IPForecaster(DirectForecaster):
         ----------
         y : Series or DataFrame, optional
             The histories to draw, as `fit` takes them. None: those that this forecaster keeps.
+        X : DataFrame, optional
+            Their covariates, where the model was fitted with some.
         method : {"pca", "tsne"}
             How the plane is found.
         ax : matplotlib Axes, optional
@@ -341,7 +353,7 @@ class S2IPForecaster(DirectForecaster):
         from tsllm.plotting_anchors import plot_joint_space
 
         self.check_is_fitted()
-        aligned = self._align(self._known_or(y))
+        aligned = self._align(self._known_or(y, X))
         chosen = aligned.found.indices.unique()
         backbone = self.fitted_.backbone
         names = None
@@ -435,17 +447,18 @@ class S2IPForecaster(DirectForecaster):
 
     # ------------------------------------------------------------------ helpers
 
-    def _known_or(self, y: Any) -> list[Context]:
+    def _known_or(self, y: Any, X: Any) -> list[Context]:
         """Give the contexts of `y`, or those that this forecaster keeps."""
         if y is not None:
             contexts = split_series(y, freq=self._known_frequency())
-            self._check_fits(self.fitted_, contexts)
-            return contexts
+            check_same_series(self.fitted_, contexts)
+            contexts = join_covariates(contexts, X, self.fitted_.covariates)
+            return self.fitted_.remainders(contexts)
         if not self._contexts:
             raise DataError(
                 "the model was saved without its context: pass the recent past of the series as y"
             )
-        return list(self._contexts.values())
+        return self.fitted_.remainders(list(self._contexts.values()))
 
     @torch.inference_mode()
     def _align(self, contexts: Sequence[Context]) -> Alignment:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from tsllm.backbone import Backbone, resolve_device
+from tsllm.context import Context
+from tsllm.covariates import Covariates
 from tsllm.intervals import Calibration
 
 
@@ -53,6 +55,8 @@ class FittedState:
     shape: ModelShape
     requested_device: str
     calibration: Calibration | None = None
+    #: What was learnt of X; None where there was none.
+    covariates: Covariates | None = None
     #: Mean and deviation (2, variables) of each series trained on, for methods that read them.
     statistics: dict[Hashable, np.ndarray] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -68,6 +72,44 @@ class FittedState:
         if self.backbone is not None:
             return self.backbone.device
         return resolve_device(self.requested_device)
+
+    def scaled(self, contexts: Sequence[Context]) -> list[Context]:
+        """Give contexts the scale of the covariates' effects on them, before they are cut."""
+        if self.covariates is None:
+            return list(contexts)
+        return [self.covariates.scaled(context) for context in contexts]
+
+    def remainders(self, contexts: Sequence[Context]) -> list[Context]:
+        """Take off what the covariates explain: the model reads and forecasts the rest."""
+        if self.covariates is None:
+            return list(contexts)
+        return [self.covariates.remainder(context) for context in contexts]
+
+    def with_news(self, values: np.ndarray, remainders: Sequence[Context]) -> np.ndarray:
+        """Add what past covariates say of the next steps to forecasts of remainders.
+
+        ``values`` are (series, horizon, variables, 1 + levels), before and after.
+        """
+        if self.covariates is None or self.covariates.past is None:
+            return values
+        return values + self.covariates.news(remainders, values.shape[1])[..., None]
+
+    def with_future(
+        self,
+        values: np.ndarray,
+        contexts: Sequence[Context],
+        futures: Sequence[np.ndarray | None] | None,
+    ) -> np.ndarray:
+        """Add the effects of known-future covariates to forecasts of remainders, as `with_news`."""
+        if self.covariates is None:
+            return values
+        effects = [
+            self.covariates.future_effect(context, None if futures is None else futures[row])
+            for row, context in enumerate(contexts)
+        ]
+        if self.covariates.known is None:
+            return values
+        return values + np.stack(effects)[..., None]
 
     def copy(self) -> FittedState:
         """Copy everything that training changes; frozen tensors stay shared."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -64,7 +64,11 @@ def extend_context(known: Context, new: Context) -> Context:
     stamps = known.times[:position].append([times, known.times[end:]])
     if isinstance(known.times, pd.DatetimeIndex) and known.times.freq is not None:
         stamps = pd.DatetimeIndex(stamps, freq=known.times.freq)
-    return Context(merged, times=stamps, static=known.static, series_id=known.series_id)
+    past_x = None
+    if known.past_x is not None and new.past_x is not None:
+        rows = new.past_x[begin:]
+        past_x = np.concatenate([known.past_x[:position], rows, known.past_x[end:]])
+    return replace(known, values=merged, times=stamps, mask=None, past_x=past_x)  # type: ignore[arg-type]
 
 
 @dataclass

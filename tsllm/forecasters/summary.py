@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tsllm.context import Context
+from tsllm.covariates import CovariateColumns
+from tsllm.forecasters.frames import stamps_after
 from tsllm.forecasters.state import FittedState
 
 
@@ -22,8 +25,8 @@ def summarise(state: FittedState) -> dict[str, Any]:
     Returns
     -------
     dict
-        Parameter counts, sizes, epochs run and best, losses, seconds, device, precision and
-        calibration windows.
+        Parameter counts, sizes, epochs run and best, losses, seconds, device, precision,
+        calibration windows, and how much the covariates explain.
     """
     backbone, calibration = state.backbone, state.calibration
     assert calibration is not None  # training ends with it
@@ -50,24 +53,53 @@ def summarise(state: FittedState) -> dict[str, Any]:
         "dtype": "float32" if backbone is None else str(backbone.dtype).removeprefix("torch."),
         "calibration_windows": len(calibration.pooled.errors),
         "calibration_in_sample": calibration.in_sample,
+        **({} if state.covariates is None else state.covariates.summary()),
     }
 
 
 def payload(
-    contexts: Iterable[Context], columns: pd.Index, horizon: int, quantiles: Sequence[float]
+    contexts: Sequence[Context],
+    columns: pd.Index,
+    horizon: int,
+    quantiles: Sequence[float],
+    covariates: CovariateColumns | None,
+    futures: Sequence[np.ndarray | None] | None,
 ) -> dict[str, Any]:
     """Write the request for a forecast of these histories; see `BaseLLMForecaster.to_payload`."""
     rows: list[list[Any]] = []
-    for context in contexts:
+    for number, context in enumerate(contexts):
         name = "series" if context.series_id is None else str(context.series_id)
-        values = context.values.tolist()
-        for stamp, row in zip(_plain_stamps(context.times), values):
-            rows.append([name, stamp, *(None if v != v else v for v in row)])  # NaN is not JSON
+        past = _plain_rows(context.values)
+        if covariates is not None:
+            beside = _beside(context, covariates)
+            past = [[*row, *x, False] for row, x in zip(past, beside)]
+        rows += [[name, stamp, *row] for stamp, row in zip(_plain_stamps(context.times), past)]
+        future = None if futures is None else futures[number]
+        if covariates is not None and future is not None:
+            nothing = [None] * context.n_variables
+            known = (dict(zip(covariates.known, row)) for row in _plain_rows(future))
+            ahead = [[*map(x.get, covariates.everything), True] for x in known]
+            stamps = _plain_stamps(stamps_after(context, horizon))
+            rows += [[name, stamp, *nothing, *x] for stamp, x in zip(stamps, ahead)]
     names = ["y"] if list(columns) in ([None], [0]) else [str(c) for c in columns]
+    if covariates is not None:
+        names += [*covariates.everything, "future"]
     return {
         "dataframe_split": {"columns": ["series_id", "timestamp", *names], "data": rows},
         "params": {"horizon": int(horizon), "quantiles": [float(q) for q in quantiles]},
     }
+
+
+def _beside(context: Context, covariates: CovariateColumns) -> list[list[Any]]:
+    """Give the covariates and attributes of each step."""
+    x = [[]] * len(context) if context.past_x is None else _plain_rows(context.past_x)
+    attributes = [(context.static or {}).get(name) for name in covariates.static]
+    return [[*row, *attributes] for row in x]
+
+
+def _plain_rows(values: np.ndarray) -> list[list[Any]]:
+    """Give rows as lists; NaN is not JSON."""
+    return [[None if v != v else v for v in row] for row in values.tolist()]
 
 
 def _plain_stamps(times: pd.Index) -> list[str] | list[int]:

@@ -111,6 +111,11 @@ class TimeCMAForecaster(DirectForecaster):
         Share of each series, at its end, for early stopping and for calibrating intervals.
     max_steps : int, optional
         Stop after so many training steps.
+    past_covariates : tuple of str
+        Columns of X that end with y; the other columns must be given for the steps to forecast.
+    static_attributes : tuple of str
+        Columns of X that do not change within a series, such as its region: they stand in front of
+        its prompts as text.
     embedding_store : EmbeddingStore or path, optional
         Where the embeddings are kept. None: in the user's cache folder.
     freq : str, optional
@@ -162,6 +167,7 @@ class TimeCMAForecaster(DirectForecaster):
         "dropout",
         "prompt_template",
         "value_format",
+        "static_attributes",
     }
 
     def __init__(
@@ -192,6 +198,8 @@ class TimeCMAForecaster(DirectForecaster):
         patience: int = 3,
         validation_fraction: float = 0.1,
         max_steps: int | None = None,
+        past_covariates: tuple[str, ...] = (),
+        static_attributes: tuple[str, ...] = (),
         embedding_store: Any = None,
         freq: str | None = None,
         device: str = "auto",
@@ -225,6 +233,8 @@ class TimeCMAForecaster(DirectForecaster):
         self.patience = patience
         self.validation_fraction = validation_fraction
         self.max_steps = max_steps
+        self.past_covariates = past_covariates
+        self.static_attributes = static_attributes
         self.embedding_store = embedding_store
         self.freq = freq
         self.device = device
@@ -481,5 +491,7 @@ def _with_forecasts(
     for context, forecast in zip(contexts, forecasts):
         times = context.times.append(stamps_after(context, done, freq=shape.freq))
         whole = np.concatenate([context.values, forecast])[-steps:]
-        extended.append(Context(whole, times=times[-len(whole) :], series_id=context.series_id))
+        extended.append(
+            replace(context, values=whole, times=times[-len(whole) :], mask=None, past_x=None)  # type: ignore[arg-type]
+        )
     return extended

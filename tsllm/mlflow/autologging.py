@@ -142,7 +142,9 @@ def _log_forecaster(forecaster: BaseLLMForecaster) -> None:
     _log_summary(forecaster.summary())
     if _wants_figures():
         mlflow.log_figure(plot_history(forecaster.fitted_.history).figure, "losses.png")
-        mlflow.log_figure(_forecast_figure(forecaster), "forecast.png")
+        covariates = forecaster.fitted_.covariates
+        if covariates is None or not covariates.columns.known:  # else there is no future to draw
+            mlflow.log_figure(_forecast_figure(forecaster), "forecast.png")
     _log_model_if_wanted(forecaster)
 
 

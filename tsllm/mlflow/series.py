@@ -6,11 +6,14 @@ A request is a table with the columns
 - ``timestamp``: as in any long table: dates (year first, with or without a zone), or integers that
   count steps;
 - the value columns that the model was fitted on, by name; null where nothing was observed;
-- ``future``, optional: true in rows with known-future covariates, which no method reads yet.
+- the covariates that the model was fitted with, by name;
+- ``future``, optional: true in the rows after a history that hold the known covariates of the steps
+  to forecast.
 
 Each series is forecast from the history that the request holds; the model need not have seen it.
 Rows with a ``series_id`` only ask for the forecast of a series from what the model keeps of it, and
-the column ``series_id`` without rows asks for all that it keeps. Parameters: ``horizon`` (default:
+the column ``series_id`` without rows asks for all that it keeps; a model with known covariates is
+asked so by rows of their future alone. Parameters: ``horizon`` (default:
 what the model was fitted for) and ``quantiles``. A request in Parquet carries no parameters.
 
 MLflow's server takes requests of any size into memory before a model sees them: put a proxy with a
@@ -36,6 +39,7 @@ from tsllm.datasets.long import read_long
 from tsllm.datasets.tables import Table
 from tsllm.errors import DataError
 from tsllm.forecasters.base import BaseLLMForecaster
+from tsllm.long_covariates import columns_to_read, read_future
 from tsllm.long_format import (
     DEFAULT_QUANTILES,
     check_request,
@@ -76,7 +80,7 @@ class Series(ServedKind):
     def columns(self, model: BaseLLMForecaster) -> list[str]:
         """Name the columns of a request."""
         future = [] if _FUTURE in _variables(model) else [_FUTURE]
-        return [_ID, _TIME, *_variables(model), *future]
+        return [_ID, _TIME, *_variables(model), *_covariates(model), *future]
 
     def signature(self, model: BaseLLMForecaster) -> ModelSignature:
         """Name the columns of a request and its parameters."""
@@ -92,9 +96,11 @@ class Series(ServedKind):
         return ModelSignature(inputs=Schema(columns), params=params)
 
     def input_example(self, model: BaseLLMForecaster) -> pd.DataFrame:
-        """Give a short history of one series."""
-        shape = model.fitted_.shape
-        steps = min(shape.context_length, 24)
+        """Give a short history of one series, and the known future of its covariates."""
+        shape, covariates = model.fitted_.shape, model.fitted_.covariates
+        past = min(shape.context_length, 24)
+        known = covariates is not None and bool(covariates.columns.known)
+        steps = past + shape.horizon if known else past
         if shape.freq is None:
             times: Any = np.arange(steps)
         elif _counts_periods(model):
@@ -103,8 +109,13 @@ class Series(ServedKind):
         else:
             times = pd.date_range("2024-01-01", periods=steps, freq=shape.freq).astype(str)
         columns: dict[str, Any] = {_ID: ["a"] * steps, _TIME: times}
+        ahead = np.arange(steps) >= past
         for i, name in enumerate(_variables(model)):
-            columns[name] = np.round(10 + np.sin(np.arange(steps) + i), 3)
+            values = np.round(10 + np.sin(np.arange(steps) + i), 3)
+            columns[name] = np.where(ahead, np.nan, values)
+        if covariates is not None:
+            columns |= {name: [value] * steps for name, value in covariates.typical().items()}
+            columns[_FUTURE] = ahead
         return pd.DataFrame(columns)
 
     def predict(
@@ -120,19 +131,28 @@ class Series(ServedKind):
         quantiles = [float(q) for q in np.ravel(quantiles)]
         check_request(horizon, quantiles)
         numbers = len(_variables(model)) * (1 + len(quantiles))
-        request = _without_future(model, request)
+        request, future = _split_future(model, request.reset_index(drop=True))
         if _brings_history(model, request):
             series = request[_ID].nunique(dropna=False) if _ID in request else 1
             limits.check_answer(series, int(horizon), numbers)
             frame = _history(model, request)
             table = predict_long(
-                model, frame, int(horizon), quantiles=quantiles, freq=_asked_frequency(model)
+                model,
+                frame,
+                int(horizon),
+                quantiles=quantiles,
+                freq=_asked_frequency(model),
+                future=future,
             )
         else:
             ids = _names(request)
+            if ids is None and future is not None and _ID in request:
+                ids = list(dict.fromkeys(future[_ID]))
             kept = len(stored_series(model)) if ids is None else len(ids)
             limits.check_answer(kept, int(horizon), numbers)
-            table = predict_stored(model, int(horizon), quantiles=quantiles, series=ids)
+            table = predict_stored(
+                model, int(horizon), quantiles=quantiles, series=ids, future=future
+            )
         if isinstance(table[_TIME].dtype, pd.PeriodDtype):  # which JSON does not know
             table[_TIME] = table[_TIME].astype(str)
         return table
@@ -144,17 +164,44 @@ def _variables(model: BaseLLMForecaster) -> list[str]:
     return ["y"] if columns in ([None], [0]) else [str(column) for column in columns]
 
 
-def _without_future(model: BaseLLMForecaster, request: pd.DataFrame) -> pd.DataFrame:
-    """Take the column of known-future rows off, where none is."""
+def _covariates(model: BaseLLMForecaster) -> list[str]:
+    """Name the columns of covariates."""
+    covariates = model.fitted_.covariates
+    return [] if covariates is None else list(covariates.columns.everything)
+
+
+def _split_future(
+    model: BaseLLMForecaster, request: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Give the rows of histories, and the known future of the covariates as `read_future` does."""
     if _FUTURE not in request or _FUTURE in _variables(model):
-        return request
+        return request, None
     marked = request[_FUTURE].fillna(False).astype(bool)
-    if marked.any():
+    request = request.drop(columns=_FUTURE)
+    if not marked.any():
+        return request, None
+    covariates = model.fitted_.covariates
+    if covariates is None or not covariates.columns.known:
         raise DataError(
             f"row {int(marked.argmax())} holds known-future covariates and "
-            f"{type(model).__name__} reads none: leave rows with future=true out"
+            f"the model reads none: leave rows with future=true out"
         )
-    return request.drop(columns=_FUTURE)
+    known = list(covariates.columns.known)
+    for name in (_TIME, *known):
+        if name not in request:
+            raise DataError(
+                f"the request has no column {name!r}: rows with future=true hold {_TIME}, "
+                f"{', '.join(known)}, and {_ID} where there are several series"
+            )
+    rows = _with_periods(model, request[marked])
+    future = read_future(
+        _as_table(model, rows),
+        model,
+        id_col=_ID if _named(rows) else None,
+        time_col=_TIME,
+        freq=_asked_frequency(model),
+    )
+    return request[~marked], future
 
 
 def _brings_history(model: BaseLLMForecaster, request: pd.DataFrame) -> bool:
@@ -191,22 +238,48 @@ def _names(request: pd.DataFrame) -> list[str] | None:
 def _history(model: BaseLLMForecaster, request: pd.DataFrame) -> pd.DataFrame:
     """Check the histories and give them in the canonical form."""
     variables = _variables(model)
-    named = _ID in request and bool(request[_ID].notna().any())
-    request = request.reset_index(drop=True)
-    if _counts_periods(model):
-        request = request.assign(**{_TIME: _periods(request[_TIME], model._cutoff.freqstr)})
+    request = _with_periods(model, request)
     with warnings.catch_warnings():
         # Said to whoever trains; a client gets its forecast, the constant.
         warnings.filterwarnings("ignore", message="constant:")
         frame = read_long(
-            Table(_plain(request, variables), row_number, "the request", text=False),
-            id_col=_ID if named else None,
+            _as_table(model, request),
+            id_col=_ID if _named(request) else None,
             time_col=_TIME,
             target_cols=variables,
             freq=_asked_frequency(model),
+            **columns_to_read(model),
         )
     columns = [str(column) for column in model._layout.columns]
     return frame.rename(columns=dict(zip(variables, columns)))
+
+
+def _named(request: pd.DataFrame) -> bool:
+    """Tell whether the rows name their series."""
+    return _ID in request and bool(request[_ID].notna().any())
+
+
+def _with_periods(model: BaseLLMForecaster, request: pd.DataFrame) -> pd.DataFrame:
+    """Turn the stamps into periods where the model was fitted on such."""
+    if not _counts_periods(model):
+        return request
+    return request.assign(**{_TIME: _periods(request[_TIME], model._cutoff.freqstr)})
+
+
+def _as_table(model: BaseLLMForecaster, request: pd.DataFrame) -> Table:
+    """Give rows of a request the numbers that they have there."""
+    places = request.index.to_numpy()
+    numbers = _variables(model)
+    if model.fitted_.covariates is not None:
+        columns = model.fitted_.covariates.columns
+        numbers += [n for n, known in zip(columns.names, columns.categories) if known is None]
+    frame = _plain(request, [name for name in numbers if name in request])
+    return Table(
+        frame.reset_index(drop=True),
+        lambda row: row_number(int(places[row])),
+        "the request",
+        text=False,
+    )
 
 
 def _plain(request: pd.DataFrame, variables: Sequence[str]) -> pd.DataFrame:

@@ -172,7 +172,7 @@ def test_a_context_without_any_observation():
 
 def test_covariates_are_refused_not_ignored():
     forecaster = tiny().fit(load_airline())
-    with pytest.raises(DataError, match="reads no covariates"):
+    with pytest.raises(DataError, match="fitted without covariates"):
         forecaster.forecast([Context(season(20))], 2, future_x=[np.zeros((2, 1))])
 
 

@@ -1,0 +1,117 @@
+"""Columns of covariates in a long table: numbers or categories, carried along with the values."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from tsllm.datasets.checks import bad_value
+from tsllm.datasets.tables import Table, missing_text, text_to_numbers
+from tsllm.errors import DataError
+
+
+class CovariateTable(NamedTuple):
+    """Covariates as numbers, so that they go through the same hands as the values."""
+
+    names: list[str]
+    numbers: np.ndarray  # (rows, covariates) float64; categories as their places, NaN where missing
+    categories: list[list[str] | None]  # of each covariate; None for numbers
+
+    def columns(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
+        """Give columns that were regrouped, filled or resampled their categories back."""
+        columns: dict[str, np.ndarray] = {}
+        for name, column, known in zip(self.names, numbers.T, self.categories):
+            if known is None:
+                columns[name] = column
+            else:
+                texts = np.array([*known, None], dtype=object)
+                columns[name] = texts[np.where(np.isnan(column), len(known), column).astype(int)]
+        return columns
+
+
+def read_covariates(
+    table: Table,
+    names: Sequence[str],
+    place: Callable[[int], str],
+    *,
+    categorical: Collection[str] | None = None,
+    fill: str | None = None,
+    resample: str | None = None,
+) -> CovariateTable:
+    """Read columns of covariates.
+
+    Parameters
+    ----------
+    table : Table
+    names : sequence of str
+        Columns of the table.
+    place : callable
+        How error messages call the row at a position.
+    categorical : collection of str, optional
+        Which of them are categories. None: those that hold something else than numbers.
+    fill, resample : str, optional
+        What will be done to the rows: categories can be carried on, and not be averaged.
+
+    Raises
+    ------
+    DataError
+        A column of numbers holds something else, or categories cannot be filled or resampled.
+    """
+    numbers, categories = [], []
+    for name in names:
+        column = table.frame[name]
+        wanted = None if categorical is None else name not in categorical
+        read = None if wanted is False else _as_numbers(table, column, name, place, wanted)
+        known = None
+        if read is None:
+            if resample is not None:
+                raise DataError(
+                    f"column {name!r} of {table.source} holds categories, which resample="
+                    f"{resample!r} cannot average: make numbers of them, or resample the data first"
+                )
+            if fill not in (None, "nan", "ffill"):
+                raise DataError(
+                    f"column {name!r} of {table.source} holds categories, which fill={fill!r} "
+                    "cannot compute: use fill='ffill', or make numbers of them"
+                )
+            missing = column.isna().to_numpy()
+            if table.text:
+                missing = missing | missing_text(column)
+            texts = column.astype(str).str.strip() if table.text else column.astype(str)
+            codes, unique = pd.factorize(texts.where(~missing))
+            read, known = np.where(codes < 0, np.nan, codes), [str(text) for text in unique]
+        numbers.append(read)
+        categories.append(known)
+    stacked = np.column_stack(numbers) if numbers else np.empty((len(table.frame), 0))
+    return CovariateTable(list(names), stacked, categories)
+
+
+def _as_numbers(
+    table: Table,
+    column: pd.Series,
+    name: str,
+    place: Callable[[int], str],
+    wanted: bool | None,
+) -> np.ndarray | None:
+    """Read a column as numbers; None where it holds others and they are not wanted."""
+    if table.text:
+        numbers = text_to_numbers(column)
+        if isinstance(numbers, int):
+            if not wanted:
+                return None
+            raise DataError(
+                f"{place(numbers)}, column {name!r} holds {column.iloc[numbers]!r}, which is no "
+                "number, and the model was fitted with numbers there"
+            )
+        column = pd.Series(numbers)
+    truth = pd.api.types.is_bool_dtype(column)
+    bad = bad_value(column) if not truth else (0, "holds true or false, which is no number")
+    if bad is not None:
+        position, complaint = bad
+        value = column.iloc[position]
+        infinite = isinstance(value, float) and np.isinf(value)
+        if wanted or infinite:
+            raise DataError(f"{place(position)}, column {name!r} {complaint}")
+        return None
+    return column.to_numpy(dtype=np.float64, na_value=np.nan)

@@ -1,0 +1,101 @@
+"""Covariates and resampling on the command line: the figures are the library's."""
+
+import json
+
+import pandas as pd
+import pytest
+from command_line import SET, TINY
+from covariate_frames import covariate_frames
+
+import tsllm as library
+from tsllm.long_format import make_forecaster
+
+pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
+NAMES = ["--covariates", "warm,sky"]
+
+
+@pytest.fixture
+def files(tmp_path):
+    data, future = covariate_frames()
+    data.to_csv(tmp_path / "data.csv", index=False)
+    future.drop(columns="value").to_csv(tmp_path / "future.csv", index=False)
+    return data, future
+
+
+def asked(**more):
+    return {"backbone": TINY, "max_steps": 2, "random_state": 0, **more}
+
+
+def test_forecast_with_a_known_future(tsllm, files):
+    result = tsllm("forecast", "data.csv", "--horizon", 4, *NAMES, "--future", "future.csv", *SET)
+    assert result.code == 0
+    expected = library.forecast(files[0], 4, covariates=["warm", "sky"], future=files[1], **asked())
+    assert result.table["forecast"].to_numpy() == pytest.approx(expected["forecast"].to_numpy())
+
+
+def test_fit_remembers_the_covariates_and_predict_asks_for_them(tsllm, files, tmp_path):
+    done = tsllm("fit", "data.csv", "--out", "model", "--horizon", 4, *NAMES, *SET)
+    assert done.code == 0
+    assert "covariates:\n- warm\n- sky\n" in (tmp_path / "model" / "job.yaml").read_text()
+    known = ["--horizon", 4, "--future", "future.csv"]
+    from_data = tsllm("predict", "model", "data.csv", *known)
+    stored = tsllm("predict", "model", *known)
+    assert from_data.code == stored.code == 0
+    assert from_data.table["forecast"].to_numpy() == pytest.approx(
+        stored.table["forecast"].to_numpy()
+    )
+    assert (
+        "the future of the covariates warm, sky is missing"
+        in tsllm("predict", "model", "data.csv").err
+    )
+    assert "there is no such file" in tsllm("predict", "model", "--future", "none.csv").err
+
+
+def test_past_covariates_and_config(tsllm, files, tmp_path):
+    given = ["--covariates", "warm", "--past-covariates", "sky"]
+    result = tsllm("forecast", "data.csv", "--horizon", 3, *given, "--future", "future.csv", *SET)
+    assert result.code == 0
+    (tmp_path / "job.yaml").write_text(
+        "covariates: [warm]\npast_covariates: [sky]\nfuture: future.csv\n"
+    )
+    again = tsllm("forecast", "data.csv", "--horizon", 3, "--config", "job.yaml", *SET)
+    assert again.out == result.out
+    refused = tsllm("forecast", "data.csv", "--horizon", 3, "--set", "past_covariates=[sky]")
+    assert refused.code == 2
+    assert "give it with --past-covariates" in refused.err
+
+
+def test_backtest_with_and_without(tsllm, files):
+    options = ["--horizons", 3, "--test-size", 8, "--baselines", "none"]
+    result = tsllm("backtest", "data.csv", *options, *NAMES, "--json", *SET)
+    data, _ = files
+    expected = library.backtest(
+        {"autotimes": make_forecaster("autotimes", **asked())},
+        data[["series_id", "timestamp", "value"]],
+        X=data[["series_id", "timestamp", "warm", "sky"]],
+        horizons=3,
+        test_size=8,
+        baselines=[],
+    )
+    rows, wanted = result.json["table"], json.loads(expected.to_json())["table"]
+    assert [row["method"] for row in rows] == ["autotimes", "autotimes, no X"]
+    assert [row["mae"] for row in rows] == [row["mae"] for row in wanted]
+
+
+def test_irregular_times_are_resampled_where_it_is_asked_for(tsllm, tmp_path):
+    data, _ = covariate_frames()
+    data = data[["series_id", "timestamp", "value"]]
+    late = data.assign(timestamp=data["timestamp"] + pd.to_timedelta(data.index % 7, unit="min"))
+    late.to_csv(tmp_path / "late.csv", index=False)
+    assert tsllm("forecast", "late.csv", "--horizon", 2, *SET).code == 2
+    bring = ["--resample", "mean", "--freq", "D"]
+    result = tsllm("forecast", "late.csv", "--horizon", 2, *bring, *SET)
+    expected = library.forecast(data, 2, freq="D", **asked())
+    assert result.table["forecast"].to_numpy() == pytest.approx(expected["forecast"].to_numpy())
+    assert tsllm("fit", "late.csv", "--out", "model", "--horizon", 2, *bring, *SET).code == 0
+    again = tsllm("predict", "model", "late.csv", *bring)
+    assert again.out == result.out
+    assert (
+        "--resample is not for jobs in blocks"
+        in tsllm("predict", "model", "late.csv", "--resample", "mean", "-o", "folder").err
+    )

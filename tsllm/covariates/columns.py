@@ -1,0 +1,274 @@
+"""The columns of X: which there are, of which kind, and the checks of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import numpy as np
+import pandas as pd
+
+from tsllm.datasets.checks import bad_value, series_name
+from tsllm.datasets.frequency import row_number
+from tsllm.errors import DataError
+
+
+@dataclass(frozen=True)
+class CovariateColumns:
+    """The covariates that a model was fitted with.
+
+    Attributes
+    ----------
+    names : tuple of str
+        In the order of arrays of covariates.
+    categories : tuple of (tuple of str, or None)
+        For each, the categories that were seen, as text; None for a column of numbers.
+    past : tuple of str
+        Those whose future is not known.
+    static : tuple of str
+        Further columns, constant within a series, that the method reads as text.
+    """
+
+    names: tuple[str, ...]
+    categories: tuple[tuple[str, ...] | None, ...]
+    past: tuple[str, ...] = ()
+    static: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Those whose future is known, in the order of arrays of the future."""
+        return tuple(name for name in self.names if name not in self.past)
+
+    @property
+    def everything(self) -> tuple[str, ...]:
+        """All columns of X that come with y."""
+        return (*self.names, *self.static)
+
+    def positions(self, names: Collection[str]) -> list[int]:
+        """Tell where some columns stand among all."""
+        return [i for i, name in enumerate(self.names) if name in names]
+
+    def read(
+        self,
+        frame: pd.DataFrame,
+        names: Sequence[str],
+        *,
+        place: Callable[[int], str] = row_number,
+    ) -> np.ndarray:
+        """Check columns of a frame and give them as an array.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            With these columns, by their names as text.
+        names : sequence of str
+            Which to read, in the order of the answer.
+        place : callable
+            How messages call the row at a position.
+
+        Returns
+        -------
+        array (rows, columns)
+            Of float64 where all are numbers, else of objects: numbers and texts.
+
+        Raises
+        ------
+        DataError
+            A value is missing, is no number where the column holds numbers, or is a category that
+            was not seen.
+        """
+        kinds = dict(zip(self.names, self.categories))
+        columns = [
+            _numbers(frame[name], name, place)
+            if kinds[name] is None
+            else _texts(frame[name], name, place)
+            for name in names
+        ]
+        for name, column in zip(names, columns):
+            _check_categories(column, kinds[name], name, place)
+        return _stacked(columns, len(frame))
+
+    def codes(
+        self, values: np.ndarray, names: Sequence[str], *, series: object = None
+    ) -> list[np.ndarray]:
+        """Give each column of an array as numbers: the categories by their places.
+
+        Raises
+        ------
+        DataError
+            As for `read`, naming the series: hand-made arrays were never checked.
+        """
+        values = np.asarray(values)
+        if values.ndim != 2 or values.shape[1] != len(names):
+            raise DataError(
+                f"the covariates of {series_name(series)} must have the shape (steps, "
+                f"{len(names)}), the columns {', '.join(names)}, found {values.shape}"
+            )
+        kinds = dict(zip(self.names, self.categories))
+        coded = []
+        for name, column in zip(names, values.T):
+            known = kinds[name]
+            codes = _as_float(column) if known is None else _places(column, known)
+            if codes is None or not np.isfinite(codes).all():
+                frame = pd.DataFrame({name: column}).infer_objects()
+                self.read(frame, [name], place=lambda row: f"{series_name(series)}, row {row}")
+                raise AssertionError("what cannot be coded cannot be read")
+            coded.append(codes)
+        return coded
+
+
+def learn_columns(
+    frame: pd.DataFrame, *, past: Sequence[str] = (), static: Sequence[str] = ()
+) -> CovariateColumns:
+    """Tell the kinds of a frame's columns.
+
+    Numbers stay numbers; texts, truth values and pandas' categories become categories.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        The rows that a model is fitted with.
+    past : sequence of str
+        The columns whose future is not known.
+    static : sequence of str
+        The columns that are read as text.
+
+    Raises
+    ------
+    DataError
+        A column of dates, two columns of one name, or a name in ``past`` or ``static`` that is no
+        column.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"temperature": [3.0, 4.5], "sky": ["clear", "rain"]})
+    >>> learn_columns(frame).categories
+    (None, ('clear', 'rain'))
+    """
+    names = [str(name) for name in frame.columns]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise DataError(f"X has the column {twice[0]!r} twice: name its columns differently")
+    for argument, asked in (("past_covariates", past), ("static_attributes", static)):
+        for name in asked:
+            if name not in names:
+                near = get_close_matches(name, names, n=1)
+                remedy = f"did you mean {near[0]!r}?" if near else f"X has {', '.join(names)}"
+                raise DataError(f"{argument} names {name!r}, which is no column of X: {remedy}")
+    both = [name for name in past if name in static]
+    if both:
+        raise DataError(f"{both[0]!r} is a past covariate and a static attribute: give it one role")
+    kinds: list[tuple[str, ...] | None] = []
+    for name, (_, column) in zip(names, frame.items()):
+        if name in static:
+            continue
+        if column.dtype.kind in "mM" or isinstance(column.dtype, pd.PeriodDtype):
+            raise DataError(
+                f"column {name!r} of X holds dates: make numbers or categories of them, such as "
+                "the hour or the weekday"
+            )
+        numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+        if numeric or _holds_numbers(column):
+            kinds.append(None)
+        else:
+            kinds.append(tuple(sorted(set(column.dropna().map(str)))))
+    return CovariateColumns(
+        tuple(name for name in names if name not in static),
+        tuple(kinds),
+        tuple(name for name in names if name in past),
+        tuple(static),
+    )
+
+
+def attribute_text(value: object) -> str:
+    """Write an attribute as text, a number alike whether it comes as number or as text.
+
+    Examples
+    --------
+    >>> attribute_text(3.0), attribute_text("3"), attribute_text(" north ")
+    ('3', '3', 'north')
+    """
+    text = str(value).strip()
+    try:
+        return f"{float(text):g}"
+    except ValueError:
+        return text
+
+
+def _holds_numbers(column: pd.Series) -> bool:
+    """Tell whether a column of objects holds nothing but numbers, as JSON with nulls gives it."""
+    there = column.dropna()
+    return (
+        column.dtype == object
+        and len(there) > 0
+        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in there)
+    )
+
+
+def _numbers(column: pd.Series, name: str, place: Callable[[int], str]) -> np.ndarray:
+    """Give a column of numbers, none missing."""
+    if pd.api.types.is_bool_dtype(column):
+        column = column.astype(float)
+    bad = bad_value(column)
+    if bad is not None:
+        raise DataError(f"{place(bad[0])}, column {name!r} of X {bad[1]}")
+    values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    _check_missing(np.isnan(values), name, place)
+    return values
+
+
+def _texts(column: pd.Series, name: str, place: Callable[[int], str]) -> np.ndarray:
+    """Give a column of categories as text, none missing."""
+    _check_missing(column.isna().to_numpy(), name, place)
+    return column.map(str).to_numpy(dtype=object)
+
+
+def _as_float(column: np.ndarray) -> np.ndarray | None:
+    """Give a column of numbers; None where it holds something else."""
+    try:
+        return column.astype(np.float64)
+    except (TypeError, ValueError):
+        return None
+
+
+def _places(column: np.ndarray, known: Sequence[str]) -> np.ndarray:
+    """Give the places of categories, NaN for one that is not known."""
+    place = {name: float(i) for i, name in enumerate(known)}
+    return np.array([place.get(str(value), np.nan) for value in column])
+
+
+def _check_missing(missing: np.ndarray, name: str, place: Callable[[int], str]) -> None:
+    if missing.any():
+        raise DataError(
+            f"{place(int(missing.argmax()))}, column {name!r} of X has no value: covariates must "
+            "be known in every row, so fill it, for example with ffill() or interpolate()"
+        )
+
+
+def _check_categories(
+    column: np.ndarray,
+    known: tuple[str, ...] | None,
+    name: str,
+    place: Callable[[int], str],
+) -> None:
+    """Refuse categories whose effect is not known."""
+    if known is None:
+        return
+    new = ~np.isin(column.astype(str), np.array(known, dtype=str))
+    if new.any():
+        row = int(new.argmax())
+        shown = ", ".join(map(repr, known[:10])) + ", ..." * (len(known) > 10)
+        raise DataError(
+            f"{place(row)}, column {name!r} of X holds {column[row]!r}, which was not seen in "
+            f"fitting: put one of {shown} in its place, or fit anew"
+        )
+
+
+def _stacked(columns: Sequence[np.ndarray], rows: int) -> np.ndarray:
+    """Put columns beside each other: float64 where all are numbers, else objects."""
+    if not columns:
+        return np.empty((rows, 0))
+    if all(column.dtype != object for column in columns):
+        return np.column_stack(columns)
+    return np.column_stack([column.astype(object) for column in columns])

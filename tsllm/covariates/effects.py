@@ -1,0 +1,224 @@
+"""Covariates of a forecaster: taken off the series before it reads them, added to its forecasts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tsllm.context import Context
+from tsllm.covariates.columns import CovariateColumns
+from tsllm.covariates.leading import LeadingEffects, fit_leading
+from tsllm.covariates.same_step import (
+    ColumnBasis,
+    Rows,
+    SameStepEffects,
+    basis_of,
+    fit_same_step,
+    scale_of,
+)
+from tsllm.datasets.checks import series_name
+from tsllm.errors import DataError
+
+#: A block of the regression holds so many seasons, where the series do.
+SEASONS_OF_A_BLOCK = 4
+
+
+@dataclass
+class Covariates:
+    """What a forecaster has learnt of its covariates; never changed after it was fitted.
+
+    The model forecasts the remainder: what the known covariates do not explain of a series.
+
+    Attributes
+    ----------
+    columns : CovariateColumns
+    block : int
+        Steps of the blocks in which a series' scale is measured.
+    known : SameStepEffects or None
+        Of the columns whose future is known; None where there are none.
+    past : LeadingEffects or None
+        Of the others.
+    """
+
+    columns: CovariateColumns
+    block: int
+    known: SameStepEffects | None
+    past: LeadingEffects | None
+
+    def scaled(self, context: Context) -> Context:
+        """Measure the scale of a context's effects, where it is not known."""
+        if context.x_scale is not None:
+            return context
+        return replace(context, x_scale=scale_of(context.values, self.block))
+
+    def remainder(self, context: Context) -> Context:
+        """Take the effects off a context, which keeps its covariates."""
+        missing = [n for n in self.columns.static if n not in (context.static or {})]
+        if missing:
+            raise DataError(
+                f"{series_name(context.series_id)} comes without its attribute {missing[0]!r}, "
+                "which the model was fitted with: pass it as a column of X (static of a context)"
+            )
+        if not self.columns.names:
+            return context
+        if context.past_x is None:
+            raise DataError(
+                f"{series_name(context.series_id)} comes without its covariates and the model was "
+                f"fitted with {', '.join(self.columns.names)}: pass them as X (past_x of a context)"
+            )
+        if len(context.past_x) != len(context):
+            raise DataError(
+                f"{series_name(context.series_id)} has {len(context)} steps and covariates of "
+                f"{len(context.past_x)}: past_x must have one row a step"
+            )
+        context = self.scaled(context)
+        if self.known is None:
+            return context
+        coded = self.coded(context, self.columns.known)
+        assert context.x_scale is not None
+        values = context.values - self.known.effect(coded, context.x_scale)
+        return replace(context, values=values, mask=None)  # type: ignore[arg-type]
+
+    def future_effect(self, context: Context, future: np.ndarray | None) -> np.ndarray:
+        """Give the effect of known-future covariates: (horizon, variables).
+
+        Parameters
+        ----------
+        context : Context
+            With its scale.
+        future : array (horizon, known columns) or None
+            None where every covariate ends with the past.
+        """
+        if self.known is None:
+            if future is not None and np.asarray(future).size:
+                raise DataError(
+                    "future_x was given and every covariate of this model is a past one: leave it "
+                    "out"
+                )
+            return np.zeros((1, context.n_variables))
+        if future is None:
+            raise DataError(missing_future(context, self.columns))
+        assert context.x_scale is not None
+        coded = self.columns.codes(future, self.columns.known, series=context.series_id)
+        return self.known.effect(coded, context.x_scale)
+
+    def news(self, contexts: Sequence[Context], horizon: int) -> np.ndarray:
+        """Give what the past covariates say of the next steps: (series, horizon, variables).
+
+        The contexts are remainders with their covariates.
+        """
+        assert self.past is not None  # else there is no news
+        said = []
+        for one in contexts:
+            near = one.tail(self.past.window)  # no more is read
+            coded = self.coded(near, self.columns.past)
+            said.append(self.past.news(near.values, coded, horizon))
+        return np.stack(said)
+
+    def summary(self) -> dict[str, object]:
+        """Say how much of the series the covariates explained where they were not fitted."""
+        told: dict[str, object] = {"covariates": list(self.columns.everything)}
+        if self.known is not None:
+            told["covariates_explain"] = self.known.explained.round(4).tolist()
+        if self.past is not None:
+            told["past_covariates_explain"] = self.past.explained.round(4).tolist()
+        return told
+
+    def typical(self) -> dict[str, float | str]:
+        """Give a value of each column of X, for examples: a mean, or some category."""
+        values: dict[str, float | str] = {}
+        for names, effects in ((self.columns.known, self.known), (self.columns.past, self.past)):
+            for name, basis in zip(names, [] if effects is None else effects.bases):
+                known = self.columns.categories[self.columns.names.index(name)]
+                values[name] = round(basis.mean, 3) if known is None else known[0]
+        return values | dict.fromkeys(self.columns.static, "unknown")
+
+    def coded(self, context: Context, names: Sequence[str]) -> list[np.ndarray]:
+        """Give some of a context's covariates as numbers."""
+        assert context.past_x is not None  # whoever asks has checked
+        codes = self.columns.codes(context.past_x, self.columns.names, series=context.series_id)
+        return [codes[i] for i in self.columns.positions(names)]
+
+
+def fit_covariates(
+    contexts: Sequence[Context],
+    columns: CovariateColumns,
+    *,
+    context_length: int,
+    horizon: int,
+    season: int,
+    validation_fraction: float,
+) -> Covariates:
+    """Learn the effects of covariates on series.
+
+    Parameters
+    ----------
+    contexts : sequence of Context
+        The series, whole, with their covariates.
+    columns : CovariateColumns
+        Of ``past_x``.
+    context_length, horizon : int
+        Steps that a forecast reads and gives.
+    season : int
+        Steps of a season.
+    validation_fraction : float
+        Share of each series, at its end, that is left out: intervals are calibrated on it.
+
+    Returns
+    -------
+    Covariates
+    """
+    block = _block_length(contexts, context_length, season)
+    covariates = Covariates(columns, block, None, None)
+    contexts = [covariates.scaled(context) for context in contexts]
+    learnt = [_training_part(context, validation_fraction) for context in contexts]
+    levels = [0 if known is None else len(known) for known in columns.categories]
+    if columns.known:
+        rows = []
+        for one in learnt:
+            assert one.x_scale is not None
+            rows.append(Rows(covariates.coded(one, columns.known), one.values, one.x_scale))
+        known_levels = [levels[i] for i in columns.positions(columns.known)]
+        covariates.known = fit_same_step(rows, known_levels, block=block, season=season)
+    if columns.past:
+        remainders = [covariates.remainder(one) for one in learnt]
+        coded_past = [covariates.coded(one, columns.past) for one in learnt]
+        bases: list[ColumnBasis] = [
+            basis_of(np.concatenate([series[k] for series in coded_past]), levels[place])
+            for k, place in enumerate(columns.positions(columns.past))
+        ]
+        covariates.past = fit_leading(
+            [one.values for one in remainders],
+            coded_past,
+            bases,
+            window=context_length,
+            season=season,
+            horizon=horizon,
+        )
+    return covariates
+
+
+def missing_future(context: Context, columns: CovariateColumns) -> str:
+    """Say that the future of the covariates is missing."""
+    return (
+        f"the future of the covariates {', '.join(columns.known)} is missing for "
+        f"{series_name(context.series_id)}: pass X for the steps to forecast, or fit with "
+        "past_covariates= naming those whose future is not known"
+    )
+
+
+def _block_length(contexts: Sequence[Context], context_length: int, season: int) -> int:
+    """Choose blocks of about a context, or of some seasons where the series are long enough."""
+    typical = int(np.median([len(context) for context in contexts]))
+    seasons = SEASONS_OF_A_BLOCK * season
+    if season > 1 and seasons <= typical // 2:
+        return max(context_length, seasons)
+    return max(2, min(context_length, typical))
+
+
+def _training_part(context: Context, validation_fraction: float) -> Context:
+    """Leave out the end of a series, but for one that is too short to have one."""
+    steps = len(context) - round(validation_fraction * len(context))
+    return context.until(steps) if steps >= 2 else context

@@ -1,0 +1,88 @@
+"""Effects of covariates as JSON facts and tensors, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tsllm.covariates.columns import CovariateColumns
+from tsllm.covariates.effects import Covariates
+from tsllm.covariates.leading import LeadingEffects
+from tsllm.covariates.same_step import ColumnBasis, SameStepEffects
+
+
+def write_covariates(
+    covariates: Covariates, prefix: str, tensors: dict[str, Tensor]
+) -> dict[str, Any]:
+    """Take the effects apart: what JSON takes is given back, arrays go to the tensors."""
+    columns = covariates.columns
+    facts: dict[str, Any] = {
+        "names": list(columns.names),
+        "categories": [None if known is None else list(known) for known in columns.categories],
+        "past": list(columns.past),
+        "static": list(columns.static),
+        "block": covariates.block,
+        "known": None,
+        "leading": None,
+    }
+    known, past = covariates.known, covariates.past
+    if known is not None:
+        facts["known"] = {"bases": _basis_facts(known.bases)}
+        tensors[f"{prefix}known.weights"] = torch.from_numpy(known.weights)
+        tensors[f"{prefix}known.explained"] = torch.from_numpy(known.explained)
+    if past is not None:
+        facts["leading"] = {
+            "bases": _basis_facts(past.bases),
+            "window": past.window,
+            "own_lags": past.own_lags,
+            "lags": past.lags,
+        }
+        tensors[f"{prefix}leading.weights"] = torch.from_numpy(past.weights)
+        tensors[f"{prefix}leading.explained"] = torch.from_numpy(past.explained)
+    return facts
+
+
+def read_covariates(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Covariates:
+    """Put together what `write_covariates` took apart."""
+    categories = tuple(None if one is None else tuple(one) for one in facts["categories"])
+    columns = CovariateColumns(
+        tuple(facts["names"]), categories, tuple(facts["past"]), tuple(facts["static"])
+    )
+    covariates = Covariates(columns, int(facts["block"]), None, None)
+    if facts["known"] is not None:
+        covariates.known = SameStepEffects(
+            _bases(facts["known"]["bases"]),
+            tensors["known.weights"].numpy().copy(),
+            tensors["known.explained"].numpy().copy(),
+        )
+    leading = facts["leading"]
+    if leading is not None:
+        covariates.past = LeadingEffects(
+            _bases(leading["bases"]),
+            int(leading["window"]),
+            int(leading["own_lags"]),
+            int(leading["lags"]),
+            tensors["leading.weights"].numpy().copy(),
+            tensors["leading.explained"].numpy().copy(),
+        )
+    return covariates
+
+
+def _basis_facts(bases: Sequence[ColumnBasis]) -> list[dict[str, Any]]:
+    return [
+        {
+            "levels": basis.levels,
+            "mean": basis.mean,
+            "deviation": basis.deviation,
+            "knots": basis.knots.tolist(),
+        }
+        for basis in bases
+    ]
+
+
+def _bases(facts: Sequence[Mapping[str, Any]]) -> list[ColumnBasis]:
+    return [ColumnBasis(**{**one, "knots": np.array(one["knots"], dtype=float)}) for one in facts]

@@ -1,0 +1,269 @@
+"""The effect of covariates on the values of their own step: an additive ridge regression."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.preprocessing import SplineTransformer
+
+from tsllm.covariates.ridge import Ridge, choose_ridge
+
+#: Knots of a spline, at quantiles, and the fewest different values that one is laid through.
+N_KNOTS = 5
+DEGREE = 3
+#: Rows that the regression reads; of more data evenly spaced blocks are taken.
+MAX_ROWS = 200_000
+
+
+@dataclass
+class ColumnBasis:
+    """What a column's values become before they are weighted and added up.
+
+    Attributes
+    ----------
+    levels : int
+        Number of categories, each of which has a weight; 0 for a column of numbers.
+    mean, deviation : float
+        Of a column of numbers.
+    knots : array (knots,)
+        Of the spline, in standard units; empty where there is only a line.
+    """
+
+    levels: int = 0
+    mean: float = 0.0
+    deviation: float = 1.0
+    knots: np.ndarray = None  # type: ignore[assignment]  # filled in where None is given
+
+    def __post_init__(self) -> None:
+        if self.knots is None:
+            self.knots = np.empty(0)
+        self._spline = None
+        if len(self.knots):
+            # Beyond the values seen the line goes on and the spline stays what it was.
+            spline = SplineTransformer(
+                degree=DEGREE, knots=self.knots[:, None], extrapolation="constant"
+            )
+            self._spline = spline.fit(self.knots[:, None])
+
+    @property
+    def width(self) -> int:
+        """Number of features."""
+        if self.levels:
+            return self.levels
+        return 1 if self._spline is None else 1 + self._spline.n_features_out_
+
+    def features(self, column: np.ndarray) -> np.ndarray:
+        """Turn values, or the places of categories, into features (rows, width)."""
+        if self.levels:
+            return np.eye(self.levels)[column.astype(int)]
+        standard = ((column - self.mean) / self.deviation)[:, None]
+        if self._spline is None:
+            return standard
+        return np.concatenate([standard, self._spline.transform(standard)], axis=1)
+
+
+@dataclass
+class SameStepEffects:
+    """Additive effects of covariates on the values of the same step.
+
+    Attributes
+    ----------
+    bases : list of ColumnBasis
+        One a column.
+    weights : array (features, variables)
+        In units of a series' scale.
+    explained : array (variables,)
+        Share of what varies within blocks that they explained on left-out rows.
+    """
+
+    bases: list[ColumnBasis]
+    weights: np.ndarray
+    explained: np.ndarray
+
+    def effect(self, columns: Sequence[np.ndarray], scale: np.ndarray) -> np.ndarray:
+        """Give the effect in a series' units: (rows, variables)."""
+        features = features_of(self.bases, columns)
+        # No matrix product: how that one rounds depends on the number of rows.
+        parts = [(features * weights).sum(axis=1) for weights in self.weights.T]
+        return np.stack(parts, axis=1) * scale
+
+
+@dataclass
+class Rows:
+    """One series, as the regression reads it.
+
+    Attributes
+    ----------
+    columns : list of array (time,)
+        The covariates, categories as their places.
+    values : array (time, variables)
+        NaN where not observed.
+    scale : array (variables,)
+        0 where the series never changes.
+    """
+
+    columns: list[np.ndarray]
+    values: np.ndarray
+    scale: np.ndarray
+
+
+def fit_same_step(
+    series: Sequence[Rows], levels: Sequence[int], *, block: int, season: int
+) -> SameStepEffects:
+    """Fit the effects on what varies within blocks of the series.
+
+    Trends and slow levels, which a forecaster knows from its context, are thus not taken for
+    effects of covariates that move alike. The same holds for the pattern of the season, unless the
+    covariates tell it better than the past does (an hour of a working day): effects are fitted to
+    what differs from the block's level, and to what differs from the same phase of the block's
+    other seasons, and those are taken that leave a remainder which its own seasons forecast best.
+    How much the weights are shrunk is chosen on left-out stretches, and so is whether there is any
+    effect at all.
+
+    Parameters
+    ----------
+    series : sequence of Rows
+        The parts to learn from.
+    levels : sequence of int
+        Categories of each column; 0 for numbers.
+    block : int
+        Steps of a block: about what a forecast reads.
+    season : int
+        Steps of a season.
+
+    Returns
+    -------
+    SameStepEffects
+    """
+    bases = [
+        basis_of(np.concatenate([one.columns[k] for one in series]), n)
+        for k, n in enumerate(levels)
+    ]
+    table = _stack(series, bases, block)
+    seasonal = season > 1 and block >= 3 * season
+    groupings = [table.block]
+    if seasonal:
+        groupings.append(table.block * season + table.step % season)
+    candidates = []
+    for group in groupings:
+        fits = [_fit(table.features, target, group) for target in table.targets.T]
+        weights = np.stack([fit.weights[:, 0] for fit in fits], axis=1)
+        explained = np.array([fit.explained[0] for fit in fits])
+        candidates.append(SameStepEffects(bases, weights, explained))
+    if not seasonal:
+        return candidates[0]
+    errors = np.stack([_seasonal_error(series, one, block, season) for one in candidates])
+    best = errors.argmin(axis=0)  # (variables,)
+    each = np.arange(len(best))
+    return SameStepEffects(
+        bases,
+        np.stack([one.weights for one in candidates])[best, :, each].T,
+        np.stack([one.explained for one in candidates])[best, each],
+    )
+
+
+def features_of(bases: Sequence[ColumnBasis], columns: Sequence[np.ndarray]) -> np.ndarray:
+    """Give the features of some rows: (rows, features)."""
+    return np.concatenate([basis.features(column) for basis, column in zip(bases, columns)], axis=1)
+
+
+def basis_of(column: np.ndarray, levels: int) -> ColumnBasis:
+    """Choose the features of a column from the values that were seen."""
+    if levels:
+        return ColumnBasis(levels=levels)
+    mean, deviation = float(column.mean()), float(column.std())
+    if not deviation > 1e-12 * abs(mean):
+        return ColumnBasis(mean=mean)
+    standard = (column - mean) / deviation
+    knots = np.unique(np.quantile(standard, np.linspace(0, 1, N_KNOTS)))
+    if len(np.unique(standard)) <= N_KNOTS:
+        knots = knots[:0]
+    return ColumnBasis(mean=mean, deviation=deviation, knots=knots)
+
+
+def scale_of(values: np.ndarray, block: int) -> np.ndarray:
+    """Measure how much a series (time, variables) varies within blocks: (variables,)."""
+    groups = np.arange(len(values)) // block
+    scales = np.zeros(values.shape[1])
+    for variable, column in enumerate(values.T):
+        seen = np.isfinite(column)
+        if seen.any():
+            inside = _without_means(column[seen, None], groups[seen])
+            deviation = float(np.sqrt((inside**2).mean()))
+            level = float(np.abs(column[seen]).max())
+            scales[variable] = deviation if deviation > 1e-12 * level else 0.0
+    return scales
+
+
+@dataclass
+class _Table:
+    """The rows of all series below each other, thinned by whole blocks."""
+
+    features: np.ndarray  # (rows, features)
+    targets: np.ndarray  # (rows, variables), in units of each series' scale
+    block: np.ndarray  # (rows,) the number of each row's block
+    step: np.ndarray  # (rows,) its step within its series
+
+
+def _stack(series: Sequence[Rows], bases: Sequence[ColumnBasis], block: int) -> _Table:
+    """Put the series below each other."""
+    every = -(-sum(len(one.values) for one in series) // MAX_ROWS)
+    parts = []
+    first = 0
+    for one in series:
+        steps = np.arange(len(one.values))
+        blocks = first + steps // block
+        first = int(blocks[-1]) + 1
+        kept = blocks % every == 0
+        if kept.any():
+            columns = [column[kept] for column in one.columns]
+            parts.append(
+                (features_of(bases, columns), _scaled(one)[kept], blocks[kept], steps[kept])
+            )
+    return _Table(*(np.concatenate(part) for part in zip(*parts)))
+
+
+def _fit(features: np.ndarray, target: np.ndarray, group: np.ndarray) -> Ridge:
+    """Regress what differs from the groups' means, over the rows that were observed."""
+    seen = np.isfinite(target)
+    if not seen.any():
+        nothing = np.zeros(1)
+        return Ridge(np.zeros((features.shape[1], 1)), nothing, nothing)
+    return choose_ridge(
+        _without_means(features[seen], group[seen]), _without_means(target[seen, None], group[seen])
+    )
+
+
+def _seasonal_error(
+    series: Sequence[Rows], effects: SameStepEffects, block: int, season: int
+) -> np.ndarray:
+    """Forecast each remainder by the mean of its last seasons: squared error (variables,)."""
+    total = 0.0
+    for one in series:
+        rest = _scaled(one) - effects.effect(one.columns, np.ones(one.values.shape[1]))
+        seasons = min(block, len(rest) - 1) // season
+        if seasons < 1:
+            continue
+        first = seasons * season
+        steps = np.arange(first, len(rest))
+        past = rest[steps[:, None] - season * np.arange(1, seasons + 1)]  # (steps, seasons, vars)
+        known = np.isfinite(past)
+        mean = np.where(known, past, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+        error = np.where(known.any(axis=1), rest[first:] - mean, np.nan)
+        total = total + np.nansum(error**2, axis=0)
+    return np.broadcast_to(total, series[0].scale.shape)
+
+
+def _scaled(one: Rows) -> np.ndarray:
+    """Give a series in units of its scale; NaN where it never changes."""
+    return one.values / np.where(one.scale > 0, one.scale, np.nan)
+
+
+def _without_means(columns: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Subtract each group's mean from the columns (rows, columns)."""
+    _, group = np.unique(groups, return_inverse=True)
+    counts = np.bincount(group)
+    means = np.stack([np.bincount(group, weights=column) / counts for column in columns.T], axis=1)
+    return columns - means[group]
