@@ -37,7 +37,7 @@ docs: $(VENV)/docs-ready benchmarks-page
 
 # docs/benchmarks.md, from what the benchmarks measured
 benchmarks-page:
-	$(PYTHON) benchmarks/book.py
+	PYTHONSAFEPATH= $(PYTHON) benchmarks/book.py  # it imports its neighbours
 
 # Runs the notebooks of examples/ and keeps their outputs
 notebooks: $(VENV)/test-ready
