@@ -13,9 +13,11 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 
+import book_event_views
 import book_views
 from book_tables import Results, anything, machine_of, seconds
 
@@ -69,10 +71,19 @@ def page(template: str, results: dict[str, Results]) -> str:
             wanted = patterns.split()
             names = [name for name in left if any(fnmatch(name, one) for one in wanted)]
             known = {name: left.pop(name) for name in names}
-            text = "\n\n".join([*getattr(book_views, view)(known), measured_on(script, known)])
+            text = "\n\n".join([*view_named(view)(known), measured_on(script, known)])
         if known:  # a benchmark that was not run has no section
             parts.append(section.replace(directive.group(), text))
     return "".join(parts)
+
+
+def view_named(name: str) -> Callable[[dict[str, Results]], list[str]]:
+    """Find the function that a directive names."""
+    for module in (book_views, book_event_views):
+        if hasattr(module, name):
+            view: Callable[[dict[str, Results]], list[str]] = getattr(module, name)
+            return view
+    raise SystemExit(f"benchmarks/book.md names the view {name!r}, which there is not")
 
 
 def measured_on(script: str, known: dict[str, Results]) -> str:

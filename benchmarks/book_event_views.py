@@ -1,0 +1,114 @@
+"""The tables of docs/benchmarks.md about event streams; the others are in `book_views`."""
+
+from __future__ import annotations
+
+from book_tables import Results, anything, error, mean_and_sd, seconds, table, timings
+
+Known = dict[str, Results]
+
+
+def drift(known: Known) -> list[str]:
+    """Show what is forgotten under drift, over seeds."""
+    header = ["arm", "seeds", "final log-likelihood", "forgetting", "final type error", "training"]
+    blocks = []
+    for one in known.values():
+        rows = []
+        for arm in dict.fromkeys(row["arm"] for row in one["rows"]):
+            mine = [row for row in one["rows"] if row["arm"] == arm]
+            cells = [_over_seeds(mine, key) for key in _DRIFT]
+            rows.append([arm, len(mine), *cells, seconds(_mean(mine, "seconds"))])
+        true = _mean(one["rows"], "true_log_likelihood")
+        each = "; ".join(
+            f"{arm}: " + ", ".join(
+                f"{row['forgetting_log_likelihood']:.3f} (seed {row['seed']})"
+                for row in one["rows"] if row["arm"] == arm
+            )
+            for arm in dict.fromkeys(row["arm"] for row in one["rows"])
+            if any("forgetting_log_likelihood" in row for row in one["rows"] if row["arm"] == arm)
+        )  # fmt: skip
+        blocks += [
+            table(header, rows),
+            f"The true model's log-likelihood is {true:.3f}. Forgetting by seed: {each}.",
+        ]
+    return blocks
+
+
+_DRIFT = ("final_log_likelihood", "forgetting_log_likelihood", "final_type_error")
+
+
+def event_streams(known: Known) -> list[str]:
+    """Show one fit per arm (the file's own split), or the report of slices."""
+    blocks = []
+    for name, one in known.items():
+        if "rows" not in one:
+            blocks += [f"### {name}", *anything(one)]
+            continue
+        rows, guesses = [], {}
+        for row in one["rows"]:
+            for who, scores in row["test"]["table"].items():
+                mine = who == next(iter(row["test"]["table"]))
+                cells = [scores[key] for key in _EVENT_SCORES]
+                if mine:
+                    rows.append([row["arm"], row["seed"], *cells, seconds(row["fit_seconds"])])
+                else:
+                    guesses[who] = [who, "", *cells, ""]
+        header = ["arm", "seed", *(key.replace("_", " ") for key in _EVENT_SCORES), "training"]
+        blocks.append(
+            f"*{name}: times in {one['time_unit']}, ticks {one['ticks']}*\n\n"
+            + table(header, [*rows, *guesses.values()])
+        )
+    return blocks
+
+
+_EVENT_SCORES = ("log_likelihood", "type_error", "time_rmse", "time_mae")
+
+
+def attnhp(known: Known) -> list[str]:
+    """Show a training step of AttNHP four ways."""
+    blocks = []
+    for one in known.values():
+        for size in (key for key in one if key.startswith("events_")):
+            part = one[size]
+            faster = ", ".join(
+                f"{name.replace('_', ' ')} {ratio:.1f} ×"
+                for name, ratio in part["times_faster_than_published"].items()
+            )
+            named = [(way.replace("_", " "), found)
+                     for way, found in part["seconds_per_step"].items()]  # fmt: skip
+            blocks.append(
+                f"*{size.removeprefix('events_')} events a sequence*\n\n{timings(named)}\n\n"
+                f"Faster than published: {faster}. Largest difference of the same likelihood: "
+                f"{part['agreement']['largest_difference_nats']:.1e} nats."
+            )
+    return blocks
+
+
+def update_latency(known: Known) -> list[str]:
+    """Show what an update costs as a stream grows."""
+    header = ["events seen", "update, median", "update, 95 %", "an event in bulk", "memory, MiB"]
+    return [
+        table(
+            header,
+            [
+                [
+                    row["events"],
+                    seconds(row["update_seconds"]["p50"]),
+                    seconds(row["update_seconds"]["p95"]),
+                    seconds(row["bulk_seconds_per_event"]),
+                    row["host_mib"],
+                ]
+                for row in one["rows"]
+            ],
+        )
+        + f"\n\nLast median over first: {one['last_over_first']:.2f}."
+        for one in known.values()
+    ]
+
+
+def _mean(rows: list[Results], key: str) -> float:
+    return mean_and_sd([row[key] for row in rows])[0]
+
+
+def _over_seeds(rows: list[Results], key: str) -> str:
+    values = [row[key] for row in rows if key in row]
+    return error(*mean_and_sd(values)) if values else "–"
