@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from book_tables import Results, anything, error, mean_and_sd, seconds, table, timings
+from book_tables import Results, error, mean_and_sd, over_seeds, seconds, table, timings
 
 Known = dict[str, Results]
 
@@ -40,8 +40,8 @@ def event_streams(known: Known) -> list[str]:
     """Show one fit per arm (the file's own split), or the report of slices."""
     blocks = []
     for name, one in known.items():
-        if "rows" not in one:
-            blocks += [f"### {name}", *anything(one)]
+        if "reports" in one:
+            blocks += [f"### {name}", *_slice_by_slice(one)]
             continue
         rows, guesses = [], {}
         for row in one["rows"]:
@@ -58,6 +58,25 @@ def event_streams(known: Known) -> list[str]:
             + table(header, [*rows, *guesses.values()])
         )
     return blocks
+
+
+def _slice_by_slice(one: Results) -> list[str]:
+    """Join the summaries of a stream's reports over their seeds; guesses stand beside them."""
+    reports = one["reports"]
+    rows = [{**row, "seed": report["seed"]} for report in reports for row in report["summary"]]
+    rows = over_seeds(rows) if len(reports) > 1 else rows
+    guesses = reports[0]["guesses"]
+    scores = _EVENT_SCORES[1:]
+    return [
+        f"{one['slices']} slices, times in {one['time_unit']}. What each arm knows after the last "
+        "slice, over all slices:",
+        table(list(rows[0]), [list(row.values()) for row in rows]),
+        table(
+            ["guess", *(key.replace("_", " ") for key in scores)],
+            [[guess, *(found.get(key) for key in scores)] for guess, found in guesses.items()],
+        ),
+        *(f"Note: {note}." for note in reports[0]["notes"]),
+    ]
 
 
 _EVENT_SCORES = ("log_likelihood", "type_error", "time_rmse", "time_mae")

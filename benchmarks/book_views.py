@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from book_tables import (
@@ -290,12 +291,39 @@ def intervals(known: Known) -> list[str]:
     ]
 
 
+def ablations(known: Known) -> list[str]:
+    """Show the verdict of each ablation, its arms and what they cost; others as they are."""
+    blocks = []
+    for name, one in known.items():
+        if not {"verdict", "table", "costs"} <= one.keys():
+            blocks += [f"### {name}", *anything(one)]
+            continue
+        header = ["arm", "horizon", "windows", "seeds", "MSE", "vs pretrained", "interval"]
+        rows = [
+            [row["arm"], str(row["horizon"]), row["windows"], row["seeds"],
+             error(row["mse"], row.get("mse_sd")), *_percents(row)]
+            for row in one["table"]
+        ]  # fmt: skip
+        blocks += [f"### {name}", one["verdict"], table(header, rows)]
+        costs = one["costs"]
+        blocks.append(table(list(costs[0]), [list(row.values()) for row in costs]))
+    return blocks
+
+
 def as_it_is(known: Known) -> list[str]:
     """Show files that need no table of their own."""
     return [block for name, one in known.items() for block in (f"### {name}", *anything(one))]
 
 
 # --------------------------------------------------------------------- small helpers
+
+
+def _percents(row: Results) -> list[str]:
+    middle, low, high = (row.get(f"{key}_percent") for key in ("difference", "lower", "upper"))
+    if middle is None or math.isnan(middle):
+        return ["–", "–"]
+    known = low is not None and not math.isnan(low)
+    return [f"{middle:+.1f} %", f"[{low:+.1f}, {high:+.1f}]" if known else "–"]
 
 
 def _published(method: str) -> str:
