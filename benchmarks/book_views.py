@@ -199,8 +199,8 @@ def store(known: Known) -> list[str]:
 # --------------------------------------------------------------------------- Aaren
 
 
-def aaren_etth1(known: Known) -> list[str]:
-    """Compare mixers on ETTh1."""
+def arms_by_horizon(known: Known) -> list[str]:
+    """Compare arms, a file at a time."""
     return [
         block
         for name, one in known.items()
@@ -307,6 +307,23 @@ def ablations(known: Known) -> list[str]:
         blocks += [f"### {name}", one["verdict"], table(header, rows)]
         costs = one["costs"]
         blocks.append(table(list(costs[0]), [list(row.values()) for row in costs]))
+    return blocks
+
+
+def covariates(known: Known) -> list[str]:
+    """Show each method with covariates and without."""
+    header = ["data", "method", "covariates", "horizon", "windows", "MAE with", "without",
+              "seasonal naive", "difference", "95 % interval"]  # fmt: skip
+    blocks = []
+    for name, one in known.items():
+        rows = []
+        for row in one["rows"]:
+            mae = row["mae"]
+            middle, low, high = mae["difference"]
+            known_of = [row[key] for key in ("dataset", "arm", "covariates", "horizon", "windows")]
+            errors = [error(mae[key]) for key in ("with X", "without", "seasonal naive")]
+            rows.append([*known_of, *errors, f"{middle:+.3f}", f"[{low:+.3f}, {high:+.3f}]"])
+        blocks.append(f"*{name}: {one['protocol']['test']}*\n\n{table(header, rows)}")
     return blocks
 
 
