@@ -71,17 +71,19 @@ def page(template: str, results: dict[str, Results]) -> str:
             wanted = patterns.split()
             names = [name for name in left if any(fnmatch(name, one) for one in wanted)]
             known = {name: left.pop(name) for name in names}
-            text = "\n\n".join([*_view(view)(known), measured_on(script, known)])
+            text = "\n\n".join([*view_named(view)(known), measured_on(script, known)])
         if known:  # a benchmark that was not run has no section
             parts.append(section.replace(directive.group(), text))
     return "".join(parts)
 
 
-def _view(name: str) -> Callable[[dict[str, Results]], list[str]]:
-    """Find the function that makes a section's tables."""
-    module = book_views if hasattr(book_views, name) else book_event_views
-    found: Callable[[dict[str, Results]], list[str]] = getattr(module, name)
-    return found
+def view_named(name: str) -> Callable[[dict[str, Results]], list[str]]:
+    """Find the function that a directive names."""
+    for module in (book_views, book_event_views):
+        if hasattr(module, name):
+            view: Callable[[dict[str, Results]], list[str]] = getattr(module, name)
+            return view
+    raise SystemExit(f"benchmarks/book.md names the view {name!r}, which there is not")
 
 
 def measured_on(script: str, known: dict[str, Results]) -> str:

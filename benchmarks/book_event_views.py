@@ -1,4 +1,4 @@
-"""The tables of docs/benchmarks.md about events: from a benchmark's results to Markdown."""
+"""The tables of docs/benchmarks.md about event streams; the others are in `book_views`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def event_streams(known: Known) -> list[str]:
     """Show one fit per arm (the file's own split), or the report of slices."""
     blocks = []
     for name, one in known.items():
-        if "rows" not in one:
+        if "reports" in one:
             blocks += slice_reports(name, one)
             continue
         rows, guesses = [], {}
@@ -76,7 +76,15 @@ def slice_reports(name: str, one: Results) -> list[str]:
             rows.append([arm, *cells, seconds(sum(spent) / len(spent))])
         header = [metric.replace("_", " "), *(key.replace("_", " ") for key in columns), "training"]
         blocks.append(table(header, rows))
-    return blocks
+    guesses = one["reports"][0]["guesses"]
+    scores = _EVENT_SCORES[1:]
+    blocks.append(
+        table(
+            ["guess", *(key.replace("_", " ") for key in scores)],
+            [[guess, *(found.get(key) for key in scores)] for guess, found in guesses.items()],
+        )
+    )
+    return [*blocks, *(f"Note: {note}." for note in one["reports"][0]["notes"])]
 
 
 def event_text(known: Known) -> list[str]:

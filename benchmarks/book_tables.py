@@ -105,9 +105,7 @@ def machine_of(results: Results) -> str:
     )
 
 
-def by_horizon(
-    rows: Iterable[Results], *, metric: str = "mse", names: dict[str, str] | None = None
-) -> str:
+def by_horizon(rows: Iterable[Results], *, metric: str = "mse") -> str:
     """Write records of (method, horizon) as a table: a row a method, its error at each horizon.
 
     Where records carry a seed each, mean and spread are taken here; where they carry
@@ -119,7 +117,7 @@ def by_horizon(
     horizons = sorted({horizon for each in found.values() for horizon in each})
     lines = []
     for method, each in found.items():
-        cells, means = [(names or {}).get(method, method)], []
+        cells, means = [method], []
         for horizon in horizons:
             values = [row[metric] for row in each.get(horizon, [])]
             if not values:

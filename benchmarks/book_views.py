@@ -1,7 +1,8 @@
-"""The tables of docs/benchmarks.md: one function a benchmark, from its results to Markdown."""
+"""The tables of docs/benchmarks.md: one function a benchmark, from results to Markdown."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from book_tables import (
@@ -19,19 +20,23 @@ from book_tables import (
 Known = dict[str, Results]
 
 
-# What the papers print: MSE on ETTh1 at 96, 192, 336 and 720 steps, and the average where they do.
+# What the papers print for ETTh1 at 96, 192, 336 and 720 steps, and the average where they do.
 PUBLISHED = {
     "AutoTimes": [
-        ("LLaMA-7B, lookback 672, one model", (0.360, 0.388, 0.401, 0.406, 0.389)),
-        ("the same without the language model", (0.365, 0.405, 0.429, 0.450, None)),
+        ("LLaMA-7B, lookback 672, one model", "MSE", (0.360, 0.388, 0.401, 0.406, 0.389)),
+        ("LLaMA-7B, lookback 672, one model", "MAE", (0.400, 0.419, 0.429, 0.440, 0.422)),
+        ("the same without the language model", "MSE", (0.365, 0.405, 0.429, 0.450, None)),
+        ("the same without the language model", "MAE", (0.399, 0.425, 0.441, 0.468, None)),
     ],
     "TimeCMA": [
-        ("GPT-2, lookback 96, selected on the test part", (0.373, 0.427, 0.458, 0.449, 0.423)),
-        ("the same script, an independent rerun", (0.399, 0.453, 0.488, 0.520, None)),
+        ("GPT-2, lookback 96, selected on test", "MSE", (0.373, 0.427, 0.458, 0.449, 0.423)),
+        ("GPT-2, lookback 96, selected on test", "MAE", (0.391, 0.421, 0.448, 0.460, 0.431)),
+        ("the same script, an independent rerun", "MSE", (0.399, 0.453, 0.488, 0.520, None)),
     ],
     "S²IP-LLM": [
-        ("GPT-2, six layers, lookback 512", (0.366, 0.401, 0.412, 0.440, 0.406)),
-        ("the same scripts, a user's rerun", (0.374, 0.405, 0.457, 0.489, None)),
+        ("GPT-2, six layers, lookback 512", "MSE", (0.366, 0.401, 0.412, 0.440, 0.406)),
+        ("GPT-2, six layers, lookback 512", "MAE", (0.396, 0.420, 0.431, 0.458, 0.427)),
+        ("the same scripts, a user's rerun", "MSE", (0.374, 0.405, 0.457, 0.489, None)),
     ],
 }
 
@@ -45,7 +50,7 @@ def autotimes_etth1(known: Known) -> list[str]:
     for name in [*filter(known.get, _TITLES), *(name for name in known if name not in _TITLES)]:
         rows = [row for row in known[name]["table"] if row["scored_on"] == "all"]
         title = _TITLES.get(name, name)
-        blocks.append(f"*{title}*\n\n{by_horizon(rows)}\n\n{_cost(rows)}")
+        blocks += [f"*{title}*", *_errors_and_cost(rows)]
         if known[name]["paired"]:
             blocks.append(paired(known[name]["paired"]))
         common = [row for row in known[name]["table"] if row["scored_on"] == "common"]
@@ -69,7 +74,7 @@ def lora(known: Known) -> list[str]:
     """Compare arms with and without LoRA."""
     blocks = []
     for name, one in known.items():
-        blocks.append(f"*{name}*\n\n{by_horizon(one['table'])}\n\n{_cost(one['table'])}")
+        blocks += [f"*{name}*", *_errors_and_cost(one["table"])]
         blocks.append(paired(one["paired"]))
     return blocks
 
@@ -119,7 +124,7 @@ def timecma(known: Known) -> list[str]:
     blocks = []
     for one in known.values():
         for part in one.get("accuracy", []):
-            blocks += [f"{by_horizon(part['table'])}\n\n{_cost(part['table'])}"]
+            blocks += _errors_and_cost(part["table"])
             blocks += [paired(part["paired"])]
         cost = one.get("cost")
         if cost:
@@ -139,7 +144,7 @@ def s2ip(known: Known) -> list[str]:
         parts = one["horizons"].values()
         rows = [row for part in parts for row in part["table"]]
         if "mse" in rows[0]:
-            blocks.append(f"{by_horizon(rows)}\n\n{_cost(rows)}")
+            blocks += _errors_and_cost(rows)
             blocks.append(paired(pair for part in parts for pair in part["paired"]))
         else:
             header = ["anchors", "horizon", "validation loss", "epochs", "training"]
@@ -194,11 +199,12 @@ def store(known: Known) -> list[str]:
 # --------------------------------------------------------------------------- Aaren
 
 
-def aaren_etth1(known: Known) -> list[str]:
-    """Compare mixers on ETTh1."""
+def arms_by_horizon(known: Known) -> list[str]:
+    """Compare arms, a file at a time."""
     return [
-        f"*{name}*\n\n{by_horizon(one['table'])}\n\n{_cost(one['table'])}"
+        block
         for name, one in known.items()
+        for block in (f"*{name}*", *_errors_and_cost(one["table"]))
     ]
 
 
@@ -337,6 +343,42 @@ def compiled(known: Known) -> list[str]:
     ]
 
 
+def ablations(known: Known) -> list[str]:
+    """Show the verdict of each ablation, its arms and what they cost; others as they are."""
+    blocks = []
+    for name, one in known.items():
+        if not {"verdict", "table", "costs"} <= one.keys():
+            blocks += [f"### {name}", *anything(one)]
+            continue
+        header = ["arm", "horizon", "windows", "seeds", "MSE", "vs pretrained", "interval"]
+        rows = [
+            [row["arm"], str(row["horizon"]), row["windows"], row["seeds"],
+             error(row["mse"], row.get("mse_sd")), *_percents(row)]
+            for row in one["table"]
+        ]  # fmt: skip
+        blocks += [f"### {name}", one["verdict"], table(header, rows)]
+        costs = one["costs"]
+        blocks.append(table(list(costs[0]), [list(row.values()) for row in costs]))
+    return blocks
+
+
+def covariates(known: Known) -> list[str]:
+    """Show each method with covariates and without."""
+    header = ["data", "method", "covariates", "horizon", "windows", "MAE with", "without",
+              "seasonal naive", "difference", "95 % interval"]  # fmt: skip
+    blocks = []
+    for name, one in known.items():
+        rows = []
+        for row in one["rows"]:
+            mae = row["mae"]
+            middle, low, high = mae["difference"]
+            known_of = [row[key] for key in ("dataset", "arm", "covariates", "horizon", "windows")]
+            errors = [error(mae[key]) for key in ("with X", "without", "seasonal naive")]
+            rows.append([*known_of, *errors, f"{middle:+.3f}", f"[{low:+.3f}, {high:+.3f}]"])
+        blocks.append(f"*{name}: {one['protocol']['test']}*\n\n{table(header, rows)}")
+    return blocks
+
+
 def as_it_is(known: Known) -> list[str]:
     """Show files that need no table of their own."""
     return [block for name, one in known.items() for block in (f"### {name}", *anything(one))]
@@ -345,10 +387,22 @@ def as_it_is(known: Known) -> list[str]:
 # --------------------------------------------------------------------- small helpers
 
 
+def _percents(row: Results) -> list[str]:
+    middle, low, high = (row.get(f"{key}_percent") for key in ("difference", "lower", "upper"))
+    if middle is None or math.isnan(middle):
+        return ["–", "–"]
+    known = low is not None and not math.isnan(low)
+    return [f"{middle:+.1f} %", f"[{low:+.1f}, {high:+.1f}]" if known else "–"]
+
+
 def _published(method: str) -> str:
-    rows = [[setting, *map(error, values)] for setting, values in PUBLISHED[method]]
-    header = ["MSE", "96", "192", "336", "720", "average"]
+    rows = [[setting, name, *map(error, values)] for setting, name, values in PUBLISHED[method]]
+    header = ["setting", "error", "96", "192", "336", "720", "average"]
     return f"*Published for {method}, in its own setting*\n\n{table(header, rows)}"
+
+
+def _errors_and_cost(rows: list[Results]) -> list[str]:
+    return [by_horizon(rows), by_horizon(rows, metric="mae"), _cost(rows)]
 
 
 def _cost(rows: list[Results]) -> str:
