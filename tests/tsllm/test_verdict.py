@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tsllm.evaluation.paired import PairedDifference, estimate
-from tsllm.evaluation.verdict import ANSWERS, amount, classify, judge, judge_baselines
+from tsllm.evaluation.verdict import ANSWERS, amount, classify, judge, judge_baselines, judge_naive
 
 
 def pair(relative, low, high, name="arm"):
@@ -90,11 +90,18 @@ def test_amounts_in_words():
 def test_baselines_that_are_better_are_named():
     found = judge_baselines({"seasonal_naive": OPEN, "dlinear": BETTER}, min_difference=0.01)
     assert "Better than the language model here: dlinear." in found
-    assert "That it beats repeating the last season cannot be told." in found
     assert judge_baselines({"seasonal_naive": WORSE}, min_difference=0.01) == [
         "Beside it, the error of simpler methods: seasonal_naive 10.0 % higher [+5.0 %, +15.0 %]."
     ]
     assert judge_baselines({}, min_difference=0.01) == []
+
+
+def test_what_beats_repeating_the_last_season_is_said_where_the_language_model_does_not():
+    assert judge_naive({"pretrained": BETTER, "none": OPEN}, min_difference=0.01) == []
+    (one,) = judge_naive({"pretrained": OPEN, "none": BETTER, "random": SAME}, min_difference=0.01)
+    assert one.endswith("last season; none can.")
+    (other,) = judge_naive({"pretrained": WORSE, "none": SAME}, min_difference=0.01)
+    assert other.startswith("Nothing that was trained here can be told to beat")
 
 
 def errors_of_arms(rng, arms, windows, horizon, seeds, shift):

@@ -19,7 +19,7 @@ from tsllm.evaluation.ablation_document import (
 from tsllm.evaluation.arms import NONE, PRETRAINED, REPLACEMENTS, ArmMethod, Arms
 from tsllm.evaluation.paired import PairedDifference
 from tsllm.evaluation.report import ALL_HORIZONS, BacktestReport, shown
-from tsllm.evaluation.verdict import amount, in_percent, judge, judge_baselines
+from tsllm.evaluation.verdict import amount, in_percent, judge, judge_baselines, judge_naive
 from tsllm.forecasters.base import BaseLLMForecaster
 
 #: The parameters that make the budget of an arm, where a method has them.
@@ -217,9 +217,15 @@ def make_ablation_report(
     baselines = {
         name: pairs[name, PRETRAINED][overall] for name in names if name not in arms.methods
     }
+    beside_naive = {
+        name: pair(name, "seasonal_naive", overall)
+        for name in (PRETRAINED, *controls)
+        if "seasonal_naive" in baselines
+    }
     sentences = [
         verdict.text,
         *judge_baselines(baselines, min_difference=min_difference, error=_ERRORS[metric]),
+        *(judge_naive(beside_naive, min_difference=min_difference) if beside_naive else []),
         *_conditions({key: found[overall] for key, found in pairs.items()}),
     ]
     budget = {name: getattr(estimator, name) for name in _BUDGET if hasattr(estimator, name)}

@@ -153,10 +153,27 @@ def judge_baselines(
     better = [n for n, pair in pairs.items() if classify(pair, min_difference) == "better"]
     if better:
         sentences.append(f"Better than the language model here: {', '.join(better)}.")
-    naive = pairs.get("seasonal_naive")
-    if naive is not None and classify(naive, min_difference) in ("same", "open"):
-        sentences.append("That it beats repeating the last season cannot be told.")
     return sentences
+
+
+def judge_naive(arms: Mapping[str, PairedDifference], *, min_difference: float) -> list[str]:
+    """Say whether anything beats repeating the last season, where the pretrained arm does not.
+
+    Parameters
+    ----------
+    arms : mapping of str to PairedDifference
+        Each arm that was trained, "pretrained" among them, less the seasonal naive forecast.
+    min_difference : float
+    """
+    better = [name for name, pair in arms.items() if classify(pair, min_difference) == "better"]
+    if "pretrained" in better:
+        return []
+    if not better:
+        return ["Nothing that was trained here can be told to beat repeating the last season."]
+    return [
+        "The language model cannot be told to beat repeating the last season; "
+        f"{', '.join(better)} can."
+    ]
 
 
 def amount(pair: PairedDifference) -> str:
