@@ -135,6 +135,7 @@ def predict(
             workers=Workers(workers, worker_cpus, worker_gpus),
             batch_size=size,
             block_rows=block_rows,
+            future=future,
             progress=log_form.get() != "json",
             **how,
         )

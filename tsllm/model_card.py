@@ -60,6 +60,10 @@ def _usage(estimator: BaseLLMForecaster, config: Mapping[str, Any]) -> list[str]
         return ["forecaster.fit(y).predict(fh=[1, 2, 3])  # fit adopts the pretrained model"]
     if config["contexts"] is None:
         return ["forecaster.update(y)  # the model was saved without its last values"]
+    covariates = estimator.fitted_.covariates
+    if covariates is not None and covariates.columns.known:
+        names = ", ".join(covariates.columns.known)
+        return [f"forecaster.predict(fh=[1, 2, 3], X=X)  # X: {names}, of those steps"]
     return ["forecaster.predict(fh=[1, 2, 3])"]
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from tsllm.batch.blocks import plan_blocks
+from tsllm.batch.future import check_future
 from tsllm.batch.manifest import (
     GROUPED,
     Manifest,
@@ -45,6 +46,7 @@ from tsllm.datasets.tables import Table
 from tsllm.errors import DataError
 from tsllm.forecasters.base import BaseLLMForecaster
 from tsllm.logs import log_event
+from tsllm.long_covariates import columns_to_read
 from tsllm.long_format import DEFAULT_QUANTILES, check_request
 from tsllm.persistence import fingerprint, load_forecaster
 
@@ -98,6 +100,7 @@ def predict_batch(
     freq: str | None = None,
     fill: str | None = None,
     sort: bool = False,
+    future: str | Path | None = None,
     device: str | None = None,
     backbone: str | None = None,
     progress: bool = False,
@@ -135,6 +138,9 @@ def predict_batch(
         Rows of a block, about. None: 250,000.
     id_col, time_col, target_cols, freq, fill, sort
         As for `tsllm.forecast`. Without ``freq`` every series must have the model's.
+    future : path, optional
+        Parquet with the known future of the covariates that the model was fitted with, its columns
+        named as the data's. Each block reads the rows of its own series: sort it by series.
     device, backbone : str, optional
         As for `tsllm.load`.
     progress : bool
@@ -178,7 +184,12 @@ def predict_batch(
     checksum = fingerprint(source)
     job = Job(source, folder, target, device, backbone)
     estimator = load_forecaster(source, device=device, backbone=backbone)
-    columns = _columns(folder, parts, id_col, time_col, target_cols)
+    beside = columns_to_read(estimator).get("covariates", [])
+    columns = _columns(folder, parts, id_col, time_col, target_cols, beside)
+    ahead = None if future is None else Path(future).expanduser().absolute()
+    known = estimator.fitted_.covariates.columns.known if beside else ()  # type: ignore[union-attr]
+    labels = [name for name in (columns.id, columns.time) if name is not None]
+    digest = check_future(ahead, estimator, [*labels, *known])
     request = Request(
         horizon=estimator.fitted_.shape.horizon if horizon is None else int(horizon),
         quantiles=[float(q) for q in quantiles],
@@ -188,6 +199,9 @@ def predict_batch(
         freq=freq,
         fill=fill,
         sort=sort,
+        covariates=beside,
+        future=None if ahead is None else str(ahead),
+        future_digest=digest,
     )
     target.mkdir(parents=True, exist_ok=True)
     with lock(target):
@@ -286,13 +300,14 @@ def _columns(
     id_col: str | None,
     time_col: str | None,
     target_cols: str | Sequence[str] | None,
+    covariates: Sequence[str],
 ) -> Columns:
     """Find out from the first rows which column is which."""
     head = next(rows_of(folder / parts[0].name, None, 0, min(parts[0].rows, _HEAD)))
     frame = pa.Table.from_batches([head]).to_pandas()
     frame = frame.set_axis(frame.columns.astype(str), axis=1)
     table = Table(frame, row_number, repr(parts[0].name), text=False)
-    return find_columns(table, id_col, time_col, target_cols)
+    return find_columns(table, id_col, time_col, target_cols, covariates)
 
 
 def _check_arguments(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,11 @@ _PACKAGES = ("tsllm", "torch", "transformers", "numpy", "pandas", "pyarrow")
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of each series, and how its rows are read; as for `tsllm.forecast`."""
+    """What is asked of each series, and how its rows are read; as for `tsllm.forecast`.
+
+    ``covariates`` are those of the model; ``future`` is the path of their known future, and
+    ``future_digest`` the hash of what it holds.
+    """
 
     horizon: int
     quantiles: list[float]
@@ -38,11 +42,14 @@ class Request:
     freq: str | None
     fill: str | None
     sort: bool
+    covariates: list[str] = field(default_factory=list)
+    future: str | None = None
+    future_digest: str | None = None
 
     @property
     def columns(self) -> list[str]:
         """The columns that are read."""
-        names = [self.id_col, self.time_col, *self.target_cols]
+        names = [self.id_col, self.time_col, *self.target_cols, *self.covariates]
         return [name for name in names if name is not None]
 
 
@@ -163,8 +170,8 @@ def check_same(planned: Manifest, asked: dict[str, Any], out: Path) -> None:
     """
     wanted: Request = asked["request"]
     pairs: list[tuple[str, Any, Any]] = [
-        (field.name, getattr(planned.request, field.name), getattr(wanted, field.name))
-        for field in fields(Request)
+        (one.name, getattr(planned.request, one.name), getattr(wanted, one.name))
+        for one in fields(Request)
     ]
     pairs += [
         (name, getattr(planned, name), asked[name])

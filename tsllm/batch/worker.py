@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from tsllm.batch.future import future_of
 from tsllm.batch.manifest import GROUPED, Manifest, Request, read_manifest
 from tsllm.batch.parts import ORIGIN_PART, ORIGIN_ROW, read_block, write_part
 from tsllm.datasets.long import read_long
 from tsllm.datasets.tables import Table
 from tsllm.errors import DataError
 from tsllm.forecasters.base import BaseLLMForecaster
+from tsllm.long_covariates import columns_to_read, read_future
 from tsllm.long_format import predict_long
 from tsllm.persistence import load_forecaster
 
@@ -119,15 +121,43 @@ def read_table(estimator: BaseLLMForecaster, table: Table, request: Request) -> 
         freq=request.freq or estimator.fitted_.shape.freq,
         fill=request.fill,
         sort=request.sort,
+        **columns_to_read(estimator),
     )
 
 
 def forecast_table(estimator: BaseLLMForecaster, table: Table, request: Request) -> pd.DataFrame:
     """Forecast the series of a block."""
+    frame = read_table(estimator, table, request)
     return predict_long(
         estimator,
-        read_table(estimator, table, request),
+        frame,
         request.horizon,
         quantiles=request.quantiles,
         freq=request.freq or estimator.fitted_.shape.freq,
+        future=_known_future(estimator, frame, request),
+    )
+
+
+def _known_future(
+    estimator: BaseLLMForecaster, frame: pd.DataFrame, request: Request
+) -> pd.DataFrame | None:
+    """Read the known future of a block's series."""
+    if request.future is None:
+        return None
+    covariates = estimator.fitted_.covariates
+    assert covariates is not None  # the job's plan has checked
+    labels = [name for name in (request.id_col, request.time_col) if name is not None]
+    rows = future_of(
+        Path(request.future),
+        [*labels, *covariates.columns.known],
+        request.id_col,
+        list(frame["series_id"].unique()),
+    )
+    return read_future(
+        rows,
+        estimator,
+        id_col=request.id_col,
+        time_col=request.time_col,
+        freq=request.freq,
+        sort=request.sort,
     )

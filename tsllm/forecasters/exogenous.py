@@ -47,6 +47,11 @@ def learn_covariates(
     DataError
         X lacks a row of a series, or a value; the message names series, stamp, column and remedy.
     """
+    for argument, names in (("past_covariates", past), ("static_attributes", static)):
+        if isinstance(names, str):
+            raise DataError(
+                f"{argument} must be a list of columns, found {names!r}: write [{names!r}]"
+            )
     if X is None or X.shape[1] == 0:
         for argument, names in (("past_covariates", past), ("static_attributes", static)):
             if names:
@@ -131,13 +136,14 @@ def future_covariates(
         raise DataError(missing_future(contexts[0], columns))
     X = _named(X, columns.known)
     rows = _rows_by_series(X)
+    picked = [
+        _positions(rows, context, stamps_after(context, int(asked.max()))[asked - 1], future=True)
+        for context, asked in zip(contexts, steps)
+    ]
     futures: list[np.ndarray | None] = []
-    for context, asked in zip(contexts, steps):
-        stamps = stamps_after(context, int(asked.max()))
+    for asked, read in zip(steps, _read(X, picked, columns, columns.known, contexts)):
         # Every step, so that the answer has the form of a horizon; unasked ones borrow a row.
         wanted = np.minimum(np.searchsorted(asked, np.arange(1, horizon + 1)), len(asked) - 1)
-        positions = _positions(rows, context, stamps[asked - 1], future=True)
-        read = _read(X, positions, columns, columns.known, context)
         futures.append(read[wanted])
     return futures
 
@@ -150,14 +156,15 @@ def _joined(
 ) -> list[Context]:
     """Give contexts their rows of X."""
     X = X.set_axis([str(name) for name in X.columns], axis=1)
-    joined = []
-    for context, rows in zip(contexts, picked):
-        if columns.static:
-            attributes = _attributes(X.iloc[rows], columns.static, context)
-            context = replace(context, static=attributes)
-        if columns.names:
-            context = replace(context, past_x=_read(X, rows, columns, columns.names, context))
-        joined.append(context)
+    joined = list(contexts)
+    if columns.static:
+        joined = [
+            replace(context, static=_attributes(X.iloc[rows], columns.static, context))
+            for context, rows in zip(joined, picked)
+        ]
+    if columns.names:
+        read = _read(X, picked, columns, columns.names, contexts)
+        joined = [replace(context, past_x=x) for context, x in zip(joined, read)]
     return joined
 
 
@@ -183,18 +190,21 @@ def _attributes(X: pd.DataFrame, names: Sequence[str], context: Context) -> dict
 
 def _read(
     X: pd.DataFrame,
-    rows: np.ndarray,
+    picked: Sequence[np.ndarray],
     columns: CovariateColumns,
     names: Sequence[str],
-    context: Context,
-) -> np.ndarray:
-    """Check and read the rows of one series."""
+    contexts: Sequence[Context],
+) -> list[np.ndarray]:
+    """Check and read the rows of each series, all at once."""
+    rows = np.concatenate(picked)
+    ends = np.cumsum([len(one) for one in picked])
     stamps = X.index.get_level_values(-1)
 
     def place(row: int) -> str:
-        return f"{series_name(context.series_id)}, {stamps[rows[row]]}"
+        owner = contexts[int(np.searchsorted(ends, row, side="right"))]
+        return f"{series_name(owner.series_id)}, {stamps[rows[row]]}"
 
-    return columns.read(X.iloc[rows], names, place=place)
+    return np.split(columns.read(X.iloc[rows], names, place=place), ends[:-1])
 
 
 def _named(X: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
