@@ -72,18 +72,31 @@ def over_seeds(rows: Sequence[Results]) -> list[Results]:
     for row in rows:
         words = tuple(one for one in row.values() if isinstance(one, str | bool))
         groups.setdefault((*words, row.get("horizon")), []).append(row)
-    joined = []
-    for group in groups.values():
-        one: Results = {"seeds": len({row.get("seed") for row in group})}
-        for key in dict.fromkeys(key for row in group for key in row if key != "seed"):
-            values = [row[key] for row in group if row.get(key) is not None]
-            if not values or not all(_is_number(value) for value in values) or key == "horizon":
-                one[key] = values[0] if values else None
-                continue
-            mean, spread = mean_and_sd(values)
-            one[key] = number(mean) + (f" ({number(spread)})" if spread is not None else "")
-        joined.append({**{key: one[key] for key in one if key != "seeds"}, "seeds": one["seeds"]})
-    return joined
+    return [
+        {
+            **{
+                key: row[key] if key == "horizon" else _joined([one.get(key) for one in group])
+                for row in group[:1]
+                for key in row
+                if key != "seed"
+            },
+            "seeds": len({row.get("seed") for row in group}),
+        }
+        for group in groups.values()
+    ]
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    """Join the values of several seeds: mean and spread of numbers, part by part of lists."""
+    first = values[0]
+    if all(_is_number(value) for value in values):
+        mean, spread = mean_and_sd(values)
+        return number(mean) + (f" ({number(spread)})" if spread is not None else "")
+    if all(isinstance(value, list) and len(value) == len(first) for value in values):
+        return [_joined(part) for part in zip(*values, strict=True)]
+    if all(isinstance(value, dict) and value.keys() == first.keys() for value in values):
+        return {key: _joined([value[key] for value in values]) for key in first}
+    return first if all(value == first for value in values) else "differs"
 
 
 def seconds(value: float) -> str:

@@ -10,8 +10,6 @@ pytest.importorskip("ipykernel", reason="notebooks run where tsllm[test] is inst
 import nbformat
 from notebooks import EXAMPLES, execute
 
-import tsllm
-
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 #: Characters of an output's text, and bytes of a picture.
 MOST_TEXT, MOST_PICTURE = 4_000, 40_000
@@ -32,8 +30,6 @@ def test_notebook_runs(path, tmp_path):
     pytest.importorskip("matplotlib")
     if path.stem == "serving":
         pytest.importorskip("mlflow")
-    if path.stem == "ablation" and not hasattr(tsllm, "ablate"):
-        pytest.skip("this version of tsllm has no ablate")
     ran = execute(path, tmp_path)
     if "tsllm.load(" in path.read_text():
         assert "equal after loading: True" in "\n".join(texts_of(ran))
