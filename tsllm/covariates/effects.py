@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -197,6 +198,13 @@ def fit_covariates(
             season=season,
             horizon=horizon,
         )
+        if not covariates.past.learnt:
+            warnings.warn(
+                f"the past covariates {', '.join(columns.past)} have no effect: the series are too "
+                f"short to learn from, for a window of {covariates.past.own_lags} steps and a "
+                f"horizon of {horizon}; give longer series, or a shorter horizon",
+                stacklevel=2,
+            )
     return covariates
 
 

@@ -35,6 +35,8 @@ class LeadingEffects:
         0 for steps that the covariates say nothing about.
     explained : array (variables,)
         Share of the error from the own past that they explained on left-out origins.
+    learnt : bool
+        Whether there were origins enough to learn from.
     """
 
     bases: list[ColumnBasis]
@@ -43,6 +45,7 @@ class LeadingEffects:
     lags: int
     weights: np.ndarray
     explained: np.ndarray
+    learnt: bool = True
 
     def news(self, values: np.ndarray, columns: Sequence[np.ndarray], horizon: int) -> np.ndarray:
         """Say how far the next steps will lie from what the own past tells: (horizon, variables).
@@ -99,6 +102,7 @@ def fit_leading(
     explained = np.zeros(variables)
     spare = sum(max(0, len(one) - own_lags - horizon + 1) for one in values)
     every = max(1, -(-spare // MAX_ORIGINS))
+    learnt = False
     for variable in range(variables):
         rows, targets = [], []
         for one, own in zip(values, columns):
@@ -114,6 +118,7 @@ def fit_leading(
                     targets.append((future - mean) / deviation)
         if len(rows) < MIN_ORIGINS:
             continue
+        learnt = True
         read_rows, futures = np.stack(rows), np.stack(targets)  # (origins, width | horizon)
         both = choose_ridge(read_rows, futures)
         alone = choose_ridge(read_rows[:, :own_lags], futures)
@@ -122,7 +127,7 @@ def fit_leading(
         weights[variable][:, both.left_out >= alone.left_out] = 0.0
         gained = np.minimum(both.left_out, alone.left_out).sum()
         explained[variable] = 1 - gained / max(float(alone.left_out.sum()), 1e-300)
-    return LeadingEffects(bases, window, own_lags, lags, weights, explained)
+    return LeadingEffects(bases, window, own_lags, lags, weights, explained, learnt)
 
 
 def _read(

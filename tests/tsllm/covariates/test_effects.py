@@ -133,6 +133,13 @@ def test_a_leading_covariate_moves_the_steps_that_it_leads_and_no_others():
     assert covariates.past.explained[0] > 0.3
 
 
+def test_series_too_short_for_past_covariates_say_so():
+    frame = pd.DataFrame({"x": RNG.normal(size=30)})
+    with pytest.warns(UserWarning, match="past covariates x have no effect: .* too short"):
+        covariates, context = fitted(RNG.normal(size=30), frame, past=["x"], horizon=12)
+    assert_array_equal(covariates.news([covariates.remainder(context)], 12), 0.0)
+
+
 def test_news_do_not_repeat_what_the_series_tells_itself():
     # An autoregressive series, and a covariate that is its own value.
     y = np.zeros(1200)
