@@ -133,8 +133,8 @@ class AblationReport(AblationDocument):
         from tsllm.plotting_ablation import plot_differences
 
         pairs = self.differences
-        # what shuffled contexts cost is of another size
-        pairs = pairs[~pairs["method_a"].str.contains("shuffled")]
+        # What shuffled contexts and little data cost is of another size.
+        pairs = pairs[~pairs["method_a"].str.contains("shuffled|pretrained")]
         rows = [
             {
                 "label": pair["method_a"]
