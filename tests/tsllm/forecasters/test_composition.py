@@ -44,9 +44,11 @@ def test_transformed_targets(y, transformer):
 def test_forecasting_pipeline(y):
     steps = pd.period_range(y.index[0], periods=len(y) + 2, freq="M")
     X = pd.DataFrame({"step": np.arange(len(steps), dtype=float)}, index=steps)
-    model = ForecastingPipeline([Imputer(), tiny()]).fit(y, X=X.iloc[:-2], fh=[1, 2])
-    future = X.iloc[-2:]
-    assert_allclose(model.predict(X=future), tiny().fit(y).predict(fh=[1, 2]))
+    X.iloc[40] = np.nan  # which the pipeline fills and the forecaster would refuse
+    past, future = X.iloc[:-2], X.iloc[-2:]
+    model = ForecastingPipeline([Imputer("linear"), tiny()]).fit(y, X=past, fh=[1, 2])
+    by_hand = tiny().fit(y, X=past.interpolate()).predict(fh=[1, 2], X=future)
+    assert_allclose(model.predict(X=future), by_hand)
 
 
 def test_multiplexer_and_ensemble(y):
