@@ -62,6 +62,7 @@ def autotimes_etth1(known: Known) -> list[str]:
 _TITLES = {
     "autotimes_etth1_h100": "Three seeds, H100, bfloat16 backbone",
     "autotimes_etth1_cpu": "The same on two CPU cores, native bfloat16 in training only",
+    "autotimes_etth1_block_cpu": "One trained transformer block in the language model's place",
     "autotimes_etth1_timestamps_cpu": "With `timestamps=True`: here they hurt",
     "autotimes_etth1_cached_h100": 'With `rollout="cached"`',
     "autotimes_etth1_baselines_cpu": "Baselines, in our training loop",

@@ -7,11 +7,18 @@ import pandas as pd
 import pytest
 from known_events import GOLD, GOLD_EVENTS, hawkes_with
 from scipy import integrate, stats
+from small_events import small_prompttpp
 
 from tsllm.datasets.event_simulators import make_hawkes
 from tsllm.datasets.events import read_events
 from tsllm.errors import DataError
-from tsllm.events import HawkesForecaster, NaiveEventForecaster, sampling
+from tsllm.events import (
+    EventForecaster,
+    HawkesForecaster,
+    NaiveEventForecaster,
+    PromptTPP,
+    sampling,
+)
 
 START = {"windows": (0.0, None)}
 
@@ -121,6 +128,18 @@ def test_steps_of_a_poisson_process_are_erlang():
     assert found["time"].to_numpy() == pytest.approx(expected.mean(), rel=0.03)
     assert found["time_median"].to_numpy() == pytest.approx(expected.median(), rel=0.03)
     assert found["q0.9"].to_numpy() == pytest.approx(expected.ppf(0.9), rel=0.03)
+
+
+@pytest.mark.parametrize("encoder", ["attention", "aaren", "llm", "llm-full"])
+def test_each_history_is_read_once_for_all_its_futures(encoder, monkeypatch):
+    """What running states draw is what encoding every path anew draws."""
+    events = make_hawkes(**GOLD, t_end=15, n_sequences=3, random_state=0).events
+    model = small_prompttpp(encoder, max_epochs=1).fit(events)
+    running = model.sample(5, n_events=3)
+    monkeypatch.setattr(PromptTPP, "_start_paths", EventForecaster._start_paths)
+    anew = model.sample(5, n_events=3)
+    np.testing.assert_allclose(running["time"], anew["time"], rtol=1e-4)
+    assert running["type"].tolist() == anew["type"].tolist()
 
 
 def test_the_first_step_is_the_same_alone_and_with_others():

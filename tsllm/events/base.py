@@ -34,8 +34,9 @@ and may override these:
 ``_fine_tuned()``
     An unfitted estimator like this one, without what keeps it from forgetting, for the comparison
     in `evaluate_stream`. None (the default): there is none.
-``_start_paths(batch)``
-    A `Paths` that appends sampled events one at a time; the default encodes anew at each step.
+``_start_paths(batch, copies)``
+    `Paths` that append sampled events one at a time, ``copies`` futures of each history; the
+    default encodes all anew at each step.
 
 `partial_fit`, where a method has one, begins with ``table = self._read(events)`` and, on the first
 call, ``self._begin(table, types)``; it ends with ``self._describe(table)`` and

@@ -18,6 +18,7 @@ from tsllm.errors import DataError, TrainingDivergedError
 from tsllm.events.arguments import checked_count
 from tsllm.events.base import EventForecaster
 from tsllm.events.histories import EventWindows
+from tsllm.events.sampling import copies_of
 
 #: Bounds of the logs of the scaled parameters; below the first a rate or an effect is nothing.
 LOG_BOUNDS = (-18.0, 12.0)
@@ -155,16 +156,18 @@ class HawkesForecaster(EventForecaster):
         ).eval()
         return process, process.encode(batch)
 
-    def _start_paths(self, batch: EventBatch) -> _HawkesPaths:
-        return _HawkesPaths(*self._encode(batch), batch)
+    def _start_paths(self, batch: EventBatch, copies: int) -> _HawkesPaths:
+        process, states = self._encode(batch)
+        rows = copies_of(len(batch), copies, batch.types.device)
+        return _HawkesPaths(process, states.select(rows, batch.lengths[rows]))
 
 
 class _HawkesPaths:
     """Sampled futures of a Hawkes process: the excitation moves on, nothing is encoded anew."""
 
-    def __init__(self, process: Any, states: EventStates, batch: EventBatch) -> None:
+    def __init__(self, process: Any, states: EventStates) -> None:
         self.decoder: HawkesProcess = process
-        self.states = states.at(batch.lengths)
+        self.states = states
 
     def append(self, types: Tensor, gaps: Tensor) -> None:
         _, self.states = self.decoder.step(self.states.hidden[:, 0], types, gaps)

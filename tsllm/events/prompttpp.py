@@ -493,10 +493,10 @@ class PromptTPP(EventForecaster):
     def _latest_states(self) -> tuple[EventDecoder, EventStates] | None:
         return None if self._running is None else self._running.latest(self)
 
-    def _start_paths(self, batch: EventBatch) -> Paths:
+    def _start_paths(self, batch: EventBatch, copies: int) -> Paths:
         if self.decoder == "attnhp":
-            return super()._start_paths(batch)
-        return StreamedPaths(self.model_, batch)
+            return super()._start_paths(batch, copies)
+        return StreamedPaths(self.model_, batch, copies)
 
     def _running_tensors(self) -> dict[str, Tensor]:
         # The states of the others are made anew from the history.

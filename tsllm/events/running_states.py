@@ -12,9 +12,11 @@ from torch import Tensor
 
 from tsllm.adapters.event_batch import EventBatch, EventStates, length_buckets
 from tsllm.adapters.event_decoders import EventDecoder
+from tsllm.adapters.event_llm import LLMEncoder
 from tsllm.adapters.prompttpp import EventStream, PromptTPPModel
 from tsllm.datasets.events import EventTable
 from tsllm.events.prompttpp_parameters import is_endless
+from tsllm.events.sampling import copies_of
 
 if TYPE_CHECKING:
     from tsllm.events.prompttpp import PromptTPP
@@ -170,13 +172,21 @@ class StreamedPaths:
     ----------
     model : PromptTPPModel
     batch : EventBatch
-        The histories.
+        The histories; each is read once, whatever the number of its futures.
+    copies : int
+        Futures of each history.
     """
 
-    def __init__(self, model: PromptTPPModel, batch: EventBatch) -> None:
+    def __init__(self, model: PromptTPPModel, batch: EventBatch, copies: int) -> None:
         self._model = model
         self.decoder: EventDecoder = model.decoder
-        self._stream, self.states = model.init_state(batch)
+        rows = copies_of(len(batch), copies, batch.types.device)
+        if isinstance(model.encoder, LLMEncoder):  # its key-value cache is not ours to copy
+            self._stream, self.states = model.init_state(batch.select(rows))
+            return
+        stream, states = model.init_state(batch)
+        self._stream = _changed(stream, lambda tensor: tensor[rows])
+        self.states = EventStates(states.hidden[rows])
 
     def append(self, types: Tensor, gaps: Tensor) -> None:
         """Append an event to each path."""

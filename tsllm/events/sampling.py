@@ -50,6 +50,11 @@ class Paths(Protocol):
         """Append an event to each path, ``(rows,)`` each, gaps scaled."""
 
 
+def copies_of(rows: int, copies: int, device: torch.device) -> Tensor:
+    """List each row so many times, one after the other: (rows * copies,)."""
+    return torch.arange(rows, device=device).repeat_interleave(copies)
+
+
 class ReencodedPaths:
     """Paths of any encoder: the whole sequence is encoded anew after each event.
 

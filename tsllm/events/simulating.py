@@ -20,6 +20,7 @@ from tsllm.events.sampling import (
     Futures,
     Paths,
     ReencodedPaths,
+    copies_of,
     draw_futures,
     sequence_generator,
 )
@@ -36,9 +37,10 @@ class SimulatesEvents(EventCore):
     alone and beside others.
     """
 
-    def _start_paths(self, batch: EventBatch) -> Paths:
-        """Give paths that continue histories; see `tsllm.events.sampling.Paths`."""
-        return ReencodedPaths(self._encode, batch, self._context_length())
+    def _start_paths(self, batch: EventBatch, copies: int) -> Paths:
+        """Give paths that continue histories, so many from each; see `Paths`."""
+        rows = copies_of(len(batch), copies, batch.types.device)
+        return ReencodedPaths(self._encode, batch.select(rows), self._context_length())
 
     def predict_count(
         self,
@@ -233,10 +235,9 @@ class SimulatesEvents(EventCore):
         seed = self._seed()
         histories = self._windows(last_events(table, self._context_length()))
         for places in in_chunks(len(table), max(1, PATHS_AT_ONCE // n_paths)):
-            rows = torch.arange(len(places)).repeat_interleave(n_paths)
-            batch = histories.gather(places).select(rows).to(self._device())
+            batch = histories.gather(places).to(self._device())
             with torch.no_grad():
-                paths = self._start_paths(batch)
+                paths = self._start_paths(batch, n_paths)
             drawn = draw_futures(
                 paths,
                 [sequence_generator(seed, table.ids[place]) for place in places],
