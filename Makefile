@@ -32,7 +32,7 @@ gpu: $(VENV)/test-ready
 dev: $(VENV)/test-ready
 	$(BIN)/pip install --quiet -c constraints.txt --no-deps --editable . --config-settings editable_mode=strict
 
-docs: $(VENV)/docs-ready benchmarks-page
+docs: $(VENV)/test-ready benchmarks-page
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # docs/benchmarks.md, from what the benchmarks measured
@@ -58,13 +58,9 @@ $(VENV)/forecast-ready: $(BIN)/python $(SOURCES)
 
 $(VENV)/test-ready: $(BIN)/python $(SOURCES)
 	rm -rf build
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt ".[offline,plot,mlflow,ray,test]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt ".[offline,plot,mlflow,ray,docs,test]"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
 	touch $@ $(VENV)/forecast-ready
-
-$(VENV)/docs-ready: $(VENV)/test-ready
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt ".[docs]"
-	touch $@
 
 clean:
 	rm -rf $(VENV) build output site *.egg-info

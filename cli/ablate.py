@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -42,10 +41,7 @@ def ablate(
             metavar="NAMES",
         ),
     ] = None,
-    seeds: Annotated[
-        str | None,
-        typer.Option("--seeds", help="Train once for each seed, default 0,1,2.", metavar="SEEDS"),
-    ] = None,
+    seeds: options.AblationSeeds = None,
     metric: Annotated[
         str | None,
         typer.Option(
@@ -76,12 +72,7 @@ def ablate(
     set_: options.Set = None,
     out: options.ReportOut = None,
     markdown: options.Markdown = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            "--plot", help="Draw the differences to a .png, .svg or .pdf file.", metavar="FILE"
-        ),
-    ] = None,
+    plot: options.AblationPlot = None,
     json: options.Json = False,
 ) -> None:
     """Find out whether the language model helps on DATA.

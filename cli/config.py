@@ -49,9 +49,10 @@ class Job:
 
     def all_covariates(self) -> list[str]:
         """List the columns that are covariates, those with a known future first."""
+        from tsllm.datasets.covariates import all_covariates  # pandas: not for --help
+
         static = self.parameters.get("static_attributes") or []
-        names = [*(self.covariates or []), *(self.past_covariates or []), *static]
-        return list(dict.fromkeys(names))
+        return all_covariates(self.covariates or [], self.past_covariates or [], static)
 
     def split_covariates(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         """Take the covariates out of a long frame: the values, and X where there is any."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -34,10 +33,7 @@ def ablate(
             metavar="NAMES",
         ),
     ] = None,
-    seeds: Annotated[
-        str | None,
-        typer.Option("--seeds", help="Learn once for each seed, default 0,1,2.", metavar="SEEDS"),
-    ] = None,
+    seeds: options.AblationSeeds = None,
     min_difference: Annotated[
         float | None,
         typer.Option(
@@ -58,12 +54,7 @@ def ablate(
     set_: options.Set = None,
     out: options.ReportOut = None,
     markdown: options.Markdown = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            "--plot", help="Draw the differences to a .png, .svg or .pdf file.", metavar="FILE"
-        ),
-    ] = None,
+    plot: options.AblationPlot = None,
     json: options.Json = False,
 ) -> None:
     """Find out what PromptTPP's prompts, base and language model are good for on DATA.

@@ -131,6 +131,16 @@ Markdown = Annotated[
     Path | None,
     typer.Option("--markdown", help="Write the report to a .md file.", metavar="FILE"),
 ]
+AblationSeeds = Annotated[
+    str | None,
+    typer.Option("--seeds", help="Train once for each seed, default 0,1,2.", metavar="SEEDS"),
+]
+AblationPlot = Annotated[
+    Path | None,
+    typer.Option(
+        "--plot", help="Draw the differences to a .png, .svg or .pdf file.", metavar="FILE"
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option(

@@ -87,6 +87,12 @@ def read_covariates(
     return CovariateTable(list(names), stacked, categories)
 
 
+def all_covariates(known: str | Sequence[str], *others: Sequence[str]) -> list[str]:
+    """List covariates, those with a known future first, each once."""
+    known = [known] if isinstance(known, str) else list(known)
+    return list(dict.fromkeys([*known, *(name for some in others for name in some)]))
+
+
 def _as_numbers(
     table: Table,
     column: pd.Series,

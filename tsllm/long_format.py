@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tsllm.context import Context
+from tsllm.datasets.covariates import all_covariates
 from tsllm.datasets.long import read_long
 from tsllm.errors import DataError
 from tsllm.forecasters.base import BaseLLMForecaster
@@ -114,12 +115,6 @@ def forecast(
             future, estimator, id_col=id_col, time_col=time_col, freq=freq, sort=sort
         )
     return predict_long(estimator, frame, horizon, quantiles=quantiles, freq=freq, future=future)
-
-
-def all_covariates(known: str | Sequence[str], *others: Sequence[str]) -> list[str]:
-    """List covariates, those with a known future first, each once."""
-    known = [known] if isinstance(known, str) else list(known)
-    return list(dict.fromkeys([*known, *(name for some in others for name in some)]))
 
 
 def check_request(horizon: object, quantiles: Sequence[float]) -> None:

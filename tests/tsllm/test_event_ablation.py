@@ -158,6 +158,7 @@ def test_prompts_help_on_a_stream_that_changes():
         ({"arms": ["none"]}, "arms must be among prompts, base, text, found 'none'"),
         ({"baselines": ["poisson"]}, "baselines must be among hawkes, naive"),
         ({"seeds": 3}, "seeds must be at least one"),
+        ({"seeds": [1, 1]}, "seeds must differ"),
         ({"min_difference": -1}, "min_difference must not be negative"),
         ({"confidence": 1.0}, "confidence must lie"),
     ],

@@ -92,6 +92,10 @@ def parse_random(spec: str) -> RandomSpec:
     return RandomSpec(seed, body, None, shape)
 
 
+#: Added to a seed that is to give random weights, so that they are no backbone that a user named.
+UNNAMED_SEEDS = 1_000_000
+
+
 def with_random_weights(spec: str, seed: int) -> str:
     """Give the spec of the same model with random weights; a random one gets others.
 

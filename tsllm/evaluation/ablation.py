@@ -11,6 +11,7 @@ from tsllm.errors import DataError
 from tsllm.evaluation.ablation_report import AblationReport, make_ablation_report
 from tsllm.evaluation.arms import ARMS, make_arms
 from tsllm.evaluation.methods import BASELINES, make_method
+from tsllm.evaluation.paired import check_seeds_and_confidence
 from tsllm.evaluation.protocol import make_plan, run_methods
 from tsllm.evaluation.scoring import POINT_METRICS
 
@@ -159,16 +160,11 @@ def _check(
     baselines: Sequence[str],
 ) -> None:
     """Refuse what only an ablation takes; the rest is checked where the plan is made."""
-    if isinstance(seeds, int) or not seeds:
-        raise DataError(f"seeds must be at least one whole number in a list, found {seeds!r}")
-    if len(set(seeds)) < len(seeds):
-        raise DataError(f"seeds must differ from each other, found {list(seeds)!r}")
+    check_seeds_and_confidence(seeds, confidence)
     if metric not in POINT_METRICS:
         raise DataError(f"metric must be one of {', '.join(POINT_METRICS)}, found {metric!r}")
     if not 0 <= min_difference < 1:
         raise DataError(f"min_difference must be a share from 0 to 1, found {min_difference!r}")
-    if not 0 < confidence < 1:
-        raise DataError(f"confidence must lie between 0 and 1, found {confidence!r}")
     unknown = [name for name in baselines if name not in BASELINES]
     if unknown:
         raise DataError(f"baselines must be among {', '.join(BASELINES)}, found {unknown[0]!r}")

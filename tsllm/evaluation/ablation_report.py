@@ -64,7 +64,7 @@ class AblationReport(AblationDocument):
 
     def summary(self) -> pd.DataFrame:
         """Give one row per arm, as text: errors by horizon, difference from pretrained, costs."""
-        metric, horizons = self.settings["metric"], self._horizons()
+        metric, horizons = self.settings["metric"], _and_all(self.settings["horizons"])
         rows = []
         for arm, own in self.table.groupby("arm", sort=False):
             by_horizon = own.set_index("horizon")
@@ -156,11 +156,6 @@ class AblationReport(AblationDocument):
             ax=ax,
         )
 
-    def _horizons(self) -> list[Any]:
-        """List the horizons of the table; with one, "all" would say the same."""
-        horizons = self.settings["horizons"]
-        return [*horizons, ALL_HORIZONS] if len(horizons) > 1 else list(horizons)
-
     def _protocol(self) -> str:
         """Say in a few sentences what was run."""
         settings = self.settings
@@ -186,8 +181,7 @@ def make_ablation_report(
 ) -> AblationReport:
     """Compare the arms of a backtest and judge them."""
     names = list(report.table["method"].unique())
-    horizons = report.settings["horizons"]
-    own = [*horizons, ALL_HORIZONS] if len(horizons) > 1 else list(horizons)
+    own = _and_all(report.settings["horizons"])
     overall = own[-1]
 
     def pair(one: str, other: str, horizon: int | str) -> PairedDifference:
@@ -281,6 +275,11 @@ _SHOWN_COSTS = {
     "fit s": "fit_seconds",
     "ms a window": "predict_ms",
 }
+
+
+def _and_all(horizons: Sequence[int]) -> list[int | str]:
+    """List the horizons of the table; with one, "all" would say the same."""
+    return [*horizons, ALL_HORIZONS] if len(horizons) > 1 else list(horizons)
 
 
 def _comparisons(names: Sequence[str]) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tsllm.backbone.replacement import LAYER_PREFIX
-from tsllm.backbone.synthetic import with_random_weights
+from tsllm.backbone.synthetic import UNNAMED_SEEDS, with_random_weights
 from tsllm.context import Context
 from tsllm.errors import DataError
 from tsllm.evaluation.holdout import Holdout
@@ -27,8 +27,6 @@ ARMS = (*REPLACEMENTS, *CONDITIONS)
 FEW_SHARE = 0.1
 #: Fewer steps than these are too few to train on.
 _FEWEST_STEPS = 8
-#: Added to a seed for random weights, so that they are no backbone that the user has named.
-_RANDOM_WEIGHTS = 1_000_000
 
 
 class Arms(NamedTuple):
@@ -70,9 +68,7 @@ def make_arms(
             estimator,
             holdout,
             longest,
-            by_seed=lambda seed: {
-                "backbone": with_random_weights(backbone, seed + _RANDOM_WEIGHTS)
-            },
+            by_seed=lambda seed: {"backbone": with_random_weights(backbone, seed + UNNAMED_SEEDS)},
         )
     off = estimator._needs_language_model()
     for kind in ("attention", "transformer"):

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
+from tsllm.errors import DataError
 from tsllm.evaluation.scoring import weighted_mean
 
 DRAWS = 1000
 #: A test part of fewer independent blocks than the first, but as many series as the second, is
 #: resampled series by series.
 FEW_BLOCKS, MANY_SERIES = 5, 10
+
+
+def check_seeds_and_confidence(seeds: Sequence[int], confidence: float) -> None:
+    """Refuse what no interval over windows and seeds can be made of.
+
+    Raises
+    ------
+    DataError
+        Naming the argument and its value.
+    """
+    if isinstance(seeds, int) or not seeds:
+        raise DataError(f"seeds must be at least one whole number in a list, found {seeds!r}")
+    if len(set(seeds)) < len(seeds):
+        raise DataError(f"seeds must differ from each other, found {list(seeds)!r}")
+    if not 0 < confidence < 1:
+        raise DataError(f"confidence must lie between 0 and 1, found {confidence!r}")
 
 
 class PairedDifference(NamedTuple):

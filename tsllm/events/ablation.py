@@ -10,8 +10,9 @@ import numpy as np
 from sklearn.base import clone
 from tqdm.auto import tqdm
 
-from tsllm.backbone.synthetic import with_random_weights
+from tsllm.backbone.synthetic import UNNAMED_SEEDS, with_random_weights
 from tsllm.errors import DataError
+from tsllm.evaluation.paired import check_seeds_and_confidence
 from tsllm.events.ablation_report import (
     GIVEN,
     INDEX,
@@ -29,8 +30,6 @@ from tsllm.events.scoring import predictions
 
 EVENT_ARMS = ("prompts", "base", "text")
 EVENT_BASELINES = ("hawkes", "naive")
-#: Added to a seed for random weights, so that they are no backbone that the user has named.
-_RANDOM_WEIGHTS = 1_000_000
 
 
 class _Arm(NamedTuple):
@@ -122,7 +121,7 @@ def ablate(
                 model = clone(estimator).set_params(**arm.settings, random_state=seed)
                 if arm.random:
                     spec = str(backbone_name(estimator))
-                    model.set_params(backbone=with_random_weights(spec, seed + _RANDOM_WEIGHTS))
+                    model.set_params(backbone=with_random_weights(spec, seed + UNNAMED_SEEDS))
                 begun = time.perf_counter()
                 for number, part in enumerate(parts):
                     known = types if number == 0 else None
@@ -268,9 +267,6 @@ def _check(
         unknown = [value for value in values if value not in known]
         if unknown:
             raise DataError(f"{name} must be among {', '.join(known)}, found {unknown[0]!r}")
-    if isinstance(seeds, int) or not seeds:
-        raise DataError(f"seeds must be at least one whole number in a list, found {seeds!r}")
+    check_seeds_and_confidence(seeds, confidence)
     if not min_difference >= 0:
         raise DataError(f"min_difference must not be negative, found {min_difference!r}")
-    if not 0 < confidence < 1:
-        raise DataError(f"confidence must lie between 0 and 1, found {confidence!r}")

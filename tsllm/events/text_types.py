@@ -11,8 +11,6 @@ from tsllm.backbone import Backbone
 from tsllm.embeddings import open_store
 from tsllm.errors import DataError
 
-DEFAULT_TEXT = "{name}"
-
 
 def type_texts(classes: Iterable[str], type_text: str | Mapping[str, str]) -> list[str]:
     """Write the text that the language model reads for each type.
