@@ -13,6 +13,7 @@ from torch.nn import functional
 from tsllm.adapters.layers import (
     MonotoneQuantileHead,
     build_token_layer,
+    check_mirrored,
     from_segments,
     instance_normalise,
     to_segments,
@@ -53,13 +54,18 @@ class AutoTimesModel(nn.Module):
         Whether to add timestamp embeddings to the tokens (the paper's position embedding).
     quantiles : tuple of float
         Levels to forecast, strictly increasing; empty: a point forecast.
+    flip_invariance : bool
+        Whether the forecast of a context turned upside down is the forecast turned upside down.
+        Training then turns each sample over by chance; in evaluation mode every sample is read
+        both ways and the two forecasts are averaged. Not part of the paper.
     width : int
         Token width when ``backbone`` is None; otherwise the backbone's own is used.
 
     Raises
     ------
     ValueError
-        For a ``token_length`` below 1, one MLP layer, an unknown activation or invalid levels.
+        For a ``token_length`` below 1, one MLP layer, an unknown activation, invalid levels, or
+        levels that do not mirror around 0.5 with ``flip_invariance``.
 
     Examples
     --------
@@ -80,6 +86,7 @@ class AutoTimesModel(nn.Module):
         activation: str = "tanh",
         mix_timestamps: bool = False,
         quantiles: tuple[float, ...] = (),
+        flip_invariance: bool = False,
         width: int = 384,
     ) -> None:
         super().__init__()
@@ -91,6 +98,9 @@ class AutoTimesModel(nn.Module):
         self.mix_timestamps = mix_timestamps
         self.quantiles = tuple(quantiles)
         self.quantile_head = MonotoneQuantileHead(quantiles) if quantiles else None
+        self.flip_invariance = flip_invariance
+        if flip_invariance:
+            check_mirrored(self.quantiles)
         if mix_timestamps:
             self.add_scale = nn.Parameter(torch.ones(()))
         mlp: dict[str, Any] = {
@@ -299,10 +309,10 @@ class AutoTimesModel(nn.Module):
                     marks = timestamps[:, n_tokens + step - 1 : n_tokens + step]
                 if attended is not None:
                     attended = functional.pad(attended, (0, 1), value=True)
-            states, past = self._read(
-                self._tokens(segments, marks), attended, past, use_cache=steps > 1
+            decoded, past = self._next(
+                segments, marks, attended, past, last_only=True, use_cache=steps > 1
             )
-            forecasts.append(self._decode(states[:, -1:]))  # (batch * channels, 1, S, ...)
+            forecasts.append(decoded)  # (batch * channels, 1, S, ...)
         forecast = from_segments(torch.cat(forecasts, dim=1), x.shape[2])
         return self._denormalise(forecast, mean, std)
 
@@ -317,12 +327,46 @@ class AutoTimesModel(nn.Module):
         """Forecast all next segments, or the one after the context only."""
         values, mean, std = instance_normalise(x, mask)  # (batch, context, channels)
         segments = to_segments(values, self.token_length)  # (batch * channels, tokens, S)
-        tokens = self._tokens(segments, timestamps)  # (batch * channels, tokens, width)
-        states, _ = self._read(tokens, self._attended(mask))
-        if last_only:
-            states = states[:, -1:]
-        forecast = from_segments(self._decode(states), x.shape[2])  # (batch, time, channels, ...)
+        decoded, _ = self._next(segments, timestamps, self._attended(mask), last_only=last_only)
+        forecast = from_segments(decoded, x.shape[2])  # (batch, time, channels, ...)
         return self._denormalise(forecast, mean, std)
+
+    def _next(
+        self,
+        segments: Tensor,
+        timestamps: Tensor | None,
+        attended: Tensor | None,
+        past: Any = None,
+        *,
+        last_only: bool = False,
+        use_cache: bool = False,
+    ) -> tuple[Tensor, Any]:
+        """Forecast the segment after each, ``(samples, tokens, S, ...)``, and the LLM's cache.
+
+        With flip invariance the cache is that of the samples and of the samples turned over.
+        """
+        samples = len(segments)
+        upright = None
+        if self.flip_invariance and self.training:
+            upright = torch.rand(samples, 1, 1, device=segments.device) < 0.5
+            segments = torch.where(upright, segments, -segments)
+        elif self.flip_invariance:
+            segments = torch.cat([segments, -segments])  # (2 * samples, tokens, S)
+            timestamps = None if timestamps is None else timestamps.repeat(2, 1, 1)
+            attended = None if attended is None else attended.repeat(2, 1)
+        tokens = self._tokens(segments, timestamps)  # (samples, tokens, width)
+        states, past = self._read(tokens, attended, past, use_cache=use_cache)
+        decoded = self._decode(states[:, -1:] if last_only else states)
+        if upright is not None:
+            upright = upright if self.quantile_head is None else upright.unsqueeze(-1)
+            decoded = torch.where(upright, decoded, self._turned(decoded))
+        elif self.flip_invariance:
+            decoded = (decoded[:samples] + self._turned(decoded[samples:])) / 2
+        return decoded, past
+
+    def _turned(self, decoded: Tensor) -> Tensor:
+        """Turn forecasts upside down; of quantiles, the lowest becomes the highest."""
+        return -decoded if self.quantile_head is None else -decoded.flip(-1)
 
     def _tokens(self, segments: Tensor, timestamps: Tensor | None) -> Tensor:
         """Embed segments, and mix in the timestamps where there are any."""

@@ -299,3 +299,20 @@ def check_levels(levels: Sequence[float]) -> tuple[float, ...]:
             "sort them and leave duplicates out"
         )
     return checked
+
+
+def check_mirrored(levels: Sequence[float]) -> None:
+    """Refuse quantile levels that a forecast turned upside down would not have.
+
+    Raises
+    ------
+    ValueError
+        When a level has no partner at the same distance on the other side of 0.5.
+    """
+    lonely = [q for q, mirror in zip(levels, reversed(levels)) if abs(q + mirror - 1.0) > 1e-9]
+    if lonely:
+        raise ValueError(
+            f"flip_invariance needs quantiles that mirror around 0.5, got {tuple(levels)}: "
+            f"{lonely[0]} has no partner {1.0 - lonely[0]:.6g}; add it, or set "
+            "flip_invariance=False"
+        )

@@ -143,6 +143,44 @@ def test_dropout_acts_on_linear_tokens_in_training_only():
     assert not torch.equal(model(x), model(x))
 
 
+# ---------------------------------------------------------------- contexts turned upside down
+
+ODD = {"flip_invariance": True, "mix_timestamps": True}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("levels", [(), (0.1, 0.5, 0.9)])
+def test_a_context_turned_upside_down_has_its_forecast_turned_upside_down(mode, levels):
+    model = build(llm(), quantiles=levels, **ODD)
+    x, timestamps = sample(steps=3)
+    mask = torch.rand(x.shape) > 0.2
+    upright = model.rollout(x, 3 * S, timestamps, mask=mask, mode=mode)
+    turned = model.rollout(-x, 3 * S, timestamps, mask=mask, mode=mode)
+    close(-turned.flip(-1) if levels else -turned, upright)
+    other = build(llm(), quantiles=levels, mix_timestamps=True)
+    other = other.rollout(-x, 3 * S, timestamps, mask=mask, mode=mode)
+    assert not torch.allclose(-other.flip(-1) if levels else -other, upright, rtol=1e-2)
+
+
+def test_evaluation_averages_both_readings_and_training_takes_one_by_chance():
+    x, timestamps = sample(batch=40, channels=1)
+    plain = build(llm(), quantiles=(0.1, 0.5, 0.9), mix_timestamps=True)
+    odd = build(llm(), quantiles=(0.1, 0.5, 0.9), **ODD)
+    one, other = plain(x, timestamps), -plain(-x, timestamps).flip(-1)  # (batch, context, 1, 3)
+    close(odd(x, timestamps), (one + other) / 2)
+    odd.train()
+    read = odd(x, timestamps)
+    upright = [torch.allclose(a, b, atol=1e-4) for a, b in zip(read, one)]
+    over = [torch.allclose(a, b, atol=1e-4) for a, b in zip(read, other)]
+    assert all(a != b for a, b in zip(upright, over))
+    assert 5 < sum(upright) < 35
+
+
+def test_levels_that_do_not_mirror_cannot_be_turned_over():
+    with pytest.raises(ValueError, match=r"0.2 has no partner 0.8; add it, or set flip_inv"):
+        build(quantiles=(0.2, 0.5, 0.9), flip_invariance=True)
+
+
 def test_a_bfloat16_llm_still_gives_float32_forecasts():
     model, (x, _) = build(llm(dtype="bfloat16")), sample()
     exact = build(llm(dtype="float32"))
