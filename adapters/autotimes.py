@@ -13,9 +13,9 @@ from torch.nn import functional
 from tsllm.adapters.layers import (
     MonotoneQuantileHead,
     build_token_layer,
-    check_mirrored,
     from_segments,
     instance_normalise,
+    mirrored,
     to_segments,
 )
 
@@ -99,8 +99,10 @@ class AutoTimesModel(nn.Module):
         self.quantiles = tuple(quantiles)
         self.quantile_head = MonotoneQuantileHead(quantiles) if quantiles else None
         self.flip_invariance = flip_invariance
-        if flip_invariance:
-            check_mirrored(self.quantiles)
+        if flip_invariance and not mirrored(self.quantiles):
+            raise ValueError(
+                f"flip_invariance needs quantiles that mirror around 0.5, got {self.quantiles}"
+            )
         if mix_timestamps:
             self.add_scale = nn.Parameter(torch.ones(()))
         mlp: dict[str, Any] = {

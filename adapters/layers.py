@@ -301,18 +301,12 @@ def check_levels(levels: Sequence[float]) -> tuple[float, ...]:
     return checked
 
 
-def check_mirrored(levels: Sequence[float]) -> None:
-    """Refuse quantile levels that a forecast turned upside down would not have.
+def mirrored(levels: Sequence[float]) -> bool:
+    """Tell whether quantile levels stay the same where a forecast is turned upside down.
 
-    Raises
-    ------
-    ValueError
-        When a level has no partner at the same distance on the other side of 0.5.
+    Examples
+    --------
+    >>> mirrored((0.1, 0.5, 0.9)), mirrored((0.2, 0.5, 0.9))
+    (True, False)
     """
-    lonely = [q for q, mirror in zip(levels, reversed(levels)) if abs(q + mirror - 1.0) > 1e-9]
-    if lonely:
-        raise ValueError(
-            f"flip_invariance needs quantiles that mirror around 0.5, got {tuple(levels)}: "
-            f"{lonely[0]} has no partner {1.0 - lonely[0]:.6g}; add it, or set "
-            "flip_invariance=False"
-        )
+    return all(abs(low + high - 1.0) < 1e-9 for low, high in zip(levels, reversed(levels)))

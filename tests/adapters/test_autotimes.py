@@ -177,7 +177,7 @@ def test_evaluation_averages_both_readings_and_training_takes_one_by_chance():
 
 
 def test_levels_that_do_not_mirror_cannot_be_turned_over():
-    with pytest.raises(ValueError, match=r"0.2 has no partner 0.8; add it, or set flip_inv"):
+    with pytest.raises(ValueError, match=r"needs quantiles that mirror around 0.5"):
         build(quantiles=(0.2, 0.5, 0.9), flip_invariance=True)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tsllm.adapters.autotimes import AutoTimesModel
-from tsllm.adapters.layers import check_mirrored
+from tsllm.adapters.layers import mirrored
 from tsllm.adapters.losses import next_segment_loss
 from tsllm.backbone import DEFAULT_BACKBONE, Backbone, tuned
 from tsllm.context import Context, ContextBatch
@@ -20,6 +20,7 @@ from tsllm.datasets.frequency import season_length
 from tsllm.embeddings import open_store
 from tsllm.errors import DataError
 from tsllm.forecasters.base import BaseLLMForecaster
+from tsllm.forecasters.flips import rises_and_falls_alike
 from tsllm.forecasters.frames import frequency_of, stamps_after
 from tsllm.forecasters.prompts import prepend_prompt
 from tsllm.forecasters.state import FittedState, ModelShape
@@ -73,11 +74,11 @@ class AutoTimesForecaster(BaseLLMForecaster):
         Width inside the MLPs.
     dropout : float
         On the tokens, or inside the MLPs.
-    flip_invariance : bool
+    flip_invariance : bool or "auto"
         Let the forecast of a series turned upside down be the forecast turned upside down: training
-        turns each window over by chance, forecasts average both readings, at twice the time of a
-        forecast. Not in the paper; better on most data that we measured, and can hurt where a
-        series' peaks and troughs differ in kind.
+        turns each window over by chance, and a forecast is the average of both readings, which
+        takes twice the time. Not in the paper. "auto": where the series rise and fall alike, in at
+        least a third of the windows each; a model of this kind cannot know that a series grows.
     timestamps : bool
         Add the language model's embedding of each segment's dates to its token (section 3.1).
     rollout : {"sliding", "cached"}
@@ -160,7 +161,7 @@ class AutoTimesForecaster(BaseLLMForecaster):
         mlp_layers: int = 0,
         mlp_hidden: int = 256,
         dropout: float = 0.2,
-        flip_invariance: bool = True,
+        flip_invariance: bool | str = "auto",
         timestamps: bool = False,
         rollout: str = "sliding",
         in_context: str | np.ndarray | pd.DataFrame | None = None,
@@ -271,7 +272,15 @@ class AutoTimesForecaster(BaseLLMForecaster):
                 f"context_length={context_length} is no multiple of token_length={token}: "
                 f"use {context_length // token * token or token}, or another token_length"
             )
-        extra = {"token_length": token, "season": season}
+        flips = self.flip_invariance
+        if flips == "auto":
+            flips = self._may_flip() and rises_and_falls_alike(
+                contexts,
+                context_length=context_length,
+                target_length=token,
+                held_out=self.validation_fraction,
+            )
+        extra = {"token_length": token, "season": season, "flip_invariance": bool(flips)}
         if self.in_context is not None:
             self._prompt_length(context_length, token)  # refuses what does not fit
         return ModelShape(context_length, horizon or token, contexts[0].n_variables, freq, extra)
@@ -294,7 +303,7 @@ class AutoTimesForecaster(BaseLLMForecaster):
             dropout=self.dropout,
             mix_timestamps=self.timestamps,
             quantiles=tuple(self.quantiles) if self.loss == "quantile" else (),
-            flip_invariance=self.flip_invariance,
+            flip_invariance=shape.extra.get("flip_invariance", False),
         )
 
     def _target_length(self, shape: ModelShape) -> int:
@@ -437,16 +446,23 @@ class AutoTimesForecaster(BaseLLMForecaster):
                 "timestamps=True embeds dates with the language model, and backbone=None has none: "
                 "set timestamps=False"
             )
-        if self.flip_invariance and self.loss == "quantile":
-            try:
-                check_mirrored(self.quantiles)
-            except ValueError as error:
-                raise DataError(str(error)) from None
+        flips = self.flip_invariance
+        if flips != "auto" and not isinstance(flips, bool):
+            raise DataError(f"flip_invariance must be True, False or 'auto', found {flips!r}")
+        if flips is True and not self._may_flip():
+            raise DataError(
+                "flip_invariance=True needs quantiles that mirror around 0.5, found "
+                f"{self.quantiles!r}: complete them, or set flip_invariance=False"
+            )
         token = self.token_length
         if token != "auto" and (not isinstance(token, Integral) or token < 1):
             raise DataError(
                 f"token_length must be a whole number of steps or 'auto', found {token!r}"
             )
+
+    def _may_flip(self) -> bool:
+        """Tell whether the model's output can be turned over: quantile levels have to mirror."""
+        return self.loss != "quantile" or mirrored(self.quantiles)
 
     def _embed(self, state: FittedState, sentences: list[str]) -> Tensor:
         """Embed sentences with the language model, through the store: (sentences, width)."""
