@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tsllm.adapters.autotimes_checkpoint import check_fit, encoder_and_decoder
 from tsllm.adapters.layers import (
     MonotoneQuantileHead,
     build_token_layer,
@@ -21,9 +21,6 @@ from tsllm.adapters.layers import (
 
 if TYPE_CHECKING:
     from tsllm.backbone import Backbone, PrivateBackbone
-
-OFFICIAL_KEY = re.compile(r"add_scale|(encoder|decoder)\.(layers\.\d+\.)?(weight|bias)")
-OFFICIAL_LLM_PREFIXES = ("gpt2.", "llama.", "opt.", "model.")
 
 
 class AutoTimesModel(nn.Module):
@@ -149,21 +146,7 @@ class AutoTimesModel(nn.Module):
             For keys that are unknown, missing or of the wrong shape, and when the checkpoint's
             width is not the backbone's.
         """
-        named = {key.removeprefix("module."): tensor for key, tensor in state_dict.items()}
-        trained = {key: tensor for key, tensor in named.items() if OFFICIAL_KEY.fullmatch(key)}
-        unknown = [
-            key for key in named if key not in trained and not key.startswith(OFFICIAL_LLM_PREFIXES)
-        ]
-        if unknown:
-            raise ValueError(
-                f"state_dict holds keys that AutoTimes does not know: {sorted(unknown)}; known "
-                f"are encoder.*, decoder.*, add_scale and the LLM's, {OFFICIAL_LLM_PREFIXES}"
-            )
-        # By length first, so that encoder.layers.12.weight follows encoder.layers.9.weight.
-        names = sorted(trained, key=lambda key: (len(key), key))
-        weights = [trained[key] for key in names if re.fullmatch(r"encoder\..*weight", key)]
-        if not weights:
-            raise ValueError(f"state_dict has no weights of the encoder; its keys: {sorted(named)}")
+        trained, weights = encoder_and_decoder(state_dict)
         token_length, width = weights[0].shape[1], weights[-1].shape[0]
         if backbone is not None and backbone.hidden_size != width:
             raise ValueError(
@@ -179,13 +162,7 @@ class AutoTimesModel(nn.Module):
             mix_timestamps="add_scale" in trained,
             width=width,
         )
-        state = model.state_dict()
-        expected = {key: state[key].shape for key in state if not key.startswith("backbone.")}
-        given = {key: tensor.shape for key, tensor in trained.items()}
-        wrong = {key for key in given | expected if given.get(key) != expected.get(key)}
-        if wrong:
-            details = [f"{key} {given.get(key)}, not {expected.get(key)}" for key in sorted(wrong)]
-            raise ValueError(f"state_dict's tensors do not fit together: {'; '.join(details)}")
+        check_fit(trained, model)
         model.load_state_dict(trained, strict=False)  # strict would ask for PrivateBackbone's own
         return model
 

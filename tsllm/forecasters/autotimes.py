@@ -21,8 +21,9 @@ from tsllm.embeddings import open_store
 from tsllm.errors import DataError
 from tsllm.forecasters.base import BaseLLMForecaster
 from tsllm.forecasters.flips import rises_and_falls_alike
-from tsllm.forecasters.frames import frequency_of, stamps_after
+from tsllm.forecasters.frames import frequency_of
 from tsllm.forecasters.prompts import prepend_prompt
+from tsllm.forecasters.segment_sentences import context_sentences, segment_sentences
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.training import Loss
 from tsllm.windows import WindowBatch, Windows
@@ -321,7 +322,7 @@ class AutoTimesForecaster(BaseLLMForecaster):
             for context in contexts:
                 numbers = [
                     sentences.setdefault(sentence, len(sentences))
-                    for sentence in _sentences(context.times, token)
+                    for sentence in segment_sentences(context.times, token)
                 ]
                 rows.extend([torch.tensor(numbers)] * context.n_variables)
             table = self._embed(state, list(sentences)).to(state.device)  # (sentences, width)
@@ -358,7 +359,7 @@ class AutoTimesForecaster(BaseLLMForecaster):
             sentences = [
                 sentence
                 for context in contexts
-                for sentence in _context_sentences(context, state.shape, n_tokens)
+                for sentence in context_sentences(context, state.shape, n_tokens)
             ]
             embedded = self._embed(state, sentences).to(state.device)
             marks = embedded.unflatten(0, (len(contexts), n_tokens))  # (batch, tokens, width)
@@ -378,7 +379,7 @@ class AutoTimesForecaster(BaseLLMForecaster):
     ) -> Iterator[Sequence[str]]:
         if self.timestamps:
             token = shape.extra["token_length"]
-            yield list({s: None for c in contexts for s in _sentences(c.times, token)})
+            yield list({s: None for c in contexts for s in segment_sentences(c.times, token)})
 
     def _arrange_context(self, state: FittedState, context: Context) -> Context:
         if self.in_context is None:
@@ -470,41 +471,3 @@ class AutoTimesForecaster(BaseLLMForecaster):
         return open_store(self.embedding_store).encode(
             sentences, state.backbone, progress=self.verbose > 0 and len(sentences) > 1000
         )
-
-
-def _sentences(times: pd.Index, token: int) -> list[str]:
-    """Write the sentence of the segment that starts at each step of a series (section 3.1).
-
-    The last segments end with the series.
-    """
-    stamps = _stamp_texts(times)
-    last = len(stamps) - 1
-    return [_sentence(stamps[i], stamps[min(i + token - 1, last)]) for i in range(len(stamps))]
-
-
-def _context_sentences(context: Context, shape: ModelShape, n_tokens: int) -> list[str]:
-    """Write the sentences of a context's segments and of the forecast ones after it."""
-    token = shape.extra["token_length"]
-    padding = shape.context_length - len(context)
-    ahead = n_tokens * token - shape.context_length
-    stamps = _stamp_texts(context.times)
-    if ahead > 0:
-        stamps += _stamp_texts(stamps_after(context, ahead, freq=shape.freq))
-    sentences = []
-    for k in range(n_tokens):
-        first, last = (max(0, k * token + step - padding) for step in (0, token - 1))
-        sentences.append(_sentence(stamps[first], stamps[last]))
-    return sentences
-
-
-def _sentence(first: str, last: str) -> str:
-    return f"This is Time Series from {first} to {last}"
-
-
-def _stamp_texts(times: pd.Index) -> list[str]:
-    """Write stamps as text; integer indexes count steps."""
-    if isinstance(times, pd.DatetimeIndex):
-        return times.strftime("%Y-%m-%d %H:%M:%S").tolist()
-    if isinstance(times, pd.PeriodIndex):
-        return times.astype(str).tolist()
-    return [f"step {i}" for i in times]
