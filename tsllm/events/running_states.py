@@ -13,7 +13,8 @@ from torch import Tensor
 from tsllm.adapters.event_batch import EventBatch, EventStates, length_buckets
 from tsllm.adapters.event_decoders import EventDecoder
 from tsllm.adapters.event_llm import LLMEncoder
-from tsllm.adapters.prompttpp import EventStream, PromptTPPModel
+from tsllm.adapters.prompted_encoder import EventStream
+from tsllm.adapters.prompttpp import PromptTPPModel
 from tsllm.datasets.events import EventTable
 from tsllm.events.prompttpp_parameters import is_endless
 from tsllm.events.sampling import copies_of
