@@ -20,7 +20,7 @@ from tsllm.events.prompttpp_parameters import is_endless
 from tsllm.events.sampling import copies_of
 
 if TYPE_CHECKING:
-    from tsllm.events.prompttpp import PromptTPP
+    from tsllm.events.prompttpp_core import PromptTPPCore
 
 #: More new events of a sequence than this are encoded together, not stepped through.
 MOST_STEPS = 32
@@ -57,7 +57,7 @@ class RunningStates:
         self.states = dict(states)
 
     @classmethod
-    def begin(cls, estimator: PromptTPP, table: EventTable) -> RunningStates:
+    def begin(cls, estimator: PromptTPPCore, table: EventTable) -> RunningStates:
         """Make the states after the events of a table, where they are needed from the start."""
         if not is_endless(estimator):
             return cls({})
@@ -75,7 +75,7 @@ class RunningStates:
                 )
         return cls({name: states[name] for name in table.ids})
 
-    def after(self, estimator: PromptTPP, new: EventTable) -> RunningStates:
+    def after(self, estimator: PromptTPPCore, new: EventTable) -> RunningStates:
         """Move over new events, which the estimator's history holds already."""
         history = estimator.history_
         if estimator.decoder == "attnhp":
@@ -101,7 +101,7 @@ class RunningStates:
             states[name] = _step(estimator, known, times, codes[number])
         return RunningStates(states)
 
-    def latest(self, estimator: PromptTPP) -> tuple[EventDecoder, EventStates] | None:
+    def latest(self, estimator: PromptTPPCore) -> tuple[EventDecoder, EventStates] | None:
         """Give the states of the history's sequences, in its order; None where there are none."""
         history = estimator.history_
         if not any(name in self.states for name in history.ids):
@@ -141,7 +141,7 @@ class RunningStates:
 
     @classmethod
     def from_tensors(
-        cls, estimator: PromptTPP, names: list[Hashable], tensors: Mapping[str, Tensor]
+        cls, estimator: PromptTPPCore, names: list[Hashable], tensors: Mapping[str, Tensor]
     ) -> RunningStates:
         """Read what `tensors` wrote, for the sequences of these names."""
         empty = _empty_batch(estimator)
@@ -162,7 +162,7 @@ class RunningStates:
         return cls(states)
 
     @staticmethod
-    def _full(estimator: PromptTPP, known: RunningState, count: int) -> bool:
+    def _full(estimator: PromptTPPCore, known: RunningState, count: int) -> bool:
         return count > MOST_STEPS or known.events + count > estimator.context_length_
 
 
@@ -216,14 +216,14 @@ def trim_history(table: EventTable, most: int) -> EventTable:
     )
 
 
-def history_length(estimator: PromptTPP) -> int:
+def history_length(estimator: PromptTPPCore) -> int:
     """Decide how many events of a sequence are kept."""
     return estimator.context_length_ * (KEPT_CONTEXTS if is_endless(estimator) else 1)
 
 
 @torch.no_grad()
 def _step(
-    estimator: PromptTPP, known: RunningState, times: np.ndarray, codes: np.ndarray
+    estimator: PromptTPPCore, known: RunningState, times: np.ndarray, codes: np.ndarray
 ) -> RunningState:
     """Move a state over new events of its sequence."""
     model, device = estimator.model_, estimator._device()
@@ -244,7 +244,7 @@ def _step(
     return RunningState(stream, now.hidden, float(times[-1]), known.events + len(times))
 
 
-def _empty_batch(estimator: PromptTPP) -> EventBatch:
+def _empty_batch(estimator: PromptTPPCore) -> EventBatch:
     """Make a batch of one sequence without events."""
     table = EventTable(
         ("empty",),

@@ -18,7 +18,7 @@ from tsllm.events.histories import EventWindows
 from tsllm.training import Loss, TrainingSettings, train
 
 if TYPE_CHECKING:
-    from tsllm.events.prompttpp import PromptTPP
+    from tsllm.events.prompttpp_core import PromptTPPCore
 
 #: ``max_epochs="auto"``: so many epochs, or so many steps where the epochs are short.
 AUTO_EPOCHS, AUTO_STEPS = 60, 400
@@ -28,13 +28,13 @@ CLIP_NORM = 1.0
 
 
 def learn_slice(
-    estimator: PromptTPP, table: EventTable, validation: EventTable | None
+    estimator: PromptTPPCore, table: EventTable, validation: EventTable | None
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Train an estimator's model on a slice, in place.
 
     Parameters
     ----------
-    estimator : PromptTPP
+    estimator : PromptTPPCore
         With its model, in the state that the slices before left it in.
     table : EventTable
         The slice.
@@ -105,13 +105,13 @@ def learn_slice(
 
 
 def model_rows(
-    estimator: PromptTPP, table: EventTable, *, after: EventTable | None = None
+    estimator: PromptTPPCore, table: EventTable, *, after: EventTable | None = None
 ) -> EventWindows:
     """Cut a table into the rows that the model is trained on.
 
     Parameters
     ----------
-    estimator : PromptTPP
+    estimator : PromptTPPCore
     table : EventTable
     after : EventTable, optional
         An earlier part of ``table``: what happened in it is history, and not scored.
@@ -150,7 +150,7 @@ def _batches(rows: EventWindows, batch_size: int, device: torch.device) -> Itera
         yield rows.gather(indices).to(device)
 
 
-def _loss(estimator: PromptTPP, base: bool, slots: list[int]) -> Any:
+def _loss(estimator: PromptTPPCore, base: bool, slots: list[int]) -> Any:
     """Make the loss; prompts of a shared pool learn in every ``prompt_every``-th step only."""
     own, every = estimator.model_, 1
     if estimator.prompt_mode == "shared" and base:
@@ -172,7 +172,7 @@ def _loss(estimator: PromptTPP, base: bool, slots: list[int]) -> Any:
 
 
 def _settings(
-    estimator: PromptTPP, training: EventWindows, base: bool, prompts: bool
+    estimator: PromptTPPCore, training: EventWindows, base: bool, prompts: bool
 ) -> TrainingSettings:
     """Turn the estimator's parameters into the training loop's settings."""
     if not base and not prompts:
@@ -203,10 +203,16 @@ def _settings(
         weight_decay=estimator.weight_decay,
         patience=patience,
         clip_norm=CLIP_NORM,
-        seed=estimator._slice_seed(),
+        seed=_slice_seed(estimator),
         device=estimator._device(),
         verbose=int(estimator.verbose),
     )
+
+
+def _slice_seed(estimator: PromptTPPCore) -> int:
+    """Give the seed of the slice that is learnt now: another for each."""
+    seeds = np.random.SeedSequence((estimator.seed_, estimator.n_slices_))
+    return int(seeds.generate_state(1)[0])
 
 
 @torch.no_grad()
