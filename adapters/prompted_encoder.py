@@ -99,7 +99,7 @@ class PromptedEncoder(nn.Module):
         state, states = self.encoder.init_state(batch, choice)
         last = None if choice is None else choice.at(batch.lengths)
         stream = EventStream(state, self.query.state_after(batch), batch.first_known)
-        return stream, self._changed(states, last)
+        return stream, self._with_head_changes(states, last)
 
     @torch.no_grad()
     def step(
@@ -121,7 +121,7 @@ class PromptedEncoder(nn.Module):
         choice = self.pool.choose(query)
         state, states = self.encoder.step(stream.encoder, types, gaps, choice)
         after = EventStream(state, query_state, stream.first_known)
-        return after, self._changed(states, choice)
+        return after, self._with_head_changes(states, choice)
 
     @torch.no_grad()
     def extend(
@@ -168,15 +168,15 @@ class PromptedEncoder(nn.Module):
         state, hidden = self.encoder.extend(stream.encoder, types, gaps, choice, mask=mask)
         last = mask.sum(1) - 1
         after = EventStream(state, query_state, stream.first_known)
-        return after, self._changed(
+        return after, self._with_head_changes(
             EventStates(hidden).at(last), None if choice is None else choice.at(last)
         )
 
     def _encode(self, batch: EventBatch, choice: PromptChoice | None) -> EventStates:
         """Give the states at all positions, with the prompts chosen."""
-        return self._changed(self.encoder.encode(batch, choice), choice)
+        return self._with_head_changes(self.encoder.encode(batch, choice), choice)
 
-    def _changed(self, states: EventStates, choice: PromptChoice | None) -> EventStates:
+    def _with_head_changes(self, states: EventStates, choice: PromptChoice | None) -> EventStates:
         """Apply the low-rank changes of the chosen slots."""
         if choice is None or not self.pool.head_rank:
             return states

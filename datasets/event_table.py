@@ -105,6 +105,11 @@ class EventTable:
         """How many events there are in all sequences together."""
         return sum(len(part) for part in self.times)
 
+    @property
+    def type_names(self) -> list[str]:
+        """The types of which there are events, sorted."""
+        return sorted({str(name) for part in self.types for name in part})
+
     def type_counts(self) -> pd.Series:
         """Count the events of each type, the most frequent first, ties by name."""
         names, counts = np.unique(
@@ -353,7 +358,7 @@ class EventTable:
     def __repr__(self) -> str:
         """Say how much it holds, and when."""
         counts = [(len(self), "sequence"), (self.n_events, "event")]
-        counts.append((len(self.type_counts()), "type"))
+        counts.append((len(self.type_names), "type"))
         parts = [f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts]
         if self.n_events:
             pooled = np.concatenate(self.times)

@@ -109,7 +109,7 @@ def ablate(
     if not tables:
         raise DataError("slices is empty: pass at least one")
     parts = [split_slice(table, fractions, number) for number, table in enumerate(tables)]
-    types = sorted({name for table in tables for own in table.types for name in own})
+    types = sorted({name for table in tables for name in table.type_names})
     planned, left_out = _plan(estimator, arms, n_slices=len(parts))
     scored: dict[str, Scored] = {}
     costs: dict[str, dict[str, float]] = {}

@@ -31,6 +31,11 @@ and may override these:
 ``_latest_states()``
     ``(decoder, states)`` with one position: the state after the last event of each sequence of
     ``history_``, in its order. None (the default) encodes ``history_`` instead.
+``_running_tensors()``, ``_restore_running(tensors)``
+    What a saved model holds of running states that ``history_`` does not tell, and their return.
+    The default: nothing.
+``_load_backbone()``
+    The language model, for those who save the model and report on it; None (the default): none.
 ``_fine_tuned()``
     An unfitted estimator like this one, without what keeps it from forgetting, for the comparison
     in `evaluate_stream`. None (the default): there is none.
@@ -188,9 +193,8 @@ class EventForecaster(PredictsEvents, ScoresEvents):
                 "all events happen at one time, so there is no time scale to learn: pass "
                 'ties="jitter" with their resolution, or finer times'
             )
-        seen = {str(name) for own in table.types for name in own}
         named = set() if types is None else {str(name) for name in types}
-        self.classes_ = np.array(sorted(seen | named), dtype=object)
+        self.classes_ = np.array(sorted(named.union(table.type_names)), dtype=object)
         self.time_scale_ = float(gaps.mean())
         self.resolution_ = 0.0
         if self.ties == "batch":

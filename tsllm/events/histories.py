@@ -302,18 +302,50 @@ def last_events(table: EventTable, n: int | None) -> EventTable:
     -------
     EventTable
     """
-    if n is None or all(len(times) <= n for times in table.times):
+    if n is None:
+        return table
+    return keep_last(table, [min(n, len(times)) for times in table.times])
+
+
+def keep_last(table: EventTable, counts: Sequence[int]) -> EventTable:
+    """Keep so many of the last events of each sequence.
+
+    Parameters
+    ----------
+    table : EventTable
+    counts : sequence of int
+        Of each sequence, at most as many as it has.
+
+    Returns
+    -------
+    EventTable
+        See `last_events`.
+    """
+    cut = [len(times) - count for times, count in zip(table.times, counts, strict=True)]
+    if not any(cut):
         return table
     starts = [
-        start if len(times) <= n else times[-n - 1]
-        for start, times in zip(table.starts, table.times)
+        times[first - 1] if first else start
+        for first, start, times in zip(cut, table.starts, table.times)
     ]
     return replace(
         table,
-        times=tuple(times[-n:] for times in table.times),
-        types=tuple(types[-n:] for types in table.types),
-        starts=np.array(starts),
+        times=tuple(times[first:] for first, times in zip(cut, table.times)),
+        types=tuple(types[first:] for first, types in zip(cut, table.types)),
+        starts=np.array(starts, dtype=np.float64),
     )
+
+
+def last_times(table: EventTable) -> np.ndarray:
+    """Give the time of each sequence's last event, or of its window's start where it has none.
+
+    Returns
+    -------
+    float array (sequences,)
+        In the table's numbers; NaN for a sequence without events and without a known start.
+    """
+    pairs = zip(table.times, table.starts)
+    return np.array([times[-1] if len(times) else start for times, start in pairs], np.float64)
 
 
 def _encode_types(table: EventTable, classes: Sequence[str] | np.ndarray) -> list[np.ndarray]:

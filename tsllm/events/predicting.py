@@ -24,7 +24,7 @@ from tsllm.events.simulating import SimulatesEvents
 ROWS_AT_ONCE = 512
 
 
-class Described(NamedTuple):
+class Prediction(NamedTuple):
     """When the next event comes and of which type; scaled, from the last event of the history on.
 
     Attributes
@@ -114,7 +114,7 @@ class PredictsEvents(SimulatesEvents):
         steps = [self._next_event(table, waited, levels, continued=history is None)]
         if n_steps > 1:
             steps += self._later_steps(table, waited, n_steps, levels, n_paths)
-        whole = Described(*(np.stack(part, 1) for part in zip(*steps)))  # (sequences, steps, ...)
+        whole = Prediction(*(np.stack(part, 1) for part in zip(*steps)))  # (sequences, steps, ...)
         names, best = table.names, whole.types.argmax(-1)
         ids = table.windows()[names.id_col]
         frame = pd.DataFrame({names.id_col: ids.repeat(n_steps).reset_index(drop=True)})
@@ -239,7 +239,7 @@ class PredictsEvents(SimulatesEvents):
 
     def _next_event(
         self, table: EventTable, waited: np.ndarray, levels: Sequence[float], *, continued: bool
-    ) -> Described:
+    ) -> Prediction:
         """Describe the next event of each sequence; ``continued`` where the table is `history_`."""
         wait = torch.as_tensor(waited, device=self._device())
         running = self._latest_states() if continued else None
@@ -258,7 +258,7 @@ class PredictsEvents(SimulatesEvents):
                     decoder, states = self._encode(batch)
                     here = states.at(batch.lengths)
                     results.append(next_event(decoder, here, waited=wait[places], levels=levels))
-        return Described(*(torch.cat(part).cpu().numpy() for part in zip(*results)))
+        return Prediction(*(torch.cat(part).cpu().numpy() for part in zip(*results)))
 
     def _later_steps(
         self,
@@ -267,13 +267,13 @@ class PredictsEvents(SimulatesEvents):
         n_steps: int,
         levels: Sequence[float],
         n_paths: int,
-    ) -> list[Described]:
+    ) -> list[Prediction]:
         """Describe the events after the next one of each sequence, from sampled futures."""
         chunks = [
-            [_step_of(futures, step, levels, len(self.classes_)) for step in range(1, n_steps)]
+            [_sampled_step(futures, step, levels, len(self.classes_)) for step in range(1, n_steps)]
             for _, futures in self._futures(table, waited, n_paths, n_events=n_steps)
         ]
-        return [Described(*map(np.concatenate, zip(*step))) for step in zip(*chunks)]
+        return [Prediction(*map(np.concatenate, zip(*step))) for step in zip(*chunks)]
 
     def _intensities(self, table: EventTable, moments: np.ndarray) -> np.ndarray:
         """Give intensities in the user's unit: (sequences, times, types), NaN where not known."""
@@ -299,7 +299,7 @@ class PredictsEvents(SimulatesEvents):
         return values
 
 
-def _step_of(futures: Futures, step: int, levels: Sequence[float], n_types: int) -> Described:
+def _sampled_step(futures: Futures, step: int, levels: Sequence[float], n_types: int) -> Prediction:
     """Describe one step of sampled futures, the first being step 0."""
     elapsed, types = futures.elapsed[:, :, step], futures.types[:, :, step]  # (sequences, paths)
     comes = np.isfinite(elapsed)
@@ -307,7 +307,7 @@ def _step_of(futures: Futures, step: int, levels: Sequence[float], n_types: int)
     sums = np.where(comes, elapsed, 0.0).sum(1)
     ranks = np.quantile(elapsed, [0.5, *levels], axis=1, method="inverted_cdf")
     shares = (types[..., None] == np.arange(n_types)).sum(1) / np.maximum(counts, 1)[:, None]
-    return Described(
+    return Prediction(
         mean=np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0),
         median=ranks[0],
         quantiles=ranks[1:].T,

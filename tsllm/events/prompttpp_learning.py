@@ -125,8 +125,7 @@ class LearnsSlices(PromptTPPCore):
 
     def _meet_types(self, table: EventTable) -> None:
         """Make room for types that come up for the first time."""
-        seen = np.unique(np.concatenate([*table.types, np.empty(0, object)]).astype(str))
-        new = [name for name in seen if name not in set(self.classes_)]
+        new = [name for name in table.type_names if name not in set(self.classes_)]
         if not new or not self.grow_types:
             return  # unknown types are refused where they are read
         vectors = embed_classes(self, new) if self.text_width_ is not None else None

@@ -14,7 +14,7 @@ from tsllm.adapters.event_batch import EventBatch, length_buckets
 from tsllm.adapters.prompttpp import PromptTPPModel
 from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError, NotEnoughDataError
-from tsllm.events.histories import EventWindows
+from tsllm.events.histories import EventWindows, last_times
 from tsllm.training import Loss, TrainingSettings, train
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _hold_out(table: EventTable, fraction: float) -> tuple[EventTable, EventTabl
     """Cut the last events off for early stopping; nothing where that leaves too few."""
     try:
         training, later = table.split((1 - fraction, fraction), keep_empty=True)
-        known = EventWindows(training, sorted({*np.concatenate(table.types)}), 1.0, resolution=1.0)
+        known = EventWindows(training, table.type_names, 1.0, resolution=1.0)
     except NotEnoughDataError:
         return table, None
     if not len(known) or not any(len(times) > 1 for times in training.times):
@@ -233,8 +233,7 @@ def _count_uses(model: PromptTPPModel, batches: list[EventBatch], slots: list[in
 
 def _ends(table: EventTable) -> np.ndarray:
     """Give until when each sequence is known: to its window's end, or its last event."""
-    last = [times[-1] if len(times) else start for times, start in zip(table.times, table.starts)]
-    return np.where(np.isnan(table.ends), np.array(last, dtype=np.float64), table.ends)
+    return np.where(np.isnan(table.ends), last_times(table), table.ends)
 
 
 def _span(table: EventTable) -> dict[str, str]:
