@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -215,7 +216,8 @@ def _score(model: EventForecaster, parts: Sequence[SlicePart]) -> Scored:
     rows = []
     for number, part in enumerate(parts):
         border = part.whole.clock.to_stamp(part.test_from)
-        intervals, measured = model._measure(part.whole, predictions, border, None)
+        measure = partial(predictions, longest=model._longest_wait())
+        intervals, measured = model._measure(part.whole, measure, border, None)
         log_likelihoods, _, _, medians, types = measured
         seen = intervals.observed
         truth = intervals.end - intervals.start

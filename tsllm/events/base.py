@@ -26,6 +26,9 @@ and may override these:
     keeps no more than that.
 ``_dtype``, ``_device()``, ``_rows_at_once``
     The precision and place of the batches that ``_encode`` wants, and how many rows of one.
+``_longest_wait()``
+    How far from now on the next event's time can be known, scaled: what comes later is predicted
+    as not coming. None (the default): however far.
 ``_advance(new)``
     Called by `update` with the new events, after ``history_`` holds them: move a running state.
 ``_latest_states()``

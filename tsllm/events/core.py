@@ -54,6 +54,10 @@ class EventCore(BaseEstimator, ABC):
         """Tell where `_encode` wants its batches."""
         return torch.device("cpu")
 
+    def _longest_wait(self) -> float | None:
+        """Tell how far from now on, in scaled time, the next event can be known; None: however."""
+        return None
+
     def _advance(self, new: EventTable) -> None:
         """Move a running state over new events, which ``history_`` holds already."""
 

@@ -287,6 +287,23 @@ def known_gaps(table: EventTable) -> np.ndarray:
     return np.concatenate(gaps)
 
 
+def longest_wait(table: EventTable) -> float:
+    """Find the longest time that a table shows without an event.
+
+    Parameters
+    ----------
+    table : EventTable
+
+    Returns
+    -------
+    float
+        In the table's unit: a gap between events, or what lies between a known edge of a window and
+        the events; 0 where there is neither.
+    """
+    tails = table.ends - last_times(table)
+    return float(max(known_gaps(table).max(initial=0.0), np.nanmax([0.0, *tails])))
+
+
 def last_events(table: EventTable, n: int | None) -> EventTable:
     """Keep the last events of each sequence.
 

@@ -127,6 +127,11 @@ class PromptTPP(LearnsSlices):
         What was learnt of each slice: its events, its slots, epochs and losses.
     prompt_usage_ : int array (slots,)
         Training positions that each slot was used at.
+    longest_wait_ : float
+        The longest time without an event that the slices showed, in the table's unit: between
+        events, or before a window's end. What comes later cannot be learnt from them. So predicted
+        times are given that the event comes within so long from ``now`` on, quantiles beyond are
+        missing, and ``no_event`` is the probability that it does not come within so long.
     slot_history_ : int array (slices, slots)
         Which slots the positions of a slice retrieved after it was learnt.
     classes_, time_scale_, n_events_, history_, ...

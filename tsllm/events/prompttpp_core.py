@@ -66,6 +66,7 @@ class PromptTPPCore(EventForecaster):
     slices_: list[dict[str, Any]]
     prompt_usage_: np.ndarray
     slot_history_: np.ndarray
+    longest_wait_: float
     architecture_: dict[str, Any]
     seed_: int
     context_length_: int
@@ -82,6 +83,11 @@ class PromptTPPCore(EventForecaster):
 
     def _context_length(self) -> int | None:
         return None if is_endless(self) else self.context_length_
+
+    def _longest_wait(self) -> float | None:
+        # Models that were saved by earlier versions do not know it.
+        longest = getattr(self, "longest_wait_", None)
+        return None if longest is None else longest / self.time_scale_
 
     def _device(self) -> torch.device:
         backbone = self._load_backbone() if self.encoder == "llm-full" else None

@@ -13,6 +13,7 @@ from sklearn.base import clone
 
 from tsllm.datasets.events import EventTable
 from tsllm.errors import BackboneMismatchError, DataError
+from tsllm.events.histories import longest_wait
 from tsllm.events.prompttpp_core import PromptTPPCore
 from tsllm.events.prompttpp_model import embed_classes
 from tsllm.events.prompttpp_parameters import (
@@ -120,6 +121,8 @@ class LearnsSlices(PromptTPPCore):
         self.slot_history_ = np.stack(rows)
         self.prompt_usage_ = np.array(self.model_.pool.usage, dtype=np.int64)
         self.slices_ = [*self.slices_, record]
+        shown = [longest_wait(part) for part in (table, validation) if part is not None]
+        self.longest_wait_ = max(getattr(self, "longest_wait_", 0.0), *shown)
         self.n_slices_ += 1
         self._running = None  # the states of another model
 
