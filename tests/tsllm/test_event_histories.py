@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tsllm.datasets.events import EventTable, read_events
 from tsllm.errors import DataError
 from tsllm.events.arguments import at_each_sequence, duration_in_numbers
-from tsllm.events.histories import EventWindows, known_gaps, last_events, longest_wait
+from tsllm.events.gaps import known_gaps, longest_wait
+from tsllm.events.histories import EventWindows, last_events
 
 CLASSES = ["a", "b"]
 

@@ -61,7 +61,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError, NotEnoughDataError
-from tsllm.events.histories import EventWindows, known_gaps, last_events
+from tsllm.events.gaps import known_gaps
+from tsllm.events.histories import EventWindows, last_events
 from tsllm.events.predicting import PredictsEvents
 from tsllm.events.scoring import ScoresEvents
 

@@ -17,7 +17,8 @@ from tsllm.backbone import Backbone
 from tsllm.datasets.events import EventTable, read_events
 from tsllm.errors import DataError
 from tsllm.events.arguments import at_each_sequence
-from tsllm.events.histories import EventWindows, last_times
+from tsllm.events.gaps import last_times
+from tsllm.events.histories import EventWindows
 
 
 class EventCore(BaseEstimator, ABC):

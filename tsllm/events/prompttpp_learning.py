@@ -13,7 +13,7 @@ from sklearn.base import clone
 
 from tsllm.datasets.events import EventTable
 from tsllm.errors import BackboneMismatchError, DataError
-from tsllm.events.histories import longest_wait
+from tsllm.events.gaps import longest_wait
 from tsllm.events.prompttpp_core import PromptTPPCore
 from tsllm.events.prompttpp_model import embed_classes
 from tsllm.events.prompttpp_parameters import (

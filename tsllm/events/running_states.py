@@ -16,7 +16,8 @@ from tsllm.adapters.event_llm import LLMEncoder
 from tsllm.adapters.prompted_encoder import EventStream
 from tsllm.adapters.prompttpp import PromptTPPModel
 from tsllm.datasets.events import EventTable
-from tsllm.events.histories import keep_last, last_times
+from tsllm.events.gaps import last_times
+from tsllm.events.histories import keep_last
 from tsllm.events.prompttpp_parameters import is_endless
 from tsllm.events.sampling import copies_of
 

@@ -14,7 +14,8 @@ from tsllm.adapters.event_batch import EventBatch, length_buckets
 from tsllm.adapters.prompttpp import PromptTPPModel
 from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError, NotEnoughDataError
-from tsllm.events.histories import EventWindows, last_times
+from tsllm.events.gaps import last_times
+from tsllm.events.histories import EventWindows
 from tsllm.training import Loss, TrainingSettings, train
 
 if TYPE_CHECKING:
