@@ -17,7 +17,7 @@ from tsllm.adapters.event_decoder_base import EventDecoder, GrowsTypes, grow_lin
 from tsllm.adapters.event_decoders import log_softplus
 from tsllm.adapters.event_features import EventEmbedding
 from tsllm.adapters.event_stack import EventStack
-from tsllm.adapters.prompt_pool import PromptChoice
+from tsllm.adapters.prompt_choice import PromptChoice
 
 #: Rates of the time code, in median gaps, fastest and slowest: powers of 10.
 RATES = (0.5, -3.0)

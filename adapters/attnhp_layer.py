@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tsllm.adapters.event_attention import LayerPrompt
-from tsllm.adapters.prompt_pool import PromptChoice
+from tsllm.adapters.prompt_choice import PromptChoice
 
 
 class AttNHPLayer(nn.Module):

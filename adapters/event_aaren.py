@@ -14,7 +14,7 @@ from tsllm.adapters.event_batch import EventBatch, EventStates
 from tsllm.adapters.event_features import EventEmbedding
 from tsllm.adapters.event_stack import EventStack
 from tsllm.adapters.prefix_average import prefix_average
-from tsllm.adapters.prompt_pool import PromptChoice
+from tsllm.adapters.prompt_choice import PromptChoice
 
 
 class PromptedAaren(AarenAttention):

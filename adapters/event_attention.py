@@ -13,7 +13,7 @@ from torch.nn import functional
 from tsllm.adapters.event_batch import EventBatch, EventStates
 from tsllm.adapters.event_features import EventEmbedding
 from tsllm.adapters.event_stack import EventStack
-from tsllm.adapters.prompt_pool import PromptChoice
+from tsllm.adapters.prompt_choice import PromptChoice
 
 #: Half-lives, in mean gaps, that the decays of the heads start from: the shortest and the longest.
 HALF_LIVES = (2.0, 256.0)

@@ -101,26 +101,36 @@ class LogNormalMixtureDecoder(TypeHeadDecoder):
             lambda elapsed: _mixture_log_survival(mixture, elapsed), waited, log_survival
         )
 
-    def log_partial_mean(self, states: EventStates, beyond: Tensor) -> Tensor:
-        """Log of E[elapsed; elapsed > beyond], the mean's part from later than ``beyond``.
+    def log_partial_moments(
+        self, states: EventStates, begin: Tensor, end: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Log probability that the event comes in (begin, end], and log of E[elapsed; it does].
 
-        Less the log survival at ``beyond`` it is the log of the mean given a wait of so long.
+        Their difference is the log of the mean, given that it does.
 
         Parameters
         ----------
-        beyond : Tensor
+        begin : Tensor
             ``(batch, positions)``.
+        end : Tensor, optional
+            ``(batch, positions)``, later than ``begin``. None: no end.
 
         Returns
         -------
-        Tensor
-            ``(batch, positions)`` float64.
+        tuple of Tensor
+            ``(batch, positions)`` each, float64.
         """
         log_weights, means, spreads = (part.double() for part in self.mixture(states))
-        log_time = beyond.double().clamp_min(SHORTEST).log()[..., None]
-        # A component's survival, with its mean shifted by s².
-        shifted = torch.special.log_ndtr((means + spreads.square() - log_time) / spreads)
-        return (log_weights + means + spreads.square() / 2 + shifted).logsumexp(-1)
+        low = begin.double().clamp_min(SHORTEST).log()[..., None]
+        high = torch.full_like(low, torch.inf) if end is None else end.double().log()[..., None]
+        log_mass = _log_normal_mass((low - means) / spreads, (high - means) / spreads)
+        # The part of a component's mean is its mass with the mean shifted by s².
+        shifted = means + spreads.square()
+        log_part = _log_normal_mass((low - shifted) / spreads, (high - shifted) / spreads)
+        return (
+            (log_weights + log_mass).logsumexp(-1),
+            (log_weights + means + spreads.square() / 2 + log_part).logsumexp(-1),
+        )
 
     def _times(self, states: EventStates, elapsed: Tensor) -> tuple[Tensor, Tensor]:
         """Log density and log survival of the time: (batch, positions, nodes)."""
@@ -242,3 +252,12 @@ def _mixture_log_survival(mixture: tuple[Tensor, ...], elapsed: Tensor) -> Tenso
     log_weights, means, spreads = (part[:, :, None] for part in mixture)
     z = (elapsed.clamp_min(SHORTEST).log()[..., None] - means) / spreads
     return (log_weights + torch.special.log_ndtr(-z)).logsumexp(-1)
+
+
+def _log_normal_mass(low: Tensor, high: Tensor) -> Tensor:
+    """Log of the standard normal's mass between two points; accurate far out in either tail."""
+    # In the upper tail both probabilities are next to 1: its mirror image is the lower one.
+    mirrored = low > 0
+    low, high = torch.where(mirrored, -high, low), torch.where(mirrored, -low, high)
+    upto = torch.special.log_ndtr(high)
+    return upto + torch.log1p(-(torch.special.log_ndtr(low) - upto).exp())

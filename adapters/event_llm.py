@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from tsllm.adapters.event_batch import EventBatch, EventStates
 from tsllm.adapters.event_text import EventTokens
-from tsllm.adapters.prompt_pool import PromptChoice
+from tsllm.adapters.prompt_choice import PromptChoice
 
 if TYPE_CHECKING:
     from tsllm.backbone import Backbone, PrivateBackbone

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar, cast
 from torch import Tensor, nn
 
 from tsllm.adapters.event_features import EventEmbedding
-from tsllm.adapters.prompt_pool import PromptChoice
+from tsllm.adapters.prompt_choice import PromptChoice
 
 BlockT = TypeVar("BlockT", bound=nn.Module)
 PromptT = TypeVar("PromptT")

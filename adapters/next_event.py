@@ -23,7 +23,7 @@ class NextEvent(NamedTuple):
     mean: Tensor
     """(batch,), given that an event comes (before the horizon, where there is one)."""
     median: Tensor
-    """(batch,), inf where it is more likely that none comes."""
+    """(batch,), given the same."""
     quantiles: Tensor
     """(batch, levels), of the time the next event comes, inf where none has come by then."""
     type_probabilities: Tensor
@@ -39,12 +39,13 @@ def next_event(
     *,
     waited: Tensor,
     levels: Sequence[float] = (),
-    horizon_max: float | None = None,
+    horizon_max: Tensor | float | None = None,
 ) -> NextEvent:
     """Describe the distribution of the next event.
 
-    In closed form for the log-normal mixture, from a `SurvivalTable` for intensities. The mean is
-    the guess of least squared error, the median that of least absolute error.
+    In closed form for the log-normal mixture, from a `SurvivalTable` for intensities. Where an
+    event comes, the mean is the guess of least squared error, the median that of least absolute
+    error.
 
     Parameters
     ----------
@@ -56,8 +57,9 @@ def next_event(
         ``(batch,)`` for states of one position, and the results lack the positions then.
     levels : sequence of float
         Probability levels of the quantiles, each between 0 and 1.
-    horizon_max : float, optional
-        Elapsed time after which it is no longer of interest whether an event comes.
+    horizon_max : Tensor or float, optional
+        Elapsed time after which it is no longer of interest whether an event comes; one for all, or
+        as ``waited``.
 
     Returns
     -------
@@ -82,20 +84,18 @@ def next_event(
     for level in levels:
         if not 0 < level < 1:
             raise ValueError(f"levels must lie between 0 and 1, got {level}")
-    if horizon_max is not None and bool((wait >= horizon_max).any()):
-        raise ValueError(
-            f"horizon_max={horizon_max} must be later than what was waited, {float(wait.max())}"
-        )
-    asked = torch.tensor([0.5, *levels], dtype=torch.float64, device=wait.device)
-    goals = torch.log1p(-asked).expand(*wait.shape, -1)  # (batch, positions, 1 + levels)
+    end = None if horizon_max is None else _horizon(horizon_max, wait, squeeze)
+    asked = torch.tensor(levels, dtype=torch.float64, device=wait.device)
     if isinstance(decoder, LogNormalMixtureDecoder):
-        result = _from_mixture(decoder, states, wait, goals, horizon_max)
+        result = _from_mixture(decoder, states, wait, asked, end)
     else:
-        table = SurvivalTable.build(decoder, states, wait, horizon_max)
-        times = table.elapsed_at(goals)
+        table = SurvivalTable.build(decoder, states, wait, end)
+        times = table.elapsed_at(_goals(asked, table.never))
         result = NextEvent(
             table.mean(), times[..., 0], times[..., 1:], table.type_probabilities(), table.never
         )
+    if end is not None:  # a median by bisection may lie beyond by a rounding error
+        result = result._replace(median=torch.minimum(result.median, end))
     return NextEvent(*(part[:, 0] for part in result)) if squeeze else result
 
 
@@ -242,21 +242,40 @@ def _from_mixture(
     decoder: LogNormalMixtureDecoder,
     states: EventStates,
     wait: Tensor,
-    goals: Tensor,
-    horizon_max: float | None,
+    levels: Tensor,
+    end: Tensor | None,
 ) -> NextEvent:
-    past = decoder.log_survival(states, wait[..., None])[..., 0].double()
-    past = torch.where(wait > 0, past, 0.0)
-    mean = (decoder.log_partial_mean(states, wait) - past).exp()
-    times = decoder.elapsed_at(states, wait, goals)
-    no_event = torch.zeros_like(mean)
-    if horizon_max is not None:
-        end = torch.full_like(wait, horizon_max)
-        no_event = (decoder.log_survival(states, end[..., None])[..., 0].double() - past).exp()
-        mean = (mean - (decoder.log_partial_mean(states, end) - past).exp()) / (1 - no_event)
-        times = torch.where(times > horizon_max, torch.inf, times)
+    log_comes, log_mean = decoder.log_partial_moments(states, wait, end)
+    no_event = torch.zeros_like(wait)
+    if end is not None:
+        ends = torch.stack([wait, end], -1)
+        past, rest = decoder.log_survival(states, ends).double().unbind(-1)
+        no_event = (rest - torch.where(wait > 0, past, 0.0)).exp()
+    times = decoder.elapsed_at(states, wait, _goals(levels, no_event))
+    quantiles = times[..., 1:]
+    if end is not None:
+        quantiles = torch.where(quantiles > end[..., None], torch.inf, quantiles)
     types = decoder.type_log_probabilities(states).double().exp()
-    return NextEvent(mean, times[..., 0], times[..., 1:], types, no_event)
+    return NextEvent((log_mean - log_comes).exp(), times[..., 0], quantiles, types, no_event)
+
+
+def _goals(levels: Tensor, no_event: Tensor) -> Tensor:
+    """Log survival at the median of what comes, and at levels: (batch, positions, 1 + levels)."""
+    half = 0.5 * (1 - no_event)[..., None]
+    return torch.log1p(-torch.cat([half, levels.expand(*no_event.shape, -1)], -1))
+
+
+def _horizon(horizon_max: Tensor | float, wait: Tensor, squeeze: bool) -> Tensor:
+    """Bring the horizon to (batch, positions) float64."""
+    end = torch.as_tensor(horizon_max, dtype=torch.float64, device=wait.device)
+    end = (end[:, None] if squeeze and end.ndim == 1 else end).expand_as(wait)
+    late = wait >= end
+    if bool(late.any()):
+        raise ValueError(
+            f"horizon_max={float(end[late][0])} must be later than what was waited, "
+            f"{float(wait[late][0])}"
+        )
+    return end
 
 
 def _wait(states: EventStates, waited: Tensor) -> tuple[Tensor, bool]:

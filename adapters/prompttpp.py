@@ -7,20 +7,19 @@ retrieval, masks and training schedule corrected: see `tsllm.adapters.prompt_poo
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
-from tsllm.adapters.event_aaren import AarenEncoder
-from tsllm.adapters.event_batch import EventBatch, EventStates
+from tsllm.adapters.event_batch import EventBatch
 from tsllm.adapters.event_decoders import log_likelihood
 from tsllm.adapters.event_features import EventEmbedding
 from tsllm.adapters.event_llm import LLMEncoder
-from tsllm.adapters.event_query import CausalQuery, QueryState
+from tsllm.adapters.event_query import CausalQuery
 from tsllm.adapters.event_text import EventTokens, TextTypeHead, word_rms
-from tsllm.adapters.prompt_pool import PromptChoice, PromptPool
+from tsllm.adapters.prompt_pool import PromptPool
+from tsllm.adapters.prompted_encoder import PromptedEncoder
 from tsllm.adapters.prompttpp_parts import build_decoder, check_parts, encoder_class
 
 if TYPE_CHECKING:
@@ -32,29 +31,11 @@ KEY_CONTEXT = 10
 HEAD_RANK = 8
 
 
-@dataclass(frozen=True)
-class EventStream:
-    """What `PromptTPPModel` remembers of streams that go on; a value, which no step changes."""
-
-    encoder: Any
-    """The encoder's state."""
-    query: QueryState
-    """The sums that the next query follows from."""
-    first_known: Tensor
-    """(batch,) bool: whether the gap before the first event is one."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tensors."""
-        nbytes: int = self.encoder.nbytes
-        return nbytes + sum(part.nbytes for part in self.query) + self.first_known.nbytes
-
-
-class PromptTPPModel(nn.Module):
+class PromptTPPModel(PromptedEncoder):
     """An event encoder, a decoder and a pool of prompts.
 
-    Each position takes its prompts by what is known of the sequence up to it, and by nothing else:
-    no later event, no other sequence of the batch, no slice number.
+    States and streams are `PromptedEncoder`'s; here are the likelihood that training maximises,
+    what is trained when, and new types.
 
     Parameters
     ----------
@@ -154,7 +135,6 @@ when_full
         check_parts(n_types, encoder, decoder, text_encoder, backbone, type_vectors, head_rank)
         self.n_types = n_types
         self.matching_coef = matching_coef
-        self.encoder: Any
         if backbone is not None:
             assert type_vectors is not None
             tokens = EventTokens(
@@ -204,18 +184,6 @@ when_full
             seed=seed,
         )
 
-    def encode(self, batch: EventBatch, slots: Sequence[int] | None = None) -> EventStates:
-        """Give the states at all positions.
-
-        Parameters
-        ----------
-        batch : EventBatch
-        slots : sequence of int, optional
-            The prompt slots in question; a slice is trained with its own. None: all.
-        """
-        choice = self.pool.choose(self.query(batch), slots)
-        return self._changed(self.encoder.encode(batch, choice), choice)
-
     def log_likelihood(self, batch: EventBatch, slots: Sequence[int] | None = None) -> Tensor:
         """Give each interval's part of the log-likelihood, (batch, 1 + events); scaled time."""
         return log_likelihood(self.decoder, self.encode(batch, slots), batch)
@@ -237,7 +205,7 @@ when_full
         """
         query = self.query(batch)
         choice = self.pool.choose(query, slots)
-        states = self._changed(self.encoder.encode(batch, choice), choice)
+        states = self._encode(batch, choice)
         total = -log_likelihood(self.decoder, states, batch).sum()
         extras = {}
         if choice is not None and self.pool.mode == "shared":
@@ -250,12 +218,6 @@ when_full
     def forward(self, batch: EventBatch, slots: Sequence[int] | None = None) -> Tensor:
         """Give `log_likelihood`."""
         return self.log_likelihood(batch, slots)
-
-    def retrieve(
-        self, batch: EventBatch, slots: Sequence[int] | None = None
-    ) -> PromptChoice | None:
-        """Say which prompts each position takes; None where there is none."""
-        return self.pool.choose(self.query(batch), slots)
 
     @torch.no_grad()
     def slice_queries(self, batches: Iterable[EventBatch]) -> Tensor:
@@ -301,16 +263,6 @@ when_full
         """List the parameters of encoder and decoder."""
         return [*self.encoder.parameters(), *self.decoder.parameters()]
 
-    def prompt_parameters(self, slots: Sequence[int] | None = None) -> list[nn.Parameter]:
-        """List the parameters of slots that can be trained; None: of all."""
-        numbers = range(len(self.pool)) if slots is None else slots
-        return [
-            parameter
-            for number in numbers
-            for name, parameter in self.pool.slots[number].named_parameters()
-            if name != "key" or self.pool.mode == "shared"
-        ]
-
     def grow_types(self, n_types: int, type_vectors: Tensor | None = None) -> None:
         """Make room for types that come up later; what is known of the others stays.
 
@@ -344,111 +296,3 @@ when_full
         if isinstance(head, TextTypeHead):
             head.grow(cast(Tensor, type_vectors))
         self.n_types = n_types
-
-    @torch.no_grad()
-    def init_state(
-        self, batch: EventBatch, slots: Sequence[int] | None = None
-    ) -> tuple[EventStream, EventStates]:
-        """Read the histories of streams.
-
-        Parameters
-        ----------
-        batch : EventBatch
-            The events so far; a stream may have none.
-        slots : sequence of int, optional
-            See `encode`.
-
-        Returns
-        -------
-        EventStream
-            What `step` continues.
-        EventStates
-            Of one position, the last.
-        """
-        choice = self.pool.choose(self.query(batch), slots)
-        state, states = self.encoder.init_state(batch, choice)
-        last = None if choice is None else choice.at(batch.lengths)
-        stream = EventStream(state, self.query.state_after(batch), batch.first_known)
-        return stream, self._changed(states, last)
-
-    @torch.no_grad()
-    def step(
-        self, stream: EventStream, types: Tensor, gaps: Tensor, slots: Sequence[int] | None = None
-    ) -> tuple[EventStream, EventStates]:
-        """Continue streams by one event each; equals `encode` over all their events.
-
-        Parameters
-        ----------
-        stream : EventStream
-            It is left as it is.
-        types, gaps : Tensor
-            ``(batch,)``, scaled gaps; 1 before a first event whose window has no known start.
-        slots : sequence of int, optional
-            See `encode`.
-        """
-        known = stream.first_known | (stream.query.counts > 0)
-        query_state, query = self.query.extend(
-            stream.query, types[:, None], gaps[:, None], known=known[:, None]
-        )
-        choice = self.pool.choose(query, slots)
-        state, states = self.encoder.step(stream.encoder, types, gaps, choice)
-        after = EventStream(state, query_state, stream.first_known)
-        return after, self._changed(states, choice)
-
-    @torch.no_grad()
-    def extend(
-        self,
-        stream: EventStream,
-        types: Tensor,
-        gaps: Tensor,
-        slots: Sequence[int] | None = None,
-        *,
-        mask: Tensor | None = None,
-    ) -> tuple[EventStream, EventStates]:
-        """Continue streams by many events at once: encoder "aaren" only.
-
-        Parameters
-        ----------
-        stream : EventStream
-            It is left as it is.
-        types, gaps : Tensor
-            ``(batch, events)``; see `step`.
-        slots : sequence of int, optional
-            See `encode`.
-        mask : Tensor, optional
-            Bool, ``(batch, events)``, False for padding on the right. None: there is none.
-
-        Returns
-        -------
-        EventStream
-        EventStates
-            Of one position, the last.
-
-        Raises
-        ------
-        ValueError
-            The encoder is another.
-        """
-        if not isinstance(self.encoder, AarenEncoder):
-            raise ValueError(
-                "only the encoder 'aaren' continues a stream by many events at once: make the "
-                "state anew with init_state, or take one step an event"
-            )
-        if mask is None:
-            mask = torch.ones_like(types, dtype=torch.bool)
-        known = torch.ones_like(mask)
-        known[:, 0] = stream.first_known | (stream.query.counts > 0)
-        query_state, query = self.query.extend(stream.query, types, gaps, known=known, mask=mask)
-        choice = self.pool.choose(query, slots)
-        state, hidden = self.encoder.extend(stream.encoder, types, gaps, choice, mask=mask)
-        last = mask.sum(1) - 1
-        after = EventStream(state, query_state, stream.first_known)
-        return after, self._changed(
-            EventStates(hidden).at(last), None if choice is None else choice.at(last)
-        )
-
-    def _changed(self, states: EventStates, choice: PromptChoice | None) -> EventStates:
-        """Apply the low-rank changes of the chosen slots."""
-        if choice is None or not self.pool.head_rank:
-            return states
-        return EventStates(self.pool.change_states(states.hidden, choice), states.memory)

@@ -58,7 +58,7 @@ class SurvivalTable:
         decoder: EventDecoder,
         states: EventStates,
         waited: Tensor,
-        horizon_max: float | None = None,
+        horizon_max: Tensor | None = None,
     ) -> SurvivalTable:
         """Tabulate a decoder.
 
@@ -69,8 +69,8 @@ class SurvivalTable:
             ``(batch, positions, ...)``.
         waited : Tensor
             ``(batch, positions)``, the time since the last event that passed without one.
-        horizon_max : float, optional
-            Elapsed time at which the table ends; must lie beyond all of ``waited``.
+        horizon_max : Tensor, optional
+            ``(batch, positions)``, elapsed time at which the table ends, later than ``waited``.
 
         Returns
         -------
@@ -87,7 +87,7 @@ class SurvivalTable:
         first = _first_at_least(coarse, SMALL * total.clamp_max(1.0))
         high, low = rungs.gather(-1, last), rungs.gather(-1, (first - 1).clamp_min(1))
         if horizon_max is not None:
-            high = torch.minimum(high, horizon_max - waited[..., None])
+            high = torch.minimum(high, (horizon_max - waited)[..., None])
         low = torch.minimum(low, high / 2)
         steps = torch.linspace(0, 1, PANELS, dtype=torch.float64, device=waited.device)
         grid = low * (high / low) ** steps  # (batch, positions, panels)

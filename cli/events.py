@@ -285,7 +285,7 @@ def _learn(estimator: EventForecaster, parts: list[Any]) -> None:
     if len(parts) == 1:
         estimator.fit(parts[0])
         return
-    types = sorted({name for part in parts for own in part.types for name in own})
+    types = sorted({name for part in parts for name in part.type_names})
     for number, part in enumerate(parts):
         estimator.partial_fit(part, **({} if number else {"types": types}))
         say(f"slice {number + 1} of {len(parts)}: {count(part.n_events, 'events')}")

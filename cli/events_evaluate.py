@@ -158,9 +158,8 @@ def _evaluate_method(job: EventsJob, test_fraction: float) -> _Found:
     settings = column_settings(job)
     table = read_table(job.data, settings, job.windows)
     training, _ = table.split((1 - test_fraction, test_fraction), keep_empty=True)
-    types = sorted({name for own in table.types for name in own})
     estimator = _new(job, settings)
-    estimator.fit(training, types=types)
+    estimator.fit(training, types=table.type_names)
     # The cut is at the last event of the earlier part.
     border = max(times[-1] for times in training.times if len(times))
     return _evaluate(estimator, table, table.clock.to_stamp(border))

@@ -16,8 +16,8 @@ from tsllm.datasets.benchmark import (
 from tsllm.datasets.bundled import list_datasets, load_dataset
 from tsllm.datasets.event_clock import Clock
 from tsllm.datasets.event_drift import make_drift
+from tsllm.datasets.event_simulation import Simulation
 from tsllm.datasets.event_simulators import (
-    Simulation,
     make_hawkes,
     make_poisson,
     make_renewal,

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tsllm.datasets.event_simulators import Simulation, make_hawkes
+from tsllm.datasets.event_simulation import Simulation
+from tsllm.datasets.event_simulators import make_hawkes
 from tsllm.errors import DataError
 
 KINDS = ("permute", "rate", "decay", "new_types", "recurring")

@@ -1,7 +1,6 @@
 """Simulated event streams whose parameters and log-likelihoods are known exactly."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -9,32 +8,14 @@ import numpy as np
 from scipy import integrate, stats
 
 from tsllm.datasets.event_hawkes import check_hawkes, hawkes_log_likelihood, simulate_hawkes
-from tsllm.datasets.event_table import EventTable, sequence_name
+from tsllm.datasets.event_simulation import (
+    Simulation,
+    checked_type_names,
+    sequence_generators,
+    simulated_table,
+    table_scorer,
+)
 from tsllm.errors import DataError
-
-# What one sequence's log-likelihood is computed from: times, types as numbers, start, end.
-_Scorer = Callable[[np.ndarray, np.ndarray, float, float], float]
-
-
-@dataclass(frozen=True)
-class Simulation:
-    """Simulated events and what is true of them.
-
-    Parameters
-    ----------
-    events : EventTable
-        The sequences, each with its observation window.
-    parameters : dict
-        The true parameters, by the names of the simulator's arguments.
-    log_likelihood : callable
-        Takes an `EventTable` of the same types whose windows are known, and gives the exact
-        log-likelihood of each sequence in nats, shape (sequences,), float64. A sequence counts as
-        starting afresh at its window's start.
-    """
-
-    events: EventTable
-    parameters: dict[str, Any]
-    log_likelihood: Callable[[EventTable], np.ndarray]
 
 
 def make_hawkes(
@@ -93,15 +74,15 @@ def make_hawkes(
     (160, array([-173.93]))
     """
     parameters = check_hawkes(mu, alpha, beta)
-    names = type_names_of(type_names, len(parameters.mu))
+    names = checked_type_names(type_names, len(parameters.mu))
     parts = [
         simulate_hawkes(parameters, t_start, t_end, generator)
-        for generator in generators(random_state, n_sequences, t_start, t_end)
+        for generator in sequence_generators(random_state, n_sequences, t_start, t_end)
     ]
     return Simulation(
-        table_of(parts, names, t_start, t_end, id_prefix),
+        simulated_table(parts, names, t_start, t_end, id_prefix),
         parameters._asdict(),
-        scorer_of(
+        table_scorer(
             names,
             lambda times, types, start, end: hawkes_log_likelihood(
                 times, types, parameters, start, end
@@ -157,7 +138,7 @@ def make_poisson(
     if callable(rate) and bound is None:
         raise DataError("a rate that is a function needs bound=, which it never exceeds")
     highest = float(rates(t_start).sum()) if bound is None else float(bound)
-    names = type_names_of(type_names, len(rates(t_start)))
+    names = checked_type_names(type_names, len(rates(t_start)))
     if highest <= 0:
         raise DataError(f"the highest rate is {highest}; it must be positive")
 
@@ -193,11 +174,14 @@ def make_poisson(
         logs = [float(np.log(rates(time)[kind])) for time, kind in zip(times, types, strict=True)]
         return sum(logs) - integral(start, end)
 
-    parts = [draw(generator) for generator in generators(random_state, n_sequences, t_start, t_end)]
+    parts = [
+        draw(generator)
+        for generator in sequence_generators(random_state, n_sequences, t_start, t_end)
+    ]
     return Simulation(
-        table_of(parts, names, t_start, t_end),
+        simulated_table(parts, names, t_start, t_end),
         {"rate": rate if callable(rate) else rates(t_start), "bound": bound},
-        scorer_of(names, score),
+        table_scorer(names, score),
     )
 
 
@@ -235,7 +219,7 @@ def make_self_correcting(
     """
     if not (0 < mu < np.inf and 0 < alpha < np.inf):
         raise DataError(f"mu={mu} and alpha={alpha} must be positive numbers")
-    names = type_names_of(type_names, 1)
+    names = checked_type_names(type_names, 1)
 
     def draw(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         now, level = t_start, 0.0  # the time and the log-intensity
@@ -256,9 +240,14 @@ def make_self_correcting(
         integral = np.exp(levels) * np.expm1(mu * gaps) / mu
         return float((levels[:-1] + mu * gaps[:-1]).sum() - integral.sum())
 
-    parts = [draw(generator) for generator in generators(random_state, n_sequences, t_start, t_end)]
+    parts = [
+        draw(generator)
+        for generator in sequence_generators(random_state, n_sequences, t_start, t_end)
+    ]
     return Simulation(
-        table_of(parts, names, t_start, t_end), {"mu": mu, "alpha": alpha}, scorer_of(names, score)
+        simulated_table(parts, names, t_start, t_end),
+        {"mu": mu, "alpha": alpha},
+        table_scorer(names, score),
     )
 
 
@@ -316,7 +305,7 @@ def make_renewal(
         gap = stats.gamma(own["shape"], scale=own["scale"])
     else:
         raise DataError(f"distribution={distribution!r} is not known; pass 'lognormal' or 'gamma'")
-    names = type_names_of(type_names, len(chances))
+    names = checked_type_names(type_names, len(chances))
 
     def draw(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         times = np.empty(0)
@@ -332,73 +321,12 @@ def make_renewal(
         densities = gap.logpdf(gaps).sum() + np.log(chances[types]).sum()
         return float(densities + gap.logsf(last))
 
-    parts = [draw(generator) for generator in generators(random_state, n_sequences, t_start, t_end)]
+    parts = [
+        draw(generator)
+        for generator in sequence_generators(random_state, n_sequences, t_start, t_end)
+    ]
     return Simulation(
-        table_of(parts, names, t_start, t_end),
+        simulated_table(parts, names, t_start, t_end),
         {"distribution": distribution, "mean": mean, "cv": cv, "probabilities": chances, **own},
-        scorer_of(names, score),
+        table_scorer(names, score),
     )
-
-
-def generators(
-    random_state: int | None, n_sequences: int, t_start: float, t_end: float
-) -> list[np.random.Generator]:
-    """Give each sequence a random stream of its own; check how many and how long they are."""
-    if n_sequences < 1:
-        raise DataError(f"n_sequences={n_sequences} must be at least 1")
-    if not (np.isfinite(t_start) and np.isfinite(t_end) and t_start < t_end):
-        raise DataError(f"t_end={t_end} must lie after t_start={t_start}, both finite")
-    seeds = np.random.SeedSequence(random_state).spawn(n_sequences)
-    return [np.random.default_rng(seed) for seed in seeds]
-
-
-def type_names_of(type_names: Sequence[str] | None, n_types: int) -> list[str]:
-    """Check the names of the types, or number them."""
-    names = [str(kind) for kind in range(n_types)] if type_names is None else list(type_names)
-    if len(names) != n_types or len(set(names)) != n_types:
-        raise DataError(f"type_names={names} must be {n_types} different names")
-    return names
-
-
-def table_of(
-    parts: list[tuple[np.ndarray, np.ndarray]],
-    names: list[str],
-    start: float,
-    end: float,
-    prefix: str = "",
-) -> EventTable:
-    """Lay simulated sequences out as a table, all with one window."""
-    labels = np.array(names, dtype=object)
-    return EventTable(
-        ids=tuple(f"{prefix}{number}" for number in range(len(parts))),
-        times=tuple(times for times, _ in parts),
-        types=tuple(labels[types] for _, types in parts),
-        starts=np.full(len(parts), start),
-        ends=np.full(len(parts), end),
-    )
-
-
-def scorer_of(names: list[str], score: _Scorer) -> Callable[[EventTable], np.ndarray]:
-    """Turn a sequence's log-likelihood into that of every sequence of a table."""
-    codes = {name: code for code, name in enumerate(names)}
-
-    def log_likelihood(events: EventTable) -> np.ndarray:
-        values = np.empty(len(events))
-        for number, types in enumerate(events.types):
-            start, end = float(events.starts[number]), float(events.ends[number])
-            if np.isnan(start) or np.isnan(end):
-                raise DataError(
-                    f"{sequence_name(events.ids[number])} has no known window; the exact "
-                    "log-likelihood needs its start and end"
-                )
-            strange = [event for event, name in enumerate(types) if name not in codes]
-            if strange:
-                raise DataError(
-                    f"{events.place(number, strange[0])} has the type {types[strange[0]]!r}, "
-                    f"which the simulation does not have; its types are {', '.join(names[:8])}"
-                )
-            kinds = np.array([codes[name] for name in types], dtype=np.int64)
-            values[number] = score(events.times[number], kinds, start, end)
-        return values
-
-    return log_likelihood

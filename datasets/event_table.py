@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tsllm.datasets.event_clock import Clock
+from tsllm.datasets.event_faults import find_fault, find_fault_in_continuation, sequence_name
 from tsllm.errors import DataError, NotEnoughDataError
 
 
@@ -103,6 +104,11 @@ class EventTable:
     def n_events(self) -> int:
         """How many events there are in all sequences together."""
         return sum(len(part) for part in self.times)
+
+    @property
+    def type_names(self) -> list[str]:
+        """The types of which there are events, sorted."""
+        return sorted({str(name) for part in self.types for name in part})
 
     def type_counts(self) -> pd.Series:
         """Count the events of each type, the most frequent first, ties by name."""
@@ -309,7 +315,15 @@ class EventTable:
                 ends.append(closes)
                 continue
             here = places[name]
-            self._check_later(here, new, opens)
+            fault = find_fault_in_continuation(
+                self.times[here],
+                (float(self.starts[here]), float(self.ends[here])),
+                new,
+                float(opens),
+                self.clock,
+            )
+            if fault is not None:
+                raise DataError(f"{sequence_name(name)} {fault}")
             times[here] = np.concatenate([times[here], new])
             types[here] = np.concatenate([types[here], later.types[number]])
             if len(new) or not np.isnan(closes):
@@ -344,7 +358,7 @@ class EventTable:
     def __repr__(self) -> str:
         """Say how much it holds, and when."""
         counts = [(len(self), "sequence"), (self.n_events, "event")]
-        counts.append((len(self.type_counts()), "type"))
+        counts.append((len(self.type_names), "type"))
         parts = [f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts]
         if self.n_events:
             pooled = np.concatenate(self.times)
@@ -361,62 +375,6 @@ class EventTable:
             starts=self.starts[numbers],
             ends=self.ends[numbers],
         )
-
-    def _check_later(self, here: int, new: np.ndarray, opens: float) -> None:
-        """Raise unless events and the window's start come after the sequence's."""
-        name, stamp = sequence_name(self.ids[here]), self.clock.to_stamp
-        own, end = self.times[here], self.ends[here]
-        last = max(own[-1] if len(own) else -np.inf, -np.inf if np.isnan(end) else end)
-        last = max(last, -np.inf if np.isnan(self.starts[here]) else self.starts[here])
-        begins = new[0] if len(new) else opens
-        if (len(new) and new[0] <= last) or opens < last:
-            first = stamp(opens if opens < last else begins)
-            raise DataError(
-                f"{name} already holds the time until {stamp(last)}, but the new part begins at "
-                f"{first}; pass only what came after, for example with between(start=...)"
-            )
-        if not np.isnan(opens) and opens > last:
-            raise DataError(
-                f"{name} was observed until {stamp(last)} and then from {stamp(opens)} on, which "
-                "leaves a hole; give the later part a window that starts where the earlier ends, "
-                "or another id"
-            )
-
-
-def sequence_name(sequence_id: object) -> str:
-    """Name a sequence in an error message, for example ``"sequence 'a'"``."""
-    return f"sequence {sequence_id!r}"
-
-
-def find_fault(
-    times: np.ndarray, start: float, end: float, clock: Clock
-) -> tuple[int | None, str] | None:
-    """Find what is wrong with a sequence: the event, or None for the window, and the sentence."""
-    stamp = clock.to_stamp
-    if np.isinf(start) or np.isinf(end):
-        return None, f"has the window ({start}, {end}]; leave a bound that is not known missing"
-    if end <= start:
-        return None, (
-            f"has a window that ends at {stamp(end)} and starts at {stamp(start)}; give it an end "
-            "after its start"
-        )
-    if not np.isfinite(times).all():
-        bad = int((~np.isfinite(times)).argmax())
-        return bad, "has no finite time; give it one or drop it"
-    if (np.diff(times) < 0).any():
-        bad = int((np.diff(times) < 0).argmax()) + 1
-        return bad, f"is earlier than the event before it ({stamp(times[bad - 1])}); sort by time"
-    if len(times) and times[0] <= start:
-        return 0, (
-            f"at {stamp(times[0])} is not after its window's start {stamp(start)}, which itself "
-            "does not belong to the window; start the window earlier"
-        )
-    if len(times) and times[-1] > end:
-        bad = int(np.searchsorted(times, end, side="right"))
-        return bad, (
-            f"at {stamp(times[bad])} is after its window's end {stamp(end)}; end the window later"
-        )
-    return None
 
 
 def _frozen(values: object, kind: type) -> np.ndarray:

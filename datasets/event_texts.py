@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from tsllm.datasets.event_simulators import Simulation, make_hawkes
+from tsllm.datasets.event_simulation import Simulation
+from tsllm.datasets.event_simulators import make_hawkes
 from tsllm.errors import DataError
 
 # Each theme's events trigger events of the next theme; the last theme's trigger the first's.

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from tsllm.datasets.event_clock import Clock, read_event_times, read_loose_stamps
-from tsllm.datasets.event_table import EventColumns, sequence_name
+from tsllm.datasets.event_faults import sequence_name
+from tsllm.datasets.event_table import EventColumns
 from tsllm.datasets.tables import Table
 from tsllm.errors import DataError
 

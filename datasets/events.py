@@ -9,7 +9,8 @@ import pandas as pd
 
 from tsllm.datasets.bundled import list_datasets, load_dataset
 from tsllm.datasets.event_clock import Clock, clock_of, read_event_times
-from tsllm.datasets.event_table import EventColumns, EventTable, find_fault, sequence_name
+from tsllm.datasets.event_faults import find_fault, sequence_name
+from tsllm.datasets.event_table import EventColumns, EventTable
 from tsllm.datasets.event_windows import read_windows
 from tsllm.datasets.labels import read_labels
 from tsllm.datasets.tables import Table, open_table

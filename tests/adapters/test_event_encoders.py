@@ -10,7 +10,7 @@ from event_models import ENCODERS, N_TYPES, batch_of, build_model, language_mode
 from tsllm.adapters.event_attention import QUERY_BLOCK
 from tsllm.adapters.event_llm import LLMEncoder
 from tsllm.adapters.event_text import EventTokens
-from tsllm.adapters.prompt_pool import PromptChoice
+from tsllm.adapters.prompt_choice import PromptChoice
 from tsllm.backbone import load_backbone
 
 SLOTS = [0, 3]

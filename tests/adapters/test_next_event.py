@@ -143,7 +143,9 @@ def test_the_distribution_is_that_of_the_density(name, waited):
     shares = [one.sum().item() / comes for one in masses]
     assert found.type_probabilities[0].tolist() == pytest.approx(shares, abs=1e-6)
     reached = ground.cumsum(0)
-    for value, level in zip([found.median, *found.quantiles.T], [0.5, *levels], strict=True):
+    middle = np.interp(0.5 * comes, reached, times[0, 0])  # of the events that come
+    assert found.median.item() == pytest.approx(middle, rel=0.02, abs=1e-4)
+    for value, level in zip(found.quantiles.T, levels, strict=True):
         if level < comes:
             assert value.item() == pytest.approx(
                 np.interp(level, reached, times[0, 0]), rel=0.02, abs=1e-4
@@ -171,6 +173,42 @@ def test_a_horizon_is_a_condition(name):
     draws = torch.linspace(1e-6, 1 - 1e-6, 4001).double() * (1 - no_event)
     times = decoder.elapsed_at(states, wait[None], torch.log1p(-draws)[None, None])
     assert found.mean.item() == pytest.approx(times.mean().item(), abs=3e-4)
+    assert found.median.item() == pytest.approx(times.median().item(), abs=1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_position_has_a_horizon_of_its_own(name):
+    decoder, states = build(name), states_of(positions=3)
+    wait = torch.tensor([[0.0, 0.5, 2.0]]).double()
+    ends = torch.tensor([[0.4, 3.0, 2.5]]).double()
+    together = next_event(decoder, states, waited=wait, levels=[0.3], horizon_max=ends)
+    for i in range(3):
+        alone = next_event(
+            decoder,
+            states.at(torch.tensor([i])),
+            waited=wait[:, i],
+            levels=[0.3],
+            horizon_max=float(ends[0, i]),
+        )
+        for a, b in zip(together, alone, strict=True):
+            assert torch.allclose(a[:, i], b, rtol=1e-9)
+
+
+@pytest.mark.parametrize("waited", [0.0, 3.0, 1e4, 1e8])
+def test_the_mean_before_a_horizon_is_exact_far_out_in_the_tails(waited):
+    """Where next to nothing is left of the components, and where they have hardly begun."""
+    decoder, states = build("mixture"), states_of()
+    wait = torch.tensor([waited]).double()
+    end = wait + max(1.0, waited) / 100
+    found = next_event(decoder, states, waited=wait, horizon_max=end)
+    x, w = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(200))
+    times = wait + (end - wait) * (x + 1) / 2
+    with torch.no_grad():
+        density = decoder.log_density(states, times[None, None], torch.zeros(1, 1).long())[0, 0]
+    weights = w * (density - density.max()).exp()
+    mean = float((weights * times).sum() / weights.sum())
+    assert found.mean.item() - waited == pytest.approx(mean - waited, rel=1e-3)
+    assert waited <= found.median.item() <= end.item()
 
 
 @pytest.mark.parametrize("name", ["exponential", "mixture"])

@@ -84,15 +84,19 @@ def test_a_frozen_base_is_really_frozen_and_a_free_one_is_trained():
 
 
 def test_what_is_trained_is_either_of_the_base_or_of_the_prompts():
+    def trained_of(model):
+        return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
     model = build_model(slots=3, head_rank=2)
-    model.train_only(base=True, slots=[0, 1, 2])
-    trained = [p for p in model.parameters() if p.requires_grad]
-    listed = [*model.base_parameters(), *model.prompt_parameters()]
-    assert len(trained) == len(listed) == len({id(p) for p in listed})
-    assert {id(p) for p in trained} == {id(p) for p in listed}
-    assert len(model.prompt_parameters([1])) == 4  # rows and three of the head; not the key
+    model.train_only(base=False, slots=[1])
+    parts = ("rows", "head_down", "head_up", "head_bias")  # not the key
+    assert trained_of(model) == {f"pool.slots.1.{part}" for part in parts}
+    model.train_only(base=True)
+    assert all(name.startswith(("encoder.", "decoder.")) for name in trained_of(model))
+    assert len(trained_of(model)) == len(model.base_parameters())
     shared = build_model(prompt_mode="shared", max_slots=2)
-    assert len(shared.prompt_parameters([1])) == 2
+    shared.train_only(base=False, slots=[1])
+    assert trained_of(shared) == {"pool.slots.1.rows", "pool.slots.1.key"}
 
 
 @pytest.mark.parametrize("name", ENCODERS)

@@ -253,8 +253,9 @@ def test_what_may_never_come_is_told():
     events = pd.DataFrame({"time": [1.0], "type": ["0"]})
     found = model.predict(events, n_steps=3, **START)
     assert found["no_event"][0] == pytest.approx(np.exp(-left), rel=1e-6)
-    assert np.isinf(found["time_median"][0])
-    assert np.isfinite(found["time"][0])
+    assert np.isfinite(found["time"][0]) and np.isfinite(found["time_median"][0])
+    never = model.predict_quantiles(events, levels=(1 - np.exp(-left) - 0.01, 0.99), **START)
+    assert np.isinf(never.to_numpy()).tolist() == [[False, True]]
     assert found["no_event"].is_monotonic_increasing
     counts = model.predict_count(1e6, events, **START, n_paths=1000)
     assert counts["none"].iloc[-1] == pytest.approx(np.exp(-left), abs=0.05)

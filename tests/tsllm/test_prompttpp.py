@@ -11,7 +11,7 @@ import pytest
 import torch
 from small_events import TINY, halves, small_prompttpp, stream
 
-from tsllm.datasets import make_drift, make_hawkes, read_events
+from tsllm.datasets import EventTable, make_drift, make_hawkes, read_events
 from tsllm.errors import BackboneMismatchError, DataError, NotEnoughDataError
 from tsllm.events import PromptTPP, running_states
 from tsllm.events.text_types import embed_types, type_texts
@@ -24,6 +24,77 @@ def weights(model):
 def changed(before, after):
     """Names of the weights that are new or no longer the same, bit for bit."""
     return {name for name, value in after.items() if not value.equal(before.get(name, value + 1))}
+
+
+def bursts(n_sequences, seed, *, over=0.25):
+    """Days of length 10 with a burst each, which every event ends with probability ``over``.
+
+    Else the next event comes after a gap of median 0.2 and mean 0.23.
+    """
+    generator = np.random.default_rng(seed)
+    times = []
+    for _ in range(n_sequences):
+        own = [generator.uniform(0.5, 1.5)]
+        while generator.uniform() > over:
+            own.append(own[-1] + generator.lognormal(np.log(0.2), 0.5))
+        times.append(np.array(own))
+    return EventTable(
+        tuple(f"{seed}-{number}" for number in range(n_sequences)),
+        tuple(times),
+        tuple(np.full(len(own), "a", dtype=object) for own in times),
+        starts=np.zeros(n_sequences),
+        ends=np.full(n_sequences, 10.0),
+    )
+
+
+# ---------------------------------------------------------------------- when
+
+
+def with_the_truth_of_bursts(model, over):
+    """Give a fitted model the law of `bursts`, and silence a place that no window shows."""
+    head = model.model_.decoder.time_head
+    gap, silence = np.log(0.2 / model.time_scale_), np.log(1000 / model.time_scale_)
+    law = [np.log(1 - over), np.log(over), gap, silence, np.log(0.5), np.log(0.5)]
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(torch.tensor(law))
+    return model
+
+
+@pytest.mark.parametrize("over", [0.25, 0.65])
+def test_silence_until_the_windows_end_does_not_put_the_next_event_off(over):
+    """Where the silence ends is not in the data, and no predicted time may rest on it."""
+    train, test = bursts(20, 0, over=over), bursts(40, 1, over=over)
+    model = small_prompttpp(components=2, max_epochs=1).fit(train)
+    assert model.longest_wait_ == max(10 - times[-1] for times in train.times)
+    with_the_truth_of_bursts(model, over)
+    last = pd.Series({name: times[-1] for name, times in zip(test.ids, test.times)})
+    found = model.predict(test, n_steps=2, now=last, levels=(0.1, 0.99), n_paths=1000)
+    one, two = (found[found["step"] == step].set_index("sequence_id") for step in (1, 2))
+    assert (one["time"] - last).to_numpy() == pytest.approx(0.2 * np.exp(0.125), rel=1e-3)
+    assert (one["time_median"] - last).to_numpy() == pytest.approx(0.2, rel=1e-3)
+    assert one["no_event"].to_numpy() == pytest.approx(over, rel=1e-3)
+    assert np.isinf(one["q0.99"]).all() and np.isfinite(one["q0.1"]).all()
+    assert (two["time"] - last).mean() == pytest.approx(0.4 * np.exp(0.125), rel=0.02)
+    assert (two["time_median"] - last).mean() == pytest.approx(0.42, rel=0.05)
+    assert two["no_event"].mean() == pytest.approx(1 - (1 - over) ** 2, abs=0.01)
+    # The first gap, from the window's start, is of another law.
+    evaluation = model.evaluate(
+        test, t_start={i: times[0] for i, times in zip(test.ids, test.times)}
+    )
+    assert evaluation["time_rmse"] < 0.2 and evaluation["time_mae"] < 0.12
+    assert evaluation.table["time_rmse"].iloc[0] < evaluation.table["time_rmse"]["mean gap"]
+
+
+def test_later_slices_can_only_lengthen_the_longest_wait():
+    whole = bursts(8, 0)
+    short = dataclasses.replace(bursts(8, 1), ends=np.full(8, 10.0) + np.arange(8))
+    model = small_prompttpp(validation_fraction=0).fit(whole)
+    first = model.longest_wait_
+    assert model.partial_fit(short).longest_wait_ > first
+    longest = model.longest_wait_
+    assert model.partial_fit(bursts(8, 2)).longest_wait_ == longest
+    assert model.fit(whole).longest_wait_ == first
 
 
 # ---------------------------------------------------------------------- slices

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,7 +110,7 @@ def ablate(
     if not tables:
         raise DataError("slices is empty: pass at least one")
     parts = [split_slice(table, fractions, number) for number, table in enumerate(tables)]
-    types = sorted({name for table in tables for own in table.types for name in own})
+    types = sorted({name for table in tables for name in table.type_names})
     planned, left_out = _plan(estimator, arms, n_slices=len(parts))
     scored: dict[str, Scored] = {}
     costs: dict[str, dict[str, float]] = {}
@@ -215,7 +216,8 @@ def _score(model: EventForecaster, parts: Sequence[SlicePart]) -> Scored:
     rows = []
     for number, part in enumerate(parts):
         border = part.whole.clock.to_stamp(part.test_from)
-        intervals, measured = model._measure(part.whole, predictions, border, None)
+        measure = partial(predictions, longest=model._longest_wait())
+        intervals, measured = model._measure(part.whole, measure, border, None)
         log_likelihoods, _, _, medians, types = measured
         seen = intervals.observed
         truth = intervals.end - intervals.start

@@ -26,11 +26,19 @@ and may override these:
     keeps no more than that.
 ``_dtype``, ``_device()``, ``_rows_at_once``
     The precision and place of the batches that ``_encode`` wants, and how many rows of one.
+``_longest_wait()``
+    How far from now on the next event's time can be known, scaled: what comes later is predicted
+    as not coming. None (the default): however far.
 ``_advance(new)``
     Called by `update` with the new events, after ``history_`` holds them: move a running state.
 ``_latest_states()``
     ``(decoder, states)`` with one position: the state after the last event of each sequence of
     ``history_``, in its order. None (the default) encodes ``history_`` instead.
+``_running_tensors()``, ``_restore_running(tensors)``
+    What a saved model holds of running states that ``history_`` does not tell, and their return.
+    The default: nothing.
+``_load_backbone()``
+    The language model, for those who save the model and report on it; None (the default): none.
 ``_fine_tuned()``
     An unfitted estimator like this one, without what keeps it from forgetting, for the comparison
     in `evaluate_stream`. None (the default): there is none.
@@ -53,7 +61,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError, NotEnoughDataError
-from tsllm.events.histories import EventWindows, known_gaps, last_events
+from tsllm.events.gaps import known_gaps
+from tsllm.events.histories import EventWindows, last_events
 from tsllm.events.predicting import PredictsEvents
 from tsllm.events.scoring import ScoresEvents
 
@@ -188,9 +197,8 @@ class EventForecaster(PredictsEvents, ScoresEvents):
                 "all events happen at one time, so there is no time scale to learn: pass "
                 'ties="jitter" with their resolution, or finer times'
             )
-        seen = {str(name) for own in table.types for name in own}
         named = set() if types is None else {str(name) for name in types}
-        self.classes_ = np.array(sorted(seen | named), dtype=object)
+        self.classes_ = np.array(sorted(named.union(table.type_names)), dtype=object)
         self.time_scale_ = float(gaps.mean())
         self.resolution_ = 0.0
         if self.ties == "batch":

@@ -105,7 +105,7 @@ def evaluate_stream(
     if len(tables) < 2:
         raise DataError(f"a stream needs at least two slices, found {len(tables)}")
     parts = [split_slice(table, fractions, number) for number, table in enumerate(tables)]
-    types = sorted({name for table in tables for own in table.types for name in own})
+    types = sorted({name for table in tables for name in table.type_names})
     learners, notes = _learners(estimator, baselines, parts, types)
     matrices, seconds, guesses = {}, {}, []
     with tqdm(total=len(learners) * len(parts), disable=not verbose, desc="stream") as progress:

@@ -13,9 +13,11 @@ from sklearn.utils import check_random_state
 
 from tsllm.adapters.event_batch import EventBatch, EventStates
 from tsllm.adapters.event_decoder_base import EventDecoder
+from tsllm.backbone import Backbone
 from tsllm.datasets.events import EventTable, read_events
 from tsllm.errors import DataError
 from tsllm.events.arguments import at_each_sequence
+from tsllm.events.gaps import last_times
 from tsllm.events.histories import EventWindows
 
 
@@ -39,7 +41,7 @@ class EventCore(BaseEstimator, ABC):
 
     @abstractmethod
     def _fit(self, table: EventTable, validation: EventTable | None) -> None:
-        """Learn from a table; see the module's docstring."""
+        """Learn from a table; ``validation`` is for early stopping."""
 
     @abstractmethod
     def _encode(self, batch: EventBatch) -> tuple[EventDecoder, EventStates]:
@@ -52,6 +54,10 @@ class EventCore(BaseEstimator, ABC):
     def _device(self) -> torch.device:
         """Tell where `_encode` wants its batches."""
         return torch.device("cpu")
+
+    def _longest_wait(self) -> float | None:
+        """Tell how far from now on, in scaled time, the next event can be known; None: however."""
+        return None
 
     def _advance(self, new: EventTable) -> None:
         """Move a running state over new events, which ``history_`` holds already."""
@@ -66,6 +72,10 @@ class EventCore(BaseEstimator, ABC):
 
     def _restore_running(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Read what `_running_tensors` wrote, after all else; empty where there was none."""
+
+    def _load_backbone(self) -> Backbone | None:
+        """Find the language model that the parameters name; None: there is none."""
+        return None
 
     def _fine_tuned(self) -> Self | None:
         """Give an unfitted estimator whose `partial_fit` trains all of it on; None: no such."""
@@ -134,9 +144,7 @@ class EventCore(BaseEstimator, ABC):
     ) -> tuple[EventTable, np.ndarray, np.ndarray]:
         """Read what is known: the table, each sequence's scaled wait and its last event's time."""
         table = self._table(history, windows)
-        base = np.array(
-            [times[-1] if len(times) else start for times, start in zip(table.times, table.starts)]
-        )
+        base = last_times(table)
         if np.isnan(base).any():
             name = table.ids[int(np.isnan(base).argmax())]
             raise DataError(

@@ -269,24 +269,6 @@ class EventWindows:
         return tuple(np.array(rows, dtype=np.int64).reshape(-1, 4).T)
 
 
-def known_gaps(table: EventTable) -> np.ndarray:
-    """Collect all gaps between events of a table, and those from known window starts.
-
-    Parameters
-    ----------
-    table : EventTable
-
-    Returns
-    -------
-    array
-        In the table's unit, sequence after sequence.
-    """
-    gaps = [np.empty(0)]
-    for start, times in zip(table.starts, table.times):
-        gaps.append(np.diff(times if np.isnan(start) else np.concatenate([[start], times])))
-    return np.concatenate(gaps)
-
-
 def last_events(table: EventTable, n: int | None) -> EventTable:
     """Keep the last events of each sequence.
 
@@ -302,17 +284,37 @@ def last_events(table: EventTable, n: int | None) -> EventTable:
     -------
     EventTable
     """
-    if n is None or all(len(times) <= n for times in table.times):
+    if n is None:
+        return table
+    return keep_last(table, [min(n, len(times)) for times in table.times])
+
+
+def keep_last(table: EventTable, counts: Sequence[int]) -> EventTable:
+    """Keep so many of the last events of each sequence.
+
+    Parameters
+    ----------
+    table : EventTable
+    counts : sequence of int
+        Of each sequence, at most as many as it has.
+
+    Returns
+    -------
+    EventTable
+        See `last_events`.
+    """
+    cut = [len(times) - count for times, count in zip(table.times, counts, strict=True)]
+    if not any(cut):
         return table
     starts = [
-        start if len(times) <= n else times[-n - 1]
-        for start, times in zip(table.starts, table.times)
+        times[first - 1] if first else start
+        for first, start, times in zip(cut, table.starts, table.times)
     ]
     return replace(
         table,
-        times=tuple(times[-n:] for times in table.times),
-        types=tuple(types[-n:] for types in table.types),
-        starts=np.array(starts),
+        times=tuple(times[first:] for first, times in zip(cut, table.times)),
+        types=tuple(types[first:] for first, types in zip(cut, table.types)),
+        starts=np.array(starts, dtype=np.float64),
     )
 
 

@@ -25,7 +25,6 @@ def event_model_card(estimator: EventForecaster, config: Mapping[str, Any]) -> s
     str
         Markdown.
     """
-    load = getattr(estimator, "_load_backbone", None)
     lines = [
         f"# {config['class']}",
         "",
@@ -43,7 +42,7 @@ def event_model_card(estimator: EventForecaster, config: Mapping[str, Any]) -> s
         *_learnt_from(estimator),
         *_settings(estimator),
         *_slices(estimator),
-        *language_model_lines(None if load is None else load(), config),
+        *language_model_lines(estimator._load_backbone(), config),
         *card_table("Made with", config["versions"]),
     ]
     return "\n".join(lines) + "\n"

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from tsllm.adapters.event_batch import EventBatch, EventStates
 from tsllm.adapters.event_decoder_base import EventDecoder
-from tsllm.adapters.next_event import next_event
+from tsllm.adapters.next_event import NextEvent, next_event
 from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError
 from tsllm.events.arguments import checked_count, checked_levels, in_chunks
@@ -24,7 +24,7 @@ from tsllm.events.simulating import SimulatesEvents
 ROWS_AT_ONCE = 512
 
 
-class Described(NamedTuple):
+class Prediction(NamedTuple):
     """When the next event comes and of which type; scaled, from the last event of the history on.
 
     Attributes
@@ -86,10 +86,12 @@ class PredictsEvents(SimulatesEvents):
         -------
         DataFrame
             A row per sequence and ``step``: the ``time`` (its mean, given that the event comes;
-            least squared error), ``time_median`` (least absolute error), ``q0.1`` and so on; the
-            most probable ``type`` with its ``probability``; and ``no_event``, the probability that
-            so many events never come. Times that cannot be known or that no timestamp can hold are
-            missing (NaT, inf for numbers).
+            least squared error), ``time_median`` (its median, given the same; least absolute
+            error), ``q0.1`` and so on (by when it has come, with such a probability); the most
+            probable ``type`` with its ``probability``; and ``no_event``, the probability that so
+            many events never come. Of a method that knows only so far (`PromptTPP`:
+            ``longest_wait_``) an event that comes later counts as none. Times that cannot be known
+            or that no timestamp can hold are missing (NaT, inf for numbers).
 
         Raises
         ------
@@ -114,7 +116,7 @@ class PredictsEvents(SimulatesEvents):
         steps = [self._next_event(table, waited, levels, continued=history is None)]
         if n_steps > 1:
             steps += self._later_steps(table, waited, n_steps, levels, n_paths)
-        whole = Described(*(np.stack(part, 1) for part in zip(*steps)))  # (sequences, steps, ...)
+        whole = Prediction(*(np.stack(part, 1) for part in zip(*steps)))  # (sequences, steps, ...)
         names, best = table.names, whole.types.argmax(-1)
         ids = table.windows()[names.id_col]
         frame = pd.DataFrame({names.id_col: ids.repeat(n_steps).reset_index(drop=True)})
@@ -172,7 +174,8 @@ class PredictsEvents(SimulatesEvents):
         -------
         DataFrame
             Times: one row per sequence, named by the index, and one column per level (``q0.1``);
-            missing (NaT, inf for numbers) where the event may never come.
+            missing (NaT, inf for numbers) where the event may never come, or later than the
+            method knows (`PromptTPP`: ``longest_wait_``).
         """
         check_is_fitted(self)
         levels = checked_levels(levels)
@@ -239,10 +242,16 @@ class PredictsEvents(SimulatesEvents):
 
     def _next_event(
         self, table: EventTable, waited: np.ndarray, levels: Sequence[float], *, continued: bool
-    ) -> Described:
+    ) -> Prediction:
         """Describe the next event of each sequence; ``continued`` where the table is `history_`."""
         wait = torch.as_tensor(waited, device=self._device())
         running = self._latest_states() if continued else None
+        longest = self._longest_wait()
+
+        def describe(decoder: EventDecoder, states: EventStates, wait: torch.Tensor) -> NextEvent:
+            end = None if longest is None else wait + longest
+            return next_event(decoder, states, waited=wait, levels=levels, horizon_max=end)
+
         results = []
         with torch.no_grad():
             if running is not None:
@@ -250,15 +259,15 @@ class PredictsEvents(SimulatesEvents):
                 for places in in_chunks(len(table), ROWS_AT_ONCE):
                     rows = torch.as_tensor(places, device=wait.device)
                     here = states.select(rows, torch.zeros_like(rows))
-                    results.append(next_event(decoder, here, waited=wait[places], levels=levels))
+                    results.append(describe(decoder, here, wait[places]))
             else:
                 histories = self._windows(last_events(table, self._context_length()))
                 for places in in_chunks(len(table), self._rows_at_once):
                     batch = histories.gather(places).to(wait.device)
                     decoder, states = self._encode(batch)
                     here = states.at(batch.lengths)
-                    results.append(next_event(decoder, here, waited=wait[places], levels=levels))
-        return Described(*(torch.cat(part).cpu().numpy() for part in zip(*results)))
+                    results.append(describe(decoder, here, wait[places]))
+        return Prediction(*(torch.cat(part).cpu().numpy() for part in zip(*results)))
 
     def _later_steps(
         self,
@@ -267,13 +276,15 @@ class PredictsEvents(SimulatesEvents):
         n_steps: int,
         levels: Sequence[float],
         n_paths: int,
-    ) -> list[Described]:
+    ) -> list[Prediction]:
         """Describe the events after the next one of each sequence, from sampled futures."""
         chunks = [
-            [_step_of(futures, step, levels, len(self.classes_)) for step in range(1, n_steps)]
-            for _, futures in self._futures(table, waited, n_paths, n_events=n_steps)
+            [_sampled_step(futures, step, levels, len(self.classes_)) for step in range(1, n_steps)]
+            for _, futures in self._futures(
+                table, waited, n_paths, n_events=n_steps, longest=self._longest_wait()
+            )
         ]
-        return [Described(*map(np.concatenate, zip(*step))) for step in zip(*chunks)]
+        return [Prediction(*map(np.concatenate, zip(*step))) for step in zip(*chunks)]
 
     def _intensities(self, table: EventTable, moments: np.ndarray) -> np.ndarray:
         """Give intensities in the user's unit: (sequences, times, types), NaN where not known."""
@@ -299,27 +310,39 @@ class PredictsEvents(SimulatesEvents):
         return values
 
 
-def _step_of(futures: Futures, step: int, levels: Sequence[float], n_types: int) -> Described:
+def _sampled_step(futures: Futures, step: int, levels: Sequence[float], n_types: int) -> Prediction:
     """Describe one step of sampled futures, the first being step 0."""
     elapsed, types = futures.elapsed[:, :, step], futures.types[:, :, step]  # (sequences, paths)
     comes = np.isfinite(elapsed)
     counts = comes.sum(1)
     sums = np.where(comes, elapsed, 0.0).sum(1)
-    ranks = np.quantile(elapsed, [0.5, *levels], axis=1, method="inverted_cdf")
+    # Paths without the event are sorted to the end: they count for the levels, not the median.
+    ordered = np.sort(elapsed, 1)
+    middle = np.maximum((counts + 1) // 2, 1) - 1
     shares = (types[..., None] == np.arange(n_types)).sum(1) / np.maximum(counts, 1)[:, None]
-    return Described(
+    return Prediction(
         mean=np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0),
-        median=ranks[0],
-        quantiles=ranks[1:].T,
+        median=np.take_along_axis(ordered, middle[:, None], 1)[:, 0],
+        quantiles=np.quantile(elapsed, levels, axis=1, method="inverted_cdf").T,
         types=shares,
         no_event=1 - comes.mean(1),
     )
 
 
 def predict_at_positions(
-    decoder: EventDecoder, states: EventStates, batch: EventBatch
+    decoder: EventDecoder,
+    states: EventStates,
+    batch: EventBatch,
+    longest: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Predict the event that ends each interval, from its start (given its lower part).
+
+    Parameters
+    ----------
+    decoder, states, batch
+        See `log_likelihood`.
+    longest : float, optional
+        Scaled: given that the event comes within so long of the interval's lower part.
 
     Returns
     -------
@@ -335,7 +358,9 @@ def predict_at_positions(
     median, types = torch.zeros_like(mean), mean.new_zeros(*shape, decoder.n_types)
     for some in torch.arange(len(rows), device=rows.device).split(ROWS_AT_ONCE):
         at = rows[some], positions[some]
-        found = next_event(decoder, states.select(*at), waited=batch.lower[at])
+        waited = batch.lower[at].double()
+        end = None if longest is None else waited + longest
+        found = next_event(decoder, states.select(*at), waited=waited, horizon_max=end)
         mean[at], median[at], types[at] = found.mean, found.median, found.type_probabilities
     return mean, median, types
 

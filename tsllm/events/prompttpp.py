@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
-from tsllm.adapters.event_batch import EventBatch, EventStates
-from tsllm.adapters.event_decoders import EventDecoder
-from tsllm.adapters.prompttpp import PromptTPPModel
-from tsllm.backbone import Backbone, load_backbone, resolve_device
-from tsllm.datasets.events import EventTable
-from tsllm.errors import BackboneMismatchError, DataError
-from tsllm.events.base import EventForecaster
-from tsllm.events.histories import last_events
-from tsllm.events.prompttpp_model import build_model, embed_classes, retrieved_slots
-from tsllm.events.prompttpp_parameters import (
-    FIXED_PARAMETERS,
-    backbone_name,
-    check_parameters,
-    context_length,
-    is_endless,
-    reads_texts,
-)
-from tsllm.events.running_states import (
-    RunningStates,
-    StreamedPaths,
-    history_length,
-    trim_history,
-)
-from tsllm.events.sampling import Paths
-from tsllm.events.slice_training import learn_slice
+from tsllm.events.prompttpp_learning import LearnsSlices
+from tsllm.events.prompttpp_model import retrieved_slots
 
 
-class PromptTPP(EventForecaster):
+class PromptTPP(LearnsSlices):
     """Forecast event streams with a pool of prompts (Xue et al., 2023, "PromptTPP").
 
     A neural temporal point process: an encoder reads the events, a decoder gives the density of the
@@ -154,6 +127,11 @@ class PromptTPP(EventForecaster):
         What was learnt of each slice: its events, its slots, epochs and losses.
     prompt_usage_ : int array (slots,)
         Training positions that each slot was used at.
+    longest_wait_ : float
+        The longest time without an event that the slices showed, in the table's unit: between
+        events, or before a window's end. What comes later cannot be learnt from them. So predicted
+        times are given that the event comes within so long from ``now`` on, quantiles beyond are
+        missing, and ``no_event`` is the probability that it does not come within so long.
     slot_history_ : int array (slices, slots)
         Which slots the positions of a slice retrieved after it was learnt.
     classes_, time_scale_, n_events_, history_, ...
@@ -172,9 +150,6 @@ class PromptTPP(EventForecaster):
     >>> model.predict(n_steps=2)["step"].tolist()
     [1, 2, 1, 2, 1, 2, 1, 2]
     """
-
-    model_: PromptTPPModel
-    _running: RunningStates | None
 
     def __init__(
         self,
@@ -277,132 +252,6 @@ class PromptTPP(EventForecaster):
         self.random_state = random_state
         self.verbose = verbose
 
-    # ------------------------------------------------------------------ learning a stream
-
-    def partial_fit(
-        self,
-        events: Any,
-        y: Any = None,
-        *,
-        types: Any = None,
-        windows: Any = None,
-        validation: Any = None,
-    ) -> Self:
-        """Learn the next slice of a stream; nothing earlier is read again.
-
-        On a new estimator this is `fit`.
-
-        Parameters
-        ----------
-        events : DataFrame, EventTable or path
-            The slice, as `fit` takes events.
-        y : ignored
-            For scikit-learn's pipelines.
-        types : sequence of str, optional
-            Only at the first call: types that later slices will bring, beside those of this one.
-        windows : optional
-            See `fit`.
-        validation : as events, optional
-            Later events of the same sequences, for early stopping. None takes the last
-            ``validation_fraction`` of the slice.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        DataError
-            As in `fit`; or a new type without ``grow_types=True``, or settings under which nothing
-            would be learnt.
-
-        Warns
-        -----
-        UserWarning
-            The pool of prompts is full: what was merged or re-used.
-        """
-        if not self.__sklearn_is_fitted__():
-            return self.fit(events, windows=windows, validation=validation, types=types)
-        if types is not None:
-            raise DataError("types belongs to the first call: use grow_types=True for new ones")
-        self._check_goes_on()
-        table = self._read(events, windows=windows)
-        held_back = None if validation is None else self._read(validation)
-        whole = table if held_back is None else table.extend(held_back)
-        # A slice that fails to be learnt leaves the estimator as it was.
-        former, classes = self.model_, self.classes_
-        self.model_ = copy.deepcopy(former)
-        try:
-            self._meet_types(whole)
-            self._learn(table, held_back)
-        except BaseException:
-            self.model_, self.classes_ = former, classes
-            raise
-        self.n_events_ += whole.n_events
-        self._describe(whole)
-        self._remember(whole)
-        return self
-
-    def _fit(self, table: EventTable, validation: EventTable | None) -> None:
-        check_parameters(self)
-        self._running = None
-        self.architecture_ = {name: getattr(self, name) for name in FIXED_PARAMETERS}
-        self.seed_ = self._seed()
-        self.n_slices_ = 0
-        self.slices_: list[dict[str, Any]] = []
-        gaps = np.concatenate([np.diff(times) for times in table.times])
-        typical = float(np.median(gaps[gaps > 0])) if (gaps > 0).any() else self.time_scale_
-        self.median_scaled_gap_ = typical / self.time_scale_
-        backbone = self._load_backbone()
-        self.context_length_ = context_length(self, backbone)
-        self.backbone_digest_ = None if backbone is None else backbone.digest
-        self.text_width_, vectors = None, None
-        if reads_texts(self):
-            vectors = embed_classes(self, self.classes_)
-            self.text_width_ = vectors.shape[1]
-        self.model_ = self._build_model(vectors)
-        self._learn(table, validation)
-
-    def _learn(self, table: EventTable, validation: EventTable | None) -> None:
-        """Train on a slice, and note what came of it."""
-        record, uses = learn_slice(self, table, validation)
-        width = max(self.model_.pool.max_slots if self.prompt_mode == "shared" else 0, len(uses))
-        former = getattr(self, "slot_history_", np.zeros((0, 0), dtype=np.int64))
-        rows = [np.pad(row, (0, width - len(row))) for row in [*former, uses]]
-        self.slot_history_ = np.stack(rows)
-        self.prompt_usage_ = np.array(self.model_.pool.usage, dtype=np.int64)
-        self.slices_ = [*self.slices_, record]
-        self.n_slices_ += 1
-        self._running = None  # the states of another model
-
-    def _meet_types(self, table: EventTable) -> None:
-        """Make room for types that come up for the first time."""
-        seen = np.unique(np.concatenate([*table.types, np.empty(0, object)]).astype(str))
-        new = [name for name in seen if name not in set(self.classes_)]
-        if not new or not self.grow_types:
-            return  # unknown types are refused where they are read
-        vectors = embed_classes(self, new) if self.text_width_ is not None else None
-        self.classes_ = np.append(self.classes_, np.array(new, dtype=object))
-        self.model_.grow_types(len(self.classes_), vectors)
-
-    def _check_goes_on(self) -> None:
-        """Refuse settings that no longer fit the model."""
-        check_parameters(self)
-        for name, value in self.architecture_.items():
-            if getattr(self, name) != value:
-                raise DataError(
-                    f"{name} was {value!r} when the model was made and is {getattr(self, name)!r} "
-                    "now: set it back, or begin anew with fit"
-                )
-        backbone = self._load_backbone()
-        if backbone is not None and backbone.digest != self.backbone_digest_:
-            raise BackboneMismatchError(
-                f"backbone={self.backbone!r} has other weights than the one that the model was "
-                "made with: set it back, or begin anew with fit"
-            )
-
-    # ------------------------------------------------------------------ what is in the model
-
     def retrieve(self, history: Any = None, *, windows: Any = None) -> pd.DataFrame:
         """Tell which prompts each sequence retrieves after its last event.
 
@@ -465,87 +314,3 @@ class PromptTPP(EventForecaster):
             "seconds": sum(one["seconds"] for one in self.slices_),
             "device": str(self._device()),
         }
-
-    # ------------------------------------------------------------------ the hooks of the base
-
-    def _encode(self, batch: EventBatch) -> tuple[EventDecoder, EventStates]:
-        return self.model_.decoder, self.model_.encode(batch)
-
-    def _context_length(self) -> int | None:
-        return None if is_endless(self) else self.context_length_
-
-    def _device(self) -> torch.device:
-        backbone = self._load_backbone() if self.encoder == "llm-full" else None
-        return resolve_device(self.device) if backbone is None else backbone.device
-
-    def _remember(self, table: EventTable) -> None:
-        most = history_length(self)
-        if self._running is None:  # after learning
-            self.history_ = last_events(table, most)
-            self._running = RunningStates.begin(self, table)
-        else:
-            self.history_ = trim_history(table, most)
-
-    def _advance(self, new: EventTable) -> None:
-        assert self._running is not None  # `fit` began it
-        self._running = self._running.after(self, new)
-
-    def _latest_states(self) -> tuple[EventDecoder, EventStates] | None:
-        return None if self._running is None else self._running.latest(self)
-
-    def _start_paths(self, batch: EventBatch, copies: int) -> Paths:
-        if self.decoder == "attnhp":
-            return super()._start_paths(batch, copies)
-        return StreamedPaths(self.model_, batch, copies)
-
-    def _running_tensors(self) -> dict[str, Tensor]:
-        # The states of the others are made anew from the history.
-        running = self._running if is_endless(self) else None
-        return {} if running is None else running.tensors()
-
-    def _restore_running(self, tensors: Mapping[str, Tensor]) -> None:
-        self._running = RunningStates({})
-        if tensors:
-            self._running = RunningStates.from_tensors(self, list(self.history_.ids), tensors)
-
-    def _fine_tuned(self) -> Self:
-        tuned: Self = clone(self).set_params(prompt_mode="none", base_update="full")
-        return tuned
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        if not hasattr(self, "model_"):
-            return state
-        # Tensors leave on the CPU, so that a model fitted on a GPU opens where there is none. The
-        # running states that the history tells are left out: a language model's are large.
-        running = self._running
-        if running is not None:
-            running = running.cpu() if is_endless(self) else RunningStates({})
-        model = self.model_
-        if any(parameter.device.type != "cpu" for parameter in model.parameters()):
-            model = copy.deepcopy(model).cpu()
-        return state | {"model_": model, "_running": running}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if hasattr(self, "model_"):
-            self.model_.to(self._device())
-
-    # ------------------------------------------------------------------ the model
-
-    def _build_model(self, vectors: Tensor | None = None) -> PromptTPPModel:
-        """Build the model for what is known; the types' vectors may be loaded later."""
-        return build_model(self, vectors)
-
-    def _load_backbone(self) -> Backbone | None:
-        """Find the language model that the parameters name."""
-        name = backbone_name(self)
-        if name is None:
-            return None
-        return load_backbone(
-            name, layers=self.backbone_layers, device=self.device, dtype=self.dtype
-        )
-
-    def _slice_seed(self) -> int:
-        """Give the seed of the slice that is learnt now."""
-        return int(np.random.SeedSequence((self.seed_, self.n_slices_)).generate_state(1)[0])

@@ -21,15 +21,15 @@ from tsllm.events.text_types import embed_types, type_texts
 from tsllm.randomness import seeded
 
 if TYPE_CHECKING:
-    from tsllm.events.prompttpp import PromptTPP
+    from tsllm.events.prompttpp_core import PromptTPPCore
 
 
-def build_model(estimator: PromptTPP, vectors: Tensor | None = None) -> PromptTPPModel:
+def build_model(estimator: PromptTPPCore, vectors: Tensor | None = None) -> PromptTPPModel:
     """Build the model of an estimator that knows its types and its scale.
 
     Parameters
     ----------
-    estimator : PromptTPP
+    estimator : PromptTPPCore
     vectors : Tensor, (types, width), optional
         What `embed_classes` gives. None: for an encoder that reads texts zeros stand in, until
         weights are loaded.
@@ -59,7 +59,7 @@ def build_model(estimator: PromptTPP, vectors: Tensor | None = None) -> PromptTP
     return model.to(estimator._device()).eval()
 
 
-def embed_classes(estimator: PromptTPP, classes: Any) -> Tensor:
+def embed_classes(estimator: PromptTPPCore, classes: Any) -> Tensor:
     """Embed the texts of types as the estimator's encoder reads them: (types, width)."""
     backbone = estimator._load_backbone()
     assert backbone is not None  # nobody else reads texts
@@ -69,7 +69,7 @@ def embed_classes(estimator: PromptTPP, classes: Any) -> Tensor:
 
 
 @torch.no_grad()
-def retrieved_slots(estimator: PromptTPP, table: EventTable) -> pd.DataFrame:
+def retrieved_slots(estimator: PromptTPPCore, table: EventTable) -> pd.DataFrame:
     """Tell which prompts sequences retrieve after their last event; see `PromptTPP.retrieve`."""
     model, id_col = estimator.model_, table.names.id_col
     rows = estimator._windows(last_events(table, estimator.context_length_))

@@ -11,7 +11,7 @@ from tsllm.errors import DataError
 from tsllm.forecasters.parameters import check_whole
 
 if TYPE_CHECKING:
-    from tsllm.events.prompttpp import PromptTPP
+    from tsllm.events.prompttpp_core import PromptTPPCore
 
 PROMPT_MODES = ("allocate", "shared", "none")
 BASE_UPDATES = ("freeze", "slow", "full")
@@ -43,7 +43,7 @@ FIXED_PARAMETERS = (*MODEL_PARAMETERS, "lora", "context_length")
 AUTO_CONTEXT = 128
 
 
-def check_parameters(estimator: PromptTPP) -> None:
+def check_parameters(estimator: PromptTPPCore) -> None:
     """Refuse parameters that cannot be used, alone or together.
 
     Raises
@@ -99,25 +99,25 @@ def check_parameters(estimator: PromptTPP) -> None:
             )
 
 
-def backbone_name(estimator: PromptTPP) -> str | None:
+def backbone_name(estimator: PromptTPPCore) -> str | None:
     """Name the language model; None where there is none."""
     if not reads_texts(estimator):
         return None
     return DEFAULT_BACKBONE if estimator.backbone is None else estimator.backbone
 
 
-def reads_texts(estimator: PromptTPP) -> bool:
+def reads_texts(estimator: PromptTPPCore) -> bool:
     """Tell whether the types are known by their texts."""
     return estimator.encoder in ("llm", "llm-full")
 
 
-def is_endless(estimator: PromptTPP) -> bool:
+def is_endless(estimator: PromptTPPCore) -> bool:
     """Tell whether the encoder reads streams without end, in a state of constant size."""
     text_encoder = estimator.encoder == "llm" and estimator.text_encoder == "aaren"
     return estimator.encoder == "aaren" or text_encoder
 
 
-def context_length(estimator: PromptTPP, backbone: Backbone | None) -> int:
+def context_length(estimator: PromptTPPCore, backbone: Backbone | None) -> int:
     """Decide how many events are read at once."""
     most = None
     if estimator.encoder == "llm-full" and backbone is not None and backbone.max_positions:
@@ -134,7 +134,7 @@ def context_length(estimator: PromptTPP, backbone: Backbone | None) -> int:
     return wanted
 
 
-def _described(estimator: PromptTPP) -> str:
+def _described(estimator: PromptTPPCore) -> str:
     if estimator.encoder == "llm":
         return f"text_encoder={estimator.text_encoder!r}"
     return f"encoder={estimator.encoder!r}"

@@ -13,13 +13,16 @@ from torch import Tensor
 from tsllm.adapters.event_batch import EventBatch, EventStates, length_buckets
 from tsllm.adapters.event_decoders import EventDecoder
 from tsllm.adapters.event_llm import LLMEncoder
-from tsllm.adapters.prompttpp import EventStream, PromptTPPModel
+from tsllm.adapters.prompted_encoder import EventStream
+from tsllm.adapters.prompttpp import PromptTPPModel
 from tsllm.datasets.events import EventTable
+from tsllm.events.gaps import last_times
+from tsllm.events.histories import keep_last
 from tsllm.events.prompttpp_parameters import is_endless
 from tsllm.events.sampling import copies_of
 
 if TYPE_CHECKING:
-    from tsllm.events.prompttpp import PromptTPP
+    from tsllm.events.prompttpp_core import PromptTPPCore
 
 #: More new events of a sequence than this are encoded together, not stepped through.
 MOST_STEPS = 32
@@ -56,12 +59,12 @@ class RunningStates:
         self.states = dict(states)
 
     @classmethod
-    def begin(cls, estimator: PromptTPP, table: EventTable) -> RunningStates:
+    def begin(cls, estimator: PromptTPPCore, table: EventTable) -> RunningStates:
         """Make the states after the events of a table, where they are needed from the start."""
         if not is_endless(estimator):
             return cls({})
         states = {}
-        rows = estimator._windows(table)
+        rows, last = estimator._windows(table), last_times(table)
         for indices in length_buckets(rows.lengths, batch_size=ROWS_AT_ONCE):
             batch = rows.gather(indices).to(estimator._device())
             stream, after = estimator.model_.init_state(batch)
@@ -69,17 +72,17 @@ class RunningStates:
                 states[table.ids[index]] = RunningState(
                     _row_of(stream, row),
                     after.hidden[row : row + 1].clone(),
-                    _last_time(table, index),
+                    float(last[index]),
                     len(table.times[index]),
                 )
         return cls({name: states[name] for name in table.ids})
 
-    def after(self, estimator: PromptTPP, new: EventTable) -> RunningStates:
+    def after(self, estimator: PromptTPPCore, new: EventTable) -> RunningStates:
         """Move over new events, which the estimator's history holds already."""
         history = estimator.history_
         if estimator.decoder == "attnhp":
             return self  # its intensities need all events, not a state
-        place = {name: i for i, name in enumerate(history.ids)}
+        place, last = {name: i for i, name in enumerate(history.ids)}, last_times(history)
         codes = estimator._windows(new).codes
         states = dict(self.states)
         for number, name in enumerate(new.ids):
@@ -94,13 +97,12 @@ class RunningStates:
                 batch = estimator._windows(source).gather([0]).to(estimator._device())
                 stream, now = estimator.model_.init_state(batch)
                 events = int(batch.lengths)
-                time = _last_time(history, place[name])
-                states[name] = RunningState(stream, now.hidden, time, events)
+                states[name] = RunningState(stream, now.hidden, float(last[place[name]]), events)
                 continue
             states[name] = _step(estimator, known, times, codes[number])
         return RunningStates(states)
 
-    def latest(self, estimator: PromptTPP) -> tuple[EventDecoder, EventStates] | None:
+    def latest(self, estimator: PromptTPPCore) -> tuple[EventDecoder, EventStates] | None:
         """Give the states of the history's sequences, in its order; None where there are none."""
         history = estimator.history_
         if not any(name in self.states for name in history.ids):
@@ -123,7 +125,7 @@ class RunningStates:
         """Write everything as tensors, numbered by sequence."""
         written: dict[str, Tensor] = {}
         for number, state in enumerate(self.states.values()):
-            for path, tensor in _leaves((state.stream, state.hidden)):
+            for path, tensor in _numbered_tensors((state.stream, state.hidden)):
                 written[f"{number}.{path}"] = tensor
             written[f"{number}.time"] = torch.tensor(state.time, dtype=torch.float64)
             written[f"{number}.events"] = torch.tensor(state.events)
@@ -133,21 +135,21 @@ class RunningStates:
         """Copy all tensors to the CPU; `after` and `latest` bring them where the model is."""
         return RunningStates(
             {
-                name: RunningState(*_changed(tuple(state), lambda tensor: tensor.cpu()))
+                name: RunningState(*_map_tensors(tuple(state), lambda tensor: tensor.cpu()))
                 for name, state in self.states.items()
             }
         )
 
     @classmethod
     def from_tensors(
-        cls, estimator: PromptTPP, names: list[Hashable], tensors: Mapping[str, Tensor]
+        cls, estimator: PromptTPPCore, names: list[Hashable], tensors: Mapping[str, Tensor]
     ) -> RunningStates:
         """Read what `tensors` wrote, for the sequences of these names."""
         empty = _empty_batch(estimator)
         stream, now = estimator.model_.init_state(empty)
         states = {}
         for number, name in enumerate(names):
-            paths = iter([path for path, _ in _leaves((stream, now.hidden))])
+            paths = iter([path for path, _ in _numbered_tensors((stream, now.hidden))])
 
             def read(old: Tensor, paths: Iterator[str] = paths, number: int = number) -> Tensor:
                 found = tensors[f"{number}.{next(paths)}"]
@@ -155,13 +157,13 @@ class RunningStates:
                     raise ValueError(f"a running state of shape {tuple(found.shape)}")
                 return found.to(old.device)
 
-            own, hidden = _changed((stream, now.hidden), read)
+            own, hidden = _map_tensors((stream, now.hidden), read)
             time, events = float(tensors[f"{number}.time"]), int(tensors[f"{number}.events"])
             states[name] = RunningState(own, hidden, time, events)
         return cls(states)
 
     @staticmethod
-    def _full(estimator: PromptTPP, known: RunningState, count: int) -> bool:
+    def _full(estimator: PromptTPPCore, known: RunningState, count: int) -> bool:
         return count > MOST_STEPS or known.events + count > estimator.context_length_
 
 
@@ -185,7 +187,7 @@ class StreamedPaths:
             self._stream, self.states = model.init_state(batch.select(rows))
             return
         stream, states = model.init_state(batch)
-        self._stream = _changed(stream, lambda tensor: tensor[rows])
+        self._stream = _map_tensors(stream, lambda tensor: tensor[rows])
         self.states = EventStates(states.hidden[rows])
 
     def append(self, types: Tensor, gaps: Tensor) -> None:
@@ -196,38 +198,25 @@ class StreamedPaths:
 def trim_history(table: EventTable, most: int) -> EventTable:
     """Cut sequences of more than ``most`` events to the last half of so many.
 
-    By halves, so that a running state is made anew once in many events and not at each. The window
-    of what is left starts at the last event that is left out: the first gap stays known.
+    By halves, so that a running state is made anew once in many events and not at each.
     """
-    keep = [len(times) if len(times) <= most else max(1, most // 2) for times in table.times]
-    if all(n == len(times) for n, times in zip(keep, table.times)):
-        return table
-    starts = [
-        start if n == len(times) else times[-n - 1]
-        for n, start, times in zip(keep, table.starts, table.times)
-    ]
-    cut = [len(times) - n for n, times in zip(keep, table.times)]
-    return replace(
-        table,
-        times=tuple(times[first:] for first, times in zip(cut, table.times)),
-        types=tuple(types[first:] for first, types in zip(cut, table.types)),
-        starts=np.array(starts, dtype=np.float64),
-    )
+    half = max(1, most // 2)
+    return keep_last(table, [n if n <= most else half for n in map(len, table.times)])
 
 
-def history_length(estimator: PromptTPP) -> int:
+def history_length(estimator: PromptTPPCore) -> int:
     """Decide how many events of a sequence are kept."""
     return estimator.context_length_ * (KEPT_CONTEXTS if is_endless(estimator) else 1)
 
 
 @torch.no_grad()
 def _step(
-    estimator: PromptTPP, known: RunningState, times: np.ndarray, codes: np.ndarray
+    estimator: PromptTPPCore, known: RunningState, times: np.ndarray, codes: np.ndarray
 ) -> RunningState:
     """Move a state over new events of its sequence."""
     model, device = estimator.model_, estimator._device()
     if known.hidden.device.type != device.type:
-        known = RunningState(*_changed(tuple(known), lambda tensor: tensor.to(device)))
+        known = RunningState(*_map_tensors(tuple(known), lambda tensor: tensor.to(device)))
     edges = np.concatenate([[known.time], times])
     gaps = np.maximum(np.diff(edges), estimator.resolution_) / estimator.time_scale_
     gaps = np.where(np.isnan(gaps), 1.0, gaps)  # before a first event, with no known start
@@ -243,7 +232,7 @@ def _step(
     return RunningState(stream, now.hidden, float(times[-1]), known.events + len(times))
 
 
-def _empty_batch(estimator: PromptTPP) -> EventBatch:
+def _empty_batch(estimator: PromptTPPCore) -> EventBatch:
     """Make a batch of one sequence without events."""
     table = EventTable(
         ("empty",),
@@ -255,30 +244,25 @@ def _empty_batch(estimator: PromptTPP) -> EventBatch:
     return estimator._windows(table).gather([0]).to(estimator._device())
 
 
-def _last_time(table: EventTable, sequence: int) -> float:
-    times = table.times[sequence]
-    return float(times[-1] if len(times) else table.starts[sequence])
-
-
 def _row_of(tree: Any, row: int) -> Any:
     """Take one row of all tensors, as tensors of their own."""
-    return _changed(tree, lambda tensor: tensor[row : row + 1].clone())
+    return _map_tensors(tree, lambda tensor: tensor[row : row + 1].clone())
 
 
-def _changed(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def _map_tensors(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """Apply a function to every tensor of nested tuples and dataclasses."""
     if isinstance(tree, Tensor):
         return change(tree)
     if isinstance(tree, tuple):
-        parts = [_changed(part, change) for part in tree]
+        parts = [_map_tensors(part, change) for part in tree]
         return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
     if is_dataclass(tree) and not isinstance(tree, type):
-        named = {one.name: _changed(getattr(tree, one.name), change) for one in fields(tree)}
+        named = {one.name: _map_tensors(getattr(tree, one.name), change) for one in fields(tree)}
         return replace(tree, **named)
     return tree
 
 
-def _leaves(tree: Any) -> list[tuple[str, Tensor]]:
+def _numbered_tensors(tree: Any) -> list[tuple[str, Tensor]]:
     """List the tensors of nested tuples and dataclasses, numbered in order."""
     found: list[Tensor] = []
 
@@ -286,5 +270,5 @@ def _leaves(tree: Any) -> list[tuple[str, Tensor]]:
         found.append(tensor)
         return tensor
 
-    _changed(tree, note)
+    _map_tensors(tree, note)
     return [(str(number), tensor) for number, tensor in enumerate(found)]

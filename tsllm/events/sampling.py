@@ -122,6 +122,7 @@ def draw_futures(
     *,
     n_events: int | None,
     until: np.ndarray | None,
+    longest: float | None = None,
 ) -> Futures:
     """Draw futures, event by event.
 
@@ -138,6 +139,9 @@ def draw_futures(
     until : float array (rows,), optional
         Scaled time, from the last event of the history on, at which a future ends. One of the two
         limits must be given.
+    longest : float, optional
+        Scaled: a future ends where no event comes for longer than this, for the first event from
+        ``waited`` on.
 
     Returns
     -------
@@ -167,6 +171,8 @@ def draw_futures(
         gaps, types = sample_next(
             paths.decoder, paths.states, waited=wait, uniforms=torch.from_numpy(uniforms).to(device)
         )
+        if longest is not None:
+            gaps = torch.where(gaps <= wait + longest, gaps, torch.inf)
         time = np.where(alive, time + gaps.cpu().numpy(), np.inf)
         alive &= time <= end
         alive &= np.isfinite(time)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -237,7 +238,8 @@ class ScoresEvents(EventCore):
         """
         check_is_fitted(self)
         table = self._read(events, windows=windows)
-        intervals, measured = self._measure(table, predictions, t_start, t_end)
+        measure = partial(predictions, longest=self._longest_wait())
+        intervals, measured = self._measure(table, measure, t_start, t_end)
         return compare_with_guesses(self, intervals, *measured)
 
     def evaluate_stream(self, slices: Sequence[Any], **options: Any) -> StreamReport:
@@ -318,8 +320,12 @@ def _increments(
 
 
 def predictions(
-    decoder: EventDecoder, states: EventStates, batch: EventBatch
+    decoder: EventDecoder,
+    states: EventStates,
+    batch: EventBatch,
+    *,
+    longest: float | None = None,
 ) -> tuple[Tensor, ...]:
     """Give log-likelihood, given part, predicted mean, median and types of each interval."""
-    predicted = predict_at_positions(decoder, states, batch)
+    predicted = predict_at_positions(decoder, states, batch, longest)
     return (log_likelihood(decoder, states, batch), batch.lower, *predicted)

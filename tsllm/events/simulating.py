@@ -225,8 +225,12 @@ class SimulatesEvents(EventCore):
         *,
         n_events: int | None = None,
         until: np.ndarray | None = None,
+        longest: float | None = None,
     ) -> Iterator[tuple[np.ndarray, Futures]]:
-        """Draw futures of some sequences at a time: (places,), arrays (places, paths, steps)."""
+        """Draw futures of some sequences at a time: (places,), arrays (places, paths, steps).
+
+        A path ends before a wait of more than ``longest``, scaled and from now on.
+        """
         n_paths = checked_count("n_paths", n_paths)
         if n_events is None and until is None:
             raise DataError("say how far to sample: pass horizon, n_events, or both")
@@ -244,6 +248,7 @@ class SimulatesEvents(EventCore):
                 waited[places].repeat(n_paths),
                 n_events=n_events,
                 until=None if until is None else until[places].repeat(n_paths),
+                longest=longest,
             )
             shape = (len(places), n_paths, -1)
             yield places, Futures(*(part.reshape(shape) for part in drawn))

@@ -14,11 +14,12 @@ from tsllm.adapters.event_batch import EventBatch, length_buckets
 from tsllm.adapters.prompttpp import PromptTPPModel
 from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError, NotEnoughDataError
+from tsllm.events.gaps import last_times
 from tsllm.events.histories import EventWindows
 from tsllm.training import Loss, TrainingSettings, train
 
 if TYPE_CHECKING:
-    from tsllm.events.prompttpp import PromptTPP
+    from tsllm.events.prompttpp_core import PromptTPPCore
 
 #: ``max_epochs="auto"``: so many epochs, or so many steps where the epochs are short.
 AUTO_EPOCHS, AUTO_STEPS = 60, 400
@@ -28,13 +29,13 @@ CLIP_NORM = 1.0
 
 
 def learn_slice(
-    estimator: PromptTPP, table: EventTable, validation: EventTable | None
+    estimator: PromptTPPCore, table: EventTable, validation: EventTable | None
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Train an estimator's model on a slice, in place.
 
     Parameters
     ----------
-    estimator : PromptTPP
+    estimator : PromptTPPCore
         With its model, in the state that the slices before left it in.
     table : EventTable
         The slice.
@@ -105,13 +106,13 @@ def learn_slice(
 
 
 def model_rows(
-    estimator: PromptTPP, table: EventTable, *, after: EventTable | None = None
+    estimator: PromptTPPCore, table: EventTable, *, after: EventTable | None = None
 ) -> EventWindows:
     """Cut a table into the rows that the model is trained on.
 
     Parameters
     ----------
-    estimator : PromptTPP
+    estimator : PromptTPPCore
     table : EventTable
     after : EventTable, optional
         An earlier part of ``table``: what happened in it is history, and not scored.
@@ -136,7 +137,7 @@ def _hold_out(table: EventTable, fraction: float) -> tuple[EventTable, EventTabl
     """Cut the last events off for early stopping; nothing where that leaves too few."""
     try:
         training, later = table.split((1 - fraction, fraction), keep_empty=True)
-        known = EventWindows(training, sorted({*np.concatenate(table.types)}), 1.0, resolution=1.0)
+        known = EventWindows(training, table.type_names, 1.0, resolution=1.0)
     except NotEnoughDataError:
         return table, None
     if not len(known) or not any(len(times) > 1 for times in training.times):
@@ -150,7 +151,7 @@ def _batches(rows: EventWindows, batch_size: int, device: torch.device) -> Itera
         yield rows.gather(indices).to(device)
 
 
-def _loss(estimator: PromptTPP, base: bool, slots: list[int]) -> Any:
+def _loss(estimator: PromptTPPCore, base: bool, slots: list[int]) -> Any:
     """Make the loss; prompts of a shared pool learn in every ``prompt_every``-th step only."""
     own, every = estimator.model_, 1
     if estimator.prompt_mode == "shared" and base:
@@ -172,7 +173,7 @@ def _loss(estimator: PromptTPP, base: bool, slots: list[int]) -> Any:
 
 
 def _settings(
-    estimator: PromptTPP, training: EventWindows, base: bool, prompts: bool
+    estimator: PromptTPPCore, training: EventWindows, base: bool, prompts: bool
 ) -> TrainingSettings:
     """Turn the estimator's parameters into the training loop's settings."""
     if not base and not prompts:
@@ -203,10 +204,16 @@ def _settings(
         weight_decay=estimator.weight_decay,
         patience=patience,
         clip_norm=CLIP_NORM,
-        seed=estimator._slice_seed(),
+        seed=_slice_seed(estimator),
         device=estimator._device(),
         verbose=int(estimator.verbose),
     )
+
+
+def _slice_seed(estimator: PromptTPPCore) -> int:
+    """Give the seed of the slice that is learnt now: another for each."""
+    seeds = np.random.SeedSequence((estimator.seed_, estimator.n_slices_))
+    return int(seeds.generate_state(1)[0])
 
 
 @torch.no_grad()
@@ -227,8 +234,7 @@ def _count_uses(model: PromptTPPModel, batches: list[EventBatch], slots: list[in
 
 def _ends(table: EventTable) -> np.ndarray:
     """Give until when each sequence is known: to its window's end, or its last event."""
-    last = [times[-1] if len(times) else start for times, start in zip(table.times, table.starts)]
-    return np.where(np.isnan(table.ends), np.array(last, dtype=np.float64), table.ends)
+    return np.where(np.isnan(table.ends), last_times(table), table.ends)
 
 
 def _span(table: EventTable) -> dict[str, str]:

@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from tsllm.backbone import Backbone
 from tsllm.datasets.events import Clock, EventColumns, EventTable
 from tsllm.errors import DataError, ModelFormatError
 from tsllm.events.base import EventForecaster
@@ -58,7 +57,7 @@ def take_event_snapshot(estimator: EventForecaster, *, include_context: bool = T
     history, clock = estimator.history_, estimator.history_.clock
     facts: dict[str, Any] = {
         "parameters": write_parameters(estimator, tensors),
-        "backbone": backbone_facts(backbone_of(estimator)),
+        "backbone": backbone_facts(estimator._load_backbone()),
         "fitted": fitted,
         "clock": {
             "origin": to_json(clock.origin, "the clock's origin"),
@@ -118,7 +117,7 @@ def restore_event_snapshot(
             if not name.endswith("_") or name.startswith("_") or hasattr(cls, name):
                 raise ModelFormatError(f"the saved model has the attribute {name!r}, which is none")
             setattr(estimator, name, _read_attribute(written, tensors))
-    found = backbone_of(estimator)
+    found = estimator._load_backbone()
     if facts["backbone"] is not None and found is not None:
         check_backbone(found, facts["backbone"])
     with _belonging_together():
@@ -130,13 +129,6 @@ def restore_event_snapshot(
         estimator.history_ = _read_history(facts, tensors, snapshot.contexts)
         estimator._restore_running(part_of(tensors, "running."))
     return estimator
-
-
-def backbone_of(estimator: EventForecaster) -> Backbone | None:
-    """Give the language model of an estimator that has one."""
-    load = getattr(estimator, "_load_backbone", None)
-    found: Backbone | None = None if load is None else load()
-    return found
 
 
 @contextmanager

@@ -31,7 +31,6 @@ from tsllm.backbone import Backbone
 from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError
 from tsllm.events.base import EventForecaster
-from tsllm.events.snapshot import backbone_of
 from tsllm.mlflow.kinds import Limits, ServedKind
 from tsllm.persistence import load, save
 
@@ -64,7 +63,7 @@ class Events(ServedKind):
 
     def backbone(self, model: EventForecaster) -> Backbone | None:
         """Give the language model, None where there is none."""
-        return backbone_of(model)
+        return model._load_backbone()
 
     def columns(self, model: EventForecaster) -> list[str]:
         """Name the columns of a request."""
