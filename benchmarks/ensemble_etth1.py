@@ -25,7 +25,7 @@ from tsllm.datasets import load_benchmark, long_to_panel
 
 HORIZONS = [96, 192, 336, 720]
 LONGEST = HORIZONS[-1]
-AUTOTIMES: dict[str, Any] = {"context_length": 384, "token_length": 96, "batch_size": 256}
+AUTOTIMES: dict[str, Any] = {"context_length": 672, "token_length": 96, "batch_size": 256}
 AAREN: dict[str, Any] = {"context_length": 504, "patch_length": 24, "window_stride": 11}
 MEMBERS = ("autotimes", "autotimes, no llm", "aaren", "dlinear")
 #: Weights are tried in tenths; the validation part from every fourth origin.
