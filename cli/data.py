@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tsllm.datasets import BenchmarkSplit, EventTable
-    from tsllm.forecasters.base import BaseLLMForecaster
 
 _LISTED = "'tsllm datasets' lists the data sets"
 
@@ -69,21 +68,16 @@ def open_data(
     return Opened(frame, split)
 
 
-def open_future(future: str | None, estimator: BaseLLMForecaster, **options: Any) -> Any:
-    """Read the file of --future; None where there is none.
+def check_future_file(future: str | None) -> None:
+    """Refuse a --future that is no file, before anything is done for it.
 
     Raises
     ------
     DataError
-        There is no such file, or it does not hold what the model needs.
+        There is no such file or directory.
     """
-    from tsllm.long_covariates import read_future
-
-    if future is None:
-        return None
-    if not Path(future).expanduser().exists():
+    if future is not None and not Path(future).expanduser().exists():
         raise DataError(f"--future {future!r}: there is no such file")
-    return read_future(future, estimator, **options)
 
 
 def open_events(data: str, **options: Any) -> EventTable:

@@ -46,7 +46,7 @@ from tsllm.datasets.tables import Table
 from tsllm.errors import DataError
 from tsllm.forecasters.base import BaseLLMForecaster
 from tsllm.logs import log_event
-from tsllm.long_covariates import columns_to_read
+from tsllm.long_covariates import columns_of, columns_to_read
 from tsllm.long_format import DEFAULT_QUANTILES, check_request
 from tsllm.persistence import fingerprint, load_forecaster
 
@@ -187,9 +187,7 @@ def predict_batch(
     beside = columns_to_read(estimator).get("covariates", [])
     columns = _columns(folder, parts, id_col, time_col, target_cols, beside)
     ahead = None if future is None else Path(future).expanduser().absolute()
-    known = estimator.fitted_.covariates.columns.known if beside else ()  # type: ignore[union-attr]
-    labels = [name for name in (columns.id, columns.time) if name is not None]
-    digest = check_future(ahead, estimator, [*labels, *known])
+    digest = check_future(ahead, columns_of(estimator), columns.id, columns.time)
     request = Request(
         horizon=estimator.fitted_.shape.horizon if horizon is None else int(horizon),
         quantiles=[float(q) for q in quantiles],
