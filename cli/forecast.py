@@ -160,7 +160,8 @@ def fit(
     check_folder(out.absolute().parent, "--out")
 
     from tsllm import distributed
-    from tsllm.persistence import JOB, check_target, save
+    from tsllm.model_directory import JOB, check_target
+    from tsllm.persistence import save
 
     check_target(out, overwrite=overwrite)
     together = distributed.join()
