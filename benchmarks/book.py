@@ -18,8 +18,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import book_event_views
-import book_views
-from book_tables import Results, anything, machine_of, seconds
+import book_forecast_views
+import book_speed_views
+from book_tables import Known, Results, anything, machine_of, seconds
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = ROOT / "benchmarks" / "book.md"
@@ -43,7 +44,7 @@ def main() -> int:
     return 0
 
 
-def read_results(folder: Path) -> dict[str, Results]:
+def read_results(folder: Path) -> Known:
     """Read every JSON file of a folder, by its name without the ending."""
     return {
         path.stem: json.loads(path.read_text(encoding="utf-8"))
@@ -51,7 +52,7 @@ def read_results(folder: Path) -> dict[str, Results]:
     }
 
 
-def page(template: str, results: dict[str, Results]) -> str:
+def page(template: str, results: Known) -> str:
     """Fill the template: each ``{{ view: files; script }}`` with the tables of its files."""
     left = dict(results)
     parts = []
@@ -68,25 +69,37 @@ def page(template: str, results: dict[str, Results]) -> str:
                 for name, one in known.items()
             )
         else:
-            wanted = patterns.split()
-            names = [name for name in left if any(fnmatch(name, one) for one in wanted)]
-            known = {name: left.pop(name) for name in names}
+            known = matching(results, patterns)
+            twice = sorted(known.keys() - left.keys())
+            if twice:  # the later section would be left out without a word
+                raise SystemExit(f"benchmarks/book.md shows {twice[0]}.json in two sections")
+            left = {name: one for name, one in left.items() if name not in known}
             text = "\n\n".join([*view_named(view)(known), measured_on(script, known)])
         if known:  # a benchmark that was not run has no section
             parts.append(section.replace(directive.group(), text))
     return "".join(parts)
 
 
-def view_named(name: str) -> Callable[[dict[str, Results]], list[str]]:
+def matching(results: Known, patterns: str) -> Known:
+    """Pick the files whose names match one of the patterns, which spaces part."""
+    wanted = patterns.split()
+    return {
+        name: one
+        for name, one in results.items()
+        if any(fnmatch(name, pattern) for pattern in wanted)
+    }
+
+
+def view_named(name: str) -> Callable[[Known], list[str]]:
     """Find the function that a directive names."""
-    for module in (book_views, book_event_views):
+    for module in (book_forecast_views, book_speed_views, book_event_views):
         if hasattr(module, name):
-            view: Callable[[dict[str, Results]], list[str]] = getattr(module, name)
+            view: Callable[[Known], list[str]] = getattr(module, name)
             return view
     raise SystemExit(f"benchmarks/book.md names the view {name!r}, which there is not")
 
 
-def measured_on(script: str, known: dict[str, Results]) -> str:
+def measured_on(script: str, known: Known) -> str:
     """Say how to repeat a section's figures, and where they come from."""
     sources = "\n".join(f"- {source(name, one)}" for name, one in known.items())
     return f"Repeat it with `{script}`. Measured on:\n\n{sources}"

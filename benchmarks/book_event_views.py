@@ -1,10 +1,8 @@
-"""The tables of docs/benchmarks.md about event streams; the others are in `book_views`."""
+"""The tables of docs/benchmarks.md about event streams."""
 
 from __future__ import annotations
 
-from book_tables import Results, error, mean_and_sd, seconds, table, timings
-
-Known = dict[str, Results]
+from book_tables import Known, Results, error, mean_and_sd, seconds, table, timings
 
 
 def drift(known: Known) -> list[str]:

@@ -6,7 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+#: What one JSON file holds.
 Results = dict[str, Any]
+#: The files of a section, by their names without the ending: what each view is given.
+Known = dict[str, Results]
 #: A list of more rows is cut in the generic tables; the file itself holds all.
 MOST_ROWS = 40
 #: What is said in a line of its own, or says nothing about the result.

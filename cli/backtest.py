@@ -10,7 +10,7 @@ import typer
 from tsllm.cli import options
 from tsllm.cli.config import BacktestJob, read_job
 from tsllm.cli.data import open_data
-from tsllm.cli.output import check_report_files, print_table, say, say_split, working, write_text
+from tsllm.cli.output import check_report_files, print_table, say_split, working, write_report
 
 
 def backtest(
@@ -100,12 +100,7 @@ def backtest(
         progress=sys.stderr.isatty(),
         **how,
     )
-    if out is not None:
-        write_text(report.to_json(), out)
-        say(f"wrote {out}")
-    if markdown is not None:
-        write_text(report.to_markdown(), markdown)
-        say(f"wrote {markdown}")
+    write_report(report, out, markdown)
     if json:
         print(report.to_json())
         return

@@ -51,8 +51,16 @@ class Job:
         """List the columns that are covariates, those with a known future first."""
         from tsllm.datasets.covariates import all_covariates  # pandas: not for --help
 
-        static = self.parameters.get("static_attributes") or []
-        return all_covariates(self.covariates or [], self.past_covariates or [], static)
+        return all_covariates(self.covariates or [], *self._without_future())
+
+    def known_covariates(self) -> list[str]:
+        """List the covariates whose future a forecast needs."""
+        others = {name for names in self._without_future() for name in names}
+        return [name for name in self.covariates or [] if name not in others]
+
+    def _without_future(self) -> tuple[list[str], list[str]]:
+        """Give the past covariates and the static attributes."""
+        return self.past_covariates or [], self.parameters.get("static_attributes") or []
 
     def split_covariates(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         """Take the covariates out of a long frame: the values, and X where there is any."""

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tsllm.datasets import BenchmarkSplit, EventTable
-    from tsllm.forecasters.base import BaseLLMForecaster
-
-_LISTED = "'tsllm datasets' lists the data sets"
 
 
 class Opened(NamedTuple):
@@ -69,21 +66,16 @@ def open_data(
     return Opened(frame, split)
 
 
-def open_future(future: str | None, estimator: BaseLLMForecaster, **options: Any) -> Any:
-    """Read the file of --future; None where there is none.
+def check_future_file(future: str | None) -> None:
+    """Refuse a --future that is no file, before anything is done for it.
 
     Raises
     ------
     DataError
-        There is no such file, or it does not hold what the model needs.
+        There is no such file or directory.
     """
-    from tsllm.long_covariates import read_future
-
-    if future is None:
-        return None
-    if not Path(future).expanduser().exists():
+    if future is not None and not Path(future).expanduser().exists():
         raise DataError(f"--future {future!r}: there is no such file")
-    return read_future(future, estimator, **options)
 
 
 def open_events(data: str, **options: Any) -> EventTable:
@@ -100,11 +92,7 @@ def open_events(data: str, **options: Any) -> EventTable:
         sets = list_datasets()
         if data not in set(sets["name"]):
             events = sets["name"][sets["kind"] == "events"].tolist()
-            near = get_close_matches(data, events, n=1)
-            remedy = (
-                f"did you mean {near[0]!r}?" if near else "'tsllm datasets' lists the data sets"
-            )
-            raise DataError(f"there is no file, directory or data set {data!r}; {remedy}")
+            raise _unknown(data, events)
     with tempfile.TemporaryDirectory(prefix="tsllm-") as folder:
         return read_events(_from_stdin(folder) if data == "-" else data, **options)
 
@@ -129,12 +117,17 @@ def _find(data: str) -> tuple[str | Path | pd.DataFrame, BenchmarkSplit | None]:
         return benchmark.frame, benchmark.split
     series = [*bundled.index[bundled == "series"], *list_benchmarks()]
     if data not in bundled.index:
-        near = get_close_matches(data, series, n=1)
-        remedy = f"did you mean {near[0]!r}?" if near else _LISTED
-        raise DataError(f"there is no file, directory or data set {data!r}; {remedy}")
+        raise _unknown(data, series)
     if bundled[data] == "events":
         raise DataError(
             f"{data!r} holds events, and this command reads series: give one of "
             f"{', '.join(map(repr, series))} or a file, or use 'tsllm events'"
         )
     return load_dataset(data), None
+
+
+def _unknown(data: str, names: Sequence[str]) -> DataError:
+    """Say that DATA names nothing, and what it may have been meant for."""
+    near = get_close_matches(data, names, n=1)
+    remedy = f"did you mean {near[0]!r}?" if near else "'tsllm datasets' lists the data sets"
+    return DataError(f"there is no file, directory or data set {data!r}; {remedy}")

@@ -92,7 +92,8 @@ def fit(
         raise DataError("--out is missing: give the directory to save the model to")
     check_folder(out.absolute().parent, "--out")
 
-    from tsllm.persistence import JOB, check_target, save
+    from tsllm.model_directory import JOB, check_target
+    from tsllm.persistence import save
 
     check_target(out, overwrite=overwrite)
     settings = column_settings(job)
@@ -141,7 +142,8 @@ def update(
     """
     if data is None:
         raise DataError("there is no DATA: give a file with the new events")
-    from tsllm.persistence import JOB, check_target, save
+    from tsllm.model_directory import JOB, check_target
+    from tsllm.persistence import save
 
     target = model if out is None else out
     if out is not None:

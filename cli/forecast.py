@@ -12,7 +12,7 @@ import typer
 
 from tsllm.cli import options
 from tsllm.cli.config import FitJob, ForecastJob, Job, read_job, write_job
-from tsllm.cli.data import open_data, open_future
+from tsllm.cli.data import check_future_file, open_data
 from tsllm.cli.output import (
     TABLE_ENDINGS,
     check_folder,
@@ -84,18 +84,24 @@ def forecast(
     if out is not None:
         check_output(out, "--out", TABLE_ENDINGS)
     check_picture(plot)
-    frame, estimator = _train(job, job.horizon, job.quantiles)
+    check_future_file(job.future)
+    frame, estimator = _prepare(job, job.horizon, job.quantiles)
 
+    from tsllm.long_covariates import read_future_ahead
     from tsllm.long_format import predict_long
 
-    known = open_future(
+    known = read_future_ahead(
         job.future,
         estimator,
+        frame,
+        job.all_covariates(),
+        job.horizon,
         id_col=job.id_col,
         time_col=job.time_col,
         freq=job.freq,
         sort=job.sort,
     )
+    _train(job, frame, estimator, job.horizon)
     with working("forecasting"):
         table = predict_long(
             estimator, frame, job.horizon, quantiles=job.quantiles, freq=job.freq, future=known
@@ -154,14 +160,22 @@ def fit(
     check_folder(out.absolute().parent, "--out")
 
     from tsllm import distributed
-    from tsllm.persistence import JOB, check_target, save
+    from tsllm.model_directory import JOB, check_target
+    from tsllm.persistence import save
 
     check_target(out, overwrite=overwrite)
     together = distributed.join()
     if together.size > 1 and job.parameters.get("random_state") is None:
         job.parameters["random_state"] = distributed.agreed_seed()
     with nullcontext() if together.leads else silence():
-        _, estimator = _train(job, job.horizon)
+        frame, estimator = _prepare(job, job.horizon)
+        known = job.known_covariates()
+        if known:
+            say(
+                f"the model will ask for the future of {', '.join(known)} where it predicts "
+                "(--future): name those whose future is not known in --past-covariates"
+            )
+        _train(job, frame, estimator, job.horizon)
     if together.leads:
         folder = save(estimator, out, overwrite=overwrite)
         write_text(write_job(job), folder / JOB)
@@ -171,15 +185,15 @@ def fit(
     distributed.leave()
 
 
-def _train(
+def _prepare(
     job: Job, horizon: int | None, quantiles: Sequence[float] = ()
 ) -> tuple[pd.DataFrame, BaseLLMForecaster]:
-    """Read the data, fit the method and say in a line how it went."""
+    """Read the data and make the forecaster: everything that is checked before the training."""
     with working(f"reading {job.data}"):
         frame, _ = open_data(job.data, **job.data_options())
 
     # After the data, since this takes seconds to import and a wrong file is told at once.
-    from tsllm.long_format import check_request, fit_long, make_forecaster
+    from tsllm.long_format import check_request, make_forecaster
 
     check_request(1 if horizon is None else horizon, quantiles)
     settings: dict[str, Any] = {
@@ -187,10 +201,17 @@ def _train(
         "verbose": int(sys.stderr.isatty()),
         **job.settings(),
     }
-    estimator = make_forecaster(job.method, **settings)
+    return frame, make_forecaster(job.method, **settings)
+
+
+def _train(
+    job: Job, frame: pd.DataFrame, estimator: BaseLLMForecaster, horizon: int | None
+) -> None:
+    """Fit the forecaster and say in a line how it went."""
+    from tsllm.long_format import fit_long
+
     fit_long(estimator, frame, horizon, covariates=job.all_covariates())
     say(_in_a_line(job.method, frame, estimator.summary()))
-    return frame, estimator
 
 
 def _in_a_line(method: str, frame: pd.DataFrame, summary: dict[str, Any]) -> str:

@@ -27,12 +27,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tsllm.evaluation.ablation_document import AblationDocument
+    from tsllm.evaluation.report import BacktestReport
 
 #: The endings that a table of forecasts can be written to.
 TABLE_ENDINGS = (".csv", ".parquet", ".jsonl")
 PICTURE_ENDINGS = (".png", ".svg", ".pdf")
-
-
 #: Whether messages are lines of JSON, as ``tsllm --log json`` asks for.
 log_form: ContextVar[Literal["text", "json"] | None] = ContextVar("log_form", default=None)
 
@@ -102,18 +101,6 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Turn a table into JSON values; stamps become text, and what is not known null."""
     columns = {str(name): _plain_cells(frame[name]) for name in frame.columns}
     return [dict(zip(columns, row)) for row in zip(*columns.values())]
-
-
-def _plain_cells(column: pd.Series) -> list[Any]:
-    """Give the cells of a column as JSON values."""
-    missing = column.isna()
-    if column.dtype.kind in "mM" or str(column.dtype).startswith("period"):
-        column = column.astype(str)
-    cells = column.astype(object).tolist()
-    return [
-        None if gone or cell in (math.inf, -math.inf) else cell
-        for gone, cell in zip(missing, cells)
-    ]
 
 
 def check_output(path: Path, option: str, endings: Sequence[str]) -> None:
@@ -204,12 +191,7 @@ def deliver_ablation(
     json: bool,
 ) -> None:
     """Write an ablation's report where it was asked for; the verdict is the last line."""
-    if out is not None:
-        write_text(report.to_json(), out)
-        say(f"wrote {out}")
-    if markdown is not None:
-        write_text(report.to_markdown(), markdown)
-        say(f"wrote {markdown}")
+    write_report(report, out, markdown)
     if plot is not None:
         write_picture(report.plot().figure, plot)
         say(f"wrote {plot}")
@@ -220,6 +202,18 @@ def deliver_ablation(
     for note in report.notes:
         print(f"\nnote: {note}")
     print(f"\n{report.verdict}")
+
+
+def write_report(
+    report: AblationDocument | BacktestReport, out: Path | None, markdown: Path | None
+) -> None:
+    """Write a report as JSON and as Markdown, where that was asked for."""
+    if out is not None:
+        write_text(report.to_json(), out)
+        say(f"wrote {out}")
+    if markdown is not None:
+        write_text(report.to_markdown(), markdown)
+        say(f"wrote {markdown}")
 
 
 def check_report_files(out: Path | None, markdown: Path | None) -> None:
@@ -264,6 +258,18 @@ def in_one_step(path: Path) -> Iterator[Path]:
         raise DataError(f"{str(path)!r} cannot be written ({reason}): give another file") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _plain_cells(column: pd.Series) -> list[Any]:
+    """Give the cells of a column as JSON values."""
+    missing = column.isna()
+    if column.dtype.kind in "mM" or str(column.dtype).startswith("period"):
+        column = column.astype(str)
+    cells = column.astype(object).tolist()
+    return [
+        None if gone or cell in (math.inf, -math.inf) else cell
+        for gone, cell in zip(missing, cells)
+    ]
 
 
 def _cell(value: Any) -> str:

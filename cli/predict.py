@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from tsllm.cli import options
-from tsllm.cli.data import open_data, open_future
+from tsllm.cli.data import check_future_file, open_data
 from tsllm.cli.output import (
     TABLE_ENDINGS,
     check_folder,
@@ -22,9 +22,6 @@ from tsllm.cli.output import (
     working,
 )
 from tsllm.errors import DataError
-
-if TYPE_CHECKING:
-    pass
 
 
 def predict(
@@ -101,6 +98,8 @@ def predict(
         asked = "--engine ray" if engine == "ray" else "--block-rows"
         raise DataError(f"{asked} writes parts: give --out the name of a directory")
 
+    check_future_file(future)
+
     from tsllm.long_format import DEFAULT_QUANTILES, check_request
 
     levels = DEFAULT_QUANTILES if chosen is None else chosen
@@ -146,7 +145,7 @@ def predict(
         return
 
     from tsllm.batch.sizing import measure_batch_size
-    from tsllm.long_covariates import columns_to_read
+    from tsllm.long_covariates import columns_to_read, read_future
     from tsllm.long_format import predict_long, predict_stored
     from tsllm.persistence import load_forecaster
 
@@ -154,7 +153,7 @@ def predict(
         estimator = load_forecaster(model)
     started = time.perf_counter()
     steps = estimator.fitted_.shape.horizon if horizon is None else horizon
-    known = open_future(future, estimator, id_col=id_col, time_col=time_col, sort=bool(sort))
+    known = read_future(future, estimator, id_col=id_col, time_col=time_col, sort=bool(sort))
     # Set on the instance: set_params would take the model for a new one.
     if data is None:
         if size == "auto":

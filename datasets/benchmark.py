@@ -216,8 +216,8 @@ def describe_benchmarks(folder: str | Path | None = None) -> pd.DataFrame:
     """
     import pooch
 
-    given = folder or os.environ.get("TSLLM_DATA") or None
-    home = Path(pooch.os_cache("tsllm")) if given is None else Path(given).expanduser()
+    given = _given_folder(folder)
+    home = Path(pooch.os_cache("tsllm")) if given is None else given
     rows = []
     for name, facts in _FACTS.items():
         here = all((home / file.name).is_file() for file in _FILES[name])
@@ -265,9 +265,9 @@ def load_benchmark(
             f"there is no benchmark {name!r}; "
             f"did you mean {' or '.join(repr(known[one]) for one in near)}?"
         )
-    folder = folder or os.environ.get("TSLLM_DATA") or None
+    given = _given_folder(folder)
     paths = [
-        _cached(file, allow_download) if folder is None else _in_folder(file, Path(folder))
+        _cached(file, allow_download) if given is None else _in_folder(file, given)
         for file in _FILES[name]
     ]
     if name == "m4_hourly":
@@ -282,9 +282,15 @@ def load_benchmark(
     return Benchmark(name, frame, split, None)
 
 
+def _given_folder(folder: str | Path | None) -> Path | None:
+    """Give the user's folder, from the argument or TSLLM_DATA; None where there is neither."""
+    given = folder or os.environ.get("TSLLM_DATA")
+    return Path(given).expanduser() if given else None
+
+
 def _in_folder(file: _File, folder: Path) -> Path:
     """Find a file in the user's folder."""
-    path = folder.expanduser() / file.name
+    path = folder / file.name
     if not path.is_file():
         raise DataError(
             f"the folder {str(folder)!r} (folder= or TSLLM_DATA) holds no {file.name}; "

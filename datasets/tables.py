@@ -22,8 +22,7 @@ from tsllm.errors import DataError
 
 # Cells of text that stand for a missing value.
 _MISSING = ["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "-nan", "null", "NULL", "None"]
-
-
+_ENDINGS = (".csv", ".parquet", ".jsonl")
 _GLUONTS_FIELDS = {"item_id", "start", "freq", "target"}
 
 
@@ -72,9 +71,8 @@ def open_table(source: str | Path | pd.DataFrame | Table, freq: str | None = Non
     path = Path(source).expanduser()
     if not path.exists():
         raise DataError(f"there is no file or directory {str(source)!r}; check the path")
-    readers = {".csv": _read_csv, ".parquet": _read_parquet, ".jsonl": _read_json_lines}
     extension = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-    if not path.is_dir() and (extension not in readers or path.name.endswith(".parquet.gz")):
+    if not path.is_dir() and (extension not in _ENDINGS or path.name.endswith(".parquet.gz")):
         raise DataError(
             f"{str(source)!r} has an ending that is not known; "
             "pass a .csv, .csv.gz, .parquet, .jsonl or .jsonl.gz file or a directory of Parquet"
@@ -87,7 +85,7 @@ def open_table(source: str | Path | pd.DataFrame | Table, freq: str | None = Non
         else:
             table = _read_csv(path) if extension == ".csv" else _read_parquet(path)
     except DataError:
-        raise
+        raise  # it is a ValueError, too, and says what is wrong already
     except (OSError, EOFError, zlib.error, ValueError, csv.Error, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise DataError(

@@ -86,12 +86,7 @@ def test_the_benchmark_page_is_what_the_results_make():
 
 
 def test_a_result_without_a_section_is_listed_and_a_benchmark_without_results_is_left_out(tmp_path):
-    copy = tmp_path / "repository"
-    (copy / "docs").mkdir(parents=True)
-    shutil.copytree(
-        ROOT / "benchmarks", copy / "benchmarks", ignore=shutil.ignore_patterns("results")
-    )
-    (copy / "benchmarks" / "results").mkdir()
+    copy = _book_without_results(tmp_path)
     (copy / "benchmarks" / "results" / "something_new.json").write_text(
         '{"rows": [{"arm": "a", "seed": 0, "mse": 0.25}, {"arm": "a", "seed": 1, "mse": 0.75}],'
         ' "settings": {"steps": 12345}}'
@@ -102,6 +97,28 @@ def test_a_result_without_a_section_is_listed_and_a_benchmark_without_results_is
     assert "12,345" in page
     assert "| a | 0.5000 (0.3536) | 2 |" in page  # joined over the seeds
     assert "AutoTimes on ETTh1" not in page
+
+
+def test_two_sections_that_show_the_same_result_are_refused(tmp_path):
+    copy = _book_without_results(tmp_path)
+    (copy / "benchmarks" / "results" / "batch_a.json").write_text('{"rows": [{"mse": 0.25}]}')
+    template = copy / "benchmarks" / "book.md"
+    section = "## Again\n\n{{ as_it_is: batch_a*; benchmarks/batch_predict.py }}\n\n"
+    template.write_text(template.read_text().replace("## Other results", section + "## Rest"))
+    run = _book(root=copy)
+    assert run.returncode != 0
+    assert "batch_a.json in two sections" in run.stderr
+
+
+def _book_without_results(folder):
+    """Copy benchmarks/ and leave the results out."""
+    copy = folder / "repository"
+    (copy / "docs").mkdir(parents=True)
+    shutil.copytree(
+        ROOT / "benchmarks", copy / "benchmarks", ignore=shutil.ignore_patterns("results")
+    )
+    (copy / "benchmarks" / "results").mkdir()
+    return copy
 
 
 def _book(*arguments, root=ROOT):

@@ -18,7 +18,7 @@ from tsllm.forecasters.base import BaseLLMForecaster
 from tsllm.forecasters.checks import check_same_series
 from tsllm.forecasters.exogenous import join_covariates
 from tsllm.forecasters.frames import split_series, stamps_after
-from tsllm.long_covariates import futures_for, read_future, split_frame
+from tsllm.long_covariates import futures_for, read_future_ahead, split_frame
 from tsllm.type_hints import check_arguments, wanted_instead
 
 DEFAULT_QUANTILES = (0.1, 0.5, 0.9)
@@ -109,12 +109,19 @@ def forecast(
         sort=sort,
         covariates=beside,
     )
+    known = read_future_ahead(
+        future,
+        estimator,
+        frame,
+        beside,
+        horizon,
+        id_col=id_col,
+        time_col=time_col,
+        freq=freq,
+        sort=sort,
+    )
     fit_long(estimator, frame, horizon, covariates=beside)
-    if future is not None:
-        future = read_future(
-            future, estimator, id_col=id_col, time_col=time_col, freq=freq, sort=sort
-        )
-    return predict_long(estimator, frame, horizon, quantiles=quantiles, freq=freq, future=future)
+    return predict_long(estimator, frame, horizon, quantiles=quantiles, freq=freq, future=known)
 
 
 def check_request(horizon: object, quantiles: Sequence[float]) -> None:

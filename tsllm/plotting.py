@@ -44,7 +44,7 @@ def plot_forecast(
     -------
     matplotlib Axes
     """
-    ax = ax if ax is not None else _new_axes((9.0, 4.0))
+    ax = ax if ax is not None else new_axes((9.0, 4.0))
     series_id = forecast["series_id"].iloc[0] if series_id is None else series_id
     values = [c for c in history.columns if c not in ("series_id", "timestamp")]
     variable = values[0] if variable is None else variable
@@ -62,9 +62,8 @@ def plot_forecast(
         ax.fill_between(
             when, ahead[low], ahead[high], color="tab:blue", alpha=0.18, lw=0, label=f"{share:.0%}"
         )
-    ax.set_title(
-        title or f"{series_id}: {variable}" if len(values) > 1 else title or str(series_id)
-    )
+    named = f"{series_id}: {variable}" if len(values) > 1 else str(series_id)
+    ax.set_title(title or named)
     ax.legend(frameon=False, loc="upper left")
     ax.figure.autofmt_xdate()
     return ax
@@ -88,30 +87,49 @@ def plot_history(
     -------
     matplotlib Axes
     """
-    ax = ax if ax is not None else _new_axes((6.0, 3.5))
+    ax = ax if ax is not None else new_axes((6.0, 3.5))
     epochs = np.arange(1, len(history) + 1)
     ax.plot(epochs, [h["train_loss"] for h in history], label="training")
     validation = [h.get("validation_loss") for h in history]
     if any(v is not None for v in validation):
         ax.plot(epochs, [np.nan if v is None else v for v in validation], label="validation")
-    if best_epoch is not None:
-        ax.axvline(best_epoch, color="grey", lw=0.8, ls="--", label="kept")
-    ax.set_xlabel("epoch")
-    ax.set_ylabel("loss")
-    ax.legend(frameon=False)
+    label_epochs(ax, "loss", best_epoch)
     return ax
 
 
-def _new_axes(size: tuple[float, float], columns: int = 1) -> Any:
+def new_axes(size: tuple[float, float], columns: int = 1) -> Any:
     """Make a figure without touching the user's pyplot state or needing a display.
 
-    Axes, or an array of them where there are several columns.
+    Parameters
+    ----------
+    size : (float, float)
+        Width and height in inches.
+    columns : int
+        Axes beside each other.
+
+    Returns
+    -------
+    matplotlib Axes, or an array of them where there are several columns
+
+    Raises
+    ------
+    ImportError
+        Without matplotlib.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("drawing needs matplotlib: pip install 'tsllm[plot]'") from error
     return Figure(figsize=size, layout="constrained").subplots(1, columns)
+
+
+def label_epochs(ax: Any, what: str, best_epoch: int | None) -> None:
+    """Label a picture of ``what`` over the epochs, and mark the epoch whose weights were kept."""
+    if best_epoch is not None:
+        ax.axvline(best_epoch, color="grey", lw=0.8, ls="--", label="kept")
+    ax.set_xlabel("epoch")
+    ax.set_ylabel(what)
+    ax.legend(frameon=False)
 
 
 def _bands(columns: pd.Index) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tsllm.errors import DataError
-from tsllm.plotting import _new_axes
+from tsllm.plotting import label_epochs, new_axes
 
 METHODS = ("pca", "tsne")
 
@@ -48,7 +48,7 @@ def plot_joint_space(
     """
     if method not in METHODS:
         raise DataError(f"method must be one of {', '.join(METHODS)}, found {method!r}")
-    ax = ax if ax is not None else _new_axes((7.0, 5.0))
+    ax = ax if ax is not None else new_axes((7.0, 5.0))
     plane = _to_plane(np.concatenate([anchors, tokens]), method)
     rows, points = plane[: len(anchors)], plane[len(anchors) :]
     ax.scatter(*rows.T, s=8, color="lightgrey", label="anchors")
@@ -80,13 +80,9 @@ def plot_alignment(
     -------
     matplotlib Axes
     """
-    ax = ax if ax is not None else _new_axes((6.0, 3.5))
+    ax = ax if ax is not None else new_axes((6.0, 3.5))
     ax.plot(np.arange(1, len(similarities) + 1), similarities, marker="o", ms=3, label="alignment")
-    if best_epoch is not None:
-        ax.axvline(best_epoch, color="grey", lw=0.8, ls="--", label="kept")
-    ax.set_xlabel("epoch")
-    ax.set_ylabel("cosine similarity to the chosen anchors")
-    ax.legend(frameon=False)
+    label_epochs(ax, "cosine similarity to the chosen anchors", best_epoch)
     return ax
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from tsllm.events.stream_report import GAINS
-from tsllm.plotting import _new_axes
+from tsllm.plotting import new_axes
 
 if TYPE_CHECKING:
     from tsllm.events import EventDiagnostics, EventForecaster, StreamReport
@@ -51,7 +51,7 @@ def plot_intensity(
     -------
     matplotlib Axes
     """
-    ax = ax if ax is not None else _new_axes((9.0, 4.0))
+    ax = ax if ax is not None else new_axes((9.0, 4.0))
     table = forecaster._table(history, windows)
     name = table.ids[0] if sequence is None else sequence
     table = table.select([name])
@@ -98,7 +98,7 @@ def plot_residuals(diagnostics: EventDiagnostics, *, axes: Any = None) -> Any:
     array of two matplotlib Axes
     """
     if axes is None:
-        axes = _new_axes((9.0, 4.0), columns=2)
+        axes = new_axes((9.0, 4.0), columns=2)
     left, right = axes
     for name, residuals in diagnostics.residuals.items():
         n = len(residuals)
@@ -155,7 +155,7 @@ def plot_stream(
     arms = report.arms if arms is None else list(arms)
     matrices = [report.matrix(metric, arm) for arm in arms]
     if axes is None:
-        axes = _new_axes((0.8 + 3.0 * len(arms), 3.4), columns=len(arms))
+        axes = new_axes((0.8 + 3.0 * len(arms), 3.4), columns=len(arms))
     axes = np.atleast_1d(np.asarray(axes, dtype=object))
     everything = np.concatenate([matrix.to_numpy().ravel() for matrix in matrices])
     # One colour scale for all; an arm that fails altogether does not wash out the others.
@@ -202,7 +202,7 @@ def plot_slot_use(slot_history: Any, *, ax: Any = None) -> Any:
     """
     counts = np.asarray(slot_history, dtype=np.float64)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    ax = ax if ax is not None else _new_axes((6.0, 3.5))
+    ax = ax if ax is not None else new_axes((6.0, 3.5))
     bottom = np.zeros(len(shares))
     for slot in range(shares.shape[1]):
         if shares[:, slot].any():

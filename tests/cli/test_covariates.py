@@ -51,6 +51,23 @@ def test_fit_remembers_the_covariates_and_predict_asks_for_them(tsllm, files, tm
     assert "there is no such file" in tsllm("predict", "model", "--future", "none.csv").err
 
 
+def test_a_missing_future_is_said_before_the_training(tsllm, files):
+    told = "the future of the covariates warm, sky is missing: give it"
+    refused = tsllm("forecast", "data.csv", "--horizon", 4, *NAMES, *SET)
+    assert refused.code == 2
+    assert told in refused.err
+    assert "fitted autotimes" not in refused.err
+    done = tsllm("fit", "data.csv", "--out", "model", "--horizon", 4, *NAMES, *SET)
+    before, _, _ = done.err.partition("fitted autotimes")
+    assert "the model will ask for the future of warm, sky" in before
+    # Before DATA is looked at, too.
+    assert told in tsllm("predict", "model", "none.csv").err
+    past = ["--past-covariates", "warm,sky", "--overwrite"]
+    quiet = tsllm("fit", "data.csv", "--out", "model", "--horizon", 4, *past, *SET)
+    assert quiet.code == 0
+    assert "will ask" not in quiet.err
+
+
 def test_past_covariates_and_config(tsllm, files, tmp_path):
     given = ["--covariates", "warm", "--past-covariates", "sky"]
     result = tsllm("forecast", "data.csv", "--horizon", 3, *given, "--future", "future.csv", *SET)

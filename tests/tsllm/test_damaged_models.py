@@ -1,7 +1,7 @@
 """Saved models that somebody has tampered with: our own message, and nothing else.
 
-`tests/tsllm/test_persistence.py` damages files one by one; here whoever changes them also writes
-the checksums anew, as an attacker would.
+`test_model_directory.py` damages files one by one; here whoever changes them also writes the
+checksums anew, as an attacker would.
 """
 
 import copy

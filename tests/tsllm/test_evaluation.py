@@ -13,7 +13,7 @@ from sktime.forecasting.trend import TrendForecaster
 from tsllm import AutoTimesForecaster, DLinearForecaster, backtest
 from tsllm.datasets.long import panel_to_long
 from tsllm.errors import DataError, NotEnoughDataError
-from tsllm.evaluation import METRICS, methods, protocol
+from tsllm.evaluation import METRICS, methods, running, statistical
 from tsllm.metrics import mae, mase, mse, seasonal_scale, smape
 
 SEASON = 12
@@ -342,7 +342,7 @@ def test_a_fit_that_fails_is_counted_and_the_seasonal_naive_stands_in(monkeypatc
         def _fit(self, y, X, fh):
             raise ValueError("did not converge")
 
-    monkeypatch.setitem(methods._LOCAL, "theta", lambda values, season: Broken())
+    monkeypatch.setitem(statistical.LOCAL_BASELINES, "theta", lambda values, season: Broken())
     report = backtest(
         {}, hours(60), horizons=4, test_size=6, max_windows=2, baselines=["theta", "seasonal_naive"]
     )
@@ -394,7 +394,7 @@ def test_seeds_give_means_and_spreads():
 def test_batches_change_no_score(monkeypatch):
     arguments = {"horizons": [2, 6], "test_size": 15, "baselines": (), "quantiles": (0.1, 0.5, 0.9)}
     whole = backtest({"it": small()}, panel(), **arguments)
-    monkeypatch.setattr(protocol, "MAX_BATCH", 3)
+    monkeypatch.setattr(running, "MAX_BATCH", 3)
     pieces = backtest({"it": small()}, panel(), **arguments)
     columns = [m for m in METRICS if m in whole.table]
     for name in ("table", "per_series", "per_step"):

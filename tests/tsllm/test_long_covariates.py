@@ -85,7 +85,7 @@ def test_categories_that_look_like_numbers_stay_categories(tmp_path):
     [
         (
             lambda: tsllm.forecast(DATA, 5, covariates=["warm", "sky"], **OPTIONS),
-            "the future of the covariates warm, sky is missing for series 'b'",
+            r"the future of the covariates warm, sky is missing: give it as future= \(--future\)",
         ),
         (
             lambda: tsllm.forecast(DATA, 20, covariates=["warm", "sky"], future=KNOWN, **OPTIONS),
@@ -110,6 +110,25 @@ def test_categories_that_look_like_numbers_stay_categories(tmp_path):
 def test_futures_that_do_not_fit(call, told):
     with pytest.raises(DataError, match=told):
         call()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, "the future of the covariates warm, sky is missing: give it"),
+        ({"covariates": "sky", "past_covariates": ["warm"]}, "covariates sky is missing: give it"),
+        ({"future": KNOWN.drop(columns="sky")}, "covariates='sky' is no column"),
+        ({"future": KNOWN, "horizon": 20}, "X has no row of series 'b' at 2024-04-12"),
+        ({"future": KNOWN[KNOWN["series_id"] == "b"]}, "X holds no row of series 'a'"),
+        ({"future": KNOWN.assign(sky="hail")}, "hail"),
+        ({"past_covariates": ["warm", "sky"], "future": KNOWN}, "the model reads none"),
+    ],
+)
+def test_what_is_wrong_with_the_future_is_said_before_the_training(monkeypatch, options, told):
+    monkeypatch.setattr("tsllm.long_format.fit_long", lambda *_, **__: pytest.fail("trained"))
+    asked = {"horizon": 5, "covariates": ["warm", "sky"], **OPTIONS, **options}
+    with pytest.raises(DataError, match=told):
+        tsllm.forecast(DATA, **asked)
 
 
 def test_the_batch_size_is_measured_with_covariates():

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from tsllm.backbone.causal import Hidden, run_causally
+from tsllm.backbone.facts import ModelFacts
 from tsllm.backbone.shared import SharedBackbone
 from tsllm.errors import DataError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tsllm.backbone.private import PrivateBackbone
 
 
-class Backbone:
+class Backbone(ModelFacts):
     """A handle to a frozen language model; made by :func:`tsllm.backbone.load_backbone`.
 
     It is not an ``nn.Module``: kept as a plain attribute of one, it adds nothing to its parameters
@@ -54,54 +54,9 @@ class Backbone:
         return self._shared.words
 
     @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self._shared.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The weights' dtype."""
-        return self._shared.dtype
-
-    @property
-    def hidden_size(self) -> int:
-        """Width of the token embeddings and of the states."""
-        return self._shared.hidden_size
-
-    @property
-    def n_layers(self) -> int:
-        """Number of layers that were kept."""
-        return self._shared.config.num_hidden_layers
-
-    @property
-    def max_positions(self) -> int | None:
-        """Most tokens that the model takes at once; None means no limit."""
-        return self._shared.max_positions
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of rows of the word embeddings."""
-        return self._shared.word_embeddings.shape[0]
-
-    @property
-    def model_type(self) -> str:
-        """The architecture, as transformers names it."""
-        return self._shared.config.model_type
-
-    @property
-    def natively_causal(self) -> bool:
-        """False for an encoder, which :meth:`hidden` runs with a causal mask."""
-        return self._shared.natively_causal
-
-    @property
     def trained_whole(self) -> bool:
         """True for a ``layer:...`` spec, whose one layer each estimator trains for itself."""
         return self._shared.trained_whole
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The model's tokenizer; it is shared, so leave its settings as they are."""
-        return self._shared.tokenizer
 
     @property
     def digest(self) -> str:
@@ -112,11 +67,6 @@ class Backbone:
     def parameter_count(self) -> int:
         """Number of frozen weights."""
         return sum(parameter.numel() for parameter in self._shared.plain.parameters())
-
-    @property
-    def word_embeddings(self) -> Tensor:
-        """The shared frozen word embeddings, (vocab, hidden), in the weights' dtype."""
-        return self._shared.word_embeddings
 
     def hidden(
         self,

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
 from tsllm.backbone.architectures import ARCHITECTURES
 from tsllm.backbone.causal import Hidden, run_causally
+from tsllm.backbone.facts import ModelFacts
 from tsllm.backbone.handle import Backbone
 from tsllm.backbone.sources import reason
 from tsllm.backbone.synthetic import OwnGenerator
@@ -20,7 +20,7 @@ _POSITION_MODULES = ("wpe", "embed_positions", "position_embeddings")
 _LORA_DEFAULTS: dict[str, Any] = {"r": 8, "alpha": 16, "dropout": 0.0, "target_modules": None}
 
 
-class PrivateBackbone(nn.Module):
+class PrivateBackbone(ModelFacts, nn.Module):
     """A language model whose frozen weights are shared and whose trained weights are its own.
 
     Made by :meth:`Backbone.private`. ``parameters``, ``state_dict``, ``to`` and ``train`` see only
@@ -53,6 +53,7 @@ class PrivateBackbone(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self._shared = backbone._shared
         self._train = _check_train(train)
         self._lora = _check_lora(lora)
         if backbone.trained_whole and lora is not None:
@@ -60,7 +61,7 @@ class PrivateBackbone(nn.Module):
                 f"lora={dict(lora)!r} tunes frozen weights, and the backbone {backbone.spec!r} is "
                 "one layer that is trained whole: leave lora out."
             )
-        shell = backbone._shared.new_shell()
+        shell = self._shared.new_shell()
         # Set past nn.Module, which would otherwise take the frozen weights for its own.
         object.__setattr__(self, "_shell", shell)
         # Adapters first: peft freezes everything else that it finds.
@@ -72,56 +73,6 @@ class PrivateBackbone(nn.Module):
         self._own(shell)
         shell.eval()
         self.train(self.training)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the frozen weights are."""
-        return self.backbone.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The frozen weights' dtype; owned weights are float32."""
-        return self.backbone.dtype
-
-    @property
-    def hidden_size(self) -> int:
-        """Width of the token embeddings and of the states."""
-        return self.backbone.hidden_size
-
-    @property
-    def n_layers(self) -> int:
-        """Number of layers."""
-        return self.backbone.n_layers
-
-    @property
-    def max_positions(self) -> int | None:
-        """Most tokens that the model takes at once; None means no limit."""
-        return self.backbone.max_positions
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of rows of the word embeddings."""
-        return self.backbone.vocab_size
-
-    @property
-    def model_type(self) -> str:
-        """The architecture, as transformers names it."""
-        return self.backbone.model_type
-
-    @property
-    def natively_causal(self) -> bool:
-        """False for an encoder, which :meth:`hidden` runs with a causal mask."""
-        return self.backbone.natively_causal
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The backbone's tokenizer."""
-        return self.backbone.tokenizer
-
-    @property
-    def word_embeddings(self) -> Tensor:
-        """The shared frozen word embeddings, (vocab, hidden)."""
-        return self.backbone.word_embeddings
 
     def hidden(
         self,
@@ -140,7 +91,7 @@ class PrivateBackbone(nn.Module):
         for name, module, attribute in self._slots:
             module._parameters[attribute] = self._parameters[name]
         return run_causally(
-            self.backbone._shared,
+            self._shared,
             self._shell,  # type: ignore[arg-type]
             inputs_embeds,
             past,

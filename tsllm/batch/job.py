@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
 from tqdm import tqdm
 
-from tsllm.batch.blocks import plan_blocks
 from tsllm.batch.future import check_future
 from tsllm.batch.manifest import (
     GROUPED,
@@ -29,30 +27,19 @@ from tsllm.batch.manifest import (
     read_manifest,
     series_in,
 )
-from tsllm.batch.parts import (
-    UNFINISHED,
-    Part,
-    find_parts,
-    is_written,
-    rows_of,
-)
+from tsllm.batch.parts import UNFINISHED, find_parts, is_written
+from tsllm.batch.planning import bring_together, columns_of_parts, plan_job
 from tsllm.batch.ray_engine import Workers, run_on_ray
-from tsllm.batch.regroup import MOST_GROUPS, regroup
-from tsllm.batch.sizing import measure_batch_size
-from tsllm.batch.worker import BlockForecaster, BlockResult, Job, block_table, read_table
-from tsllm.datasets.frequency import row_number
-from tsllm.datasets.layout import Columns, find_columns
-from tsllm.datasets.tables import Table
+from tsllm.batch.worker import BlockForecaster, BlockResult, Job
 from tsllm.errors import DataError
 from tsllm.forecasters.base import BaseLLMForecaster
 from tsllm.logs import log_event
-from tsllm.long_covariates import columns_to_read
+from tsllm.long_covariates import columns_of
 from tsllm.long_format import DEFAULT_QUANTILES, check_request
 from tsllm.persistence import fingerprint, load_forecaster
 
+#: Rows of a block, about, where nothing else is asked for.
 BLOCK_ROWS = 250_000
-# Rows that decide which column is which.
-_HEAD = 1000
 _LOG = logging.getLogger(__name__)
 
 
@@ -184,12 +171,11 @@ def predict_batch(
     checksum = fingerprint(source)
     job = Job(source, folder, target, device, backbone)
     estimator = load_forecaster(source, device=device, backbone=backbone)
-    beside = columns_to_read(estimator).get("covariates", [])
-    columns = _columns(folder, parts, id_col, time_col, target_cols, beside)
+    covariates = columns_of(estimator)
+    beside = [] if covariates is None else list(covariates.everything)
+    columns = columns_of_parts(folder, parts, id_col, time_col, target_cols, beside)
     ahead = None if future is None else Path(future).expanduser().absolute()
-    known = estimator.fitted_.covariates.columns.known if beside else ()  # type: ignore[union-attr]
-    labels = [name for name in (columns.id, columns.time) if name is not None]
-    digest = check_future(ahead, estimator, [*labels, *known])
+    digest = check_future(ahead, covariates, columns.id, columns.time)
     request = Request(
         horizon=estimator.fitted_.shape.horizon if horizon is None else int(horizon),
         quantiles=[float(q) for q in quantiles],
@@ -208,8 +194,16 @@ def predict_batch(
         _sweep(target)
         manifest = read_manifest(target)
         if manifest is None:
-            manifest = _plan(
+            manifest = plan_job(
                 estimator, job, parts, request, checksum, batch_size, block_rows or BLOCK_ROWS
+            )
+            log_event(
+                _LOG,
+                "job planned",
+                out=str(target),
+                series=series_in(manifest.blocks),
+                blocks=len(manifest.blocks),
+                batch_size=manifest.batch_size,
             )
         else:
             asked: dict[str, Any] = {"model": checksum, "parts": parts, "request": request}
@@ -218,7 +212,7 @@ def predict_batch(
             _warn_of_versions(manifest)
         numbers = _missing(manifest, target)
         if numbers and manifest.grouped and not (target / GROUPED).exists():
-            _bring_together(job, manifest.parts, request, manifest.block_rows)
+            bring_together(job, manifest.parts, request, manifest.block_rows)
         before = len(manifest.blocks) - len(numbers)
         if engine == "ray":
             results = run_on_ray(job, numbers, workers or Workers()) if numbers else iter(())
@@ -235,79 +229,6 @@ def predict_batch(
         manifest.batch_size,
         time.perf_counter() - started,
     )
-
-
-# ---------------------------------------------------------------------- the plan
-
-
-def _plan(
-    estimator: BaseLLMForecaster,
-    job: Job,
-    parts: list[Part],
-    request: Request,
-    checksum: str,
-    batch_size: int | str | None,
-    block_rows: int,
-) -> Manifest:
-    """Decide everything, and write it down."""
-    blocks = plan_blocks(job.data, parts, request.id_col, block_rows)
-    grouped: list[Part] = []
-    if blocks is None:
-        _bring_together(job, parts, request, block_rows)
-        folder, grouped = find_parts(job.out / GROUPED)
-        most = max(block_rows, *(part.rows for part in grouped))
-        blocks = plan_blocks(folder, grouped, request.id_col, most)
-        assert blocks is not None  # each part holds whole series
-    manifest = Manifest(
-        checksum, request, 1, block_rows, parts, grouped, blocks, current_versions()
-    )
-    size = estimator.batch_size if batch_size is None else batch_size
-    if size == "auto":
-        frame = read_table(estimator, block_table(manifest, 0, job), request)
-        own = request.freq or estimator.fitted_.shape.freq
-        size = measure_batch_size(estimator, frame, request.horizon, freq=own)
-    manifest = Manifest(**{**vars(manifest), "batch_size": int(size)})
-    manifest.write(job.out)
-    log_event(
-        _LOG,
-        "job planned",
-        out=str(job.out),
-        series=series_in(blocks),
-        blocks=len(blocks),
-        batch_size=manifest.batch_size,
-    )
-    return manifest
-
-
-def _bring_together(job: Job, parts: list[Part], request: Request, block_rows: int) -> None:
-    """Give scattered series parts that hold them whole."""
-    rows = sum(part.rows for part in parts)
-    groups = -(-rows // block_rows)
-    if groups > MOST_GROUPS:
-        raise DataError(
-            f"the series are scattered over {rows:,} rows, too many to bring together here: sort "
-            f"the data by {request.id_col!r} before, or give a block_rows of at least "
-            f"{-(-rows // MOST_GROUPS):,}"
-        )
-    assert request.id_col is not None  # a single series is not scattered
-    log_event(_LOG, "bringing scattered series together", rows=rows, parts=groups)
-    regroup(job.data, parts, request.columns, request.id_col, job.out / GROUPED, groups)
-
-
-def _columns(
-    folder: Path,
-    parts: list[Part],
-    id_col: str | None,
-    time_col: str | None,
-    target_cols: str | Sequence[str] | None,
-    covariates: Sequence[str],
-) -> Columns:
-    """Find out from the first rows which column is which."""
-    head = next(rows_of(folder / parts[0].name, None, 0, min(parts[0].rows, _HEAD)))
-    frame = pa.Table.from_batches([head]).to_pandas()
-    frame = frame.set_axis(frame.columns.astype(str), axis=1)
-    table = Table(frame, row_number, repr(parts[0].name), text=False)
-    return find_columns(table, id_col, time_col, target_cols, covariates)
 
 
 def _check_arguments(

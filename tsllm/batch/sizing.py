@@ -12,6 +12,7 @@ import pandas as pd
 from tsllm.context import Context
 from tsllm.errors import DeviceMemoryError
 from tsllm.forecasters.base import BaseLLMForecaster
+from tsllm.long_covariates import columns_of
 from tsllm.long_format import contexts_of
 
 _SMALLEST, _LARGEST = 16, 4096
@@ -71,11 +72,14 @@ def measure_batch_size(
 def _some_future(
     estimator: BaseLLMForecaster, contexts: Sequence[Context], horizon: int
 ) -> list[np.ndarray] | None:
-    """Let the covariates stay what they are: how fast a forecast is does not depend on them."""
-    covariates = estimator.fitted_.covariates
-    if covariates is None or not covariates.columns.known:
+    """Let the covariates stay what they are: how fast a forecast is does not depend on them.
+
+    An array (horizon, known columns) a series; None where the model reads no future.
+    """
+    columns = columns_of(estimator)
+    if columns is None or not columns.known:
         return None
-    known = covariates.columns.positions(covariates.columns.known)
+    known = columns.positions(columns.known)
     futures = []
     for context in contexts:
         assert context.past_x is not None  # contexts_of has joined them

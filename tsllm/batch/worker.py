@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from tsllm.batch.future import future_of
+from tsllm.batch.future import FutureParts
 from tsllm.batch.manifest import GROUPED, Manifest, Request, read_manifest
 from tsllm.batch.parts import ORIGIN_PART, ORIGIN_ROW, read_block, write_part
 from tsllm.datasets.long import read_long
 from tsllm.datasets.tables import Table
 from tsllm.errors import DataError
 from tsllm.forecasters.base import BaseLLMForecaster
-from tsllm.long_covariates import columns_to_read, read_future
+from tsllm.long_covariates import columns_of, columns_to_read, read_future
 from tsllm.long_format import predict_long
 from tsllm.persistence import load_forecaster
 
@@ -64,7 +64,22 @@ class BlockResult:
 
 
 class BlockForecaster:
-    """Forecasts the blocks of a job; the model is loaded once, from its path."""
+    """Forecasts the blocks of a job, and keeps what they share.
+
+    The model is loaded once, from its path, and so are the footers of the known future's parts.
+
+    Parameters
+    ----------
+    job : Job
+        Its plan has been written down.
+    estimator : BaseLLMForecaster, optional
+        The model, where it has been loaded.
+
+    Raises
+    ------
+    DataError
+        The plan is gone.
+    """
 
     def __init__(self, job: Job, estimator: BaseLLMForecaster | None = None) -> None:
         self.job = job
@@ -77,6 +92,7 @@ class BlockForecaster:
         self.estimator = estimator
         # Set on the instance: set_params would take the model for a new one.
         self.estimator.batch_size = manifest.batch_size
+        self._future = _open_future(estimator, manifest.request)
 
     def run(self, number: int) -> BlockResult:
         """Forecast a block and write its part.
@@ -91,11 +107,34 @@ class BlockForecaster:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             table = block_table(manifest, number, self.job)
-            forecasts = forecast_table(self.estimator, table, manifest.request)
+            forecasts = self._forecast(table)
         write_part(forecasts, manifest.part_of(out, number), manifest.digest)
         said = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
         return BlockResult(
             number, manifest.blocks[number].series, time.perf_counter() - started, said
+        )
+
+    def _forecast(self, table: Table) -> pd.DataFrame:
+        """Forecast the series of a block's rows."""
+        request = self.manifest.request
+        frame = read_table(self.estimator, table, request)
+        future = None
+        if self._future is not None:
+            future = read_future(
+                self._future.of(list(frame["series_id"].unique())),
+                self.estimator,
+                id_col=request.id_col,
+                time_col=request.time_col,
+                freq=request.freq,
+                sort=request.sort,
+            )
+        return predict_long(
+            self.estimator,
+            frame,
+            request.horizon,
+            quantiles=request.quantiles,
+            freq=request.freq or self.estimator.fitted_.shape.freq,
+            future=future,
         )
 
 
@@ -125,39 +164,9 @@ def read_table(estimator: BaseLLMForecaster, table: Table, request: Request) -> 
     )
 
 
-def forecast_table(estimator: BaseLLMForecaster, table: Table, request: Request) -> pd.DataFrame:
-    """Forecast the series of a block."""
-    frame = read_table(estimator, table, request)
-    return predict_long(
-        estimator,
-        frame,
-        request.horizon,
-        quantiles=request.quantiles,
-        freq=request.freq or estimator.fitted_.shape.freq,
-        future=_known_future(estimator, frame, request),
-    )
-
-
-def _known_future(
-    estimator: BaseLLMForecaster, frame: pd.DataFrame, request: Request
-) -> pd.DataFrame | None:
-    """Read the known future of a block's series."""
-    if request.future is None:
+def _open_future(estimator: BaseLLMForecaster, request: Request) -> FutureParts | None:
+    """Find the parts with the known future, where the job has one."""
+    covariates = columns_of(estimator)
+    if request.future is None or covariates is None:
         return None
-    covariates = estimator.fitted_.covariates
-    assert covariates is not None  # the job's plan has checked
-    labels = [name for name in (request.id_col, request.time_col) if name is not None]
-    rows = future_of(
-        Path(request.future),
-        [*labels, *covariates.columns.known],
-        request.id_col,
-        list(frame["series_id"].unique()),
-    )
-    return read_future(
-        rows,
-        estimator,
-        id_col=request.id_col,
-        time_col=request.time_col,
-        freq=request.freq,
-        sort=request.sort,
-    )
+    return FutureParts(Path(request.future), covariates, request.id_col, request.time_col)

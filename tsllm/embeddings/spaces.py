@@ -27,6 +27,8 @@ class Space:
         Of the database that holds the space.
     hidden_size : int
         Width of its embeddings.
+    stored_dtype : str
+        "float32" or "float16": what its embeddings are kept in.
     pooling : str
         "last_token" or "mean": which state of a text is its embedding.
     spec : str
@@ -36,6 +38,7 @@ class Space:
     description: bytes
     name: str
     hidden_size: int
+    stored_dtype: str
     pooling: str
     spec: str
 
@@ -53,12 +56,18 @@ class Space:
         }
         description = json.dumps(facts, sort_keys=True).encode()
         name = hashlib.sha256(description).hexdigest()[:32]
-        return cls(description, name, backbone.hidden_size, pooling, backbone.spec)
+        return cls(description, name, backbone.hidden_size, stored_dtype, pooling, backbone.spec)
 
 
-def list_spaces(transaction: Any) -> list[tuple[str, dict[str, Any]]]:
+def list_spaces(database: Database) -> list[tuple[str, dict[str, Any]]]:
     """Read the list of spaces: names, and what is known of each."""
-    return [(name.decode(), json.loads(entry)) for name, entry in transaction.cursor()]
+    return database.read(
+        SPACES,
+        lambda transaction: [
+            (name.decode(), json.loads(entry)) for name, entry in transaction.cursor()
+        ],
+        [],
+    )
 
 
 def touch_space(database: Database, space: Space) -> None:

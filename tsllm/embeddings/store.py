@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
-import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,25 +16,26 @@ from tsllm.backbone import Backbone
 from tsllm.embeddings.database import Database, is_store, open_database
 from tsllm.embeddings.encoding import check_batch_size, embed_texts
 from tsllm.embeddings.records import (
-    CHECKSUM_BYTES,
     KEY_BYTES,
-    count_records,
-    delete_records,
-    is_sound,
+    STORED_DTYPES,
+    make_records,
     put_records,
+    read_vectors,
     text_keys,
-    with_checksum,
 )
-from tsllm.embeddings.spaces import SPACES, Space, list_spaces, touch_space
+from tsllm.embeddings.spaces import Space, touch_space
+from tsllm.embeddings.upkeep import (
+    copy_spaces,
+    count_damaged,
+    describe_spaces,
+    remove_unwanted,
+)
 from tsllm.errors import DataError, EmbeddingStoreError
 
 #: The keys of some texts in a store: (texts, 32) uint8.
 Keys: TypeAlias = np.ndarray
 
-_DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 _POOLINGS = ("last_token", "mean")
-# Records checked or copied in one transaction, so that nobody waits long for the next.
-_SCAN = 8192
 
 
 class EmbeddingStore:
@@ -72,7 +71,7 @@ class EmbeddingStore:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None, *, dtype: str = "float32"):
-        if dtype not in _DTYPES:
+        if dtype not in STORED_DTYPES:
             raise DataError(f"dtype={dtype!r} is not known; use 'float32' or 'float16'")
         self.path = (default_path() if path is None else Path(path)).expanduser().absolute()
         self.dtype = dtype
@@ -197,9 +196,7 @@ class EmbeddingStore:
         if database is None:
             nothing = {"hits": 0, "misses": 0, "vectors": 0, "bytes": 0, "spaces": []}
             return {"path": str(self.path), **nothing}
-        spaces = [
-            {**facts, "vectors": count_records(database, name)} for name, facts in self._spaces()
-        ]
+        spaces = describe_spaces(database)
         return {
             "path": str(self.path),
             "hits": database.hits,
@@ -217,12 +214,8 @@ class EmbeddingStore:
         dict
             ``vectors`` that were checked, and how many are ``damaged``. `prune` removes those.
         """
-        checked = damaged = 0
-        for name, _ in self._spaces():
-            for records in self._scan(name):
-                checked += len(records)
-                damaged += sum(not is_sound(key, record) for key, record in records)
-        return {"vectors": checked, "damaged": damaged}
+        database = self._existing()
+        return {"vectors": 0, "damaged": 0} if database is None else count_damaged(database)
 
     def prune(
         self, *, unused_days: float | None = None, keep: Sequence[Backbone] | None = None
@@ -245,27 +238,9 @@ class EmbeddingStore:
             How many were ``damaged``, how many ``unwanted``, and how many are ``kept``.
         """
         database = self._existing()
-        counts = {"damaged": 0, "unwanted": 0, "kept": 0}
         if database is None:
-            return counts
-        today = datetime.date.today()
-        wanted = None if keep is None else {backbone.digest for backbone in keep}
-        for name, facts in self._spaces():
-            age = (today - datetime.date.fromisoformat(facts["used"])).days
-            if (unused_days is not None and age >= unused_days) or (
-                wanted is not None and facts["digest"] not in wanted
-            ):
-                counts["unwanted"] += count_records(database, name)
-                database.drop(name)
-                database.write(SPACES, partial(delete_records, keys=[name.encode()]))
-                continue
-            for records in self._scan(name):
-                bad = [key for key, record in records if not is_sound(key, record)]
-                if bad:
-                    database.write(name, partial(delete_records, keys=bad))
-                counts["damaged"] += len(bad)
-            counts["kept"] += count_records(database, name)
-        return counts
+            return {"damaged": 0, "unwanted": 0, "kept": 0}
+        return remove_unwanted(database, unused_days=unused_days, digests=_digests(keep))
 
     def export(
         self, path: str | os.PathLike[str], *, backbones: Sequence[Backbone] | None = None
@@ -287,17 +262,9 @@ class EmbeddingStore:
         other = EmbeddingStore(path, dtype=self.dtype)
         if other.path.resolve() == self.path.resolve():
             raise DataError(f"path={str(path)!r} is the store itself: give another folder")
-        wanted = None if backbones is None else {backbone.digest for backbone in backbones}
-        target = open_database(other.path, create=True)
-        for name, facts in self._spaces():
-            if wanted is None or facts["digest"] in wanted:
-                entry = (name.encode(), json.dumps(facts).encode())
-                target.write(SPACES, partial(put_records, records=[entry]))
-                # Rising keys at the end of an empty space leave no gaps between them.
-                append = count_records(target, name) == 0
-                for records in self._scan(name):
-                    sound = [item for item in records if is_sound(*item)]
-                    target.write(name, partial(put_records, records=sound, append=append))
+        source, target = self._existing(), open_database(other.path, create=True)
+        if source is not None:
+            copy_spaces(source, target, _digests(backbones))
         return other
 
     # ------------------------------------------------------------------ what embedding consists of
@@ -319,11 +286,6 @@ class EmbeddingStore:
         """Run a reading transaction; a store that is not there yet holds nothing."""
         database = self._existing()
         return missing if database is None else database.read(name, work, missing)
-
-    def _spaces(self) -> list[tuple[str, dict[str, Any]]]:
-        """List the spaces by name, with what is known of each."""
-        found: list[tuple[str, dict[str, Any]]] = self._read(SPACES, list_spaces, [])
-        return found
 
     def _look_up(self, space: Space, keys: Sequence[bytes]) -> list[bytes | None]:
         """Find the records of keys; None where there is none."""
@@ -360,12 +322,11 @@ class EmbeddingStore:
         database.check_writable()
 
         def deliver(rows: list[int], vectors: np.ndarray) -> None:  # (rows, hidden)
-            kept = self._rounded(vectors, [texts[distinct[row]] for row in rows])
-            records = [
-                (keys[distinct[row]], with_checksum(keys[distinct[row]], vector.tobytes()))
-                for row, vector in zip(rows, kept)
-            ]
-            database.write(space.name, lambda transaction: put_records(transaction, records))
+            numbers = [distinct[row] for row in rows]
+            records = make_records(
+                space, [keys[i] for i in numbers], vectors, [texts[i] for i in numbers]
+            )
+            database.write(space.name, partial(put_records, records=records))
 
         def is_done(rows: list[int]) -> list[bool]:
             found = self._look_up(space, [keys[distinct[row]] for row in rows])
@@ -381,55 +342,15 @@ class EmbeddingStore:
             progress=progress,
         )
 
-    def _rounded(self, vectors: np.ndarray, texts: Sequence[str]) -> np.ndarray:
-        """Bring vectors into the stored dtype; refuse those that it cannot hold."""
-        with np.errstate(over="ignore"):
-            kept = vectors.astype(_DTYPES[self.dtype])
-        bad = np.flatnonzero(~np.isfinite(kept).all(axis=1))
-        if len(bad):
-            raise DataError(
-                f"the embedding of the text that begins {texts[bad[0]][:60]!r} is not finite in "
-                f"{self.dtype}: use EmbeddingStore(dtype='float32'), and a backbone in float32"
-            )
-        return kept
-
     def _vectors(self, space: Space, records: Sequence[bytes | None]) -> Tensor:
         """Make one tensor of records: (records, hidden)."""
-        if not records:
-            return torch.empty(0, space.hidden_size)
-        dtype = _DTYPES[self.dtype]
-        size = space.hidden_size * dtype.itemsize + CHECKSUM_BYTES
-        if any(record is None or len(record) != size for record in records):
+        vectors = read_vectors(space, records)
+        if vectors is None:
             raise EmbeddingStoreError(
                 f"embeddings are missing or damaged in the store {self.path}: run tsllm store "
                 "prune, and embed again"
             )
-        packed = b"".join(records)  # type: ignore[arg-type]  # None was refused
-        table = np.frombuffer(packed, dtype=np.uint8).reshape(len(records), size)
-        vectors = table[:, :-CHECKSUM_BYTES].copy().view(dtype)  # (records, hidden)
-        return torch.from_numpy(vectors.astype(np.float32, copy=False))
-
-    def _scan(self, name: str) -> Iterator[list[tuple[bytes, bytes]]]:
-        """Yield all records of a space, some thousands at a time: lists of (key, record)."""
-        after: bytes | None = None
-        while True:
-
-            def work(transaction: Any, after: bytes | None = after) -> list[tuple[bytes, bytes]]:
-                cursor = transaction.cursor()
-                there = cursor.first() if after is None else cursor.set_range(after)
-                if there and after is not None and cursor.key() == after:
-                    there = cursor.next()
-                out: list[tuple[bytes, bytes]] = []
-                while there and len(out) < _SCAN:
-                    out.append(cursor.item())
-                    there = cursor.next()
-                return out
-
-            records = self._read(name, work, [])
-            if not records:
-                return
-            yield records
-            after = records[-1][0]
+        return torch.from_numpy(vectors)
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -469,3 +390,8 @@ def open_store(store: EmbeddingStore | str | os.PathLike[str] | None) -> Embeddi
     ('embeddings', True)
     """
     return store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
+
+
+def _digests(backbones: Sequence[Backbone] | None) -> set[str] | None:
+    """Give the digests of backbones; None where all are meant."""
+    return None if backbones is None else {backbone.digest for backbone in backbones}

@@ -1,17 +1,15 @@
-"""What the reports of ablations have in common: their fields, JSON, and how figures are written."""
+"""What the reports of ablations have in common: their fields, and JSON of them."""
 
 from __future__ import annotations
 
 import json
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from tsllm.evaluation.report import plain
+from tsllm.evaluation.writing import plain, plain_rows
 
 
 @dataclass
@@ -70,43 +68,9 @@ class AblationDocument(ABC):
             "notes": self.notes,
         }
         for name, frame in frames.items():
-            document[name] = [
-                {str(column): plain(value) for column, value in row.items()}
-                for row in frame.to_dict("records")
-            ]
+            document[name] = plain_rows(frame)
         return document
 
     def to_json(self) -> str:
         """Write `to_dict` as JSON."""
         return json.dumps(self.to_dict(), indent=1, allow_nan=False)
-
-
-def bounds(value: Any, lower: Any, upper: Any, *, percent: bool = False) -> str:
-    """Write a difference with its interval; shares in percent."""
-    if value is None or math.isnan(value):
-        return ""
-    factor, digits, unit = (100, 1, " %") if percent else (1, 4, "")
-    text = f"{factor * value:+.{digits}f}{unit}"
-    if lower is None or math.isnan(lower):
-        return text
-    return f"{text} [{factor * lower:+.{digits}f}, {factor * upper:+.{digits}f}]"
-
-
-def cost(value: Any) -> str:
-    """Write a cost for people."""
-    if value is None or math.isnan(value):
-        return ""
-    if value >= 100 or float(value).is_integer():
-        return f"{value:,.0f}"
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
-
-
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a Markdown table."""
-    lines = [list(columns), ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def markdown_page(title: str, parts: Sequence[str], notes: Sequence[str]) -> str:
-    """Put a report together."""
-    return "\n\n".join([f"# {title}", *parts, *(f"Note: {note}." for note in notes)]) + "\n"

@@ -9,17 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from tsllm.evaluation.ablation_document import (
-    AblationDocument,
-    bounds,
-    cost,
-    markdown_page,
-    markdown_table,
-)
+from tsllm.evaluation.ablation_document import AblationDocument
 from tsllm.evaluation.arms import NONE, PRETRAINED, REPLACEMENTS, ArmMethod, Arms
 from tsllm.evaluation.paired import PairedDifference
-from tsllm.evaluation.report import ALL_HORIZONS, BacktestReport, shown
+from tsllm.evaluation.report import ALL_HORIZONS, BacktestReport
 from tsllm.evaluation.verdict import amount, in_percent, judge, judge_baselines, judge_naive
+from tsllm.evaluation.writing import bounds, cost, markdown_page, markdown_table, shown
 from tsllm.forecasters.base import BaseLLMForecaster
 
 #: The parameters that make the budget of an arm, where a method has them.
@@ -248,7 +243,7 @@ def make_ablation_report(
     return AblationReport(
         " ".join(sentences),
         verdict.answer,
-        _long_table(report, pairs, metric, own),
+        _long_table(report, pairs, own),
         pd.DataFrame([one._asdict() for found in pairs.values() for one in found.values()]),
         costs,
         arms.left_out,
@@ -338,7 +333,6 @@ def _notes(main: PairedDifference, costs: pd.DataFrame) -> list[str]:
 def _long_table(
     report: BacktestReport,
     pairs: dict[tuple[str, str], dict[Any, PairedDifference]],
-    metric: str,
     horizons: Sequence[Any],
 ) -> pd.DataFrame:
     """Put errors and differences from the pretrained arm side by side."""

@@ -14,6 +14,7 @@ from tsllm.errors import DataError
 from tsllm.evaluation.holdout import Holdout, WindowSet
 from tsllm.evaluation.paired import PairedDifference, estimate
 from tsllm.evaluation.scoring import average, weighted_mean
+from tsllm.evaluation.writing import markdown_table, plain, plain_rows, shown
 
 #: What `paired` is told for the mean over all horizons.
 ALL_HORIZONS = "all"
@@ -30,8 +31,13 @@ class MethodRun:
     totals : array (seeds, 2, metrics, windows, horizons, variables)
         Sums of errors and of their weights, see `Scorer.score`.
     steps : array (seeds, 2, metrics, longest horizon, variables)
+        The same over the windows, step by step.
     fit_seconds, predict_seconds : float
         Means over the seeds.
+    context_length : int or None
+        Steps that the method looks back on; None: all that it is given.
+    backbone : str or None
+        Its language model.
     """
 
     windows: np.ndarray
@@ -195,11 +201,7 @@ class BacktestReport:
         """Write everything but the windows as JSON; NaN becomes null."""
         document: dict[str, Any] = {"settings": self.settings, "notes": self.notes}
         for name in ("table", "per_series", "per_step"):
-            frame: pd.DataFrame = getattr(self, name)
-            document[name] = [
-                {column: plain(value) for column, value in row.items()}
-                for row in frame.to_dict("records")
-            ]
+            document[name] = plain_rows(getattr(self, name))
         return json.dumps(document, indent=1, allow_nan=False, default=plain)
 
     def to_markdown(self) -> str:
@@ -209,9 +211,8 @@ class BacktestReport:
             if scored_on == "common":
                 lines.append("The same windows for every method:")
             frame = rows.drop(columns="scored_on").dropna(axis=1, how="all")
-            cells = [list(frame.columns), ["---"] * frame.shape[1]]
-            cells += [[shown(value) for value in row] for row in frame.itertuples(index=False)]
-            lines.append("\n".join(f"| {' | '.join(row)} |" for row in cells))
+            cells = [[shown(value) for value in row] for row in frame.itertuples(index=False)]
+            lines.append(markdown_table(list(frame.columns), cells))
         lines += [f"Note: {note}." for note in self.notes]
         return "\n\n".join(lines) + "\n"
 
@@ -284,30 +285,6 @@ def make_report(
         runs,
         windows,
     )
-
-
-def plain(value: Any) -> Any:
-    """Turn what JSON does not know into what it does."""
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    if isinstance(value, np.integer):
-        return int(value)
-    if value is None or isinstance(value, str | int | bool):
-        return value
-    if isinstance(value, tuple | list):
-        return [plain(one) for one in value]
-    if isinstance(value, dict):
-        return {str(name): plain(one) for name, one in value.items()}
-    return str(value)
-
-
-def shown(value: Any) -> str:
-    """Write a cell of a table."""
-    if isinstance(value, float | np.floating):
-        if not np.isfinite(value):
-            return ""
-        return f"{value:.0f}" if float(value).is_integer() else f"{value:.4g}"
-    return "" if value is None else str(value)
 
 
 def _metrics(

@@ -10,15 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from tsllm.evaluation.ablation_document import (
-    AblationDocument,
-    bounds,
-    cost,
-    markdown_page,
-    markdown_table,
-)
+from tsllm.evaluation.ablation_document import AblationDocument
 from tsllm.evaluation.paired import MANY_SERIES, PairedDifference, estimate_units
 from tsllm.evaluation.verdict import Wording, classify, judge
+from tsllm.evaluation.writing import bounds, cost, markdown_page, markdown_table
 
 GIVEN, RANDOM, INDEX = "given", "random text", "no text"
 METRICS = ("log_likelihood", "type_error", "time_mae")

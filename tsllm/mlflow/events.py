@@ -40,7 +40,7 @@ _WINDOW = ("window_start", "window_end")
 _COLUMNS = 6
 
 
-class Events(ServedKind):
+class ServedEvents(ServedKind):
     """The event forecasters of `tsllm.events`."""
 
     name = "events"

@@ -132,10 +132,10 @@ class ServedKind(ABC):
 
 def kinds() -> dict[str, ServedKind]:
     """List the kinds of models by name."""
-    from tsllm.mlflow.events import Events
-    from tsllm.mlflow.series import Series
+    from tsllm.mlflow.events import ServedEvents
+    from tsllm.mlflow.series import ServedSeries
 
-    return {kind.name: kind for kind in (Series(), Events())}
+    return {kind.name: kind for kind in (ServedSeries(), ServedEvents())}
 
 
 def kind_of(model: object) -> ServedKind:

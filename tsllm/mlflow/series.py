@@ -39,7 +39,7 @@ from tsllm.datasets.long import read_long
 from tsllm.datasets.tables import Table
 from tsllm.errors import DataError
 from tsllm.forecasters.base import BaseLLMForecaster
-from tsllm.long_covariates import columns_to_read, read_future
+from tsllm.long_covariates import columns_of, columns_to_read, read_future
 from tsllm.long_format import (
     DEFAULT_QUANTILES,
     check_request,
@@ -53,7 +53,7 @@ from tsllm.persistence import load_forecaster, save
 _ID, _TIME, _FUTURE = "series_id", "timestamp", "future"
 
 
-class Series(ServedKind):
+class ServedSeries(ServedKind):
     """The forecasters of `tsllm.forecasters`."""
 
     name = "series"
@@ -166,8 +166,8 @@ def _variables(model: BaseLLMForecaster) -> list[str]:
 
 def _covariates(model: BaseLLMForecaster) -> list[str]:
     """Name the columns of covariates."""
-    covariates = model.fitted_.covariates
-    return [] if covariates is None else list(covariates.columns.everything)
+    columns = columns_of(model)
+    return [] if columns is None else list(columns.everything)
 
 
 def _split_future(
@@ -180,13 +180,13 @@ def _split_future(
     request = request.drop(columns=_FUTURE)
     if not marked.any():
         return request, None
-    covariates = model.fitted_.covariates
-    if covariates is None or not covariates.columns.known:
+    columns = columns_of(model)
+    if columns is None or not columns.known:
         raise DataError(
-            f"row {int(marked.argmax())} holds known-future covariates and "
-            f"the model reads none: leave rows with future=true out"
+            f"row {int(marked.argmax())} holds known-future covariates and the model reads none: "
+            "leave rows with future=true out"
         )
-    known = list(covariates.columns.known)
+    known = list(columns.known)
     for name in (_TIME, *known):
         if name not in request:
             raise DataError(
@@ -270,8 +270,8 @@ def _as_table(model: BaseLLMForecaster, request: pd.DataFrame) -> Table:
     """Give rows of a request the numbers that they have there."""
     places = request.index.to_numpy()
     numbers = _variables(model)
-    if model.fitted_.covariates is not None:
-        columns = model.fitted_.covariates.columns
+    columns = columns_of(model)
+    if columns is not None:
         numbers += [n for n, known in zip(columns.names, columns.categories) if known is None]
     frame = _plain(request, [name for name in numbers if name in request])
     return Table(

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from covariate_frames import covariate_frames
 from numpy.testing import assert_allclose
 
 import tsllm
 from small_forecasters import SMALL
+from tsllm.batch import future as future_module
 from tsllm.batch import predict_batch
 from tsllm.datasets import read_long
 from tsllm.errors import DataError
@@ -76,6 +78,25 @@ def test_scattered_series_and_names_that_are_numbers(saved, tmp_path):
     table = pd.read_parquet(tmp_path / "out")
     assert sorted(table["series_id"].unique()) == [str(i) for i in range(9)]
     assert np.isfinite(table["forecast"]).all()
+
+
+def test_the_footers_of_the_future_are_read_once_for_all_blocks(saved, tmp_path, monkeypatch):
+    folder = tmp_path / "future"
+    folder.mkdir()
+    for name, rows in KNOWN.groupby("series_id"):
+        rows.to_parquet(folder / f"{name}.parquet")
+    opened = []
+    find_parts, read_schema = future_module.find_parts, pq.read_schema
+    monkeypatch.setattr(
+        future_module, "find_parts", lambda path: opened.append(path) or find_parts(path)
+    )
+    monkeypatch.setattr(pq, "read_schema", lambda path: opened.append(path) or read_schema(path))
+    result = predict_batch(
+        saved, tmp_path / "data.parquet", tmp_path / "out", future=folder, block_rows=100
+    )
+    assert result.blocks == 9
+    assert opened.count(folder) == 2  # when the job is planned, and for its blocks
+    assert opened.count(folder / "s8.parquet") == 1
 
 
 def test_what_is_wrong_is_said_before_or_with_the_series(saved, tmp_path):

@@ -172,7 +172,7 @@ def test_the_batch_size_is_measured_and_then_kept(model, data, tmp_path, monkeyp
     assert json.loads((tmp_path / "out" / "_manifest.json").read_text())["batch_size"] == (
         result.batch_size
     )
-    monkeypatch.setattr("tsllm.batch.job.measure_batch_size", lambda *a, **k: 1)
+    monkeypatch.setattr("tsllm.batch.planning.measure_batch_size", lambda *a, **k: 1)
     (tmp_path / "out" / "part-00000.parquet").unlink()
     again = predict_batch(model, data, tmp_path / "out", batch_size="auto")
     assert again.batch_size == result.batch_size

@@ -1,4 +1,8 @@
-"""The tables of docs/benchmarks.md: one function a benchmark, from results to Markdown."""
+"""The tables of docs/benchmarks.md about errors and intervals of forecasts.
+
+Those about time and memory are in `book_speed_views`, those about event streams in
+`book_event_views`.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,16 @@ import math
 from collections.abc import Iterator
 
 from book_tables import (
+    Known,
     Results,
     anything,
     by_horizon,
     error,
-    number,
     paired,
     seconds,
     table,
     timings,
 )
-
-Known = dict[str, Results]
-
 
 # What the papers print for ETTh1 at 96, 192, 336 and 720 steps, and the average where they do.
 PUBLISHED = {
@@ -41,7 +42,7 @@ PUBLISHED = {
 }
 
 
-# ------------------------------------------------------------------------- AutoTimes
+# ----------------------------------------------------------------------------------- one method
 
 
 def autotimes_etth1(known: Known) -> list[str]:
@@ -85,41 +86,6 @@ def rollouts(known: Known) -> list[str]:
     return [by_horizon(one["table"]) for one in known.values()]
 
 
-def speed(known: Known) -> list[str]:
-    """Show a training step, rollouts and latencies, a machine at a time."""
-    blocks = []
-    for name, one in known.items():
-        step = one["training_step"]
-        entries = [(f"training step, {kind}", step[kind]) for kind in ("float32", "bfloat16")]
-        for row in one["rollout_720"]:
-            entries += [(f"720 steps, {row['rows']} rows, {way}", row[way])
-                        for way in ("sliding", "cached")]  # fmt: skip
-        entries += [(row["call"], row) for row in one["latency"]]
-        ratios = ", ".join(
-            f"{row['ratio']:.1f} × for {row['rows']:,}" for row in one["rollout_720"]
-        )
-        blocks += [
-            f"### {name}",
-            timings(entries),
-            f"Cached against sliding, by rows at once: {ratios}.",
-        ]
-    return blocks
-
-
-def llama_step(known: Known) -> list[str]:
-    """Show a training step of a model of LLaMA-7B's shape."""
-    return [
-        timings([(f"an iteration of {one['batch']} windows of {one['tokens']} tokens",
-                  one["seconds_per_iteration"])])
-        + f"\n\n{one['parameters']:,} frozen parameters in {one['dtype']}, "
-        f"{one['trained_parameters']:,} trained."
-        for one in known.values()
-    ]  # fmt: skip
-
-
-# --------------------------------------------------------- TimeCMA, S²IP-LLM, the store
-
-
 def timecma(known: Known) -> list[str]:
     """Show accuracy with and without text, and what a second fit costs."""
     blocks = []
@@ -159,83 +125,6 @@ def s2ip(known: Known) -> list[str]:
     return [*blocks, _published("S²IP-LLM")]
 
 
-def s2ip_speed(known: Known) -> list[str]:
-    """Compare S²IP-LLM's costly parts with the published way."""
-    blocks = []
-    for one in known.values():
-        entries = [(f"{part.replace('_', ' ')}, {way}", one[part][way])
-                   for part in ("decomposition", "anchors", "training_step")
-                   for way in ("published", "ours")]  # fmt: skip
-        ratio = one["training_step"]["ratio"]
-        blocks += [
-            timings(entries),
-            f"Decomposition and anchors together are {one['parts_together']:.0f} × faster, "
-            f"the whole step {ratio:.1f} ×.",
-        ]
-    return blocks
-
-
-def store(known: Known) -> list[str]:
-    """Show how fast the store is filled and read."""
-    blocks = []
-    for one in known.values():
-        encoding = one["encoding"]
-        rates = [(name, encoding["prompts_per_second"][name]["p50"],
-                  encoding["ratio_to_plain_float32"][name])
-                 for name in encoding["prompts_per_second"]]  # fmt: skip
-        second = one["second_pass"]
-        blocks += [
-            table(["way", "prompts a second", "ratio to one at a time, float32"], rates)
-            + f"\n\nPrompts of {encoding['mean_tokens']:.0f} tokens, {one['layers']} layers, "
-            f"{100 * encoding['padding']:.1f} % padding. Cosine of float32 and bfloat16 vectors: "
-            f"{encoding['cosine_of_precisions']['mean']:.4f}. Native bfloat16 on this CPU: "
-            f"{'yes' if one['native_bfloat16'] else 'no'}.",
-            f"Read back: {number(second['encode']['p50'])} vectors a second by text, "
-            f"{number(second['read']['p50'])} by key.",
-            timings((f"forecast of one new window, {row['store']}", row) for row in one["latency"]),
-        ]
-    return blocks
-
-
-# --------------------------------------------------------------------------- Aaren
-
-
-def arms_by_horizon(known: Known) -> list[str]:
-    """Compare arms, a file at a time."""
-    return [
-        block
-        for name, one in known.items()
-        for block in (f"*{name}*", *_errors_and_cost(one["table"]))
-    ]
-
-
-def aaren_speed(known: Known) -> list[str]:
-    """Show the scan against attention, in time and memory, and the cost of an update."""
-    blocks = []
-    for one in known.values():
-        header = ["tokens", "Aaren, ours", "Aaren, as matrix products", "attention", "ratio"]
-        rows = [[row["tokens"], seconds(row["segmented"]), seconds(row["matmul"]),
-                 seconds(row["attention"]) if "attention" in row else "–",
-                 f"{row['attention'] / row['segmented']:.1f} ×" if "attention" in row else "–"]
-                for row in one["training"]]  # fmt: skip
-        blocks.append(f"*Forward and backward, processor time*\n\n{table(header, rows)}")
-        rows = [[row["tokens"], row["segmented_mib"], row["matmul_mib"],
-                 row.get("attention_mib"), f"{row['segmented_mib'] / row['values_mib']:.1f} ×"]
-                for row in one["memory"]]  # fmt: skip
-        header = ["tokens", "Aaren, MiB", "as matrix products", "attention", "Aaren to its values"]
-        blocks.append(f"*Memory, MiB*\n\n{table(header, rows)}")
-        blocks.append(
-            "*A whole layer, seconds*\n\n"
-            + table(list(one["layer"][0]), map(dict.values, one["layer"]))  # type: ignore[arg-type]
-        )
-        header = ["points seen", "update, median", "update, 95 %", "predict, median", "bytes kept"]
-        rows = [[row["steps"], seconds(row["update"]["p50"]), seconds(row["update"]["p95"]),
-                 seconds(row["predict"]["p50"]), row["bytes"]]
-                for row in one["stream"]["table"]]  # fmt: skip
-        blocks.append(f"*A stream*\n\n{table(header, rows)}")
-    return blocks
-
-
 def aaren_stream(known: Known) -> list[str]:
     """Show errors far beyond the trained length."""
     return [
@@ -253,7 +142,16 @@ def aaren_stream(known: Known) -> list[str]:
     ]
 
 
-# -------------------------------------------------------------------- panels, intervals
+# ------------------------------------------------------------------------------ several methods
+
+
+def arms_by_horizon(known: Known) -> list[str]:
+    """Compare arms, a file at a time."""
+    return [
+        block
+        for name, one in known.items()
+        for block in (f"*{name}*", *_errors_and_cost(one["table"]))
+    ]
 
 
 def arms(known: Known) -> list[str]:
@@ -263,6 +161,23 @@ def arms(known: Known) -> list[str]:
         header = list(dict.fromkeys(key for row in one["table"] for key in row))
         rows = [[row.get(key) for key in header] for row in one["table"]]
         blocks.append(f"*{name}*\n\n{table(header, rows)}")
+    return blocks
+
+
+def ensemble(known: Known) -> list[str]:
+    """Show averages of forecasters, and the members' own errors."""
+    blocks = []
+    for one in known.values():
+        header = ["forecasts", "part", *map(str, one["horizons"]), "average"]
+        rows = []
+        for row in one["rows"]:
+            name = row["member"]
+            if "seed" in row:
+                name += f", seed {row['seed']}" if isinstance(row["seed"], int) else ", all seeds"
+            cells = [error(row[f"mse_{horizon}"]) for horizon in one["horizons"]]
+            rows.append([name, row.get("part", "test"), *cells, error(row["mse"])])
+        weights = ", ".join(f"{share:g} {member}" for member, share in one["weights"].items())
+        blocks.append(table(header, rows) + f"\n\nWeights, chosen on validation: {weights}.")
     return blocks
 
 
@@ -292,56 +207,21 @@ def intervals(known: Known) -> list[str]:
     ]
 
 
-# ------------------------------------------------------- several methods, jobs, the rest
-
-
-def long_horizons(known: Known) -> list[str]:
-    """Compare all methods on a set, with the language model and without."""
-    return [
-        f"*{one['set']}*\n\n{by_horizon(one['table'])}\n\n{_cost(one['table'])}"
-        for one in known.values()
-    ]
-
-
-def ensemble(known: Known) -> list[str]:
-    """Show averages of forecasters, and the members' own errors."""
+def covariates(known: Known) -> list[str]:
+    """Show each method with covariates and without."""
+    header = ["data", "method", "covariates", "horizon", "windows", "MAE with", "without",
+              "seasonal naive", "difference", "95 % interval"]  # fmt: skip
     blocks = []
-    for one in known.values():
-        header = ["forecasts", "part", *map(str, one["horizons"]), "average"]
+    for name, one in known.items():
         rows = []
         for row in one["rows"]:
-            name = row["member"]
-            if "seed" in row:
-                name += f", seed {row['seed']}" if isinstance(row["seed"], int) else ", all seeds"
-            cells = [error(row[f"mse_{horizon}"]) for horizon in one["horizons"]]
-            rows.append([name, row.get("part", "test"), *cells, error(row["mse"])])
-        weights = ", ".join(f"{share:g} {member}" for member, share in one["weights"].items())
-        blocks.append(table(header, rows) + f"\n\nWeights, chosen on validation: {weights}.")
+            mae = row["mae"]
+            middle, low, high = mae["difference"]
+            known_of = [row[key] for key in ("dataset", "arm", "covariates", "horizon", "windows")]
+            errors = [error(mae[key]) for key in ("with X", "without", "seasonal naive")]
+            rows.append([*known_of, *errors, f"{middle:+.3f}", f"[{low:+.3f}, {high:+.3f}]"])
+        blocks.append(f"*{name}: {one['protocol']['test']}*\n\n{table(header, rows)}")
     return blocks
-
-
-def compiled(known: Known) -> list[str]:
-    """Show training steps with torch.compile and without."""
-    header = ["method", "language model", "a step", "compiled", "times faster", "compiling",
-              "forecasts apart, of the deviation"]  # fmt: skip
-    return [
-        table(
-            header,
-            [
-                [
-                    row["method"],
-                    row["arm"],
-                    seconds(row["step"]["p50"]),
-                    seconds(row["compiled_step"]["p50"]),
-                    f"{row['ratio']:.2f}",
-                    seconds(row["compile_seconds"]),
-                    f"{row['forecasts_apart']:.0e}",
-                ]
-                for row in one["rows"]
-            ],
-        )
-        for one in known.values()
-    ]
 
 
 def ablations(known: Known) -> list[str]:
@@ -363,29 +243,7 @@ def ablations(known: Known) -> list[str]:
     return blocks
 
 
-def covariates(known: Known) -> list[str]:
-    """Show each method with covariates and without."""
-    header = ["data", "method", "covariates", "horizon", "windows", "MAE with", "without",
-              "seasonal naive", "difference", "95 % interval"]  # fmt: skip
-    blocks = []
-    for name, one in known.items():
-        rows = []
-        for row in one["rows"]:
-            mae = row["mae"]
-            middle, low, high = mae["difference"]
-            known_of = [row[key] for key in ("dataset", "arm", "covariates", "horizon", "windows")]
-            errors = [error(mae[key]) for key in ("with X", "without", "seasonal naive")]
-            rows.append([*known_of, *errors, f"{middle:+.3f}", f"[{low:+.3f}, {high:+.3f}]"])
-        blocks.append(f"*{name}: {one['protocol']['test']}*\n\n{table(header, rows)}")
-    return blocks
-
-
-def as_it_is(known: Known) -> list[str]:
-    """Show files that need no table of their own."""
-    return [block for name, one in known.items() for block in (f"### {name}", *anything(one))]
-
-
-# --------------------------------------------------------------------- small helpers
+# -------------------------------------------------------------------------------- small helpers
 
 
 def _percents(row: Results) -> list[str]:
