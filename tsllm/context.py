@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -85,14 +86,20 @@ class Context:
         """Give the steps before position ``origin``."""
         return self._slice(slice(0, origin))
 
+    def with_values(self, values: np.ndarray, **changes: Any) -> Context:
+        """Put other values into the context; its mask becomes theirs.
+
+        Parameters
+        ----------
+        values : array (time, variables)
+        **changes
+            Further fields that change with them: ``times`` and ``past_x`` where the steps do.
+        """
+        return replace(self, values=values, mask=None, **changes)  # type: ignore[arg-type]
+
     def _slice(self, rows: slice) -> Context:
-        return replace(
-            self,
-            values=self.values[rows],
-            times=self.times[rows],
-            mask=None,  # type: ignore[arg-type]
-            past_x=None if self.past_x is None else self.past_x[rows],
-        )
+        past_x = None if self.past_x is None else self.past_x[rows]
+        return self.with_values(self.values[rows], times=self.times[rows], past_x=past_x)
 
 
 @dataclass

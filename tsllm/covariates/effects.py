@@ -79,8 +79,7 @@ class Covariates:
             return context
         coded = self.coded(context, self.columns.known)
         assert context.x_scale is not None
-        values = context.values - self.known.effect(coded, context.x_scale)
-        return replace(context, values=values, mask=None)  # type: ignore[arg-type]
+        return context.with_values(context.values - self.known.effect(coded, context.x_scale))
 
     def future_effect(self, context: Context, future: np.ndarray | None) -> np.ndarray:
         """Give the effect of known-future covariates: (horizon, variables).
