@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError
 
 
@@ -125,10 +126,18 @@ class ContextBatch:
 def batch_contexts(contexts: Sequence[Context], context_length: int) -> ContextBatch:
     """Standardise the last ``context_length`` steps of each context and stack them.
 
+    Parameters
+    ----------
+    contexts : sequence of Context
+        At least one, all of the same number of variables.
+    context_length : int
+        Steps.
+
     Raises
     ------
     DataError
-        Where a variable of a context has no observed step among those.
+        A variable of a context has no observed step among those, or the numbers of variables
+        differ.
     """
     batch, variables = len(contexts), contexts[0].n_variables
     raw = np.full((batch, context_length, variables), np.nan)  # (batch, context, variables)
@@ -144,11 +153,9 @@ def batch_contexts(contexts: Sequence[Context], context_length: int) -> ContextB
     counts = mask.sum(axis=1)  # (batch, variables)
     if (counts == 0).any():
         row, variable = (int(i) for i in np.argwhere(counts == 0)[0])
-        name = contexts[row].series_id
         raise DataError(
-            f"{'the series' if name is None else f'series {name!r}'} has no observed value of "
-            f"variable {variable} in its last {context_length} steps: drop it, or give a longer "
-            "context_length"
+            f"{series_name(contexts[row].series_id)} has no observed value of variable {variable} "
+            f"in its last {context_length} steps: drop it, or give a longer context_length"
         )
     filled = np.where(mask, raw, 0.0)
     location = filled.sum(axis=1) / counts  # (batch, variables)
