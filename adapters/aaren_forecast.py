@@ -237,6 +237,10 @@ class AarenModel(nn.Module):
             ``(rows, steps)`` in raw units, NaN where not observed.
         lengths : Tensor, optional
             ``(rows,)``, how many of the steps each row has. None: all.
+
+        Returns
+        -------
+        AarenStream
         """
         rows, steps = values.shape
         if lengths is None:

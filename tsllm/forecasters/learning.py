@@ -59,6 +59,9 @@ class LearnsFromSeries(ABC):
     static_attributes: tuple[str, ...] = ()
     #: Steps between training windows; a constructor argument where a step is costly.
     window_stride: int = 1
+    #: ``max_epochs="auto"``: at least so many epochs, and epochs enough for so many steps.
+    _auto_epochs: ClassVar[int] = 10
+    _auto_steps: ClassVar[int] = 400
     #: The training loop's gradient clipping and last learning rate.
     _clip_norm: ClassVar[float | None] = 5.0
     _final_learning_rate: ClassVar[float] = 1e-8
