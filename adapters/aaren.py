@@ -136,6 +136,11 @@ class AarenAttention(nn.Module):
             ``(batch, hidden)``.
         mask, elapsed : Tensor, optional
             ``(batch,)``, see `forward`. A masked token in no time leaves the state as it was.
+
+        Returns
+        -------
+        y : Tensor, (batch, hidden)
+        state : AarenState
         """
         mask = None if mask is None else mask[:, None]
         elapsed = None if elapsed is None else elapsed[:, None]

@@ -10,16 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from tsllm.adapters.aaren import AarenStack
+from tsllm.adapters.aaren_patches import NORMALISATIONS, PatchUnits, RunningScale
 from tsllm.adapters.aaren_state import AarenState
-from tsllm.adapters.aaren_stream import AarenStream, RunningScale
-from tsllm.adapters.layers import MonotoneQuantileHead, instance_normalise
-from tsllm.adapters.losses import elementwise_loss
+from tsllm.adapters.aaren_stream import AarenStream
+from tsllm.adapters.layers import MonotoneQuantileHead, to_segments
 from tsllm.adapters.soft_tokens import SoftTokenReader
 
 if TYPE_CHECKING:
     from tsllm.backbone import Backbone, PrivateBackbone
 
-NORMALISATIONS = ("causal", "anchored", "window")
 #: So many tokens of a stream go one by one, so that an update at once is bit for bit what single
 #: updates are; more go in blocks.
 STEPWISE = 16
@@ -107,8 +106,8 @@ class AarenModel(nn.Module):
                 f"patch_length={patch_length} and horizon={horizon} must be at least 1 step"
             )
         self.patch_length, self.horizon, self.hidden = patch_length, horizon, hidden
-        self.normalisation, self.restart = normalisation, restart
-        self.forget = 0.5 ** (patch_length / half_life)
+        self.restart = restart
+        self.units = PatchUnits(normalisation, forget=0.5 ** (patch_length / half_life))
         self.quantiles = tuple(quantiles)
         self.quantile_head = MonotoneQuantileHead(quantiles) if quantiles else None
         # The patch, which of it was observed, the moves of level and scale.
@@ -168,96 +167,30 @@ class AarenModel(nn.Module):
                 f"{self.patch_length}: pad it on the left and mask the padding"
             )
         mask = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
-        patches = self._patches(x)  # (batch * channels, tokens, patch_length)
-        seen = self._patches(mask)
+        patches = to_segments(x, self.patch_length)  # (rows = batch * channels, tokens, length)
+        seen = to_segments(mask, self.patch_length)
+        present = torch.full(patches.shape[:2], self.patch_length, device=x.device)
         if fill is not None:
+            present[:, -1] = fill.repeat_interleave(channels)
             places = torch.arange(self.patch_length, device=x.device)
-            there = places < fill.repeat_interleave(channels)[:, None]
-            seen = torch.cat([seen[:, :-1], (seen[:, -1] & there)[:, None]], 1)
-        if self.normalisation == "window":
-            _, mean, std = instance_normalise(x, mask)  # (batch, 1, channels)
-            location = mean.mT.flatten(0, 1).expand(-1, patches.shape[1])
-            scale = std.mT.flatten(0, 1).expand_as(location)
-            features = self._features(patches, seen, location, scale, location, scale)
-        else:
-            start = RunningScale.empty(len(patches), x.device)
-            features, location, scale, _ = self._normalised(start, patches.double(), seen)
+            seen = seen & (places < present[..., None])
+        features, location, scale = self.units.of_windows(x, mask, patches, seen)
         tokens = self.token_layer(features.to(self.token_layer.weight.dtype))
         elapsed = torch.ones_like(tokens[..., 0])
         out = self.norm(self.stack(tokens, mask=seen.any(-1), elapsed=elapsed))
-        if not prefixes and self.reader is None:
-            out, location, scale = out[:, -1:], location[:, -1:], scale[:, -1:]
-        if self.reader is not None:
-            if prefixes:
-                out = self.reader(out)
+        if prefixes:
+            out = out if self.reader is None else self.reader(out)
+        else:
+            location, scale, present = location[:, -1:], scale[:, -1:], present[:, -1:]
+            if self.reader is None:
+                out = out[:, -1:]
             else:
                 counts = torch.full((len(out),), min(self.kept, out.shape[1]), device=x.device)
                 out = self.reader.last(out[:, -self.kept :], counts)[:, None]
-                location, scale = location[:, -1:], scale[:, -1:]
-        there = torch.full(out.shape[:2], self.patch_length, device=x.device)  # (rows, tokens)
-        if fill is not None:
-            there[:, -1] = fill.repeat_interleave(channels)
-        forecast = self._decode(out, there, location.to(out.dtype), scale.to(out.dtype))
+        forecast = self._decode(out, present, location.to(out.dtype), scale.to(out.dtype))
         forecast = forecast.unflatten(0, (batch, channels)).movedim(1, 3)
         # (batch, tokens, horizon, channels[, levels])
         return forecast if prefixes else forecast[:, -1]
-
-    def loss(
-        self,
-        model: nn.Module,
-        values: Tensor,
-        mask: Tensor,
-        *,
-        loss: str,
-        fill: Tensor,
-        last_weight: float = 1.0,
-    ) -> tuple[Tensor, Tensor]:
-        """Compute the loss of the forecasts after all patches of some windows.
-
-        Parameters
-        ----------
-        model : nn.Module
-            This module, or a wrapper around it.
-        values, mask : Tensor
-            ``(batch, context + horizon, 1)``.
-        loss : str
-            See `elementwise_loss`.
-        fill : Tensor
-            ``(batch,)``, how many steps of the last patch are seen: so forecasts from incomplete
-            patches are learnt too.
-        last_weight : float
-            What the forecast after the last patch counts.
-
-        Returns
-        -------
-        total, count : Tensor
-            The weighted sum over the targets that count, and the sum of their weights.
-        """
-        context = values.shape[1] - self.horizon
-        tokens = context // self.patch_length
-        # A series that begins in what would be cut away keeps it.
-        left = mask[:, : context - self.patch_length, 0].any(1)
-        places = torch.arange(self.patch_length, device=values.device)
-        left |= (mask[:, context - self.patch_length : context, 0] & (places < fill[:, None])).any(
-            1
-        )
-        fill = torch.where(left, fill, self.patch_length)
-        forecast = model(values[:, :context], mask=mask[:, :context], fill=fill, prefixes=True)
-        forecast = forecast[:, :, :, 0]  # (batch, tokens, horizon[, levels])
-        ends = torch.arange(1, tokens + 1, device=values.device) * self.patch_length
-        ends = ends.expand(len(values), -1).clone()  # (batch, tokens)
-        ends[:, -1] += fill - self.patch_length
-        rows = torch.arange(len(values), device=values.device)[:, None]
-        target = values[..., 0].unfold(1, self.horizon, 1)[rows, ends]  # (batch, tokens, horizon)
-        counted = mask[..., 0].unfold(1, self.horizon, 1)[rows, ends]
-        # Where nothing has been observed yet there is nothing to forecast from.
-        known = mask[..., 0].cumsum(1)[rows, ends - 1] > 0  # (batch, tokens)
-        counted = counted & known[..., None]
-        weights = torch.ones(tokens, device=values.device)
-        weights[-1] = last_weight
-        weighted = torch.where(counted, weights[:, None], 0.0)
-        errors = elementwise_loss(loss, forecast, target, self.quantiles)
-        return (torch.where(counted, errors, 0.0) * weighted).sum(), weighted.sum()
 
     # ------------------------------------------------------------------ streams
 
@@ -304,6 +237,10 @@ class AarenModel(nn.Module):
             ``(rows, steps)`` in raw units, NaN where not observed.
         lengths : Tensor, optional
             ``(rows,)``, how many of the steps each row has. None: all.
+
+        Returns
+        -------
+        AarenStream
         """
         rows, steps = values.shape
         if lengths is None:
@@ -354,7 +291,7 @@ class AarenModel(nn.Module):
 
     def spread(self, stream: AarenStream) -> Tensor:
         """Give the running deviation of streams, (rows,); 0 where they are constant so far."""
-        return self._scale_now(stream).scale()
+        return self._scale_now(stream).deviation()
 
     def observed(self, stream: AarenStream) -> Tensor:
         """Tell of which streams anything was observed, (rows,)."""
@@ -362,30 +299,28 @@ class AarenModel(nn.Module):
 
     def _scale_now(self, stream: AarenStream) -> RunningScale:
         """Take the incomplete patch into the statistics."""
-        patch = stream.buffer[:, None]  # (rows, 1, patch_length)
-        running, _ = stream.scale.over(patch, ~patch.isnan(), self.forget)
-        return RunningScale(*(part[:, -1] for part in running))
+        return self.units.after(stream.scale, stream.buffer)
 
     def _read(self, stream: AarenStream) -> Tensor:
         """Forecast the model's horizon; the incomplete patch is one more token."""
         begun = stream.fill > 0  # (rows,)
         if bool(begun.any()):
             stream = self._advance_tokens(stream, stream.buffer[:, None], begun[:, None])
-        location, scale = self._location(stream.scale), stream.scale.scale()
+        location, scale = self.units.location(stream.scale), stream.scale.deviation()
         out = stream.outputs  # (rows, kept, hidden)
         if self.reader is None:
             out = out[:, -1]
         else:
             counts = stream.tokens.clamp_max(self.kept)
             out = self.reader.last(out.to(self.reader.in_layer.weight.dtype), counts)
-        there = torch.where(begun, stream.fill, self.patch_length)
-        return self._decode(out[:, None], there[:, None], location[:, None], scale[:, None])[:, 0]
+        present = torch.where(begun, stream.fill, self.patch_length)
+        return self._decode(out[:, None], present[:, None], location[:, None], scale[:, None])[:, 0]
 
     def _advance_tokens(self, stream: AarenStream, patches: Tensor, valid: Tensor) -> AarenStream:
         """Take in complete patches (rows, tokens, patch_length), of which rows have the first."""
         seen = ~patches.isnan() & valid[..., None]
-        features, _, _, scale = self._normalised(stream.scale, patches, seen)
-        x = self.token_layer(features.to(self.token_layer.weight.dtype))
+        read, scale = self.units.of_stream(stream.scale, patches, seen)
+        x = self.token_layer(read.features.to(self.token_layer.weight.dtype))
         x, layers, younger = self._extend(stream, x, seen.any(-1), valid)
         outputs = torch.cat([stream.outputs, self.norm(x)], 1)  # (rows, kept + tokens, hidden)
         new = valid.sum(1)
@@ -430,55 +365,15 @@ class AarenModel(nn.Module):
         y, states = self.stack.step(states, x[:, 0], mask=seen[:, 0], elapsed=valid[:, 0])
         return y[:, None], states
 
-    # ------------------------------------------------------------------ patches and units
+    # ------------------------------------------------------------------ the head
 
-    def _patches(self, x: Tensor) -> Tensor:
-        """Cut (batch, time, channels) into (batch * channels, tokens, patch_length)."""
-        return x.mT.flatten(0, 1).unflatten(1, (-1, self.patch_length))
-
-    def _normalised(
-        self, start: RunningScale, patches: Tensor, seen: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, RunningScale]:
-        """Give features, locations and scales of patches, and the statistics after them."""
-        running, known = start.over(patches, seen, self.forget)  # each (rows, tokens)
-        location, scale = self._location(running), running.scale()
-        before = RunningScale(
-            *(torch.cat([old[:, None], new[:, :-1]], 1) for old, new in zip(start, running))
-        )
-        old_location = torch.where(known, self._location(before), location)
-        old_scale = torch.where(known, before.scale(), scale)
-        features = self._features(patches, seen, location, scale, old_location, old_scale)
-        return features, location, scale, RunningScale(*(part[:, -1] for part in running))
-
-    def _features(
-        self,
-        patches: Tensor,
-        seen: Tensor,
-        location: Tensor,
-        scale: Tensor,
-        old_location: Tensor,
-        old_scale: Tensor,
-    ) -> Tensor:
-        """Describe patches in their own units: (rows, tokens, 2 * patch_length + 2)."""
-        divisor = torch.where(scale > 0, scale, 1.0)
-        values = torch.where(seen, patches - location[..., None], 0.0) / divisor[..., None]
-        moved = (location - old_location) / divisor
-        grown = torch.where(old_scale > 0, divisor / old_scale, 1.0).log()
-        return torch.cat([values, seen.to(values.dtype), moved[..., None], grown[..., None]], -1)
-
-    def _location(self, running: RunningScale) -> Tensor:
-        # A series that has been constant is forecast as its value, to the last bit.
-        if self.normalisation == "anchored":
-            return running.last
-        return torch.where(running.scale() > 0, running.mean, running.last)
-
-    def _decode(self, out: Tensor, fill: Tensor, location: Tensor, scale: Tensor) -> Tensor:
+    def _decode(self, out: Tensor, present: Tensor, location: Tensor, scale: Tensor) -> Tensor:
         """Forecast from outputs (rows, tokens, hidden): (rows, tokens, horizon[, levels]).
 
-        ``fill`` (rows, tokens) is how many steps of each token's patch were there.
+        ``present`` (rows, tokens) is how many steps of each token's patch there were.
         """
         raw = self.head(out).unflatten(-1, (self.patch_length + self.horizon, -1))
-        ahead = fill[..., None] + torch.arange(self.horizon, device=out.device)
+        ahead = present[..., None] + torch.arange(self.horizon, device=out.device)
         raw = raw.gather(2, ahead[..., None].expand(-1, -1, -1, raw.shape[-1])).flatten(-2)
         if self.quantile_head is None:
             return raw * scale[..., None] + location[..., None]

@@ -91,10 +91,6 @@ class AarenState(NamedTuple):
             )
         )
 
-    def select(self, rows: Tensor | slice) -> AarenState:
-        """Pick rows of the batch."""
-        return AarenState(*(part[rows] for part in self))
-
     def to(self, device: torch.device | str) -> AarenState:
         """Move to a device."""
         return AarenState(*(part.to(device) for part in self))

@@ -4,82 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from tsllm.adapters.aaren_patches import RunningScale
 from tsllm.adapters.aaren_state import AarenState
-
-#: A spread below this share of the level is rounding, and the series constant so far.
-ROUNDING = 1e-12
-
-
-class RunningScale(NamedTuple):
-    """Mean and deviation of all that was observed so far, older patches counting less.
-
-    Each part is (rows,), float64. ``forget`` in `add` is the share that is left of a patch's
-    weight after each further patch; 1 weighs all alike.
-    """
-
-    weight: Tensor
-    mean: Tensor
-    m2: Tensor
-    """The weighted sum of squared differences from the mean."""
-    last: Tensor
-    """The last observed value."""
-
-    @classmethod
-    def empty(cls, rows: int, device: torch.device | str | None = None) -> RunningScale:
-        """Make the statistics of nothing."""
-        zeros = torch.zeros(rows, dtype=torch.float64, device=device)
-        return cls(zeros, zeros, zeros, zeros)
-
-    def over(self, patches: Tensor, seen: Tensor, forget: float) -> tuple[RunningScale, Tensor]:
-        """Take in patches (rows, tokens, length), float64, one after the other.
-
-        Chan's update: no sum of squares, which a large level would swamp.
-
-        Returns
-        -------
-        RunningScale
-            After each patch: parts (rows, tokens).
-        Tensor, (rows, tokens), bool
-            Whether anything had been observed before each patch.
-        """
-        counts = seen.sum(-1)  # (rows, tokens)
-        values = torch.where(seen, patches, 0.0)
-        means = values.sum(-1) / counts.clamp_min(1)
-        squares = torch.where(seen, patches - means[..., None], 0.0).square().sum(-1)
-        places = torch.arange(1, patches.shape[-1] + 1, device=patches.device)
-        latest = (seen * places).amax(-1).sub(1).clamp_min(0)  # the last observed step
-        lasts = values.gather(-1, latest[..., None])[..., 0]
-        now, after = self, []
-        for count, mean, square, last in zip(
-            counts.unbind(1), means.unbind(1), squares.unbind(1), lasts.unbind(1)
-        ):
-            any_seen = count > 0
-            old = torch.where(any_seen, forget * now.weight, now.weight)
-            total = old + count
-            share = count / total.clamp_min(1e-300)
-            difference = mean - now.mean
-            now = RunningScale(
-                total,
-                torch.where(any_seen, now.mean + difference * share, now.mean),
-                torch.where(
-                    any_seen, forget * now.m2 + square + difference.square() * old * share, now.m2
-                ),
-                torch.where(any_seen, last, now.last),
-            )
-            after.append(now)
-        joined = RunningScale(*(torch.stack(part, 1) for part in zip(*after)))
-        known = torch.cat([self.weight[:, None], joined.weight[:, :-1]], 1) > 0
-        return joined, known
-
-    def scale(self) -> Tensor:
-        """Give the standard deviation; 0 where nothing but rounding was seen."""
-        spread = (self.m2 / self.weight.clamp_min(1e-300)).sqrt()
-        return torch.where(spread > ROUNDING * self.mean.abs(), spread, 0.0)
 
 
 @dataclass(frozen=True)
@@ -142,27 +72,26 @@ class AarenStream:
     def from_state_dict(cls, tensors: Mapping[str, Tensor]) -> AarenStream:
         """Read what `state_dict` gave."""
 
+        def named(prefix: str) -> dict[str, Tensor]:
+            return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
         def states(group: str) -> tuple[AarenState, ...]:
             numbers = {int(name.split(".")[1]) for name in tensors if name.startswith(group + ".")}
             return tuple(
-                AarenState(*(tensors[f"{group}.{i}.{part}"] for part in AarenState._fields))
-                for i in sorted(numbers)
+                AarenState.from_state_dict(named(f"{group}.{i}.")) for i in sorted(numbers)
             )
 
         return cls(
-            states("layers"),
-            states("younger"),
-            RunningScale(*(tensors[f"scale.{part}"] for part in RunningScale._fields)),
-            tensors["outputs"],
-            tensors["tokens"],
-            tensors["buffer"],
-            tensors["fill"],
+            layers=states("layers"),
+            younger=states("younger"),
+            scale=RunningScale(**named("scale.")),
+            outputs=tensors["outputs"],
+            tokens=tensors["tokens"],
+            buffer=tensors["buffer"],
+            fill=tensors["fill"],
         )
 
     @property
     def nbytes(self) -> int:
         """Bytes of the tensors."""
         return sum(tensor.nbytes for tensor in self.state_dict().values())
-
-    def __len__(self) -> int:
-        return len(self.tokens)

@@ -136,7 +136,7 @@ class S2IPModel(nn.Module):
         self.patch_length = patch_length
         self.stride = stride
         self.prompt_length = prompt_length
-        self.n_patches = (context_length - patch_length) // stride + 2
+        self.n_patches = count_patches(context_length, patch_length, stride)
         self.width = width if backbone is None else backbone.hidden_size
         self.quantile_head = MonotoneQuantileHead(quantiles) if quantiles else None
         self.in_layer = nn.Linear(COMPONENTS * patch_length, self.width)
@@ -358,6 +358,22 @@ class S2IPModel(nn.Module):
                 f"got {mask.dtype} of shape {tuple(mask.shape)}"
             )
         return None if bool(mask.all()) else mask
+
+
+def count_patches(context_length: int, patch_length: int, stride: int) -> int:
+    """Count the patches of a context, whose last value is repeated for one more stride.
+
+    Parameters
+    ----------
+    context_length, patch_length, stride : int
+        Steps of the context, of a patch, and between the starts of two.
+
+    Examples
+    --------
+    >>> count_patches(48, 16, 8)
+    6
+    """
+    return (context_length - patch_length) // stride + 2
 
 
 def _same_words(given: Tensor, words: Tensor) -> bool:

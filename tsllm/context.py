@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError
 
 
@@ -85,14 +87,20 @@ class Context:
         """Give the steps before position ``origin``."""
         return self._slice(slice(0, origin))
 
+    def with_values(self, values: np.ndarray, **changes: Any) -> Context:
+        """Put other values into the context; its mask becomes theirs.
+
+        Parameters
+        ----------
+        values : array (time, variables)
+        **changes
+            Further fields that change with them: ``times`` and ``past_x`` where the steps do.
+        """
+        return replace(self, values=values, mask=None, **changes)  # type: ignore[arg-type]
+
     def _slice(self, rows: slice) -> Context:
-        return replace(
-            self,
-            values=self.values[rows],
-            times=self.times[rows],
-            mask=None,  # type: ignore[arg-type]
-            past_x=None if self.past_x is None else self.past_x[rows],
-        )
+        past_x = None if self.past_x is None else self.past_x[rows]
+        return self.with_values(self.values[rows], times=self.times[rows], past_x=past_x)
 
 
 @dataclass
@@ -118,10 +126,18 @@ class ContextBatch:
 def batch_contexts(contexts: Sequence[Context], context_length: int) -> ContextBatch:
     """Standardise the last ``context_length`` steps of each context and stack them.
 
+    Parameters
+    ----------
+    contexts : sequence of Context
+        At least one, all of the same number of variables.
+    context_length : int
+        Steps.
+
     Raises
     ------
     DataError
-        Where a variable of a context has no observed step among those.
+        A variable of a context has no observed step among those, or the numbers of variables
+        differ.
     """
     batch, variables = len(contexts), contexts[0].n_variables
     raw = np.full((batch, context_length, variables), np.nan)  # (batch, context, variables)
@@ -137,11 +153,9 @@ def batch_contexts(contexts: Sequence[Context], context_length: int) -> ContextB
     counts = mask.sum(axis=1)  # (batch, variables)
     if (counts == 0).any():
         row, variable = (int(i) for i in np.argwhere(counts == 0)[0])
-        name = contexts[row].series_id
         raise DataError(
-            f"{'the series' if name is None else f'series {name!r}'} has no observed value of "
-            f"variable {variable} in its last {context_length} steps: drop it, or give a longer "
-            "context_length"
+            f"{series_name(contexts[row].series_id)} has no observed value of variable {variable} "
+            f"in its last {context_length} steps: drop it, or give a longer context_length"
         )
     filled = np.where(mask, raw, 0.0)
     location = filled.sum(axis=1) / counts  # (batch, variables)

@@ -23,7 +23,7 @@ def context_table(
     Parameters
     ----------
     contexts : sequence of Context
-        At least one, all with stamps.
+        At least one.
     columns : pandas Index
         The names of the variables.
     covariates : sequence of str
@@ -37,7 +37,7 @@ def context_table(
         covariate.
     """
     lengths = [len(context) for context in contexts]
-    stamps = [_plain_stamps(_stamps_of(context)) for context in contexts]
+    stamps = [_plain_stamps(context.times) for context in contexts]
     ids = np.array([_text(context.series_id) for context in contexts])
     names = [*map(str, columns), *covariates]
     if len({*names, *_LABELS}) < len(names) + len(_LABELS):
@@ -69,7 +69,7 @@ def context_facts(contexts: Sequence[Context]) -> list[dict[str, Any]]:
         {
             "series_id": to_json(context.series_id, "a series id"),
             # An index without entries still tells unit, zone, frequency and name.
-            "times": to_json(_stamps_of(context)[:0], "the time index of y"),
+            "times": to_json(context.times[:0], "the time index of y"),
             **({} if context.x_scale is None else {"x_scale": context.x_scale.tolist()}),
             **({} if context.static is None else {"static": context.static}),
         }
@@ -114,11 +114,6 @@ def _text(series_id: object) -> str:
     if isinstance(series_id, tuple):
         return "/".join(map(str, series_id))
     return "" if series_id is None else str(series_id)
-
-
-def _stamps_of(context: Context) -> pd.Index:
-    assert context.times is not None  # pandas input always has stamps
-    return context.times
 
 
 def _plain_stamps(times: pd.Index) -> pd.Index:

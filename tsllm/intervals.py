@@ -46,7 +46,7 @@ ADAPTATION_RATE = 0.1
 ADAPTATION_DELAY = 1.2
 #: The nominal levels whose offsets are tracked; others are interpolated.
 LEVEL_GRID = np.array([0.005, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.995])
-_LOWER_QUARTILE, _UPPER_QUARTILE = 4, 6
+_LOWER_QUARTILE, _UPPER_QUARTILE = 4, 6  # where 0.25 and 0.75 stand in it
 
 
 @dataclass
@@ -73,7 +73,20 @@ class Scores:
     turns: int = 0
 
     def offsets(self, alphas: np.ndarray, levels: Sequence[float]) -> np.ndarray:
-        """Give the scores' conformal quantiles: ``(alphas, horizon, variables)``."""
+        """Give the scores' conformal quantiles, with what following the data has added to them.
+
+        Parameters
+        ----------
+        alphas : array (alphas,)
+            Nominal levels.
+        levels : sequence of float
+            Quantile levels of the head.
+
+        Returns
+        -------
+        array (alphas, horizon, variables)
+            In units of a context's scale.
+        """
         out = self._own_offsets(alphas, levels)
         if self.shifts is not None:
             out = out + np.stack([_interpolate_levels(alpha, self.shifts) for alpha in alphas])
@@ -114,18 +127,17 @@ class Scores:
                 self.shifts = np.where(self.shifts * moved > 0, rest, self.shifts)
 
     def _own_offsets(self, alphas: np.ndarray, levels: Sequence[float]) -> np.ndarray:
-        """Give the conformal quantiles without their shifts."""
+        """Give the conformal quantiles without their shifts, as `offsets`."""
         horizon = self.errors.shape[1]
         overlap = np.maximum(1.0, np.arange(1, horizon + 1) / OVERLAP / self.spacing)[:, None]
         if levels:
-            parts = [
-                conformal_quantile(_ordered(blend_levels(self.errors, a, levels)), a, overlap)
-                for a in alphas
-            ]
-            return np.stack(parts)
+            ordered = (np.sort(blend_levels(self.errors, a, levels), axis=0) for a in alphas)
+            return np.stack(
+                [conformal_quantile(one, a, overlap) for one, a in zip(ordered, alphas)]
+            )
         # A point forecast has the same errors at every level.
         at = np.asarray(alphas)[:, None, None]
-        return conformal_quantile(_ordered(self.errors[..., 0]), at, overlap)
+        return conformal_quantile(np.sort(self.errors[..., 0], axis=0), at, overlap)
 
 
 @dataclass
@@ -258,6 +270,12 @@ def make_calibration(
         Whether the calibration follows the data.
     in_sample : bool
         Whether the windows were training windows.
+
+    Returns
+    -------
+    Calibration
+        Of at most ``MAX_WINDOWS`` windows a series, the newest, and ``MAX_POOLED`` in all, evenly
+        spaced.
     """
     spacings = dict.fromkeys(errors, math.inf) if spacings is None else spacings
     used = [series_id for series_id, e in errors.items() if len(e)]
@@ -319,10 +337,22 @@ def conformal_quantile(
 
 
 def extend_steps(offsets: np.ndarray, horizon: int) -> np.ndarray:
-    """Stretch ``(alphas, steps, variables)`` to a horizon, filling steps without any score.
+    """Stretch offsets to a horizon, filling steps without any score.
 
     Beyond the last step with scores, errors are taken to grow like a random walk's: with the square
     root of the step.
+
+    Parameters
+    ----------
+    offsets : array (alphas, steps, variables)
+        NaN at steps without a score.
+    horizon : int
+        Steps, fewer or more than there are.
+
+    Returns
+    -------
+    array (alphas, horizon, variables)
+        0 for a variable without any score.
     """
     n_alphas, _, variables = offsets.shape
     known = ~np.isnan(offsets[0])  # (steps, variables)
@@ -343,14 +373,22 @@ def extend_steps(offsets: np.ndarray, horizon: int) -> np.ndarray:
 def blend_levels(values: np.ndarray, alpha: float, levels: Sequence[float]) -> np.ndarray:
     """Read level ``alpha`` off a last axis of (point, quantile levels), linearly between levels.
 
-    Without quantile levels this is the point forecast (or its error).
+    Parameters
+    ----------
+    values : array (..., 1 + levels)
+        Forecasts, or their errors.
+    alpha : float
+        Beyond the levels, the nearest of them is read.
+    levels : sequence of float
+        Rising; where there are none, the point is read.
+
+    Returns
+    -------
+    array (...)
     """
     if not levels:
         return values[..., 0]
-    position = float(np.interp(alpha, levels, np.arange(len(levels))))
-    low = int(position)
-    high = min(low + 1, len(levels) - 1)
-    weight = position - low
+    low, high, weight = _neighbours(alpha, levels)
     return (1 - weight) * values[..., 1 + low] + weight * values[..., 1 + high]
 
 
@@ -362,16 +400,15 @@ def _no_shifts(errors: np.ndarray, adaptive: bool) -> np.ndarray | None:
 
 def _interpolate_levels(alpha: float, tracked: np.ndarray) -> np.ndarray:
     """Read a nominal level's value, ``(horizon, variables)``, off the tracked grid."""
-    position = float(np.interp(alpha, LEVEL_GRID, np.arange(len(LEVEL_GRID))))
-    low = int(position)
-    high = min(low + 1, len(LEVEL_GRID) - 1)
-    weight = position - low
+    low, high, weight = _neighbours(alpha, LEVEL_GRID)
     return (1 - weight) * tracked[low] + weight * tracked[high]
 
 
-def _ordered(errors: np.ndarray) -> np.ndarray:
-    """Sort errors of windows, NaN last."""
-    return np.sort(errors, axis=0)
+def _neighbours(alpha: float, levels: Sequence[float] | np.ndarray) -> tuple[int, int, float]:
+    """Find the rising levels that a level lies between, and the weight of the upper one."""
+    position = float(np.interp(alpha, levels, np.arange(len(levels))))
+    low = int(position)
+    return low, min(low + 1, len(levels) - 1), position - low
 
 
 def _at_rank(ordered: np.ndarray, rank: np.ndarray) -> np.ndarray:

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsllm.adapters.aaren_forecast import STEPWISE, AarenModel
-from tsllm.adapters.aaren_stream import AarenStream, RunningScale
+from tsllm.adapters.aaren_loss import prefix_loss
+from tsllm.adapters.aaren_patches import RunningScale
+from tsllm.adapters.aaren_stream import AarenStream
 from tsllm.adapters.soft_tokens import SoftTokenReader
 from tsllm.backbone import load_backbone
 
@@ -186,7 +188,7 @@ def test_running_statistics_against_weighted_sums(forget, seed):
         variance = (weights * (values - mean) ** 2).sum() / weights.sum()
         np.testing.assert_allclose(running.mean[0, k], mean, rtol=1e-12)
         spread = np.sqrt(variance) if np.sqrt(variance) > 1e-12 * abs(mean) else 0.0
-        np.testing.assert_allclose(running.scale()[0, k], spread, rtol=1e-5, atol=1e-11 * mean)
+        np.testing.assert_allclose(running.deviation()[0, k], spread, rtol=1e-5, atol=1e-11 * mean)
         assert running.last[0, k] == patches[0, : k + 1][some][-1]
         assert known[0, k] == seen[0, :k].any()
 
@@ -224,7 +226,7 @@ def test_the_loss_counts_each_observed_target_of_each_prefix():
     mask[0, :3] = False
     mask[1, 15] = False
     fill = torch.tensor([2, 4])
-    total, count = model.loss(model, values, mask, loss="mae", fill=fill, last_weight=2.0)
+    total, count = prefix_loss(model, values, mask, loss="mae", fill=fill, last_weight=2.0)
     expected, weights = 0.0, 0.0
     for row in range(2):
         for k in range(3):

@@ -12,8 +12,8 @@ from tsllm.context import Context
 from tsllm.covariates.columns import CovariateColumns
 from tsllm.covariates.leading import LeadingEffects, fit_leading
 from tsllm.covariates.same_step import (
+    CodedSeries,
     ColumnBasis,
-    Rows,
     SameStepEffects,
     basis_of,
     fit_same_step,
@@ -55,7 +55,13 @@ class Covariates:
         return replace(context, x_scale=scale_of(context.values, self.block))
 
     def remainder(self, context: Context) -> Context:
-        """Take the effects off a context, which keeps its covariates."""
+        """Take the effects off a context, which keeps its covariates.
+
+        Raises
+        ------
+        DataError
+            It comes without an attribute or its covariates, or with those of other steps.
+        """
         missing = [n for n in self.columns.static if n not in (context.static or {})]
         if missing:
             raise DataError(
@@ -79,8 +85,7 @@ class Covariates:
             return context
         coded = self.coded(context, self.columns.known)
         assert context.x_scale is not None
-        values = context.values - self.known.effect(coded, context.x_scale)
-        return replace(context, values=values, mask=None)  # type: ignore[arg-type]
+        return context.with_values(context.values - self.known.effect(coded, context.x_scale))
 
     def future_effect(self, context: Context, future: np.ndarray | None) -> np.ndarray:
         """Give the effect of known-future covariates: (horizon, variables).
@@ -91,6 +96,11 @@ class Covariates:
             With its scale.
         future : array (horizon, known columns) or None
             None where every covariate ends with the past.
+
+        Raises
+        ------
+        DataError
+            ``future`` is missing, or given where nothing reads it.
         """
         if self.known is None:
             if future is not None and np.asarray(future).size:
@@ -137,7 +147,7 @@ class Covariates:
         return values | dict.fromkeys(self.columns.static, "unknown")
 
     def coded(self, context: Context, names: Sequence[str]) -> list[np.ndarray]:
-        """Give some of a context's covariates as numbers."""
+        """Give some of a context's covariates as numbers, an array (time,) each."""
         assert context.past_x is not None  # whoever asks has checked
         codes = self.columns.codes(context.past_x, self.columns.names, series=context.series_id)
         return [codes[i] for i in self.columns.positions(names)]
@@ -175,19 +185,24 @@ def fit_covariates(
     covariates = Covariates(columns, block, None, None)
     contexts = [covariates.scaled(context) for context in contexts]
     learnt = [_training_part(context, validation_fraction) for context in contexts]
-    levels = [0 if known is None else len(known) for known in columns.categories]
+    n_categories = [0 if known is None else len(known) for known in columns.categories]
     if columns.known:
-        rows = []
+        series = []
         for one in learnt:
             assert one.x_scale is not None
-            rows.append(Rows(covariates.coded(one, columns.known), one.values, one.x_scale))
-        known_levels = [levels[i] for i in columns.positions(columns.known)]
-        covariates.known = fit_same_step(rows, known_levels, block=block, season=season)
+            coded = covariates.coded(one, columns.known)
+            series.append(CodedSeries(coded, one.values, one.x_scale))
+        covariates.known = fit_same_step(
+            series,
+            [n_categories[i] for i in columns.positions(columns.known)],
+            block=block,
+            season=season,
+        )
     if columns.past:
         remainders = [covariates.remainder(one) for one in learnt]
         coded_past = [covariates.coded(one, columns.past) for one in learnt]
         bases: list[ColumnBasis] = [
-            basis_of(np.concatenate([series[k] for series in coded_past]), levels[place])
+            basis_of(np.concatenate([coded[k] for coded in coded_past]), n_categories[place])
             for k, place in enumerate(columns.positions(columns.past))
         ]
         covariates.past = fit_leading(

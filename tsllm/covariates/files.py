@@ -18,7 +18,21 @@ from tsllm.covariates.same_step import ColumnBasis, SameStepEffects
 def write_covariates(
     covariates: Covariates, prefix: str, tensors: dict[str, Tensor]
 ) -> dict[str, Any]:
-    """Take the effects apart: what JSON takes is given back, arrays go to the tensors."""
+    """Take the effects apart, for a file.
+
+    Parameters
+    ----------
+    covariates : Covariates
+    prefix : str
+        Stands before the names of the tensors.
+    tensors : dict of str to Tensor
+        The arrays are put into it.
+
+    Returns
+    -------
+    dict
+        The rest, as JSON takes it.
+    """
     columns = covariates.columns
     facts: dict[str, Any] = {
         "names": list(columns.names),
@@ -47,7 +61,7 @@ def write_covariates(
 
 
 def read_covariates(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Covariates:
-    """Put together what `write_covariates` took apart."""
+    """Put together what `write_covariates` took apart; the tensors come without the prefix."""
     categories = tuple(None if one is None else tuple(one) for one in facts["categories"])
     columns = CovariateColumns(
         tuple(facts["names"]), categories, tuple(facts["past"]), tuple(facts["static"])
@@ -75,7 +89,7 @@ def read_covariates(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
 def _basis_facts(bases: Sequence[ColumnBasis]) -> list[dict[str, Any]]:
     return [
         {
-            "levels": basis.levels,
+            "levels": basis.n_categories,
             "mean": basis.mean,
             "deviation": basis.deviation,
             "knots": basis.knots.tolist(),
@@ -85,4 +99,12 @@ def _basis_facts(bases: Sequence[ColumnBasis]) -> list[dict[str, Any]]:
 
 
 def _bases(facts: Sequence[Mapping[str, Any]]) -> list[ColumnBasis]:
-    return [ColumnBasis(**{**one, "knots": np.array(one["knots"], dtype=float)}) for one in facts]
+    return [
+        ColumnBasis(
+            n_categories=one["levels"],
+            mean=one["mean"],
+            deviation=one["deviation"],
+            knots=np.array(one["knots"], dtype=float),
+        )
+        for one in facts
+    ]

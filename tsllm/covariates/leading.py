@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tsllm.covariates.ridge import choose_ridge
-from tsllm.covariates.same_step import ColumnBasis, features_of
+from tsllm.covariates.same_step import ColumnBasis, features_of, varies
 
 #: Past steps of the covariates, and of the series itself, that the regression reads.
 MAX_LAGS, MAX_OWN_LAGS = 24, 48
@@ -57,11 +57,47 @@ class LeadingEffects:
         news = np.zeros((horizon, values.shape[1]))
         features = features_of(self.bases, columns)
         for variable, weights in enumerate(self.weights):
-            read = _read(values[:, variable], features, self.window, self.own_lags, self.lags)
+            read = self.read(values[:, variable], features)
             if read is not None:
                 row, _, deviation = read
                 news[:known, variable] = (row @ weights)[:known] * deviation
         return news
+
+    def read(
+        self, past: np.ndarray, features: np.ndarray
+    ) -> tuple[np.ndarray, float, float] | None:
+        """Write the last steps as one row, all relative to the window's mean.
+
+        Steps before the series, and those that were not observed, are at the mean.
+
+        Parameters
+        ----------
+        past : array (time,)
+            One variable, NaN where not observed.
+        features : array (time, features)
+            Of the covariates at the same steps.
+
+        Returns
+        -------
+        array (own_lags + lags * features,), mean and deviation of the window
+            None where the window does not vary.
+        """
+        past, features = past[-self.window :], features[-self.window :]
+        seen = np.isfinite(past)
+        if not seen.any():
+            return None
+        mean, deviation = float(past[seen].mean()), float(past[seen].std())
+        if not varies(deviation, mean):
+            return None
+        own = np.where(seen, (past - mean) / deviation, 0.0)[-self.own_lags :]
+        near = (features - features.mean(axis=0))[-self.lags :]
+        row = [
+            np.zeros(self.own_lags - len(own)),
+            own,
+            np.zeros((self.lags - len(near)) * features.shape[1]),
+            near.ravel(),
+        ]
+        return np.concatenate(row), mean, deviation
 
 
 def fit_leading(
@@ -98,59 +134,39 @@ def fit_leading(
     own_lags = min(window, MAX_OWN_LAGS)
     width = own_lags + lags * sum(basis.width for basis in bases)
     variables = values[0].shape[1]
-    weights = np.zeros((variables, width, horizon))
-    explained = np.zeros(variables)
+    effects = LeadingEffects(
+        bases,
+        window,
+        own_lags,
+        lags,
+        weights=np.zeros((variables, width, horizon)),
+        explained=np.zeros(variables),
+        learnt=False,
+    )
     spare = sum(max(0, len(one) - own_lags - horizon + 1) for one in values)
     every = max(1, -(-spare // MAX_ORIGINS))
-    learnt = False
     for variable in range(variables):
         rows, targets = [], []
         for one, own in zip(values, columns):
             features = features_of(bases, own)
             for origin in range(own_lags, len(one) - horizon + 1, every):
-                past = one[max(0, origin - window) : origin, variable]
-                near = features[max(0, origin - window) : origin]
+                read = effects.read(one[:origin, variable], features[:origin])
                 future = one[origin : origin + horizon, variable]
-                read = _read(past, near, window, own_lags, lags)
                 if read is not None and np.isfinite(future).all():
                     row, mean, deviation = read
                     rows.append(row)
                     targets.append((future - mean) / deviation)
         if len(rows) < MIN_ORIGINS:
             continue
-        learnt = True
-        read_rows, futures = np.stack(rows), np.stack(targets)  # (origins, width | horizon)
-        both = choose_ridge(read_rows, futures)
-        alone = choose_ridge(read_rows[:, :own_lags], futures)
-        weights[variable] = both.weights
-        weights[variable, :own_lags] -= alone.weights
-        weights[variable][:, both.left_out >= alone.left_out] = 0.0
+        effects.learnt = True
+        pasts, futures = np.stack(rows), np.stack(targets)  # (origins, width | horizon)
+        both = choose_ridge(pasts, futures)
+        alone = choose_ridge(pasts[:, :own_lags], futures)
+        # What the own past tells by itself is no news: the model has read it.
+        weights = effects.weights[variable]  # (width, horizon)
+        weights[:] = both.weights
+        weights[:own_lags] -= alone.weights
+        weights[:, both.left_out >= alone.left_out] = 0.0
         gained = np.minimum(both.left_out, alone.left_out).sum()
-        explained[variable] = 1 - gained / max(float(alone.left_out.sum()), 1e-300)
-    return LeadingEffects(bases, window, own_lags, lags, weights, explained, learnt)
-
-
-def _read(
-    past: np.ndarray, features: np.ndarray, window: int, own_lags: int, lags: int
-) -> tuple[np.ndarray, float, float] | None:
-    """Write the last steps as one row, all relative to the window's mean.
-
-    Gives the row (own_lags + lags * features), the mean and the deviation; None where the series
-    does not vary. Steps before the series, and those that were not observed, are at the mean.
-    """
-    past, features = past[-window:], features[-window:]
-    seen = np.isfinite(past)
-    if not seen.any():
-        return None
-    mean, deviation = float(past[seen].mean()), float(past[seen].std())
-    if not deviation > 1e-12 * abs(mean):
-        return None
-    own = np.where(seen, (past - mean) / deviation, 0.0)[-own_lags:]
-    near = (features - features.mean(axis=0))[-lags:]
-    row = [
-        np.zeros(own_lags - len(own)),
-        own,
-        np.zeros((lags - len(near)) * features.shape[1]),
-        near.ravel(),
-    ]
-    return np.concatenate(row), mean, deviation
+        effects.explained[variable] = 1 - gained / max(float(alone.left_out.sum()), 1e-300)
+    return effects

@@ -45,6 +45,10 @@ def choose_ridge(features: np.ndarray, targets: np.ndarray) -> Ridge:
     targets : array (rows, targets)
         The rows in the order of time, series after series.
 
+    Returns
+    -------
+    Ridge
+
     Examples
     --------
     >>> x = np.random.default_rng(0).normal(size=(200, 2))

@@ -15,6 +15,8 @@ N_KNOTS = 5
 DEGREE = 3
 #: Rows that the regression reads; of more data evenly spaced blocks are taken.
 MAX_ROWS = 200_000
+#: Share of the level below which a deviation is that of rounding.
+ROUNDING = 1e-12
 
 
 @dataclass
@@ -23,15 +25,15 @@ class ColumnBasis:
 
     Attributes
     ----------
-    levels : int
-        Number of categories, each of which has a weight; 0 for a column of numbers.
+    n_categories : int
+        Categories of the column, each of which has a weight; 0 for a column of numbers.
     mean, deviation : float
         Of a column of numbers.
     knots : array (knots,)
         Of the spline, in standard units; empty where there is only a line.
     """
 
-    levels: int = 0
+    n_categories: int = 0
     mean: float = 0.0
     deviation: float = 1.0
     knots: np.ndarray = None  # type: ignore[assignment]  # filled in where None is given
@@ -50,14 +52,14 @@ class ColumnBasis:
     @property
     def width(self) -> int:
         """Number of features."""
-        if self.levels:
-            return self.levels
+        if self.n_categories:
+            return self.n_categories
         return 1 if self._spline is None else 1 + self._spline.n_features_out_
 
     def features(self, column: np.ndarray) -> np.ndarray:
-        """Turn values, or the places of categories, into features (rows, width)."""
-        if self.levels:
-            return np.eye(self.levels)[column.astype(int)]
+        """Turn a column (rows,) of numbers, or of places of categories, into (rows, width)."""
+        if self.n_categories:
+            return np.eye(self.n_categories)[column.astype(int)]
         standard = ((column - self.mean) / self.deviation)[:, None]
         if self._spline is None:
             return standard
@@ -83,7 +85,10 @@ class SameStepEffects:
     explained: np.ndarray
 
     def effect(self, columns: Sequence[np.ndarray], scale: np.ndarray) -> np.ndarray:
-        """Give the effect in a series' units: (rows, variables)."""
+        """Give the effect in a series' units: (rows, variables).
+
+        ``columns`` are arrays (rows,), one a column, and ``scale`` (variables,) is the series'.
+        """
         features = features_of(self.bases, columns)
         # No matrix product: how that one rounds depends on the number of rows.
         parts = [(features * weights).sum(axis=1) for weights in self.weights.T]
@@ -91,13 +96,13 @@ class SameStepEffects:
 
 
 @dataclass
-class Rows:
+class CodedSeries:
     """One series, as the regression reads it.
 
     Attributes
     ----------
     columns : list of array (time,)
-        The covariates, categories as their places.
+        The covariates as numbers, categories by their places.
     values : array (time, variables)
         NaN where not observed.
     scale : array (variables,)
@@ -110,7 +115,7 @@ class Rows:
 
 
 def fit_same_step(
-    series: Sequence[Rows], levels: Sequence[int], *, block: int, season: int
+    series: Sequence[CodedSeries], n_categories: Sequence[int], *, block: int, season: int
 ) -> SameStepEffects:
     """Fit the effects on what varies within blocks of the series.
 
@@ -124,10 +129,10 @@ def fit_same_step(
 
     Parameters
     ----------
-    series : sequence of Rows
+    series : sequence of CodedSeries
         The parts to learn from.
-    levels : sequence of int
-        Categories of each column; 0 for numbers.
+    n_categories : sequence of int
+        Of each column; 0 for numbers.
     block : int
         Steps of a block: about what a forecast reads.
     season : int
@@ -139,7 +144,7 @@ def fit_same_step(
     """
     bases = [
         basis_of(np.concatenate([one.columns[k] for one in series]), n)
-        for k, n in enumerate(levels)
+        for k, n in enumerate(n_categories)
     ]
     table = _stack(series, bases, block)
     seasonal = season > 1 and block >= 3 * season
@@ -165,16 +170,24 @@ def fit_same_step(
 
 
 def features_of(bases: Sequence[ColumnBasis], columns: Sequence[np.ndarray]) -> np.ndarray:
-    """Give the features of some rows: (rows, features)."""
+    """Give the features of columns (rows,), beside each other: (rows, features)."""
     return np.concatenate([basis.features(column) for basis, column in zip(bases, columns)], axis=1)
 
 
-def basis_of(column: np.ndarray, levels: int) -> ColumnBasis:
-    """Choose the features of a column from the values that were seen."""
-    if levels:
-        return ColumnBasis(levels=levels)
+def basis_of(column: np.ndarray, n_categories: int) -> ColumnBasis:
+    """Choose the features of a column from the values that were seen.
+
+    Parameters
+    ----------
+    column : array (rows,)
+        Numbers, or the places of categories.
+    n_categories : int
+        0 for numbers.
+    """
+    if n_categories:
+        return ColumnBasis(n_categories=n_categories)
     mean, deviation = float(column.mean()), float(column.std())
-    if not deviation > 1e-12 * abs(mean):
+    if not varies(deviation, mean):
         return ColumnBasis(mean=mean)
     standard = (column - mean) / deviation
     knots = np.unique(np.quantile(standard, np.linspace(0, 1, N_KNOTS)))
@@ -184,7 +197,20 @@ def basis_of(column: np.ndarray, levels: int) -> ColumnBasis:
 
 
 def scale_of(values: np.ndarray, block: int) -> np.ndarray:
-    """Measure how much a series (time, variables) varies within blocks: (variables,)."""
+    """Measure how much a series varies within blocks, in its own units.
+
+    Parameters
+    ----------
+    values : array (time, variables)
+        NaN where not observed.
+    block : int
+        Steps of a block.
+
+    Returns
+    -------
+    array (variables,)
+        Root mean square of what differs from the block's mean; 0 where nothing does.
+    """
     groups = np.arange(len(values)) // block
     scales = np.zeros(values.shape[1])
     for variable, column in enumerate(values.T):
@@ -193,8 +219,13 @@ def scale_of(values: np.ndarray, block: int) -> np.ndarray:
             inside = _without_means(column[seen, None], groups[seen])
             deviation = float(np.sqrt((inside**2).mean()))
             level = float(np.abs(column[seen]).max())
-            scales[variable] = deviation if deviation > 1e-12 * level else 0.0
+            scales[variable] = deviation if varies(deviation, level) else 0.0
     return scales
+
+
+def varies(deviation: float, level: float) -> bool:
+    """Tell whether a deviation is more than the rounding of values of that size."""
+    return deviation > ROUNDING * abs(level)
 
 
 @dataclass
@@ -207,7 +238,7 @@ class _Table:
     step: np.ndarray  # (rows,) its step within its series
 
 
-def _stack(series: Sequence[Rows], bases: Sequence[ColumnBasis], block: int) -> _Table:
+def _stack(series: Sequence[CodedSeries], bases: Sequence[ColumnBasis], block: int) -> _Table:
     """Put the series below each other."""
     every = -(-sum(len(one.values) for one in series) // MAX_ROWS)
     parts = []
@@ -237,7 +268,7 @@ def _fit(features: np.ndarray, target: np.ndarray, group: np.ndarray) -> Ridge:
 
 
 def _seasonal_error(
-    series: Sequence[Rows], effects: SameStepEffects, block: int, season: int
+    series: Sequence[CodedSeries], effects: SameStepEffects, block: int, season: int
 ) -> np.ndarray:
     """Forecast each remainder by the mean of its last seasons: squared error (variables,)."""
     total = 0.0
@@ -256,7 +287,7 @@ def _seasonal_error(
     return np.broadcast_to(total, series[0].scale.shape)
 
 
-def _scaled(one: Rows) -> np.ndarray:
+def _scaled(one: CodedSeries) -> np.ndarray:
     """Give a series in units of its scale; NaN where it never changes."""
     return one.values / np.where(one.scale > 0, one.scale, np.nan)
 

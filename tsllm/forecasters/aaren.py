@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tsllm.adapters.aaren import MIXERS, QUERIES
-from tsllm.adapters.aaren_forecast import NORMALISATIONS, AarenModel
+from tsllm.adapters.aaren_forecast import AarenModel
+from tsllm.adapters.aaren_loss import prefix_loss
 from tsllm.backbone import Backbone, tuned
 from tsllm.context import Context
-from tsllm.datasets.checks import series_name
 from tsllm.datasets.frequency import season_length
 from tsllm.errors import DataError
 from tsllm.forecasters.aaren_memory import (
@@ -24,17 +22,13 @@ from tsllm.forecasters.aaren_memory import (
     forecast_streams,
     memories_from,
     memory_tensors,
+    warn_of_drift,
 )
+from tsllm.forecasters.aaren_parameters import check_aaren_parameters, choose_patch_length
 from tsllm.forecasters.direct import DirectForecaster
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.training import Loss
 from tsllm.windows import WindowBatch, Windows
-
-MEMORIES = ("decay", "full", "window", "reencode")
-#: ``patch_length="auto"``: without a season; at most; and the shortest part of a season.
-PLAIN_PATCH, LONGEST_PATCH, SHORTEST_PATCH = 16, 32, 4
-#: Under ``memory="full"`` a stream of more than so many training contexts is warned of.
-FULL_MEMORY_FACTOR = 4
 
 
 class AarenForecaster(DirectForecaster):
@@ -280,15 +274,16 @@ class AarenForecaster(DirectForecaster):
     # ------------------------------------------------------------------ the method's hooks
 
     def _choose_shape(self, contexts: Sequence[Context], horizon: int | None) -> ModelShape:
-        self._check_own_parameters()
+        check_aaren_parameters(self)
         shape = super()._choose_shape(contexts, horizon)
         context_length = shape.context_length
+        free = self.context_length == "auto"
         if self.patch_length != "auto":
             patch = int(self.patch_length)
         else:
-            fixed = None if self.context_length == "auto" else context_length
-            patch = _patch_for(season_length(shape.freq), context_length, fixed)
-        if self.context_length == "auto":
+            season = season_length(shape.freq)
+            patch = choose_patch_length(season, context_length, divides=not free)
+        if free:
             context_length = max(1, context_length // patch) * patch
         if context_length % patch:
             raise DataError(
@@ -299,8 +294,7 @@ class AarenForecaster(DirectForecaster):
         return ModelShape(context_length, shape.horizon, shape.n_variables, shape.freq, extra)
 
     def _build_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
-        core = tuned(backbone, lora=self.lora)
-        patch = shape.extra["patch_length"]
+        core, patch = tuned(backbone, lora=self.lora), shape.extra["patch_length"]
         try:
             return AarenModel(
                 core,
@@ -329,16 +323,14 @@ class AarenForecaster(DirectForecaster):
     ) -> Callable[[nn.Module, WindowBatch], Loss]:
         patch = state.shape.extra["patch_length"]
         tokens = state.shape.context_length // patch
-        own = state.model
-        assert isinstance(own, AarenModel)  # _build_model made it
         streams = self.memory != "reencode"
 
         def loss(model: nn.Module, batch: WindowBatch) -> Loss:
             # Last patches of all lengths, whichever windows stand in the batch.
             rows = torch.arange(len(batch.start), device=batch.start.device)
             fill = patch - (batch.start[0] + rows) % patch
-            total, count = own.loss(
-                model,
+            total, count = prefix_loss(
+                cast(AarenModel, model),  # or, with compile=True, torch's wrapper around it
                 batch.values,
                 batch.mask,
                 loss=self.loss,
@@ -369,7 +361,8 @@ class AarenForecaster(DirectForecaster):
                 batch_size=self.batch_size,
             )
             self._memories = self._memories | new
-            self._warn_of_drift(new)
+            if self.memory == "full" and self.mixer == "aaren":
+                warn_of_drift(new, self.fitted_.shape)
         super()._remember(contexts)
 
     def _run(
@@ -395,59 +388,6 @@ class AarenForecaster(DirectForecaster):
 
     def _restore_memory(self, tensors: dict[str, Tensor]) -> None:
         self._memories = memories_from(tensors, list(self._contexts))
-
-    def _warn_of_drift(self, memories: dict[Hashable, Memory]) -> None:
-        """Say which series are much longer than what plain Aaren was trained on."""
-        if self.memory != "full" or self.mixer != "aaren":
-            return
-        shape = self.fitted_.shape
-        most = FULL_MEMORY_FACTOR * shape.context_length // shape.extra["patch_length"]
-        long = [i for i, memory in memories.items() if int(memory.now.tokens.max()) > most]
-        if long:
-            warnings.warn(
-                f"{series_name(long[0])} has more than {FULL_MEMORY_FACTOR} times the "
-                f"{shape.context_length} steps of a training window: memory='full' forgets nothing "
-                "and drifts; use memory='decay' or 'window', or a longer context_length",
-                stacklevel=2,
-            )
-
-    # ------------------------------------------------------------------ checks
-
-    def _check_own_parameters(self) -> None:
-        """Check the parameters that only Aaren has."""
-        for name, known in (
-            ("mixer", MIXERS),
-            ("memory", MEMORIES),
-            ("normalisation", NORMALISATIONS),
-            ("query", QUERIES),
-        ):
-            value = getattr(self, name)
-            if value not in known:
-                raise DataError(f"{name} must be one of {', '.join(known)}, found {value!r}")
-        for name in ("patch_length", "hidden", "layers", "heads", "feedforward", "soft_tokens"):
-            value = getattr(self, name)
-            if name == "patch_length" and value == "auto":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise DataError(f"{name} must be a whole number of at least 1, found {value!r}")
-        if self.hidden % self.heads:
-            raise DataError(f"hidden={self.hidden} must be a multiple of heads={self.heads}")
-        for name, value in (("mixer", "attention"), ("normalisation", "window")):
-            if getattr(self, name) == value and self.memory != "reencode":
-                raise DataError(
-                    f"{name}={value!r} needs the whole context at once: set memory='reencode', or "
-                    f"another {name}"
-                )
-
-
-def _patch_for(season: int, context_length: int, fixed: int | None) -> int:
-    """Choose the steps of a patch; where the context is fixed, it is a multiple of them."""
-    most = max(1, context_length // 4)
-    possible = [
-        p for p in range(1, min(most, LONGEST_PATCH) + 1) if fixed is None or fixed % p == 0
-    ]
-    seasonal = [p for p in possible if season % p == 0 and p >= SHORTEST_PATCH]
-    return max(seasonal or [p for p in possible if p <= PLAIN_PATCH])
 
 
 def _prompt_of(shape: ModelShape) -> str:

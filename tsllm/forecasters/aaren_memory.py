@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
+import warnings
 import weakref
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -15,9 +15,13 @@ from torch import Tensor
 from tsllm.adapters.aaren_forecast import AarenModel
 from tsllm.adapters.aaren_stream import AarenStream
 from tsllm.context import Context
+from tsllm.datasets.checks import series_name
 from tsllm.device_memory import memory_errors_explained
 from tsllm.errors import DataError
-from tsllm.forecasters.state import FittedState
+from tsllm.forecasters.state import FittedState, ModelShape
+
+#: Under ``memory="full"`` a stream of more than so many training contexts is warned of.
+FULL_MEMORY_FACTOR = 4
 
 
 @dataclass(frozen=True)
@@ -96,13 +100,12 @@ def follow(
     streams, news = [], []
     for context, memory, start, rows in zip(contexts, old, starts, leaving):
         before = known.get(context.series_id)
-        fresh = memory is None or before is None
-        if fresh or not _begins_with(context, cast(Context, before)):
+        if memory is None or before is None or not _begins_with(context, before):
             streams.append(start)
             news.append(context.values[rows:])
         else:
-            streams.append(cast(Memory, memory).now)
-            news.append(context.values[len(cast(Context, before)) :])
+            streams.append(memory.now)
+            news.append(context.values[len(before) :])
     nows = _advance_all(state, streams, news, batch_size)
     return {
         context.series_id: Memory(start, now, version)
@@ -117,6 +120,19 @@ def encode(
 
     Contexts that share their memory and their first step, as the pasts of one series at several
     origins do, are read as one stream that is looked at on its way: linear in its length.
+
+    Parameters
+    ----------
+    state : FittedState
+        The model.
+    contexts : sequence of Context
+    batch_size : int
+        Rows that are advanced at once.
+
+    Returns
+    -------
+    list of AarenStream
+        On the CPU, with a row for each variable.
     """
     empty = exact_model(state).empty_stream(state.shape.n_variables).to("cpu")
     streams: list[AarenStream | None] = [None] * len(contexts)
@@ -152,6 +168,19 @@ def forecast_streams(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Forecast after streams, in the series' units.
 
+    Parameters
+    ----------
+    state : FittedState
+        The model.
+    streams : sequence of AarenStream
+        One a series, with a row for each variable.
+    contexts : sequence of Context
+        Their series, to name one in a message.
+    horizon : int
+        Steps.
+    batch_size : int
+        Rows that are forecast at once.
+
     Returns
     -------
     array (series, horizon, variables, 1 + levels)
@@ -170,10 +199,9 @@ def forecast_streams(
         seen = model.observed(batch).unflatten(0, (-1, variables))  # (series, variables)
         if not bool(seen.all()):
             row, variable = (int(k) for k in np.argwhere(~seen.cpu().numpy())[0])
-            name = contexts[some[row]].series_id
             raise DataError(
-                f"{'the series' if name is None else f'series {name!r}'} has no observed value of "
-                f"variable {variable}: drop it, or pass more of its history"
+                f"{series_name(contexts[some[row]].series_id)} has no observed value of variable "
+                f"{variable}: drop it, or pass more of its history"
             )
         with (
             torch.no_grad(),
@@ -185,6 +213,19 @@ def forecast_streams(
         spread = model.spread(batch).cpu().numpy()
         scales.append(spread.reshape(len(some), variables))
     return np.concatenate(values), np.concatenate(scales)
+
+
+def warn_of_drift(memories: Mapping[Hashable, Memory], shape: ModelShape) -> None:
+    """Say which series are much longer than the windows that plain Aaren was trained on."""
+    most = FULL_MEMORY_FACTOR * shape.context_length // shape.extra["patch_length"]
+    long = [i for i, memory in memories.items() if int(memory.now.tokens.max()) > most]
+    if long:
+        warnings.warn(
+            f"{series_name(long[0])} has more than {FULL_MEMORY_FACTOR} times the "
+            f"{shape.context_length} steps of a training window: memory='full' forgets nothing "
+            "and drifts; use memory='decay' or 'window', or a longer context_length",
+            stacklevel=2,
+        )
 
 
 def memory_tensors(

@@ -1,21 +1,16 @@
-"""The base of every forecaster: sktime's contract, above one batched stateless core."""
+"""The base of every forecaster: sktime's contract, above training and one stateless core."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from sklearn.utils import check_random_state
 from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
-from torch import Tensor, nn
+from torch import Tensor
 
-from tsllm.backbone import Backbone, load_backbone, resolve_device
 from tsllm.context import Context
-from tsllm.covariates import CovariateColumns, Covariates, fit_covariates
-from tsllm.datasets.frequency import season_length
 from tsllm.embeddings import open_store
 from tsllm.errors import DataError, InSampleError
 from tsllm.forecasters.checks import (
@@ -25,8 +20,8 @@ from tsllm.forecasters.checks import (
 )
 from tsllm.forecasters.core import ForecastsContexts
 from tsllm.forecasters.embed_ahead import embed_ahead
-from tsllm.forecasters.exogenous import future_covariates, join_covariates, learn_covariates
-from tsllm.forecasters.fitting import train_state, warn_of_constants
+from tsllm.forecasters.exogenous import future_covariates, join_covariates
+from tsllm.forecasters.fitting import train_state
 from tsllm.forecasters.frames import (
     Layout,
     forecast_frame,
@@ -35,23 +30,20 @@ from tsllm.forecasters.frames import (
     relative_steps,
     split_series,
 )
-from tsllm.forecasters.parameters import check_parameters
-from tsllm.forecasters.state import FittedState, ModelShape
+from tsllm.forecasters.learning import LearnsFromSeries
+from tsllm.forecasters.state import FittedState
 from tsllm.forecasters.stream import PendingForecasts, extend_context
 from tsllm.forecasters.summary import payload, summarise
 from tsllm.intervals import LEVEL_GRID
-from tsllm.randomness import seeded
-from tsllm.training import Loss
-from tsllm.windows import WindowBatch, Windows
 
 
-class BaseLLMForecaster(ForecastsContexts, BaseForecaster, ABC):
+class BaseLLMForecaster(LearnsFromSeries, ForecastsContexts, BaseForecaster):
     """Base class of the forecasters that put a frozen language model to work.
 
     A method is a subclass with five hooks: `_choose_shape` (sizes from the data), `_build_model`,
     `_target_length` and `_make_loss` (training), and `_run_model` (a batch of standardised contexts
-    to forecasts). Everything else is here and in `ForecastsContexts`: checks, panels, training,
-    `pretrain`, `update`, conformal intervals, dates and labels.
+    to forecasts). Everything else is here, in `LearnsFromSeries` and in `ForecastsContexts`:
+    checks, panels, training, `pretrain`, `update`, conformal intervals, dates and labels.
     """
 
     _tags: ClassVar[dict[str, Any]] = {
@@ -79,76 +71,12 @@ class BaseLLMForecaster(ForecastsContexts, BaseForecaster, ABC):
     # The history is ours to keep: only as much of it as a forecast reads.
     _config: ClassVar[dict[str, Any]] = {"remember_data": False}
 
-    #: Parameters that decide the model's tensors; setting one discards a pretrained model.
-    _architecture: ClassVar[frozenset[str]] = frozenset(
-        {
-            "backbone",
-            "backbone_layers",
-            "lora",
-            "context_length",
-            "loss",
-            "quantiles",
-            "dtype",
-            "past_covariates",
-        }
-    )
-    #: Whether the language model runs inside the model; else only its embeddings are read.
-    _runs_backbone: ClassVar[bool] = True
-    #: Whether each variable is a series of its own to the model.
-    _channel_independent: ClassVar[bool] = True
-    #: Columns of X whose future is not known; a constructor argument.
-    past_covariates: tuple[str, ...] = ()
-    #: Columns of X, constant within a series, that a method reads as text; likewise.
-    static_attributes: tuple[str, ...] = ()
-    #: Steps between training windows; a constructor argument where a step is costly.
-    window_stride: int = 1
-    #: The training loop's gradient clipping and last learning rate.
-    _clip_norm: ClassVar[float | None] = 5.0
-    _final_learning_rate: ClassVar[float] = 1e-8
     _cutoff: Any  # sktime's: an index of one stamp, or None
 
     def __post_init__(self) -> None:
         # sktime's tests read these even where remember_data is off.
         self._y = None
         self._X = None
-
-    # ------------------------------------------------------------------ the hooks of a method
-
-    @abstractmethod
-    def _choose_shape(self, contexts: Sequence[Context], horizon: int | None) -> ModelShape:
-        """Choose the sizes of the model from the parameters and the series."""
-
-    @abstractmethod
-    def _build_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
-        """Build the torch module; called with the random state seeded."""
-
-    @abstractmethod
-    def _target_length(self, shape: ModelShape) -> int:
-        """Steps after the context that a training window holds."""
-
-    @abstractmethod
-    def _make_loss(
-        self, state: FittedState, contexts: Sequence[Context], windows: Sequence[Windows]
-    ) -> Callable[[nn.Module, WindowBatch], Loss]:
-        """Make the training loss for batches of these windows (training, validation).
-
-        The windows' series are numbered as the contexts are, with variables fastest where a method
-        is channel-independent.
-        """
-
-    def _texts_to_embed(
-        self, shape: ModelShape, contexts: Sequence[Context], backbone: Backbone
-    ) -> Iterable[Sequence[str]]:
-        """List what fitting to these series embeds, some texts at a time."""
-        return ()
-
-    def _steps_to_keep(self, state: FittedState) -> int | None:
-        """How much of each series' past to keep for forecasts; None keeps all."""
-        return state.shape.context_length
-
-    def _needs_language_model(self) -> dict[str, Any]:
-        """Name the parameters that only a language model can serve, with what turns them off."""
-        return {} if self.lora is None else {"lora": None}
 
     # ------------------------------------------------------------------ sktime's public surface
 
@@ -389,71 +317,11 @@ class BaseLLMForecaster(ForecastsContexts, BaseForecaster, ABC):
                 f"the last observation ({self._cutoff[0]}); the next step is 1"
             ) from None
 
-    # ------------------------------------------------------------------ training
-
-    def _train_new(
-        self, contexts: Sequence[Context], columns: CovariateColumns | None, horizon: int | None
-    ) -> FittedState:
-        """Learn the covariates, build a model for the rest, train it, calibrate its intervals."""
-        check_parameters(self)
-        warn_of_constants(contexts)
-        shape = self._choose_shape(contexts, horizon)
-        backbone = self._load_backbone()
-        model = self._new_model(backbone, shape)
-        state = FittedState(model, backbone, shape, self.device)
-        state.covariates = self._learn_effects(contexts, columns, shape)
-        train_state(self, state, contexts, self.max_epochs)
-        return state
-
-    def _learn_columns(
-        self, contexts: Sequence[Context], X: pd.DataFrame | None
-    ) -> tuple[list[Context], CovariateColumns | None]:
-        """Join X to series that a model is fitted on."""
-        return learn_covariates(contexts, X, self.past_covariates, self.static_attributes)
-
-    def _learn_effects(
-        self, contexts: Sequence[Context], columns: CovariateColumns | None, shape: ModelShape
-    ) -> Covariates | None:
-        """Learn what the covariates say about the series; None where there are none."""
-        if columns is None:
-            return None
-        return fit_covariates(
-            contexts,
-            columns,
-            context_length=shape.context_length,
-            horizon=shape.horizon,
-            season=season_length(shape.freq),
-            validation_fraction=self.validation_fraction,
-        )
-
-    def _load_backbone(self) -> Backbone | None:
-        """Find the language model that the parameters name."""
-        if self.backbone is None:
-            return None
-        return load_backbone(
-            self.backbone, layers=self.backbone_layers, device=self.device, dtype=self.dtype
-        )
-
-    def _new_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
-        """Build an untrained model where it will run."""
-        device = resolve_device(self.device) if backbone is None else backbone.device
-        with seeded(self._seed()):
-            return self._build_model(backbone, shape).to(device)
-
-    def _adopt(self, contexts: Sequence[Context]) -> FittedState:
-        """Take the pretrained model for new series, trained further only where asked to."""
-        state: FittedState = self.pretrained_
-        check_same_series(state, contexts)
-        if self.update_epochs > 0 or self.adaptive:
-            state = state.copy()
-        if self.update_epochs > 0:
-            train_state(self, state, contexts, self.update_epochs)
-        return state
-
-    def _seed(self) -> int:
-        return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-
     # ------------------------------------------------------------------ what is kept of series
+
+    def _steps_to_keep(self, state: FittedState) -> int | None:
+        """How much of each series' past to keep for forecasts; None keeps all."""
+        return state.shape.context_length
 
     def _memory_tensors(self) -> dict[str, Tensor]:
         """Give what a method keeps of the series beside their contexts, for a file."""

@@ -12,6 +12,7 @@ from tsllm.adapters.patchtst import PatchTSTModel
 from tsllm.backbone import Backbone
 from tsllm.errors import DataError
 from tsllm.forecasters.direct import DirectForecaster
+from tsllm.forecasters.parameters import check_multiple, check_whole
 from tsllm.forecasters.state import ModelShape
 
 
@@ -150,11 +151,8 @@ class DLinearForecaster(_WithoutLanguageModel):
         ]
 
     def _build_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
-        if (
-            not isinstance(self.kernel_size, int)
-            or self.kernel_size < 1
-            or self.kernel_size % 2 == 0
-        ):
+        check_whole("kernel_size", self.kernel_size)
+        if self.kernel_size % 2 == 0:
             raise DataError(
                 f"kernel_size must be an odd number of steps, found {self.kernel_size!r}"
             )
@@ -311,11 +309,8 @@ class PatchTSTForecaster(_WithoutLanguageModel):
 
     def _build_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
         for name in ("patch_length", "hidden", "layers", "heads", "feedforward"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise DataError(f"{name} must be a whole number of at least 1, found {value!r}")
-        if self.hidden % self.heads:
-            raise DataError(f"hidden={self.hidden} must be a multiple of heads={self.heads}")
+            check_whole(name, getattr(self, name))
+        check_multiple(self, "hidden", "heads")
         # A series too short for one patch of this length makes one patch of all it has.
         patch = min(self.patch_length, shape.context_length)
         return PatchTSTModel(

@@ -58,6 +58,10 @@ def calibrate(
         Quantile levels of the head.
     adaptive : bool
         Whether the calibration is to follow the data.
+
+    Returns
+    -------
+    Calibration
     """
     in_sample = not any(held_out)
     errors: dict[Hashable, np.ndarray] = {}

@@ -30,9 +30,6 @@ class DirectForecaster(BaseLLMForecaster):
 
     #: ``context_length="auto"`` reads at most so many steps.
     _max_context: ClassVar[int]
-    #: ``max_epochs="auto"``: at least so many epochs, and epochs enough for so many steps.
-    _auto_epochs: ClassVar[int] = 10
-    _auto_steps: ClassVar[int] = 400
 
     def _choose_shape(self, contexts: Sequence[Context], horizon: int | None) -> ModelShape:
         freq = frequency_of(contexts)

@@ -18,7 +18,15 @@ from tsllm.errors import DataError, InSampleError, NotEnoughDataError
 
 @dataclass(frozen=True)
 class Layout:
-    """What must be remembered of ``y`` to give forecasts back in its form."""
+    """What must be remembered of ``y`` to give forecasts back in its form.
+
+    Attributes
+    ----------
+    columns : pandas Index
+        The variables.
+    index_names : tuple
+        Of the levels of the index, the time last.
+    """
 
     columns: pd.Index
     index_names: tuple[Hashable, ...]
@@ -74,12 +82,11 @@ def frequency_of(contexts: Sequence[Context]) -> str | None:
 
 def span_of(contexts: Sequence[Context]) -> dict[str, Any]:
     """Tell how much data contexts are: series, steps in all, first and last stamp as text."""
-    stamps = [c.times for c in contexts if c.times is not None]
     return {
         "series": len(contexts),
         "steps": sum(len(context) for context in contexts),
-        "first": str(min(times[0] for times in stamps)),
-        "last": str(max(times[-1] for times in stamps)),
+        "first": str(min(context.times[0] for context in contexts)),
+        "last": str(max(context.times[-1] for context in contexts)),
     }
 
 

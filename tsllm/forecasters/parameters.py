@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
+from tsllm.adapters.losses import LOSSES
 from tsllm.backbone import resolve_device
 from tsllm.errors import DataError
 
-LOSSES = ("mse", "mae", "huber", "quantile")
 _COMMON = (
     "backbone",
     "backbone_layers",
@@ -39,8 +40,7 @@ def check_parameters(estimator: Any) -> None:
     """
     # Attributes, not get_params(): a method fixes in its class what it has no use for.
     params = {name: getattr(estimator, name) for name in _COMMON}
-    if params["loss"] not in LOSSES:
-        raise DataError(f"loss must be one of {', '.join(LOSSES)}, found {params['loss']!r}")
+    check_choice("loss", params["loss"], LOSSES)
     quantiles = params["quantiles"]
     if (
         not quantiles
@@ -90,6 +90,31 @@ def check_whole(name: str, value: Any, *, least: int = 1, or_auto: bool = False)
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         auto = " or 'auto'" if or_auto else ""
         raise DataError(f"{name} must be a whole number of at least {least}{auto}, found {value!r}")
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Refuse what is none of the names that an argument knows.
+
+    Raises
+    ------
+    DataError
+        Naming the argument, the names and the value.
+    """
+    if value not in choices:
+        raise DataError(f"{name} must be one of {', '.join(choices)}, found {value!r}")
+
+
+def check_multiple(estimator: Any, width: str, parts: str) -> None:
+    """Refuse a width that does not divide into its parts; both are names of parameters.
+
+    Raises
+    ------
+    DataError
+        Naming both arguments and their values.
+    """
+    whole, by = getattr(estimator, width), getattr(estimator, parts)
+    if whole % by:
+        raise DataError(f"{width}={whole} must be a multiple of {parts}={by}")
 
 
 def _on_cpu(device: str) -> bool:

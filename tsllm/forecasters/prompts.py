@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 
@@ -62,12 +60,7 @@ def prepend_prompt(
     else:
         begin = _most_similar(context, free, prompt_length, lookback, token_length)
     rows = np.r_[begin : begin + prompt_length, free : len(context)]
-    return replace(
-        context,
-        values=context.values[rows],
-        times=context.times[rows],
-        mask=None,  # type: ignore[arg-type]
-    )
+    return context.with_values(context.values[rows], times=context.times[rows])
 
 
 def _most_similar(
@@ -117,9 +110,7 @@ def _with_foreign_prompt(
     standard = (values - np.nanmean(values, axis=0)) / np.where(spread > 0, spread, 1.0)
     values = standard * np.nanstd(recent.values, axis=0) + np.nanmean(recent.values, axis=0)
     # It has no dates of its own in this series: its stamps are the first one of the lookback.
-    return replace(
-        recent,
-        values=np.concatenate([values, recent.values]),
+    return recent.with_values(
+        np.concatenate([values, recent.values]),
         times=recent.times[np.r_[np.zeros(prompt_length, dtype=int), : len(recent)]],
-        mask=None,  # type: ignore[arg-type]
     )

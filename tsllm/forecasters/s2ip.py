@@ -7,23 +7,17 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
-import pandas as pd
-import torch
 from torch import Tensor, nn
 
 from tsllm.adapters.anchors import ANCHORS
-from tsllm.adapters.s2ip import Alignment, S2IPModel
+from tsllm.adapters.s2ip import S2IPModel, count_patches
 from tsllm.backbone import DEFAULT_BACKBONE, Backbone, tuned
-from tsllm.context import Context, batch_contexts
+from tsllm.context import Context
 from tsllm.datasets.frequency import season_length
 from tsllm.errors import DataError
-from tsllm.forecasters.checks import check_same_series
-from tsllm.forecasters.direct import DirectForecaster
-from tsllm.forecasters.exogenous import join_covariates
-from tsllm.forecasters.frames import split_series
-from tsllm.forecasters.parameters import check_whole
+from tsllm.forecasters.parameters import check_choice, check_whole
+from tsllm.forecasters.s2ip_anchors import ShowsAnchors
 from tsllm.forecasters.state import ModelShape
-from tsllm.forecasters.vocabulary import nearest_words
 
 TUNABLE = ("layer_norms", "positions")
 #: The published patch; shorter contexts take a quarter of their steps.
@@ -32,7 +26,7 @@ MAX_PATCH_LENGTH = 16
 TREND_WITHOUT_SEASON = 25
 
 
-class S2IPForecaster(DirectForecaster):
+class S2IPForecaster(ShowsAnchors):
     """Forecast with a prompted language model (S²IP-LLM; Pan et al., ICML 2024, 2403.05798).
 
     Each window is split into trend, season and residual, and patches of the three become tokens of
@@ -140,7 +134,7 @@ class S2IPForecaster(DirectForecaster):
     [1, 2, 3, 4]
     """
 
-    _architecture = DirectForecaster._architecture | {
+    _architecture = ShowsAnchors._architecture | {
         "prediction_length",
         "tune",
         "anchor_pool",
@@ -265,129 +259,6 @@ class S2IPForecaster(DirectForecaster):
             },
         ]
 
-    # ------------------------------------------------------------------ looking inside
-
-    def anchors(self, y: Any = None, *, X: Any = None, top: int = 5) -> pd.DataFrame:
-        """Name the anchors that prompt the forecast of each series, by their nearest words.
-
-        Parameters
-        ----------
-        y : Series or DataFrame, optional
-            The histories to look at, as `fit` takes them. None: those that this forecaster keeps.
-        X : DataFrame, optional
-            Their covariates, where the model was fitted with some.
-        top : int
-            Words to name an anchor with.
-
-        Returns
-        -------
-        DataFrame
-            One row per chosen anchor of each series and variable: ``series_id``, ``variable``,
-            ``rank`` (1: the closest), ``anchor`` (its number in the pool), ``similarity`` (cosine,
-            to the window's mean token), ``words`` and ``word_similarities`` (lists; cosine, of
-            anchor and word embedding, the closest first).
-
-        Raises
-        ------
-        DataError
-            The model was fitted without a language model, ``top`` is no positive whole number, or
-            a series does not fit the model.
-        """
-        self.check_is_fitted()
-        check_whole("top", top)
-        state = self.fitted_
-        if state.backbone is None:
-            raise DataError(
-                "anchors are named by the language model's words, and backbone=None has none: fit "
-                "with a backbone"
-            )
-        contexts = self._known_or(y, X)
-        aligned = self._align(contexts)
-        chosen, place = aligned.found.indices.unique(return_inverse=True)  # place: (samples, k)
-        words, cosines = nearest_words(aligned.pool[chosen], state.backbone, top)
-        owners = [(c.series_id, v) for c in contexts for v in self._layout.columns]
-        similarities = aligned.found.similarities.tolist()
-        return pd.DataFrame(
-            [
-                {
-                    "series_id": series_id,
-                    "variable": variable,
-                    "rank": rank + 1,
-                    "anchor": int(chosen[number]),
-                    "similarity": similarities[row][rank],
-                    "words": words[number],
-                    "word_similarities": cosines[number],
-                }
-                for row, (series_id, variable) in enumerate(owners)
-                for rank, number in enumerate(place[row].tolist())
-            ]
-        )
-
-    def plot_anchors(
-        self, y: Any = None, *, X: Any = None, method: str = "pca", ax: Any = None
-    ) -> Any:
-        """Draw anchors and the series' tokens in one plane, those chosen with their words.
-
-        Rows are scaled to length one first: it is by angle that anchors are chosen.
-
-        Parameters
-        ----------
-        y : Series or DataFrame, optional
-            The histories to draw, as `fit` takes them. None: those that this forecaster keeps.
-        X : DataFrame, optional
-            Their covariates, where the model was fitted with some.
-        method : {"pca", "tsne"}
-            How the plane is found.
-        ax : matplotlib Axes, optional
-            Where to draw; None makes a new figure.
-
-        Returns
-        -------
-        matplotlib Axes
-
-        Raises
-        ------
-        DataError
-            An unknown method, or a series that does not fit the model.
-        """
-        from tsllm.plotting_anchors import plot_joint_space
-
-        self.check_is_fitted()
-        aligned = self._align(self._known_or(y, X))
-        chosen = aligned.found.indices.unique()
-        backbone = self.fitted_.backbone
-        names = None
-        if backbone is not None:
-            nearest, _ = nearest_words(aligned.pool[chosen], backbone, 1)
-            names = [" ".join(words) for words in nearest]
-        return plot_joint_space(
-            aligned.pool.detach().cpu().numpy(),
-            aligned.tokens.flatten(0, 1).cpu().numpy(),
-            chosen.cpu().numpy(),
-            names,
-            method=method,
-            ax=ax,
-        )
-
-    def plot_alignment(self, ax: Any = None) -> Any:
-        """Draw how similar windows and their anchors became in training.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            Where to draw; None makes a new figure.
-
-        Returns
-        -------
-        matplotlib Axes
-            The mean cosine similarity over the epochs.
-        """
-        from tsllm.plotting_anchors import plot_alignment
-
-        self.check_is_fitted()
-        similarities = [h["similarity"] / self.prompt_length for h in self.fitted_.history]
-        return plot_alignment(similarities, best_epoch=self.fitted_.best_epoch, ax=ax)
-
     # ------------------------------------------------------------------ the method's hooks
 
     def _choose_shape(self, contexts: Sequence[Context], horizon: int | None) -> ModelShape:
@@ -396,10 +267,15 @@ class S2IPForecaster(DirectForecaster):
         steps = shape.context_length
         season = season_length(shape.freq)
         has_season = 1 < season <= steps // 2
-        patch = self._fitting("patch_length", steps, min(MAX_PATCH_LENGTH, max(1, steps // 4)))
-        stride = self._fitting("stride", patch, max(1, patch // 2))
-        without = min(TREND_WITHOUT_SEASON, max(1, steps // 4))
-        trend = self._fitting("trend_length", steps, season if has_season else without)
+        patch = self._chosen_length(
+            "patch_length", most=steps, automatic=min(MAX_PATCH_LENGTH, max(1, steps // 4))
+        )
+        stride = self._chosen_length("stride", most=patch, automatic=max(1, patch // 2))
+        trend = self._chosen_length(
+            "trend_length",
+            most=steps,
+            automatic=season if has_season else min(TREND_WITHOUT_SEASON, max(1, steps // 4)),
+        )
         seasonal = self.seasonal_length
         if seasonal == "auto":
             seasonal = season if has_season else 1
@@ -413,22 +289,7 @@ class S2IPForecaster(DirectForecaster):
 
     def _build_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
         if backbone is not None:
-            tokens = self.prompt_length + (
-                (shape.context_length - shape.extra["patch_length"]) // shape.extra["stride"] + 2
-            )
-            if backbone.max_positions and tokens > backbone.max_positions:
-                raise DataError(
-                    f"context_length={shape.context_length} with patch_length="
-                    f"{shape.extra['patch_length']} and stride={shape.extra['stride']} makes "
-                    f"{tokens} tokens, and the backbone {backbone.spec} reads at most "
-                    f"{backbone.max_positions}: use a longer stride and patch_length, or a shorter "
-                    "context_length"
-                )
-            if self.anchor_pool == "clusters" and self.pool_size > backbone.vocab_size:
-                raise DataError(
-                    f"pool_size={self.pool_size} clusters are more than the {backbone.vocab_size} "
-                    f"words of the backbone {backbone.spec}: use a smaller pool_size"
-                )
+            self._check_fits(backbone, shape)
         return S2IPModel(
             tuned(backbone, train=self.tune, lora=self.lora),
             shape.context_length,
@@ -447,30 +308,8 @@ class S2IPForecaster(DirectForecaster):
 
     # ------------------------------------------------------------------ helpers
 
-    def _known_or(self, y: Any, X: Any) -> list[Context]:
-        """Give the contexts of `y`, or those that this forecaster keeps."""
-        if y is not None:
-            contexts = split_series(y, freq=self._known_frequency())
-            check_same_series(self.fitted_, contexts)
-            contexts = join_covariates(contexts, X, self.fitted_.covariates)
-            return self.fitted_.remainders(contexts)
-        if not self._contexts:
-            raise DataError(
-                "the model was saved without its context: pass the recent past of the series as y"
-            )
-        return self.fitted_.remainders(list(self._contexts.values()))
-
-    @torch.inference_mode()
-    def _align(self, contexts: Sequence[Context]) -> Alignment:
-        """Let the model show where contexts lie among its anchors."""
-        state = self.fitted_
-        assert isinstance(state.model, S2IPModel)  # _build_model made it
-        tails = [self._arrange_context(state, context) for context in contexts]
-        batch = batch_contexts(tails, state.shape.context_length).to(state.device)
-        return state.model.align(batch.values, batch.mask)
-
-    def _fitting(self, name: str, most: int, automatic: int) -> int:
-        """Choose a length; one that was asked for is cut to a context that was not."""
+    def _chosen_length(self, name: str, *, most: int, automatic: int) -> int:
+        """Choose a length in steps; one that was asked for is cut to a context that was not."""
         asked = getattr(self, name)
         if asked == "auto":
             return automatic
@@ -485,10 +324,7 @@ class S2IPForecaster(DirectForecaster):
 
     def _check_own_parameters(self) -> None:
         """Check the parameters that only S²IP-LLM has."""
-        if self.anchor_pool not in ANCHORS:
-            raise DataError(
-                f"anchor_pool must be one of {', '.join(ANCHORS)}, found {self.anchor_pool!r}"
-            )
+        check_choice("anchor_pool", self.anchor_pool, ANCHORS)
         unknown = [self.tune] if isinstance(self.tune, str) else set(self.tune) - set(TUNABLE)
         if unknown:
             raise DataError(
@@ -503,3 +339,20 @@ class S2IPForecaster(DirectForecaster):
         for name in ("patch_length", "stride", "trend_length", "seasonal_length"):
             if getattr(self, name) != "auto":
                 check_whole(name, getattr(self, name), or_auto=True)
+
+    def _check_fits(self, backbone: Backbone, shape: ModelShape) -> None:
+        """Check what the language model must have room and words enough for."""
+        patch, stride = shape.extra["patch_length"], shape.extra["stride"]
+        tokens = self.prompt_length + count_patches(shape.context_length, patch, stride)
+        if backbone.max_positions and tokens > backbone.max_positions:
+            raise DataError(
+                f"context_length={shape.context_length} with patch_length={patch} and "
+                f"stride={stride} makes {tokens} tokens, and the backbone {backbone.spec} reads at "
+                f"most {backbone.max_positions}: use a longer stride and patch_length, or a "
+                "shorter context_length"
+            )
+        if self.anchor_pool == "clusters" and self.pool_size > backbone.vocab_size:
+            raise DataError(
+                f"pool_size={self.pool_size} clusters are more than the {backbone.vocab_size} "
+                f"words of the backbone {backbone.spec}: use a smaller pool_size"
+            )

@@ -48,6 +48,31 @@ class FittedState:
 
     A copy or pickle holds the trained tensors and never the frozen backbone's: the backbone is a
     handle that finds its weights again.
+
+    Attributes
+    ----------
+    model : nn.Module
+        The trained model, in evaluation mode.
+    backbone : Backbone or None
+        The language model that it was built with.
+    shape : ModelShape
+        The sizes that it was built for.
+    requested_device : str
+        Where it runs when there is no language model; else it runs where that is.
+    calibration : Calibration or None
+        Of its intervals; None before the first training.
+    covariates : Covariates or None
+        What was learnt of X; None where there was none.
+    statistics : dict of series id to array (2, variables)
+        Mean and deviation of the series trained on, for methods that read them.
+    history : list of dict
+        One entry an epoch, over all trainings.
+    best_epoch, stopped
+        Of the latest training: the epoch whose weights were kept, and what ended it.
+    seconds : float
+        Wall time of all trainings.
+    trained_on : list of dict
+        One entry a training: the number of series and steps, the first and last stamp, as text.
     """
 
     model: nn.Module
@@ -55,15 +80,12 @@ class FittedState:
     shape: ModelShape
     requested_device: str
     calibration: Calibration | None = None
-    #: What was learnt of X; None where there was none.
     covariates: Covariates | None = None
-    #: Mean and deviation (2, variables) of each series trained on, for methods that read them.
     statistics: dict[Hashable, np.ndarray] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int | None = None
     seconds: float = 0.0
     stopped: str = ""
-    #: One entry a training: the number of series and steps, the first and last stamp, as text.
     trained_on: list[dict[str, Any]] = field(default_factory=list)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -68,7 +68,7 @@ def extend_context(known: Context, new: Context) -> Context:
     if known.past_x is not None and new.past_x is not None:
         rows = new.past_x[begin:]
         past_x = np.concatenate([known.past_x[:position], rows, known.past_x[end:]])
-    return replace(known, values=merged, times=stamps, mask=None, past_x=past_x)  # type: ignore[arg-type]
+    return known.with_values(merged, times=stamps, past_x=past_x)
 
 
 @dataclass

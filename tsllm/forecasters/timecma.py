@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from tsllm.adapters.timecma import TimeCMAModel
 from tsllm.backbone import DEFAULT_BACKBONE, Backbone
-from tsllm.context import Context, ContextBatch, batch_contexts
+from tsllm.context import Context, ContextBatch
 from tsllm.datasets.frequency import season_length
 from tsllm.embeddings import open_store
 from tsllm.errors import DataError
 from tsllm.forecasters.calibrate import calibration_origins
 from tsllm.forecasters.direct import DirectForecaster
 from tsllm.forecasters.fitting import windows_of
-from tsllm.forecasters.frames import stamps_after
+from tsllm.forecasters.parameters import check_multiple, check_whole
 from tsllm.forecasters.state import FittedState, ModelShape
-from tsllm.prompt_text import (
-    DEFAULT_TEMPLATE,
-    PromptWriter,
-    check_prompts_fit,
-    series_statistics,
+from tsllm.forecasters.timecma_prompts import (
+    EmbeddedWindows,
+    WindowPrompts,
+    by_variable,
+    extend_by_forecasts,
+    places_of,
 )
+from tsllm.prompt_text import DEFAULT_TEMPLATE, PromptWriter
 from tsllm.windows import WindowBatch, Windows
 
-# Prompts that are in memory as text at once: about 70 MB of 96 values each.
-_PROMPTS_AT_ONCE = 100_000
 # Tokens (variables) that are forecast in one batch.
 _TOKENS_AT_ONCE = 2048
 
@@ -315,29 +314,14 @@ class TimeCMAForecaster(DirectForecaster):
     ) -> Callable[[WindowBatch], dict[str, Tensor]]:
         if state.backbone is None:
             return super()._training_inputs(state, contexts, windows)
-        backbone, store = state.backbone, open_store(self.embedding_store)
+        prompts = self._prompts(state.shape, state.statistics)
         # A series that an update goes on with keeps the statistics of its first training.
-        state.statistics.update(self._statistics(contexts, state.statistics))
-        placed = _placed(windows)  # (windows, 2): series, start
-        keys = np.concatenate(
-            [
-                store.fill(prompts, backbone, progress=self.verbose > 0)
-                for prompts in self._prompts(
-                    state.shape, state.statistics, contexts, placed, backbone
-                )
-            ]
-        ).reshape(len(placed), state.shape.n_variables, -1)  # (windows, variables, 32)
-        # One whole number a window, in rising order, to find its row by.
-        span = max(map(len, contexts)) + state.shape.context_length
-        codes = placed @ [span, 1]
-
-        def inputs(batch: WindowBatch) -> dict[str, Tensor]:
-            code = (batch.series * span + batch.start).cpu().numpy()
-            found = keys[np.searchsorted(codes, code)]  # (batch, variables, 32)
-            vectors = store.read(found.reshape(-1, found.shape[-1]), backbone)
-            return {"prompt_embeddings": _by_variable(vectors, len(code), batch.values.device)}
-
-        return inputs
+        prompts.measure(contexts)
+        store = open_store(self.embedding_store)
+        embedded = EmbeddedWindows(
+            prompts, contexts, windows, state.backbone, store, progress=self.verbose > 0
+        )
+        return lambda batch: {"prompt_embeddings": embedded.read(batch)}
 
     def _forecast_inputs(
         self, state: FittedState, values: Tensor, contexts: Sequence[Context], done: int
@@ -345,18 +329,10 @@ class TimeCMAForecaster(DirectForecaster):
         if state.backbone is None:
             return {}
         if done:
-            contexts = _with_forecasts(contexts, values, done, state.shape)
-        steps = state.shape.context_length
-        prompts = [
-            prompt
-            for context in contexts
-            for prompt in self._write(
-                state.shape, state.statistics, context, [len(context) - steps]
-            )
-        ]
-        check_prompts_fit(prompts, state.backbone)
+            contexts = extend_by_forecasts(contexts, values, done, state.shape)
+        prompts = self._prompts(state.shape, state.statistics).of_ends(contexts, state.backbone)
         vectors = open_store(self.embedding_store).encode(prompts, state.backbone)
-        return {"prompt_embeddings": _by_variable(vectors, len(contexts), values.device)}
+        return {"prompt_embeddings": by_variable(vectors, len(contexts), values.device)}
 
     def _run_model(
         self, state: FittedState, batch: ContextBatch, contexts: Sequence[Context], horizon: int
@@ -370,64 +346,6 @@ class TimeCMAForecaster(DirectForecaster):
 
     def _rows_at_once(self, state: FittedState) -> int:
         return max(1, _TOKENS_AT_ONCE // state.shape.n_variables)
-
-    # ------------------------------------------------------------------ prompts
-
-    def _writer(self) -> PromptWriter:
-        return PromptWriter(self.prompt_template, self.value_format)
-
-    def _statistics(
-        self, contexts: Sequence[Context], known: Mapping[Hashable, np.ndarray]
-    ) -> dict[Hashable, np.ndarray]:
-        """Measure the series that the value format needs to know and that are not known yet."""
-        if not self._writer().needs_statistics:
-            return {}
-        return {
-            context.series_id: series_statistics(context.values)
-            for context in contexts
-            if context.series_id not in known
-        }
-
-    def _write(
-        self,
-        shape: ModelShape,
-        statistics: Mapping[Hashable, np.ndarray],
-        context: Context,
-        starts: Sequence[int] | np.ndarray,
-    ) -> list[str]:
-        """Write the prompts of windows of one series, variables fastest."""
-        return self._writer().write(
-            context,
-            starts,
-            shape.context_length,
-            freq=shape.freq,
-            statistics=statistics.get(context.series_id),
-        )
-
-    def _prompts(
-        self,
-        shape: ModelShape,
-        statistics: Mapping[Hashable, np.ndarray],
-        contexts: Sequence[Context],
-        placed: np.ndarray,
-        backbone: Backbone,
-    ) -> Iterator[list[str]]:
-        """Write the prompts of windows, given as series and start and sorted by them, in parts.
-
-        Each part is checked before it is handed over.
-        """
-        rows = max(1, _PROMPTS_AT_ONCE // shape.n_variables)
-        for first in range(0, len(placed), rows):
-            part = placed[first : first + rows]
-            prompts = [
-                prompt
-                for series in np.unique(part[:, 0]).tolist()
-                for prompt in self._write(
-                    shape, statistics, contexts[series], part[part[:, 0] == series, 1]
-                )
-            ]
-            check_prompts_fit(prompts, backbone)
-            yield prompts
 
     def _texts_to_embed(
         self, shape: ModelShape, contexts: Sequence[Context], backbone: Backbone
@@ -443,8 +361,16 @@ class TimeCMAForecaster(DirectForecaster):
             for series, (context, before) in enumerate(zip(contexts, origins))
             for origin in [*before, len(context)]
         ]
-        placed = np.unique(np.concatenate([_placed(windows), np.array(further)]), axis=0)
-        yield from self._prompts(shape, self._statistics(contexts, {}), contexts, placed, backbone)
+        places = np.unique(np.concatenate([places_of(windows), np.array(further)]), axis=0)
+        prompts = self._prompts(shape, {})
+        prompts.measure(contexts)
+        yield from prompts.in_parts(contexts, places, backbone)
+
+    # ------------------------------------------------------------------ helpers
+
+    def _prompts(self, shape: ModelShape, statistics: dict[Hashable, np.ndarray]) -> WindowPrompts:
+        writer = PromptWriter(self.prompt_template, self.value_format)
+        return WindowPrompts(writer, shape, statistics)
 
     def _check_own_parameters(self) -> None:
         """Check the parameters that only TimeCMA has, and those that it refuses."""
@@ -454,44 +380,9 @@ class TimeCMAForecaster(DirectForecaster):
                 "embedded once and kept, and a language model that is tuned would leave them "
                 "behind; leave lora out, or use AutoTimesForecaster"
             )
-        self._writer()  # refuses a template or format that it cannot write
+        PromptWriter(self.prompt_template, self.value_format)  # refuses what it cannot write
         for name in ("channel", "heads", "encoder_layers", "decoder_layers", "feedforward"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise DataError(f"{name} must be a whole number of at least 1, found {value!r}")
-        if self.channel % self.heads:
-            raise DataError(f"channel={self.channel} must be a multiple of heads={self.heads}")
+            check_whole(name, getattr(self, name))
+        check_multiple(self, "channel", "heads")
         if not 0 <= self.dropout < 1:
             raise DataError(f"dropout must be at least 0 and less than 1, found {self.dropout!r}")
-
-
-def _placed(windows: Sequence[Windows]) -> np.ndarray:
-    """Give the series and first step of windows, each once and sorted: (windows, 2)."""
-    positions = [torch.stack(part.positions(), dim=1).numpy() for part in windows]
-    return np.unique(np.concatenate(positions), axis=0)
-
-
-def _by_variable(vectors: Tensor, batch: int, device: torch.device) -> Tensor:
-    """Bring embeddings (batch * variables, width) into the form (batch, width, variables)."""
-    return vectors.to(device).unflatten(0, (batch, -1)).transpose(1, 2)
-
-
-def _with_forecasts(
-    contexts: Sequence[Context], values: Tensor, done: int, shape: ModelShape
-) -> list[Context]:
-    """Extend contexts by their own forecasts, in the series' units.
-
-    ``values`` (batch, context, variables) end with them, standardised as the contexts were.
-    """
-    steps = shape.context_length
-    standard = batch_contexts(contexts, steps)
-    forecasts = values[:, -done:].double().cpu().numpy()  # (batch, at most context, variables)
-    forecasts = forecasts * standard.scale[:, None] + standard.location[:, None]
-    extended = []
-    for context, forecast in zip(contexts, forecasts):
-        times = context.times.append(stamps_after(context, done, freq=shape.freq))
-        whole = np.concatenate([context.values, forecast])[-steps:]
-        extended.append(
-            replace(context, values=whole, times=times[-len(whole) :], mask=None, past_x=None)  # type: ignore[arg-type]
-        )
-    return extended

@@ -349,7 +349,10 @@ def test_full_memory_warns_of_streams_far_beyond_training():
         ({"query": "key"}, "query must be one of"),
         ({"mixer": "attention"}, "mixer='attention' needs the whole context at once: set memory="),
         ({"normalisation": "window"}, "normalisation='window' needs the whole context"),
-        ({"patch_length": 0}, "patch_length must be a whole number of at least 1, found 0"),
+        (
+            {"patch_length": 0},
+            "patch_length must be a whole number of at least 1 or 'auto', found 0",
+        ),
         ({"patch_length": 5}, "no multiple of patch_length=5: use 10"),
         ({"hidden": 15}, "hidden=15 must be a multiple of heads=2"),
         ({"soft_tokens": 2.5}, "soft_tokens must be a whole number"),

@@ -111,6 +111,7 @@ def test_what_does_not_apply_is_no_parameter():
     ("forecaster", "message"),
     [
         (DLinearForecaster(kernel_size=4), "kernel_size must be an odd number of steps, found 4"),
+        (DLinearForecaster(kernel_size=True), "kernel_size must be a whole number"),
         (PatchTSTForecaster(patch_length=0), "patch_length must be a whole number.*found 0"),
         (PatchTSTForecaster(hidden=10, heads=4), "hidden=10 must be a multiple of heads=4"),
         (DLinearForecaster(loss="rmse"), "loss must be one of .* found 'rmse'"),

@@ -201,7 +201,7 @@ def test_statistics_of_series_are_kept_saved_and_not_those_of_later_data(tmp_pat
     # A series of that name is written in its units, one of another name in its own.
     contexts = [Context(season(12) + 500, series_id=name) for name in ("a", "new")]
     a, new = (
-        loaded._write(loaded.fitted_.shape, loaded.fitted_.statistics, context, [0])[0]
+        loaded._prompts(loaded.fitted_.shape, loaded.fitted_.statistics).of_series(context, [0])[0]
         for context in contexts
     )
     assert a != new
