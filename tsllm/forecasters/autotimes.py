@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -142,9 +142,6 @@ class AutoTimesForecaster(BaseLLMForecaster):
         "flip_invariance",
         "timestamps",
     }
-    #: ``max_epochs="auto"``: at least so many epochs, and epochs enough for so many steps.
-    _auto_epochs: ClassVar[int] = 10
-    _auto_steps: ClassVar[int] = 400
 
     def __init__(
         self,
