@@ -61,7 +61,9 @@ def autotimes_etth1(known: Known) -> list[str]:
 
 
 _TITLES = {
-    "autotimes_etth1_h100": "Three seeds, H100, bfloat16 backbone",
+    "autotimes_etth1_flips_cpu": "Forecasts that turn over with the series (the default there)",
+    "autotimes_etth1_flips_384_cpu": "The same with the lookback that the folds prefer, 384",
+    "autotimes_etth1_h100": "As published, without flips: three seeds, H100, bfloat16 backbone",
     "autotimes_etth1_cpu": "The same on two CPU cores, native bfloat16 in training only",
     "autotimes_etth1_block_cpu": "One trained transformer block in the language model's place",
     "autotimes_etth1_timestamps_cpu": "With `timestamps=True`: here they hurt",
@@ -70,6 +72,52 @@ _TITLES = {
     "autotimes_etth1_patchtst_cpu": "PatchTST, small, one 720-step head",
 }
 _FEW = "20 spaced windows, all that a refit at each affords (the trend of AutoETS runs away)"
+
+
+def folds(known: Known) -> list[str]:
+    """Compare settings on several folds, one setting a row, beside the published one."""
+    settings: dict[str, dict[int, float]] = {}
+    for one in known.values():
+        for row in one["rows"]:  # the seeds of a fold are averaged
+            found = settings.setdefault(row["setting"], {})
+            same = [r["mse"] for r in one["rows"] if _fold_of(r) == _fold_of(row)]
+            found[row["fold"]] = sum(same) / len(same)
+    ends = sorted({fold for found in settings.values() for fold in found})
+    whole = {name: found for name, found in settings.items() if len(found) == len(ends)}
+    reference = whole["published"]
+    rows = []
+    for name, found in whole.items():
+        ratio = sum(found[end] / reference[end] for end in ends) / len(ends)
+        rows.append([name, *(error(found[end]) for end in ends), f"{ratio:.3f}"])
+    rows.sort(key=lambda row: row[-1])
+    fitted = [f"fitted on {end // 720} months" for end in ends]
+    return [table(["setting", *fitted, "mean ratio to published"], rows)]
+
+
+def _fold_of(row: Results) -> tuple[str, int]:
+    return row["setting"], row["fold"]
+
+
+def flips(known: Known) -> list[str]:
+    """Compare forecasts that turn over with the series and those that do not, a set a row."""
+    rows = []
+    for one in known.values():
+        pairs = [row for row in one["rows"] if "pair" in row]
+        errors = {(row["set"], row["method"]): row["mae"] for row in one["rows"] if "method" in row}
+        for pair in pairs:
+            naive = errors[pair["set"], "seasonal_naive"]
+            upright, over = errors[pair["set"], pair["method_b"]], errors[pair["set"], pair["pair"]]
+            rows.append(
+                [
+                    pair["set"],
+                    "no" if "no language model" in pair["pair"] else "yes",
+                    f"{over / naive:.3f}",
+                    f"{upright / naive:.3f}",
+                    f"{over / upright - 1:+.1%}",
+                ]
+            )
+    header = ["set", "language model", "with flips", "without", "flips change it by"]
+    return [f"*MAE in units of the seasonal naive forecast's*\n\n{table(header, rows)}"]
 
 
 def lora(known: Known) -> list[str]:
