@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +14,7 @@ from tsllm.adapters.aaren import AarenStack
 from tsllm.adapters.aaren_patches import NORMALISATIONS, PatchUnits, RunningScale
 from tsllm.adapters.aaren_state import AarenState
 from tsllm.adapters.aaren_stream import AarenStream
+from tsllm.adapters.flips import both_ways, check_mirrored, upside_down
 from tsllm.adapters.layers import MonotoneQuantileHead, to_segments
 from tsllm.adapters.soft_tokens import SoftTokenReader
 
@@ -55,6 +57,9 @@ class AarenModel(nn.Module):
         In the blocks.
     quantiles : tuple of float
         Levels to forecast; empty for a point forecast.
+    flip_invariance : bool
+        Whether the forecast of a series turned upside down is the forecast turned upside down: see
+        `tsllm.adapters.flips.both_ways`. A stream then holds two, one of each way.
     soft_tokens : int
         Outputs that the language model reads.
     prompt : str
@@ -93,6 +98,7 @@ class AarenModel(nn.Module):
         restart: int | None = None,
         dropout: float = 0.0,
         quantiles: tuple[float, ...] = (),
+        flip_invariance: bool = False,
         soft_tokens: int = 8,
         prompt: str = "",
     ) -> None:
@@ -110,6 +116,9 @@ class AarenModel(nn.Module):
         self.units = PatchUnits(normalisation, forget=0.5 ** (patch_length / half_life))
         self.quantiles = tuple(quantiles)
         self.quantile_head = MonotoneQuantileHead(quantiles) if quantiles else None
+        self.flip_invariance = flip_invariance
+        if flip_invariance:
+            check_mirrored(quantiles)
         # The patch, which of it was observed, the moves of level and scale.
         self.token_layer = nn.Linear(2 * patch_length + 2, hidden)
         self.stack = AarenStack(
@@ -160,13 +169,21 @@ class AarenModel(nn.Module):
             ``(batch, horizon, channels)``, and a last axis over the levels with quantiles; with
             ``prefixes`` the tokens after the batch: ``(batch, tokens, horizon, channels)``.
         """
-        batch, context, channels = x.shape
-        if context % self.patch_length:
+        if x.shape[1] % self.patch_length:
             raise ValueError(
-                f"the context has {context} steps, which is no multiple of patch_length="
+                f"the context has {x.shape[1]} steps, which is no multiple of patch_length="
                 f"{self.patch_length}: pad it on the left and mask the padding"
             )
         mask = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
+        read = partial(self._forecast, mask=mask, fill=fill, prefixes=prefixes)
+        if not self.flip_invariance:
+            return read(x)
+        quantiles = self.quantile_head is not None
+        return both_ways(read, x, training=self.training, quantiles=quantiles)
+
+    def _forecast(self, x: Tensor, *, mask: Tensor, fill: Tensor | None, prefixes: bool) -> Tensor:
+        """Forecast from contexts read one way; see `forward`."""
+        batch, _, channels = x.shape
         patches = to_segments(x, self.patch_length)  # (rows = batch * channels, tokens, length)
         seen = to_segments(mask, self.patch_length)
         present = torch.full(patches.shape[:2], self.patch_length, device=x.device)
@@ -211,6 +228,10 @@ class AarenModel(nn.Module):
 
     def empty_stream(self, rows: int) -> AarenStream:
         """Make streams before their first step."""
+        stream = self._empty(rows)
+        return replace(stream, turned=self._empty(rows)) if self.flip_invariance else stream
+
+    def _empty(self, rows: int) -> AarenStream:
         weight = self.token_layer.weight
         states = self.stack.empty_states(rows)
         return AarenStream(
@@ -242,6 +263,10 @@ class AarenModel(nn.Module):
         -------
         AarenStream
         """
+        turned = stream.turned
+        if turned is not None:
+            upright = self.advance(replace(stream, turned=None), values, lengths)
+            return replace(upright, turned=self.advance(turned, -values, lengths))
         rows, steps = values.shape
         if lengths is None:
             lengths = torch.full((rows,), steps, device=values.device)
@@ -278,6 +303,10 @@ class AarenModel(nn.Module):
         parts = []
         for done in range(0, horizon, self.horizon):
             out = self._read(stream).double()  # (rows, horizon of the model[, levels])
+            if stream.turned is not None:
+                over = self._read(stream.turned).double()
+                over = upside_down(over, quantiles=self.quantile_head is not None)
+                out = (out + over) / 2
             point = out
             if self.quantile_head is not None:
                 point = out[..., self.quantile_head.median]

@@ -33,6 +33,8 @@ class AarenStream:
     """(rows, patch_length), the steps after the last complete patch; NaN where not observed."""
     fill: Tensor
     """(rows,), how many steps those are."""
+    turned: AarenStream | None = None
+    """The same series upside down, where the model reads them both ways."""
 
     @classmethod
     def cat(cls, streams: Sequence[AarenStream]) -> AarenStream:
@@ -62,7 +64,9 @@ class AarenStream:
                 tensors[field.name] = value
             elif isinstance(value, RunningScale):
                 tensors |= {f"scale.{name}": part for name, part in value._asdict().items()}
-            else:
+            elif isinstance(value, AarenStream):
+                tensors |= {f"turned.{name}": part for name, part in value.state_dict().items()}
+            elif value is not None:
                 for i, state in enumerate(value):
                     named = state.state_dict().items()
                     tensors |= {f"{field.name}.{i}.{name}": part for name, part in named}
@@ -81,6 +85,7 @@ class AarenStream:
                 AarenState.from_state_dict(named(f"{group}.{i}.")) for i in sorted(numbers)
             )
 
+        turned = named("turned.")
         return cls(
             layers=states("layers"),
             younger=states("younger"),
@@ -89,6 +94,7 @@ class AarenStream:
             tokens=tensors["tokens"],
             buffer=tensors["buffer"],
             fill=tensors["fill"],
+            turned=cls.from_state_dict(turned) if turned else None,
         )
 
     @property

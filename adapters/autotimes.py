@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tsllm.adapters.autotimes_checkpoint import check_fit, encoder_and_decoder
+from tsllm.adapters.flips import check_mirrored, upside_down
 from tsllm.adapters.layers import (
     MonotoneQuantileHead,
     build_token_layer,
     from_segments,
     instance_normalise,
-    mirrored,
     to_segments,
 )
 
@@ -96,10 +96,8 @@ class AutoTimesModel(nn.Module):
         self.quantiles = tuple(quantiles)
         self.quantile_head = MonotoneQuantileHead(quantiles) if quantiles else None
         self.flip_invariance = flip_invariance
-        if flip_invariance and not mirrored(self.quantiles):
-            raise ValueError(
-                f"flip_invariance needs quantiles that mirror around 0.5, got {self.quantiles}"
-            )
+        if flip_invariance:
+            check_mirrored(self.quantiles)
         if mix_timestamps:
             self.add_scale = nn.Parameter(torch.ones(()))
         mlp: dict[str, Any] = {
@@ -324,7 +322,7 @@ class AutoTimesModel(nn.Module):
 
         With flip invariance the cache is that of the samples and of the samples turned over.
         """
-        samples = len(segments)
+        samples, quantiles = len(segments), self.quantile_head is not None
         upright = None
         if self.flip_invariance and self.training:
             upright = torch.rand(samples, 1, 1, device=segments.device) < 0.5
@@ -337,15 +335,12 @@ class AutoTimesModel(nn.Module):
         states, past = self._read(tokens, attended, past, use_cache=use_cache)
         decoded = self._decode(states[:, -1:] if last_only else states)
         if upright is not None:
-            upright = upright if self.quantile_head is None else upright.unsqueeze(-1)
-            decoded = torch.where(upright, decoded, self._turned(decoded))
+            upright = upright.unsqueeze(-1) if quantiles else upright
+            decoded = torch.where(upright, decoded, upside_down(decoded, quantiles=quantiles))
         elif self.flip_invariance:
-            decoded = (decoded[:samples] + self._turned(decoded[samples:])) / 2
+            over = upside_down(decoded[samples:], quantiles=quantiles)
+            decoded = (decoded[:samples] + over) / 2
         return decoded, past
-
-    def _turned(self, decoded: Tensor) -> Tensor:
-        """Turn forecasts upside down; of quantiles, the lowest becomes the highest."""
-        return -decoded if self.quantile_head is None else -decoded.flip(-1)
 
     def _tokens(self, segments: Tensor, timestamps: Tensor | None) -> Tensor:
         """Embed segments, and mix in the timestamps where there are any."""

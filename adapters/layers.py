@@ -299,14 +299,3 @@ def check_levels(levels: Sequence[float]) -> tuple[float, ...]:
             "sort them and leave duplicates out"
         )
     return checked
-
-
-def mirrored(levels: Sequence[float]) -> bool:
-    """Tell whether quantile levels stay the same where a forecast is turned upside down.
-
-    Examples
-    --------
-    >>> mirrored((0.1, 0.5, 0.9)), mirrored((0.2, 0.5, 0.9))
-    (True, False)
-    """
-    return all(abs(low + high - 1.0) < 1e-9 for low, high in zip(levels, reversed(levels)))

@@ -22,6 +22,7 @@ VARIANTS = [
     {"mixer": "mingru"},
     {"decay": False, "query": "token"},
     {"mixer": "none"},
+    {"flip_invariance": True, "quantiles": (0.1, 0.5, 0.9)},
 ]
 
 
@@ -134,6 +135,26 @@ def test_streams_go_through_tensors_by_name():
     again = AarenStream.from_state_dict(stream.state_dict())
     joined = AarenStream.cat(again.to("cpu").split([1, 2]))
     assert torch.equal(model.forecast(joined, 6), model.forecast(stream, 6))
+
+
+@pytest.mark.parametrize("quantiles", [(), (0.1, 0.5, 0.9)])
+def test_a_stream_turned_upside_down_has_its_forecast_turned_upside_down(quantiles):
+    x = series(3, 41)
+    forecasts = []
+    for values in (x, -x):
+        model = build(flip_invariance=True, quantiles=quantiles).exact()
+        forecasts.append(model.forecast(model.advance(model.empty_stream(3), values), 15))
+    upright, over = forecasts  # (rows, 15, 1 + levels)
+    torch.testing.assert_close(over[..., 0], -upright[..., 0])
+    torch.testing.assert_close(over[..., 1:], -upright[..., 1:].flip(-1))
+    plain = build(quantiles=quantiles).exact()
+    plain = plain.forecast(plain.advance(plain.empty_stream(3), x), 15)
+    assert not torch.allclose(plain, upright)
+
+
+def test_levels_that_do_not_mirror_are_refused():
+    with pytest.raises(ValueError, match=r"mirror around 0\.5"):
+        build(flip_invariance=True, quantiles=(0.2, 0.5, 0.9))
 
 
 def test_a_restarted_stream_forgets_what_is_two_windows_old():

@@ -26,6 +26,7 @@ from tsllm.forecasters.aaren_memory import (
 )
 from tsllm.forecasters.aaren_parameters import check_aaren_parameters, choose_patch_length
 from tsllm.forecasters.direct import DirectForecaster
+from tsllm.forecasters.flips import choose_flips
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.training import Loss
 from tsllm.windows import WindowBatch, Windows
@@ -88,6 +89,11 @@ class AarenForecaster(DirectForecaster):
         parts.
     dropout : float
         In the blocks.
+    flip_invariance : bool or "auto"
+        Let the forecast of a series turned upside down be the forecast turned upside down: training
+        turns each window over by chance, and a forecast is the average of both readings, which
+        takes twice the time. Not in the paper. "auto": where the series rise and fall alike, in at
+        least a third of the windows each; a model of this kind cannot know that a series grows.
     soft_tokens : int
         Outputs that the language model reads.
     prompt : str
@@ -162,6 +168,7 @@ class AarenForecaster(DirectForecaster):
         "feedforward",
         "soft_tokens",
         "prompt",
+        "flip_invariance",
     }
 
     def __init__(
@@ -182,6 +189,7 @@ class AarenForecaster(DirectForecaster):
         heads: int = 4,
         feedforward: int = 128,
         dropout: float = 0.2,
+        flip_invariance: bool | str = "auto",
         soft_tokens: int = 8,
         prompt: str = "auto",
         loss: str = "mse",
@@ -219,6 +227,7 @@ class AarenForecaster(DirectForecaster):
         self.heads = heads
         self.feedforward = feedforward
         self.dropout = dropout
+        self.flip_invariance = flip_invariance
         self.soft_tokens = soft_tokens
         self.prompt = prompt
         self.loss = loss
@@ -290,7 +299,10 @@ class AarenForecaster(DirectForecaster):
                 f"context_length={context_length} is no multiple of patch_length={patch}: use "
                 f"{context_length // patch * patch or patch}, or another patch_length"
             )
-        extra = {"patch_length": patch}
+        flips = choose_flips(
+            self, contexts, context_length=context_length, target_length=shape.horizon
+        )
+        extra = {"patch_length": patch, "flip_invariance": flips}
         return ModelShape(context_length, shape.horizon, shape.n_variables, shape.freq, extra)
 
     def _build_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
@@ -312,6 +324,7 @@ class AarenForecaster(DirectForecaster):
                 restart=shape.context_length // patch if self.memory == "window" else None,
                 dropout=self.dropout,
                 quantiles=self._head_levels(),
+                flip_invariance=shape.extra.get("flip_invariance", False),
                 soft_tokens=self.soft_tokens,
                 prompt=_prompt_of(shape) if self.prompt == "auto" else self.prompt,
             )

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from tsllm.adapters.autotimes import AutoTimesModel
-from tsllm.adapters.layers import mirrored
 from tsllm.adapters.losses import next_segment_loss
 from tsllm.backbone import DEFAULT_BACKBONE, Backbone, tuned
 from tsllm.context import Context, ContextBatch
@@ -20,7 +19,7 @@ from tsllm.datasets.frequency import season_length
 from tsllm.embeddings import open_store
 from tsllm.errors import DataError
 from tsllm.forecasters.base import BaseLLMForecaster
-from tsllm.forecasters.flips import rises_and_falls_alike
+from tsllm.forecasters.flips import choose_flips
 from tsllm.forecasters.frames import frequency_of
 from tsllm.forecasters.prompts import prepend_prompt
 from tsllm.forecasters.segment_sentences import context_sentences, segment_sentences
@@ -270,15 +269,8 @@ class AutoTimesForecaster(BaseLLMForecaster):
                 f"context_length={context_length} is no multiple of token_length={token}: "
                 f"use {context_length // token * token or token}, or another token_length"
             )
-        flips = self.flip_invariance
-        if flips == "auto":
-            flips = self._may_flip() and rises_and_falls_alike(
-                contexts,
-                context_length=context_length,
-                target_length=token,
-                held_out=self.validation_fraction,
-            )
-        extra = {"token_length": token, "season": season, "flip_invariance": bool(flips)}
+        flips = choose_flips(self, contexts, context_length=context_length, target_length=token)
+        extra = {"token_length": token, "season": season, "flip_invariance": flips}
         if self.in_context is not None:
             self._prompt_length(context_length, token)  # refuses what does not fit
         return ModelShape(context_length, horizon or token, contexts[0].n_variables, freq, extra)
@@ -444,23 +436,11 @@ class AutoTimesForecaster(BaseLLMForecaster):
                 "timestamps=True embeds dates with the language model, and backbone=None has none: "
                 "set timestamps=False"
             )
-        flips = self.flip_invariance
-        if flips != "auto" and not isinstance(flips, bool):
-            raise DataError(f"flip_invariance must be True, False or 'auto', found {flips!r}")
-        if flips is True and not self._may_flip():
-            raise DataError(
-                "flip_invariance=True needs quantiles that mirror around 0.5, found "
-                f"{self.quantiles!r}: complete them, or set flip_invariance=False"
-            )
         token = self.token_length
         if token != "auto" and (not isinstance(token, Integral) or token < 1):
             raise DataError(
                 f"token_length must be a whole number of steps or 'auto', found {token!r}"
             )
-
-    def _may_flip(self) -> bool:
-        """Tell whether the model's output can be turned over: quantile levels have to mirror."""
-        return self.loss != "quantile" or mirrored(self.quantiles)
 
     def _embed(self, state: FittedState, sentences: list[str]) -> Tensor:
         """Embed sentences with the language model, through the store: (sentences, width)."""

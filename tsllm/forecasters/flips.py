@@ -2,17 +2,57 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
+from tsllm.adapters.flips import mirrored
 from tsllm.context import Context
+from tsllm.errors import DataError
 
 #: The rarer of the two directions takes at least so large a share of the windows. Chosen on what
 #: lies before the test parts of nine sets (benchmarks/flips.py).
 RARER_SHARE = 1 / 3
+
+
+def choose_flips(
+    forecaster: Any, contexts: Sequence[Context], *, context_length: int, target_length: int
+) -> bool:
+    """Choose whether a forecaster's model is to treat series upside down as it treats them.
+
+    Parameters
+    ----------
+    forecaster : forecaster
+        With ``flip_invariance``, ``loss``, ``quantiles`` and ``validation_fraction``.
+    contexts : sequence of Context
+        The series that it is fitted on, whole.
+    context_length, target_length : int
+        Steps of a training window, and of what follows it.
+
+    Raises
+    ------
+    DataError
+        A value that is none of True, False and "auto", or quantile levels that cannot be turned
+        over where that is asked for.
+    """
+    flips = forecaster.flip_invariance
+    if flips != "auto" and not isinstance(flips, bool):
+        raise DataError(f"flip_invariance must be True, False or 'auto', found {flips!r}")
+    possible = forecaster.loss != "quantile" or mirrored(forecaster.quantiles)
+    if flips is True and not possible:
+        raise DataError(
+            "flip_invariance=True needs quantiles that mirror around 0.5, found "
+            f"{forecaster.quantiles!r}: complete them, or set flip_invariance=False"
+        )
+    if flips != "auto":
+        return bool(flips)
+    return possible and rises_and_falls_alike(
+        contexts,
+        context_length=context_length,
+        target_length=target_length,
+        held_out=forecaster.validation_fraction,
+    )
 
 
 def rises_and_falls_alike(
@@ -52,15 +92,21 @@ def rises_and_falls_alike(
     rises = falls = 0
     for context in contexts:
         seen = context.values[: round(len(context) * (1 - held_out))]  # (time, variables)
-        if len(seen) < context_length + target_length:
-            continue
-        windows = sliding_window_view(seen, context_length + target_length, axis=0)
-        # Counted back from the end: (windows, variables, context + target)
-        windows = windows[::-1][::target_length]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # nothing observed in a part of one
-            before = np.nanmean(windows[..., :context_length], axis=-1)  # (windows, variables)
-            after = np.nanmean(windows[..., context_length:], axis=-1)
+        # From sums up to each step, so that long series of short windows cost no more than others.
+        observed = np.isfinite(seen)
+        count = np.cumsum(np.pad(observed, ((1, 0), (0, 0))), axis=0)  # (time + 1, variables)
+        centre = np.nanmedian(seen, axis=0) if observed.any(0).all() else 0.0
+        total = np.cumsum(np.pad(np.where(observed, seen - centre, 0.0), ((1, 0), (0, 0))), axis=0)
+        ends = np.arange(len(seen), context_length + target_length - 1, -target_length)
+        starts = ends - target_length
+        with np.errstate(invalid="ignore"):  # nothing observed in a part of one: neither way
+            before = _mean(total, count, starts - context_length, starts)  # (windows, variables)
+            after = _mean(total, count, starts, ends)
         rises += int((after > before).sum())
         falls += int((after < before).sum())
     return rises + falls > 1 and min(rises, falls) >= RARER_SHARE * (rises + falls)
+
+
+def _mean(total: np.ndarray, count: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Average what is observed of some spans, from running sums."""
+    return (total[last] - total[first]) / (count[last] - count[first])

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sktime.datasets import load_airline
 
-from tsllm import AutoTimesForecaster, Context, load, save
+from tsllm import AarenForecaster, AutoTimesForecaster, Context, load, save
 from tsllm.errors import DataError
 from tsllm.forecasters.flips import rises_and_falls_alike
 
@@ -21,6 +21,27 @@ TINY = {
     "learning_rate": 0.01,
     "random_state": 0,
 }
+
+
+AAREN = {
+    "backbone": None,
+    "context_length": 16,
+    "patch_length": 4,
+    "hidden": 8,
+    "layers": 1,
+    "heads": 2,
+    "feedforward": 8,
+    "prediction_length": 10,
+    "max_steps": 20,
+    "random_state": 0,
+}
+MODELS = [
+    AutoTimesForecaster(**TINY),
+    AutoTimesForecaster(**TINY, loss="quantile", quantiles=(0.1, 0.5, 0.9)),
+    AarenForecaster(**AAREN),
+    AarenForecaster(**AAREN, memory="reencode"),
+    AarenForecaster(**AAREN, loss="quantile", quantiles=(0.1, 0.5, 0.9)),
+]
 
 
 def wave(length=160, trend=0.0):
@@ -69,28 +90,34 @@ def test_auto_flips_waves_and_not_what_grows():
     assert AutoTimesForecaster(**TINY).fit(load_airline()).summary()["flip_invariance"] is False
 
 
-@pytest.mark.parametrize("loss", ["mse", "quantile"])
-def test_forecasts_turn_over_with_the_series(loss):
+@pytest.mark.parametrize("model", MODELS)
+def test_forecasts_turn_over_with_the_series(model):
     y = wave()
-    model = AutoTimesForecaster(**TINY, loss=loss, quantiles=(0.1, 0.5, 0.9)).fit(y)
+    model = model.clone().fit(y)
     contexts = [Context(y.to_numpy()), Context(turned(y).to_numpy())]
     upright, over = model.forecast(contexts, 10)[..., 0, 0]
     np.testing.assert_allclose(over, turned(upright), rtol=1e-5)
 
 
-def test_without_it_forecasts_do_not_turn_over():
+@pytest.mark.parametrize("model", MODELS[::2])
+def test_without_it_forecasts_do_not_turn_over(model):
     y = wave()
-    model = AutoTimesForecaster(**TINY, flip_invariance=False).fit(y)
+    model = model.clone().set_params(flip_invariance=False).fit(y)
     contexts = [Context(y.to_numpy()), Context(turned(y).to_numpy())]
     upright, over = model.forecast(contexts, 10)[..., 0, 0]
     assert np.abs(over - turned(upright)).max() > 1e-3
 
 
-def test_the_choice_is_saved_with_the_model(tmp_path):
+@pytest.mark.parametrize("model", MODELS)
+def test_the_choice_is_saved_with_the_model_and_goes_on_in_updates(model, tmp_path):
     y = wave()
-    model = AutoTimesForecaster(**TINY).fit(y, fh=[1, 2, 3])
+    model = model.clone().fit(y[:150], fh=[1, 2, 3])
     save(model, tmp_path / "model")
-    np.testing.assert_array_equal(load(tmp_path / "model").predict(), model.predict())
+    loaded = load(tmp_path / "model")
+    np.testing.assert_allclose(loaded.predict(), model.predict(), rtol=1e-6)
+    updated = loaded.update(y[150:], update_params=False).predict()
+    whole = model.forecast([Context(y.to_numpy(), times=y.index)], 3)[0, :, 0, 0]
+    np.testing.assert_allclose(updated, whole, rtol=1e-6)
 
 
 def test_levels_that_do_not_mirror_are_refused_or_left_upright():
