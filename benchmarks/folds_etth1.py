@@ -44,6 +44,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "flips, context 480": FLIPS_480,
     "flips, context 384": FLIPS | {"context_length": 384},
     "flips, context 288": FLIPS | {"context_length": 288},
+    "flips, tokens of 168": FLIPS | {"token_length": 168},
     "flips, context 480, tokens of 48": FLIPS_480 | {"token_length": 48},
     "flips, context 480, dropout .4": FLIPS_480 | {"dropout": 0.4},
     "flips, context 480, dropout 0": FLIPS_480 | {"dropout": 0.0},
