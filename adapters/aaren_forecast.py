@@ -302,11 +302,7 @@ class AarenModel(nn.Module):
         """
         parts = []
         for done in range(0, horizon, self.horizon):
-            out = self._read(stream).double()  # (rows, horizon of the model[, levels])
-            if stream.turned is not None:
-                over = self._read(stream.turned).double()
-                over = upside_down(over, quantiles=self.quantile_head is not None)
-                out = (out + over) / 2
+            out = self._read_both_ways(stream).double()  # (rows, horizon of the model[, levels])
             point = out
             if self.quantile_head is not None:
                 point = out[..., self.quantile_head.median]
@@ -329,6 +325,14 @@ class AarenModel(nn.Module):
     def _scale_now(self, stream: AarenStream) -> RunningScale:
         """Take the incomplete patch into the statistics."""
         return self.units.after(stream.scale, stream.buffer)
+
+    def _read_both_ways(self, stream: AarenStream) -> Tensor:
+        """Forecast the model's horizon; a stream that is held both ways is read as one batch."""
+        if stream.turned is None:
+            return self._read(stream)
+        out = self._read(AarenStream.cat([replace(stream, turned=None), stream.turned]))
+        upright, over = out.chunk(2)
+        return (upright + upside_down(over, quantiles=self.quantile_head is not None)) / 2
 
     def _read(self, stream: AarenStream) -> Tensor:
         """Forecast the model's horizon; the incomplete patch is one more token."""

@@ -159,12 +159,18 @@ def paired(rows: Iterable[Results]) -> str:
                 f"{row['method_a']} − {row['method_b']}",
                 str(row["horizon"]),
                 f"{row['difference']:+.4f}",
-                f"[{row['lower']:+.4f}, {row['upper']:+.4f}]",
+                _interval(row["lower"], row["upper"]),
             ]
             for row in rows
             if row.get("metric") == "mse"
         ],
     )
+
+
+def _interval(lower: float, upper: float) -> str:
+    if math.isnan(lower) or math.isnan(upper):
+        return "too few windows for one"
+    return f"[{lower:+.4f}, {upper:+.4f}]"
 
 
 def timings(entries: Iterable[tuple[str, Results]]) -> str:

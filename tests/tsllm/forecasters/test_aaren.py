@@ -230,7 +230,8 @@ def test_an_update_never_runs_the_language_model_and_a_forecast_runs_it_once(cal
         forecaster.update(y.iloc[step : step + 1])
     assert calls == []
     forecaster.predict()
-    assert calls == [(1, 2)]  # the prompt was read before; two soft tokens, however long the past
+    # The prompt was read before; two soft tokens, however long the past, of both ways at once.
+    assert calls == [(2, 2)]
 
 
 # ---------------------------------------------------------------- weights that change
