@@ -84,11 +84,12 @@ def folds(known: Known) -> list[str]:
             found[row["fold"]] = sum(same) / len(same)
     ends = sorted({fold for found in settings.values() for fold in found})
     whole = {name: found for name, found in settings.items() if len(found) == len(ends)}
-    reference = whole["published"]
+    reference = whole.get("published", {})
     rows = []
     for name, found in whole.items():
-        ratio = sum(found[end] / reference[end] for end in ends) / len(ends)
-        rows.append([name, *(error(found[end]) for end in ends), f"{ratio:.3f}"])
+        ratios = [found[end] / reference[end] for end in ends if end in reference]
+        ratio = f"{sum(ratios) / len(ratios):.3f}" if ratios else "–"
+        rows.append([name, *(error(found[end]) for end in ends), ratio])
     rows.sort(key=lambda row: row[-1])
     fitted = [f"fitted on {end // 720} months" for end in ends]
     return [table(["setting", *fitted, "mean ratio to published"], rows)]
