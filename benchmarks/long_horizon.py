@@ -97,7 +97,8 @@ def main() -> None:
 
 def runs(args: Any, horizons: list[int]) -> Iterator[tuple[dict[str, Any], list[int], list[str]]]:
     """Give the estimators, horizons and baselines of one backtest after another."""
-    yield {}, horizons, args.baselines
+    if args.baselines:
+        yield {}, horizons, args.baselines
     for method in args.methods:
         at_once = [horizons] if method == "autotimes" else [[horizon] for horizon in horizons]
         for steps in at_once:
