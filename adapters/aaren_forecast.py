@@ -175,13 +175,13 @@ class AarenModel(nn.Module):
                 f"{self.patch_length}: pad it on the left and mask the padding"
             )
         mask = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
-        read = partial(self._forecast, mask=mask, fill=fill, prefixes=prefixes)
+        read = partial(self._forecast, prefixes=prefixes)
         if not self.flip_invariance:
-            return read(x)
+            return read(x, mask, fill)
         quantiles = self.quantile_head is not None
-        return both_ways(read, x, training=self.training, quantiles=quantiles)
+        return both_ways(read, x, mask, fill, training=self.training, quantiles=quantiles)
 
-    def _forecast(self, x: Tensor, *, mask: Tensor, fill: Tensor | None, prefixes: bool) -> Tensor:
+    def _forecast(self, x: Tensor, mask: Tensor, fill: Tensor | None, *, prefixes: bool) -> Tensor:
         """Forecast from contexts read one way; see `forward`."""
         batch, _, channels = x.shape
         patches = to_segments(x, self.patch_length)  # (rows = batch * channels, tokens, length)
@@ -263,10 +263,10 @@ class AarenModel(nn.Module):
         -------
         AarenStream
         """
-        turned = stream.turned
-        if turned is not None:
-            upright = self.advance(replace(stream, turned=None), values, lengths)
-            return replace(upright, turned=self.advance(turned, -values, lengths))
+        if stream.turned is not None:
+            twice = None if lengths is None else torch.cat([lengths, lengths])
+            both = self.advance(stream.joined(), torch.cat([values, -values]), twice)
+            return AarenStream.parted(both)
         rows, steps = values.shape
         if lengths is None:
             lengths = torch.full((rows,), steps, device=values.device)
@@ -330,8 +330,7 @@ class AarenModel(nn.Module):
         """Forecast the model's horizon; a stream that is held both ways is read as one batch."""
         if stream.turned is None:
             return self._read(stream)
-        out = self._read(AarenStream.cat([replace(stream, turned=None), stream.turned]))
-        upright, over = out.chunk(2)
+        upright, over = self._read(stream.joined()).chunk(2)
         return (upright + upside_down(over, quantiles=self.quantile_head is not None)) / 2
 
     def _read(self, stream: AarenStream) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -50,6 +50,17 @@ class AarenStream:
             self.from_state_dict({name: part[i].clone() for name, part in parts.items()})
             for i in range(len(sizes))
         ]
+
+    def joined(self) -> AarenStream:
+        """Give the rows and, after them, the same rows upside down, as one batch."""
+        assert self.turned is not None  # only such streams are joined
+        return self.cat([replace(self, turned=None), self.turned])
+
+    @classmethod
+    def parted(cls, both: AarenStream) -> AarenStream:
+        """Take apart what `joined` gave."""
+        upright, turned = both.split([len(both.tokens) // 2] * 2)
+        return replace(upright, turned=turned)
 
     def to(self, device: torch.device | str) -> AarenStream:
         """Move to a device."""

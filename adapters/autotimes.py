@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tsllm.adapters.autotimes_checkpoint import check_fit, encoder_and_decoder
-from tsllm.adapters.flips import check_mirrored, upside_down
+from tsllm.adapters.flips import both_ways, check_mirrored
 from tsllm.adapters.layers import (
     MonotoneQuantileHead,
     build_token_layer,
@@ -322,24 +322,20 @@ class AutoTimesModel(nn.Module):
 
         With flip invariance the cache is that of the samples and of the samples turned over.
         """
-        samples, quantiles = len(segments), self.quantile_head is not None
-        upright = None
-        if self.flip_invariance and self.training:
-            upright = torch.rand(samples, 1, 1, device=segments.device) < 0.5
-            segments = torch.where(upright, segments, -segments)
-        elif self.flip_invariance:
-            segments = torch.cat([segments, -segments])  # (2 * samples, tokens, S)
-            timestamps = None if timestamps is None else timestamps.repeat(2, 1, 1)
-            attended = None if attended is None else attended.repeat(2, 1)
-        tokens = self._tokens(segments, timestamps)  # (samples, tokens, width)
-        states, past = self._read(tokens, attended, past, use_cache=use_cache)
-        decoded = self._decode(states[:, -1:] if last_only else states)
-        if upright is not None:
-            upright = upright.unsqueeze(-1) if quantiles else upright
-            decoded = torch.where(upright, decoded, upside_down(decoded, quantiles=quantiles))
-        elif self.flip_invariance:
-            over = upside_down(decoded[samples:], quantiles=quantiles)
-            decoded = (decoded[:samples] + over) / 2
+
+        def read(segments: Tensor, timestamps: Tensor | None, attended: Tensor | None) -> Tensor:
+            nonlocal past
+            tokens = self._tokens(segments, timestamps)  # (samples, tokens, width)
+            states, past = self._read(tokens, attended, past, use_cache=use_cache)
+            return self._decode(states[:, -1:] if last_only else states)
+
+        if self.flip_invariance:
+            quantiles = self.quantile_head is not None
+            decoded = both_ways(
+                read, segments, timestamps, attended, training=self.training, quantiles=quantiles
+            )
+        else:
+            decoded = read(segments, timestamps, attended)
         return decoded, past
 
     def _tokens(self, segments: Tensor, timestamps: Tensor | None) -> Tensor:

@@ -9,19 +9,26 @@ from torch import Tensor
 
 
 def both_ways(
-    read: Callable[[Tensor], Tensor], x: Tensor, *, training: bool, quantiles: bool
+    read: Callable[..., Tensor],
+    x: Tensor,
+    *companions: Tensor | None,
+    training: bool,
+    quantiles: bool,
 ) -> Tensor:
     """Forecast contexts as they are and upside down.
 
     In training each sample is read one way, drawn by chance, as dropout would; else both ways are
-    read and averaged, so that the forecast of ``-x`` is minus that of ``x``.
+    read, as one batch of twice the size, and averaged, so that the forecast of ``-x`` is minus that
+    of ``x``.
 
     Parameters
     ----------
     read : callable
-        From contexts to forecasts in the same units, ``(batch, ...)`` each.
+        From contexts and their companions to forecasts in the contexts' units, ``(batch, ...)``.
     x : Tensor
-        ``(batch, context, channels)``.
+        ``(batch, context, ...)``.
+    *companions : Tensor or None
+        What belongs to a context and is the same both ways, as its mask: ``(batch, ...)`` each.
     training : bool
         Whether to draw.
     quantiles : bool
@@ -41,11 +48,13 @@ def both_ways(
     True
     """
     if not training:
-        return (read(x) + upside_down(read(-x), quantiles=quantiles)) / 2
-    upright = torch.rand(len(x), device=x.device) < 0.5
-    forecast = read(torch.where(_like(upright, x), x, -x))
+        twice = [None if one is None else torch.cat([one, one]) for one in companions]
+        upright, over = read(torch.cat([x, -x]), *twice).chunk(2)
+        return (upright + upside_down(over, quantiles=quantiles)) / 2
+    drawn = torch.rand(len(x), device=x.device) < 0.5  # (batch,), True: as it is
+    forecast = read(torch.where(_like(drawn, x), x, -x), *companions)
     over = upside_down(forecast, quantiles=quantiles)
-    return torch.where(_like(upright, forecast), forecast, over)
+    return torch.where(_like(drawn, forecast), forecast, over)
 
 
 def upside_down(forecast: Tensor, *, quantiles: bool) -> Tensor:

@@ -95,15 +95,17 @@ def rises_and_falls_alike(
         # From sums up to each step, so that long series of short windows cost no more than others.
         observed = np.isfinite(seen)
         count = np.cumsum(np.pad(observed, ((1, 0), (0, 0))), axis=0)  # (time + 1, variables)
-        centre = np.nanmedian(seen, axis=0) if observed.any(0).all() else 0.0
-        total = np.cumsum(np.pad(np.where(observed, seen - centre, 0.0), ((1, 0), (0, 0))), axis=0)
+        some = np.where(observed, seen, np.inf).min(axis=0, initial=np.inf)  # (variables,)
+        moved = np.where(observed, seen - np.where(np.isfinite(some), some, 0.0), 0.0)
+        total = np.cumsum(np.pad(moved, ((1, 0), (0, 0))), axis=0)
+        least = 1e-9 * moved.max(axis=0, initial=0.0)  # less than this is rounding, not movement
         ends = np.arange(len(seen), context_length + target_length - 1, -target_length)
         starts = ends - target_length
         with np.errstate(invalid="ignore"):  # nothing observed in a part of one: neither way
             before = _mean(total, count, starts - context_length, starts)  # (windows, variables)
             after = _mean(total, count, starts, ends)
-        rises += int((after > before).sum())
-        falls += int((after < before).sum())
+        rises += int((after - before > least).sum())
+        falls += int((before - after > least).sum())
     return rises + falls > 1 and min(rises, falls) >= RARER_SHARE * (rises + falls)
 
 

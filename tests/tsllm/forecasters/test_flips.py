@@ -84,6 +84,15 @@ def test_series_without_windows_or_without_movement_are_not_flipped():
     assert not rises_and_falls_alike([Context(np.ones(100))], **SIZES)
 
 
+def test_rounding_is_no_movement():
+    day = np.sin(np.arange(24) / 24 * 2 * np.pi) * 0.1 + 1e6
+    sizes = {"context_length": 48, "target_length": 24, "held_out": 0.0}
+    assert not rises_and_falls_alike([Context(np.tile(day, 30))], **sizes)
+    gap = np.full((720, 1), np.nan)
+    repeated = np.tile(day, 30)[:, None]
+    assert not rises_and_falls_alike([Context(np.hstack([gap, repeated]))], **sizes)
+
+
 def test_auto_flips_waves_and_not_what_grows():
     assert AutoTimesForecaster(**TINY).fit(wave()).summary()["flip_invariance"] is True
     assert AutoTimesForecaster(**TINY).fit(wave(trend=0.5)).summary()["flip_invariance"] is False
