@@ -59,7 +59,7 @@ class AarenModel(nn.Module):
         Levels to forecast; empty for a point forecast.
     flip_invariance : bool
         Whether the forecast of a series turned upside down is the forecast turned upside down: see
-        `tsllm.adapters.flips.both_ways`. A stream then holds two, one of each way.
+        `tsllm.adapters.flips.both_ways`. A stream then has two rows for each series.
     soft_tokens : int
         Outputs that the language model reads.
     prompt : str
@@ -117,6 +117,8 @@ class AarenModel(nn.Module):
         self.quantiles = tuple(quantiles)
         self.quantile_head = MonotoneQuantileHead(quantiles) if quantiles else None
         self.flip_invariance = flip_invariance
+        #: Rows of a stream for each series.
+        self.ways = 2 if flip_invariance else 1
         if flip_invariance:
             check_mirrored(quantiles)
         # The patch, which of it was observed, the moves of level and scale.
@@ -226,12 +228,9 @@ class AarenModel(nn.Module):
                 module.double()
         return twin
 
-    def empty_stream(self, rows: int) -> AarenStream:
-        """Make streams before their first step."""
-        stream = self._empty(rows)
-        return replace(stream, turned=self._empty(rows)) if self.flip_invariance else stream
-
-    def _empty(self, rows: int) -> AarenStream:
+    def empty_stream(self, series: int) -> AarenStream:
+        """Make streams of so many series before their first step."""
+        rows = series * self.ways
         weight = self.token_layer.weight
         states = self.stack.empty_states(rows)
         return AarenStream(
@@ -255,18 +254,17 @@ class AarenModel(nn.Module):
         stream : AarenStream
             It is left as it is.
         values : Tensor
-            ``(rows, steps)`` in raw units, NaN where not observed.
+            ``(series, steps)`` in raw units, NaN where not observed.
         lengths : Tensor, optional
-            ``(rows,)``, how many of the steps each row has. None: all.
+            ``(series,)``, how many of the steps each has. None: all.
 
         Returns
         -------
         AarenStream
         """
-        if stream.turned is not None:
-            twice = None if lengths is None else torch.cat([lengths, lengths])
-            both = self.advance(stream.joined(), torch.cat([values, -values]), twice)
-            return AarenStream.parted(both)
+        if self.flip_invariance:
+            values = torch.stack([values, -values], 1).flatten(0, 1)  # (rows * ways, steps)
+            lengths = None if lengths is None else lengths.repeat_interleave(self.ways)
         rows, steps = values.shape
         if lengths is None:
             lengths = torch.full((rows,), steps, device=values.device)
@@ -295,7 +293,7 @@ class AarenModel(nn.Module):
 
     @torch.no_grad()
     def forecast(self, stream: AarenStream, horizon: int) -> Tensor:
-        """Forecast after streams: (rows, horizon, 1 + levels), float64, in raw units.
+        """Forecast after streams: (series, horizon, 1 + levels), float64, in raw units.
 
         The first of the last axis is the point forecast. Beyond the model's horizon its own point
         forecasts are taken for observations, in a copy of the streams.
@@ -315,23 +313,24 @@ class AarenModel(nn.Module):
         return torch.cat(parts, 1)[:, :horizon]
 
     def spread(self, stream: AarenStream) -> Tensor:
-        """Give the running deviation of streams, (rows,); 0 where they are constant so far."""
-        return self._scale_now(stream).deviation()
+        """Give the running deviation of series, (series,); 0 where they are constant so far."""
+        return self._scale_now(stream).deviation()[:: self.ways]
 
     def observed(self, stream: AarenStream) -> Tensor:
-        """Tell of which streams anything was observed, (rows,)."""
-        return self._scale_now(stream).weight > 0
+        """Tell of which series anything was observed, (series,)."""
+        return self._scale_now(stream).weight[:: self.ways] > 0
 
     def _scale_now(self, stream: AarenStream) -> RunningScale:
         """Take the incomplete patch into the statistics."""
         return self.units.after(stream.scale, stream.buffer)
 
     def _read_both_ways(self, stream: AarenStream) -> Tensor:
-        """Forecast the model's horizon; a stream that is held both ways is read as one batch."""
-        if stream.turned is None:
-            return self._read(stream)
-        upright, over = self._read(stream.joined()).chunk(2)
-        return (upright + upside_down(over, quantiles=self.quantile_head is not None)) / 2
+        """Forecast the model's horizon, (series, horizon[, levels]); both ways are averaged."""
+        out = self._read(stream)
+        if not self.flip_invariance:
+            return out
+        over = upside_down(out[1::2], quantiles=self.quantile_head is not None)
+        return (out[::2] + over) / 2
 
     def _read(self, stream: AarenStream) -> Tensor:
         """Forecast the model's horizon; the incomplete patch is one more token."""

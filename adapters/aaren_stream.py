@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -17,7 +17,8 @@ class AarenStream:
     """Any number of steps of several independent series (rows), in constant size.
 
     Everything is per row, so streams of different lengths stand in one batch. Operations give new
-    streams and change none.
+    streams and change none. A model that reads series both ways follows each in two rows, as it is
+    and upside down.
     """
 
     layers: tuple[AarenState, ...]
@@ -33,8 +34,6 @@ class AarenStream:
     """(rows, patch_length), the steps after the last complete patch; NaN where not observed."""
     fill: Tensor
     """(rows,), how many steps those are."""
-    turned: AarenStream | None = None
-    """The same series upside down, where the model reads them both ways."""
 
     @classmethod
     def cat(cls, streams: Sequence[AarenStream]) -> AarenStream:
@@ -51,17 +50,6 @@ class AarenStream:
             for i in range(len(sizes))
         ]
 
-    def joined(self) -> AarenStream:
-        """Give the rows and, after them, the same rows upside down, as one batch."""
-        assert self.turned is not None  # only such streams are joined
-        return self.cat([replace(self, turned=None), self.turned])
-
-    @classmethod
-    def parted(cls, both: AarenStream) -> AarenStream:
-        """Take apart what `joined` gave."""
-        upright, turned = both.split([len(both.tokens) // 2] * 2)
-        return replace(upright, turned=turned)
-
     def to(self, device: torch.device | str) -> AarenStream:
         """Move to a device."""
         return self.from_state_dict({n: t.to(device) for n, t in self.state_dict().items()})
@@ -75,9 +63,7 @@ class AarenStream:
                 tensors[field.name] = value
             elif isinstance(value, RunningScale):
                 tensors |= {f"scale.{name}": part for name, part in value._asdict().items()}
-            elif isinstance(value, AarenStream):
-                tensors |= {f"turned.{name}": part for name, part in value.state_dict().items()}
-            elif value is not None:
+            else:
                 for i, state in enumerate(value):
                     named = state.state_dict().items()
                     tensors |= {f"{field.name}.{i}.{name}": part for name, part in named}
@@ -96,7 +82,6 @@ class AarenStream:
                 AarenState.from_state_dict(named(f"{group}.{i}.")) for i in sorted(numbers)
             )
 
-        turned = named("turned.")
         return cls(
             layers=states("layers"),
             younger=states("younger"),
@@ -105,7 +90,6 @@ class AarenStream:
             tokens=tensors["tokens"],
             buffer=tensors["buffer"],
             fill=tensors["fill"],
-            turned=cls.from_state_dict(turned) if turned else None,
         )
 
     @property

@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -31,7 +32,7 @@ MOST_ATTENTION = 16_384
 
 def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
-    parts = ["training", "memory", "layer", "stream"]
+    parts = ["training", "memory", "layer", "stream", "both_ways"]
     arguments.add_argument("--parts", nargs="+", default=parts, choices=parts)
     arguments.add_argument("--lengths", type=int, nargs="+", default=[256, 1024, 4096, 16384])
     arguments.add_argument("--steps", type=int, default=1_000_000, help="steps of the stream")
@@ -48,6 +49,8 @@ def main() -> None:
         results["layer"] = layers(args.rounds)
     if "stream" in args.parts:
         results["stream"] = stream(args.steps)
+    if "both_ways" in args.parts:
+        results["both_ways"] = both_ways()
     write("aaren_speed" + args.tag, results, args.out)
 
 
@@ -144,6 +147,34 @@ def stream(steps: int) -> dict[str, object]:
             flush=True,
         )
     return {"seconds": time.perf_counter() - started, "table": table}
+
+
+def both_ways(steps: int = 400) -> list[dict[str, object]]:
+    """Follow a series with one state and, for flip invariance, with two, in turn."""
+    values = np.sin(np.arange(1000 + steps) * 2 * np.pi / 24)
+    y = pd.Series(values, index=pd.RangeIndex(len(values)))
+    forecasters = {
+        flips: AarenForecaster(
+            max_steps=2, context_length=256, flip_invariance=flips, random_state=0
+        ).fit(y.iloc[:1000], fh=[1])
+        for flips in (False, True)
+    }
+    updates: dict[bool, list[float]] = {flips: [] for flips in forecasters}
+    predicts: dict[bool, list[float]] = {flips: [] for flips in forecasters}
+    for step in range(1000, 1000 + steps):
+        for flips, one in forecasters.items():
+            update = partial(one.update, y.iloc[step : step + 1])
+            updates[flips].append(_busy(update))
+            predicts[flips].append(_busy(one.predict))
+    return [
+        {
+            "flip_invariance": flips,
+            "update": spread(updates[flips]),
+            "predict": spread(predicts[flips]),
+            "bytes": one._memories[None].nbytes + one._contexts[None].values.nbytes,
+        }
+        for flips, one in forecasters.items()
+    ]
 
 
 def _cores(tokens: int) -> dict[str, Callable[[], None]]:

@@ -79,6 +79,16 @@ def aaren_speed(known: Known) -> list[str]:
     """Show the scan against attention, in time and memory, and the cost of an update."""
     blocks = []
     for one in known.values():
+        if "both_ways" in one:
+            header = ["flip_invariance", "update, median", "predict, median", "bytes kept"]
+            rows = [[row["flip_invariance"], seconds(row["update"]["p50"]),
+                     seconds(row["predict"]["p50"]), row["bytes"]]
+                    for row in one["both_ways"]]  # fmt: skip
+            blocks.append(
+                f"*A stream read one way and both ways, in turn*\n\n{table(header, rows)}"
+            )
+        if "training" not in one:
+            continue
         header = ["tokens", "Aaren, ours", "Aaren, as matrix products", "attention", "ratio"]
         rows = [[row["tokens"], seconds(row["segmented"]), seconds(row["matmul"]),
                  seconds(row["attention"]) if "attention" in row else "–",

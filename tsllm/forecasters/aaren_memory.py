@@ -26,7 +26,7 @@ FULL_MEMORY_FACTOR = 4
 
 @dataclass(frozen=True)
 class Memory:
-    """What is kept of one series beside its last rows, in constant size; one row a variable.
+    """What is kept of one series beside its last rows, in constant size; variables are rows.
 
     Attributes
     ----------
@@ -132,7 +132,7 @@ def encode(
     Returns
     -------
     list of AarenStream
-        On the CPU, with a row for each variable.
+        On the CPU, with a row for each variable and way of reading it.
     """
     empty = exact_model(state).empty_stream(state.shape.n_variables).to("cpu")
     streams: list[AarenStream | None] = [None] * len(contexts)
@@ -173,7 +173,7 @@ def forecast_streams(
     state : FittedState
         The model.
     streams : sequence of AarenStream
-        One a series, with a row for each variable.
+        One a series, as `encode` gives them.
     contexts : sequence of Context
         Their series, to name one in a message.
     horizon : int
@@ -300,7 +300,7 @@ def _advance_all(
                 torch.from_numpy(values).flatten(0, 1).to(state.device),  # (rows, steps)
                 lengths.to(state.device),
             )
-        parts = batch.to("cpu").split([variables] * len(some))
+        parts = batch.to("cpu").split([variables * model.ways] * len(some))
         for i, part in zip(some, parts):
             advanced[i] = part
     return advanced
