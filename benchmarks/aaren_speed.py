@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from tsllm import AarenForecaster
-from tsllm.adapters.aaren import AarenAttention
-from tsllm.adapters.mixers import CausalAttention, MinGRU
-from tsllm.adapters.prefix_average import prefix_average
+from tsllm.adapters.aaren.attention import AarenAttention
+from tsllm.adapters.aaren.mixers import CausalAttention, MinGRU
+from tsllm.adapters.aaren.prefix_scan import prefix_average
 
 BATCH, HEADS, WIDTH = 8, 8, 64
 HIDDEN = HEADS * WIDTH

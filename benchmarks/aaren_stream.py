@@ -15,7 +15,7 @@ import torch
 from common import machine, parser, peak_memory_mib, write
 from torch import Tensor, nn
 
-from tsllm.adapters.aaren import AarenStack
+from tsllm.adapters.aaren.attention import AarenStack
 
 ARMS = {
     "aaren, decay": {"mixer": "aaren", "decay": True},

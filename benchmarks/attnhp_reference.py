@@ -1,4 +1,4 @@
-"""AttNHP computed the way published code computes it, to be timed against `tsllm.adapters.attnhp`.
+"""AttNHP computed the way published code computes it, to be timed against tsllm's.
 
 Written from the description of the method, not from anybody's code. Every head is a stack of its
 own, in a Python loop. Events and queries are one sequence of twice the length, and all of it goes
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tsllm.adapters.attnhp import AttNHPDecoder, AttNHPEncoder
-from tsllm.adapters.event_batch import EventBatch
-from tsllm.adapters.event_features import EventEmbedding
+from tsllm.adapters.events.batch import EventBatch
+from tsllm.adapters.events.decoders.attnhp import AttNHPDecoder, AttNHPEncoder
+from tsllm.adapters.events.features import EventEmbedding
 
 
 class RepeatedAttNHP(nn.Module):

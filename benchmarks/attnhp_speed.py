@@ -17,11 +17,11 @@ from attnhp_reference import RepeatedAttNHP, mean_likelihood
 from common import parser, spread, synchronize, timed, write
 from torch import Tensor, nn
 
-from tsllm.adapters.attnhp import AttNHPDecoder, AttNHPEncoder
-from tsllm.adapters.event_attention import AttentionEncoder
-from tsllm.adapters.event_batch import EventBatch, pad_sequences
-from tsllm.adapters.event_decoders import LogNormalMixtureDecoder, log_likelihood
-from tsllm.adapters.event_features import EventEmbedding
+from tsllm.adapters.events.batch import EventBatch, pad_sequences
+from tsllm.adapters.events.decoders.attnhp import AttNHPDecoder, AttNHPEncoder
+from tsllm.adapters.events.decoders.closed_form import LogNormalMixtureDecoder, log_likelihood
+from tsllm.adapters.events.encoders.attention import AttentionEncoder
+from tsllm.adapters.events.features import EventEmbedding
 
 #: The published configuration: 2 heads of width 32, 16 for the time, 2 layers, 20 points.
 HIDDEN, HEADS, TIME_WIDTH, LAYERS, TYPES, POINTS = 64, 2, 16, 2, 16, 20

@@ -18,8 +18,8 @@ import torch
 from common import parser, peak_memory_mib, spread, write
 
 from tsllm.forecasters import METHODS
-from tsllm.training import Callback
-from tsllm.watching import watched_by
+from tsllm.training.callbacks import watched_by
+from tsllm.training.loop import Callback
 
 HORIZON = 24
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -24,7 +24,7 @@ from tsllm.datasets import load_benchmark, long_to_panel
 from tsllm.embeddings import EmbeddingStore
 from tsllm.embeddings.encoding import length_batches
 from tsllm.forecasters.frames import split_series
-from tsllm.prompt_text import PromptWriter
+from tsllm.prompts.writer import PromptWriter
 
 CONTEXT, HORIZON = 96, 96
 

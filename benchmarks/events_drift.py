@@ -21,7 +21,7 @@ from common import parser, peak_memory_mib, write
 
 from tsllm.datasets import EventTable, Simulation, make_drift
 from tsllm.events import EventForecaster, HawkesForecaster, NaiveEventForecaster, PromptTPP
-from tsllm.events.stream_report import GAINS, METRICS
+from tsllm.events.evaluation.stream_report import GAINS, METRICS
 
 #: Arms that learn slice by slice: what they set beside the common settings.
 ARMS: dict[str, dict[str, Any]] = {

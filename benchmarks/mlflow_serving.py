@@ -28,7 +28,7 @@ from common import parser, spread, write
 import tsllm
 import tsllm.mlflow
 from tsllm.datasets import read_long
-from tsllm.long_format import predict_long
+from tsllm.tables.forecast import predict_long
 
 HORIZON = 12
 

@@ -23,8 +23,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from tsllm import Backbone, load_backbone
 from tsllm.adapters import s2ip
-from tsllm.adapters.anchors import build_anchors, retrieve
-from tsllm.adapters.decomposition import decompose
+from tsllm.adapters.s2ip.anchors import build_anchors, retrieve
+from tsllm.adapters.s2ip.decomposition import decompose
 from tsllm.backbone import autocast_backbone, native_bfloat16
 
 CONTEXT, HORIZON, TREND, SEASON = 512, 96, 96, 96  # ETTh1, as published

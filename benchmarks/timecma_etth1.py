@@ -32,9 +32,9 @@ from tsllm import Context, TimeCMAForecaster, backtest, load_backbone
 from tsllm.adapters.timecma import TimeCMAModel
 from tsllm.datasets import load_benchmark, long_to_panel
 from tsllm.embeddings import EmbeddingStore
-from tsllm.prompt_text import VALUE_FORMATS, PromptWriter, series_statistics
-from tsllm.training import Loss, TrainingSettings, train
-from tsllm.windows import Windows
+from tsllm.prompts.writer import VALUE_FORMATS, PromptWriter, series_statistics
+from tsllm.training.loop import Loss, TrainingSettings, train
+from tsllm.training.windows import Windows
 
 CONTEXT = 96
 

@@ -116,7 +116,7 @@ def ablate(
 
     # After the data, since this takes seconds to import and a wrong file is told at once.
     import tsllm
-    from tsllm.long_format import make_forecaster
+    from tsllm.tables.forecast import make_forecaster
 
     values, X = job.split_covariates(frame)
     report = tsllm.ablate(

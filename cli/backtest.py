@@ -89,7 +89,7 @@ def backtest(
 
     # After the data, since this takes seconds to import and a wrong file is told at once.
     import tsllm
-    from tsllm.long_format import make_forecaster
+    from tsllm.tables.forecast import make_forecaster
 
     values, X = job.split_covariates(frame)
     report = tsllm.backtest(

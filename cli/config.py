@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 import yaml
 
 import tsllm
+from tsllm.arguments import wanted_instead
 from tsllm.errors import DataError
-from tsllm.type_hints import wanted_instead
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -67,8 +67,8 @@ def embed(
     frame, _ = open_data(job.data, **job.data_options())
 
     # After the data, since this takes seconds to import and a wrong file is told at once.
-    from tsllm.long_covariates import split_frame
-    from tsllm.long_format import check_request, make_forecaster
+    from tsllm.tables.covariates import split_frame
+    from tsllm.tables.forecast import check_request, make_forecaster
 
     check_request(1 if job.horizon is None else job.horizon, ())
     estimator = make_forecaster(job.method, **settings)

@@ -118,7 +118,7 @@ def read_table(data: str, settings: Mapping[str, Any], windows: Any = None) -> E
 def load_model(folder: Path) -> EventForecaster:
     """Load a saved model, which must be one of events."""
     from tsllm.events import EventForecaster
-    from tsllm.persistence import load
+    from tsllm.saving.api import load
 
     with working("loading the model"):
         estimator = load(folder)

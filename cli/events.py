@@ -92,8 +92,8 @@ def fit(
         raise DataError("--out is missing: give the directory to save the model to")
     check_folder(out.absolute().parent, "--out")
 
-    from tsllm.model_directory import JOB, check_target
-    from tsllm.persistence import save
+    from tsllm.saving.api import save
+    from tsllm.saving.directory import JOB, check_target
 
     check_target(out, overwrite=overwrite)
     settings = column_settings(job)
@@ -142,8 +142,8 @@ def update(
     """
     if data is None:
         raise DataError("there is no DATA: give a file with the new events")
-    from tsllm.model_directory import JOB, check_target
-    from tsllm.persistence import save
+    from tsllm.saving.api import save
+    from tsllm.saving.directory import JOB, check_target
 
     target = model if out is None else out
     if out is not None:
@@ -211,7 +211,7 @@ def predict(
     with working("predicting"):
         table = estimator.predict(history, n_steps=steps, levels=chosen, now=moment)
     if plot is not None:
-        from tsllm.plotting_events import plot_intensity
+        from tsllm.events.plotting import plot_intensity
 
         write_picture(plot_intensity(estimator, history).figure, plot)
         say(f"wrote {plot}, the intensities of {table.iloc[0, 0]!r}")

@@ -87,8 +87,8 @@ def forecast(
     check_future_file(job.future)
     frame, estimator = _prepare(job, job.horizon, job.quantiles)
 
-    from tsllm.long_covariates import read_future_ahead
-    from tsllm.long_format import predict_long
+    from tsllm.tables.covariates import read_future_ahead
+    from tsllm.tables.forecast import predict_long
 
     known = read_future_ahead(
         job.future,
@@ -107,7 +107,7 @@ def forecast(
             estimator, frame, job.horizon, quantiles=job.quantiles, freq=job.freq, future=known
         )
     if plot is not None:
-        from tsllm.plotting import plot_forecast
+        from tsllm.plotting.forecasts import plot_forecast
 
         write_picture(plot_forecast(frame, table).figure, plot)
         drawn = table["series_id"].iloc[0]
@@ -160,8 +160,8 @@ def fit(
     check_folder(out.absolute().parent, "--out")
 
     from tsllm import distributed
-    from tsllm.model_directory import JOB, check_target
-    from tsllm.persistence import save
+    from tsllm.saving.api import save
+    from tsllm.saving.directory import JOB, check_target
 
     check_target(out, overwrite=overwrite)
     together = distributed.join()
@@ -193,7 +193,7 @@ def _prepare(
         frame, _ = open_data(job.data, **job.data_options())
 
     # After the data, since this takes seconds to import and a wrong file is told at once.
-    from tsllm.long_format import check_request, make_forecaster
+    from tsllm.tables.forecast import check_request, make_forecaster
 
     check_request(1 if horizon is None else horizon, quantiles)
     settings: dict[str, Any] = {
@@ -208,7 +208,7 @@ def _train(
     job: Job, frame: pd.DataFrame, estimator: BaseLLMForecaster, horizon: int | None
 ) -> None:
     """Fit the forecaster and say in a line how it went."""
-    from tsllm.long_format import fit_long
+    from tsllm.tables.forecast import fit_long
 
     fit_long(estimator, frame, horizon, covariates=job.all_covariates())
     say(_in_a_line(job.method, frame, estimator.summary()))

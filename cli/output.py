@@ -26,7 +26,7 @@ from tsllm.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tsllm.evaluation.ablation_document import AblationDocument
+    from tsllm.evaluation.ablation_report import AblationDocument
     from tsllm.evaluation.report import BacktestReport
 
 #: The endings that a table of forecasts can be written to.

@@ -100,7 +100,7 @@ def predict(
 
     check_future_file(future)
 
-    from tsllm.long_format import DEFAULT_QUANTILES, check_request
+    from tsllm.tables.forecast import DEFAULT_QUANTILES, check_request
 
     levels = DEFAULT_QUANTILES if chosen is None else chosen
     check_request(1 if horizon is None else horizon, levels)
@@ -145,9 +145,9 @@ def predict(
         return
 
     from tsllm.batch.sizing import measure_batch_size
-    from tsllm.long_covariates import columns_to_read, read_future
-    from tsllm.long_format import predict_long, predict_stored
-    from tsllm.persistence import load_forecaster
+    from tsllm.saving.api import load_forecaster
+    from tsllm.tables.covariates import columns_to_read, read_future
+    from tsllm.tables.forecast import predict_long, predict_stored
 
     with working("loading the model"):
         estimator = load_forecaster(model)

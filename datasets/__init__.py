@@ -14,19 +14,19 @@ from tsllm.datasets.benchmark import (
     load_benchmark,
 )
 from tsllm.datasets.bundled import list_datasets, load_dataset
-from tsllm.datasets.event_clock import Clock
-from tsllm.datasets.event_drift import make_drift
-from tsllm.datasets.event_simulation import Simulation
-from tsllm.datasets.event_simulators import (
+from tsllm.datasets.events.clock import Clock
+from tsllm.datasets.events.drift import make_drift
+from tsllm.datasets.events.reading import read_events
+from tsllm.datasets.events.simulators import (
+    Simulation,
     make_hawkes,
     make_poisson,
     make_renewal,
     make_self_correcting,
 )
-from tsllm.datasets.event_slices import time_slices
-from tsllm.datasets.event_table import EventColumns, EventTable
-from tsllm.datasets.event_texts import make_text_events
-from tsllm.datasets.events import read_events
+from tsllm.datasets.events.slices import time_slices
+from tsllm.datasets.events.table import EventColumns, EventTable
+from tsllm.datasets.events.texts import make_text_events
 from tsllm.datasets.long import long_to_panel, panel_to_long, read_long
 
 __all__ = [

@@ -6,8 +6,13 @@ from numbers import Real
 import numpy as np
 import pandas as pd
 
-from tsllm.datasets.frequency import freq_name, infer_frequency, is_period_frequency, row_number
-from tsllm.datasets.spacing import set_frequency
+from tsllm.datasets.frequency import (
+    freq_name,
+    infer_frequency,
+    is_period_frequency,
+    row_number,
+    set_frequency,
+)
 from tsllm.errors import DataError, DataTypeError
 
 

@@ -12,8 +12,7 @@ from tsllm.datasets.checks import bad_value, check_times, check_values, not_a_nu
 from tsllm.datasets.covariates import read_covariates
 from tsllm.datasets.frequency import parse_frequency
 from tsllm.datasets.gaps import FILLS, fill_gaps, regular_times, stamp_numbers, to_steps
-from tsllm.datasets.labels import read_labels
-from tsllm.datasets.layout import Columns, find_columns
+from tsllm.datasets.layout import Columns, find_columns, read_labels
 from tsllm.datasets.stamps import read_stamps
 from tsllm.datasets.tables import Table, open_table, text_to_numbers
 from tsllm.errors import DataError

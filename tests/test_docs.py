@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from long_frames import long_frame, write_parts
 
-import tsllm.events.slice_training
-import tsllm.forecasters.fitting
-from tsllm.training import train
+import tsllm.events.prompttpp.trainer
+import tsllm.forecasters.learning
+from tsllm.training.loop import train
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -60,8 +60,8 @@ def workplace(tmp_path, monkeypatch):
             model, loss, training, validation, replace(settings, max_steps=steps), callbacks
         )
 
-    monkeypatch.setattr(tsllm.forecasters.fitting, "train", shortened)
-    monkeypatch.setattr(tsllm.events.slice_training, "train", shortened)
+    monkeypatch.setattr(tsllm.forecasters.learning, "train", shortened)
+    monkeypatch.setattr(tsllm.events.prompttpp.trainer, "train", shortened)
     return tmp_path
 
 

@@ -66,7 +66,7 @@ def test_every_module_and_data_file_is_there(installed):
 def test_the_installed_package_works(installed):
     python, site = installed
     code = (
-        "import tsllm, tsllm.cli.main, tsllm.evaluation, tsllm.persistence;"
+        "import tsllm, tsllm.cli.main, tsllm.evaluation, tsllm.saving.api;"
         "from tsllm.datasets import load_dataset;"
         "print(tsllm.__file__, len(load_dataset('usgs_earthquakes')))"
     )
@@ -93,13 +93,13 @@ def test_the_bare_folders_refuse_to_be_imported(folder):
     [
         "tsllm.backbone",
         "tsllm.embeddings",
-        "tsllm.windows",
-        "tsllm.training",
+        "tsllm.training.windows",
+        "tsllm.training.loop",
         "tsllm.adapters.autotimes",
         "tsllm.adapters.losses",
-        "tsllm.adapters.dlinear",
-        "tsllm.adapters.patchtst",
-        "tsllm.adapters.prompttpp",
+        "tsllm.adapters.baselines",
+        "tsllm.adapters.baselines",
+        "tsllm.adapters.events.prompttpp",
     ],
 )
 def test_lean_machines_can_import_the_torch_parts(module):

@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from tsllm.backbone import Backbone, load_backbone
     from tsllm.batch import predict_batch
     from tsllm.context import Context
-    from tsllm.embedder import LastTokenEmbedder
     from tsllm.evaluation import ablate, backtest
     from tsllm.events import HawkesForecaster, NaiveEventForecaster, PromptTPP
     from tsllm.forecasters.aaren import AarenForecaster
     from tsllm.forecasters.autotimes import AutoTimesForecaster
     from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
+    from tsllm.forecasters.embedder import LastTokenEmbedder
     from tsllm.forecasters.s2ip import S2IPForecaster
     from tsllm.forecasters.timecma import TimeCMAForecaster
-    from tsllm.long_format import forecast
-    from tsllm.persistence import load, save
+    from tsllm.saving.api import load, save
+    from tsllm.tables.forecast import forecast
 
 __version__ = "0.1.0"
 
@@ -31,7 +31,7 @@ _HOMES = {
     "Context": "tsllm.context",
     "DLinearForecaster": "tsllm.forecasters.baselines",
     "HawkesForecaster": "tsllm.events",
-    "LastTokenEmbedder": "tsllm.embedder",
+    "LastTokenEmbedder": "tsllm.forecasters.embedder",
     "NaiveEventForecaster": "tsllm.events",
     "PatchTSTForecaster": "tsllm.forecasters.baselines",
     "PromptTPP": "tsllm.events",
@@ -39,11 +39,11 @@ _HOMES = {
     "TimeCMAForecaster": "tsllm.forecasters.timecma",
     "ablate": "tsllm.evaluation",
     "backtest": "tsllm.evaluation",
-    "forecast": "tsllm.long_format",
-    "load": "tsllm.persistence",
+    "forecast": "tsllm.tables.forecast",
+    "load": "tsllm.saving.api",
     "load_backbone": "tsllm.backbone",
     "predict_batch": "tsllm.batch",
-    "save": "tsllm.persistence",
+    "save": "tsllm.saving.api",
 }
 __all__ = [
     "AarenForecaster",

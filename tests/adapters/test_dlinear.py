@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tsllm.adapters.dlinear import DLinearModel, moving_average
+from tsllm.adapters.baselines import DLinearModel, moving_average
 
 
 def plain_moving_average(series, kernel):

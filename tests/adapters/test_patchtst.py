@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tsllm.adapters.patchtst import PatchTSTModel
+from tsllm.adapters.baselines import PatchTSTModel
 
 
 def small(**changes):

@@ -7,8 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsllm.adapters.cross_modality import CrossModalityAlignment
-from tsllm.adapters.timecma import TimeCMAModel
+from tsllm.adapters.timecma import CrossModalityAlignment, TimeCMAModel
 
 SIZES = [  # context, horizon, variables, width, channel, heads, encoder and decoder layers
     (12, 5, 3, 16, 8, 4, 1, 2),

@@ -7,7 +7,7 @@ from command_line import SET, TINY
 from small_events import SMALL, stream
 
 import tsllm as library
-from tsllm.long_format import make_forecaster
+from tsllm.tables.forecast import make_forecaster
 
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
 

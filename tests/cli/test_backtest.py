@@ -8,7 +8,7 @@ import pytest
 from command_line import SET, TINY
 
 import tsllm as library
-from tsllm.long_format import make_forecaster
+from tsllm.tables.forecast import make_forecaster
 
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
 

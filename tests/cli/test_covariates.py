@@ -8,7 +8,7 @@ from command_line import SET, TINY
 from covariate_frames import covariate_frames
 
 import tsllm as library
-from tsllm.long_format import make_forecaster
+from tsllm.tables.forecast import make_forecaster
 
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
 NAMES = ["--covariates", "warm,sky"]

@@ -85,7 +85,7 @@ def test_store_commands(tsllm, tiny_backbone, tmp_path):
 
 def test_a_damaged_store_ends_in_exit_code_1(tsllm, tiny_backbone, tmp_path, monkeypatch):
     store = EmbeddingStore(tmp_path / "kept")
-    monkeypatch.setattr("tsllm.embeddings.records._checksum", lambda key, vector: b"x" * 8)
+    monkeypatch.setattr("tsllm.embeddings.database._checksum", lambda key, vector: b"x" * 8)
     store.encode(["up"], tiny_backbone)
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)

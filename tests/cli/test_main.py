@@ -120,7 +120,7 @@ def test_missing_extra(tsllm, monkeypatch):
 
 
 def test_broken_import_is_no_mistake_of_the_user(tsllm, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tsllm.long_format", None)
+    monkeypatch.setitem(sys.modules, "tsllm.tables.forecast", None)
     result = tsllm("forecast", "co2", "--horizon", 2)
     assert result.code == 1 and "unexpected" in result.err
 

@@ -5,9 +5,9 @@ from functools import cache
 import numpy as np
 import torch
 
-from tsllm.adapters.event_batch import pad_sequences
-from tsllm.adapters.event_text import mean_token_embeddings
-from tsllm.adapters.prompttpp import PromptTPPModel
+from tsllm.adapters.events.batch import pad_sequences
+from tsllm.adapters.events.encoders.llm import mean_token_embeddings
+from tsllm.adapters.events.prompttpp import PromptTPPModel
 from tsllm.backbone import load_backbone
 
 N_TYPES = 4

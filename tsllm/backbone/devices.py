@@ -1,4 +1,6 @@
-"""Where the backbone runs and in which precision."""
+"""Devices, their precision and their memory."""
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -6,7 +8,7 @@ from contextvars import ContextVar
 
 import torch
 
-from tsllm.errors import DataError
+from tsllm.errors import DataError, DeviceMemoryError
 
 _AUTOCAST: ContextVar[torch.dtype | None] = ContextVar("tsllm_backbone_autocast", default=None)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -125,3 +127,31 @@ def backbone_autocast(device: torch.device, dtype: torch.dtype) -> AbstractConte
     if wanted is None or wanted == dtype:
         return nullcontext()
     return torch.autocast(device.type, dtype=wanted)
+
+
+@contextmanager
+def memory_errors_explained(device: torch.device, doing: str, batch_size: int) -> Iterator[None]:
+    """Turn a device's out-of-memory error into one that says what needs less.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where the block computes.
+    doing : str
+        What it does, for the message: "training", "forecasting".
+    batch_size : int
+        The batch size in use.
+
+    Raises
+    ------
+    DeviceMemoryError
+        In place of torch's error, which stays its cause.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceMemoryError(
+            f"{device} ran out of memory in {doing} with batch_size={batch_size}; lower "
+            "batch_size, keep fewer layers of the language model (backbone_layers), or compute in "
+            "a smaller type (dtype='bfloat16')"
+        ) from error

@@ -15,7 +15,7 @@ from tsllm.batch.parts import common_schema, find_parts
 from tsllm.covariates import CovariateColumns
 from tsllm.datasets.tables import Table
 from tsllm.errors import DataError
-from tsllm.long_covariates import check_future_given
+from tsllm.tables.covariates import check_future_given
 
 
 def check_future(
@@ -98,7 +98,7 @@ class FutureParts:
         Returns
         -------
         Table
-            As `tsllm.long_covariates.read_future` takes it.
+            As `tsllm.tables.covariates.read_future` takes it.
 
         Raises
         ------

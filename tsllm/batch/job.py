@@ -34,9 +34,9 @@ from tsllm.batch.worker import BlockForecaster, BlockResult, Job
 from tsllm.errors import DataError
 from tsllm.forecasters.base import BaseLLMForecaster
 from tsllm.logs import log_event
-from tsllm.long_covariates import columns_of
-from tsllm.long_format import DEFAULT_QUANTILES, check_request
-from tsllm.persistence import fingerprint, load_forecaster
+from tsllm.saving.api import fingerprint, load_forecaster
+from tsllm.tables.covariates import columns_of
+from tsllm.tables.forecast import DEFAULT_QUANTILES, check_request
 
 #: Rows of a block, about, where nothing else is asked for.
 BLOCK_ROWS = 250_000

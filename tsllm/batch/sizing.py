@@ -12,8 +12,8 @@ import pandas as pd
 from tsllm.context import Context
 from tsllm.errors import DeviceMemoryError
 from tsllm.forecasters.base import BaseLLMForecaster
-from tsllm.long_covariates import columns_of
-from tsllm.long_format import contexts_of
+from tsllm.tables.covariates import columns_of
+from tsllm.tables.forecast import contexts_of
 
 _SMALLEST, _LARGEST = 16, 4096
 # A larger batch must be this much faster to be worth its memory.

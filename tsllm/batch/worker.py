@@ -17,9 +17,9 @@ from tsllm.datasets.long import read_long
 from tsllm.datasets.tables import Table
 from tsllm.errors import DataError
 from tsllm.forecasters.base import BaseLLMForecaster
-from tsllm.long_covariates import columns_of, columns_to_read, read_future
-from tsllm.long_format import predict_long
-from tsllm.persistence import load_forecaster
+from tsllm.saving.api import load_forecaster
+from tsllm.tables.covariates import columns_of, columns_to_read, read_future
+from tsllm.tables.forecast import predict_long
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ import numpy as np
 
 from tsllm.context import Context
 from tsllm.covariates.columns import CovariateColumns
-from tsllm.covariates.leading import LeadingEffects, fit_leading
-from tsllm.covariates.same_step import (
+from tsllm.covariates.contemporaneous import (
     CodedSeries,
     ColumnBasis,
     SameStepEffects,
@@ -19,6 +18,7 @@ from tsllm.covariates.same_step import (
     fit_same_step,
     scale_of,
 )
+from tsllm.covariates.lagged import LeadingEffects, fit_leading
 from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from tsllm.covariates.columns import CovariateColumns
+from tsllm.covariates.contemporaneous import ColumnBasis, SameStepEffects
 from tsllm.covariates.effects import Covariates
-from tsllm.covariates.leading import LeadingEffects
-from tsllm.covariates.same_step import ColumnBasis, SameStepEffects
+from tsllm.covariates.lagged import LeadingEffects
 
 
 def write_covariates(

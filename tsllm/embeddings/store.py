@@ -13,18 +13,21 @@ import torch
 from torch import Tensor
 
 from tsllm.backbone import Backbone
-from tsllm.embeddings.database import Database, is_store, open_database
-from tsllm.embeddings.encoding import check_batch_size, embed_texts
-from tsllm.embeddings.records import (
+from tsllm.embeddings.database import (
     KEY_BYTES,
     STORED_DTYPES,
+    Database,
+    Space,
+    is_store,
     make_records,
+    open_database,
     put_records,
     read_vectors,
     text_keys,
+    touch_space,
 )
-from tsllm.embeddings.spaces import Space, touch_space
-from tsllm.embeddings.upkeep import (
+from tsllm.embeddings.encoding import check_batch_size, embed_texts
+from tsllm.embeddings.maintenance import (
     copy_spaces,
     count_damaged,
     describe_spaces,

@@ -2,12 +2,12 @@
 
 from tsllm.evaluation.ablation import ABLATION_BASELINES, ablate
 from tsllm.evaluation.ablation_report import AblationReport
-from tsllm.evaluation.arms import ARMS
 from tsllm.evaluation.methods import BASELINES, DEFAULT_BASELINES
 from tsllm.evaluation.paired import PairedDifference
 from tsllm.evaluation.protocol import backtest
 from tsllm.evaluation.report import BacktestReport
 from tsllm.evaluation.scoring import METRICS
+from tsllm.evaluation.variants import ARMS
 
 __all__ = [
     "ABLATION_BASELINES",

@@ -9,12 +9,11 @@ import pandas as pd
 
 from tsllm.errors import DataError
 from tsllm.evaluation.ablation_report import AblationReport, make_ablation_report
-from tsllm.evaluation.arms import ARMS, make_arms
 from tsllm.evaluation.methods import BASELINES, make_method
 from tsllm.evaluation.paired import check_seeds_and_confidence
-from tsllm.evaluation.plan import make_plan
-from tsllm.evaluation.running import run_methods
+from tsllm.evaluation.protocol import make_plan, run_methods
 from tsllm.evaluation.scoring import POINT_METRICS
+from tsllm.evaluation.variants import ARMS, make_arms
 
 ABLATION_BASELINES = ("seasonal_naive", "auto_ets", "dlinear")
 

@@ -1,21 +1,96 @@
-"""What an ablation found: a verdict, tables, JSON, Markdown and a picture."""
+"""Reports of ablations: tables, verdict, documents."""
 
 from __future__ import annotations
 
+import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from tsllm.evaluation.ablation_document import AblationDocument
-from tsllm.evaluation.arms import NONE, PRETRAINED, REPLACEMENTS, ArmMethod, Arms
 from tsllm.evaluation.paired import PairedDifference
-from tsllm.evaluation.report import ALL_HORIZONS, BacktestReport
+from tsllm.evaluation.report import (
+    ALL_HORIZONS,
+    BacktestReport,
+    bounds,
+    cost,
+    markdown_page,
+    markdown_table,
+    plain,
+    plain_rows,
+    shown,
+)
+from tsllm.evaluation.variants import NONE, PRETRAINED, REPLACEMENTS, ArmMethod, Arms
 from tsllm.evaluation.verdict import amount, in_percent, judge, judge_baselines, judge_naive
-from tsllm.evaluation.writing import bounds, cost, markdown_page, markdown_table, shown
 from tsllm.forecasters.base import BaseLLMForecaster
+
+
+@dataclass
+class AblationDocument(ABC):
+    """A verdict and what it rests on.
+
+    Attributes
+    ----------
+    verdict, answer : str
+        In plain words, and in a word.
+    table, differences, costs : DataFrame
+        Errors by arm; paired differences; what the arms, its index, cost.
+    left_out : dict of str to str
+        Arms that cannot be, with the reason.
+    settings : dict
+    notes : list of str
+        What a reader must know.
+    """
+
+    verdict: str
+    answer: str
+    table: pd.DataFrame
+    differences: pd.DataFrame
+    costs: pd.DataFrame
+    left_out: dict[str, str]
+    settings: dict[str, Any]
+    notes: list[str]
+
+    @abstractmethod
+    def summary(self) -> pd.DataFrame:
+        """Give one row per arm, as text."""
+
+    @abstractmethod
+    def to_markdown(self) -> str:
+        """Write a page: verdict, tables, differences and how to read them."""
+
+    @abstractmethod
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the differences and their intervals; needs matplotlib."""
+
+    def __str__(self) -> str:
+        summary = self.summary().to_string(index=False, na_rep="")
+        return "\n".join([self.verdict, "", summary, *(f"note: {note}" for note in self.notes)])
+
+    __repr__ = __str__
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything but the windows as plain values, for JSON; NaN becomes None."""
+        costs = self.costs.reset_index()
+        frames = {"table": self.table, "differences": self.differences, "costs": costs}
+        document: dict[str, Any] = {
+            "verdict": self.verdict,
+            "answer": self.answer,
+            "settings": plain(self.settings),
+            "left_out": self.left_out,
+            "notes": self.notes,
+        }
+        for name, frame in frames.items():
+            document[name] = plain_rows(frame)
+        return document
+
+    def to_json(self) -> str:
+        """Write `to_dict` as JSON."""
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False)
+
 
 #: The parameters that make the budget of an arm, where a method has them.
 _BUDGET = ("max_epochs", "max_steps", "batch_size", "learning_rate", "patience", "window_stride")
@@ -125,7 +200,7 @@ class AblationReport(AblationDocument):
         ImportError
             Without matplotlib; the message says what to install.
         """
-        from tsllm.plotting_ablation import plot_differences
+        from tsllm.plotting.ablation import plot_differences
 
         pairs = self.differences
         # What shuffled contexts and little data cost is of another size.

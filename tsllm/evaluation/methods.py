@@ -21,7 +21,7 @@ from tsllm.evaluation.statistical import (
 )
 from tsllm.forecasters.base import BaseLLMForecaster
 from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
-from tsllm.forecasters.exogenous import join_covariates
+from tsllm.forecasters.covariates import join_covariates
 
 #: The baselines that can be asked for by name. "auto_theta" needs statsforecast.
 BASELINES = ("seasonal_naive", "auto_ets", "theta", "auto_theta", "dlinear", "patchtst")

@@ -1,17 +1,278 @@
-"""The backtest: fit before the test part, forecast every window of it, score."""
+"""Rolling-origin backtests: the plan of the windows, and the run over them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
+from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError
-from tsllm.evaluation.methods import DEFAULT_BASELINES, make_method, with_controls
-from tsllm.evaluation.plan import make_plan
-from tsllm.evaluation.report import BacktestReport
-from tsllm.evaluation.running import run_methods
+from tsllm.evaluation.holdout import Holdout, WindowSet, hold_out, list_windows
+from tsllm.evaluation.methods import DEFAULT_BASELINES, Method, make_method, with_controls
+from tsllm.evaluation.report import BacktestReport, MethodRun, make_report
+from tsllm.evaluation.scoring import Scorer
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every method of a backtest is run on, and how.
+
+    Attributes
+    ----------
+    holdout : Holdout
+    windows : WindowSet
+        Of the test parts.
+    scorer : Scorer
+    horizons : list of int
+        Rising.
+    refit, seeds, max_windows, max_history, progress
+        See `backtest`.
+    settings : dict
+        All of it in words and numbers, for the report.
+    """
+
+    holdout: Holdout
+    windows: WindowSet
+    scorer: Scorer
+    horizons: list[int]
+    refit: int | bool
+    seeds: Sequence[int] | None
+    max_windows: int | None
+    max_history: int | None
+    progress: bool
+    settings: dict[str, Any]
+
+
+def make_plan(
+    y: pd.Series | pd.DataFrame,
+    *,
+    X: pd.DataFrame | None,
+    horizons: int | Sequence[int],
+    test_size: int | None,
+    test_fraction: float | None,
+    train_size: int | None,
+    validation_size: int | None,
+    stride: int,
+    refit: int | bool,
+    quantiles: Sequence[float],
+    metrics: Sequence[str] | None,
+    scaled: bool,
+    season: int | None,
+    seeds: Sequence[int] | None,
+    max_windows: int | None,
+    max_history: int | None,
+    freq: str | None,
+    progress: bool,
+) -> Plan:
+    """Cut the test part and list its windows; the arguments are those of `backtest`.
+
+    Raises
+    ------
+    DataError
+        Arguments that contradict each other, or a series too short for them.
+    """
+    steps = sorted({horizons} if isinstance(horizons, int | np.integer) else set(horizons))
+    _check_arguments(steps, stride, refit, seeds, max_windows, max_history, season)
+    holdout = hold_out(
+        y,
+        steps,
+        X=X,
+        test_size=test_size,
+        test_fraction=test_fraction,
+        train_size=train_size,
+        validation_size=validation_size,
+        season=season,
+        freq=freq,
+    )
+    scorer = Scorer(holdout, steps, metrics, quantiles, scaled)
+    test_steps = sorted({int(n) for n in holdout.ends - holdout.borders})
+    settings = {
+        "horizons": [int(step) for step in steps],
+        "metrics": list(scorer.metrics),
+        "quantiles": [float(q) for q in quantiles],
+        "interval": float(quantiles[-1] - quantiles[0]) if len(quantiles) > 1 else None,
+        "series": len(holdout.contexts),
+        "variables": holdout.n_variables,
+        "freq": holdout.freq,
+        "season": holdout.season,
+        "test_steps": "-".join(map(str, dict.fromkeys([test_steps[0], test_steps[-1]]))),
+        "train_size": train_size,
+        "validation_size": validation_size,
+        "stride": stride,
+        "refit": refit,
+        "scaled": scaled,
+        "seeds": None if seeds is None else [int(seed) for seed in seeds],
+        "max_windows": max_windows,
+        "max_history": max_history,
+        "covariates": None if holdout.X is None else list(map(str, holdout.X.columns)),
+    }
+    return Plan(
+        holdout,
+        list_windows(holdout, steps, stride),
+        scorer,
+        steps,
+        refit,
+        seeds,
+        max_windows,
+        max_history,
+        progress,
+        settings,
+    )
+
+
+def _check_arguments(
+    horizons: Sequence[int],
+    stride: int,
+    refit: int | bool,
+    seeds: Sequence[int] | None,
+    max_windows: int | None,
+    max_history: int | None,
+    season: int | None,
+) -> None:
+    """Refuse what is no count of anything."""
+    if not horizons:
+        raise DataError("horizons is empty: pass at least one number of steps")
+    counts: list[tuple[str, int | None]] = [("horizons", h) for h in horizons]
+    counts += [("stride", stride)]
+    counts += [("max_windows", max_windows), ("max_history", max_history), ("season", season)]
+    counts += [("refit", refit)] if refit is not False else []
+    for name, value in counts:
+        if value is None and name in ("max_windows", "max_history", "season"):
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise DataError(f"{name} must be a whole number of at least 1, found {value!r}")
+    if seeds is not None and len(seeds) == 0:
+        raise DataError("seeds is empty: pass at least one, or None")
+
+
+#: Windows are forecast in batches of at most so many numbers, so that memory stays small.
+BATCH_VALUES = 8_000_000
+#: Most windows of a batch.
+MAX_BATCH = 512
+
+
+def run_methods(plan: Plan, methods: Mapping[str, Method]) -> BacktestReport:
+    """Fit methods, one after the other, and score their forecasts of the windows."""
+    holdout, windows = plan.holdout, plan.windows
+    runs, notes = {}, []
+    for name, method in methods.items():
+        picked = np.arange(len(windows))
+        if method.refits_per_window:
+            picked = windows.thin(plan.max_windows)
+        seeds = [None] if plan.seeds is None or not method.takes_seed else list(plan.seeds)
+        with tqdm(total=len(picked) * len(seeds), desc=name, disable=not plan.progress) as bar:
+            runs[name] = _run(name, method, plan, picked, seeds, bar)
+        notes += method.describe().get("notes", [])
+    unused = max(len(c) - int(end) for c, end in zip(holdout.contexts, holdout.ends))
+    if unused:
+        notes.append(f"up to {unused} steps after the test part of a series are not used")
+    return make_report(runs, windows, holdout, plan.settings, notes)
+
+
+def _run(
+    name: str,
+    method: Method,
+    plan: Plan,
+    picked: np.ndarray,
+    seeds: Sequence[int | None],
+    bar: tqdm,
+) -> MethodRun:
+    """Fit one method and score its windows, once for each seed."""
+    holdout, windows, scorer = plan.holdout, plan.windows, plan.scorer
+    longest = int(windows.reach.max())
+    totals, step_totals = [], []
+    seconds = {"fit": 0.0, "predict": 0.0}
+    for seed in seeds:
+        parts, order = [], []
+        per_step = np.zeros((2, len(scorer.metrics), longest, holdout.n_variables))
+        for ends, stage in _stages(holdout, windows, picked, plan.refit, method):
+            started = time.perf_counter()
+            method.fit(ends, seed)
+            seconds["fit"] += time.perf_counter() - started
+            for batch in _batches(windows, stage, holdout.n_variables, len(scorer.levels)):
+                series, origins = windows.series[batch], windows.origin[batch]
+                horizon = int(windows.reach[batch[0]])
+                started = time.perf_counter()
+                forecast = method.forecast(series, origins, horizon, scorer.levels)
+                seconds["predict"] += time.perf_counter() - started
+                actual = np.stack(
+                    [holdout.contexts[i].values[o : o + horizon] for i, o in zip(series, origins)]
+                )
+                _check_forecast(name, forecast, actual, holdout, series, origins)
+                scored, by_step = scorer.score(series, actual, forecast)
+                parts.append(scored)
+                per_step[:, :, :horizon] += by_step
+                order.append(batch)
+                bar.update(len(batch))
+        sequence = np.argsort(np.concatenate(order))
+        totals.append(np.concatenate(parts, axis=2)[:, :, sequence])
+        step_totals.append(per_step)
+    described = method.describe()
+    return MethodRun(
+        picked,
+        np.stack(totals),
+        np.stack(step_totals),
+        seconds["fit"] / len(seeds),
+        seconds["predict"] / len(seeds),
+        described["context_length"],
+        described["backbone"],
+    )
+
+
+def _stages(
+    holdout: Holdout, windows: WindowSet, picked: np.ndarray, refit: int | bool, method: Method
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Give, for every fit, where each series' known part ends and which windows it serves."""
+    if not refit or method.refits_per_window:
+        yield holdout.borders, picked
+        return
+    number = windows.turn[picked] // int(refit)
+    for stage in np.unique(number):
+        own = picked[number == stage]
+        # Series without a window at this stage give all that they had before their last one.
+        first = holdout.borders.copy()
+        for i in range(len(first)):
+            begun = (windows.series == i) & (windows.turn <= stage * int(refit))
+            first[i] = windows.origin[begun].max()
+        yield first, own
+
+
+def _batches(
+    windows: WindowSet, picked: np.ndarray, n_variables: int, n_levels: int
+) -> Iterator[np.ndarray]:
+    """Cut windows into batches that are forecast equally far."""
+    for reach in np.unique(windows.reach[picked]):
+        same = picked[windows.reach[picked] == reach]
+        rows = int(np.clip(BATCH_VALUES // (reach * n_variables * (1 + n_levels)), 1, MAX_BATCH))
+        for begin in range(0, len(same), rows):
+            yield same[begin : begin + rows]
+
+
+def _check_forecast(
+    name: str,
+    forecast: np.ndarray,
+    actual: np.ndarray,
+    holdout: Holdout,
+    series: np.ndarray,
+    origins: np.ndarray,
+) -> None:
+    """Refuse a forecast that would make a score NaN."""
+    bad = np.isnan(forecast).any(axis=-1) & ~np.isnan(actual)
+    if bad.any():
+        window, step, _ = np.argwhere(bad)[0]
+        context = holdout.contexts[series[window]]
+        assert context.times is not None
+        raise DataError(
+            f"{name!r} forecasts NaN for {series_name(context.series_id)} at "
+            f"{context.times[origins[window] + step]}: leave the method out, or give the series a "
+            "longer history"
+        )
 
 
 def backtest(

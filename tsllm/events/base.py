@@ -59,10 +59,9 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from tsllm.datasets.events import EventTable
+from tsllm.datasets.events.reading import EventTable
 from tsllm.errors import DataError, NotEnoughDataError
-from tsllm.events.gaps import known_gaps
-from tsllm.events.histories import EventWindows, last_events
+from tsllm.events.batching import EventWindows, known_gaps, last_events
 from tsllm.events.predicting import PredictsEvents
 from tsllm.events.scoring import ScoresEvents
 
@@ -118,7 +117,7 @@ class EventForecaster(PredictsEvents, ScoresEvents):
         y : ignored
             For scikit-learn's pipelines.
         windows : tuple, DataFrame or mapping, optional
-            From when to when each sequence was observed, see `tsllm.datasets.events.read_events`.
+            From when to when each sequence was observed, see `tsllm.datasets.read_events`.
             None takes the columns ``window_start`` and ``window_end`` where there are such; a
             window that is not known leaves the time before the first event and that after the last
             one out of the likelihood.

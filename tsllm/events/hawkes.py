@@ -10,14 +10,14 @@ import torch
 from scipy.optimize import OptimizeResult, minimize
 from torch import Tensor
 
-from tsllm.adapters.event_batch import EventBatch, EventStates, length_buckets
-from tsllm.adapters.event_decoder_base import EventDecoder, log_likelihood
-from tsllm.adapters.hawkes import HawkesProcess
-from tsllm.datasets.events import EventTable
+from tsllm.adapters.events.batch import EventBatch, EventStates, length_buckets
+from tsllm.adapters.events.decoders.base import EventDecoder, log_likelihood
+from tsllm.adapters.events.hawkes import HawkesProcess
+from tsllm.datasets.events.reading import EventTable
 from tsllm.errors import DataError, TrainingDivergedError
 from tsllm.events.arguments import checked_count
 from tsllm.events.base import EventForecaster
-from tsllm.events.histories import EventWindows
+from tsllm.events.batching import EventWindows
 from tsllm.events.sampling import copies_of
 
 #: Bounds of the logs of the scaled parameters; below the first a rate or an effect is nothing.
@@ -48,7 +48,7 @@ class HawkesForecaster(EventForecaster):
     id_col, time_col, type_col : str
         Columns of the events.
     time_unit : str
-        Unit in which timestamps are counted, see `tsllm.datasets.events.read_events`.
+        Unit in which timestamps are counted, see `tsllm.datasets.events.reading.read_events`.
     sort : bool
         Sort the events of a sequence instead of refusing those out of order.
     ties : {"error", "jitter", "batch"}
@@ -80,7 +80,7 @@ class HawkesForecaster(EventForecaster):
 
     Examples
     --------
-    >>> from tsllm.datasets.event_simulators import make_hawkes
+    >>> from tsllm.datasets.events.simulators import make_hawkes
     >>> from tsllm.events import HawkesForecaster
     >>> truth = make_hawkes([0.4], [[0.6]], [1.2], t_end=2000, random_state=1)
     >>> model = HawkesForecaster().fit(truth.events)

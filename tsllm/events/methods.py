@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from tsllm.arguments import check_arguments
 from tsllm.errors import DataError
 from tsllm.events.base import EventForecaster
 from tsllm.events.hawkes import HawkesForecaster
 from tsllm.events.naive import NaiveEventForecaster
-from tsllm.events.prompttpp import PromptTPP
-from tsllm.type_hints import check_arguments
+from tsllm.events.prompttpp.estimator import PromptTPP
 
 EVENT_METHODS: dict[str, type[EventForecaster]] = {
     "prompttpp": PromptTPP,

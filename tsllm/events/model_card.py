@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tsllm.events.base import EventForecaster
-from tsllm.model_card import card_table, language_model_lines, shown
+from tsllm.saving.cards import card_table, language_model_lines, shown
 
 
 def event_model_card(estimator: EventForecaster, config: Mapping[str, Any]) -> str:

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tsllm.adapters.event_batch import EventBatch, EventStates
-from tsllm.adapters.event_decoder_base import ClosedDecoder, EventDecoder
-from tsllm.adapters.hawkes import decayed_sums
-from tsllm.datasets.events import EventTable
+from tsllm.adapters.events.batch import EventBatch, EventStates
+from tsllm.adapters.events.decoders.base import ClosedDecoder, EventDecoder
+from tsllm.adapters.events.hawkes import decayed_sums
+from tsllm.datasets.events.reading import EventTable
 from tsllm.errors import DataError
 from tsllm.events.base import EventForecaster
 
@@ -36,7 +36,7 @@ class NaiveEventForecaster(EventForecaster):
     id_col, time_col, type_col : str
         Columns of the events.
     time_unit : str
-        Unit in which timestamps are counted, see `tsllm.datasets.events.read_events`.
+        Unit in which timestamps are counted, see `tsllm.datasets.events.reading.read_events`.
     sort : bool
         Sort the events of a sequence instead of refusing those out of order.
     ties : {"error", "jitter", "batch"}

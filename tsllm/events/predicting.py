@@ -10,13 +10,13 @@ import pandas as pd
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from tsllm.adapters.event_batch import EventBatch, EventStates
-from tsllm.adapters.event_decoder_base import EventDecoder
-from tsllm.adapters.next_event import NextEvent, next_event
-from tsllm.datasets.events import EventTable
+from tsllm.adapters.events.batch import EventBatch, EventStates
+from tsllm.adapters.events.decoders.base import EventDecoder
+from tsllm.adapters.events.next_event import NextEvent, next_event
+from tsllm.datasets.events.reading import EventTable
 from tsllm.errors import DataError
 from tsllm.events.arguments import checked_count, checked_levels, in_chunks
-from tsllm.events.histories import last_events
+from tsllm.events.batching import last_events
 from tsllm.events.sampling import Futures
 from tsllm.events.simulating import SimulatesEvents
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tsllm.adapters.event_batch import EventBatch, EventStates
-from tsllm.adapters.event_decoder_base import EventDecoder
-from tsllm.adapters.next_event import sample_next
+from tsllm.adapters.events.batch import EventBatch, EventStates
+from tsllm.adapters.events.decoders.base import EventDecoder
+from tsllm.adapters.events.next_event import sample_next
 from tsllm.errors import DataError
 
 Encode = Callable[[EventBatch], tuple[EventDecoder, EventStates]]

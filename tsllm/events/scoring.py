@@ -12,18 +12,18 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from tsllm.adapters.event_batch import EventBatch, EventStates, length_buckets
-from tsllm.adapters.event_decoder_base import EventDecoder, log_likelihood
-from tsllm.datasets.events import EventTable
+from tsllm.adapters.events.batch import EventBatch, EventStates, length_buckets
+from tsllm.adapters.events.decoders.base import EventDecoder, log_likelihood
+from tsllm.datasets.events.reading import EventTable
 from tsllm.errors import DataError, NotEnoughDataError
+from tsllm.events.batching import Intervals
 from tsllm.events.core import EventCore
-from tsllm.events.diagnostics import EventDiagnostics, diagnose
-from tsllm.events.evaluation import EventEvaluation, compare_with_guesses
-from tsllm.events.histories import Intervals
+from tsllm.events.evaluation.diagnostics import EventDiagnostics, diagnose
+from tsllm.events.evaluation.next_event import EventEvaluation, compare_with_guesses
 from tsllm.events.predicting import predict_at_positions
 
 if TYPE_CHECKING:
-    from tsllm.events.continual import StreamReport
+    from tsllm.events.evaluation.continual import StreamReport
 
 Measure = Callable[[EventDecoder, EventStates, EventBatch], Sequence[Tensor]]
 #: Positions of one batch: memory is this times quadrature nodes times types.
@@ -245,9 +245,9 @@ class ScoresEvents(EventCore):
     def evaluate_stream(self, slices: Sequence[Any], **options: Any) -> StreamReport:
         """Learn the slices of a stream one after another, and test on all of them each time.
 
-        This estimator is left as it is. See `tsllm.events.continual.evaluate_stream`.
+        This estimator is left as it is. See `tsllm.events.evaluation.continual.evaluate_stream`.
         """
-        from tsllm.events.continual import evaluate_stream  # it imports the estimators
+        from tsllm.events.evaluation.continual import evaluate_stream  # it imports the estimators
 
         return evaluate_stream(self, slices, **options)
 

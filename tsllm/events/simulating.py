@@ -10,12 +10,12 @@ import pandas as pd
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from tsllm.adapters.event_batch import EventBatch
-from tsllm.datasets.events import EventTable
+from tsllm.adapters.events.batch import EventBatch
+from tsllm.datasets.events.reading import EventTable
 from tsllm.errors import DataError
 from tsllm.events.arguments import checked_count, checked_levels, duration_in_numbers, in_chunks
+from tsllm.events.batching import last_events
 from tsllm.events.core import EventCore
-from tsllm.events.histories import last_events
 from tsllm.events.sampling import (
     Futures,
     Paths,

@@ -11,10 +11,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from tsllm.datasets.events import Clock, EventColumns, EventTable
+from tsllm.datasets.events.reading import Clock, EventColumns, EventTable
 from tsllm.errors import DataError, ModelFormatError
 from tsllm.events.base import EventForecaster
-from tsllm.snapshot_parts import (
+from tsllm.saving.snapshot_parts import (
     Snapshot,
     backbone_facts,
     check_backbone,
@@ -23,7 +23,7 @@ from tsllm.snapshot_parts import (
     readable,
     write_parameters,
 )
-from tsllm.typed_json import from_json, to_json
+from tsllm.saving.typed_json import from_json, to_json
 
 #: Of the fitted attributes, the events that predictions continue and the torch module.
 HISTORY, MODEL = "history_", "model_"

@@ -9,13 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tsllm.adapters.aaren_forecast import AarenModel
-from tsllm.adapters.aaren_loss import prefix_loss
+from tsllm.adapters.aaren.attention import MIXERS, QUERIES
+from tsllm.adapters.aaren.model import AarenModel, prefix_loss
+from tsllm.adapters.aaren.patches import NORMALISATIONS
 from tsllm.backbone import Backbone, tuned
 from tsllm.context import Context
 from tsllm.datasets.frequency import season_length
 from tsllm.errors import DataError
-from tsllm.forecasters.aaren_memory import (
+from tsllm.forecasters.checks import check_choice, check_multiple, check_whole
+from tsllm.forecasters.direct import DirectForecaster
+from tsllm.forecasters.flips import choose_flips
+from tsllm.forecasters.running_state import (
     Memory,
     encode,
     follow,
@@ -24,12 +28,67 @@ from tsllm.forecasters.aaren_memory import (
     memory_tensors,
     warn_of_drift,
 )
-from tsllm.forecasters.aaren_parameters import check_aaren_parameters, choose_patch_length
-from tsllm.forecasters.direct import DirectForecaster
-from tsllm.forecasters.flips import choose_flips
 from tsllm.forecasters.state import FittedState, ModelShape
-from tsllm.training import Loss
-from tsllm.windows import WindowBatch, Windows
+from tsllm.training.loop import Loss
+from tsllm.training.windows import WindowBatch, Windows
+
+MEMORIES = ("decay", "full", "window", "reencode")
+#: ``patch_length="auto"``: without a season; at most; and the shortest part of a season.
+PLAIN_PATCH, LONGEST_PATCH, SHORTEST_PATCH = 16, 32, 4
+
+
+def check_aaren_parameters(estimator: AarenForecaster) -> None:
+    """Check the parameters that only Aaren has.
+
+    Raises
+    ------
+    DataError
+        Naming the parameter, its value and what would do.
+    """
+    for name, choices in (
+        ("mixer", MIXERS),
+        ("memory", MEMORIES),
+        ("normalisation", NORMALISATIONS),
+        ("query", QUERIES),
+    ):
+        check_choice(name, getattr(estimator, name), choices)
+    if estimator.patch_length != "auto":
+        check_whole("patch_length", estimator.patch_length, or_auto=True)
+    for name in ("hidden", "layers", "heads", "feedforward", "soft_tokens"):
+        check_whole(name, getattr(estimator, name))
+    check_multiple(estimator, "hidden", "heads")
+    for name, value in (("mixer", "attention"), ("normalisation", "window")):
+        if getattr(estimator, name) == value and estimator.memory != "reencode":
+            raise DataError(
+                f"{name}={value!r} needs the whole context at once: set memory='reencode', or "
+                f"another {name}"
+            )
+
+
+def choose_patch_length(season: int, context_length: int, *, divides: bool) -> int:
+    """Choose the steps of a patch: a season, or a part of one, where there is one.
+
+    Parameters
+    ----------
+    season, context_length : int
+        Steps of a season and of the context, which holds at least four patches where it can.
+    divides : bool
+        Whether the context must be a multiple of the patch.
+
+    Returns
+    -------
+    int
+        Steps.
+
+    Examples
+    --------
+    >>> choose_patch_length(24, 520, divides=False), choose_patch_length(24, 512, divides=True)
+    (24, 8)
+    """
+    most = min(max(1, context_length // 4), LONGEST_PATCH)
+    possible = [p for p in range(1, most + 1) if not divides or context_length % p == 0]
+    seasonal = [p for p in possible if season % p == 0 and p >= SHORTEST_PATCH]
+    return max(seasonal or [p for p in possible if p <= PLAIN_PATCH])
 
 
 class AarenForecaster(DirectForecaster):

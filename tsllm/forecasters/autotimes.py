@@ -21,11 +21,11 @@ from tsllm.errors import DataError
 from tsllm.forecasters.base import BaseLLMForecaster
 from tsllm.forecasters.flips import choose_flips
 from tsllm.forecasters.frames import frequency_of
-from tsllm.forecasters.prompts import prepend_prompt
-from tsllm.forecasters.segment_sentences import context_sentences, segment_sentences
+from tsllm.forecasters.in_context import prepend_prompt
 from tsllm.forecasters.state import FittedState, ModelShape
-from tsllm.training import Loss
-from tsllm.windows import WindowBatch, Windows
+from tsllm.prompts.segments import context_sentences, segment_sentences
+from tsllm.training.loop import Loss
+from tsllm.training.windows import WindowBatch, Windows
 
 #: The paper reads 7 tokens of 96 steps.
 MAX_TOKENS = 7

@@ -18,10 +18,8 @@ from tsllm.forecasters.checks import (
     check_input,
     check_same_series,
 )
-from tsllm.forecasters.core import ForecastsContexts
-from tsllm.forecasters.embed_ahead import embed_ahead
-from tsllm.forecasters.exogenous import future_covariates, join_covariates
-from tsllm.forecasters.fitting import train_state
+from tsllm.forecasters.covariates import future_covariates, join_covariates
+from tsllm.forecasters.forecasting import ForecastsContexts
 from tsllm.forecasters.frames import (
     Layout,
     forecast_frame,
@@ -30,10 +28,10 @@ from tsllm.forecasters.frames import (
     relative_steps,
     split_series,
 )
-from tsllm.forecasters.learning import LearnsFromSeries
+from tsllm.forecasters.learning import LearnsFromSeries, embed_ahead, train_state
 from tsllm.forecasters.state import FittedState
-from tsllm.forecasters.stream import PendingForecasts, extend_context
 from tsllm.forecasters.summary import payload, summarise
+from tsllm.forecasters.updating import PendingForecasts, extend_context
 from tsllm.intervals import LEVEL_GRID
 
 
@@ -174,7 +172,7 @@ class BaseLLMForecaster(LearnsFromSeries, ForecastsContexts, BaseForecaster):
         -------
         matplotlib Axes
         """
-        from tsllm.plotting import plot_history
+        from tsllm.plotting.forecasts import plot_history
 
         self.check_is_fitted()
         return plot_history(self.fitted_.history, best_epoch=self.fitted_.best_epoch, ax=ax)

@@ -7,12 +7,11 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import nn
 
-from tsllm.adapters.dlinear import DLinearModel
-from tsllm.adapters.patchtst import PatchTSTModel
+from tsllm.adapters.baselines import DLinearModel, PatchTSTModel
 from tsllm.backbone import Backbone
 from tsllm.errors import DataError
+from tsllm.forecasters.checks import check_multiple, check_whole
 from tsllm.forecasters.direct import DirectForecaster
-from tsllm.forecasters.parameters import check_multiple, check_whole
 from tsllm.forecasters.state import ModelShape
 
 

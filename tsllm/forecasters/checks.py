@@ -1,14 +1,17 @@
-"""Checks of what forecasters are handed: series, contexts, levels and horizons."""
+"""Checks of the series and the parameters that a forecaster is given."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from sktime.forecasting.base import ForecastingHorizon
 
+from tsllm.adapters.losses import LOSSES
+from tsllm.backbone import resolve_device
 from tsllm.context import Context
 from tsllm.covariates import Covariates
 from tsllm.datasets.checks import series_name
@@ -97,3 +100,115 @@ def brief_horizon(fh: object) -> str:
     steps = fh.to_pandas() if isinstance(fh, ForecastingHorizon) else np.atleast_1d(np.asarray(fh))
     shown = ", ".join(str(step) for step in steps[:3])
     return f"[{shown}{', ...' * (len(steps) > 3)}]"
+
+
+_COMMON = (
+    "backbone",
+    "backbone_layers",
+    "batch_size",
+    "context_length",
+    "learning_rate",
+    "lora",
+    "loss",
+    "max_epochs",
+    "max_steps",
+    "patience",
+    "prediction_length",
+    "quantiles",
+    "update_epochs",
+    "validation_fraction",
+    "weight_decay",
+    "window_stride",
+)
+
+
+def check_parameters(estimator: Any) -> None:
+    """Check the common constructor arguments of a forecaster.
+
+    Raises
+    ------
+    DataError
+        Naming the first parameter that cannot be used, its value and what would do.
+    """
+    # Attributes, not get_params(): a method fixes in its class what it has no use for.
+    params = {name: getattr(estimator, name) for name in _COMMON}
+    check_choice("loss", params["loss"], LOSSES)
+    quantiles = params["quantiles"]
+    if (
+        not quantiles
+        or any(not 0 < q < 1 for q in quantiles)
+        or list(quantiles) != sorted(set(quantiles))
+    ):
+        raise DataError(
+            f"quantiles must be rising levels strictly between 0 and 1, found {quantiles!r}"
+        )
+    for name in ("batch_size", "patience", "window_stride"):
+        check_whole(name, params[name])
+    for name in ("max_steps", "prediction_length", "backbone_layers"):
+        if params[name] is not None:
+            check_whole(name, params[name])
+    for name in ("context_length", "max_epochs"):
+        if params[name] != "auto":
+            check_whole(name, params[name], or_auto=True)
+    check_whole("update_epochs", params["update_epochs"], least=0)
+    if not 0 <= params["validation_fraction"] < 1:
+        raise DataError(
+            "validation_fraction must be at least 0 and less than 1, found "
+            f"{params['validation_fraction']!r}"
+        )
+    if not params["learning_rate"] > 0:
+        raise DataError(f"learning_rate must be above 0, found {params['learning_rate']!r}")
+    if not params["weight_decay"] >= 0:
+        raise DataError(f"weight_decay must not be negative, found {params['weight_decay']!r}")
+    if params["backbone"] is None and params["lora"] is not None:
+        raise DataError("lora tunes the language model, and backbone=None has none: drop one")
+    if estimator.compile and params["backbone"] is not None and _on_cpu(estimator.device):
+        # benchmarks/results/compile_speed_cpu.json
+        raise DataError(
+            "compile=True with a language model on a CPU was measured to train no faster (0.8 to "
+            "0.97 times as fast, after 40 s and more of compiling), and rounds otherwise: leave it "
+            "out; it is for backbone=None and for GPUs"
+        )
+
+
+def check_whole(name: str, value: Any, *, least: int = 1, or_auto: bool = False) -> None:
+    """Refuse what is not a whole number, or too small a one.
+
+    Raises
+    ------
+    DataError
+        Naming the argument and the value.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        auto = " or 'auto'" if or_auto else ""
+        raise DataError(f"{name} must be a whole number of at least {least}{auto}, found {value!r}")
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Refuse what is none of the names that an argument knows.
+
+    Raises
+    ------
+    DataError
+        Naming the argument, the names and the value.
+    """
+    if value not in choices:
+        raise DataError(f"{name} must be one of {', '.join(choices)}, found {value!r}")
+
+
+def check_multiple(estimator: Any, width: str, parts: str) -> None:
+    """Refuse a width that does not divide into its parts; both are names of parameters.
+
+    Raises
+    ------
+    DataError
+        Naming both arguments and their values.
+    """
+    whole, by = getattr(estimator, width), getattr(estimator, parts)
+    if whole % by:
+        raise DataError(f"{width}={whole} must be a multiple of {parts}={by}")
+
+
+def _on_cpu(device: str) -> bool:
+    """Tell whether a device's name means the CPU here."""
+    return resolve_device(device).type == "cpu"

@@ -16,8 +16,8 @@ from tsllm.datasets.frequency import season_length
 from tsllm.forecasters.base import BaseLLMForecaster
 from tsllm.forecasters.frames import frequency_of
 from tsllm.forecasters.state import FittedState, ModelShape
-from tsllm.training import Loss
-from tsllm.windows import WindowBatch, Windows
+from tsllm.training.loop import Loss
+from tsllm.training.windows import WindowBatch, Windows
 
 
 class DirectForecaster(BaseLLMForecaster):

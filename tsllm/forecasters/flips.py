@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tsllm.adapters.flips import mirrored
+from tsllm.adapters.layers import mirrored
 from tsllm.context import Context
 from tsllm.errors import DataError
 

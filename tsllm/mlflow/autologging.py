@@ -17,11 +17,11 @@ from mlflow.utils.autologging_utils import (
 
 from tsllm.events import EventForecaster, PromptTPP
 from tsllm.forecasters.base import BaseLLMForecaster
-from tsllm.long_format import predict_stored
 from tsllm.mlflow.flavor import FLAVOR_NAME, log_model
-from tsllm.plotting import plot_forecast, plot_history
-from tsllm.training_contract import Callback, TrainingState
-from tsllm.watching import watched_by
+from tsllm.plotting.forecasts import plot_forecast, plot_history
+from tsllm.tables.forecast import predict_stored
+from tsllm.training.callbacks import watched_by
+from tsllm.training.settings import Callback, TrainingState
 
 # What of `summary()` is worth comparing between runs.
 _METRICS = (

@@ -39,16 +39,16 @@ from tsllm.datasets.long import read_long
 from tsllm.datasets.tables import Table
 from tsllm.errors import DataError
 from tsllm.forecasters.base import BaseLLMForecaster
-from tsllm.long_covariates import columns_of, columns_to_read, read_future
-from tsllm.long_format import (
+from tsllm.mlflow.kinds import Limits, ServedKind
+from tsllm.saving.api import load_forecaster, save
+from tsllm.tables.covariates import columns_of, columns_to_read, read_future
+from tsllm.tables.forecast import (
     DEFAULT_QUANTILES,
     check_request,
     predict_long,
     predict_stored,
     stored_series,
 )
-from tsllm.mlflow.kinds import Limits, ServedKind
-from tsllm.persistence import load_forecaster, save
 
 _ID, _TIME, _FUTURE = "series_id", "timestamp", "future"
 

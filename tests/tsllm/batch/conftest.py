@@ -22,6 +22,6 @@ def model(frame, tmp_path_factory):
 def expected(frame, model):
     """What the model forecasts of the frame, all at once."""
     from tsllm.datasets import read_long
-    from tsllm.long_format import predict_long
+    from tsllm.tables.forecast import predict_long
 
     return predict_long(tsllm.load(model), read_long(frame), 3)

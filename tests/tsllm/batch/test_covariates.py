@@ -13,8 +13,8 @@ from tsllm.batch import future as future_module
 from tsllm.batch import predict_batch
 from tsllm.datasets import read_long
 from tsllm.errors import DataError
-from tsllm.long_covariates import read_future
-from tsllm.long_format import fit_long, make_forecaster, predict_long
+from tsllm.tables.covariates import read_future
+from tsllm.tables.forecast import fit_long, make_forecaster, predict_long
 
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
 DATA, FUTURE = covariate_frames([f"s{i}" for i in range(9)])

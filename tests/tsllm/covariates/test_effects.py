@@ -12,8 +12,8 @@ from sklearn.linear_model import Ridge as SklearnRidge
 from tsllm import Context
 from tsllm.covariates import Covariates, fit_covariates
 from tsllm.covariates.columns import learn_columns
+from tsllm.covariates.contemporaneous import PENALTIES, choose_ridge
 from tsllm.covariates.files import read_covariates, write_covariates
-from tsllm.covariates.ridge import PENALTIES, choose_ridge
 from tsllm.errors import DataError
 
 RNG = np.random.default_rng(0)

@@ -250,8 +250,7 @@ def test_verify_finds_and_prune_removes_what_is_damaged(store, tiny_backbone, co
 
 def _damage(store, text, backbone):
     """Flip a bit of a text's vector."""
-    from tsllm.embeddings.database import open_database
-    from tsllm.embeddings.spaces import Space
+    from tsllm.embeddings.database import Space, open_database
 
     space = Space.of(backbone, stored_dtype="float32")
     key = store.fill([text], backbone)[0].tobytes()

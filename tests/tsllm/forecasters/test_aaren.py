@@ -19,7 +19,7 @@ from small_forecasters import TINY, panel, season, small
 from tsllm import AarenForecaster, Context
 from tsllm.backbone import Backbone
 from tsllm.errors import DataError
-from tsllm.forecasters.aaren_memory import exact_model
+from tsllm.forecasters.running_state import exact_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
 STREAMS = [

@@ -11,7 +11,7 @@ from sktime.datasets import load_airline
 from small_forecasters import TINY, panel, season, small
 from tsllm import Context, S2IPForecaster, load_backbone
 from tsllm.errors import DataError
-from tsllm.forecasters.vocabulary import nearest_words, readable_words
+from tsllm.forecasters.s2ip import nearest_words, readable_words
 
 make = functools.partial(small, "s2ip")
 AUTO = dict.fromkeys(["patch_length", "stride", "trend_length", "seasonal_length"], "auto")
@@ -189,7 +189,7 @@ def test_the_joint_space_is_drawn(method):
 
 def test_the_joint_space_keeps_angles_not_lengths():
     pytest.importorskip("matplotlib")
-    from tsllm.plotting_anchors import plot_joint_space
+    from tsllm.plotting.anchors import plot_joint_space
 
     rng = np.random.default_rng(0)
     anchors, tokens = rng.normal(size=(9, 5)), rng.normal(size=(4, 5))

@@ -11,7 +11,7 @@ from small_forecasters import SMALL, panel, small
 from tsllm import Context
 from tsllm.embeddings import EmbeddingStore
 from tsllm.errors import DataError
-from tsllm.prompt_text import PromptWriter
+from tsllm.prompts.writer import PromptWriter
 
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
 Y = panel([60, 60], ["a", "b"])

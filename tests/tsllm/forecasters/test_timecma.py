@@ -14,8 +14,8 @@ from tsllm import Context
 from tsllm.embeddings import EmbeddingStore
 from tsllm.errors import DataError, EmbeddingStoreError
 from tsllm.forecasters.frames import split_series, stamps_after
-from tsllm.prompt_text import PromptWriter, series_statistics
-from tsllm.windows import Windows
+from tsllm.prompts.writer import PromptWriter, series_statistics
+from tsllm.training.windows import Windows
 
 make = functools.partial(small, "timecma")
 DAYS = pd.date_range("2024-01-01", periods=80, freq="D")

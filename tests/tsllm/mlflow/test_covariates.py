@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 import tsllm.mlflow
 from small_forecasters import SMALL
 from tsllm.datasets import read_long
-from tsllm.long_format import fit_long, make_forecaster
+from tsllm.tables.forecast import fit_long, make_forecaster
 
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
 DATA, FUTURE = covariate_frames()

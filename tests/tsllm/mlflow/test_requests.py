@@ -36,7 +36,7 @@ FORMS = {
 @pytest.fixture(scope="module")
 def expected(forecaster, frame):
     from tsllm.datasets import read_long
-    from tsllm.long_format import predict_long
+    from tsllm.tables.forecast import predict_long
 
     return predict_long(forecaster, read_long(frame), 3)
 

@@ -11,8 +11,8 @@ from small_events import small_prompttpp
 import tsllm.mlflow
 from tsllm.datasets import make_hawkes
 from tsllm.events import NaiveEventForecaster
-from tsllm.training import Callback
-from tsllm.watching import watched_by
+from tsllm.training.callbacks import watched_by
+from tsllm.training.loop import Callback
 
 matplotlib.use("agg")
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")

@@ -1,0 +1,1 @@
+"""Aaren: attention as a recurrent network, and the forecaster made of it."""

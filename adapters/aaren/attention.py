@@ -1,0 +1,380 @@
+"""Aaren: attention whose query is learnt, so that it runs over all tokens at once or one by one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tsllm.adapters.aaren.mixers import CausalAttention, MinGRU, NoMixing
+from tsllm.adapters.aaren.prefix_scan import prefix_average
+from tsllm.adapters.aaren.state import AarenState
+
+MIXERS = ("aaren", "mingru", "attention", "none")
+QUERIES = ("token", "folded")
+#: Half-lives, in tokens, that the decays of the heads start from: the shortest and the longest.
+HALF_LIVES = (2.0, 256.0)
+
+
+class AarenAttention(nn.Module):
+    """Multi-head attention with a learnt query (Feng et al., arXiv 2405.13956, section 3).
+
+    Output k of a head is the softmax average of the values of tokens 1 to k; the scores are those
+    of one query that no token has a part in. All outputs are computed at once in training, and one
+    at a time from a state of constant size in a stream: the same function.
+
+    Parameters
+    ----------
+    hidden : int
+        Width of a token, a multiple of ``heads``.
+    heads : int
+        Number of heads.
+    query : {"folded", "token"}
+        "token": the paper's parameters, a query token with projections for queries and keys.
+        "folded": only what these come to, a score vector per head: the same functions with
+        ``2 hidden² - hidden heads`` fewer parameters.
+    decay : bool
+        Whether a token's weight falls by exp(-rate) with each unit of time, at a learnt rate a
+        head. Not in the paper: without it nothing is ever forgotten, and a stream much longer than
+        the training sequences drifts away from them.
+
+    Raises
+    ------
+    ValueError
+        When ``hidden`` is no multiple of ``heads`` or ``query`` is unknown.
+
+    Examples
+    --------
+    >>> layer = AarenAttention(8, 2).eval()
+    >>> x = torch.randn(3, 5, 8)
+    >>> state = layer.empty_state(3)
+    >>> for token in x.unbind(1):
+    ...     y, state = layer.step(state, token)
+    >>> torch.allclose(y, layer(x)[:, -1], atol=1e-6)
+    True
+    """
+
+    def __init__(
+        self, hidden: int, heads: int, *, query: str = "folded", decay: bool = False
+    ) -> None:
+        super().__init__()
+        if hidden % heads:
+            raise ValueError(f"hidden={hidden} must be a multiple of heads={heads}")
+        if query not in QUERIES:
+            raise ValueError(f"query must be one of {list(QUERIES)}, got {query!r}")
+        self.hidden, self.heads, self.width = hidden, heads, hidden // heads
+        if query == "token":
+            # Small, so that training starts near the plain mean of the past.
+            self.query_token = nn.Parameter(torch.randn(hidden) / math.sqrt(hidden))
+            self.query_layer = nn.Linear(hidden, hidden)
+            self.key_layer = nn.Linear(hidden, hidden)
+        else:
+            self.score_weight = nn.Parameter(torch.randn(heads, hidden) / hidden)
+        self.query = query
+        self.value_layer = nn.Linear(hidden, hidden)
+        self.out_layer = nn.Linear(hidden, hidden)
+        self.decay_logit = None
+        if decay:
+            shortest, longest = (math.log(2) / half_life for half_life in HALF_LIVES)
+            rates = torch.logspace(math.log10(shortest), math.log10(longest), heads)
+            self.decay_logit = nn.Parameter(rates.expm1().log())  # softplus gives the rates back
+
+    def forward(
+        self, x: Tensor, *, mask: Tensor | None = None, elapsed: Tensor | None = None
+    ) -> Tensor:
+        """Mix each token with those before it: (batch, tokens, hidden).
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(batch, tokens, hidden)``.
+        mask : Tensor, optional
+            Bool, ``(batch, tokens)``, False for tokens that later ones, and their own output, do
+            not see. None: all are seen.
+        elapsed : Tensor, optional
+            ``(batch, tokens)``, time since the token before, for the decay. None: one a token that
+            is not masked, none for a masked one.
+        """
+        return self._mix(x, None, mask, elapsed)[0]
+
+    def extend(
+        self,
+        state: AarenState,
+        x: Tensor,
+        *,
+        mask: Tensor | None = None,
+        elapsed: Tensor | None = None,
+    ) -> tuple[Tensor, AarenState]:
+        """Continue a stream by several tokens; like `forward` over the stream so far.
+
+        Returns
+        -------
+        y : Tensor, (batch, tokens, hidden)
+        state : AarenState
+        """
+        return self._mix(x, state, mask, elapsed)
+
+    def step(
+        self,
+        state: AarenState,
+        x: Tensor,
+        *,
+        mask: Tensor | None = None,
+        elapsed: Tensor | None = None,
+    ) -> tuple[Tensor, AarenState]:
+        """Continue a stream by one token, in constant time.
+
+        Parameters
+        ----------
+        state : AarenState
+            It is left as it is.
+        x : Tensor
+            ``(batch, hidden)``.
+        mask, elapsed : Tensor, optional
+            ``(batch,)``, see `forward`. A masked token in no time leaves the state as it was.
+
+        Returns
+        -------
+        y : Tensor, (batch, hidden)
+        state : AarenState
+        """
+        mask = None if mask is None else mask[:, None]
+        elapsed = None if elapsed is None else elapsed[:, None]
+        scores, values, state = self._scored(x[:, None], state, mask, elapsed)
+        state = state.add(scores[..., 0], values[:, :, 0])
+        return self.out_layer(state.average().flatten(1).to(x.dtype)), state
+
+    def empty_state(self, batch: int) -> AarenState:
+        """Make the state before the first token."""
+        device = self.value_layer.weight.device
+        return AarenState.empty(batch, heads=self.heads, width=self.width, device=device)
+
+    def folded_weight(self) -> tuple[Tensor, Tensor | None]:
+        """Give what queries and keys come to: weights (heads, hidden) and biases of the scores."""
+        if self.query == "folded":
+            return self.score_weight, None
+        query = self.query_layer(self.query_token).view(self.heads, self.width)
+        query = query / math.sqrt(self.width)
+        keys = self.key_layer.weight.view(self.heads, self.width, self.hidden)
+        bias = (query * self.key_layer.bias.view(self.heads, self.width)).sum(1)
+        return torch.einsum("hw,hwd->hd", query, keys), bias
+
+    def decay_rates(self) -> Tensor | None:
+        """Give each head's decay a unit of time, (heads,); None without decay."""
+        return None if self.decay_logit is None else functional.softplus(self.decay_logit)
+
+    def _mix(
+        self, x: Tensor, state: AarenState | None, mask: Tensor | None, elapsed: Tensor | None
+    ) -> tuple[Tensor, AarenState]:
+        if state is None:
+            wide = torch.promote_types(x.dtype, torch.float32)
+            state = AarenState.empty(
+                len(x), heads=self.heads, width=self.width, dtype=wide, device=x.device
+            )
+        scores, values, state = self._scored(x, state, mask, elapsed)
+        averages, state = prefix_average(scores, values, state)
+        # (batch, heads, tokens, width) -> (batch, tokens, hidden): a view, given values' layout
+        return self.out_layer(averages.transpose(1, 2).flatten(2)), state
+
+    def _scored(
+        self, x: Tensor, state: AarenState, mask: Tensor | None, elapsed: Tensor | None
+    ) -> tuple[Tensor, Tensor, AarenState]:
+        """Score tokens and project them to values, and let the time pass over the state."""
+        weight, bias = self.folded_weight()
+        with torch.autocast(x.device.type, enabled=False):
+            wide = torch.promote_types(x.dtype, torch.float32)
+            scores = functional.linear(
+                x.to(wide), weight.to(wide), None if bias is None else bias.to(wide)
+            ).mT  # (batch, heads, tokens)
+        values = self.value_layer(x).unflatten(-1, (self.heads, self.width)).transpose(1, 2)
+        rates = self.decay_rates()
+        if rates is not None:
+            # In float64, and counted back from the last token: large times cost no digits.
+            rates = rates.double()
+            if elapsed is None:
+                elapsed = x.new_ones(x.shape[:2]) if mask is None else mask
+            time = elapsed.double().cumsum(1)  # (batch, tokens)
+            passed = time[:, -1:] if x.shape[1] else time.new_zeros(len(x), 1)
+            scores = scores.double() + rates[:, None] * (time - passed)[:, None]
+            state = state.fade(rates * passed)
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, None], -torch.inf)
+        return scores, values, state
+
+
+class AarenBlock(nn.Module):
+    """A Transformer block with Aaren, or another causal mixer, in place of self-attention.
+
+    With ``norm_first=False``, ``query="token"``, width 512 and 2048 inside it has 3,152,896
+    parameters, 512 more than ``nn.TransformerEncoderLayer``: the counts that are published.
+
+    Parameters
+    ----------
+    hidden, heads, feedforward : int
+        Width of a token, heads, width inside the feed-forward part.
+    mixer : {"aaren", "mingru", "attention", "none"}
+        What mixes the tokens. "attention" has no state of constant size and cannot stream.
+    dropout : float
+        After the mixer, and in and after the feed-forward part. There is none on the weights of
+        the average: no state could reproduce it.
+    norm_first : bool
+        Layer norms before the parts (default), or after their residuals.
+    query, decay
+        See `AarenAttention`.
+
+    Examples
+    --------
+    >>> block = AarenBlock(512, 8, feedforward=2048, query="token", norm_first=False)
+    >>> sum(parameter.numel() for parameter in block.parameters())
+    3152896
+    """
+
+    def __init__(
+        self,
+        hidden: int,
+        heads: int,
+        *,
+        feedforward: int,
+        mixer: str = "aaren",
+        dropout: float = 0.0,
+        norm_first: bool = True,
+        query: str = "folded",
+        decay: bool = False,
+    ) -> None:
+        super().__init__()
+        if mixer not in MIXERS:
+            raise ValueError(f"mixer must be one of {list(MIXERS)}, got {mixer!r}")
+        self.mixer: Any
+        if mixer == "aaren":
+            self.mixer = AarenAttention(hidden, heads, query=query, decay=decay)
+        elif mixer == "mingru":
+            self.mixer = MinGRU(hidden)
+        elif mixer == "attention":
+            self.mixer = CausalAttention(hidden, heads)
+        else:
+            self.mixer = NoMixing()
+        self.norm_first = norm_first
+        self.norm1, self.norm2 = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
+        self.feedforward = nn.Sequential(
+            nn.Linear(hidden, feedforward),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(feedforward, hidden),
+            nn.Dropout(dropout),
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, x: Tensor, *, mask: Tensor | None = None, elapsed: Tensor | None = None
+    ) -> Tensor:
+        """Map (batch, tokens, hidden) to the same; see `AarenAttention.forward`."""
+        return self._finish(x, self.mixer(self._start(x), mask=mask, elapsed=elapsed))
+
+    def extend(
+        self,
+        state: AarenState,
+        x: Tensor,
+        *,
+        mask: Tensor | None = None,
+        elapsed: Tensor | None = None,
+    ) -> tuple[Tensor, AarenState]:
+        """Continue a stream by tokens (batch, tokens, hidden)."""
+        y, state = self.mixer.extend(state, self._start(x), mask=mask, elapsed=elapsed)
+        return self._finish(x, y), state
+
+    def step(
+        self,
+        state: AarenState,
+        x: Tensor,
+        *,
+        mask: Tensor | None = None,
+        elapsed: Tensor | None = None,
+    ) -> tuple[Tensor, AarenState]:
+        """Continue a stream by one token (batch, hidden)."""
+        y, state = self.mixer.step(state, self._start(x), mask=mask, elapsed=elapsed)
+        return self._finish(x, y), state
+
+    def _start(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm1(x) if self.norm_first else x
+        return out
+
+    def _finish(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """Add the residuals and the feed-forward part."""
+        x = x + self.dropout(mixed)
+        if self.norm_first:
+            return x + self.feedforward(self.norm2(x))
+        x = self.norm1(x)
+        return self.norm2(x + self.feedforward(x))
+
+
+class AarenStack(nn.Module):
+    """Blocks one upon the other; output k of each is token k of the next.
+
+    Parameters
+    ----------
+    layers : int
+        Number of blocks.
+    hidden, heads, **settings
+        See `AarenBlock`.
+
+    Examples
+    --------
+    >>> stack = AarenStack(2, 8, 2, feedforward=16, decay=True).eval()
+    >>> x = torch.randn(1, 7, 8)
+    >>> first, states = stack.extend(stack.empty_states(1), x[:, :4])
+    >>> last, states = stack.extend(states, x[:, 4:])
+    >>> torch.allclose(torch.cat([first, last], 1), stack(x), atol=1e-5)
+    True
+    """
+
+    def __init__(self, layers: int, hidden: int, heads: int, **settings: Any) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(AarenBlock(hidden, heads, **settings) for _ in range(layers))
+
+    def forward(
+        self, x: Tensor, *, mask: Tensor | None = None, elapsed: Tensor | None = None
+    ) -> Tensor:
+        """Map (batch, tokens, hidden) to the same."""
+        for block in self.blocks:
+            x = block(x, mask=mask, elapsed=elapsed)
+        return x
+
+    def extend(
+        self,
+        states: Sequence[AarenState],
+        x: Tensor,
+        *,
+        mask: Tensor | None = None,
+        elapsed: Tensor | None = None,
+    ) -> tuple[Tensor, tuple[AarenState, ...]]:
+        """Continue a stream by tokens (batch, tokens, hidden)."""
+        after = []
+        for block, state in zip(self.blocks, states, strict=True):
+            assert isinstance(block, AarenBlock)
+            x, state = block.extend(state, x, mask=mask, elapsed=elapsed)
+            after.append(state)
+        return x, tuple(after)
+
+    def step(
+        self,
+        states: Sequence[AarenState],
+        x: Tensor,
+        *,
+        mask: Tensor | None = None,
+        elapsed: Tensor | None = None,
+    ) -> tuple[Tensor, tuple[AarenState, ...]]:
+        """Continue a stream by one token (batch, hidden)."""
+        after = []
+        for block, state in zip(self.blocks, states, strict=True):
+            assert isinstance(block, AarenBlock)
+            x, state = block.step(state, x, mask=mask, elapsed=elapsed)
+            after.append(state)
+        return x, tuple(after)
+
+    def empty_states(self, batch: int) -> tuple[AarenState, ...]:
+        """Make the states before the first token, one a layer."""
+        return tuple(block.mixer.empty_state(batch) for block in self.blocks)  # type: ignore[union-attr, operator]

@@ -1,0 +1,493 @@
+"""Aaren as a forecaster: patches in, all horizons out, from every prefix and from a stream."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from tsllm.adapters.aaren.attention import AarenStack
+from tsllm.adapters.aaren.patches import NORMALISATIONS, PatchUnits, RunningScale
+from tsllm.adapters.aaren.soft_prompt import SoftTokenReader
+from tsllm.adapters.aaren.state import AarenState
+from tsllm.adapters.aaren.stream import AarenStream
+from tsllm.adapters.layers import (
+    MonotoneQuantileHead,
+    both_ways,
+    check_mirrored,
+    to_segments,
+    upside_down,
+)
+from tsllm.adapters.losses import elementwise_loss
+
+if TYPE_CHECKING:
+    from tsllm.backbone import Backbone, PrivateBackbone
+
+
+#: So many tokens of a stream go one by one, so that an update at once is bit for bit what single
+#: updates are; more go in blocks.
+STEPWISE = 16
+BLOCK = 1024
+
+
+class AarenModel(nn.Module):
+    """Forecast with Aaren over patches (Feng et al., arXiv 2405.13956, applied to forecasting).
+
+    Every channel is a series of its own. It is cut into patches from its first step on; a patch,
+    normalised by what was seen up to its end, becomes a token, with which of its steps were
+    observed and how level and scale have moved since the last patch. Blocks of Aaren mix each
+    token with those before it, and one linear layer forecasts the horizon after every token.
+
+    Parameters
+    ----------
+    backbone : Backbone, PrivateBackbone or None
+        A language model that reads the last outputs of the blocks as soft tokens behind a prompt.
+    patch_length, horizon : int
+        Steps of a patch, and steps that are forecast at once.
+    hidden, layers, heads, feedforward : int
+        Width of a token, blocks, heads, width inside the feed-forward parts.
+    mixer, query, decay
+        See `AarenBlock`.
+    normalisation : {"causal", "anchored", "window"}
+        "causal": by running mean and deviation; "anchored": by the last value and the running
+        deviation; both stream exactly. "window": by the mean and deviation of the whole context.
+    half_life : int
+        Steps after which a step weighs half in the running statistics.
+    restart : int, optional
+        Tokens after which a stream starts over, with a second one half as old to take its place:
+        forecasts then read the last ``restart`` to ``2 * restart`` tokens. None: never.
+    dropout : float
+        In the blocks.
+    quantiles : tuple of float
+        Levels to forecast; empty for a point forecast.
+    flip_invariance : bool
+        Whether the forecast of a series turned upside down is the forecast turned upside down: see
+        `tsllm.adapters.layers.both_ways`. A stream then has two rows for each series.
+    soft_tokens : int
+        Outputs that the language model reads.
+    prompt : str
+        The text that it reads before them.
+
+    Raises
+    ------
+    ValueError
+        Sizes that do not fit, or an unknown name.
+
+    Examples
+    --------
+    >>> model = AarenModel(None, patch_length=4, horizon=6).eval()
+    >>> model(torch.randn(2, 24, 3)).shape
+    torch.Size([2, 6, 3])
+    >>> stream = model.advance(model.empty_stream(2), torch.randn(2, 1003))
+    >>> model.forecast(stream, 10).shape, stream.tokens.tolist(), stream.fill.tolist()
+    (torch.Size([2, 10, 1]), [250, 250], [3, 3])
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone | PrivateBackbone | None,
+        patch_length: int,
+        horizon: int,
+        *,
+        hidden: int = 64,
+        layers: int = 2,
+        heads: int = 4,
+        feedforward: int = 128,
+        mixer: str = "aaren",
+        query: str = "folded",
+        decay: bool = True,
+        normalisation: str = "causal",
+        half_life: int = 512,
+        restart: int | None = None,
+        dropout: float = 0.0,
+        quantiles: tuple[float, ...] = (),
+        flip_invariance: bool = False,
+        soft_tokens: int = 8,
+        prompt: str = "",
+    ) -> None:
+        super().__init__()
+        if normalisation not in NORMALISATIONS:
+            raise ValueError(
+                f"normalisation must be one of {list(NORMALISATIONS)}, got {normalisation!r}"
+            )
+        if patch_length < 1 or horizon < 1:
+            raise ValueError(
+                f"patch_length={patch_length} and horizon={horizon} must be at least 1 step"
+            )
+        self.patch_length, self.horizon, self.hidden = patch_length, horizon, hidden
+        self.restart = restart
+        self.units = PatchUnits(normalisation, forget=0.5 ** (patch_length / half_life))
+        self.quantiles = tuple(quantiles)
+        self.quantile_head = MonotoneQuantileHead(quantiles) if quantiles else None
+        self.flip_invariance = flip_invariance
+        #: Rows of a stream for each series.
+        self.ways = 2 if flip_invariance else 1
+        if flip_invariance:
+            check_mirrored(quantiles)
+        # The patch, which of it was observed, the moves of level and scale.
+        self.token_layer = nn.Linear(2 * patch_length + 2, hidden)
+        self.stack = AarenStack(
+            layers,
+            hidden,
+            heads,
+            feedforward=feedforward,
+            mixer=mixer,
+            query=query,
+            decay=decay,
+            dropout=dropout,
+        )
+        self.norm = nn.LayerNorm(hidden)
+        # From the first step of its own patch on, complete or not: were forecasts counted from the
+        # last step seen, a patch of each length would need a head of its own.
+        self.head = nn.Linear(hidden, (patch_length + horizon) * max(1, len(quantiles)))
+        self.kept = 1 if backbone is None else soft_tokens
+        self.reader = (
+            None if backbone is None else SoftTokenReader(backbone, hidden, soft_tokens, prompt)
+        )
+
+    # ------------------------------------------------------------------ whole contexts
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        mask: Tensor | None = None,
+        fill: Tensor | None = None,
+        prefixes: bool = False,
+    ) -> Tensor:
+        """Forecast the steps after a context, or after each of its patches.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(batch, context, channels)`` in raw units; a multiple of ``patch_length`` steps.
+        mask : Tensor, optional
+            Bool, the shape of ``x``, True where observed. None: everything is.
+        fill : Tensor, optional
+            ``(batch,)``, how many steps of the last patch there are. None: all.
+        prefixes : bool
+            Whether to forecast after every patch.
+
+        Returns
+        -------
+        Tensor
+            ``(batch, horizon, channels)``, and a last axis over the levels with quantiles; with
+            ``prefixes`` the tokens after the batch: ``(batch, tokens, horizon, channels)``.
+        """
+        if x.shape[1] % self.patch_length:
+            raise ValueError(
+                f"the context has {x.shape[1]} steps, which is no multiple of patch_length="
+                f"{self.patch_length}: pad it on the left and mask the padding"
+            )
+        mask = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
+        read = partial(self._forecast, prefixes=prefixes)
+        if not self.flip_invariance:
+            return read(x, mask, fill)
+        quantiles = self.quantile_head is not None
+        return both_ways(read, x, mask, fill, training=self.training, quantiles=quantiles)
+
+    def _forecast(self, x: Tensor, mask: Tensor, fill: Tensor | None, *, prefixes: bool) -> Tensor:
+        """Forecast from contexts read one way; see `forward`."""
+        batch, _, channels = x.shape
+        patches = to_segments(x, self.patch_length)  # (rows = batch * channels, tokens, length)
+        seen = to_segments(mask, self.patch_length)
+        present = torch.full(patches.shape[:2], self.patch_length, device=x.device)
+        if fill is not None:
+            present[:, -1] = fill.repeat_interleave(channels)
+            places = torch.arange(self.patch_length, device=x.device)
+            seen = seen & (places < present[..., None])
+        features, location, scale = self.units.of_windows(x, mask, patches, seen)
+        tokens = self.token_layer(features.to(self.token_layer.weight.dtype))
+        elapsed = torch.ones_like(tokens[..., 0])
+        out = self.norm(self.stack(tokens, mask=seen.any(-1), elapsed=elapsed))
+        if prefixes:
+            out = out if self.reader is None else self.reader(out)
+        else:
+            location, scale, present = location[:, -1:], scale[:, -1:], present[:, -1:]
+            if self.reader is None:
+                out = out[:, -1:]
+            else:
+                counts = torch.full((len(out),), min(self.kept, out.shape[1]), device=x.device)
+                out = self.reader.last(out[:, -self.kept :], counts)[:, None]
+        forecast = self._decode(out, present, location.to(out.dtype), scale.to(out.dtype))
+        forecast = forecast.unflatten(0, (batch, channels)).movedim(1, 3)
+        # (batch, tokens, horizon, channels[, levels])
+        return forecast if prefixes else forecast[:, -1]
+
+    # ------------------------------------------------------------------ streams
+
+    def exact(self) -> AarenModel:
+        """Copy the model with float64 weights, but for the language model's part, for streams.
+
+        However a history was cut into updates, its forecasts then agree to some 1e-12.
+        """
+        twin = copy.copy(self)
+        twin._modules = {
+            name: module if name == "reader" else copy.deepcopy(module)
+            for name, module in self._modules.items()
+        }
+        for name, module in twin._modules.items():
+            if module is not None and name != "reader" and (name != "head" or self.reader is None):
+                module.double()
+        return twin
+
+    def empty_stream(self, series: int) -> AarenStream:
+        """Make streams of so many series before their first step."""
+        rows = series * self.ways
+        weight = self.token_layer.weight
+        states = self.stack.empty_states(rows)
+        return AarenStream(
+            layers=states,
+            younger=() if self.restart is None else states,
+            scale=RunningScale.empty(rows, weight.device),
+            outputs=weight.new_zeros(rows, self.kept, self.hidden),
+            tokens=torch.zeros(rows, dtype=torch.int64, device=weight.device),
+            buffer=weight.new_full((rows, self.patch_length), torch.nan, dtype=torch.float64),
+            fill=torch.zeros(rows, dtype=torch.int64, device=weight.device),
+        )
+
+    @torch.no_grad()
+    def advance(
+        self, stream: AarenStream, values: Tensor, lengths: Tensor | None = None
+    ) -> AarenStream:
+        """Take in further steps, in time and memory that do not depend on those before.
+
+        Parameters
+        ----------
+        stream : AarenStream
+            It is left as it is.
+        values : Tensor
+            ``(series, steps)`` in raw units, NaN where not observed.
+        lengths : Tensor, optional
+            ``(series,)``, how many of the steps each has. None: all.
+
+        Returns
+        -------
+        AarenStream
+        """
+        if self.flip_invariance:
+            values = torch.stack([values, -values], 1).flatten(0, 1)  # (rows * ways, steps)
+            lengths = None if lengths is None else lengths.repeat_interleave(self.ways)
+        rows, steps = values.shape
+        if lengths is None:
+            lengths = torch.full((rows,), steps, device=values.device)
+        length = self.patch_length
+        # The steps that wait in the buffer, then the new ones, without the room between them.
+        joined = torch.cat([stream.buffer, values.double()], 1)  # (rows, length + steps)
+        joined = torch.nn.functional.pad(joined, (0, length), value=torch.nan)
+        places = torch.arange(joined.shape[1], device=values.device)
+        fill, total = stream.fill[:, None], (stream.fill + lengths)[:, None]
+        source = torch.where(places < fill, places, places + length - fill)
+        joined = joined.gather(1, source.clamp_max(joined.shape[1] - 1))
+        joined = torch.where(places < total, joined, torch.nan)
+        complete = torch.div(total[:, 0], length, rounding_mode="floor")  # (rows,)
+        most = int(complete.max())
+        rest = (complete * length)[:, None] + torch.arange(length, device=values.device)
+        buffer = joined.gather(1, rest.clamp_max(joined.shape[1] - 1))
+        patches = joined[:, : most * length].unflatten(1, (most, length)) if most else None
+        stream = replace(stream, buffer=buffer, fill=total[:, 0] - complete * length)
+        size = 1 if most <= STEPWISE else BLOCK
+        for first in range(0, most, size):
+            assert patches is not None
+            block = patches[:, first : first + size]  # (rows, tokens, patch_length)
+            valid = torch.arange(first, first + block.shape[1], device=values.device)
+            stream = self._advance_tokens(stream, block, valid < complete[:, None])
+        return stream
+
+    @torch.no_grad()
+    def forecast(self, stream: AarenStream, horizon: int) -> Tensor:
+        """Forecast after streams: (series, horizon, 1 + levels), float64, in raw units.
+
+        The first of the last axis is the point forecast. Beyond the model's horizon its own point
+        forecasts are taken for observations, in a copy of the streams.
+        """
+        parts = []
+        for done in range(0, horizon, self.horizon):
+            out = self._read_both_ways(stream).double()  # (rows, horizon of the model[, levels])
+            point = out
+            if self.quantile_head is not None:
+                point = out[..., self.quantile_head.median]
+                out = torch.cat([point[..., None], out], -1)
+            else:
+                out = out[..., None]
+            parts.append(out)
+            if done + self.horizon < horizon:
+                stream = self.advance(stream, point)
+        return torch.cat(parts, 1)[:, :horizon]
+
+    def spread(self, stream: AarenStream) -> Tensor:
+        """Give the running deviation of series, (series,); 0 where they are constant so far."""
+        return self._scale_now(stream).deviation()[:: self.ways]
+
+    def observed(self, stream: AarenStream) -> Tensor:
+        """Tell of which series anything was observed, (series,)."""
+        return self._scale_now(stream).weight[:: self.ways] > 0
+
+    def _scale_now(self, stream: AarenStream) -> RunningScale:
+        """Take the incomplete patch into the statistics."""
+        return self.units.after(stream.scale, stream.buffer)
+
+    def _read_both_ways(self, stream: AarenStream) -> Tensor:
+        """Forecast the model's horizon, (series, horizon[, levels]); both ways are averaged."""
+        out = self._read(stream)
+        if not self.flip_invariance:
+            return out
+        over = upside_down(out[1::2], quantiles=self.quantile_head is not None)
+        return (out[::2] + over) / 2
+
+    def _read(self, stream: AarenStream) -> Tensor:
+        """Forecast the model's horizon; the incomplete patch is one more token."""
+        begun = stream.fill > 0  # (rows,)
+        if bool(begun.any()):
+            stream = self._advance_tokens(stream, stream.buffer[:, None], begun[:, None])
+        location, scale = self.units.location(stream.scale), stream.scale.deviation()
+        out = stream.outputs  # (rows, kept, hidden)
+        if self.reader is None:
+            out = out[:, -1]
+        else:
+            counts = stream.tokens.clamp_max(self.kept)
+            out = self.reader.last(out.to(self.reader.in_layer.weight.dtype), counts)
+        present = torch.where(begun, stream.fill, self.patch_length)
+        return self._decode(out[:, None], present[:, None], location[:, None], scale[:, None])[:, 0]
+
+    def _advance_tokens(self, stream: AarenStream, patches: Tensor, valid: Tensor) -> AarenStream:
+        """Take in complete patches (rows, tokens, patch_length), of which rows have the first."""
+        seen = ~patches.isnan() & valid[..., None]
+        read, scale = self.units.of_stream(stream.scale, patches, seen)
+        x = self.token_layer(read.features.to(self.token_layer.weight.dtype))
+        x, layers, younger = self._extend(stream, x, seen.any(-1), valid)
+        outputs = torch.cat([stream.outputs, self.norm(x)], 1)  # (rows, kept + tokens, hidden)
+        new = valid.sum(1)
+        last = new[:, None] + torch.arange(self.kept, device=x.device)
+        outputs = outputs.gather(1, last[..., None].expand(-1, -1, self.hidden))
+        return replace(
+            stream,
+            layers=layers,
+            younger=younger,
+            scale=scale,
+            outputs=outputs,
+            tokens=stream.tokens + new,
+        )
+
+    def _extend(
+        self, stream: AarenStream, x: Tensor, seen: Tensor, valid: Tensor
+    ) -> tuple[Tensor, tuple[AarenState, ...], tuple[AarenState, ...]]:
+        """Run the blocks over tokens (rows, tokens, hidden), and start over where that is due."""
+        if self.restart is None:
+            x, layers = self._extend_plainly(stream.layers, x, seen, valid)
+            return x, layers, ()
+        older, younger, age = stream.layers, stream.younger, stream.tokens
+        empty, parts, done = self.stack.empty_states(len(x)), [], 0
+        while done < x.shape[1]:
+            due = (age > 0) & (age % self.restart == 0) & valid[:, done]
+            older = tuple(y.where(due, o) for o, y in zip(older, younger))
+            younger = tuple(e.where(due, y) for e, y in zip(empty, younger))
+            # Up to where the next row starts over.
+            piece = slice(done, done + int((self.restart - age % self.restart).min()))
+            out, older = self._extend_plainly(older, x[:, piece], seen[:, piece], valid[:, piece])
+            _, younger = self._extend_plainly(younger, x[:, piece], seen[:, piece], valid[:, piece])
+            parts.append(out)
+            age = age + valid[:, piece].sum(1)
+            done += out.shape[1]
+        return torch.cat(parts, 1), older, younger
+
+    def _extend_plainly(
+        self, states: tuple[AarenState, ...], x: Tensor, seen: Tensor, valid: Tensor
+    ) -> tuple[Tensor, tuple[AarenState, ...]]:
+        if x.shape[1] > 1:
+            return self.stack.extend(states, x, mask=seen, elapsed=valid)
+        y, states = self.stack.step(states, x[:, 0], mask=seen[:, 0], elapsed=valid[:, 0])
+        return y[:, None], states
+
+    # ------------------------------------------------------------------ the head
+
+    def _decode(self, out: Tensor, present: Tensor, location: Tensor, scale: Tensor) -> Tensor:
+        """Forecast from outputs (rows, tokens, hidden): (rows, tokens, horizon[, levels]).
+
+        ``present`` (rows, tokens) is how many steps of each token's patch there were.
+        """
+        raw = self.head(out).unflatten(-1, (self.patch_length + self.horizon, -1))
+        ahead = present[..., None] + torch.arange(self.horizon, device=out.device)
+        raw = raw.gather(2, ahead[..., None].expand(-1, -1, -1, raw.shape[-1])).flatten(-2)
+        if self.quantile_head is None:
+            return raw * scale[..., None] + location[..., None]
+        levels = self.quantile_head(raw)  # (rows, tokens, horizon, levels)
+        return levels * scale[..., None, None] + location[..., None, None]
+
+
+def prefix_loss(
+    model: AarenModel,
+    values: Tensor,
+    mask: Tensor,
+    *,
+    loss: str,
+    fill: Tensor,
+    last_weight: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Compute the loss of the forecasts after all patches of some windows.
+
+    Parameters
+    ----------
+    model : AarenModel
+        The model; its quantile levels are those of the loss.
+    values : Tensor
+        ``(batch, context + horizon, 1)`` in raw units.
+    mask : Tensor
+        Bool, the shape of ``values``, True where observed.
+    loss : {"mse", "mae", "huber", "quantile"}
+        See `elementwise_loss`.
+    fill : Tensor
+        ``(batch,)``, how many steps of the last patch are seen, at least 1: so forecasts from
+        incomplete patches are learnt too. A window of which nothing would be seen keeps the whole
+        patch.
+    last_weight : float
+        What the forecast after the last patch counts; the others count 1.
+
+    Returns
+    -------
+    total : Tensor
+        Scalar, the weighted sum over the targets that are observed, and before which something is.
+    count : Tensor
+        Scalar, the sum of their weights.
+
+    Examples
+    --------
+    >>> from tsllm.adapters.aaren.model import AarenModel
+    >>> values = torch.randn(2, 12 + 6, 1)
+    >>> total, count = prefix_loss(
+    ...     AarenModel(None, patch_length=4, horizon=6),
+    ...     values,
+    ...     values.isfinite(),
+    ...     loss="mse",
+    ...     fill=torch.tensor([4, 2]),
+    ... )
+    >>> count
+    tensor(36.)
+    """
+    length, horizon = model.patch_length, model.horizon
+    context = values.shape[1] - horizon
+    tokens = context // length
+    steps = torch.arange(context, device=values.device)
+    seen = mask[:, :context, 0] & (steps < context - length + fill[:, None])  # (batch, context)
+    fill = torch.where(seen.any(1), fill, length)
+    forecast = model(values[:, :context], mask=mask[:, :context], fill=fill, prefixes=True)
+    forecast = forecast[:, :, :, 0]  # (batch, tokens, horizon[, levels])
+    # The step that each prefix ends before, and its forecast begins at.
+    ends = torch.arange(1, tokens + 1, device=values.device) * length
+    ends = ends.expand(len(values), -1).clone()  # (batch, tokens)
+    ends[:, -1] += fill - length
+    rows = torch.arange(len(values), device=values.device)[:, None]
+    target = values[..., 0].unfold(1, horizon, 1)[rows, ends]  # (batch, tokens, horizon)
+    counted = mask[..., 0].unfold(1, horizon, 1)[rows, ends]
+    # Where nothing has been observed yet there is nothing to forecast from.
+    known = mask[..., 0].cumsum(1)[rows, ends - 1] > 0  # (batch, tokens)
+    counted = counted & known[..., None]
+    weights = torch.ones(tokens, device=values.device)
+    weights[-1] = last_weight
+    weighted = torch.where(counted, weights[:, None], 0.0)
+    errors = elementwise_loss(loss, forecast, target, model.quantiles)
+    return (torch.where(counted, errors, 0.0) * weighted).sum(), weighted.sum()

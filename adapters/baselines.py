@@ -1,0 +1,223 @@
+"""DLinear and PatchTST, the baselines without a language model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tsllm.adapters.layers import (
+    MonotoneQuantileHead,
+    direct_forecast,
+    instance_normalise,
+)
+
+
+class DLinearModel(nn.Module):
+    """Forecast with two linear layers, one on the trend and one on what is left.
+
+    Zeng, Chen, Zhang and Xu, "Are Transformers Effective for Time Series Forecasting?" (AAAI 2023,
+    arXiv 2205.13504), section 4: the moving average over ``kernel_size`` steps is the trend, each
+    part goes through one linear layer over time, and the two forecasts are added. The layers are
+    shared by all channels. Unlike the paper's, the window is normalised by its own mean and
+    standard deviation first, as PatchTST and the language-model methods do; this makes DLinear
+    more accurate where levels drift.
+
+    Parameters
+    ----------
+    context_length : int
+        Steps of history.
+    horizon : int
+        Steps to forecast.
+    kernel_size : int
+        Steps of the moving average, odd.
+    quantiles : tuple of float
+        Levels to forecast; empty for a point forecast.
+
+    Raises
+    ------
+    ValueError
+        When ``kernel_size`` is even or below 1, or the levels are not rising inside (0, 1).
+
+    Examples
+    --------
+    >>> import torch
+    >>> DLinearModel(24, 6)(torch.randn(2, 24, 3)).shape
+    torch.Size([2, 6, 3])
+    >>> DLinearModel(24, 6, quantiles=(0.1, 0.5, 0.9))(torch.randn(2, 24, 3)).shape
+    torch.Size([2, 6, 3, 3])
+    """
+
+    def __init__(
+        self,
+        context_length: int,
+        horizon: int,
+        *,
+        kernel_size: int = 25,
+        quantiles: tuple[float, ...] = (),
+    ) -> None:
+        super().__init__()
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be an odd number of steps, found {kernel_size}")
+        self.context_length = context_length
+        self.horizon = horizon
+        self.kernel_size = kernel_size
+        self.quantile_head = MonotoneQuantileHead(quantiles) if quantiles else None
+        outputs = horizon * max(1, len(quantiles))
+        self.seasonal = nn.Linear(context_length, outputs)
+        self.trend = nn.Linear(context_length, outputs)
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """Forecast the steps after a window.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(batch, context, channels)``.
+        mask : Tensor, optional
+            Bool, the shape of ``x``, True where observed; the rest counts as the window's mean.
+
+        Returns
+        -------
+        Tensor
+            ``(batch, horizon, channels)``, or ``(batch, horizon, channels, levels)``.
+        """
+        normalised, mean, std = instance_normalise(x, mask)
+        series = normalised.transpose(1, 2)  # (batch, channels, context)
+        trend = moving_average(series, self.kernel_size)
+        # (batch, channels, horizon[*levels])
+        out = self.seasonal(series - trend) + self.trend(trend)
+        return direct_forecast(out, mean, std, self.quantile_head)
+
+
+def moving_average(series: Tensor, kernel_size: int) -> Tensor:
+    """Average each step with its neighbours; the ends are continued with their own values.
+
+    Parameters
+    ----------
+    series : Tensor
+        ``(batch, channels, time)``.
+    kernel_size : int
+        Steps, odd.
+
+    Returns
+    -------
+    Tensor
+        The shape of ``series``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> moving_average(torch.tensor([[[0.0, 3.0, 6.0]]]), 3).tolist()
+    [[[1.0, 3.0, 5.0]]]
+    """
+    side = kernel_size // 2
+    padded = functional.pad(series, (side, side), mode="replicate")
+    return functional.avg_pool1d(padded, kernel_size, stride=1)
+
+
+class PatchTSTModel(nn.Module):
+    """Forecast each channel with a Transformer encoder over its patches.
+
+    Nie, Nguyen, Sinthong and Kalagnanam, "A Time Series is Worth 64 Words" (ICLR 2023,
+    arXiv 2211.14730), section 3.1: instance normalisation, overlapping patches (the last value is
+    repeated for one stride, so that the end is covered), a linear token layer, learnt positions, an
+    encoder shared by all channels, and one linear layer from all tokens to the horizon. The encoder
+    normalises with LayerNorm where the authors use BatchNorm, so that a forecast does not depend on
+    what else was trained beside it.
+
+    Parameters
+    ----------
+    context_length : int
+        Steps of history.
+    horizon : int
+        Steps to forecast.
+    patch_length, stride : int
+        Steps of a patch and between the starts of two, at most ``context_length``.
+    hidden : int
+        Width of a token, a multiple of ``heads``.
+    layers, heads, feedforward : int
+        Encoder layers, attention heads, width inside the feed-forward blocks.
+    dropout : float
+        On the tokens and inside the encoder.
+    quantiles : tuple of float
+        Levels to forecast; empty for a point forecast.
+
+    Raises
+    ------
+    ValueError
+        When a patch does not fit, ``hidden`` is no multiple of ``heads``, or the levels are not
+        rising inside (0, 1).
+
+    Examples
+    --------
+    >>> model = PatchTSTModel(48, 12)
+    >>> model.n_patches, model(torch.randn(2, 48, 3)).shape
+    (6, torch.Size([2, 12, 3]))
+    """
+
+    def __init__(
+        self,
+        context_length: int,
+        horizon: int,
+        *,
+        patch_length: int = 16,
+        stride: int = 8,
+        hidden: int = 16,
+        layers: int = 3,
+        heads: int = 4,
+        feedforward: int = 128,
+        dropout: float = 0.3,
+        quantiles: tuple[float, ...] = (),
+    ) -> None:
+        super().__init__()
+        if not 1 <= stride <= patch_length <= context_length:
+            raise ValueError(
+                f"patch_length={patch_length} and stride={stride} must satisfy 1 <= stride <= "
+                f"patch_length <= context_length={context_length}"
+            )
+        if hidden % heads:
+            raise ValueError(f"hidden={hidden} must be a multiple of heads={heads}")
+        self.context_length = context_length
+        self.horizon = horizon
+        self.patch_length = patch_length
+        self.stride = stride
+        self.n_patches = (context_length - patch_length) // stride + 2
+        self.quantile_head = MonotoneQuantileHead(quantiles) if quantiles else None
+        self.token_layer = nn.Linear(patch_length, hidden)
+        self.positions = nn.Parameter(torch.empty(self.n_patches, hidden).uniform_(-0.02, 0.02))
+        self.dropout = nn.Dropout(dropout)
+        layer = nn.TransformerEncoderLayer(
+            hidden, heads, feedforward, dropout, activation="gelu", batch_first=True
+        )
+        self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.head = nn.Linear(self.n_patches * hidden, horizon * max(1, len(quantiles)))
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """Forecast the steps after a window.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(batch, context, channels)``.
+        mask : Tensor, optional
+            Bool, the shape of ``x``, True where observed; the rest counts as the window's mean.
+
+        Returns
+        -------
+        Tensor
+            ``(batch, horizon, channels)``, or ``(batch, horizon, channels, levels)``.
+        """
+        normalised, mean, std = instance_normalise(x, mask)
+        patches = self.to_patches(normalised)  # (batch * channels, patches, patch_length)
+        tokens = self.token_layer(patches)  # (batch * channels, patches, hidden)
+        tokens = self.encoder(self.dropout(tokens + self.positions))
+        out = self.head(tokens.flatten(1))  # (batch * channels, horizon[*levels])
+        out = out.unflatten(0, (len(x), -1))  # (batch, channels, horizon[*levels])
+        return direct_forecast(out, mean, std, self.quantile_head)
+
+    def to_patches(self, x: Tensor) -> Tensor:
+        """Cut ``(batch, context, channels)`` into ``(batch * channels, patches, patch_length)``."""
+        series = x.transpose(1, 2)  # (batch, channels, context)
+        padded = functional.pad(series, (0, self.stride), mode="replicate")
+        return padded.unfold(-1, self.patch_length, self.stride).flatten(0, 1)

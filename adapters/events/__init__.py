@@ -1,0 +1,1 @@
+"""Point processes: batches of events, encoders, decoders, prompts."""

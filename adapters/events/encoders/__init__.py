@@ -1,0 +1,1 @@
+"""Encoders of event histories: from a batch of events to one state per event."""

@@ -1,0 +1,357 @@
+"""Causal attention over events, with prompts as a prefix that each position chooses for itself."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tsllm.adapters.events.batch import EventBatch, EventStates
+from tsllm.adapters.events.encoders.stack import EventStack
+from tsllm.adapters.events.features import EventEmbedding
+from tsllm.adapters.events.prompt_pool import PromptChoice
+
+#: Half-lives, in mean gaps, that the decays of the heads start from: the shortest and the longest.
+HALF_LIVES = (2.0, 256.0)
+#: Queries whose weights over all earlier tokens are in memory at once.
+QUERY_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class LayerPrompt:
+    """What one attention layer makes of the prompts."""
+
+    keys: Tensor
+    """(heads, rows, width), of the structural part."""
+    values: Tensor
+    """(heads, rows, width)."""
+    time_keys: Tensor
+    """(batch, heads, positions, width), of the temporal part: what it adds to every key."""
+    time_values: Tensor
+    """(batch, heads, positions, width)."""
+    visible: Tensor
+    """(batch, 1, positions, rows) bool."""
+
+    def at(self, part: slice) -> LayerPrompt:
+        """Take some positions."""
+        return LayerPrompt(
+            self.keys,
+            self.values,
+            self.time_keys[:, :, part],
+            self.time_values[:, :, part],
+            self.visible[:, :, part],
+        )
+
+
+class PromptProjection(nn.Module):
+    """Make keys and values of prompts: what one layer adds to its own projections.
+
+    A prompt row is [structural; temporal], and the temporal part of a position is the code of its
+    mean gap so far. A projection W of it is ``W_s structural + W_t code``: the second term is the
+    same for all rows, so it is added once a position and no row is projected twice.
+
+    Parameters
+    ----------
+    hidden, heads : int
+        Width of the layer, and its heads.
+    time_features : int
+        Width of the code.
+    """
+
+    def __init__(self, hidden: int, heads: int, time_features: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.key_layer = nn.Linear(time_features, hidden, bias=False)
+        self.value_layer = nn.Linear(time_features, hidden, bias=False)
+
+    def forward(self, code: Tensor) -> tuple[Tensor, Tensor]:
+        """Map codes (batch, positions, features): twice (batch, heads, positions, width)."""
+        keys, values = self.key_layer(code), self.value_layer(code)
+        return _heads(keys, self.heads), _heads(values, self.heads)
+
+
+class PromptedAttention(nn.Module):
+    """Causal multi-head attention whose weights decay in time, with prompts before the tokens.
+
+    Query i attends to tokens 1 to i, whose scores fall at a learnt rate a head with the time that
+    has passed since, and to the prompt rows that are visible at i, which do not age. The softmax is
+    over both.
+
+    Parameters
+    ----------
+    hidden, heads : int
+        Width of a token, a multiple of ``heads``.
+    time_features : int
+        Width of the code that is the prompts' temporal part.
+
+    Raises
+    ------
+    ValueError
+        ``hidden`` is no multiple of ``heads``.
+    """
+
+    def __init__(self, hidden: int, heads: int, time_features: int) -> None:
+        super().__init__()
+        if hidden % heads:
+            raise ValueError(f"hidden={hidden} must be a multiple of heads={heads}")
+        self.heads, self.width = heads, hidden // heads
+        self.query_layer = nn.Linear(hidden, hidden)
+        self.key_layer = nn.Linear(hidden, hidden)
+        self.value_layer = nn.Linear(hidden, hidden)
+        self.out_layer = nn.Linear(hidden, hidden)
+        self.prompt_time = PromptProjection(hidden, heads, time_features)
+        shortest, longest = (math.log(2) / half_life for half_life in HALF_LIVES)
+        rates = torch.logspace(math.log10(shortest), math.log10(longest), heads)
+        self.decay_logit = nn.Parameter(rates.expm1().log())  # softplus gives the rates back
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Make queries, keys and values (batch, heads, tokens, width) of tokens."""
+        layers = (self.query_layer, self.key_layer, self.value_layer)
+        q, k, v = (_heads(layer(x), self.heads) for layer in layers)
+        return q, k, v
+
+    def project_prompts(self, choice: PromptChoice, layer: int, code: Tensor) -> LayerPrompt:
+        """Make keys and values of the prompts; ``code`` (batch, positions, features)."""
+        keys = self.key_layer(choice.key_rows(layer)).unflatten(-1, (self.heads, -1))
+        values = self.value_layer(choice.value_rows(layer)).unflatten(-1, (self.heads, -1))
+        time_keys, time_values = self.prompt_time(code)
+        return LayerPrompt(
+            keys.transpose(0, 1),  # (heads, rows, width)
+            values.transpose(0, 1),
+            time_keys,
+            time_values,
+            choice.visible_rows[:, None],
+        )
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        age: Tensor,
+        visible: Tensor,
+        prompt: LayerPrompt | None,
+    ) -> Tensor:
+        """Mix values by the softmax over prompts and tokens.
+
+        Parameters
+        ----------
+        q : Tensor
+            ``(batch, heads, queries, width)``.
+        k, v : Tensor
+            ``(batch, heads, tokens, width)``.
+        age : Tensor
+            ``(batch, queries, tokens)``, the time from token to query.
+        visible : Tensor
+            Bool, ``(batch or 1, queries, tokens)``.
+        prompt : LayerPrompt, optional
+
+        Returns
+        -------
+        Tensor
+            ``(batch, queries, hidden)``.
+        """
+        rates = functional.softplus(self.decay_logit)[:, None, None]
+        logits = q @ k.mT / math.sqrt(self.width) - rates * age[:, None]
+        logits = logits.masked_fill(~visible[:, None], -torch.inf)
+        if prompt is None:
+            mixed = logits.softmax(-1) @ v
+        else:
+            shift = (q * prompt.time_keys).sum(-1, keepdim=True)  # (batch, heads, queries, 1)
+            prefix = (q @ prompt.keys.mT + shift) / math.sqrt(self.width)
+            prefix = prefix.masked_fill(~prompt.visible, -torch.inf)
+            weights = torch.cat([prefix, logits], -1).softmax(-1)
+            of_prompt, of_tokens = weights.tensor_split([prefix.shape[-1]], -1)
+            mixed = of_tokens @ v + of_prompt @ prompt.values
+            mixed = mixed + of_prompt.sum(-1, keepdim=True) * prompt.time_values
+        out: Tensor = self.out_layer(mixed.transpose(1, 2).flatten(2))
+        return out
+
+    def forward(self, x: Tensor, time: Tensor, prompt: LayerPrompt | None) -> Tensor:
+        """Mix tokens (batch, tokens, hidden) at times (batch, tokens) float64."""
+        return self.attend_causally(*self.project(x), time, prompt)
+
+    def attend_causally(
+        self, q: Tensor, k: Tensor, v: Tensor, time: Tensor, prompt: LayerPrompt | None
+    ) -> Tensor:
+        """Let each token attend to itself and those before it, some queries at a time."""
+        tokens, mixed = q.shape[2], []
+        for first in range(0, tokens, QUERY_BLOCK):
+            last = min(first + QUERY_BLOCK, tokens)
+            part = slice(first, last)
+            age = (time[:, part, None] - time[:, None, :last]).to(q.dtype)
+            earlier = torch.ones(last - first, last, dtype=torch.bool, device=q.device).tril(first)
+            mixed.append(
+                self.attend(
+                    q[:, :, part],
+                    k[:, :, :last],
+                    v[:, :, :last],
+                    age.clamp_min(0),
+                    earlier[None],
+                    None if prompt is None else prompt.at(part),
+                )
+            )
+        return torch.cat(mixed, 1)
+
+
+class AttentionBlock(nn.Module):
+    """A pre-norm Transformer block with `PromptedAttention`."""
+
+    def __init__(self, hidden: int, heads: int, time_features: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = PromptedAttention(hidden, heads, time_features)
+        self.norm1, self.norm2 = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
+        self.feedforward = nn.Sequential(
+            nn.Linear(hidden, 4 * hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(4 * hidden, hidden),
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """Add the residuals and the feed-forward part."""
+        x = x + self.dropout(mixed)
+        return x + self.dropout(self.feedforward(self.norm2(x)))
+
+
+@dataclass(frozen=True)
+class AttentionState:
+    """Keys and values of all tokens so far; it grows with every event.
+
+    Sequences of different lengths stand in one batch; ``real`` says which columns are tokens.
+    """
+
+    keys: tuple[Tensor, ...]
+    """(batch, heads, tokens, width) a layer."""
+    values: tuple[Tensor, ...]
+    time: Tensor
+    """(batch, tokens) float64, of each token."""
+    now: Tensor
+    """(batch,) float64, of the last token."""
+    real: Tensor
+    """(batch, tokens) bool."""
+    context: Tensor | None
+    """(batch, features), static covariates."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors."""
+        return sum(t.nbytes for t in (*self.keys, *self.values, self.time, self.now, self.real))
+
+
+class AttentionEncoder(EventStack[AttentionBlock]):
+    """Causal attention over events, with prefix prompts.
+
+    Token 0 is the start of the sequence, token i event i; the state at position i is the output at
+    token i. Each position attends to the prompt rows that it chose, in every layer, and this costs
+    what one prefix of all rows costs.
+
+    Parameters
+    ----------
+    embedding : EventEmbedding
+        What makes tokens of events; its ``hidden`` is the width here.
+    layers, heads : int
+        Blocks and heads.
+    dropout : float
+        After attention and in the feed-forward part.
+
+    Examples
+    --------
+    >>> from tsllm.adapters.events.batch import pad_sequences
+    >>> batch = pad_sequences([[0.5, 2.0]], [[0, 1]], first_known=[True], tails=[1.0])
+    >>> encoder = AttentionEncoder(EventEmbedding(2, 16)).eval()
+    >>> encoder.encode(batch).hidden.shape
+    torch.Size([1, 3, 16])
+    """
+
+    def __init__(
+        self, embedding: EventEmbedding, *, layers: int = 2, heads: int = 4, dropout: float = 0.0
+    ) -> None:
+        hidden, features = embedding.hidden, embedding.time_encoding.features
+        blocks = (AttentionBlock(hidden, heads, features, dropout) for _ in range(layers))
+        super().__init__(embedding, blocks, dropout)
+        self.norm = nn.LayerNorm(hidden)
+
+    def encode(self, batch: EventBatch, prompts: PromptChoice | None = None) -> EventStates:
+        """Give the states at all positions, (batch, 1 + events, hidden)."""
+        return EventStates(self._run(batch, prompts)[0])
+
+    def init_state(
+        self, batch: EventBatch, prompts: PromptChoice | None = None
+    ) -> tuple[AttentionState, EventStates]:
+        """Read the histories of streams, and give their states after the last event."""
+        hidden, state = self._run(batch, prompts)
+        return state, EventStates(hidden).at(batch.lengths)
+
+    def step(
+        self,
+        state: AttentionState,
+        types: Tensor,
+        gaps: Tensor,
+        prompts: PromptChoice | None = None,
+    ) -> tuple[AttentionState, EventStates]:
+        """Continue streams by one event each, against the cached keys and values.
+
+        Parameters
+        ----------
+        state : AttentionState
+            It is left as it is.
+        types, gaps : Tensor
+            ``(batch,)``, gaps scaled.
+        prompts : PromptChoice, optional
+            Of one position.
+        """
+        x = self.embedding.token(types, gaps, state.context)[:, None]  # (batch, 1, hidden)
+        now = state.now + gaps.double()
+        time = torch.cat([state.time, now[:, None]], 1)
+        real = functional.pad(state.real, (0, 1), value=True)
+        age = (now[:, None] - time).clamp_min(0).to(x.dtype)[:, None]  # (batch, 1, tokens)
+        all_keys, all_values = [], []
+        for block, old_keys, old_values, prompt in zip(
+            self._blocks(), state.keys, state.values, self._layer_prompts(prompts), strict=True
+        ):
+            q, k, v = block.attention.project(block.norm1(x))
+            k = torch.cat([old_keys, k], 2)
+            v = torch.cat([old_values, v], 2)
+            x = block.finish(x, block.attention.attend(q, k, v, age, real[:, None], prompt))
+            all_keys.append(k)
+            all_values.append(v)
+        after = AttentionState(tuple(all_keys), tuple(all_values), time, now, real, state.context)
+        return after, EventStates(self.norm(x))
+
+    def _run(self, batch: EventBatch, prompts: PromptChoice | None) -> tuple[Tensor, Any]:
+        x = self.dropout(self.embedding(batch))  # (batch, tokens, hidden)
+        time = functional.pad(batch.gaps.double().cumsum(1), (1, 0))  # (batch, tokens)
+        all_keys, all_values = [], []
+        for block, prompt in zip(self._blocks(), self._layer_prompts(prompts), strict=True):
+            q, k, v = block.attention.project(block.norm1(x))
+            x = block.finish(x, block.attention.attend_causally(q, k, v, time, prompt))
+            all_keys.append(k)
+            all_values.append(v)
+        state = AttentionState(
+            tuple(all_keys),
+            tuple(all_values),
+            time,
+            time.gather(1, batch.lengths[:, None])[:, 0],
+            functional.pad(batch.mask, (1, 0), value=True),
+            batch.context,
+        )
+        return self.norm(x), state
+
+    def _layer_prompts(self, prompts: PromptChoice | None) -> list[LayerPrompt | None]:
+        return self._prompts(
+            prompts,
+            lambda block, choice, number, code: block.attention.project_prompts(
+                choice, number, code
+            ),
+        )
+
+
+def _heads(x: Tensor, heads: int) -> Tensor:
+    """Lay (batch, tokens, hidden) out by heads: (batch, heads, tokens, width)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)

@@ -1,0 +1,71 @@
+"""What encoders of event streams share that are a stack of blocks over event tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar, cast
+
+from torch import Tensor, nn
+
+from tsllm.adapters.events.features import EventEmbedding
+from tsllm.adapters.events.prompt_pool import PromptChoice
+
+BlockT = TypeVar("BlockT", bound=nn.Module)
+PromptT = TypeVar("PromptT")
+
+
+class EventStack(nn.Module, Generic[BlockT]):
+    """An embedding and blocks, each of which takes the prompts' rows of its own number.
+
+    Parameters
+    ----------
+    embedding : EventEmbedding
+        What makes tokens of events; its ``hidden`` is the width of all blocks.
+    blocks : iterable of nn.Module
+        At least one.
+    dropout : float
+        Of the tokens.
+
+    Raises
+    ------
+    ValueError
+        There is no block.
+    """
+
+    #: What a prompt gives a block: rows for keys and rows for values.
+    prompt_parts = 2
+
+    def __init__(self, embedding: EventEmbedding, blocks: Iterable[BlockT], dropout: float) -> None:
+        super().__init__()
+        self.embedding, self.hidden = embedding, embedding.hidden
+        self.blocks = nn.ModuleList(blocks)
+        if not len(self.blocks):
+            raise ValueError("layers must be at least 1: an encoder without any reads nothing")
+        self.dropout = nn.Dropout(dropout)
+
+    @property
+    def prompt_layers(self) -> int:
+        """Layers that take prompts."""
+        return len(self.blocks)
+
+    @property
+    def prompt_width(self) -> int:
+        """Width of a prompt row."""
+        return self.hidden
+
+    def _blocks(self) -> list[BlockT]:
+        return [cast(BlockT, block) for block in self.blocks]
+
+    def _prompts(
+        self,
+        prompts: PromptChoice | None,
+        read: Callable[[BlockT, PromptChoice, int, Tensor], PromptT],
+    ) -> list[PromptT | None]:
+        """Let each block read its rows: its number and the code of the mean gap so far go along.
+
+        None for each where there are no prompts.
+        """
+        if prompts is None:
+            return [None for _ in self.blocks]
+        code = self.embedding.time_encoding(prompts.mean_gap)  # (batch, positions, time_features)
+        return [read(block, prompts, number, code) for number, block in enumerate(self._blocks())]

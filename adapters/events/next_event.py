@@ -1,0 +1,330 @@
+"""The next event: means, quantiles and type probabilities, and draws from its distribution.
+
+Everything is given that the time ``waited`` since the last event has passed without one. Times are
+scaled, and count from the last event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tsllm.adapters.events.batch import EventStates
+from tsllm.adapters.events.decoders.closed_form import EventDecoder, LogNormalMixtureDecoder
+from tsllm.adapters.events.survival_table import SurvivalTable
+
+
+class NextEvent(NamedTuple):
+    """When the next event comes and of which type; ``(batch, positions, ...)`` where asked so."""
+
+    mean: Tensor
+    """(batch,), given that an event comes (before the horizon, where there is one)."""
+    median: Tensor
+    """(batch,), given the same."""
+    quantiles: Tensor
+    """(batch, levels), of the time the next event comes, inf where none has come by then."""
+    type_probabilities: Tensor
+    """(batch, types), given that an event comes."""
+    no_event: Tensor
+    """(batch,), probability that no event comes, ever or before the horizon."""
+
+
+@torch.no_grad()
+def next_event(
+    decoder: EventDecoder,
+    states: EventStates,
+    *,
+    waited: Tensor,
+    levels: Sequence[float] = (),
+    horizon_max: Tensor | float | None = None,
+) -> NextEvent:
+    """Describe the distribution of the next event.
+
+    In closed form for the log-normal mixture, from a `SurvivalTable` for intensities. Where an
+    event comes, the mean is the guess of least squared error, the median that of least absolute
+    error.
+
+    Parameters
+    ----------
+    decoder : EventDecoder
+    states : EventStates
+        ``(batch, positions, ...)``.
+    waited : Tensor
+        Scaled time since the last event that has passed without one: ``(batch, positions)``, or
+        ``(batch,)`` for states of one position, and the results lack the positions then.
+    levels : sequence of float
+        Probability levels of the quantiles, each between 0 and 1.
+    horizon_max : Tensor or float, optional
+        Elapsed time after which it is no longer of interest whether an event comes; one for all, or
+        as ``waited``.
+
+    Returns
+    -------
+    NextEvent
+        In float64.
+
+    Raises
+    ------
+    ValueError
+        A level outside (0, 1), a negative wait, or a horizon that has passed already.
+
+    Examples
+    --------
+    >>> from tsllm.adapters.events.hawkes import HawkesProcess
+    >>> process = HawkesProcess(1, mu=[0.5], alpha=[[0.0]])  # a constant rate of 0.5
+    >>> start = EventStates(process.init_state(1)[:, None])
+    >>> later = next_event(process, start, waited=torch.tensor([3.0]), levels=[0.9])
+    >>> round(later.mean.item(), 6), round(later.quantiles.item(), 6)
+    (5.0, 7.60517)
+    """
+    wait, squeeze = _wait(states, waited)
+    for level in levels:
+        if not 0 < level < 1:
+            raise ValueError(f"levels must lie between 0 and 1, got {level}")
+    end = None if horizon_max is None else _horizon(horizon_max, wait, squeeze)
+    asked = torch.tensor(levels, dtype=torch.float64, device=wait.device)
+    if isinstance(decoder, LogNormalMixtureDecoder):
+        result = _from_mixture(decoder, states, wait, asked, end)
+    else:
+        table = SurvivalTable.build(decoder, states, wait, end)
+        times = table.elapsed_at(_goals(asked, table.never))
+        result = NextEvent(
+            table.mean(), times[..., 0], times[..., 1:], table.type_probabilities(), table.never
+        )
+    if end is not None:  # a median by bisection may lie beyond by a rounding error
+        result = result._replace(median=torch.minimum(result.median, end))
+    return NextEvent(*(part[:, 0] for part in result)) if squeeze else result
+
+
+@torch.no_grad()
+def sample_next(
+    decoder: EventDecoder, states: EventStates, *, waited: Tensor, uniforms: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Draw the next event of each sequence, exactly, by inverting the compensator.
+
+    Parameters
+    ----------
+    decoder : EventDecoder
+    states : EventStates
+        Of one position.
+    waited : Tensor
+        ``(batch,)``, scaled time since the last event that has passed without one.
+    uniforms : Tensor
+        ``(batch, 2)`` float64, independent and uniform on [0, 1): one for the time and one for the
+        type. The draw depends on nothing else, in particular not on the batch it is in.
+
+    Returns
+    -------
+    elapsed : Tensor
+        ``(batch,)`` float64, at least ``waited``; inf where no event ever comes.
+    types : Tensor
+        ``(batch,)`` int64; -1 where no event ever comes.
+
+    Raises
+    ------
+    ValueError
+        When there are not two numbers a sequence.
+    """
+    wait, _ = _wait(states, waited)
+    if tuple(uniforms.shape) != (len(wait), 2):
+        raise ValueError(f"uniforms must be ({len(wait)}, 2), got {tuple(uniforms.shape)}")
+    goal = torch.log1p(-uniforms[:, :1, None])  # minus an exponential number
+    elapsed = decoder.elapsed_at(states, wait, goal)[:, 0, 0]
+    return elapsed, _draw_types(decoder, states, elapsed, uniforms[:, 1])
+
+
+class Thinned(NamedTuple):
+    """Draws by thinning, and how good the bounds were."""
+
+    elapsed: Tensor
+    """(batch,) float64; inf where none came before ``horizon_max``."""
+    types: Tensor
+    """(batch,) int64; -1 where none came."""
+    violations: int
+    """How many candidates met an intensity above its bound, which was raised then. Where there are
+    any, other intensities above it may have met no candidate: the draws are late, and more nodes or
+    a larger factor are needed."""
+
+
+@torch.no_grad()
+def sample_by_thinning(
+    decoder: EventDecoder,
+    states: EventStates,
+    *,
+    waited: Tensor,
+    generators: Sequence[torch.Generator],
+    horizon_max: float,
+    block: float = 1.0,
+    nodes: int = 16,
+    bound_factor: float = 2.0,
+) -> Thinned:
+    """Draw the next event of each sequence by thinning (Lewis and Shedler 1979, Ogata 1981).
+
+    Candidates come at a constant rate above the intensity, block by block of time, and are kept
+    with the probability intensity / rate. It needs nothing but intensities, and so it checks
+    `sample_next`, which is faster and has no bound to get wrong.
+
+    Parameters
+    ----------
+    decoder, states, waited
+        See `sample_next`.
+    generators : sequence of torch.Generator
+        One a sequence, on the CPU; each gives as many numbers as its sequence takes.
+    horizon_max : float
+        Elapsed time at which the search ends.
+    block : float
+        Scaled length of a block.
+    nodes : int
+        Times of a block, its two ends among them, at which the intensity is looked at for a bound.
+    bound_factor : float
+        The bound, as a multiple of the largest of these, at least 1.
+
+    Returns
+    -------
+    Thinned
+        Exact where the bounds hold.
+
+    Raises
+    ------
+    ValueError
+        Not one generator a sequence, or a factor below 1.
+    """
+    wait, _ = _wait(states, waited)
+    size = len(wait)
+    if len(generators) != size:
+        raise ValueError(f"{len(generators)} generators for {size} sequences: give one each")
+    if bound_factor < 1:
+        raise ValueError(f"bound_factor must be at least 1, got {bound_factor}")
+    start = wait[:, 0].clone()  # (batch,), of the current block
+    now = start.clone()
+    # Candidates are points of a Poisson process in time and height, between two heights: they are
+    # kept where they lie below the intensity.
+    floor, bound = torch.zeros_like(start), _bounds(decoder, states, start, block, nodes)
+    bound = bound * bound_factor
+    found = torch.full_like(start, torch.inf)
+    active = now < horizon_max
+    violations = 0
+    while bool(active.any()):
+        rows = active.nonzero()[:, 0]
+        picked = [generators[row] for row in rows.tolist()]
+        uniforms = _uniforms(picked, 2, len(rows)).to(wait.device)
+        low, high = floor[rows], bound[rows]
+        candidate = now[rows] - torch.log1p(-uniforms[:, 0]) / (high - low)
+        height = low + uniforms[:, 1] * (high - low)
+        end = torch.minimum(start[rows] + block, found[rows])
+        inside = candidate < end
+        here = states.select(rows, torch.zeros_like(rows))
+        rate = _total(decoder, here, torch.where(inside, candidate, end)[:, None, None])[:, 0, 0]
+        kept = inside & (height < rate)
+        above = inside & (rate > high)
+        violations += int(above.sum())
+        found[rows] = torch.where(kept, candidate, found[rows])
+        # Above a bound that was too low, earlier points may lie that were not drawn yet.
+        floor[rows] = torch.where(above, high, low)
+        bound[rows] = torch.where(above, bound_factor * rate, high)
+        now[rows] = torch.where(above, start[rows], torch.where(inside, candidate, end))
+        done = (kept & ~above) | (~inside & found[rows].isfinite())
+        active[rows] = ~done & (now[rows] < horizon_max)
+        moved = rows[~inside & active[rows]]
+        if len(moved):
+            start[moved], floor[moved] = now[moved], 0.0
+            there = states.select(moved, torch.zeros_like(moved))
+            bound[moved] = bound_factor * _bounds(decoder, there, start[moved], block, nodes)
+    elapsed = torch.where(found < horizon_max, found, torch.inf)
+    types = _draw_types(decoder, states, elapsed, _uniforms(generators, 1, size)[:, 0])
+    return Thinned(elapsed, types, violations)
+
+
+def _from_mixture(
+    decoder: LogNormalMixtureDecoder,
+    states: EventStates,
+    wait: Tensor,
+    levels: Tensor,
+    end: Tensor | None,
+) -> NextEvent:
+    log_comes, log_mean = decoder.log_partial_moments(states, wait, end)
+    no_event = torch.zeros_like(wait)
+    if end is not None:
+        ends = torch.stack([wait, end], -1)
+        past, rest = decoder.log_survival(states, ends).double().unbind(-1)
+        no_event = (rest - torch.where(wait > 0, past, 0.0)).exp()
+    times = decoder.elapsed_at(states, wait, _goals(levels, no_event))
+    quantiles = times[..., 1:]
+    if end is not None:
+        quantiles = torch.where(quantiles > end[..., None], torch.inf, quantiles)
+    types = decoder.type_log_probabilities(states).double().exp()
+    return NextEvent((log_mean - log_comes).exp(), times[..., 0], quantiles, types, no_event)
+
+
+def _goals(levels: Tensor, no_event: Tensor) -> Tensor:
+    """Log survival at the median of what comes, and at levels: (batch, positions, 1 + levels)."""
+    half = 0.5 * (1 - no_event)[..., None]
+    return torch.log1p(-torch.cat([half, levels.expand(*no_event.shape, -1)], -1))
+
+
+def _horizon(horizon_max: Tensor | float, wait: Tensor, squeeze: bool) -> Tensor:
+    """Bring the horizon to (batch, positions) float64."""
+    end = torch.as_tensor(horizon_max, dtype=torch.float64, device=wait.device)
+    end = (end[:, None] if squeeze and end.ndim == 1 else end).expand_as(wait)
+    late = wait >= end
+    if bool(late.any()):
+        raise ValueError(
+            f"horizon_max={float(end[late][0])} must be later than what was waited, "
+            f"{float(wait[late][0])}"
+        )
+    return end
+
+
+def _wait(states: EventStates, waited: Tensor) -> tuple[Tensor, bool]:
+    """Bring the waits to (batch, positions) float64; say whether they lacked the positions."""
+    shape = tuple(states.hidden.shape[:2])
+    squeeze = waited.ndim == 1
+    wait = waited.double()[:, None] if squeeze else waited.double()
+    if tuple(wait.shape) != shape:
+        raise ValueError(
+            f"states are {shape} (batch, positions) and waited is {tuple(waited.shape)}: give "
+            "(batch, positions), or (batch,) with states of one position"
+        )
+    if not bool((wait >= 0).all()):
+        raise ValueError(f"waited must not be negative, got {float(wait.min())}")
+    return wait, squeeze
+
+
+def _uniforms(generators: Sequence[torch.Generator], count: int, size: int) -> Tensor:
+    if len(generators) != size:
+        raise ValueError(f"{len(generators)} generators for {size} sequences: give one each")
+    if size == 0:
+        return torch.zeros(0, count, dtype=torch.float64)
+    return torch.stack(
+        [torch.rand(count, generator=one, dtype=torch.float64) for one in generators]
+    )
+
+
+def _draw_types(
+    decoder: EventDecoder, states: EventStates, elapsed: Tensor, uniform: Tensor
+) -> Tensor:
+    """Draw each event's type given its time, from one uniform number: (batch,)."""
+    comes = elapsed.isfinite()
+    at = torch.where(comes, elapsed, 1.0)[:, None, None].to(states.hidden.dtype)
+    probabilities = decoder.type_log_probabilities(states, at)[:, 0, 0].double().exp()
+    edges = probabilities.cumsum(-1)  # (batch, types)
+    edges = edges / edges[:, -1:]
+    types = (edges <= uniform.to(edges.device)[:, None]).sum(-1)
+    return torch.where(comes, types, -1)
+
+
+def _total(decoder: EventDecoder, states: EventStates, elapsed: Tensor) -> Tensor:
+    """Intensity over all types: (batch, positions, nodes) float64."""
+    times = elapsed.to(states.hidden.dtype)
+    return decoder.log_intensities(states, times).double().logsumexp(-1).exp()
+
+
+def _bounds(
+    decoder: EventDecoder, states: EventStates, start: Tensor, block: float, nodes: int
+) -> Tensor:
+    """Largest intensity at some times of the block that begins at ``start``: (batch,)."""
+    steps = torch.linspace(0, block, nodes, dtype=torch.float64, device=start.device)
+    return _total(decoder, states, start[:, None, None] + steps).amax(-1)[:, 0]

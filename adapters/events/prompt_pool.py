@@ -1,0 +1,410 @@
+"""The prompt pool: slots of learnt prompts, their keys, and which of them each event reads."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tsllm.adapters.events.prompt_query import Query
+from tsllm.adapters.s2ip.anchors import kmeans
+
+
+@dataclass(frozen=True)
+class PromptChoice:
+    """The prompts that each position of a batch attends to.
+
+    The rows of all slots in question are there once; which of them a position sees is a mask, so
+    that retrieval by position costs no more than one prefix.
+    """
+
+    rows: Tensor
+    """(slots, parts, layers, length, width): the structural prompts. ``parts`` is 2, what keys and
+    what values are made of, or 1, soft tokens."""
+    visible: Tensor
+    """(batch, positions, slots) bool."""
+    mean_gap: Tensor
+    """(batch, positions), the mean scaled gap so far: the temporal prompt is its code."""
+    numbers: tuple[int, ...]
+    """The number in the pool of each slot here."""
+
+    def key_rows(self, layer: int) -> Tensor:
+        """Give what a layer makes keys of, (slots * length, width)."""
+        return self.rows[:, 0, layer].flatten(0, 1)
+
+    def value_rows(self, layer: int) -> Tensor:
+        """Give what a layer makes values of, (slots * length, width)."""
+        return self.rows[:, -1, layer].flatten(0, 1)
+
+    @property
+    def visible_rows(self) -> Tensor:
+        """Say which rows a position sees, (batch, positions, slots * length)."""
+        return self.visible.repeat_interleave(self.rows.shape[3], -1)
+
+    def at(self, positions: Tensor) -> PromptChoice:
+        """Take one position (batch,) of each sequence."""
+        rows = torch.arange(len(positions), device=positions.device)
+        visible = self.visible[rows, positions][:, None]
+        return PromptChoice(
+            self.rows, visible, self.mean_gap[rows, positions][:, None], self.numbers
+        )
+
+
+PROMPT_MODES = ("allocate", "shared", "none")
+COLD_STARTS = ("usage", "average")
+WHEN_FULL = ("merge", "reuse")
+#: How far the covariance of queries is drawn towards a sphere, at the least.
+SHRINKAGE = 0.01
+
+
+class PromptSlot(nn.Module):
+    """One prompt: its key, its rows for every layer, and a low-rank change of the states."""
+
+    def __init__(self, rows: Tensor, key: Tensor, head_down: Tensor) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(rows)  # (parts, layers, length, width)
+        self.key = nn.Parameter(key.clone())  # (query size,)
+        self.usage: Tensor
+        self.register_buffer("usage", torch.zeros((), dtype=torch.long, device=key.device))
+        self.head_down = self.head_up = self.head_bias = None
+        if len(head_down):
+            self.head_down = nn.Parameter(head_down)  # (rank, hidden)
+            self.head_up = nn.Parameter(torch.zeros_like(head_down.T))
+            self.head_bias = nn.Parameter(torch.zeros_like(head_down[0]))
+
+
+class PromptPool(nn.Module):
+    """Prompt slots, their retrieval by nearest key, and how slices of a stream take them.
+
+    Parameters
+    ----------
+    layers, width : int
+        Layers of the encoder that take prompts, and the width of a row there.
+    query_size : int
+        Width of keys and queries.
+    hidden : int
+        Width of the states that ``head_rank`` changes.
+    parts : int
+        2: rows for keys and rows for values. 1: soft tokens.
+    mode : {"allocate", "shared", "none"}
+        "allocate": each slice opens slots of its own (`open_slots`), whose keys are centroids of
+        its queries and fixed; a position takes the slot with the nearest key by Mahalanobis'
+        distance, in units of how queries scatter within slices (a sum over the slices so far).
+        "shared": all slots are there from the start and their keys are trained; a position takes
+        the ``top_slots`` of greatest cosine, as in the paper. "none": there never is a prompt.
+    length : int
+        Rows of a prompt.
+    max_slots : int
+        Slots that the pool has room for.
+    slots_per_slice : int
+        Slots that a slice opens in "allocate".
+    top_slots : int
+        Slots that a position takes.
+    min_context : int
+        With fewer events than this the query says little, and the choice is ``cold_start``'s.
+    cold_start : {"usage", "average"}
+        The most used of the slots in question, or all of them at once.
+    when_full : {"merge", "reuse"}
+        What a slice does in a full pool: merge the two slots of closest keys and take the place
+        that is freed, or train the most similar slot further. Both are warned about.
+    head_rank : int
+        Rank of each slot's change of the states before the decoder, ``h + b + U V h``, which
+        starts at nothing; 0: there is none.
+    scale : float
+        Deviation of the rows that a new prompt starts with.
+    seed : int
+        Of the rows and of k-means.
+
+    Raises
+    ------
+    ValueError
+        An argument that is not one of those listed, or a count below 1.
+
+    Examples
+    --------
+    >>> pool = PromptPool(2, 16, query_size=8, hidden=16, max_slots=4)
+    >>> pool.open_slots(torch.randn(50, 8)), pool.open_slots(torch.randn(50, 8) + 3)
+    ([0], [1])
+    >>> query = Query(torch.full((1, 1, 8), 3.0), torch.tensor([[20]]), torch.ones(1, 1))
+    >>> pool.choose(query).visible.tolist()
+    [[[False, True]]]
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        width: int,
+        *,
+        query_size: int,
+        hidden: int,
+        parts: int = 2,
+        mode: str = "allocate",
+        length: int = 5,
+        max_slots: int = 10,
+        slots_per_slice: int = 1,
+        top_slots: int = 1,
+        min_context: int = 3,
+        cold_start: str = "usage",
+        when_full: str = "merge",
+        head_rank: int = 0,
+        scale: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value, possible in (
+            ("prompt_mode", mode, PROMPT_MODES),
+            ("cold_start", cold_start, COLD_STARTS),
+            ("when_full", when_full, WHEN_FULL),
+        ):
+            if value not in possible:
+                raise ValueError(f"{name} must be one of {list(possible)}, got {value!r}")
+        for name, count in (
+            ("prompt_length", length),
+            ("max_slots", max_slots),
+            ("slots_per_slice", slots_per_slice),
+            ("top_slots", top_slots),
+        ):
+            if count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count}")
+        if slots_per_slice > max_slots:
+            raise ValueError(
+                f"slots_per_slice={slots_per_slice} are more than max_slots={max_slots}: "
+                "allow more slots, or open fewer a slice"
+            )
+        self.layers, self.width, self.parts = layers, width, parts
+        self.query_size, self.hidden = query_size, hidden
+        self.mode, self.length, self.max_slots = mode, length, max_slots
+        self.slots_per_slice, self.top_slots = slots_per_slice, top_slots
+        self.min_context, self.cold_start, self.when_full = min_context, cold_start, when_full
+        self.head_rank, self.scale, self.seed = head_rank, scale, seed
+        self.slots = nn.ModuleList()
+        self.scatter: Tensor  # sum over all slices' queries of their squared deviations
+        self.register_buffer("scatter", torch.zeros(query_size, query_size, dtype=torch.float64))
+        self.metric: Tensor  # by which queries are uncorrelated and scatter alike
+        self.register_buffer("metric", torch.eye(query_size, dtype=torch.float64))
+        self.scatter_count: Tensor
+        self.register_buffer("scatter_count", torch.zeros((), dtype=torch.long))
+        self.opened: Tensor  # how many slots there are, for whoever loads them
+        self.register_buffer("opened", torch.zeros((), dtype=torch.long))
+        if mode == "shared":
+            for number in range(max_slots):
+                self._append(self._new_slot(number))
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def choose(self, query: Query, slots: Sequence[int] | None = None) -> PromptChoice | None:
+        """Choose the prompts of each position.
+
+        Parameters
+        ----------
+        query : Query
+        slots : sequence of int, optional
+            Only these are in question; a slice is trained with its own. None: all.
+
+        Returns
+        -------
+        PromptChoice or None
+            None where no slot is in question.
+        """
+        numbers = tuple(range(len(self.slots)) if slots is None else slots)
+        if not numbers:
+            return None
+        chosen = [self._slot(number) for number in numbers]
+        likeness = self.likeness(query.vectors, numbers)  # (batch, positions, slots)
+        visible = _largest(likeness, self.top_slots)
+        usage = torch.stack([slot.usage for slot in chosen])  # (slots,)
+        prior = _largest(usage, self.top_slots)
+        if self.cold_start == "average":
+            prior = torch.ones_like(prior)
+        visible = torch.where((query.counts < self.min_context)[..., None], prior, visible)
+        return PromptChoice(
+            torch.stack([slot.rows for slot in chosen]), visible, query.mean_gap, numbers
+        )
+
+    def likeness(self, queries: Tensor, numbers: Sequence[int]) -> Tensor:
+        """Compare queries (..., size) with the keys of slots: (..., slots) float64, larger: closer.
+
+        Minus the squared distance; in mode "shared" the cosine.
+        """
+        keys = torch.stack([self._slot(number).key for number in numbers]).detach().double()
+        queries = queries.detach().double()
+        if self.mode == "shared":
+            return functional.normalize(queries, dim=-1) @ functional.normalize(keys, dim=-1).T
+        difference = (queries @ self.metric)[..., None, :] - keys @ self.metric
+        return -difference.square().sum(-1)
+
+    def matching_loss(self, query: Query, choice: PromptChoice) -> Tensor:
+        """Sum one minus the cosine to the keys of the chosen slots: (batch, positions).
+
+        Gradients go to the keys only. 0 where there are too few events for a query.
+        """
+        keys = torch.stack([self._slot(number).key for number in choice.numbers])
+        cosines = functional.cosine_similarity(
+            query.vectors.detach()[:, :, None], keys, dim=-1
+        )  # (batch, positions, slots)
+        seen = choice.visible & (query.counts >= max(1, self.min_context))[..., None]
+        return torch.where(seen, 1 - cosines, 0.0).sum(-1)
+
+    def change_states(self, hidden: Tensor, choice: PromptChoice) -> Tensor:
+        """Add the low-rank changes of the chosen slots to states (batch, positions, hidden)."""
+        if not self.head_rank:
+            return hidden
+        slots = [self._slot(number) for number in choice.numbers]
+        down = torch.stack([slot.head_down for slot in slots])  # (slots, rank, hidden)
+        up = torch.stack([slot.head_up for slot in slots])  # (slots, hidden, rank)
+        bias = torch.stack([slot.head_bias for slot in slots])  # (slots, hidden)
+        share = choice.visible.to(hidden.dtype)
+        share = share / share.sum(-1, keepdim=True).clamp_min(1)  # (batch, positions, slots)
+        low = torch.einsum("bph,srh->bpsr", hidden, down) * share[..., None]
+        return hidden + torch.einsum("bpsr,shr->bph", low, up) + share @ bias
+
+    @torch.no_grad()
+    def open_slots(self, queries: Tensor) -> list[int]:
+        """Give a new slice its slots, with centroids of its queries for keys.
+
+        Parameters
+        ----------
+        queries : Tensor
+            ``(n, query_size)``, of positions of the slice with enough events.
+
+        Returns
+        -------
+        list of int
+            The numbers of the slots. In mode "shared" all, in "none" none.
+
+        Raises
+        ------
+        ValueError
+            There is no query.
+        """
+        if self.mode != "allocate":
+            return list(range(len(self.slots)))
+        if not len(queries):
+            raise ValueError(
+                "a slice without queries has no key: it needs sequences with events enough, "
+                "or a smaller min_context"
+            )
+        queries = queries.detach().to(self.opened.device).double()
+        centred = queries - queries.mean(0)
+        self.scatter += centred.T @ centred
+        self.scatter_count += len(queries)
+        self.metric.copy_(self._metric())
+        generator = torch.Generator().manual_seed(self.seed + 7919 * len(self.slots))
+        centroids, sizes = kmeans(queries @ self.metric, self.slots_per_slice, generator)
+        keys = torch.linalg.solve(self.metric.T, centroids.T).T.float()
+        opened: list[int] = []
+        for key, size in zip(keys, sizes.tolist(), strict=True):
+            number = self._place(key, size, opened)
+            opened.append(number)
+        return opened
+
+    @torch.no_grad()
+    def add_usage(self, choice: PromptChoice, counted: Tensor) -> None:
+        """Count how often each slot was chosen at the ``counted`` (batch, positions) positions."""
+        uses = (choice.visible & counted[..., None]).sum((0, 1))  # (slots,)
+        for number, count in zip(choice.numbers, uses):
+            self._slot(number).usage += count
+
+    @property
+    def usage(self) -> list[int]:
+        """How often each slot was used in training."""
+        return [int(self._slot(number).usage) for number in range(len(self.slots))]
+
+    def _metric(self) -> Tensor:
+        """Make the metric of what the slices so far scattered; few queries: nearly a sphere."""
+        covariance = self.scatter / self.scatter_count.clamp_min(1)
+        sphere = covariance.diagonal().mean()
+        share = SHRINKAGE + self.query_size / (self.query_size + self.scatter_count)
+        eye = torch.eye(self.query_size, dtype=covariance.dtype, device=covariance.device)
+        if sphere <= 0:
+            return eye
+        shrunk = torch.lerp(covariance, sphere * eye, share.clamp_max(1.0))
+        return torch.linalg.cholesky(torch.linalg.inv(shrunk))
+
+    def _place(self, key: Tensor, size: int, opened: Sequence[int]) -> int:
+        """Find room for a slot of this key: a new one, a freed one, or one to train further."""
+        if len(self.slots) < self.max_slots:
+            number = len(self.slots)
+            self._append(self._new_slot(number, key))
+        elif self.when_full == "merge" and len(self.slots) - len(opened) >= 2:
+            number = self._merge_closest(opened)
+            self.slots[number] = self._new_slot(number, key)
+        else:
+            others = [i for i in range(len(self.slots)) if i not in opened] or list(
+                range(len(self.slots))
+            )
+            number = others[int(self.likeness(key, others).argmax())]
+            slot = self._slot(number)
+            share = size / max(1, size + int(slot.usage))
+            slot.key.lerp_(key, share)
+            warnings.warn(
+                f"the pool is full ({self.max_slots} slots): slot {number} is trained further for "
+                "the new slice, and forgets; allow more with max_slots",
+                UserWarning,
+                stacklevel=4,
+            )
+        slot = self._slot(number)
+        slot.usage += size
+        slot.key.requires_grad_(False)
+        return number
+
+    def _merge_closest(self, opened: Sequence[int]) -> int:
+        """Merge the two earlier slots of closest keys into one; give the number that is freed."""
+        numbers = [number for number in range(len(self.slots)) if number not in opened]
+        keys = torch.stack([self._slot(number).key for number in numbers])
+        keys = keys.double() @ self.metric
+        distances = torch.cdist(keys, keys)
+        distances.fill_diagonal_(torch.inf)
+        first, second = divmod(int(distances.argmin()), len(numbers))
+        kept, freed = (numbers[i] for i in sorted((first, second)))
+        into, gone = self._slot(kept), self._slot(freed)
+        total = into.usage + gone.usage
+        share = float(gone.usage / total.clamp_min(1))
+        for mine, its in zip(into.parameters(), gone.parameters(), strict=True):
+            mine.lerp_(its, share)
+        into.usage = total
+        warnings.warn(
+            f"the pool is full ({self.max_slots} slots): slots {kept} and {freed} had the closest "
+            f"keys and were merged into slot {kept}; allow more with max_slots",
+            UserWarning,
+            stacklevel=5,
+        )
+        return freed
+
+    def _slot(self, number: int) -> Any:
+        return self.slots[number]
+
+    def _new_slot(self, number: int, key: Tensor | None = None) -> PromptSlot:
+        """Make a slot of seeded random rows, and of a random key where none is given."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+        shape = (self.parts, self.layers, self.length, self.width)
+        rows = torch.randn(shape, generator=generator) * self.scale
+        if key is None:
+            key = torch.rand(self.query_size, generator=generator) * 2 - 1
+        down = torch.randn(self.head_rank, self.hidden, generator=generator) / self.hidden**0.5
+        return PromptSlot(rows, key.cpu(), down).to(self.opened.device)
+
+    def _append(self, slot: PromptSlot) -> None:
+        self.slots.append(slot)
+        self.opened.fill_(len(self.slots))
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        """Have as many slots as were saved, before they are loaded."""
+        count = state_dict.get(prefix + "opened")
+        if count is not None:
+            while len(self.slots) < int(count):
+                self._append(self._new_slot(len(self.slots)))
+            del self.slots[int(count) :]
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _largest(values: Tensor, count: int) -> Tensor:
+    """Mark the ``count`` largest along the last axis; of equal ones the first."""
+    order = values.argsort(dim=-1, descending=True, stable=True)[..., :count]
+    return torch.zeros_like(values, dtype=torch.bool).scatter(-1, order, True)

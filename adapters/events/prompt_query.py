@@ -1,0 +1,213 @@
+"""The query that prompts are retrieved by: what is known of a sequence, by fixed features."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tsllm.adapters.events.features import SHORTEST_GAP, TypeVectors
+
+if TYPE_CHECKING:
+    from tsllm.adapters.events.batch import EventBatch
+
+#: Centres of the radial basis functions of the query over the log of the scaled gap, and how many.
+LOG_GAP_RANGE, LOG_GAP_BASES = (-7.0, 4.0), 16
+#: Query features are summed as whole numbers of this size: exact, in any order and on any device.
+QUERY_STEP = 2.0**-24
+
+
+class Query(NamedTuple):
+    """What is known of a sequence after each of its events, to retrieve prompts by."""
+
+    vectors: Tensor
+    """(batch, positions, size) float32: the mean of the features of the events so far."""
+    counts: Tensor
+    """(batch, positions): how many events those are."""
+    mean_gap: Tensor
+    """(batch, positions) float32: their mean gap; 1, the mean in training, while none is known."""
+
+
+class QueryState(NamedTuple):
+    """Sums over the events so far, from which the next query follows; each of (batch, ...)."""
+
+    total: Tensor
+    """(batch, size) int64, the features in steps of `QUERY_STEP`."""
+    counts: Tensor
+    """(batch,) events so far."""
+    last_type: Tensor
+    """(batch,), -1 before the first event."""
+    gap_total: Tensor
+    """(batch,) float64, the sum of the known gaps."""
+    gap_count: Tensor
+    """(batch,) how many gaps are known."""
+
+
+class CausalQuery(nn.Module):
+    """The mean, over the events so far, of fixed random features of their types and gaps.
+
+    A feature vector is the sum of random projections of one-hot(type), one-hot(type before, type)
+    and radial basis functions of the log gap. Nothing in it is trained, so the keys of a prompt
+    pool keep their meaning while the network changes, and nothing after an event or in another
+    sequence has a part in it. The sums are of whole numbers, hence the same to the last bit in any
+    batch.
+
+    Parameters
+    ----------
+    n_types : int
+        Number of types.
+    size : int
+        Width of the query.
+    seed : int
+        Of the random projections.
+    type_vectors : Tensor, optional
+        ``(types, width)``, vectors of the types' texts, in place of one-hot vectors: types that
+        read alike are then alike to the query.
+
+    Examples
+    --------
+    >>> query = CausalQuery(3, size=8)
+    >>> state = query.empty_state(1)
+    >>> state, after = query.extend(state, torch.tensor([[1]]), torch.tensor([[0.5]]))
+    >>> after.vectors.shape, after.counts.item(), after.mean_gap.item()
+    (torch.Size([1, 1, 8]), 1, 0.5)
+    """
+
+    def __init__(
+        self, n_types: int, *, size: int = 64, seed: int = 0, type_vectors: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.size, self.seed = size, seed
+        generator = torch.Generator().manual_seed(seed)
+        bases = torch.randn(LOG_GAP_BASES, size, generator=generator, dtype=torch.float64)
+        self.bases: Tensor
+        self.register_buffer("bases", bases / math.sqrt(size), persistent=False)
+        self.vectors: TypeVectors | None = None
+        self.text_projection: Tensor | None
+        self.register_buffer("text_projection", None, persistent=False)
+        if type_vectors is not None:
+            self.vectors = TypeVectors(type_vectors)
+            width = type_vectors.shape[1]
+            projection = torch.randn(3, width, size, generator=generator, dtype=torch.float64)
+            self.text_projection = projection / math.sqrt(width)
+        # The projection of one-hot(before, type) is a product of two vectors of the types:
+        # as random as a matrix of types² rows, without holding one.
+        self.codes: Tensor
+        self.register_buffer("codes", self._codes(0, n_types))  # (types, 3, size)
+
+    def forward(self, batch: EventBatch) -> Query:
+        """Give the query at each position, the start first: positions = 1 + events."""
+        start = self.empty_state(len(batch))
+        query = self._extend_by(start, batch)[1]
+        return Query(*(torch.cat(parts, 1) for parts in zip(self.query_of(start), query)))
+
+    def empty_state(self, batch: int) -> QueryState:
+        """Make the state of sequences without events."""
+        zeros = torch.zeros(batch, dtype=torch.long, device=self.codes.device)
+        return QueryState(zeros[:, None].repeat(1, self.size), zeros, zeros - 1, zeros * 0.0, zeros)
+
+    def state_after(self, batch: EventBatch) -> QueryState:
+        """Give the state after all events of a batch."""
+        return self._extend_by(self.empty_state(len(batch)), batch)[0]
+
+    def extend(
+        self,
+        state: QueryState,
+        types: Tensor,
+        gaps: Tensor,
+        *,
+        known: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> tuple[QueryState, Query]:
+        """Take in events of each sequence.
+
+        Parameters
+        ----------
+        state : QueryState
+            It is left as it is.
+        types, gaps : Tensor
+            ``(batch, events)``, gaps scaled.
+        known : Tensor, optional
+            ``(batch, events)`` bool: whether a gap is one, and not a stand-in before a first event
+            whose window has no known start. None: all are.
+        mask : Tensor, optional
+            ``(batch, events)`` bool, False for padding on the right. None: there is none.
+
+        Returns
+        -------
+        QueryState
+            After the last event.
+        Query
+            After each event: positions = events.
+        """
+        mask = torch.ones_like(types, dtype=torch.bool) if mask is None else mask
+        known = mask if known is None else known & mask
+        before = torch.cat([state.last_type[:, None], types], 1)  # (batch, 1 + events)
+        features = self._features(before[:, :-1], types, gaps, known)
+        new = (
+            torch.where(mask[..., None], features, 0),
+            mask.long(),
+            torch.where(known, gaps, 0).double(),
+            known.long(),
+        )
+        old = (state.total, state.counts, state.gap_total, state.gap_count)
+        sums = [past[:, None] + part.cumsum(1) for past, part in zip(old, new)]
+        total, counts, gap_total, gap_count = (past + part.sum(1) for past, part in zip(old, new))
+        last_type = before.gather(1, mask.sum(1)[:, None])[:, 0]
+        return QueryState(total, counts, last_type, gap_total, gap_count), _query(*sums)
+
+    def query_of(self, state: QueryState) -> Query:
+        """Give the query of a state: positions = 1."""
+        parts = (state.total, state.counts, state.gap_total, state.gap_count)
+        return _query(*(part[:, None] for part in parts))
+
+    def grow(self, n_types: int, type_vectors: Tensor | None = None) -> None:
+        """Make room for more types; those of the types there are stay."""
+        if self.vectors is not None:
+            assert type_vectors is not None
+            self.vectors.grow(type_vectors)
+        new = self._codes(len(self.codes), n_types).to(self.codes)
+        self.codes = torch.cat([self.codes, new])
+
+    def _codes(self, first: int, last: int) -> Tensor:
+        """Make the three vectors of types: as one before, as one after, alone."""
+        if self.vectors is not None:
+            assert self.text_projection is not None
+            table = self.vectors.table[first:last].to(self.text_projection)  # (types, width)
+            codes = torch.einsum("kw,pws->kps", table, self.text_projection)
+        else:
+            signs = []
+            for number in range(first, last):
+                generator = torch.Generator().manual_seed(1_000_003 * (self.seed + 1) + number)
+                signs.append(torch.randint(0, 2, (3, self.size), generator=generator) * 2.0 - 1.0)
+            codes = torch.stack(signs).double() if signs else torch.zeros(0, 3, self.size)
+        return codes.double() * self.size**-0.25  # a product of two has about unit length
+
+    def _extend_by(self, state: QueryState, batch: EventBatch) -> tuple[QueryState, Query]:
+        known = torch.ones_like(batch.mask)
+        known[:, :1] = batch.first_known[:, None]
+        return self.extend(state, batch.types, batch.gaps, known=known, mask=batch.mask)
+
+    def _features(self, before: Tensor, types: Tensor, gaps: Tensor, known: Tensor) -> Tensor:
+        """Give the features of events (batch, events) as whole numbers: (batch, events, size)."""
+        after = self.codes[types]  # (batch, events, 3, size)
+        pair = self.codes[before.clamp_min(0)][..., 0, :] * after[..., 1, :]
+        features = torch.where((before >= 0)[..., None], pair, 0.0)
+        features = features + after[..., 2, :] * self.size**-0.25
+        low, high = LOG_GAP_RANGE
+        spacing = (high - low) / (LOG_GAP_BASES - 1)
+        logs = gaps.double().clamp_min(SHORTEST_GAP).log().clamp(low, high)
+        # One basis function after the other: a matrix product rounds differently in other batches.
+        for number in range(LOG_GAP_BASES):
+            centre = low + number * spacing
+            weight = (-0.5 * ((logs - centre) / spacing).square()).exp()
+            features = features + torch.where(known, weight, 0.0)[..., None] * self.bases[number]
+        return (features / QUERY_STEP).round().long()
+
+
+def _query(total: Tensor, counts: Tensor, gap_total: Tensor, gap_count: Tensor) -> Query:
+    vectors = total.double() * QUERY_STEP / counts.clamp_min(1)[..., None]
+    mean_gap = torch.where(gap_count > 0, gap_total / gap_count.clamp_min(1), 1.0)
+    return Query(vectors.float(), counts, mean_gap.float())

@@ -1,0 +1,370 @@
+"""PromptTPP's network: an encoder with prompts, and a decoder of the next event."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from tsllm.adapters.events.batch import EventBatch
+from tsllm.adapters.events.decoders.attnhp import AttNHPDecoder, AttNHPEncoder
+from tsllm.adapters.events.decoders.closed_form import (
+    ExponentialDecoder,
+    LogNormalMixtureDecoder,
+    RMTPPDecoder,
+    log_likelihood,
+)
+from tsllm.adapters.events.encoders.aaren import AarenEncoder
+from tsllm.adapters.events.encoders.attention import AttentionEncoder
+from tsllm.adapters.events.encoders.llm import EventTokens, LLMEncoder, TextTypeHead, word_rms
+from tsllm.adapters.events.encoders.prompted import PromptedEncoder
+from tsllm.adapters.events.features import EventEmbedding
+from tsllm.adapters.events.prompt_pool import PromptPool
+from tsllm.adapters.events.prompt_query import CausalQuery
+
+if TYPE_CHECKING:
+    from tsllm.backbone import Backbone, PrivateBackbone
+
+
+ENCODERS = ("attention", "aaren", "llm", "llm-full")
+TEXT_ENCODERS = ("attention", "aaren")
+DECODERS = ("lognormal_mixture", "rmtpp", "exponential", "attnhp")
+
+
+def encoder_class(encoder: str, text_encoder: str, decoder: str) -> Any:
+    """Say which class encodes."""
+    if decoder == "attnhp":
+        return AttNHPEncoder
+    name = text_encoder if encoder == "llm" else encoder
+    return AarenEncoder if name == "aaren" else AttentionEncoder
+
+
+def build_decoder(
+    name: str, hidden: int, n_types: int, components: int, head: TextTypeHead | None
+) -> Any:
+    """Make the decoder of a name; ``head`` gives type logits where the decoder has them."""
+    if name == "lognormal_mixture":
+        return LogNormalMixtureDecoder(hidden, n_types, components, type_head=head)
+    if name == "rmtpp":
+        return RMTPPDecoder(hidden, n_types, type_head=head)
+    if name == "exponential":
+        return ExponentialDecoder(hidden, n_types)
+    return AttNHPDecoder(hidden, n_types)
+
+
+def check_parts(
+    n_types: int,
+    encoder: str,
+    decoder: str,
+    text_encoder: str,
+    backbone: object,
+    type_vectors: Tensor | None,
+    head_rank: int,
+) -> None:
+    """Refuse names that are unknown and parts that do not go together."""
+    for name, value, possible in (
+        ("encoder", encoder, ENCODERS),
+        ("decoder", decoder, DECODERS),
+        ("text_encoder", text_encoder, TEXT_ENCODERS),
+    ):
+        if value not in possible:
+            raise ValueError(f"{name} must be one of {list(possible)}, got {value!r}")
+    reads_text = encoder in ("llm", "llm-full")
+    if reads_text != (type_vectors is not None):
+        raise ValueError(
+            f"encoder={encoder!r} {'needs' if reads_text else 'takes no'} type_vectors: they are "
+            "the types' texts as 'llm' and 'llm-full' read them"
+        )
+    if type_vectors is not None and len(type_vectors) != n_types:
+        raise ValueError(f"{len(type_vectors)} type_vectors for {n_types} types: give one each")
+    if (encoder == "llm-full") != (backbone is not None):
+        raise ValueError(
+            f"encoder={encoder!r} {'takes no' if backbone is not None else 'needs a'} backbone: "
+            "it is what 'llm-full' reads events with"
+        )
+    if decoder == "attnhp":
+        if encoder in ("aaren", "llm-full") or (encoder == "llm" and text_encoder == "aaren"):
+            raise ValueError(
+                "decoder='attnhp' attends to the events again at every time and has an encoder of "
+                "its own: use it with encoder='attention', or take another decoder"
+            )
+        if head_rank:
+            raise ValueError(
+                f"head_rank={head_rank} changes the states, which decoder='attnhp' does not read: "
+                "use head_rank=0 with it"
+            )
+
+
+#: Events that a position must have seen to count for a key: the first ones say little.
+KEY_CONTEXT = 10
+#: Rank of a slot's change of the states: on a frozen base it learns most of what is new.
+HEAD_RANK = 8
+
+
+class PromptTPPModel(PromptedEncoder):
+    """An event encoder, a decoder and a pool of prompts.
+
+    States and streams are `PromptedEncoder`'s; here are the likelihood that training maximises,
+    what is trained when, and new types.
+
+    Parameters
+    ----------
+    n_types : int
+        Number of event types.
+    encoder : {"attention", "aaren", "llm", "llm-full"}
+        "attention": `AttentionEncoder`. "aaren": `AarenEncoder`, which streams in constant memory.
+        "llm": one of these (``text_encoder``) over projected vectors of the types' texts, with
+        type logits tied to them. "llm-full": `LLMEncoder`, a language model over all events.
+    decoder : {"lognormal_mixture", "rmtpp", "exponential", "attnhp"}
+        See `tsllm.adapters.events.decoders.closed_form`. "attnhp" brings its own encoder,
+        `AttNHPEncoder`, in place of "attention"; it goes with "attention" and "llm" only.
+    text_encoder : {"attention", "aaren"}
+        What encodes the projected types in "llm".
+    backbone : Backbone or PrivateBackbone, optional
+        The language model of "llm-full".
+    max_events : int, optional
+        Most events that "llm-full" reads at once; None: as many as its positions hold.
+    hidden, layers, heads : int
+        Width of the states, blocks, heads; "llm-full" has a width only.
+    dropout : float
+        In the encoder.
+    components : int
+        Log-normal components of the mixture.
+    time_features : int
+        Width of the code of a gap, a multiple of 4.
+    median_gap : float
+        Median gap in training, scaled.
+    context_features : int
+        Static covariates of a sequence.
+    type_vectors : Tensor, optional
+        ``(types, width)``, vectors of the types' texts, for "llm" and "llm-full" and only these;
+        for "llm-full" what `mean_token_embeddings` gives.
+    prompt_mode, prompt_length, max_slots, slots_per_slice, top_slots, min_context, cold_start, \
+when_full
+        See `PromptPool`.
+    head_rank : int, optional
+        See `PromptPool`. None: `HEAD_RANK`, and 0 with "attnhp", whose decoder reads no states.
+    matching_coef : float
+        Weight of the matching loss in mode "shared".
+    query_size : int
+        Width of queries and keys.
+    seed : int
+        Of the query's projections and of the prompts. Everything else is initialised from torch's
+        global generator.
+
+    Raises
+    ------
+    ValueError
+        An argument that is not one of those listed, or does not go with another.
+
+    Examples
+    --------
+    >>> from tsllm.adapters.events.batch import pad_sequences
+    >>> batch = pad_sequences([[0.5, 2.0]], [[0, 1]], first_known=[True], tails=[1.0])
+    >>> model = PromptTPPModel(2, hidden=16)
+    >>> slots = model.open_slots(model.slice_queries([batch]))
+    >>> total, count, extras = model.loss(batch, slots)
+    >>> slots, count.item(), total.isfinite().item()
+    ([0], 2, True)
+    """
+
+    def __init__(
+        self,
+        n_types: int,
+        *,
+        encoder: str = "attention",
+        decoder: str = "lognormal_mixture",
+        text_encoder: str = "attention",
+        backbone: Backbone | PrivateBackbone | None = None,
+        max_events: int | None = None,
+        hidden: int = 32,
+        layers: int = 2,
+        heads: int = 4,
+        dropout: float = 0.0,
+        components: int = 16,
+        time_features: int = 32,
+        median_gap: float = 1.0,
+        context_features: int = 0,
+        type_vectors: Tensor | None = None,
+        prompt_mode: str = "allocate",
+        prompt_length: int = 5,
+        max_slots: int = 10,
+        slots_per_slice: int = 1,
+        top_slots: int = 1,
+        min_context: int = 3,
+        cold_start: str = "usage",
+        when_full: str = "merge",
+        head_rank: int | None = None,
+        matching_coef: float = 0.1,
+        query_size: int = 64,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if head_rank is None:
+            head_rank = 0 if decoder == "attnhp" else HEAD_RANK
+        check_parts(n_types, encoder, decoder, text_encoder, backbone, type_vectors, head_rank)
+        self.n_types = n_types
+        self.matching_coef = matching_coef
+        if backbone is not None:
+            assert type_vectors is not None
+            tokens = EventTokens(
+                word_rms(backbone),
+                type_vectors,
+                time_features=time_features,
+                median_gap=median_gap,
+                context_features=context_features,
+            )
+            self.encoder = LLMEncoder(
+                backbone,
+                hidden,
+                tokens,
+                prompt_length=prompt_length,
+                max_events=max_events,
+                dropout=dropout,
+            )
+        else:
+            embedding = EventEmbedding(
+                n_types,
+                hidden,
+                time_features=time_features,
+                median_gap=median_gap,
+                type_vectors=type_vectors,
+                context_features=context_features,
+            )
+            kind = encoder_class(encoder, text_encoder, decoder)
+            self.encoder = kind(embedding, layers=layers, heads=heads, dropout=dropout)
+        head = None if type_vectors is None else TextTypeHead(hidden, type_vectors)
+        self.decoder = build_decoder(decoder, hidden, n_types, components, head)
+        self.query = CausalQuery(n_types, size=query_size, seed=seed, type_vectors=type_vectors)
+        self.pool = PromptPool(
+            self.encoder.prompt_layers,
+            self.encoder.prompt_width,
+            query_size=query_size,
+            hidden=hidden,
+            parts=self.encoder.prompt_parts,
+            mode=prompt_mode,
+            length=prompt_length,
+            max_slots=max_slots,
+            slots_per_slice=slots_per_slice,
+            top_slots=top_slots,
+            min_context=min_context,
+            cold_start=cold_start,
+            when_full=when_full,
+            head_rank=head_rank,
+            seed=seed,
+        )
+
+    def log_likelihood(self, batch: EventBatch, slots: Sequence[int] | None = None) -> Tensor:
+        """Give each interval's part of the log-likelihood, (batch, 1 + events); scaled time."""
+        return log_likelihood(self.decoder, self.encode(batch, slots), batch)
+
+    def loss(
+        self, batch: EventBatch, slots: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Give what training minimises.
+
+        Returns
+        -------
+        total : Tensor
+            Minus the log-likelihood, and in mode "shared" the matching loss of the positions
+            scored.
+        count : Tensor
+            Events scored: ``total / count`` is in nats an event.
+        extras : dict
+            "matching": the mean matching loss a position, in mode "shared".
+        """
+        query = self.query(batch)
+        choice = self.pool.choose(query, slots)
+        states = self._encode(batch, choice)
+        total = -log_likelihood(self.decoder, states, batch).sum()
+        extras = {}
+        if choice is not None and self.pool.mode == "shared":
+            matching = self.pool.matching_loss(query, choice)  # (batch, positions)
+            matching = torch.where(batch.scored, matching, 0.0).sum()
+            total = total + self.matching_coef * matching
+            extras["matching"] = matching.detach() / batch.scored.sum().clamp_min(1)
+        return total, batch.events_scored, extras
+
+    def forward(self, batch: EventBatch, slots: Sequence[int] | None = None) -> Tensor:
+        """Give `log_likelihood`."""
+        return self.log_likelihood(batch, slots)
+
+    @torch.no_grad()
+    def slice_queries(self, batches: Iterable[EventBatch]) -> Tensor:
+        """Collect what the keys of a slice are made from: (n, query_size).
+
+        The queries of all positions with at least `KEY_CONTEXT` events; where there are none,
+        those of all positions with an event.
+        """
+        early, late = [], []
+        for batch in batches:
+            query = self.query(batch)
+            real = nn.functional.pad(batch.mask, (1, 0))  # the start says nothing
+            enough = real & (query.counts >= KEY_CONTEXT)
+            early.append(query.vectors[real])
+            late.append(query.vectors[enough])
+        found = torch.cat(late)
+        return found if len(found) else torch.cat(early)
+
+    def open_slots(self, queries: Tensor) -> list[int]:
+        """Give a new slice its slots; see `PromptPool.open_slots`."""
+        return self.pool.open_slots(queries)
+
+    def train_only(self, *, base: bool, slots: Sequence[int] = ()) -> None:
+        """Say what the next forward pass is differentiated by; everything else is frozen.
+
+        To be called before that pass. Keys are trained in mode "shared" only.
+
+        Parameters
+        ----------
+        base : bool
+            Encoder and decoder.
+        slots : sequence of int
+            Prompt slots.
+        """
+        for parameter in self.base_parameters():
+            parameter.requires_grad_(base)
+        for number, slot in enumerate(self.pool.slots):
+            for name, parameter in slot.named_parameters():
+                trained = number in slots and (name != "key" or self.pool.mode == "shared")
+                parameter.requires_grad_(trained)
+
+    def base_parameters(self) -> list[nn.Parameter]:
+        """List the parameters of encoder and decoder."""
+        return [*self.encoder.parameters(), *self.decoder.parameters()]
+
+    def grow_types(self, n_types: int, type_vectors: Tensor | None = None) -> None:
+        """Make room for types that come up later; what is known of the others stays.
+
+        Parameters
+        ----------
+        n_types : int
+            Types in all; the new ones are the last.
+        type_vectors : Tensor, optional
+            ``(new types, width)``, for a model that has vectors of the types' texts.
+
+        Raises
+        ------
+        ValueError
+            Fewer types than there are, or vectors where there should be none or the reverse.
+        """
+        new = n_types - self.n_types
+        if new < 0:
+            raise ValueError(f"n_types={n_types} is less than the {self.n_types} there are")
+        given = 0 if type_vectors is None else len(type_vectors)
+        needed = new if self.query.vectors is not None else 0
+        if given != needed:
+            raise ValueError(
+                f"{new} new types need {needed} type_vectors here, and {given} were given"
+            )
+        if not new:
+            return
+        self.encoder.embedding.grow(n_types, type_vectors)
+        self.query.grow(n_types, type_vectors)
+        self.decoder.grow_types(n_types)
+        head = getattr(self.decoder, "type_head", None)
+        if isinstance(head, TextTypeHead):
+            head.grow(cast(Tensor, type_vectors))
+        self.n_types = n_types

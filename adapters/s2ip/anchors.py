@@ -1,0 +1,296 @@
+"""Semantic anchors: pools of word embeddings, and the anchors nearest to a patch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+#: Lloyd's rounds; the centroids of a few thousand points settle within a handful.
+ROUNDS = 25
+
+
+def kmeans(points: Tensor, clusters: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Cluster points (n, size) around centroids, (clusters, size), with their counts (clusters,).
+
+    Lloyd's rounds from seeds drawn by squared distance (k-means++). Fewer distinct points than
+    clusters give fewer centroids.
+
+    Examples
+    --------
+    >>> points = torch.tensor([[0.0], [2.0], [10.0], [12.0]])
+    >>> centroids, counts = kmeans(points, 2, torch.Generator().manual_seed(0))
+    >>> sorted(centroids.flatten().tolist()), counts.tolist()
+    ([1.0, 11.0], [2, 2])
+    """
+    centroids = points.mean(0, keepdim=True)
+    if clusters > 1:
+        first = torch.randint(len(points), (1,), generator=generator).to(points.device)
+        centroids = points[first]
+        while len(centroids) < clusters:
+            distance = torch.cdist(points, centroids).amin(1).square()  # (n,)
+            if not bool((distance > 0).any()):
+                break
+            drawn = torch.multinomial(distance.cpu(), 1, generator=generator)
+            centroids = torch.cat([centroids, points[drawn.to(points.device)]])
+    for _ in range(ROUNDS):
+        nearest = torch.cdist(points, centroids).argmin(1)  # (n,)
+        members = nn.functional.one_hot(nearest, len(centroids)).to(points.dtype)
+        counts = members.sum(0)  # (clusters,)
+        means = members.T @ points / counts.clamp_min(1)[:, None]
+        centroids = torch.where((counts > 0)[:, None], means, centroids)
+    return centroids, counts.long()
+
+
+ANCHORS = ("free", "prototypes", "clusters")
+
+#: Standard deviation of anchors that no word embeddings give a scale: that of GPT-2's at the start.
+_SCALE_WITHOUT_WORDS = 0.02
+#: Rows of the vocabulary whose distances to all centres are held at once.
+_ROWS_AT_ONCE = 16384
+
+
+class Retrieved(NamedTuple):
+    """The anchors that are closest to each query."""
+
+    anchors: Tensor
+    """(samples, count, width): the rows themselves, the closest first."""
+    similarities: Tensor
+    """(samples, count): cosine similarities, falling."""
+    indices: Tensor
+    """(samples, count), int64: numbers of the rows."""
+
+
+def retrieve(query: Tensor, anchors: Tensor, count: int) -> Retrieved:
+    """Find the anchors of highest cosine similarity (arXiv 2403.05798, §3.2).
+
+    Parameters
+    ----------
+    query : Tensor
+        ``(samples, width)``.
+    anchors : Tensor
+        ``(pool_size, width)``.
+    count : int
+        Anchors to give for each query, at most ``pool_size``.
+
+    Returns
+    -------
+    Retrieved
+        Gradients flow through anchors and similarities.
+
+    Examples
+    --------
+    >>> pool = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]])
+    >>> found = retrieve(torch.tensor([[0.0, 5.0]]), pool, 2)
+    >>> found.indices.tolist(), found.anchors.tolist()
+    ([[1, 2]], [[[0.0, 2.0], [3.0, 3.0]]])
+    """
+    keys = functional.normalize(anchors, dim=-1)  # (pool_size, width)
+    cosines = functional.normalize(query, dim=-1) @ keys.T  # (samples, pool_size)
+    similarities, indices = cosines.topk(count, dim=-1)  # (samples, count)
+    return Retrieved(anchors[indices], similarities, indices)
+
+
+def build_anchors(
+    kind: str, pool_size: int, width: int, words: Tensor | None
+) -> FreeAnchors | PrototypeAnchors | ClusterAnchors:
+    """Build a pool of anchors.
+
+    Parameters
+    ----------
+    kind : {"free", "prototypes", "clusters"}
+        See the classes of these names.
+    pool_size : int
+        Number of anchors.
+    width : int
+        Width of an anchor.
+    words : Tensor, optional
+        The word embeddings, ``(vocab, width)``. None: there are none, and only "free" is possible,
+        with random rows.
+
+    Returns
+    -------
+    nn.Module
+        Called with the word embeddings it gives the anchors, ``(pool_size, width)`` in float32.
+
+    Raises
+    ------
+    ValueError
+        For an unknown kind, one that needs word embeddings where there are none, and more clusters
+        than words.
+
+    Examples
+    --------
+    >>> words = torch.randn(50, 8)
+    >>> build_anchors("clusters", 4, 8, words)(words).shape
+    torch.Size([4, 8])
+    """
+    if kind not in ANCHORS:
+        raise ValueError(f"anchors must be one of {list(ANCHORS)}, got {kind!r}")
+    if words is None:
+        if kind != "free":
+            raise ValueError(
+                f"anchors={kind!r} are made of word embeddings, and backbone=None has none; "
+                "use anchors='free'"
+            )
+        return FreeAnchors(torch.randn(pool_size, width) * _SCALE_WITHOUT_WORDS)
+    if kind == "clusters":
+        return ClusterAnchors(cluster_centres(words, pool_size))
+    prototypes = PrototypeAnchors(pool_size, words.shape[0])
+    if kind == "prototypes":
+        return prototypes
+    with torch.no_grad():
+        return FreeAnchors(prototypes.to(words.device)(words).cpu())
+
+
+class PrototypeAnchors(nn.Module):
+    """Trained mixtures of all words: a linear layer from the vocabulary, as published.
+
+    Holds ``pool_size * vocab`` weights, and a training step costs ``2 * vocab * pool_size * width``
+    operations forward. The word embeddings have rank ``width`` at most, so that the layer reaches
+    no anchor that `FreeAnchors` does not. Under `torch.no_grad` in evaluation mode the anchors are
+    computed once.
+
+    Parameters
+    ----------
+    pool_size, vocab_size : int
+        Numbers of anchors and of words.
+    """
+
+    def __init__(self, pool_size: int, vocab_size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(vocab_size, pool_size)
+        self._kept: _Kept | None = None
+
+    def forward(self, words: Tensor) -> Tensor:
+        """Mix word embeddings ``(vocab, width)`` into anchors ``(pool_size, width)``."""
+        if self.training or torch.is_grad_enabled():
+            return self._mix(words)
+        kept = self._kept  # read once: other threads may drop it
+        sources = (self.linear.weight, self.linear.bias, words)
+        stamps = tuple((tensor.data_ptr(), tensor._version) for tensor in sources)
+        # Beside what `train` and `_apply` drop: tensors that were replaced or written to.
+        if (
+            kept is None
+            or kept.stamps != stamps
+            or any(old is not new for old, new in zip(kept.sources, sources))
+        ):
+            kept = self._kept = _Kept(self._mix(words), sources, stamps)
+        return kept.rows
+
+    def train(self, mode: bool = True) -> PrototypeAnchors:
+        """Switch the mode, and drop the anchors that were kept."""
+        self._kept = None
+        return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PrototypeAnchors:
+        self._kept = None
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_kept": None}
+
+    def _mix(self, words: Tensor) -> Tensor:
+        # linear(words.T).T, without transposing the large matrix.
+        return self.linear.weight @ words.to(self.linear.weight.dtype) + self.linear.bias[:, None]
+
+
+class _Kept(NamedTuple):
+    """Prototypes, and what they were computed from: held, so that nothing else takes its place."""
+
+    rows: Tensor
+    sources: tuple[Tensor, ...]
+    stamps: tuple[tuple[int, int], ...]
+
+
+class FreeAnchors(nn.Module):
+    """Anchors that are trained themselves, ``pool_size * width`` weights.
+
+    Parameters
+    ----------
+    rows : Tensor
+        Where training starts, ``(pool_size, width)``.
+    """
+
+    def __init__(self, rows: Tensor) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(rows)
+
+    def forward(self, words: Tensor | None) -> Tensor:
+        """Give the anchors ``(pool_size, width)``; the word embeddings are not read."""
+        return self.rows
+
+
+class ClusterAnchors(nn.Module):
+    """Anchors that are frozen: each the centre of words that mean something alike.
+
+    Parameters
+    ----------
+    centres : Tensor
+        ``(pool_size, width)``.
+    """
+
+    centres: Tensor
+
+    def __init__(self, centres: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("centres", centres)
+
+    def forward(self, words: Tensor | None) -> Tensor:
+        """Give the anchors ``(pool_size, width)``; the word embeddings are not read."""
+        return self.centres
+
+
+@torch.no_grad()
+def cluster_centres(words: Tensor, count: int, *, iterations: int = 10) -> Tensor:
+    """Find k-means centres by Lloyd's algorithm; the same words always give the same centres.
+
+    Parameters
+    ----------
+    words : Tensor
+        ``(vocab, width)``, of any float dtype.
+    count : int
+        Number of centres, at most ``vocab``.
+    iterations : int
+        Rounds of assigning words and averaging them.
+
+    Returns
+    -------
+    Tensor
+        ``(count, width)``, float32 on the CPU.
+
+    Raises
+    ------
+    ValueError
+        When there are fewer words than centres.
+
+    Examples
+    --------
+    >>> words = torch.tensor([[0.0], [2.0], [10.0], [12.0]])
+    >>> sorted(cluster_centres(words, 2).flatten().tolist())
+    [1.0, 11.0]
+    """
+    if count > len(words):
+        raise ValueError(
+            f"pool_size={count} clusters are more than the {len(words)} words of the backbone; "
+            "use a smaller pool_size"
+        )
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randperm(len(words), generator=generator)[:count]
+    centres = words[first.to(words.device)].float()  # (count, width)
+    for _ in range(iterations):
+        # Added up in float64: rounded to float32, the sum does not tell the order of its terms.
+        sums = torch.zeros(centres.shape, dtype=torch.float64, device=words.device)
+        sizes = torch.zeros(count, dtype=torch.float64, device=words.device)
+        for part in words.split(_ROWS_AT_ONCE):
+            rows = part.float()  # (rows, width)
+            distances = centres.square().sum(dim=1) - 2 * rows @ centres.T  # (rows, count)
+            nearest = distances.argmin(dim=1)  # (rows,)
+            sums.index_add_(0, nearest, rows.double())
+            sizes.index_add_(0, nearest, torch.ones_like(nearest, dtype=torch.float64))
+        means = (sums / sizes.clamp_min(1)[:, None]).float()
+        centres = torch.where(sizes[:, None] > 0, means, centres)  # a centre without words stays
+    return centres.cpu()

@@ -1,0 +1,1 @@
+"""Event streams: readers, checked tables, slices, simulators."""

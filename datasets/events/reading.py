@@ -1,0 +1,257 @@
+"""Event tables read from files and frames, and everything about them checked."""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tsllm.datasets.bundled import list_datasets, load_dataset
+from tsllm.datasets.events.clock import Clock, clock_of, read_event_times
+from tsllm.datasets.events.table import EventColumns, EventTable, find_fault, sequence_name
+from tsllm.datasets.events.windows import read_windows
+from tsllm.datasets.layout import read_labels
+from tsllm.datasets.tables import Table, open_table
+from tsllm.errors import DataError
+
+TIES = ("error", "jitter", "batch")
+
+
+def read_events(
+    source: str | Path | pd.DataFrame | EventTable,
+    *,
+    id_col: str | None = "sequence_id",
+    time_col: str = "time",
+    type_col: str = "type",
+    windows: object = None,
+    sort: bool = False,
+    ties: str = "error",
+    resolution: float | None = None,
+    time_unit: str = "s",
+    random_state: int | None = None,
+) -> EventTable:
+    """Read sequences of events from a table, and check everything about them.
+
+    Parameters
+    ----------
+    source : str, pathlib.Path, pandas.DataFrame or EventTable
+        A ``.csv``, ``.csv.gz``, ``.parquet``, ``.jsonl`` or ``.jsonl.gz`` file, a directory of
+        Parquet parts, a frame, or the name of a bundled data set of events. An `EventTable` passes
+        through as it is. One event a row; rows of several sequences may interleave. Columns beside
+        those named here are left out.
+    id_col : str or None, default "sequence_id"
+        The column that tells sequences apart. None, or a table without the default column: all
+        rows are one sequence, called "sequence".
+    time_col, type_col : str
+        The columns with the times (numbers of any unit, or timestamps) and the types (text;
+        integers and categories become text).
+    windows : optional
+        In which time each sequence was observed: ``(start, end)`` for all of them, a mapping from
+        sequence to ``(start, end)``, or a frame with the columns ``id_col``, ``window_start`` and
+        ``window_end``; None, NaN or NaT where a bound is not known. Not given: the columns
+        ``window_start`` and ``window_end`` where the table has them, else not known. An event
+        belongs to a window ``(start, end]``. A sequence that only ``windows`` names has no events.
+    sort : bool, default False
+        Sort each sequence by time. False makes rows out of order an error.
+    ties : {"error", "jitter", "batch"}
+        What to do with events of one sequence at the same time. "jitter" keeps the first and moves
+        the others later by random parts of ``resolution``, in the order of their rows and never
+        past the next event. "batch" keeps them as they are.
+    resolution : float, optional
+        The step of the clock that made the ties, in the table's unit of time; None takes the
+        smallest positive gap in the table.
+    time_unit : {"s", "us", "ms", "min", "h", "D", "W"}
+        The unit in which timestamps are counted; numbers are taken as they are.
+    random_state : int, optional
+        Seed of the jitter.
+
+    Returns
+    -------
+    EventTable
+        Sequences in order of first appearance. Timestamps become float64 counts of ``time_unit``
+        since the earliest window start or event, which ``table.clock`` knows.
+
+    Raises
+    ------
+    DataError
+        If anything is wrong; the message names the sequence, the row (the line in a file of text,
+        counted from 1, else the row, counted from 0) and the remedy.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"sequence_id": ["a", "b", "a"], "time": [0.5, 0.7, 2.0],
+    ...                       "type": ["view", "view", "buy"]})
+    >>> table = read_events(frame, windows=(0.0, 3.0))
+    >>> table
+    EventTable(2 sequences, 3 events, 2 types, times 0.5 to 2.0)
+    >>> table.times[0]
+    array([0.5, 2. ])
+    """
+    if ties not in TIES:
+        raise DataError(f"ties={ties!r} is not known; pass one of {', '.join(TIES)}")
+    if isinstance(source, EventTable):
+        return source
+    table = _open(source)
+    names = _find_columns(table, id_col, time_col, type_col)
+
+    def place(position: int) -> str:
+        return f"{sequence_name(ids[position])}, {table.row(position)}"
+
+    def name_place(position: int, name: str) -> str:
+        return f"{sequence_name(name)}, {table.row(position)}"
+
+    ids = np.full(len(table.frame), "sequence", dtype=object)
+    if names.id_col in table.frame.columns:
+        ids = read_labels(table, names.id_col, "sequence", name_place)
+    types = read_labels(
+        table, names.type_col, "type", lambda position, name: place(position), words=True
+    )
+    stamps = read_event_times(table, names.time_col, place)
+    bounds = read_windows(table, windows, ids, names, stamps, place)
+
+    clock = clock_of(stamps, bounds.starts, bounds.ends, time_unit)
+    times = clock.to_number(stamps)
+    codes = pd.Categorical(ids, categories=bounds.ids).codes
+    order = _group(codes, times, place, table.row, clock, sort=sort)
+    cuts = np.searchsorted(codes[order], np.arange(1, len(bounds.ids)))
+    rows = np.split(order, cuts)
+    parts = [times[part] for part in rows]
+    starts, ends = clock.to_number(bounds.starts), clock.to_number(bounds.ends)
+    if ties == "error":
+        _refuse_ties(parts, rows, place, table.row, clock)
+    for number, name in enumerate(bounds.ids):
+        found = find_fault(parts[number], starts[number], ends[number], clock)
+        if found is not None:
+            where = sequence_name(name) if found[0] is None else place(rows[number][found[0]])
+            raise DataError(f"{where} {found[1]}")
+    if ties == "jitter":
+        parts = _jitter(parts, ends, bounds.ids, resolution, random_state)
+    return EventTable(
+        ids=tuple(bounds.ids),
+        times=tuple(parts),
+        types=tuple(types[part] for part in rows),
+        starts=starts,
+        ends=ends,
+        clock=clock,
+        names=names,
+    )
+
+
+def _open(source: str | Path | pd.DataFrame) -> Table:
+    """Open a table by its path, or a bundled data set by its name."""
+    if isinstance(source, str) and not Path(source).exists():
+        bundled = list_datasets().set_index("name")["kind"]
+        if bundled.get(source) == "series":
+            raise DataError(
+                f"{source!r} holds series, not events; pass "
+                f"{' or '.join(repr(name) for name in bundled.index[bundled == 'events'])}, a "
+                "file or a frame of events"
+            )
+        if source in bundled.index:
+            source = load_dataset(source)
+    table = open_table(source)
+    return table._replace(frame=table.frame.set_axis(table.frame.columns.astype(str), axis=1))
+
+
+def _find_columns(table: Table, id_col: str | None, time_col: str, type_col: str) -> EventColumns:
+    """Check that the columns are there; only the default ``id_col`` may be absent."""
+    columns = list(table.frame.columns)
+    for argument, name in (("time_col", time_col), ("type_col", type_col), ("id_col", id_col)):
+        if name is None or name in columns:
+            continue
+        others = [column for column in columns if column not in (time_col, type_col)]
+        close = get_close_matches(str(name), others, n=1)
+        if argument == "id_col" and name == "sequence_id":
+            if close:
+                raise DataError(
+                    f"{table.source} has no column 'sequence_id' but one called {close[0]!r}; pass "
+                    f"id_col={close[0]!r} if it tells sequences apart, or id_col=None"
+                )
+            continue
+        hint = f"did you mean {close[0]!r}?" if close else f"its columns are {', '.join(columns)}"
+        raise DataError(f"{table.source} has no column {name!r}; pass {argument}= ({hint})")
+    chosen = [name for name in (id_col, time_col, type_col) if name is not None]
+    if len(set(chosen)) < len(chosen):
+        raise DataError(f"the columns {chosen} are not different; give each its own role")
+    return EventColumns("sequence_id" if id_col is None else id_col, time_col, type_col)
+
+
+def _group(
+    codes: np.ndarray,
+    times: np.ndarray,
+    place: Callable[[int], str],
+    row: Callable[[int], str],
+    clock: Clock,
+    *,
+    sort: bool,
+) -> np.ndarray:
+    """Order rows by sequence and, where asked to, by time; rows out of order are else an error."""
+    if sort:
+        return np.lexsort((times, codes))
+    order = np.argsort(codes, kind="stable")
+    back = (np.diff(times[order]) < 0) & (np.diff(codes[order]) == 0)
+    if back.any():
+        before, after = (int(order[int(back.argmax()) + step]) for step in (0, 1))
+        raise DataError(
+            f"{place(after)} ({clock.to_stamp(times[after])}) is earlier than {row(before)} "
+            f"({clock.to_stamp(times[before])}); pass sort=True (--sort on the command line) to "
+            "sort each sequence by time"
+        )
+    return order
+
+
+def _refuse_ties(
+    parts: list[np.ndarray],
+    rows: list[np.ndarray],
+    place: Callable[[int], str],
+    row: Callable[[int], str],
+    clock: Clock,
+) -> None:
+    """Raise where a sequence has two events at one time, naming both rows."""
+    for times, own in zip(parts, rows, strict=True):
+        tied = np.diff(times) == 0
+        if tied.any():
+            bad = int(tied.argmax())
+            raise DataError(
+                f"{place(int(own[bad]))} and {row(int(own[bad + 1]))} have the same time "
+                f"{clock.to_stamp(times[bad])}; drop one, or pass ties='jitter' to spread them "
+                "over the clock's resolution or ties='batch' to keep them (--ties)"
+            )
+
+
+def _jitter(
+    parts: list[np.ndarray],
+    ends: np.ndarray,
+    ids: list,
+    resolution: float | None,
+    random_state: int | None,
+) -> list[np.ndarray]:
+    """Move tied events later, each sequence with a random stream of its own."""
+    gaps = np.concatenate([np.diff(times) for times in parts] + [np.empty(0)])
+    if resolution is None:
+        resolution = float(gaps[gaps > 0].min(initial=np.inf))
+    if (gaps == 0).any() and not 0 < resolution < np.inf:
+        raise DataError(
+            f"resolution={resolution} does not say how far to spread tied events; pass the "
+            "positive step of the clock that wrote them"
+        )
+    seeds = np.random.SeedSequence(random_state).spawn(len(parts))
+    moved = []
+    for times, end, name, seed in zip(parts, ends, ids, seeds, strict=True):
+        values, first, counts = np.unique(times, return_index=True, return_counts=True)
+        spread = times.copy()
+        generator = np.random.default_rng(seed)
+        limits = np.append(values[1:], end if not np.isnan(end) else np.inf)
+        for tie in np.flatnonzero(counts > 1):
+            room = min(resolution, limits[tie] - values[tie])
+            later = slice(first[tie] + 1, first[tie] + counts[tie])
+            spread[later] += room * np.sort(generator.uniform(0, 1, counts[tie] - 1))
+        stuck = np.diff(spread) <= 0
+        if stuck.any():
+            raise DataError(
+                f"{sequence_name(name)} has tied events at {times[int(stuck.argmax())]} with no "
+                "room after them; end its window later, or pass a larger resolution"
+            )
+        moved.append(spread)
+    return moved

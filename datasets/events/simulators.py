@@ -1,0 +1,439 @@
+"""Simulators of event streams, with what is true of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from scipy import integrate, stats
+
+from tsllm.datasets.events.hawkes import check_hawkes, hawkes_log_likelihood, simulate_hawkes
+from tsllm.datasets.events.table import EventTable, sequence_name
+from tsllm.errors import DataError
+
+#: The exact log-likelihood of one sequence: of its times (events,), its types as numbers (events,),
+#: and the start and the end of its window.
+SequenceScore = Callable[[np.ndarray, np.ndarray, float, float], float]
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Simulated events and what is true of them.
+
+    Parameters
+    ----------
+    events : EventTable
+        The sequences, each with its observation window.
+    parameters : dict
+        The true parameters, by the names of the simulator's arguments.
+    log_likelihood : callable
+        Takes an `EventTable` of the same types whose windows are known, and gives the exact
+        log-likelihood of each sequence in nats, shape (sequences,), float64. A sequence counts as
+        starting afresh at its window's start.
+    """
+
+    events: EventTable
+    parameters: dict[str, Any]
+    log_likelihood: Callable[[EventTable], np.ndarray]
+
+
+def sequence_generators(
+    random_state: int | None, n_sequences: int, t_start: float, t_end: float
+) -> list[np.random.Generator]:
+    """Give each sequence a random stream of its own; refuse none, and windows of no length.
+
+    More sequences of one seed leave the random numbers of the first ones as they were.
+    """
+    if n_sequences < 1:
+        raise DataError(f"n_sequences={n_sequences} must be at least 1")
+    if not (np.isfinite(t_start) and np.isfinite(t_end) and t_start < t_end):
+        raise DataError(f"t_end={t_end} must lie after t_start={t_start}, both finite")
+    seeds = np.random.SeedSequence(random_state).spawn(n_sequences)
+    return [np.random.default_rng(seed) for seed in seeds]
+
+
+def checked_type_names(type_names: Sequence[str] | None, n_types: int) -> list[str]:
+    """Check the names of the types, one each and all different; None numbers them."""
+    names = [str(kind) for kind in range(n_types)] if type_names is None else list(type_names)
+    if len(names) != n_types or len(set(names)) != n_types:
+        raise DataError(f"type_names={names} must be {n_types} different names")
+    return names
+
+
+def simulated_table(
+    parts: list[tuple[np.ndarray, np.ndarray]],
+    names: list[str],
+    start: float,
+    end: float,
+    prefix: str = "",
+) -> EventTable:
+    """Lay simulated sequences out as a table, all with one window.
+
+    Parameters
+    ----------
+    parts : list of (numpy.ndarray, numpy.ndarray)
+        Of each sequence its times (events,) and its types as places among the names (events,).
+    names : list of str
+        The types' names.
+    start, end : float
+        The window ``(start, end]``.
+    prefix : str
+        What the ids begin with; numbers from 0 follow.
+    """
+    labels = np.array(names, dtype=object)
+    return EventTable(
+        ids=tuple(f"{prefix}{number}" for number in range(len(parts))),
+        times=tuple(times for times, _ in parts),
+        types=tuple(labels[types] for _, types in parts),
+        starts=np.full(len(parts), start),
+        ends=np.full(len(parts), end),
+    )
+
+
+def table_scorer(names: list[str], score: SequenceScore) -> Callable[[EventTable], np.ndarray]:
+    """Turn the log-likelihood of one sequence into `Simulation.log_likelihood`.
+
+    Parameters
+    ----------
+    names : list of str
+        The types' names; a type's number is its place.
+    score : callable
+        See `SequenceScore`.
+    """
+    codes = {name: code for code, name in enumerate(names)}
+
+    def log_likelihood(events: EventTable) -> np.ndarray:
+        values = np.empty(len(events))
+        for number, types in enumerate(events.types):
+            start, end = float(events.starts[number]), float(events.ends[number])
+            if np.isnan(start) or np.isnan(end):
+                raise DataError(
+                    f"{sequence_name(events.ids[number])} has no known window; the exact "
+                    "log-likelihood needs its start and end"
+                )
+            strange = [event for event, name in enumerate(types) if name not in codes]
+            if strange:
+                raise DataError(
+                    f"{events.place(number, strange[0])} has the type {types[strange[0]]!r}, "
+                    f"which the simulation does not have; its types are {', '.join(names[:8])}"
+                )
+            kinds = np.array([codes[name] for name in types], dtype=np.int64)
+            values[number] = score(events.times[number], kinds, start, end)
+        return values
+
+    return log_likelihood
+
+
+def make_hawkes(
+    mu: object,
+    alpha: object,
+    beta: object,
+    *,
+    t_end: float = 100.0,
+    n_sequences: int = 1,
+    t_start: float = 0.0,
+    type_names: Sequence[str] | None = None,
+    id_prefix: str = "",
+    random_state: int | None = None,
+) -> Simulation:
+    """Simulate a Hawkes process with exponential kernels: events that trigger events.
+
+    ``lambda_k(t) = mu_k + sum_j alpha[k, k_j] beta_k exp(-beta_k (t - t_j))`` over the events j
+    before t; drawn by Ogata's thinning, which is exact.
+
+    Parameters
+    ----------
+    mu : float or array-like, (types,)
+        Rates of events that nothing triggered.
+    alpha : float or array-like, (types, types)
+        Branching matrix: ``alpha[k, j]`` events of type k are triggered by one of type j.
+    beta : float or array-like, (types,)
+        Decay of the effect on each type, in 1 / time.
+    t_end : float, default 100
+        Where every sequence's window ends.
+    n_sequences : int, default 1
+        How many independent sequences, called "0", "1", ...
+    t_start : float, default 0
+        Where the windows start, with no event before them.
+    type_names : sequence of str, optional
+        Names of the types; "0", "1", ... if None.
+    id_prefix : str, default ""
+        What the sequences' names begin with.
+    random_state : int, optional
+        Seed. Each sequence has a random stream of its own, so that more sequences leave the first
+        ones as they were.
+
+    Returns
+    -------
+    Simulation
+        Parameters "mu", "alpha" and "beta" as arrays.
+
+    Raises
+    ------
+    DataError
+        If the parameters do not fit together, or the spectral radius of ``alpha`` is not below 1.
+
+    Examples
+    --------
+    >>> simulation = make_hawkes([0.5, 0.3], [[0.3, 0.1], [0.2, 0.4]], [2.0, 1.5], random_state=0)
+    >>> simulation.events.n_events, simulation.log_likelihood(simulation.events).round(2)
+    (160, array([-173.93]))
+    """
+    parameters = check_hawkes(mu, alpha, beta)
+    names = checked_type_names(type_names, len(parameters.mu))
+    parts = [
+        simulate_hawkes(parameters, t_start, t_end, generator)
+        for generator in sequence_generators(random_state, n_sequences, t_start, t_end)
+    ]
+    return Simulation(
+        simulated_table(parts, names, t_start, t_end, id_prefix),
+        parameters._asdict(),
+        table_scorer(
+            names,
+            lambda times, types, start, end: hawkes_log_likelihood(
+                times, types, parameters, start, end
+            ),
+        ),
+    )
+
+
+def make_poisson(
+    rate: float | Sequence[float] | Callable[[float], Any],
+    *,
+    bound: float | None = None,
+    t_end: float = 100.0,
+    n_sequences: int = 1,
+    t_start: float = 0.0,
+    type_names: Sequence[str] | None = None,
+    random_state: int | None = None,
+) -> Simulation:
+    """Simulate a Poisson process, whose events know nothing of each other.
+
+    Parameters
+    ----------
+    rate : float, sequence of float, or callable
+        The rate; one number a type; or a function of time that gives the rate or the types' rates.
+    bound : float, optional
+        For a function: what the sum of the rates never exceeds.
+    t_end, n_sequences, t_start, type_names, random_state
+        As for `make_hawkes`.
+
+    Returns
+    -------
+    Simulation
+        Parameters "rate" and "bound". The log-likelihood of a function is integrated adaptively to
+        1e-10.
+
+    Raises
+    ------
+    DataError
+        If a rate is negative, or exceeds the bound where the simulation looks at it.
+
+    Examples
+    --------
+    >>> make_poisson(lambda t: 1 + np.sin(t), bound=2, t_end=50, random_state=0).events.n_events
+    64
+    """
+
+    def rates(time: float) -> np.ndarray:
+        found = np.atleast_1d(np.asarray(rate(time) if callable(rate) else rate, dtype=np.float64))
+        if not np.isfinite(found).all() or (found < 0).any():
+            raise DataError(f"the rate at {time} is {found.tolist()}; it must not be negative")
+        return found
+
+    if callable(rate) and bound is None:
+        raise DataError("a rate that is a function needs bound=, which it never exceeds")
+    highest = float(rates(t_start).sum()) if bound is None else float(bound)
+    names = checked_type_names(type_names, len(rates(t_start)))
+    if highest <= 0:
+        raise DataError(f"the highest rate is {highest}; it must be positive")
+
+    def draw(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        count = generator.poisson(highest * (t_end - t_start))
+        # 1 - uniform lies in (0, 1]: the window's start does not belong to it
+        candidates = t_start + (t_end - t_start) * (
+            1 - np.sort(generator.uniform(size=count))[::-1]
+        )
+        times, types = [], []
+        for time, level in zip(candidates, generator.uniform(0, highest, count), strict=True):
+            cumulative = np.cumsum(rates(time))
+            if cumulative[-1] > highest * (1 + 1e-12):
+                raise DataError(
+                    f"the rate at {time} is {cumulative[-1]}, above bound={bound}; raise the bound"
+                )
+            if level < cumulative[-1]:
+                times.append(time)
+                types.append(int(np.searchsorted(cumulative, level, side="right")))
+        return np.array(times), np.array(types, dtype=np.int64)
+
+    @cache  # sequences mostly share their window
+    def integral(start: float, end: float) -> float:
+        if not callable(rate):
+            return float(rates(start).sum()) * (end - start)
+        return float(
+            integrate.quad_vec(
+                lambda time: rates(time).sum(), start, end, epsabs=1e-10, epsrel=1e-10
+            )[0]
+        )
+
+    def score(times: np.ndarray, types: np.ndarray, start: float, end: float) -> float:
+        logs = [float(np.log(rates(time)[kind])) for time, kind in zip(times, types, strict=True)]
+        return sum(logs) - integral(start, end)
+
+    parts = [
+        draw(generator)
+        for generator in sequence_generators(random_state, n_sequences, t_start, t_end)
+    ]
+    return Simulation(
+        simulated_table(parts, names, t_start, t_end),
+        {"rate": rate if callable(rate) else rates(t_start), "bound": bound},
+        table_scorer(names, score),
+    )
+
+
+def make_self_correcting(
+    mu: float = 1.0,
+    alpha: float = 1.0,
+    *,
+    t_end: float = 100.0,
+    n_sequences: int = 1,
+    t_start: float = 0.0,
+    type_names: Sequence[str] | None = None,
+    random_state: int | None = None,
+) -> Simulation:
+    """Simulate a self-correcting process (Isham and Westcott 1979): each event holds off the next.
+
+    ``lambda(t) = exp(mu t - alpha N(t))`` with t from the window's start and N(t) the events since;
+    the long-run rate is ``mu / alpha``. Drawn by inverting the compensator, which is exact.
+
+    Parameters
+    ----------
+    mu, alpha : float, default 1
+        How fast the log-intensity rises with time, and falls by an event; both positive.
+    t_end, n_sequences, t_start, type_names, random_state
+        As for `make_hawkes`; there is one type.
+
+    Returns
+    -------
+    Simulation
+        Parameters "mu" and "alpha".
+
+    Examples
+    --------
+    >>> make_self_correcting(t_end=50, random_state=0).events.n_events
+    51
+    """
+    if not (0 < mu < np.inf and 0 < alpha < np.inf):
+        raise DataError(f"mu={mu} and alpha={alpha} must be positive numbers")
+    names = checked_type_names(type_names, 1)
+
+    def draw(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        now, level = t_start, 0.0  # the time and the log-intensity
+        times: list[float] = []
+        while True:
+            # the integral e^level (e^(mu gap) - 1) / mu reaches an Exp(1) draw
+            gap = np.log1p(generator.exponential() * mu * np.exp(-level)) / mu
+            now += gap
+            if now > t_end:
+                return np.array(times), np.zeros(len(times), dtype=np.int64)
+            times.append(now)
+            level += mu * gap - alpha
+
+    def score(times: np.ndarray, types: np.ndarray, start: float, end: float) -> float:
+        gaps = np.diff(np.concatenate([[start], times, [end]]))
+        before = np.concatenate([[start], times]) - start
+        levels = mu * before - alpha * np.arange(len(gaps))  # right after each event
+        integral = np.exp(levels) * np.expm1(mu * gaps) / mu
+        return float((levels[:-1] + mu * gaps[:-1]).sum() - integral.sum())
+
+    parts = [
+        draw(generator)
+        for generator in sequence_generators(random_state, n_sequences, t_start, t_end)
+    ]
+    return Simulation(
+        simulated_table(parts, names, t_start, t_end),
+        {"mu": mu, "alpha": alpha},
+        table_scorer(names, score),
+    )
+
+
+def make_renewal(
+    distribution: str = "lognormal",
+    *,
+    mean: float = 1.0,
+    cv: float = 1.0,
+    probabilities: Sequence[float] = (1.0,),
+    t_end: float = 100.0,
+    n_sequences: int = 1,
+    t_start: float = 0.0,
+    type_names: Sequence[str] | None = None,
+    random_state: int | None = None,
+) -> Simulation:
+    """Simulate a renewal process: independent gaps of one distribution, independent types.
+
+    Parameters
+    ----------
+    distribution : {"lognormal", "gamma"}
+        The gaps' distribution; the first gap starts at the window's start.
+    mean : float, default 1
+        The mean gap.
+    cv : float, default 1
+        The gaps' coefficient of variation: below 1 events are more regular than a Poisson
+        process's, above 1 more clustered.
+    probabilities : sequence of float, default (1,)
+        Each type's probability.
+    t_end, n_sequences, t_start, type_names, random_state
+        As for `make_hawkes`.
+
+    Returns
+    -------
+    Simulation
+        Parameters "distribution", "mean", "cv" and "probabilities", and the distribution's own:
+        "mu" and "sigma" (of the log gap), or "shape" and "scale".
+
+    Examples
+    --------
+    >>> make_renewal("gamma", cv=0.5, t_end=50, random_state=0).events.n_events
+    48
+    """
+    if not (0 < mean < np.inf and 0 < cv < np.inf):
+        raise DataError(f"mean={mean} and cv={cv} must be positive numbers")
+    chances = np.asarray(probabilities, dtype=np.float64)
+    if chances.ndim != 1 or (chances < 0).any() or not np.isclose(chances.sum(), 1):
+        raise DataError(f"probabilities={probabilities} must not be negative and add up to 1")
+    own: dict[str, float]
+    if distribution == "lognormal":
+        sigma = float(np.sqrt(np.log1p(cv**2)))
+        own = {"mu": float(np.log(mean) - sigma**2 / 2), "sigma": sigma}
+        gap = stats.lognorm(s=sigma, scale=np.exp(own["mu"]))
+    elif distribution == "gamma":
+        own = {"shape": 1 / cv**2, "scale": mean * cv**2}
+        gap = stats.gamma(own["shape"], scale=own["scale"])
+    else:
+        raise DataError(f"distribution={distribution!r} is not known; pass 'lognormal' or 'gamma'")
+    names = checked_type_names(type_names, len(chances))
+
+    def draw(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        times = np.empty(0)
+        while not len(times) or times[-1] <= t_end:
+            more = gap.rvs(16 + int((t_end - t_start) / mean), random_state=generator)
+            times = np.concatenate([times, (times[-1] if len(times) else t_start) + more.cumsum()])
+        times = times[times <= t_end]
+        return times, generator.choice(len(chances), len(times), p=chances)
+
+    def score(times: np.ndarray, types: np.ndarray, start: float, end: float) -> float:
+        gaps = np.diff(np.concatenate([[start], times]))
+        last = end - (times[-1] if len(times) else start)
+        densities = gap.logpdf(gaps).sum() + np.log(chances[types]).sum()
+        return float(densities + gap.logsf(last))
+
+    parts = [
+        draw(generator)
+        for generator in sequence_generators(random_state, n_sequences, t_start, t_end)
+    ]
+    return Simulation(
+        simulated_table(parts, names, t_start, t_end),
+        {"distribution": distribution, "mean": mean, "cv": cv, "probabilities": chances, **own},
+        table_scorer(names, score),
+    )

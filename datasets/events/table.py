@@ -1,0 +1,478 @@
+"""Event tables: checked sequences of typed events in observation windows."""
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from tsllm.datasets.events.clock import Clock
+from tsllm.errors import DataError, NotEnoughDataError
+
+
+def sequence_name(sequence_id: object) -> str:
+    """Name a sequence in an error message, for example ``"sequence 'a'"``."""
+    return f"sequence {sequence_id!r}"
+
+
+def find_fault(
+    times: np.ndarray, start: float, end: float, clock: Clock
+) -> tuple[int | None, str] | None:
+    """Find what is wrong with a sequence of events and its window ``(start, end]``.
+
+    Parameters
+    ----------
+    times : numpy.ndarray
+        Shape (events,), float64, on the clock.
+    start, end : float
+        The window's bounds on the clock, NaN where not known.
+    clock : Clock
+        How times are written in the sentence.
+
+    Returns
+    -------
+    (int or None, str) or None
+        The number of the event that is wrong, None for the window itself, and the rest of a
+        sentence that begins with its name. None where nothing is wrong.
+    """
+    stamp = clock.to_stamp
+    if np.isinf(start) or np.isinf(end):
+        return None, f"has the window ({start}, {end}]; leave a bound that is not known missing"
+    if end <= start:
+        return None, (
+            f"has a window that ends at {stamp(end)} and starts at {stamp(start)}; give it an end "
+            "after its start"
+        )
+    if not np.isfinite(times).all():
+        bad = int((~np.isfinite(times)).argmax())
+        return bad, "has no finite time; give it one or drop it"
+    if (np.diff(times) < 0).any():
+        bad = int((np.diff(times) < 0).argmax()) + 1
+        return bad, f"is earlier than the event before it ({stamp(times[bad - 1])}); sort by time"
+    if len(times) and times[0] <= start:
+        return 0, (
+            f"at {stamp(times[0])} is not after its window's start {stamp(start)}, which itself "
+            "does not belong to the window; start the window earlier"
+        )
+    if len(times) and times[-1] > end:
+        bad = int(np.searchsorted(times, end, side="right"))
+        return bad, (
+            f"at {stamp(times[bad])} is after its window's end {stamp(end)}; end the window later"
+        )
+    return None
+
+
+def find_fault_in_continuation(
+    times: np.ndarray, window: tuple[float, float], new: np.ndarray, opens: float, clock: Clock
+) -> str | None:
+    """Find why a later part does not go on from a sequence.
+
+    Parameters
+    ----------
+    times : numpy.ndarray
+        Shape (events,), the sequence's events so far.
+    window : (float, float)
+        The start and the end of its window, NaN where not known.
+    new : numpy.ndarray
+        Shape (new events,), the later part's events.
+    opens : float
+        The start of the later part's window, NaN where not known.
+    clock : Clock
+        Of all these times.
+
+    Returns
+    -------
+    str or None
+        The rest of a sentence that begins with the sequence's name; None where the part goes on.
+    """
+    edges = [*times[-1:], *window]
+    last = max((edge for edge in edges if not np.isnan(edge)), default=-np.inf)
+    if (len(new) and new[0] <= last) or opens < last:
+        first = opens if opens < last else new[0]
+        return (
+            f"already holds the time until {clock.to_stamp(last)}, but the new part begins at "
+            f"{clock.to_stamp(first)}; pass only what came after, for example with "
+            "between(start=...)"
+        )
+    if opens > last:
+        return (
+            f"was observed until {clock.to_stamp(last)} and then from {clock.to_stamp(opens)} on, "
+            "which leaves a hole; give the later part a window that starts where the earlier ends, "
+            "or another id"
+        )
+    return None
+
+
+@dataclass(frozen=True)
+class EventColumns:
+    """What the user calls the columns of an event table."""
+
+    id_col: str = "sequence_id"
+    time_col: str = "time"
+    type_col: str = "type"
+
+
+@dataclass(frozen=True, eq=False)
+class EventTable:
+    """Sequences of typed events in continuous time, each with the window it was observed in.
+
+    `read_events` makes one of a file or a frame; simulators make their own. The arrays cannot be
+    written to.
+
+    Parameters
+    ----------
+    ids : tuple
+        The sequences, in order of first appearance.
+    times : tuple of numpy.ndarray
+        For each sequence its events' times, float64, not decreasing, on the table's clock.
+    types : tuple of numpy.ndarray
+        For each sequence its events' types, objects of type str, as many as times.
+    starts, ends : numpy.ndarray
+        Shape (sequences,): the observation window ``(start, end]`` in which every event was
+        recorded. NaN where it is not known: then nothing is said about the time before the first
+        event, or after the last.
+    clock : Clock
+        How times relate to what the user wrote.
+    names : EventColumns
+        What the user calls the columns.
+
+    Raises
+    ------
+    DataError
+        If times are not finite or go back, or a window does not contain its events.
+
+    Examples
+    --------
+    >>> table = EventTable(("a",), (np.array([0.5, 2.0]),), (np.array(["x", "y"], object),),
+    ...                    starts=np.array([0.0]), ends=np.array([3.0]))
+    >>> table
+    EventTable(1 sequence, 2 events, 2 types, times 0.5 to 2.0)
+    >>> table.between(1.0, 2.5).to_frame()
+      sequence_id  time type  window_start  window_end
+    0           a   2.0    y           1.0         2.5
+    """
+
+    ids: tuple[Hashable, ...]
+    times: tuple[np.ndarray, ...]
+    types: tuple[np.ndarray, ...]
+    starts: np.ndarray
+    ends: np.ndarray
+    clock: Clock = field(default_factory=Clock)
+    names: EventColumns = field(default_factory=EventColumns)
+
+    def __post_init__(self) -> None:
+        set_field = object.__setattr__  # the dataclass is frozen
+        set_field(self, "ids", tuple(self.ids))
+        set_field(self, "times", tuple(_frozen(part, np.float64) for part in self.times))
+        set_field(self, "types", tuple(_frozen(part, object) for part in self.types))
+        set_field(self, "starts", _frozen(self.starts, np.float64))
+        set_field(self, "ends", _frozen(self.ends, np.float64))
+        sizes = {len(self.ids), len(self.times), len(self.types), len(self.starts), len(self.ends)}
+        if len(sizes) != 1 or len(set(self.ids)) != len(self.ids):
+            raise DataError(
+                f"an event table needs ids, times, types, starts and ends for each sequence and "
+                f"ids that differ; here there are {len(set(self.ids))} ids, {len(self.times)}, "
+                f"{len(self.types)}, {len(self.starts)} and {len(self.ends)}"
+            )
+        for number in range(len(self.ids)):
+            if len(self.times[number]) != len(self.types[number]):
+                raise DataError(
+                    f"{sequence_name(self.ids[number])} has {len(self.times[number])} times but "
+                    f"{len(self.types[number])} types; give each event both"
+                )
+            bounds = float(self.starts[number]), float(self.ends[number])
+            found = find_fault(self.times[number], *bounds, self.clock)
+            if found is not None:
+                name = sequence_name(self.ids[number])
+                where = name if found[0] is None else f"{name}, event {found[0]}"
+                raise DataError(f"{where} {found[1]}")
+
+    def __len__(self) -> int:
+        """How many sequences there are."""
+        return len(self.ids)
+
+    @property
+    def n_events(self) -> int:
+        """How many events there are in all sequences together."""
+        return sum(len(part) for part in self.times)
+
+    @property
+    def type_names(self) -> list[str]:
+        """The types of which there are events, sorted."""
+        return sorted({str(name) for part in self.types for name in part})
+
+    def type_counts(self) -> pd.Series:
+        """Count the events of each type, the most frequent first, ties by name."""
+        names, counts = np.unique(
+            np.concatenate([*self.types, np.empty(0, object)]).astype(str), return_counts=True
+        )
+        order = np.lexsort((names, -counts))
+        return pd.Series(counts[order], index=pd.Index(names[order].astype(object), name="type"))
+
+    def place(self, sequence: int, event: int) -> str:
+        """Say in a message which event is meant: both count from 0."""
+        when = self.clock.to_stamp(self.times[sequence][event])
+        return f"{sequence_name(self.ids[sequence])}, event {event} ({when})"
+
+    def to_frame(self) -> pd.DataFrame:
+        """Lay the events out in rows, as `read_events` reads them.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The user's columns for the sequence, the time and the type; ``window_start`` and
+            ``window_end`` where a window is known. A sequence without events has no rows: pass
+            ``windows=table.windows()`` beside the frame to read it again.
+        """
+        lengths = [len(part) for part in self.times]
+        rows = np.repeat(np.arange(len(self)), lengths)
+        ids = np.empty(len(self), dtype=object)
+        ids[:] = self.ids
+        frame = pd.DataFrame({self.names.id_col: pd.Series(ids[rows]).infer_objects()})
+        frame[self.names.time_col] = self.clock.to_stamp(np.concatenate([*self.times, np.empty(0)]))
+        types = np.concatenate([*self.types, np.empty(0, object)])
+        frame[self.names.type_col] = pd.Series(types, dtype=str)
+        for name, bounds in (("window_start", self.starts), ("window_end", self.ends)):
+            if not np.isnan(bounds).all():
+                frame[name] = self.clock.to_stamp(bounds[rows])
+        return frame
+
+    def windows(self) -> pd.DataFrame:
+        """Give each sequence's observation window.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The user's column for the sequence, ``window_start`` and ``window_end``, missing where
+            not known; one row a sequence.
+        """
+        frame = pd.DataFrame({self.names.id_col: pd.Series(list(self.ids), dtype=object)})
+        frame[self.names.id_col] = frame[self.names.id_col].infer_objects()
+        frame["window_start"] = self.clock.to_stamp(self.starts)
+        frame["window_end"] = self.clock.to_stamp(self.ends)
+        return frame
+
+    def select(self, ids: Iterable[Hashable]) -> "EventTable":
+        """Give the named sequences, in the order named.
+
+        Raises
+        ------
+        DataError
+            If there is no such sequence.
+        """
+        places = {name: number for number, name in enumerate(self.ids)}
+        wanted = list(ids)
+        missing = [name for name in wanted if name not in places]
+        if missing:
+            raise DataError(
+                f"there is no {sequence_name(missing[0])} in the table; its {len(self)} sequences "
+                f"start with {', '.join(repr(name) for name in self.ids[:3])}"
+            )
+        return self._take([places[name] for name in wanted])
+
+    def between(
+        self, start: object = None, end: object = None, *, keep_empty: bool = False
+    ) -> "EventTable":
+        """Cut out the events in ``(start, end]`` and the windows with them.
+
+        A bound of the cut becomes the window's where the sequence was observed on both sides of
+        it; where its window is not known and it has no event before ``start`` (or after ``end``),
+        nothing says that it was observed there, and the window stays unknown.
+
+        Parameters
+        ----------
+        start, end : number or timestamp, optional
+            As the user writes times; None does not cut.
+        keep_empty : bool, default False
+            Keep the sequences that were observed between the two but have no event there.
+
+        Returns
+        -------
+        EventTable
+            Times stay on the same clock.
+
+        Raises
+        ------
+        DataError
+            If the end is not after the start.
+        """
+        low = None if start is None else float(self.clock.to_number(start))
+        high = None if end is None else float(self.clock.to_number(end))
+        return self.cut(low, high, keep_empty=keep_empty)
+
+    def cut(
+        self, start: float | None, end: float | None, *, keep_empty: bool = False
+    ) -> "EventTable":
+        """Do as `between` does, with bounds that are numbers on the table's own clock."""
+        low = -np.inf if start is None else start
+        high = np.inf if end is None else end
+        if not low < high:
+            raise DataError(
+                f"the cut from {self.clock.to_stamp(low)} to {self.clock.to_stamp(high)} is "
+                "empty; pass an end after the start"
+            )
+        kept, times, types, starts, ends = [], [], [], [], []
+        for number in range(len(self)):
+            own, known = self.times[number], (self.starts[number], self.ends[number])
+            first, last = np.searchsorted(own, [low, high], side="right")
+            # observed from the window's start or else from the first event
+            since = known[0] if not np.isnan(known[0]) else (own[0] if len(own) else np.nan)
+            until = known[1] if not np.isnan(known[1]) else (own[-1] if len(own) else np.nan)
+            if first == last and not (keep_empty and max(low, since) < min(high, until)):
+                continue
+            kept.append(number)
+            times.append(own[first:last])
+            types.append(self.types[number][first:last])
+            starts.append(low if low >= since else known[0])
+            ends.append(high if high <= until else known[1])
+        return replace(
+            self,
+            ids=tuple(self.ids[number] for number in kept),
+            times=tuple(times),
+            types=tuple(types),
+            starts=np.array(starts, dtype=np.float64),
+            ends=np.array(ends, dtype=np.float64),
+        )
+
+    def split(
+        self, fractions: Sequence[float] = (0.7, 0.1, 0.2), *, keep_empty: bool = False
+    ) -> tuple["EventTable", ...]:
+        """Cut all sequences at the same times into earlier and later parts.
+
+        Parameters
+        ----------
+        fractions : sequence of float, default (0.7, 0.1, 0.2)
+            The part of all events that goes into each; they add up to 1.
+        keep_empty : bool, default False
+            Keep the sequences that were observed in a part but have no event there.
+
+        Returns
+        -------
+        tuple of EventTable
+            One a fraction, in order of time; each cut is at the time of an event, which goes into
+            the earlier part.
+
+        Raises
+        ------
+        NotEnoughDataError
+            If a part would have no events.
+        """
+        if min(fractions, default=0) <= 0 or not np.isclose(sum(fractions), 1):
+            raise DataError(f"fractions={tuple(fractions)} must be positive and add up to 1")
+        pooled = np.sort(np.concatenate([*self.times, np.empty(0)]))
+        last = np.floor(np.cumsum(fractions)[:-1] * len(pooled) + 1e-9).astype(int) - 1
+        enough = last.min(initial=0) >= 0 and len(pooled) > 0
+        if not enough or not (np.diff([-np.inf, *pooled[last], pooled[-1]]) > 0).all():
+            raise NotEnoughDataError(
+                f"{self.n_events} events at {len(np.unique(pooled))} times are too few to split "
+                f"into parts of {tuple(fractions)}; give more events or fewer parts"
+            )
+        cuts = [None, *pooled[last].tolist(), None]
+        return tuple(self.cut(*bounds, keep_empty=keep_empty) for bounds in pairwise(cuts))
+
+    def extend(self, later: "EventTable") -> "EventTable":
+        """Append later events: to the sequences that are here, and new sequences at the end.
+
+        Parameters
+        ----------
+        later : EventTable
+            Events after the ones here; its clock may have another origin. A window that starts
+            where the one here ends goes on from it.
+
+        Returns
+        -------
+        EventTable
+            On this table's clock and with its names of columns.
+
+        Raises
+        ------
+        DataError
+            If a sequence's new events or its new window begin before the ones here end, or if
+            there is a hole between the two windows, naming the sequence.
+        """
+        places = {name: number for number, name in enumerate(self.ids)}
+        times, types = list(self.times), list(self.types)
+        starts, ends, ids = list(self.starts), list(self.ends), list(self.ids)
+        for number, name in enumerate(later.ids):
+            new = self.clock.to_number(later.clock.to_stamp(later.times[number]))
+            opens, closes = self.clock.to_number(
+                later.clock.to_stamp(np.array([later.starts[number], later.ends[number]]))
+            )
+            if name not in places:
+                ids.append(name)
+                times.append(new)
+                types.append(later.types[number])
+                starts.append(opens)
+                ends.append(closes)
+                continue
+            here = places[name]
+            fault = find_fault_in_continuation(
+                self.times[here],
+                (float(self.starts[here]), float(self.ends[here])),
+                new,
+                float(opens),
+                self.clock,
+            )
+            if fault is not None:
+                raise DataError(f"{sequence_name(name)} {fault}")
+            times[here] = np.concatenate([times[here], new])
+            types[here] = np.concatenate([types[here], later.types[number]])
+            if len(new) or not np.isnan(closes):
+                ends[here] = closes
+        return replace(
+            self,
+            ids=tuple(ids),
+            times=tuple(times),
+            types=tuple(types),
+            starts=np.array(starts),
+            ends=np.array(ends),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both hold the same events and windows, on whatever clock."""
+        if not isinstance(other, EventTable):
+            return NotImplemented
+        if self.ids != other.ids or self.clock.is_stamps != other.clock.is_stamps:
+            return False
+        pairs = [(self.starts, other.starts), (self.ends, other.ends)]
+        pairs += zip(self.times, other.times, strict=True)
+        return all(
+            len(mine) == len(its)
+            and pd.Index(self.clock.to_stamp(mine)).equals(pd.Index(other.clock.to_stamp(its)))
+            for mine, its in pairs
+        ) and all(
+            np.array_equal(mine, its) for mine, its in zip(self.types, other.types, strict=True)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Say how much it holds, and when."""
+        counts = [(len(self), "sequence"), (self.n_events, "event")]
+        counts.append((len(self.type_names), "type"))
+        parts = [f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts]
+        if self.n_events:
+            pooled = np.concatenate(self.times)
+            first, last = self.clock.to_stamp(pooled.min()), self.clock.to_stamp(pooled.max())
+            parts.append(f"times {first} to {last}")
+        return f"EventTable({', '.join(parts)})"
+
+    def _take(self, numbers: list[int]) -> "EventTable":
+        return replace(
+            self,
+            ids=tuple(self.ids[number] for number in numbers),
+            times=tuple(self.times[number] for number in numbers),
+            types=tuple(self.types[number] for number in numbers),
+            starts=self.starts[numbers],
+            ends=self.ends[numbers],
+        )
+
+
+def _frozen(values: object, kind: type) -> np.ndarray:
+    """Give an array of one kind that cannot be written to."""
+    if isinstance(values, np.ndarray) and values.dtype == kind and not values.flags.writeable:
+        return values
+    array: np.ndarray = np.array(values, dtype=kind)  # a copy: the caller's array stays writable
+    array.setflags(write=False)
+    return array

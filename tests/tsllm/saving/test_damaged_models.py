@@ -1,0 +1,193 @@
+"""Saved models that somebody has tampered with: our own message, and nothing else.
+
+`test_model_directory.py` damages files one by one; here whoever changes them also writes the
+checksums anew, as an attacker would.
+"""
+
+import copy
+import hashlib
+import io
+import json
+import shutil
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from long_frames import fit_tiny, long_frame
+
+import tsllm
+from tsllm.errors import TsllmError
+from tsllm.saving.api import _checksum
+
+#: What a value may be replaced with.
+_ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 3),
+    st.sampled_from([2**31, -(2**63), 10**30, 1e308, -1.5, "", "cpu", "../../etc/passwd", "os"]),
+    st.text(max_size=8),
+    st.sampled_from(
+        [
+            [],
+            {},
+            [[]],
+            {"$type": "numpy", "dtype": "object", "value": 1},
+            {"$type": "index", "dtype": "object", "values": [1], "name": None},
+            {"$type": "timestamp", "value": 0, "unit": "generic", "tz": "../../etc/passwd"},
+            {"$tensor": "no such tensor"},
+        ]
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """The files of a model, in memory."""
+    folder = tsllm.save(fit_tiny(long_frame(3)), tmp_path_factory.mktemp("model") / "model")
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("tampered") / "model"
+
+
+def _load(folder, files):
+    """Write files and load them; give the forecaster, or None where it was refused."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    try:
+        return tsllm.load(folder)
+    except TsllmError as error:
+        assert str(error)
+        return None
+
+
+def _signed(config, files):
+    """Write config.json so that every checksum is right."""
+    for name in ("model.safetensors", "context.parquet"):
+        if isinstance(config.get("files"), dict) and isinstance(config["files"].get(name), dict):
+            content = files[name]
+            config["files"][name]["bytes"] = len(content)
+            config["files"][name]["sha256"] = hashlib.sha256(content).hexdigest()
+    config["checksum"] = _checksum(config)
+    return files | {"config.json": json.dumps(config).encode()}
+
+
+def _places(value, path=()):
+    """List the paths to all values of a document."""
+    yield path
+    if isinstance(value, dict | list):
+        children = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, child in children:
+            yield from _places(child, (*path, key))
+
+
+bounded = settings(
+    max_examples=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    derandomize=True,
+)
+
+
+@bounded
+@given(data=st.data())
+def test_any_value_of_the_configuration_may_be_another(saved, folder, data):
+    config = json.loads(saved["config.json"])
+    paths = [path for path in _places(config) if path and path[0] not in ("checksum", "format")]
+    for path in data.draw(st.lists(st.sampled_from(paths), min_size=1, max_size=2)):
+        parent = config
+        try:
+            for key in path[:-1]:
+                parent = parent[key]
+            if data.draw(st.booleans(), label="remove"):
+                del parent[path[-1]]
+            else:
+                parent[path[-1]] = copy.deepcopy(data.draw(_ODD))
+        except (TypeError, LookupError):
+            continue  # an earlier change took the place away
+    _load(folder, _signed(config, saved))
+
+
+@bounded
+@given(
+    name=st.sampled_from(["model.safetensors", "context.parquet"]),
+    place=st.floats(0, 1, exclude_max=True),
+    content=st.binary(max_size=6),
+    cut=st.booleans(),
+)
+def test_any_byte_may_be_another(saved, folder, name, place, content, cut):
+    before = saved[name]
+    at = int(place * len(before))
+    after = before[:at] + content + (b"" if cut else before[at + len(content) :])
+    config = json.loads(saved["config.json"])
+    _load(folder, _signed(config, saved | {name: after}))
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(content=st.binary(max_size=200))
+def test_any_configuration_may_be_garbage(saved, folder, content):
+    assert _load(folder, saved | {"config.json": content}) is None
+
+
+@pytest.mark.parametrize("depth", [10, 100_000])
+def test_a_deep_document_is_refused(saved, folder, depth):
+    assert _load(folder, saved | {"config.json": b"[" * depth + b"]" * depth}) is None
+
+
+def test_a_size_that_no_machine_holds_is_refused_at_once(saved, folder):
+    config = json.loads(saved["config.json"])
+    shape = config["states"][0]["shape"]
+    for name, value in list(shape.items()):
+        if isinstance(value, int):
+            changed = copy.deepcopy(config)
+            changed["states"][0]["shape"][name] = 10**12
+            finished = threading.Event()
+
+            def attempt(changed=changed, finished=finished):
+                _load(folder, _signed(changed, saved))
+                finished.set()
+
+            threading.Thread(target=attempt, daemon=True).start()
+            assert finished.wait(60), name
+
+
+def test_tensors_of_other_kinds_are_refused(saved, folder):
+    tensors = safetensors.torch.load(saved["model.safetensors"])
+    name = next(name for name in tensors if name.startswith("state.0.model."))
+    for other in (
+        torch.zeros(3, 5, 7),
+        torch.zeros(0),
+        torch.tensor(1.0),
+        torch.zeros_like(tensors[name], dtype=torch.int8),
+    ):
+        changed = safetensors.torch.save({**tensors, name: other})
+        config = json.loads(saved["config.json"])
+        loaded = _load(folder, _signed(config, saved | {"model.safetensors": changed}))
+        assert loaded is None or other.dtype == torch.int8
+
+
+def test_a_pickle_is_never_read(saved, folder, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    buffer = io.BytesIO()
+    torch.save({"state": Bomb()}, buffer)
+    config = json.loads(saved["config.json"])
+    files = saved | {"model.safetensors": buffer.getvalue()}
+    assert _load(folder, _signed(config, files)) is None
+    frame = pd.DataFrame({"series": [0], "series_id": ["a"], "timestamp": [0]})
+    frame["value"] = np.array([1.0])
+    files = saved | {"context.parquet": frame.to_parquet()}
+    _load(folder, _signed(json.loads(saved["config.json"]), files))
+    assert not (tmp_path / "ran").exists()

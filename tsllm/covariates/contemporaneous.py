@@ -1,0 +1,373 @@
+"""Effects of covariates on the same step: bases of each column, a ridge regression."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.preprocessing import SplineTransformer
+
+#: Penalties that are tried, beside the weight of nothing.
+PENALTIES = 10.0 ** np.arange(-1, 7)
+N_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """Weights, and what they were worth on rows that they were not fitted to.
+
+    Attributes
+    ----------
+    weights : array (features, targets)
+        0 for a target that is better off without.
+    left_out : array (targets,)
+        Squared error on the left-out rows.
+    without : array (targets,)
+        The same without any weights.
+    """
+
+    weights: np.ndarray
+    left_out: np.ndarray
+    without: np.ndarray
+
+    @property
+    def explained(self) -> np.ndarray:
+        """Share of the squares that the weights explained on left-out rows: (targets,)."""
+        spread = np.where(self.without > 0, self.without, 1.0)
+        return np.maximum(0.0, 1 - self.left_out / spread)
+
+
+def choose_ridge(features: np.ndarray, targets: np.ndarray) -> Ridge:
+    """Fit one penalty for all targets, chosen on consecutive stretches of the rows in turn.
+
+    Parameters
+    ----------
+    features : array (rows, features)
+    targets : array (rows, targets)
+        The rows in the order of time, series after series.
+
+    Returns
+    -------
+    Ridge
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(200, 2))
+    >>> choose_ridge(x, x @ [[2.0], [0.0]]).weights.round(2).ravel().tolist()
+    [2.0, 0.0]
+    """
+    folds = min(N_FOLDS, len(features))
+    parts = list(zip(np.array_split(features, folds), np.array_split(targets, folds)))
+    grams = np.stack([x.T @ x for x, _ in parts])  # (folds, features, features)
+    products = np.stack([x.T @ y for x, y in parts])  # (folds, features, targets)
+    squares = np.stack([(y**2).sum(axis=0) for _, y in parts])  # (folds, targets)
+    gram, product, without = grams.sum(axis=0), products.sum(axis=0), squares.sum(axis=0)
+    errors = np.zeros((len(PENALTIES), targets.shape[1]))
+    for k in range(folds if folds > 1 else 0):
+        solved = _solve(gram - grams[k], product - products[k])  # (penalties, features, targets)
+        fit = np.einsum("pft,fg,pgt->pt", solved, grams[k], solved, optimize=True)
+        errors += squares[k] - 2 * np.einsum("pft,ft->pt", solved, products[k]) + fit
+    best = int(errors.sum(axis=1).argmin())
+    # Rounding must not make an effect out of nothing.
+    useful = errors[best] < without * (1 - 1e-9) if folds > 1 else np.zeros(len(without), bool)
+    weights = np.where(useful, _solve(gram, product)[best], 0.0)
+    return Ridge(weights, np.where(useful, errors[best], without), without)
+
+
+def _solve(gram: np.ndarray, product: np.ndarray) -> np.ndarray:
+    """Solve the normal equations for every penalty: (penalties, features, targets)."""
+    values, vectors = np.linalg.eigh(gram)
+    rotated = vectors.T @ product  # (features, targets)
+    shrunk = rotated / (np.maximum(values, 0)[:, None] + PENALTIES[:, None, None])
+    return np.einsum("fg,pgt->pft", vectors, shrunk)
+
+
+#: Knots of a spline, at quantiles, and the fewest different values that one is laid through.
+N_KNOTS = 5
+DEGREE = 3
+#: Rows that the regression reads; of more data evenly spaced blocks are taken.
+MAX_ROWS = 200_000
+#: Share of the level below which a deviation is that of rounding.
+ROUNDING = 1e-12
+
+
+@dataclass
+class ColumnBasis:
+    """What a column's values become before they are weighted and added up.
+
+    Attributes
+    ----------
+    n_categories : int
+        Categories of the column, each of which has a weight; 0 for a column of numbers.
+    mean, deviation : float
+        Of a column of numbers.
+    knots : array (knots,)
+        Of the spline, in standard units; empty where there is only a line.
+    """
+
+    n_categories: int = 0
+    mean: float = 0.0
+    deviation: float = 1.0
+    knots: np.ndarray = None  # type: ignore[assignment]  # filled in where None is given
+
+    def __post_init__(self) -> None:
+        if self.knots is None:
+            self.knots = np.empty(0)
+        self._spline = None
+        if len(self.knots):
+            # Beyond the values seen the line goes on and the spline stays what it was.
+            spline = SplineTransformer(
+                degree=DEGREE, knots=self.knots[:, None], extrapolation="constant"
+            )
+            self._spline = spline.fit(self.knots[:, None])
+
+    @property
+    def width(self) -> int:
+        """Number of features."""
+        if self.n_categories:
+            return self.n_categories
+        return 1 if self._spline is None else 1 + self._spline.n_features_out_
+
+    def features(self, column: np.ndarray) -> np.ndarray:
+        """Turn a column (rows,) of numbers, or of places of categories, into (rows, width)."""
+        if self.n_categories:
+            return np.eye(self.n_categories)[column.astype(int)]
+        standard = ((column - self.mean) / self.deviation)[:, None]
+        if self._spline is None:
+            return standard
+        return np.concatenate([standard, self._spline.transform(standard)], axis=1)
+
+
+@dataclass
+class SameStepEffects:
+    """Additive effects of covariates on the values of the same step.
+
+    Attributes
+    ----------
+    bases : list of ColumnBasis
+        One a column.
+    weights : array (features, variables)
+        In units of a series' scale.
+    explained : array (variables,)
+        Share of what varies within blocks that they explained on left-out rows.
+    """
+
+    bases: list[ColumnBasis]
+    weights: np.ndarray
+    explained: np.ndarray
+
+    def effect(self, columns: Sequence[np.ndarray], scale: np.ndarray) -> np.ndarray:
+        """Give the effect in a series' units: (rows, variables).
+
+        ``columns`` are arrays (rows,), one a column, and ``scale`` (variables,) is the series'.
+        """
+        features = features_of(self.bases, columns)
+        # No matrix product: how that one rounds depends on the number of rows.
+        parts = [(features * weights).sum(axis=1) for weights in self.weights.T]
+        return np.stack(parts, axis=1) * scale
+
+
+@dataclass
+class CodedSeries:
+    """One series, as the regression reads it.
+
+    Attributes
+    ----------
+    columns : list of array (time,)
+        The covariates as numbers, categories by their places.
+    values : array (time, variables)
+        NaN where not observed.
+    scale : array (variables,)
+        0 where the series never changes.
+    """
+
+    columns: list[np.ndarray]
+    values: np.ndarray
+    scale: np.ndarray
+
+
+def fit_same_step(
+    series: Sequence[CodedSeries], n_categories: Sequence[int], *, block: int, season: int
+) -> SameStepEffects:
+    """Fit the effects on what varies within blocks of the series.
+
+    Trends and slow levels, which a forecaster knows from its context, are thus not taken for
+    effects of covariates that move alike. The same holds for the pattern of the season, unless the
+    covariates tell it better than the past does (an hour of a working day): effects are fitted to
+    what differs from the block's level, and to what differs from the same phase of the block's
+    other seasons, and those are taken that leave a remainder which its own seasons forecast best.
+    How much the weights are shrunk is chosen on left-out stretches, and so is whether there is any
+    effect at all.
+
+    Parameters
+    ----------
+    series : sequence of CodedSeries
+        The parts to learn from.
+    n_categories : sequence of int
+        Of each column; 0 for numbers.
+    block : int
+        Steps of a block: about what a forecast reads.
+    season : int
+        Steps of a season.
+
+    Returns
+    -------
+    SameStepEffects
+    """
+    bases = [
+        basis_of(np.concatenate([one.columns[k] for one in series]), n)
+        for k, n in enumerate(n_categories)
+    ]
+    table = _stack(series, bases, block)
+    seasonal = season > 1 and block >= 3 * season
+    groupings = [table.block]
+    if seasonal:
+        groupings.append(table.block * season + table.step % season)
+    candidates = []
+    for group in groupings:
+        fits = [_fit(table.features, target, group) for target in table.targets.T]
+        weights = np.stack([fit.weights[:, 0] for fit in fits], axis=1)
+        explained = np.array([fit.explained[0] for fit in fits])
+        candidates.append(SameStepEffects(bases, weights, explained))
+    if not seasonal:
+        return candidates[0]
+    errors = np.stack([_seasonal_error(series, one, block, season) for one in candidates])
+    best = errors.argmin(axis=0)  # (variables,)
+    each = np.arange(len(best))
+    return SameStepEffects(
+        bases,
+        np.stack([one.weights for one in candidates])[best, :, each].T,
+        np.stack([one.explained for one in candidates])[best, each],
+    )
+
+
+def features_of(bases: Sequence[ColumnBasis], columns: Sequence[np.ndarray]) -> np.ndarray:
+    """Give the features of columns (rows,), beside each other: (rows, features)."""
+    return np.concatenate([basis.features(column) for basis, column in zip(bases, columns)], axis=1)
+
+
+def basis_of(column: np.ndarray, n_categories: int) -> ColumnBasis:
+    """Choose the features of a column from the values that were seen.
+
+    Parameters
+    ----------
+    column : array (rows,)
+        Numbers, or the places of categories.
+    n_categories : int
+        0 for numbers.
+    """
+    if n_categories:
+        return ColumnBasis(n_categories=n_categories)
+    mean, deviation = float(column.mean()), float(column.std())
+    if not varies(deviation, mean):
+        return ColumnBasis(mean=mean)
+    standard = (column - mean) / deviation
+    knots = np.unique(np.quantile(standard, np.linspace(0, 1, N_KNOTS)))
+    if len(np.unique(standard)) <= N_KNOTS:
+        knots = knots[:0]
+    return ColumnBasis(mean=mean, deviation=deviation, knots=knots)
+
+
+def scale_of(values: np.ndarray, block: int) -> np.ndarray:
+    """Measure how much a series varies within blocks, in its own units.
+
+    Parameters
+    ----------
+    values : array (time, variables)
+        NaN where not observed.
+    block : int
+        Steps of a block.
+
+    Returns
+    -------
+    array (variables,)
+        Root mean square of what differs from the block's mean; 0 where nothing does.
+    """
+    groups = np.arange(len(values)) // block
+    scales = np.zeros(values.shape[1])
+    for variable, column in enumerate(values.T):
+        seen = np.isfinite(column)
+        if seen.any():
+            inside = _without_means(column[seen, None], groups[seen])
+            deviation = float(np.sqrt((inside**2).mean()))
+            level = float(np.abs(column[seen]).max())
+            scales[variable] = deviation if varies(deviation, level) else 0.0
+    return scales
+
+
+def varies(deviation: float, level: float) -> bool:
+    """Tell whether a deviation is more than the rounding of values of that size."""
+    return deviation > ROUNDING * abs(level)
+
+
+@dataclass
+class _Table:
+    """The rows of all series below each other, thinned by whole blocks."""
+
+    features: np.ndarray  # (rows, features)
+    targets: np.ndarray  # (rows, variables), in units of each series' scale
+    block: np.ndarray  # (rows,) the number of each row's block
+    step: np.ndarray  # (rows,) its step within its series
+
+
+def _stack(series: Sequence[CodedSeries], bases: Sequence[ColumnBasis], block: int) -> _Table:
+    """Put the series below each other."""
+    every = -(-sum(len(one.values) for one in series) // MAX_ROWS)
+    parts = []
+    first = 0
+    for one in series:
+        steps = np.arange(len(one.values))
+        blocks = first + steps // block
+        first = int(blocks[-1]) + 1
+        kept = blocks % every == 0
+        if kept.any():
+            columns = [column[kept] for column in one.columns]
+            parts.append(
+                (features_of(bases, columns), _scaled(one)[kept], blocks[kept], steps[kept])
+            )
+    return _Table(*(np.concatenate(part) for part in zip(*parts)))
+
+
+def _fit(features: np.ndarray, target: np.ndarray, group: np.ndarray) -> Ridge:
+    """Regress what differs from the groups' means, over the rows that were observed."""
+    seen = np.isfinite(target)
+    if not seen.any():
+        nothing = np.zeros(1)
+        return Ridge(np.zeros((features.shape[1], 1)), nothing, nothing)
+    return choose_ridge(
+        _without_means(features[seen], group[seen]), _without_means(target[seen, None], group[seen])
+    )
+
+
+def _seasonal_error(
+    series: Sequence[CodedSeries], effects: SameStepEffects, block: int, season: int
+) -> np.ndarray:
+    """Forecast each remainder by the mean of its last seasons: squared error (variables,)."""
+    total = 0.0
+    for one in series:
+        rest = _scaled(one) - effects.effect(one.columns, np.ones(one.values.shape[1]))
+        seasons = min(block, len(rest) - 1) // season
+        if seasons < 1:
+            continue
+        first = seasons * season
+        steps = np.arange(first, len(rest))
+        past = rest[steps[:, None] - season * np.arange(1, seasons + 1)]  # (steps, seasons, vars)
+        known = np.isfinite(past)
+        mean = np.where(known, past, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+        error = np.where(known.any(axis=1), rest[first:] - mean, np.nan)
+        total = total + np.nansum(error**2, axis=0)
+    return np.broadcast_to(total, series[0].scale.shape)
+
+
+def _scaled(one: CodedSeries) -> np.ndarray:
+    """Give a series in units of its scale; NaN where it never changes."""
+    return one.values / np.where(one.scale > 0, one.scale, np.nan)
+
+
+def _without_means(columns: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Subtract each group's mean from the columns (rows, columns)."""
+    _, group = np.unique(groups, return_inverse=True)
+    counts = np.bincount(group)
+    means = np.stack([np.bincount(group, weights=column) / counts for column in columns.T], axis=1)
+    return columns - means[group]

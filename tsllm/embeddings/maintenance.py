@@ -1,0 +1,97 @@
+"""A store as a whole: what is in it counted, checked, cleared away and copied."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Collection
+from functools import partial
+from typing import Any
+
+from tsllm.embeddings.database import (
+    SPACES,
+    Database,
+    count_records,
+    delete_records,
+    is_sound,
+    list_spaces,
+    put_records,
+    scan_records,
+)
+
+
+def describe_spaces(database: Database) -> list[dict[str, Any]]:
+    """Say of each space what is known of it, and how many ``vectors`` it holds."""
+    return [
+        {**facts, "vectors": count_records(database, name)} for name, facts in list_spaces(database)
+    ]
+
+
+def count_damaged(database: Database) -> dict[str, int]:
+    """Compare all records with their checksums: how many ``vectors``, how many ``damaged``."""
+    counts = {"vectors": 0, "damaged": 0}
+    for name, _ in list_spaces(database):
+        for records in scan_records(database, name):
+            counts["vectors"] += len(records)
+            counts["damaged"] += sum(not is_sound(key, record) for key, record in records)
+    return counts
+
+
+def remove_unwanted(
+    database: Database, *, unused_days: float | None, digests: Collection[str] | None
+) -> dict[str, int]:
+    """Remove damaged records, and the spaces that nobody wants.
+
+    Parameters
+    ----------
+    database : Database
+    unused_days : float or None
+        Spaces that nobody has used for so many days are not wanted.
+    digests : collection of str or None
+        Spaces of other backbones than these are not wanted.
+
+    Returns
+    -------
+    dict
+        How many were ``damaged``, how many ``unwanted``, and how many are ``kept``.
+    """
+    counts = {"damaged": 0, "unwanted": 0, "kept": 0}
+    today = datetime.date.today()
+    for name, facts in list_spaces(database):
+        age = (today - datetime.date.fromisoformat(facts["used"])).days
+        if (unused_days is not None and age >= unused_days) or (
+            digests is not None and facts["digest"] not in digests
+        ):
+            counts["unwanted"] += count_records(database, name)
+            database.drop(name)
+            database.write(SPACES, partial(delete_records, keys=[name.encode()]))
+            continue
+        for records in scan_records(database, name):
+            bad = [key for key, record in records if not is_sound(key, record)]
+            if bad:
+                database.write(name, partial(delete_records, keys=bad))
+            counts["damaged"] += len(bad)
+        counts["kept"] += count_records(database, name)
+    return counts
+
+
+def copy_spaces(source: Database, target: Database, digests: Collection[str] | None) -> None:
+    """Copy the sound records of spaces to another store.
+
+    Parameters
+    ----------
+    source, target : Database
+        What the target holds already stays.
+    digests : collection of str or None
+        Of the backbones whose spaces are copied; None: all.
+    """
+    for name, facts in list_spaces(source):
+        if digests is not None and facts["digest"] not in digests:
+            continue
+        entry = (name.encode(), json.dumps(facts).encode())
+        target.write(SPACES, partial(put_records, records=[entry]))
+        # Rising keys at the end of an empty space leave no gaps between them.
+        append = count_records(target, name) == 0
+        for records in scan_records(source, name):
+            sound = [item for item in records if is_sound(*item)]
+            target.write(name, partial(put_records, records=sound, append=append))

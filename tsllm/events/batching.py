@@ -1,0 +1,411 @@
+"""Batches of event sequences, and the inter-event times that a table shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tsllm.adapters.events.batch import EventBatch, length_buckets, pad_sequences
+from tsllm.datasets.events.reading import EventTable
+from tsllm.errors import DataError
+
+
+def known_gaps(table: EventTable) -> np.ndarray:
+    """Collect all gaps between events of a table, and those from known window starts.
+
+    Parameters
+    ----------
+    table : EventTable
+
+    Returns
+    -------
+    array
+        In the table's unit, sequence after sequence.
+    """
+    gaps = [np.empty(0)]
+    for start, times in zip(table.starts, table.times):
+        gaps.append(np.diff(times if np.isnan(start) else np.concatenate([[start], times])))
+    return np.concatenate(gaps)
+
+
+def longest_wait(table: EventTable) -> float:
+    """Find the longest time that a table shows without an event.
+
+    Parameters
+    ----------
+    table : EventTable
+
+    Returns
+    -------
+    float
+        In the table's unit: a gap between events, or what lies between a known edge of a window and
+        the events; 0 where there is neither.
+    """
+    tails = table.ends - last_times(table)
+    return float(max(known_gaps(table).max(initial=0.0), np.nanmax([0.0, *tails])))
+
+
+def last_times(table: EventTable) -> np.ndarray:
+    """Give the time of each sequence's last event, or of its window's start where it has none.
+
+    Returns
+    -------
+    float array (sequences,)
+        In the table's numbers; NaN for a sequence without events and without a known start.
+    """
+    pairs = zip(table.times, table.starts)
+    return np.array([times[-1] if len(times) else start for times, start in pairs], np.float64)
+
+
+class Intervals(NamedTuple):
+    """Intervals between events, one an entry: where they lie and what ended them.
+
+    Attributes
+    ----------
+    sequence : int array
+        Place of the sequence in ``table.ids``.
+    number : int array
+        Of the interval in its sequence; interval i ends in event i, the last one at the window's
+        end.
+    start, end : float arrays
+        In the table's numbers; ``start`` is the event before, or the window's start.
+    observed : bool array
+        Whether an event ended it.
+    code : int array
+        The class code of that event, -1 where there is none.
+    gap_before : float array
+        Length of the interval before, NaN where it is not known or there is none.
+    code_before : int array
+        The class code of the event before, -1 where there is none.
+    """
+
+    sequence: np.ndarray
+    number: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    observed: np.ndarray
+    code: np.ndarray
+    gap_before: np.ndarray
+    code_before: np.ndarray
+
+
+class Moments(NamedTuple):
+    """Times at which something is asked of sequences, and the position that knows the answer.
+
+    Attributes
+    ----------
+    sequence, moment : int arrays
+        Which sequence and which of the times.
+    row, position : int arrays
+        Which row and position of `EventWindows`.
+    elapsed : float array
+        Time since that position, in the table's unit.
+    """
+
+    sequence: np.ndarray
+    moment: np.ndarray
+    row: np.ndarray
+    position: np.ndarray
+    elapsed: np.ndarray
+
+
+class EventWindows:
+    """The sequences of a table as rows for a model, in batches.
+
+    A row is a whole sequence, or, with ``length``, at most so many events of one. Rows overlap by
+    ``overlap`` events that are read and not scored, so that every interval of the table is scored
+    exactly once. Interval i of a sequence of n events ends in event i, interval n at the end of the
+    observation window. The intervals next to a window's edge that is not known are not scored.
+
+    Parameters
+    ----------
+    table : EventTable
+    classes : array of str
+        The types that the model knows; a type's code is its place.
+    time_scale : float
+        Gaps are divided by it.
+    length : int, optional
+        Most events of a row; None: whole sequences.
+    overlap : int
+        Events that a row shares with the one before, fewer than ``length``.
+    t_start, t_end : float arrays (sequences,), optional
+        Only what happens in ``(t_start, t_end]`` is scored, in the table's numbers; NaN: no limit.
+        What lies before ``t_start`` is history, what lies after ``t_end`` is not read. Neither
+        says that a sequence was observed then: only its window, or events on both sides, do.
+    resolution : float
+        The shortest gap, in the table's unit; shorter ones count as so long. 0: events at one time
+        are an error.
+    dtype : torch dtype
+        Of the batches' gaps.
+
+    Raises
+    ------
+    DataError
+        An event is of none of the types; the message names it.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from tsllm.datasets.events.reading import read_events
+    >>> table = read_events(pd.DataFrame({"time": [1.0, 3.0, 4.0], "type": ["a", "b", "a"]}))
+    >>> rows = EventWindows(table, classes=["a", "b"], time_scale=2.0)
+    >>> rows.gather([0]).gaps
+    tensor([[1.0000, 1.0000, 0.5000]])
+    >>> rows.gather([0]).scored
+    tensor([[False,  True,  True, False]])
+    """
+
+    def __init__(
+        self,
+        table: EventTable,
+        classes: Sequence[str] | np.ndarray,
+        time_scale: float,
+        *,
+        length: int | None = None,
+        overlap: int = 0,
+        t_start: np.ndarray | None = None,
+        t_end: np.ndarray | None = None,
+        resolution: float = 0.0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.table = table if t_end is None else _cut_after(table, t_end)
+        self.time_scale = float(time_scale)
+        self.codes = _encode_types(self.table, classes)
+        if not resolution > 0:
+            _refuse_ties(self.table)
+        self._resolution = resolution / self.time_scale
+        self._dtype = dtype
+        self._history_until = np.full(len(table), -np.inf)
+        if t_start is not None:
+            self._history_until = np.where(np.isnan(t_start), -np.inf, t_start)
+        # Interval i of a sequence lies between edges i and i + 1.
+        self._edges = [
+            np.concatenate([[start], times, [end]])
+            for start, times, end in zip(self.table.starts, self.table.times, self.table.ends)
+        ]
+        rows = self._rows(length, overlap)
+        #: Of each row: its sequence, its events ``first:last``, and its first interval to score.
+        self.sequence, self.first, self.last, self.score_first = rows
+
+    def __len__(self) -> int:
+        return len(self.sequence)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Events of each row."""
+        return self.last - self.first
+
+    @property
+    def scored(self) -> np.ndarray:
+        """Intervals of each row that are scored."""
+        counts = np.array([len(codes) for codes in self.codes], dtype=np.int64)[self.sequence]
+        starts, ends = self.table.starts[self.sequence], self.table.ends[self.sequence]
+        edges = [self._edges[s][last] for s, last in zip(self.sequence, self.last)]
+        opens = np.maximum(edges, self._history_until[self.sequence])  # of the tail; NaN: not known
+        unknown = (self.score_first == 0) & (self.last > 0) & np.isnan(starts)
+        return self.last - self.score_first - unknown + ((self.last == counts) & (ends > opens))
+
+    def gather(self, indices: Sequence[int] | np.ndarray | Tensor) -> EventBatch:
+        """Make a batch of some rows, padded on the right to the longest of them."""
+        gaps, types, known, tails, score_from = [], [], [], [], []
+        for index in np.asarray(indices, dtype=np.int64):
+            sequence, first, last = self.sequence[index], self.first[index], self.last[index]
+            edges = self._edges[sequence][first : last + 1]  # (events + 1,)
+            gap = np.diff(edges) / self.time_scale  # (events,)
+            known.append(not np.isnan(edges[0]))
+            gap[:1] = gap[:1] if known[-1] else 0.0
+            whole = last == len(self.codes[sequence])  # else the tail is the next row's
+            tails.append(
+                (self._edges[sequence][-1] - edges[-1]) / self.time_scale if whole else np.nan
+            )
+            # Added up as the batch adds them up, so that an event at the border is on its one side.
+            past = self.score_first[index] - first
+            given = self._history_until[sequence] - edges[past]
+            reach = given / self.time_scale if given > 0 else 0.0
+            time = np.concatenate([[0.0], gap.cumsum()])
+            score_from.append(time[past] + reach if past or given > 0 else -np.inf)
+            gaps.append(gap)
+            types.append(self.codes[sequence][first:last])
+        return pad_sequences(
+            gaps,
+            types,
+            first_known=known,
+            tails=tails,
+            score_from=score_from,
+            resolution=self._resolution,
+            dtype=self._dtype,
+        )
+
+    def batches(self, batch_size: int, generator: torch.Generator | None) -> list[Tensor]:
+        """Split the rows into batches of like length, see `tsllm.training.loop.ChoosesBatches`."""
+        return length_buckets(self.lengths, batch_size=batch_size, generator=generator)
+
+    def fingerprint(self) -> dict[str, int]:
+        """Say how to tell these rows from others, see `tsllm.training.loop.TrainingSet`."""
+        return {"rows": len(self), "events": int(self.lengths.sum())}
+
+    def intervals(self, rows: np.ndarray, positions: np.ndarray) -> Intervals:
+        """Tell which intervals of the table these positions of rows are."""
+        sequence, number = self.sequence[rows], self.first[rows] + positions
+        counts = np.array([len(codes) for codes in self.codes], dtype=np.int64)
+        # All sequences one after another, each with an edge or a code of nothing on both sides.
+        place = np.concatenate([[0], np.cumsum(counts + 2)])[sequence] + number
+        edges = np.concatenate([np.empty(0), *self._edges])
+        codes = np.concatenate([np.empty(0, int), *([-1, *one, -1] for one in self.codes)])
+        return Intervals(
+            sequence,
+            number,
+            start=edges[place],
+            end=edges[place + 1],
+            observed=number < counts[sequence],
+            code=codes[place + 1],
+            gap_before=np.where(number > 0, edges[place] - edges[place - 1], np.nan),
+            code_before=codes[place],
+        )
+
+    def locate(self, moments: np.ndarray) -> Moments:
+        """Find what is known just before given times, from the events strictly before them.
+
+        Parameters
+        ----------
+        moments : float array
+            In the table's numbers, the same for all sequences.
+
+        Returns
+        -------
+        Moments
+            Without the times before a sequence's window, and those before its first event where
+            the window's start is not known.
+        """
+        found = []
+        for sequence, times in enumerate(self.table.times):
+            number = np.searchsorted(times, moments, "left")
+            elapsed = moments - self._edges[sequence][number]
+            known = np.flatnonzero(elapsed > 0)  # False for NaN
+            # Each interval belongs to one row, as in scoring.
+            first, last = np.searchsorted(self.sequence, [sequence, sequence + 1])
+            begins = self.score_first[first:last]
+            row = first + np.searchsorted(begins, number[known], "right") - 1
+            position = number[known] - self.first[row]
+            found.append((np.full(len(known), sequence), known, row, position, elapsed[known]))
+        return Moments(*(np.concatenate(part) for part in zip(*found)))
+
+    def _rows(self, length: int | None, overlap: int) -> tuple[np.ndarray, ...]:
+        """Cut the sequences into rows: their sequences, first and last events, first intervals."""
+        if length is not None and not 0 <= overlap < length:
+            raise DataError(
+                f"overlap must be at least 0 and less than length={length}, found {overlap}"
+            )
+        rows: list[tuple[int, int, int, int]] = []
+        for sequence, times in enumerate(self.table.times):
+            n = len(times)
+            # The first interval that is not all history.
+            score = int(np.searchsorted(times, self._history_until[sequence], "right"))
+            first = 0 if length is None else max(0, score - overlap)
+            last = n if length is None else min(n, first + length)
+            rows.append((sequence, first, last, score))
+            while last < n:
+                score, first = last, last - overlap
+                last = min(n, first + cast(int, length))
+                rows.append((sequence, first, last, score))
+        return tuple(np.array(rows, dtype=np.int64).reshape(-1, 4).T)
+
+
+def last_events(table: EventTable, n: int | None) -> EventTable:
+    """Keep the last events of each sequence.
+
+    Where events are left out, the window starts at the last of these: the first gap stays known.
+
+    Parameters
+    ----------
+    table : EventTable
+    n : int, optional
+        Most events to keep of a sequence; None keeps the table as it is.
+
+    Returns
+    -------
+    EventTable
+    """
+    if n is None:
+        return table
+    return keep_last(table, [min(n, len(times)) for times in table.times])
+
+
+def keep_last(table: EventTable, counts: Sequence[int]) -> EventTable:
+    """Keep so many of the last events of each sequence.
+
+    Parameters
+    ----------
+    table : EventTable
+    counts : sequence of int
+        Of each sequence, at most as many as it has.
+
+    Returns
+    -------
+    EventTable
+        See `last_events`.
+    """
+    cut = [len(times) - count for times, count in zip(table.times, counts, strict=True)]
+    if not any(cut):
+        return table
+    starts = [
+        times[first - 1] if first else start
+        for first, start, times in zip(cut, table.starts, table.times)
+    ]
+    return replace(
+        table,
+        times=tuple(times[first:] for first, times in zip(cut, table.times)),
+        types=tuple(types[first:] for first, types in zip(cut, table.types)),
+        starts=np.array(starts, dtype=np.float64),
+    )
+
+
+def _encode_types(table: EventTable, classes: Sequence[str] | np.ndarray) -> list[np.ndarray]:
+    """Turn types into their places among the classes."""
+    place = {name: code for code, name in enumerate(classes)}
+    codes = []
+    for key, types in zip(table.ids, table.types):
+        row = np.array([place.get(name, -1) for name in types], dtype=np.int64)
+        if (row < 0).any():
+            at = int(np.argmax(row < 0))
+            known = ", ".join(map(str, list(classes)[:10])) + (", ..." if len(classes) > 10 else "")
+            raise DataError(
+                f"sequence {key!r}, event {at}: the type {types[at]!r} was not seen in training "
+                f"(known: {known}); leave such events out, or fit with them"
+            )
+        codes.append(row)
+    return codes
+
+
+def _refuse_ties(table: EventTable) -> None:
+    """Refuse events at one time, whose density would have no bound."""
+    for sequence, times in enumerate(table.times):
+        ties = np.diff(times) == 0
+        if ties.any():
+            raise DataError(
+                f"{table.place(sequence, int(np.argmax(ties)) + 1)} happens at the time of the "
+                'event before it: construct the estimator with ties="batch" and the resolution of '
+                'the times, or read the events with ties="jitter"'
+            )
+
+
+def _cut_after(table: EventTable, t_end: np.ndarray) -> EventTable:
+    """Leave out what happens after a time, which ends the windows that it lies in."""
+    limit = np.where(np.isnan(t_end), np.inf, t_end)
+    counts = [int(np.searchsorted(times, end, "right")) for times, end in zip(table.times, limit)]
+    first = np.array([times[0] if len(times) else np.nan for times in table.times])
+    last = np.array([times[-1] if len(times) else np.nan for times in table.times])
+    inside = limit > np.where(np.isnan(table.starts), first, table.starts)  # False for NaN
+    until = np.where(np.isnan(table.ends), last, table.ends)
+    return replace(
+        table,
+        times=tuple(times[:n] for times, n in zip(table.times, counts)),
+        types=tuple(types[:n] for types, n in zip(table.types, counts)),
+        starts=np.where(inside, table.starts, np.nan),
+        ends=np.where(inside, np.where(limit <= until, limit, table.ends), np.nan),
+    )

@@ -1,0 +1,1 @@
+"""Evaluation of event forecasters: next events, goodness of fit, streams, ablations."""

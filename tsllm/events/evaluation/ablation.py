@@ -1,0 +1,280 @@
+"""Ablations of PromptTPP: whether its prompts help, its frozen base, and the language model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.base import clone
+from tqdm.auto import tqdm
+
+from tsllm.backbone.synthetic import UNNAMED_SEEDS, with_random_weights
+from tsllm.errors import DataError
+from tsllm.evaluation.paired import check_seeds_and_confidence
+from tsllm.events.base import EventForecaster
+from tsllm.events.evaluation.ablation_report import (
+    GIVEN,
+    INDEX,
+    METRICS,
+    RANDOM,
+    EventAblationReport,
+    Scored,
+    make_event_ablation_report,
+)
+from tsllm.events.evaluation.continual import (
+    SlicePart,
+    hawkes_like,
+    naive_like,
+    split_slice,
+    stack_slices,
+)
+from tsllm.events.prompttpp.estimator import PromptTPP
+from tsllm.events.prompttpp.parameters import backbone_name, reads_texts
+from tsllm.events.scoring import predictions
+
+EVENT_ARMS = ("prompts", "base", "text")
+EVENT_BASELINES = ("hawkes", "naive")
+
+
+class _Arm(NamedTuple):
+    """What is set for an arm; ``random`` weights are others for each seed."""
+
+    settings: dict[str, Any]
+    random: bool = False
+
+
+def ablate(
+    estimator: PromptTPP,
+    slices: Sequence[Any],
+    *,
+    arms: Sequence[str] = EVENT_ARMS,
+    baselines: Sequence[str] = EVENT_BASELINES,
+    seeds: Sequence[int] = (0, 1, 2),
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    min_difference: float = 0.01,
+    confidence: float = 0.95,
+    verbose: int = 0,
+) -> EventAblationReport:
+    """Find out what PromptTPP's parts are good for on this stream.
+
+    The estimator learns the slices one after another, and so do arms that differ from it in one
+    thing; then all of them predict the test part of every slice, the early ones too. Differences
+    are paired event by event, with intervals over sequences and seeds.
+
+    Parameters
+    ----------
+    estimator : PromptTPP
+        Left as it is: clones of it learn.
+    slices : sequence of DataFrame, EventTable or path
+        In order of time, for example from `tsllm.datasets.time_slices`; or one.
+    arms : sequence of str
+        - "prompts": the other values of ``prompt_mode``; without prompts the network learns on;
+        - "base": the other of ``base_update="freeze"`` and ``"full"``, which needs two slices;
+        - "text", where the encoder reads the types' texts: a language model with random weights,
+          and types known by their numbers alone.
+
+        What cannot be is left out, and the report says why.
+    baselines : sequence of str
+        "hawkes" and "naive", fitted to all slices at once, which a stream does not allow.
+    seeds : sequence of int
+        Every arm learns once for each.
+    fractions : tuple of float
+        Training, validation and test part of each slice.
+    min_difference : float
+        The least difference that matters, in nats an event.
+    confidence : float
+        Of the intervals.
+    verbose : int
+        1 shows progress on stderr.
+
+    Returns
+    -------
+    EventAblationReport
+
+    Raises
+    ------
+    DataError
+        The estimator is no PromptTPP, or an argument cannot be used.
+    NotEnoughDataError
+        A slice too short to be split; the message names it.
+
+    Examples
+    --------
+    >>> from tsllm.datasets import make_hawkes
+    >>> from tsllm.events import PromptTPP, ablate
+    >>> events = make_hawkes([0.5], [[0.5]], [2.0], t_end=60, n_sequences=4, random_state=0).events
+    >>> model = PromptTPP(hidden=8, layers=1, heads=2, components=2, max_epochs=1)
+    >>> report = ablate(model, events.split((0.5, 0.5)), arms=["base"], seeds=[0])
+    >>> report.table["arm"].tolist()
+    ['given', 'allocate, full', 'hawkes', 'naive']
+    """
+    _check(estimator, arms, baselines, seeds, min_difference, confidence)
+    tables = [estimator._read(one) for one in slices]
+    if not tables:
+        raise DataError("slices is empty: pass at least one")
+    parts = [split_slice(table, fractions, number) for number, table in enumerate(tables)]
+    types = sorted({name for table in tables for name in table.type_names})
+    planned, left_out = _plan(estimator, arms, n_slices=len(parts))
+    scored: dict[str, Scored] = {}
+    costs: dict[str, dict[str, float]] = {}
+    total = len(planned) * len(seeds) + len(baselines)
+    with tqdm(total=total, disable=not verbose, desc="ablation") as progress:
+        for name, arm in planned.items():
+            runs, spent = [], []
+            for seed in seeds:
+                model = clone(estimator).set_params(**arm.settings, random_state=seed)
+                if arm.random:
+                    spec = str(backbone_name(estimator))
+                    model.set_params(backbone=with_random_weights(spec, seed + UNNAMED_SEEDS))
+                begun = time.perf_counter()
+                for number, part in enumerate(parts):
+                    known = types if number == 0 else None
+                    model.partial_fit(part.train, validation=part.validation, types=known)
+                fitted = time.perf_counter()
+                runs.append(_score(model, parts))
+                spent.append((fitted - begun, time.perf_counter() - fitted, model.summary()))
+                progress.update()
+            scored[name] = Scored.of_seeds(runs)
+            costs[name] = _mean_costs(spent, scored[name].n_events)
+        for name in baselines:
+            make = {"hawkes": hawkes_like, "naive": naive_like}[name]
+            whole = stack_slices(parts)
+            baseline = make(estimator).fit(whole.train, validation=whole.validation, types=types)
+            scored[name] = Scored.of_seeds([_score(baseline, parts)])
+            progress.update()
+    return make_event_ablation_report(
+        scored,
+        costs,
+        left_out,
+        {
+            "estimator": repr(estimator),
+            "slices": len(parts),
+            "events": scored[GIVEN].n_events,
+            "seeds": [int(seed) for seed in seeds],
+            "prompt_mode": estimator.prompt_mode,
+            "backbone": backbone_name(estimator),
+            "min_difference": min_difference,
+            "confidence": confidence,
+        },
+        controls=_controls(estimator, planned),
+    )
+
+
+def _plan(
+    estimator: PromptTPP, wanted: Sequence[str], *, n_slices: int
+) -> tuple[dict[str, _Arm], dict[str, str]]:
+    """List the arms, and what cannot be one."""
+    arms = {GIVEN: _Arm({})}
+    left_out = {}
+    mode, base = estimator.prompt_mode, estimator.base_update
+    if "prompts" in wanted:
+        for other in ("allocate", "shared", "none"):
+            if other == mode:
+                continue
+            # Without prompts a frozen network would learn nothing of later slices.
+            update = "full" if other == "none" else base
+            arms[f"{other}, {update}"] = _Arm({"prompt_mode": other, "base_update": update})
+    if "base" in wanted:
+        for other in ("freeze", "full"):
+            if other == base:
+                continue
+            name = f"{mode}, {other}"
+            if n_slices < 2:
+                left_out[name] = "with one slice nothing is learnt after the base"
+            elif mode == "none" and other == "freeze":
+                left_out[name] = "without prompts a frozen base learns nothing of later slices"
+            else:
+                arms[name] = _Arm({"base_update": other})
+    if "text" in wanted:
+        if reads_texts(estimator):
+            reader = estimator.text_encoder if estimator.encoder == "llm" else "attention"
+            arms[RANDOM] = _Arm({}, random=True)
+            arms[INDEX] = _Arm(
+                {
+                    "encoder": reader,
+                    "text_encoder": "attention",
+                    "backbone": None,
+                    "backbone_layers": None,
+                    "lora": None,
+                    "type_text": "{name}",
+                }
+            )
+        else:
+            left_out["text"] = f"encoder={estimator.encoder!r} reads no texts"
+    return arms, left_out
+
+
+def _controls(estimator: PromptTPP, planned: Mapping[str, _Arm]) -> dict[str, str]:
+    """Say which arms the two questions are about: without prompts, without a language model."""
+    controls = {}
+    if estimator.prompt_mode != "none" and "none, full" in planned:
+        controls["prompts"] = "none, full"
+    if INDEX in planned:
+        controls["text"] = INDEX
+    return controls
+
+
+def _score(model: EventForecaster, parts: Sequence[SlicePart]) -> Scored:
+    """Predict the test part of every slice, event by event."""
+    rows = []
+    for number, part in enumerate(parts):
+        border = part.whole.clock.to_stamp(part.test_from)
+        measure = partial(predictions, longest=model._longest_wait())
+        intervals, measured = model._measure(part.whole, measure, border, None)
+        log_likelihoods, _, _, medians, types = measured
+        seen = intervals.observed
+        truth = intervals.end - intervals.start
+        losses = [
+            log_likelihoods - seen * np.log(model.time_scale_),
+            seen * (types.argmax(1) != intervals.code),
+            np.where(seen, np.abs(model.time_scale_ * medians - truth), 0.0),
+        ]
+        names = np.array(part.whole.ids, dtype=object)[intervals.sequence].astype(str)
+        rows.append((np.stack(losses), seen, names, intervals.end, np.full(len(seen), number)))
+    losses_, seen, names, ends, slices = (np.concatenate(one, axis=-1) for one in zip(*rows))
+    assert len(losses_) == len(METRICS)
+    return Scored(losses_[None], seen.astype(float), names, ends, slices)
+
+
+def _mean_costs(
+    spent: Sequence[tuple[float, float, dict[str, Any]]], n_events: int
+) -> dict[str, float]:
+    """Average what an arm cost over its seeds."""
+    fit, predict = (float(np.mean([one[k] for one in spent])) for k in (0, 1))
+    summary = spent[0][2]
+    return {
+        "trained_parameters": float(summary["trained_parameters"]),
+        "frozen_parameters": float(summary["frozen_parameters"]),
+        "steps": float(np.mean([one[2]["steps"] for one in spent])),
+        "fit_seconds": fit,
+        "predict_ms": 1000 * predict / n_events,
+    }
+
+
+def _check(
+    estimator: Any,
+    arms: Sequence[str],
+    baselines: Sequence[str],
+    seeds: Sequence[int],
+    min_difference: float,
+    confidence: float,
+) -> None:
+    """Refuse what cannot be used."""
+    if not isinstance(estimator, PromptTPP):
+        raise DataError(
+            f"estimator must be a PromptTPP, found {type(estimator).__name__}: forecasters of "
+            "series go to tsllm.ablate"
+        )
+    for name, values, known in (
+        ("arms", arms, EVENT_ARMS),
+        ("baselines", baselines, EVENT_BASELINES),
+    ):
+        unknown = [value for value in values if value not in known]
+        if unknown:
+            raise DataError(f"{name} must be among {', '.join(known)}, found {unknown[0]!r}")
+    check_seeds_and_confidence(seeds, confidence)
+    if not min_difference >= 0:
+        raise DataError(f"min_difference must not be negative, found {min_difference!r}")

@@ -1,0 +1,296 @@
+"""What an ablation of PromptTPP found: a verdict on prompts and texts, tables and a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from tsllm.evaluation.ablation_report import AblationDocument
+from tsllm.evaluation.paired import MANY_SERIES, PairedDifference, estimate_units
+from tsllm.evaluation.report import bounds, cost, markdown_page, markdown_table
+from tsllm.evaluation.verdict import Wording, classify, judge
+
+GIVEN, RANDOM, INDEX = "given", "random text", "no text"
+METRICS = ("log_likelihood", "type_error", "time_mae")
+
+
+class Scored(NamedTuple):
+    """What a model, once for each seed, makes of the events of the test parts.
+
+    Attributes
+    ----------
+    losses : array (seeds, metrics, intervals)
+        Log-likelihood, wrong type, absolute error of the median time; in the user's unit.
+    seen : float array (intervals,)
+        1 where an event ended the interval: only those are counted.
+    sequence : array of str (intervals,)
+    end : float array (intervals,)
+    slice : int array (intervals,)
+    """
+
+    losses: np.ndarray
+    seen: np.ndarray
+    sequence: np.ndarray
+    end: np.ndarray
+    slice: np.ndarray
+
+    @classmethod
+    def of_seeds(cls, runs: Sequence[Scored]) -> Scored:
+        """Put runs of one seed each together."""
+        return runs[0]._replace(losses=np.concatenate([run.losses for run in runs]))
+
+    @property
+    def n_events(self) -> int:
+        """How many events are counted."""
+        return int(self.seen.sum())
+
+    def means(self) -> np.ndarray:
+        """Give the metrics, an event: (seeds, metrics)."""
+        return self.losses.sum(axis=2) / max(1, self.n_events)
+
+    def sums(self, metric: str) -> np.ndarray:
+        """Give losses and weights of a metric: (seeds, 2, intervals, 1, 1)."""
+        losses = self.losses[:, METRICS.index(metric)]
+        weights = np.broadcast_to(self.seen, losses.shape)
+        return np.stack([losses, weights], axis=1)[..., None, None]
+
+
+@dataclass(repr=False)
+class EventAblationReport(AblationDocument):
+    """What `tsllm.events.ablate` found.
+
+    Attributes
+    ----------
+    verdict : str
+        Whether the prompts help, and, where the types' texts are read, the language model.
+    answer : str
+        A word for each: such as "prompts: yes; text: undecided".
+    table : DataFrame
+        One row per arm: the metrics on the test parts of all slices after the last was learnt,
+        with their deviation over seeds. ``log_likelihood`` is in nats an event, greater is better.
+    differences : DataFrame
+        Each arm (``method_a``) less the given one (``method_b``), for every metric, with intervals.
+    costs : DataFrame
+        Per arm: parameters, steps of the last slice, seconds to learn, milliseconds an event.
+    left_out, settings, notes
+        See `AblationDocument`.
+    """
+
+    def summary(self) -> pd.DataFrame:
+        """Give one row per arm, as text."""
+        own = self.differences[self.differences["metric"] == METRICS[0]].set_index("method_a")
+        rows = []
+        for row in self.table.to_dict("records"):
+            arm = row["arm"]
+            line = {"arm": arm} | {name: f"{row[name]:.4g}" for name in METRICS}
+            if arm in own.index:
+                pair = own.loc[arm]
+                shown = bounds(pair["difference"], pair["lower"], pair["upper"])
+                line["log-likelihood less given's"] = shown
+            if arm in self.costs.index:
+                costs = self.costs.loc[arm]
+                line |= {name: cost(costs[column]) for name, column in _SHOWN_COSTS.items()}
+            rows.append(line)
+        return pd.DataFrame(rows).fillna("")
+
+    def to_markdown(self) -> str:
+        """Write verdict, table and differences as Markdown."""
+        summary, settings = self.summary(), self.settings
+        differences = [
+            [
+                pair["method_a"],
+                pair["metric"],
+                bounds(pair["difference"], pair["lower"], pair["upper"]),
+            ]
+            for pair in self.differences.to_dict("records")
+        ]
+        protocol = (
+            f"`{settings['estimator']}`; {settings['slices']} slice(s), learnt one after the "
+            f"other; {settings['events']:,} test events of all slices; seeds "
+            f"{', '.join(map(str, settings['seeds']))}. All arms have the same data, seeds and "
+            "budget."
+        )
+        parts = [
+            self.verdict,
+            protocol,
+            markdown_table(list(summary.columns), summary.to_numpy().tolist()),
+            "## Differences from the given model",
+            f"With {100 * settings['confidence']:g} % intervals over {settings['unit']} and seeds; "
+            "of the log-likelihood greater is better, of the errors less.",
+            markdown_table(["arm", "metric", "difference"], differences),
+        ]
+        return markdown_page("What is PromptTPP good for here?", parts, self.notes)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw how much worse than the given model each arm explains the events.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            None makes a new figure.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
+        from tsllm.plotting.ablation import plot_differences
+
+        pairs = self.differences[self.differences["metric"] == METRICS[0]]
+        rows = pd.DataFrame(
+            {
+                "label": pairs["method_a"],
+                "group": METRICS[0],
+                "value": -pairs["difference"],
+                "lower": -pairs["upper"],
+                "upper": -pairs["lower"],
+            }
+        )
+        return plot_differences(
+            rows,
+            xlabel="nats an event less than the given model",
+            least=self.settings["min_difference"],
+            ax=ax,
+        )
+
+
+def make_event_ablation_report(
+    scored: Mapping[str, Scored],
+    costs: Mapping[str, dict[str, float]],
+    left_out: dict[str, str],
+    settings: dict[str, Any],
+    *,
+    controls: Mapping[str, str],
+) -> EventAblationReport:
+    """Compare arms and judge them.
+
+    Parameters
+    ----------
+    scored, costs : mapping by arm
+    left_out, settings
+        See `EventAblationReport`.
+    controls : mapping
+        The arm that answers each question: "prompts", "text".
+    """
+    given = scored[GIVEN]
+    labels, unit, block = _units(given)
+    settings = settings | {"unit": unit}
+    pairs: dict[tuple[str, str], PairedDifference] = {}
+    for arm, own in scored.items():
+        for metric in METRICS if arm != GIVEN else ():
+            found = estimate_units(
+                metric,
+                own.sums(metric),
+                given.sums(metric),
+                labels=labels,
+                unit=unit,
+                block=block,
+                confidence=settings["confidence"],
+            )
+            value, lower, upper = (float(one[0]) for one in (found.value, found.lower, found.upper))
+            pairs[arm, metric] = PairedDifference(
+                arm, GIVEN, metric, "all", value, lower, upper, settings["confidence"],
+                given.n_events, block, unit=unit, blocks=found.blocks, seeds=found.seeds,
+            )  # fmt: skip
+    losses = {arm: _as_loss(pair) for (arm, metric), pair in pairs.items() if metric == METRICS[0]}
+    answers, sentences = _judge(losses, controls, settings["min_difference"])
+    notes = [f"{arm} is left out: {reason}" for arm, reason in left_out.items()]
+    if len(settings["seeds"]) == 1:
+        notes.append("one seed: the intervals cover the events only, not the training")
+    if INDEX in scored and "llm-full" in settings["estimator"]:
+        notes.append(f"{INDEX!r} reads the events with a small encoder, trained from the start")
+    return EventAblationReport(
+        " ".join(sentences),
+        "; ".join(f"{question}: {answer}" for question, answer in answers.items()),
+        _table(scored),
+        pd.DataFrame(pairs.values(), columns=PairedDifference._fields).drop(
+            columns=["relative", "relative_lower", "relative_upper"]
+        ),
+        pd.DataFrame([{"arm": arm, **own} for arm, own in costs.items()]).set_index("arm"),
+        left_out,
+        settings,
+        notes,
+    )
+
+
+_SHOWN_COSTS = {
+    "trained": "trained_parameters",
+    "frozen": "frozen_parameters",
+    "steps": "steps",
+    "fit s": "fit_seconds",
+    "ms an event": "predict_ms",
+}
+
+
+def _units(scored: Scored) -> tuple[np.ndarray, str, int]:
+    """Resample sequences where there are enough of them, else blocks of events in order of time."""
+    names, labels = np.unique(scored.sequence, return_inverse=True)
+    if len(names) >= MANY_SERIES:
+        return labels, "sequences", 1
+    order = np.lexsort((scored.end, scored.slice))
+    labels = np.empty(len(order), dtype=int)
+    labels[order] = np.arange(len(order))
+    return labels, "stretches of events", math.ceil(math.sqrt(len(order)))
+
+
+def _as_loss(pair: PairedDifference) -> PairedDifference:
+    """Turn a log-likelihood's difference round, in nats, so that greater is worse."""
+    return pair._replace(
+        relative=-pair.difference, relative_lower=-pair.upper, relative_upper=-pair.lower
+    )
+
+
+def _judge(
+    losses: Mapping[str, PairedDifference], controls: Mapping[str, str], least: float
+) -> tuple[dict[str, str], list[str]]:
+    """Answer what the arms were asked for."""
+    answers: dict[str, str] = {}
+    sentences = []
+    if "prompts" in controls:
+        without = losses[controls["prompts"]]
+        words = f"without them, the network learning on, the loss is {_nats(without)}"
+        answers["prompts"], start = {
+            "worse": ("yes", "The prompts help"),
+            "better": ("harm", "The prompts do harm here"),
+            "same": ("no", f"The prompts make no difference of {least:g} nats"),
+            "open": ("undecided", "Whether the prompts help cannot be told"),
+        }[classify(without, least)]
+        sentences.append(f"{start}: {words}.")
+    if "text" in controls:
+        verdict = judge(
+            {"none": losses[controls["text"]], "random": losses[RANDOM]},
+            min_difference=least,
+            wording=Wording("loss", _nats, lambda value: f"{value:g} nats"),
+        )
+        answers["text"] = verdict.answer
+        sentences.append(verdict.text)
+    known = (*controls.values(), RANDOM)
+    for arm, pair in losses.items():
+        if arm not in known:
+            sentences.append(f"{arm}: {_nats(pair)}.")
+    return answers, sentences
+
+
+def _nats(pair: PairedDifference) -> str:
+    """Write a difference of losses and its interval."""
+    value, low, high = pair.relative, pair.relative_lower, pair.relative_upper
+    text = f"{abs(value):.3f} nats an event {'higher' if value >= 0 else 'lower'}"
+    return text if math.isnan(low) else f"{text} [{low:+.3f}, {high:+.3f}]"
+
+
+def _table(scored: Mapping[str, Scored]) -> pd.DataFrame:
+    """Put the arms' metrics below each other."""
+    rows = []
+    for arm, own in scored.items():
+        means = own.means()  # (seeds, metrics)
+        row: dict[str, Any] = {"arm": arm, "events": own.n_events, "seeds": len(means)}
+        row |= dict(zip(METRICS, means.mean(axis=0).tolist()))
+        if len(means) > 1:
+            spread = means.std(axis=0, ddof=1).tolist()
+            row |= {f"{name}_sd": value for name, value in zip(METRICS, spread)}
+        rows.append(row)
+    return pd.DataFrame(rows)

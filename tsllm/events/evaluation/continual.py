@@ -1,0 +1,246 @@
+"""Streams learnt slice by slice: what a model knows of every slice after learning each of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+from tqdm.auto import tqdm
+
+from tsllm.datasets.events.reading import EventTable
+from tsllm.errors import DataError, NotEnoughDataError
+from tsllm.events.evaluation.next_event import EventEvaluation
+from tsllm.events.evaluation.stream_report import METRICS, StreamReport
+from tsllm.events.hawkes import HawkesForecaster
+from tsllm.events.naive import NaiveEventForecaster
+
+if TYPE_CHECKING:
+    from tsllm.events.base import EventForecaster
+
+BASELINES = ("pretrained", "fine_tuned", "retrained", "joint", "hawkes", "naive")
+
+
+class SlicePart(NamedTuple):
+    """A slice of the stream, and the parts of it that are learnt from; the test part is the rest.
+
+    Attributes
+    ----------
+    whole, train, validation : EventTable
+    test_from : float
+        Where the test part begins, in the table's numbers: all before it is history.
+    """
+
+    whole: EventTable
+    train: EventTable
+    validation: EventTable
+    test_from: float
+
+
+def evaluate_stream(
+    estimator: EventForecaster,
+    slices: Sequence[Any],
+    *,
+    baselines: Sequence[str] = BASELINES,
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    verbose: int = 0,
+) -> StreamReport:
+    """Learn the slices of a stream one after another, and test on all of them each time.
+
+    Every slice is split by time into a training, a validation and a test part. After learning slice
+    T, a model predicts the test part of each slice j, given the slice's earlier events as history:
+    R[T, j]. The model is never told which slice it is tested on.
+
+    Parameters
+    ----------
+    estimator : EventForecaster
+        Left as it is: clones of it learn. With a `partial_fit` it learns slice by slice, else it is
+        fitted to each slice anew.
+    slices : sequence of DataFrame, EventTable or path
+        In order of time, for example from `tsllm.datasets.events.slices.time_slices`.
+    baselines : sequence of str
+        Learnt beside it:
+
+        - "pretrained": the first slice only;
+        - "fine_tuned": the network without what protects it from forgetting, trained on;
+        - "retrained": a new network for each slice, which knows no other;
+        - "joint": a new network for all slices up to the present, which a stream does not allow:
+          the upper bound;
+        - "hawkes": a Hawkes process, fitted to the latest slice;
+        - "naive": the latest slice's mean gap and shares of types.
+    fractions : tuple of float
+        Sizes of the three parts of a slice.
+    verbose : int
+        1 shows progress on stderr.
+
+    Returns
+    -------
+    StreamReport
+
+    Raises
+    ------
+    DataError
+        An unknown baseline, or fewer than two slices.
+    NotEnoughDataError
+        A slice too short to be split; the message names it.
+
+    Examples
+    --------
+    >>> from tsllm.datasets.events.simulators import make_hawkes
+    >>> from tsllm.datasets.events.slices import time_slices
+    >>> from tsllm.events import NaiveEventForecaster
+    >>> events = make_hawkes([1.0], [[0.4]], [2.0], t_end=300, random_state=0).events
+    >>> report = evaluate_stream(NaiveEventForecaster(), time_slices(events, 3), baselines=[])
+    >>> report.matrix("time_mae").shape
+    (3, 3)
+    """
+    unknown = [name for name in baselines if name not in BASELINES]
+    if unknown:
+        raise DataError(f"baselines must be among {', '.join(BASELINES)}, found {unknown[0]!r}")
+    tables = [estimator._read(one) for one in slices]
+    if len(tables) < 2:
+        raise DataError(f"a stream needs at least two slices, found {len(tables)}")
+    parts = [split_slice(table, fractions, number) for number, table in enumerate(tables)]
+    types = sorted({name for table in tables for name in table.type_names})
+    learners, notes = _learners(estimator, baselines, parts, types)
+    matrices, seconds, guesses = {}, {}, []
+    with tqdm(total=len(learners) * len(parts), disable=not verbose, desc="stream") as progress:
+        for name, learn in learners.items():
+            rows, took = [], []
+            for latest in range(len(parts)):
+                begun = time.perf_counter()
+                fitted = learn(latest)
+                took.append(time.perf_counter() - begun)
+                found = [_test(fitted, part) for part in parts]
+                rows.append([[one[metric] for metric in METRICS] for one in found])
+                notes += [
+                    f"{name}: after slice {latest} the predicted gaps on slice {tested} are next "
+                    "to zero and say nothing"
+                    for tested, one in enumerate(found)
+                    if one.next_to_zero
+                ]
+                progress.update()
+            guesses.append(found)
+            matrices[name] = np.array(rows)  # (learned, tested, metrics)
+            seconds[name] = took
+    blank = naive_like(estimator).fit(parts[0].train, validation=parts[0].validation, types=types)
+    tests = [_test(blank, part) for part in parts]
+    reference = np.array([[one[metric] for metric in METRICS] for one in tests])
+    counts = [(part.train.n_events, part.validation.n_events, _test_events(part)) for part in parts]
+    return StreamReport(matrices, reference, seconds, counts, tuple(notes), _guesses(guesses[0]))
+
+
+def split_slice(table: EventTable, fractions: tuple[float, float, float], number: int) -> SlicePart:
+    """Split a slice by time."""
+    try:
+        train, validation, _ = table.split(fractions, keep_empty=True)
+    except NotEnoughDataError as error:
+        raise NotEnoughDataError(f"slice {number} of the stream: {error}") from error
+    # The cut is at the last event of the earlier part.
+    test_from = max(times[-1] for times in validation.times if len(times))
+    return SlicePart(table, train, validation, float(test_from))
+
+
+def _learners(
+    estimator: EventForecaster,
+    baselines: Sequence[str],
+    parts: list[SlicePart],
+    types: list[str],
+) -> tuple[dict[str, Callable[[int], EventForecaster]], list[str]]:
+    """Give, for each arm, what makes a fitted estimator after the latest slice; and notes."""
+    notes: list[str] = []
+    name = type(estimator).__name__
+    plain = estimator._fine_tuned()
+    network = clone(estimator) if plain is None else plain
+
+    def anew(model: EventForecaster, part: SlicePart) -> EventForecaster:
+        return clone(model).fit(part.train, validation=part.validation, types=types)
+
+    def continued(model: EventForecaster) -> Callable[[int], EventForecaster]:
+        model = clone(model)
+
+        def learn(latest: int) -> EventForecaster:
+            part = parts[latest]
+            # Slices to come are tested on from the beginning, so their types must be known.
+            named = types if latest == 0 else None
+            return model.partial_fit(part.train, validation=part.validation, types=named)
+
+        return learn
+
+    pretrained: list[EventForecaster] = []
+
+    def first(latest: int) -> EventForecaster:
+        if not pretrained:
+            pretrained.append(anew(network, parts[0]))
+        return pretrained[0]
+
+    if hasattr(estimator, "partial_fit"):
+        learners = {name: continued(estimator)}
+    else:
+        learners = {name: lambda latest: anew(estimator, parts[latest])}
+        notes.append(f"{name} has no partial_fit: it is fitted to each slice anew")
+    known: dict[str, Callable[[int], EventForecaster]] = {
+        "pretrained": first,
+        "retrained": lambda latest: anew(network, parts[latest]),
+        "joint": lambda latest: anew(network, stack_slices(parts[: latest + 1])),
+        "hawkes": lambda latest: anew(hawkes_like(estimator), parts[latest]),
+        "naive": lambda latest: anew(naive_like(estimator), parts[latest]),
+    }
+    if plain is not None:
+        known["fine_tuned"] = continued(plain)
+    elif "fine_tuned" in baselines:
+        notes.append(f"no arm 'fine_tuned': {name} has nothing that could be trained on")
+    learners.update({arm: known[arm] for arm in baselines if arm in known})
+    return learners, notes
+
+
+def _test(model: EventForecaster, part: SlicePart) -> EventEvaluation:
+    """Let a model predict the test part of a slice."""
+    return model.evaluate(part.whole, t_start=part.whole.clock.to_stamp(part.test_from))
+
+
+def _guesses(found: list[EventEvaluation]) -> pd.DataFrame:
+    """Average the errors of the plainest guesses over the slices."""
+    tables = pd.concat([one.table.iloc[1:] for one in found])
+    return tables.groupby(level=0, sort=False)[list(METRICS[1:])].mean()
+
+
+def _test_events(part: SlicePart) -> int:
+    """Count the events after the cut."""
+    return sum(int((times > part.test_from).sum()) for times in part.whole.times)
+
+
+def stack_slices(parts: list[SlicePart]) -> SlicePart:
+    """Put slices side by side: what a sequence does in each is a sequence of its own."""
+    return SlicePart(
+        parts[0].whole,
+        _side_by_side([part.train for part in parts]),
+        _side_by_side([part.validation for part in parts]),
+        np.nan,
+    )
+
+
+def _side_by_side(tables: list[EventTable]) -> EventTable:
+    """Concatenate tables whose sequences get the number of their slice as part of their name."""
+    renamed = [
+        replace(table, ids=tuple(f"{number}/{name}" for name in table.ids))
+        for number, table in enumerate(tables)
+    ]
+    whole = renamed[0]
+    for table in renamed[1:]:
+        whole = whole.extend(table)
+    return whole
+
+
+def hawkes_like(estimator: EventForecaster) -> HawkesForecaster:
+    """Make a Hawkes process that treats ties as the estimator does."""
+    return HawkesForecaster(ties=estimator.ties, resolution=estimator.resolution)
+
+
+def naive_like(estimator: EventForecaster) -> NaiveEventForecaster:
+    """Make the plainest guess, which treats ties as the estimator does."""
+    return NaiveEventForecaster(ties=estimator.ties, resolution=estimator.resolution)

@@ -1,0 +1,188 @@
+"""What `evaluate_stream` found: the R matrices, and what they say of learning and forgetting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsllm.errors import DataError
+
+METRICS = ("log_likelihood", "type_error", "time_rmse", "time_mae")
+#: Of these, greater is better.
+GAINS = ("log_likelihood",)
+
+
+@dataclass(frozen=True)
+class StreamReport:
+    """How well each arm knew every slice after learning each of them.
+
+    Attributes
+    ----------
+    matrices : dict of array (slices, slices, metrics)
+        Of each arm, the model first: ``R[T, j]`` is how it did on the test part of slice j after
+        learning slice T (both count from 0 here). The metrics are those of `METRICS`.
+    reference : array (slices, metrics)
+        What a constant rate and constant shares of types, taken from the first slice, reach on each
+        slice: the model that has learnt nothing.
+    seconds : dict of list
+        Of each arm, how long it took to learn each slice.
+    events : list of (int, int, int)
+        Of each slice, the events in the training, validation and test part.
+    notes : tuple of str
+        What a reader must know.
+    guesses : DataFrame
+        Errors of the plainest guesses (mean, median, last and no gap, most frequent type, type that
+        most often follows), learnt with the model's last slice; means over the slices.
+    """
+
+    matrices: dict[str, np.ndarray]
+    reference: np.ndarray
+    seconds: dict[str, list[float]]
+    events: list[tuple[int, int, int]]
+    notes: tuple[str, ...] = ()
+    guesses: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def arms(self) -> list[str]:
+        """The names of the arms, the model first."""
+        return list(self.matrices)
+
+    def matrix(self, metric: str = "log_likelihood", arm: str | None = None) -> pd.DataFrame:
+        """Give the R matrix of a metric.
+
+        Parameters
+        ----------
+        metric : {"log_likelihood", "type_error", "time_rmse", "time_mae"}
+        arm : str, optional
+            None: the model.
+
+        Returns
+        -------
+        DataFrame
+            A row per slice that was learnt last, a column per slice that was tested on.
+
+        Raises
+        ------
+        DataError
+            No such metric or arm.
+        """
+        arm = self.arms[0] if arm is None else arm
+        if metric not in METRICS:
+            raise DataError(f"metric must be one of {', '.join(METRICS)}, found {metric!r}")
+        if arm not in self.matrices:
+            raise DataError(f"arm must be one of {', '.join(self.arms)}, found {arm!r}")
+        values = self.matrices[arm][:, :, METRICS.index(metric)]
+        slices = pd.RangeIndex(len(values))
+        return pd.DataFrame(values, index=slices.rename("learned"), columns=slices.rename("tested"))
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """All matrices in rows: ``arm, learned, tested`` and the metrics."""
+        parts = []
+        for arm, values in self.matrices.items():
+            learned, tested = np.indices(values.shape[:2]).reshape(2, -1)
+            part = pd.DataFrame(values.reshape(-1, len(METRICS)), columns=list(METRICS))
+            part.insert(0, "tested", tested)
+            part.insert(0, "learned", learned)
+            part.insert(0, "arm", arm)
+            parts.append(part)
+        return pd.concat(parts, ignore_index=True)
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """What the matrices say, a row per arm and metric.
+
+        With T the last of n slices, and means over the slices j that have such a value:
+
+        - ``final``: R[T, j], what is known in the end;
+        - ``forgetting``: how much worse R[T, j] is than the best R[l, j] ever was, for j before T;
+          0 is best;
+        - ``plasticity``: R[j, j], what is known of a slice when it was just learnt;
+        - ``backward_transfer``: R[T, j] - R[j, j] for j before T;
+        - ``forward_transfer``: R[j-1, j] less the reference, what earlier slices say of a new one;
+        - ``prequential``: R[j-1, j], the next slice predicted before it was learnt: what a user of
+          the stream has.
+
+        Of the log-likelihood greater is better, of the errors less; the transfers keep the metric's
+        sign.
+        """
+        rows = []
+        for arm in self.arms:
+            for place, metric in enumerate(METRICS):
+                found = _summarise(
+                    self.matrices[arm][:, :, place], self.reference[:, place], metric in GAINS
+                )
+                rows.append({"arm": arm, "metric": metric, **found})
+        return pd.DataFrame(rows)
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.events)} slices; events to train, validate and test: {self.events}"]
+        for metric in METRICS:
+            rows = self.summary[self.summary["metric"] == metric].drop(columns="metric")
+            text = rows.to_string(index=False, float_format=lambda value: f"{value:.4g}")
+            lines += [f"{metric} ({'greater' if metric in GAINS else 'less'} is better)", text]
+        if len(self.guesses):
+            shown = self.guesses.to_string(float_format=lambda value: f"{value:.4g}", na_rep="")
+            lines += ["guesses", shown]
+        return "\n".join([*lines, *self.notes])
+
+    __repr__ = __str__
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything as plain values, for JSON; what is not known is None."""
+        return {
+            "metrics": list(METRICS),
+            "matrices": {arm: _plain(values) for arm, values in self.matrices.items()},
+            "reference": _plain(self.reference),
+            "guesses": {
+                str(name): {metric: _plain(value) for metric, value in row.items()}
+                for name, row in self.guesses.iterrows()
+            },
+            "summary": [
+                {
+                    key: value if isinstance(value, str) else _plain(value)
+                    for key, value in row.items()
+                }
+                for row in self.summary.to_dict("records")
+            ],
+            "seconds": self.seconds,
+            "events": [list(counts) for counts in self.events],
+            "notes": list(self.notes),
+        }
+
+    def plot(
+        self, metric: str = "log_likelihood", arms: Sequence[str] | None = None, axes: Any = None
+    ) -> Any:
+        """Draw the R matrices of a metric as heat maps; see `plot_stream`."""
+        from tsllm.events.plotting import plot_stream
+
+        return plot_stream(self, metric, arms=arms, axes=axes)
+
+
+def _summarise(values: np.ndarray, reference: np.ndarray, gain: bool) -> dict[str, float]:
+    """Reduce an R matrix (slices, slices)."""
+    last, own = values[-1], np.diag(values)
+    best = values.max(0) if gain else values.min(0)
+    lost = (best - last) if gain else (last - best)
+    ahead = np.diag(values, 1)  # R[j - 1, j], j from the second slice on
+    return {
+        "final": float(last.mean()),
+        "forgetting": float(lost[:-1].mean()),
+        "plasticity": float(own.mean()),
+        "backward_transfer": float((last - own)[:-1].mean()),
+        "forward_transfer": float((ahead - reference[1:]).mean()),
+        "prequential": float(ahead.mean()),
+    }
+
+
+def _plain(values: Any) -> Any:
+    """Turn arrays and numbers into lists and floats, NaN and infinity into None."""
+    array = np.asarray(values, dtype=object)
+    if array.ndim:
+        return [_plain(one) for one in array]
+    number = float(array.item())
+    return number if np.isfinite(number) else None

@@ -1,0 +1,215 @@
+"""Pictures of event streams: intensities, residuals, slices. Needs the extra ``tsllm[plot]``."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from tsllm.events.evaluation.stream_report import GAINS
+from tsllm.plotting.forecasts import new_axes
+
+if TYPE_CHECKING:
+    from tsllm.events import EventDiagnostics, EventForecaster, StreamReport
+
+
+def plot_intensity(
+    forecaster: EventForecaster,
+    history: Any = None,
+    *,
+    sequence: Hashable = None,
+    start: Any = None,
+    end: Any = None,
+    by_type: bool = True,
+    points: int = 400,
+    windows: Any = None,
+    ax: Any = None,
+) -> Any:
+    """Draw how many events per unit of time a model expects, with the events below.
+
+    Parameters
+    ----------
+    forecaster : EventForecaster
+        Fitted.
+    history, windows : optional
+        Events, as `EventForecaster.predict_intensity` takes them. None: those that it has seen.
+    sequence : optional
+        Which sequence; None: the first.
+    start, end : time, optional
+        What to draw. None: the last 50 events, and two mean gaps beyond them.
+    by_type : bool
+        One line per type, else one for all.
+    points : int
+        Of a line, besides both sides of each event.
+    ax : matplotlib Axes, optional
+        None makes a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    ax = ax if ax is not None else new_axes((9.0, 4.0))
+    table = forecaster._table(history, windows)
+    name = table.ids[0] if sequence is None else sequence
+    table = table.select([name])
+    times, clock = table.times[0], table.clock
+    edges = np.concatenate([table.starts[~np.isnan(table.starts)], times])
+    low = edges[max(0, len(edges) - 50)] if start is None else float(clock.to_number(start))
+    high = edges[-1] + 2 * forecaster.time_scale_ if end is None else float(clock.to_number(end))
+    inside = times[(times >= low) & (times <= high)]
+    # Intensities jump at events: look on both sides of each.
+    nudge = 1e-6 * forecaster.time_scale_
+    grid = np.unique(np.concatenate([np.linspace(low, high, points), inside, inside + nudge]))
+    found = forecaster.predict_intensity(clock.to_stamp(grid), table, by_type=by_type)
+    for column in found.columns:
+        ax.plot(clock.to_stamp(grid), found[column].to_numpy(), lw=1.2, label=str(column))
+    colours = {line.get_label(): line.get_color() for line in ax.get_lines()}
+    kinds = table.types[0][(times >= low) & (times <= high)]
+    for kind in pd.unique(kinds):
+        where = clock.to_stamp(inside[kinds == kind])
+        colour = colours.get(str(kind), "black")
+        ax.plot(where, np.zeros(len(where)), "|", ms=12, mew=1.5, color=colour)
+    ax.set_ylabel(f"events per {clock.unit}" if clock.is_stamps else "events per unit of time")
+    ax.set_title(str(name))
+    ax.legend(frameon=False, loc="upper left")
+    if clock.is_stamps:
+        ax.figure.autofmt_xdate()
+    return ax
+
+
+def plot_residuals(diagnostics: EventDiagnostics, *, axes: Any = None) -> Any:
+    """Draw the residuals' quantiles against the exponential's, and the histogram of their PIT.
+
+    Where the model is right the points lie on the line, within its 99 % band, and the bars are
+    level.
+
+    Parameters
+    ----------
+    diagnostics : EventDiagnostics
+        From `EventForecaster.diagnostics`.
+    axes : two matplotlib Axes, optional
+        None makes a new figure.
+
+    Returns
+    -------
+    array of two matplotlib Axes
+    """
+    if axes is None:
+        axes = new_axes((9.0, 4.0), columns=2)
+    left, right = axes
+    for name, residuals in diagnostics.residuals.items():
+        n = len(residuals)
+        if n < 3:
+            continue
+        theory = stats.expon.ppf((np.arange(n) + 0.5) / n)
+        ground = name == next(iter(diagnostics.residuals))
+        style = {"color": "black", "lw": 1.6, "zorder": 3} if ground else {"lw": 0.9}
+        left.plot(theory, np.sort(residuals), label=str(name), **style)
+        if ground:
+            rank = np.arange(1, n + 1)
+            low, high = (stats.beta.ppf(q, rank, n + 1 - rank) for q in (0.005, 0.995))
+            band = stats.expon.ppf(low), stats.expon.ppf(high)
+            left.fill_between(theory, *band, color="grey", alpha=0.25, lw=0, label="99 %")
+            left.plot(theory, theory, color="grey", lw=0.8, ls="--")
+    left.set_xlabel("exponential quantiles")
+    left.set_ylabel("residuals")
+    left.legend(frameon=False, loc="upper left")
+    pit = diagnostics.pit
+    bins = int(np.clip(len(pit) // 20, 5, 20))
+    right.hist(pit, bins=bins, range=(0, 1), density=True, color="tab:blue", alpha=0.6)
+    low, high = stats.binom.ppf([0.005, 0.995], len(pit), 1 / bins) * bins / max(1, len(pit))
+    right.axhspan(low, high, color="grey", alpha=0.25, lw=0)
+    right.axhline(1, color="grey", lw=0.8, ls="--")
+    right.set_xlabel("probability of an earlier event")
+    right.set_ylabel("density")
+    return axes
+
+
+def plot_stream(
+    report: StreamReport,
+    metric: str = "log_likelihood",
+    *,
+    arms: Sequence[str] | None = None,
+    axes: Any = None,
+) -> Any:
+    """Draw R matrices as heat maps: which slice was learnt last, which one is tested.
+
+    Parameters
+    ----------
+    report : StreamReport
+        From `evaluate_stream`.
+    metric : str
+        One of the report's metrics.
+    arms : sequence of str, optional
+        Which arms to draw. None: all.
+    axes : matplotlib Axes, one per arm, optional
+        None makes a new figure.
+
+    Returns
+    -------
+    array of matplotlib Axes
+    """
+    arms = report.arms if arms is None else list(arms)
+    matrices = [report.matrix(metric, arm) for arm in arms]
+    if axes is None:
+        axes = new_axes((0.8 + 3.0 * len(arms), 3.4), columns=len(arms))
+    axes = np.atleast_1d(np.asarray(axes, dtype=object))
+    everything = np.concatenate([matrix.to_numpy().ravel() for matrix in matrices])
+    # One colour scale for all; an arm that fails altogether does not wash out the others.
+    finite = everything[np.isfinite(everything)]
+    low, high = np.quantile(finite, [0.05, 0.95]) if len(finite) else (0.0, 1.0)
+    colours = "viridis" if metric in GAINS else "viridis_r"
+    for ax, arm, matrix in zip(axes, arms, matrices):
+        image = ax.imshow(matrix.to_numpy(), vmin=low, vmax=high, cmap=colours)
+        middle = (low + high) / 2
+        for (row, column), value in np.ndenumerate(matrix.to_numpy()):
+            dark = (value < middle) == (metric in GAINS)
+            ax.text(
+                column,
+                row,
+                f"{value:.3g}",
+                ha="center",
+                va="center",
+                fontsize="small",
+                color="white" if dark else "black",
+            )
+        ax.set_xticks(range(matrix.shape[1]))
+        ax.set_yticks(range(matrix.shape[0]))
+        ax.set_title(arm)
+        ax.set_xlabel("tested on slice")
+    axes[0].set_ylabel("learnt up to slice")
+    axes[0].figure.colorbar(image, ax=list(axes), label=metric)
+    return axes
+
+
+def plot_slot_use(slot_history: Any, *, ax: Any = None) -> Any:
+    """Draw which slots of a prompt pool each slice of a stream used.
+
+    Parameters
+    ----------
+    slot_history : array (slices, slots)
+        How often the positions of a slice retrieved each slot, as `PromptTPP.slot_history_`.
+    ax : matplotlib Axes, optional
+        None makes a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
+        A column of bars per slice, of shares that add up to 1.
+    """
+    counts = np.asarray(slot_history, dtype=np.float64)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    ax = ax if ax is not None else new_axes((6.0, 3.5))
+    bottom = np.zeros(len(shares))
+    for slot in range(shares.shape[1]):
+        if shares[:, slot].any():
+            ax.bar(range(len(shares)), shares[:, slot], bottom=bottom, label=f"slot {slot}")
+            bottom += shares[:, slot]
+    ax.set_xticks(range(len(shares)))
+    ax.set_xlabel("slice")
+    ax.set_ylabel("share of retrievals")
+    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax

@@ -1,0 +1,1 @@
+"""PromptTPP: a point process whose prompts remember each slice of a stream."""

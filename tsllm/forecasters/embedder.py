@@ -1,0 +1,166 @@
+"""Series as features: an sktime transformer in front of any classifier, regressor or clusterer."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pandas as pd
+from sktime.transformations.base import BaseTransformer
+
+from tsllm.backbone import DEFAULT_BACKBONE, load_backbone
+from tsllm.embeddings import open_store
+from tsllm.errors import DataError
+from tsllm.forecasters.frames import split_series
+from tsllm.prompts.writer import DEFAULT_TEMPLATE, PromptWriter, check_prompts_fit
+
+
+class LastTokenEmbedder(BaseTransformer):
+    """Turn each series into a language model's embedding of its description.
+
+    The prompt branch of TimeCMA (Liu et al., AAAI 2025, arXiv 2406.01638, section 3.2) as a feature
+    extractor: each variable of a series is written as a text (dates, values, trend), and the state
+    of the text's last token in the last layer is its embedding. Nothing is trained, and each
+    embedding is computed once and kept in the embedding store.
+
+    A panel gives one row for each series, so any scikit-learn estimator can follow, in sktime's
+    pipelines or in scikit-learn's.
+
+    Parameters
+    ----------
+    backbone : str
+        The language model: a Hugging Face id, a local directory, or ``"random:..."``.
+    backbone_layers : int, optional
+        Use the first layers only. None uses all.
+    context_length : int, optional
+        Steps of each series that are written, its last ones. None: all.
+    prompt_template : str
+        The text, with any of the fields ``{start}``, ``{end}``, ``{values}``, ``{frequency}`` and
+        ``{trend}``; see `tsllm.prompts.writer.PromptWriter`.
+    value_format : {"window", "series", "int"}
+        How values are written: standardised over the steps that are written, or over the whole
+        series, both times 100 and rounded; or the whole part of the latter alone.
+    embedding_store : EmbeddingStore or path, optional
+        Where the embeddings are kept. None: in the user's cache folder.
+    freq : str, optional
+        Frequency of the series, where their index does not tell it.
+    device, dtype : str
+        "auto" takes the GPU with bfloat16 where there is one.
+    verbose : int
+        1 shows progress on stderr.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sktime.datasets import load_unit_test
+    >>> from tsllm import LastTokenEmbedder
+    >>> X, y = load_unit_test(split="train")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     embedder = LastTokenEmbedder("random:gpt2?hidden=16&heads=2", embedding_store=folder)
+    ...     features = embedder.fit_transform(X)
+    ...     labels = (embedder * LogisticRegression()).fit(X, y).predict(X)
+    >>> features.shape, len(labels)
+    ((20, 16), 20)
+    """
+
+    _tags: ClassVar[dict[str, Any]] = {
+        "authors": ["tsllm developers"],
+        "maintainers": ["tsllm developers"],
+        "python_dependencies": ["torch", "transformers"],
+        "scitype:transform-input": "Series",
+        "scitype:transform-output": "Primitives",
+        "scitype:transform-labels": "None",
+        "scitype:instancewise": True,
+        "X_inner_mtype": ["pd.DataFrame", "pd-multiindex", "pd_multiindex_hier"],
+        "y_inner_mtype": "None",
+        "capability:multivariate": True,
+        "capability:missing_values": True,
+        "capability:unequal_length": True,
+        "capability:categorical_in_X": False,
+        "fit_is_empty": True,
+        "transform-returns-same-time-index": False,
+    }
+
+    def __init__(
+        self,
+        backbone: str = DEFAULT_BACKBONE,
+        *,
+        backbone_layers: int | None = None,
+        context_length: int | None = None,
+        prompt_template: str = DEFAULT_TEMPLATE,
+        value_format: str = "window",
+        embedding_store: Any = None,
+        freq: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        verbose: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.backbone_layers = backbone_layers
+        self.context_length = context_length
+        self.prompt_template = prompt_template
+        self.value_format = value_format
+        self.embedding_store = embedding_store
+        self.freq = freq
+        self.device = device
+        self.dtype = dtype
+        self.verbose = verbose
+        super().__init__()
+
+    def reset(self) -> LastTokenEmbedder:
+        """Forget everything but the parameters, as `fit` does first.
+
+        Returns
+        -------
+        self
+        """
+        # A pipeline of scikit-learn 1.9 hangs a context on the step that it fits and takes it off
+        # afterwards; sktime's own transformers lose it on the way.
+        context = vars(self).get("_parent_callback_ctx")
+        super().reset()
+        if context is not None:
+            self._parent_callback_ctx = context
+        return self
+
+    def _transform(self, X: pd.DataFrame, y: Any = None) -> pd.DataFrame:
+        """Embed every series of a panel, one row each."""
+        writer = PromptWriter(self.prompt_template, self.value_format)
+        most = self.context_length
+        if most is not None and (not isinstance(most, int) or most < 1):
+            raise DataError(
+                f"context_length must be None or a whole number of at least 1, found {most!r}"
+            )
+        backbone = load_backbone(
+            self.backbone, layers=self.backbone_layers, device=self.device, dtype=self.dtype
+        )
+        contexts = split_series(X, freq=self.freq)
+        prompts: list[str] = []
+        for context in contexts:
+            steps = min(len(context), most or len(context))
+            prompts += writer.write(context, [len(context) - steps], steps, freq=self.freq)
+        check_prompts_fit(prompts, backbone)
+        store = open_store(self.embedding_store)
+        vectors = store.encode(prompts, backbone, progress=self.verbose > 0)
+        index = None  # of a lone series: sktime's own
+        if isinstance(X.index, pd.MultiIndex):
+            index = pd.Index([context.series_id for context in contexts])
+            index.names = X.index.names[:-1]
+        return pd.DataFrame(
+            vectors.reshape(len(contexts), -1).numpy(),
+            index=index,
+            columns=[f"{name}_{k}" for name in X.columns for k in range(vectors.shape[1])],
+        )
+
+    @classmethod
+    def get_test_params(cls, parameter_set: str = "default") -> list[dict[str, Any]]:
+        """Give small settings for sktime's tests; there is one ``parameter_set``."""
+        tiny = "random:gpt2?hidden=8&layers=1&heads=2"
+        return [
+            {"backbone": tiny},
+            {
+                "backbone": tiny,
+                "context_length": 5,
+                "value_format": "series",
+                "prompt_template": "{values}",
+            },
+        ]

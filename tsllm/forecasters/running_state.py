@@ -1,0 +1,319 @@
+"""What an Aaren forecaster keeps of the series it follows, and how new rows advance it."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+import weakref
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tsllm.adapters.aaren.model import AarenModel
+from tsllm.adapters.aaren.stream import AarenStream
+from tsllm.backbone.devices import memory_errors_explained
+from tsllm.context import Context
+from tsllm.datasets.checks import series_name
+from tsllm.errors import DataError
+from tsllm.forecasters.state import FittedState, ModelShape
+
+#: Under ``memory="full"`` a stream of more than so many training contexts is warned of.
+FULL_MEMORY_FACTOR = 4
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What is kept of one series beside its last rows, in constant size; variables are rows.
+
+    Attributes
+    ----------
+    start : AarenStream
+        Everything before the kept rows: from it, rows that are corrected are read again.
+    now : AarenStream
+        Everything.
+    version : int
+        How many trainings the weights had seen that made it.
+    """
+
+    start: AarenStream
+    now: AarenStream
+    version: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors."""
+        return self.start.nbytes + self.now.nbytes
+
+
+def weights_version(state: FittedState) -> int:
+    """Number the weights: every training makes new ones."""
+    return len(state.trained_on)
+
+
+def follow(
+    state: FittedState,
+    contexts: Sequence[Context],
+    known: Mapping[Hashable, Context],
+    memories: Mapping[Hashable, Memory],
+    *,
+    batch_size: int,
+) -> dict[Hashable, Memory]:
+    """Advance the memories of series.
+
+    Rows that were read before are passed over. Rows that were corrected, and all kept rows after a
+    training, are read anew; what lay before the kept rows is then still remembered in the first
+    case and forgotten in the second.
+
+    Parameters
+    ----------
+    state : FittedState
+        The model.
+    contexts : sequence of Context
+        The kept rows of each series with the new ones after them; a new series whole.
+    known : mapping of series id to Context
+        The rows kept so far.
+    memories : mapping of series id to Memory
+        Left as they are.
+    batch_size : int
+        Rows that are advanced at once.
+
+    Returns
+    -------
+    dict of series id to Memory
+        Of these series.
+    """
+    version, keep = weights_version(state), state.shape.context_length
+    model = exact_model(state)
+    old = [memories.get(context.series_id) for context in contexts]
+    old = [m if m is not None and m.version == version else None for m in old]
+    empty = model.empty_stream(state.shape.n_variables).to("cpu")
+    leaving = [max(0, len(context) - keep) for context in contexts]
+    starts = _advance_all(
+        state,
+        [empty if memory is None else memory.start for memory in old],
+        [context.values[:rows] for context, rows in zip(contexts, leaving)],
+        batch_size,
+    )
+    streams, news = [], []
+    for context, memory, start, rows in zip(contexts, old, starts, leaving):
+        before = known.get(context.series_id)
+        if memory is None or before is None or not _begins_with(context, before):
+            streams.append(start)
+            news.append(context.values[rows:])
+        else:
+            streams.append(memory.now)
+            news.append(context.values[len(before) :])
+    nows = _advance_all(state, streams, news, batch_size)
+    return {
+        context.series_id: Memory(start, now, version)
+        for context, start, now in zip(contexts, starts, nows)
+    }
+
+
+def encode(
+    state: FittedState, contexts: Sequence[Context], *, batch_size: int
+) -> list[AarenStream]:
+    """Read contexts from their first step to their last, one stream each.
+
+    Contexts that share their memory and their first step, as the pasts of one series at several
+    origins do, are read as one stream that is looked at on its way: linear in its length.
+
+    Parameters
+    ----------
+    state : FittedState
+        The model.
+    contexts : sequence of Context
+    batch_size : int
+        Rows that are advanced at once.
+
+    Returns
+    -------
+    list of AarenStream
+        On the CPU, with a row for each variable and way of reading it.
+    """
+    empty = exact_model(state).empty_stream(state.shape.n_variables).to("cpu")
+    streams: list[AarenStream | None] = [None] * len(contexts)
+    chains: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+    for i, context in enumerate(contexts):
+        place = context.values.__array_interface__["data"][0], context.values.strides
+        chains.setdefault(place, []).append(i)
+    # Link by link, so that the chains of several series stand in one batch.
+    waiting = [sorted(chain, key=lambda i: len(contexts[i])) for chain in chains.values()]
+    ends = [(empty, 0) for _ in waiting]
+    for link in range(max(map(len, waiting))):
+        going = [k for k, chain in enumerate(waiting) if link < len(chain)]
+        links = [waiting[k][link] for k in going]
+        advanced = _advance_all(
+            state,
+            [ends[k][0] for k in going],
+            [contexts[i].values[ends[k][1] :] for k, i in zip(going, links)],
+            batch_size,
+        )
+        for k, i, stream in zip(going, links, advanced):
+            streams[i] = stream
+            ends[k] = stream, len(contexts[i])
+    return [stream for stream in streams if stream is not None]
+
+
+def forecast_streams(
+    state: FittedState,
+    streams: Sequence[AarenStream],
+    contexts: Sequence[Context],
+    horizon: int,
+    *,
+    batch_size: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Forecast after streams, in the series' units.
+
+    Parameters
+    ----------
+    state : FittedState
+        The model.
+    streams : sequence of AarenStream
+        One a series, as `encode` gives them.
+    contexts : sequence of Context
+        Their series, to name one in a message.
+    horizon : int
+        Steps.
+    batch_size : int
+        Rows that are forecast at once.
+
+    Returns
+    -------
+    array (series, horizon, variables, 1 + levels)
+    array (series, variables)
+        The running deviation of each series; 0 where it is constant so far.
+
+    Raises
+    ------
+    DataError
+        A variable of which nothing has been observed.
+    """
+    model, variables = exact_model(state), state.shape.n_variables
+    values, scales = [], []
+    for some in _batches(range(len(streams)), batch_size, variables):
+        batch = AarenStream.cat([streams[i] for i in some]).to(state.device)
+        seen = model.observed(batch).unflatten(0, (-1, variables))  # (series, variables)
+        if not bool(seen.all()):
+            row, variable = (int(k) for k in np.argwhere(~seen.cpu().numpy())[0])
+            raise DataError(
+                f"{series_name(contexts[some[row]].series_id)} has no observed value of variable "
+                f"{variable}: drop it, or pass more of its history"
+            )
+        with (
+            torch.no_grad(),
+            memory_errors_explained(state.device, "forecasting", batch_size),
+        ):
+            out = model.forecast(batch, horizon).cpu().numpy()  # (rows, horizon, 1 + levels)
+        shape = (len(some), variables, *out.shape[1:])
+        values.append(np.moveaxis(out.reshape(shape), 1, 2))
+        spread = model.spread(batch).cpu().numpy()
+        scales.append(spread.reshape(len(some), variables))
+    return np.concatenate(values), np.concatenate(scales)
+
+
+def warn_of_drift(memories: Mapping[Hashable, Memory], shape: ModelShape) -> None:
+    """Say which series are much longer than the windows that plain Aaren was trained on."""
+    most = FULL_MEMORY_FACTOR * shape.context_length // shape.extra["patch_length"]
+    long = [i for i, memory in memories.items() if int(memory.now.tokens.max()) > most]
+    if long:
+        warnings.warn(
+            f"{series_name(long[0])} has more than {FULL_MEMORY_FACTOR} times the "
+            f"{shape.context_length} steps of a training window: memory='full' forgets nothing "
+            "and drifts; use memory='decay' or 'window', or a longer context_length",
+            stacklevel=2,
+        )
+
+
+def memory_tensors(
+    memories: Mapping[Hashable, Memory], order: Sequence[Hashable]
+) -> dict[str, Tensor]:
+    """Give the memories of series as tensors by name, numbered in this order."""
+    tensors = {}
+    for k, series_id in enumerate(order):
+        if series_id in memories:
+            memory = memories[series_id]
+            tensors[f"{k}.version"] = torch.tensor(memory.version)
+            for part, stream in (("start", memory.start), ("now", memory.now)):
+                named = stream.state_dict().items()
+                tensors |= {f"{k}.{part}.{name}": tensor for name, tensor in named}
+    return tensors
+
+
+def memories_from(
+    tensors: Mapping[str, Tensor], order: Sequence[Hashable]
+) -> dict[Hashable, Memory]:
+    """Read what `memory_tensors` gave."""
+
+    def stream(prefix: str) -> AarenStream:
+        parts = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        return AarenStream.from_state_dict(parts)
+
+    return {
+        series_id: Memory(stream(f"{k}.start."), stream(f"{k}.now."), int(tensors[f"{k}.version"]))
+        for k, series_id in enumerate(order)
+        if f"{k}.version" in tensors
+    }
+
+
+# The float64 copy of each model, and the state of the weights that it was made from.
+_EXACT: weakref.WeakKeyDictionary[AarenModel, tuple[int, AarenModel]] = weakref.WeakKeyDictionary()
+_EXACT_LOCK = threading.Lock()
+
+
+def exact_model(state: FittedState) -> AarenModel:
+    """Give the float64 copy of a state's model, made anew when the weights have changed."""
+    model = state.model
+    assert isinstance(model, AarenModel)  # AarenForecaster builds no other
+    changes = sum(parameter._version for parameter in model.parameters())
+    with _EXACT_LOCK:
+        changes_then, exact = _EXACT.get(model, (None, None))
+        if exact is None or changes_then != changes:
+            exact = model.exact().eval()
+            _EXACT[model] = changes, exact
+    return exact
+
+
+def _advance_all(
+    state: FittedState,
+    streams: Sequence[AarenStream],
+    news: Sequence[np.ndarray],
+    batch_size: int,
+) -> list[AarenStream]:
+    """Advance streams by their own new rows (steps, variables), in batches."""
+    model, variables = exact_model(state), state.shape.n_variables
+    advanced = list(streams)
+    busy = [i for i, new in enumerate(news) if len(new)]
+    for some in _batches(busy, batch_size, variables):
+        longest = max(len(news[i]) for i in some)
+        values = np.full((len(some), variables, longest), np.nan)
+        for row, i in zip(values, some):
+            row[:, : len(news[i])] = news[i].T
+        lengths = torch.tensor([len(news[i]) for i in some]).repeat_interleave(variables)
+        batch = AarenStream.cat([streams[i] for i in some]).to(state.device)
+        with memory_errors_explained(state.device, "forecasting", batch_size):
+            batch = model.advance(
+                batch,
+                torch.from_numpy(values).flatten(0, 1).to(state.device),  # (rows, steps)
+                lengths.to(state.device),
+            )
+        parts = batch.to("cpu").split([variables * model.ways] * len(some))
+        for i, part in zip(some, parts):
+            advanced[i] = part
+    return advanced
+
+
+def _batches(items: Sequence[int], batch_size: int, variables: int) -> Iterator[list[int]]:
+    """Cut series into batches of about so many rows."""
+    size = max(1, batch_size // variables)
+    for first in range(0, len(items), size):
+        yield list(items[first : first + size])
+
+
+def _begins_with(context: Context, known: Context) -> bool:
+    """Tell whether no known row was corrected."""
+    first = context.values[: len(known)]
+    return np.array_equal(first, known.values, equal_nan=True)

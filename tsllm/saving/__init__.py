@@ -1,0 +1,1 @@
+"""Saving and loading of fitted models: safetensors, JSON and Parquet, never pickle."""

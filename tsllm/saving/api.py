@@ -1,0 +1,327 @@
+"""Fitted forecasters on disk: safetensors, JSON, Parquet and a card; never pickle.
+
+A model is a directory with `model.safetensors` (trained tensors, not the frozen backbone's),
+`config.json`, `context.parquet` (the last context of each series, or the history of each event
+sequence) and `card.md`. The whole directory appears in one step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import platform
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import safetensors.torch
+from sklearn.utils.validation import check_is_fitted
+
+from tsllm.errors import DataError, ModelFormatError
+from tsllm.events.base import EventForecaster
+from tsllm.events.model_card import event_model_card
+from tsllm.events.snapshot import restore_event_snapshot, take_event_snapshot
+from tsllm.forecasters.base import BaseLLMForecaster
+from tsllm.saving.cards import model_card
+from tsllm.saving.directory import (
+    CARD,
+    CONFIG,
+    CONTEXT,
+    FORMAT,
+    TENSORS,
+    check_target,
+    find_model,
+    write_files,
+)
+from tsllm.saving.snapshot import restore_snapshot, take_snapshot
+from tsllm.saving.snapshot_parts import Snapshot, readable
+
+FORMAT_VERSION = 1
+
+# Whatever a file says, no other class is ever made and no other module imported.
+_ESTIMATORS = {
+    "AarenForecaster": "tsllm.forecasters.aaren",
+    "AutoTimesForecaster": "tsllm.forecasters.autotimes",
+    "DLinearForecaster": "tsllm.forecasters.baselines",
+    "HawkesForecaster": "tsllm.events.hawkes",
+    "NaiveEventForecaster": "tsllm.events.naive",
+    "PatchTSTForecaster": "tsllm.forecasters.baselines",
+    "PromptTPP": "tsllm.events.prompttpp.estimator",
+    "S2IPForecaster": "tsllm.forecasters.s2ip",
+    "TimeCMAForecaster": "tsllm.forecasters.timecma",
+}
+_PACKAGES = ("tsllm", "torch", "transformers", "numpy", "pandas", "sktime")
+
+
+def save(
+    estimator: BaseLLMForecaster | EventForecaster,
+    directory: str | os.PathLike[str],
+    *,
+    include_context: bool = True,
+    overwrite: bool = False,
+) -> Path:
+    """Save a fitted or pretrained forecaster, of series or of events, to a directory.
+
+    The directory appears whole or not at all, and a save that is killed leaves a model that was
+    there before loadable. One process at a time may save to a directory.
+
+    Parameters
+    ----------
+    estimator : forecaster
+        One of tsllm's, fitted or pretrained. Not saved: the frozen backbone (it is found again when
+        the model is loaded), the embedding store (None after loading), sktime's ``set_config``
+        settings, and the labels of a DataFrame given as ``in_context`` (an array after loading).
+    directory : path
+        Made where it is missing. An existing one must be empty, or see ``overwrite``.
+    include_context : bool, default=True
+        Whether to write the last values of each series, or the last events of each sequence.
+        Without them the loaded model has nothing to predict from until `update` hands it the recent
+        past; `forecast` takes contexts anyway, and event forecasters take a ``history``.
+    overwrite : bool, default=False
+        Replace the model that the directory holds. Nothing but a model is ever replaced.
+
+    Returns
+    -------
+    Path
+        The directory.
+
+    Raises
+    ------
+    DataError
+        The directory is in the way, or a parameter, series id or column has no exact form in a
+        file: a ``random_state`` that is no whole number, say.
+    NotFittedError
+        The forecaster is neither fitted nor pretrained.
+
+    Examples
+    --------
+    >>> import tempfile, tsllm
+    >>> from sktime.datasets import load_airline
+    >>> forecaster = tsllm.AutoTimesForecaster(
+    ...     "random:gpt2?hidden=16&layers=1&heads=2", max_steps=2, random_state=0
+    ... ).fit(load_airline(), fh=[1, 2])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = tsllm.save(forecaster, f"{folder}/airline")
+    ...     files = sorted(file.name for file in path.iterdir())
+    ...     same = tsllm.load(path).predict().equals(forecaster.predict())
+    >>> files
+    ['card.md', 'config.json', 'context.parquet', 'model.safetensors']
+    >>> same
+    True
+    """
+    cls = type(estimator)
+    if _ESTIMATORS.get(cls.__name__) != cls.__module__:
+        raise DataError(
+            f"a {cls.__name__} cannot be saved: save one of {', '.join(_ESTIMATORS)}; for "
+            "a pipeline around one use sktime's own save"
+        )
+    if isinstance(estimator, EventForecaster):
+        check_is_fitted(estimator)
+    elif estimator.state == "new":
+        estimator.check_is_fitted()
+    target = check_target(directory, overwrite=overwrite)
+    write_files(_contents(estimator, include_context), target)
+    return target
+
+
+def load(
+    directory: str | os.PathLike[str],
+    *,
+    device: str | None = None,
+    backbone: str | None = None,
+) -> BaseLLMForecaster | EventForecaster:
+    """Load a forecaster that `save` wrote.
+
+    Nothing in the files is executed or imported, so a model from a stranger can be loaded.
+
+    Parameters
+    ----------
+    directory : path
+    device : str, optional
+        Where to run instead of where it was fitted: "auto", "cpu" or "cuda".
+    backbone : str, optional
+        Where the backbone is found now, if that has changed: a directory or a Hugging Face id. It
+        must hold the same weights.
+
+    Returns
+    -------
+    forecaster
+        In the state in which it was saved: pretrained or fitted.
+
+    Raises
+    ------
+    ModelFormatError
+        There is no model, or it is damaged, of an unknown class, or of a newer format.
+    BackboneMismatchError
+        The backbone found has other weights than the one the model was trained with.
+    BackboneNotFoundError
+        No place holds the backbone.
+
+    Examples
+    --------
+    >>> import tempfile, tsllm
+    >>> from sktime.datasets import load_airline
+    >>> forecaster = tsllm.DLinearForecaster(max_steps=2).fit(load_airline(), fh=[1, 2])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     loaded = tsllm.load(tsllm.save(forecaster, f"{folder}/airline"), device="cpu")
+    >>> loaded.predict().equals(forecaster.predict())
+    True
+    """
+    folder = find_model(directory)
+    config = _read_config(folder)
+    with readable():
+        tensors = safetensors.torch.load(_read(folder, TENSORS, config["files"][TENSORS]))
+        contexts = None
+        if CONTEXT in config["files"]:
+            content = _read(folder, CONTEXT, config["files"][CONTEXT])
+            contexts = pd.read_parquet(io.BytesIO(content))
+        cls = _class(config["class"])
+    snapshot = Snapshot(config, tensors, contexts)
+    if issubclass(cls, EventForecaster):
+        return restore_event_snapshot(snapshot, cls, device=device, backbone=backbone)
+    return restore_snapshot(snapshot, cls, device=device, backbone=backbone)
+
+
+def load_forecaster(
+    directory: str | os.PathLike[str],
+    *,
+    device: str | None = None,
+    backbone: str | None = None,
+) -> BaseLLMForecaster:
+    """Load a forecaster of series, and nothing else; otherwise as `load`.
+
+    Raises
+    ------
+    DataError
+        The directory holds a model of events.
+    """
+    estimator = load(directory, device=device, backbone=backbone)
+    if not isinstance(estimator, BaseLLMForecaster):
+        raise DataError(
+            f"{os.fspath(directory)!r} holds a {type(estimator).__name__}, which forecasts events: "
+            "use 'tsllm events predict', or tsllm.load and its predict"
+        )
+    return estimator
+
+
+def fingerprint(directory: str | os.PathLike[str]) -> str:
+    """Give the checksum of a saved model: other parameters, weights or contexts have another.
+
+    Raises
+    ------
+    ModelFormatError
+        There is no model.
+    """
+    checksum: str = _read_config(Path(directory).expanduser().resolve())["checksum"]
+    return checksum
+
+
+# ---------------------------------------------------------------------- what the files hold
+
+
+def _contents(
+    estimator: BaseLLMForecaster | EventForecaster, include_context: bool
+) -> dict[str, bytes]:
+    """Write a model's files in memory."""
+    if isinstance(estimator, EventForecaster):
+        snapshot = take_event_snapshot(estimator, include_context=include_context)
+    else:
+        snapshot = take_snapshot(estimator, include_context=include_context)
+    # safetensors refuses tensors that share memory, such as tied weights.
+    tensors = {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in snapshot.tensors.items()
+    }
+    files = {TENSORS: safetensors.torch.save(tensors)}
+    if snapshot.contexts is not None:
+        files[CONTEXT] = snapshot.contexts.to_parquet(index=False)
+    versions = {package: version(package) for package in _PACKAGES}
+    config = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "class": type(estimator).__name__,
+        "versions": {**versions, "python": platform.python_version()},
+        **snapshot.facts,
+        "files": {
+            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in files.items()
+        },
+    }
+    config["checksum"] = _checksum(config)
+    files[CONFIG] = json.dumps(config, indent=1, allow_nan=False).encode()
+    if isinstance(estimator, EventForecaster):
+        files[CARD] = event_model_card(estimator, config).encode()
+    else:
+        files[CARD] = model_card(estimator, config).encode()
+    return files
+
+
+def _class(name: str) -> type[BaseLLMForecaster] | type[EventForecaster]:
+    """Give the class of a registered name."""
+    module = import_module(_ESTIMATORS[name])
+    cls: type[BaseLLMForecaster] | type[EventForecaster] = getattr(module, name)
+    return cls
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """Read config.json and check everything that can be checked without the other files."""
+    try:
+        content = (folder / CONFIG).read_bytes()
+    except OSError as error:
+        raise ModelFormatError(
+            f"{folder} holds no model, for it has no {CONFIG}: give the directory that tsllm.save "
+            "wrote"
+        ) from error
+    try:
+        config = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ModelFormatError(
+            f"{folder / CONFIG} is damaged ({error}): restore it, or save the model again"
+        ) from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ModelFormatError(
+            f'{folder} holds no tsllm model: its {CONFIG} does not say "format": "{FORMAT}"'
+        )
+    saved_version = config.get("format_version")
+    if isinstance(saved_version, int) and saved_version > FORMAT_VERSION:
+        raise ModelFormatError(
+            f"the model in {folder} has format version {saved_version} and this tsllm reads up to "
+            f"{FORMAT_VERSION}: upgrade it with pip install --upgrade tsllm"
+        )
+    if config.get("checksum") != _checksum(config):
+        raise ModelFormatError(
+            f"{folder / CONFIG} is not as it was written: restore it, or save the model again"
+        )
+    if config.get("class") not in _ESTIMATORS:
+        raise ModelFormatError(
+            f"the model in {folder} is a {config.get('class')!r}, which this tsllm does not know; "
+            f"it knows {', '.join(_ESTIMATORS)}: load it with the version that saved it"
+        )
+    return config
+
+
+def _checksum(config: dict[str, Any]) -> str:
+    """Hash everything that config.json says, but for the hash."""
+    rest = {key: value for key, value in config.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _read(folder: Path, name: str, facts: dict[str, Any]) -> bytes:
+    """Read a file and check that it is as it was written."""
+    try:
+        content = (folder / name).read_bytes()
+    except OSError as error:
+        raise ModelFormatError(
+            f"the model in {folder} is incomplete: {name} cannot be read; copy the whole directory"
+        ) from error
+    if len(content) != facts["bytes"]:
+        raise ModelFormatError(
+            f"{folder / name} has {len(content)} bytes instead of {facts['bytes']}: copy it again"
+        )
+    if hashlib.sha256(content).hexdigest() != facts["sha256"]:
+        raise ModelFormatError(f"{folder / name} is not as it was written: copy it again")
+    return content

@@ -1,0 +1,227 @@
+"""Covariates in long frames: beside the values, and in a second frame for the steps to come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsllm.context import Context
+from tsllm.covariates import CovariateColumns, Covariates
+from tsllm.datasets.long import read_long
+from tsllm.errors import DataError
+from tsllm.forecasters.base import BaseLLMForecaster
+from tsllm.forecasters.covariates import future_covariates, learn_covariates
+from tsllm.forecasters.frames import frequency_of, split_series
+
+_LABELS = ["series_id", "timestamp"]
+
+
+def columns_of(estimator: BaseLLMForecaster) -> CovariateColumns | None:
+    """Give the columns of a fitted model's covariates; None where it has none."""
+    covariates = estimator.fitted_.covariates
+    return None if covariates is None else covariates.columns
+
+
+def columns_to_read(estimator: BaseLLMForecaster) -> dict[str, Any]:
+    """Give the options of `read_long` by which data bring a fitted model's covariates."""
+    columns = columns_of(estimator)
+    if columns is None:
+        return {}
+    return {"covariates": list(columns.everything), "categorical": _categorical(columns)}
+
+
+def check_future_given(columns: CovariateColumns | None, future: object) -> None:
+    """Refuse to forecast where the known future is missing or not wanted.
+
+    Parameters
+    ----------
+    columns : CovariateColumns or None
+        Those that the model was or will be fitted with; None: it knows no covariates.
+    future : object
+        What was given as ``future``; None where nothing was.
+
+    Raises
+    ------
+    DataError
+        There are covariates with a known future and it was not given, or the other way round.
+    """
+    known = () if columns is None else columns.known
+    if future is None and known:
+        raise DataError(
+            f"the future of the covariates {', '.join(known)} is missing: give it as future= "
+            "(--future), a table with the steps to forecast; a model can do without where it is "
+            "fitted with them as past_covariates (--past-covariates)"
+        )
+    if future is not None and not known:
+        raise DataError(
+            "the future of covariates was given and the model reads none: leave future "
+            "(--future) out, or fit with covariates (--covariates)"
+        )
+
+
+def read_future(
+    source: Any,
+    estimator: BaseLLMForecaster,
+    *,
+    id_col: str | None = None,
+    time_col: str | None = None,
+    freq: str | None = None,
+    sort: bool = False,
+) -> pd.DataFrame | None:
+    """Read the known future of a fitted model's covariates.
+
+    Parameters
+    ----------
+    source : DataFrame, path, Table or None
+        Long format, with the columns of the covariates; others are passed over. None: there is
+        none, as is right for a model that reads none.
+    estimator : BaseLLMForecaster
+        Fitted.
+    id_col, time_col, freq, sort
+        As for `read_long`. Without ``freq`` it is the model's.
+
+    Returns
+    -------
+    DataFrame or None
+        ``series_id, timestamp`` and the known covariates.
+
+    Raises
+    ------
+    DataError
+        It is missing or not wanted, or the data cannot be used.
+    """
+    columns = columns_of(estimator)
+    freq = freq or estimator.fitted_.shape.freq
+    return _read_future(source, columns, id_col=id_col, time_col=time_col, freq=freq, sort=sort)
+
+
+def read_future_ahead(
+    source: Any,
+    estimator: BaseLLMForecaster,
+    frame: pd.DataFrame,
+    covariates: Sequence[str],
+    horizon: int,
+    *,
+    id_col: str | None = None,
+    time_col: str | None = None,
+    freq: str | None = None,
+    sort: bool = False,
+) -> pd.DataFrame | None:
+    """Read the known future before the model that will need it is trained.
+
+    Training takes long, and a file that is missing or ends too early can be told before.
+
+    Parameters
+    ----------
+    source : DataFrame, path, Table or None
+        As for `read_future`.
+    estimator : BaseLLMForecaster
+        Not fitted yet.
+    frame : DataFrame
+        What it will be fitted on, as `read_long` gives it.
+    covariates : sequence of str
+        The columns of the frame that are covariates.
+    horizon : int
+        The steps after the end of each series that will be asked for.
+    id_col, time_col, freq, sort
+        As for `read_long`. Without ``freq`` it is that of the frame.
+
+    Returns
+    -------
+    DataFrame or None
+        As of `read_future`.
+
+    Raises
+    ------
+    DataError
+        As of `read_future`, and where a row or a value of a step to forecast is missing.
+    """
+    if not covariates:
+        check_future_given(None, source)
+        return None
+    y, X = split_frame(frame, covariates)
+    contexts, columns = learn_covariates(
+        split_series(y, freq=freq), X, estimator.past_covariates, estimator.static_attributes
+    )
+    freq = freq or frequency_of(contexts)
+    future = _read_future(source, columns, id_col=id_col, time_col=time_col, freq=freq, sort=sort)
+    if future is not None:
+        assert columns is not None  # there are covariates
+        # Effects are learnt in the training; which rows are needed does not depend on them.
+        _rows_ahead(contexts, future, Covariates(columns, 1, None, None), horizon)
+    return future
+
+
+def split_frame(
+    frame: pd.DataFrame, covariates: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Take a canonical long frame apart into sktime's ``y`` and ``X``; X is None without any."""
+    indexed = frame.set_index(_LABELS)
+    if not covariates:
+        return indexed, None
+    return indexed.drop(columns=list(covariates)), indexed[list(covariates)]
+
+
+def futures_for(
+    estimator: BaseLLMForecaster,
+    contexts: Sequence[Context],
+    future: pd.DataFrame | None,
+    horizon: int,
+) -> list[np.ndarray | None] | None:
+    """Pick the known future of the covariates of series for every step of a horizon.
+
+    Parameters
+    ----------
+    estimator : BaseLLMForecaster
+    contexts : sequence of Context
+        The past of each series; its name as text is that in ``future``.
+    future : DataFrame or None
+        As `read_future` gives it.
+    horizon : int
+
+    Raises
+    ------
+    DataError
+        The future is missing, is not wanted, or lacks a row or a value.
+    """
+    if future is not None:
+        check_future_given(columns_of(estimator), future)
+    return _rows_ahead(contexts, future, estimator.fitted_.covariates, horizon)
+
+
+def _read_future(
+    source: Any, columns: CovariateColumns | None, *, freq: str | None, **how: Any
+) -> pd.DataFrame | None:
+    """Read the known future of columns, if there are such."""
+    check_future_given(columns, source)
+    if source is None:
+        return None
+    assert columns is not None  # else it is not wanted
+    return read_long(
+        source,
+        target_cols=[],
+        freq=freq,
+        covariates=list(columns.known),
+        categorical=_categorical(columns),
+        **how,
+    )
+
+
+def _rows_ahead(
+    contexts: Sequence[Context],
+    future: pd.DataFrame | None,
+    covariates: Covariates | None,
+    horizon: int,
+) -> list[np.ndarray | None] | None:
+    """Pick the rows of a future for every step of a horizon: (horizon, known columns) a series."""
+    X = None if future is None else future.set_index(_LABELS)
+    steps = [np.arange(1, horizon + 1)] * len(contexts)
+    return future_covariates(contexts, X, covariates, steps, horizon)
+
+
+def _categorical(columns: CovariateColumns) -> list[str]:
+    kinds = zip(columns.names, columns.categories)
+    return [*(name for name, known in kinds if known is not None), *columns.static]

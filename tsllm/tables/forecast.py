@@ -1,0 +1,383 @@
+"""Forecasts from a long frame to a long frame: what the command line and serving share."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsllm.arguments import check_arguments, wanted_instead
+from tsllm.context import Context
+from tsllm.datasets.covariates import all_covariates
+from tsllm.datasets.long import read_long
+from tsllm.errors import DataError
+from tsllm.forecasters.base import BaseLLMForecaster
+from tsllm.forecasters.checks import check_same_series
+from tsllm.forecasters.covariates import join_covariates
+from tsllm.forecasters.frames import split_series, stamps_after
+from tsllm.tables.covariates import futures_for, read_future_ahead, split_frame
+
+DEFAULT_QUANTILES = (0.1, 0.5, 0.9)
+
+
+def forecast(
+    data: Any,
+    horizon: int,
+    *,
+    method: str = "autotimes",
+    quantiles: Sequence[float] = DEFAULT_QUANTILES,
+    id_col: str | None = None,
+    time_col: str | None = None,
+    target_cols: str | Sequence[str] | None = None,
+    freq: str | None = None,
+    fill: str | None = None,
+    resample: str | None = None,
+    sort: bool = False,
+    covariates: str | Sequence[str] = (),
+    future: Any = None,
+    **parameters: Any,
+) -> pd.DataFrame:
+    """Fit one model on all series of a long frame and forecast each of them.
+
+    Parameters
+    ----------
+    data : DataFrame, or path to a CSV, Parquet or JSON-lines file
+        Long format, as `tsllm.datasets.read_long` reads it.
+    horizon : int
+        Steps to forecast after the end of each series.
+    method : {"autotimes", "timecma", "s2ip", "aaren"}
+        The method.
+    quantiles : sequence of float
+        Levels between 0 and 1; empty for point forecasts only.
+    id_col, time_col, target_cols : optional
+        The columns with the series' identifiers, the times and the values, where they are not
+        recognised.
+    freq : str, optional
+        Frequency of the series, where their stamps do not tell it.
+    fill : {"nan", "ffill", "interpolate"}, optional
+        What to do about gaps. None: they are an error.
+    resample : {"mean", "sum", "last"}, optional
+        Bring rows at irregular times to ``freq``. None: they are an error.
+    sort : bool
+        Sort each series by time. False: rows out of order are an error.
+    covariates : str or sequence of str
+        Columns of ``data`` with covariates whose future is known; those of ``past_covariates`` and
+        ``static_attributes`` are found anyway.
+    future : DataFrame or path, optional
+        A second long table with the covariates of the steps to forecast.
+    **parameters
+        Of the method's forecaster, for example ``backbone``, ``random_state`` or
+        ``past_covariates``.
+
+    Returns
+    -------
+    DataFrame
+        ``series_id, timestamp, forecast, q0.1, ...``; with several value columns a column
+        ``variable`` before ``forecast``.
+
+    Raises
+    ------
+    DataError
+        The data, the method, or an argument cannot be used; the message names the remedy.
+
+    Examples
+    --------
+    >>> import pandas as pd, tsllm
+    >>> days = pd.date_range("2024-01-01", periods=60, freq="D")
+    >>> frame = pd.DataFrame({"unique_id": "a", "ds": days, "y": range(60)})
+    >>> tsllm.forecast(
+    ...     frame, 2, quantiles=[], backbone="random:gpt2?hidden=16&layers=1&heads=2", max_steps=2
+    ... ).columns.tolist()
+    ['series_id', 'timestamp', 'forecast']
+    """
+    check_request(horizon, quantiles)
+    settings: dict[str, Any] = {"freq": freq, "prediction_length": horizon, **parameters}
+    estimator = make_forecaster(method, **settings)
+    beside = all_covariates(covariates, estimator.past_covariates, estimator.static_attributes)
+    frame = read_long(
+        data,
+        id_col=id_col,
+        time_col=time_col,
+        target_cols=target_cols,
+        freq=freq,
+        fill=fill,
+        resample=resample,
+        sort=sort,
+        covariates=beside,
+    )
+    known = read_future_ahead(
+        future,
+        estimator,
+        frame,
+        beside,
+        horizon,
+        id_col=id_col,
+        time_col=time_col,
+        freq=freq,
+        sort=sort,
+    )
+    fit_long(estimator, frame, horizon, covariates=beside)
+    return predict_long(estimator, frame, horizon, quantiles=quantiles, freq=freq, future=known)
+
+
+def check_request(horizon: object, quantiles: Sequence[float]) -> None:
+    """Check what a forecast is asked for, before anything is trained for it.
+
+    Raises
+    ------
+    DataError
+        The horizon is no number of steps, or the quantiles are not different levels.
+    """
+    if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer) or horizon < 1:
+        raise DataError(f"horizon must be a whole number of steps, at least 1, found {horizon!r}")
+    bad = [q for q in quantiles if wanted_instead(q, float) or not 0 < q < 1]
+    if bad:
+        raise DataError(f"quantiles must lie strictly between 0 and 1, found {bad[0]!r}")
+    twice = [q for q in quantiles if list(quantiles).count(q) > 1]
+    if twice:
+        raise DataError(f"quantiles must differ from each other, found {twice[0]!r} twice")
+
+
+def make_forecaster(method: str, **parameters: Any) -> BaseLLMForecaster:
+    """Make the unfitted forecaster of a method by its short name.
+
+    Raises
+    ------
+    DataError
+        The method or a parameter is unknown, or a value is of the wrong kind.
+    """
+    from tsllm.forecasters import METHODS
+
+    if method not in METHODS:
+        raise DataError(f"method must be one of {', '.join(METHODS)}, found {method!r}")
+    forecaster = METHODS[method]()
+    check_arguments(type(forecaster), forecaster.get_param_names(), parameters)
+    return forecaster.set_params(**parameters)
+
+
+def fit_long(
+    estimator: BaseLLMForecaster,
+    frame: pd.DataFrame,
+    horizon: int | None = None,
+    *,
+    covariates: Sequence[str] = (),
+) -> BaseLLMForecaster:
+    """Fit a forecaster on all series of a canonical long frame.
+
+    The series are always a panel to it, a single one too, so that the model knows their names.
+
+    Parameters
+    ----------
+    estimator : BaseLLMForecaster
+    frame : DataFrame
+        As `read_long` gives it.
+    horizon : int, optional
+        The steps that will be asked for. None: the estimator's own choice.
+    covariates : sequence of str
+        The columns that are covariates.
+
+    Returns
+    -------
+    BaseLLMForecaster
+        The estimator.
+    """
+    steps = None if horizon is None else list(range(1, horizon + 1))
+    with warnings.catch_warnings():
+        # read_long has named the series that never change already.
+        warnings.filterwarnings("ignore", message=".* never changes?: the forecast is the constant")
+        y, X = split_frame(frame, covariates)
+        return estimator.fit(y, X=X, fh=steps)
+
+
+def predict_long(
+    estimator: BaseLLMForecaster,
+    frame: pd.DataFrame,
+    horizon: int,
+    *,
+    quantiles: Sequence[float] = DEFAULT_QUANTILES,
+    freq: str | None = None,
+    future: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Forecast every series of a canonical long frame from its own history.
+
+    Parameters
+    ----------
+    estimator : BaseLLMForecaster
+        Fitted on the same variables and frequency; the series need not be those that it was fitted
+        on.
+    frame : DataFrame
+        As `read_long` gives it. Several value columns are matched to the fitted ones by name; the
+        covariates that the model was fitted with must be there.
+    horizon : int
+        Steps after the end of each series.
+    quantiles : sequence of float
+        Levels between 0 and 1.
+    freq : str, optional
+        Frequency of the series, where their stamps do not tell it.
+    future : DataFrame, optional
+        The known future of the covariates, as `read_future` gives it.
+
+    Returns
+    -------
+    DataFrame
+        In the order of the frame's series.
+
+    Raises
+    ------
+    DataError
+        The frame's variables or frequency are not the model's.
+    """
+    check_request(horizon, quantiles)
+    contexts, variables = contexts_of(estimator, frame, freq)
+    futures = futures_for(estimator, contexts, future, horizon)
+    ids = [context.series_id for context in contexts]
+    if len(contexts) == 1 and not estimator._layout.is_panel:
+        # The one series of a model without names: its intervals are the model's own.
+        contexts = [replace(contexts[0], series_id=None)]
+    values = estimator.forecast(contexts, horizon, quantiles=quantiles, future_x=futures)
+    return forecasts_to_long(values, contexts, ids, variables, quantiles)
+
+
+def contexts_of(
+    estimator: BaseLLMForecaster, frame: pd.DataFrame, freq: str | None = None
+) -> tuple[list[Context], list[str]]:
+    """Give the series of a canonical long frame as a fitted forecaster reads them.
+
+    Parameters
+    ----------
+    estimator, frame, freq
+        As for `predict_long`.
+
+    Returns
+    -------
+    list of Context
+        With their covariates.
+    list of str
+        The value columns, in the order of the contexts' variables.
+    """
+    covariates = estimator.fitted_.covariates
+    beside = () if covariates is None else covariates.columns.everything
+    missing = [name for name in beside if name not in frame]
+    if missing:
+        raise DataError(
+            f"the data have no column {missing[0]!r}, a covariate that the model was fitted with: "
+            f"pass {', '.join(beside)} beside the values"
+        )
+    y, X = split_frame(frame, beside)
+    variables = _fitted_variables(estimator, y)
+    y = y[variables]
+    dated = not pd.api.types.is_integer_dtype(frame["timestamp"].dtype)
+    if freq is None and dated and frame.groupby("series_id").size().min() < 3:
+        freq = estimator.fitted_.shape.freq  # too short to tell its own
+    contexts = split_series(y, freq=freq)
+    check_same_series(estimator.fitted_, contexts)
+    return join_covariates(contexts, X, covariates), variables
+
+
+def predict_stored(
+    estimator: BaseLLMForecaster,
+    horizon: int,
+    *,
+    quantiles: Sequence[float] = DEFAULT_QUANTILES,
+    series: Sequence[str] | None = None,
+    future: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Forecast the series that a forecaster was fitted on from the history that it keeps.
+
+    Parameters
+    ----------
+    estimator : BaseLLMForecaster
+        Fitted, with its context.
+    horizon : int
+        Steps after the end of each series.
+    quantiles : sequence of float
+        Levels between 0 and 1.
+    series : sequence of str, optional
+        Only these, by their names as text. None: all.
+    future : DataFrame, optional
+        The known future of the covariates, as `read_future` gives it.
+
+    Returns
+    -------
+    DataFrame
+        In the order of ``series``, or else in that in which they were fitted.
+
+    Raises
+    ------
+    DataError
+        The model was saved without its context, or keeps nothing of a series.
+    """
+    check_request(horizon, quantiles)
+    kept = stored_series(estimator)
+    if not kept:
+        raise DataError("the model was saved without its context: pass the data to forecast from")
+    ids = list(kept) if series is None else list(series)
+    for name in ids:
+        if name not in kept:
+            raise DataError(
+                f"the model keeps no history of series {name!r}: pass the data to forecast from"
+            )
+    contexts = [kept[name] for name in ids]
+    named = [replace(context, series_id=name) for name, context in zip(ids, contexts)]
+    futures = futures_for(estimator, named, future, horizon)
+    values = estimator._forecast_stored(contexts, horizon, quantiles, futures)
+    variables = [str(column) for column in estimator._layout.columns]
+    return forecasts_to_long(values, contexts, ids, variables, quantiles)
+
+
+def stored_series(estimator: BaseLLMForecaster) -> dict[str, Context]:
+    """Give what a forecaster keeps of each series, by the series' names as text."""
+    return {
+        "series" if context.series_id is None else _as_text(context.series_id): context
+        for context in estimator._contexts.values()
+    }
+
+
+def forecasts_to_long(
+    values: np.ndarray,
+    contexts: Sequence[Context],
+    series_ids: Sequence[Hashable],
+    variables: Sequence[str],
+    quantiles: Sequence[float],
+) -> pd.DataFrame:
+    """Label forecasts (series, horizon, variables, 1 + quantiles) as a long frame."""
+    n_series, horizon, n_variables, _ = values.shape
+    rows = n_series * n_variables * horizon
+    stamps = [stamps_after(context, horizon) for context in contexts]
+    columns: dict[str, Any] = {
+        "series_id": np.repeat(np.asarray(series_ids), n_variables * horizon),
+        "timestamp": _joined([s for s in stamps for _ in range(n_variables)]),
+    }
+    if n_variables > 1:
+        columns["variable"] = np.tile(np.repeat(list(variables), horizon), n_series)
+    by_variable = values.transpose(0, 2, 1, 3).reshape(rows, -1)
+    columns["forecast"] = by_variable[:, 0]
+    for i, q in enumerate(quantiles):
+        columns[f"q{q:g}"] = by_variable[:, 1 + i]
+    return pd.DataFrame(columns)
+
+
+def _fitted_variables(estimator: BaseLLMForecaster, y: pd.DataFrame) -> list[str]:
+    """Give the value columns in the order that the model was fitted in."""
+    found = list(y.columns)
+    fitted = [str(column) for column in estimator._layout.columns]
+    if len(found) == len(fitted) == 1:
+        return found
+    if sorted(found) != sorted(fitted):
+        raise DataError(
+            f"the model was fitted on the variables {', '.join(fitted)} and the data have "
+            f"{', '.join(found)}: pass the same with target_cols= (--target-col)"
+        )
+    return fitted
+
+
+def _as_text(series_id: Hashable) -> str:
+    return "/".join(map(str, series_id)) if isinstance(series_id, tuple) else str(series_id)
+
+
+def _joined(stamps: Sequence[pd.Index]) -> pd.Index:
+    return stamps[0].append(list(stamps[1:])) if len(stamps) > 1 else stamps[0]

@@ -1,0 +1,326 @@
+"""Training windows: (context + target) pieces of time series, held without copying the series."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tsllm.errors import DataError, NotEnoughDataError
+
+
+@dataclass
+class WindowBatch:
+    """A batch of windows, ready for a model.
+
+    Attributes
+    ----------
+    values : Tensor, (batch, length, variables), float32
+        Context, then target; ``length = context_length + target_length``. 0 where not observed.
+    mask : Tensor, (batch, length, variables), bool
+        True where the value was observed: neither missing (NaN) nor outside the series.
+    series : Tensor, (batch,), int64
+        Index of each window's series in the list that was given to :class:`Windows`.
+    start : Tensor, (batch,), int64
+        Position of each window's first step in its series; negative where the window begins before
+        the series does.
+    """
+
+    values: Tensor
+    mask: Tensor
+    series: Tensor
+    start: Tensor
+
+    def to(self, device: torch.device | str) -> WindowBatch:
+        """Return the batch on `device`, copied asynchronously where the device allows it."""
+        return WindowBatch(
+            *(
+                tensor.to(device, non_blocking=True)
+                for tensor in (self.values, self.mask, self.series, self.start)
+            )
+        )
+
+
+class Windows:
+    """All windows of context + target steps of some series, as views.
+
+    A window is a series and an origin: its context is the `context_length` steps before the origin,
+    its target the `target_length` steps from the origin on. The series' tensors are kept as they
+    are, and windows as arithmetic progressions of origins, so that a window costs no memory before
+    :meth:`gather` copies it into a batch.
+
+    A series of at least ``context_length + target_length`` steps gives only complete windows: every
+    `stride`-th origin, counted back from the last one, whose target ends with the series.
+
+    A shorter series gives partial windows, whose parts outside the series are masked in the batch
+    (on the left of the context, on the right of the target). Every step that a target can hold is
+    learnt from, and windows stay few: targets are laid end to end, back from the end of the series,
+    as long as a context step is left. A series shorter than two targets gives the window with the
+    longest target and the one that halves the series. `stride` does not thin these windows. A
+    series of fewer than 2 steps gives no window.
+
+    Parameters
+    ----------
+    series : sequence of Tensor, each (time, variables), floating point
+        NaN stands for a missing value. ``torch.from_numpy(array)`` shares the array's memory.
+    context_length, target_length : int
+        Steps, at least 1.
+    stride : int, default 1
+        Steps between the origins of complete windows.
+
+    Raises
+    ------
+    DataError
+        A series has the wrong shape or type, or a length is below 1.
+    NotEnoughDataError
+        No series has 2 steps.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tsllm.training.windows import Windows
+    >>> windows = Windows([torch.arange(10.0)[:, None]], context_length=3, target_length=2)
+    >>> len(windows)
+    6
+    >>> windows.view(0).flatten().tolist()
+    [0.0, 1.0, 2.0, 3.0, 4.0]
+    >>> windows.gather([0, 5]).values.shape
+    torch.Size([2, 5, 1])
+    """
+
+    def __init__(
+        self,
+        series: Sequence[Tensor],
+        *,
+        context_length: int,
+        target_length: int,
+        stride: int = 1,
+    ) -> None:
+        for name, value in (
+            ("context_length", context_length),
+            ("target_length", target_length),
+            ("stride", stride),
+        ):
+            if value < 1:
+                raise DataError(f"{name} is {value}; it must be at least 1")
+        self.series = tuple(series)
+        self.context_length = context_length
+        self.target_length = target_length
+        self.n_variables = _check_series(self.series)
+        self._steps = torch.tensor([len(one) for one in self.series])  # (series,)
+        first, step, count = _origins(self._steps, context_length, target_length, stride)
+        if int(count.sum()) == 0:
+            raise NotEnoughDataError(
+                "no series has the 2 steps that a window needs (one of context, one of target); "
+                f"the longest of {len(self.series)} series has {int(self._steps.max())}: "
+                "give longer series"
+            )
+        self._keep(torch.arange(len(self.series)), first, step, count)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def view(self, index: int) -> Tensor:
+        """Return one window as a view that shares the series' memory.
+
+        Parameters
+        ----------
+        index : int
+            The window, from 0 to ``len(self) - 1``.
+
+        Returns
+        -------
+        Tensor, (length, variables)
+            In the series' own type, missing values still NaN. Of a partial window, the part that
+            lies inside the series.
+        """
+        series, start = self._locate(torch.tensor([index]))
+        return self._inside(int(series), int(start))
+
+    def gather(self, indices: Tensor | Sequence[int]) -> WindowBatch:
+        """Copy windows into one batch.
+
+        Parameters
+        ----------
+        indices : Tensor or sequence of int, (batch,)
+            Windows, from 0 to ``len(self) - 1``, in any order, repeated or not.
+
+        Returns
+        -------
+        WindowBatch
+            On the CPU, in the order of `indices`.
+        """
+        series, start = self._locate(torch.as_tensor(indices, dtype=torch.int64))
+        length = self.context_length + self.target_length
+        values = torch.empty(len(start), length, self.n_variables)  # (batch, length, variables)
+        complete = (start >= 0) & (start + length <= self._steps[series])
+        window_list = list(zip(series.tolist(), start.tolist()))
+        if window_list and complete.all():
+            # One call: twice as fast as copying window by window.
+            torch.stack([self.series[i].narrow(0, at, length) for i, at in window_list], out=values)
+        else:
+            values.fill_(torch.nan)
+            for row, (i, at) in zip(values, window_list):
+                part = self._inside(i, at)
+                row.narrow(0, max(0, -at), len(part)).copy_(part)
+        mask = values == values  # only NaN differs from itself
+        values.nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
+        return WindowBatch(values, mask, series, start)
+
+    def split(self, validation_fraction: float) -> tuple[Windows, Windows]:
+        """Split the windows in time, series by series, so that no training window sees validation.
+
+        The last ``round(validation_fraction * steps)`` steps of a series are its validation part.
+        Validation windows are those whose whole target lies in it; their contexts may reach back.
+        Training windows are those that end before it. A window that straddles the border belongs to
+        neither. A series in which one of the two would be empty stays entirely in training.
+
+        Parameters
+        ----------
+        validation_fraction : float
+            At least 0 and below 1.
+
+        Returns
+        -------
+        training, validation : Windows
+            `validation` is empty where every series is too short.
+        """
+        if not 0 <= validation_fraction < 1:
+            raise DataError(
+                f"validation_fraction is {validation_fraction}; it must be at least 0 and below 1"
+            )
+        held_out = torch.round(validation_fraction * self._steps.double()).long()
+        border = (self._steps - held_out)[self._row_series]  # (rows,)
+        fits = 1 + torch.div(
+            border - self.target_length - self._first, self._step, rounding_mode="floor"
+        )  # origins whose target ends at or before the border
+        fits = fits.clamp(min=0).minimum(self._count)
+        past = -torch.div(self._first - border, self._step, rounding_mode="floor")
+        past = past.clamp(min=0).minimum(self._count)  # origins before the border
+        later = self._count - past
+
+        both = (self._per_series(fits) > 0) & (self._per_series(later) > 0)
+        both = both[self._row_series]
+        training, validation = copy.copy(self), copy.copy(self)
+        training._keep(
+            self._row_series, self._first, self._step, torch.where(both, fits, self._count)
+        )
+        validation._keep(
+            self._row_series,
+            self._first + past * self._step,
+            self._step,
+            torch.where(both, later, 0),
+        )
+        return training, validation
+
+    def fingerprint(self) -> dict[str, int]:
+        """Return what tells these windows from others, see `tsllm.training.settings`."""
+        return {
+            "windows": len(self),
+            "context_length": self.context_length,
+            "target_length": self.target_length,
+            "n_variables": self.n_variables,
+        }
+
+    def positions(self) -> tuple[Tensor, Tensor]:
+        """Give each window's series and first step, as in a batch: both (windows,), int64."""
+        return self._locate(torch.arange(len(self)))
+
+    def series_present(self) -> set[int]:
+        """Give the indices of the series that these windows are cut from."""
+        return set(self._row_series.tolist())
+
+    def thin(self, most: int) -> Windows:
+        """Keep at most `most` windows, evenly spaced, among them the last one.
+
+        Windows are ordered by series and by time, so each series keeps a share that is proportional
+        to its windows, evenly spaced in time. The same call always keeps the same windows.
+
+        Parameters
+        ----------
+        most : int
+            At least 1.
+        """
+        if most < 1:
+            raise DataError(f"most is {most}; it must be at least 1")
+        if most >= len(self):
+            return self
+        series, start = self._locate(torch.arange(1, most + 1) * len(self) // most - 1)
+        thinned = copy.copy(self)
+        ones = torch.ones_like(start)
+        thinned._keep(series, start + self.context_length, ones, ones)
+        return thinned
+
+    def _keep(self, series: Tensor, first: Tensor, step: Tensor, count: Tensor) -> None:
+        """Hold these rows of origins: ``first + step * k`` of one series for each k < count."""
+        full = count > 0
+        self._row_series, self._first = series[full], first[full]
+        self._step, self._count = step[full], count[full]
+        self._ends = self._count.cumsum(0)  # windows up to and with each row
+
+    def _locate(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the series and the first step (may be negative) of each window, both (batch,)."""
+        outside = indices[(indices < 0) | (indices >= len(self))]
+        if len(outside):
+            raise IndexError(f"window {int(outside[0])} of {len(self)} windows")
+        row = torch.searchsorted(self._ends, indices, right=True)
+        nth = indices - (self._ends - self._count)[row]
+        origin = self._first[row] + self._step[row] * nth
+        return self._row_series[row], origin - self.context_length
+
+    def _inside(self, series: int, start: int) -> Tensor:
+        """View the part of a window that lies inside its series."""
+        values = self.series[series]
+        begin = max(0, start)
+        end = min(len(values), start + self.context_length + self.target_length)
+        return values[begin:end]
+
+    def _per_series(self, counts: Tensor) -> Tensor:
+        """Add up the rows' counts for each series."""
+        return torch.zeros_like(self._steps).index_add(0, self._row_series, counts)
+
+
+def _check_series(series: Sequence[Tensor]) -> int:
+    """Check shapes and types; return the number of variables that all series share."""
+    if not series:
+        raise NotEnoughDataError("there is no series to cut windows from; give at least one")
+    for position, one in enumerate(series):
+        if one.ndim != 2 or not one.is_floating_point():
+            raise DataError(
+                f"series {position} (counted from 0) has shape {tuple(one.shape)} and type "
+                f"{one.dtype}; it must be (time, variables) of a floating-point type"
+            )
+        if one.shape[1] != series[0].shape[1]:
+            raise DataError(
+                f"series {position} (counted from 0) has {one.shape[1]} variables where series 0 "
+                f"has {series[0].shape[1]}; all series must have the same variables"
+            )
+    return series[0].shape[1]
+
+
+def _origins(
+    steps: Tensor, context_length: int, target_length: int, stride: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Give each series' origins as a progression: first, step and count, each (series,)."""
+    spare = steps - context_length - target_length
+    complete_count = torch.div(spare, stride, rounding_mode="floor") + 1
+    complete_first = steps - target_length - (complete_count - 1) * stride
+
+    # At least two targets long: targets laid end to end, back from the end of the series.
+    laid_first = (steps - 1) % target_length + 1
+    laid_count = torch.div(steps - 1, target_length, rounding_mode="floor")
+
+    # Shorter: the longest target that leaves one step of context, and the middle of the series.
+    longest_first = (steps - target_length).clamp(min=1)
+    to_middle = torch.div(steps, 2, rounding_mode="floor") - longest_first
+    longest_count = torch.where(to_middle > 0, 2, 1)
+
+    complete, laid = spare >= 0, steps >= 2 * target_length
+    first = torch.where(complete, complete_first, torch.where(laid, laid_first, longest_first))
+    step = torch.where(laid, target_length, to_middle.clamp(min=1))
+    step = torch.where(complete, stride, step)
+    count = torch.where(complete, complete_count, torch.where(laid, laid_count, longest_count))
+    return first, step, torch.where(steps >= 2, count, 0)
