@@ -22,7 +22,7 @@ from torch.nn import functional
 from tsllm import AarenForecaster
 from tsllm.adapters.aaren.attention import AarenAttention
 from tsllm.adapters.aaren.mixers import CausalAttention, MinGRU
-from tsllm.adapters.aaren.prefix_scan import prefix_average
+from tsllm.adapters.aaren.prefix_scan import prefix_scan
 
 BATCH, HEADS, WIDTH = 8, 8, 64
 HIDDEN = HEADS * WIDTH
@@ -191,8 +191,8 @@ def _cores(tokens: int) -> dict[str, Callable[[], None]]:
         step(functional.scaled_dot_product_attention(q, k, v, is_causal=True))
 
     calls = {
-        "segmented": lambda: step(prefix_average(scores, v, method="segmented")[0]),
-        "matmul": lambda: step(prefix_average(scores, v, method="matmul")[0]),
+        "segmented": lambda: step(prefix_scan(scores, v, method="segmented")[0]),
+        "matmul": lambda: step(prefix_scan(scores, v, method="matmul")[0]),
         "attention": attention,
     }
     if tokens > MOST_ATTENTION:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tsllm.adapters.aaren.mixers import CausalAttention, MinGRU, NoMixing
-from tsllm.adapters.aaren.prefix_scan import prefix_average
+from tsllm.adapters.aaren.prefix_scan import prefix_scan
 from tsllm.adapters.aaren.state import AarenState
 
 MIXERS = ("aaren", "mingru", "attention", "none")
@@ -176,7 +176,7 @@ class AarenAttention(nn.Module):
                 len(x), heads=self.heads, width=self.width, dtype=wide, device=x.device
             )
         scores, values, state = self._scored(x, state, mask, elapsed)
-        averages, state = prefix_average(scores, values, state)
+        averages, state = prefix_scan(scores, values, state)
         # (batch, heads, tokens, width) -> (batch, tokens, hidden): a view, given values' layout
         return self.out_layer(averages.transpose(1, 2).flatten(2)), state
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tsllm.adapters.aaren.prefix_scan import prefix_average
+from tsllm.adapters.aaren.prefix_scan import prefix_scan
 from tsllm.adapters.aaren.state import AarenState
 
 
@@ -63,7 +63,7 @@ class MinGRU(nn.Module):
         # log z - sum log(1 - z), with log z = -softplus(-gate) and log(1 - z) = -softplus(gate)
         scores = functional.softplus(gate).cumsum(-1) - functional.softplus(-gate)
         values = self.candidate_layer(x).mT[..., None]  # (batch, hidden, tokens, 1)
-        averages, after = prefix_average(scores, values, state, chunk=self._chunk)
+        averages, after = prefix_scan(scores, values, state, chunk=self._chunk)
         return averages[..., 0].mT, self._state(after.average()[..., 0])
 
     def step(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tsllm.adapters.aaren.attention import AarenStack
 from tsllm.adapters.aaren.patches import NORMALISATIONS, PatchUnits, RunningScale
-from tsllm.adapters.aaren.soft_prompt import SoftTokenReader
+from tsllm.adapters.aaren.soft_prompt import SoftPromptReader
 from tsllm.adapters.aaren.state import AarenState
 from tsllm.adapters.aaren.stream import AarenStream
 from tsllm.adapters.layers import (
@@ -67,7 +67,7 @@ class AarenModel(nn.Module):
     flip_invariance : bool
         Whether the forecast of a series turned upside down is the forecast turned upside down: see
         `tsllm.adapters.layers.both_ways`. A stream then has two rows for each series.
-    soft_tokens : int
+    soft_prompt_length : int
         Outputs that the language model reads.
     prompt : str
         The text that it reads before them.
@@ -106,7 +106,7 @@ class AarenModel(nn.Module):
         dropout: float = 0.0,
         quantiles: tuple[float, ...] = (),
         flip_invariance: bool = False,
-        soft_tokens: int = 8,
+        soft_prompt_length: int = 8,
         prompt: str = "",
     ) -> None:
         super().__init__()
@@ -144,9 +144,11 @@ class AarenModel(nn.Module):
         # From the first step of its own patch on, complete or not: were forecasts counted from the
         # last step seen, a patch of each length would need a head of its own.
         self.head = nn.Linear(hidden, (patch_length + horizon) * max(1, len(quantiles)))
-        self.kept = 1 if backbone is None else soft_tokens
+        self.kept = 1 if backbone is None else soft_prompt_length
         self.reader = (
-            None if backbone is None else SoftTokenReader(backbone, hidden, soft_tokens, prompt)
+            None
+            if backbone is None
+            else SoftPromptReader(backbone, hidden, soft_prompt_length, prompt)
         )
 
     # ------------------------------------------------------------------ whole contexts

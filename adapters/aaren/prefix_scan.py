@@ -20,7 +20,7 @@ METHODS = ("auto", "segmented", "matmul")
 MAX_RISE = {torch.float32: 40.0, torch.float64: 600.0}
 
 
-def prefix_average(
+def prefix_scan(
     scores: Tensor,
     values: Tensor,
     state: AarenState | None = None,
@@ -68,7 +68,7 @@ def prefix_average(
     Examples
     --------
     >>> scores = torch.tensor([[[0.0, 0.0, -torch.inf, 0.0]]])
-    >>> averages, state = prefix_average(scores, torch.tensor([[[[1.0], [3.0], [9.0], [5.0]]]]))
+    >>> averages, state = prefix_scan(scores, torch.tensor([[[[1.0], [3.0], [9.0], [5.0]]]]))
     >>> averages.flatten().tolist()
     [1.0, 2.0, 2.0, 3.0]
     """

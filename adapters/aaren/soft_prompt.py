@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tsllm.backbone import Backbone, PrivateBackbone
 
 
-class SoftTokenReader(nn.Module):
+class SoftPromptReader(nn.Module):
     """Let a language model read vectors behind a text prompt, and add what it makes of them.
 
     Each vector is projected to a token; the tokens follow the prompt; the model's state at a token
@@ -40,7 +40,7 @@ class SoftTokenReader(nn.Module):
     Examples
     --------
     >>> from tsllm.backbone import load_backbone
-    >>> reader = SoftTokenReader(load_backbone("random:gpt2", device="cpu"), 8, 4, "Rain, daily.")
+    >>> reader = SoftPromptReader(load_backbone("random:gpt2", device="cpu"), 8, 4, "Rain, daily.")
     >>> x = torch.randn(2, 10, 8)
     >>> torch.equal(reader(x), x)
     True
@@ -56,7 +56,7 @@ class SoftTokenReader(nn.Module):
         most = backbone.max_positions
         if most is not None and len(ids) + tokens > most:
             raise ValueError(
-                f"a prompt of {len(ids)} tokens and soft_tokens={tokens} are more than the "
+                f"a prompt of {len(ids)} tokens and soft_prompt_length={tokens} are more than the "
                 f"backbone's {most} positions: shorten the prompt, or use fewer soft tokens"
             )
         self._ids: list[int] = list(ids)
@@ -86,7 +86,7 @@ class SoftTokenReader(nn.Module):
         final = (counts - 1)[:, None, None].expand(-1, 1, x.shape[2])
         return (x + self._read(x)).gather(1, final)[:, 0]
 
-    def train(self, mode: bool = True) -> SoftTokenReader:
+    def train(self, mode: bool = True) -> SoftPromptReader:
         """Switch the mode; what was computed of the prompt is forgotten."""
         super().train(mode)
         self._prefix = None

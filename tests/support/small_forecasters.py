@@ -63,8 +63,8 @@ VARIANTS = {
         {"mixer": "mingru", "memory": "full"},
         {"memory": "window", "query": "token"},
         {"memory": "reencode", "mixer": "attention", "normalisation": "window"},
-        {"backbone": TINY, "soft_tokens": 2},
-        {"backbone": TINY, "soft_tokens": 3, "lora": {"r": 2, "alpha": 4, "dropout": 0.1}},
+        {"backbone": TINY, "soft_prompt_length": 2},
+        {"backbone": TINY, "soft_prompt_length": 3, "lora": {"r": 2, "alpha": 4, "dropout": 0.1}},
     ],
     "autotimes": [
         {},
@@ -90,7 +90,11 @@ VARIANTS = {
     ],
 }
 #: The methods that can tune the language model, and what they need for it.
-TUNED = {"aaren": {"backbone": TINY, "soft_tokens": 2}, "autotimes": {}, "s2ip": {"tune": ()}}
+TUNED = {
+    "aaren": {"backbone": TINY, "soft_prompt_length": 2},
+    "autotimes": {},
+    "s2ip": {"tune": ()},
+}
 METHOD_VARIANTS = [(method, variant) for method in SMALL for variant in VARIANTS[method]]
 
 

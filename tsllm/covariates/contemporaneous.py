@@ -140,7 +140,7 @@ class ColumnBasis:
 
 
 @dataclass
-class SameStepEffects:
+class ContemporaneousEffects:
     """Additive effects of covariates on the values of the same step.
 
     Attributes
@@ -189,14 +189,14 @@ class CodedSeries:
 
 def fit_same_step(
     series: Sequence[CodedSeries], n_categories: Sequence[int], *, block: int, season: int
-) -> SameStepEffects:
+) -> ContemporaneousEffects:
     """Fit the effects on what varies within blocks of the series.
 
     Trends and slow levels, which a forecaster knows from its context, are thus not taken for
     effects of covariates that move alike. The same holds for the pattern of the season, unless the
     covariates tell it better than the past does (an hour of a working day): effects are fitted to
     what differs from the block's level, and to what differs from the same phase of the block's
-    other seasons, and those are taken that leave a remainder which its own seasons forecast best.
+    other seasons, and those are taken that leave a residual which its own seasons forecast best.
     How much the weights are shrunk is chosen on left-out stretches, and so is whether there is any
     effect at all.
 
@@ -213,7 +213,7 @@ def fit_same_step(
 
     Returns
     -------
-    SameStepEffects
+    ContemporaneousEffects
     """
     bases = [
         basis_of(np.concatenate([one.columns[k] for one in series]), n)
@@ -229,13 +229,13 @@ def fit_same_step(
         fits = [_fit(table.features, target, group) for target in table.targets.T]
         weights = np.stack([fit.weights[:, 0] for fit in fits], axis=1)
         explained = np.array([fit.explained[0] for fit in fits])
-        candidates.append(SameStepEffects(bases, weights, explained))
+        candidates.append(ContemporaneousEffects(bases, weights, explained))
     if not seasonal:
         return candidates[0]
     errors = np.stack([_seasonal_error(series, one, block, season) for one in candidates])
     best = errors.argmin(axis=0)  # (variables,)
     each = np.arange(len(best))
-    return SameStepEffects(
+    return ContemporaneousEffects(
         bases,
         np.stack([one.weights for one in candidates])[best, :, each].T,
         np.stack([one.explained for one in candidates])[best, each],
@@ -341,9 +341,9 @@ def _fit(features: np.ndarray, target: np.ndarray, group: np.ndarray) -> Ridge:
 
 
 def _seasonal_error(
-    series: Sequence[CodedSeries], effects: SameStepEffects, block: int, season: int
+    series: Sequence[CodedSeries], effects: ContemporaneousEffects, block: int, season: int
 ) -> np.ndarray:
-    """Forecast each remainder by the mean of its last seasons: squared error (variables,)."""
+    """Forecast each residual by the mean of its last seasons: squared error (variables,)."""
     total = 0.0
     for one in series:
         rest = _scaled(one) - effects.effect(one.columns, np.ones(one.values.shape[1]))

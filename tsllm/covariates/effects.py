@@ -13,12 +13,12 @@ from tsllm.covariates.columns import CovariateColumns
 from tsllm.covariates.contemporaneous import (
     CodedSeries,
     ColumnBasis,
-    SameStepEffects,
+    ContemporaneousEffects,
     basis_of,
     fit_same_step,
     scale_of,
 )
-from tsllm.covariates.lagged import LeadingEffects, fit_leading
+from tsllm.covariates.lagged import LaggedEffects, fit_leading
 from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError
 
@@ -30,23 +30,23 @@ SEASONS_OF_A_BLOCK = 4
 class Covariates:
     """What a forecaster has learnt of its covariates; never changed after it was fitted.
 
-    The model forecasts the remainder: what the known covariates do not explain of a series.
+    The model forecasts the residual: what the known covariates do not explain of a series.
 
     Attributes
     ----------
     columns : CovariateColumns
     block : int
         Steps of the blocks in which a series' scale is measured.
-    known : SameStepEffects or None
+    known : ContemporaneousEffects or None
         Of the columns whose future is known; None where there are none.
-    past : LeadingEffects or None
+    past : LaggedEffects or None
         Of the others.
     """
 
     columns: CovariateColumns
     block: int
-    known: SameStepEffects | None
-    past: LeadingEffects | None
+    known: ContemporaneousEffects | None
+    past: LaggedEffects | None
 
     def scaled(self, context: Context) -> Context:
         """Measure the scale of a context's effects, where it is not known."""
@@ -54,7 +54,7 @@ class Covariates:
             return context
         return replace(context, x_scale=scale_of(context.values, self.block))
 
-    def remainder(self, context: Context) -> Context:
+    def residual(self, context: Context) -> Context:
         """Take the effects off a context, which keeps its covariates.
 
         Raises
@@ -115,17 +115,17 @@ class Covariates:
         coded = self.columns.codes(future, self.columns.known, series=context.series_id)
         return self.known.effect(coded, context.x_scale)
 
-    def news(self, contexts: Sequence[Context], horizon: int) -> np.ndarray:
+    def lagged_effects(self, contexts: Sequence[Context], horizon: int) -> np.ndarray:
         """Give what the past covariates say of the next steps: (series, horizon, variables).
 
-        The contexts are remainders with their covariates.
+        The contexts are residuals with their covariates.
         """
         assert self.past is not None  # else there is no news
         said = []
         for one in contexts:
             near = one.tail(self.past.window)  # no more is read
             coded = self.coded(near, self.columns.past)
-            said.append(self.past.news(near.values, coded, horizon))
+            said.append(self.past.lagged_effects(near.values, coded, horizon))
         return np.stack(said)
 
     def summary(self) -> dict[str, object]:
@@ -199,14 +199,14 @@ def fit_covariates(
             season=season,
         )
     if columns.past:
-        remainders = [covariates.remainder(one) for one in learnt]
+        residuals = [covariates.residual(one) for one in learnt]
         coded_past = [covariates.coded(one, columns.past) for one in learnt]
         bases: list[ColumnBasis] = [
             basis_of(np.concatenate([coded[k] for coded in coded_past]), n_categories[place])
             for k, place in enumerate(columns.positions(columns.past))
         ]
         covariates.past = fit_leading(
-            [one.values for one in remainders],
+            [one.values for one in residuals],
             coded_past,
             bases,
             window=context_length,

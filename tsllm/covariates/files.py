@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from tsllm.covariates.columns import CovariateColumns
-from tsllm.covariates.contemporaneous import ColumnBasis, SameStepEffects
+from tsllm.covariates.contemporaneous import ColumnBasis, ContemporaneousEffects
 from tsllm.covariates.effects import Covariates
-from tsllm.covariates.lagged import LeadingEffects
+from tsllm.covariates.lagged import LaggedEffects
 
 
 def write_covariates(
@@ -68,14 +68,14 @@ def read_covariates(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
     )
     covariates = Covariates(columns, int(facts["block"]), None, None)
     if facts["known"] is not None:
-        covariates.known = SameStepEffects(
+        covariates.known = ContemporaneousEffects(
             _bases(facts["known"]["bases"]),
             tensors["known.weights"].numpy().copy(),
             tensors["known.explained"].numpy().copy(),
         )
     leading = facts["leading"]
     if leading is not None:
-        covariates.past = LeadingEffects(
+        covariates.past = LaggedEffects(
             _bases(leading["bases"]),
             int(leading["window"]),
             int(leading["own_lags"]),

@@ -16,7 +16,7 @@ MAX_ORIGINS, MIN_ORIGINS = 4000, 20
 
 
 @dataclass
-class LeadingEffects:
+class LaggedEffects:
     """How the last values of covariates move the forecast of each step to come.
 
     The part that a series' own past tells as well is taken out: what is left is the news that the
@@ -46,7 +46,9 @@ class LeadingEffects:
     explained: np.ndarray
     learnt: bool = True
 
-    def news(self, values: np.ndarray, columns: Sequence[np.ndarray], horizon: int) -> np.ndarray:
+    def lagged_effects(
+        self, values: np.ndarray, columns: Sequence[np.ndarray], horizon: int
+    ) -> np.ndarray:
         """Say how far the next steps will lie from what the own past tells: (horizon, variables).
 
         ``values`` (time, variables) is the past of a series, ``columns`` that of its covariates.
@@ -107,7 +109,7 @@ def fit_leading(
     window: int,
     season: int,
     horizon: int,
-) -> LeadingEffects:
+) -> LaggedEffects:
     """Learn what the covariates' past says about the next ``horizon`` steps.
 
     Parameters
@@ -127,13 +129,13 @@ def fit_leading(
 
     Returns
     -------
-    LeadingEffects
+    LaggedEffects
     """
     lags = int(np.clip(max(season, 8), 1, min(window, MAX_LAGS)))
     own_lags = min(window, MAX_OWN_LAGS)
     width = own_lags + lags * sum(basis.width for basis in bases)
     variables = values[0].shape[1]
-    effects = LeadingEffects(
+    effects = LaggedEffects(
         bases,
         window,
         own_lags,

@@ -54,7 +54,7 @@ def check_aaren_parameters(estimator: AarenForecaster) -> None:
         check_choice(name, getattr(estimator, name), choices)
     if estimator.patch_length != "auto":
         check_whole("patch_length", estimator.patch_length, or_auto=True)
-    for name in ("hidden", "layers", "heads", "feedforward", "soft_tokens"):
+    for name in ("hidden", "layers", "heads", "feedforward", "soft_prompt_length"):
         check_whole(name, getattr(estimator, name))
     check_multiple(estimator, "hidden", "heads")
     for name, value in (("mixer", "attention"), ("normalisation", "window")):
@@ -111,7 +111,7 @@ class AarenForecaster(DirectForecaster):
     Parameters
     ----------
     backbone : str or None
-        A language model that reads the last ``soft_tokens`` outputs behind a text prompt, when a
+        A language model that reads the last ``soft_prompt_length`` outputs behind a text prompt, when a
         forecast is asked for; `update` never runs it. None, the default: the model without one.
     backbone_layers : int, optional
         Use the first layers only. None uses all.
@@ -153,7 +153,7 @@ class AarenForecaster(DirectForecaster):
         turns each window over by chance, and a forecast is the average of both readings, which
         takes twice the time. Not in the paper. "auto": where the series rise and fall alike, in at
         least a third of the windows each; a model of this kind cannot know that a series grows.
-    soft_tokens : int
+    soft_prompt_length : int
         Outputs that the language model reads.
     prompt : str
         The text before them. "auto": one sentence with frequency and horizon.
@@ -225,7 +225,7 @@ class AarenForecaster(DirectForecaster):
         "layers",
         "heads",
         "feedforward",
-        "soft_tokens",
+        "soft_prompt_length",
         "prompt",
         "flip_invariance",
     }
@@ -249,7 +249,7 @@ class AarenForecaster(DirectForecaster):
         feedforward: int = 128,
         dropout: float = 0.2,
         flip_invariance: bool | str = "auto",
-        soft_tokens: int = 8,
+        soft_prompt_length: int = 8,
         prompt: str = "auto",
         loss: str = "mse",
         quantiles: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
@@ -287,7 +287,7 @@ class AarenForecaster(DirectForecaster):
         self.feedforward = feedforward
         self.dropout = dropout
         self.flip_invariance = flip_invariance
-        self.soft_tokens = soft_tokens
+        self.soft_prompt_length = soft_prompt_length
         self.prompt = prompt
         self.loss = loss
         self.quantiles = quantiles
@@ -328,7 +328,7 @@ class AarenForecaster(DirectForecaster):
                 "context_length": 6,
                 "patch_length": 3,
                 "prediction_length": 2,
-                "soft_tokens": 2,
+                "soft_prompt_length": 2,
                 "loss": "quantile",
                 "quantiles": (0.1, 0.5, 0.9),
                 "mixer": "mingru",
@@ -384,7 +384,7 @@ class AarenForecaster(DirectForecaster):
                 dropout=self.dropout,
                 quantiles=self._head_levels(),
                 flip_invariance=shape.extra.get("flip_invariance", False),
-                soft_tokens=self.soft_tokens,
+                soft_prompt_length=self.soft_prompt_length,
                 prompt=_prompt_of(shape) if self.prompt == "auto" else self.prompt,
             )
         except ValueError as error:
@@ -427,8 +427,8 @@ class AarenForecaster(DirectForecaster):
             before = [self._contexts[i] for i in ids if i in self._contexts]
             new = follow(
                 self.fitted_,
-                self.fitted_.remainders(contexts),
-                {context.series_id: context for context in self.fitted_.remainders(before)},
+                self.fitted_.residuals(contexts),
+                {context.series_id: context for context in self.fitted_.residuals(before)},
                 self._memories,
                 batch_size=self.batch_size,
             )

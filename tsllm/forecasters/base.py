@@ -287,7 +287,7 @@ class BaseLLMForecaster(LearnsFromSeries, ForecastsContexts, BaseForecaster):
             for new in news
         ]
         merged = state.scaled(merged)
-        for rest in state.remainders(merged) if self._pending else []:
+        for rest in state.residuals(merged) if self._pending else []:
             fresh = _steps_after(self._contexts.get(rest.series_id), rest)
             if rest.series_id in self._pending and fresh:
                 assert state.calibration is not None
@@ -337,9 +337,9 @@ class BaseLLMForecaster(LearnsFromSeries, ForecastsContexts, BaseForecaster):
             return
         calibration = self.fitted_.calibration
         assert calibration is not None
-        remainders = self.fitted_.remainders(contexts)
-        values, scales = self._run_known(remainders, calibration.horizon)
-        values = self.fitted_.with_news(values, remainders)
+        residuals = self.fitted_.residuals(contexts)
+        values, scales = self._run_known(residuals, calibration.horizon)
+        values = self.fitted_.with_lagged_effects(values, residuals)
         for context, forecast, scale in zip(contexts, values, scales):
             calibration.follow(context.series_id)
             pending = self._pending.setdefault(

@@ -94,8 +94,8 @@ class ForecastsContexts(ABC):
         if state.covariates is not None:
             contexts = [self._with_known_scale(context) for context in contexts]
 
-        def run(remainders: Sequence[Context], steps: int) -> tuple[np.ndarray, np.ndarray]:
-            return self._run(state, remainders, steps)
+        def run(residuals: Sequence[Context], steps: int) -> tuple[np.ndarray, np.ndarray]:
+            return self._run(state, residuals, steps)
 
         return self._forecast_whole(run, contexts, horizon, quantiles, future_x)
 
@@ -180,9 +180,11 @@ class ForecastsContexts(ABC):
         """Let `run` forecast what the covariates leave of the series, and add what they say."""
         state = self.fitted_
         contexts = state.scaled(contexts)
-        remainders = state.remainders(contexts)
-        values, scales = run(remainders, horizon)
-        values = state.with_future(state.with_news(values, remainders), contexts, futures)
+        residuals = state.residuals(contexts)
+        values, scales = run(residuals, horizon)
+        values = state.with_future_effects(
+            state.with_lagged_effects(values, residuals), contexts, futures
+        )
         return self._calibrated(values, scales, contexts, quantiles)
 
     def _forecast_known(

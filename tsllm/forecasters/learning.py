@@ -206,7 +206,7 @@ def train_state(
         Whether to calibrate anew; an update that trains keeps its calibration.
     """
     started = time.perf_counter()
-    contexts = state.remainders(contexts)
+    contexts = state.residuals(contexts)
     training, watched, held_out = windows_of(forecaster, state.shape, contexts)
     used = [training] if watched is None else [training, watched]
     result = train(
@@ -223,7 +223,7 @@ def train_state(
 
     def run(pasts: Sequence[Context], steps: int) -> tuple[np.ndarray, np.ndarray]:
         values, scales = forecaster._run(state, pasts, steps)
-        return state.with_news(values, pasts), scales
+        return state.with_lagged_effects(values, pasts), scales
 
     if recalibrate:
         state.calibration = calibrate(
@@ -375,7 +375,7 @@ def embed_ahead(
     shape = forecaster._choose_shape(contexts, forecaster._asked_horizon(steps, contexts))
     covariates = forecaster._learn_effects(contexts, columns, shape)
     if covariates is not None:
-        contexts = [covariates.remainder(context) for context in contexts]
+        contexts = [covariates.residual(context) for context in contexts]
     backbone, store = forecaster._load_backbone(), open_store(forecaster.embedding_store)
     started, before = time.perf_counter(), store.stats()["misses"]
     texts = 0

@@ -235,12 +235,12 @@ class ShowsAnchors(DirectForecaster):
             contexts = split_series(y, freq=self._known_frequency())
             check_same_series(self.fitted_, contexts)
             contexts = join_covariates(contexts, X, self.fitted_.covariates)
-            return self.fitted_.remainders(contexts)
+            return self.fitted_.residuals(contexts)
         if not self._contexts:
             raise DataError(
                 "the model was saved without its context: pass the recent past of the series as y"
             )
-        return self.fitted_.remainders(list(self._contexts.values()))
+        return self.fitted_.residuals(list(self._contexts.values()))
 
     @torch.inference_mode()
     def _align(self, contexts: Sequence[Context]) -> Alignment:

@@ -101,28 +101,28 @@ class FittedState:
             return list(contexts)
         return [self.covariates.scaled(context) for context in contexts]
 
-    def remainders(self, contexts: Sequence[Context]) -> list[Context]:
+    def residuals(self, contexts: Sequence[Context]) -> list[Context]:
         """Take off what the covariates explain: the model reads and forecasts the rest."""
         if self.covariates is None:
             return list(contexts)
-        return [self.covariates.remainder(context) for context in contexts]
+        return [self.covariates.residual(context) for context in contexts]
 
-    def with_news(self, values: np.ndarray, remainders: Sequence[Context]) -> np.ndarray:
-        """Add what past covariates say of the next steps to forecasts of remainders.
+    def with_lagged_effects(self, values: np.ndarray, residuals: Sequence[Context]) -> np.ndarray:
+        """Add what past covariates say of the next steps to forecasts of residuals.
 
         ``values`` are (series, horizon, variables, 1 + levels), before and after.
         """
         if self.covariates is None or self.covariates.past is None:
             return values
-        return values + self.covariates.news(remainders, values.shape[1])[..., None]
+        return values + self.covariates.lagged_effects(residuals, values.shape[1])[..., None]
 
-    def with_future(
+    def with_future_effects(
         self,
         values: np.ndarray,
         contexts: Sequence[Context],
         futures: Sequence[np.ndarray | None] | None,
     ) -> np.ndarray:
-        """Add the effects of known-future covariates to forecasts of remainders, as `with_news`."""
+        """Add the effects of known-future covariates to forecasts of residuals, as `with_lagged_effects`."""
         if self.covariates is None:
             return values
         effects = [

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tsllm.adapters.aaren.attention import AarenAttention, AarenBlock
-from tsllm.adapters.aaren.prefix_scan import prefix_average
+from tsllm.adapters.aaren.prefix_scan import prefix_scan
 from tsllm.adapters.aaren.state import AarenState, finite_or_zero
 from tsllm.adapters.events.batch import EventBatch, EventStates
 from tsllm.adapters.events.encoders.stack import EventStack
@@ -112,7 +112,7 @@ class PromptedAaren(AarenAttention):
         if prompts is None:
             return self.extend(state, x, mask=mask, elapsed=elapsed)
         scores, values, state = self._scored(x, state, mask, elapsed)
-        averages, after = prefix_average(scores, values, state)
+        averages, after = prefix_scan(scores, values, state)
         rates = self.decay_rates()
         assert rates is not None
         time = elapsed.double().cumsum(1)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tsllm.adapters.aaren.model import STEPWISE, AarenModel, prefix_loss
 from tsllm.adapters.aaren.patches import RunningScale
-from tsllm.adapters.aaren.soft_prompt import SoftTokenReader
+from tsllm.adapters.aaren.soft_prompt import SoftPromptReader
 from tsllm.adapters.aaren.stream import AarenStream
 from tsllm.backbone import load_backbone
 
@@ -281,7 +281,7 @@ def opened(reader):
 
 def test_soft_tokens_are_read_behind_the_prompt(gpt):
     torch.manual_seed(0)
-    reader = opened(SoftTokenReader(gpt, 8, 3, "Up or down?")).eval()
+    reader = opened(SoftPromptReader(gpt, 8, 3, "Up or down?")).eval()
     x = torch.randn(2, 5, 8)
     ids = gpt.tokenizer("Up or down?", add_special_tokens=False)["input_ids"]
     words = gpt.word_embeddings[torch.tensor(ids)]
@@ -297,7 +297,7 @@ def test_soft_tokens_are_read_behind_the_prompt(gpt):
 
 
 def test_the_prompt_is_computed_once(gpt, monkeypatch):
-    reader = opened(SoftTokenReader(gpt, 8, 3, "Up or down?")).eval()
+    reader = opened(SoftPromptReader(gpt, 8, 3, "Up or down?")).eval()
     calls = []
     real = type(gpt).hidden
 
@@ -315,12 +315,12 @@ def test_the_prompt_is_computed_once(gpt, monkeypatch):
 
 
 def test_too_many_soft_tokens_are_refused(gpt):
-    with pytest.raises(ValueError, match="soft_tokens=60 are more than the backbone's 64"):
-        SoftTokenReader(gpt, 8, 60, "Up or down?")
+    with pytest.raises(ValueError, match="soft_prompt_length=60 are more than the backbone's 64"):
+        SoftPromptReader(gpt, 8, 60, "Up or down?")
 
 
 def test_an_untrained_reader_changes_nothing(gpt):
-    with_one, without = build(gpt, soft_tokens=3), build()
+    with_one, without = build(gpt, soft_prompt_length=3), build()
     missing = with_one.load_state_dict(without.state_dict(), strict=False).missing_keys
     assert all(name.startswith("reader.") for name in missing)
     x = series(2, 24)[..., None].float()
@@ -328,7 +328,7 @@ def test_an_untrained_reader_changes_nothing(gpt):
 
 
 def test_a_stream_with_a_language_model_forecasts_as_the_context_does(gpt):
-    model = build(gpt, soft_tokens=3)
+    model = build(gpt, soft_prompt_length=3)
     opened(model.reader)
     exact = model.exact()
     assert exact.reader is model.reader  # no second language model

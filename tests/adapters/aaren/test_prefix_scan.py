@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tsllm.adapters.aaren.prefix_scan import prefix_average
+from tsllm.adapters.aaren.prefix_scan import prefix_scan
 from tsllm.adapters.aaren.state import AarenState
 
 INF = float("inf")
@@ -59,7 +59,7 @@ METHODS = ["segmented", "matmul"]
 
 def run(scores, values, gradient, method):
     scores, values = scores.clone().requires_grad_(), values.clone().requires_grad_()
-    out, _ = prefix_average(scores, values, method=method)
+    out, _ = prefix_scan(scores, values, method=method)
     out.backward(gradient)
     return out.detach(), scores.grad, values.grad
 
@@ -122,9 +122,9 @@ def test_gradients_against_finite_differences(jump, with_state, method):
 
     def both(scores, values, m, u, w):
         state = AarenState(m, u, w) if with_state else None
-        first, state = prefix_average(scores[..., :6], values[:, :, :6], state, chunk=4)
+        first, state = prefix_scan(scores[..., :6], values[:, :, :6], state, chunk=4)
         # Through the final state too, as truncated backpropagation would.
-        second, state = prefix_average(scores[..., 6:], values[:, :, 6:], state, method=method)
+        second, state = prefix_scan(scores[..., 6:], values[:, :, 6:], state, method=method)
         return torch.cat([first, second], 2), state.average()
 
     leaves = leaves if with_state else [*leaves[:2], *(t.detach() for t in leaves[2:])]
@@ -135,10 +135,10 @@ def test_second_derivatives_are_those_of_the_plain_operations():
     leaves = seeded(1, 1, 5).requires_grad_(), seeded(1, 1, 5, 2).requires_grad_()
 
     def plain(scores, values):
-        return prefix_average(scores, values, method="matmul", chunk=2)[0]
+        return prefix_scan(scores, values, method="matmul", chunk=2)[0]
 
     assert torch.autograd.gradgradcheck(plain, leaves)
-    out, _ = prefix_average(*leaves, method="segmented")
+    out, _ = prefix_scan(*leaves, method="segmented")
     (slope,) = torch.autograd.grad(out.square().sum(), leaves[0], create_graph=True)
     with pytest.raises(RuntimeError, match="differentiate twice"):
         slope.sum().backward()
@@ -148,7 +148,7 @@ def test_plain_operations_work_under_vmap_and_export():
     scores, values = seeded(3, 1, 2, 10), seeded(3, 1, 2, 10, 4)
 
     def plain(s, v):
-        return prefix_average(s, v, method="matmul", chunk=4)[0]
+        return prefix_scan(s, v, method="matmul", chunk=4)[0]
 
     together = torch.vmap(plain)(scores, values)
     for i in range(3):
@@ -156,7 +156,7 @@ def test_plain_operations_work_under_vmap_and_export():
 
     class Module(torch.nn.Module):
         def forward(self, s: Tensor, v: Tensor) -> Tensor:
-            return prefix_average(s, v)[0]
+            return prefix_scan(s, v)[0]
 
     exported = torch.export.export(Module(), (scores[0], values[0])).module()
     torch.testing.assert_close(exported(scores[0], values[0]), plain(scores[0], values[0]))
@@ -175,7 +175,7 @@ def test_pieces_of_any_length_make_the_whole(cuts, chunk, name, method):
     state, pieces = None, []
     borders = [0, *sorted(cuts), 70]
     for first, end in pairwise(borders):  # some are empty
-        out, state = prefix_average(
+        out, state = prefix_scan(
             scores[..., first:end], values[:, :, first:end], state, method=method, chunk=chunk
         )
         pieces.append(out)
@@ -187,19 +187,19 @@ def test_pieces_of_any_length_make_the_whole(cuts, chunk, name, method):
 def test_bfloat16_is_rounded_at_the_end_only():
     scores, values = seeded(2, 2, 300), seeded(2, 2, 300, 8)
     half = values.bfloat16()
-    out, state = prefix_average(scores.bfloat16(), half)
+    out, state = prefix_scan(scores.bfloat16(), half)
     expected = quadratic(scores.bfloat16(), half)
     assert out.dtype == torch.bfloat16
     assert state.w.dtype == torch.float32
     assert (out - expected).abs().max() <= 2**-8 * expected.abs().max()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        kept, _ = prefix_average(scores.float(), values.float(), method="matmul")
+        kept, _ = prefix_scan(scores.float(), values.float(), method="matmul")
     assert (kept - quadratic(scores, values)).abs().max() < 1e-6
 
 
 def test_strided_values_keep_their_layout():
     rows = seeded(2, 40, HEADS, WIDTH)  # as a projection gives them: heads within a token
-    out, _ = prefix_average(seeded(2, HEADS, 40), rows.transpose(1, 2))
+    out, _ = prefix_scan(seeded(2, HEADS, 40), rows.transpose(1, 2))
     assert out.stride() == rows.transpose(1, 2).stride()
     assert out.transpose(1, 2).flatten(2).data_ptr() == out.data_ptr()  # merging heads is free
     torch.testing.assert_close(out, quadratic(seeded(2, HEADS, 40), rows.transpose(1, 2)))
@@ -214,7 +214,7 @@ def test_memory_for_the_backward_pass_is_linear():
         with torch.autograd.graph.saved_tensors_hooks(
             lambda tensor: kept.append(tensor.nbytes) or tensor, lambda tensor: tensor
         ):
-            prefix_average(scores, values, method="segmented")
+            prefix_scan(scores, values, method="segmented")
         return sum(kept), values.nbytes
 
     (short, _), (long, values) = saved(512), saved(8192)
@@ -225,8 +225,7 @@ def test_memory_for_the_backward_pass_is_linear():
 def test_states_merge_in_any_order():
     scores, values = family("jumps", 60), seeded(2, HEADS, 60, WIDTH)
     parts = [
-        prefix_average(scores[..., at : at + 20], values[:, :, at : at + 20])[1]
-        for at in (0, 20, 40)
+        prefix_scan(scores[..., at : at + 20], values[:, :, at : at + 20])[1] for at in (0, 20, 40)
     ]
     empty = AarenState.empty(2, heads=HEADS, width=WIDTH)
     expected = quadratic(scores, values)[:, :, -1]
@@ -253,4 +252,4 @@ def test_states_merge_in_any_order():
 def test_arguments_that_do_not_fit_are_refused(arguments, words):
     good = {"scores": torch.zeros(1, 2, 3), "values": torch.zeros(1, 2, 3, 5)}
     with pytest.raises(ValueError, match=words):
-        prefix_average(**(good | arguments))
+        prefix_scan(**(good | arguments))

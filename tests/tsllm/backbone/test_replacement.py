@@ -169,7 +169,7 @@ class TestTheBackbone:
 METHODS = {
     "autotimes": {"rollout": "cached"},
     "s2ip": {"dropout": 0.0},
-    "aaren": {"soft_tokens": 2},
+    "aaren": {"soft_prompt_length": 2},
 }
 
 

@@ -59,7 +59,7 @@ def test_a_known_effect_is_found_beside_a_trend_and_a_season_that_move_alike():
     x = season + steps / 500 + RNG.normal(0, 0.5, 600)
     y = 50 + 5 * season + 0.01 * steps + 2 * x
     covariates, context = fitted(y, pd.DataFrame({"x": x}), season=12)
-    rest = covariates.remainder(context).values[:, 0]
+    rest = covariates.residual(context).values[:, 0]
     left = np.polyfit(x, rest - (50 + 5 * season + 0.01 * steps), 1)[0]
     assert abs(left) < 0.2  # of the effect of 2; plainly regressed, x would take the season's 5 too
     assert covariates.known.explained[0] > 0.9
@@ -71,7 +71,7 @@ def test_curves_and_categories_are_found():
     effect = warm**2 + pd.Series(sky).map({"sun": 0.0, "rain": -3.0, "fog": 1.0}).to_numpy()
     frame = pd.DataFrame({"warm": warm, "sky": pd.Categorical(sky)})
     covariates, context = fitted(effect + 100, frame)
-    rest = covariates.remainder(context).values[:, 0]
+    rest = covariates.residual(context).values[:, 0]
     assert rest.std() < 0.15 * effect.std()
 
 
@@ -88,7 +88,7 @@ def test_one_effect_serves_series_of_all_sizes():
         contexts, columns, context_length=24, horizon=6, season=1, validation_fraction=0.1
     )
     for context in contexts:
-        rest = covariates.remainder(context).values[:, 0] / context.series_id
+        rest = covariates.residual(context).values[:, 0] / context.series_id
         assert rest.std() < 0.2
 
 
@@ -100,8 +100,8 @@ def test_remainders_follow_the_units_of_the_series(factor, shift, seed):
     y = frame["x"].to_numpy() + rng.normal(0, 0.2, 120)
     covariates, context = fitted(y, frame)
     moved, other = fitted(factor * y + shift, frame)
-    rest = covariates.remainder(context).values
-    again = (moved.remainder(other).values - shift) / factor
+    rest = covariates.residual(context).values
+    again = (moved.residual(other).values - shift) / factor
     assert_allclose(again, rest, atol=1e-6 * max(1.0, abs(shift) / factor))
 
 
@@ -126,7 +126,7 @@ def test_a_leading_covariate_moves_the_steps_that_it_leads_and_no_others():
     )
     assert covariates.known is None
     past = context.until(1400)
-    news = covariates.news([covariates.remainder(past)], 8)[0, :, 0]
+    news = covariates.lagged_effects([covariates.residual(past)], 8)[0, :, 0]
     assert_allclose(news[:3], 2 * x[1397:1400], atol=0.6)
     assert_allclose(news[3:], 0.0, atol=0.2)
     assert_array_equal(news[6:], 0.0)  # beyond the steps that were learnt
@@ -137,7 +137,7 @@ def test_series_too_short_for_past_covariates_say_so():
     frame = pd.DataFrame({"x": RNG.normal(size=30)})
     with pytest.warns(UserWarning, match="past covariates x have no effect: .* too short"):
         covariates, context = fitted(RNG.normal(size=30), frame, past=["x"], horizon=12)
-    assert_array_equal(covariates.news([covariates.remainder(context)], 12), 0.0)
+    assert_array_equal(covariates.lagged_effects([covariates.residual(context)], 12), 0.0)
 
 
 def test_news_do_not_repeat_what_the_series_tells_itself():
@@ -149,7 +149,7 @@ def test_news_do_not_repeat_what_the_series_tells_itself():
     covariates, context = fitted(
         y, pd.DataFrame({"x": y}), past=["x"], season=1, length=16, horizon=4
     )
-    news = covariates.news([covariates.remainder(context)], 4)
+    news = covariates.lagged_effects([covariates.residual(context)], 4)
     assert np.abs(news).max() < 0.1 * y.std()
 
 
@@ -158,7 +158,7 @@ def test_a_constant_series_and_missing_values_have_effects_that_are_numbers():
     values = np.stack([np.full(100, 7.0), frame["x"] * 2, np.full(100, np.nan)], axis=1)
     values[10:20, 1] = np.nan
     covariates, context = fitted(values, frame)
-    rest = covariates.remainder(context).values
+    rest = covariates.residual(context).values
     assert_array_equal(rest[:, 0], 7.0)
     assert np.nanstd(rest[:, 1]) < 0.5
     assert_array_equal(np.isnan(rest), np.isnan(values))
@@ -167,8 +167,8 @@ def test_a_constant_series_and_missing_values_have_effects_that_are_numbers():
 def test_effects_are_the_same_however_many_rows_are_asked_for():
     frame = pd.DataFrame({"x": RNG.normal(size=300), "k": RNG.choice(list("abc"), 300)})
     covariates, context = fitted(frame["x"].to_numpy(), frame)
-    whole = covariates.remainder(context).values
-    assert_array_equal(covariates.remainder(context.tail(7)).values, whole[-7:])
+    whole = covariates.residual(context).values
+    assert_array_equal(covariates.residual(context.tail(7)).values, whole[-7:])
 
 
 def test_effects_survive_files_bit_for_bit():
@@ -178,9 +178,9 @@ def test_effects_survive_files_bit_for_bit():
     tensors: dict[str, torch.Tensor] = {}
     again = read_covariates(write_covariates(covariates, "", tensors), tensors)
     assert isinstance(again, Covariates)
-    rest = covariates.remainder(context)
-    assert_array_equal(again.remainder(context).values, rest.values)
-    assert_array_equal(again.news([rest], 6), covariates.news([rest], 6))
+    rest = covariates.residual(context)
+    assert_array_equal(again.residual(context).values, rest.values)
+    assert_array_equal(again.lagged_effects([rest], 6), covariates.lagged_effects([rest], 6))
     assert again.columns == covariates.columns
 
 

@@ -117,7 +117,7 @@ def test_on_noise_no_arm_can_gain_and_none_is_said_to():
         ("autotimes", {"timestamps": True}),
         ("timecma", {}),
         ("s2ip", {"prediction_length": None}),
-        ("aaren", {"backbone": TINY, "soft_tokens": 2}),
+        ("aaren", {"backbone": TINY, "soft_prompt_length": 2}),
     ],
 )
 def test_every_method_has_its_arms_and_names_those_that_it_cannot_have(method, more, tmp_path):

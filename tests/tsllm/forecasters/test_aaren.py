@@ -29,7 +29,7 @@ STREAMS = [
     {"memory": "window"},
     {"memory": "full", "query": "token"},
     {"mixer": "none", "memory": "full"},
-    {"backbone": TINY, "soft_tokens": 2},
+    {"backbone": TINY, "soft_prompt_length": 2},
 ]
 y = pd.Series(season(160), index=pd.date_range("2024-01-01", periods=160, freq="D"), name="v")
 
@@ -223,7 +223,9 @@ def calls(monkeypatch):
 
 
 def test_an_update_never_runs_the_language_model_and_a_forecast_runs_it_once(calls):
-    forecaster = aaren(backbone=TINY, soft_tokens=2, prompt="Go on: ").fit(y.iloc[:100], fh=[1, 2])
+    forecaster = aaren(backbone=TINY, soft_prompt_length=2, prompt="Go on: ").fit(
+        y.iloc[:100], fh=[1, 2]
+    )
     forecaster.predict()
     calls.clear()
     for step in range(100, 150):
@@ -356,8 +358,8 @@ def test_full_memory_warns_of_streams_far_beyond_training():
         ),
         ({"patch_length": 5}, "no multiple of patch_length=5: use 10"),
         ({"hidden": 15}, "hidden=15 must be a multiple of heads=2"),
-        ({"soft_tokens": 2.5}, "soft_tokens must be a whole number"),
-        ({"backbone": TINY, "soft_tokens": 300}, "use fewer soft tokens"),
+        ({"soft_prompt_length": 2.5}, "soft_prompt_length must be a whole number"),
+        ({"backbone": TINY, "soft_prompt_length": 300}, "use fewer soft tokens"),
     ],
 )
 def test_parameters_that_do_not_fit_are_named(parameters, words):

@@ -110,7 +110,7 @@ def cases():
         ),
         "aaren in front": (
             frame(days(60)),
-            {"cls": AarenForecaster, "backbone": TINY, "soft_tokens": 2},
+            {"cls": AarenForecaster, "backbone": TINY, "soft_prompt_length": 2},
         ),
         "timecma": (frame(days(60)), {"cls": TimeCMAForecaster}),
         "timecma, per series": (
