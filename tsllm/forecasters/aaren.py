@@ -111,8 +111,8 @@ class AarenForecaster(DirectForecaster):
     Parameters
     ----------
     backbone : str or None
-        A language model that reads the last ``soft_prompt_length`` outputs behind a text prompt, when a
-        forecast is asked for; `update` never runs it. None, the default: the model without one.
+        A language model that reads the last ``soft_prompt_length`` outputs behind a text prompt,
+        when a forecast is asked for; `update` never runs it. None, the default: the model without one.
     backbone_layers : int, optional
         Use the first layers only. None uses all.
     lora : dict, optional

@@ -122,7 +122,7 @@ class FittedState:
         contexts: Sequence[Context],
         futures: Sequence[np.ndarray | None] | None,
     ) -> np.ndarray:
-        """Add the effects of known-future covariates to forecasts of residuals, as `with_lagged_effects`."""
+        """Add the effects of known-future covariates to forecasts of residuals."""
         if self.covariates is None:
             return values
         effects = [
