@@ -112,30 +112,6 @@ def aaren_speed(known: Known) -> list[str]:
     return blocks
 
 
-def compiled(known: Known) -> list[str]:
-    """Show training steps with torch.compile and without."""
-    header = ["method", "language model", "a step", "compiled", "times faster", "compiling",
-              "forecasts apart, of the deviation"]  # fmt: skip
-    return [
-        table(
-            header,
-            [
-                [
-                    row["method"],
-                    row["arm"],
-                    seconds(row["step"]["p50"]),
-                    seconds(row["compiled_step"]["p50"]),
-                    f"{row['ratio']:.2f}",
-                    seconds(row["compile_seconds"]),
-                    f"{row['forecasts_apart']:.0e}",
-                ]
-                for row in one["rows"]
-            ],
-        )
-        for one in known.values()
-    ]
-
-
 def as_it_is(known: Known) -> list[str]:
     """Show files that need no table of their own."""
     return [block for name, one in known.items() for block in (f"### {name}", *anything(one))]

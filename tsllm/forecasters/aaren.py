@@ -112,7 +112,7 @@ class AarenForecaster(DirectForecaster):
     ----------
     backbone : str or None
         A language model that reads the last ``soft_prompt_length`` outputs behind a text prompt,
-        when a forecast is asked for; `update` never runs it. None, the default: the model without one.
+        when a forecast is asked for; `update` never runs it. None: the model without one.
     backbone_layers : int, optional
         Use the first layers only. None uses all.
     lora : dict, optional
@@ -185,10 +185,6 @@ class AarenForecaster(DirectForecaster):
         Frequency of the series, where their index does not tell it.
     device, dtype : str
         "auto" takes the GPU, the language model in bfloat16, where there is one.
-    compile : bool
-        Train through ``torch.compile``: the same forecasts within 1e-5, and up to twice as fast
-        with ``backbone=None``, after half a minute or more of compiling. Refused with a language
-        model on a CPU, where it was measured to be no faster.
     random_state : int, RandomState or None
         One random state gives one result.
     verbose : int
@@ -267,7 +263,6 @@ class AarenForecaster(DirectForecaster):
         freq: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
-        compile: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
@@ -305,7 +300,6 @@ class AarenForecaster(DirectForecaster):
         self.freq = freq
         self.device = device
         self.dtype = dtype
-        self.compile = compile
         self.random_state = random_state
         self.verbose = verbose
         super().__init__()
@@ -402,7 +396,7 @@ class AarenForecaster(DirectForecaster):
             rows = torch.arange(len(batch.start), device=batch.start.device)
             fill = patch - (batch.start[0] + rows) % patch
             total, count = prefix_loss(
-                cast(AarenModel, model),  # or, with compile=True, torch's wrapper around it
+                cast(AarenModel, model),
                 batch.values,
                 batch.mask,
                 loss=self.loss,

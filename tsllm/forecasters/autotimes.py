@@ -109,10 +109,6 @@ class AutoTimesForecaster(BaseLLMForecaster):
         Frequency of the series, where their index does not tell it.
     device, dtype : str
         "auto" takes the GPU with bfloat16 where there is one.
-    compile : bool
-        Train through ``torch.compile``: the same forecasts within 1e-5, and up to twice as fast
-        with ``backbone=None``, after half a minute or more of compiling. Refused with a language
-        model on a CPU, where it was measured to be no faster.
     random_state : int, RandomState or None
         One random state gives one result.
     verbose : int
@@ -175,7 +171,6 @@ class AutoTimesForecaster(BaseLLMForecaster):
         freq: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
-        compile: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
@@ -209,7 +204,6 @@ class AutoTimesForecaster(BaseLLMForecaster):
         self.freq = freq
         self.device = device
         self.dtype = dtype
-        self.compile = compile
         self.random_state = random_state
         self.verbose = verbose
         super().__init__()
@@ -328,7 +322,7 @@ class AutoTimesForecaster(BaseLLMForecaster):
                 )  # (batch, tokens)
                 marks = table[picked.to(table.device)]  # (batch, tokens, width)
             total, count = next_segment_loss(
-                cast(AutoTimesModel, model),  # or, with compile=True, torch's wrapper around it
+                cast(AutoTimesModel, model),
                 batch.values,
                 marks,
                 mask=batch.mask,

@@ -23,7 +23,6 @@ class _WithoutLanguageModel(DirectForecaster):
     lora: ClassVar[None] = None
     embedding_store: ClassVar[None] = None
     dtype: ClassVar[str] = "auto"
-    compile: ClassVar[bool] = False
     # Both papers compare the methods at a lookback of 336 steps.
     _max_context: ClassVar[int] = 336
 

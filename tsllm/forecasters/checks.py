@@ -11,7 +11,6 @@ import pandas as pd
 from sktime.forecasting.base import ForecastingHorizon
 
 from tsllm.adapters.losses import LOSSES
-from tsllm.backbone import resolve_device
 from tsllm.context import Context
 from tsllm.covariates import Covariates
 from tsllm.datasets.checks import series_name
@@ -162,13 +161,6 @@ def check_parameters(estimator: Any) -> None:
         raise DataError(f"weight_decay must not be negative, found {params['weight_decay']!r}")
     if params["backbone"] is None and params["lora"] is not None:
         raise DataError("lora tunes the language model, and backbone=None has none: drop one")
-    if estimator.compile and params["backbone"] is not None and _on_cpu(estimator.device):
-        # benchmarks/results/compile_speed_cpu.json
-        raise DataError(
-            "compile=True with a language model on a CPU was measured to train no faster (0.8 to "
-            "0.97 times as fast, after 40 s and more of compiling), and rounds otherwise: leave it "
-            "out; it is for backbone=None and for GPUs"
-        )
 
 
 def check_whole(name: str, value: Any, *, least: int = 1, or_auto: bool = False) -> None:
@@ -207,8 +199,3 @@ def check_multiple(estimator: Any, width: str, parts: str) -> None:
     whole, by = getattr(estimator, width), getattr(estimator, parts)
     if whole % by:
         raise DataError(f"{width}={whole} must be a multiple of {parts}={by}")
-
-
-def _on_cpu(device: str) -> bool:
-    """Tell whether a device's name means the CPU here."""
-    return resolve_device(device).type == "cpu"

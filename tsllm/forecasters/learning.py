@@ -347,7 +347,6 @@ def _settings(
         seed=forecaster._seed(),
         device=state.device,
         autocast=autocast,
-        compile=forecaster.compile,
         verbose=forecaster.verbose,
     )
 

@@ -287,10 +287,6 @@ class TimeCMAForecaster(DirectForecaster):
         Frequency of the series, where their index does not tell it.
     device, dtype : str
         "auto" takes the GPU with bfloat16 where there is one.
-    compile : bool
-        Train through ``torch.compile``: the same forecasts within 1e-5, and up to twice as fast
-        with ``backbone=None``, after half a minute or more of compiling. Refused with a language
-        model on a CPU, where it was measured to be no faster.
     random_state : int, RandomState or None
         One random state gives one result.
     verbose : int
@@ -369,7 +365,6 @@ class TimeCMAForecaster(DirectForecaster):
         freq: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
-        compile: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
@@ -404,7 +399,6 @@ class TimeCMAForecaster(DirectForecaster):
         self.freq = freq
         self.device = device
         self.dtype = dtype
-        self.compile = compile
         self.random_state = random_state
         self.verbose = verbose
         super().__init__()

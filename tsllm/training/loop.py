@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, cast
+from typing import Any, Generic
 
 import numpy as np
 import torch
@@ -166,7 +166,6 @@ _DECISIVE = (
     "clip_norm",
     "seed",
     "autocast",
-    "compile",
 )
 
 
@@ -204,7 +203,6 @@ class TrainingRun(Generic[BatchT]):
         settings = self.settings
         self.model.to(settings.device).train()
         distributed.same_weights(self.parameters)
-        self.called = cast(nn.Module, torch.compile(self.model)) if settings.compile else self.model
         optimizer = torch.optim.AdamW if settings.weight_decay > 0 else torch.optim.Adam
         self.optimizer = optimizer(
             _groups(self.model, settings.rate_factors),
@@ -242,7 +240,7 @@ class TrainingRun(Generic[BatchT]):
             group["lr"] = group["factor"] * state.learning_rate
         self.optimizer.zero_grad()
         with self.stream.active(), autocast_backbone(self.settings.autocast):
-            loss = distributed.counted(self.loss(self.called, batch), weight)
+            loss = distributed.counted(self.loss(self.model, batch), weight)
             (loss.total / distributed.everywhere(loss.count).clamp(min=1)).backward()
         distributed.sum_gradients(self.parameters)
         most = math.inf if self.settings.clip_norm is None else self.settings.clip_norm
@@ -312,7 +310,7 @@ class TrainingRun(Generic[BatchT]):
             mine, weight = distributed.share(indices)
             batch = self.validation.gather(mine).to(self.settings.device)
             with torch.no_grad(), self.stream.active(), autocast_backbone(self.settings.autocast):
-                loss = distributed.counted(self.loss(self.called, batch), weight)
+                loss = distributed.counted(self.loss(self.model, batch), weight)
             batch_total, batch_count = _read(loss.total, loss.count)
             total, count = total + batch_total, count + batch_count
         total, count = distributed.sums([total, count])

@@ -115,8 +115,6 @@ class TrainingSettings:
         Where to train; the model is moved there.
     autocast : torch.dtype, optional
         Type that the backbone, and only the backbone, computes in. None: its weights' own.
-    compile : bool
-        Train through ``torch.compile(model)``.
     verbose : int
         From 1 on, a progress bar on stderr.
     checkpoint_dir : Path, optional
@@ -141,7 +139,6 @@ class TrainingSettings:
     seed: int = 0
     device: torch.device = _CPU
     autocast: torch.dtype | None = None
-    compile: bool = False
     verbose: int = 0
     checkpoint_dir: Path | None = None
     checkpoint_every: int | None = None

@@ -103,7 +103,7 @@ def test_a_new_setting_of_the_head_discards_a_pretrained_model_and_others_do_not
 
 def test_what_does_not_apply_is_no_parameter():
     for cls in (DLinearForecaster, PatchTSTForecaster):
-        assert not {"backbone", "lora", "dtype", "compile"} & set(cls.get_param_names())
+        assert not {"backbone", "lora", "dtype"} & set(cls.get_param_names())
         assert cls(max_steps=1).fit(load_airline()).summary()["backbone"] is None
 
 

@@ -1,7 +1,6 @@
 """What sktime's suite does not see: values, labels, dates, repeats, batches, shared weights."""
 
 import copy
-import functools
 import pickle
 import subprocess
 import sys
@@ -14,10 +13,9 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sktime.datasets import load_airline
 
-from small_forecasters import METHOD_VARIANTS, SMALL, TINY, TUNED, panel, season, small
+from small_forecasters import METHOD_VARIANTS, SMALL, TUNED, panel, season, small
 from tsllm import Context, load_backbone
 from tsllm.context import batch_contexts
-from tsllm.errors import DataError
 
 # ---------------------------------------------------------------- repeats
 
@@ -288,28 +286,3 @@ def test_multivariate_series_keep_their_columns(make):
     quantiles = forecaster.predict_quantiles(fh=[1], alpha=[0.1, 0.9])
     assert quantiles.columns.tolist() == [("x", 0.1), ("x", 0.9), ("z", 0.1), ("z", 0.9)]
     assert (quantiles["z"] < 0).all(axis=None)
-
-
-def test_a_compiled_model_trains_to_the_same_forecasts(make, monkeypatch):
-    # torch's own wrapper around the model, without waiting for its code generator
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
-    settings = {"backbone": None, "dropout": 0.0, "max_steps": 3}
-    plain = make(**settings).fit(load_airline()).predict(fh=[1, 2, 3])
-    compiled = make(**settings, compile=True).fit(load_airline()).predict(fh=[1, 2, 3])
-    assert_allclose(compiled, plain, rtol=1e-5)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU it is not refused")
-def test_compiling_around_a_language_model_is_refused_on_a_cpu_with_the_reason(make):
-    with pytest.raises(DataError, match=r"compile=True .* on a CPU .* no faster .* leave it out"):
-        make(backbone=TINY, compile=True).fit(load_airline())
-
-
-@pytest.mark.slow
-def test_code_made_by_the_compiler_trains_to_the_same_forecasts():
-    settings = {"backbone": None, "dropout": 0.0, "max_steps": 3, "random_state": 0}
-    plain = small("autotimes", **settings).fit(load_airline()).predict(fh=[1, 2, 3])
-    compiled = (
-        small("autotimes", **settings, compile=True).fit(load_airline()).predict(fh=[1, 2, 3])
-    )
-    assert_allclose(compiled, plain, rtol=1e-5)

@@ -546,37 +546,6 @@ def test_two_threads_train_in_types_of_their_own():
     assert same(together[1][0], half[0])
 
 
-def test_compiled_training_goes_through_torch_compile(monkeypatch):
-    called = []
-
-    def record(model):
-        called.append(model)
-        return compiled(model, backend="eager")
-
-    compiled = torch.compile
-    monkeypatch.setattr(torch, "compile", record)
-    training, validation = make_windows(100).split(0.1)
-
-    def run(**settings):
-        model = linear(dropout=0.3)
-        settings = TrainingSettings(max_epochs=2, batch_size=16, **settings)
-        seen = set()
-
-        def loss(given, batch):
-            seen.add(given is model)
-            return squared_error(given, batch)
-
-        train(model, loss, training, validation, settings)
-        assert seen == {not settings.compile}
-        return weights(model)
-
-    plain = run()
-    assert not called
-    for name, value in run(compile=True).items():
-        assert torch.allclose(value, plain[name], atol=1e-6)
-    assert len(called) == 1
-
-
 @pytest.mark.parametrize("verbose", [0, 1])
 def test_progress_goes_to_stderr_when_asked_for(verbose, capsys):
     settings = TrainingSettings(max_epochs=2, verbose=verbose)
