@@ -14,19 +14,20 @@ from tsllm.datasets.benchmark import (
     load_benchmark,
 )
 from tsllm.datasets.bundled import list_datasets, load_dataset
-from tsllm.datasets.events.clock import Clock
-from tsllm.datasets.events.drift import make_drift
-from tsllm.datasets.events.reading import read_events
-from tsllm.datasets.events.simulators import (
+from tsllm.datasets.events import (
+    Clock,
+    EventColumns,
+    EventTable,
     Simulation,
+    make_drift,
     make_hawkes,
     make_poisson,
     make_renewal,
     make_self_correcting,
+    make_text_events,
+    read_events,
+    time_slices,
 )
-from tsllm.datasets.events.slices import time_slices
-from tsllm.datasets.events.table import EventColumns, EventTable
-from tsllm.datasets.events.texts import make_text_events
 from tsllm.datasets.long import long_to_panel, panel_to_long, read_long
 
 __all__ = [

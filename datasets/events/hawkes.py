@@ -32,10 +32,6 @@ class HawkesParameters(NamedTuple):
     alpha: np.ndarray
     beta: np.ndarray
 
-    def stationary_rates(self) -> np.ndarray:
-        """Give the long-run rate of each type, ``(I - alpha)^-1 mu``."""
-        return np.linalg.solve(np.eye(len(self.mu)) - self.alpha, self.mu)
-
 
 def check_hawkes(mu: object, alpha: object, beta: object) -> HawkesParameters:
     """Check a Hawkes process's parameters and give them as arrays.
@@ -146,27 +142,3 @@ def hawkes_log_likelihood(
         last = time
     ends = -np.expm1(-beta[:, None] * (end - times)) * alpha[:, types]  # (types, events)
     return total - float(mu.sum()) * (end - start) - float(ends.sum())
-
-
-def hawkes_compensators(
-    times: np.ndarray, types: np.ndarray, parameters: HawkesParameters, start: float
-) -> np.ndarray:
-    """Integrate each type's intensity over each gap.
-
-    Under the true parameters the sums of a type's column between its own events are independent
-    draws from Exp(1), and so are the row sums: the time rescaling theorem.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (events, types): the integrals from the event before (or ``start``) to each event.
-    """
-    mu, alpha, beta = parameters
-    excited, last = np.zeros(len(mu)), start  # of unit mass: the integral that is still to come
-    increments = np.empty((len(times), len(mu)))
-    for number, (time, kind) in enumerate(zip(times, types, strict=True)):
-        kept = np.exp(-beta * (time - last))
-        increments[number] = mu * (time - last) + excited * (1 - kept)
-        excited = excited * kept + alpha[:, kind]
-        last = time
-    return increments

@@ -16,6 +16,35 @@ from tsllm.errors import DataError
 #: and the start and the end of its window.
 SequenceScore = Callable[[np.ndarray, np.ndarray, float, float], float]
 
+# Each theme's events trigger events of the next theme; the last theme's trigger the first's.
+_THEMES: dict[str, tuple[str, ...]] = {
+    "storm": (
+        "thunderstorm", "heavy rain", "hurricane", "hailstorm", "strong winds", "lightning strike",
+        "snow storm", "tropical cyclone",
+    ),
+    "power": (
+        "power outage", "electricity blackout", "voltage drop", "transformer failure",
+        "broken power line", "substation fault", "electric grid overload", "generator breakdown",
+    ),
+    "computers": (
+        "server crash", "network outage", "database error", "software failure", "data loss",
+        "website offline", "disk failure", "system reboot",
+    ),
+    "customers": (
+        "customer complaint", "refund request", "angry phone call", "bad product review",
+        "cancelled subscription", "support ticket", "request for compensation",
+        "unhappy client letter",
+    ),
+    "sports": (
+        "football match", "basketball game", "tennis tournament", "marathon race",
+        "swimming competition", "cycling championship", "ice hockey final", "boxing fight",
+    ),
+    "traffic": (
+        "traffic jam", "car accident", "road closure", "crowded subway", "delayed train",
+        "parking shortage", "bus breakdown", "highway congestion",
+    ),
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Simulation:
@@ -38,91 +67,98 @@ class Simulation:
     log_likelihood: Callable[[EventTable], np.ndarray]
 
 
-def sequence_generators(
-    random_state: int | None, n_sequences: int, t_start: float, t_end: float
-) -> list[np.random.Generator]:
-    """Give each sequence a random stream of its own; refuse none, and windows of no length.
-
-    More sequences of one seed leave the random numbers of the first ones as they were.
-    """
-    if n_sequences < 1:
-        raise DataError(f"n_sequences={n_sequences} must be at least 1")
-    if not (np.isfinite(t_start) and np.isfinite(t_end) and t_start < t_end):
-        raise DataError(f"t_end={t_end} must lie after t_start={t_start}, both finite")
-    seeds = np.random.SeedSequence(random_state).spawn(n_sequences)
-    return [np.random.default_rng(seed) for seed in seeds]
-
-
-def checked_type_names(type_names: Sequence[str] | None, n_types: int) -> list[str]:
-    """Check the names of the types, one each and all different; None numbers them."""
-    names = [str(kind) for kind in range(n_types)] if type_names is None else list(type_names)
-    if len(names) != n_types or len(set(names)) != n_types:
-        raise DataError(f"type_names={names} must be {n_types} different names")
-    return names
-
-
-def simulated_table(
-    parts: list[tuple[np.ndarray, np.ndarray]],
-    names: list[str],
-    start: float,
-    end: float,
-    prefix: str = "",
-) -> EventTable:
-    """Lay simulated sequences out as a table, all with one window.
+def make_poisson(
+    rate: float | Sequence[float] | Callable[[float], Any],
+    *,
+    bound: float | None = None,
+    t_end: float = 100.0,
+    n_sequences: int = 1,
+    t_start: float = 0.0,
+    type_names: Sequence[str] | None = None,
+    random_state: int | None = None,
+) -> Simulation:
+    """Simulate a Poisson process, whose events know nothing of each other.
 
     Parameters
     ----------
-    parts : list of (numpy.ndarray, numpy.ndarray)
-        Of each sequence its times (events,) and its types as places among the names (events,).
-    names : list of str
-        The types' names.
-    start, end : float
-        The window ``(start, end]``.
-    prefix : str
-        What the ids begin with; numbers from 0 follow.
+    rate : float, sequence of float, or callable
+        The rate; one number a type; or a function of time that gives the rate or the types' rates.
+    bound : float, optional
+        For a function: what the sum of the rates never exceeds.
+    t_end, n_sequences, t_start, type_names, random_state
+        As for `make_hawkes`.
+
+    Returns
+    -------
+    Simulation
+        Parameters "rate" and "bound". The log-likelihood of a function is integrated adaptively to
+        1e-10.
+
+    Raises
+    ------
+    DataError
+        If a rate is negative, or exceeds the bound where the simulation looks at it.
+
+    Examples
+    --------
+    >>> make_poisson(lambda t: 1 + np.sin(t), bound=2, t_end=50, random_state=0).events.n_events
+    64
     """
-    labels = np.array(names, dtype=object)
-    return EventTable(
-        ids=tuple(f"{prefix}{number}" for number in range(len(parts))),
-        times=tuple(times for times, _ in parts),
-        types=tuple(labels[types] for _, types in parts),
-        starts=np.full(len(parts), start),
-        ends=np.full(len(parts), end),
+
+    def rates(time: float) -> np.ndarray:
+        found = np.atleast_1d(np.asarray(rate(time) if callable(rate) else rate, dtype=np.float64))
+        if not np.isfinite(found).all() or (found < 0).any():
+            raise DataError(f"the rate at {time} is {found.tolist()}; it must not be negative")
+        return found
+
+    if callable(rate) and bound is None:
+        raise DataError("a rate that is a function needs bound=, which it never exceeds")
+    highest = float(rates(t_start).sum()) if bound is None else float(bound)
+    names = _checked_type_names(type_names, len(rates(t_start)))
+    if highest <= 0:
+        raise DataError(f"the highest rate is {highest}; it must be positive")
+
+    def draw(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        count = generator.poisson(highest * (t_end - t_start))
+        # 1 - uniform lies in (0, 1]: the window's start does not belong to it
+        candidates = t_start + (t_end - t_start) * (
+            1 - np.sort(generator.uniform(size=count))[::-1]
+        )
+        times, types = [], []
+        for time, level in zip(candidates, generator.uniform(0, highest, count), strict=True):
+            cumulative = np.cumsum(rates(time))
+            if cumulative[-1] > highest * (1 + 1e-12):
+                raise DataError(
+                    f"the rate at {time} is {cumulative[-1]}, above bound={bound}; raise the bound"
+                )
+            if level < cumulative[-1]:
+                times.append(time)
+                types.append(int(np.searchsorted(cumulative, level, side="right")))
+        return np.array(times), np.array(types, dtype=np.int64)
+
+    @cache  # sequences mostly share their window
+    def integral(start: float, end: float) -> float:
+        if not callable(rate):
+            return float(rates(start).sum()) * (end - start)
+        return float(
+            integrate.quad_vec(
+                lambda time: rates(time).sum(), start, end, epsabs=1e-10, epsrel=1e-10
+            )[0]
+        )
+
+    def score(times: np.ndarray, types: np.ndarray, start: float, end: float) -> float:
+        logs = [float(np.log(rates(time)[kind])) for time, kind in zip(times, types, strict=True)]
+        return sum(logs) - integral(start, end)
+
+    parts = [
+        draw(generator)
+        for generator in _sequence_generators(random_state, n_sequences, t_start, t_end)
+    ]
+    return Simulation(
+        _simulated_table(parts, names, t_start, t_end),
+        {"rate": rate if callable(rate) else rates(t_start), "bound": bound},
+        _table_scorer(names, score),
     )
-
-
-def table_scorer(names: list[str], score: SequenceScore) -> Callable[[EventTable], np.ndarray]:
-    """Turn the log-likelihood of one sequence into `Simulation.log_likelihood`.
-
-    Parameters
-    ----------
-    names : list of str
-        The types' names; a type's number is its place.
-    score : callable
-        See `SequenceScore`.
-    """
-    codes = {name: code for code, name in enumerate(names)}
-
-    def log_likelihood(events: EventTable) -> np.ndarray:
-        values = np.empty(len(events))
-        for number, types in enumerate(events.types):
-            start, end = float(events.starts[number]), float(events.ends[number])
-            if np.isnan(start) or np.isnan(end):
-                raise DataError(
-                    f"{sequence_name(events.ids[number])} has no known window; the exact "
-                    "log-likelihood needs its start and end"
-                )
-            strange = [event for event, name in enumerate(types) if name not in codes]
-            if strange:
-                raise DataError(
-                    f"{events.place(number, strange[0])} has the type {types[strange[0]]!r}, "
-                    f"which the simulation does not have; its types are {', '.join(names[:8])}"
-                )
-            kinds = np.array([codes[name] for name in types], dtype=np.int64)
-            values[number] = score(events.times[number], kinds, start, end)
-        return values
-
-    return log_likelihood
 
 
 def make_hawkes(
@@ -181,114 +217,20 @@ def make_hawkes(
     (160, array([-173.93]))
     """
     parameters = check_hawkes(mu, alpha, beta)
-    names = checked_type_names(type_names, len(parameters.mu))
+    names = _checked_type_names(type_names, len(parameters.mu))
     parts = [
         simulate_hawkes(parameters, t_start, t_end, generator)
-        for generator in sequence_generators(random_state, n_sequences, t_start, t_end)
+        for generator in _sequence_generators(random_state, n_sequences, t_start, t_end)
     ]
     return Simulation(
-        simulated_table(parts, names, t_start, t_end, id_prefix),
+        _simulated_table(parts, names, t_start, t_end, id_prefix),
         parameters._asdict(),
-        table_scorer(
+        _table_scorer(
             names,
             lambda times, types, start, end: hawkes_log_likelihood(
                 times, types, parameters, start, end
             ),
         ),
-    )
-
-
-def make_poisson(
-    rate: float | Sequence[float] | Callable[[float], Any],
-    *,
-    bound: float | None = None,
-    t_end: float = 100.0,
-    n_sequences: int = 1,
-    t_start: float = 0.0,
-    type_names: Sequence[str] | None = None,
-    random_state: int | None = None,
-) -> Simulation:
-    """Simulate a Poisson process, whose events know nothing of each other.
-
-    Parameters
-    ----------
-    rate : float, sequence of float, or callable
-        The rate; one number a type; or a function of time that gives the rate or the types' rates.
-    bound : float, optional
-        For a function: what the sum of the rates never exceeds.
-    t_end, n_sequences, t_start, type_names, random_state
-        As for `make_hawkes`.
-
-    Returns
-    -------
-    Simulation
-        Parameters "rate" and "bound". The log-likelihood of a function is integrated adaptively to
-        1e-10.
-
-    Raises
-    ------
-    DataError
-        If a rate is negative, or exceeds the bound where the simulation looks at it.
-
-    Examples
-    --------
-    >>> make_poisson(lambda t: 1 + np.sin(t), bound=2, t_end=50, random_state=0).events.n_events
-    64
-    """
-
-    def rates(time: float) -> np.ndarray:
-        found = np.atleast_1d(np.asarray(rate(time) if callable(rate) else rate, dtype=np.float64))
-        if not np.isfinite(found).all() or (found < 0).any():
-            raise DataError(f"the rate at {time} is {found.tolist()}; it must not be negative")
-        return found
-
-    if callable(rate) and bound is None:
-        raise DataError("a rate that is a function needs bound=, which it never exceeds")
-    highest = float(rates(t_start).sum()) if bound is None else float(bound)
-    names = checked_type_names(type_names, len(rates(t_start)))
-    if highest <= 0:
-        raise DataError(f"the highest rate is {highest}; it must be positive")
-
-    def draw(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        count = generator.poisson(highest * (t_end - t_start))
-        # 1 - uniform lies in (0, 1]: the window's start does not belong to it
-        candidates = t_start + (t_end - t_start) * (
-            1 - np.sort(generator.uniform(size=count))[::-1]
-        )
-        times, types = [], []
-        for time, level in zip(candidates, generator.uniform(0, highest, count), strict=True):
-            cumulative = np.cumsum(rates(time))
-            if cumulative[-1] > highest * (1 + 1e-12):
-                raise DataError(
-                    f"the rate at {time} is {cumulative[-1]}, above bound={bound}; raise the bound"
-                )
-            if level < cumulative[-1]:
-                times.append(time)
-                types.append(int(np.searchsorted(cumulative, level, side="right")))
-        return np.array(times), np.array(types, dtype=np.int64)
-
-    @cache  # sequences mostly share their window
-    def integral(start: float, end: float) -> float:
-        if not callable(rate):
-            return float(rates(start).sum()) * (end - start)
-        return float(
-            integrate.quad_vec(
-                lambda time: rates(time).sum(), start, end, epsabs=1e-10, epsrel=1e-10
-            )[0]
-        )
-
-    def score(times: np.ndarray, types: np.ndarray, start: float, end: float) -> float:
-        logs = [float(np.log(rates(time)[kind])) for time, kind in zip(times, types, strict=True)]
-        return sum(logs) - integral(start, end)
-
-    parts = [
-        draw(generator)
-        for generator in sequence_generators(random_state, n_sequences, t_start, t_end)
-    ]
-    return Simulation(
-        simulated_table(parts, names, t_start, t_end),
-        {"rate": rate if callable(rate) else rates(t_start), "bound": bound},
-        table_scorer(names, score),
     )
 
 
@@ -326,7 +268,7 @@ def make_self_correcting(
     """
     if not (0 < mu < np.inf and 0 < alpha < np.inf):
         raise DataError(f"mu={mu} and alpha={alpha} must be positive numbers")
-    names = checked_type_names(type_names, 1)
+    names = _checked_type_names(type_names, 1)
 
     def draw(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         now, level = t_start, 0.0  # the time and the log-intensity
@@ -349,12 +291,12 @@ def make_self_correcting(
 
     parts = [
         draw(generator)
-        for generator in sequence_generators(random_state, n_sequences, t_start, t_end)
+        for generator in _sequence_generators(random_state, n_sequences, t_start, t_end)
     ]
     return Simulation(
-        simulated_table(parts, names, t_start, t_end),
+        _simulated_table(parts, names, t_start, t_end),
         {"mu": mu, "alpha": alpha},
-        table_scorer(names, score),
+        _table_scorer(names, score),
     )
 
 
@@ -412,7 +354,7 @@ def make_renewal(
         gap = stats.gamma(own["shape"], scale=own["scale"])
     else:
         raise DataError(f"distribution={distribution!r} is not known; pass 'lognormal' or 'gamma'")
-    names = checked_type_names(type_names, len(chances))
+    names = _checked_type_names(type_names, len(chances))
 
     def draw(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         times = np.empty(0)
@@ -430,10 +372,186 @@ def make_renewal(
 
     parts = [
         draw(generator)
-        for generator in sequence_generators(random_state, n_sequences, t_start, t_end)
+        for generator in _sequence_generators(random_state, n_sequences, t_start, t_end)
     ]
     return Simulation(
-        simulated_table(parts, names, t_start, t_end),
+        _simulated_table(parts, names, t_start, t_end),
         {"distribution": distribution, "mean": mean, "cv": cv, "probabilities": chances, **own},
-        table_scorer(names, score),
+        _table_scorer(names, score),
     )
+
+
+def make_text_events(
+    *,
+    words_per_theme: int = 8,
+    unseen_per_theme: int = 0,
+    types: str = "seen",
+    branching: float = 0.8,
+    beta: float = 2.0,
+    rate: float = 1.0,
+    t_end: float = 70.0,
+    n_sequences: int = 100,
+    t_start: float = 0.0,
+    random_state: int | None = None,
+) -> Simulation:
+    """Simulate events named by phrases, where the meaning says what triggers what.
+
+    Six themes (storms, power cuts, computer failures, customers' complaints, sports, traffic) of up
+    to eight phrases each. An event triggers, on average, ``branching`` events of the next theme,
+    each of its phrases being as likely. A model that knows the phrases only as numbers has to learn
+    every pair of types; one that reads them has to learn six. With phrases held out of
+    training, only the latter knows what they do.
+
+    Parameters
+    ----------
+    words_per_theme : int, default 8
+        Phrases of each theme, 1 to 8.
+    unseen_per_theme : int, default 0
+        How many of them are held out; which ones is the same for every seed.
+    types : {"seen", "all"}
+        "seen" simulates without the phrases held out, for training; "all" with them.
+    branching : float, default 0.8
+        Events that an event triggers, below 1.
+    beta : float, default 2
+        Decay of the effect, in 1 / time.
+    rate : float, default 1
+        Events per unit of time in the long run.
+    t_end, n_sequences, t_start, random_state
+        As for `make_hawkes`.
+
+    Returns
+    -------
+    Simulation
+        Parameters "mu", "alpha", "beta", "themes" (each phrase's theme) and "unseen" (the phrases
+        held out). The log-likelihood knows the phrases that were simulated.
+
+    Raises
+    ------
+    DataError
+        If so many phrases do not exist, or none would be left.
+
+    Examples
+    --------
+    >>> simulation = make_text_events(words_per_theme=3, n_sequences=5, random_state=0)
+    >>> simulation.events.type_counts().index[:3].tolist()
+    ['power outage', 'angry phone call', 'car accident']
+    >>> simulation.parameters["themes"]["thunderstorm"]
+    'storm'
+    """
+    if not (1 <= words_per_theme <= 8 and 0 <= unseen_per_theme < words_per_theme):
+        raise DataError(
+            f"words_per_theme={words_per_theme} and unseen_per_theme={unseen_per_theme} do not "
+            "leave phrases: there are 8 a theme, and at least one must be seen"
+        )
+    if types not in ("seen", "all"):
+        raise DataError(f"types={types!r} is not known; pass 'seen' or 'all'")
+    if not 0 < branching < 1:
+        raise DataError(f"branching={branching} must lie between 0 and 1")
+    seen = words_per_theme - unseen_per_theme
+    kept = {theme: phrases[:words_per_theme] for theme, phrases in _THEMES.items()}
+    unseen = [phrase for phrases in kept.values() for phrase in phrases[seen:]]
+    used = {theme: phrases if types == "all" else phrases[:seen] for theme, phrases in kept.items()}
+    names = [phrase for phrases in used.values() for phrase in phrases]
+    theme_of = np.repeat(np.arange(len(used)), [len(phrases) for phrases in used.values()])
+    size = len(names) // len(used)
+    follows = (theme_of[None, :] + 1) % len(used) == theme_of[:, None]  # (triggered, triggering)
+    simulation = make_hawkes(
+        np.full(len(names), rate * (1 - branching) / len(names)),
+        branching / size * follows,
+        beta,
+        t_start=t_start,
+        t_end=t_end,
+        n_sequences=n_sequences,
+        type_names=names,
+        random_state=random_state,
+    )
+    themes = {phrase: theme for theme, phrases in kept.items() for phrase in phrases}
+    simulation.parameters.update(themes=themes, unseen=unseen)
+    return simulation
+
+
+def _sequence_generators(
+    random_state: int | None, n_sequences: int, t_start: float, t_end: float
+) -> list[np.random.Generator]:
+    """Give each sequence a random stream of its own; refuse none, and windows of no length.
+
+    More sequences of one seed leave the random numbers of the first ones as they were.
+    """
+    if n_sequences < 1:
+        raise DataError(f"n_sequences={n_sequences} must be at least 1")
+    if not (np.isfinite(t_start) and np.isfinite(t_end) and t_start < t_end):
+        raise DataError(f"t_end={t_end} must lie after t_start={t_start}, both finite")
+    seeds = np.random.SeedSequence(random_state).spawn(n_sequences)
+    return [np.random.default_rng(seed) for seed in seeds]
+
+
+def _checked_type_names(type_names: Sequence[str] | None, n_types: int) -> list[str]:
+    """Check the names of the types, one each and all different; None numbers them."""
+    names = [str(kind) for kind in range(n_types)] if type_names is None else list(type_names)
+    if len(names) != n_types or len(set(names)) != n_types:
+        raise DataError(f"type_names={names} must be {n_types} different names")
+    return names
+
+
+def _simulated_table(
+    parts: list[tuple[np.ndarray, np.ndarray]],
+    names: list[str],
+    start: float,
+    end: float,
+    prefix: str = "",
+) -> EventTable:
+    """Lay simulated sequences out as a table, all with one window.
+
+    Parameters
+    ----------
+    parts : list of (numpy.ndarray, numpy.ndarray)
+        Of each sequence its times (events,) and its types as places among the names (events,).
+    names : list of str
+        The types' names.
+    start, end : float
+        The window ``(start, end]``.
+    prefix : str
+        What the ids begin with; numbers from 0 follow.
+    """
+    labels = np.array(names, dtype=object)
+    return EventTable(
+        ids=tuple(f"{prefix}{number}" for number in range(len(parts))),
+        times=tuple(times for times, _ in parts),
+        types=tuple(labels[types] for _, types in parts),
+        starts=np.full(len(parts), start),
+        ends=np.full(len(parts), end),
+    )
+
+
+def _table_scorer(names: list[str], score: SequenceScore) -> Callable[[EventTable], np.ndarray]:
+    """Turn the log-likelihood of one sequence into `Simulation.log_likelihood`.
+
+    Parameters
+    ----------
+    names : list of str
+        The types' names; a type's number is its place.
+    score : callable
+        See `SequenceScore`.
+    """
+    codes = {name: code for code, name in enumerate(names)}
+
+    def log_likelihood(events: EventTable) -> np.ndarray:
+        values = np.empty(len(events))
+        for number, types in enumerate(events.types):
+            start, end = float(events.starts[number]), float(events.ends[number])
+            if np.isnan(start) or np.isnan(end):
+                raise DataError(
+                    f"{sequence_name(events.ids[number])} has no known window; the exact "
+                    "log-likelihood needs its start and end"
+                )
+            strange = [event for event, name in enumerate(types) if name not in codes]
+            if strange:
+                raise DataError(
+                    f"{events.place(number, strange[0])} has the type {types[strange[0]]!r}, "
+                    f"which the simulation does not have; its types are {', '.join(names[:8])}"
+                )
+            kinds = np.array([codes[name] for name in types], dtype=np.int64)
+            values[number] = score(events.times[number], kinds, start, end)
+        return values
+
+    return log_likelihood

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from tsllm.datasets.events.reading import read_events
+from tsllm.datasets.events import read_events
 from tsllm.events import HawkesForecaster
 
 GOLD = {"mu": [0.5, 0.3], "alpha": [[0.3, 0.1], [0.2, 0.4]], "beta": [2.0, 1.5]}

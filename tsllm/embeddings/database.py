@@ -19,122 +19,38 @@ import numpy as np
 from tsllm.backbone import Backbone
 from tsllm.errors import DataError, EmbeddingStoreError
 
+T = TypeVar("T")
 KEY_BYTES = 32
+
 #: What vectors can be kept in; little-endian on every machine.
 STORED_DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype("<f4"),
     "float16": np.dtype("<f2"),
 }
-_CHECKSUM_BYTES = 8
-# Records read in one transaction, so that nobody waits long for the next.
-_AT_ONCE = 8192
-
-
-def text_keys(space: Space, texts: Sequence[str]) -> list[bytes]:
-    """Hash texts in a space."""
-    begun = hashlib.sha256(space.description)
-    keys = []
-    for text in texts:
-        if not isinstance(text, str):
-            raise DataError(f"texts must be a list of str, found {text!r} among them")
-        digest = begun.copy()
-        digest.update(text.encode("utf-8", "surrogatepass"))
-        keys.append(digest.digest())
-    return keys
-
-
-def make_records(
-    space: Space, keys: Sequence[bytes], vectors: np.ndarray, texts: Sequence[str]
-) -> list[tuple[bytes, bytes]]:
-    """Make the records of vectors (rows, hidden): each vector's bytes, then their checksum.
-
-    Raises
-    ------
-    DataError
-        The stored dtype cannot hold a vector; the message names its text.
-    """
-    with np.errstate(over="ignore"):
-        kept = vectors.astype(STORED_DTYPES[space.stored_dtype])
-    bad = np.flatnonzero(~np.isfinite(kept).all(axis=1))
-    if len(bad):
-        raise DataError(
-            f"the embedding of the text that begins {texts[bad[0]][:60]!r} is not finite in "
-            f"{space.stored_dtype}: use EmbeddingStore(dtype='float32'), and a backbone in float32"
-        )
-    packed = [vector.tobytes() for vector in kept]
-    return [(key, vector + _checksum(key, vector)) for key, vector in zip(keys, packed)]
-
-
-def read_vectors(space: Space, records: Sequence[bytes | None]) -> np.ndarray | None:
-    """Give the vectors of records, (records, hidden) float32; None where one is missing or cut."""
-    dtype = STORED_DTYPES[space.stored_dtype]
-    size = space.hidden_size * dtype.itemsize + _CHECKSUM_BYTES
-    whole = [record for record in records if record is not None and len(record) == size]
-    if len(whole) < len(records):
-        return None
-    table = np.frombuffer(b"".join(whole), dtype=np.uint8).reshape(len(whole), size)
-    vectors = table[:, :-_CHECKSUM_BYTES].copy().view(dtype)  # (records, hidden)
-    return vectors.astype(np.float32, copy=False)
-
-
-def is_sound(key: bytes, record: bytes) -> bool:
-    """Tell whether a record is what was written under its key."""
-    vector = record[:-_CHECKSUM_BYTES]
-    return record[-_CHECKSUM_BYTES:] == _checksum(key, vector)
-
-
-def put_records(
-    transaction: Any, records: Sequence[tuple[bytes, bytes]], append: bool = False
-) -> None:
-    """Write records in the order of their keys; one that is there already stays."""
-    transaction.cursor().putmulti(sorted(records), overwrite=False, append=append)
-
-
-def delete_records(transaction: Any, keys: Sequence[bytes]) -> None:
-    """Delete the records of keys, where they are there."""
-    for key in keys:
-        transaction.delete(key)
-
-
-def scan_records(database: Database, name: str) -> Iterator[list[tuple[bytes, bytes]]]:
-    """Yield all records of one of a database's tables, some thousands at a time, with their keys.
-
-    No transaction is open while the caller works on what was yielded.
-    """
-    after: bytes | None = None
-    while True:
-        records: list[tuple[bytes, bytes]]
-        records = database.read(name, partial(_records_after, after=after), [])
-        if not records:
-            return
-        yield records
-        after = records[-1][0]
-
-
-def count_records(database: Database, name: str) -> int:
-    """Count the records of one of a database's tables."""
-    return database.read(name, lambda transaction: transaction.stat()["entries"], 0)
-
-
-def _records_after(transaction: Any, after: bytes | None) -> list[tuple[bytes, bytes]]:
-    """Read the next records behind a key; None: from the first."""
-    cursor = transaction.cursor()
-    there = cursor.first() if after is None else cursor.set_range(after)
-    if there and after is not None and cursor.key() == after:
-        there = cursor.next()
-    records: list[tuple[bytes, bytes]] = []
-    while there and len(records) < _AT_ONCE:
-        records.append(cursor.item())
-        there = cursor.next()
-    return records
-
-
-def _checksum(key: bytes, vector: bytes) -> bytes:
-    return hashlib.blake2b(vector, digest_size=_CHECKSUM_BYTES, key=key).digest()
-
 
 #: The named database that lists the spaces.
 SPACES = "spaces"
+DATA_FILE = "data.mdb"
+
+#: Address space for the first map; no room on disk is taken before something is written.
+FIRST_MAP = 64 * 2**20
+
+#: Named databases that an environment can hold: one a space, and the list of spaces.
+MAX_SPACES = 1024
+MAX_READERS = 1024
+_CHECKSUM_BYTES = 8
+
+# Records read in one transaction, so that nobody waits long for the next.
+_AT_ONCE = 8192
+
+# LMDB reports a page that a full disk took only half as an input/output error.
+_REASONS = {
+    "the disk is full": (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    "the disk is full or failing": (errno.EIO,),
+    "the folder cannot be written to": (errno.EACCES, errno.EPERM, errno.EROFS),
+}
+_lock = threading.Lock()
+_open: dict[Path, Database] = {}
 
 
 @dataclass(frozen=True)
@@ -179,50 +95,6 @@ class Space:
         description = json.dumps(facts, sort_keys=True).encode()
         name = hashlib.sha256(description).hexdigest()[:32]
         return cls(description, name, backbone.hidden_size, stored_dtype, pooling, backbone.spec)
-
-
-def list_spaces(database: Database) -> list[tuple[str, dict[str, Any]]]:
-    """Read the list of spaces: names, and what is known of each."""
-    return database.read(
-        SPACES,
-        lambda transaction: [
-            (name.decode(), json.loads(entry)) for name, entry in transaction.cursor()
-        ],
-        [],
-    )
-
-
-def touch_space(database: Database, space: Space) -> None:
-    """Note in the list that a space is used today; one writing a day."""
-    today = datetime.date.today().isoformat()
-    name = space.name.encode()
-    entry: bytes | None = database.read(SPACES, lambda transaction: transaction.get(name), None)
-    known = json.loads(entry) if entry else {"created": today, "used": None}
-    if known["used"] == today:
-        return
-    facts = {"backbone": space.spec, **json.loads(space.description)}
-    facts |= {"created": known["created"], "used": today}
-    database.write(SPACES, lambda transaction: transaction.put(name, json.dumps(facts).encode()))
-
-
-T = TypeVar("T")
-
-DATA_FILE = "data.mdb"
-#: Address space for the first map; no room on disk is taken before something is written.
-FIRST_MAP = 64 * 2**20
-#: Named databases that an environment can hold: one a space, and the list of spaces.
-MAX_SPACES = 1024
-MAX_READERS = 1024
-
-# LMDB reports a page that a full disk took only half as an input/output error.
-_REASONS = {
-    "the disk is full": (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
-    "the disk is full or failing": (errno.EIO,),
-    "the folder cannot be written to": (errno.EACCES, errno.EPERM, errno.EROFS),
-}
-
-_lock = threading.Lock()
-_open: dict[Path, Database] = {}
 
 
 class Database:
@@ -379,6 +251,133 @@ def import_lmdb() -> Any:
     except ImportError as error:
         raise ImportError("the embedding store needs lmdb: pip install 'lmdb>=1.5'") from error
     return lmdb
+
+
+def list_spaces(database: Database) -> list[tuple[str, dict[str, Any]]]:
+    """Read the list of spaces: names, and what is known of each."""
+    return database.read(
+        SPACES,
+        lambda transaction: [
+            (name.decode(), json.loads(entry)) for name, entry in transaction.cursor()
+        ],
+        [],
+    )
+
+
+def touch_space(database: Database, space: Space) -> None:
+    """Note in the list that a space is used today; one writing a day."""
+    today = datetime.date.today().isoformat()
+    name = space.name.encode()
+    entry: bytes | None = database.read(SPACES, lambda transaction: transaction.get(name), None)
+    known = json.loads(entry) if entry else {"created": today, "used": None}
+    if known["used"] == today:
+        return
+    facts = {"backbone": space.spec, **json.loads(space.description)}
+    facts |= {"created": known["created"], "used": today}
+    database.write(SPACES, lambda transaction: transaction.put(name, json.dumps(facts).encode()))
+
+
+def text_keys(space: Space, texts: Sequence[str]) -> list[bytes]:
+    """Hash texts in a space."""
+    begun = hashlib.sha256(space.description)
+    keys = []
+    for text in texts:
+        if not isinstance(text, str):
+            raise DataError(f"texts must be a list of str, found {text!r} among them")
+        digest = begun.copy()
+        digest.update(text.encode("utf-8", "surrogatepass"))
+        keys.append(digest.digest())
+    return keys
+
+
+def make_records(
+    space: Space, keys: Sequence[bytes], vectors: np.ndarray, texts: Sequence[str]
+) -> list[tuple[bytes, bytes]]:
+    """Make the records of vectors (rows, hidden): each vector's bytes, then their checksum.
+
+    Raises
+    ------
+    DataError
+        The stored dtype cannot hold a vector; the message names its text.
+    """
+    with np.errstate(over="ignore"):
+        kept = vectors.astype(STORED_DTYPES[space.stored_dtype])
+    bad = np.flatnonzero(~np.isfinite(kept).all(axis=1))
+    if len(bad):
+        raise DataError(
+            f"the embedding of the text that begins {texts[bad[0]][:60]!r} is not finite in "
+            f"{space.stored_dtype}: use EmbeddingStore(dtype='float32'), and a backbone in float32"
+        )
+    packed = [vector.tobytes() for vector in kept]
+    return [(key, vector + _checksum(key, vector)) for key, vector in zip(keys, packed)]
+
+
+def read_vectors(space: Space, records: Sequence[bytes | None]) -> np.ndarray | None:
+    """Give the vectors of records, (records, hidden) float32; None where one is missing or cut."""
+    dtype = STORED_DTYPES[space.stored_dtype]
+    size = space.hidden_size * dtype.itemsize + _CHECKSUM_BYTES
+    whole = [record for record in records if record is not None and len(record) == size]
+    if len(whole) < len(records):
+        return None
+    table = np.frombuffer(b"".join(whole), dtype=np.uint8).reshape(len(whole), size)
+    vectors = table[:, :-_CHECKSUM_BYTES].copy().view(dtype)  # (records, hidden)
+    return vectors.astype(np.float32, copy=False)
+
+
+def is_sound(key: bytes, record: bytes) -> bool:
+    """Tell whether a record is what was written under its key."""
+    vector = record[:-_CHECKSUM_BYTES]
+    return record[-_CHECKSUM_BYTES:] == _checksum(key, vector)
+
+
+def put_records(
+    transaction: Any, records: Sequence[tuple[bytes, bytes]], append: bool = False
+) -> None:
+    """Write records in the order of their keys; one that is there already stays."""
+    transaction.cursor().putmulti(sorted(records), overwrite=False, append=append)
+
+
+def delete_records(transaction: Any, keys: Sequence[bytes]) -> None:
+    """Delete the records of keys, where they are there."""
+    for key in keys:
+        transaction.delete(key)
+
+
+def scan_records(database: Database, name: str) -> Iterator[list[tuple[bytes, bytes]]]:
+    """Yield all records of one of a database's tables, some thousands at a time, with their keys.
+
+    No transaction is open while the caller works on what was yielded.
+    """
+    after: bytes | None = None
+    while True:
+        records: list[tuple[bytes, bytes]]
+        records = database.read(name, partial(_records_after, after=after), [])
+        if not records:
+            return
+        yield records
+        after = records[-1][0]
+
+
+def count_records(database: Database, name: str) -> int:
+    """Count the records of one of a database's tables."""
+    return database.read(name, lambda transaction: transaction.stat()["entries"], 0)
+
+
+def _records_after(transaction: Any, after: bytes | None) -> list[tuple[bytes, bytes]]:
+    """Read the next records behind a key; None: from the first."""
+    cursor = transaction.cursor()
+    there = cursor.first() if after is None else cursor.set_range(after)
+    if there and after is not None and cursor.key() == after:
+        there = cursor.next()
+    records: list[tuple[bytes, bytes]] = []
+    while there and len(records) < _AT_ONCE:
+        records.append(cursor.item())
+        there = cursor.next()
+    return records
+
+
+def _checksum(key: bytes, vector: bytes) -> bytes:
+    return hashlib.blake2b(vector, digest_size=_CHECKSUM_BYTES, key=key).digest()
 
 
 def _is_same_file(database: Database) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from tsllm.datasets.events.reading import Clock, EventTable
+from tsllm.datasets.events import Clock, EventTable
 from tsllm.errors import DataError
 
 

@@ -59,7 +59,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from tsllm.datasets.events.reading import EventTable
+from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError, NotEnoughDataError
 from tsllm.events.batching import EventWindows, known_gaps, last_events
 from tsllm.events.predicting import PredictsEvents

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tsllm.adapters.events.batch import EventBatch, length_buckets, pad_sequences
-from tsllm.datasets.events.reading import EventTable
+from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError
 
 
@@ -151,7 +151,7 @@ class EventWindows:
     Examples
     --------
     >>> import pandas as pd
-    >>> from tsllm.datasets.events.reading import read_events
+    >>> from tsllm.datasets.events import read_events
     >>> table = read_events(pd.DataFrame({"time": [1.0, 3.0, 4.0], "type": ["a", "b", "a"]}))
     >>> rows = EventWindows(table, classes=["a", "b"], time_scale=2.0)
     >>> rows.gather([0]).gaps

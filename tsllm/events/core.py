@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from tsllm.adapters.events.batch import EventBatch, EventStates
 from tsllm.adapters.events.decoders.base import EventDecoder
 from tsllm.backbone import Backbone
-from tsllm.datasets.events.reading import EventTable, read_events
+from tsllm.datasets.events import EventTable, read_events
 from tsllm.errors import DataError
 from tsllm.events.arguments import at_each_sequence
 from tsllm.events.batching import EventWindows, last_times

@@ -13,7 +13,7 @@ from torch import Tensor
 from tsllm.adapters.events.batch import EventBatch, EventStates, length_buckets
 from tsllm.adapters.events.decoders.base import EventDecoder, log_likelihood
 from tsllm.adapters.events.hawkes import HawkesProcess
-from tsllm.datasets.events.reading import EventTable
+from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError, TrainingDivergedError
 from tsllm.events.arguments import checked_count
 from tsllm.events.base import EventForecaster
@@ -80,7 +80,7 @@ class HawkesForecaster(EventForecaster):
 
     Examples
     --------
-    >>> from tsllm.datasets.events.simulators import make_hawkes
+    >>> from tsllm.datasets.events import make_hawkes
     >>> from tsllm.events import HawkesForecaster
     >>> truth = make_hawkes([0.4], [[0.6]], [1.2], t_end=2000, random_state=1)
     >>> model = HawkesForecaster().fit(truth.events)

@@ -9,7 +9,7 @@ from torch import Tensor
 from tsllm.adapters.events.batch import EventBatch, EventStates
 from tsllm.adapters.events.decoders.base import ClosedDecoder, EventDecoder
 from tsllm.adapters.events.hawkes import decayed_sums
-from tsllm.datasets.events.reading import EventTable
+from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError
 from tsllm.events.base import EventForecaster
 

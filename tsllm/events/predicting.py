@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from tsllm.adapters.events.batch import EventBatch, EventStates
 from tsllm.adapters.events.decoders.base import EventDecoder
 from tsllm.adapters.events.next_event import NextEvent, next_event
-from tsllm.datasets.events.reading import EventTable
+from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError
 from tsllm.events.arguments import checked_count, checked_levels, in_chunks
 from tsllm.events.batching import last_events

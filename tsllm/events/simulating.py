@@ -11,7 +11,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from tsllm.adapters.events.batch import EventBatch
-from tsllm.datasets.events.reading import EventTable
+from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError
 from tsllm.events.arguments import checked_count, checked_levels, duration_in_numbers, in_chunks
 from tsllm.events.batching import last_events

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from tsllm.datasets.events.reading import Clock, EventColumns, EventTable
+from tsllm.datasets.events import Clock, EventColumns, EventTable
 from tsllm.errors import DataError, ModelFormatError
 from tsllm.events.base import EventForecaster
 from tsllm.saving.snapshot_parts import (

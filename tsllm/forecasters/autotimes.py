@@ -342,7 +342,13 @@ class AutoTimesForecaster(BaseLLMForecaster):
             sentences = [
                 sentence
                 for context in contexts
-                for sentence in context_sentences(context, state.shape, n_tokens)
+                for sentence in context_sentences(
+                    context,
+                    n_tokens,
+                    token_length=token,
+                    context_length=state.shape.context_length,
+                    freq=state.shape.freq,
+                )
             ]
             embedded = self._embed(state, sentences).to(state.device)
             marks = embedded.unflatten(0, (len(contexts), n_tokens))  # (batch, tokens, width)

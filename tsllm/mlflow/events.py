@@ -28,7 +28,7 @@ from mlflow.types.schema import AnyType
 from sklearn.utils.validation import check_is_fitted
 
 from tsllm.backbone import Backbone
-from tsllm.datasets.events.reading import EventTable
+from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError
 from tsllm.events.base import EventForecaster
 from tsllm.mlflow.kinds import Limits, ServedKind

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from tsllm.context import Context
-from tsllm.forecasters.frames import stamps_after
-from tsllm.forecasters.state import ModelShape
+from tsllm.datasets.frequency import future_times
 
 
 def segment_sentences(times: pd.Index, token: int) -> list[str]:
@@ -34,32 +33,43 @@ def segment_sentences(times: pd.Index, token: int) -> list[str]:
     return [_sentence(stamps[i], stamps[min(i + token - 1, last)]) for i in range(len(stamps))]
 
 
-def context_sentences(context: Context, shape: ModelShape, n_tokens: int) -> list[str]:
+def context_sentences(
+    context: Context,
+    n_tokens: int,
+    *,
+    token_length: int,
+    context_length: int,
+    freq: str | None = None,
+) -> list[str]:
     """Write the sentences of a context's segments and of the forecast ones after it.
 
     Parameters
     ----------
     context : Context
         At most as long as the model's; what it lacks is at its start.
-    shape : ModelShape
-        Of the model: lengths of context and token, frequency.
     n_tokens : int
-        Segments of the context and of the forecast together.
+        Number of segments of the context and of the forecast together.
+    token_length : int
+        Steps of a segment.
+    context_length : int
+        Steps of the model's context.
+    freq : str or None, default=None
+        The frequency, where the context's stamps have none.
 
     Returns
     -------
     list of str
         ``n_tokens`` of them.
     """
-    token = shape.extra["token_length"]
-    padding = shape.context_length - len(context)
-    ahead = n_tokens * token - shape.context_length
+    padding = context_length - len(context)
+    ahead = n_tokens * token_length - context_length
     stamps = _stamp_texts(context.times)
     if ahead > 0:
-        stamps += _stamp_texts(stamps_after(context, ahead, freq=shape.freq))
+        known = getattr(context.times, "freq", None) or freq
+        stamps += _stamp_texts(future_times(context.times[-1], known, ahead))
     sentences = []
     for k in range(n_tokens):
-        first, last = (max(0, k * token + step - padding) for step in (0, token - 1))
+        first, last = (max(0, k * token_length + step - padding) for step in (0, token_length - 1))
         sentences.append(_sentence(stamps[first], stamps[last]))
     return sentences
 

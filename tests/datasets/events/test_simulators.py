@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from exact_hawkes import hawkes_compensators, stationary_rates
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
@@ -17,7 +18,7 @@ from tsllm.datasets import (
     make_text_events,
     read_events,
 )
-from tsllm.datasets.events.hawkes import check_hawkes, hawkes_compensators
+from tsllm.datasets.events.hawkes import check_hawkes
 from tsllm.errors import DataError
 
 GOLD = {"mu": [0.5, 0.3], "alpha": [[0.3, 0.1], [0.2, 0.4]], "beta": [2.0, 1.5]}
@@ -149,7 +150,7 @@ def test_likelihoods_need_windows_and_known_types():
 
 def test_stationary_rates_of_hawkes():
     simulation = make_hawkes(**GOLD, t_end=10_000, random_state=0)
-    rates = check_hawkes(**GOLD).stationary_rates()
+    rates = stationary_rates(check_hawkes(**GOLD))
     assert rates == pytest.approx([0.825, 0.775], abs=1e-12)
     counts = simulation.events.type_counts()
     # the standard error of a rate is near sqrt(var / T) with var about rate / (1 - branching)^2

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsllm.datasets.events.reading import EventTable, read_events
+from tsllm.datasets.events import EventTable, read_events
 from tsllm.errors import DataError
 from tsllm.events.arguments import at_each_sequence, duration_in_numbers
 from tsllm.events.batching import EventWindows, known_gaps, last_events, longest_wait

@@ -8,9 +8,8 @@ from known_events import GOLD, GOLD_EVENTS, GOLD_LOG_LIKELIHOOD, hawkes_with
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
+from tsllm.datasets.events import make_hawkes, make_poisson, read_events
 from tsllm.datasets.events.hawkes import check_hawkes, hawkes_log_likelihood
-from tsllm.datasets.events.reading import read_events
-from tsllm.datasets.events.simulators import make_hawkes, make_poisson
 from tsllm.errors import DataError, NotEnoughDataError
 from tsllm.events import HawkesForecaster, NaiveEventForecaster
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from known_events import GOLD, GOLD_EVENTS, hawkes_with
 
-from tsllm.datasets.events.simulators import make_hawkes
+from tsllm.datasets.events import make_hawkes
 from tsllm.events.evaluation.stream_report import StreamReport
 from tsllm.events.plotting import plot_intensity, plot_residuals, plot_slot_use, plot_stream
 

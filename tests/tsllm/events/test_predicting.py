@@ -9,8 +9,7 @@ from known_events import GOLD, GOLD_EVENTS, hawkes_with
 from scipy import integrate, stats
 from small_events import small_prompttpp
 
-from tsllm.datasets.events.reading import read_events
-from tsllm.datasets.events.simulators import make_hawkes
+from tsllm.datasets.events import make_hawkes, read_events
 from tsllm.errors import DataError
 from tsllm.events import (
     EventForecaster,

@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.base import clone
 from tqdm.auto import tqdm
 
-from tsllm.datasets.events.reading import EventTable
+from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError, NotEnoughDataError
 from tsllm.events.evaluation.next_event import EventEvaluation
 from tsllm.events.evaluation.stream_report import METRICS, StreamReport
@@ -90,8 +90,8 @@ def evaluate_stream(
 
     Examples
     --------
-    >>> from tsllm.datasets.events.simulators import make_hawkes
-    >>> from tsllm.datasets.events.slices import time_slices
+    >>> from tsllm.datasets.events import make_hawkes
+    >>> from tsllm.datasets.events import time_slices
     >>> from tsllm.events import NaiveEventForecaster
     >>> events = make_hawkes([1.0], [[0.4]], [2.0], t_end=300, random_state=0).events
     >>> report = evaluate_stream(NaiveEventForecaster(), time_slices(events, 3), baselines=[])

@@ -16,7 +16,7 @@ from tsllm.adapters.events.decoders.closed_form import EventDecoder
 from tsllm.adapters.events.encoders.llm import mean_token_embeddings
 from tsllm.adapters.events.prompttpp import PromptTPPModel
 from tsllm.backbone import Backbone, load_backbone, resolve_device, tuned
-from tsllm.datasets.events.reading import EventTable
+from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError
 from tsllm.events.arguments import in_chunks
 from tsllm.events.base import EventForecaster

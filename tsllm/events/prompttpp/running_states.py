@@ -15,7 +15,7 @@ from tsllm.adapters.events.decoders.closed_form import EventDecoder
 from tsllm.adapters.events.encoders.llm import LLMEncoder
 from tsllm.adapters.events.encoders.prompted import EventStream
 from tsllm.adapters.events.prompttpp import PromptTPPModel
-from tsllm.datasets.events.reading import EventTable
+from tsllm.datasets.events import EventTable
 from tsllm.events.batching import keep_last, last_times
 from tsllm.events.prompttpp.parameters import is_endless
 from tsllm.events.sampling import copies_of

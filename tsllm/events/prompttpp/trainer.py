@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tsllm.adapters.events.batch import EventBatch, length_buckets
 from tsllm.adapters.events.prompttpp import PromptTPPModel
-from tsllm.datasets.events.reading import EventTable
+from tsllm.datasets.events import EventTable
 from tsllm.errors import BackboneMismatchError, DataError, NotEnoughDataError
 from tsllm.events.batching import EventWindows, last_times, longest_wait
 from tsllm.events.prompttpp.model import PromptTPPCore, embed_classes

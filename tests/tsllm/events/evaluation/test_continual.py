@@ -7,10 +7,8 @@ import pandas as pd
 import pytest
 from known_events import GOLD
 
+from tsllm.datasets.events import make_hawkes, read_events, time_slices
 from tsllm.datasets.events.drift import make_drift
-from tsllm.datasets.events.reading import read_events
-from tsllm.datasets.events.simulators import make_hawkes
-from tsllm.datasets.events.slices import time_slices
 from tsllm.errors import DataError, NotEnoughDataError
 from tsllm.events import EventEvaluation, HawkesForecaster, NaiveEventForecaster, evaluate_stream
 from tsllm.events.evaluation.continual import BASELINES

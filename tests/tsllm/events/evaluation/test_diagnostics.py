@@ -9,7 +9,7 @@ import pytest
 from known_events import GOLD, GOLD_EVENTS, hawkes_with
 from scipy import integrate, stats
 
-from tsllm.datasets.events.simulators import make_hawkes, make_poisson, make_renewal
+from tsllm.datasets.events import make_hawkes, make_poisson, make_renewal
 from tsllm.events import NaiveEventForecaster
 from tsllm.events.evaluation.diagnostics import ALL_TYPES, diagnose
 

@@ -10,7 +10,7 @@ import torch
 from known_events import GOLD, hawkes_with
 
 from tsllm.adapters.events.batch import EventStates
-from tsllm.datasets.events.simulators import make_hawkes
+from tsllm.datasets.events import make_hawkes
 from tsllm.events import NaiveEventForecaster
 from tsllm.events.naive import NaiveDecoder
 
