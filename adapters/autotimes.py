@@ -12,11 +12,11 @@ from torch.nn import functional
 
 from tsllm.adapters.layers import (
     MonotoneQuantileHead,
-    both_ways,
     build_token_layer,
     check_mirrored,
     from_segments,
     instance_normalise,
+    sign_equivariant,
     to_segments,
 )
 
@@ -40,23 +40,23 @@ class AutoTimesModel(nn.Module):
         the LLM out: every forecast then sees one segment only.
     token_length : int
         Steps of one segment.
-    mlp_layers : int
+    mlp_layers : int, default=0
         Number of linear layers in each projection's MLP; 0: plain linear projections.
-    mlp_hidden : int
+    mlp_hidden : int, default=256
         Width inside the MLPs.
-    dropout : float
+    dropout : float, default=0.0
         In the MLPs, after each activation; with linear projections, on the tokens.
-    activation : {"tanh", "relu", "gelu"}
+    activation : {"tanh", "relu", "gelu"}, default="tanh"
         The MLPs' activation.
-    mix_timestamps : bool
+    mix_timestamps : bool, default=False
         Whether to add timestamp embeddings to the tokens (the paper's position embedding).
-    quantiles : tuple of float
+    quantiles : tuple of float, default=()
         Levels to forecast, strictly increasing; empty: a point forecast.
-    flip_invariance : bool
+    flip_invariance : bool, default=False
         Whether the forecast of a context turned upside down is the forecast turned upside down.
         Training then turns each sample over by chance; in evaluation mode every sample is read
         both ways and the two forecasts are averaged. Not part of the paper.
-    width : int
+    width : int, default=384
         Token width when ``backbone`` is None; otherwise the backbone's own is used.
 
     Raises
@@ -131,7 +131,7 @@ class AutoTimesModel(nn.Module):
             ``module.`` (distributed training) is taken off.
         backbone : Backbone, PrivateBackbone or None
             The LLM that the checkpoint was trained with.
-        activation : {"tanh", "relu", "gelu"}
+        activation : {"tanh", "relu", "gelu"}, default="tanh"
             The MLPs' activation, which no shape tells; the authors' scripts use tanh.
 
         Returns
@@ -179,10 +179,10 @@ class AutoTimesModel(nn.Module):
         x : Tensor
             Context in raw units, ``(batch, context, channels)``; ``context`` is a multiple of
             ``token_length``.
-        timestamps : Tensor, optional
+        timestamps : Tensor or None, default=None
             Embeddings of the segments' timestamps, ``(batch * channels, tokens, width)``, channels
             fastest; exactly when the model mixes timestamps.
-        mask : Tensor, optional
+        mask : Tensor or None, default=None
             Bool, the shape of ``x``, True where observed; None: everything is observed.
 
         Returns
@@ -222,12 +222,12 @@ class AutoTimesModel(nn.Module):
             Context in raw units, ``(batch, context, channels)``.
         horizon : int
             Steps to forecast.
-        timestamps : Tensor, optional
+        timestamps : Tensor or None, default=None
             ``(batch * channels, tokens + steps - 1, width)`` with ``steps = ceil(horizon /
             token_length)``: the context's segments, then the forecast ones.
-        mask : Tensor, optional
+        mask : Tensor or None, default=None
             Bool, the shape of ``x``, True where observed.
-        mode : {"sliding", "cached"}
+        mode : {"sliding", "cached"}, default="sliding"
             "sliding", as published: the oldest segment makes room for the forecast, the new context
             is normalised anew and read from the start. "cached": the observed context's statistics
             are kept, and the forecast is one more token on the LLM's key-value cache.
@@ -295,12 +295,7 @@ class AutoTimesModel(nn.Module):
         return self._denormalise(forecast, mean, std)
 
     def _forecast(
-        self,
-        x: Tensor,
-        timestamps: Tensor | None,
-        mask: Tensor | None,
-        *,
-        last_only: bool = False,
+        self, x: Tensor, timestamps: Tensor | None, mask: Tensor | None, *, last_only: bool = False
     ) -> Tensor:
         """Forecast all next segments, or the one after the context only."""
         values, mean, std = instance_normalise(x, mask)  # (batch, context, channels)
@@ -332,7 +327,7 @@ class AutoTimesModel(nn.Module):
 
         if self.flip_invariance:
             quantiles = self.quantile_head is not None
-            decoded = both_ways(
+            decoded = sign_equivariant(
                 read, segments, timestamps, attended, training=self.training, quantiles=quantiles
             )
         else:
@@ -419,9 +414,7 @@ OFFICIAL_KEY = re.compile(r"add_scale|(encoder|decoder)\.(layers\.\d+\.)?(weight
 OFFICIAL_LLM_PREFIXES = ("gpt2.", "llama.", "opt.", "model.")
 
 
-def encoder_and_decoder(
-    state_dict: Mapping[str, Tensor],
-) -> tuple[dict[str, Tensor], list[Tensor]]:
+def encoder_and_decoder(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
     """Pick what the authors trained, and leave the LLM's own weights aside.
 
     Parameters

@@ -6,11 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tsllm.adapters.layers import (
-    MonotoneQuantileHead,
-    direct_forecast,
-    instance_normalise,
-)
+from tsllm.adapters.layers import MonotoneQuantileHead, direct_forecast, instance_normalise
 
 
 class DLinearModel(nn.Module):
@@ -29,9 +25,9 @@ class DLinearModel(nn.Module):
         Steps of history.
     horizon : int
         Steps to forecast.
-    kernel_size : int
+    kernel_size : int, default=25
         Steps of the moving average, odd.
-    quantiles : tuple of float
+    quantiles : tuple of float, default=()
         Levels to forecast; empty for a point forecast.
 
     Raises
@@ -74,7 +70,7 @@ class DLinearModel(nn.Module):
         ----------
         x : Tensor
             ``(batch, context, channels)``.
-        mask : Tensor, optional
+        mask : Tensor or None, default=None
             Bool, the shape of ``x``, True where observed; the rest counts as the window's mean.
 
         Returns
@@ -134,13 +130,13 @@ class PatchTSTModel(nn.Module):
         Steps to forecast.
     patch_length, stride : int
         Steps of a patch and between the starts of two, at most ``context_length``.
-    hidden : int
+    hidden : int, default=16
         Width of a token, a multiple of ``heads``.
     layers, heads, feedforward : int
         Encoder layers, attention heads, width inside the feed-forward blocks.
-    dropout : float
+    dropout : float, default=0.3
         On the tokens and inside the encoder.
-    quantiles : tuple of float
+    quantiles : tuple of float, default=()
         Levels to forecast; empty for a point forecast.
 
     Raises
@@ -200,7 +196,7 @@ class PatchTSTModel(nn.Module):
         ----------
         x : Tensor
             ``(batch, context, channels)``.
-        mask : Tensor, optional
+        mask : Tensor or None, default=None
             Bool, the shape of ``x``, True where observed; the rest counts as the window's mean.
 
         Returns

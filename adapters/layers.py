@@ -37,7 +37,7 @@ def instance_normalise(x: Tensor, mask: Tensor | None = None) -> Normalised:
     x : Tensor
         Windows in raw units, ``(batch, time, channels)``. What it holds where ``mask`` is False
         has no influence; NaN is fine there.
-    mask : Tensor, optional
+    mask : Tensor or None, default=None
         True where observed, the shape of ``x``. None: everything is observed.
 
     Returns
@@ -123,13 +123,13 @@ class TokenMLP(nn.Module):
     ----------
     in_features, out_features : int
         Widths of the first and the last layer.
-    n_layers : int
+    n_layers : int, default=2
         Number of linear layers, at least 2.
-    hidden : int
+    hidden : int, default=256
         Width between the linear layers.
-    dropout : float
+    dropout : float, default=0.1
         Dropout after each activation.
-    activation : {"tanh", "relu", "gelu"}
+    activation : {"tanh", "relu", "gelu"}, default="tanh"
         The activation.
     """
 
@@ -177,7 +177,7 @@ def build_token_layer(
     ----------
     in_features, out_features : int
         Widths.
-    mlp_layers : int
+    mlp_layers : int, default=0
         Number of linear layers of the MLP; 0 gives a plain ``nn.Linear``. As in the authors'
         code, where ``mlp_hidden_layers=2`` builds two linear layers around one activation.
     mlp_hidden, dropout, activation
@@ -301,7 +301,7 @@ def check_levels(levels: Sequence[float]) -> tuple[float, ...]:
     return checked
 
 
-def both_ways(
+def sign_equivariant(
     read: Callable[..., Tensor],
     x: Tensor,
     *companions: Tensor | None,
@@ -336,21 +336,21 @@ def both_ways(
     --------
     >>> x = torch.randn(2, 5, 1)
     >>> growing = lambda values: values[:, -1:] + 1
-    >>> forecast = both_ways(growing, x, training=False, quantiles=False)
+    >>> forecast = sign_equivariant(growing, x, training=False, quantiles=False)
     >>> torch.allclose(forecast, x[:, -1:])
     True
     """
     if not training:
         twice = [None if one is None else torch.cat([one, one]) for one in companions]
         upright, over = read(torch.cat([x, -x]), *twice).chunk(2)
-        return (upright + upside_down(over, quantiles=quantiles)) / 2
+        return (upright + flip_sign(over, quantiles=quantiles)) / 2
     drawn = torch.rand(len(x), device=x.device) < 0.5  # (batch,), True: as it is
     forecast = read(torch.where(_like(drawn, x), x, -x), *companions)
-    over = upside_down(forecast, quantiles=quantiles)
+    over = flip_sign(forecast, quantiles=quantiles)
     return torch.where(_like(drawn, forecast), forecast, over)
 
 
-def upside_down(forecast: Tensor, *, quantiles: bool) -> Tensor:
+def flip_sign(forecast: Tensor, *, quantiles: bool) -> Tensor:
     """Turn forecasts over; of quantiles (the last axis), the lowest becomes the highest."""
     return -forecast.flip(-1) if quantiles else -forecast
 

@@ -31,7 +31,7 @@ def elementwise_loss(
         The shape of ``target``; for "quantile" with one more, last axis over the levels.
     target : Tensor
         Any shape.
-    levels : sequence of float
+    levels : sequence of float, default=()
         The quantile levels of ``prediction``'s last axis; only for "quantile".
 
     Returns
@@ -93,11 +93,11 @@ def next_segment_loss(
         The model; its quantile levels are those of the loss.
     values : Tensor
         ``(batch, context + token_length, channels)`` in raw units.
-    timestamps : Tensor, optional
+    timestamps : Tensor or None, default=None
         ``(batch * channels, tokens, width)``, those of the context's segments.
-    mask : Tensor, optional
+    mask : Tensor or None, default=None
         Bool, the shape of ``values``, True where observed; None: everything is observed.
-    loss : {"mse", "mae", "huber", "quantile"}
+    loss : {"mse", "mae", "huber", "quantile"}, default="mse"
         "quantile" exactly when the model forecasts quantiles.
 
     Returns

@@ -22,11 +22,11 @@ class CrossModalityAlignment(nn.Module):
     ----------
     n_variables : int
         Width of queries, keys and values.
-    feedforward : int
+    feedforward : int, default=32
         Width inside the feed-forward block.
-    dropout : float
+    dropout : float, default=0.1
         On the attention weights, after the attention, and inside and after the feed-forward block.
-    feature_widths : tuple of two int, optional
+    feature_widths : tuple of two int or None, default=None
         None is the published layer, whose layer norms normalise every feature over the variables,
         one for queries, keys and values. That leaves nothing of one variable, and of two only which
         one is larger. Given the numbers of features of series and prompts, the layer norms
@@ -167,22 +167,22 @@ class TimeCMAModel(nn.Module):
     width : int or None
         Width of the prompt embeddings. None builds the model without the prompt branch: its
         alignment retrieves from the series branch itself, and everything else is the same.
-    channel : int
+    channel : int, default=64
         Width of a variable's token, a multiple of ``heads``.
-    heads : int
+    heads : int, default=8
         Attention heads of the encoders and the decoder.
     encoder_layers, decoder_layers : int
         Layers of each encoder and of the decoder.
-    feedforward : int
+    feedforward : int, default=2048
         Width inside the feed-forward blocks of the encoders and the decoder.
-    cross_feedforward : int
+    cross_feedforward : int, default=32
         Width inside the alignment's feed-forward block.
-    dropout : float
+    dropout : float, default=0.1
         Everywhere.
-    cross_norm : {"variables", "features"}
+    cross_norm : {"variables", "features"}, default="variables"
         What the alignment normalises over. The published "variables" needs at least three of them
         to be of use; see `CrossModalityAlignment`.
-    quantiles : tuple of float
+    quantiles : tuple of float, default=()
         Levels to forecast; empty for a point forecast.
 
     Raises
@@ -260,7 +260,7 @@ class TimeCMAModel(nn.Module):
         ----------
         state_dict : mapping of str to Tensor
             A leading ``module.`` (distributed training) is taken off.
-        n_heads : int
+        n_heads : int, default=8
             Attention heads, which no shape tells; the authors' default is 8.
 
         Returns
@@ -337,10 +337,10 @@ class TimeCMAModel(nn.Module):
         ----------
         x : Tensor
             ``(batch, context, variables)`` in raw units.
-        prompt_embeddings : Tensor, optional
+        prompt_embeddings : Tensor or None, default=None
             ``(batch, width, variables)``: the LLM's embedding of the text about each variable's
             window. None exactly where the model was built without a width.
-        mask : Tensor, optional
+        mask : Tensor or None, default=None
             Bool, the shape of ``x``, True where observed; the rest counts as the window's mean.
 
         Returns

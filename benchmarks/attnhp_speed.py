@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from tsllm.adapters.events.batch import EventBatch, pad_sequences
 from tsllm.adapters.events.decoders.attnhp import AttNHPDecoder, AttNHPEncoder
-from tsllm.adapters.events.decoders.closed_form import LogNormalMixtureDecoder, log_likelihood
+from tsllm.adapters.events.decoders.base import log_likelihood
+from tsllm.adapters.events.decoders.closed_form import LogNormalMixtureDecoder
 from tsllm.adapters.events.encoders.attention import AttentionEncoder
 from tsllm.adapters.events.features import EventEmbedding
 

@@ -33,11 +33,11 @@ class AarenAttention(nn.Module):
         Width of a token, a multiple of ``heads``.
     heads : int
         Number of heads.
-    query : {"folded", "token"}
+    query : {"folded", "token"}, default="folded"
         "token": the paper's parameters, a query token with projections for queries and keys.
         "folded": only what these come to, a score vector per head: the same functions with
         ``2 hidden² - hidden heads`` fewer parameters.
-    decay : bool
+    decay : bool, default=False
         Whether a token's weight falls by exp(-rate) with each unit of time, at a learnt rate a
         head. Not in the paper: without it nothing is ever forgotten, and a stream much longer than
         the training sequences drifts away from them.
@@ -92,10 +92,10 @@ class AarenAttention(nn.Module):
         ----------
         x : Tensor
             ``(batch, tokens, hidden)``.
-        mask : Tensor, optional
+        mask : Tensor or None, default=None
             Bool, ``(batch, tokens)``, False for tokens that later ones, and their own output, do
             not see. None: all are seen.
-        elapsed : Tensor, optional
+        elapsed : Tensor or None, default=None
             ``(batch, tokens)``, time since the token before, for the decay. None: one a token that
             is not masked, none for a masked one.
         """
@@ -134,7 +134,7 @@ class AarenAttention(nn.Module):
             It is left as it is.
         x : Tensor
             ``(batch, hidden)``.
-        mask, elapsed : Tensor, optional
+        mask, elapsed : Tensor or None, default=None
             ``(batch,)``, see `forward`. A masked token in no time leaves the state as it was.
 
         Returns
@@ -216,12 +216,12 @@ class AarenBlock(nn.Module):
     ----------
     hidden, heads, feedforward : int
         Width of a token, heads, width inside the feed-forward part.
-    mixer : {"aaren", "mingru", "attention", "none"}
+    mixer : {"aaren", "mingru", "attention", "none"}, default="aaren"
         What mixes the tokens. "attention" has no state of constant size and cannot stream.
-    dropout : float
+    dropout : float, default=0.0
         After the mixer, and in and after the feed-forward part. There is none on the weights of
         the average: no state could reproduce it.
-    norm_first : bool
+    norm_first : bool, default=True
         Layer norms before the parts (default), or after their residuals.
     query, decay
         See `AarenAttention`.

@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from tsllm.adapters.aaren.attention import AarenStack
 from tsllm.adapters.aaren.patches import NORMALISATIONS, PatchUnits, RunningScale
 from tsllm.adapters.aaren.soft_prompt import SoftPromptReader
-from tsllm.adapters.aaren.state import AarenState
-from tsllm.adapters.aaren.stream import AarenStream
+from tsllm.adapters.aaren.state import AarenState, AarenStream
 from tsllm.adapters.layers import (
     MonotoneQuantileHead,
-    both_ways,
     check_mirrored,
+    flip_sign,
+    sign_equivariant,
     to_segments,
-    upside_down,
 )
 from tsllm.adapters.losses import elementwise_loss
 
@@ -52,24 +51,24 @@ class AarenModel(nn.Module):
         Width of a token, blocks, heads, width inside the feed-forward parts.
     mixer, query, decay
         See `AarenBlock`.
-    normalisation : {"causal", "anchored", "window"}
+    normalisation : {"causal", "anchored", "window"}, default="causal"
         "causal": by running mean and deviation; "anchored": by the last value and the running
         deviation; both stream exactly. "window": by the mean and deviation of the whole context.
-    half_life : int
+    half_life : int, default=512
         Steps after which a step weighs half in the running statistics.
-    restart : int, optional
+    restart : int or None, default=None
         Tokens after which a stream starts over, with a second one half as old to take its place:
         forecasts then read the last ``restart`` to ``2 * restart`` tokens. None: never.
-    dropout : float
+    dropout : float, default=0.0
         In the blocks.
-    quantiles : tuple of float
+    quantiles : tuple of float, default=()
         Levels to forecast; empty for a point forecast.
-    flip_invariance : bool
+    flip_invariance : bool, default=False
         Whether the forecast of a series turned upside down is the forecast turned upside down: see
-        `tsllm.adapters.layers.both_ways`. A stream then has two rows for each series.
-    soft_prompt_length : int
+        `tsllm.adapters.layers.sign_equivariant`. A stream then has two rows for each series.
+    soft_prompt_length : int, default=8
         Outputs that the language model reads.
-    prompt : str
+    prompt : str, default=""
         The text that it reads before them.
 
     Raises
@@ -167,11 +166,11 @@ class AarenModel(nn.Module):
         ----------
         x : Tensor
             ``(batch, context, channels)`` in raw units; a multiple of ``patch_length`` steps.
-        mask : Tensor, optional
+        mask : Tensor or None, default=None
             Bool, the shape of ``x``, True where observed. None: everything is.
-        fill : Tensor, optional
+        fill : Tensor or None, default=None
             ``(batch,)``, how many steps of the last patch there are. None: all.
-        prefixes : bool
+        prefixes : bool, default=False
             Whether to forecast after every patch.
 
         Returns
@@ -190,7 +189,7 @@ class AarenModel(nn.Module):
         if not self.flip_invariance:
             return read(x, mask, fill)
         quantiles = self.quantile_head is not None
-        return both_ways(read, x, mask, fill, training=self.training, quantiles=quantiles)
+        return sign_equivariant(read, x, mask, fill, training=self.training, quantiles=quantiles)
 
     def _forecast(self, x: Tensor, mask: Tensor, fill: Tensor | None, *, prefixes: bool) -> Tensor:
         """Forecast from contexts read one way; see `forward`."""
@@ -264,7 +263,7 @@ class AarenModel(nn.Module):
             It is left as it is.
         values : Tensor
             ``(series, steps)`` in raw units, NaN where not observed.
-        lengths : Tensor, optional
+        lengths : Tensor or None, default=None
             ``(series,)``, how many of the steps each has. None: all.
 
         Returns
@@ -338,7 +337,7 @@ class AarenModel(nn.Module):
         out = self._read(stream)
         if not self.flip_invariance:
             return out
-        over = upside_down(out[1::2], quantiles=self.quantile_head is not None)
+        over = flip_sign(out[1::2], quantiles=self.quantile_head is not None)
         return (out[::2] + over) / 2
 
     def _read(self, stream: AarenStream) -> Tensor:
@@ -446,7 +445,7 @@ def prefix_loss(
         ``(batch,)``, how many steps of the last patch are seen, at least 1: so forecasts from
         incomplete patches are learnt too. A window of which nothing would be seen keeps the whole
         patch.
-    last_weight : float
+    last_weight : float, default=1.0
         What the forecast after the last patch counts; the others count 1.
 
     Returns

@@ -42,14 +42,14 @@ def prefix_scan(
     values : Tensor
         ``(batch, heads, tokens, width)``, finite, of any strides and float dtype; half precision
         is converted segment by segment.
-    state : AarenState, optional
+    state : AarenState or None, default=None
         Of the tokens before these. Computation is in its dtype where that is wider. None: none.
-    method : {"auto", "segmented", "matmul"}
+    method : {"auto", "segmented", "matmul"}, default="auto"
         "segmented": cumulative sums over segments with an analytic first derivative; additional
         memory is the output and two scalars a token and head. "matmul": plain operations over all
         segments at once, for GPUs, second derivatives, `torch.func` and export. "auto": matmul on
         a GPU and under torch.compile, segmented otherwise.
-    chunk : int, optional
+    chunk : int or None, default=None
         Tokens of a segment. None: 64, or 128 where batch and heads are few.
 
     Returns
@@ -226,11 +226,7 @@ def _scan(m: Tensor, u: Tensor, w: Tensor, chunk: int) -> tuple[Tensor, Tensor, 
     old = old.to(w.dtype)
     u = new * u + old * old_u
     w = new[..., None] * w + old[..., None] * old_w
-    return (
-        top.flatten(-2)[..., :n],
-        u.flatten(-2)[..., :n],
-        w.flatten(-3, -2)[..., :n, :],
-    )
+    return (top.flatten(-2)[..., :n], u.flatten(-2)[..., :n], w.flatten(-3, -2)[..., :n, :])
 
 
 def _triangle(scores: Tensor, maxima: Tensor, dtype: torch.dtype) -> Tensor:

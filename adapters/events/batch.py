@@ -139,16 +139,16 @@ def pad_sequences(
     tails : (batch,) float
         Scaled time from the last event (from the window's start, where there is no event) to the
         window's end; NaN where that is not known, and the last interval is not scored then.
-    score_from : (batch,) float, optional
+    score_from : (batch,) float or None, default=None
         Scaled time since the window's start (since the first event, where the start is not known)
         up to which all is given: events up to it, and it included, are history; of the interval it
         lies in only the rest is scored. -inf or None: everything is scored.
-    resolution : float
+    resolution : float, default=0.0
         The shortest interval of the clock; shorter ones count as so long. 0: an event at the time
         of the one before it is an error.
-    context : (batch, features) float, optional
+    context : (batch, features) float or None, default=None
         Static covariates.
-    dtype : torch.dtype
+    dtype : torch.dtype, default=torch.float32
         Of the times in the batch.
 
     Returns
@@ -230,11 +230,11 @@ def length_buckets(
     ----------
     lengths : (sequences,) int
         Events of each sequence.
-    batch_size : int, optional
+    batch_size : int or None, default=None
         Sequences a batch holds at most.
-    max_tokens : int, optional
+    max_tokens : int or None, default=None
         Positions (padding included) that a batch holds at most; a longer sequence is alone.
-    generator : torch.Generator, optional
+    generator : torch.Generator or None, default=None
         Shuffles sequences of like length among batches, and the batches. None: by length.
 
     Returns

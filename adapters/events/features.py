@@ -30,7 +30,7 @@ class TimeEncoding(nn.Module):
     ----------
     features : int
         Number of features, a multiple of 4.
-    median_gap : float
+    median_gap : float, default=1.0
         The median gap in training, in the scaled unit.
 
     Raises
@@ -117,14 +117,14 @@ class EventEmbedding(nn.Module):
         Number of types.
     hidden : int
         Width of the result.
-    time_features : int
+    time_features : int, default=32
         See `TimeEncoding`.
-    median_gap : float
+    median_gap : float, default=1.0
         See `TimeEncoding`.
-    type_vectors : Tensor, optional
+    type_vectors : Tensor or None, default=None
         ``(types, width)``, vectors of the types' texts. They are projected in place of a learnt
         embedding, so that a type that was never seen has a place near those that read alike.
-    context_features : int
+    context_features : int, default=0
         Number of static covariates of a sequence that are added to each of its events.
 
     Examples

@@ -27,12 +27,12 @@ class HawkesProcess(ClosedDecoder):
     ----------
     n_types : int
         Number of event types.
-    mu : (types,), optional
+    mu : (types,) or None, default=None
         Base rates in events per unit of scaled time, 0 or more. None: half an event a unit in all.
-    alpha : (types, types), optional
+    alpha : (types, types) or None, default=None
         Branching matrix, 0 or more; exactly 0 stays 0 in training. None: all events cause half an
         event in all.
-    beta : (types,), optional
+    beta : (types,) or None, default=None
         Decay rates, positive. None: 1.
 
     Raises
@@ -43,7 +43,7 @@ class HawkesProcess(ClosedDecoder):
     Examples
     --------
     >>> from tsllm.adapters.events.batch import pad_sequences
-    >>> from tsllm.adapters.events.decoders.closed_form import log_likelihood
+    >>> from tsllm.adapters.events.decoders.base import log_likelihood
     >>> process = HawkesProcess(1, mu=[0.4], alpha=[[0.6]], beta=[1.2])
     >>> batch = pad_sequences(
     ...     [[0.5, 0.5, 0.1, 1.9, 4.0]], [[0] * 5], first_known=[True], tails=[3.0],
@@ -86,10 +86,6 @@ class HawkesProcess(ClosedDecoder):
     def beta(self) -> Tensor:
         """Decay rates, (types,)."""
         return self.log_beta.exp()
-
-    def branching_radius(self) -> float:
-        """Spectral radius of the branching matrix; from 1 on the process explodes."""
-        return float(torch.linalg.eigvals(self.alpha.detach()).abs().max())
 
     def encode(self, batch: EventBatch) -> EventStates:
         """Compute the excitation after every event, by a scan over all sequences at once.

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from tsllm.adapters.events.batch import EventStates
-from tsllm.adapters.events.decoders.closed_form import EventDecoder, LogNormalMixtureDecoder
+from tsllm.adapters.events.decoders.base import EventDecoder
+from tsllm.adapters.events.decoders.closed_form import LogNormalMixtureDecoder
 from tsllm.adapters.events.survival_table import SurvivalTable
 
 
@@ -55,9 +56,9 @@ def next_event(
     waited : Tensor
         Scaled time since the last event that has passed without one: ``(batch, positions)``, or
         ``(batch,)`` for states of one position, and the results lack the positions then.
-    levels : sequence of float
+    levels : sequence of float, default=()
         Probability levels of the quantiles, each between 0 and 1.
-    horizon_max : Tensor or float, optional
+    horizon_max : Tensor or float or None, default=None
         Elapsed time after which it is no longer of interest whether an event comes; one for all, or
         as ``waited``.
 
@@ -136,108 +137,6 @@ def sample_next(
     return elapsed, _draw_types(decoder, states, elapsed, uniforms[:, 1])
 
 
-class Thinned(NamedTuple):
-    """Draws by thinning, and how good the bounds were."""
-
-    elapsed: Tensor
-    """(batch,) float64; inf where none came before ``horizon_max``."""
-    types: Tensor
-    """(batch,) int64; -1 where none came."""
-    violations: int
-    """How many candidates met an intensity above its bound, which was raised then. Where there are
-    any, other intensities above it may have met no candidate: the draws are late, and more nodes or
-    a larger factor are needed."""
-
-
-@torch.no_grad()
-def sample_by_thinning(
-    decoder: EventDecoder,
-    states: EventStates,
-    *,
-    waited: Tensor,
-    generators: Sequence[torch.Generator],
-    horizon_max: float,
-    block: float = 1.0,
-    nodes: int = 16,
-    bound_factor: float = 2.0,
-) -> Thinned:
-    """Draw the next event of each sequence by thinning (Lewis and Shedler 1979, Ogata 1981).
-
-    Candidates come at a constant rate above the intensity, block by block of time, and are kept
-    with the probability intensity / rate. It needs nothing but intensities, and so it checks
-    `sample_next`, which is faster and has no bound to get wrong.
-
-    Parameters
-    ----------
-    decoder, states, waited
-        See `sample_next`.
-    generators : sequence of torch.Generator
-        One a sequence, on the CPU; each gives as many numbers as its sequence takes.
-    horizon_max : float
-        Elapsed time at which the search ends.
-    block : float
-        Scaled length of a block.
-    nodes : int
-        Times of a block, its two ends among them, at which the intensity is looked at for a bound.
-    bound_factor : float
-        The bound, as a multiple of the largest of these, at least 1.
-
-    Returns
-    -------
-    Thinned
-        Exact where the bounds hold.
-
-    Raises
-    ------
-    ValueError
-        Not one generator a sequence, or a factor below 1.
-    """
-    wait, _ = _wait(states, waited)
-    size = len(wait)
-    if len(generators) != size:
-        raise ValueError(f"{len(generators)} generators for {size} sequences: give one each")
-    if bound_factor < 1:
-        raise ValueError(f"bound_factor must be at least 1, got {bound_factor}")
-    start = wait[:, 0].clone()  # (batch,), of the current block
-    now = start.clone()
-    # Candidates are points of a Poisson process in time and height, between two heights: they are
-    # kept where they lie below the intensity.
-    floor, bound = torch.zeros_like(start), _bounds(decoder, states, start, block, nodes)
-    bound = bound * bound_factor
-    found = torch.full_like(start, torch.inf)
-    active = now < horizon_max
-    violations = 0
-    while bool(active.any()):
-        rows = active.nonzero()[:, 0]
-        picked = [generators[row] for row in rows.tolist()]
-        uniforms = _uniforms(picked, 2, len(rows)).to(wait.device)
-        low, high = floor[rows], bound[rows]
-        candidate = now[rows] - torch.log1p(-uniforms[:, 0]) / (high - low)
-        height = low + uniforms[:, 1] * (high - low)
-        end = torch.minimum(start[rows] + block, found[rows])
-        inside = candidate < end
-        here = states.select(rows, torch.zeros_like(rows))
-        rate = _total(decoder, here, torch.where(inside, candidate, end)[:, None, None])[:, 0, 0]
-        kept = inside & (height < rate)
-        above = inside & (rate > high)
-        violations += int(above.sum())
-        found[rows] = torch.where(kept, candidate, found[rows])
-        # Above a bound that was too low, earlier points may lie that were not drawn yet.
-        floor[rows] = torch.where(above, high, low)
-        bound[rows] = torch.where(above, bound_factor * rate, high)
-        now[rows] = torch.where(above, start[rows], torch.where(inside, candidate, end))
-        done = (kept & ~above) | (~inside & found[rows].isfinite())
-        active[rows] = ~done & (now[rows] < horizon_max)
-        moved = rows[~inside & active[rows]]
-        if len(moved):
-            start[moved], floor[moved] = now[moved], 0.0
-            there = states.select(moved, torch.zeros_like(moved))
-            bound[moved] = bound_factor * _bounds(decoder, there, start[moved], block, nodes)
-    elapsed = torch.where(found < horizon_max, found, torch.inf)
-    types = _draw_types(decoder, states, elapsed, _uniforms(generators, 1, size)[:, 0])
-    return Thinned(elapsed, types, violations)
-
-
 def _from_mixture(
     decoder: LogNormalMixtureDecoder,
     states: EventStates,
@@ -293,16 +192,6 @@ def _wait(states: EventStates, waited: Tensor) -> tuple[Tensor, bool]:
     return wait, squeeze
 
 
-def _uniforms(generators: Sequence[torch.Generator], count: int, size: int) -> Tensor:
-    if len(generators) != size:
-        raise ValueError(f"{len(generators)} generators for {size} sequences: give one each")
-    if size == 0:
-        return torch.zeros(0, count, dtype=torch.float64)
-    return torch.stack(
-        [torch.rand(count, generator=one, dtype=torch.float64) for one in generators]
-    )
-
-
 def _draw_types(
     decoder: EventDecoder, states: EventStates, elapsed: Tensor, uniform: Tensor
 ) -> Tensor:
@@ -314,17 +203,3 @@ def _draw_types(
     edges = edges / edges[:, -1:]
     types = (edges <= uniform.to(edges.device)[:, None]).sum(-1)
     return torch.where(comes, types, -1)
-
-
-def _total(decoder: EventDecoder, states: EventStates, elapsed: Tensor) -> Tensor:
-    """Intensity over all types: (batch, positions, nodes) float64."""
-    times = elapsed.to(states.hidden.dtype)
-    return decoder.log_intensities(states, times).double().logsumexp(-1).exp()
-
-
-def _bounds(
-    decoder: EventDecoder, states: EventStates, start: Tensor, block: float, nodes: int
-) -> Tensor:
-    """Largest intensity at some times of the block that begins at ``start``: (batch,)."""
-    steps = torch.linspace(0, block, nodes, dtype=torch.float64, device=start.device)
-    return _total(decoder, states, start[:, None, None] + steps).amax(-1)[:, 0]

@@ -89,35 +89,35 @@ class PromptPool(nn.Module):
         Width of keys and queries.
     hidden : int
         Width of the states that ``head_rank`` changes.
-    parts : int
+    parts : int, default=2
         2: rows for keys and rows for values. 1: soft tokens.
-    mode : {"allocate", "shared", "none"}
+    mode : {"allocate", "shared", "none"}, default="allocate"
         "allocate": each slice opens slots of its own (`open_slots`), whose keys are centroids of
         its queries and fixed; a position takes the slot with the nearest key by Mahalanobis'
         distance, in units of how queries scatter within slices (a sum over the slices so far).
         "shared": all slots are there from the start and their keys are trained; a position takes
         the ``top_slots`` of greatest cosine, as in the paper. "none": there never is a prompt.
-    length : int
+    length : int, default=5
         Rows of a prompt.
-    max_slots : int
+    max_slots : int, default=10
         Slots that the pool has room for.
-    slots_per_slice : int
+    slots_per_slice : int, default=1
         Slots that a slice opens in "allocate".
-    top_slots : int
+    top_slots : int, default=1
         Slots that a position takes.
-    min_context : int
+    min_context : int, default=3
         With fewer events than this the query says little, and the choice is ``cold_start``'s.
-    cold_start : {"usage", "average"}
+    cold_start : {"usage", "average"}, default="usage"
         The most used of the slots in question, or all of them at once.
-    when_full : {"merge", "reuse"}
+    when_full : {"merge", "reuse"}, default="merge"
         What a slice does in a full pool: merge the two slots of closest keys and take the place
         that is freed, or train the most similar slot further. Both are warned about.
-    head_rank : int
+    head_rank : int, default=0
         Rank of each slot's change of the states before the decoder, ``h + b + U V h``, which
         starts at nothing; 0: there is none.
-    scale : float
+    scale : float, default=1.0
         Deviation of the rows that a new prompt starts with.
-    seed : int
+    seed : int, default=0
         Of the rows and of k-means.
 
     Raises
@@ -204,7 +204,7 @@ class PromptPool(nn.Module):
         Parameters
         ----------
         query : Query
-        slots : sequence of int, optional
+        slots : sequence of int or None, default=None
             Only these are in question; a slice is trained with its own. None: all.
 
         Returns

@@ -58,11 +58,11 @@ class CausalQuery(nn.Module):
     ----------
     n_types : int
         Number of types.
-    size : int
+    size : int, default=64
         Width of the query.
-    seed : int
+    seed : int, default=0
         Of the random projections.
-    type_vectors : Tensor, optional
+    type_vectors : Tensor or None, default=None
         ``(types, width)``, vectors of the types' texts, in place of one-hot vectors: types that
         read alike are then alike to the query.
 
@@ -129,10 +129,10 @@ class CausalQuery(nn.Module):
             It is left as it is.
         types, gaps : Tensor
             ``(batch, events)``, gaps scaled.
-        known : Tensor, optional
+        known : Tensor or None, default=None
             ``(batch, events)`` bool: whether a gap is one, and not a stand-in before a first event
             whose window has no known start. None: all are.
-        mask : Tensor, optional
+        mask : Tensor or None, default=None
             ``(batch, events)`` bool, False for padding on the right. None: there is none.
 
         Returns

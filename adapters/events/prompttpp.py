@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from tsllm.adapters.events.batch import EventBatch
 from tsllm.adapters.events.decoders.attnhp import AttNHPDecoder, AttNHPEncoder
+from tsllm.adapters.events.decoders.base import log_likelihood
 from tsllm.adapters.events.decoders.closed_form import (
     ExponentialDecoder,
     LogNormalMixtureDecoder,
     RMTPPDecoder,
-    log_likelihood,
 )
 from tsllm.adapters.events.encoders.aaren import AarenEncoder
 from tsllm.adapters.events.encoders.attention import AttentionEncoder
@@ -113,44 +113,44 @@ class PromptTPPModel(PromptedEncoder):
     ----------
     n_types : int
         Number of event types.
-    encoder : {"attention", "aaren", "llm", "llm-full"}
+    encoder : {"attention", "aaren", "llm", "llm-full"}, default="attention"
         "attention": `AttentionEncoder`. "aaren": `AarenEncoder`, which streams in constant memory.
         "llm": one of these (``text_encoder``) over projected vectors of the types' texts, with
         type logits tied to them. "llm-full": `LLMEncoder`, a language model over all events.
-    decoder : {"lognormal_mixture", "rmtpp", "exponential", "attnhp"}
+    decoder : {"lognormal_mixture", "rmtpp", "exponential", "attnhp"}, default="lognormal_mixture"
         See `tsllm.adapters.events.decoders.closed_form`. "attnhp" brings its own encoder,
         `AttNHPEncoder`, in place of "attention"; it goes with "attention" and "llm" only.
-    text_encoder : {"attention", "aaren"}
+    text_encoder : {"attention", "aaren"}, default="attention"
         What encodes the projected types in "llm".
-    backbone : Backbone or PrivateBackbone, optional
+    backbone : Backbone or PrivateBackbone or None, default=None
         The language model of "llm-full".
-    max_events : int, optional
+    max_events : int or None, default=None
         Most events that "llm-full" reads at once; None: as many as its positions hold.
     hidden, layers, heads : int
         Width of the states, blocks, heads; "llm-full" has a width only.
-    dropout : float
+    dropout : float, default=0.0
         In the encoder.
-    components : int
+    components : int, default=16
         Log-normal components of the mixture.
-    time_features : int
+    time_features : int, default=32
         Width of the code of a gap, a multiple of 4.
-    median_gap : float
+    median_gap : float, default=1.0
         Median gap in training, scaled.
-    context_features : int
+    context_features : int, default=0
         Static covariates of a sequence.
-    type_vectors : Tensor, optional
+    type_vectors : Tensor or None, default=None
         ``(types, width)``, vectors of the types' texts, for "llm" and "llm-full" and only these;
         for "llm-full" what `mean_token_embeddings` gives.
     prompt_mode, prompt_length, max_slots, slots_per_slice, top_slots, min_context, cold_start, \
 when_full
         See `PromptPool`.
-    head_rank : int, optional
+    head_rank : int or None, default=None
         See `PromptPool`. None: `HEAD_RANK`, and 0 with "attnhp", whose decoder reads no states.
-    matching_coef : float
+    matching_coef : float, default=0.1
         Weight of the matching loss in mode "shared".
-    query_size : int
+    query_size : int, default=64
         Width of queries and keys.
-    seed : int
+    seed : int, default=0
         Of the query's projections and of the prompts. Everything else is initialised from torch's
         global generator.
 
@@ -321,7 +321,7 @@ when_full
         ----------
         base : bool
             Encoder and decoder.
-        slots : sequence of int
+        slots : sequence of int, default=()
             Prompt slots.
         """
         for parameter in self.base_parameters():
@@ -342,7 +342,7 @@ when_full
         ----------
         n_types : int
             Types in all; the new ones are the last.
-        type_vectors : Tensor, optional
+        type_vectors : Tensor or None, default=None
             ``(new types, width)``, for a model that has vectors of the types' texts.
 
         Raises

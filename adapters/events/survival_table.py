@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,15 +19,25 @@ from torch import Tensor
 from tsllm.adapters.events.batch import EventStates
 from tsllm.adapters.events.quadrature import gauss_legendre
 
-if TYPE_CHECKING:
-    from tsllm.adapters.events.decoders.base import EventDecoder
-
 #: Panels of a table, and Gauss-Legendre nodes in each.
 PANELS, NODES = 48, 6
 #: Scaled times, as powers of 2, among which a table's range is looked for, and nodes in between.
 LADDER, LADDER_NODES = (-20, 31), 2
 #: A table ends where the log survival is this, and its first panel where it is -SMALL.
 DEEP, SMALL = 36.0, 1e-4
+
+
+class Intensities(Protocol):
+    """The part of an `EventDecoder` that a table is computed from."""
+
+    def log_intensities(self, states: EventStates, elapsed: Tensor) -> Tensor:
+        """Return the log intensity of each type, (batch, positions, nodes, types)."""
+
+    def log_survival(self, states: EventStates, elapsed: Tensor) -> Tensor:
+        """Return the log probability of no event up to a time, (batch, positions, nodes)."""
+
+    def log_never(self, states: EventStates) -> Tensor:
+        """Return the log probability that no event ever comes, (batch, positions)."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,7 @@ class SurvivalTable:
     @torch.no_grad()
     def build(
         cls,
-        decoder: EventDecoder,
+        decoder: Intensities,
         states: EventStates,
         waited: Tensor,
         horizon_max: Tensor | None = None,
@@ -65,11 +75,12 @@ class SurvivalTable:
         Parameters
         ----------
         decoder : EventDecoder
+            Its intensities.
         states : EventStates
             ``(batch, positions, ...)``.
         waited : Tensor
             ``(batch, positions)``, the time since the last event that passed without one.
-        horizon_max : Tensor, optional
+        horizon_max : Tensor or None, default=None
             ``(batch, positions)``, elapsed time at which the table ends, later than ``waited``.
 
         Returns
@@ -222,7 +233,7 @@ class _Panels:
 
     @classmethod
     def of(
-        cls, decoder: EventDecoder, states: EventStates, waited: Tensor, edges: Tensor, nodes: int
+        cls, decoder: Intensities, states: EventStates, waited: Tensor, edges: Tensor, nodes: int
     ) -> _Panels:
         points, weights = (part.to(edges.device) for part in gauss_legendre(nodes))
         widths = edges.diff(dim=-1)  # (batch, positions, panels)

@@ -9,42 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-#: Lloyd's rounds; the centroids of a few thousand points settle within a handful.
-ROUNDS = 25
-
-
-def kmeans(points: Tensor, clusters: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Cluster points (n, size) around centroids, (clusters, size), with their counts (clusters,).
-
-    Lloyd's rounds from seeds drawn by squared distance (k-means++). Fewer distinct points than
-    clusters give fewer centroids.
-
-    Examples
-    --------
-    >>> points = torch.tensor([[0.0], [2.0], [10.0], [12.0]])
-    >>> centroids, counts = kmeans(points, 2, torch.Generator().manual_seed(0))
-    >>> sorted(centroids.flatten().tolist()), counts.tolist()
-    ([1.0, 11.0], [2, 2])
-    """
-    centroids = points.mean(0, keepdim=True)
-    if clusters > 1:
-        first = torch.randint(len(points), (1,), generator=generator).to(points.device)
-        centroids = points[first]
-        while len(centroids) < clusters:
-            distance = torch.cdist(points, centroids).amin(1).square()  # (n,)
-            if not bool((distance > 0).any()):
-                break
-            drawn = torch.multinomial(distance.cpu(), 1, generator=generator)
-            centroids = torch.cat([centroids, points[drawn.to(points.device)]])
-    for _ in range(ROUNDS):
-        nearest = torch.cdist(points, centroids).argmin(1)  # (n,)
-        members = nn.functional.one_hot(nearest, len(centroids)).to(points.dtype)
-        counts = members.sum(0)  # (clusters,)
-        means = members.T @ points / counts.clamp_min(1)[:, None]
-        centroids = torch.where((counts > 0)[:, None], means, centroids)
-    return centroids, counts.long()
-
-
 ANCHORS = ("free", "prototypes", "clusters")
 
 #: Standard deviation of anchors that no word embeddings give a scale: that of GPT-2's at the start.
@@ -246,7 +210,7 @@ class ClusterAnchors(nn.Module):
 
 @torch.no_grad()
 def cluster_centres(words: Tensor, count: int, *, iterations: int = 10) -> Tensor:
-    """Find k-means centres by Lloyd's algorithm; the same words always give the same centres.
+    """Cluster word embeddings by k-means; the same words always give the same centres.
 
     Parameters
     ----------
@@ -254,8 +218,8 @@ def cluster_centres(words: Tensor, count: int, *, iterations: int = 10) -> Tenso
         ``(vocab, width)``, of any float dtype.
     count : int
         Number of centres, at most ``vocab``.
-    iterations : int
-        Rounds of assigning words and averaging them.
+    iterations : int, default=10
+        See `move_centres`.
 
     Returns
     -------
@@ -280,17 +244,77 @@ def cluster_centres(words: Tensor, count: int, *, iterations: int = 10) -> Tenso
         )
     generator = torch.Generator().manual_seed(0)
     first = torch.randperm(len(words), generator=generator)[:count]
-    centres = words[first.to(words.device)].float()  # (count, width)
+    return move_centres(words, words[first.to(words.device)].float(), iterations)[0].cpu()
+
+
+def kmeans(points: Tensor, clusters: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Cluster points from k-means++ seeds (Arthur and Vassilvitskii, SODA 2007, section 2.2).
+
+    Parameters
+    ----------
+    points : Tensor
+        ``(n, size)``.
+    clusters : int
+        Number of clusters; fewer distinct points give fewer.
+    generator : torch.Generator
+        Draws the seeds, each by its squared distance from those before.
+
+    Returns
+    -------
+    centres : Tensor
+        ``(clusters, size)``.
+    sizes : Tensor
+        ``(clusters,)`` int64, the points of each.
+
+    Examples
+    --------
+    >>> points = torch.tensor([[0.0], [2.0], [10.0], [12.0]])
+    >>> centres, sizes = kmeans(points, 2, torch.Generator().manual_seed(0))
+    >>> sorted(centres.flatten().tolist()), sizes.tolist()
+    ([1.0, 11.0], [2, 2])
+    """
+    first = 0
+    if clusters > 1:  # one centre is the mean, wherever it starts
+        first = int(torch.randint(len(points), (1,), generator=generator))
+    seeds = points[first : first + 1]
+    while len(seeds) < clusters:
+        distances = torch.cdist(points, seeds).amin(1).square()  # (n,)
+        if not bool((distances > 0).any()):
+            break
+        drawn = torch.multinomial(distances.cpu(), 1, generator=generator)
+        seeds = torch.cat([seeds, points[drawn.to(points.device)]])
+    return move_centres(points, seeds, 25)
+
+
+def move_centres(points: Tensor, centres: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """Move centres to the means of the points nearest to them (Lloyd's algorithm).
+
+    Parameters
+    ----------
+    points : Tensor
+        ``(n, size)``, of any float dtype.
+    centres : Tensor
+        ``(clusters, size)``, where they start; distances are computed in its dtype.
+    iterations : int
+        Rounds of assigning points and averaging them, at least 1.
+
+    Returns
+    -------
+    centres : Tensor
+        ``(clusters, size)``; a centre without points stays where it is.
+    sizes : Tensor
+        ``(clusters,)`` int64, the points of each in the last round.
+    """
     for _ in range(iterations):
-        # Added up in float64: rounded to float32, the sum does not tell the order of its terms.
-        sums = torch.zeros(centres.shape, dtype=torch.float64, device=words.device)
-        sizes = torch.zeros(count, dtype=torch.float64, device=words.device)
-        for part in words.split(_ROWS_AT_ONCE):
-            rows = part.float()  # (rows, width)
-            distances = centres.square().sum(dim=1) - 2 * rows @ centres.T  # (rows, count)
+        # Summed in float64: rounded to float32, the sum does not depend on the order of its terms.
+        sums = torch.zeros_like(centres, dtype=torch.float64)  # (clusters, size)
+        sizes = torch.zeros(len(centres), dtype=torch.float64, device=centres.device)
+        for part in points.split(_ROWS_AT_ONCE):
+            rows = part.to(centres.dtype)  # (rows, size)
+            distances = centres.square().sum(dim=1) - 2 * rows @ centres.T  # (rows, clusters)
             nearest = distances.argmin(dim=1)  # (rows,)
             sums.index_add_(0, nearest, rows.double())
             sizes.index_add_(0, nearest, torch.ones_like(nearest, dtype=torch.float64))
-        means = (sums / sizes.clamp_min(1)[:, None]).float()
-        centres = torch.where(sizes[:, None] > 0, means, centres)  # a centre without words stays
-    return centres.cpu()
+        means = (sums / sizes.clamp_min(1)[:, None]).to(centres.dtype)
+        centres = torch.where(sizes[:, None] > 0, means, centres)
+    return centres, sizes.long()

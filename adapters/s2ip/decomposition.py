@@ -30,7 +30,7 @@ def decompose(
         Steps of the moving average, from 1 to ``time``.
     seasonal_length : int
         Steps of a season, at least 1.
-    mask : Tensor, optional
+    mask : Tensor or None, default=None
         Bool, the shape of ``x``, True where observed. None: everything is observed.
 
     Returns

@@ -63,21 +63,21 @@ class S2IPModel(nn.Module):
         embeddings', and the output layer reads the prompted tokens themselves.
     context_length, horizon : int
         Steps of history and of the forecast.
-    trend_length, seasonal_length : int
+    trend_length, seasonal_length : int, default=24
         Steps of the moving average and of a season; see `decompose`.
     patch_length, stride : int
         Steps of a patch and between the starts of two.
-    anchors : {"prototypes", "free", "clusters"}
+    anchors : {"prototypes", "free", "clusters"}, default="prototypes"
         What the anchors are: trained mixtures of the whole vocabulary, as published; a matrix that
         starts from such mixtures and is trained itself; frozen k-means centres of the word
         embeddings. Without a backbone always "free".
     pool_size, prompt_length : int
         Number of anchors, and of those that prompt the LLM.
-    dropout : float
+    dropout : float, default=0.0
         On the prompted tokens.
-    quantiles : tuple of float
+    quantiles : tuple of float, default=()
         Levels to forecast, strictly increasing; empty: a point forecast.
-    width : int
+    width : int, default=384
         Token width when ``backbone`` is None; otherwise the backbone's own is used.
 
     Raises
@@ -252,7 +252,7 @@ class S2IPModel(nn.Module):
         ----------
         x : Tensor
             ``(batch, context_length, channels)`` in raw units.
-        mask : Tensor, optional
+        mask : Tensor or None, default=None
             Bool, the shape of ``x``, True where observed; None: everything is observed.
 
         Returns

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tsllm.adapters.aaren.model import AarenModel
-from tsllm.adapters.aaren.stream import AarenStream
+from tsllm.adapters.aaren.state import AarenStream
 from tsllm.backbone.devices import memory_errors_explained
 from tsllm.context import Context
 from tsllm.datasets.checks import series_name

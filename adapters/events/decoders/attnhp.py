@@ -260,9 +260,9 @@ class AttNHPEncoder(EventStack[AttNHPLayer]):
         sequence, visible to all and of no time.
     layers, heads : int
         Layers and heads; the width is a multiple of ``heads``.
-    dropout : float
+    dropout : float, default=0.0
         Of what a layer adds.
-    time_width : int
+    time_width : int, default=8
         Width of the time part of a head's queries and keys, even: half as many rates a head.
 
     Raises
@@ -273,7 +273,7 @@ class AttNHPEncoder(EventStack[AttNHPLayer]):
     Examples
     --------
     >>> from tsllm.adapters.events.batch import pad_sequences
-    >>> from tsllm.adapters.events.decoders.closed_form import log_likelihood
+    >>> from tsllm.adapters.events.decoders.base import log_likelihood
     >>> batch = pad_sequences([[0.5, 2.0]], [[0, 1]], first_known=[True], tails=[1.0])
     >>> encoder, decoder = AttNHPEncoder(EventEmbedding(2, 16)), AttNHPDecoder(16, 2)
     >>> log_likelihood(decoder, encoder.encode(batch), batch).shape
@@ -308,7 +308,7 @@ class AttNHPEncoder(EventStack[AttNHPLayer]):
         Parameters
         ----------
         batch : EventBatch
-        prompts : PromptChoice, optional
+        prompts : PromptChoice or None, default=None
             Rows that are put before keys and values; an event, and a query after it, sees those
             that its position chose.
 
@@ -328,11 +328,7 @@ class AttNHPEncoder(EventStack[AttNHPLayer]):
         return state, states.at(batch.lengths)
 
     def step(
-        self,
-        state: AttNHPState,
-        types: Tensor,
-        gaps: Tensor,
-        prompts: PromptChoice | None = None,
+        self, state: AttNHPState, types: Tensor, gaps: Tensor, prompts: PromptChoice | None = None
     ) -> tuple[AttNHPState, EventStates]:
         """Continue streams by one event each, against the cached keys and values.
 
@@ -342,7 +338,7 @@ class AttNHPEncoder(EventStack[AttNHPLayer]):
             It is left as it is.
         types, gaps : Tensor
             ``(batch,)``, gaps scaled.
-        prompts : PromptChoice, optional
+        prompts : PromptChoice or None, default=None
             Of one position.
         """
         x = self.embedding.token(types, gaps, state.context)[:, None]  # (batch, 1, hidden)

@@ -28,9 +28,9 @@ class EventDecoder(nn.Module, ABC):
     ----------
     n_types : int
         Number of event types.
-    quad_nodes : int
+    quad_nodes : int, default=16
         Points of the quadrature in training.
-    score_nodes : int
+    score_nodes : int, default=32
         Points in evaluation mode.
     """
 
@@ -109,7 +109,7 @@ class EventDecoder(nn.Module, ABC):
 
         Parameters
         ----------
-        elapsed : Tensor, optional
+        elapsed : Tensor or None, default=None
             ``(batch, positions, nodes)``: given that it comes then. None: whenever it comes.
 
         Returns
@@ -208,7 +208,7 @@ class TypeHeadDecoder(ClosedDecoder, GrowsTypes):
         Width of the states.
     n_types : int
         Number of event types.
-    type_head : nn.Module, optional
+    type_head : nn.Module or None, default=None
         From states ``(..., hidden)`` to type logits ``(..., types)``, for instance one tied to the
         embeddings of the types. None: a linear layer.
     """

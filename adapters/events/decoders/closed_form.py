@@ -11,23 +11,13 @@ from torch.nn import functional
 from tsllm.adapters.events.batch import EventStates
 from tsllm.adapters.events.decoders.base import (
     ClosedDecoder,
-    EventDecoder,
     GrowsTypes,
     TypeHeadDecoder,
     grow_linear,
     grow_rows,
-    log_likelihood,
     of_type,
 )
 from tsllm.adapters.events.survival_table import bisect_elapsed
-
-__all__ = [
-    "EventDecoder",
-    "ExponentialDecoder",
-    "LogNormalMixtureDecoder",
-    "RMTPPDecoder",
-    "log_likelihood",
-]
 
 #: Log of the spread of a log-normal component. Below: time stamps of limited resolution would make
 #: densities unbounded. Above: one component's mean, exp(mu + s²/2), would be ruled by its far tail.
@@ -47,7 +37,7 @@ class LogNormalMixtureDecoder(TypeHeadDecoder):
     ----------
     hidden, n_types, type_head
         See `TypeHeadDecoder`.
-    components : int
+    components : int, default=16
         Log-normal components.
 
     Examples
@@ -112,7 +102,7 @@ class LogNormalMixtureDecoder(TypeHeadDecoder):
         ----------
         begin : Tensor
             ``(batch, positions)``.
-        end : Tensor, optional
+        end : Tensor or None, default=None
             ``(batch, positions)``, later than ``begin``. None: no end.
 
         Returns

@@ -93,9 +93,9 @@ class PromptedAaren(AarenAttention):
             ``(batch, tokens)``, time since the token before.
         prompts : AarenState, optional
             What `fold_prompts` gave for these tokens.
-        state : AarenState, optional
+        state : AarenState or None, default=None
             Of the tokens before.
-        mask : Tensor, optional
+        mask : Tensor or None, default=None
             Bool, ``(batch, tokens)``, False for tokens that leave the state as it was.
 
         Returns
@@ -229,7 +229,7 @@ class AarenEncoder(EventStack[PromptedAarenBlock]):
             It is left as it is.
         types, gaps : Tensor
             ``(batch,)``, gaps scaled.
-        prompts : PromptChoice, optional
+        prompts : PromptChoice or None, default=None
             Of one position.
         """
         state, hidden = self.extend(state, types[:, None], gaps[:, None], prompts)
@@ -248,7 +248,7 @@ class AarenEncoder(EventStack[PromptedAarenBlock]):
 
         Parameters
         ----------
-        mask : Tensor, optional
+        mask : Tensor or None, default=None
             Bool, ``(batch, events)``, False for padding on the right.
 
         Returns

@@ -257,7 +257,7 @@ class AttentionEncoder(EventStack[AttentionBlock]):
         What makes tokens of events; its ``hidden`` is the width here.
     layers, heads : int
         Blocks and heads.
-    dropout : float
+    dropout : float, default=0.0
         After attention and in the feed-forward part.
 
     Examples
@@ -303,7 +303,7 @@ class AttentionEncoder(EventStack[AttentionBlock]):
             It is left as it is.
         types, gaps : Tensor
             ``(batch,)``, gaps scaled.
-        prompts : PromptChoice, optional
+        prompts : PromptChoice or None, default=None
             Of one position.
         """
         x = self.embedding.token(types, gaps, state.context)[:, None]  # (batch, 1, hidden)

@@ -101,7 +101,7 @@ class EventTokens(nn.Module):
         ``(types, width)``, what `mean_token_embeddings` gives.
     time_features, median_gap
         See `TimeEncoding`.
-    context_features : int
+    context_features : int, default=0
         Static covariates of a sequence, added to its gaps' tokens and to the start.
     """
 
@@ -200,11 +200,11 @@ class LLMEncoder(nn.Module):
     hidden : int
         Width of the states that the decoder gets.
     tokens : EventTokens
-    prompt_length : int
+    prompt_length : int, default=5
         Positions that are kept for prompts.
-    max_events : int, optional
+    max_events : int or None, default=None
         Most events read at once; None: as many as there are positions for, or all.
-    dropout : float
+    dropout : float, default=0.0
         Of the states.
 
     Raises
@@ -304,11 +304,7 @@ class LLMEncoder(nn.Module):
         )
 
     def step(
-        self,
-        state: LLMState,
-        types: Tensor,
-        gaps: Tensor,
-        prompts: PromptChoice | None = None,
+        self, state: LLMState, types: Tensor, gaps: Tensor, prompts: PromptChoice | None = None
     ) -> tuple[LLMState, EventStates]:
         """Continue streams by one event each, against the KV cache.
 
@@ -320,7 +316,7 @@ class LLMEncoder(nn.Module):
             It is left as it is. The prompts must be the same as when it was made.
         types, gaps : Tensor
             ``(batch,)``, gaps scaled.
-        prompts : PromptChoice, optional
+        prompts : PromptChoice or None, default=None
             Of one position.
 
         Raises

@@ -68,7 +68,7 @@ class PromptedEncoder(nn.Module):
         Parameters
         ----------
         batch : EventBatch
-        slots : sequence of int, optional
+        slots : sequence of int or None, default=None
             The prompt slots in question; a slice is trained with its own. None: all.
 
         Returns
@@ -124,12 +124,7 @@ class PromptedEncoder(nn.Module):
 
     @torch.no_grad()
     def extend(
-        self,
-        stream: EventStream,
-        types: Tensor,
-        gaps: Tensor,
-        *,
-        mask: Tensor | None = None,
+        self, stream: EventStream, types: Tensor, gaps: Tensor, *, mask: Tensor | None = None
     ) -> tuple[EventStream, EventStates]:
         """Continue streams by many events at once: encoder "aaren" only.
 
@@ -139,7 +134,7 @@ class PromptedEncoder(nn.Module):
             It is left as it is.
         types, gaps : Tensor
             ``(batch, events)``; see `step`.
-        mask : Tensor, optional
+        mask : Tensor or None, default=None
             Bool, ``(batch, events)``, False for padding on the right. None: there is none.
 
         Returns

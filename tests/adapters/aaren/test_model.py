@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tsllm.adapters.aaren.model import STEPWISE, AarenModel, prefix_loss
 from tsllm.adapters.aaren.patches import RunningScale
 from tsllm.adapters.aaren.soft_prompt import SoftPromptReader
-from tsllm.adapters.aaren.stream import AarenStream
+from tsllm.adapters.aaren.state import AarenStream
 from tsllm.backbone import load_backbone
 
 VARIANTS = [

@@ -10,7 +10,7 @@ import torch
 
 from tsllm.adapters.events.batch import EventStates, pad_sequences
 from tsllm.adapters.events.decoders.attnhp import BLOCK, AttNHPDecoder, AttNHPEncoder
-from tsllm.adapters.events.decoders.closed_form import log_likelihood
+from tsllm.adapters.events.decoders.base import log_likelihood
 from tsllm.adapters.events.features import EventEmbedding
 from tsllm.adapters.events.next_event import next_event
 from tsllm.adapters.events.prompt_pool import PromptPool

@@ -8,13 +8,11 @@ import torch
 from scipy import integrate, stats
 
 from tsllm.adapters.events.batch import EventStates, pad_sequences
-from tsllm.adapters.events.decoders.base import GrowsTypes
+from tsllm.adapters.events.decoders.base import EventDecoder, GrowsTypes, log_likelihood
 from tsllm.adapters.events.decoders.closed_form import (
-    EventDecoder,
     ExponentialDecoder,
     LogNormalMixtureDecoder,
     RMTPPDecoder,
-    log_likelihood,
     log_softplus,
     mean_exp,
 )

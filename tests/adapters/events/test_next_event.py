@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from thinning import sample_by_thinning
 
 from tsllm.adapters.events.batch import EventStates, pad_sequences
+from tsllm.adapters.events.decoders.base import EventDecoder
 from tsllm.adapters.events.decoders.closed_form import (
-    EventDecoder,
     ExponentialDecoder,
     LogNormalMixtureDecoder,
     RMTPPDecoder,
 )
 from tsllm.adapters.events.hawkes import HawkesProcess
-from tsllm.adapters.events.next_event import next_event, sample_by_thinning, sample_next
+from tsllm.adapters.events.next_event import next_event, sample_next
 from tsllm.adapters.events.survival_table import SurvivalTable
 
 HIDDEN, TYPES = 6, 3

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tsllm.adapters.events.batch import EventBatch, EventStates
-from tsllm.adapters.events.decoders.closed_form import EventDecoder
+from tsllm.adapters.events.decoders.base import EventDecoder
 from tsllm.adapters.events.encoders.llm import mean_token_embeddings
 from tsllm.adapters.events.prompttpp import PromptTPPModel
 from tsllm.backbone import Backbone, load_backbone, resolve_device, tuned

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tsllm.adapters.events.batch import EventBatch, EventStates, length_buckets
-from tsllm.adapters.events.decoders.closed_form import EventDecoder
+from tsllm.adapters.events.decoders.base import EventDecoder
 from tsllm.adapters.events.encoders.llm import LLMEncoder
 from tsllm.adapters.events.encoders.prompted import EventStream
 from tsllm.adapters.events.prompttpp import PromptTPPModel
