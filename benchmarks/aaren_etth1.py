@@ -36,7 +36,7 @@ ARMS = {
 def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    arguments.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    arguments.add_argument("--variants", nargs="+", default=list(ARMS), choices=list(ARMS))
     arguments.add_argument("--baselines", nargs="*", default=["seasonal_naive"])
     arguments.add_argument("--horizons", type=int, nargs="+", default=HORIZONS)
     arguments.add_argument("--set", nargs="*", default=[], help="Aaren parameters, key=value")
@@ -51,7 +51,7 @@ def main() -> None:
         **dict(setting(text) for text in args.set),
     }
     started, tables = time.perf_counter(), []
-    for horizon, arm in itertools.product(args.horizons, args.arms):
+    for horizon, arm in itertools.product(args.horizons, args.variants):
         report = backtest(
             {arm: estimator(arm, args, settings, horizon)},
             y,
@@ -63,7 +63,7 @@ def main() -> None:
             seeds=args.seeds,
             quantiles=(),
             metrics=["mse", "mae"],
-            baselines=args.baselines if arm == args.arms[0] else (),
+            baselines=args.baselines if arm == args.variants[0] else (),
             max_windows=20,
             progress=True,
         )

@@ -48,7 +48,7 @@ class NextPatch(nn.Module):
 def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    arguments.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    arguments.add_argument("--variants", nargs="+", default=list(ARMS), choices=list(ARMS))
     arguments.add_argument("--steps", type=int, default=1500)
     arguments.add_argument("--rows", type=int, default=64, help="test series")
     arguments.add_argument("--hidden", type=int, default=64)
@@ -56,11 +56,11 @@ def main() -> None:
     torch.set_num_threads(1)
     started, table = time.perf_counter(), []
     test = make_series(args.rows, LONGEST + 1, torch.Generator().manual_seed(10_000))
-    for arm in args.arms:
+    for arm in args.variants:
         for seed in args.seeds:
             begun = time.perf_counter()
             model = trained(ARMS[arm], seed, args.steps, args.hidden)
-            row = {"arm": arm, "seed": seed, "seconds": time.perf_counter() - begun}
+            row = {"variant": arm, "seed": seed, "seconds": time.perf_counter() - begun}
             row["parameters"] = sum(p.numel() for p in model.parameters())
             row |= tested(model, test)
             table.append(row)

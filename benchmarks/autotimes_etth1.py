@@ -23,7 +23,7 @@ HORIZONS = [96, 192, 336, 720]
 def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    arguments.add_argument("--arms", nargs="*", default=["pretrained", "random", "none"])
+    arguments.add_argument("--variants", nargs="*", default=["pretrained", "random", "none"])
     arguments.add_argument("--baselines", nargs="*", default=["seasonal_naive"])
     arguments.add_argument("--horizons", type=int, nargs="+", default=HORIZONS)
     arguments.add_argument("--set", nargs="*", default=[], help="estimator parameters, key=value")
@@ -48,7 +48,7 @@ def main() -> None:
         arm: AutoTimesForecaster(
             backbones[arm], **(settings | ({} if backbones[arm] else {"backbone_layers": None}))
         )
-        for arm in args.arms
+        for arm in args.variants
     }
     started = time.perf_counter()
     report = backtest(
@@ -70,7 +70,7 @@ def main() -> None:
         print(report.table.to_string(index=False))
     pairs = []
     for other in ("random", "none"):
-        for horizon in args.horizons if {"pretrained", other} <= set(args.arms) else []:
+        for horizon in args.horizons if {"pretrained", other} <= set(args.variants) else []:
             pair = report.paired("pretrained", other, "mse", horizon=horizon)
             pairs.append(pair._asdict())
             print(

@@ -7,22 +7,31 @@ from book_tables import Known, Results, error, mean_and_sd, seconds, table, timi
 
 def drift(known: Known) -> list[str]:
     """Show what is forgotten under drift, over seeds."""
-    header = ["arm", "seeds", "final log-likelihood", "forgetting", "final type error", "training"]
+    header = [
+        "variant",
+        "seeds",
+        "final log-likelihood",
+        "forgetting",
+        "final type error",
+        "training",
+    ]
     blocks = []
     for one in known.values():
         rows = []
-        for arm in dict.fromkeys(row["arm"] for row in one["rows"]):
-            mine = [row for row in one["rows"] if row["arm"] == arm]
+        for arm in dict.fromkeys(row["variant"] for row in one["rows"]):
+            mine = [row for row in one["rows"] if row["variant"] == arm]
             cells = [_over_seeds(mine, key) for key in _DRIFT]
             rows.append([arm, len(mine), *cells, seconds(_mean(mine, "seconds"))])
         true = _mean(one["rows"], "true_log_likelihood")
         each = "; ".join(
             f"{arm}: " + ", ".join(
                 f"{row['forgetting_log_likelihood']:.3f} (seed {row['seed']})"
-                for row in one["rows"] if row["arm"] == arm
+                for row in one["rows"] if row["variant"] == arm
             )
-            for arm in dict.fromkeys(row["arm"] for row in one["rows"])
-            if any("forgetting_log_likelihood" in row for row in one["rows"] if row["arm"] == arm)
+            for arm in dict.fromkeys(row["variant"] for row in one["rows"])
+            if any(
+                "forgetting_log_likelihood" in row for row in one["rows"] if row["variant"] == arm
+            )
         )  # fmt: skip
         blocks += [
             table(header, rows),
@@ -47,10 +56,10 @@ def event_streams(known: Known) -> list[str]:
                 mine = who == next(iter(row["test"]["table"]))
                 cells = [scores[key] for key in _EVENT_SCORES]
                 if mine:
-                    rows.append([row["arm"], row["seed"], *cells, seconds(row["fit_seconds"])])
+                    rows.append([row["variant"], row["seed"], *cells, seconds(row["fit_seconds"])])
                 else:
                     guesses[who] = [who, "", *cells, ""]
-        header = ["arm", "seed", *(key.replace("_", " ") for key in _EVENT_SCORES), "training"]
+        header = ["variant", "seed", *(key.replace("_", " ") for key in _EVENT_SCORES), "training"]
         blocks.append(
             f"*{name}: times in {one['time_unit']}, ticks {one['ticks']}*\n\n"
             + table(header, [*rows, *guesses.values()])
@@ -61,14 +70,14 @@ def event_streams(known: Known) -> list[str]:
 def slice_reports(name: str, one: Results) -> list[str]:
     """Show what each arm knew of a stream's slices, a table a metric; means over the seeds."""
     summaries = [row for report in one["reports"] for row in report["summary"]]
-    columns = [key for key in summaries[0] if key not in ("arm", "metric")]
+    columns = [key for key in summaries[0] if key not in ("variant", "metric")]
     seeds = len(one["reports"])
     blocks = [f"*{name}: {one['slices']} slices, {seeds} seed{'s' * (seeds > 1)}, times in "
               f"{one['time_unit']}*"]  # fmt: skip
     for metric in dict.fromkeys(row["metric"] for row in summaries):
         rows = []
-        for arm in dict.fromkeys(row["arm"] for row in summaries):
-            mine = [row for row in summaries if (row["arm"], row["metric"]) == (arm, metric)]
+        for arm in dict.fromkeys(row["variant"] for row in summaries):
+            mine = [row for row in summaries if (row["variant"], row["metric"]) == (arm, metric)]
             spent = [sum(report["seconds"][arm]) for report in one["reports"]]
             cells = [_over_seeds(mine, key) for key in columns]
             rows.append([arm, *cells, seconds(sum(spent) / len(spent))])
@@ -92,11 +101,16 @@ def event_text(known: Known) -> list[str]:
         for set_name in dict.fromkeys(row["set"] for row in one["rows"]):
             rows = [row for row in one["rows"] if row["set"] == set_name]
             body = []
-            for arm in dict.fromkeys(row["arm"] for row in rows):
-                mine = [row for row in rows if row["arm"] == arm]
+            for arm in dict.fromkeys(row["variant"] for row in rows):
+                mine = [row for row in rows if row["variant"] == arm]
                 cells = [_over_seeds(mine, key) for key in _EVENT_SCORES]
                 body.append([arm, len(mine), *cells, seconds(_mean(mine, "seconds"))])
-            header = ["arm", "seeds", *(key.replace("_", " ") for key in _EVENT_SCORES), "training"]
+            header = [
+                "variant",
+                "seeds",
+                *(key.replace("_", " ") for key in _EVENT_SCORES),
+                "training",
+            ]
             true = rows[0].get("true_log_likelihood")
             known_truth = true is not None and true == true
             truth = f" The true model's log-likelihood is {true:.3f}." if known_truth else ""

@@ -167,7 +167,7 @@ def s2ip(known: Known) -> list[str]:
             blocks.append(
                 "*Kinds of anchors, by validation loss after the same few epochs*\n\n"
                 + table(header, [
-                    [row["arm"], row["horizon"], error(row["validation_loss"]), row["epochs"],
+                    [row["variant"], row["horizon"], error(row["validation_loss"]), row["epochs"],
                      seconds(row["seconds"])] for row in rows
                 ])
             )  # fmt: skip
@@ -181,7 +181,7 @@ def aaren_stream(known: Known) -> list[str]:
             ["mixer", *(key for key in one["table"][0] if key.startswith(("tokens", "last")))],
             [
                 [
-                    row["arm"],
+                    row["variant"],
                     *(error(row[key]) for key in row if key.startswith(("tokens", "last"))),
                 ]
                 for row in one["table"]
@@ -240,7 +240,7 @@ def intervals(known: Known) -> list[str]:
             [
                 [
                     row["set"],
-                    f"{row['method']}, {row['arm']}",
+                    f"{row['method']}, {row['variant']}",
                     row["mode"],
                     f"{100 * row['coverage80']:.0f} %",
                     f"{100 * row['lowest80']:.0f} %",
@@ -266,7 +266,9 @@ def covariates(known: Known) -> list[str]:
         for row in one["rows"]:
             mae = row["mae"]
             middle, low, high = mae["difference"]
-            known_of = [row[key] for key in ("dataset", "arm", "covariates", "horizon", "windows")]
+            known_of = [
+                row[key] for key in ("dataset", "variant", "covariates", "horizon", "windows")
+            ]
             errors = [error(mae[key]) for key in ("with X", "without", "seasonal naive")]
             rows.append([*known_of, *errors, f"{middle:+.3f}", f"[{low:+.3f}, {high:+.3f}]"])
         blocks.append(f"*{name}: {one['protocol']['test']}*\n\n{table(header, rows)}")
@@ -280,9 +282,9 @@ def ablations(known: Known) -> list[str]:
         if not {"verdict", "table", "costs"} <= one.keys():
             blocks += [f"### {name}", *anything(one)]
             continue
-        header = ["arm", "horizon", "windows", "seeds", "MSE", "vs pretrained", "interval"]
+        header = ["variant", "horizon", "windows", "seeds", "MSE", "vs pretrained", "interval"]
         rows = [
-            [row["arm"], str(row["horizon"]), row["windows"], row["seeds"],
+            [row["variant"], str(row["horizon"]), row["windows"], row["seeds"],
              error(row["mse"], row.get("mse_sd")), *_percents(row)]
             for row in one["table"]
         ]  # fmt: skip

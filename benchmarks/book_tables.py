@@ -209,7 +209,7 @@ def _walk(name: str, value: Any, single: list[tuple[str, Any]], blocks: list[str
             blocks.append(_records(name, value))
         else:
             for place, one in enumerate(value):
-                label = one.get("arm") or one.get("method") or one.get("set") or str(place)
+                label = one.get("variant") or one.get("method") or one.get("set") or str(place)
                 _walk(f"{name}, {label}" if name else str(label), one, single, blocks)
     elif isinstance(value, list) and value and all(isinstance(one, list) for one in value):
         header = [str(place) for place in range(max(len(one) for one in value))]

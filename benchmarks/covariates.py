@@ -149,7 +149,7 @@ def _run(
         table = report.table[report.table["horizon"] == horizon].set_index("method")
         row: dict[str, Any] = {
             "dataset": dataset,
-            "arm": arm,
+            "variant": arm,
             "covariates": covariates,
             "horizon": horizon,
             "windows": int(table["windows"].iloc[0]),

@@ -51,7 +51,7 @@ def main() -> None:
     arguments.add_argument("--kind", default="permute", help="of drift, see make_drift")
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments.add_argument("--slices", type=int, default=5)
-    arguments.add_argument("--arms", nargs="+", default=[*ARMS, *ANEW], choices=[*ARMS, *ANEW])
+    arguments.add_argument("--variants", nargs="+", default=[*ARMS, *ANEW], choices=[*ARMS, *ANEW])
     arguments.add_argument("--hidden", type=int, default=32)
     arguments.add_argument("--dropout", type=float, default=0.1)
     arguments.add_argument("--epochs", default="auto")
@@ -75,10 +75,10 @@ def main() -> None:
         stream = make_drift(args.kind, n_slices=n_slices, random_state=seed)
         parts = [split_sequences(one.events) for one in stream]
         truth = true_log_likelihoods(stream, parts)
-        for arm in args.arms:
+        for arm in args.variants:
             begun = time.perf_counter()
             values = learn(learner(arm, parts, settings, seed), parts, latest_only=arm == "joint")
-            row = {"arm": arm, "seed": seed, "seconds": time.perf_counter() - begun}
+            row = {"variant": arm, "seed": seed, "seconds": time.perf_counter() - begun}
             row |= summary(values)
             row["true_log_likelihood"] = float(truth.mean())
             rows.append(row)
@@ -86,7 +86,7 @@ def main() -> None:
             print("  ".join(f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}"
                             for key, value in row.items()), flush=True)  # fmt: skip
     table = pd.DataFrame(rows)
-    means = table.drop(columns="seed").groupby("arm", sort=False).agg(["mean", "std"])
+    means = table.drop(columns="seed").groupby("variant", sort=False).agg(["mean", "std"])
     print(means.to_string(float_format=lambda value: f"{value:.3f}"))
     results = {
         "kind": args.kind,

@@ -125,7 +125,7 @@ def taobao_split(folder: Any, settings: dict[str, Any], args: Any) -> dict[str, 
                 continue
             begun = time.perf_counter()
             model.fit(parts["train"], validation=parts["dev"])
-            row = {"arm": arm, "seed": seed, "fit_seconds": time.perf_counter() - begun}
+            row = {"variant": arm, "seed": seed, "fit_seconds": time.perf_counter() - begun}
             row["dev_log_likelihood"] = model.score(parts["dev"])
             evaluation = model.evaluate(parts["test"])
             row |= {"test": evaluation.to_dict()}

@@ -31,7 +31,7 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments.add_argument("--sequences", type=int, nargs="+", default=[10, 30, 100])
     arguments.add_argument("--sets", nargs="+", default=["phrases", "unseen", "nyc311"])
-    arguments.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    arguments.add_argument("--variants", nargs="+", default=list(ARMS), choices=list(ARMS))
     arguments.add_argument("--hidden", type=int, default=32)
     arguments.add_argument("--dropout", type=float, default=0.1)
     arguments.add_argument("--epochs", default="auto")
@@ -52,7 +52,7 @@ def main() -> None:
     for seed in args.seeds:
         for name in args.sets:
             for data in data_sets(name, args, seed):
-                for arm in args.arms:
+                for arm in args.variants:
                     row = measured(arm, data, settings, args.backbone, layers, seed)
                     rows.append(row)
                     print("  ".join(
@@ -60,7 +60,7 @@ def main() -> None:
                         for key, value in row.items()
                     ), flush=True)  # fmt: skip
     table = pd.DataFrame(rows).drop(columns=["seed", "seconds"])
-    means = table.groupby(["set", "arm"], sort=False).mean(numeric_only=True)
+    means = table.groupby(["set", "variant"], sort=False).mean(numeric_only=True)
     print(means.to_string(float_format=lambda value: f"{value:.3f}"))
     results = {
         "settings": settings,
@@ -114,7 +114,7 @@ def measured(
     found = model.evaluate(data["test"], t_start=data["t_start"])
     return {
         "set": data["set"],
-        "arm": arm,
+        "variant": arm,
         "seed": seed,
         "train_events": data["train"].n_events,
         "test_events": found.events,

@@ -29,7 +29,7 @@ def main() -> None:
     truth = np.stack(
         [g[values].to_numpy() for _, g in benchmark.test.groupby("series_id", sort=False)]
     )  # (series, horizon)
-    table = [{"arm": "seasonal naive", **_scores(_seasonal_naive(train), truth, train)}]
+    table = [{"variant": "seasonal naive", **_scores(_seasonal_naive(train), truth, train)}]
     for seed in args.seeds:
         settings = {
             "backbone_layers": args.layers,
@@ -50,7 +50,7 @@ def main() -> None:
             model = trained.clone().set_params(in_context=prompt, in_context_length=96)
             model.fit(y, fh=range(1, HORIZON + 1))
             forecast = model.predict().to_numpy().reshape(len(train), HORIZON)
-            row = {"arm": f"prompt: {prompt}", "seed": seed, "fit_seconds": seconds}
+            row = {"variant": f"prompt: {prompt}", "seed": seed, "fit_seconds": seconds}
             table.append(row | _scores(forecast, truth, train))
             print(table[-1], flush=True)
     results = {"parameters": settings, "table": table, "memory": peak_memory_mib()}

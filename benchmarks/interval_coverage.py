@@ -8,7 +8,7 @@ on M4 and between blocks of two horizons elsewhere, for neighbouring forecasts e
 asks for 3 points of the nominal coverage on average and three standard errors at each step.
 
     python benchmarks/interval_coverage.py --data FOLDER
-    python benchmarks/interval_coverage.py --data FOLDER --sets co2 --methods autotimes --arms none
+    python benchmarks/interval_coverage.py --data FOLDER --sets co2 --variants none
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--sets", nargs="+", default=list(HORIZONS))
     arguments.add_argument("--methods", nargs="+", default=list(METHODS))
-    arguments.add_argument("--arms", nargs="+", default=["none", "pretrained"])
+    arguments.add_argument("--variants", nargs="+", default=["none", "pretrained"])
     arguments.add_argument("--modes", nargs="+", default=["fixed", "adaptive"])
     arguments.add_argument("--losses", nargs="+", default=["mse"])
     arguments.add_argument("--seed", type=int, default=0)
@@ -54,7 +54,7 @@ def main() -> None:
     for name in args.sets:
         y, truth, test_steps = _data(name, args)
         for method in args.methods:
-            for arm in args.arms:
+            for arm in args.variants:
                 for loss in args.losses:
                     for mode in args.modes:
                         if mode == "adaptive" and name == "m4_hourly":
@@ -66,7 +66,7 @@ def main() -> None:
                         else:
                             actual, spread = _along(forecaster, y, test_steps, mode)
                         row, steps = _score(actual, spread, HORIZONS[name], name == "m4_hourly")
-                        what = {"set": name, "method": method, "arm": arm, "loss": loss}
+                        what = {"set": name, "method": method, "variant": arm, "loss": loss}
                         what |= {"mode": mode, "seconds": time.perf_counter() - started}
                         rows.append(what | row)
                         by_step["/".join([name, method, arm, loss, mode])] = steps

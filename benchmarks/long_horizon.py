@@ -55,7 +55,7 @@ def main() -> None:
     arguments.add_argument("--set", required=True, choices=list(HORIZONS))
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
     arguments.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    arguments.add_argument("--arms", nargs="+", default=["pretrained", "none"])
+    arguments.add_argument("--variants", nargs="+", default=["pretrained", "none"])
     arguments.add_argument("--horizons", type=int, nargs="+")
     arguments.add_argument("--baselines", nargs="*", default=["seasonal_naive", "dlinear"])
     args = arguments.parse_args()
@@ -107,7 +107,7 @@ def runs(args: Any, horizons: list[int]) -> Iterator[tuple[dict[str, Any], list[
 
 def arms_of(method: str, args: Any, steps: list[int]) -> dict[str, Any]:
     """Make the forecasters of a method's arms."""
-    return {f"{method}, {arm}": make(method, arm, args, steps) for arm in args.arms}
+    return {f"{method}, {arm}": make(method, arm, args, steps) for arm in args.variants}
 
 
 def make(method: str, arm: str, args: Any, steps: list[int]) -> Any:

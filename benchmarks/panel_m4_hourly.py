@@ -4,7 +4,7 @@ Settings are chosen with --validation, which holds the last 48 steps of each tra
 never sees the test part. The steps are hours; the dates that say so begin nowhere in particular.
 
     python benchmarks/panel_m4_hourly.py --data FOLDER --seeds 0 1 2
-    python benchmarks/panel_m4_hourly.py --data FOLDER --validation --arms none --set max_steps=300
+    python benchmarks/panel_m4_hourly.py --data FOLDER --variants none --set max_steps=300
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
     arguments.add_argument("--method", default="autotimes", choices=list(METHODS))
-    arguments.add_argument("--arms", nargs="+", default=["none", "pretrained"])
+    arguments.add_argument("--variants", nargs="+", default=["none", "pretrained"])
     arguments.add_argument("--validation", action="store_true", help="hold the training's end out")
     arguments.add_argument("--set", nargs="*", default=[], help="estimator parameters, key=value")
     args = arguments.parse_args()
@@ -57,11 +57,11 @@ def main() -> None:
         y = y[by_series.cumcount(ascending=False) >= HORIZON]
     train = [g.iloc[:, 0].to_numpy() for _, g in y.groupby(level=0, sort=False)]
     naive = [np.tile(values[-DAY:], HORIZON // DAY) for values in train]
-    rows: list[dict[str, Any]] = [{"arm": "seasonal naive", **_scores(naive, truth, train)}]
+    rows: list[dict[str, Any]] = [{"variant": "seasonal naive", **_scores(naive, truth, train)}]
     print(rows[-1], flush=True)
     settings = dict(SETTINGS) if args.method == "autotimes" else {"context_length": 336}
     settings |= dict(setting(text) for text in args.set)
-    for arm in args.arms:
+    for arm in args.variants:
         for seed in args.seeds:
             backbone = {"none": None, "pretrained": args.backbone}[arm]
             forecaster = METHODS[args.method](
@@ -77,7 +77,7 @@ def main() -> None:
                 forecaster.fit(y, fh=range(1, HORIZON + 1))
             fit, fit_busy = time.perf_counter() - started, time.process_time() - busy
             forecast = forecaster.predict().to_numpy().reshape(len(train), HORIZON)
-            row = {"arm": arm, "seed": seed, **_scores(forecast, truth, train)}
+            row = {"variant": arm, "seed": seed, **_scores(forecast, truth, train)}
             row |= {
                 "seconds": time.perf_counter() - started,
                 "fit_seconds": fit,

@@ -33,7 +33,7 @@ PUBLISHED: dict[int, dict[str, Any]] = {
 def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    arguments.add_argument("--arms", nargs="*", default=["pretrained", "random", "none"])
+    arguments.add_argument("--variants", nargs="*", default=["pretrained", "random", "none"])
     arguments.add_argument("--anchors", nargs="+", default=["free"], help="free clusters ...")
     arguments.add_argument("--baselines", nargs="*", default=["seasonal_naive"])
     arguments.add_argument("--horizons", type=int, nargs="+", default=list(PUBLISHED))
@@ -61,7 +61,7 @@ def _estimators(args: Any, settings: dict[str, Any]) -> dict[str, S2IPForecaster
     """Make one forecaster for each arm, and of those with a backbone for each kind of anchors."""
     backbones = {"pretrained": args.backbone, "random": f"random:{args.backbone}?seed=0"}
     estimators = {}
-    for arm in args.arms:
+    for arm in args.variants:
         if arm == "none":
             estimators[arm] = S2IPForecaster(None, **settings)
             continue
@@ -128,7 +128,7 @@ def _validate(
             first, last = forecaster.fitted_.history[0], forecaster.fitted_.history[-1]
             rows.append(
                 {
-                    "arm": name,
+                    "variant": name,
                     "horizon": horizon,
                     "seed": seed,
                     **{key: summary[key] for key in kept},

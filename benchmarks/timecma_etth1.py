@@ -43,7 +43,7 @@ def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
     arguments.set_defaults(layers=None)
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    arguments.add_argument("--arms", nargs="*", default=["pretrained", "random", "none"])
+    arguments.add_argument("--variants", nargs="*", default=["pretrained", "random", "none"])
     arguments.add_argument("--value-formats", nargs="+", default=["window"], choices=VALUE_FORMATS)
     arguments.add_argument("--horizons", type=int, nargs="+", default=[96])
     arguments.add_argument("--window-stride", type=int, default=1)
@@ -81,7 +81,7 @@ def main() -> None:
         if args.cost_rows:
             part = values[: args.cost_rows], times[: args.cost_rows]
             results["cost"] = cost(*part, args, settings, Path(folder) / "cold")
-        if args.arms:
+        if args.variants:
             results["accuracy"] = accuracy(y, benchmark.split, args, settings, store)
         held = EmbeddingStore(store).stats()
         del held["path"]  # says nothing of the figures, and something of this machine
@@ -97,7 +97,7 @@ def accuracy(
     results = []
     for horizon in args.horizons:
         estimators = {}
-        for arm in args.arms:
+        for arm in args.variants:
             for value_format in args.value_formats if arm != "none" else [""]:
                 backbone = _backbone(arm, args)
                 estimators[f"{arm} {value_format}".strip()] = TimeCMAForecaster(

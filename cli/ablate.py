@@ -23,10 +23,10 @@ def ablate(
     data: options.Data = None,
     method: options.Method = None,
     horizons: options.Horizons = None,
-    arms: Annotated[
+    variants: Annotated[
         str | None,
         typer.Option(
-            "--arms",
+            "--variants",
             help="What to run besides pretrained and none, of random, attention, transformer, "
             "shuffled and few; none for none. Default: all of them.",
             metavar="NAMES",
@@ -86,7 +86,7 @@ def ablate(
         "data": data,
         "method": method,
         "horizons": options.whole_numbers("--horizons", horizons),
-        "arms": options.names(arms),
+        "variants": options.names(variants),
         "baselines": options.names(baselines),
         "seeds": options.whole_numbers("--seeds", seeds),
         "metric": metric,
@@ -111,7 +111,7 @@ def ablate(
 
     with working(f"reading {job.data}"):
         frame, split = open_data(job.data, **job.data_options())
-    how = job.test_options(split) | ({} if job.arms is None else {"arms": job.arms})
+    how = job.test_options(split) | ({} if job.variants is None else {"variants": job.variants})
     say_split(how)
 
     # After the data, since this takes seconds to import and a wrong file is told at once.

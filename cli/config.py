@@ -134,7 +134,7 @@ class BacktestJob(EvaluationJob):
 class AblateJob(EvaluationJob):
     """What ``tsllm ablate`` is to do."""
 
-    arms: list[str] | None = None
+    variants: list[str] | None = None
     metric: str = "mse"
     min_difference: float = 0.01
 

@@ -17,10 +17,10 @@ def ablate(
     data: options.Data = None,
     slices: event_options.Slices = None,
     by: event_options.By = None,
-    arms: Annotated[
+    variants: Annotated[
         str | None,
         typer.Option(
-            "--arms",
+            "--variants",
             help="What to change, of prompts, base and text. Default: all of them.",
             metavar="NAMES",
         ),
@@ -59,7 +59,7 @@ def ablate(
 ) -> None:
     """Find out what PromptTPP's prompts, base and language model are good for on DATA.
 
-    The slices of --slices or --by are learnt one after another, by PromptTPP and by arms that
+    The slices of --slices or --by are learnt one after another, by PromptTPP and by variants that
     differ from it in one thing. Paired differences on the test part of every slice lead to a
     verdict. For series see 'tsllm ablate'.
     """
@@ -78,7 +78,7 @@ def ablate(
     }
     job = read_job(EventsJob, given, config, set_)
     how: dict[str, Any] = {
-        "arms": options.names(arms),
+        "variants": options.names(variants),
         "baselines": options.names(baselines),
         "seeds": options.whole_numbers("--seeds", seeds),
         "min_difference": min_difference,

@@ -88,8 +88,8 @@ def test_the_benchmark_page_is_what_the_results_make():
 def test_a_result_without_a_section_is_listed_and_a_benchmark_without_results_is_left_out(tmp_path):
     copy = _book_without_results(tmp_path)
     (copy / "benchmarks" / "results" / "something_new.json").write_text(
-        '{"rows": [{"arm": "a", "seed": 0, "mse": 0.25}, {"arm": "a", "seed": 1, "mse": 0.75}],'
-        ' "settings": {"steps": 12345}}'
+        '{"rows": [{"variant": "a", "seed": 0, "mse": 0.25}, '
+        '{"variant": "a", "seed": 1, "mse": 0.75}], "settings": {"steps": 12345}}'
     )
     assert _book(root=copy).returncode == 0
     page = (copy / "docs" / "benchmarks.md").read_text()

@@ -27,7 +27,7 @@ def without_times(document):
 def test_report_is_the_librarys(tsllm, series, tmp_path):
     files = ["-o", "report.json", "--markdown", "report.md", "--plot", "report.png"]
     result = tsllm(
-        "ablate", "series.csv", *OPTIONS, "--arms", "random,attention", "--seeds", "0,1",
+        "ablate", "series.csv", *OPTIONS, "--variants", "random,attention", "--seeds", "0,1",
         "--min-difference", 0.05, "--metric", "mae", *files, "--json", *SET,
     )  # fmt: skip
     assert result.code == 0
@@ -37,7 +37,7 @@ def test_report_is_the_librarys(tsllm, series, tmp_path):
         horizons=[2, 3],
         test_size=12,
         baselines=["seasonal_naive"],
-        arms=["random", "attention"],
+        variants=["random", "attention"],
         seeds=[0, 1],
         min_difference=0.05,
         metric="mae",
@@ -50,13 +50,13 @@ def test_report_is_the_librarys(tsllm, series, tmp_path):
 
 
 def test_the_verdict_is_the_last_line(tsllm, series, tmp_path):
-    (tmp_path / "job.yaml").write_text("arms: []\nseeds: [4]\nhorizons: [2]\n")
+    (tmp_path / "job.yaml").write_text("variants: []\nseeds: [4]\nhorizons: [2]\n")
     result = tsllm(
         "ablate", "series.csv", "--test-size", 12, "--baselines", "none", "--config", "job.yaml",
         *SET,
     )  # fmt: skip
     lines = result.out.splitlines()
-    assert lines[0].split()[:3] == ["arm", "mse", "2"]
+    assert lines[0].split()[:3] == ["variant", "mse", "2"]
     assert [line.split()[0] for line in lines[1:3]] == ["pretrained", "none"]
     assert any(line.startswith("note: one seed") for line in lines)
     assert "without it the squared error is" in lines[-1]
@@ -65,7 +65,7 @@ def test_the_verdict_is_the_last_line(tsllm, series, tmp_path):
 def test_mistakes_end_in_one_line(tsllm, series):
     for arguments, words in (
         (["series.csv"], "--horizons is missing"),
-        (["series.csv", *OPTIONS, "--arms", "llm"], "arms must be among random, attention"),
+        (["series.csv", *OPTIONS, "--variants", "llm"], "variants must be among random, attention"),
         (["series.csv", *OPTIONS, "--method", "aaren"], "set backbone to one"),
         (["series.csv", *OPTIONS, "--plot", "x.txt"], "--plot must end in .png"),
     ):
@@ -79,14 +79,14 @@ def test_events(tsllm, tmp_path):
     assert stream(n_sequences=4).to_frame().to_csv(tmp_path / "e.csv", index=False) is None
     files = ["-o", "e.json", "--markdown", "e.md", "--plot", "e.svg"]
     result = tsllm(
-        "events", "ablate", "e.csv", "--slices", 2, "--arms", "prompts", "--seeds", 0,
+        "events", "ablate", "e.csv", "--slices", 2, "--variants", "prompts", "--seeds", 0,
         "--baselines", "naive", *files, "--json", *EVENT_SET,
     )  # fmt: skip
     assert result.code == 0, result.err
-    arms = [row["arm"] for row in result.json["table"]]
-    assert arms == ["given", "shared, freeze", "none, full", "naive"]
+    variants = [row["variant"] for row in result.json["table"]]
+    assert variants == ["given", "shared, freeze", "none, full", "naive"]
     assert json.loads((tmp_path / "e.json").read_text()) == result.json
     assert result.json["verdict"] in (tmp_path / "e.md").read_text()
     assert "<svg" in (tmp_path / "e.svg").read_text()
-    wrong = tsllm("events", "ablate", "e.csv", "--arms", "prompt")
-    assert (wrong.code, "arms must be among prompts, base, text" in wrong.err) == (2, True)
+    wrong = tsllm("events", "ablate", "e.csv", "--variants", "prompt")
+    assert (wrong.code, "variants must be among prompts, base, text" in wrong.err) == (2, True)

@@ -7,14 +7,14 @@ from tsllm.evaluation.paired import PairedDifference
 from tsllm.evaluation.protocol import backtest
 from tsllm.evaluation.report import BacktestReport
 from tsllm.evaluation.scoring import METRICS
-from tsllm.evaluation.variants import ARMS
+from tsllm.evaluation.variants import VARIANTS
 
 __all__ = [
     "ABLATION_BASELINES",
-    "ARMS",
     "BASELINES",
     "DEFAULT_BASELINES",
     "METRICS",
+    "VARIANTS",
     "AblationReport",
     "BacktestReport",
     "PairedDifference",

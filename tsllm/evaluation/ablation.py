@@ -13,7 +13,7 @@ from tsllm.evaluation.methods import BASELINES, make_method
 from tsllm.evaluation.paired import check_seeds_and_confidence
 from tsllm.evaluation.protocol import make_plan, run_methods
 from tsllm.evaluation.scoring import POINT_METRICS
-from tsllm.evaluation.variants import ARMS, make_arms
+from tsllm.evaluation.variants import VARIANTS, make_variants
 
 ABLATION_BASELINES = ("seasonal_naive", "auto_ets", "dlinear")
 
@@ -24,7 +24,7 @@ def ablate(
     X: pd.DataFrame | None = None,
     *,
     horizons: int | Sequence[int],
-    arms: Sequence[str] = ARMS,
+    variants: Sequence[str] = VARIANTS,
     baselines: Sequence[str] = ABLATION_BASELINES,
     seeds: Sequence[int] = (0, 1, 2),
     metric: str = "mse",
@@ -45,8 +45,8 @@ def ablate(
     """Find out whether the language model helps on this data, or anything else in its place would.
 
     The forecaster is fitted as it is, and again with something else in the language model's place:
-    same head, data, seeds and budget. All arms forecast the same windows of a test part that none
-    of them has seen (see `tsllm.backtest`, whose protocol this is), and the verdict rests on paired
+    same head, data, seeds and budget. All variants forecast the same windows of an unseen test part
+    (see `tsllm.backtest`, whose protocol this is), and the verdict rests on paired
     differences with intervals over windows and seeds. It may well be "no": it was for the methods
     and data that Tan et al. looked at (2024, "Are Language Models Actually Useful for Time Series
     Forecasting?", arXiv 2406.16964), whose ablations these are.
@@ -59,10 +59,10 @@ def ablate(
     y : Series or DataFrame
         As for `tsllm.backtest`.
     X : DataFrame, optional
-        Covariates, as for `tsllm.backtest`: every arm reads them.
+        Covariates, as for `tsllm.backtest`: every variant reads them.
     horizons : int or sequence of int
         Steps.
-    arms : sequence of str
+    variants : sequence of str
         What is run besides "pretrained", the forecaster as it is, and "none", the same without a
         language model:
 
@@ -73,11 +73,11 @@ def ablate(
           order: how much do they make of the order?
         - "few": "pretrained" and "none" with a tenth of the data.
 
-        An arm that the method cannot have is left out, and the report says why.
+        A variant that the method cannot have is left out, and the report says why.
     baselines : sequence of str
         Beside them; the names are those of `tsllm.backtest`.
     seeds : sequence of int
-        Every arm is trained once for each. With one seed the intervals cover the windows only.
+        Every variant is trained once for each. With one seed the intervals cover the windows only.
     metric : {"mse", "mae", "mase", "smape"}
         What the verdict is about.
     min_difference : float
@@ -105,9 +105,13 @@ def ablate(
     >>> from tsllm import AutoTimesForecaster, ablate
     >>> forecaster = AutoTimesForecaster("random:gpt2?hidden=8&layers=1&heads=2", max_steps=3)
     >>> report = ablate(
-    ...     forecaster, load_airline(), horizons=3, arms=["random"], baselines=["seasonal_naive"]
+    ...     forecaster,
+    ...     load_airline(),
+    ...     horizons=3,
+    ...     variants=["random"],
+    ...     baselines=["seasonal_naive"],
     ... )
-    >>> report.table["arm"].unique().tolist()
+    >>> report.table["variant"].unique().tolist()
     ['pretrained', 'random', 'none', 'seasonal_naive']
     >>> report.answer in ("yes", "architecture", "unclear", "undecided", "no", "harm")
     True
@@ -134,7 +138,7 @@ def ablate(
         freq=freq,
         progress=progress,
     )
-    made = make_arms(estimator, plan.holdout, plan.horizons[-1], arms)
+    made = make_variants(estimator, plan.holdout, plan.horizons[-1], variants)
     beside = {
         name: make_method(
             name, plan.holdout, longest=plan.horizons[-1], max_history=plan.max_history

@@ -23,7 +23,7 @@ from tsllm.evaluation.report import (
     plain_rows,
     shown,
 )
-from tsllm.evaluation.variants import NONE, PRETRAINED, REPLACEMENTS, ArmMethod, Arms
+from tsllm.evaluation.variants import NONE, PRETRAINED, REPLACEMENTS, VariantMethod, Variants
 from tsllm.evaluation.verdict import amount, in_percent, judge, judge_baselines, judge_naive
 from tsllm.forecasters.base import BaseLLMForecaster
 
@@ -37,9 +37,9 @@ class AblationDocument(ABC):
     verdict, answer : str
         In plain words, and in a word.
     table, differences, costs : DataFrame
-        Errors by arm; paired differences; what the arms, its index, cost.
+        Errors by variant; paired differences; what the variants, its index, cost.
     left_out : dict of str to str
-        Arms that cannot be, with the reason.
+        Variants that cannot be, with the reason.
     settings : dict
     notes : list of str
         What a reader must know.
@@ -56,7 +56,7 @@ class AblationDocument(ABC):
 
     @abstractmethod
     def summary(self) -> pd.DataFrame:
-        """Give one row per arm, as text."""
+        """Give one row per variant, as text."""
 
     @abstractmethod
     def to_markdown(self) -> str:
@@ -92,7 +92,7 @@ class AblationDocument(ABC):
         return json.dumps(self.to_dict(), indent=1, allow_nan=False)
 
 
-#: The parameters that make the budget of an arm, where a method has them.
+#: The parameters that make the budget of a variant, where a method has them.
 _BUDGET = ("max_epochs", "max_steps", "batch_size", "learning_rate", "patience", "window_stride")
 
 
@@ -108,24 +108,24 @@ class AblationReport(AblationDocument):
     answer : str
         The same in a word: "yes", "architecture", "unclear", "undecided", "no" or "harm".
     table : DataFrame
-        One row per arm and horizon, and one for the mean over the horizons ("all"): the number of
-        ``windows``, the metrics, their deviation over seeds, and the difference from the pretrained
-        arm in percent of its error, with its interval. Differences are taken on the windows that
-        both have: baselines that are fitted anew at each are run on few.
+        One row per variant and horizon, and one for the mean over the horizons ("all"): the number
+        of ``windows``, the metrics, their deviation over seeds, and the difference from the
+        pretrained variant in percent of its error, with its interval. Differences use the windows
+        that both methods have: baselines that are fitted at each window run on few windows.
     differences : DataFrame
-        All comparisons: ``method_a`` less ``method_b``, see `PairedDifference`. The arms, shuffled
-        contexts and baselines are held against "pretrained", "none, shuffled" against "none" and
+        All comparisons: ``method_a`` less ``method_b``, see `PairedDifference`. The variants,
+        shuffled contexts and baselines are compared with "pretrained", "none, shuffled" against "none" and
         "none, 10 %" against "pretrained, 10 %".
     costs : DataFrame
-        Per arm: trained and frozen parameters, memory of these weights, training steps, seconds to
-        fit, milliseconds to forecast a window; means over the seeds. With a GPU the most memory
-        that torch held there.
+        Per variant: trained and frozen parameters, memory of these weights, training steps, seconds
+        to fit, milliseconds to forecast a window; means over the seeds. With a GPU, the peak of
+        torch's memory.
     backtest : BacktestReport
-        Everything else: by series, by step, and `BacktestReport.paired` for any two arms.
+        Everything else: by series, by step, and `BacktestReport.paired` for any two variants.
     left_out : dict of str to str
-        Arms that were asked for and that this method or data cannot have, with the reason.
+        Variants that were asked for and that this method or data cannot have, with the reason.
     settings : dict
-        The protocol, the budget that all arms had, and what the verdict was judged by.
+        The protocol, the budget that all variants had, and what the verdict was judged by.
     notes : list of str
         What a reader must know.
     """
@@ -133,20 +133,20 @@ class AblationReport(AblationDocument):
     backtest: BacktestReport
 
     def summary(self) -> pd.DataFrame:
-        """Give one row per arm, as text: errors by horizon, difference from pretrained, costs."""
+        """Return a row per variant, as text: errors by horizon, difference, costs."""
         metric, horizons = self.settings["metric"], _and_all(self.settings["horizons"])
         rows = []
-        for arm, own in self.table.groupby("arm", sort=False):
+        for variant, own in self.table.groupby("variant", sort=False):
             by_horizon = own.set_index("horizon")
-            row: dict[str, str] = {"arm": str(arm)}
+            row: dict[str, str] = {"variant": str(variant)}
             row |= {f"{metric} {h}": shown(by_horizon.loc[h, metric]) for h in horizons}
             last = by_horizon.loc[horizons[-1]]
             # percents already
             row["vs pretrained"] = bounds(
                 *(last.get(f"{name}_percent", math.nan) / 100 for name in _BOUNDS), percent=True
             )
-            if arm in self.costs.index:
-                costs = self.costs.loc[str(arm)]
+            if variant in self.costs.index:
+                costs = self.costs.loc[str(variant)]
                 row |= {
                     name: cost(costs[column])
                     for name, column in _SHOWN_COSTS.items()
@@ -184,7 +184,7 @@ class AblationReport(AblationDocument):
         return markdown_page("Does the language model help?", parts, self.notes)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the differences from the pretrained arm with their intervals.
+        """Draw the differences from the pretrained variant with their intervals.
 
         Parameters
         ----------
@@ -236,20 +236,20 @@ class AblationReport(AblationDocument):
             f"{settings['estimator']} with {settings['backbone']}; {settings['series']} series of "
             f"{settings['variables']} variable(s), test part {settings['test_steps']} steps a "
             f"series, stride {settings['stride']}; seeds {', '.join(map(str, seeds))}; errors"
-            f"{units}. All arms have the same head, data, seeds and budget ({budget})."
+            f"{units}. All variants have the same head, data, seeds and budget ({budget})."
         )
 
 
 def make_ablation_report(
     report: BacktestReport,
-    arms: Arms,
+    variants: Variants,
     estimator: BaseLLMForecaster,
     *,
     metric: str,
     min_difference: float,
     confidence: float,
 ) -> AblationReport:
-    """Compare the arms of a backtest and judge them."""
+    """Compare the variants of a backtest and judge them."""
     names = list(report.table["method"].unique())
     own = _and_all(report.settings["horizons"])
     overall = own[-1]
@@ -279,7 +279,7 @@ def make_ablation_report(
         wording=in_percent(_ERRORS[metric]),
     )
     baselines = {
-        name: pairs[name, PRETRAINED][overall] for name in names if name not in arms.methods
+        name: pairs[name, PRETRAINED][overall] for name in names if name not in variants.methods
     }
     beside_naive = {
         name: pair(name, "seasonal_naive", overall)
@@ -308,10 +308,10 @@ def make_ablation_report(
         "min_difference": min_difference,
         "confidence": confidence,
     }
-    costs = _costs(report, arms)
+    costs = _costs(report, variants)
     notes = [
-        *(f"{arm} is left out: {reason}" for arm, reason in arms.left_out.items()),
-        *arms.notes,
+        *(f"{variant} is left out: {reason}" for variant, reason in variants.left_out.items()),
+        *variants.notes,
         *_notes(pairs[NONE, PRETRAINED][overall], costs),
         *report.notes,
     ]
@@ -321,7 +321,7 @@ def make_ablation_report(
         _long_table(report, pairs, own),
         pd.DataFrame([one._asdict() for found in pairs.values() for one in found.values()]),
         costs,
-        arms.left_out,
+        variants.left_out,
         settings,
         notes,
         report,
@@ -353,7 +353,7 @@ def _and_all(horizons: Sequence[int]) -> list[int | str]:
 
 
 def _comparisons(names: Sequence[str]) -> list[tuple[str, str]]:
-    """List which arm is held against which."""
+    """List which variant is held against which."""
     against = {"none, shuffled": NONE, "none, 10 %": "pretrained, 10 %"}
     return [(name, against.get(name, PRETRAINED)) for name in names if name != PRETRAINED]
 
@@ -382,8 +382,8 @@ def _notes(main: PairedDifference, costs: pd.DataFrame) -> list[str]:
     notes = []
     if main.seeds == 1:
         notes.append(
-            "one seed: the intervals cover the windows only, not how the arms differ from training "
-            "to training"
+            "one seed: the intervals cover the windows only, not how the variants differ from "
+            "training to training"
         )
     if main.unit == "series":
         notes.append(
@@ -400,7 +400,7 @@ def _notes(main: PairedDifference, costs: pd.DataFrame) -> list[str]:
     if "peak_gpu_mib" not in costs:
         notes.append(
             "memory is that of the weights, frozen ones in the type they are kept in: on a CPU all "
-            "arms share one process, so their peaks cannot be told apart"
+            "variants share one process, so their peaks cannot be told apart"
         )
     return notes
 
@@ -410,7 +410,7 @@ def _long_table(
     pairs: dict[tuple[str, str], dict[Any, PairedDifference]],
     horizons: Sequence[Any],
 ) -> pd.DataFrame:
-    """Put errors and differences from the pretrained arm side by side."""
+    """Put errors and differences from the pretrained variant side by side."""
     rows = []
     # A method that runs on some windows only can have all windows of the longer horizons.
     table = report.table.sort_values("scored_on").drop_duplicates(["method", "horizon"])
@@ -432,20 +432,22 @@ def _long_table(
                     "lower_percent": 100 * found.relative_lower,
                     "upper_percent": 100 * found.relative_upper,
                 }
-            rows.append({"arm": name, "horizon": horizon, **figures, "seeds": own["seeds"].iloc[0]})
+            rows.append(
+                {"variant": name, "horizon": horizon, **figures, "seeds": own["seeds"].iloc[0]}
+            )
     return pd.DataFrame(rows)
 
 
-def _costs(report: BacktestReport, arms: Arms) -> pd.DataFrame:
-    """Say what each arm is made of and what it cost; baselines are made in another way."""
+def _costs(report: BacktestReport, variants: Variants) -> pd.DataFrame:
+    """Say what each variant is made of and what it cost; baselines are made in another way."""
     rows = []
-    for name, method in arms.methods.items():
+    for name, method in variants.methods.items():
         run = report.run_of(name)
-        row: dict[str, Any] = {"arm": name}
-        if isinstance(method, ArmMethod):
+        row: dict[str, Any] = {"variant": name}
+        if isinstance(method, VariantMethod):
             row |= method.costs() | {"fit_seconds": run.fit_seconds}
         rows.append(row | {"predict_ms": 1000 * run.predict_seconds / len(run.windows)})
-    return pd.DataFrame(rows).set_index("arm")
+    return pd.DataFrame(rows).set_index("variant")
 
 
 def _how_to_read(settings: dict[str, Any]) -> str:
@@ -454,9 +456,9 @@ def _how_to_read(settings: dict[str, Any]) -> str:
     return (
         "Intervals: whole blocks of origins, with all their series and variables, are resampled, "
         "the deviation over seeds is added, and Student's t makes an interval of both. The verdict "
-        f"looks at the last row of each arm only, and counts less than {least} as no difference. "
-        "Whether the language model is better than none is one comparison. That something in its "
-        "place is better is said by wider intervals, corrected for the number of such arms "
-        "(Bonferroni). A yes needs every arm to be worse: more arms make a wrong yes no more "
-        "likely. All other intervals are not corrected"
-    ) + "."
+        f"reads the last row of each variant only, and counts less than {least} as no difference. "
+        "Whether the language model is better than none is one comparison. The claim that a "
+        "replacement is better uses wider intervals, corrected for the number of such variants "
+        "(Bonferroni). A yes needs every variant to be worse, so more variants do not make a wrong "
+        "yes more likely. All other intervals are not corrected."
+    )

@@ -1,4 +1,4 @@
-"""The arms of an ablation: a forecaster with something else in its language model's place."""
+"""The variants of an ablation: a forecaster with something else in its language model's place."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ PRETRAINED, NONE = "pretrained", "none"
 REPLACEMENTS = ("random", "attention", "transformer")
 #: The conditions under which "pretrained" and "none" are run once more.
 CONDITIONS = ("shuffled", "few")
-ARMS = (*REPLACEMENTS, *CONDITIONS)
+VARIANTS = (*REPLACEMENTS, *CONDITIONS)
 #: What is left of the steps before the test part in the condition "few".
 FEW_SHARE = 0.1
 #: Fewer steps than these are too few to train on.
 _FEWEST_STEPS = 8
 
 
-class Arms(NamedTuple):
+class Variants(NamedTuple):
     """What an ablation runs."""
 
     methods: dict[str, Method]
-    left_out: dict[str, str]  # arm to reason
+    left_out: dict[str, str]  # variant to reason
     notes: list[str]
 
 
-def make_arms(
+def make_variants(
     estimator: BaseLLMForecaster, holdout: Holdout, longest: int, wanted: Sequence[str]
-) -> Arms:
-    """Make the arms of a forecaster, the forecaster itself first.
+) -> Variants:
+    """Make the variants of a forecaster, the forecaster itself first.
 
     Parameters
     ----------
@@ -50,21 +50,21 @@ def make_arms(
     longest : int
         The longest horizon.
     wanted : sequence of str
-        Of `ARMS`; "pretrained" and "none" are always there.
+        Of `VARIANTS`; "pretrained" and "none" are always there.
 
     Raises
     ------
     DataError
-        An unknown arm, or an estimator without a language model to judge.
+        An unknown variant, or an estimator without a language model to judge.
     """
     _check(estimator, wanted)
     backbone = estimator.backbone
     left_out: dict[str, str] = {}
     notes = []
-    pretrained = ArmMethod(estimator, holdout, longest)
+    pretrained = VariantMethod(estimator, holdout, longest)
     methods: dict[str, Method] = {PRETRAINED: pretrained}
     if "random" in wanted:
-        methods["random"] = ArmMethod(
+        methods["random"] = VariantMethod(
             estimator,
             holdout,
             longest,
@@ -82,18 +82,20 @@ def make_arms(
             continue
         layer = f"{LAYER_PREFIX}{kind}?like={backbone}"
         changed = estimator.clone().set_params(backbone=layer, backbone_layers=None, **off)
-        methods[kind] = ArmMethod(changed, holdout, longest)
+        methods[kind] = VariantMethod(changed, holdout, longest)
     without = estimator.clone().set_params(backbone=None, backbone_layers=None, **off)
-    methods[NONE] = none = ArmMethod(without, holdout, longest)
+    methods[NONE] = none = VariantMethod(without, holdout, longest)
     if off:
-        controls = [arm for arm in methods if arm not in (PRETRAINED, "random")]
+        controls = [variant for variant in methods if variant not in (PRETRAINED, "random")]
         settings = ", ".join(f"{name}={value!r}" for name, value in off.items())
         notes.append(
             f"{' and '.join(controls)} run with {settings}, which only a language model can serve"
         )
     pairs = ((PRETRAINED, pretrained), (NONE, none))
     if "shuffled" in wanted:
-        methods |= {f"{name}, shuffled": ShuffledMethod(arm, holdout) for name, arm in pairs}
+        methods |= {
+            f"{name}, shuffled": ShuffledMethod(variant, holdout) for name, variant in pairs
+        }
         notes.append(
             "shuffled: the same fitted models forecast from contexts whose last context_length "
             "steps stand in random order"
@@ -107,19 +109,19 @@ def make_arms(
             )
         else:
             methods |= {
-                f"{name}, 10 %": ArmMethod(
-                    arm.template, holdout, longest, share=FEW_SHARE, shape_of=arm
+                f"{name}, 10 %": VariantMethod(
+                    variant.template, holdout, longest, share=FEW_SHARE, shape_of=variant
                 )
-                for name, arm in pairs
+                for name, variant in pairs
             }
             notes.append(
                 "10 %: trained on the last tenth of the steps before the test part, with the sizes "
                 "that the whole part led to"
             )
-    return Arms(methods, left_out, notes)
+    return Variants(methods, left_out, notes)
 
 
-class ArmMethod(GlobalMethod):
+class VariantMethod(GlobalMethod):
     """A forecaster that keeps its fitted model of every seed, and what each fit cost.
 
     Parameters
@@ -131,7 +133,7 @@ class ArmMethod(GlobalMethod):
         Parameters that depend on the seed.
     share : float
         Of the steps before the test part, the last ones, to fit on.
-    shape_of : ArmMethod, optional
+    shape_of : VariantMethod, optional
         Whose fitted sizes to take.
     """
 
@@ -143,7 +145,7 @@ class ArmMethod(GlobalMethod):
         *,
         by_seed: Callable[[int], Mapping[str, Any]] | None = None,
         share: float = 1.0,
-        shape_of: ArmMethod | None = None,
+        shape_of: VariantMethod | None = None,
     ) -> None:
         super().__init__(template, holdout, longest, X=holdout.X)
         self.template = template
@@ -175,7 +177,7 @@ class ArmMethod(GlobalMethod):
         return out
 
     def costs(self) -> dict[str, float]:
-        """Give what an arm is made of and what it cost, means over the seeds."""
+        """Give what a variant is made of and what it cost, means over the seeds."""
         rows = []
         for fitted in self.fitted.values():
             summary = fitted.summary()
@@ -191,7 +193,7 @@ class ArmMethod(GlobalMethod):
                 }
             )
         found = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-        # On a CPU arms share one process and one allocator: their peaks cannot be told apart.
+        # On a CPU variants share one process and one allocator: their peaks cannot be told apart.
         return found | ({} if self._peak is None else {"peak_gpu_mib": self._peak})
 
     def _note_memory(self) -> None:
@@ -203,22 +205,22 @@ class ArmMethod(GlobalMethod):
 
 
 class ShuffledMethod:
-    """A fitted arm that is shown the steps of its contexts in random order.
+    """A fitted variant that is shown the steps of its contexts in random order.
 
-    The order depends on series and origin only, so that two arms are shown the same.
+    The order depends on series and origin only, so that two variants are shown the same.
     """
 
     refits_per_window = False
 
-    def __init__(self, arm: ArmMethod, holdout: Holdout) -> None:
-        self.takes_seed = arm.takes_seed
-        self._arm = arm
+    def __init__(self, variant: VariantMethod, holdout: Holdout) -> None:
+        self.takes_seed = variant.takes_seed
+        self._variant = variant
         self._holdout = holdout
         self._fitted: Any = None
 
     def fit(self, ends: np.ndarray, seed: int | None) -> None:
-        """Take the arm's fitted model of that seed."""
-        self._fitted = self._arm.fitted[seed]
+        """Take the variant's fitted model of that seed."""
+        self._fitted = self._variant.fitted[seed]
 
     def forecast(
         self, series: np.ndarray, origins: np.ndarray, horizon: int, levels: Sequence[float]
@@ -227,28 +229,28 @@ class ShuffledMethod:
         steps = self._fitted.fitted_.shape.context_length
         contexts = [
             _shuffled(context, steps, (int(i), int(o)))
-            for context, i, o in zip(self._arm.contexts(series, origins), series, origins)
+            for context, i, o in zip(self._variant.contexts(series, origins), series, origins)
         ]
         out: np.ndarray = self._fitted.forecast(
             contexts,
             horizon,
             quantiles=tuple(levels),
-            future_x=self._arm.known_future(series, origins, horizon),
+            future_x=self._variant.known_future(series, origins, horizon),
         )
         return out
 
     def describe(self) -> dict[str, Any]:
-        """It is the arm that it shuffles for."""
-        return self._arm.describe()
+        """It is the variant that it shuffles for."""
+        return self._variant.describe()
 
 
 def _check(estimator: Any, wanted: Sequence[str]) -> None:
-    """Refuse arms that do not exist, and estimators that have nothing to ablate."""
-    unknown = [arm for arm in wanted if arm not in ARMS]
+    """Refuse variants that do not exist, and estimators that have nothing to ablate."""
+    unknown = [variant for variant in wanted if variant not in VARIANTS]
     if unknown:
         raise DataError(
-            f"arms must be among {', '.join(ARMS)}, found {unknown[0]!r}; 'pretrained' and 'none' "
-            "are always run"
+            f"variants must be among {', '.join(VARIANTS)}, found {unknown[0]!r}; 'pretrained' and "
+            "'none' always run"
         )
     if not isinstance(estimator, BaseLLMForecaster) or "backbone" not in estimator.get_params():
         raise DataError(

@@ -48,16 +48,16 @@ def judge(
 ) -> Verdict:
     """Say whether the language model helps.
 
-    Each control's difference from the pretrained arm, over all horizons, falls into one of four
+    Each control's difference from the pretrained variant, over all horizons, falls into one of four
     classes, by its relative value r, its interval and the least relevant difference d:
 
     - "same": the whole interval lies within -d and d;
     - "worse" or "better": else, the interval leaves 0 out and ``|r| >= d``;
     - "open": anything else.
 
-    Where the arm without a language model is better, the answer is "harm". Else, where anything in
-    the language model's place is better, by intervals that are corrected for how many such arms
-    there are, it is "architecture". Else the arm without decides where it is the same ("no") or
+    Where the variant without a language model is better, the answer is "harm". Else, where anything
+    in the language model's place is better, by intervals that are corrected for how many such variants
+    there are, it is "architecture". Else the variant without decides where it is the same ("no") or
     open ("undecided"). Where it is worse, "yes" needs every other control to be worse as well, so
     that however many there are, a wrong "yes" is no more likely than with one; one that is the same
     makes it "architecture", and anything else "unclear".
@@ -66,9 +66,9 @@ def judge(
     ----------
     controls : mapping of str to PairedDifference
         "none" among them, then those that were run of "random", "attention" and "transformer": each
-        control less the pretrained arm.
+        control less the pretrained variant.
     min_difference : float
-        As a share of the pretrained arm's error.
+        As a share of the pretrained variant's error.
     strict : mapping, optional
         The same but for "none", with the corrected intervals. None: they need no correction.
     wording : Wording, optional
@@ -110,7 +110,7 @@ def judge(
         return Verdict(
             "unclear",
             f"Better than nothing: {without}. Whether that is the language cannot be told, for no "
-            "arm put something else in its place.",
+            "variant put something else in its place.",
         )
     classes = {name: classify(pair, min_difference) for name, pair in others.items()}
     same = [name for name in others if classes[name] == "same"]
@@ -131,7 +131,7 @@ def judge(
 
 
 def classify(pair: PairedDifference, min_difference: float) -> str:
-    """Give the class of a difference from the pretrained arm; see `judge`."""
+    """Give the class of a difference from the pretrained variant; see `judge`."""
     low, value, high = pair.relative_lower, pair.relative, pair.relative_upper
     if math.isnan(low):
         return "open"
@@ -145,7 +145,7 @@ def classify(pair: PairedDifference, min_difference: float) -> str:
 def judge_baselines(
     pairs: Mapping[str, PairedDifference], *, min_difference: float, error: str = "error"
 ) -> list[str]:
-    """Say how baselines do beside the pretrained arm, and whether one is better."""
+    """Say how baselines do beside the pretrained variant, and whether one is better."""
     if not pairs:
         return []
     shown = "; ".join(f"{name} {amount(pair)}" for name, pair in pairs.items())
@@ -156,16 +156,16 @@ def judge_baselines(
     return sentences
 
 
-def judge_naive(arms: Mapping[str, PairedDifference], *, min_difference: float) -> list[str]:
-    """Say whether anything beats repeating the last season, where the pretrained arm does not.
+def judge_naive(variants: Mapping[str, PairedDifference], *, min_difference: float) -> list[str]:
+    """Say whether anything beats repeating the last season, where the pretrained variant does not.
 
     Parameters
     ----------
-    arms : mapping of str to PairedDifference
-        Each arm that was trained, "pretrained" among them, less the seasonal naive forecast.
+    variants : mapping of str to PairedDifference
+        Each variant that was trained, "pretrained" among them, less the seasonal naive forecast.
     min_difference : float
     """
-    better = [name for name, pair in arms.items() if classify(pair, min_difference) == "better"]
+    better = [name for name, pair in variants.items() if classify(pair, min_difference) == "better"]
     if "pretrained" in better:
         return []
     if not better:
@@ -186,7 +186,7 @@ def amount(pair: PairedDifference) -> str:
 
 
 def in_percent(error: str) -> Wording:
-    """Speak of an error in percent of the pretrained arm's."""
+    """Speak of an error in percent of the pretrained variant's."""
     return Wording(error, amount, lambda share: f"{100 * share:g} %")
 
 

@@ -132,7 +132,7 @@ def plot_stream(
     report: StreamReport,
     metric: str = "log_likelihood",
     *,
-    arms: Sequence[str] | None = None,
+    variants: Sequence[str] | None = None,
     axes: Any = None,
 ) -> Any:
     """Draw R matrices as heat maps: which slice was learnt last, which one is tested.
@@ -143,26 +143,26 @@ def plot_stream(
         From `evaluate_stream`.
     metric : str
         One of the report's metrics.
-    arms : sequence of str, optional
-        Which arms to draw. None: all.
-    axes : matplotlib Axes, one per arm, optional
+    variants : sequence of str, optional
+        Which variants to draw. None: all.
+    axes : matplotlib Axes, one per variant, optional
         None makes a new figure.
 
     Returns
     -------
     array of matplotlib Axes
     """
-    arms = report.arms if arms is None else list(arms)
-    matrices = [report.matrix(metric, arm) for arm in arms]
+    variants = report.variants if variants is None else list(variants)
+    matrices = [report.matrix(metric, variant) for variant in variants]
     if axes is None:
-        axes = new_axes((0.8 + 3.0 * len(arms), 3.4), columns=len(arms))
+        axes = new_axes((0.8 + 3.0 * len(variants), 3.4), columns=len(variants))
     axes = np.atleast_1d(np.asarray(axes, dtype=object))
     everything = np.concatenate([matrix.to_numpy().ravel() for matrix in matrices])
-    # One colour scale for all; an arm that fails altogether does not wash out the others.
+    # One colour scale for all; a variant that fails altogether does not wash out the others.
     finite = everything[np.isfinite(everything)]
     low, high = np.quantile(finite, [0.05, 0.95]) if len(finite) else (0.0, 1.0)
     colours = "viridis" if metric in GAINS else "viridis_r"
-    for ax, arm, matrix in zip(axes, arms, matrices):
+    for ax, variant, matrix in zip(axes, variants, matrices):
         image = ax.imshow(matrix.to_numpy(), vmin=low, vmax=high, cmap=colours)
         middle = (low + high) / 2
         for (row, column), value in np.ndenumerate(matrix.to_numpy()):
@@ -178,7 +178,7 @@ def plot_stream(
             )
         ax.set_xticks(range(matrix.shape[1]))
         ax.set_yticks(range(matrix.shape[0]))
-        ax.set_title(arm)
+        ax.set_title(variant)
         ax.set_xlabel("tested on slice")
     axes[0].set_ylabel("learnt up to slice")
     axes[0].figure.colorbar(image, ax=list(axes), label=metric)

@@ -1,4 +1,4 @@
-"""A picture of an ablation: how each arm differs from the one that is judged, with intervals."""
+"""Plots of ablations: the difference of each variant from the judged one, with intervals."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tsllm.plotting.forecasts import new_axes
 
 
 def plot_differences(rows: pd.DataFrame, *, xlabel: str, least: float, ax: Any = None) -> Any:
-    """Draw differences and their intervals, arm by arm.
+    """Draw differences and their intervals, variant by variant.
 
     Parameters
     ----------
     rows : DataFrame
-        ``label`` (the arm), ``group``, ``value``, ``lower`` and ``upper``; NaN bounds are no
+        ``label`` (the variant), ``group``, ``value``, ``lower`` and ``upper``; NaN bounds are no
         interval. The last group is drawn in black.
     xlabel : str
     least : float

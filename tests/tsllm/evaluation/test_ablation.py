@@ -1,4 +1,4 @@
-"""Ablations: arms that differ in one thing, verdicts that are right where the truth is known."""
+"""Ablations: variants that differ in one thing, and verdicts where the truth is known."""
 
 import json
 import zlib
@@ -11,7 +11,7 @@ from sktime.datasets import load_airline
 from small_forecasters import SMALL, TINY, panel, small
 from tsllm import AutoTimesForecaster, DLinearForecaster, ablate, backtest
 from tsllm.errors import DataError
-from tsllm.evaluation import variants as arms_module
+from tsllm.evaluation import variants as variants_module
 from tsllm.plotting.ablation import plot_differences
 
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
@@ -35,17 +35,17 @@ def arm_of(estimator):
 
 
 class Known(AutoTimesForecaster):
-    """Forecast the truth with errors of a known size, which depends on the arm."""
+    """Forecast the truth with errors of a known size, which depends on the variant."""
 
     truth: np.ndarray
-    deviation: dict  # arm -> of its forecast errors
+    deviation: dict  # variant -> of its forecast errors
 
     def forecast(self, contexts, horizon, *, quantiles=(), future_x=None, seeds=None):
         deviation = self.deviation[arm_of(self)]
         out = []
         for context in contexts:
             origin = len(context)
-            # arms of one deviation make the same errors, others have errors of their own
+            # variants of one deviation make the same errors, others have errors of their own
             key = (zlib.crc32(str(deviation).encode()), self.random_state, origin)
             error = deviation * np.random.default_rng(key).normal(size=(horizon, 1))
             out.append(self.truth[origin : origin + horizon] + error)
@@ -56,7 +56,7 @@ def known(deviation, **arguments):
     y = daily(600)
     Known.truth, Known.deviation = y.to_numpy()[:, None], deviation
     estimator = Known(**(SMALL["autotimes"] | {"max_steps": 1, "backbone": TINY}))
-    settings = {"horizons": [1, 4], "test_size": 200, "arms": arms_module.REPLACEMENTS}
+    settings = {"horizons": [1, 4], "test_size": 200, "variants": variants_module.REPLACEMENTS}
     return ablate(estimator, y, baselines=[], scaled=False, **(settings | arguments))
 
 
@@ -80,11 +80,11 @@ def test_the_verdict_is_right_where_the_errors_are_known(deviations, answer):
     report = known(deviation)
     assert report.answer == answer
     overall = report.differences.query("horizon == 'all'").set_index("method_a")
-    for arm, size in deviation.items():
-        if arm == "pretrained":
+    for variant, size in deviation.items():
+        if variant == "pretrained":
             continue
         truth = size**2 - deviation["pretrained"] ** 2
-        row = overall.loc[arm]
+        row = overall.loc[variant]
         assert row["lower"] - 1e-9 <= truth <= row["upper"] + 1e-9
         ratio = size**2 / deviation["pretrained"] ** 2 - 1
         assert row["relative_lower"] - 1e-9 <= ratio <= row["relative_upper"] + 1e-9
@@ -103,12 +103,12 @@ def test_on_noise_no_arm_can_gain_and_none_is_said_to():
     estimator = AutoTimesForecaster(
         TINY, context_length=8, token_length=4, max_steps=60, learning_rate=3e-3, dropout=0.0
     )
-    report = ablate(estimator, y, horizons=[1, 4], test_size=200, arms=["random"], baselines=[])
+    report = ablate(estimator, y, horizons=[1, 4], test_size=200, variants=["random"], baselines=[])
     assert report.answer in ("no", "undecided")
     assert report.verdict.startswith("No")
 
 
-# ---------------------------------------------------------------- what the arms are
+# ---------------------------------------------------------------- what the variants are
 
 
 @pytest.mark.parametrize(
@@ -131,11 +131,11 @@ def test_every_method_has_its_arms_and_names_those_that_it_cannot_have(method, m
         "none, shuffled", "pretrained, 10 %", "none, 10 %", "seasonal_naive",
     ]  # fmt: skip
     left_out = ["attention", "transformer"] if method == "timecma" else []
-    expected = [arm for arm in expected if arm not in left_out]
-    assert report.table["arm"].unique().tolist() == expected
+    expected = [variant for variant in expected if variant not in left_out]
+    assert report.table["variant"].unique().tolist() == expected
     assert list(report.left_out) == left_out
-    for arm in left_out:
-        assert any(note.startswith(f"{arm} is left out: TimeCMA") for note in report.notes)
+    for variant in left_out:
+        assert any(note.startswith(f"{variant} is left out: TimeCMA") for note in report.notes)
     assert any("timestamps=False" in note for note in report.notes) == (method == "autotimes")
     assert np.isfinite(report.table[["mse", "mae"]]).all(axis=None)
     costs = report.costs
@@ -150,20 +150,20 @@ def test_every_method_has_its_arms_and_names_those_that_it_cannot_have(method, m
 def test_the_pretrained_arm_is_the_backtest_of_the_estimator():
     y = load_airline()
     estimator = small("autotimes")
-    report = ablate(estimator, y, horizons=[2, 6], test_size=24, arms=[], **FEW_STEPS)
+    report = ablate(estimator, y, horizons=[2, 6], test_size=24, variants=[], **FEW_STEPS)
     direct = backtest(
         {"it": estimator}, y, horizons=[2, 6], test_size=24, scaled=True, quantiles=(), **FEW_STEPS
     )
-    ours = report.table.query("arm == 'pretrained' and horizon != 'all'")["mse"]
+    ours = report.table.query("variant == 'pretrained' and horizon != 'all'")["mse"]
     theirs = direct.table.query("method == 'it'")["mse"]
     np.testing.assert_allclose(ours.to_numpy(dtype=float), theirs, rtol=1e-9)
-    assert report.table["arm"].unique().tolist() == ["pretrained", "none", "seasonal_naive"]
+    assert report.table["variant"].unique().tolist() == ["pretrained", "none", "seasonal_naive"]
 
 
 def test_lora_stays_where_there_is_a_language_model():
     report = ablate(
         small("autotimes", lora={"r": 2}), load_airline(), horizons=3, test_size=12,
-        arms=["random", "attention"], **FEW_STEPS,
+        variants=["random", "attention"], **FEW_STEPS,
     )  # fmt: skip
     assert "attention and none run with lora=None" in report.notes[0]
     trained = report.costs["trained_parameters"]
@@ -191,7 +191,7 @@ def spied():
     settings = {"backbone": TINY, "max_steps": 2}
     ablate(
         Spy(**settings), y, horizons=3, test_size=40, seeds=(5, 6), baselines=[],
-        arms=["random", "shuffled", "few"],
+        variants=["random", "shuffled", "few"],
     )  # fmt: skip
     return y, list(Spy.calls)
 
@@ -228,7 +228,7 @@ def test_shuffled_contexts_hold_the_same_values_and_are_read_by_the_same_models(
             )
             kind = plain if (own == values[:origin]).all() else mixed
             kind.setdefault(model, {})[origin] = own
-    # two arms of two seeds are shuffled, of the three with all the data
+    # two variants of two seeds are shuffled, of the three with all the data
     assert len(mixed) == 4
     assert set(mixed) <= set(plain)
     one, *others = mixed.values()
@@ -241,13 +241,13 @@ def test_shuffled_contexts_hold_the_same_values_and_are_read_by_the_same_models(
 @pytest.fixture(scope="module")
 def report():
     return ablate(
-        small("autotimes"), daily(), horizons=[1, 3], test_size=60, arms=["random", "shuffled"],
+        small("autotimes"), daily(), horizons=[1, 3], test_size=60, variants=["random", "shuffled"],
         baselines=["seasonal_naive", "auto_ets"], max_windows=3, seeds=(0, 1),
     )  # fmt: skip
 
 
 def test_tables(report):
-    table = report.table.set_index(["arm", "horizon"])
+    table = report.table.set_index(["variant", "horizon"])
     found = report.backtest.paired("none", "pretrained", "mse", horizon="all")
     row = table.loc["none", "all"]
     assert row["difference_percent"] == pytest.approx(100 * found.relative)
@@ -290,7 +290,7 @@ def test_a_picture(report):
         ({"estimator": DLinearForecaster()}, "with a language model, found DLinearForecaster"),
         ({"estimator": AutoTimesForecaster(None)}, "backbone=None, so there is no language model"),
         ({"estimator": small("autotimes", backbone=f"layer:attention?like={TINY}")}, "to judge"),
-        ({"arms": ["pretrained"]}, "arms must be among random, .*found 'pretrained'"),
+        ({"variants": ["pretrained"]}, "variants must be among random, .*found 'pretrained'"),
         ({"seeds": ()}, "seeds must be at least one whole number"),
         ({"seeds": (1, 1)}, "seeds must differ"),
         ({"metric": "crps"}, "metric must be one of mse, mae, mase, smape"),
@@ -307,9 +307,14 @@ def test_arguments_that_are_refused(arguments, words):
 
 def test_too_few_steps_for_a_tenth_of_them_are_said():
     report = ablate(
-        small("autotimes"), load_airline()[:60], horizons=2, test_size=12, arms=["few"], **FEW_STEPS
+        small("autotimes"),
+        load_airline()[:60],
+        horizons=2,
+        test_size=12,
+        variants=["few"],
+        **FEW_STEPS,
     )
-    assert report.table["arm"].unique().tolist() == ["pretrained", "none", "seasonal_naive"]
+    assert report.table["variant"].unique().tolist() == ["pretrained", "none", "seasonal_naive"]
     assert "is 5 steps" in report.left_out["few"]
 
 
@@ -322,10 +327,10 @@ def test_a_baseline_that_has_all_windows_of_some_horizons_only_is_in_the_table()
         test_size=5,
         max_windows=3,  # all that have three steps left, and not all that have two
         seeds=[0],
-        arms=[],
+        variants=[],
         baselines=["theta"],
     )
-    rows = report.table[report.table["arm"] == "theta"]
+    rows = report.table[report.table["variant"] == "theta"]
     assert rows["horizon"].tolist() == [2, 3, "all"]
     assert rows["mse"].notna().all()
 
@@ -347,9 +352,9 @@ def test_an_interval_from_few_blocks_does_not_hide_the_rest_of_the_picture():
 def test_every_arm_reads_the_covariates():
     y = daily(160)
     x = pd.DataFrame({"x": np.random.default_rng(1).normal(size=len(y))}, y.index)
-    how = {"horizons": 3, "test_size": 20, "arms": ["shuffled", "few"], **FEW_STEPS}
+    how = {"horizons": 3, "test_size": 20, "variants": ["shuffled", "few"], **FEW_STEPS}
     blind = ablate(small("autotimes", max_steps=2), y + 9 * x["x"], **how).table
     seeing = ablate(small("autotimes", max_steps=2), y + 9 * x["x"], x, **how).table
-    for arm in ("pretrained", "none", "pretrained, shuffled", "none, shuffled"):
-        errors = [one.set_index("arm").loc[arm, "mse"].min() for one in (seeing, blind)]
-        assert errors[0] < 0.3 * errors[1], arm
+    for variant in ("pretrained", "none", "pretrained, shuffled", "none, shuffled"):
+        errors = [one.set_index("variant").loc[variant, "mse"].min() for one in (seeing, blind)]
+        assert errors[0] < 0.3 * errors[1], variant

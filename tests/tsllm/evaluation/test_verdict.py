@@ -9,7 +9,7 @@ from tsllm.evaluation.paired import PairedDifference, estimate
 from tsllm.evaluation.verdict import ANSWERS, amount, classify, judge, judge_baselines, judge_naive
 
 
-def pair(relative, low, high, name="arm"):
+def pair(relative, low, high, name="variant"):
     return PairedDifference(
         name, "pretrained", "mse", "all", relative, low, high, 0.95, 100, 10,
         relative, low, high, "origins", 10.0, 3,
@@ -45,7 +45,7 @@ def test_classes(found, expected):
         ({"none": SAME, "random": WORSE}, "no", "and less than 1 % counts as none"),
         ({"none": OPEN, "random": WORSE}, "undecided", "No difference of 1 % or more can be told"),
         ({"none": UNKNOWN}, "undecided", "the test part is too short for an interval"),
-        ({"none": WORSE}, "unclear", "no arm put something else in its place"),
+        ({"none": WORSE}, "unclear", "no variant put something else in its place"),
         ({"none": WORSE, "random": WORSE, "attention": WORSE}, "yes", "Yes. The language model"),
         ({"none": WORSE, "random": SAME, "attention": WORSE}, "architecture", "Not the language"),
         ({"none": WORSE, "random": WORSE, "transformer": BETTER}, "architecture", "10.0 % lower"),
@@ -104,16 +104,16 @@ def test_what_beats_repeating_the_last_season_is_said_where_the_language_model_d
     assert other.startswith("Nothing that was trained here can be told to beat")
 
 
-def errors_of_arms(rng, arms, windows, horizon, seeds, shift):
-    """Mean squared errors of arms (seeds, 2, windows, 1, 1), alike but for noise and shifts."""
+def errors_of_variants(rng, variants, windows, horizon, seeds, shift):
+    """Mean squared errors of variants (seeds, 2, windows, 1, 1), alike but for noise and shifts."""
     steps = windows + horizon - 1
     kernel = np.ones(horizon) / horizon
     world = rng.normal(size=steps) ** 2
     found = {}
-    for arm in arms:
+    for variant in variants:
         own = 1 + 0.2 * rng.normal(size=(seeds, steps)) + 0.02 * rng.normal(size=(seeds, 1))
-        rows = [np.convolve(world + one + shift.get(arm, 0.0), kernel, "valid") for one in own]
-        found[arm] = np.stack([rows, np.ones((seeds, windows))], axis=1)[..., None, None]
+        rows = [np.convolve(world + one + shift.get(variant, 0.0), kernel, "valid") for one in own]
+        found[variant] = np.stack([rows, np.ones((seeds, windows))], axis=1)[..., None, None]
     return found
 
 
@@ -130,7 +130,7 @@ def answers(shift, *, repeats, windows=150, horizon=6, seeds=3, seed=0):
     names = ("pretrained", "none", "random", "attention")
     counted = dict.fromkeys(ANSWERS, 0)
     for _ in range(repeats):
-        errors = errors_of_arms(rng, names, windows, horizon, seeds, shift)
+        errors = errors_of_variants(rng, names, windows, horizon, seeds, shift)
         controls, strict = (
             {
                 name: compared(errors[name], errors["pretrained"], windows, horizon, confidence)

@@ -59,7 +59,7 @@ def test_matrices_are_drawn_with_their_values():
     shown = [text.get_text() for text in axes[1].texts]
     assert shown == [f"{value:.3g}" for value in (values[:, :, 1] + 1).ravel()]
     np.testing.assert_array_equal(axes[0].images[0].get_array(), values[:, :, 1])
-    one = report.plot("time_mae", arms=["naive"])
+    one = report.plot("time_mae", variants=["naive"])
     assert len(one) == 1
 
 

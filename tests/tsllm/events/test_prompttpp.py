@@ -508,11 +508,11 @@ def test_prompts_on_a_frozen_network_forget_less_than_half_of_fine_tuning():
         "random_state": 0,
     }
     forgotten = {}
-    for name, arm in {
+    for name, variant in {
         "prompts": {},
         "fine-tuned": {"prompt_mode": "none", "base_update": "full"},
     }.items():
-        model = PromptTPP(**settings, **arm).partial_fit(trains[0])
+        model = PromptTPP(**settings, **variant).partial_fit(trains[0])
         known = model.score(test)
         forgotten[name] = known - model.partial_fit(trains[1]).score(test)
     assert forgotten["fine-tuned"] > 0.2

@@ -35,12 +35,12 @@ from tsllm.events.prompttpp.estimator import PromptTPP
 from tsllm.events.prompttpp.parameters import backbone_name, reads_texts
 from tsllm.events.scoring import predictions
 
-EVENT_ARMS = ("prompts", "base", "text")
+EVENT_VARIANTS = ("prompts", "base", "text")
 EVENT_BASELINES = ("hawkes", "naive")
 
 
-class _Arm(NamedTuple):
-    """What is set for an arm; ``random`` weights are others for each seed."""
+class _Variant(NamedTuple):
+    """What is set for a variant; ``random`` weights are others for each seed."""
 
     settings: dict[str, Any]
     random: bool = False
@@ -50,7 +50,7 @@ def ablate(
     estimator: PromptTPP,
     slices: Sequence[Any],
     *,
-    arms: Sequence[str] = EVENT_ARMS,
+    variants: Sequence[str] = EVENT_VARIANTS,
     baselines: Sequence[str] = EVENT_BASELINES,
     seeds: Sequence[int] = (0, 1, 2),
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
@@ -60,7 +60,7 @@ def ablate(
 ) -> EventAblationReport:
     """Find out what PromptTPP's parts are good for on this stream.
 
-    The estimator learns the slices one after another, and so do arms that differ from it in one
+    The estimator learns the slices one after another, and so do variants that differ from it in one
     thing; then all of them predict the test part of every slice, the early ones too. Differences
     are paired event by event, with intervals over sequences and seeds.
 
@@ -70,7 +70,7 @@ def ablate(
         Left as it is: clones of it learn.
     slices : sequence of DataFrame, EventTable or path
         In order of time, for example from `tsllm.datasets.time_slices`; or one.
-    arms : sequence of str
+    variants : sequence of str
         - "prompts": the other values of ``prompt_mode``; without prompts the network learns on;
         - "base": the other of ``base_update="freeze"`` and ``"full"``, which needs two slices;
         - "text", where the encoder reads the types' texts: a language model with random weights,
@@ -80,7 +80,7 @@ def ablate(
     baselines : sequence of str
         "hawkes" and "naive", fitted to all slices at once, which a stream does not allow.
     seeds : sequence of int
-        Every arm learns once for each.
+        Every variant learns once for each.
     fractions : tuple of float
         Training, validation and test part of each slice.
     min_difference : float
@@ -107,26 +107,26 @@ def ablate(
     >>> from tsllm.events import PromptTPP, ablate
     >>> events = make_hawkes([0.5], [[0.5]], [2.0], t_end=60, n_sequences=4, random_state=0).events
     >>> model = PromptTPP(hidden=8, layers=1, heads=2, components=2, max_epochs=1)
-    >>> report = ablate(model, events.split((0.5, 0.5)), arms=["base"], seeds=[0])
-    >>> report.table["arm"].tolist()
+    >>> report = ablate(model, events.split((0.5, 0.5)), variants=["base"], seeds=[0])
+    >>> report.table["variant"].tolist()
     ['given', 'allocate, full', 'hawkes', 'naive']
     """
-    _check(estimator, arms, baselines, seeds, min_difference, confidence)
+    _check(estimator, variants, baselines, seeds, min_difference, confidence)
     tables = [estimator._read(one) for one in slices]
     if not tables:
         raise DataError("slices is empty: pass at least one")
     parts = [split_slice(table, fractions, number) for number, table in enumerate(tables)]
     types = sorted({name for table in tables for name in table.type_names})
-    planned, left_out = _plan(estimator, arms, n_slices=len(parts))
+    planned, left_out = _plan(estimator, variants, n_slices=len(parts))
     scored: dict[str, Scored] = {}
     costs: dict[str, dict[str, float]] = {}
     total = len(planned) * len(seeds) + len(baselines)
     with tqdm(total=total, disable=not verbose, desc="ablation") as progress:
-        for name, arm in planned.items():
+        for name, variant in planned.items():
             runs, spent = [], []
             for seed in seeds:
-                model = clone(estimator).set_params(**arm.settings, random_state=seed)
-                if arm.random:
+                model = clone(estimator).set_params(**variant.settings, random_state=seed)
+                if variant.random:
                     spec = str(backbone_name(estimator))
                     model.set_params(backbone=with_random_weights(spec, seed + UNNAMED_SEEDS))
                 begun = time.perf_counter()
@@ -165,9 +165,9 @@ def ablate(
 
 def _plan(
     estimator: PromptTPP, wanted: Sequence[str], *, n_slices: int
-) -> tuple[dict[str, _Arm], dict[str, str]]:
-    """List the arms, and what cannot be one."""
-    arms = {GIVEN: _Arm({})}
+) -> tuple[dict[str, _Variant], dict[str, str]]:
+    """List the variants, and what cannot be one."""
+    variants = {GIVEN: _Variant({})}
     left_out = {}
     mode, base = estimator.prompt_mode, estimator.base_update
     if "prompts" in wanted:
@@ -176,7 +176,7 @@ def _plan(
                 continue
             # Without prompts a frozen network would learn nothing of later slices.
             update = "full" if other == "none" else base
-            arms[f"{other}, {update}"] = _Arm({"prompt_mode": other, "base_update": update})
+            variants[f"{other}, {update}"] = _Variant({"prompt_mode": other, "base_update": update})
     if "base" in wanted:
         for other in ("freeze", "full"):
             if other == base:
@@ -187,12 +187,12 @@ def _plan(
             elif mode == "none" and other == "freeze":
                 left_out[name] = "without prompts a frozen base learns nothing of later slices"
             else:
-                arms[name] = _Arm({"base_update": other})
+                variants[name] = _Variant({"base_update": other})
     if "text" in wanted:
         if reads_texts(estimator):
             reader = estimator.text_encoder if estimator.encoder == "llm" else "attention"
-            arms[RANDOM] = _Arm({}, random=True)
-            arms[INDEX] = _Arm(
+            variants[RANDOM] = _Variant({}, random=True)
+            variants[INDEX] = _Variant(
                 {
                     "encoder": reader,
                     "text_encoder": "attention",
@@ -204,11 +204,11 @@ def _plan(
             )
         else:
             left_out["text"] = f"encoder={estimator.encoder!r} reads no texts"
-    return arms, left_out
+    return variants, left_out
 
 
-def _controls(estimator: PromptTPP, planned: Mapping[str, _Arm]) -> dict[str, str]:
-    """Say which arms the two questions are about: without prompts, without a language model."""
+def _controls(estimator: PromptTPP, planned: Mapping[str, _Variant]) -> dict[str, str]:
+    """Say which variants the two questions are about: without prompts, without a language model."""
     controls = {}
     if estimator.prompt_mode != "none" and "none, full" in planned:
         controls["prompts"] = "none, full"
@@ -242,7 +242,7 @@ def _score(model: EventForecaster, parts: Sequence[SlicePart]) -> Scored:
 def _mean_costs(
     spent: Sequence[tuple[float, float, dict[str, Any]]], n_events: int
 ) -> dict[str, float]:
-    """Average what an arm cost over its seeds."""
+    """Average what a variant cost over its seeds."""
     fit, predict = (float(np.mean([one[k] for one in spent])) for k in (0, 1))
     summary = spent[0][2]
     return {
@@ -256,7 +256,7 @@ def _mean_costs(
 
 def _check(
     estimator: Any,
-    arms: Sequence[str],
+    variants: Sequence[str],
     baselines: Sequence[str],
     seeds: Sequence[int],
     min_difference: float,
@@ -269,7 +269,7 @@ def _check(
             "series go to tsllm.ablate"
         )
     for name, values, known in (
-        ("arms", arms, EVENT_ARMS),
+        ("variants", variants, EVENT_VARIANTS),
         ("baselines", baselines, EVENT_BASELINES),
     ):
         unknown = [value for value in values if value not in known]

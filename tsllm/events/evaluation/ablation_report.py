@@ -71,29 +71,30 @@ class EventAblationReport(AblationDocument):
     answer : str
         A word for each: such as "prompts: yes; text: undecided".
     table : DataFrame
-        One row per arm: the metrics on the test parts of all slices after the last was learnt,
+        One row per variant: the metrics on the test parts of all slices after the last was learnt,
         with their deviation over seeds. ``log_likelihood`` is in nats an event, greater is better.
     differences : DataFrame
-        Each arm (``method_a``) less the given one (``method_b``), for every metric, with intervals.
+        Each variant (``method_a``) less the given one (``method_b``), a row per metric, with
+        intervals.
     costs : DataFrame
-        Per arm: parameters, steps of the last slice, seconds to learn, milliseconds an event.
+        Per variant: parameters, steps of the last slice, seconds to learn, milliseconds an event.
     left_out, settings, notes
         See `AblationDocument`.
     """
 
     def summary(self) -> pd.DataFrame:
-        """Give one row per arm, as text."""
+        """Give one row per variant, as text."""
         own = self.differences[self.differences["metric"] == METRICS[0]].set_index("method_a")
         rows = []
         for row in self.table.to_dict("records"):
-            arm = row["arm"]
-            line = {"arm": arm} | {name: f"{row[name]:.4g}" for name in METRICS}
-            if arm in own.index:
-                pair = own.loc[arm]
+            variant = row["variant"]
+            line = {"variant": variant} | {name: f"{row[name]:.4g}" for name in METRICS}
+            if variant in own.index:
+                pair = own.loc[variant]
                 shown = bounds(pair["difference"], pair["lower"], pair["upper"])
                 line["log-likelihood less given's"] = shown
-            if arm in self.costs.index:
-                costs = self.costs.loc[arm]
+            if variant in self.costs.index:
+                costs = self.costs.loc[variant]
                 line |= {name: cost(costs[column]) for name, column in _SHOWN_COSTS.items()}
             rows.append(line)
         return pd.DataFrame(rows).fillna("")
@@ -112,7 +113,7 @@ class EventAblationReport(AblationDocument):
         protocol = (
             f"`{settings['estimator']}`; {settings['slices']} slice(s), learnt one after the "
             f"other; {settings['events']:,} test events of all slices; seeds "
-            f"{', '.join(map(str, settings['seeds']))}. All arms have the same data, seeds and "
+            f"{', '.join(map(str, settings['seeds']))}. All variants have the same data, seeds and "
             "budget."
         )
         parts = [
@@ -122,12 +123,12 @@ class EventAblationReport(AblationDocument):
             "## Differences from the given model",
             f"With {100 * settings['confidence']:g} % intervals over {settings['unit']} and seeds; "
             "of the log-likelihood greater is better, of the errors less.",
-            markdown_table(["arm", "metric", "difference"], differences),
+            markdown_table(["variant", "metric", "difference"], differences),
         ]
         return markdown_page("What is PromptTPP good for here?", parts, self.notes)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw how much worse than the given model each arm explains the events.
+        """Draw how much worse than the given model each variant explains the events.
 
         Parameters
         ----------
@@ -166,22 +167,22 @@ def make_event_ablation_report(
     *,
     controls: Mapping[str, str],
 ) -> EventAblationReport:
-    """Compare arms and judge them.
+    """Compare variants and judge them.
 
     Parameters
     ----------
-    scored, costs : mapping by arm
+    scored, costs : mapping by variant
     left_out, settings
         See `EventAblationReport`.
     controls : mapping
-        The arm that answers each question: "prompts", "text".
+        The variant that answers each question: "prompts", "text".
     """
     given = scored[GIVEN]
     labels, unit, block = _units(given)
     settings = settings | {"unit": unit}
     pairs: dict[tuple[str, str], PairedDifference] = {}
-    for arm, own in scored.items():
-        for metric in METRICS if arm != GIVEN else ():
+    for variant, own in scored.items():
+        for metric in METRICS if variant != GIVEN else ():
             found = estimate_units(
                 metric,
                 own.sums(metric),
@@ -192,13 +193,15 @@ def make_event_ablation_report(
                 confidence=settings["confidence"],
             )
             value, lower, upper = (float(one[0]) for one in (found.value, found.lower, found.upper))
-            pairs[arm, metric] = PairedDifference(
-                arm, GIVEN, metric, "all", value, lower, upper, settings["confidence"],
+            pairs[variant, metric] = PairedDifference(
+                variant, GIVEN, metric, "all", value, lower, upper, settings["confidence"],
                 given.n_events, block, unit=unit, blocks=found.blocks, seeds=found.seeds,
             )  # fmt: skip
-    losses = {arm: _as_loss(pair) for (arm, metric), pair in pairs.items() if metric == METRICS[0]}
+    losses = {
+        variant: _as_loss(pair) for (variant, metric), pair in pairs.items() if metric == METRICS[0]
+    }
     answers, sentences = _judge(losses, controls, settings["min_difference"])
-    notes = [f"{arm} is left out: {reason}" for arm, reason in left_out.items()]
+    notes = [f"{variant} is left out: {reason}" for variant, reason in left_out.items()]
     if len(settings["seeds"]) == 1:
         notes.append("one seed: the intervals cover the events only, not the training")
     if INDEX in scored and "llm-full" in settings["estimator"]:
@@ -210,7 +213,9 @@ def make_event_ablation_report(
         pd.DataFrame(pairs.values(), columns=PairedDifference._fields).drop(
             columns=["relative", "relative_lower", "relative_upper"]
         ),
-        pd.DataFrame([{"arm": arm, **own} for arm, own in costs.items()]).set_index("arm"),
+        pd.DataFrame([{"variant": variant, **own} for variant, own in costs.items()]).set_index(
+            "variant"
+        ),
         left_out,
         settings,
         notes,
@@ -247,7 +252,7 @@ def _as_loss(pair: PairedDifference) -> PairedDifference:
 def _judge(
     losses: Mapping[str, PairedDifference], controls: Mapping[str, str], least: float
 ) -> tuple[dict[str, str], list[str]]:
-    """Answer what the arms were asked for."""
+    """Answer what the variants were asked for."""
     answers: dict[str, str] = {}
     sentences = []
     if "prompts" in controls:
@@ -269,9 +274,9 @@ def _judge(
         answers["text"] = verdict.answer
         sentences.append(verdict.text)
     known = (*controls.values(), RANDOM)
-    for arm, pair in losses.items():
-        if arm not in known:
-            sentences.append(f"{arm}: {_nats(pair)}.")
+    for variant, pair in losses.items():
+        if variant not in known:
+            sentences.append(f"{variant}: {_nats(pair)}.")
     return answers, sentences
 
 
@@ -283,11 +288,11 @@ def _nats(pair: PairedDifference) -> str:
 
 
 def _table(scored: Mapping[str, Scored]) -> pd.DataFrame:
-    """Put the arms' metrics below each other."""
+    """Put the variants' metrics below each other."""
     rows = []
-    for arm, own in scored.items():
+    for variant, own in scored.items():
         means = own.means()  # (seeds, metrics)
-        row: dict[str, Any] = {"arm": arm, "events": own.n_events, "seeds": len(means)}
+        row: dict[str, Any] = {"variant": variant, "events": own.n_events, "seeds": len(means)}
         row |= dict(zip(METRICS, means.mean(axis=0).tolist()))
         if len(means) > 1:
             spread = means.std(axis=0, ddof=1).tolist()

@@ -151,7 +151,7 @@ def _learners(
     parts: list[SlicePart],
     types: list[str],
 ) -> tuple[dict[str, Callable[[int], EventForecaster]], list[str]]:
-    """Give, for each arm, what makes a fitted estimator after the latest slice; and notes."""
+    """Give, for each variant, what makes a fitted estimator after the latest slice; and notes."""
     notes: list[str] = []
     name = type(estimator).__name__
     plain = estimator._fine_tuned()
@@ -193,8 +193,8 @@ def _learners(
     if plain is not None:
         known["fine_tuned"] = continued(plain)
     elif "fine_tuned" in baselines:
-        notes.append(f"no arm 'fine_tuned': {name} has nothing that could be trained on")
-    learners.update({arm: known[arm] for arm in baselines if arm in known})
+        notes.append(f"no variant 'fine_tuned': {name} has nothing that could be trained on")
+    learners.update({variant: known[variant] for variant in baselines if variant in known})
     return learners, notes
 
 

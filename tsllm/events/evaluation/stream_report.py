@@ -18,18 +18,18 @@ GAINS = ("log_likelihood",)
 
 @dataclass(frozen=True)
 class StreamReport:
-    """How well each arm knew every slice after learning each of them.
+    """How well each variant knew every slice after learning each of them.
 
     Attributes
     ----------
     matrices : dict of array (slices, slices, metrics)
-        Of each arm, the model first: ``R[T, j]`` is how it did on the test part of slice j after
+        Of each variant, the model first: ``R[T, j]`` is its score on the test part of slice j after
         learning slice T (both count from 0 here). The metrics are those of `METRICS`.
     reference : array (slices, metrics)
         What a constant rate and constant shares of types, taken from the first slice, reach on each
         slice: the model that has learnt nothing.
     seconds : dict of list
-        Of each arm, how long it took to learn each slice.
+        Of each variant, how long it took to learn each slice.
     events : list of (int, int, int)
         Of each slice, the events in the training, validation and test part.
     notes : tuple of str
@@ -47,17 +47,17 @@ class StreamReport:
     guesses: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
-    def arms(self) -> list[str]:
-        """The names of the arms, the model first."""
+    def variants(self) -> list[str]:
+        """The names of the variants, the model first."""
         return list(self.matrices)
 
-    def matrix(self, metric: str = "log_likelihood", arm: str | None = None) -> pd.DataFrame:
+    def matrix(self, metric: str = "log_likelihood", variant: str | None = None) -> pd.DataFrame:
         """Give the R matrix of a metric.
 
         Parameters
         ----------
         metric : {"log_likelihood", "type_error", "time_rmse", "time_mae"}
-        arm : str, optional
+        variant : str, optional
             None: the model.
 
         Returns
@@ -68,33 +68,33 @@ class StreamReport:
         Raises
         ------
         DataError
-            No such metric or arm.
+            No such metric or variant.
         """
-        arm = self.arms[0] if arm is None else arm
+        variant = self.variants[0] if variant is None else variant
         if metric not in METRICS:
             raise DataError(f"metric must be one of {', '.join(METRICS)}, found {metric!r}")
-        if arm not in self.matrices:
-            raise DataError(f"arm must be one of {', '.join(self.arms)}, found {arm!r}")
-        values = self.matrices[arm][:, :, METRICS.index(metric)]
+        if variant not in self.matrices:
+            raise DataError(f"variant must be one of {', '.join(self.variants)}, found {variant!r}")
+        values = self.matrices[variant][:, :, METRICS.index(metric)]
         slices = pd.RangeIndex(len(values))
         return pd.DataFrame(values, index=slices.rename("learned"), columns=slices.rename("tested"))
 
     @property
     def table(self) -> pd.DataFrame:
-        """All matrices in rows: ``arm, learned, tested`` and the metrics."""
+        """All matrices in rows: ``variant, learned, tested`` and the metrics."""
         parts = []
-        for arm, values in self.matrices.items():
+        for variant, values in self.matrices.items():
             learned, tested = np.indices(values.shape[:2]).reshape(2, -1)
             part = pd.DataFrame(values.reshape(-1, len(METRICS)), columns=list(METRICS))
             part.insert(0, "tested", tested)
             part.insert(0, "learned", learned)
-            part.insert(0, "arm", arm)
+            part.insert(0, "variant", variant)
             parts.append(part)
         return pd.concat(parts, ignore_index=True)
 
     @property
     def summary(self) -> pd.DataFrame:
-        """What the matrices say, a row per arm and metric.
+        """What the matrices say, a row per variant and metric.
 
         With T the last of n slices, and means over the slices j that have such a value:
 
@@ -111,12 +111,12 @@ class StreamReport:
         sign.
         """
         rows = []
-        for arm in self.arms:
+        for variant in self.variants:
             for place, metric in enumerate(METRICS):
                 found = _summarise(
-                    self.matrices[arm][:, :, place], self.reference[:, place], metric in GAINS
+                    self.matrices[variant][:, :, place], self.reference[:, place], metric in GAINS
                 )
-                rows.append({"arm": arm, "metric": metric, **found})
+                rows.append({"variant": variant, "metric": metric, **found})
         return pd.DataFrame(rows)
 
     def __str__(self) -> str:
@@ -136,7 +136,7 @@ class StreamReport:
         """Give everything as plain values, for JSON; what is not known is None."""
         return {
             "metrics": list(METRICS),
-            "matrices": {arm: _plain(values) for arm, values in self.matrices.items()},
+            "matrices": {variant: _plain(values) for variant, values in self.matrices.items()},
             "reference": _plain(self.reference),
             "guesses": {
                 str(name): {metric: _plain(value) for metric, value in row.items()}
@@ -155,12 +155,15 @@ class StreamReport:
         }
 
     def plot(
-        self, metric: str = "log_likelihood", arms: Sequence[str] | None = None, axes: Any = None
+        self,
+        metric: str = "log_likelihood",
+        variants: Sequence[str] | None = None,
+        axes: Any = None,
     ) -> Any:
         """Draw the R matrices of a metric as heat maps; see `plot_stream`."""
         from tsllm.events.plotting import plot_stream
 
-        return plot_stream(self, metric, arms=arms, axes=axes)
+        return plot_stream(self, metric, variants=variants, axes=axes)
 
 
 def _summarise(values: np.ndarray, reference: np.ndarray, gain: bool) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Ablations of PromptTPP: which arms there are, and verdicts where the truth is known."""
+"""Ablations of PromptTPP: which variants there are, and verdicts where the truth is known."""
 
 import json
 
@@ -26,7 +26,7 @@ def report():
 
 
 def test_arms_differ_in_one_thing(report):
-    assert report.table["arm"].tolist() == [
+    assert report.table["variant"].tolist() == [
         "given", "shared, freeze", "none, full", "allocate, full", "random text", "no text",
         "hawkes", "naive",
     ]  # fmt: skip
@@ -73,7 +73,7 @@ def test_json_markdown_text_and_picture(report):
     assert "intervals over sequences and seeds" in text
     assert str(report).startswith(report.verdict)
     labels = [tick.get_text() for tick in report.plot().get_yticklabels()]
-    assert labels == report.table["arm"].tolist()[1:]
+    assert labels == report.table["variant"].tolist()[1:]
 
 
 def test_arms_that_cannot_be_are_named():
@@ -85,14 +85,14 @@ def test_arms_that_cannot_be_are_named():
     assert one.settings["unit"] == "stretches of events"  # three sequences are too few
     assert any("one seed" in note for note in one.notes)
     plain = small_prompttpp(max_epochs=1, prompt_mode="none", base_update="full")
-    none = ablate(plain, halves(), arms=["base"], seeds=[0], baselines=[])
+    none = ablate(plain, halves(), variants=["base"], seeds=[0], baselines=[])
     assert none.left_out == {
         "none, freeze": "without prompts a frozen base learns nothing of later slices"
     }
-    assert none.table["arm"].tolist() == ["given"]
+    assert none.table["variant"].tolist() == ["given"]
     full = small_prompttpp("llm-full", max_epochs=1)
-    read = ablate(full, [stream()], arms=["text"], seeds=[0], baselines=[])
-    assert read.table["arm"].tolist() == ["given", "random text", "no text"]
+    read = ablate(full, [stream()], variants=["text"], seeds=[0], baselines=[])
+    assert read.table["variant"].tolist() == ["given", "random text", "no text"]
     assert any("reads the events with a small encoder" in note for note in read.notes)
 
 
@@ -106,12 +106,12 @@ def scored(rng, shift, *, sequences=30, events=20, seeds=2, common):
 
 def judged(shifts, seed=0):
     rng = np.random.default_rng(seed)
-    common = np.repeat(rng.normal(size=30), 20)  # what a sequence has, all arms see
-    arms = {arm: scored(rng, shift, common=common) for arm, shift in shifts.items()}
+    common = np.repeat(rng.normal(size=30), 20)  # what a sequence has, all variants see
+    variants = {variant: scored(rng, shift, common=common) for variant, shift in shifts.items()}
     settings = {"estimator": "it", "seeds": [0, 1], "min_difference": 0.01, "confidence": 0.95}
     controls = {"prompts": "none, full", "text": "no text"}
     return make_event_ablation_report(
-        arms, {GIVEN: {"fit_seconds": 1.0}}, {}, settings, controls=controls
+        variants, {GIVEN: {"fit_seconds": 1.0}}, {}, settings, controls=controls
     )
 
 
@@ -128,8 +128,8 @@ def test_verdicts_are_right_where_the_differences_are_known(shifts, answer):
     report = judged({GIVEN: 0.0, "none, full": none, "random text": random, "no text": index})
     assert report.answer == answer
     own = report.differences.query("metric == 'log_likelihood'").set_index("method_a")
-    for arm, truth in (("none, full", none), ("random text", random), ("no text", index)):
-        assert own.loc[arm, "difference"] == pytest.approx(truth, abs=0.02)
+    for variant, truth in (("none, full", none), ("random text", random), ("no text", index)):
+        assert own.loc[variant, "difference"] == pytest.approx(truth, abs=0.02)
 
 
 def test_equal_arms_are_seldom_told_apart():
@@ -146,7 +146,7 @@ def test_prompts_help_on_a_stream_that_changes():
     drift = make_drift(n_slices=2, n_types=3, n_sequences=16, random_state=0)
     slices = [one.events for one in drift]
     estimator = small_prompttpp(hidden=16, max_epochs=20, head_rank=4)
-    report = ablate(estimator, slices, arms=["prompts"], seeds=[0], baselines=[])
+    report = ablate(estimator, slices, variants=["prompts"], seeds=[0], baselines=[])
     assert report.answer == "prompts: yes"
 
 
@@ -155,7 +155,7 @@ def test_prompts_help_on_a_stream_that_changes():
     [
         ({"estimator": HawkesForecaster()}, "estimator must be a PromptTPP, found Hawkes"),
         ({"slices": []}, "slices is empty"),
-        ({"arms": ["none"]}, "arms must be among prompts, base, text, found 'none'"),
+        ({"variants": ["none"]}, "variants must be among prompts, base, text, found 'none'"),
         ({"baselines": ["poisson"]}, "baselines must be among hawkes, naive"),
         ({"seeds": 3}, "seeds must be at least one"),
         ({"seeds": [1, 1]}, "seeds must differ"),

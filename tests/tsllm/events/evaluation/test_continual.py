@@ -61,7 +61,7 @@ def look_up():
 
 def test_the_matrix_of_a_look_up_table_comes_back(slices, look_up):
     report = evaluate_stream(look_up, slices, baselines=[])
-    assert report.arms == ["LookUp"]
+    assert report.variants == ["LookUp"]
     for number, metric in enumerate(METRICS):
         np.testing.assert_array_equal(report.matrix(metric).to_numpy(), KNOWN + number)
     table = report.table
@@ -119,25 +119,25 @@ def test_the_reference_is_the_plainest_guess_from_the_first_slice(slices, look_u
         np.testing.assert_allclose(report.reference[number], expected)
 
 
-# ---------------------------------------------------------------- the arms
+# ---------------------------------------------------------------- the variants
 
 
 def test_the_arms_know_what_their_names_say():
     stream = make_hawkes(**GOLD, t_end=120, n_sequences=2, random_state=0).events
     slices = time_slices(stream, 3)
     report = evaluate_stream(HawkesForecaster(), slices)
-    assert set(report.arms) == {"HawkesForecaster", *BASELINES} - {"fine_tuned"}
+    assert set(report.variants) == {"HawkesForecaster", *BASELINES} - {"fine_tuned"}
     model = report.matrix()
-    first = report.matrix(arm="pretrained")
+    first = report.matrix(variant="pretrained")
     assert (first.to_numpy() == first.iloc[0].to_numpy()).all()
     pd.testing.assert_series_equal(first.iloc[0], model.iloc[0])
-    pd.testing.assert_frame_equal(report.matrix(arm="retrained"), model)
-    pd.testing.assert_frame_equal(report.matrix(arm="hawkes"), model)
-    joint = report.matrix(arm="joint")
+    pd.testing.assert_frame_equal(report.matrix(variant="retrained"), model)
+    pd.testing.assert_frame_equal(report.matrix(variant="hawkes"), model)
+    joint = report.matrix(variant="joint")
     pd.testing.assert_series_equal(joint.iloc[0], model.iloc[0])
     assert (joint.iloc[2] != model.iloc[2]).all()
     assert any("no partial_fit" in note for note in report.notes)
-    assert any("no arm 'fine_tuned'" in note for note in report.notes)
+    assert any("no variant 'fine_tuned'" in note for note in report.notes)
     # by hand: the latest slice's training and validation part, tested after its cut
     train, validation, _ = slices[1].split(keep_empty=True)
     fitted = HawkesForecaster().fit(train, validation=validation)
@@ -147,12 +147,12 @@ def test_the_arms_know_what_their_names_say():
     assert model.iloc[1, 1] == pytest.approx(fitted.score(slices[1], t_start=cut))
 
 
-def test_a_stream_that_changes_shows_in_the_joint_arm():
+def test_a_stream_that_changes_shows_in_the_joint_variant():
     drift = make_drift(n_slices=2, n_types=3, n_sequences=8, random_state=0)
     report = evaluate_stream(
         HawkesForecaster(), [one.events for one in drift], baselines=["joint", "naive"]
     )
-    rows = report.summary[report.summary["metric"] == "log_likelihood"].set_index("arm")
+    rows = report.summary[report.summary["metric"] == "log_likelihood"].set_index("variant")
     # a model of the last slice has forgotten the first; one of both has not, and is worse at each
     assert rows.loc["HawkesForecaster", "forgetting"] > 0.1
     assert rows.loc["joint", "forgetting"] < rows.loc["HawkesForecaster", "forgetting"]
@@ -176,7 +176,7 @@ def test_an_arm_that_is_trained_on_is_made_by_the_estimators_hook(slices):
 
     LookUp.calls.clear()
     report = evaluate_stream(Continued(), slices, baselines=["fine_tuned"])
-    assert report.arms == ["Continued", "fine_tuned"]
+    assert report.variants == ["Continued", "fine_tuned"]
     assert len([call for call in LookUp.calls if call[0] == "learn"]) == 6
 
 
@@ -222,8 +222,8 @@ def test_a_report_refuses_metrics_and_arms_that_it_lacks(slices, look_up):
     report = evaluate_stream(look_up, slices, baselines=[])
     with pytest.raises(DataError, match="metric must be one of log_likelihood"):
         report.matrix("mse")
-    with pytest.raises(DataError, match="arm must be one of LookUp"):
-        report.matrix(arm="joint")
+    with pytest.raises(DataError, match="variant must be one of LookUp"):
+        report.matrix(variant="joint")
 
 
 def test_estimators_offer_the_same_harness(slices, look_up):
