@@ -114,8 +114,8 @@ class AblationReport(AblationDocument):
         that both methods have: baselines that are fitted at each window run on few windows.
     differences : DataFrame
         All comparisons: ``method_a`` less ``method_b``, see `PairedDifference`. The variants,
-        shuffled contexts and baselines are compared with "pretrained", "none, shuffled" against "none" and
-        "none, 10 %" against "pretrained, 10 %".
+        shuffled contexts and baselines are compared with "pretrained", "none, shuffled" with
+        "none", and "none, 10 %" with "pretrained, 10 %".
     costs : DataFrame
         Per variant: trained and frozen parameters, memory of these weights, training steps, seconds
         to fit, milliseconds to forecast a window; means over the seeds. With a GPU, the peak of

@@ -56,8 +56,8 @@ def judge(
     - "open": anything else.
 
     Where the variant without a language model is better, the answer is "harm". Else, where anything
-    in the language model's place is better, by intervals that are corrected for how many such variants
-    there are, it is "architecture". Else the variant without decides where it is the same ("no") or
+    in the language model's place is better, by intervals corrected for the number of such variants,
+    it is "architecture". Else the variant without decides where it is the same ("no") or
     open ("undecided"). Where it is worse, "yes" needs every other control to be worse as well, so
     that however many there are, a wrong "yes" is no more likely than with one; one that is the same
     makes it "architecture", and anything else "unclear".
