@@ -296,7 +296,7 @@ def move_centres(points: Tensor, centres: Tensor, iterations: int) -> tuple[Tens
     centres : Tensor
         ``(clusters, size)``, where they start; distances are computed in its dtype.
     iterations : int
-        Rounds of assigning points and averaging them, at least 1.
+        Rounds of assigning points and averaging them.
 
     Returns
     -------
@@ -305,6 +305,7 @@ def move_centres(points: Tensor, centres: Tensor, iterations: int) -> tuple[Tens
     sizes : Tensor
         ``(clusters,)`` int64, the points of each in the last round.
     """
+    sizes = centres.new_zeros(len(centres))
     for _ in range(iterations):
         # Summed in float64: rounded to float32, the sum does not depend on the order of its terms.
         sums = torch.zeros_like(centres, dtype=torch.float64)  # (clusters, size)
