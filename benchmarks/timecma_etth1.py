@@ -33,7 +33,8 @@ from tsllm.adapters.timecma import TimeCMAModel
 from tsllm.datasets import load_benchmark, long_to_panel
 from tsllm.embeddings import EmbeddingStore
 from tsllm.prompts.writer import VALUE_FORMATS, PromptWriter, series_statistics
-from tsllm.training.loop import Loss, TrainingSettings, train
+from tsllm.training.loop import train
+from tsllm.training.settings import Loss, TrainingSettings
 from tsllm.training.windows import Windows
 
 CONTEXT = 96

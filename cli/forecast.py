@@ -159,9 +159,9 @@ def fit(
         raise DataError("--out is missing: give the directory to save the model to")
     check_folder(out.absolute().parent, "--out")
 
-    from tsllm import distributed
     from tsllm.saving.api import save
     from tsllm.saving.directory import JOB, check_target
+    from tsllm.training import distributed
 
     check_target(out, overwrite=overwrite)
     together = distributed.join()

@@ -242,11 +242,11 @@ class EventWindows:
         )
 
     def batches(self, batch_size: int, generator: torch.Generator | None) -> list[Tensor]:
-        """Split the rows into batches of like length, see `tsllm.training.loop.ChoosesBatches`."""
+        """Split the rows into batches of similar length."""
         return length_buckets(self.lengths, batch_size=batch_size, generator=generator)
 
     def fingerprint(self) -> dict[str, int]:
-        """Say how to tell these rows from others, see `tsllm.training.loop.TrainingSet`."""
+        """Say how to tell these rows from others, see `tsllm.training.settings.TrainingSet`."""
         return {"rows": len(self), "events": int(self.lengths.sum())}
 
     def intervals(self, rows: np.ndarray, positions: np.ndarray) -> Intervals:

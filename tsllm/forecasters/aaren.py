@@ -29,7 +29,7 @@ from tsllm.forecasters.running_state import (
     warn_of_drift,
 )
 from tsllm.forecasters.state import FittedState, ModelShape
-from tsllm.training.loop import Loss
+from tsllm.training.settings import Loss
 from tsllm.training.windows import WindowBatch, Windows
 
 MEMORIES = ("decay", "full", "window", "reencode")

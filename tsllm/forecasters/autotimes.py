@@ -24,7 +24,7 @@ from tsllm.forecasters.frames import frequency_of
 from tsllm.forecasters.in_context import prepend_prompt
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.prompts.segments import context_sentences, segment_sentences
-from tsllm.training.loop import Loss
+from tsllm.training.settings import Loss
 from tsllm.training.windows import WindowBatch, Windows
 
 #: The paper reads 7 tokens of 96 steps.

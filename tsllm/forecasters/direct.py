@@ -16,7 +16,7 @@ from tsllm.datasets.frequency import season_length
 from tsllm.forecasters.base import BaseLLMForecaster
 from tsllm.forecasters.frames import frequency_of
 from tsllm.forecasters.state import FittedState, ModelShape
-from tsllm.training.loop import Loss
+from tsllm.training.settings import Loss
 from tsllm.training.windows import WindowBatch, Windows
 
 

@@ -28,8 +28,9 @@ from tsllm.forecasters.checks import check_parameters, check_same_series
 from tsllm.forecasters.covariates import learn_covariates
 from tsllm.forecasters.frames import span_of
 from tsllm.forecasters.state import FittedState, ModelShape
-from tsllm.training.loop import Loss, TrainingSettings, train
+from tsllm.training.loop import train
 from tsllm.training.randomness import seeded
+from tsllm.training.settings import Loss, TrainingSettings
 from tsllm.training.windows import WindowBatch, Windows
 
 if TYPE_CHECKING:

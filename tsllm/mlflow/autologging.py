@@ -20,8 +20,8 @@ from tsllm.forecasters.base import BaseLLMForecaster
 from tsllm.mlflow.flavor import FLAVOR_NAME, log_model
 from tsllm.plotting.forecasts import plot_forecast, plot_history
 from tsllm.tables.forecast import predict_stored
-from tsllm.training.callbacks import watched_by
-from tsllm.training.settings import Callback, TrainingState
+from tsllm.training.callbacks import Callback, training_callbacks
+from tsllm.training.settings import TrainingState
 
 # What of `summary()` is worth comparing between runs.
 _METRICS = (
@@ -128,7 +128,7 @@ def _logged(original: Callable[..., Any], self: Any, *arguments: Any, **keywords
     }
     mlflow.log_params({"estimator": type(self).__name__, **parameters})
     before = sum(record["epochs"] for record in self.slices_) if goes_on else 0
-    with watched_by(EpochLogger(epochs_before=before)):
+    with training_callbacks(EpochLogger(epochs_before=before)):
         fitted = original(self, *arguments, **keywords)
     if isinstance(self, EventForecaster):
         _log_event_model(self)

@@ -1,4 +1,4 @@
-"""Callbacks for trainings that are started somewhere below, such as by an estimator's fit."""
+"""Callbacks of trainings, also of trainings that an estimator's fit starts."""
 
 from __future__ import annotations
 
@@ -6,40 +6,59 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from tsllm.training.settings import Callback
+from tsllm.training.settings import TrainingState
 
-_WATCHERS: ContextVar[tuple[Callback, ...]] = ContextVar("tsllm_training_watchers", default=())
+_CALLBACKS: ContextVar[tuple[Callback, ...]] = ContextVar("tsllm_training_callbacks", default=())
+
+
+class Callback:
+    """Base of training callbacks: override what you need.
+
+    A method that returns True stops the training.
+
+    See Also
+    --------
+    training_callbacks : Call callbacks in every training that a block starts.
+    """
+
+    def on_step_end(self, state: TrainingState) -> bool | None:
+        """Act after a step; return True to stop."""
+        return None
+
+    def on_epoch_end(self, state: TrainingState) -> bool | None:
+        """Act after an epoch's validation, whose entry is ``state.history[-1]``."""
+        return None
 
 
 @contextmanager
-def watched_by(callback: Callback) -> Iterator[None]:
-    """Have a callback called by every training that starts in this block.
+def training_callbacks(*callbacks: Callback) -> Iterator[None]:
+    """Call callbacks in every training that starts in this block.
 
     Parameters
     ----------
-    callback : Callback
+    *callbacks : Callback
 
     Examples
     --------
     >>> from sktime.datasets import load_airline
     >>> from tsllm import DLinearForecaster
-    >>> from tsllm.training.loop import Callback
+    >>> from tsllm.training.callbacks import Callback, training_callbacks
     >>> class Losses(Callback):
     ...     def on_epoch_end(self, state):
     ...         losses.append(state.history[-1]["train_loss"])
     >>> losses = []
-    >>> with watched_by(Losses()):
+    >>> with training_callbacks(Losses()):
     ...     forecaster = DLinearForecaster(max_epochs=3).fit(load_airline(), fh=[1, 2])
     >>> len(losses) == len(forecaster.fitted_.history)
     True
     """
-    token = _WATCHERS.set((*_WATCHERS.get(), callback))
+    token = _CALLBACKS.set((*_CALLBACKS.get(), *callbacks))
     try:
         yield
     finally:
-        _WATCHERS.reset(token)
+        _CALLBACKS.reset(token)
 
 
-def watchers() -> tuple[Callback, ...]:
-    """Give the callbacks of the blocks that this is called in."""
-    return _WATCHERS.get()
+def active_callbacks() -> tuple[Callback, ...]:
+    """Return the callbacks of the `training_callbacks` blocks that are open."""
+    return _CALLBACKS.get()

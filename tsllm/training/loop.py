@@ -22,7 +22,7 @@ from tsllm.errors import (
     TrainingDivergedError,
 )
 from tsllm.training import distributed
-from tsllm.training.callbacks import watchers
+from tsllm.training.callbacks import Callback, active_callbacks
 from tsllm.training.checkpoints import (
     collect_tensors,
     load_checkpoint,
@@ -33,9 +33,7 @@ from tsllm.training.checkpoints import (
 )
 from tsllm.training.randomness import RandomStream
 from tsllm.training.settings import (
-    Batch,
     BatchT,
-    Callback,
     ChoosesBatches,
     Loss,
     TrainingResult,
@@ -43,20 +41,6 @@ from tsllm.training.settings import (
     TrainingSettings,
     TrainingState,
 )
-
-__all__ = [
-    "Batch",
-    "Callback",
-    "ChoosesBatches",
-    "Loss",
-    "TrainingResult",
-    "TrainingSet",
-    "TrainingSettings",
-    "TrainingState",
-    "cosine_learning_rate",
-    "train",
-    "trainable_state",
-]
 
 
 def train(
@@ -86,9 +70,9 @@ def train(
     loss : callable
         Called with the model and a batch on the device.
     training, validation : TrainingSet
-        Windows of series, or sequences of events. An epoch goes through them in an order drawn
-        anew, in batches that a set may choose itself (:class:`ChoosesBatches`). The validation set
-        may be None or empty.
+        Windows of series, or sequences of events. Each epoch draws their order anew; a set may
+        choose its batches itself (`tsllm.training.settings.ChoosesBatches`). The validation set may
+        be None or empty.
     settings : TrainingSettings
     callbacks : sequence of Callback
         Called in order; all are called even where one of them stops training.
@@ -112,7 +96,8 @@ def train(
     Examples
     --------
     >>> import torch
-    >>> from tsllm.training.loop import Loss, TrainingSettings, train
+    >>> from tsllm.training.loop import train
+    >>> from tsllm.training.settings import Loss, TrainingSettings
     >>> from tsllm.training.windows import Windows
     >>> series = torch.sin(torch.arange(200.0) / 4)[:, None]
     >>> windows = Windows([series], context_length=8, target_length=1)
@@ -126,7 +111,7 @@ def train(
     >>> result.history[-1]["validation_loss"] < 0.01
     True
     """
-    callbacks = [*callbacks, *watchers()]
+    callbacks = [*callbacks, *active_callbacks()]
     run = TrainingRun(model, loss, training, validation, settings)
     with memory_errors_explained(settings.device, "training", settings.batch_size):
         run.prepare()

@@ -1,4 +1,4 @@
-"""What the training loop is told and what it tells: loss, settings, state, callbacks, result."""
+"""The types around the training loop: batches, loss, settings, state, result."""
 
 from __future__ import annotations
 
@@ -192,18 +192,6 @@ class TrainingState:
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int | None = None
     best_loss: float | None = None
-
-
-class Callback:
-    """Something to do during training; override what you need, return True to stop training."""
-
-    def on_step_end(self, state: TrainingState) -> bool | None:
-        """Called after each step."""
-        return None
-
-    def on_epoch_end(self, state: TrainingState) -> bool | None:
-        """Called after each epoch's validation; ``state.history[-1]`` is the epoch's entry."""
-        return None
 
 
 @dataclass

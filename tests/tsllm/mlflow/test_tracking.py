@@ -11,8 +11,7 @@ from small_events import small_prompttpp
 import tsllm.mlflow
 from tsllm.datasets import make_hawkes
 from tsllm.events import NaiveEventForecaster
-from tsllm.training.callbacks import watched_by
-from tsllm.training.loop import Callback
+from tsllm.training.callbacks import Callback, training_callbacks
 
 matplotlib.use("agg")
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
@@ -61,7 +60,7 @@ def test_each_fit_is_logged_while_it_runs(autologging):
         def on_epoch_end(self, state):
             seen.append(mlflow.active_run().info.run_id)
 
-    with watched_by(Watch()):
+    with training_callbacks(Watch()):
         forecaster = fit_tiny(long_frame(3, 120), max_steps=None, max_epochs=3, batch_size=16)
     run = mlflow.last_active_run()
     assert mlflow.active_run() is None

@@ -13,9 +13,11 @@ import torch
 from torch import nn
 
 from tsllm.errors import ModelFormatError
+from tsllm.training.callbacks import Callback
 from tsllm.training.checkpoints import load_checkpoint, save_checkpoint
-from tsllm.training.loop import Callback, Loss, TrainingSettings, train
+from tsllm.training.loop import train
 from tsllm.training.randomness import seeded
+from tsllm.training.settings import Loss, TrainingSettings
 from tsllm.training.windows import Windows
 
 CONTEXT = 4

@@ -14,7 +14,8 @@ import torch
 from command_line import TINY
 
 from tsllm.training import distributed
-from tsllm.training.loop import Loss, TrainingSettings, train
+from tsllm.training.loop import train
+from tsllm.training.settings import Loss, TrainingSettings
 from tsllm.training.windows import Windows
 
 #: Of batches; the training windows leave a single one for the last batch of two processes.
@@ -24,7 +25,7 @@ SIZES = (7, 57)
 _CHILD = """
 import json, sys, torch
 torch.set_num_threads(1)
-sys.path[:0] = [{folder!r}, {folder!r} + '/../support']
+sys.path[:0] = [{folder!r}, {folder!r} + '/../../support']
 from tsllm.training import distributed
 import test_distributed
 world = distributed.join()

@@ -15,15 +15,11 @@ from tsllm.errors import (
     NotEnoughDataError,
     TrainingDivergedError,
 )
-from tsllm.training.loop import (
-    Callback,
-    Loss,
-    TrainingSettings,
-    cosine_learning_rate,
-    train,
-    trainable_state,
-)
+from tsllm.training.callbacks import Callback
+from tsllm.training.checkpoints import trainable_state
+from tsllm.training.loop import cosine_learning_rate, train
 from tsllm.training.randomness import seeded
+from tsllm.training.settings import Loss, TrainingSettings
 from tsllm.training.windows import Windows
 
 CONTEXT = 4

@@ -24,7 +24,8 @@ from tsllm.events.prompttpp.parameters import (
     context_length,
     reads_texts,
 )
-from tsllm.training.loop import Loss, TrainingSettings, train
+from tsllm.training.loop import train
+from tsllm.training.settings import Loss, TrainingSettings
 
 if TYPE_CHECKING:
     from tsllm.events.prompttpp.model import PromptTPPCore
