@@ -1,4 +1,4 @@
-"""AutoTimes: segments of a series are the tokens that a frozen language model continues."""
+"""AutoTimes: a frozen language model continues a series whose segments are its tokens."""
 
 from __future__ import annotations
 
@@ -23,47 +23,54 @@ from tsllm.adapters.layers import (
 if TYPE_CHECKING:
     from tsllm.backbone import Backbone, PrivateBackbone
 
+#: The keys of the authors' checkpoints: what they train, and the LLM's own weights.
+_OFFICIAL_KEY = re.compile(r"add_scale|(encoder|decoder)\.(layers\.\d+\.)?(weight|bias)")
+_OFFICIAL_LLM_PREFIXES = ("gpt2.", "llama.", "opt.", "model.")
+
 
 class AutoTimesModel(nn.Module):
-    """AutoTimes (Liu et al., NeurIPS 2024, arXiv 2402.02370, §3.1 and §3.2).
+    """AutoTimes (Liu et al., NeurIPS 2024, arXiv 2402.02370, sections 3.1 and 3.2).
 
-    Every channel is a sample of its own. Its window is normalised by its own statistics and cut
-    into segments; each segment becomes one token of the LLM, and each output token is projected
-    back to the forecast of the segment after it. Only the two projections (and the scale of the
-    timestamps) are trained, and all of it is float32; what the LLM computes in is its own matter.
+    Each channel is a sample of its own. Its window is normalised by its own statistics and cut into
+    segments. Each segment becomes one token of the LLM, and each output token is projected to the
+    forecast of the next segment. Only the two projections (and the scale of the timestamps) are
+    trained, in float32.
 
     Parameters
     ----------
     backbone : Backbone, PrivateBackbone or None
-        The LLM. A plain `Backbone` is a handle: none of its weights appear in ``parameters()`` or
-        ``state_dict()``. A `PrivateBackbone` is a submodule that shows what it trains. None leaves
-        the LLM out: every forecast then sees one segment only.
+        The LLM. A plain `Backbone` is a handle: ``parameters()`` and ``state_dict()`` do not
+        contain its weights. A `PrivateBackbone` is a submodule with the weights that it trains.
+        None leaves the LLM out: each forecast then depends on one segment only.
     token_length : int
-        Steps of one segment.
+        Steps of a segment.
     mlp_layers : int, default=0
-        Number of linear layers in each projection's MLP; 0: plain linear projections.
+        Linear layers in the MLP of each projection; 0 for linear projections.
     mlp_hidden : int, default=256
         Width inside the MLPs.
     dropout : float, default=0.0
-        In the MLPs, after each activation; with linear projections, on the tokens.
+        Dropout in the MLPs, after each activation; with linear projections, on the tokens.
     activation : {"tanh", "relu", "gelu"}, default="tanh"
-        The MLPs' activation.
+        Activation of the MLPs.
     mix_timestamps : bool, default=False
         Whether to add timestamp embeddings to the tokens (the paper's position embedding).
     quantiles : tuple of float, default=()
-        Levels to forecast, strictly increasing; empty: a point forecast.
+        Levels to forecast, strictly increasing; empty for a point forecast.
     flip_invariance : bool, default=False
-        Whether the forecast of a context turned upside down is the forecast turned upside down.
-        Training then turns each sample over by chance; in evaluation mode every sample is read
-        both ways and the two forecasts are averaged. Not part of the paper.
+        Whether to make the model equivariant to sign flips, ``forecast(-x) == -forecast(x)``: see
+        `tsllm.adapters.layers.sign_equivariant`. Not part of the paper.
     width : int, default=384
-        Token width when ``backbone`` is None; otherwise the backbone's own is used.
+        Token width when ``backbone`` is None; otherwise the backbone's width is used.
 
     Raises
     ------
     ValueError
         For a ``token_length`` below 1, one MLP layer, an unknown activation, invalid levels, or
-        levels that do not mirror around 0.5 with ``flip_invariance``.
+        levels that are not symmetric around 0.5 with ``flip_invariance``.
+
+    See Also
+    --------
+    tsllm.AutoTimesForecaster : The estimator that trains this model.
 
     Examples
     --------
@@ -119,25 +126,25 @@ class AutoTimesModel(nn.Module):
         *,
         activation: str = "tanh",
     ) -> AutoTimesModel:
-        """Load a state dict of the authors' code; its outputs are then theirs to 1e-5.
+        """Load a state dict of the authors' code; the outputs equal theirs to 1e-5.
 
-        Token length, number and width of the MLP's layers and the use of timestamps are read from
-        the shapes. The LLM's own weights in the state dict are left aside: ``backbone`` is used.
+        Token length, number and width of the MLP layers and the use of timestamps are read from the
+        shapes. The LLM's weights in the state dict are ignored: ``backbone`` is used.
 
         Parameters
         ----------
         state_dict : mapping of str to Tensor
-            ``encoder.*``, ``decoder.*`` and, with timestamps, ``add_scale``; a leading
-            ``module.`` (distributed training) is taken off.
+            ``encoder.*``, ``decoder.*`` and, with timestamps, ``add_scale``; a leading ``module.``
+            (distributed training) is removed.
         backbone : Backbone, PrivateBackbone or None
             The LLM that the checkpoint was trained with.
         activation : {"tanh", "relu", "gelu"}, default="tanh"
-            The MLPs' activation, which no shape tells; the authors' scripts use tanh.
+            Activation of the MLPs, which no shape shows; the authors' scripts use tanh.
 
         Returns
         -------
         AutoTimesModel
-            In training mode, as any new module.
+            In training mode, like any new module.
 
         Raises
         ------
@@ -145,7 +152,7 @@ class AutoTimesModel(nn.Module):
             For keys that are unknown, missing or of the wrong shape, and when the checkpoint's
             width is not the backbone's.
         """
-        trained, weights = encoder_and_decoder(state_dict)
+        trained, weights = _encoder_and_decoder(state_dict)
         token_length, width = weights[0].shape[1], weights[-1].shape[0]
         if backbone is not None and backbone.hidden_size != width:
             raise ValueError(
@@ -161,8 +168,8 @@ class AutoTimesModel(nn.Module):
             mix_timestamps="add_scale" in trained,
             width=width,
         )
-        check_fit(trained, model)
-        model.load_state_dict(trained, strict=False)  # strict would ask for PrivateBackbone's own
+        _check_fit(trained, model)
+        model.load_state_dict(trained, strict=False)  # a PrivateBackbone has weights of its own
         return model
 
     def forward(
@@ -170,9 +177,9 @@ class AutoTimesModel(nn.Module):
     ) -> Tensor:
         """Forecast the segment after each segment of the context.
 
-        Masked steps are left out of the statistics and are zero in normalised space. A token
-        without any observed step is hidden from the LLM's attention, except the last one, which
-        the forecast is read from. The forecasts of hidden tokens are finite but mean nothing.
+        Masked steps are left out of the statistics and are zero in normalised space. The LLM does
+        not attend to tokens without any observed step, except the last one, from which the forecast
+        is made. The forecasts of hidden tokens are finite and have no meaning.
 
         Parameters
         ----------
@@ -181,16 +188,15 @@ class AutoTimesModel(nn.Module):
             ``token_length``.
         timestamps : Tensor or None, default=None
             Embeddings of the segments' timestamps, ``(batch * channels, tokens, width)``, channels
-            fastest; exactly when the model mixes timestamps.
+            fastest. Required exactly when the model mixes timestamps.
         mask : Tensor or None, default=None
-            Bool, the shape of ``x``, True where observed; None: everything is observed.
+            Bool, the shape of ``x``, True where observed. None: everything is observed.
 
         Returns
         -------
         Tensor
-            ``(batch, context, channels)``, and a last axis over the levels with quantiles: the
-            forecasts of all next segments laid end to end, in raw units, so that step t is the
-            forecast of step t + token_length.
+            ``(batch, context, channels)``, with quantiles ``(batch, context, channels, levels)``,
+            in raw units: step t is the forecast of step t + token_length.
 
         Raises
         ------
@@ -211,9 +217,9 @@ class AutoTimesModel(nn.Module):
         mask: Tensor | None = None,
         mode: str = "sliding",
     ) -> Tensor:
-        """Forecast any horizon by feeding forecasts back as context (paper, §3.2).
+        """Forecast any horizon by feeding forecasts back as context (paper, section 3.2).
 
-        With quantiles, the path fed back is the median level's: the levels past the first segment
+        With quantiles, the forecast of the median level is fed back: levels after the first segment
         are conditional on it and need calibration to serve as intervals.
 
         Parameters
@@ -224,18 +230,18 @@ class AutoTimesModel(nn.Module):
             Steps to forecast.
         timestamps : Tensor or None, default=None
             ``(batch * channels, tokens + steps - 1, width)`` with ``steps = ceil(horizon /
-            token_length)``: the context's segments, then the forecast ones.
+            token_length)``: the segments of the context, then those that are forecast.
         mask : Tensor or None, default=None
             Bool, the shape of ``x``, True where observed.
         mode : {"sliding", "cached"}, default="sliding"
-            "sliding", as published: the oldest segment makes room for the forecast, the new context
-            is normalised anew and read from the start. "cached": the observed context's statistics
-            are kept, and the forecast is one more token on the LLM's key-value cache.
+            "sliding", as published: each forecast replaces the oldest segment, and the new context
+            is normalised and read from the start. "cached": the statistics of the observed context
+            are kept, and each forecast adds one token to the LLM's key-value cache.
 
         Returns
         -------
         Tensor
-            ``(batch, horizon, channels)``, and a last axis over the levels with quantiles.
+            ``(batch, horizon, channels)``, with quantiles ``(batch, horizon, channels, levels)``.
 
         Raises
         ------
@@ -272,7 +278,7 @@ class AutoTimesModel(nn.Module):
     def _roll_cached(
         self, x: Tensor, steps: int, timestamps: Tensor | None, mask: Tensor | None
     ) -> Tensor:
-        """Forecast `steps` segments, adding one token to the LLM's cache for each."""
+        """Forecast `steps` segments, each of which adds one token to the LLM's cache."""
         n_tokens = x.shape[1] // self.token_length
         values, mean, std = instance_normalise(x, mask)
         segments = to_segments(values, self.token_length)  # (batch * channels, tokens, S)
@@ -287,7 +293,7 @@ class AutoTimesModel(nn.Module):
                     marks = timestamps[:, n_tokens + step - 1 : n_tokens + step]
                 if attended is not None:
                     attended = functional.pad(attended, (0, 1), value=True)
-            decoded, past = self._next(
+            decoded, past = self._next_segments(
                 segments, marks, attended, past, last_only=True, use_cache=steps > 1
             )
             forecasts.append(decoded)  # (batch * channels, 1, S, ...)
@@ -297,14 +303,16 @@ class AutoTimesModel(nn.Module):
     def _forecast(
         self, x: Tensor, timestamps: Tensor | None, mask: Tensor | None, *, last_only: bool = False
     ) -> Tensor:
-        """Forecast all next segments, or the one after the context only."""
+        """Forecast the segments after all tokens, or after the last one only."""
         values, mean, std = instance_normalise(x, mask)  # (batch, context, channels)
         segments = to_segments(values, self.token_length)  # (batch * channels, tokens, S)
-        decoded, _ = self._next(segments, timestamps, self._attended(mask), last_only=last_only)
+        decoded, _ = self._next_segments(
+            segments, timestamps, self._attended(mask), last_only=last_only
+        )
         forecast = from_segments(decoded, x.shape[2])  # (batch, time, channels, ...)
         return self._denormalise(forecast, mean, std)
 
-    def _next(
+    def _next_segments(
         self,
         segments: Tensor,
         timestamps: Tensor | None,
@@ -314,71 +322,62 @@ class AutoTimesModel(nn.Module):
         last_only: bool = False,
         use_cache: bool = False,
     ) -> tuple[Tensor, Any]:
-        """Forecast the segment after each, ``(samples, tokens, S, ...)``, and the LLM's cache.
+        """Forecast the segment after each, and return the LLM's cache.
 
-        With flip invariance the cache is that of the samples and of the samples turned over.
+        With flip invariance the cache holds the samples and the samples of opposite sign.
         """
 
         def read(segments: Tensor, timestamps: Tensor | None, attended: Tensor | None) -> Tensor:
             nonlocal past
-            tokens = self._tokens(segments, timestamps)  # (samples, tokens, width)
-            states, past = self._read(tokens, attended, past, use_cache=use_cache)
-            return self._decode(states[:, -1:] if last_only else states)
+            tokens = self.token_dropout(self.encoder(segments))  # (samples, tokens, width)
+            if timestamps is not None:
+                # normalize() divides by the norm itself wherever that is above 1e-12.
+                tokens = functional.normalize(tokens, dim=-1, eps=1e-12)
+                timestamps = functional.normalize(timestamps.to(tokens.dtype), dim=-1, eps=1e-12)
+                tokens = tokens + self.add_scale * timestamps
+            if self.backbone is not None:
+                hidden = self.backbone.hidden(
+                    tokens, past, attention_mask=attended, use_cache=use_cache
+                )
+                tokens, past = hidden.states, hidden.past  # (samples, tokens, width)
+            if last_only:
+                tokens = tokens[:, -1:]
+            raw: Tensor = self.decoder(tokens)  # (samples, tokens, S * max(1, levels))
+            return raw if self.quantile_head is None else self.quantile_head(raw)
 
-        if self.flip_invariance:
-            quantiles = self.quantile_head is not None
-            decoded = sign_equivariant(
-                read, segments, timestamps, attended, training=self.training, quantiles=quantiles
-            )
-        else:
-            decoded = read(segments, timestamps, attended)
+        if not self.flip_invariance:
+            return read(segments, timestamps, attended), past
+        decoded = sign_equivariant(
+            read,
+            segments,
+            timestamps,
+            attended,
+            training=self.training,
+            quantiles=self.quantile_head is not None,
+        )  # (samples, tokens, S[, levels])
         return decoded, past
 
-    def _tokens(self, segments: Tensor, timestamps: Tensor | None) -> Tensor:
-        """Embed segments, and mix in the timestamps where there are any."""
-        tokens: Tensor = self.token_dropout(self.encoder(segments))  # (samples, tokens, width)
-        if timestamps is None:
-            return tokens
-        # normalize() divides by the norm itself wherever that is above 1e-12.
-        tokens = functional.normalize(tokens, dim=-1, eps=1e-12)
-        timestamps = functional.normalize(timestamps.to(tokens.dtype), dim=-1, eps=1e-12)
-        return tokens + self.add_scale * timestamps
-
-    def _read(
-        self, tokens: Tensor, attended: Tensor | None, past: Any = None, *, use_cache: bool = False
-    ) -> tuple[Tensor, Any]:
-        """Run the LLM over tokens; without one, hand them on as they are."""
-        if self.backbone is None:
-            return tokens, None
-        hidden = self.backbone.hidden(tokens, past, attention_mask=attended, use_cache=use_cache)
-        return hidden.states, hidden.past  # (samples, tokens, width)
-
-    def _decode(self, states: Tensor) -> Tensor:
-        """Project states to segments, and to quantiles where the model has them."""
-        raw: Tensor = self.decoder(states)  # (samples, tokens, S * max(1, quantiles))
-        return raw if self.quantile_head is None else self.quantile_head(raw)
-
     def _path(self, forecast: Tensor) -> Tensor:
-        """Pick what is fed back as context: the point forecast or the median level."""
+        """Return the forecast that is fed back: the point forecast or the median level."""
         return forecast if self.quantile_head is None else forecast[..., self.quantile_head.median]
 
     def _denormalise(self, forecast: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        """Bring a forecast ``(batch, time, channels, ...)`` back to raw units."""
+        """Convert a forecast (batch, time, channels[, levels]) to raw units."""
         if self.quantile_head is not None:
             mean, std = mean.unsqueeze(-1), std.unsqueeze(-1)  # (batch, 1, channels, 1)
         return forecast * std + mean
 
     def _attended(self, mask: Tensor | None) -> Tensor | None:
-        """Say which tokens the LLM attends to, ``(batch * channels, tokens)``; None for all."""
+        """Return which tokens the LLM attends to, (batch * channels, tokens); None for all."""
         if mask is None:
             return None
         attended = to_segments(mask, self.token_length).any(-1)
-        # The forecast is read from the last token, so it has to be a real one for the LLM.
+        # The forecast is made from the last token, so the LLM has to attend to it.
         attended[:, -1] = True
         return None if bool(attended.all()) else attended
 
     def _checked_mask(self, x: Tensor, mask: Tensor | None) -> Tensor | None:
-        """Check a context and its mask; a mask that hides nothing becomes None."""
+        """Check a context and its mask, and return None for a mask that hides nothing."""
         if x.ndim != 3 or x.shape[1] == 0 or x.shape[1] % self.token_length:
             raise ValueError(
                 "x must be (batch, context, channels) with a context that is a multiple of "
@@ -395,7 +394,7 @@ class AutoTimesModel(nn.Module):
         return None if bool(mask.all()) else mask
 
     def _check_timestamps(self, timestamps: Tensor | None, x: Tensor, steps: int) -> None:
-        """Check that timestamps are there exactly when they are mixed, in the right shape."""
+        """Check that timestamps are given exactly when they are mixed, in the right shape."""
         if (timestamps is not None) != self.mix_timestamps:
             raise ValueError(
                 f"the model was built with mix_timestamps={self.mix_timestamps}, but timestamps "
@@ -410,41 +409,21 @@ class AutoTimesModel(nn.Module):
             )
 
 
-OFFICIAL_KEY = re.compile(r"add_scale|(encoder|decoder)\.(layers\.\d+\.)?(weight|bias)")
-OFFICIAL_LLM_PREFIXES = ("gpt2.", "llama.", "opt.", "model.")
-
-
-def encoder_and_decoder(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """Pick what the authors trained, and leave the LLM's own weights aside.
-
-    Parameters
-    ----------
-    state_dict : mapping of str to Tensor
-        The checkpoint; a leading ``module.`` of its keys (distributed training) is taken off.
-
-    Returns
-    -------
-    trained : dict of str to Tensor
-        ``encoder.*``, ``decoder.*`` and, with timestamps, ``add_scale``.
-    weights : list of Tensor
-        Those of the encoder's linear layers, ``(out, in)`` each, first to last.
-
-    Raises
-    ------
-    ValueError
-        For keys that are neither these nor the LLM's, and where the encoder has no weights.
-    """
+def _encoder_and_decoder(
+    state_dict: Mapping[str, Tensor],
+) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Return the trained tensors by name, and the encoder's weights from first to last."""
     named = {key.removeprefix("module."): tensor for key, tensor in state_dict.items()}
-    trained = {key: tensor for key, tensor in named.items() if OFFICIAL_KEY.fullmatch(key)}
+    trained = {key: tensor for key, tensor in named.items() if _OFFICIAL_KEY.fullmatch(key)}
     unknown = [
-        key for key in named if key not in trained and not key.startswith(OFFICIAL_LLM_PREFIXES)
+        key for key in named if key not in trained and not key.startswith(_OFFICIAL_LLM_PREFIXES)
     ]
     if unknown:
         raise ValueError(
             f"state_dict holds keys that AutoTimes does not know: {sorted(unknown)}; known "
-            f"are encoder.*, decoder.*, add_scale and the LLM's, {OFFICIAL_LLM_PREFIXES}"
+            f"are encoder.*, decoder.*, add_scale and the LLM's, {_OFFICIAL_LLM_PREFIXES}"
         )
-    # By length first, so that encoder.layers.12.weight follows encoder.layers.9.weight.
+    # By length first: encoder.layers.12.weight comes after encoder.layers.9.weight.
     names = sorted(trained, key=lambda key: (len(key), key))
     weights = [trained[key] for key in names if re.fullmatch(r"encoder\..*weight", key)]
     if not weights:
@@ -452,14 +431,8 @@ def encoder_and_decoder(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Ten
     return trained, weights
 
 
-def check_fit(trained: Mapping[str, Tensor], model: nn.Module) -> None:
-    """Refuse tensors that are not the model's own in name and shape; its LLM's do not count.
-
-    Raises
-    ------
-    ValueError
-        Naming each tensor that does not fit, its shape and the right one.
-    """
+def _check_fit(trained: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Check that tensors are the model's own in name and shape, the LLM's left out."""
     state = model.state_dict()
     expected = {key: state[key].shape for key in state if not key.startswith("backbone.")}
     given = {key: tensor.shape for key, tensor in trained.items()}

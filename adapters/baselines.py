@@ -10,19 +10,18 @@ from tsllm.adapters.layers import MonotoneQuantileHead, direct_forecast, instanc
 
 
 class DLinearModel(nn.Module):
-    """Forecast with two linear layers, one on the trend and one on what is left.
+    """DLinear: a linear layer on the trend and another on the residual.
 
-    Zeng, Chen, Zhang and Xu, "Are Transformers Effective for Time Series Forecasting?" (AAAI 2023,
-    arXiv 2205.13504), section 4: the moving average over ``kernel_size`` steps is the trend, each
-    part goes through one linear layer over time, and the two forecasts are added. The layers are
-    shared by all channels. Unlike the paper's, the window is normalised by its own mean and
-    standard deviation first, as PatchTST and the language-model methods do; this makes DLinear
-    more accurate where levels drift.
+    Zeng et al., "Are Transformers Effective for Time Series Forecasting?" (AAAI 2023, arXiv
+    2205.13504, section 4). The trend is the moving average over ``kernel_size`` steps; each part
+    has one linear layer over time, shared by all channels, and the two forecasts are added. Unlike
+    in the paper, the window is first normalised by its own mean and standard deviation, as in
+    PatchTST and the language-model methods; this makes DLinear more accurate where levels drift.
 
     Parameters
     ----------
     context_length : int
-        Steps of history.
+        Steps of the context.
     horizon : int
         Steps to forecast.
     kernel_size : int, default=25
@@ -33,7 +32,12 @@ class DLinearModel(nn.Module):
     Raises
     ------
     ValueError
-        When ``kernel_size`` is even or below 1, or the levels are not rising inside (0, 1).
+        When ``kernel_size`` is even or below 1, or the levels are not strictly increasing in (0,
+        1).
+
+    See Also
+    --------
+    tsllm.DLinearForecaster : The estimator that trains this model.
 
     Examples
     --------
@@ -69,25 +73,26 @@ class DLinearModel(nn.Module):
         Parameters
         ----------
         x : Tensor
-            ``(batch, context, channels)``.
+            ``(batch, context, channels)`` in raw units.
         mask : Tensor or None, default=None
-            Bool, the shape of ``x``, True where observed; the rest counts as the window's mean.
+            Bool, the shape of ``x``, True where observed. Unobserved steps count as the window's
+            mean.
 
         Returns
         -------
         Tensor
             ``(batch, horizon, channels)``, or ``(batch, horizon, channels, levels)``.
         """
-        normalised, mean, std = instance_normalise(x, mask)
+        normalised, mean, std = instance_normalise(x, mask)  # (batch, context, channels)
         series = normalised.transpose(1, 2)  # (batch, channels, context)
-        trend = moving_average(series, self.kernel_size)
-        # (batch, channels, horizon[*levels])
+        trend = moving_average(series, self.kernel_size)  # (batch, channels, context)
+        # (batch, channels, horizon [* levels])
         out = self.seasonal(series - trend) + self.trend(trend)
         return direct_forecast(out, mean, std, self.quantile_head)
 
 
 def moving_average(series: Tensor, kernel_size: int) -> Tensor:
-    """Average each step with its neighbours; the ends are continued with their own values.
+    """Average each step with its neighbours; the first and last values are repeated at the ends.
 
     Parameters
     ----------
@@ -113,37 +118,46 @@ def moving_average(series: Tensor, kernel_size: int) -> Tensor:
 
 
 class PatchTSTModel(nn.Module):
-    """Forecast each channel with a Transformer encoder over its patches.
+    """PatchTST: a Transformer encoder over the patches of each channel.
 
-    Nie, Nguyen, Sinthong and Kalagnanam, "A Time Series is Worth 64 Words" (ICLR 2023,
-    arXiv 2211.14730), section 3.1: instance normalisation, overlapping patches (the last value is
-    repeated for one stride, so that the end is covered), a linear token layer, learnt positions, an
-    encoder shared by all channels, and one linear layer from all tokens to the horizon. The encoder
-    normalises with LayerNorm where the authors use BatchNorm, so that a forecast does not depend on
-    what else was trained beside it.
+    Nie et al., "A Time Series is Worth 64 Words" (ICLR 2023, arXiv 2211.14730, section 3.1):
+    instance normalisation, overlapping patches (the last value is repeated for one stride, so that
+    the end is covered), a linear token layer, learnt positions, an encoder shared by all channels,
+    and one linear layer from all tokens to the horizon. The encoder normalises with LayerNorm where
+    the authors use BatchNorm: a forecast then does not depend on other windows of its batch.
 
     Parameters
     ----------
     context_length : int
-        Steps of history.
+        Steps of the context.
     horizon : int
         Steps to forecast.
-    patch_length, stride : int
-        Steps of a patch and between the starts of two, at most ``context_length``.
+    patch_length : int, default=16
+        Steps of a patch, at most ``context_length``.
+    stride : int, default=8
+        Steps between the starts of two patches.
     hidden : int, default=16
         Width of a token, a multiple of ``heads``.
-    layers, heads, feedforward : int
-        Encoder layers, attention heads, width inside the feed-forward blocks.
+    layers : int, default=3
+        Encoder layers.
+    heads : int, default=4
+        Attention heads.
+    feedforward : int, default=128
+        Width inside the feed-forward blocks.
     dropout : float, default=0.3
-        On the tokens and inside the encoder.
+        Dropout of the tokens and inside the encoder.
     quantiles : tuple of float, default=()
         Levels to forecast; empty for a point forecast.
 
     Raises
     ------
     ValueError
-        When a patch does not fit, ``hidden`` is no multiple of ``heads``, or the levels are not
-        rising inside (0, 1).
+        When a patch does not fit, ``hidden`` is not a multiple of ``heads``, or the levels are not
+        strictly increasing in (0, 1).
+
+    See Also
+    --------
+    tsllm.PatchTSTForecaster : The estimator that trains this model.
 
     Examples
     --------
@@ -190,26 +204,13 @@ class PatchTSTModel(nn.Module):
         self.head = nn.Linear(self.n_patches * hidden, horizon * max(1, len(quantiles)))
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
-        """Forecast the steps after a window.
-
-        Parameters
-        ----------
-        x : Tensor
-            ``(batch, context, channels)``.
-        mask : Tensor or None, default=None
-            Bool, the shape of ``x``, True where observed; the rest counts as the window's mean.
-
-        Returns
-        -------
-        Tensor
-            ``(batch, horizon, channels)``, or ``(batch, horizon, channels, levels)``.
-        """
-        normalised, mean, std = instance_normalise(x, mask)
+        """Forecast the steps after a window; see `DLinearModel.forward`."""
+        normalised, mean, std = instance_normalise(x, mask)  # (batch, context, channels)
         patches = self.to_patches(normalised)  # (batch * channels, patches, patch_length)
         tokens = self.token_layer(patches)  # (batch * channels, patches, hidden)
         tokens = self.encoder(self.dropout(tokens + self.positions))
-        out = self.head(tokens.flatten(1))  # (batch * channels, horizon[*levels])
-        out = out.unflatten(0, (len(x), -1))  # (batch, channels, horizon[*levels])
+        out = self.head(tokens.flatten(1))  # (batch * channels, horizon [* levels])
+        out = out.unflatten(0, (len(x), -1))  # (batch, channels, horizon [* levels])
         return direct_forecast(out, mean, std, self.quantile_head)
 
     def to_patches(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Layers that several methods share, and their equivariance to sign flips."""
+"""Layers that several methods share, and equivariance to sign flips."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "ge
 
 
 class Normalised(NamedTuple):
-    """A window in normalised space and what brings it back to raw units."""
+    """A window in normalised space, and the statistics that convert it back to raw units."""
 
     values: Tensor
     """(batch, time, channels), zero where not observed."""
@@ -28,17 +28,17 @@ class Normalised(NamedTuple):
 def instance_normalise(x: Tensor, mask: Tensor | None = None) -> Normalised:
     """Normalise each window and channel by its own observed mean and standard deviation.
 
-    The standard deviation is the population's, ``sqrt(var + 1e-5)``: the normalisation that
-    AutoTimes (arXiv 2402.02370), TimeCMA (arXiv 2406.01638) and S²IP-LLM (arXiv 2403.05798)
-    share. ``values * std + mean`` undoes it.
+    The standard deviation is that of the population, ``sqrt(var + 1e-5)``, as in AutoTimes (arXiv
+    2402.02370, section 3.1), TimeCMA (arXiv 2406.01638, section 3) and S²IP-LLM (arXiv 2403.05798,
+    section 3.1). ``values * std + mean`` inverts it.
 
     Parameters
     ----------
     x : Tensor
-        Windows in raw units, ``(batch, time, channels)``. What it holds where ``mask`` is False
-        has no influence; NaN is fine there.
+        Windows in raw units, ``(batch, time, channels)``. Values where ``mask`` is False, NaN too,
+        have no influence.
     mask : Tensor or None, default=None
-        True where observed, the shape of ``x``. None: everything is observed.
+        Bool, the shape of ``x``, True where observed. None: everything is observed.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def instance_normalise(x: Tensor, mask: Tensor | None = None) -> Normalised:
     ([-1.0, 1.0, 0.0], 2.0)
     """
     if mask is None:
-        # Sum and divide here too, so that a mask that hides nothing changes not even the last bit.
+        # Sum and divide, not mean(): a mask that hides nothing gives exactly the same result.
         mean = x.sum(1, keepdim=True) / x.shape[1]  # (batch, 1, channels)
         centred = x - mean  # (batch, time, channels)
         variance = centred.square().sum(1, keepdim=True) / x.shape[1]  # (batch, 1, channels)
@@ -67,19 +67,19 @@ def instance_normalise(x: Tensor, mask: Tensor | None = None) -> Normalised:
 
 
 def to_segments(x: Tensor, length: int) -> Tensor:
-    """Cut every channel into consecutive segments, each channel a sample of its own.
+    """Cut each channel into consecutive segments, each channel as a sample of its own.
 
     Parameters
     ----------
     x : Tensor
         ``(batch, time, channels)``; ``time`` is a multiple of ``length``.
     length : int
-        Steps of one segment.
+        Steps of a segment.
 
     Returns
     -------
     Tensor
-        ``(batch * channels, segments, length)``, channels fastest within a batch element.
+        ``(batch * channels, segments, length)``, channels fastest.
 
     Examples
     --------
@@ -90,14 +90,14 @@ def to_segments(x: Tensor, length: int) -> Tensor:
 
 
 def from_segments(segments: Tensor, channels: int) -> Tensor:
-    """Lay segments end to end again: the inverse of `to_segments`.
+    """Join segments end to end: the inverse of `to_segments`.
 
     Parameters
     ----------
     segments : Tensor
         ``(batch * channels, segments, length, ...)``; trailing axes (quantiles) are kept.
     channels : int
-        Number of channels folded into the first axis.
+        Number of channels in the first axis.
 
     Returns
     -------
@@ -114,10 +114,10 @@ def from_segments(segments: Tensor, channels: int) -> Tensor:
 
 
 class TokenMLP(nn.Module):
-    """The MLP that AutoTimes uses in place of a linear token layer (arXiv 2402.02370, §3.1).
+    """The MLP that AutoTimes uses in place of a linear token layer (arXiv 2402.02370, section 3.1).
 
-    Linear, activation, dropout, repeated, and a last Linear. The linear layers stand at
-    ``layers.0``, ``layers.3``, ...: the state-dict keys of the authors' code.
+    Linear, activation and dropout, repeated, and a last Linear. The linear layers are ``layers.0``,
+    ``layers.3``, ...: the state-dict keys of the authors' code.
 
     Parameters
     ----------
@@ -178,10 +178,14 @@ def build_token_layer(
     in_features, out_features : int
         Widths.
     mlp_layers : int, default=0
-        Number of linear layers of the MLP; 0 gives a plain ``nn.Linear``. As in the authors'
-        code, where ``mlp_hidden_layers=2`` builds two linear layers around one activation.
-    mlp_hidden, dropout, activation
-        The MLP's width, dropout and activation; a plain linear layer has none of them.
+        Number of linear layers of the MLP; 0 for an ``nn.Linear``. As in the authors' code, where
+        ``mlp_hidden_layers=2`` builds two linear layers around one activation.
+    mlp_hidden : int, default=256
+        Width inside the MLP.
+    dropout : float, default=0.0
+        Dropout in the MLP.
+    activation : {"tanh", "relu", "gelu"}, default="tanh"
+        Activation of the MLP.
 
     Returns
     -------
@@ -213,10 +217,10 @@ def build_token_layer(
 
 
 class MonotoneQuantileHead(nn.Module):
-    """Turn raw outputs into quantiles that cannot cross.
+    """Convert raw outputs to quantiles that do not cross.
 
-    The level nearest 0.5 is taken as it is; each level further out lies a softplus beyond its
-    inner neighbour. The head has no weights: the layer before it emits ``steps * levels`` values.
+    The level nearest 0.5 is the raw output; each level further out adds a softplus to its inner
+    neighbour. The head has no weights: the layer before it has ``steps * levels`` outputs.
 
     Parameters
     ----------
@@ -226,7 +230,7 @@ class MonotoneQuantileHead(nn.Module):
     Raises
     ------
     ValueError
-        When the levels are not strictly increasing inside (0, 1).
+        When the levels are not strictly increasing in (0, 1).
 
     Examples
     --------
@@ -242,34 +246,34 @@ class MonotoneQuantileHead(nn.Module):
         """Index of the level nearest 0.5; of two equally near, the lower."""
 
     def forward(self, raw: Tensor) -> Tensor:
-        """Map ``(..., steps * levels)`` to ``(..., steps, levels)``, non-decreasing over levels."""
+        """Map (..., steps * levels) to (..., steps, levels), non-decreasing over levels."""
         raw = raw.unflatten(-1, (-1, len(self.levels)))  # (..., steps, levels)
         middle = raw[..., self.median]  # (..., steps)
-        gaps = functional.softplus(raw).unbind(-1)
-        # Added one after the other: a parallel cumsum may round neighbouring sums past each other.
-        above = [middle + gap for gap in accumulate(gaps[self.median + 1 :])]
-        below = [middle - gap for gap in accumulate(reversed(gaps[: self.median]))]
+        steps = functional.softplus(raw).unbind(-1)  # levels of (..., steps)
+        # Added one after the other: rounding of a parallel cumsum could make neighbours cross.
+        above = [middle + step for step in accumulate(steps[self.median + 1 :])]
+        below = [middle - step for step in accumulate(reversed(steps[: self.median]))]
         return torch.stack([*reversed(below), middle, *above], dim=-1)
 
 
 def direct_forecast(
     out: Tensor, mean: Tensor, std: Tensor, quantile_head: MonotoneQuantileHead | None
 ) -> Tensor:
-    """Turn the output of a direct multi-step head into a forecast in raw units.
+    """Convert the output of a direct multi-step head to a forecast in raw units.
 
     Parameters
     ----------
     out : Tensor
         ``(batch, channels, horizon)``, or ``(batch, channels, horizon * levels)``.
     mean, std : Tensor
-        Of the window, ``(batch, 1, channels)``, as `instance_normalise` gives them.
-    quantile_head : MonotoneQuantileHead, optional
-        Splits the levels off; None for a point forecast.
+        Those of the window, ``(batch, 1, channels)``, from `instance_normalise`.
+    quantile_head : MonotoneQuantileHead or None
+        Separates the levels; None for a point forecast.
 
     Returns
     -------
     Tensor
-        ``(batch, horizon, channels)``, and a last axis over the levels with a quantile head.
+        ``(batch, horizon, channels)``, or ``(batch, horizon, channels, levels)``.
 
     Examples
     --------
@@ -283,12 +287,12 @@ def direct_forecast(
 
 
 def check_levels(levels: Sequence[float]) -> tuple[float, ...]:
-    """Return quantile levels as a tuple, or say what is wrong with them.
+    """Check quantile levels, and return them as a tuple.
 
     Raises
     ------
     ValueError
-        When there is none, one lies outside (0, 1), or they are not strictly increasing.
+        When there is none, one is not in (0, 1), or they are not strictly increasing.
     """
     checked = tuple(float(level) for level in levels)
     inside = all(0.0 < level < 1.0 for level in checked)
@@ -308,11 +312,11 @@ def sign_equivariant(
     training: bool,
     quantiles: bool,
 ) -> Tensor:
-    """Forecast contexts as they are and upside down.
+    """Forecast so that the forecast of ``-x`` is minus the forecast of ``x``.
 
-    In training each sample is read one way, drawn by chance, as dropout would; else both ways are
-    read, as one batch of twice the size, and averaged, so that the forecast of ``-x`` is minus that
-    of ``x``.
+    In training a random half of the samples is read with the opposite sign, as dropout would;
+    otherwise each sample is read with both signs, as one batch of twice the size, and the two
+    forecasts are averaged.
 
     Parameters
     ----------
@@ -321,16 +325,16 @@ def sign_equivariant(
     x : Tensor
         ``(batch, context, ...)``.
     *companions : Tensor or None
-        What belongs to a context and is the same both ways, as its mask: ``(batch, ...)`` each.
+        Inputs that do not change with the sign, as the mask: ``(batch, ...)`` each.
     training : bool
-        Whether to draw.
+        Whether to draw the signs.
     quantiles : bool
-        Whether the forecasts' last axis is over levels, which mirror around 0.5.
+        Whether the forecasts' last axis is over levels, symmetric around 0.5.
 
     Returns
     -------
     Tensor
-        What ``read`` gives, ``(batch, ...)``.
+        Forecasts as from ``read``, ``(batch, ...)``.
 
     Examples
     --------
@@ -342,26 +346,26 @@ def sign_equivariant(
     """
     if not training:
         twice = [None if one is None else torch.cat([one, one]) for one in companions]
-        upright, over = read(torch.cat([x, -x]), *twice).chunk(2)
-        return (upright + flip_sign(over, quantiles=quantiles)) / 2
-    drawn = torch.rand(len(x), device=x.device) < 0.5  # (batch,), True: as it is
+        plain, flipped = read(torch.cat([x, -x]), *twice).chunk(2)
+        return (plain + flip_sign(flipped, quantiles=quantiles)) / 2
+    drawn = torch.rand(len(x), device=x.device) < 0.5  # (batch,), True: the sign stays
     forecast = read(torch.where(_like(drawn, x), x, -x), *companions)
-    over = flip_sign(forecast, quantiles=quantiles)
-    return torch.where(_like(drawn, forecast), forecast, over)
+    flipped = flip_sign(forecast, quantiles=quantiles)
+    return torch.where(_like(drawn, forecast), forecast, flipped)
 
 
 def flip_sign(forecast: Tensor, *, quantiles: bool) -> Tensor:
-    """Turn forecasts over; of quantiles (the last axis), the lowest becomes the highest."""
+    """Change the sign of forecasts; the lowest quantile (last axis) becomes the highest."""
     return -forecast.flip(-1) if quantiles else -forecast
 
 
 def check_mirrored(levels: Sequence[float]) -> None:
-    """Refuse quantile levels that a forecast turned upside down would not have.
+    """Check that quantile levels are symmetric around 0.5.
 
     Raises
     ------
     ValueError
-        Where the levels do not mirror around 0.5.
+        Where they are not.
     """
     if not mirrored(levels):
         raise ValueError(
@@ -370,7 +374,7 @@ def check_mirrored(levels: Sequence[float]) -> None:
 
 
 def mirrored(levels: Sequence[float]) -> bool:
-    """Tell whether quantile levels stay the same where a forecast is turned upside down.
+    """Return whether quantile levels are symmetric around 0.5.
 
     Examples
     --------
@@ -381,5 +385,5 @@ def mirrored(levels: Sequence[float]) -> bool:
 
 
 def _like(rows: Tensor, other: Tensor) -> Tensor:
-    """Give a value a row the axes of another tensor."""
+    """Reshape one value a row to broadcast against another tensor."""
     return rows.view(-1, *[1] * (other.ndim - 1))

@@ -1,4 +1,4 @@
-"""The losses: elementwise, and AutoTimes' next-segment prediction over a window."""
+"""Losses: elementwise, and AutoTimes' loss of the next segment."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ LOSSES = ("mse", "mae", "huber", "quantile")
 def elementwise_loss(
     name: str, prediction: Tensor, target: Tensor, levels: Sequence[float] = ()
 ) -> Tensor:
-    """Compute a loss for every element of the target; what to average over is the caller's choice.
+    """Compute a loss for each element of the target.
 
     Parameters
     ----------
     name : {"mse", "mae", "huber", "quantile"}
-        Squared error, absolute error, Huber's loss with threshold 1 (half the squared error below
-        it), or the pinball loss averaged over the levels.
+        Squared error, absolute error, Huber loss with threshold 1 (half the squared error below
+        it), or pinball loss averaged over the levels.
     prediction : Tensor
-        The shape of ``target``; for "quantile" with one more, last axis over the levels.
+        The shape of ``target``; for "quantile" with a last axis over the levels.
     target : Tensor
         Any shape.
     levels : sequence of float, default=()
-        The quantile levels of ``prediction``'s last axis; only for "quantile".
+        Quantile levels of ``prediction``'s last axis; only for "quantile".
 
     Returns
     -------
@@ -81,11 +81,11 @@ def next_segment_loss(
     mask: Tensor | None = None,
     loss: str = "mse",
 ) -> tuple[Tensor, Tensor]:
-    """Compute AutoTimes' training loss: next-token prediction at every position.
+    """Compute AutoTimes' training loss: next-token prediction at each position.
 
     The model reads all but the last segment; its output is compared with the series shifted by one
-    segment (Liu et al., NeurIPS 2024, arXiv 2402.02370, §3.2). A target counts when it is observed
-    and so is at least one step of the segment that it is forecast from.
+    segment (Liu et al., NeurIPS 2024, arXiv 2402.02370, section 3.2). A target counts when it is
+    observed and at least one step of the segment before it is.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def next_segment_loss(
     timestamps : Tensor or None, default=None
         ``(batch * channels, tokens, width)``, those of the context's segments.
     mask : Tensor or None, default=None
-        Bool, the shape of ``values``, True where observed; None: everything is observed.
+        Bool, the shape of ``values``, True where observed. None: everything is observed.
     loss : {"mse", "mae", "huber", "quantile"}, default="mse"
         "quantile" exactly when the model forecasts quantiles.
 
@@ -110,7 +110,7 @@ def next_segment_loss(
     Raises
     ------
     ValueError
-        When a shape does not fit or the loss does not suit the model's output.
+        When a shape does not fit or the loss does not fit the model's output.
 
     Examples
     --------
@@ -136,7 +136,7 @@ def next_segment_loss(
 
 
 def _pinball(prediction: Tensor, target: Tensor, levels: tuple[float, ...]) -> Tensor:
-    """Average the pinball loss over the levels."""
+    """Average the pinball loss (Koenker and Bassett, Econometrica 1978) over the levels."""
     level = prediction.new_tensor(levels)
     error = target.unsqueeze(-1) - prediction  # (..., levels)
     return torch.maximum(level * error, (level - 1.0) * error).mean(-1)  # (...)

@@ -1,4 +1,4 @@
-"""TimeCMA: channels of a series aligned with prompt embeddings by cross-modality attention."""
+"""TimeCMA: the variables of a series, aligned with prompt embeddings by attention."""
 
 from __future__ import annotations
 
@@ -10,13 +10,20 @@ from torch import Tensor, nn
 
 from tsllm.adapters.layers import MonotoneQuantileHead, direct_forecast, instance_normalise
 
+CROSS_NORMS = ("variables", "features")
+#: Layers that the authors' code keeps as templates and never runs.
+_UNUSED_OFFICIAL_KEYS = re.compile(r"(ts_encoder|prompt_encoder|decoder)_layer\..+")
+_OFFICIAL_SCALE = "cross.layers.0.self_attn.sdp_attn.scale"
+_LAYER = re.compile(r"(ts_encoder|prompt_encoder|decoder)\.layers\.(\d+)\.")
+
 
 class CrossModalityAlignment(nn.Module):
-    """Retrieve from the prompts' features those that match the series' (TimeCMA, arXiv 2406.01638).
+    """Attention from the features of a series to those of its prompts (TimeCMA, section 3.4).
 
-    Section 3.4 of the paper. A feature is described by what it is over the variables: queries are
-    the series' features, keys and values the prompts', and the width of all three is the number of
-    variables. The module names are those of the authors' code, which stacks layers; it uses one.
+    Liu et al., AAAI 2025, arXiv 2406.01638. A feature is a vector over the variables: queries are
+    the features of the series, keys and values those of the prompts, and all three are
+    ``n_variables`` wide. The module names are those of the authors' code, which stacks layers and
+    uses one.
 
     Parameters
     ----------
@@ -25,13 +32,14 @@ class CrossModalityAlignment(nn.Module):
     feedforward : int, default=32
         Width inside the feed-forward block.
     dropout : float, default=0.1
-        On the attention weights, after the attention, and inside and after the feed-forward block.
+        Dropout of the attention weights, after the attention, and in and after the feed-forward
+        block.
     feature_widths : tuple of two int or None, default=None
-        None is the published layer, whose layer norms normalise every feature over the variables,
-        one for queries, keys and values. That leaves nothing of one variable, and of two only which
-        one is larger. Given the numbers of features of series and prompts, the layer norms
-        normalise every variable over its features instead, those of the prompts by one of their
-        own, which serves any number of variables.
+        None: the published layer, whose layer norms normalise each feature over the variables, with
+        one norm for queries, keys and values. This removes all information of a single variable,
+        and leaves of two only which one is larger. With the numbers of features of series and
+        prompts, the layer norms normalise each variable over its features, the prompts by a norm of
+        their own; this works for any number of variables.
 
     Examples
     --------
@@ -53,14 +61,7 @@ class CrossModalityAlignment(nn.Module):
         self.layers = nn.ModuleList([layer])
 
     def forward(self, series: Tensor, prompts: Tensor) -> Tensor:
-        """Align series with prompts.
-
-        Parameters
-        ----------
-        series : Tensor
-            ``(batch, channel, variables)``, the queries.
-        prompts : Tensor
-            ``(batch, width, variables)``, the keys and values.
+        """Align series (batch, channel, variables) with prompts (batch, width, variables).
 
         Returns
         -------
@@ -72,10 +73,9 @@ class CrossModalityAlignment(nn.Module):
 
 
 class _AlignmentLayer(nn.Module):
-    """One pre-norm layer, in which the normalised tensor is the one that continues.
+    """One pre-norm layer, whose residuals are added to the normalised tensor.
 
-    The residual attention scores of the authors' code would be added here from the layer before;
-    there is none.
+    The authors' code also adds the attention scores of the layer before, which one layer has not.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class _Attention(nn.Module):
         self.scale = n_variables**-0.5
 
     def forward(self, query: Tensor, source: Tensor) -> Tensor:
-        # Written out, so that dropout on the weights and the sums are the same on every device.
+        # Written out: dropout on the weights and the sums are then the same on every device.
         scores = self.W_Q(query) @ self.W_K(source).transpose(1, 2) * self.scale
         weights = self.dropout(torch.softmax(scores, dim=-1))  # (batch, channel, width)
         out: Tensor = self.to_out(weights @ self.W_V(source))  # (batch, channel, variables)
@@ -135,61 +135,60 @@ class _Attention(nn.Module):
 
 
 class _FeatureNorm(nn.LayerNorm):
-    """Normalise every variable over its features: (batch, features, variables) to the same."""
+    """Layer norm of each variable over its features: (batch, features, variables) to the same."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.transpose(1, 2)).transpose(1, 2)
 
 
-CROSS_NORMS = ("variables", "features")
-#: Layers that the authors' code keeps as templates and never runs.
-_UNUSED_OFFICIAL_KEYS = re.compile(r"(ts_encoder|prompt_encoder|decoder)_layer\..+")
-_OFFICIAL_SCALE = "cross.layers.0.self_attn.sdp_attn.scale"
-_LAYER = re.compile(r"(ts_encoder|prompt_encoder|decoder)\.layers\.(\d+)\.")
-
-
 class TimeCMAModel(nn.Module):
     """TimeCMA (Liu et al., AAAI 2025, arXiv 2406.01638, section 3).
 
-    Every variable is one token. The series branch makes it from the variable's normalised window,
-    the prompt branch from the LLM's embedding of a text about that window. The cross-modality
-    alignment retrieves from the second what matches the first, and a decoder makes the forecast of
-    it. The LLM is not part of the model: its embeddings depend on nothing that is trained here.
+    Each variable is one token. The series branch computes it from the normalised window, the prompt
+    branch from the LLM's embedding of a text about that window. The cross-modality alignment
+    retrieves the parts of the second that match the first, and a decoder computes the forecast from
+    them. The LLM is not part of the model: its embeddings do not depend on trained parameters.
 
     Parameters
     ----------
     context_length : int
-        Steps of history.
+        Steps of the context.
     horizon : int
         Steps to forecast.
     n_variables : int
         Variables of a series, fixed.
     width : int or None
-        Width of the prompt embeddings. None builds the model without the prompt branch: its
-        alignment retrieves from the series branch itself, and everything else is the same.
+        Width of the prompt embeddings. None: a model without the prompt branch, whose alignment
+        reads the series branch instead.
     channel : int, default=64
         Width of a variable's token, a multiple of ``heads``.
     heads : int, default=8
         Attention heads of the encoders and the decoder.
-    encoder_layers, decoder_layers : int
-        Layers of each encoder and of the decoder.
+    encoder_layers : int, default=1
+        Layers of each encoder.
+    decoder_layers : int, default=2
+        Layers of the decoder.
     feedforward : int, default=2048
         Width inside the feed-forward blocks of the encoders and the decoder.
     cross_feedforward : int, default=32
-        Width inside the alignment's feed-forward block.
+        Width inside the feed-forward block of the alignment.
     dropout : float, default=0.1
-        Everywhere.
+        Dropout of all parts.
     cross_norm : {"variables", "features"}, default="variables"
-        What the alignment normalises over. The published "variables" needs at least three of them
-        to be of use; see `CrossModalityAlignment`.
+        The axis that the alignment normalises over. The published "variables" needs at least three
+        variables; see `CrossModalityAlignment`.
     quantiles : tuple of float, default=()
         Levels to forecast; empty for a point forecast.
 
     Raises
     ------
     ValueError
-        When ``channel`` or ``width`` is no multiple of ``heads``, ``cross_norm`` is unknown, or the
-        levels are not rising inside (0, 1).
+        When ``channel`` or ``width`` is not a multiple of ``heads``, ``cross_norm`` is unknown, or
+        the levels are not strictly increasing in (0, 1).
+
+    See Also
+    --------
+    tsllm.TimeCMAForecaster : The estimator that trains this model.
 
     Examples
     --------
@@ -251,22 +250,22 @@ class TimeCMAModel(nn.Module):
 
     @classmethod
     def from_official(cls, state_dict: Mapping[str, Tensor], n_heads: int = 8) -> TimeCMAModel:
-        """Load a state dict of the authors' code; its outputs are then theirs to 1e-5.
+        """Load a state dict of the authors' code; the outputs equal theirs to 1e-5.
 
         All sizes but the number of heads are read from the shapes. The authors' ``*_layer.*``
-        tensors are templates that are never run, and are left aside.
+        tensors are templates that are never run, and are ignored.
 
         Parameters
         ----------
         state_dict : mapping of str to Tensor
-            A leading ``module.`` (distributed training) is taken off.
+            A leading ``module.`` (distributed training) is removed.
         n_heads : int, default=8
-            Attention heads, which no shape tells; the authors' default is 8.
+            Attention heads, which no shape shows; the authors' default is 8.
 
         Returns
         -------
         TimeCMAModel
-            In training mode, as any new module, with the default dropout.
+            In training mode, like any new module, with the default dropout.
 
         Raises
         ------
@@ -339,9 +338,10 @@ class TimeCMAModel(nn.Module):
             ``(batch, context, variables)`` in raw units.
         prompt_embeddings : Tensor or None, default=None
             ``(batch, width, variables)``: the LLM's embedding of the text about each variable's
-            window. None exactly where the model was built without a width.
+            window. None exactly where the model has no width.
         mask : Tensor or None, default=None
-            Bool, the shape of ``x``, True where observed; the rest counts as the window's mean.
+            Bool, the shape of ``x``, True where observed. Unobserved steps count as the window's
+            mean.
 
         Returns
         -------
@@ -360,15 +360,15 @@ class TimeCMAModel(nn.Module):
         series = self.ts_encoder(tokens).transpose(1, 2)  # (batch, channel, variables)
         source = series
         if self.prompt_encoder is not None and prompt_embeddings is not None:
-            prompts = self.prompt_encoder(prompt_embeddings.to(x.dtype).transpose(1, 2))
-            source = prompts.transpose(1, 2)  # (batch, width, variables)
+            prompts = prompt_embeddings.to(x.dtype).transpose(1, 2)  # (batch, variables, width)
+            source = self.prompt_encoder(prompts).transpose(1, 2)  # (batch, width, variables)
         aligned = self.cross(series, source).transpose(1, 2)  # (batch, variables, channel)
         decoded = self.decoder(aligned, aligned)  # (batch, variables, channel)
-        out = self.c_to_length(decoded)  # (batch, variables, horizon[*levels])
+        out = self.c_to_length(decoded)  # (batch, variables, horizon [* levels])
         return direct_forecast(out, mean, std, self.quantile_head)
 
     def _check(self, x: Tensor, prompt_embeddings: Tensor | None) -> None:
-        """Check the shapes of a forward's inputs."""
+        """Check the shapes of the inputs of `forward`."""
         if x.ndim != 3 or x.shape[1:] != (self.context_length, self.n_variables):
             raise ValueError(
                 f"x must be (batch, {self.context_length}, {self.n_variables}), got "

@@ -1,4 +1,4 @@
-"""Semantic anchors: pools of word embeddings, and the anchors nearest to a patch."""
+"""Semantic anchors: pools of word embeddings, the anchors nearest to a patch, and k-means."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch.nn import functional
 
 ANCHORS = ("free", "prototypes", "clusters")
 
-#: Standard deviation of anchors that no word embeddings give a scale: that of GPT-2's at the start.
+#: Standard deviation of anchors without word embeddings: that of untrained GPT-2's embeddings.
 _SCALE_WITHOUT_WORDS = 0.02
-#: Rows of the vocabulary whose distances to all centres are held at once.
+#: Points whose distances to all centres are in memory at once.
 _ROWS_AT_ONCE = 16384
 
 
@@ -29,7 +29,7 @@ class Retrieved(NamedTuple):
 
 
 def retrieve(query: Tensor, anchors: Tensor, count: int) -> Retrieved:
-    """Find the anchors of highest cosine similarity (arXiv 2403.05798, §3.2).
+    """Find the anchors of highest cosine similarity (arXiv 2403.05798, section 3.2).
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def retrieve(query: Tensor, anchors: Tensor, count: int) -> Retrieved:
     anchors : Tensor
         ``(pool_size, width)``.
     count : int
-        Anchors to give for each query, at most ``pool_size``.
+        Anchors to return for each query, at most ``pool_size``.
 
     Returns
     -------
@@ -66,25 +66,25 @@ def build_anchors(
     Parameters
     ----------
     kind : {"free", "prototypes", "clusters"}
-        See the classes of these names.
+        See `FreeAnchors`, `PrototypeAnchors` and `ClusterAnchors`.
     pool_size : int
         Number of anchors.
     width : int
         Width of an anchor.
-    words : Tensor, optional
-        The word embeddings, ``(vocab, width)``. None: there are none, and only "free" is possible,
-        with random rows.
+    words : Tensor or None
+        The word embeddings, ``(vocab, width)``. Without them only "free" is possible, with random
+        rows.
 
     Returns
     -------
     nn.Module
-        Called with the word embeddings it gives the anchors, ``(pool_size, width)`` in float32.
+        Maps the word embeddings to the anchors, ``(pool_size, width)`` in float32.
 
     Raises
     ------
     ValueError
-        For an unknown kind, one that needs word embeddings where there are none, and more clusters
-        than words.
+        For an unknown kind, a kind that needs word embeddings where there are none, and more
+        clusters than words.
 
     Examples
     --------
@@ -113,10 +113,10 @@ def build_anchors(
 class PrototypeAnchors(nn.Module):
     """Trained mixtures of all words: a linear layer from the vocabulary, as published.
 
-    Holds ``pool_size * vocab`` weights, and a training step costs ``2 * vocab * pool_size * width``
-    operations forward. The word embeddings have rank ``width`` at most, so that the layer reaches
-    no anchor that `FreeAnchors` does not. Under `torch.no_grad` in evaluation mode the anchors are
-    computed once.
+    The layer has ``pool_size * vocab`` weights and needs ``2 * vocab * pool_size * width``
+    operations in a forward pass. The word embeddings have rank ``width`` at most, so each of its
+    anchors can also be reached by `FreeAnchors`. Under `torch.no_grad` in evaluation mode the
+    anchors are computed once.
 
     Parameters
     ----------
@@ -130,13 +130,13 @@ class PrototypeAnchors(nn.Module):
         self._kept: _Kept | None = None
 
     def forward(self, words: Tensor) -> Tensor:
-        """Mix word embeddings ``(vocab, width)`` into anchors ``(pool_size, width)``."""
+        """Compute anchors (pool_size, width) from word embeddings (vocab, width)."""
         if self.training or torch.is_grad_enabled():
             return self._mix(words)
-        kept = self._kept  # read once: other threads may drop it
+        kept = self._kept  # read once: another thread may delete it
         sources = (self.linear.weight, self.linear.bias, words)
         stamps = tuple((tensor.data_ptr(), tensor._version) for tensor in sources)
-        # Beside what `train` and `_apply` drop: tensors that were replaced or written to.
+        # Tensors that were replaced or changed in place, apart from `train` and `_apply`.
         if (
             kept is None
             or kept.stamps != stamps
@@ -146,7 +146,7 @@ class PrototypeAnchors(nn.Module):
         return kept.rows
 
     def train(self, mode: bool = True) -> PrototypeAnchors:
-        """Switch the mode, and drop the anchors that were kept."""
+        """Set the mode, and delete the anchors that were kept."""
         self._kept = None
         return super().train(mode)
 
@@ -163,7 +163,7 @@ class PrototypeAnchors(nn.Module):
 
 
 class _Kept(NamedTuple):
-    """Prototypes, and what they were computed from: held, so that nothing else takes its place."""
+    """Prototypes, and the tensors that they were computed from."""
 
     rows: Tensor
     sources: tuple[Tensor, ...]
@@ -171,12 +171,12 @@ class _Kept(NamedTuple):
 
 
 class FreeAnchors(nn.Module):
-    """Anchors that are trained themselves, ``pool_size * width`` weights.
+    """Anchors that are trained themselves: ``pool_size * width`` weights.
 
     Parameters
     ----------
     rows : Tensor
-        Where training starts, ``(pool_size, width)``.
+        Start of the training, ``(pool_size, width)``.
     """
 
     def __init__(self, rows: Tensor) -> None:
@@ -184,12 +184,12 @@ class FreeAnchors(nn.Module):
         self.rows = nn.Parameter(rows)
 
     def forward(self, words: Tensor | None) -> Tensor:
-        """Give the anchors ``(pool_size, width)``; the word embeddings are not read."""
+        """Return the anchors (pool_size, width); the word embeddings are not used."""
         return self.rows
 
 
 class ClusterAnchors(nn.Module):
-    """Anchors that are frozen: each the centre of words that mean something alike.
+    """Frozen anchors: centres of words of similar meaning.
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ class ClusterAnchors(nn.Module):
         self.register_buffer("centres", centres)
 
     def forward(self, words: Tensor | None) -> Tensor:
-        """Give the anchors ``(pool_size, width)``; the word embeddings are not read."""
+        """Return the anchors (pool_size, width); the word embeddings are not used."""
         return self.centres
 
 

@@ -1,4 +1,4 @@
-"""Additive decomposition of windows into trend, season and rest, and the gaps filled before it."""
+"""Additive decomposition of windows into trend, seasonal component and residual."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from torch.nn import functional
 def decompose(
     x: Tensor, trend_length: int, seasonal_length: int, mask: Tensor | None = None
 ) -> Tensor:
-    """Split each window into trend, seasonal component and residual (arXiv 2403.05798, §3.1).
+    """Split windows into trend, seasonal component and residual (arXiv 2403.05798, section 3.1).
 
-    The trend is a centred moving average; a window of even length ``w`` covers the steps
-    ``t - w/2`` to ``t + w/2 - 1``, and the edges take the nearest value that is defined. The
-    seasonal component is the mean of the detrended values at equal positions modulo
-    ``seasonal_length``, counted from the window's first step. The three add up to the window. It is
-    what pandas gives with ``rolling(trend_length, center=True).mean().bfill().ffill()`` and a
-    ``groupby`` of the positions, for all windows at once and wherever they are.
+    The trend is a centred moving average; a window of even length ``w`` covers the steps ``t -
+    w/2`` to ``t + w/2 - 1``, and steps near the edges have the nearest defined value. The seasonal
+    component is the mean of the detrended values at equal positions modulo ``seasonal_length``,
+    counted from the window's first step. The three add up to the window. The result equals pandas'
+    ``rolling(trend_length, center=True).mean().bfill().ffill()`` and a ``groupby`` of the
+    positions.
 
-    Unobserved steps count in the trend as the nearest observed one does, do not count in the
+    Unobserved steps have the value of the nearest observed step in the trend, do not count in the
     seasonal means, and have no residual.
 
     Parameters
     ----------
     x : Tensor
-        ``(samples, time)``. What it holds where ``mask`` is False has no influence.
+        ``(samples, time)``. Values where ``mask`` is False have no influence.
     trend_length : int
         Steps of the moving average, from 1 to ``time``.
     seasonal_length : int
@@ -68,7 +68,7 @@ def decompose(
 
 
 def fill_gaps(x: Tensor, mask: Tensor) -> Tensor:
-    """Give each unobserved step the value of the nearest observed one, of two the earlier.
+    """Fill each unobserved step with the value of the nearest observed one, of two the earlier.
 
     Parameters
     ----------

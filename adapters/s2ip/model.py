@@ -1,4 +1,4 @@
-"""S²IP-LLM: a decomposed series, aligned with anchors from the LLM's own word embeddings."""
+"""S²IP-LLM: a decomposed series, aligned with anchors from the LLM's word embeddings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Trend, seasonal component and residual.
 COMPONENTS = 3
-#: The authors' names of the tensors that are trained outside the LLM, and ours.
+#: The tensors that are trained outside the LLM: names in the authors' code and here.
 _OFFICIAL_NAMES = {
     "in_layer.weight": "in_layer.weight",
     "in_layer.bias": "in_layer.bias",
@@ -30,7 +30,7 @@ _OFFICIAL_NAMES = {
 
 
 class Alignment(NamedTuple):
-    """How windows lie in the space of the word embeddings; samples are channels, fastest."""
+    """Windows in the space of the word embeddings; each channel is a sample, channels fastest."""
 
     tokens: Tensor
     """(samples, patches, width): the patch tokens."""
@@ -43,47 +43,57 @@ class Alignment(NamedTuple):
 
 
 class S2IPModel(nn.Module):
-    """S²IP-LLM (Pan et al., ICML 2024, arXiv 2403.05798, §3).
+    """S²IP-LLM (Pan et al., ICML 2024, arXiv 2403.05798, section 3).
 
-    Every channel is a sample of its own. Its window is normalised by its own statistics and split
+    Each channel is a sample of its own. Its window is normalised by its own statistics and split
     into trend, seasonal component and residual; patches of the three side by side become the tokens
     of the LLM. The anchors that are closest to the mean token stand before them as a prompt, and a
-    linear layer reads the forecast off all of the LLM's states.
+    linear layer maps all states of the LLM to the forecast.
 
-    Statistics and seasonal means are taken over observed steps; the trend sees an unobserved step
-    as its nearest observed neighbour. All tokens stay visible to the LLM, for its states are read
-    at fixed places.
+    Statistics and seasonal means are computed from observed steps; in the trend an unobserved step
+    has the value of its nearest observed neighbour. The LLM attends to all tokens, because its
+    states are read at fixed places.
 
     Parameters
     ----------
     backbone : Backbone, PrivateBackbone or None
-        The LLM. As published its layer norms and positions are trained, which takes
+        The LLM. The published method trains its layer norms and positions:
         ``backbone.private(train=["layer_norms", "positions"])``. None leaves the LLM out and
-        nothing else: a pool of free anchors with random rows takes the place of the word
-        embeddings', and the output layer reads the prompted tokens themselves.
-    context_length, horizon : int
-        Steps of history and of the forecast.
+        nothing else: free anchors with random rows replace those from word embeddings, and the
+        output layer reads the prompted tokens themselves.
+    context_length : int
+        Steps of the context.
+    horizon : int
+        Steps to forecast.
     trend_length, seasonal_length : int, default=24
         Steps of the moving average and of a season; see `decompose`.
-    patch_length, stride : int
-        Steps of a patch and between the starts of two.
+    patch_length : int, default=16
+        Steps of a patch.
+    stride : int, default=8
+        Steps between the starts of two patches.
     anchors : {"prototypes", "free", "clusters"}, default="prototypes"
-        What the anchors are: trained mixtures of the whole vocabulary, as published; a matrix that
-        starts from such mixtures and is trained itself; frozen k-means centres of the word
+        "prototypes": trained mixtures of the whole vocabulary, as published. "free": a trained
+        matrix that starts from such mixtures. "clusters": frozen k-means centres of the word
         embeddings. Without a backbone always "free".
-    pool_size, prompt_length : int
-        Number of anchors, and of those that prompt the LLM.
+    pool_size : int, default=1000
+        Number of anchors.
+    prompt_length : int, default=4
+        Number of anchors in the prompt of a sample.
     dropout : float, default=0.0
-        On the prompted tokens.
+        Dropout of the prompted tokens.
     quantiles : tuple of float, default=()
-        Levels to forecast, strictly increasing; empty: a point forecast.
+        Levels to forecast, strictly increasing; empty for a point forecast.
     width : int, default=384
-        Token width when ``backbone`` is None; otherwise the backbone's own is used.
+        Token width when ``backbone`` is None; otherwise the backbone's width is used.
 
     Raises
     ------
     ValueError
         When sizes do not fit each other, or the anchors or levels are not possible.
+
+    See Also
+    --------
+    tsllm.S2IPForecaster : The estimator that trains this model.
 
     Examples
     --------
@@ -140,7 +150,7 @@ class S2IPModel(nn.Module):
         self.width = width if backbone is None else backbone.hidden_size
         self.quantile_head = MonotoneQuantileHead(quantiles) if quantiles else None
         self.in_layer = nn.Linear(COMPONENTS * patch_length, self.width)
-        # A third of the flattened states, which are filled up where they are no multiple of three.
+        # A third of the flattened states, which are padded to a multiple of three.
         third = -(-(prompt_length + self.n_patches) * self.width // COMPONENTS)
         self.out_layer = nn.Linear(third, horizon * max(1, len(quantiles)))
         self.anchors = build_anchors(
@@ -161,26 +171,26 @@ class S2IPModel(nn.Module):
         stride: int,
         prompt_length: int,
     ) -> S2IPModel:
-        """Load a state dict of the authors' code; its outputs are then theirs to 1e-5.
+        """Load a state dict of the authors' code; the outputs equal theirs to 1e-5.
 
-        Horizon and size of the pool are read from the shapes. Of the LLM's own tensors, the layer
-        norms and positions, which the authors train, are taken; the rest must be ``backbone``'s.
+        Horizon and pool size are read from the shapes. Of the LLM's tensors, the layer norms and
+        positions, which the authors train, are loaded; the rest must be ``backbone``'s.
 
         Parameters
         ----------
         state_dict : mapping of str to Tensor
             ``in_layer.*``, ``out_layer.*``, ``prompt_pool.*`` and ``gpt2.*``; a leading ``module.``
-            (distributed training) is taken off.
+            (distributed training) is removed.
         backbone : Backbone or PrivateBackbone
             The GPT-2 that was trained, with as many layers. A private one must train its layer
             norms and positions.
         context_length, trend_length, seasonal_length, patch_length, stride, prompt_length : int
-            The settings that no shape tells.
+            The settings that no shape shows.
 
         Returns
         -------
         S2IPModel
-            In training mode, as any new module.
+            In training mode, like any new module.
 
         Raises
         ------
@@ -206,7 +216,7 @@ class S2IPModel(nn.Module):
         names = _OFFICIAL_NAMES | owned
         llm = {key for key in named if key.startswith("gpt2.")}
         unknown = named.keys() - names.keys() - llm - {"prompt_pool.wte"}
-        # What the authors train, by their own rule, must have found its place.
+        # All tensors that the authors train, by their own rule, must have been matched.
         unknown |= {key for key in llm - names.keys() if ".ln_" in key or "wpe" in key}
         if unknown:
             raise ValueError(
@@ -253,16 +263,15 @@ class S2IPModel(nn.Module):
         x : Tensor
             ``(batch, context_length, channels)`` in raw units.
         mask : Tensor or None, default=None
-            Bool, the shape of ``x``, True where observed; None: everything is observed.
+            Bool, the shape of ``x``, True where observed. None: everything is observed.
 
         Returns
         -------
         forecast : Tensor
-            ``(batch, horizon, channels)``, and a last axis over the levels with quantiles, in raw
-            units.
+            ``(batch, horizon, channels)``, or ``(batch, horizon, channels, levels)``, in raw units.
         similarity : Tensor
-            Scalar: the cosine similarities of query and chosen anchors, added over the prompt and
-            averaged over the samples.
+            Scalar: the cosine similarities of query and chosen anchors (paper, section 3.2), summed
+            over the prompt and averaged over the samples.
 
         Raises
         ------
@@ -271,22 +280,29 @@ class S2IPModel(nn.Module):
         """
         mask = self._checked_mask(x, mask)
         normalised, mean, std = instance_normalise(x, mask)  # (batch, context, channels)
-        aligned = self._align(normalised, mask)
-        prompted = torch.cat([aligned.found.anchors, aligned.tokens], dim=1)
-        states = self._read(self.dropout(prompted))  # (samples, prompt + patches, width)
-        out = self._project(states).unflatten(
-            0, (len(x), -1)
-        )  # (batch, channels, horizon[*levels])
+        aligned = self._align(normalised, mask)  # samples = batch * channels
+        states = self.dropout(torch.cat([aligned.found.anchors, aligned.tokens], dim=1))
+        if self.backbone is not None:
+            states = self.backbone.hidden(states).states  # (samples, prompt + patches, width)
+        # The published code applies one layer to each third of the flattened states and sums the
+        # results. The layer is linear: summing the thirds first needs a third of the operations.
+        flat = states.flatten(1)  # (samples, (prompt + patches) * width)
+        flat = functional.pad(flat, (0, -flat.shape[1] % COMPONENTS))
+        folded = flat.unflatten(1, (COMPONENTS, -1)).sum(dim=1)  # (samples, third)
+        out = functional.linear(folded, self.out_layer.weight, COMPONENTS * self.out_layer.bias)
+        out = out.unflatten(0, (len(x), -1))  # (batch, channels, horizon [* levels])
         forecast = direct_forecast(out, mean, std, self.quantile_head)
         return forecast, aligned.found.similarities.sum() / len(states)
 
     def align(self, x: Tensor, mask: Tensor | None = None) -> Alignment:
-        """Show where windows lie among the anchors.
+        """Compute the tokens of windows and the anchors that are closest to them.
 
         Parameters
         ----------
-        x, mask : Tensor
-            As `forward` takes them.
+        x : Tensor
+            ``(batch, context_length, channels)`` in raw units.
+        mask : Tensor or None, default=None
+            Bool, the shape of ``x``, True where observed.
 
         Returns
         -------
@@ -301,50 +317,37 @@ class S2IPModel(nn.Module):
 
         Parameters
         ----------
-        x, mask : Tensor
-            ``(batch, context_length, channels)``; ``x`` is normalised.
+        x : Tensor
+            ``(batch, context_length, channels)``, normalised.
+        mask : Tensor or None, default=None
+            Bool, the shape of ``x``, True where observed.
 
         Returns
         -------
         Tensor
-            ``(batch * channels, patches, 3 * patch_length)``: trend, season and residual of the
-            same steps side by side.
+            ``(batch * channels, patches, 3 * patch_length)``: trend, seasonal component and
+            residual of the same steps side by side.
         """
         series = x.transpose(1, 2).flatten(0, 1)  # (samples, context)
         observed = None if mask is None else mask.transpose(1, 2).flatten(0, 1)
         parts = decompose(series, self.trend_length, self.seasonal_length, observed)
-        parts = functional.pad(parts, (0, self.stride), mode="replicate")
+        parts = functional.pad(parts, (0, self.stride), mode="replicate")  # (samples, 3, time)
         patches = parts.unfold(-1, self.patch_length, self.stride)  # (samples, 3, patches, length)
         return patches.transpose(1, 2).flatten(2)
 
     def _align(self, normalised: Tensor, mask: Tensor | None) -> Alignment:
-        """Embed the patches, and find the anchors that are closest to their mean."""
+        """Embed the patches, and find the anchors that are closest to the mean token."""
         tokens = self.in_layer(self.to_patches(normalised, mask))  # (samples, patches, width)
         query = tokens.mean(dim=1)  # (samples, width)
         pool = self.anchors(self._words())  # (pool_size, width)
         return Alignment(tokens, query, retrieve(query, pool, self.prompt_length), pool)
 
-    def _read(self, prompted: Tensor) -> Tensor:
-        """Run the LLM over prompted tokens; without one, hand them on as they are."""
-        return prompted if self.backbone is None else self.backbone.hidden(prompted).states
-
-    def _project(self, states: Tensor) -> Tensor:
-        """Read the forecast off the states: (samples, horizon * levels).
-
-        The published code applies the layer to each third of the flattened states and adds up. The
-        layer is linear: the thirds are added first, which is a third of the work.
-        """
-        flat = states.flatten(1)  # (samples, tokens * width)
-        flat = functional.pad(flat, (0, -flat.shape[1] % COMPONENTS))
-        folded = flat.unflatten(1, (COMPONENTS, -1)).sum(dim=1)  # (samples, third)
-        return functional.linear(folded, self.out_layer.weight, COMPONENTS * self.out_layer.bias)
-
     def _words(self) -> Tensor | None:
-        """Give the frozen word embeddings, (vocab, width)."""
+        """Return the frozen word embeddings, (vocab, width)."""
         return None if self.backbone is None else self.backbone.word_embeddings
 
     def _checked_mask(self, x: Tensor, mask: Tensor | None) -> Tensor | None:
-        """Check a context and its mask; a mask that hides nothing becomes None."""
+        """Check a context and its mask, and return None for a mask that hides nothing."""
         if x.ndim != 3 or x.shape[1] != self.context_length:
             raise ValueError(
                 f"x must be (batch, {self.context_length}, channels), got shape {tuple(x.shape)}; "
@@ -363,11 +366,6 @@ class S2IPModel(nn.Module):
 def count_patches(context_length: int, patch_length: int, stride: int) -> int:
     """Count the patches of a context, whose last value is repeated for one more stride.
 
-    Parameters
-    ----------
-    context_length, patch_length, stride : int
-        Steps of the context, of a patch, and between the starts of two.
-
     Examples
     --------
     >>> count_patches(48, 16, 8)
@@ -377,7 +375,7 @@ def count_patches(context_length: int, patch_length: int, stride: int) -> int:
 
 
 def _same_words(given: Tensor, words: Tensor) -> bool:
-    """Compare word embeddings, as closely as the backbone's precision allows."""
+    """Return whether word embeddings are equal, up to the backbone's precision."""
     if given.shape != words.shape:
         return False
     tolerance = 1e-6 if words.dtype == torch.float32 else 1e-2
