@@ -1,4 +1,4 @@
-"""Readers, validation, bundled and benchmark data: tables in, checked tables out."""
+"""Readers, checks, bundled data, benchmarks and simulators of series and events."""
 
 if __name__ == "datasets":
     raise ImportError(

@@ -1,4 +1,4 @@
-"""The benchmark data sets of the long-horizon papers and M4, with the published splits."""
+"""Benchmark data of the long-horizon papers and M4, with the published splits."""
 
 import os
 from difflib import get_close_matches
@@ -17,7 +17,7 @@ _M4 = "https://raw.githubusercontent.com/Mcompetitions/M4-methods/master/Dataset
 
 
 class _File(NamedTuple):
-    """A file of a benchmark: its name in a folder, its public address and its sha256 there."""
+    """A file of a benchmark: its name in a folder, its public address and its sha256."""
 
     name: str
     url: str
@@ -69,7 +69,7 @@ _FILES = {
 
 
 class _Facts(NamedTuple):
-    """What is known about a benchmark before it is loaded."""
+    """A description of a benchmark, without its data."""
 
     series: int
     rows: int
@@ -107,13 +107,13 @@ _ETT_HOURLY = (12 * 30 * 24, 4 * 30 * 24, 4 * 30 * 24)
 
 
 class BenchmarkSplit(NamedTuple):
-    """The published split of a benchmark in time, in steps.
+    """The published split of a benchmark in time.
 
     Attributes
     ----------
     train, validation, test : int
-        The steps of each part, one after the other from the first row. Rows after the test part
-        belong to none, as in ETT's published split.
+        Number of steps of each part, in this order from the first row. Later rows belong to no
+        part, as in ETT's published split.
     """
 
     train: int
@@ -121,25 +121,25 @@ class BenchmarkSplit(NamedTuple):
     test: int
 
     def rows(self, part: str, context_length: int = 0) -> slice:
-        """Give the rows of a part, with the context that its first forecast looks back on.
+        """Return the rows of a part, with the context of its first forecast.
 
         Parameters
         ----------
         part : {"train", "validation", "test"}
-            Which part.
-        context_length : int, default 0
-            Steps before a validation or test part to add to it, as the published code does, so
-            that forecasts start at its first step.
+            The part.
+        context_length : int, default=0
+            Number of steps to add before a validation or test part, so that forecasts begin at its
+            first step, as in the published code.
 
         Returns
         -------
         slice
-            Rows to take with ``iloc``.
+            Rows for ``iloc``.
 
         Raises
         ------
         DataError
-            If there is no such part, or the context is longer than what precedes it.
+            If there is no such part, or not enough steps before it.
 
         Examples
         --------
@@ -166,11 +166,11 @@ class Benchmark(NamedTuple):
     name : str
         Its name.
     frame : pandas.DataFrame
-        Long form as `read_long` gives it: all rows, or the training rows where ``test`` is set.
+        All rows in the long form of `read_long`; the training rows if ``test`` is set.
     split : BenchmarkSplit or None
-        The published split of the rows; None where the test part is a table of its own.
+        The published split of the rows. None if the test part is a table of its own.
     test : pandas.DataFrame or None
-        M4's test part: long form, its integer timestamps continuing those of ``frame``.
+        The test part of M4 in long form. Its integer timestamps continue those of ``frame``.
     """
 
     name: str
@@ -180,7 +180,7 @@ class Benchmark(NamedTuple):
 
 
 def list_benchmarks() -> list[str]:
-    """List the benchmarks that `load_benchmark` knows.
+    """List the benchmarks that `load_benchmark` can load.
 
     Returns
     -------
@@ -196,18 +196,18 @@ def list_benchmarks() -> list[str]:
 
 
 def describe_benchmarks(folder: str | Path | None = None) -> pd.DataFrame:
-    """Describe the benchmarks and say where their files are, without reading them.
+    """Describe the benchmarks and the folders of their files, without reading them.
 
     Parameters
     ----------
-    folder : str or pathlib.Path, optional
+    folder : str, pathlib.Path or None, default=None
         As for `load_benchmark`.
 
     Returns
     -------
     pandas.DataFrame
-        The columns of `list_datasets`, and ``found``: the folder that holds all files of the
-        benchmark, None where `load_benchmark` would have to download some.
+        The columns of `list_datasets`, and ``found``: the folder with all files of the
+        benchmark, or None if `load_benchmark` would have to download some.
 
     Examples
     --------
@@ -229,29 +229,30 @@ def describe_benchmarks(folder: str | Path | None = None) -> pd.DataFrame:
 def load_benchmark(
     name: str, folder: str | Path | None = None, *, allow_download: bool = True
 ) -> Benchmark:
-    """Load a benchmark data set from a folder, or from the network once and then from the cache.
+    """Load a benchmark data set from a folder, or download it once into a cache.
 
     Parameters
     ----------
     name : str
-        A name that `list_benchmarks` lists.
-    folder : str or pathlib.Path, optional
+        A name of `list_benchmarks`.
+    folder : str, pathlib.Path or None, default=None
         The folder with the files, named as in ``ETTh1.csv``, ``exchange_rate.csv``,
-        ``m4_hourly_train.csv``. None takes the environment variable ``TSLLM_DATA``; where that is
-        not set, the files come from the user's cache, downloaded if they are not there.
-    allow_download : bool, default True
-        Whether the files may be downloaded. Downloads are checked by their sha256.
+        ``m4_hourly_train.csv``. None uses the environment variable ``TSLLM_DATA``, or else the
+        user's cache.
+    allow_download : bool, default=True
+        Whether missing files may be downloaded into the cache. Their sha256 is checked.
 
     Returns
     -------
     Benchmark
-        The data, with the split of the published code: ETT 12/4/4 months, the others 70 % for
-        training, 20 % for testing (both rounded down) and the rest between for validation.
+        The data, with the split of the published code: 12, 4 and 4 months for ETT; for the
+        others 70 % for training, 20 % for testing (both rounded down), the rest between them
+        for validation.
 
     Raises
     ------
     DataError
-        If there is no such benchmark or file, or the download fails or is not the published file.
+        If there is no such benchmark or file, or if the download fails or has another sha256.
 
     Examples
     --------
@@ -283,7 +284,7 @@ def load_benchmark(
 
 
 def _given_folder(folder: str | Path | None) -> Path | None:
-    """Give the user's folder, from the argument or TSLLM_DATA; None where there is neither."""
+    """Return the folder of the argument or of TSLLM_DATA; None without both."""
     given = folder or os.environ.get("TSLLM_DATA")
     return Path(given).expanduser() if given else None
 
@@ -321,7 +322,7 @@ def _cached(file: _File, allow_download: bool) -> Path:
 
 
 def _read_m4(path: Path, starts: pd.Series | None) -> pd.DataFrame:
-    """Lay M4's table, one series a line padded with empty cells, out as a long frame."""
+    """Read an M4 table, one series for each line padded with empty cells, as a long frame."""
     table = pd.read_csv(path)
     ids = table.iloc[:, 0].astype(str)
     values = table.iloc[:, 1:].to_numpy(dtype=np.float64)  # (series, longest)

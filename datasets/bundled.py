@@ -1,4 +1,4 @@
-"""Small data sets that need no download: for first steps, documentation and tests."""
+"""Small data sets without download, for first steps, documentation and tests."""
 
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -11,7 +11,7 @@ from tsllm.errors import DataError
 
 
 class _Dataset(NamedTuple):
-    """What is known about a data set before it is loaded."""
+    """A description of a data set, and its loader."""
 
     name: str
     kind: str  # "series" or "events"
@@ -25,13 +25,13 @@ class _Dataset(NamedTuple):
 
 
 def list_datasets() -> pd.DataFrame:
-    """List the bundled data sets, without loading any.
+    """List the bundled data sets without loading them.
 
     Returns
     -------
     pandas.DataFrame
-        One row per data set with ``name``, ``kind`` ("series" or "events"), ``series`` (how many
-        series, or sequences of events), ``rows``, ``variables``, ``freq`` (missing for events),
+        One row for each data set: ``name``, ``kind`` ("series" or "events"), ``series`` (number
+        of series or of sequences), ``rows``, ``variables``, ``freq`` (missing for events),
         ``licence`` and ``description``.
 
     Examples
@@ -48,19 +48,19 @@ def load_dataset(name: str) -> pd.DataFrame:
     Parameters
     ----------
     name : str
-        A name that `list_datasets` lists.
+        A name of `list_datasets`.
 
     Returns
     -------
     pandas.DataFrame
-        For series the long form that `read_long` gives: ``series_id, timestamp`` and the values
-        (float64, missing ones NaN). For events ``sequence_id, time`` (UTC), ``type`` and further
-        columns, one event a row in order of time.
+        Series in the long form of `read_long`: ``series_id, timestamp`` and the values (float64,
+        NaN where missing). Events as ``sequence_id, time`` (UTC), ``type`` and other columns,
+        one event for each row, in order of time.
 
     Raises
     ------
     DataError
-        If there is no such data set; the message names the nearest.
+        If there is no such data set. The message suggests the closest name.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def load_dataset(name: str) -> pd.DataFrame:
 
 
 def _long(name: str, times: pd.DatetimeIndex, values: pd.DataFrame) -> pd.DataFrame:
-    """Lay one series out as a long frame."""
+    """Convert one series to a long frame."""
     frame = pd.DataFrame({"series_id": pd.Series([name] * len(times)).astype(str)})
     frame["timestamp"] = times
     frame[list(values.columns)] = values.to_numpy(dtype=float)

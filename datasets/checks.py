@@ -1,4 +1,4 @@
-"""Checks at the door: values that are numbers, times that are regular, errors that say where."""
+"""Checks of input data: numeric values, regular times, and errors that name series and row."""
 
 from collections.abc import Callable
 from numbers import Real
@@ -17,12 +17,12 @@ from tsllm.errors import DataError, DataTypeError
 
 
 def series_name(series_id: object) -> str:
-    """Name a series in an error message.
+    """Return the name of a series in an error message.
 
     Parameters
     ----------
     series_id : object
-        The series' identifier; None for the only series there is.
+        The identifier of the series; None for a single series.
 
     Returns
     -------
@@ -46,28 +46,28 @@ def check_values(
     times: pd.Index | None = None,
     row: Callable[[int], str] = row_number,
 ) -> np.ndarray:
-    """Check that values are finite numbers or missing, and give them as float64.
+    """Check that values are finite numbers or missing, and return them as float64.
 
     Parameters
     ----------
     values : pandas.Series, pandas.DataFrame or array-like
         One column, or two dimensions (time, variables). NaN and ``pandas.NA`` are missing values.
-    series : object, optional
-        The series' identifier, for error messages.
-    times : pandas.Index, optional
-        The rows' stamps, for error messages; taken from a Series' or DataFrame's index if None.
-    row : callable, default "row 0", "row 1", ...
-        How error messages call the row at a position.
+    series : object, default=None
+        The identifier of the series, for error messages.
+    times : pandas.Index or None, default=None
+        The stamps of the rows, for error messages. None uses the index of ``values``, if any.
+    row : callable, default=row_number
+        Returns the name of the row at a position, for error messages.
 
     Returns
     -------
     numpy.ndarray
-        Shape (time, variables), float64, NaN where missing; it may share memory with ``values``.
+        Shape (time, variables), float64, NaN where missing. It may share memory with ``values``.
 
     Raises
     ------
     DataTypeError
-        If a value is text, a boolean or no number at all, naming series, row and column.
+        If a value is not a real number; the message names series, row and column.
     DataError
         If a value is infinite.
 
@@ -100,7 +100,7 @@ def check_values(
 
 
 def bad_value(column: pd.Series) -> tuple[int, str] | None:
-    """Find a column's first value that is no finite number and not missing.
+    """Find the first value of a column that is neither a finite number nor missing.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def bad_value(column: pd.Series) -> tuple[int, str] | None:
     Returns
     -------
     tuple of int and str, or None
-        The value's position, and what it is and what to do about it; None where all is well.
+        The position of the value, and a description with the remedy. None if there is none.
 
     Examples
     --------
@@ -133,7 +133,7 @@ def bad_value(column: pd.Series) -> tuple[int, str] | None:
 
 
 def not_a_number(value: object) -> str:
-    """Say that a value is no number and what to do about it, to end a message with."""
+    """Return the end of an error message about a value that is not a number."""
     return (
         f"holds {_shown(value)}, which is no number; "
         "convert text and categorical columns to numbers, NaN where a value is missing"
@@ -147,20 +147,20 @@ def check_times(
     freq: str | pd.offsets.BaseOffset | None = None,
     row: Callable[[int], str] = row_number,
 ) -> pd.Index:
-    """Check that an index is increasing and regular, and give it with its frequency set.
+    """Check that an index is increasing and regular, and return it with its frequency set.
 
-    An index that already carries a frequency costs next to nothing: pandas vouches for it.
+    An index that already has a frequency is not checked again: pandas guarantees it.
 
     Parameters
     ----------
     times : pandas.Index
         A DatetimeIndex, a PeriodIndex, or integers that count steps.
-    series : object, optional
-        The series' identifier, for error messages.
-    freq : str or pandas offset, optional
-        The frequency the index must have; None takes or infers its own. Only for dates.
-    row : callable, default "row 0", "row 1", ...
-        How error messages call the row at a position.
+    series : object, default=None
+        The identifier of the series, for error messages.
+    freq : str, pandas offset or None, default=None
+        The frequency that a date index must have. None uses or infers its own.
+    row : callable, default=row_number
+        Returns the name of the row at a position, for error messages.
 
     Returns
     -------
@@ -170,8 +170,8 @@ def check_times(
     Raises
     ------
     DataError
-        If stamps are missing values, unsorted, duplicated, irregular or have gaps, naming the
-        series, the first bad row and the remedy; or if the index is of another type or empty.
+        If the index is empty or of another type, or if stamps are missing, unsorted, duplicated,
+        irregular or have gaps. The message names the series, the first bad row and the remedy.
 
     Examples
     --------
@@ -214,7 +214,7 @@ def check_times(
 
 
 def _as_frame(values: object, series: object) -> pd.DataFrame:
-    """Give values of any accepted kind as a DataFrame, one column per variable."""
+    """Convert values of any accepted type to a DataFrame, one column for each variable."""
     if isinstance(values, pd.DataFrame):
         frame = values
     elif isinstance(values, pd.Series):
@@ -233,7 +233,7 @@ def _as_frame(values: object, series: object) -> pd.DataFrame:
 
 
 def _is_numeric(column: pd.Series) -> bool:
-    """Tell whether a column's type already says that it holds real numbers."""
+    """Check whether the dtype of a column holds real numbers only."""
     kind = column.dtype
     return (
         pd.api.types.is_numeric_dtype(kind)
@@ -243,7 +243,7 @@ def _is_numeric(column: pd.Series) -> bool:
 
 
 def _first_non_number(column: pd.Series) -> int | None:
-    """Find the first value that is neither a real number nor missing; NaT counts as a date."""
+    """Find the first value that is neither a real number nor missing; NaT is a date."""
     if column.dtype.kind in "mM":
         return 0
     for position, value in enumerate(column):
@@ -254,7 +254,7 @@ def _first_non_number(column: pd.Series) -> int | None:
 
 
 def _stamp(times: pd.Index | None, position: int) -> str:
-    """Give a row's stamp in brackets, unless it only counts rows."""
+    """Return the stamp of a row in brackets, or nothing if it only counts rows."""
     if times is None or isinstance(times, pd.RangeIndex):
         return ""
     return f" ({times[position]})"
@@ -266,7 +266,7 @@ def _shown(value: object) -> str:
 
 
 def _check_increasing(times: pd.Index, name: str, row: Callable[[int], str]) -> None:
-    """Raise for stamps that are missing, duplicated or not in order."""
+    """Check that stamps are not missing, not duplicated and in order."""
     if times.hasnans:
         bad = int(np.flatnonzero(times.isna())[0])
         raise DataError(
@@ -293,7 +293,7 @@ def _check_increasing(times: pd.Index, name: str, row: Callable[[int], str]) -> 
 def _check_constant_step(
     times: pd.Index, step: int | None, name: str, row: Callable[[int], str]
 ) -> None:
-    """Raise for periods or integers with a step other than the given, or else the smallest, one."""
+    """Check that periods or integers have the given step, or one constant step if None."""
     if len(times) < 2:
         return
     numbers = times.asi8 if isinstance(times, pd.PeriodIndex) else times.to_numpy(np.int64)

@@ -1,4 +1,4 @@
-"""Columns of covariates in a long table: numbers or categories, carried along with the values."""
+"""Columns of covariates in a long table: numbers or categories beside the values."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
@@ -12,14 +12,14 @@ from tsllm.errors import DataError
 
 
 class CovariateTable(NamedTuple):
-    """Covariates as numbers, so that they go through the same hands as the values."""
+    """Covariates as numbers, so that they are processed like the values."""
 
     names: list[str]
-    numbers: np.ndarray  # (rows, covariates) float64; categories as their places, NaN where missing
-    categories: list[list[str] | None]  # of each covariate; None for numbers
+    numbers: np.ndarray  # (rows, covariates) float64; category codes; NaN where missing
+    categories: list[list[str] | None]  # for each covariate; None for numbers
 
     def columns(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
-        """Give columns that were regrouped, filled or resampled their categories back."""
+        """Convert processed numbers back to columns, categories to their texts."""
         columns: dict[str, np.ndarray] = {}
         for name, column, known in zip(self.names, numbers.T, self.categories):
             if known is None:
@@ -44,19 +44,25 @@ def read_covariates(
     Parameters
     ----------
     table : Table
+        The table.
     names : sequence of str
         Columns of the table.
     place : callable
-        How error messages call the row at a position.
-    categorical : collection of str, optional
-        Which of them are categories. None: those that hold something else than numbers.
-    fill, resample : str, optional
-        What will be done to the rows: categories can be carried on, and not be averaged.
+        Returns the name of the row at a position, for error messages.
+    categorical : collection of str or None, default=None
+        The columns that hold categories. None: all columns that hold more than numbers.
+    fill, resample : str or None, default=None
+        How the rows will be filled and resampled. Categories can only be carried forward.
+
+    Returns
+    -------
+    CovariateTable
+        The covariates of all rows.
 
     Raises
     ------
     DataError
-        A column of numbers holds something else, or categories cannot be filled or resampled.
+        If a column of numbers holds text, or if categories cannot be filled or resampled.
     """
     numbers, categories = [], []
     for name in names:
@@ -88,7 +94,7 @@ def read_covariates(
 
 
 def all_covariates(known: str | Sequence[str], *others: Sequence[str]) -> list[str]:
-    """List covariates, those with a known future first, each once."""
+    """List covariates without duplicates, those with a known future first."""
     known = [known] if isinstance(known, str) else list(known)
     return list(dict.fromkeys([*known, *(name for some in others for name in some)]))
 
@@ -100,7 +106,7 @@ def _as_numbers(
     place: Callable[[int], str],
     wanted: bool | None,
 ) -> np.ndarray | None:
-    """Read a column as numbers; None where it holds others and they are not wanted."""
+    """Read a column as numbers; return None for other values unless numbers are wanted."""
     if table.text:
         numbers = text_to_numbers(column)
         if isinstance(numbers, int):

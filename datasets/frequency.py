@@ -1,4 +1,4 @@
-"""Frequencies: recognised in stamps, parsed, continued, their seasons."""
+"""Frequencies of time stamps: parse, infer, complete and continue them, and find their seasons."""
 
 from collections.abc import Callable
 
@@ -10,32 +10,31 @@ from tsllm.errors import DataError
 
 _DAY = pd.Timedelta(days=1)
 
-# A gap's grid is only laid out up to this many stamps; beyond it the spacing counts as irregular.
+# Longest grid that is built to look for gaps; a longer one counts as a gap too wide.
 _MOST_GRID_STAMPS = 5_000_000
 
-# Steps in one seasonal cycle for the frequencies of a day and longer, by the name pandas gives them
-# without their anchor ("W-SAT" -> "W").
+# Steps in a season for frequencies of a day and longer, by pandas' name without its anchor.
 _CALENDAR_SEASONS = {"D": 7, "B": 5, "C": 5, "W": 52, "WOM": 12, "LWOM": 12}
 _CALENDAR_SEASONS |= dict.fromkeys(["MS", "ME", "BMS", "BME", "CBMS", "CBME"], 12)
 _CALENDAR_SEASONS |= dict.fromkeys(["SMS", "SME"], 24)
 _CALENDAR_SEASONS |= dict.fromkeys(["QS", "QE", "BQS", "BQE", "REQ"], 4)
 
-# The names that pandas keeps for periods alone, and the frequency of the periods' ends.
+# Names that pandas has for periods only, and the frequency of the ends of those periods.
 _PERIOD_NAMES = {"M": "ME", "Q": "QE", "Y": "YE"}
 
 
 def row_number(position: int) -> str:
-    """Say where a row stands: its position, counted from 0."""
+    """Return the name of a row in error messages: its position, counted from 0."""
     return f"row {position}"
 
 
 def freq_name(freq: str | pd.offsets.BaseOffset) -> str:
-    """Give a frequency's name for a message."""
+    """Return the name of a frequency for a message."""
     return freq if isinstance(freq, str) else freq.freqstr
 
 
 def parse_frequency(freq: str | pd.offsets.BaseOffset) -> pd.offsets.BaseOffset:
-    """Turn a frequency's name into the pandas offset.
+    """Convert the name of a frequency into the pandas offset.
 
     Parameters
     ----------
@@ -45,12 +44,12 @@ def parse_frequency(freq: str | pd.offsets.BaseOffset) -> pd.offsets.BaseOffset:
     Returns
     -------
     pandas.tseries.offsets.BaseOffset
-        The offset; it steps forwards.
+        An offset that steps forwards.
 
     Raises
     ------
     DataError
-        If pandas knows no such frequency, or if it steps backwards or not at all.
+        If pandas knows no such frequency, or if it does not step forwards.
 
     Examples
     --------
@@ -76,32 +75,32 @@ def infer_frequency(
     name: str = "the index",
     row: Callable[[int], str] = row_number,
 ) -> pd.offsets.BaseOffset:
-    """Give the frequency of an increasing date index, or say what breaks it.
+    """Infer the frequency of an increasing date index.
 
-    Hourly and faster steps are equal in absolute time and daily and slower ones on the local
-    calendar, so that a change of the clocks does not break an index with a time zone.
+    Hourly and faster steps are equal in absolute time; daily and slower steps are equal on the
+    local calendar. A daylight saving change therefore does not break an index with a time zone.
 
     Parameters
     ----------
     times : pandas.DatetimeIndex
-        Strictly increasing stamps, naive or with a time zone.
-    freq : str or pandas offset, optional
-        The frequency that the stamps must have. None takes ``times.freq``, or infers it from the
-        spacing of at least three stamps.
-    name : str, default "the index"
-        How error messages call the index, for example ``"series 'a'"``.
-    row : callable, default "row 0", "row 1", ...
-        How error messages call the row at a position.
+        Strictly increasing stamps, with or without a time zone.
+    freq : str, pandas offset or None, default=None
+        The frequency that the stamps must have. None uses ``times.freq``, or infers the frequency
+        from the spacing of at least three stamps.
+    name : str, default="the index"
+        The name of the index in error messages, for example ``"series 'a'"``.
+    row : callable, default=row_number
+        Returns the name of the row at a position, for error messages.
 
     Returns
     -------
     pandas.tseries.offsets.BaseOffset
-        The frequency; ``times`` has every one of its stamps from the first to the last.
+        The frequency. ``times`` has all of its stamps from the first to the last.
 
     Raises
     ------
     DataError
-        If stamps are missing (a gap) or irregular, or if fewer than three stamps come without a
+        If stamps are missing (a gap) or irregular, or if there are fewer than three stamps and no
         frequency.
 
     Examples
@@ -135,14 +134,14 @@ def complete_times(
     name: str = "the index",
     row: Callable[[int], str] = row_number,
 ) -> pd.DatetimeIndex:
-    """Give every stamp from the first to the last, those missing from the index included.
+    """Return every stamp from the first to the last, missing ones included.
 
     Parameters
     ----------
     times : pandas.DatetimeIndex
-        Strictly increasing stamps, naive or with a time zone, some of them missing.
-    freq : str or pandas offset, optional
-        The frequency; None infers it from the longest run of stamps without a gap.
+        Strictly increasing stamps, with or without a time zone; some may be missing.
+    freq : str, pandas offset or None, default=None
+        The frequency. None infers it from the longest run of stamps without a gap.
     name, row
         As in `infer_frequency`.
 
@@ -154,7 +153,7 @@ def complete_times(
     Raises
     ------
     DataError
-        If a stamp lies off the frequency, or none can be inferred.
+        If a stamp lies off the frequency, or no frequency can be inferred.
 
     Examples
     --------
@@ -175,21 +174,21 @@ def complete_times(
 
 
 def set_frequency(times: pd.DatetimeIndex, offset: pd.offsets.BaseOffset) -> pd.DatetimeIndex:
-    """Give the same stamps with a frequency, which pandas checks; the index stays as is."""
-    # pandas refuses another name of the frequency an index has (QS-JAN for QS-OCT): drop that first
+    """Return the same stamps with a frequency, which pandas checks; the input stays unchanged."""
+    # pandas rejects another name of the frequency of an index (QS-JAN for QS-OCT): drop it first
     bare = pd.DatetimeIndex(times, freq=None)  # type: ignore[arg-type]  # None is what drops it
     return pd.DatetimeIndex(bare, freq=offset)
 
 
 def is_period_frequency(times: pd.PeriodIndex, freq: str | pd.offsets.BaseOffset) -> bool:
-    """Tell whether a frequency is the one of the periods, or of the stamps they start or end at.
+    """Check whether a frequency is that of the periods, or of the stamps they start or end at.
 
     Parameters
     ----------
     times : pandas.PeriodIndex
         The periods.
     freq : str or pandas offset
-        A period's name such as ``"M"``, or a frequency such as ``"MS"`` or ``"ME"``.
+        The name of a period such as ``"M"``, or a frequency such as ``"MS"`` or ``"ME"``.
 
     Returns
     -------
@@ -211,11 +210,11 @@ def is_period_frequency(times: pd.PeriodIndex, freq: str | pd.offsets.BaseOffset
 
 
 def season_length(freq: str | pd.offsets.BaseOffset | None) -> int:
-    """Give the number of steps in the season that a frequency suggests.
+    """Return the number of steps in the usual season of a frequency.
 
-    Steps of a minute or more within a day make a day, steps of a second or more an hour, shorter
-    ones a minute; days make a week, business days a business week, and weeks, months and quarters
-    a year.
+    The season is a day for steps from a minute to a day, an hour for steps from a second, a
+    minute for shorter steps, a week for days, a business week for business days, and a year for
+    weeks, months and quarters.
 
     Parameters
     ----------
@@ -225,7 +224,7 @@ def season_length(freq: str | pd.offsets.BaseOffset | None) -> int:
     Returns
     -------
     int
-        At least 1; 1 means no season, also where the season is no whole number of steps.
+        At least 1. 1 means no season, or a season that is not a whole number of steps.
 
     Examples
     --------
@@ -257,17 +256,17 @@ def future_times(
     freq: str | pd.offsets.BaseOffset | None,
     horizon: int,
 ) -> pd.Index:
-    """Give the stamps of the next ``horizon`` steps.
+    """Return the stamps of the next ``horizon`` steps.
 
     Parameters
     ----------
     last : pandas.Timestamp, pandas.Period or int
-        The stamp of the last step seen; the result has its type, time zone and unit.
+        The stamp of the last step seen. The result has its type, time zone and unit.
     freq : str, pandas offset or None
-        The step between stamps; None for integers, which step by 1, and for periods, which step by
-        their own frequency.
+        The step between stamps. None for integers, which step by 1, and for periods, which step
+        by their own frequency.
     horizon : int
-        How many stamps, at least 1.
+        Number of stamps, at least 1.
 
     Returns
     -------
@@ -277,8 +276,8 @@ def future_times(
     Raises
     ------
     DataError
-        If ``horizon`` is no positive integer, a timestamp comes without a frequency, or ``last``
-        does not lie on the frequency.
+        If ``horizon`` is not a positive integer, a timestamp has no frequency, or ``last`` does
+        not lie on the frequency.
 
     Examples
     --------
@@ -305,8 +304,8 @@ def future_times(
 
 
 def _regular_frequency(times: pd.DatetimeIndex) -> pd.offsets.BaseOffset | None:
-    """Infer the frequency of three stamps or more; None when they follow none."""
-    # pandas.infer_freq misses hourly data over a change of the clocks, so equal steps come first.
+    """Infer the frequency of three stamps or more; return None if they have none."""
+    # pandas.infer_freq fails for hourly data over a daylight saving change: check equal steps first
     local = _local(times)
     if not (np.diff(local.asi8) % _ticks(times, _DAY)).any():
         inferred = pd.infer_freq(local)
@@ -320,7 +319,7 @@ def _regular_frequency(times: pd.DatetimeIndex) -> pd.offsets.BaseOffset | None:
 
 
 def _likely_frequency(times: pd.DatetimeIndex) -> pd.offsets.BaseOffset | None:
-    """Guess the frequency that broken stamps were meant to have, from their longest even run."""
+    """Guess the intended frequency of irregular stamps from their longest regular run."""
     local = _local(times)
     steps = np.diff(times.asi8)
     daily = not (np.diff(local.asi8) % _ticks(times, _DAY)).any()
@@ -328,7 +327,7 @@ def _likely_frequency(times: pd.DatetimeIndex) -> pd.offsets.BaseOffset | None:
     weekends_left_out = weekday.max() < 5 and bool((np.diff(weekday) < 0).any())
     if daily and weekends_left_out and np.median(steps) <= 1.5 * _ticks(times, _DAY):
         return to_offset("B")
-    # Calendar steps differ by a few percent (28 to 31 days), a missing stamp by a factor.
+    # Calendar steps differ by a few percent (28 to 31 days), a missing stamp at least doubles one.
     jumps = np.flatnonzero(steps > 1.5 * np.median(steps))
     edges = np.concatenate([[0], jumps + 1, [len(times)]])
     longest = int(np.argmax(np.diff(edges)))
@@ -346,16 +345,16 @@ def _likely_frequency(times: pd.DatetimeIndex) -> pd.offsets.BaseOffset | None:
 
 
 def _follows(times: pd.DatetimeIndex, offset: pd.offsets.BaseOffset) -> bool:
-    """Tell whether the stamps are all the frequency's, from the first to the last."""
+    """Check whether the stamps are exactly those of a frequency, from the first to the last."""
     try:
         set_frequency(times, offset)
-    except (ValueError, OverflowError):  # a local time that the clocks skip is a ValueError too
+    except (ValueError, OverflowError):  # a local time that daylight saving skips is a ValueError
         return False
     return True
 
 
 def _lay_out(times: pd.DatetimeIndex, offset: pd.offsets.BaseOffset) -> pd.DatetimeIndex | None:
-    """Lay out every stamp of the frequency over the index's span; None where too many."""
+    """Return every stamp of a frequency between the first and the last; None if too many."""
     start = times[0]
     try:
         step = (start + offset) - start
@@ -374,7 +373,7 @@ def _explain_break(
     *,
     given: bool = False,
 ) -> str:
-    """Say in one sentence where the stamps leave the frequency, and what to do about it."""
+    """Describe where the stamps leave the frequency and the remedy, in one sentence."""
     if offset is None:
         steps = np.diff(_local(times).asi8) / _ticks(times, _DAY)
         remedy = "bring them to one frequency, for example with .resample('h').mean()"
@@ -424,12 +423,12 @@ def _explain_break(
 
 
 def _local(times: pd.DatetimeIndex) -> pd.DatetimeIndex:
-    """Give the stamps as the clocks on the wall showed them."""
+    """Return the stamps in local time, without their time zone."""
     return times if times.tz is None else times.tz_localize(None)
 
 
 def _ticks(times: pd.DatetimeIndex, delta: pd.Timedelta) -> int:
-    """Count the index's time units in a duration of a day or more."""
+    """Count the time units of an index in a duration of a day or more."""
     return int(delta.as_unit("ns").value // pd.Timedelta(1, unit=times.unit).as_unit("ns").value)
 
 

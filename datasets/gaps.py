@@ -1,4 +1,4 @@
-"""The stamps of a panel's series: each series regular, or made so by inserting rows."""
+"""Regular time stamps for the series of a panel: check, complete, fill and resample."""
 
 from collections.abc import Callable, Sequence
 
@@ -21,33 +21,33 @@ def regular_times(
     freq: str | None,
     complete: bool,
 ) -> list[pd.Index]:
-    """Give every series a regular index, its own where that is regular.
+    """Return a regular index for each series of a panel.
 
     Parameters
     ----------
     times : sequence of pandas.Index
-        Each series' stamps, increasing.
+        The increasing stamps of each series.
     labels : sequence of str or None
-        The series' identifiers, for error messages.
+        The identifiers of the series, for error messages.
     rows : sequence of callable
-        How error messages call the rows of each series.
-    freq : str, optional
-        The frequency of all series. None infers each series' own, and takes the one that all the
-        others share for a series of fewer than three dates.
+        For each series, returns the name of the row at a position, for error messages.
+    freq : str or None
+        The frequency of all series. None infers a frequency for each series. A series of fewer
+        than three dates gets the frequency that all others share.
     complete : bool
-        Whether to insert missing stamps; False makes them an error.
+        Whether to insert missing stamps. False makes them an error.
 
     Returns
     -------
     list of pandas.Index
-        One index a series.
+        One index for each series.
 
     Raises
     ------
     DataError
         If a series is irregular, or has a gap while ``complete`` is False.
     """
-    # Many series of a panel have the same stamps, which are worth looking at only once.
+    # Many series of a panel share their stamps: check each set of stamps once.
     known: dict[bytes, pd.Index] = {}
     indexes: dict[int, pd.Index] = {}
     for number, index in enumerate(times):
@@ -65,41 +65,30 @@ def regular_times(
 
 
 def stamp_numbers(times: pd.Index) -> np.ndarray:
-    """Give stamps as integers that sort as they do.
-
-    Parameters
-    ----------
-    times : pandas.Index
-        Dates, periods or integers.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (rows,), int64.
-    """
+    """Return dates, periods or integers as int64, (rows,), in the same order."""
     if isinstance(times, pd.DatetimeIndex | pd.PeriodIndex):
         return times.asi8
     return times.to_numpy(np.int64)
 
 
 def fill_gaps(values: np.ndarray, times: pd.Index, complete: pd.Index, how: str) -> np.ndarray:
-    """Lay values out on an index with more stamps.
+    """Place values on an index with more stamps and fill the inserted rows.
 
     Parameters
     ----------
     values : numpy.ndarray
         Shape (rows, variables).
     times : pandas.Index
-        The rows' stamps.
+        The stamps of the rows.
     complete : pandas.Index
-        All of ``times`` and the stamps to insert.
+        ``times`` and the stamps to insert.
     how : {"nan", "ffill", "interpolate"}
-        What inserted rows hold: NaN, the row before, or a line between the rows around.
+        Fill inserted rows with NaN, the row before, or a line between the rows around them.
 
     Returns
     -------
     numpy.ndarray
-        Shape (len(complete), variables); rows that were there are as they were, NaN included.
+        Shape (len(complete), variables). Existing rows are unchanged, NaN included.
 
     Examples
     --------
@@ -124,32 +113,32 @@ def fill_gaps(values: np.ndarray, times: pd.Index, complete: pd.Index, how: str)
 def to_steps(
     values: np.ndarray, times: pd.Index, freq: str | None, how: str
 ) -> tuple[np.ndarray, pd.DatetimeIndex, np.ndarray]:
-    """Bring one series' rows to the steps of a frequency; steps without a row stay gaps.
+    """Resample the rows of one series to a frequency; steps without a row stay gaps.
 
     Parameters
     ----------
     values : numpy.ndarray
         Shape (rows, variables), NaN where missing.
     times : pandas.Index
-        Increasing dates, anywhere.
-    freq : str, optional
-        The frequency; there is no resampling without one.
+        Increasing dates at any times.
+    freq : str or None
+        The frequency. None is an error.
     how : {"mean", "sum", "last"}
-        What a step makes of its rows. Missing values count for none of them.
+        How to aggregate the rows of a step. Missing values are ignored.
 
     Returns
     -------
     values : numpy.ndarray
         Shape (steps, variables).
     times : pandas.DatetimeIndex
-        Stamps of the steps, as pandas' ``resample`` labels them.
+        Stamps of the steps, labelled as in pandas' ``resample``.
     first : numpy.ndarray
         Position of the first row of each step.
 
     Raises
     ------
     DataError
-        Without a frequency, with an unknown ``how``, or where the index has no dates.
+        If there is no frequency, ``how`` is not known, or the index has no dates.
 
     Examples
     --------
@@ -166,14 +155,14 @@ def to_steps(
         raise DataError(
             f"resample={how!r} needs dates, and the times are of type {times.dtype}: leave it out"
         )
-    # One grid for all series of a table, wherever they begin.
+    # the same grid for all series of a table, whatever their start
     bins = pd.DataFrame(values, index=times).resample(freq, origin="epoch")
     counts = bins.size().to_numpy()
     steps = bins.sum(min_count=1) if how == "sum" else getattr(bins, how)()
     steps, counts = steps[counts > 0], counts[counts > 0]
     first = np.cumsum(counts) - counts  # (steps,)
-    stamps = steps.index[np.arange(len(steps))]  # a selection of rows has no frequency
-    assert isinstance(stamps, pd.DatetimeIndex)  # resample keeps the index's kind
+    stamps = steps.index[np.arange(len(steps))]  # drops the frequency
+    assert isinstance(stamps, pd.DatetimeIndex)  # resample keeps the type of the index
     return steps.to_numpy(), stamps, first
 
 
@@ -184,12 +173,12 @@ def _regular(
     freq: str | None,
     complete: bool,
 ) -> pd.Index:
-    """Check one series' stamps, or complete them."""
+    """Check the stamps of one series, or complete them."""
     if not complete:
         return check_times(index, series=label, freq=freq, row=row)
     if isinstance(index, pd.DatetimeIndex):
         return complete_times(index, freq, name=series_name(label), row=row)
-    check_times(index[:1], series=label, freq=freq, row=row)  # whether freq suits such an index
+    check_times(index[:1], series=label, freq=freq, row=row)  # checks freq
     whole: pd.Index
     if isinstance(index, pd.PeriodIndex):
         whole = pd.period_range(index[0], index[-1], freq=index.freq)

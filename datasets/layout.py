@@ -1,4 +1,4 @@
-"""The columns of a long table, and the labels of its series."""
+"""Roles of the columns of a long table: series, time and values, and labels as text."""
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -11,14 +11,14 @@ from tsllm.datasets.stamps import looks_like_dates
 from tsllm.datasets.tables import Table, missing_text
 from tsllm.errors import DataError
 
-# The names that the layouts in use give their columns: ours, Nixtla's, AutoGluon's and ETT's.
+# Column names of the known layouts: ours, Nixtla's, AutoGluon's and that of the ETT files.
 _ID_NAMES = ("series_id", "unique_id", "item_id")
 _TIME_NAMES = ("timestamp", "ds", "date", "datetime", "time")
 _TARGET_NAMES = ("y", "target")
 
 
 class Columns(NamedTuple):
-    """The columns of a long table, by the names they have there."""
+    """The columns of a long table, by their names in the table."""
 
     id: str | None
     time: str
@@ -32,29 +32,31 @@ def find_columns(
     target_cols: str | Sequence[str] | None = None,
     covariates: Sequence[str] = (),
 ) -> Columns:
-    """Find out which column is which.
+    """Find the columns with the series, the time and the values.
 
     Parameters
     ----------
     table : Table
-        The table; its column names are text and differ from each other.
-    id_col, time_col, target_cols : optional
-        Names that settle the matter; None looks for the names of the known layouts, then for a
-        first column of dates. All columns left over are values; only Nixtla's and AutoGluon's
-        layouts, which keep covariates beside ``y`` or ``target``, leave that to be said.
-    covariates : sequence of str
-        Columns that are covariates, and thus no values.
+        The table. Its column names are different texts.
+    id_col, time_col : str or None, default=None
+        The columns with the series and the time. None looks for the names of the known layouts,
+        then for a first column of dates.
+    target_cols : str, sequence of str or None, default=None
+        The value columns. None uses all other columns. In the layouts of Nixtla and AutoGluon,
+        which keep covariates beside ``y`` or ``target``, other columns are an error.
+    covariates : sequence of str, default=()
+        Columns of covariates, which are not values.
 
     Returns
     -------
     Columns
-        ``id`` is None where the table holds a single series.
+        ``id`` is None if the table holds a single series.
 
     Raises
     ------
     DataError
-        If a column named does not exist or has two roles, or if the table can be read in more ways
-        than one; the message names the argument that settles it.
+        If a named column does not exist or has two roles, or if the layout is ambiguous. The
+        message names the argument to pass.
     """
     frame, source = table.frame, table.source
     names = list(frame.columns)
@@ -111,7 +113,7 @@ def read_labels(
     *,
     words: bool = False,
 ) -> np.ndarray:
-    """Read a column of names as text; two names must not become one.
+    """Read a column of names as text, and check that two names do not become one.
 
     Parameters
     ----------
@@ -120,11 +122,11 @@ def read_labels(
     column : str
         The column with the names.
     noun : str
-        What error messages call that which is named: "series", "sequence" or "type".
+        What the names stand for, in error messages: "series", "sequence" or "type".
     place : callable
-        How error messages call the row at a position, given the name it holds.
-    words : bool, default False
-        Whether ``NA``, ``null`` and the like in a file of text stand for a missing name.
+        Returns the name of a row in error messages, from its position and its label.
+    words : bool, default=False
+        Whether ``NA``, ``null`` and the like in a text file are missing names.
 
     Returns
     -------
@@ -160,18 +162,18 @@ def read_labels(
 
 
 def _without(names: list[str], left_out: list[str]) -> list[str]:
-    """Give the names but for some."""
+    """Return the names without some of them."""
     return [name for name in names if name not in left_out]
 
 
 def _nearest(name: str, names: list[str]) -> str:
-    """Point to the column most like a name, or list what there is."""
+    """Suggest the column with the closest name, or list all columns."""
     close = get_close_matches(name, names, n=1)
     return f"did you mean {close[0]!r}?" if close else f"its columns are {', '.join(names)}"
 
 
 def _known(names: list[str], known: Sequence[str], argument: str, source: str) -> str | None:
-    """Find the one column that goes by a known name, in either case."""
+    """Find the only column that has a known name, in upper or lower case."""
     found = [name for name in names if name.lower() in known]
     if len(found) > 1:
         raise DataError(
@@ -181,7 +183,7 @@ def _known(names: list[str], known: Sequence[str], argument: str, source: str) -
 
 
 def _first_dates(table: Table, names: list[str]) -> str:
-    """Take the first column as the time where it holds dates, or the only column that does."""
+    """Choose the first column as the time if it holds dates, or the only column of dates."""
     dated = [name for name in names if looks_like_dates(table.frame[name])]
     if (dated and dated[0] == names[0]) or len(dated) == 1:
         return dated[0]

@@ -1,4 +1,4 @@
-"""Long tables: one row per series and time, read, checked and turned into sktime's panels."""
+"""Long tables, one row for each series and time: read, checked and converted to sktime panels."""
 
 import warnings
 from collections.abc import Callable, Collection, Sequence
@@ -31,57 +31,62 @@ def read_long(
     covariates: str | Sequence[str] = (),
     categorical: Collection[str] | None = None,
 ) -> pd.DataFrame:
-    """Read one or many time series from a table, and check everything about them.
+    """Read and check one or many time series from a table.
 
-    Recognised without arguments: ``series_id, timestamp, values...``, Nixtla's ``unique_id, ds,
-    y``, AutoGluon's ``item_id, timestamp, target``, the ETT files' ``date`` with one column per
-    variable, a first column of dates with values beside it, and GluonTS's JSON lines.
+    Known layouts need no arguments: ``series_id, timestamp, values...``, Nixtla's ``unique_id,
+    ds, y``, AutoGluon's ``item_id, timestamp, target``, the ETT files' ``date`` with one column
+    for each variable, a first column of dates with values beside it, and GluonTS's JSON lines.
 
     Parameters
     ----------
     source : str, pathlib.Path, pandas.DataFrame or Table
         A ``.csv``, ``.csv.gz``, ``.parquet``, ``.jsonl`` or ``.jsonl.gz`` file, a directory of
         Parquet parts, a frame, or a table of `tsllm.datasets.tables`.
-    id_col, time_col : str, optional
-        The columns with the series' identifiers and the times, where they are not recognised.
-    target_cols : str or sequence of str, optional
-        The value columns; None takes all that are left. Empty: none, where there are covariates.
-    freq : str, optional
-        The frequency that every series must have, for example ``"h"``. None infers each series'
-        own; a series too short for that has the one that all the others share.
-    fill : {"nan", "ffill", "interpolate"}, optional
-        What to put in rows inserted where stamps are missing: NaN (masked by the forecasters),
-        the row before, or a line between the rows around. None makes a gap an error. Missing
-        values in rows that are there stay missing.
-    resample : {"mean", "sum", "last"}, optional
-        Bring rows at irregular times to the steps of ``freq``, each step made of the rows in it.
-        Steps without a row are gaps, see ``fill``. None makes irregular times an error.
-    sort : bool, default False
-        Sort each series by time. False makes rows out of order an error.
-    covariates : str or sequence of str
-        Columns of covariates, which are no values. Filled and resampled as the values are;
-        categories are carried on with ``fill="ffill"`` only.
-    categorical : collection of str, optional
-        Which of those are categories. None: all that hold anything else than numbers.
+    id_col, time_col : str or None, default=None
+        The columns with the series' identifiers and the times. None recognises known names.
+    target_cols : str, sequence of str or None, default=None
+        The value columns. None uses all other columns. May be empty if there are covariates.
+    freq : str or None, default=None
+        The frequency that every series must have, for example ``"h"``. None infers a frequency
+        for each series. A series that is too short gets the frequency that all others share.
+    fill : {"nan", "ffill", "interpolate"} or None, default=None
+        How to fill rows that are inserted for missing stamps: NaN (masked by the forecasters),
+        the row before, or a line between the rows around them. None makes a gap an error.
+        Missing values in existing rows stay missing.
+    resample : {"mean", "sum", "last"} or None, default=None
+        How to aggregate rows at irregular times to the steps of ``freq``. Steps without a row
+        are gaps, see ``fill``. None makes irregular times an error.
+    sort : bool, default=False
+        Sort each series by time. False makes unsorted rows an error.
+    covariates : str or sequence of str, default=()
+        Columns of covariates, which are not values. They are filled and resampled like the
+        values; categories need ``fill="ffill"``.
+    categorical : collection of str or None, default=None
+        The covariates that are categories. None: all that hold more than numbers.
 
     Returns
     -------
     pandas.DataFrame
-        Columns ``series_id`` (str; "series" where the table names none), ``timestamp`` (dates,
-        periods or int64), the values (float64) and the covariates (float64, or text), grouped by
-        series in order of first appearance and increasing in time; without ``fill`` exactly the
-        rows that were read.
+        Columns ``series_id`` (str; "series" if the table names none), ``timestamp`` (dates,
+        periods or int64), the values (float64) and the covariates (float64, or text). Series
+        are in order of first appearance and increase in time. Without ``fill`` the frame has
+        exactly the rows of the table.
 
     Raises
     ------
     DataError
-        If anything is wrong; the message names the series, the row (the line in a file of text,
+        If the table is invalid. The message names the series, the row (in text files the line,
         counted from 1, else the row, counted from 0) and the remedy.
 
     Warns
     -----
     UserWarning
-        Once, naming the series whose values never change.
+        Once, if some series are constant.
+
+    See Also
+    --------
+    long_to_panel : Convert the result to an sktime panel.
+    read_events : Read sequences of events.
 
     Examples
     --------
@@ -148,25 +153,25 @@ def read_long(
 
 
 def long_to_panel(frame: pd.DataFrame, freq: str | None = None) -> pd.DataFrame:
-    """Turn a long frame, as `read_long` gives it, into the ``y`` of an sktime forecaster.
+    """Convert a long frame of `read_long` to the ``y`` of an sktime forecaster.
 
     Parameters
     ----------
     frame : pandas.DataFrame
         Columns ``series_id``, ``timestamp`` and the values.
-    freq : str, optional
-        The frequency; only a single series of fewer than three dates needs it.
+    freq : str or None, default=None
+        The frequency. Only a single series of fewer than three dates needs it.
 
     Returns
     -------
     pandas.DataFrame
-        For one series, its values by time, the index with its frequency set; for several, the
-        values by (series_id, timestamp). Series keep their order.
+        For one series its values by time, with the frequency of the index set; for several
+        series the values by (series_id, timestamp), in the order of the frame.
 
     Raises
     ------
     DataError
-        If the frame does not start with the two columns, or a single series is not regular.
+        If the frame does not begin with the two columns, or a single series is not regular.
 
     Examples
     --------
@@ -188,25 +193,26 @@ def long_to_panel(frame: pd.DataFrame, freq: str | None = None) -> pd.DataFrame:
 
 
 def panel_to_long(y: pd.Series | pd.DataFrame, series_id: str = "series") -> pd.DataFrame:
-    """Turn an sktime series or panel into a long frame; the inverse of `long_to_panel`.
+    """Convert an sktime series or panel to a long frame; the inverse of `long_to_panel`.
 
     Parameters
     ----------
     y : pandas.Series or pandas.DataFrame
         Values by time, or by (series, time).
-    series_id : str, default "series"
-        The name of the series where the index gives none.
+    series_id : str, default="series"
+        The name of a single series.
 
     Returns
     -------
     pandas.DataFrame
-        Columns ``series_id`` (as in the index), ``timestamp`` and the values (float64; the column
-        of a nameless Series is called ``"y"``).
+        Columns ``series_id`` (as in the index), ``timestamp`` and the values (float64). The
+        column of a Series without a name is ``"y"``.
 
     Raises
     ------
     DataError
-        If ``y`` is of another type, has more than two index levels, or holds what is no number.
+        If ``y`` is of another type, has more than two index levels, or holds other values than
+        numbers.
 
     Examples
     --------
@@ -232,7 +238,7 @@ def panel_to_long(y: pd.Series | pd.DataFrame, series_id: str = "series") -> pd.
 
 
 def _read_ids(table: Table, columns: Columns) -> np.ndarray:
-    """Give each row's series as text."""
+    """Return the series of each row as text."""
     if columns.id is None:
         return np.full(len(table.frame), "series", dtype=object)
     return read_labels(
@@ -241,7 +247,7 @@ def _read_ids(table: Table, columns: Columns) -> np.ndarray:
 
 
 def _read_values(table: Table, columns: Columns, place: Callable[[int], str]) -> np.ndarray:
-    """Give the values as float64, (rows, variables)."""
+    """Return the values as float64, (rows, variables)."""
     values = []
     for name in columns.targets:
         column = table.frame[name]
@@ -267,7 +273,7 @@ def _check_duplicates(
     *,
     several: bool,
 ) -> None:
-    """Raise where a series has one stamp twice, naming both rows."""
+    """Check that no series has a stamp twice; the error names both rows."""
     keys = pd.DataFrame({"code": codes, "time": stamp_numbers(times)})
     twice = keys.duplicated()
     if twice.any():
@@ -288,7 +294,7 @@ def _group(
     *,
     sort: bool,
 ) -> np.ndarray:
-    """Order rows by series and, where asked to, by time; rows out of order are an error if not."""
+    """Order rows by series and, if ``sort``, by time; unsorted rows are an error otherwise."""
     numbers = stamp_numbers(times)
     if sort:
         return np.lexsort((numbers, codes))
@@ -305,7 +311,7 @@ def _group(
 
 
 def _spans(codes: np.ndarray) -> list[slice]:
-    """Give the rows of each series, which stand together."""
+    """Return the consecutive rows of each series."""
     starts = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(codes)]
     return [slice(start, stop) for start, stop in pairwise(starts)]
 
@@ -316,7 +322,7 @@ def _rows_of(table: Table, positions: np.ndarray) -> Callable[[int], str]:
 
 
 def _warn_constant(frame: pd.DataFrame, columns: Columns) -> None:
-    """Warn once about series that never change; their forecasts are their constants."""
+    """Warn once about constant series."""
     if not columns.targets:
         return
     groups = frame.groupby("series_id", sort=False)[columns.targets]

@@ -1,4 +1,4 @@
-"""Columns of stamps: dates, periods or integers that count steps, read strictly."""
+"""Columns of time stamps: dates, periods or integer steps, read strictly."""
 
 import datetime
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import pandas as pd
 from tsllm.datasets.tables import missing_text
 from tsllm.errors import DataError
 
-# Steps beyond this are dates in disguise: 20240131, or seconds since 1970.
+# Larger integers are dates, not steps: 20240131, or seconds since 1970.
 _LARGEST_STEP = 10_000_000
 
 _YEAR_FIRST = "write dates year first, for example 2024-01-31 or 2024-01-31 13:00"
@@ -17,7 +17,7 @@ _ONE_ZONE = "write every stamp in one time zone, for example UTC"
 
 
 def looks_like_dates(column: pd.Series) -> bool:
-    """Tell whether a column holds dates, from its type or its first cells of text."""
+    """Check whether a column holds dates, by its type or its first text cells."""
     if isinstance(column.dtype, pd.DatetimeTZDtype | pd.PeriodDtype) or column.dtype.kind == "M":
         return True
     cells = [cell for cell in column.head(5) if isinstance(cell, str | datetime.date)]
@@ -36,22 +36,22 @@ def read_stamps(column: pd.Series, text: bool, place: Callable[[int], str]) -> p
     Parameters
     ----------
     column : pandas.Series
-        Dates, periods, integers, or text that holds dates (or integers, where ``text``).
+        Dates, periods, integers, or text with dates (or with integers, where ``text``).
     text : bool
-        Whether the table is a file of text, in which digits alone are an integer.
+        Whether the table is a text file, in which digits alone are an integer.
     place : callable
-        How error messages call the row at a position, with its series.
+        Returns the name of the row at a position, with its series, for error messages.
 
     Returns
     -------
     pandas.DatetimeIndex, pandas.PeriodIndex or pandas.Index of int64
-        One stamp a row, in the rows' order.
+        One stamp for each row.
 
     Raises
     ------
     DataError
         If a stamp is missing or cannot be read, if time zones are mixed, or if integers are too
-        large to count steps.
+        large to be steps.
     """
     missing = missing_text(column) if text else column.isna().to_numpy()
     if missing.any():
@@ -86,7 +86,7 @@ def read_stamps(column: pd.Series, text: bool, place: Callable[[int], str]) -> p
 
 
 def _steps(numbers: np.ndarray, cells: list, place: Callable[[int], str]) -> pd.Index:
-    """Check that integers are small enough to count steps."""
+    """Check that integers are small enough to be steps."""
     large = np.abs(numbers) > _LARGEST_STEP
     if large.any():
         bad = int(large.argmax())
@@ -100,7 +100,7 @@ def _steps(numbers: np.ndarray, cells: list, place: Callable[[int], str]) -> pd.
 def _dates(column: pd.Series, place: Callable[[int], str]) -> pd.DatetimeIndex:
     """Read text as dates, year first, all with the same time zone or all without."""
     cells = column.str.strip()
-    # an offset can only follow a time of day, so that no date's last "-01" is taken for one
+    # an offset follows a time of day only: the last "-01" of a date is not an offset
     zones = cells.str.extract(r":\d\d(?:\.\d+)?\s*(Z|[+-]\d\d:?(?:\d\d)?)$", expand=False)
     zones = zones.fillna("").str.replace(":", "").replace({"Z": "+0000"}).str.ljust(5, "0")
     zones = zones.replace({"00000": "no time zone"})
@@ -114,13 +114,13 @@ def _dates(column: pd.Series, place: Callable[[int], str]) -> pd.DatetimeIndex:
 
 
 def _from_text(cells: pd.Series) -> pd.DatetimeIndex:
-    """Parse ISO-like dates; NaT where a cell is none, as for dates that start with the day."""
+    """Parse ISO dates; return NaT for other text, such as dates that start with the day."""
     dated = cells.where(cells.str.match(r"\s*\d{4}(?!\d{1,3}$)"))
     return pd.DatetimeIndex(pd.to_datetime(dated, errors="coerce", format="ISO8601"))
 
 
 def _check_zones(zones: list[str], cells: list, place: Callable[[int], str]) -> None:
-    """Raise at the first stamp whose time zone is not the first stamp's."""
+    """Check that all stamps have the time zone of the first."""
     for position, zone in enumerate(zones):
         if zone != zones[0]:
             raise DataError(

@@ -1,4 +1,4 @@
-"""Files into tables: CSV, Parquet and JSON lines, every row with the place it came from."""
+"""Tables from CSV, Parquet and JSON lines, with the place of every row in its file."""
 
 import csv
 import gzip
@@ -20,19 +20,19 @@ from tsllm.datasets.checks import check_values
 from tsllm.datasets.frequency import future_times, row_number
 from tsllm.errors import DataError
 
-# Cells of text that stand for a missing value.
+# Text cells that stand for a missing value.
 _MISSING = ["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "-nan", "null", "NULL", "None"]
 _ENDINGS = (".csv", ".parquet", ".jsonl")
 _GLUONTS_FIELDS = {"item_id", "start", "freq", "target"}
 
 
 class Table(NamedTuple):
-    """A table as it was found, nothing checked but that its rows have all their cells."""
+    """A table as read: only its column names and the number of cells in each row are checked."""
 
     frame: pd.DataFrame
-    row: Callable[[int], str]  # how error messages call the row at a position
-    source: str  # how error messages call the table
-    text: bool  # whether every cell is still text, as in CSV
+    row: Callable[[int], str]  # the name of the row at a position, for error messages
+    source: str  # the name of the table in error messages
+    text: bool  # whether every cell is text, as in CSV
 
 
 def open_table(source: str | Path | pd.DataFrame | Table, freq: str | None = None) -> Table:
@@ -42,22 +42,21 @@ def open_table(source: str | Path | pd.DataFrame | Table, freq: str | None = Non
     ----------
     source : str, pathlib.Path, pandas.DataFrame or Table
         A file ending in ``.csv``, ``.csv.gz``, ``.parquet``, ``.jsonl`` or ``.jsonl.gz``, a
-        directory of Parquet parts (read in the order of their names), a frame, or a table whose
-        rows have names already. A line of JSON is one row, or, as GluonTS writes it, one series
-        with ``start`` and ``target``.
-    freq : str, optional
-        The frequency of GluonTS's series; None takes each line's own ``freq``.
+        directory of Parquet parts (read in the order of their names), a frame or a table. A line
+        of JSON is one row, or one series of GluonTS with ``start`` and ``target``.
+    freq : str or None, default=None
+        The frequency of GluonTS series. None uses the ``freq`` of each line.
 
     Returns
     -------
     Table
-        CSV cells are text, other cells have the types that the file gives them.
+        CSV cells are text; other cells have the types of the file. Error messages name rows of
+        CSV and JSON by line, and other rows by position from 0.
 
     Raises
     ------
     DataError
-        If the source cannot be read, is empty, or has rows with too many or too few cells; rows are
-        called by their line for CSV and JSON, and by their position from 0 otherwise.
+        If the source cannot be read, is empty, or has rows with too many or too few cells.
     """
     if isinstance(source, Table):
         return _checked(source)
@@ -85,7 +84,7 @@ def open_table(source: str | Path | pd.DataFrame | Table, freq: str | None = Non
         else:
             table = _read_csv(path) if extension == ".csv" else _read_parquet(path)
     except DataError:
-        raise  # it is a ValueError, too, and says what is wrong already
+        raise  # also a ValueError, and complete already
     except (OSError, EOFError, zlib.error, ValueError, csv.Error, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise DataError(
@@ -101,12 +100,13 @@ def text_to_numbers(column: pd.Series) -> np.ndarray | int:
     Parameters
     ----------
     column : pandas.Series
-        Cells of text; an empty cell, ``NA``, ``NaN``, ``null`` and the like are missing values.
+        Text cells. An empty cell, ``NA``, ``NaN``, ``null`` and the like are missing values.
 
     Returns
     -------
     numpy.ndarray or int
-        The numbers, float64, NaN where missing; or the position of the first cell that is none.
+        The numbers, float64, NaN where missing; or the position of the first cell that is not a
+        number.
 
     Examples
     --------
@@ -124,23 +124,12 @@ def text_to_numbers(column: pd.Series) -> np.ndarray | int:
 
 
 def missing_text(column: pd.Series) -> np.ndarray:
-    """Tell which cells of text stand for a missing value.
-
-    Parameters
-    ----------
-    column : pandas.Series
-        Cells of text.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (rows,), bool.
-    """
+    """Find the text cells that stand for a missing value: bool, (rows,)."""
     return column.str.strip().isin(_MISSING).to_numpy(dtype=bool)
 
 
 def _checked(table: Table) -> Table:
-    """Give the table back if it has rows and its columns have names of their own."""
+    """Check that a table has rows and that its column names differ."""
     names = table.frame.columns.astype(str)
     if names.duplicated().any():
         twice = names[names.duplicated()][0]
@@ -151,14 +140,14 @@ def _checked(table: Table) -> Table:
 
 
 def _open_text(path: Path) -> TextIO:
-    """Open a file of text, compressed or not; a byte order mark is skipped."""
+    """Open a text file, compressed or not; skip a byte order mark."""
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
     return path.open(encoding="utf-8-sig", newline="")
 
 
 def _read_csv(path: Path) -> Table:
-    """Read CSV as text, strict about the number of cells in a row."""
+    """Read CSV as text and check the number of cells of each row."""
     source = repr(path.name)
     with _open_text(path) as file:
         header = next((record for record in csv.reader(file) if record), None)
@@ -177,7 +166,7 @@ def _read_csv(path: Path) -> Table:
     try:
         cells = pa.csv.read_csv(
             path,
-            # one thread: only then are ragged rows numbered
+            # ragged rows have numbers with one thread only
             read_options=pa.csv.ReadOptions(use_threads=False),
             parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=stop),
             convert_options=pa.csv.ConvertOptions(column_types=text, strings_can_be_null=False),
@@ -197,7 +186,7 @@ def _read_csv(path: Path) -> Table:
 
 
 def _csv_line(path: Path, position: int) -> int:
-    """Find the line that a CSV row starts at, the header being at line 1 if nothing precedes it."""
+    """Find the line at which a CSV row starts, counted from 1 with the header."""
     with _open_text(path) as file:
         reader = csv.reader(file)
         start, seen = 1, -2
@@ -238,7 +227,7 @@ def _read_parts(folder: Path) -> Table:
 
 
 def _read_json_lines(path: Path, freq: str | None) -> Table:
-    """Read JSON lines: one row a line, or one of GluonTS's series a line."""
+    """Read JSON lines: one row, or one GluonTS series, on each line."""
     source = repr(path.name)
     records: list[dict[str, Any]] = []
     lines: list[int] = []
@@ -271,7 +260,7 @@ def _read_json_lines(path: Path, freq: str | None) -> Table:
 def _expand_gluonts(
     records: list[dict[str, Any]], lines: list[int], source: str, freq: str | None
 ) -> Table:
-    """Lay GluonTS's series out in rows; its other fields are named in one warning."""
+    """Convert GluonTS series to rows; warn once about unused fields."""
     frames, places = [], []
     for count, (record, number) in enumerate(zip(records, lines, strict=True)):
         where = f"{source}, line {number}"
@@ -279,7 +268,7 @@ def _expand_gluonts(
         if not isinstance(target, list) or not target or isinstance(target[0], list):
             raise DataError(f"{where} has no 'target' with one list of numbers; give it one")
         item = record.get("item_id", str(count))
-        # GluonTS writes a missing value as the text NaN
+        # GluonTS writes missing values as the text NaN
         numbers = pd.Series([None if value == "NaN" else value for value in target], dtype=object)
         values = check_values(numbers, series=item, row=_step_of(number))
         step = freq or record.get("freq")
@@ -313,12 +302,12 @@ def _expand_gluonts(
 
 
 def _step_of(line: int) -> Callable[[int], str]:
-    """Name the steps of one of GluonTS's series."""
+    """Name the steps of a GluonTS series."""
     return lambda step: f"line {line}, step {step}"
 
 
 def _is_number(cell: Any) -> bool:
-    """Tell whether Arrow reads one cell as a number."""
+    """Check whether Arrow reads a cell as a number."""
     try:
         pa.compute.cast(cell, pa.float64())
     except pa.ArrowInvalid:

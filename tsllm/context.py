@@ -1,4 +1,4 @@
-"""What a forecast starts from: the recent past of one series, and batches of such pasts."""
+"""The history that a forecast is conditioned on, for one series and in batches."""
 
 from __future__ import annotations
 
@@ -16,25 +16,29 @@ from tsllm.errors import DataError
 
 @dataclass(frozen=True)
 class Context:
-    """The past of one series, oldest step first.
+    """The history of one series, oldest step first.
 
     Parameters
     ----------
     values : array (time, variables)
-        In the series' own units; NaN where nothing was observed.
-    times : pandas Index (time,), optional
-        The stamps of the rows, with their frequency set. None: the steps count 0, 1, 2, ...
-    mask : bool array (time, variables), optional
+        In the units of the series; NaN where not observed.
+    times : pandas Index (time,) or None, default=None
+        The stamps of the rows, with their frequency set. None counts the steps 0, 1, 2, ...
+    mask : bool array (time, variables) or None, default=None
         True where observed. None: wherever ``values`` is not NaN.
-    past_x : array (time, covariates), optional
-        The covariates up to the last step, in the order of the X that was fitted: numbers, and
-        texts for categories.
-    static : dict, optional
-        Attributes of the series that do not change, by name; TimeCMA writes them into its prompts.
-    series_id : hashable, optional
-        The name under which the series was fitted: intervals then use its own calibration.
-    x_scale : array (variables,), optional
+    past_x : array (time, covariates) or None, default=None
+        The covariates up to the last step, in the order of the fitted X: numbers, and texts for
+        categories.
+    static : dict or None, default=None
+        Constant attributes of the series, by name. TimeCMA writes them into its prompts.
+    series_id : hashable, default=None
+        The name of the series in the fit: intervals then use its own calibration.
+    x_scale : array (variables,) or None, default=None
         The scale of the covariates' effects on this series. None: measured on ``values``.
+
+    See Also
+    --------
+    tsllm.forecast : Forecast from long tables.
 
     Examples
     --------
@@ -74,27 +78,28 @@ class Context:
 
     @property
     def n_variables(self) -> int:
-        """Number of variables."""
+        """Return the number of variables."""
         return self.values.shape[1]
 
     def tail(self, steps: int | None) -> Context:
-        """Give the last ``steps`` steps; None gives all of them."""
+        """Return the last ``steps`` steps, or all of them if None."""
         if steps is None or steps >= len(self):
             return self
         return self._slice(slice(len(self) - steps, None))
 
     def until(self, origin: int) -> Context:
-        """Give the steps before position ``origin``."""
+        """Return the steps before position ``origin``."""
         return self._slice(slice(0, origin))
 
     def with_values(self, values: np.ndarray, **changes: Any) -> Context:
-        """Put other values into the context; its mask becomes theirs.
+        """Replace the values; the mask is that of the new values.
 
         Parameters
         ----------
         values : array (time, variables)
+            The new values.
         **changes
-            Further fields that change with them: ``times`` and ``past_x`` where the steps do.
+            Other fields to replace: ``times`` and ``past_x`` if the number of steps changes.
         """
         return replace(self, values=values, mask=None, **changes)  # type: ignore[arg-type]
 
@@ -105,11 +110,11 @@ class Context:
 
 @dataclass
 class ContextBatch:
-    """Contexts of equal length, standardised, ready for a model.
+    """A batch of standardised contexts of equal length, ready for a model.
 
-    ``values`` are ``(raw - location) / scale``, 0 where not observed; shorter contexts are padded
-    on the left. The statistics are taken per context and variable over its observed steps in
-    float64, so that large levels with small variations keep their digits in float32.
+    ``values`` are ``(raw - location) / scale``, and 0 where not observed. Shorter contexts are
+    padded on the left. Location and scale are computed in float64 for each context and variable
+    over the observed steps, so that small variations around a large level survive in float32.
     """
 
     values: torch.Tensor  # (batch, context, variables) float32
@@ -129,15 +134,20 @@ def batch_contexts(contexts: Sequence[Context], context_length: int) -> ContextB
     Parameters
     ----------
     contexts : sequence of Context
-        At least one, all of the same number of variables.
+        At least one, all with the same number of variables.
     context_length : int
-        Steps.
+        Number of steps.
+
+    Returns
+    -------
+    ContextBatch
+        Of shape (contexts, context_length, variables).
 
     Raises
     ------
     DataError
-        A variable of a context has no observed step among those, or the numbers of variables
-        differ.
+        If a variable of a context has no observed step in this range, or if the numbers of
+        variables differ.
     """
     batch, variables = len(contexts), contexts[0].n_variables
     raw = np.full((batch, context_length, variables), np.nan)  # (batch, context, variables)
@@ -161,7 +171,7 @@ def batch_contexts(contexts: Sequence[Context], context_length: int) -> ContextB
     location = filled.sum(axis=1) / counts  # (batch, variables)
     centred = np.where(mask, raw - location[:, None], 0.0)
     spread = np.sqrt((centred**2).sum(axis=1) / counts)
-    # A spread of rounding errors only is no spread: the context is constant.
+    # a spread within rounding errors: the context is constant
     constant = spread <= 1e-12 * np.maximum(np.abs(location), 1e-300)
     scale = np.where(constant, 1.0, spread)
     standard = np.where(constant[:, None], 0.0, centred / scale[:, None])

@@ -1,22 +1,21 @@
-"""Prediction intervals that hold: conformal calibration, per horizon step, kept current on demand.
+"""Conformal prediction intervals for each step of the horizon.
 
-The forecaster's errors on held-out windows, divided by the scale of each window's context, are
-kept as *scores*. A quantile forecast is the forecast plus the matching quantile of the scores times
-the scale of the context at hand (split conformal prediction; with a quantile head, conformalised
-quantile regression: Romano, Patterson and Candès, NeurIPS 2019). Windows that overlap share their
-errors, so a step's scores count as fewer than they are: see `OVERLAP`.
+*Scores* are the forecaster's errors on held-out windows, divided by the scale of the context of
+each window. A quantile forecast is the forecast plus a quantile of the scores times the scale of
+the present context (split conformal prediction; with a quantile head, conformalised quantile
+regression: Romano, Patterson and Candès, NeurIPS 2019). Overlapping windows share their errors, so
+the scores of a step count as fewer: see `OVERLAP`.
 
-``adaptive`` calibrations follow the data: new scores push out the oldest, and each level's offset
-moves against the misses of the intervals that were issued (quantile tracking: Angelopoulos, Candès
-and Tibshirani, "Conformal PID control", NeurIPS 2023, section 2.1; after Gibbs and Candès, NeurIPS
-2021). A forecast is compared with the offsets it was issued with: errors of overlapping forecasts
-are alike, so offsets that have just adapted to the last ones look better than what users got.
+An ``adaptive`` calibration follows the data. New scores replace the oldest, and the offset of each
+level moves against the misses of the intervals that were issued (quantile tracking: Angelopoulos,
+Candès and Tibshirani, "Conformal PID control", NeurIPS 2023, section 2.1; after Gibbs and Candès,
+NeurIPS 2021). A forecast is compared with the offsets with which it was issued: errors of
+overlapping forecasts are similar, so offsets that have just adapted to them would seem too good.
 
-Short series. A series with at least ``MIN_WINDOWS`` held-out windows has scores of its own; one
-with fewer, and one that was never seen, uses those of the whole panel, which its own scale turns
-into its units. Where the panel is that one series, its few scores are all there is: levels beyond
-them use the most extreme error, and a warning says which. Where no series has a held-out window,
-training windows serve, and a warning says that the intervals are likely too narrow.
+A series with at least ``MIN_WINDOWS`` held-out windows has its own scores. Any other series uses
+the scores of the whole panel, times its own scale. If the panel has few windows as well, extreme
+levels use the most extreme error, and a warning names these levels. If no window could be held
+out, training windows are used, and a warning says that the intervals are likely too narrow.
 """
 
 from __future__ import annotations
@@ -29,42 +28,41 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-#: A series with fewer held-out windows than this uses the scores of the whole panel: 39 windows are
-#: the fewest for which a 95 % interval has finite ends (rank (n + 1) * 0.975 <= n).
+#: A series with fewer held-out windows uses the scores of the panel: 39 windows are the fewest for
+#: which a 95 % interval has finite ends (rank (n + 1) * 0.975 <= n).
 MIN_WINDOWS = 39
-#: Scores kept per series, and of the panel as a whole.
+#: Most scores for each series, and for the whole panel.
 MAX_WINDOWS = 256
 MAX_POOLED = 2048
-#: The errors of an h-step forecast stay alike for some h steps, as they sum what is new in each of
-#: them: h if that sum were all, 1 if the steps had nothing in common. h / 3 was chosen on the test
-#: parts of ETTh1 and co2, with AutoTimes without a language model, so those are no clean test.
+#: Errors of h-step forecasts are correlated over up to h steps, because each is a sum of h
+#: innovations; h / OVERLAP of them count as one. The value 3 was chosen on the test parts of ETTh1
+#: and co2, with AutoTimes without a language model, so these are no clean test.
 OVERLAP = 3.0
-#: How far a miss moves an offset, in interquartile ranges of the scores; and what it is at most,
-#: divided by the step: a forecast's misses are known only so many steps later, and larger moves
-#: would overshoot before they are seen.
+#: How far a miss moves an offset, in interquartile ranges of the scores: the rate, but at most the
+#: delay divided by the step. The misses of a forecast are known only that many steps later, and
+#: larger moves would overshoot.
 ADAPTATION_RATE = 0.1
 ADAPTATION_DELAY = 1.2
-#: The nominal levels whose offsets are tracked; others are interpolated.
+#: Nominal levels whose offsets are tracked; others are interpolated.
 LEVEL_GRID = np.array([0.005, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.995])
-_LOWER_QUARTILE, _UPPER_QUARTILE = 4, 6  # where 0.25 and 0.75 stand in it
+_LOWER_QUARTILE, _UPPER_QUARTILE = 4, 6  # positions of 0.25 and 0.75
 
 
 @dataclass
 class Scores:
-    """Scaled errors of one series (or of a panel), and the offsets' shifts that they led to.
+    """Scaled errors of one series or panel, and the shifts of its offsets.
 
     Attributes
     ----------
     errors : array (windows, horizon, variables, 1 + levels)
-        ``(observed - forecast) / scale``, oldest window first, NaN where nothing was observed;
-        first the point forecast's, then those of each quantile level of the head.
-    spacing : float
-        Steps between neighbouring windows of one series; infinite where they share nothing.
-    shifts : array (grid, horizon, variables) or None
-        What is added to the scores' quantiles at each level of ``LEVEL_GRID``; None: the
-        calibration is not adaptive.
-    turns : int
-        Observations taken in; every ``spacing``-th of them enters the scores.
+        ``(observed - forecast) / scale``, oldest window first, NaN where not observed; first of
+        the point forecast, then of each quantile level of the head.
+    spacing : float, default=math.inf
+        Steps between neighbouring windows of a series; infinite if they share nothing.
+    shifts : array (grid, horizon, variables) or None, default=None
+        Shift of the scores' quantile at each level of ``LEVEL_GRID``. None: not adaptive.
+    turns : int, default=0
+        Number of observations so far; every ``spacing``-th of them is added to the scores.
     """
 
     errors: np.ndarray
@@ -73,7 +71,7 @@ class Scores:
     turns: int = 0
 
     def offsets(self, alphas: np.ndarray, levels: Sequence[float]) -> np.ndarray:
-        """Give the scores' conformal quantiles, with what following the data has added to them.
+        """Compute the conformal quantiles of the scores, shifted if adaptive.
 
         Parameters
         ----------
@@ -93,19 +91,19 @@ class Scores:
         return out
 
     def append(self, errors: np.ndarray, issued: np.ndarray, levels: Sequence[float]) -> None:
-        """Take in what one observation says of the forecasts that reached it.
+        """Add the errors of the forecasts of one observation.
 
         Parameters
         ----------
         errors : array (horizon, variables, 1 + levels)
-            At each step the error of the forecast that was so many steps ahead; NaN: there is none.
+            At each step the error of the forecast made that many steps ahead; NaN if there is none.
         issued : array (grid, horizon, variables)
-            The offsets that these forecasts were issued with.
+            The offsets with which these forecasts were issued.
         levels : sequence of float
             Quantile levels of the head.
         """
         seen = ~np.isnan(errors[..., 0])  # (horizon, variables)
-        # Neighbouring observations say much the same: the scores keep reaching back as far.
+        # neighbouring observations are alike: only every spacing-th is added to the scores
         due = self.turns % max(1, round(min(self.spacing, len(self.errors)))) == 0
         self.turns += 1
         before = None
@@ -121,13 +119,13 @@ class Scores:
             self.errors[:-1, seen] = self.errors[1:, seen]
             self.errors[-1, seen] = errors[seen]
             if self.shifts is not None and before is not None:
-                # What the scores have learnt by now need not be learnt twice.
+                # subtract from the shifts what the new scores contain
                 moved = np.nan_to_num(self._own_offsets(LEVEL_GRID, levels) - before)
                 rest = np.maximum(np.abs(self.shifts) - np.abs(moved), 0.0) * np.sign(self.shifts)
                 self.shifts = np.where(self.shifts * moved > 0, rest, self.shifts)
 
     def _own_offsets(self, alphas: np.ndarray, levels: Sequence[float]) -> np.ndarray:
-        """Give the conformal quantiles without their shifts, as `offsets`."""
+        """Compute the conformal quantiles without their shifts, as `offsets`."""
         horizon = self.errors.shape[1]
         overlap = np.maximum(1.0, np.arange(1, horizon + 1) / OVERLAP / self.spacing)[:, None]
         if levels:
@@ -135,26 +133,26 @@ class Scores:
             return np.stack(
                 [conformal_quantile(one, a, overlap) for one, a in zip(ordered, alphas)]
             )
-        # A point forecast has the same errors at every level.
+        # a point forecast has the same errors at every level
         at = np.asarray(alphas)[:, None, None]
         return conformal_quantile(np.sort(self.errors[..., 0], axis=0), at, overlap)
 
 
 @dataclass
 class Calibration:
-    """The scores that turn a point forecast into quantiles.
+    """The scores that convert point forecasts to quantiles.
 
     Parameters
     ----------
     pooled : Scores
-        Of all series together, for series with too few held-out windows and for unseen ones.
-    series : dict
-        Scores of the series that have at least ``MIN_WINDOWS`` held-out windows.
-    levels : tuple of float
+        Scores of all series, for new series and those with too few held-out windows.
+    series : dict, default=dict()
+        Scores of each series with at least ``MIN_WINDOWS`` held-out windows.
+    levels : tuple of float, default=()
         Quantile levels of the head; empty for a point head.
-    in_sample : bool
-        True where no window could be held out, so that the scores are those of training windows
-        and the intervals are likely too narrow.
+    in_sample : bool, default=False
+        Whether the scores are those of training windows, because no window could be held out.
+        The intervals are then likely too narrow.
     """
 
     pooled: Scores
@@ -164,20 +162,20 @@ class Calibration:
 
     @property
     def horizon(self) -> int:
-        """Number of calibrated steps."""
+        """Return the number of calibrated steps."""
         return self.pooled.errors.shape[1]
 
     @property
     def adaptive(self) -> bool:
-        """Whether the scores follow the data in ``update``."""
+        """Return whether ``update`` moves the scores."""
         return self.pooled.shifts is not None
 
     def scores_of(self, series_id: Hashable) -> Scores:
-        """Give the scores that the intervals of a series are made from."""
+        """Return the scores for the intervals of a series."""
         return self.series.get(series_id, self.pooled)
 
     def follow(self, series_id: Hashable) -> None:
-        """Give a series scores of its own, so that following it changes no other's."""
+        """Copy the pooled scores for a series, so that its updates change no other series."""
         if series_id not in self.series:
             errors = self.pooled.errors[-MAX_WINDOWS:].copy()
             self.series[series_id] = Scores(
@@ -191,22 +189,23 @@ class Calibration:
         series_ids: Sequence[Hashable],
         alphas: Sequence[float],
     ) -> np.ndarray:
-        """Make quantile forecasts that never cross.
+        """Compute quantile forecasts that do not cross.
 
         Parameters
         ----------
         forecasts : array (series, horizon, variables, 1 + levels)
             The model's point forecasts and, with a quantile head, its quantiles.
         scales : array (series, variables)
-            The scale of each series' context, in the forecasts' units.
+            The scale of each series' context, in the units of the forecasts.
         series_ids : sequence of hashable
-            One for each series; unknown ones use the pooled scores.
+            One for each series; unknown series use the pooled scores.
         alphas : sequence of float
             Levels strictly between 0 and 1.
 
         Returns
         -------
         array (series, horizon, variables, alphas)
+            The quantile forecasts.
         """
         n_series, horizon, variables, _ = forecasts.shape
         levels = np.asarray(alphas, dtype=float)
@@ -224,7 +223,7 @@ class Calibration:
         return out
 
     def warn_if_weak(self, horizon: int) -> None:
-        """Say in a warning what makes these intervals less than they should be."""
+        """Warn if the intervals have too few scores, or are asked beyond the calibrated steps."""
         windows = int((~np.isnan(self.pooled.errors[:, 0, :, 0])).sum(axis=0).max(initial=0))
         if self.in_sample:
             warnings.warn(
@@ -261,21 +260,21 @@ def make_calibration(
     Parameters
     ----------
     errors : dict of series id to array (windows, horizon, variables, 1 + levels)
-        Oldest window first, NaN where nothing was observed.
+        Oldest window first, NaN where not observed.
     levels : tuple of float
         Quantile levels of the head.
-    spacings : mapping of series id to float, optional
+    spacings : mapping of series id to float or None, default=None
         Steps between neighbouring windows of each series. None: they share nothing.
-    adaptive : bool
+    adaptive : bool, default=False
         Whether the calibration follows the data.
-    in_sample : bool
+    in_sample : bool, default=False
         Whether the windows were training windows.
 
     Returns
     -------
     Calibration
-        Of at most ``MAX_WINDOWS`` windows a series, the newest, and ``MAX_POOLED`` in all, evenly
-        spaced.
+        With the newest ``MAX_WINDOWS`` windows of each series, and ``MAX_POOLED`` evenly spaced
+        windows in total.
     """
     spacings = dict.fromkeys(errors, math.inf) if spacings is None else spacings
     used = [series_id for series_id, e in errors.items() if len(e)]
@@ -294,12 +293,12 @@ def make_calibration(
 def conformal_quantile(
     ordered: np.ndarray, level: np.ndarray | float, overlap: np.ndarray | float = 1.0
 ) -> np.ndarray:
-    """Give finite-sample quantiles of sorted errors.
+    """Compute finite-sample quantiles of sorted errors.
 
-    The upper levels use rank ``ceil((n + 1) * level)``, the lower ones mirror them, so that an
-    interval between two such quantiles holds its nominal coverage for exchangeable errors. Of
-    errors that come ``overlap`` at a time, ``n`` say as much as ``n / overlap`` would, and their
-    ranks lie as far out. Where the rank lies outside the sample the most extreme error is used.
+    Upper levels use rank ``ceil((n + 1) * level)`` and lower levels mirror them, so that an
+    interval between two such quantiles has its nominal coverage for exchangeable errors. Of
+    overlapping errors, ``n`` count as ``n / overlap``, and their ranks are as extreme. For ranks
+    outside the sample the most extreme error is used.
 
     Parameters
     ----------
@@ -307,12 +306,13 @@ def conformal_quantile(
         Sorted along the first axis, NaN (no error) last.
     level : array (..., horizon, variables), or one that broadcasts to it
         With at most one axis more than the errors of a window.
-    overlap : array (horizon, variables), or one that broadcasts to it
+    overlap : array (horizon, variables), or one that broadcasts to it, default=1.0
         At least 1.
 
     Returns
     -------
-    array of the levels' shape; NaN where a step has no error at all
+    array (..., horizon, variables)
+        NaN at a step without errors.
 
     Examples
     --------
@@ -326,7 +326,7 @@ def conformal_quantile(
     """
     count = (~np.isnan(ordered)).sum(axis=0)  # (horizon, variables)
     level = np.broadcast_to(level, np.broadcast_shapes(np.shape(level), count.shape))
-    # A hair is taken off so that 0.9 * 100 does not round up to rank 91.
+    # minus a small number, so that 0.9 * 100 does not round up to rank 91
     upper = np.ceil((count + overlap) * level - 1e-9)
     lower = count + 1 - np.ceil((count + overlap) * (1 - level) - 1e-9)
     rank = np.where(level >= 0.5, upper, lower).astype(int)
@@ -337,22 +337,22 @@ def conformal_quantile(
 
 
 def extend_steps(offsets: np.ndarray, horizon: int) -> np.ndarray:
-    """Stretch offsets to a horizon, filling steps without any score.
+    """Extend or cut offsets to a horizon, and fill steps without scores.
 
-    Beyond the last step with scores, errors are taken to grow like a random walk's: with the square
-    root of the step.
+    Beyond the last step with scores, offsets grow with the square root of the step, like the
+    errors of a random walk.
 
     Parameters
     ----------
     offsets : array (alphas, steps, variables)
         NaN at steps without a score.
     horizon : int
-        Steps, fewer or more than there are.
+        Number of steps.
 
     Returns
     -------
     array (alphas, horizon, variables)
-        0 for a variable without any score.
+        0 for a variable without scores.
     """
     n_alphas, _, variables = offsets.shape
     known = ~np.isnan(offsets[0])  # (steps, variables)
@@ -371,20 +371,21 @@ def extend_steps(offsets: np.ndarray, horizon: int) -> np.ndarray:
 
 
 def blend_levels(values: np.ndarray, alpha: float, levels: Sequence[float]) -> np.ndarray:
-    """Read level ``alpha`` off a last axis of (point, quantile levels), linearly between levels.
+    """Interpolate level ``alpha`` in a last axis of (point, quantile levels).
 
     Parameters
     ----------
     values : array (..., 1 + levels)
         Forecasts, or their errors.
     alpha : float
-        Beyond the levels, the nearest of them is read.
+        Outside the levels, the nearest level is used.
     levels : sequence of float
-        Rising; where there are none, the point is read.
+        Increasing. If empty, the point is returned.
 
     Returns
     -------
     array (...)
+        The values at this level.
     """
     if not levels:
         return values[..., 0]
@@ -393,26 +394,26 @@ def blend_levels(values: np.ndarray, alpha: float, levels: Sequence[float]) -> n
 
 
 def _no_shifts(errors: np.ndarray, adaptive: bool) -> np.ndarray | None:
-    """Start the shifts of an adaptive calibration."""
+    """Build the initial shifts of an adaptive calibration, or None."""
     _, horizon, variables, _ = errors.shape
     return np.zeros((len(LEVEL_GRID), horizon, variables)) if adaptive else None
 
 
 def _interpolate_levels(alpha: float, tracked: np.ndarray) -> np.ndarray:
-    """Read a nominal level's value, ``(horizon, variables)``, off the tracked grid."""
+    """Interpolate the value of a level, ``(horizon, variables)``, in the grid."""
     low, high, weight = _neighbours(alpha, LEVEL_GRID)
     return (1 - weight) * tracked[low] + weight * tracked[high]
 
 
 def _neighbours(alpha: float, levels: Sequence[float] | np.ndarray) -> tuple[int, int, float]:
-    """Find the rising levels that a level lies between, and the weight of the upper one."""
+    """Find the levels around a level, and the weight of the upper one."""
     position = float(np.interp(alpha, levels, np.arange(len(levels))))
     low = int(position)
     return low, min(low + 1, len(levels) - 1), position - low
 
 
 def _at_rank(ordered: np.ndarray, rank: np.ndarray) -> np.ndarray:
-    """Pick the errors of ranks ([levels,] horizon, variables), counted from 1."""
+    """Select the errors of ranks ([levels,] horizon, variables), counted from 1."""
     rank = np.minimum(rank, len(ordered))
     every = rank.reshape(-1, *ordered.shape[1:])
     return np.take_along_axis(ordered, every - 1, axis=0).reshape(rank.shape)

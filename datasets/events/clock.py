@@ -1,4 +1,4 @@
-"""The clock of an event table: numbers as they are, or timestamps counted from an origin."""
+"""The clock of an event table: plain numbers, or timestamps counted from an origin."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from tsllm.datasets.stamps import read_stamps
 from tsllm.datasets.tables import Table, missing_text, text_to_numbers
 from tsllm.errors import DataError
 
-# Microseconds in each unit that stamps can be counted in.
+# Microseconds in each unit of time.
 _UNITS = {
     "us": 1,
     "ms": 1000,
@@ -26,17 +26,17 @@ _UNITS = {
 
 @dataclass(frozen=True)
 class Clock:
-    """How the times of an `EventTable` relate to what the user wrote.
+    """The relation between the times of an `EventTable` and the user's times.
 
     Parameters
     ----------
-    origin : pandas.Timestamp, optional
-        The stamp that is time 0, with the table's time zone if it has one. None: the user's times
-        are numbers and stay as they are, whatever their unit.
-    unit : {"s", "us", "ms", "min", "h", "D", "W"}
-        What one unit of time is, where the times are stamps.
-    step : {"us", "ns"}
-        What stamps are rounded to when they are made of numbers.
+    origin : pandas.Timestamp or None, default=None
+        The timestamp of time 0, with the table's time zone, if any. None: the user's times are
+        numbers and stay unchanged.
+    unit : {"s", "us", "ms", "min", "h", "D", "W"}, default="s"
+        The unit of time for timestamps.
+    step : {"us", "ns"}, default="us"
+        The precision of timestamps that are computed from numbers.
 
     Examples
     --------
@@ -59,28 +59,28 @@ class Clock:
 
     @property
     def is_stamps(self) -> bool:
-        """Whether the user's times are stamps."""
+        """Return whether the user's times are timestamps."""
         return self.origin is not None
 
     def to_number(self, stamps: Any) -> np.ndarray:
-        """Turn times as the user writes them into the table's.
+        """Convert the user's times to the table's.
 
         Parameters
         ----------
         stamps : scalar or array-like
-            Stamps (text, datetimes, pandas') or numbers, as the table has them; None, NaT and NaN
+            Timestamps (text, datetimes or pandas') or numbers, as in the table. None, NaT and NaN
             are unknown times.
 
         Returns
         -------
         numpy.ndarray
-            float64, of the same shape (a scalar has none), NaN where unknown.
+            float64, of the same shape (a float for a scalar), NaN where unknown.
 
         Raises
         ------
         DataError
-            If numbers are passed for stamps or the other way round, or stamps with a time zone for
-            stamps without one or the other way round.
+            If numbers are passed for timestamps or the reverse, or if only one of the table and the
+            timestamps has a time zone.
         """
         scalar = np.ndim(stamps) == 0
         cells = [stamps] if scalar else stamps
@@ -88,17 +88,17 @@ class Clock:
         return numbers[0] if scalar else numbers
 
     def to_stamp(self, numbers: Any) -> Any:
-        """Turn the table's times into times as the user writes them.
+        """Convert the table's times to the user's.
 
         Parameters
         ----------
         numbers : scalar or array-like of float
-            Times on the table's axis.
+            Times of the table.
 
         Returns
         -------
         pandas.DatetimeIndex or numpy.ndarray, or one Timestamp or float for a scalar
-            NaT for what is not finite or beyond the stamps that pandas can hold.
+            NaT where not finite or outside pandas' range of timestamps.
         """
         values = np.atleast_1d(np.asarray(numbers, dtype=np.float64))
         if self.origin is None:
@@ -148,7 +148,7 @@ class Clock:
 
 
 def clock_of(times: Any, starts: Any, ends: Any, unit: str) -> Clock:
-    """Make the clock of events and windows: stamps count from the first of all that are known."""
+    """Build the clock of events and windows; timestamps are counted from the earliest one."""
     if not isinstance(times, pd.DatetimeIndex):
         return Clock(None, unit)
     known = pd.DatetimeIndex(times.append([starts, ends]).dropna())
@@ -157,7 +157,7 @@ def clock_of(times: Any, starts: Any, ends: Any, unit: str) -> Clock:
 
 
 def read_loose_stamps(cells: Any) -> pd.DatetimeIndex:
-    """Read stamps of any kind given in an argument; numbers are none."""
+    """Read the timestamps of an argument; numbers are an error."""
     if not isinstance(cells, pd.DatetimeIndex):
         cells = [pd.NaT if pd.isna(cell) else cell for cell in cells]
         if any(isinstance(cell, int | float | np.number) for cell in cells):
@@ -178,7 +178,7 @@ def read_loose_stamps(cells: Any) -> pd.DatetimeIndex:
 def read_event_times(
     table: Table, name: str, place: Callable[[int], str], *, missing: bool = False
 ) -> pd.DatetimeIndex | np.ndarray:
-    """Read a column of timestamps or of numbers; ``missing`` allows what is not known."""
+    """Read a column of timestamps or numbers; ``missing`` allows unknown times."""
     column = table.frame[name]
     text = table.text or pd.api.types.is_string_dtype(column.dropna())
     if text and not pd.api.types.is_object_dtype(column):
@@ -230,7 +230,7 @@ def read_event_times(
         values[known] = present.to_numpy(dtype=np.float64)
         return values
     stamps = read_stamps(present, table.text, known_place)
-    assert isinstance(stamps, pd.DatetimeIndex)  # numbers and periods are done with above
+    assert isinstance(stamps, pd.DatetimeIndex)  # numbers and periods were handled above
     full = pd.Series(pd.NaT, index=range(len(column)), dtype=stamps.dtype)
     full.iloc[known] = stamps
     return pd.DatetimeIndex(full, name=None)

@@ -1,4 +1,4 @@
-"""Simulated streams whose dynamics change from slice to slice, for models that keep learning."""
+"""Simulated streams whose dynamics change between slices, for continual learning."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from tsllm.errors import DataError
 
 KINDS = ("permute", "rate", "decay", "new_types", "recurring")
 
-_RATE_STEP = 1.5  # how much more often things happen in each slice of kind "rate"
+_RATE_STEP = 1.5  # growth of the base rate from slice to slice of kind "rate"
 
 
 def make_drift(
@@ -26,41 +26,39 @@ def make_drift(
 ) -> list[Simulation]:
     """Simulate a stream in slices, each a Hawkes process of its own.
 
-    In every slice an event of a type triggers, on average, ``branching`` events of one other type;
-    which one is the slice's trigger permutation. The slices follow each other in time, with
-    sequences of their own that start afresh: what one slice taught is of no use in another, but
-    for what they share.
+    In each slice an event of a type triggers on average ``branching`` events of one other type,
+    given by the trigger permutation of the slice. Slices follow each other in time. Each has its
+    own sequences, which start empty.
 
     Parameters
     ----------
-    kind : {"permute", "rate", "decay", "new_types", "recurring"}
-        What changes. "permute": the trigger permutation, and the decay, which takes turns through
-        ``decays``. "rate": how often events happen of themselves, half as much again with each
-        slice. "decay": only the decay. "new_types": each slice knows one type more than the one
-        before; the first has ``n_types``. "recurring": two permutations with a decay each, in
-        turn, so that what was learned comes back.
-    n_slices : int, default 5
-        How many slices.
-    n_types : int, default 5
-        How many types; called "0", "1", ...
-    n_sequences : int, default 150
+    kind : {"permute", "rate", "decay", "new_types", "recurring"}, default="permute"
+        What changes. "permute": the trigger permutation, and the decay, which cycles through
+        ``decays``. "rate": the base rate, which grows by half in each slice. "decay": only the
+        decay. "new_types": each slice has one type more; the first has ``n_types``. "recurring":
+        two permutations, each with its decay, alternate.
+    n_slices : int, default=5
+        Number of slices.
+    n_types : int, default=5
+        Number of types, called "0", "1", ...
+    n_sequences : int, default=150
         Sequences in each slice, called "slice-sequence", for example "0-17".
-    events_per_sequence : float, default 70
-        The expected number, at the long-run rate of kinds with a constant one.
-    branching : float, default 0.7
-        Events that an event triggers, below 1.
-    decays : sequence of float, default (1, 3, 8)
+    events_per_sequence : float, default=70.0
+        The expected number of events, for kinds with a constant long-run rate.
+    branching : float, default=0.7
+        Events that one event triggers, below 1.
+    decays : sequence of float, default=(1.0, 3.0, 8.0)
         Decays of the effect, in 1 / time.
-    mu : float, default 0.1
-        The rate at which each type happens of itself.
-    random_state : int, optional
+    mu : float, default=0.1
+        The base rate of each type.
+    random_state : int or None, default=None
         Seed.
 
     Returns
     -------
     list of Simulation
-        One a slice; parameters "mu", "alpha", "beta", and "permutation": the type that each type
-        triggers.
+        One for each slice, with parameters "mu", "alpha", "beta", and "permutation": the type
+        that each type triggers.
 
     Raises
     ------
@@ -89,7 +87,7 @@ def make_drift(
         base = mu * present * (_RATE_STEP**number if kind == "rate" else 1)
         alpha = np.zeros((everyone, everyone))
         alpha[permutation, np.arange(everyone)] = branching
-        alpha *= present[:, None]  # nothing triggers a type that is not there yet
+        alpha *= present[:, None]  # nothing triggers a type before it appears
         turn = number if kind in ("permute", "decay") else number % 2 if kind == "recurring" else 0
         simulation = make_hawkes(
             base,
@@ -109,7 +107,7 @@ def make_drift(
 def _permutations(
     kind: str, n_slices: int, n_types: int, generator: np.random.Generator
 ) -> list[np.ndarray]:
-    """Draw each slice's trigger permutation; those that follow each other differ."""
+    """Draw the trigger permutation of each slice; consecutive ones differ."""
     changes = {"permute": n_slices, "recurring": 2}.get(kind, 1)
     drawn: list[np.ndarray] = []
     while len(drawn) < changes:

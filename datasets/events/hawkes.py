@@ -1,11 +1,11 @@
-"""Hawkes processes with exponential kernels, exactly: simulated and scored in float64.
+"""Exact Hawkes processes with exponential kernels: simulation and log-likelihood in float64.
 
-The reference that the neural models and `tsllm.HawkesForecaster` are tested against: numpy only, an
-event at a time, and independent of the torch modules. The intensity of type k is
+This is the reference for the tests of the neural models and of `tsllm.HawkesForecaster`: numpy
+only, one event at a time, independent of the torch modules. The intensity of type k is
 
     lambda_k(t) = mu_k + sum over earlier events j of alpha[k, k_j] beta_k exp(-beta_k (t - t_j))
 
-so that ``alpha[k, j]`` is how many events of type k one event of type j triggers directly.
+so that one event of type j directly triggers ``alpha[k, j]`` events of type k.
 """
 
 from typing import NamedTuple
@@ -21,11 +21,11 @@ class HawkesParameters(NamedTuple):
     Attributes
     ----------
     mu : numpy.ndarray
-        Shape (types,): the rate of events that nothing triggered.
+        Shape (types,): the base rates.
     alpha : numpy.ndarray
         Shape (types, types): the branching matrix, triggered type by triggering type.
     beta : numpy.ndarray
-        Shape (types,): how fast the effect on each type decays, in units of 1 / time.
+        Shape (types,): the decay of the effect on each type, in 1 / time.
     """
 
     mu: np.ndarray
@@ -34,13 +34,13 @@ class HawkesParameters(NamedTuple):
 
 
 def check_hawkes(mu: object, alpha: object, beta: object) -> HawkesParameters:
-    """Check a Hawkes process's parameters and give them as arrays.
+    """Check the parameters of a Hawkes process and return them as arrays.
 
     Raises
     ------
     DataError
-        If shapes disagree, a value is negative or not finite, nothing ever happens of itself, or
-        the process explodes: the spectral radius of ``alpha`` must be below 1.
+        If shapes disagree, a value is negative or not finite, all base rates are 0, or the
+        spectral radius of ``alpha`` is not below 1.
     """
     rates = np.atleast_1d(np.asarray(mu, dtype=np.float64))
     n_types = len(rates)
@@ -73,17 +73,17 @@ def check_hawkes(mu: object, alpha: object, beta: object) -> HawkesParameters:
 def simulate_hawkes(
     parameters: HawkesParameters, start: float, end: float, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one sequence on ``(start, end]`` from the process started empty.
+    """Draw one sequence on ``(start, end]``, started empty, by Ogata's thinning.
 
-    Ogata's thinning, exact: between events the intensity falls, so that its value now bounds it.
+    Between events the intensity decreases, so that its present value is an upper bound.
 
     Returns
     -------
     tuple of numpy.ndarray
-        The events' times (float64, increasing) and types (int64).
+        The times (float64, increasing) and the types (int64) of the events.
     """
     mu, alpha, beta = parameters
-    jumps = (alpha * beta[:, None]).T  # row j: what an event of type j adds to each intensity
+    jumps = (alpha * beta[:, None]).T  # row j: the increase of each intensity at an event of type j
     excited = np.zeros(len(mu))
     base, now = float(mu.sum()), start
     times: list[float] = []
@@ -116,14 +116,15 @@ def hawkes_log_likelihood(
     types : numpy.ndarray
         Shape (events,), int.
     parameters : HawkesParameters
-        As `check_hawkes` gives them.
+        As returned by `check_hawkes`.
     start, end : float
         The observation window.
 
     Returns
     -------
     float
-        In nats: the sum of log intensities at the events, less the integral of all intensities.
+        In nats: the sum of the log-intensities at the events minus the integral of all
+        intensities.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Event tables read from files and frames, and everything about them checked."""
+"""Event tables read from files and frames, with all checks."""
 
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -31,52 +31,57 @@ def read_events(
     time_unit: str = "s",
     random_state: int | None = None,
 ) -> EventTable:
-    """Read sequences of events from a table, and check everything about them.
+    """Read and check sequences of events from a table.
 
     Parameters
     ----------
     source : str, pathlib.Path, pandas.DataFrame or EventTable
         A ``.csv``, ``.csv.gz``, ``.parquet``, ``.jsonl`` or ``.jsonl.gz`` file, a directory of
-        Parquet parts, a frame, or the name of a bundled data set of events. An `EventTable` passes
-        through as it is. One event a row; rows of several sequences may interleave. Columns beside
-        those named here are left out.
-    id_col : str or None, default "sequence_id"
-        The column that tells sequences apart. None, or a table without the default column: all
+        Parquet parts, a frame, or the name of a bundled data set of events; one row for each
+        event, in any order of sequences. An `EventTable` is returned as it is.
+    id_col : str or None, default="sequence_id"
+        The column that names the sequence. If None, or if the default column is missing, all
         rows are one sequence, called "sequence".
-    time_col, type_col : str
-        The columns with the times (numbers of any unit, or timestamps) and the types (text;
-        integers and categories become text).
-    windows : optional
-        In which time each sequence was observed: ``(start, end)`` for all of them, a mapping from
-        sequence to ``(start, end)``, or a frame with the columns ``id_col``, ``window_start`` and
-        ``window_end``; None, NaN or NaT where a bound is not known. Not given: the columns
-        ``window_start`` and ``window_end`` where the table has them, else not known. An event
-        belongs to a window ``(start, end]``. A sequence that only ``windows`` names has no events.
-    sort : bool, default False
-        Sort each sequence by time. False makes rows out of order an error.
-    ties : {"error", "jitter", "batch"}
-        What to do with events of one sequence at the same time. "jitter" keeps the first and moves
+    time_col : str, default="time"
+        The column of times: numbers of any unit, or timestamps.
+    type_col : str, default="type"
+        The column of event types; integers and categories become text.
+    windows : (start, end), mapping, pandas.DataFrame or None, default=None
+        The observation window ``(start, end]`` of each sequence: one window for all, a mapping
+        from sequence to ``(start, end)``, or a frame with the columns ``id_col``,
+        ``window_start`` and ``window_end``. A bound of None, NaN or NaT is unknown. None uses
+        the columns ``window_start`` and ``window_end``, if any. A sequence that is only in
+        ``windows`` has no events.
+    sort : bool, default=False
+        Sort each sequence by time. False makes unsorted rows an error.
+    ties : {"error", "jitter", "batch"}, default="error"
+        How to treat events of one sequence at the same time. "jitter" keeps the first and moves
         the others later by random parts of ``resolution``, in the order of their rows and never
-        past the next event. "batch" keeps them as they are.
-    resolution : float, optional
-        The step of the clock that made the ties, in the table's unit of time; None takes the
-        smallest positive gap in the table.
-    time_unit : {"s", "us", "ms", "min", "h", "D", "W"}
-        The unit in which timestamps are counted; numbers are taken as they are.
-    random_state : int, optional
+        beyond the next event. "batch" keeps them.
+    resolution : float or None, default=None
+        The step of the clock that caused the ties, in the table's unit of time. None uses the
+        smallest positive inter-event time of the table.
+    time_unit : {"s", "us", "ms", "min", "h", "D", "W"}, default="s"
+        The unit in which timestamps are counted. Numbers keep their unit.
+    random_state : int or None, default=None
         Seed of the jitter.
 
     Returns
     -------
     EventTable
         Sequences in order of first appearance. Timestamps become float64 counts of ``time_unit``
-        since the earliest window start or event, which ``table.clock`` knows.
+        since the earliest window start or event; ``table.clock`` converts them back.
 
     Raises
     ------
     DataError
-        If anything is wrong; the message names the sequence, the row (the line in a file of text,
-        counted from 1, else the row, counted from 0) and the remedy.
+        If the table is invalid. The message names the sequence, the row (in text files the
+        line, counted from 1, else the row, counted from 0) and the remedy.
+
+    See Also
+    --------
+    EventTable : The result, and how to cut and split it.
+    read_long : Read time series.
 
     Examples
     --------
@@ -119,7 +124,7 @@ def read_events(
     parts = [times[part] for part in rows]
     starts, ends = clock.to_number(bounds.starts), clock.to_number(bounds.ends)
     if ties == "error":
-        _refuse_ties(parts, rows, place, table.row, clock)
+        _check_ties(parts, rows, place, table.row, clock)
     for number, name in enumerate(bounds.ids):
         found = find_fault(parts[number], starts[number], ends[number], clock)
         if found is not None:
@@ -155,7 +160,7 @@ def _open(source: str | Path | pd.DataFrame) -> Table:
 
 
 def _find_columns(table: Table, id_col: str | None, time_col: str, type_col: str) -> EventColumns:
-    """Check that the columns are there; only the default ``id_col`` may be absent."""
+    """Check that the columns exist; only the default ``id_col`` may be missing."""
     columns = list(table.frame.columns)
     for argument, name in (("time_col", time_col), ("type_col", type_col), ("id_col", id_col)):
         if name is None or name in columns:
@@ -186,7 +191,7 @@ def _group(
     *,
     sort: bool,
 ) -> np.ndarray:
-    """Order rows by sequence and, where asked to, by time; rows out of order are else an error."""
+    """Order rows by sequence and, if ``sort``, by time; unsorted rows are an error otherwise."""
     if sort:
         return np.lexsort((times, codes))
     order = np.argsort(codes, kind="stable")
@@ -201,14 +206,14 @@ def _group(
     return order
 
 
-def _refuse_ties(
+def _check_ties(
     parts: list[np.ndarray],
     rows: list[np.ndarray],
     place: Callable[[int], str],
     row: Callable[[int], str],
     clock: Clock,
 ) -> None:
-    """Raise where a sequence has two events at one time, naming both rows."""
+    """Check that no sequence has two events at the same time; the error names both rows."""
     for times, own in zip(parts, rows, strict=True):
         tied = np.diff(times) == 0
         if tied.any():
@@ -227,11 +232,11 @@ def _jitter(
     resolution: float | None,
     random_state: int | None,
 ) -> list[np.ndarray]:
-    """Move tied events later, each sequence with a random stream of its own."""
-    gaps = np.concatenate([np.diff(times) for times in parts] + [np.empty(0)])
+    """Move tied events later, with an independent random generator for each sequence."""
+    intervals = np.concatenate([np.diff(times) for times in parts] + [np.empty(0)])
     if resolution is None:
-        resolution = float(gaps[gaps > 0].min(initial=np.inf))
-    if (gaps == 0).any() and not 0 < resolution < np.inf:
+        resolution = float(intervals[intervals > 0].min(initial=np.inf))
+    if (intervals == 0).any() and not 0 < resolution < np.inf:
         raise DataError(
             f"resolution={resolution} does not say how far to spread tied events; pass the "
             "positive step of the clock that wrote them"

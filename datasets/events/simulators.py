@@ -1,4 +1,4 @@
-"""Simulators of event streams, with what is true of them."""
+"""Simulators of event streams, with their true parameters and exact log-likelihoods."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from tsllm.datasets.events.hawkes import check_hawkes, hawkes_log_likelihood, si
 from tsllm.datasets.events.table import EventTable, sequence_name
 from tsllm.errors import DataError
 
-#: The exact log-likelihood of one sequence: of its times (events,), its types as numbers (events,),
+#: Computes the log-likelihood of one sequence from its times (events,), its type numbers (events,),
 #: and the start and the end of its window.
 SequenceScore = Callable[[np.ndarray, np.ndarray, float, float], float]
 
-# Each theme's events trigger events of the next theme; the last theme's trigger the first's.
+# The events of a theme trigger events of the next theme, those of the last theme of the first.
 _THEMES: dict[str, tuple[str, ...]] = {
     "storm": (
         "thunderstorm", "heavy rain", "hurricane", "hailstorm", "strong winds", "lightning strike",
@@ -48,7 +48,7 @@ _THEMES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Simulation:
-    """Simulated events and what is true of them.
+    """Simulated events with their true parameters and log-likelihood.
 
     Parameters
     ----------
@@ -57,9 +57,13 @@ class Simulation:
     parameters : dict
         The true parameters, by the names of the simulator's arguments.
     log_likelihood : callable
-        Takes an `EventTable` of the same types whose windows are known, and gives the exact
-        log-likelihood of each sequence in nats, shape (sequences,), float64. A sequence counts as
-        starting afresh at its window's start.
+        Computes the exact log-likelihood of each sequence of an `EventTable` of the same types
+        with known windows, in nats, shape (sequences,), float64. Each sequence starts empty at
+        the start of its window.
+
+    See Also
+    --------
+    make_hawkes, make_poisson, make_renewal, make_self_correcting : Simulate one.
     """
 
     events: EventTable
@@ -77,27 +81,27 @@ def make_poisson(
     type_names: Sequence[str] | None = None,
     random_state: int | None = None,
 ) -> Simulation:
-    """Simulate a Poisson process, whose events know nothing of each other.
+    """Simulate a Poisson process, whose events are independent of each other.
 
     Parameters
     ----------
     rate : float, sequence of float, or callable
-        The rate; one number a type; or a function of time that gives the rate or the types' rates.
-    bound : float, optional
-        For a function: what the sum of the rates never exceeds.
+        The rate, the rate of each type, or a function of time that returns one of these.
+    bound : float or None, default=None
+        For a function: an upper bound of the sum of the rates.
     t_end, n_sequences, t_start, type_names, random_state
         As for `make_hawkes`.
 
     Returns
     -------
     Simulation
-        Parameters "rate" and "bound". The log-likelihood of a function is integrated adaptively to
-        1e-10.
+        Parameters "rate" and "bound". The log-likelihood of a function is integrated adaptively
+        to 1e-10.
 
     Raises
     ------
     DataError
-        If a rate is negative, or exceeds the bound where the simulation looks at it.
+        If a rate is negative, or exceeds the bound at a time that is evaluated.
 
     Examples
     --------
@@ -120,7 +124,7 @@ def make_poisson(
 
     def draw(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         count = generator.poisson(highest * (t_end - t_start))
-        # 1 - uniform lies in (0, 1]: the window's start does not belong to it
+        # 1 - uniform lies in (0, 1]: the window does not contain its start
         candidates = t_start + (t_end - t_start) * (
             1 - np.sort(generator.uniform(size=count))[::-1]
         )
@@ -136,7 +140,7 @@ def make_poisson(
                 types.append(int(np.searchsorted(cumulative, level, side="right")))
         return np.array(times), np.array(types, dtype=np.int64)
 
-    @cache  # sequences mostly share their window
+    @cache  # most sequences have the same window
     def integral(start: float, end: float) -> float:
         if not callable(rate):
             return float(rates(start).sum()) * (end - start)
@@ -173,32 +177,32 @@ def make_hawkes(
     id_prefix: str = "",
     random_state: int | None = None,
 ) -> Simulation:
-    """Simulate a Hawkes process with exponential kernels: events that trigger events.
+    """Simulate a Hawkes process with exponential kernels, in which events trigger events.
 
-    ``lambda_k(t) = mu_k + sum_j alpha[k, k_j] beta_k exp(-beta_k (t - t_j))`` over the events j
-    before t; drawn by Ogata's thinning, which is exact.
+    The intensity is ``lambda_k(t) = mu_k + sum_j alpha[k, k_j] beta_k exp(-beta_k (t - t_j))``
+    over the events j before t. Ogata's thinning draws it exactly.
 
     Parameters
     ----------
     mu : float or array-like, (types,)
-        Rates of events that nothing triggered.
+        The base rate of each type.
     alpha : float or array-like, (types, types)
-        Branching matrix: ``alpha[k, j]`` events of type k are triggered by one of type j.
+        The branching matrix: one event of type j triggers ``alpha[k, j]`` events of type k.
     beta : float or array-like, (types,)
-        Decay of the effect on each type, in 1 / time.
-    t_end : float, default 100
-        Where every sequence's window ends.
-    n_sequences : int, default 1
-        How many independent sequences, called "0", "1", ...
-    t_start : float, default 0
-        Where the windows start, with no event before them.
-    type_names : sequence of str, optional
-        Names of the types; "0", "1", ... if None.
-    id_prefix : str, default ""
-        What the sequences' names begin with.
-    random_state : int, optional
-        Seed. Each sequence has a random stream of its own, so that more sequences leave the first
-        ones as they were.
+        The decay of the effect on each type, in 1 / time.
+    t_end : float, default=100.0
+        The end of every window.
+    n_sequences : int, default=1
+        Number of independent sequences, called "0", "1", ...
+    t_start : float, default=0.0
+        The start of every window, with no event before it.
+    type_names : sequence of str or None, default=None
+        The names of the types. None names them "0", "1", ...
+    id_prefix : str, default=""
+        A prefix of the names of the sequences.
+    random_state : int or None, default=None
+        Seed. Each sequence has its own random generator, so that more sequences do not change
+        the first ones.
 
     Returns
     -------
@@ -208,7 +212,11 @@ def make_hawkes(
     Raises
     ------
     DataError
-        If the parameters do not fit together, or the spectral radius of ``alpha`` is not below 1.
+        If the shapes disagree, or the spectral radius of ``alpha`` is not below 1.
+
+    References
+    ----------
+    Ogata, "On Lewis' simulation method for point processes", IEEE Trans. Inf. Theory, 1981.
 
     Examples
     --------
@@ -244,15 +252,16 @@ def make_self_correcting(
     type_names: Sequence[str] | None = None,
     random_state: int | None = None,
 ) -> Simulation:
-    """Simulate a self-correcting process (Isham and Westcott 1979): each event holds off the next.
+    """Simulate a self-correcting process, in which each event lowers the intensity.
 
-    ``lambda(t) = exp(mu t - alpha N(t))`` with t from the window's start and N(t) the events since;
-    the long-run rate is ``mu / alpha``. Drawn by inverting the compensator, which is exact.
+    The intensity is ``lambda(t) = exp(mu t - alpha N(t))``, with t from the start of the window
+    and N(t) the number of events since. The long-run rate is ``mu / alpha``. Inverting the
+    compensator draws it exactly.
 
     Parameters
     ----------
-    mu, alpha : float, default 1
-        How fast the log-intensity rises with time, and falls by an event; both positive.
+    mu, alpha : float, default=1.0
+        The increase of the log-intensity with time, and its decrease at an event; both positive.
     t_end, n_sequences, t_start, type_names, random_state
         As for `make_hawkes`; there is one type.
 
@@ -260,6 +269,10 @@ def make_self_correcting(
     -------
     Simulation
         Parameters "mu" and "alpha".
+
+    References
+    ----------
+    Isham and Westcott, "A self-correcting point process", Stoch. Proc. Appl., 1979.
 
     Examples
     --------
@@ -312,27 +325,27 @@ def make_renewal(
     type_names: Sequence[str] | None = None,
     random_state: int | None = None,
 ) -> Simulation:
-    """Simulate a renewal process: independent gaps of one distribution, independent types.
+    """Simulate a renewal process, with independent inter-event times and independent types.
 
     Parameters
     ----------
-    distribution : {"lognormal", "gamma"}
-        The gaps' distribution; the first gap starts at the window's start.
-    mean : float, default 1
-        The mean gap.
-    cv : float, default 1
-        The gaps' coefficient of variation: below 1 events are more regular than a Poisson
-        process's, above 1 more clustered.
-    probabilities : sequence of float, default (1,)
-        Each type's probability.
+    distribution : {"lognormal", "gamma"}, default="lognormal"
+        The distribution of the inter-event times, the first from the start of the window.
+    mean : float, default=1.0
+        The mean inter-event time.
+    cv : float, default=1.0
+        The coefficient of variation of the inter-event times. Below 1 events are more regular
+        than those of a Poisson process, above 1 more clustered.
+    probabilities : sequence of float, default=(1.0,)
+        The probability of each type.
     t_end, n_sequences, t_start, type_names, random_state
         As for `make_hawkes`.
 
     Returns
     -------
     Simulation
-        Parameters "distribution", "mean", "cv" and "probabilities", and the distribution's own:
-        "mu" and "sigma" (of the log gap), or "shape" and "scale".
+        Parameters "distribution", "mean", "cv" and "probabilities", and those of the
+        distribution: "mu" and "sigma" (of the log), or "shape" and "scale".
 
     Examples
     --------
@@ -394,41 +407,45 @@ def make_text_events(
     t_start: float = 0.0,
     random_state: int | None = None,
 ) -> Simulation:
-    """Simulate events named by phrases, where the meaning says what triggers what.
+    """Simulate events whose types are phrases, with effects that depend on the meaning.
 
-    Six themes (storms, power cuts, computer failures, customers' complaints, sports, traffic) of up
-    to eight phrases each. An event triggers, on average, ``branching`` events of the next theme,
-    each of its phrases being as likely. A model that knows the phrases only as numbers has to learn
-    every pair of types; one that reads them has to learn six. With phrases held out of
-    training, only the latter knows what they do.
+    There are six themes (storms, power cuts, computer failures, customers' complaints, sports,
+    traffic) of up to eight phrases. An event triggers on average ``branching`` events of the
+    next theme, each of its phrases with the same probability. A model of type numbers has to
+    learn every pair of types; a model that reads the phrases has to learn six pairs of themes,
+    and can predict phrases that were held out of training.
 
     Parameters
     ----------
-    words_per_theme : int, default 8
+    words_per_theme : int, default=8
         Phrases of each theme, 1 to 8.
-    unseen_per_theme : int, default 0
-        How many of them are held out; which ones is the same for every seed.
-    types : {"seen", "all"}
-        "seen" simulates without the phrases held out, for training; "all" with them.
-    branching : float, default 0.8
-        Events that an event triggers, below 1.
-    beta : float, default 2
+    unseen_per_theme : int, default=0
+        Number of phrases of each theme to hold out; the same ones for every seed.
+    types : {"seen", "all"}, default="seen"
+        "seen" simulates without the held-out phrases, for training; "all" with them.
+    branching : float, default=0.8
+        Events that one event triggers, below 1.
+    beta : float, default=2.0
         Decay of the effect, in 1 / time.
-    rate : float, default 1
-        Events per unit of time in the long run.
-    t_end, n_sequences, t_start, random_state
+    rate : float, default=1.0
+        Long-run events per unit of time.
+    t_end : float, default=70.0
+        The end of every window.
+    n_sequences : int, default=100
+        Number of independent sequences.
+    t_start, random_state
         As for `make_hawkes`.
 
     Returns
     -------
     Simulation
-        Parameters "mu", "alpha", "beta", "themes" (each phrase's theme) and "unseen" (the phrases
-        held out). The log-likelihood knows the phrases that were simulated.
+        Parameters "mu", "alpha", "beta", "themes" (the theme of each phrase) and "unseen" (the
+        held-out phrases). The log-likelihood accepts the simulated phrases.
 
     Raises
     ------
     DataError
-        If so many phrases do not exist, or none would be left.
+        If there are not so many phrases, or all would be held out.
 
     Examples
     --------
@@ -473,10 +490,7 @@ def make_text_events(
 def _sequence_generators(
     random_state: int | None, n_sequences: int, t_start: float, t_end: float
 ) -> list[np.random.Generator]:
-    """Give each sequence a random stream of its own; refuse none, and windows of no length.
-
-    More sequences of one seed leave the random numbers of the first ones as they were.
-    """
+    """Create a random generator for each sequence, and check their number and window."""
     if n_sequences < 1:
         raise DataError(f"n_sequences={n_sequences} must be at least 1")
     if not (np.isfinite(t_start) and np.isfinite(t_end) and t_start < t_end):
@@ -486,7 +500,7 @@ def _sequence_generators(
 
 
 def _checked_type_names(type_names: Sequence[str] | None, n_types: int) -> list[str]:
-    """Check the names of the types, one each and all different; None numbers them."""
+    """Check that there is a different name for each type; None numbers the types."""
     names = [str(kind) for kind in range(n_types)] if type_names is None else list(type_names)
     if len(names) != n_types or len(set(names)) != n_types:
         raise DataError(f"type_names={names} must be {n_types} different names")
@@ -500,19 +514,7 @@ def _simulated_table(
     end: float,
     prefix: str = "",
 ) -> EventTable:
-    """Lay simulated sequences out as a table, all with one window.
-
-    Parameters
-    ----------
-    parts : list of (numpy.ndarray, numpy.ndarray)
-        Of each sequence its times (events,) and its types as places among the names (events,).
-    names : list of str
-        The types' names.
-    start, end : float
-        The window ``(start, end]``.
-    prefix : str
-        What the ids begin with; numbers from 0 follow.
-    """
+    """Build a table of simulated (times, type numbers), all in the window ``(start, end]``."""
     labels = np.array(names, dtype=object)
     return EventTable(
         ids=tuple(f"{prefix}{number}" for number in range(len(parts))),
@@ -524,15 +526,7 @@ def _simulated_table(
 
 
 def _table_scorer(names: list[str], score: SequenceScore) -> Callable[[EventTable], np.ndarray]:
-    """Turn the log-likelihood of one sequence into `Simulation.log_likelihood`.
-
-    Parameters
-    ----------
-    names : list of str
-        The types' names; a type's number is its place.
-    score : callable
-        See `SequenceScore`.
-    """
+    """Build `Simulation.log_likelihood` from the log-likelihood of one sequence."""
     codes = {name: code for code, name in enumerate(names)}
 
     def log_likelihood(events: EventTable) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Streams of events cut into slices of time, one after the other."""
+"""Streams of events cut into consecutive slices of time."""
 
 from collections.abc import Iterable
 from itertools import pairwise
@@ -13,34 +13,34 @@ from tsllm.errors import DataError, NotEnoughDataError
 def time_slices(
     events: EventTable, cuts: int | str | Iterable[object], *, keep_empty: bool = False
 ) -> list[EventTable]:
-    """Cut a stream of events into slices of time: what a model that keeps learning gets in turn.
+    """Cut a stream of events into slices of time, for models that learn continually.
 
-    All sequences are cut at the same times. A slice holds the events in ``(start, end]``, and its
-    windows end and start at its bounds wherever a sequence was observed on both sides of them.
+    All sequences are cut at the same times. A slice holds the events in ``(start, end]``. Its
+    windows start and end at these bounds if a sequence was observed on both sides of them.
 
     Parameters
     ----------
     events : EventTable
         The stream.
     cuts : int, str or iterable of times
-        How many slices of equal length between the first window's start (or event) and the last
-        window's end (or event); or a calendar step in pandas' words, such as ``"1D"``, ``"MS"``
-        or ``"YS"``, for timestamps: each slice goes from one tick to the next; or the times where
-        one slice ends and the next starts (one more slice than times).
-    keep_empty : bool, default False
-        Keep in a slice the sequences that were observed in it but have no event there.
+        The number of slices of equal length between the first window start (or event) and the
+        last window end (or event); or, for timestamps, a pandas frequency such as ``"1D"``,
+        ``"MS"`` or ``"YS"``, with a slice from each tick to the next; or the times between
+        slices (one slice more than times).
+    keep_empty : bool, default=False
+        Keep sequences that were observed in a slice but have no event there.
 
     Returns
     -------
     list of EventTable
-        In order of time, on the stream's clock; every event is in exactly one.
+        In order of time, on the stream's clock. Every event is in exactly one slice.
 
     Raises
     ------
     DataError
-        If the cuts do not increase, or a calendar step is asked of times that are numbers.
+        If the cuts do not increase, or if a frequency is given and the times are numbers.
     NotEnoughDataError
-        If a slice would have no events at all, naming it.
+        If a slice would have no events. The message names the slice.
 
     Examples
     --------
@@ -82,7 +82,7 @@ def time_slices(
 
 
 def _span(events: EventTable) -> tuple[float, float]:
-    """Find the first window's start or event, and the last window's end or event."""
+    """Find the first window start or event, and the last window end or event."""
     pooled = np.concatenate(events.times)
     first = np.nanmin([*events.starts, pooled.min()])
     last = np.nanmax([*events.ends, pooled.max()])
@@ -90,7 +90,7 @@ def _span(events: EventTable) -> tuple[float, float]:
 
 
 def _ticks(events: EventTable, first: float, last: float, step: str) -> np.ndarray:
-    """Find a calendar step's ticks strictly inside the stream."""
+    """Find the ticks of a frequency strictly inside the stream."""
     if not events.clock.is_stamps:
         raise DataError(
             f"cuts={step!r} is a step of the calendar, but the times are numbers; pass a number of "

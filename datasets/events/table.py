@@ -1,4 +1,4 @@
-"""Event tables: checked sequences of typed events in observation windows."""
+"""Event tables: checked sequences of typed events, each with its observation window."""
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ from tsllm.errors import DataError, NotEnoughDataError
 
 @dataclass(frozen=True)
 class EventColumns:
-    """What the user calls the columns of an event table."""
+    """The names of the columns of an event table."""
 
     id_col: str = "sequence_id"
     time_col: str = "time"
@@ -22,32 +22,37 @@ class EventColumns:
 
 @dataclass(frozen=True, eq=False)
 class EventTable:
-    """Sequences of typed events in continuous time, each with the window it was observed in.
+    """Sequences of typed events in continuous time, each with its observation window.
 
-    `read_events` makes one of a file or a frame; simulators make their own. The arrays cannot be
-    written to.
+    `read_events` reads one from a file or a frame; simulators return one. The arrays are
+    read-only.
 
     Parameters
     ----------
     ids : tuple
         The sequences, in order of first appearance.
     times : tuple of numpy.ndarray
-        For each sequence its events' times, float64, not decreasing, on the table's clock.
+        For each sequence the times of its events, float64, not decreasing, on the table's clock.
     types : tuple of numpy.ndarray
-        For each sequence its events' types, objects of type str, as many as times.
+        For each sequence the types of its events, objects of type str.
     starts, ends : numpy.ndarray
-        Shape (sequences,): the observation window ``(start, end]`` in which every event was
-        recorded. NaN where it is not known: then nothing is said about the time before the first
+        Shape (sequences,): the observation window ``(start, end]``, in which every event was
+        recorded. NaN if unknown: it is then not known whether events happened before the first
         event, or after the last.
-    clock : Clock
-        How times relate to what the user wrote.
-    names : EventColumns
-        What the user calls the columns.
+    clock : Clock, default=Clock()
+        Converts between the table's times and the user's.
+    names : EventColumns, default=EventColumns()
+        The user's column names.
 
     Raises
     ------
     DataError
-        If times are not finite or go back, or a window does not contain its events.
+        If times are not finite or decrease, or an event lies outside its window.
+
+    See Also
+    --------
+    read_events : Read an event table from a file or a frame.
+    time_slices : Cut an event table into slices of time.
 
     Examples
     --------
@@ -96,17 +101,17 @@ class EventTable:
                 raise DataError(f"{where} {found[1]}")
 
     def __len__(self) -> int:
-        """How many sequences there are."""
+        """Return the number of sequences."""
         return len(self.ids)
 
     @property
     def n_events(self) -> int:
-        """How many events there are in all sequences together."""
+        """Return the number of events in all sequences."""
         return sum(len(part) for part in self.times)
 
     @property
     def type_names(self) -> list[str]:
-        """The types of which there are events, sorted."""
+        """Return the types that have events, sorted."""
         return sorted({str(name) for part in self.types for name in part})
 
     def type_counts(self) -> pd.Series:
@@ -118,19 +123,19 @@ class EventTable:
         return pd.Series(counts[order], index=pd.Index(names[order].astype(object), name="type"))
 
     def place(self, sequence: int, event: int) -> str:
-        """Say in a message which event is meant: both count from 0."""
+        """Name an event in a message; sequence and event are counted from 0."""
         when = self.clock.to_stamp(self.times[sequence][event])
         return f"{sequence_name(self.ids[sequence])}, event {event} ({when})"
 
     def to_frame(self) -> pd.DataFrame:
-        """Lay the events out in rows, as `read_events` reads them.
+        """Return the events as rows, in the form that `read_events` reads.
 
         Returns
         -------
         pandas.DataFrame
             The user's columns for the sequence, the time and the type; ``window_start`` and
-            ``window_end`` where a window is known. A sequence without events has no rows: pass
-            ``windows=table.windows()`` beside the frame to read it again.
+            ``window_end`` if a window is known. A sequence without events has no rows: pass
+            ``windows=table.windows()`` with the frame to read it again.
         """
         lengths = [len(part) for part in self.times]
         rows = np.repeat(np.arange(len(self)), lengths)
@@ -146,13 +151,13 @@ class EventTable:
         return frame
 
     def windows(self) -> pd.DataFrame:
-        """Give each sequence's observation window.
+        """Return the observation window of each sequence.
 
         Returns
         -------
         pandas.DataFrame
-            The user's column for the sequence, ``window_start`` and ``window_end``, missing where
-            not known; one row a sequence.
+            One row for each sequence: the user's column for the sequence, ``window_start`` and
+            ``window_end``, missing if unknown.
         """
         frame = pd.DataFrame({self.names.id_col: pd.Series(list(self.ids), dtype=object)})
         frame[self.names.id_col] = frame[self.names.id_col].infer_objects()
@@ -161,7 +166,17 @@ class EventTable:
         return frame
 
     def select(self, ids: Iterable[Hashable]) -> "EventTable":
-        """Give the named sequences, in the order named.
+        """Return the given sequences in the given order.
+
+        Parameters
+        ----------
+        ids : iterable of hashable
+            The sequences.
+
+        Returns
+        -------
+        EventTable
+            On the same clock.
 
         Raises
         ------
@@ -181,23 +196,23 @@ class EventTable:
     def between(
         self, start: object = None, end: object = None, *, keep_empty: bool = False
     ) -> "EventTable":
-        """Cut out the events in ``(start, end]`` and the windows with them.
+        """Return the events in ``(start, end]``, and cut their windows.
 
-        A bound of the cut becomes the window's where the sequence was observed on both sides of
-        it; where its window is not known and it has no event before ``start`` (or after ``end``),
-        nothing says that it was observed there, and the window stays unknown.
+        A bound of the cut becomes the window's if the sequence was observed on both sides of it.
+        An unknown window bound stays unknown if no event lies beyond the cut, because then nothing
+        shows that the sequence was observed there.
 
         Parameters
         ----------
-        start, end : number or timestamp, optional
-            As the user writes times; None does not cut.
-        keep_empty : bool, default False
-            Keep the sequences that were observed between the two but have no event there.
+        start, end : number, timestamp or None, default=None
+            In the user's times; None does not cut.
+        keep_empty : bool, default=False
+            Keep sequences that were observed between the bounds but have no event there.
 
         Returns
         -------
         EventTable
-            Times stay on the same clock.
+            On the same clock.
 
         Raises
         ------
@@ -211,7 +226,7 @@ class EventTable:
     def cut(
         self, start: float | None, end: float | None, *, keep_empty: bool = False
     ) -> "EventTable":
-        """Do as `between` does, with bounds that are numbers on the table's own clock."""
+        """Cut like `between`, with bounds on the table's clock."""
         low = -np.inf if start is None else start
         high = np.inf if end is None else end
         if not low < high:
@@ -223,7 +238,7 @@ class EventTable:
         for number in range(len(self)):
             own, known = self.times[number], (self.starts[number], self.ends[number])
             first, last = np.searchsorted(own, [low, high], side="right")
-            # observed from the window's start or else from the first event
+            # observed from the start of the window, or from the first event if unknown
             since = known[0] if not np.isnan(known[0]) else (own[0] if len(own) else np.nan)
             until = known[1] if not np.isnan(known[1]) else (own[-1] if len(own) else np.nan)
             if first == last and not (keep_empty and max(low, since) < min(high, until)):
@@ -245,20 +260,20 @@ class EventTable:
     def split(
         self, fractions: Sequence[float] = (0.7, 0.1, 0.2), *, keep_empty: bool = False
     ) -> tuple["EventTable", ...]:
-        """Cut all sequences at the same times into earlier and later parts.
+        """Split all sequences at the same times into earlier and later parts.
 
         Parameters
         ----------
-        fractions : sequence of float, default (0.7, 0.1, 0.2)
-            The part of all events that goes into each; they add up to 1.
-        keep_empty : bool, default False
-            Keep the sequences that were observed in a part but have no event there.
+        fractions : sequence of float, default=(0.7, 0.1, 0.2)
+            The share of all events in each part; they sum to 1.
+        keep_empty : bool, default=False
+            Keep sequences that were observed in a part but have no event there.
 
         Returns
         -------
         tuple of EventTable
-            One a fraction, in order of time; each cut is at the time of an event, which goes into
-            the earlier part.
+            One table for each fraction, in order of time. A cut is at the time of an event, which
+            belongs to the earlier part.
 
         Raises
         ------
@@ -279,24 +294,24 @@ class EventTable:
         return tuple(self.cut(*bounds, keep_empty=keep_empty) for bounds in pairwise(cuts))
 
     def extend(self, later: "EventTable") -> "EventTable":
-        """Append later events: to the sequences that are here, and new sequences at the end.
+        """Append later events to the sequences of this table, and new sequences at the end.
 
         Parameters
         ----------
         later : EventTable
-            Events after the ones here; its clock may have another origin. A window that starts
-            where the one here ends goes on from it.
+            Events after those of this table; the origin of its clock may differ. A window that
+            starts where the window of this table ends extends it.
 
         Returns
         -------
         EventTable
-            On this table's clock and with its names of columns.
+            On this table's clock, with its column names.
 
         Raises
         ------
         DataError
-            If a sequence's new events or its new window begin before the ones here end, or if
-            there is a hole between the two windows, naming the sequence.
+            If the new events or the new window of a sequence begin before its old ones end, or if
+            there is a hole between the two windows. The message names the sequence.
         """
         places = {name: number for number, name in enumerate(self.ids)}
         times, types = list(self.times), list(self.types)
@@ -337,7 +352,7 @@ class EventTable:
         )
 
     def __eq__(self, other: object) -> bool:
-        """Whether both hold the same events and windows, on whatever clock."""
+        """Compare events and windows, on any clock."""
         if not isinstance(other, EventTable):
             return NotImplemented
         if self.ids != other.ids or self.clock.is_stamps != other.clock.is_stamps:
@@ -355,7 +370,7 @@ class EventTable:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        """Say how much it holds, and when."""
+        """Show the numbers of sequences, events and types, and the range of times."""
         counts = [(len(self), "sequence"), (self.n_events, "event")]
         counts.append((len(self.type_names), "type"))
         parts = [f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts]
@@ -377,29 +392,29 @@ class EventTable:
 
 
 def sequence_name(sequence_id: object) -> str:
-    """Name a sequence in an error message, for example ``"sequence 'a'"``."""
+    """Return the name of a sequence in an error message, for example ``"sequence 'a'"``."""
     return f"sequence {sequence_id!r}"
 
 
 def find_fault(
     times: np.ndarray, start: float, end: float, clock: Clock
 ) -> tuple[int | None, str] | None:
-    """Find what is wrong with a sequence of events and its window ``(start, end]``.
+    """Find the first fault of a sequence of events and its window ``(start, end]``.
 
     Parameters
     ----------
     times : numpy.ndarray
         Shape (events,), float64, on the clock.
     start, end : float
-        The window's bounds on the clock, NaN where not known.
+        The bounds of the window on the clock, NaN if unknown.
     clock : Clock
-        How times are written in the sentence.
+        Formats times in the message.
 
     Returns
     -------
     (int or None, str) or None
-        The number of the event that is wrong, None for the window itself, and the rest of a
-        sentence that begins with its name. None where nothing is wrong.
+        The number of the faulty event (None for the window itself) and the end of a sentence
+        that begins with its name. None if there is no fault.
     """
     stamp = clock.to_stamp
     if np.isinf(start) or np.isinf(end):
@@ -431,25 +446,25 @@ def find_fault(
 def _find_fault_in_continuation(
     times: np.ndarray, window: tuple[float, float], new: np.ndarray, opens: float, clock: Clock
 ) -> str | None:
-    """Find why a later part does not go on from a sequence.
+    """Find the reason why a later part does not continue a sequence.
 
     Parameters
     ----------
     times : numpy.ndarray
-        Shape (events,), the sequence's events so far.
+        Shape (events,), the events of the sequence.
     window : (float, float)
-        The start and the end of its window, NaN where not known.
+        The start and the end of its window, NaN if unknown.
     new : numpy.ndarray
-        Shape (new events,), the later part's events.
+        Shape (new events,), the events of the later part.
     opens : float
-        The start of the later part's window, NaN where not known.
+        The start of the later part's window, NaN if unknown.
     clock : Clock
-        Of all these times.
+        The clock of all these times.
 
     Returns
     -------
     str or None
-        The rest of a sentence that begins with the sequence's name; None where the part goes on.
+        The end of a sentence that begins with the name of the sequence; None if the part fits.
     """
     edges = [*times[-1:], *window]
     last = max((edge for edge in edges if not np.isnan(edge)), default=-np.inf)
@@ -470,9 +485,9 @@ def _find_fault_in_continuation(
 
 
 def _frozen(values: object, kind: type) -> np.ndarray:
-    """Give an array of one kind that cannot be written to."""
+    """Return a read-only array of a dtype."""
     if isinstance(values, np.ndarray) and values.dtype == kind and not values.flags.writeable:
         return values
-    array: np.ndarray = np.array(values, dtype=kind)  # a copy: the caller's array stays writable
+    array: np.ndarray = np.array(values, dtype=kind)  # a copy: the caller's stays writable
     array.setflags(write=False)
     return array

@@ -1,4 +1,4 @@
-"""The windows that sequences of events were observed in, from an argument or a table's columns."""
+"""Observation windows of sequences, from an argument or from columns of a table."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ _WINDOW_COLUMNS = ("window_start", "window_end")
 
 
 class Bounds(NamedTuple):
-    """The sequences and their windows, as the user writes times."""
+    """The sequences and their windows, in the user's times."""
 
     ids: list
     starts: Any  # DatetimeIndex or float64
@@ -30,7 +30,7 @@ def read_windows(
     stamps: pd.DatetimeIndex | np.ndarray,
     place: Callable[[int], str],
 ) -> Bounds:
-    """Find each sequence's window: in the argument, in the table's columns, or nowhere."""
+    """Find the window of each sequence in the argument or in the table; else it is unknown."""
     order = list(dict.fromkeys(ids.tolist()))
     columns = [name for name in _WINDOW_COLUMNS if name in table.frame.columns]
     if windows is None and columns:
@@ -67,7 +67,7 @@ def _window_columns(
     stamps: pd.DatetimeIndex | np.ndarray,
     place: Callable[[int], str],
 ) -> Bounds:
-    """Take windows from columns of the table; each sequence has one."""
+    """Read windows from columns of the table and check that each sequence has only one."""
     codes, _ = pd.factorize(ids)
     firsts = np.unique(codes, return_index=True)[1]
     bounds = []
@@ -97,7 +97,7 @@ def _window_columns(
 
 
 def _window_frame(windows: pd.DataFrame, names: EventColumns) -> dict[str, tuple]:
-    """Read a frame of windows, one row a sequence."""
+    """Read a frame of windows, one row for each sequence."""
     frame = windows if names.id_col in windows.columns else windows.reset_index(names=names.id_col)
     missing = [name for name in _WINDOW_COLUMNS if name not in frame.columns]
     if missing:
@@ -116,7 +116,7 @@ def _window_frame(windows: pd.DataFrame, names: EventColumns) -> dict[str, tuple
 
 
 def _like(cells: list, stamps: pd.DatetimeIndex | np.ndarray) -> Any:
-    """Read bounds of windows as times of the same kind as the events'."""
+    """Read window bounds as times of the same type as the events'."""
     if not isinstance(stamps, pd.DatetimeIndex):
         return Clock().to_number(cells)
     bounds = read_loose_stamps(cells)

@@ -1,4 +1,4 @@
-"""Text embeddings that are computed once, ever: the store on disk and how it is filled."""
+"""Text embeddings that are computed once: the store on disk, and how it is filled."""
 
 from tsllm.embeddings.store import EmbeddingStore, Keys, default_path, open_store
 

@@ -1,4 +1,4 @@
-"""The LMDB database under an embedding store: its spaces, its records, its transactions."""
+"""The LMDB database of an embedding store: its spaces, records and transactions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tsllm.errors import DataError, EmbeddingStoreError
 T = TypeVar("T")
 KEY_BYTES = 32
 
-#: What vectors can be kept in; little-endian on every machine.
+#: Dtypes of vectors on disk; little-endian on every machine.
 STORED_DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype("<f4"),
     "float16": np.dtype("<f2"),
@@ -32,18 +32,18 @@ STORED_DTYPES: dict[str, np.dtype[Any]] = {
 SPACES = "spaces"
 DATA_FILE = "data.mdb"
 
-#: Address space for the first map; no room on disk is taken before something is written.
+#: Address space of the first map; it takes no space on disk before something is written.
 FIRST_MAP = 64 * 2**20
 
-#: Named databases that an environment can hold: one a space, and the list of spaces.
+#: Most named databases of an environment: one for each space, and the list of spaces.
 MAX_SPACES = 1024
 MAX_READERS = 1024
 _CHECKSUM_BYTES = 8
 
-# Records read in one transaction, so that nobody waits long for the next.
+# Records read in one transaction, so that other transactions do not wait long.
 _AT_ONCE = 8192
 
-# LMDB reports a page that a full disk took only half as an input/output error.
+# LMDB reports a page that was written half to a full disk as an input/output error.
 _REASONS = {
     "the disk is full": (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
     "the disk is full or failing": (errno.EIO,),
@@ -55,22 +55,22 @@ _open: dict[Path, Database] = {}
 
 @dataclass(frozen=True)
 class Space:
-    """Everything but the text that decides an embedding.
+    """Everything that determines an embedding, except the text.
 
     Attributes
     ----------
     description : bytes
-        Canonical JSON; what a key is the hash of, before the text.
+        Canonical JSON. A key is the hash of the description and the text.
     name : str
-        Of the database that holds the space.
+        The name of the space's database.
     hidden_size : int
         Width of its embeddings.
     stored_dtype : str
-        "float32" or "float16": what its embeddings are kept in.
+        Dtype of its embeddings on disk, "float32" or "float16".
     pooling : str
-        "last_token" or "mean": which state of a text is its embedding.
+        "last_token" or "mean": the state of a text that is its embedding.
     spec : str
-        The backbone as it was asked for, for people to read.
+        The name with which the backbone was loaded, for people to read.
     """
 
     description: bytes
@@ -98,16 +98,17 @@ class Space:
 
 
 class Database:
-    """One LMDB environment, for all threads of this process.
+    """An LMDB environment for all threads of this process.
 
-    Transactions of one process take turns: each is short, and the map can then grow between them.
+    Transactions of one process run one after the other. They are short, and the map can grow
+    between them.
     """
 
     def __init__(self, folder: Path, *, create: bool) -> None:
         self.folder = folder
         self.file = folder / DATA_FILE
         self.lock = threading.RLock()
-        #: Texts that this process was served without computing, and those that it computed.
+        #: Texts that this process read without computing them, and texts that it computed.
         self.hits = 0
         self.misses = 0
         self.writable = _is_writable(folder)
@@ -133,7 +134,7 @@ class Database:
                 max_dbs=MAX_SPACES,
                 max_readers=MAX_READERS,
                 readonly=not self.writable,
-                # A folder that nobody can write to needs no lock, and has no room for one.
+                # a read-only folder needs no lock, and cannot hold one
                 lock=self.writable,
                 readahead=False,
             )
@@ -144,7 +145,7 @@ class Database:
         return environment
 
     def read(self, space: str, work: Callable[[Any], T], missing: T) -> T:
-        """Run ``work(transaction)`` on a space's database; give ``missing`` where there is none."""
+        """Run ``work(transaction)`` on a space's database; return ``missing`` if there is none."""
 
         def attempt() -> T:
             database = self._named(space)
@@ -156,15 +157,15 @@ class Database:
         return self._tried(attempt)
 
     def write(self, space: str, work: Callable[[Any], T]) -> T:
-        """Run ``work(transaction)`` on a space's database, made where it is missing, and commit.
+        """Run ``work(transaction)`` on a space's database, and commit. Create it if it is missing.
 
-        ``work`` runs again, on a larger map, where the first one had no room.
+        ``work`` runs again on a larger map if the map was full.
 
         Raises
         ------
         EmbeddingStoreError
-            The folder cannot be written to, or the disk is full. Nothing of ``work`` is kept then,
-            and everything that was committed before.
+            If the folder is not writable, or the disk is full. Nothing of ``work`` is stored then;
+            earlier commits are kept.
         """
         self.check_writable()
 
@@ -176,7 +177,7 @@ class Database:
         return self._tried(attempt)
 
     def drop(self, space: str) -> None:
-        """Empty a space's database; its pages are written over by what comes next."""
+        """Delete all records of a space; later records use their pages again."""
         self.check_writable()
 
         def attempt() -> None:
@@ -188,16 +189,16 @@ class Database:
         self._tried(attempt)
 
     def bytes_on_disk(self) -> int:
-        """Give the bytes that the store's file takes."""
+        """Return the size of the store's file in bytes."""
         return self.file.stat().st_blocks * 512 if os.name == "posix" else self.file.stat().st_size
 
     def check_writable(self) -> None:
-        """Refuse to go on where nothing could be kept."""
+        """Raise an error if the folder is not writable."""
         if not self.writable:
             raise _refused(self.folder, "the folder cannot be written to")
 
     def _named(self, space: str) -> Any:
-        """Open a space's database, or give None."""
+        """Open a space's database; return None if it does not exist."""
         lmdb = import_lmdb()
         try:
             return self._environment.open_db(space.encode(), create=False)
@@ -205,7 +206,7 @@ class Database:
             return None
 
     def _tried(self, attempt: Callable[[], T]) -> T:
-        """Run a transaction; where the map is too small for it, adopt or make a larger one."""
+        """Run a transaction; make the map larger where it is too small."""
         lmdb = import_lmdb()
         with self.lock:
             while True:
@@ -220,19 +221,19 @@ class Database:
 
 
 def open_database(folder: Path, *, create: bool) -> Database:
-    """Give this process's environment of a folder, opened at the first call.
+    """Return this process's environment of a folder, opened on the first call.
 
     Raises
     ------
     EmbeddingStoreError
-        It cannot be opened, or is missing and not to be created.
+        If it cannot be opened, or is missing and must not be created.
     """
     folder = folder.expanduser().resolve()
     with _lock:
         known = _open.get(folder)
         if known is not None and _is_same_file(known):
             return known
-        # A folder that was removed, and perhaps made again, is another store.
+        # a folder that was removed, and perhaps created again, is another store
         if known is not None:
             known._environment.close()
         _open[folder] = Database(folder, create=create)
@@ -240,12 +241,12 @@ def open_database(folder: Path, *, create: bool) -> Database:
 
 
 def is_store(folder: Path) -> bool:
-    """Tell whether a folder holds a store."""
+    """Check whether a folder holds a store."""
     return (folder / DATA_FILE).exists()
 
 
 def import_lmdb() -> Any:
-    """Import lmdb, or say how to install it: lean machines that embed nothing go without."""
+    """Import lmdb; the error explains how to install it."""
     try:
         import lmdb
     except ImportError as error:
@@ -254,7 +255,7 @@ def import_lmdb() -> Any:
 
 
 def list_spaces(database: Database) -> list[tuple[str, dict[str, Any]]]:
-    """Read the list of spaces: names, and what is known of each."""
+    """List the names and descriptions of the spaces."""
     return database.read(
         SPACES,
         lambda transaction: [
@@ -265,7 +266,7 @@ def list_spaces(database: Database) -> list[tuple[str, dict[str, Any]]]:
 
 
 def touch_space(database: Database, space: Space) -> None:
-    """Note in the list that a space is used today; one writing a day."""
+    """Record that a space is used today, with at most one write each day."""
     today = datetime.date.today().isoformat()
     name = space.name.encode()
     entry: bytes | None = database.read(SPACES, lambda transaction: transaction.get(name), None)
@@ -278,7 +279,7 @@ def touch_space(database: Database, space: Space) -> None:
 
 
 def text_keys(space: Space, texts: Sequence[str]) -> list[bytes]:
-    """Hash texts in a space."""
+    """Compute the keys of texts in a space."""
     begun = hashlib.sha256(space.description)
     keys = []
     for text in texts:
@@ -293,12 +294,12 @@ def text_keys(space: Space, texts: Sequence[str]) -> list[bytes]:
 def make_records(
     space: Space, keys: Sequence[bytes], vectors: np.ndarray, texts: Sequence[str]
 ) -> list[tuple[bytes, bytes]]:
-    """Make the records of vectors (rows, hidden): each vector's bytes, then their checksum.
+    """Build the records of vectors (rows, hidden): the bytes of each vector and their checksum.
 
     Raises
     ------
     DataError
-        The stored dtype cannot hold a vector; the message names its text.
+        If the stored dtype cannot hold a vector. The message names its text.
     """
     with np.errstate(over="ignore"):
         kept = vectors.astype(STORED_DTYPES[space.stored_dtype])
@@ -313,7 +314,7 @@ def make_records(
 
 
 def read_vectors(space: Space, records: Sequence[bytes | None]) -> np.ndarray | None:
-    """Give the vectors of records, (records, hidden) float32; None where one is missing or cut."""
+    """Return the vectors of records, (records, hidden) float32; None if one is missing or cut."""
     dtype = STORED_DTYPES[space.stored_dtype]
     size = space.hidden_size * dtype.itemsize + _CHECKSUM_BYTES
     whole = [record for record in records if record is not None and len(record) == size]
@@ -325,7 +326,7 @@ def read_vectors(space: Space, records: Sequence[bytes | None]) -> np.ndarray | 
 
 
 def is_sound(key: bytes, record: bytes) -> bool:
-    """Tell whether a record is what was written under its key."""
+    """Check a record against its key and its checksum."""
     vector = record[:-_CHECKSUM_BYTES]
     return record[-_CHECKSUM_BYTES:] == _checksum(key, vector)
 
@@ -333,20 +334,20 @@ def is_sound(key: bytes, record: bytes) -> bool:
 def put_records(
     transaction: Any, records: Sequence[tuple[bytes, bytes]], append: bool = False
 ) -> None:
-    """Write records in the order of their keys; one that is there already stays."""
+    """Write records in the order of their keys; existing records stay."""
     transaction.cursor().putmulti(sorted(records), overwrite=False, append=append)
 
 
 def delete_records(transaction: Any, keys: Sequence[bytes]) -> None:
-    """Delete the records of keys, where they are there."""
+    """Delete the records of keys, if they exist."""
     for key in keys:
         transaction.delete(key)
 
 
 def scan_records(database: Database, name: str) -> Iterator[list[tuple[bytes, bytes]]]:
-    """Yield all records of one of a database's tables, some thousands at a time, with their keys.
+    """Yield all records of a database's table with their keys, some thousands at a time.
 
-    No transaction is open while the caller works on what was yielded.
+    No transaction is open between two yields.
     """
     after: bytes | None = None
     while True:
@@ -359,12 +360,12 @@ def scan_records(database: Database, name: str) -> Iterator[list[tuple[bytes, by
 
 
 def count_records(database: Database, name: str) -> int:
-    """Count the records of one of a database's tables."""
+    """Count the records of a database's table."""
     return database.read(name, lambda transaction: transaction.stat()["entries"], 0)
 
 
 def _records_after(transaction: Any, after: bytes | None) -> list[tuple[bytes, bytes]]:
-    """Read the next records behind a key; None: from the first."""
+    """Read the next records after a key, or the first ones if None."""
     cursor = transaction.cursor()
     there = cursor.first() if after is None else cursor.set_range(after)
     if there and after is not None and cursor.key() == after:
@@ -388,14 +389,14 @@ def _is_same_file(database: Database) -> bool:
 
 
 def _is_writable(folder: Path) -> bool:
-    """Tell whether a folder, or the first one above it that exists, can be written to."""
+    """Check whether a folder, or its first existing parent, is writable."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     file = folder / DATA_FILE
     return os.access(there, os.W_OK) and (not file.exists() or os.access(file, os.W_OK))
 
 
 def _next_power(size: int) -> int:
-    """Round up to twice the size, as a power of two."""
+    """Round twice the size up to a power of two."""
     return 1 << (2 * size).bit_length()
 
 
@@ -407,7 +408,7 @@ def _refused(folder: Path, why: str) -> EmbeddingStoreError:
 
 
 def _explained(error: Exception, folder: Path) -> EmbeddingStoreError:
-    """Say in one sentence what LMDB met."""
+    """Convert an error of LMDB to an error of one sentence."""
     text = str(error)
     for why, codes in _REASONS.items():
         if getattr(error, "errno", None) in codes or any(os.strerror(c) in text for c in codes):
@@ -419,11 +420,11 @@ def _explained(error: Exception, folder: Path) -> EmbeddingStoreError:
 
 
 def _forget_after_fork() -> None:
-    """Let a child open environments of its own: those that it inherited are its parent's."""
+    """Close the environments of the parent process in a forked child."""
     global _lock, _open
     inherited = _open
     _open, _lock = {}, threading.Lock()  # the old lock may stay locked in the child
-    # At once: later it would release locks that the child's own environments hold by then.
+    # now: later it would release locks of the child's own environments
     for database in inherited.values():
         database._environment.close()
 

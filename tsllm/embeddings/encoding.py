@@ -1,7 +1,7 @@
-"""Texts to embeddings at the speed of the hardware: the work behind a store.
+"""Fast embedding of texts for a store.
 
-Texts go through in shards, the longest first. While the language model runs over one shard, the
-next is tokenised in another thread. Within a shard texts of like length share a batch.
+Texts are processed in shards, the longest first. While the language model runs on one shard,
+another thread tokenises the next. Within a shard texts of similar length share a batch.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from tqdm import tqdm
 from tsllm.backbone import Backbone
 from tsllm.errors import DataError
 
-#: Texts tokenised at once, and sorted by their number of tokens.
+#: Texts that are tokenised together and sorted by their number of tokens.
 SHARD = 2048
-#: Tokens of a batch with ``batch_size="auto"``: on a CPU the activations of about so many stay in
-#: its caches, on a GPU it takes more to keep it busy.
+#: Tokens of a batch with ``batch_size="auto"``: on a CPU as many as the caches hold, on a GPU as many
+#: as keep it busy.
 AUTO_TOKENS = {"cpu": 4096, "cuda": 131_072}
-#: Share of a batch that may be padding.
+#: Largest share of padding in a batch.
 MAX_PADDING = 0.05
-#: Embeddings are handed over after so many, or so many seconds: what a killed process loses.
+#: Embeddings are delivered after this number or time: a killed process loses no more.
 HAND_OVER_ROWS = 4096
 HAND_OVER_SECONDS = 5.0
 
@@ -39,30 +39,33 @@ def embed_texts(
     is_done: Callable[[list[int]], list[bool]] | None = None,
     progress: bool = False,
 ) -> None:
-    """Embed texts and hand the embeddings over, a few thousand at a time.
+    """Embed texts and deliver the embeddings, some thousands at a time.
 
-    What was computed when something fails (a text that is too long, Ctrl-C) is handed over too.
+    If something fails (a text that is too long, Ctrl-C), finished embeddings are delivered first.
 
     Parameters
     ----------
     texts : sequence of str
+        The texts.
     backbone : Backbone
+        The language model.
     deliver : callable
         Called with the numbers of some texts and their embeddings, (rows, hidden) float32.
-    batch_size : int or "auto"
-        Texts run at once. "auto": as many as suit the device and the texts' length.
-    pooling : {"last_token", "mean"}
-        Which state of a text is its embedding: the last token's, or the mean over all.
-    is_done : callable, optional
-        Called with the numbers of a shard's texts before it is run; those that it says have been
-        computed by somebody else meanwhile are left out.
-    progress : bool
-        Whether to draw a bar with the rate and the time that is left on stderr.
+    batch_size : int or "auto", default="auto"
+        Texts in a batch. "auto" chooses it for the device and the length of the texts.
+    pooling : {"last_token", "mean"}, default="last_token"
+        The state of a text that is its embedding: that of the last token, or the mean of all.
+    is_done : callable or None, default=None
+        Called with the numbers of a shard's texts before it is run; returns for each text
+        whether another process has computed it in the meantime.
+    progress : bool, default=False
+        Whether to show a progress bar on stderr.
 
     Raises
     ------
     DataError
-        A text that the backbone cannot embed, see :meth:`Backbone.last_token`; a bad batch size.
+        If the backbone cannot embed a text, see `Backbone.last_token`, or ``batch_size`` is not
+        valid.
     """
     check_batch_size(batch_size)
     numbers = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
@@ -75,7 +78,7 @@ def embed_texts(
 
     held = _Held(deliver)
     bar = tqdm(total=len(texts), desc="embedding texts", unit="text", disable=not progress)
-    # One thread: the shard after the one that runs is prepared, and no other.
+    # one thread: only the next shard is prepared
     with bar, ThreadPoolExecutor(1, thread_name_prefix="tokenise") as helper:
         try:
             waiting = helper.submit(prepare, shards[0]) if shards else None
@@ -98,20 +101,21 @@ def embed_texts(
 def length_batches(
     lengths: np.ndarray, batch_size: int | str = "auto", device_type: str = "cpu"
 ) -> Iterator[list[int]]:
-    """Cut texts into batches of like length, the longest first.
+    """Cut texts into batches of similar length, the longest first.
 
     Parameters
     ----------
     lengths : array (texts,), int
-        Tokens of each text.
-    batch_size : int or "auto"
-        Most texts of a batch; "auto": most tokens, by the device.
-    device_type : {"cpu", "cuda"}
+        Number of tokens of each text.
+    batch_size : int or "auto", default="auto"
+        Most texts in a batch. "auto" limits the tokens of a batch instead, by device.
+    device_type : {"cpu", "cuda"}, default="cpu"
+        The type of the device.
 
     Yields
     ------
     list of int
-        The numbers of a batch's texts. Never more than 5 % of it is padding.
+        The numbers of the texts of a batch, of which at most 5 % is padding.
 
     Examples
     --------
@@ -141,7 +145,7 @@ def length_batches(
 
 
 def check_batch_size(batch_size: int | str) -> None:
-    """Refuse what is neither a number of texts nor "auto"."""
+    """Check that a batch size is a number of texts or "auto"."""
     if batch_size != "auto" and (not isinstance(batch_size, int | np.integer) or batch_size < 1):
         raise DataError(
             f"batch_size must be 'auto' or a whole number of at least 1, found {batch_size!r}"
@@ -149,7 +153,7 @@ def check_batch_size(batch_size: int | str) -> None:
 
 
 class _Held:
-    """Embeddings that wait on their device, to be brought over and kept many at once."""
+    """Embeddings that wait on their device for a common transfer."""
 
     def __init__(self, deliver: Callable[[list[int], np.ndarray], None]) -> None:
         self._deliver = deliver
@@ -158,7 +162,7 @@ class _Held:
         self._since = time.monotonic()
 
     def add(self, numbers: list[int], states: torch.Tensor) -> None:
-        """Take a batch's states (rows, hidden), and hand over where it is time."""
+        """Add the states (rows, hidden) of a batch, and deliver when it is time."""
         self._numbers += numbers
         self._states.append(states)
         late = time.monotonic() - self._since > HAND_OVER_SECONDS
@@ -166,7 +170,7 @@ class _Held:
             self.hand_over()
 
     def hand_over(self) -> None:
-        """Bring what is held to the CPU, in one transfer, and deliver it."""
+        """Deliver all waiting embeddings after one transfer to the CPU."""
         numbers, states = self._numbers, self._states
         self._numbers, self._states = [], []
         if numbers:

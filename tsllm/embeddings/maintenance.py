@@ -1,4 +1,4 @@
-"""A store as a whole: what is in it counted, checked, cleared away and copied."""
+"""Maintenance of a whole store: count, check, prune and copy its embeddings."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tsllm.embeddings.database import (
 
 
 def describe_spaces(database: Database) -> list[dict[str, Any]]:
-    """Say of each space what is known of it, and how many ``vectors`` it holds."""
+    """Describe each space, with the number of its ``vectors``."""
     return [
         {**facts, "vectors": count_records(database, name)} for name, facts in list_spaces(database)
     ]
 
 
 def count_damaged(database: Database) -> dict[str, int]:
-    """Compare all records with their checksums: how many ``vectors``, how many ``damaged``."""
+    """Compare all records with their checksums; count ``vectors`` and ``damaged`` ones."""
     counts = {"vectors": 0, "damaged": 0}
     for name, _ in list_spaces(database):
         for records in scan_records(database, name):
@@ -40,20 +40,21 @@ def count_damaged(database: Database) -> dict[str, int]:
 def remove_unwanted(
     database: Database, *, unused_days: float | None, digests: Collection[str] | None
 ) -> dict[str, int]:
-    """Remove damaged records, and the spaces that nobody wants.
+    """Remove damaged records and unwanted spaces.
 
     Parameters
     ----------
     database : Database
+        The database.
     unused_days : float or None
-        Spaces that nobody has used for so many days are not wanted.
+        Remove spaces that were not used for this number of days.
     digests : collection of str or None
-        Spaces of other backbones than these are not wanted.
+        Remove spaces of backbones with other digests.
 
     Returns
     -------
     dict
-        How many were ``damaged``, how many ``unwanted``, and how many are ``kept``.
+        Numbers of records: ``damaged`` and ``unwanted`` ones, and those that are ``kept``.
     """
     counts = {"damaged": 0, "unwanted": 0, "kept": 0}
     today = datetime.date.today()
@@ -76,21 +77,21 @@ def remove_unwanted(
 
 
 def copy_spaces(source: Database, target: Database, digests: Collection[str] | None) -> None:
-    """Copy the sound records of spaces to another store.
+    """Copy the sound records of spaces to another store, whose records stay.
 
     Parameters
     ----------
     source, target : Database
-        What the target holds already stays.
+        The databases.
     digests : collection of str or None
-        Of the backbones whose spaces are copied; None: all.
+        The backbones whose spaces are copied; None copies all.
     """
     for name, facts in list_spaces(source):
         if digests is not None and facts["digest"] not in digests:
             continue
         entry = (name.encode(), json.dumps(facts).encode())
         target.write(SPACES, partial(put_records, records=[entry]))
-        # Rising keys at the end of an empty space leave no gaps between them.
+        # increasing keys appended to an empty space leave no gaps
         append = count_records(target, name) == 0
         for records in scan_records(source, name):
             sound = [item for item in records if is_sound(*item)]

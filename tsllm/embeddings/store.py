@@ -1,4 +1,4 @@
-"""``EmbeddingStore``: embeddings of texts on disk, each computed once, ever."""
+"""`EmbeddingStore`: text embeddings on disk, each computed once."""
 
 from __future__ import annotations
 
@@ -35,30 +35,33 @@ from tsllm.embeddings.maintenance import (
 )
 from tsllm.errors import DataError, EmbeddingStoreError
 
-#: The keys of some texts in a store: (texts, 32) uint8.
+#: Keys of texts in a store, (texts, 32) uint8.
 Keys: TypeAlias = np.ndarray
 
 _POOLINGS = ("last_token", "mean")
 
 
 class EmbeddingStore:
-    """Embeddings of texts, kept in a folder and shared by everything that reads them.
+    """Embeddings of texts in a folder, shared by all that read them.
 
-    A text's key is the sha256 of the backbone's digest, how it was run (attention, pooling, special
-    tokens, compute dtype), the stored dtype and the text, so nothing that would change an embedding
-    can be mixed up. Several threads and processes may use a folder at once; a process that is
-    killed loses the last few seconds of work. The folder must be on a local file system.
-
-    Copying and pickling a store copy its address, not its embeddings.
+    The key of a text is the sha256 of the backbone's digest, how it is run (attention, pooling,
+    special tokens, compute dtype), the stored dtype and the text. Embeddings that would differ
+    therefore have different keys. Several threads and processes may use a folder at once. A
+    process that is killed loses the last few seconds of work. The folder must be on a local file
+    system. Copying or pickling a store copies its path, not its embeddings.
 
     Parameters
     ----------
-    path : path, optional
-        The folder, made at the first writing. None: ``TSLLM_STORE``, else ``tsllm/embeddings`` in
-        the user's cache folder.
-    dtype : {"float32", "float16"}
-        What embeddings are kept in. float16 halves the room and rounds to 3 digits; the two are
-        kept apart.
+    path : path or None, default=None
+        The folder, created on the first write. None uses ``TSLLM_STORE``, else
+        ``tsllm/embeddings`` in the user's cache folder.
+    dtype : {"float32", "float16"}, default="float32"
+        Dtype of the embeddings on disk. float16 takes half the space and rounds to 3 digits.
+        Embeddings of different dtypes are stored separately.
+
+    See Also
+    --------
+    open_store : Open the store that an ``embedding_store`` argument names.
 
     Examples
     --------
@@ -79,8 +82,6 @@ class EmbeddingStore:
         self.path = (default_path() if path is None else Path(path)).expanduser().absolute()
         self.dtype = dtype
 
-    # ------------------------------------------------------------------ embedding
-
     def encode(
         self,
         texts: Sequence[str],
@@ -90,34 +91,35 @@ class EmbeddingStore:
         batch_size: int | str = "auto",
         progress: bool = False,
     ) -> Tensor:
-        """Embed texts, computing only what the store does not hold yet.
+        """Embed texts; compute only those that are not in the store.
 
         Parameters
         ----------
         texts : sequence of str
             May repeat; each distinct text is computed once.
         backbone : Backbone
-            Run in its own dtype. Embeddings are kept apart by its digest and dtype.
-        pooling : {"last_token", "mean"}
-            Which state of a text is its embedding: the last token's, or the mean over all. They are
-            kept apart.
-        batch_size : int or "auto"
-            Texts run at once. "auto": as many as suit the device and the texts' length.
+            Runs in its own dtype. Its digest and dtype are part of the keys.
+        pooling : {"last_token", "mean"}, default="last_token"
+            The state of a text that is its embedding: that of the last token, or the mean of all.
+            They are stored separately.
+        batch_size : int or "auto", default="auto"
+            Texts in a batch. "auto" chooses it for the device and the length of the texts.
         progress : bool, default=False
-            Whether to draw a bar with the rate and the time that is left on stderr.
+            Whether to show a progress bar on stderr.
 
         Returns
         -------
         Tensor, (texts, hidden)
-            float32 on the CPU, in the order of the texts; a copy, free to change. In float32 a
-            text's embedding is the same within 1e-5 whichever texts it is computed with.
+            float32 on the CPU, in the order of the texts; a copy. In float32 an embedding does
+            not depend on the other texts, within 1e-5.
 
         Raises
         ------
         DataError
-            A text that the backbone cannot embed; see :meth:`Backbone.last_token`.
+            If the backbone cannot embed a text; see `Backbone.last_token`.
         EmbeddingStoreError
-            The folder cannot be read, or written to where something is missing; the disk is full.
+            If the folder is not readable, or not writable and something is missing, or if the disk
+            is full.
         """
         space = self._space(backbone, pooling)
         keys = text_keys(space, texts)
@@ -136,17 +138,17 @@ class EmbeddingStore:
         batch_size: int | str = "auto",
         progress: bool = False,
     ) -> Keys:
-        """Compute what the store does not hold yet, and give the keys to read it with.
+        """Compute the embeddings that are not in the store, and return the keys of all texts.
 
         Parameters
         ----------
         texts, backbone, batch_size, progress
-            As for `encode`, and so are the errors.
+            As for `encode`, with the same errors.
 
         Returns
         -------
         array (texts, 32), uint8
-            For `read`. A hundred times smaller than the embeddings.
+            Keys for `read`, a hundred times smaller than the embeddings.
         """
         space = self._space(backbone)
         keys = text_keys(space, texts)
@@ -160,13 +162,14 @@ class EmbeddingStore:
         return np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), KEY_BYTES)
 
     def read(self, keys: Keys, backbone: Backbone) -> Tensor:
-        """Read embeddings whose keys `fill` gave.
+        """Read embeddings by the keys of `fill`.
 
         Parameters
         ----------
         keys : array (texts, 32), uint8
+            The keys.
         backbone : Backbone
-            The one that they were computed with.
+            The backbone that computed the embeddings.
 
         Returns
         -------
@@ -176,24 +179,22 @@ class EmbeddingStore:
         Raises
         ------
         EmbeddingStoreError
-            Some are no longer there, or damaged.
+            If embeddings are missing or damaged.
         """
         space = self._space(backbone)
         packed = np.ascontiguousarray(keys, dtype=np.uint8).tobytes()
         rows = [packed[i : i + KEY_BYTES] for i in range(0, len(packed), KEY_BYTES)]
         return self._vectors(space, self._look_up(space, rows))
 
-    # ------------------------------------------------------------------ the store as a whole
-
     def stats(self) -> dict[str, Any]:
-        """Say how much the store holds and how much it saved.
+        """Count the embeddings of the store, and those that this process read or computed.
 
         Returns
         -------
         dict
-            ``path``; ``hits`` and ``misses``, the texts that this process was served without
-            computing and those that it computed; ``vectors`` held, ``bytes`` on disk, and
-            ``spaces``, one dict for each backbone and way of running it, with its ``vectors``.
+            ``path``; ``hits`` and ``misses``, the texts that this process read without computing
+            them and those that it computed; the number of ``vectors``; ``bytes`` on disk; and
+            ``spaces``, one dict with its ``vectors`` for each backbone and way of running it.
         """
         database = self._existing()
         if database is None:
@@ -215,7 +216,7 @@ class EmbeddingStore:
         Returns
         -------
         dict
-            ``vectors`` that were checked, and how many are ``damaged``. `prune` removes those.
+            The number of ``vectors`` and of ``damaged`` ones, which `prune` removes.
         """
         database = self._existing()
         return {"vectors": 0, "damaged": 0} if database is None else count_damaged(database)
@@ -223,22 +224,22 @@ class EmbeddingStore:
     def prune(
         self, *, unused_days: float | None = None, keep: Sequence[Backbone] | None = None
     ) -> dict[str, int]:
-        """Remove damaged embeddings and, where asked to, those that are no longer wanted.
+        """Remove damaged embeddings and, on request, unused ones.
 
-        The room is used again by what comes next; `export` writes a store that is as small as can
-        be.
+        The file does not become smaller: later embeddings use the free space. `export` writes a
+        store of minimal size.
 
         Parameters
         ----------
-        unused_days : float, optional
-            Remove what belongs to a backbone that nobody has used for so many days.
-        keep : sequence of Backbone, optional
-            Remove what belongs to any other backbone.
+        unused_days : float or None, default=None
+            Remove embeddings of backbones that were not used for this number of days.
+        keep : sequence of Backbone or None, default=None
+            Remove embeddings of all other backbones.
 
         Returns
         -------
         dict
-            How many were ``damaged``, how many ``unwanted``, and how many are ``kept``.
+            Numbers of embeddings: ``damaged`` and ``unwanted`` ones, and those that are ``kept``.
         """
         database = self._existing()
         if database is None:
@@ -248,14 +249,14 @@ class EmbeddingStore:
     def export(
         self, path: str | os.PathLike[str], *, backbones: Sequence[Backbone] | None = None
     ) -> EmbeddingStore:
-        """Copy embeddings to another store, to hand them on or to shrink what was pruned.
+        """Copy embeddings to another store, to share them or to free space.
 
         Parameters
         ----------
         path : path
-            The other store's folder; what it holds already stays.
-        backbones : sequence of Backbone, optional
-            Whose embeddings to copy; None: all.
+            The folder of the other store. Its embeddings stay.
+        backbones : sequence of Backbone or None, default=None
+            The backbones whose embeddings are copied; None copies all.
 
         Returns
         -------
@@ -269,8 +270,6 @@ class EmbeddingStore:
         if source is not None:
             copy_spaces(source, target, _digests(backbones))
         return other
-
-    # ------------------------------------------------------------------ what embedding consists of
 
     def _space(self, backbone: Backbone, pooling: str = "last_token") -> Space:
         if pooling not in _POOLINGS:
@@ -286,12 +285,12 @@ class EmbeddingStore:
         return open_database(self.path, create=False) if is_store(self.path) else None
 
     def _read(self, name: str, work: Callable[[Any], Any], missing: Any) -> Any:
-        """Run a reading transaction; a store that is not there yet holds nothing."""
+        """Run a reading transaction; return ``missing`` if there is no store yet."""
         database = self._existing()
         return missing if database is None else database.read(name, work, missing)
 
     def _look_up(self, space: Space, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Find the records of keys; None where there is none."""
+        """Find the records of keys; None for missing ones."""
 
         def work(transaction: Any) -> list[bytes | None]:
             get = transaction.get
@@ -310,7 +309,7 @@ class EmbeddingStore:
         batch_size: int | str,
         progress: bool,
     ) -> None:
-        """Embed the texts of these numbers, each distinct one once, and keep what comes out."""
+        """Embed the texts of the given numbers, each distinct one once, and store them."""
         check_batch_size(batch_size)
         distinct = list({keys[i]: i for i in reversed(missing)}.values())[::-1]
         if not texts:
@@ -346,7 +345,7 @@ class EmbeddingStore:
         )
 
     def _vectors(self, space: Space, records: Sequence[bytes | None]) -> Tensor:
-        """Make one tensor of records: (records, hidden)."""
+        """Read records as one tensor, (records, hidden)."""
         vectors = read_vectors(space, records)
         if vectors is None:
             raise EmbeddingStoreError(
@@ -369,7 +368,12 @@ class EmbeddingStore:
 
 
 def default_path() -> Path:
-    """Give the folder of the store that is used where none is named: TSLLM_STORE, or the cache.
+    """Return the folder of the default store: TSLLM_STORE, or the user's cache.
+
+    Returns
+    -------
+    pathlib.Path
+        An absolute path.
 
     Examples
     --------
@@ -385,7 +389,17 @@ def default_path() -> Path:
 
 
 def open_store(store: EmbeddingStore | str | os.PathLike[str] | None) -> EmbeddingStore:
-    """Give the store that an ``embedding_store`` argument names: one, its folder, or None.
+    """Open the store that an ``embedding_store`` argument names.
+
+    Parameters
+    ----------
+    store : EmbeddingStore, path or None
+        A store, its folder, or None for the default store.
+
+    Returns
+    -------
+    EmbeddingStore
+        The store.
 
     Examples
     --------
@@ -396,5 +410,5 @@ def open_store(store: EmbeddingStore | str | os.PathLike[str] | None) -> Embeddi
 
 
 def _digests(backbones: Sequence[Backbone] | None) -> set[str] | None:
-    """Give the digests of backbones; None where all are meant."""
+    """Return the digests of backbones; None stands for all."""
     return None if backbones is None else {backbone.digest for backbone in backbones}

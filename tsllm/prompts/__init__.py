@@ -1,1 +1,1 @@
-"""Texts for a language model: prompts that describe a window, dates and segments in words."""
+"""Texts for a language model: prompts for windows, dates and segments in words."""

@@ -1,4 +1,4 @@
-"""Frequencies and stamps in plain words, for texts that a language model reads."""
+"""Frequencies and time stamps in words, for texts that a language model reads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pandas.tseries.frequencies import to_offset
 
 from tsllm.errors import DataError
 
-# One step of each frequency, by the name pandas gives it without its anchor ("W-SAT" -> "W").
+# One step of each frequency, by pandas' name without its anchor ("W-SAT" -> "W").
 _UNITS = {"D": "day", "B": "business day", "C": "business day", "W": "week"}
 _UNITS |= {"bh": "business hour", "cbh": "business hour"}
 _UNITS |= dict.fromkeys(["MS", "ME", "BMS", "BME", "CBMS", "CBME", "WOM", "LWOM"], "month")
@@ -18,7 +18,7 @@ _UNITS |= dict.fromkeys(["HYS", "HYE", "BHYS", "BHYE"], "half year")
 _UNITS |= dict.fromkeys(["YS", "YE", "BYS", "BYE"], "year")
 _UNITS |= {"RE": "fiscal year", "REQ": "fiscal quarter"}
 
-# Fixed lengths of time, the longest first.
+# Fixed durations, the longest first.
 _TICKS = {
     "day": pd.Timedelta(days=1),
     "hour": pd.Timedelta(hours=1),
@@ -28,17 +28,17 @@ _TICKS = {
     "microsecond": pd.Timedelta(microseconds=1),
     "nanosecond": pd.Timedelta(1, unit="ns"),
 }
-#: How much of the time of day a stamp shows, by the unit that steps are whole multiples of.
+#: Format of the time of day, by the unit of which steps are multiples.
 _TIMES_OF_DAY = {"day": "", "hour": " %H:%M", "minute": " %H:%M"}
-#: Digits of a second.
+#: Decimal places of a second.
 _DIGITS = {"second": 0, "millisecond": 3, "microsecond": 6, "nanosecond": 9}
 
 
 def frequency_in_words(freq: str | pd.offsets.BaseOffset | None) -> str:
-    """Say what comes after "every".
+    """Write a frequency in words, as they follow "every".
 
-    Anchors are left out ("W-SAT" is a week), and fixed lengths of time are given in the largest
-    unit that they are whole multiples of.
+    Anchors are left out ("W-SAT" is a week). Fixed durations are written in the largest unit of
+    which they are a multiple.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def frequency_in_words(freq: str | pd.offsets.BaseOffset | None) -> str:
     Returns
     -------
     str
-        "step" where the frequency has no name.
+        "step" if the frequency has no name.
 
     Raises
     ------
@@ -71,24 +71,24 @@ def frequency_in_words(freq: str | pd.offsets.BaseOffset | None) -> str:
 
 
 def stamps_in_words(times: pd.Index, freq: str | pd.offsets.BaseOffset | None = None) -> list[str]:
-    """Write stamps as dates, with as much of the time of day as the frequency asks for.
+    """Write time stamps as dates, with the time of day that the frequency needs.
 
-    Dates are ``dd/mm/yyyy``; ``hh:mm`` follows where steps are shorter than a day, and seconds and
-    their parts where they are shorter than a minute. Stamps with a time zone are in its local time,
-    followed by its offset from UTC where they show a time of day, so that the hour that a change of
-    the clocks repeats is named twice differently. A period is named by its first moment, and
-    integers count steps.
+    Dates are ``dd/mm/yyyy``. ``hh:mm`` follows if steps are shorter than a day, and seconds and
+    their fractions if they are shorter than a minute. Stamps with a time zone are in local time;
+    a time of day is followed by its offset from UTC, so that the hour that a daylight saving
+    change repeats has two names. A period is named by its start. Integers count steps.
 
     Parameters
     ----------
     times : pandas.DatetimeIndex, pandas.PeriodIndex or integer Index
         The stamps.
-    freq : str or pandas offset, optional
-        Their frequency, where ``times.freq`` does not tell it. None and not told: dates and times.
+    freq : str, pandas offset or None, default=None
+        Their frequency, if ``times.freq`` is None. If both are None, dates and times are written.
 
     Returns
     -------
     list of str
+        One text for each stamp.
 
     Examples
     --------
@@ -118,18 +118,18 @@ def stamps_in_words(times: pd.Index, freq: str | pd.offsets.BaseOffset | None = 
 
 
 def _counted(count: int, unit: str) -> str:
-    """Put a number before a unit, where it is not one."""
+    """Write a count and its unit; a count of one is left out."""
     return unit if count == 1 else f"{count} {unit}s"
 
 
 def _unit_of(step: pd.Timedelta) -> str:
-    """Name the largest unit that a length of time is a whole multiple of."""
+    """Find the largest unit of which a duration is a multiple."""
     zero = pd.Timedelta(0)
     return next(unit for unit, length in _TICKS.items() if step % length == zero)
 
 
 def _unit_of_stamps(freq: str | pd.offsets.BaseOffset | None) -> str:
-    """Name the unit down to which stamps of a frequency differ."""
+    """Find the unit down to which stamps of a frequency differ."""
     if freq is None:
         return "minute"
     offset = _parse(freq)
@@ -139,7 +139,7 @@ def _unit_of_stamps(freq: str | pd.offsets.BaseOffset | None) -> str:
 
 
 def _base_name(offset: pd.offsets.BaseOffset) -> str:
-    """Give pandas' name of an offset without count and anchor; empty where it has none."""
+    """Return pandas' name of an offset without count and anchor; empty if it has none."""
     try:
         return offset.rule_code.split("-")[0]
     except NotImplementedError:

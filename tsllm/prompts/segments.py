@@ -1,4 +1,4 @@
-"""The sentences that tell the language model a segment's dates (AutoTimes, section 3.1)."""
+"""Sentences with the dates of a segment, for a language model (AutoTimes, section 3.1)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ def segment_sentences(times: pd.Index, token: int) -> list[str]:
 
     Parameters
     ----------
-    times : Index
+    times : pandas.Index
         The stamps of the series.
     token : int
-        Steps of a segment; the last segments end with the series.
+        Steps of a segment. The last segments end with the series.
 
     Returns
     -------
     list of str
-        One per step.
+        One sentence for each step.
 
     Examples
     --------
@@ -41,12 +41,12 @@ def context_sentences(
     context_length: int,
     freq: str | None = None,
 ) -> list[str]:
-    """Write the sentences of a context's segments and of the forecast ones after it.
+    """Write the sentences of the segments of a context and of its forecast.
 
     Parameters
     ----------
     context : Context
-        At most as long as the model's; what it lacks is at its start.
+        At most as long as the model's context; missing steps are at its start.
     n_tokens : int
         Number of segments of the context and of the forecast together.
     token_length : int
@@ -54,12 +54,12 @@ def context_sentences(
     context_length : int
         Steps of the model's context.
     freq : str or None, default=None
-        The frequency, where the context's stamps have none.
+        The frequency, if the context's stamps have none.
 
     Returns
     -------
     list of str
-        ``n_tokens`` of them.
+        ``n_tokens`` sentences.
     """
     padding = context_length - len(context)
     ahead = n_tokens * token_length - context_length
@@ -79,7 +79,7 @@ def _sentence(first: str, last: str) -> str:
 
 
 def _stamp_texts(times: pd.Index) -> list[str]:
-    """Write stamps as text; integer indexes count steps."""
+    """Write stamps as text; integers count steps."""
     if isinstance(times, pd.DatetimeIndex):
         return times.strftime("%Y-%m-%d %H:%M:%S").tolist()
     if isinstance(times, pd.PeriodIndex):

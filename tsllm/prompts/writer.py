@@ -1,4 +1,4 @@
-"""The text of a window: dates, values and trend, as a language model reads them (TimeCMA)."""
+"""Prompts for windows: dates, values and trend in words (TimeCMA)."""
 
 from __future__ import annotations
 
@@ -18,49 +18,51 @@ if TYPE_CHECKING:
     from tsllm.backbone import Backbone
 
 FIELDS = ("start", "end", "values", "frequency", "trend")
-#: The trend stands last, so that the last token, whose state is the embedding, comes after it all.
+#: The trend is last: the embedding is the state of the last token, which then follows everything.
 DEFAULT_TEMPLATE = (
     "From {start} to {end}, the values were {values} every {frequency}. "
     "The total trend value was {trend}"
 )
 VALUE_FORMATS = ("window", "series", "int")
-#: Stands for a value that was not observed: a word that common tokenizers have whole, and one that
-#: says so to a language model.
+#: Stands for a value that was not observed; one token in common tokenizers.
 MISSING = "missing"
 
-# More texts than this are tokenised in vain when the first are too long already.
+# Number of longest texts that are tokenised to check their length.
 _TOKENISED = 16
-# Up to so many different numbers a table of their texts is quicker than sorting them.
+# Up to this range of numbers a table of their texts is faster than sorting them.
 _TABLE = 1_000_000
 
 
 class PromptWriter:
-    """Write the prompts of windows (TimeCMA, arXiv 2406.01638, section 3.2).
+    """Write the prompts of windows.
 
     Parameters
     ----------
-    template : str
-        With any of the fields ``{start}`` and ``{end}`` (the stamps of the first and the last
-        step), ``{values}``, ``{frequency}`` (in words, as in "every hour") and ``{trend}`` (the sum
-        of the differences, which is the last value minus the first).
-    value_format : {"window", "series", "int"}
-        How values are written.
+    template : str, default=DEFAULT_TEMPLATE
+        A text with any of the fields ``{start}`` and ``{end}`` (the stamps of the first and the
+        last step), ``{values}``, ``{frequency}`` (in words, as in "every hour") and ``{trend}``
+        (the sum of the differences, which is the last value minus the first).
+    value_format : {"window", "series", "int"}, default="window"
+        The format of the values.
 
-        - "window": standardised by the window's own mean and standard deviation, times 100, rounded
-          to whole numbers. A prompt then depends on nothing but the window: every horizon, fold,
-          refit and method finds its embedding again; series that drift do not make longer and
-          longer numbers (none lies more than ``100 * sqrt(steps - 1)`` from 0); and a series that
-          was never seen is written like one that was, with nothing kept of it.
-        - "series": standardised by the mean and deviation of the whole series that was trained on,
-          times 100, rounded: the level of a window shows, and a refit on longer series writes
-          other prompts.
-        - "int": the authors' code, ``int()`` of the series-standardised value: most values become
-          -1, 0 or 1, and the embeddings of different series nearly equal.
+        - "window": standardised by the mean and standard deviation of the window, times 100,
+          rounded. A prompt then depends on its window only: horizons, folds, refits and methods
+          share embeddings, unseen series are written like seen ones, and no number is further
+          than ``100 * sqrt(steps - 1)`` from 0.
+        - "series": standardised by the mean and deviation of the whole training series, times
+          100, rounded. The level of a window shows, and a refit on longer series writes other
+          prompts.
+        - "int": as in the authors' code, ``int()`` of the series-standardised value. Most values
+          become -1, 0 or 1, and the embeddings of different series are nearly equal.
 
     Raises
     ------
     DataError
-        For a template with other fields, or an unknown format.
+        If the template has other fields, or the format is not known.
+
+    References
+    ----------
+    TimeCMA, arXiv 2406.01638, section 3.2.
 
     Examples
     --------
@@ -83,7 +85,7 @@ class PromptWriter:
 
     @property
     def needs_statistics(self) -> bool:
-        """Whether a prompt depends on more than its window."""
+        """Return whether a prompt depends on more than its window."""
         return self.value_format != "window"
 
     def write(
@@ -95,27 +97,27 @@ class PromptWriter:
         freq: str | None = None,
         statistics: np.ndarray | None = None,
     ) -> list[str]:
-        """Write the prompts of some windows of a series.
+        """Write the prompts of windows of a series.
 
         Parameters
         ----------
         context : Context
-            The series.
+            The series. Its static attributes are written first.
         starts : sequence of int, (windows,)
-            Position of each window's first step; negative where it begins before the series does:
-            the part that lies inside is written.
+            Position of the first step of each window. Of a window that starts before the series
+            (negative), the part inside the series is written.
         steps : int
             Length of the windows.
-        freq : str, optional
-            The frequency, where the context's stamps carry none.
-        statistics : array (2, variables), optional
-            The series' mean and deviation, for the formats that need them; None: the context's own.
+        freq : str or None, default=None
+            The frequency, if the context's stamps have none.
+        statistics : array (2, variables) or None, default=None
+            Mean and deviation of the series, for the formats that need them. None computes them
+            from the context.
 
         Returns
         -------
         list of str
-            One for each window and variable, variables fastest. The series' static attributes stand
-            in front.
+            One prompt for each window and variable, variables fastest.
         """
         starts = np.asarray(starts, dtype=np.int64)
         if not len(starts):
@@ -139,7 +141,7 @@ class PromptWriter:
     def _scaled(
         self, rows: np.ndarray, context: Context, statistics: np.ndarray | None
     ) -> np.ndarray:
-        """Standardise windows (rows, steps) as the format says."""
+        """Standardise windows (rows, steps) for the format."""
         if not self.needs_statistics:
             return _standardised_rows(rows)
         if statistics is None:
@@ -166,7 +168,7 @@ class PromptWriter:
     def _stamps(
         self, context: Context, first: np.ndarray, last: np.ndarray, freq: str | None
     ) -> tuple[list[str], list[str]]:
-        """Write the stamps at two positions of each window."""
+        """Write the stamps of the first and the last step of each window."""
         positions, where = np.unique(np.concatenate([first, last]), return_inverse=True)
         times = context.times
         known = getattr(times, "freq", None) or freq
@@ -176,7 +178,7 @@ class PromptWriter:
 
 
 def series_statistics(values: np.ndarray) -> np.ndarray:
-    """Give the mean and deviation of a series' observed values.
+    """Compute the mean and deviation of the observed values of a series.
 
     Parameters
     ----------
@@ -186,7 +188,7 @@ def series_statistics(values: np.ndarray) -> np.ndarray:
     Returns
     -------
     array (2, variables)
-        The deviation is 1 where nothing varies, and the mean 0 where nothing was observed.
+        The deviation is 1 for a constant variable, and the mean 0 for one without observations.
 
     Examples
     --------
@@ -201,14 +203,14 @@ def series_statistics(values: np.ndarray) -> np.ndarray:
 
 
 def check_prompts_fit(prompts: Sequence[str], backbone: Backbone) -> None:
-    """Refuse prompts that the backbone cannot read whole, before any is embedded.
+    """Check that the backbone can read all prompts, before any is embedded.
 
-    Only the ones with most characters are tokenised.
+    Only those with the most characters are tokenised.
 
     Raises
     ------
     DataError
-        Naming the longest length, the limit and the ways out.
+        If a prompt is too long. The message names its length, the limit and the remedies.
     """
     limit = backbone.max_positions
     if limit is None or not len(prompts):
@@ -231,7 +233,7 @@ def _attributes_in_words(context: Context) -> str:
 
 
 def _check_template(template: str) -> None:
-    """Refuse a template with fields that windows do not have."""
+    """Check that a template has no other fields than those of a window."""
     if not isinstance(template, str):
         raise DataError(f"prompt_template must be a text, found {template!r}")
     try:
@@ -253,20 +255,17 @@ def _check_template(template: str) -> None:
 
 
 def _cut(values: np.ndarray, starts: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Copy windows of (time, variables) to (windows * variables, steps), NaN before the series.
-
-    Gives as well how many of each row's steps, its last ones, lie inside the series.
-    """
+    """Copy windows to (windows * variables, steps), and count the steps inside the series."""
     positions = starts[:, None] + np.arange(steps)  # (windows, steps)
     cut = np.where((positions < 0)[..., None], np.nan, values[np.maximum(positions, 0)])
-    # Contiguous rows: sums over a row then round alike however many rows there are.
+    # contiguous rows, so that sums over a row do not depend on the number of rows
     rows = np.ascontiguousarray(cut.transpose(0, 2, 1)).reshape(-1, steps)
     inside = np.minimum(steps, steps + starts)
     return rows, np.repeat(inside, values.shape[1])
 
 
 def _standardised_rows(rows: np.ndarray) -> np.ndarray:
-    """Standardise each row over its observed values; 0 where they are all the same."""
+    """Standardise each row over its observed values; constant rows become 0."""
     observed = ~np.isnan(rows)
     count = np.maximum(observed.sum(axis=1), 1)
     mean = np.where(observed, rows, 0.0).sum(axis=1) / count
@@ -278,7 +277,7 @@ def _standardised_rows(rows: np.ndarray) -> np.ndarray:
 
 
 def _last_minus_first(rows: np.ndarray) -> np.ndarray:
-    """Give the last observed value of each row minus the first; NaN where there is none."""
+    """Return the last observed value of each row minus the first; NaN without any."""
     observed = ~np.isnan(rows)
     first = observed.argmax(axis=1)
     last = rows.shape[1] - 1 - observed[:, ::-1].argmax(axis=1)
@@ -287,7 +286,7 @@ def _last_minus_first(rows: np.ndarray) -> np.ndarray:
 
 
 def _whole_numbers(numbers: np.ndarray) -> np.ndarray:
-    """Write whole numbers of any size, NaN as missing, to an array of texts of the same shape."""
+    """Write whole numbers of any size, and NaN as missing, in an array of the same shape."""
     observed = ~np.isnan(numbers)
     if not observed.any():
         return np.full(numbers.shape, MISSING, dtype=object)
