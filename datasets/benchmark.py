@@ -24,50 +24,6 @@ class _File(NamedTuple):
     sha256: str
 
 
-_FILES = {
-    "ETTh1": (
-        _File(
-            "ETTh1.csv",
-            f"{_ETT}/ETTh1.csv",
-            "f18de3ad269cef59bb07b5438d79bb3042d3be49bdeecf01c1cd6d29695ee066",
-        ),
-    ),
-    "ETTh2": (
-        _File(
-            "ETTh2.csv",
-            f"{_ETT}/ETTh2.csv",
-            "a3dc2c597b9218c7ce1cd55eb77b283fd459a1d09d753063f944967dd6b9218b",
-        ),
-    ),
-    "exchange_rate": (
-        _File(
-            "exchange_rate.csv",
-            f"{_HUB}/exchange_rate/exchange_rate.csv",
-            "48b4d9d3d508f5104162e85b9a6042e3557fde11aa9f2944eba8c0d0efc89842",
-        ),
-    ),
-    "national_illness": (
-        _File(
-            "national_illness.csv",
-            f"{_HUB}/illness/national_illness.csv",
-            "93601f64d2566dc796ca4305adad8b8560c2db1a1ff04543c3bd813a7263570a",
-        ),
-    ),
-    "m4_hourly": (
-        _File(
-            "m4_hourly_train.csv",
-            f"{_M4}/Train/Hourly-train.csv",
-            "ea59b7783573c49077a835ab6465c7d66f1474783360f310988a9a737fbca62f",
-        ),
-        _File(
-            "m4_hourly_test.csv",
-            f"{_M4}/Test/Hourly-test.csv",
-            "71a57fccb15e534d973626ada4fb87febf789e9317715b7cc6dd3b5f90db6f42",
-        ),
-    ),
-}
-
-
 class _Facts(NamedTuple):
     """A description of a benchmark, without its data."""
 
@@ -78,6 +34,31 @@ class _Facts(NamedTuple):
     licence: str
     description: str
 
+
+_FILES = {
+    "ETTh1": (
+        _File("ETTh1.csv", f"{_ETT}/ETTh1.csv",
+              "f18de3ad269cef59bb07b5438d79bb3042d3be49bdeecf01c1cd6d29695ee066"),
+    ),
+    "ETTh2": (
+        _File("ETTh2.csv", f"{_ETT}/ETTh2.csv",
+              "a3dc2c597b9218c7ce1cd55eb77b283fd459a1d09d753063f944967dd6b9218b"),
+    ),
+    "exchange_rate": (
+        _File("exchange_rate.csv", f"{_HUB}/exchange_rate/exchange_rate.csv",
+              "48b4d9d3d508f5104162e85b9a6042e3557fde11aa9f2944eba8c0d0efc89842"),
+    ),
+    "national_illness": (
+        _File("national_illness.csv", f"{_HUB}/illness/national_illness.csv",
+              "93601f64d2566dc796ca4305adad8b8560c2db1a1ff04543c3bd813a7263570a"),
+    ),
+    "m4_hourly": (
+        _File("m4_hourly_train.csv", f"{_M4}/Train/Hourly-train.csv",
+              "ea59b7783573c49077a835ab6465c7d66f1474783360f310988a9a737fbca62f"),
+        _File("m4_hourly_test.csv", f"{_M4}/Test/Hourly-test.csv",
+              "71a57fccb15e534d973626ada4fb87febf789e9317715b7cc6dd3b5f90db6f42"),
+    ),
+}  # fmt: skip
 
 _FACTS = {
     "ETTh1": _Facts(

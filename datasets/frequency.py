@@ -142,7 +142,8 @@ def complete_times(
         Strictly increasing stamps, with or without a time zone; some may be missing.
     freq : str, pandas offset or None, default=None
         The frequency. None infers it from the longest run of stamps without a gap.
-    name, row
+    name : str, default="the index"
+    row : callable, default=row_number
         As in `infer_frequency`.
 
     Returns

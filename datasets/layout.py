@@ -161,6 +161,33 @@ def read_labels(
     return names.to_numpy(dtype=object)
 
 
+def group_rows(
+    codes: np.ndarray,
+    numbers: np.ndarray,
+    stamps: pd.Index | np.ndarray,
+    place: Callable[[int], str],
+    row: Callable[[int], str],
+    *,
+    noun: str,
+    sort: bool,
+) -> np.ndarray:
+    """Return the order of rows by code and, if ``sort``, by time; unsorted rows are else an error.
+
+    ``numbers`` (rows,) are the times as numbers and ``stamps`` the times in messages.
+    """
+    if sort:
+        return np.lexsort((numbers, codes))
+    order = np.argsort(codes, kind="stable")
+    back = (np.diff(numbers[order]) < 0) & (np.diff(codes[order]) == 0)
+    if back.any():
+        before, after = (int(order[int(back.argmax()) + step]) for step in (0, 1))
+        raise DataError(
+            f"{place(after)} ({stamps[after]}) is earlier than {row(before)} ({stamps[before]}); "
+            f"pass sort=True (--sort on the command line) to sort each {noun} by time"
+        )
+    return order
+
+
 def _without(names: list[str], left_out: list[str]) -> list[str]:
     """Return the names without some of them."""
     return [name for name in names if name not in left_out]

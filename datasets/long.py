@@ -12,7 +12,7 @@ from tsllm.datasets.checks import bad_value, check_times, check_values, not_a_nu
 from tsllm.datasets.covariates import read_covariates
 from tsllm.datasets.frequency import parse_frequency
 from tsllm.datasets.gaps import FILLS, fill_gaps, regular_times, stamp_numbers, to_steps
-from tsllm.datasets.layout import Columns, find_columns, read_labels
+from tsllm.datasets.layout import Columns, find_columns, group_rows, read_labels
 from tsllm.datasets.stamps import read_stamps
 from tsllm.datasets.tables import Table, open_table, text_to_numbers
 from tsllm.errors import DataError
@@ -116,7 +116,9 @@ def read_long(
     values = np.hstack([_read_values(table, columns, place), beside.numbers])
     codes, names = pd.factorize(ids)
     _check_duplicates(codes, times, place, table.row, several=columns.id is not None)
-    order = _group(codes, times, place, table.row, sort=sort)
+    order = group_rows(
+        codes, stamp_numbers(times), times, place, table.row, noun="series", sort=sort
+    )
     codes, times, values = codes[order], times[order], values[order]
 
     spans = _spans(codes)
@@ -284,30 +286,6 @@ def _check_duplicates(
             f"{place(first)} and {row(bad)} have the same stamp {times[bad]}; "
             f"drop one of the two{remedy}"
         )
-
-
-def _group(
-    codes: np.ndarray,
-    times: pd.Index,
-    place: Callable[[int], str],
-    row: Callable[[int], str],
-    *,
-    sort: bool,
-) -> np.ndarray:
-    """Order rows by series and, if ``sort``, by time; unsorted rows are an error otherwise."""
-    numbers = stamp_numbers(times)
-    if sort:
-        return np.lexsort((numbers, codes))
-    order = np.argsort(codes, kind="stable")
-    back = (np.diff(numbers[order]) < 0) & (np.diff(codes[order]) == 0)
-    if back.any():
-        bad = int(back.argmax())
-        before, after = int(order[bad]), int(order[bad + 1])
-        raise DataError(
-            f"{place(after)} ({times[after]}) is earlier than {row(before)} ({times[before]}); "
-            "pass sort=True (--sort on the command line) to sort each series by time"
-        )
-    return order
 
 
 def _spans(codes: np.ndarray) -> list[slice]:

@@ -81,8 +81,10 @@ def open_table(source: str | Path | pd.DataFrame | Table, freq: str | None = Non
             table = _read_parts(path)
         elif extension == ".jsonl":
             table = _read_json_lines(path, freq)
+        elif extension == ".csv":
+            table = _read_csv(path)
         else:
-            table = _read_csv(path) if extension == ".csv" else _read_parquet(path)
+            table = Table(pd.read_parquet(path), row_number, repr(path.name), text=False)
     except DataError:
         raise  # also a ValueError, and complete already
     except (OSError, EOFError, zlib.error, ValueError, csv.Error, pa.ArrowException) as error:
@@ -196,11 +198,6 @@ def _csv_line(path: Path, position: int) -> int:
                 break
             start = reader.line_num + 1
     return start
-
-
-def _read_parquet(path: Path) -> Table:
-    """Read one Parquet file."""
-    return Table(pd.read_parquet(path), row_number, repr(path.name), text=False)
 
 
 def _read_parts(folder: Path) -> Table:

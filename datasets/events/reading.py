@@ -11,7 +11,7 @@ from tsllm.datasets.bundled import list_datasets, load_dataset
 from tsllm.datasets.events.clock import Clock, clock_of, read_event_times
 from tsllm.datasets.events.table import EventColumns, EventTable, find_fault, sequence_name
 from tsllm.datasets.events.windows import read_windows
-from tsllm.datasets.layout import read_labels
+from tsllm.datasets.layout import group_rows, read_labels
 from tsllm.datasets.tables import Table, open_table
 from tsllm.errors import DataError
 
@@ -118,7 +118,9 @@ def read_events(
     clock = clock_of(stamps, bounds.starts, bounds.ends, time_unit)
     times = clock.to_number(stamps)
     codes = pd.Categorical(ids, categories=bounds.ids).codes
-    order = _group(codes, times, place, table.row, clock, sort=sort)
+    order = group_rows(
+        codes, times, clock.to_stamp(times), place, table.row, noun="sequence", sort=sort
+    )
     cuts = np.searchsorted(codes[order], np.arange(1, len(bounds.ids)))
     rows = np.split(order, cuts)
     parts = [times[part] for part in rows]
@@ -180,30 +182,6 @@ def _find_columns(table: Table, id_col: str | None, time_col: str, type_col: str
     if len(set(chosen)) < len(chosen):
         raise DataError(f"the columns {chosen} are not different; give each its own role")
     return EventColumns("sequence_id" if id_col is None else id_col, time_col, type_col)
-
-
-def _group(
-    codes: np.ndarray,
-    times: np.ndarray,
-    place: Callable[[int], str],
-    row: Callable[[int], str],
-    clock: Clock,
-    *,
-    sort: bool,
-) -> np.ndarray:
-    """Order rows by sequence and, if ``sort``, by time; unsorted rows are an error otherwise."""
-    if sort:
-        return np.lexsort((times, codes))
-    order = np.argsort(codes, kind="stable")
-    back = (np.diff(times[order]) < 0) & (np.diff(codes[order]) == 0)
-    if back.any():
-        before, after = (int(order[int(back.argmax()) + step]) for step in (0, 1))
-        raise DataError(
-            f"{place(after)} ({clock.to_stamp(times[after])}) is earlier than {row(before)} "
-            f"({clock.to_stamp(times[before])}); pass sort=True (--sort on the command line) to "
-            "sort each sequence by time"
-        )
-    return order
 
 
 def _check_ties(

@@ -89,7 +89,11 @@ def make_poisson(
         The rate, the rate of each type, or a function of time that returns one of these.
     bound : float or None, default=None
         For a function: an upper bound of the sum of the rates.
-    t_end, n_sequences, t_start, type_names, random_state
+    t_end : float, default=100.0
+    n_sequences : int, default=1
+    t_start : float, default=0.0
+    type_names : sequence of str or None, default=None
+    random_state : int or None, default=None
         As for `make_hawkes`.
 
     Returns
@@ -154,15 +158,8 @@ def make_poisson(
         logs = [float(np.log(rates(time)[kind])) for time, kind in zip(times, types, strict=True)]
         return sum(logs) - integral(start, end)
 
-    parts = [
-        draw(generator)
-        for generator in _sequence_generators(random_state, n_sequences, t_start, t_end)
-    ]
-    return Simulation(
-        _simulated_table(parts, names, t_start, t_end),
-        {"rate": rate if callable(rate) else rates(t_start), "bound": bound},
-        _table_scorer(names, score),
-    )
+    parameters = {"rate": rate if callable(rate) else rates(t_start), "bound": bound}
+    return _simulate(draw, score, parameters, names, (t_start, t_end), n_sequences, random_state)
 
 
 def make_hawkes(
@@ -226,19 +223,15 @@ def make_hawkes(
     """
     parameters = check_hawkes(mu, alpha, beta)
     names = _checked_type_names(type_names, len(parameters.mu))
-    parts = [
-        simulate_hawkes(parameters, t_start, t_end, generator)
-        for generator in _sequence_generators(random_state, n_sequences, t_start, t_end)
-    ]
-    return Simulation(
-        _simulated_table(parts, names, t_start, t_end, id_prefix),
+    return _simulate(
+        lambda generator: simulate_hawkes(parameters, t_start, t_end, generator),
+        lambda times, types, *own: hawkes_log_likelihood(times, types, parameters, *own),
         parameters._asdict(),
-        _table_scorer(
-            names,
-            lambda times, types, start, end: hawkes_log_likelihood(
-                times, types, parameters, start, end
-            ),
-        ),
+        names,
+        (t_start, t_end),
+        n_sequences,
+        random_state,
+        id_prefix,
     )
 
 
@@ -262,7 +255,11 @@ def make_self_correcting(
     ----------
     mu, alpha : float, default=1.0
         The increase of the log-intensity with time, and its decrease at an event; both positive.
-    t_end, n_sequences, t_start, type_names, random_state
+    t_end : float, default=100.0
+    n_sequences : int, default=1
+    t_start : float, default=0.0
+    type_names : sequence of str or None, default=None
+    random_state : int or None, default=None
         As for `make_hawkes`; there is one type.
 
     Returns
@@ -302,15 +299,8 @@ def make_self_correcting(
         integral = np.exp(levels) * np.expm1(mu * gaps) / mu
         return float((levels[:-1] + mu * gaps[:-1]).sum() - integral.sum())
 
-    parts = [
-        draw(generator)
-        for generator in _sequence_generators(random_state, n_sequences, t_start, t_end)
-    ]
-    return Simulation(
-        _simulated_table(parts, names, t_start, t_end),
-        {"mu": mu, "alpha": alpha},
-        _table_scorer(names, score),
-    )
+    parameters = {"mu": mu, "alpha": alpha}
+    return _simulate(draw, score, parameters, names, (t_start, t_end), n_sequences, random_state)
 
 
 def make_renewal(
@@ -338,7 +328,11 @@ def make_renewal(
         than those of a Poisson process, above 1 more clustered.
     probabilities : sequence of float, default=(1.0,)
         The probability of each type.
-    t_end, n_sequences, t_start, type_names, random_state
+    t_end : float, default=100.0
+    n_sequences : int, default=1
+    t_start : float, default=0.0
+    type_names : sequence of str or None, default=None
+    random_state : int or None, default=None
         As for `make_hawkes`.
 
     Returns
@@ -383,15 +377,9 @@ def make_renewal(
         densities = gap.logpdf(gaps).sum() + np.log(chances[types]).sum()
         return float(densities + gap.logsf(last))
 
-    parts = [
-        draw(generator)
-        for generator in _sequence_generators(random_state, n_sequences, t_start, t_end)
-    ]
-    return Simulation(
-        _simulated_table(parts, names, t_start, t_end),
-        {"distribution": distribution, "mean": mean, "cv": cv, "probabilities": chances, **own},
-        _table_scorer(names, score),
-    )
+    parameters = {"distribution": distribution, "mean": mean, "cv": cv, "probabilities": chances}
+    parameters |= own
+    return _simulate(draw, score, parameters, names, (t_start, t_end), n_sequences, random_state)
 
 
 def make_text_events(
@@ -433,7 +421,8 @@ def make_text_events(
         The end of every window.
     n_sequences : int, default=100
         Number of independent sequences.
-    t_start, random_state
+    t_start : float, default=0.0
+    random_state : int or None, default=None
         As for `make_hawkes`.
 
     Returns
@@ -487,16 +476,33 @@ def make_text_events(
     return simulation
 
 
-def _sequence_generators(
-    random_state: int | None, n_sequences: int, t_start: float, t_end: float
-) -> list[np.random.Generator]:
-    """Create a random generator for each sequence, and check their number and window."""
+def _simulate(
+    draw: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]],
+    score: SequenceScore,
+    parameters: dict[str, Any],
+    names: list[str],
+    window: tuple[float, float],
+    n_sequences: int,
+    random_state: int | None,
+    prefix: str = "",
+) -> Simulation:
+    """Draw sequences of (times, type numbers) in one window, each with its own generator."""
+    t_start, t_end = window
     if n_sequences < 1:
         raise DataError(f"n_sequences={n_sequences} must be at least 1")
     if not (np.isfinite(t_start) and np.isfinite(t_end) and t_start < t_end):
         raise DataError(f"t_end={t_end} must lie after t_start={t_start}, both finite")
     seeds = np.random.SeedSequence(random_state).spawn(n_sequences)
-    return [np.random.default_rng(seed) for seed in seeds]
+    parts = [draw(np.random.default_rng(seed)) for seed in seeds]
+    labels = np.array(names, dtype=object)
+    events = EventTable(
+        ids=tuple(f"{prefix}{number}" for number in range(n_sequences)),
+        times=tuple(times for times, _ in parts),
+        types=tuple(labels[types] for _, types in parts),
+        starts=np.full(n_sequences, t_start),
+        ends=np.full(n_sequences, t_end),
+    )
+    return Simulation(events, parameters, _table_scorer(names, score))
 
 
 def _checked_type_names(type_names: Sequence[str] | None, n_types: int) -> list[str]:
@@ -505,24 +511,6 @@ def _checked_type_names(type_names: Sequence[str] | None, n_types: int) -> list[
     if len(names) != n_types or len(set(names)) != n_types:
         raise DataError(f"type_names={names} must be {n_types} different names")
     return names
-
-
-def _simulated_table(
-    parts: list[tuple[np.ndarray, np.ndarray]],
-    names: list[str],
-    start: float,
-    end: float,
-    prefix: str = "",
-) -> EventTable:
-    """Build a table of simulated (times, type numbers), all in the window ``(start, end]``."""
-    labels = np.array(names, dtype=object)
-    return EventTable(
-        ids=tuple(f"{prefix}{number}" for number in range(len(parts))),
-        times=tuple(times for times, _ in parts),
-        types=tuple(labels[types] for _, types in parts),
-        starts=np.full(len(parts), start),
-        ends=np.full(len(parts), end),
-    )
 
 
 def _table_scorer(names: list[str], score: SequenceScore) -> Callable[[EventTable], np.ndarray]:

@@ -19,8 +19,8 @@ from tsllm.errors import DataError
 
 #: Texts that are tokenised together and sorted by their number of tokens.
 SHARD = 2048
-#: Tokens of a batch with ``batch_size="auto"``: on a CPU as many as the caches hold, on a GPU as many
-#: as keep it busy.
+#: Tokens of a batch with ``batch_size="auto"``: on a CPU as many as the caches hold, on a GPU as
+#: many as keep it busy.
 AUTO_TOKENS = {"cpu": 4096, "cuda": 131_072}
 #: Largest share of padding in a batch.
 MAX_PADDING = 0.05

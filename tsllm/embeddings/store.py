@@ -142,7 +142,10 @@ class EmbeddingStore:
 
         Parameters
         ----------
-        texts, backbone, batch_size, progress
+        texts : sequence of str
+        backbone : Backbone
+        batch_size : int or "auto", default="auto"
+        progress : bool, default=False
             As for `encode`, with the same errors.
 
         Returns
