@@ -21,6 +21,9 @@ class Callback:
     training_callbacks : Call callbacks in every training that a block starts.
     """
 
+    def on_step_begin(self, state: TrainingState) -> None:
+        """Act before a step."""
+
     def on_step_end(self, state: TrainingState) -> bool | None:
         """Act after a step; return True to stop."""
         return None

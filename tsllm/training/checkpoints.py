@@ -9,15 +9,101 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tsllm.errors import ModelFormatError
+from tsllm.errors import DataError, ModelFormatError
 from tsllm.training.randomness import RandomStream
 
 FORMAT_VERSION = 1
+_REMEDY = "continue with the same, or give another checkpoint directory, or remove this one"
+# Arguments of estimators that change no weight.
+_INDIFFERENT = frozenset({"checkpoint_dir", "device", "embedding_store", "verbose"})
+
+
+def check_resumable(checkpoint_dir: str | Path | None, random_state: Any) -> None:
+    """Check that a fit under `checkpoint_dir` draws the same when it is run again."""
+    if checkpoint_dir is not None and not isinstance(random_state, int | np.integer):
+        raise DataError(
+            f"checkpoint_dir needs a whole number as random_state, found {random_state!r}: without "
+            "one a fit that is run again draws other numbers; give random_state=0"
+        )
+
+
+def describe_fit(estimator: Any, backbone_digest: str | None, *data: Any) -> dict[str, Any]:
+    """Return the facts that tell an estimator's fit from others.
+
+    Parameters
+    ----------
+    estimator : scikit-learn or sktime estimator
+        Its class and the parameters that decide its weights are facts.
+    backbone_digest : str or None
+        Hash of the language model's weights.
+    *data : arrays, tensors, text or None
+        The data that it learns from, in an order that is always the same.
+
+    Returns
+    -------
+    dict of str to JSON values
+        For ``TrainingSettings.identity``.
+    """
+    facts = {"estimator": type(estimator).__name__}
+    for name, value in sorted(estimator.get_params(deep=False).items()):
+        if name not in _INDIFFERENT:
+            array = isinstance(value, np.ndarray) or hasattr(value, "to_numpy")
+            facts[name] = digest(np.asarray(value)) if array else value
+    return {**facts, "backbone_weights": backbone_digest, "data": digest(*data)}
+
+
+def digest(*data: Any) -> str:
+    """Hash arrays, tensors and other values with a representation of their own."""
+    found = hashlib.sha256()
+    for one in data:
+        if isinstance(one, Tensor):
+            one = one.detach().cpu().numpy()
+        if isinstance(one, np.ndarray) and one.dtype != object:
+            found.update(f"{one.dtype} {one.shape}".encode())
+            found.update(one.tobytes())
+        else:
+            found.update(repr(one.tolist() if isinstance(one, np.ndarray) else one).encode())
+    return found.hexdigest()
+
+
+def check_same_training(
+    written: Mapping[str, Any], now: Mapping[str, Any], directory: Path
+) -> None:
+    """Check that a checkpoint is one of this training.
+
+    Raises
+    ------
+    ModelFormatError
+        Naming the first fact that differs.
+    """
+    for name in [*now, *written]:
+        if written.get(name) == now.get(name):
+            continue
+        if name.endswith("data"):
+            raise ModelFormatError(
+                f"the checkpoint in {directory} was written with other {name.replace('_', ' ')}; "
+                f"{_REMEDY}"
+            )
+        raise ModelFormatError(
+            f"the checkpoint in {directory} was written with {name}={written.get(name)}, this "
+            f"training has {now.get(name)}; {_REMEDY}"
+        )
+
+
+def remove_checkpoints(directory: str | Path) -> None:
+    """Remove the checkpoints in a directory and its ``slice-*`` folders; other files are kept."""
+    folder = Path(directory)
+    for part in (*folder.glob("slice-*"), folder):
+        for path in (*part.glob("state-*.safetensors*"), *part.glob("state.json*")):
+            path.unlink()
+        if part.is_dir() and not any(part.iterdir()):
+            part.rmdir()
 
 
 def save_checkpoint(
@@ -53,8 +139,8 @@ def save_checkpoint(
             former.unlink()
 
 
-def load_checkpoint(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the checkpoint that `directory` holds.
+def load_checkpoint(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Read the checkpoint that `directory` holds; None where there is none.
 
     Returns
     -------
@@ -65,22 +151,20 @@ def load_checkpoint(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]
     Raises
     ------
     ModelFormatError
-        There is no checkpoint, or it is damaged or of another format version.
+        The checkpoint is damaged or of another format version.
     """
     try:
         state = json.loads((directory / "state.json").read_bytes())
         version = state["format_version"]
-    except FileNotFoundError as error:
-        raise ModelFormatError(
-            f"{directory} holds no checkpoint (no state.json); give the directory that was "
-            "checkpoint_dir, or train without resume_from"
-        ) from error
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(directory, "state.json is not a checkpoint's") from error
     if version != FORMAT_VERSION:
         raise ModelFormatError(
             f"the checkpoint in {directory} has format version {version}, this tsllm reads version "
-            f"{FORMAT_VERSION}; resume with the tsllm that wrote it, or train anew"
+            f"{FORMAT_VERSION}; continue with the tsllm that wrote it, or remove the directory to "
+            "train anew"
         )
     try:
         content = (directory / state["tensors"]).read_bytes()
@@ -143,8 +227,7 @@ def spread_tensors(
     if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in own.items()}:
         raise ModelFormatError(
             f"the checkpoint in {directory} is of another model: its weights have other names or "
-            "shapes; resume with the model that it was written with, or train anew without "
-            "resume_from"
+            f"shapes; {_REMEDY}"
         )
     overwrite(own, weights)
     stream.load_state_dict(_part("random.", tensors))
@@ -188,7 +271,7 @@ def overwrite(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> No
 def _damaged(directory: Path, reason: str) -> ModelFormatError:
     """Build the error of a checkpoint that cannot be trusted."""
     return ModelFormatError(
-        f"the checkpoint in {directory} is damaged: {reason}; train anew without resume_from"
+        f"the checkpoint in {directory} is damaged: {reason}; remove the directory to train anew"
     )
 
 

@@ -1,13 +1,13 @@
-"""Training on several devices: each process takes its part of every batch, the sums are shared.
+"""Training on several devices: each process takes its part of every batch, and sums are shared.
 
-A launcher starts the same command once a device::
+A launcher starts the same command once per device::
 
     accelerate launch --multi_gpu --num_processes 2 -m tsllm.cli fit DATA --out MODEL_DIR
     torchrun --nproc-per-node 2 -m tsllm.cli fit DATA --out MODEL_DIR
 
-``batch_size`` is that of all processes together, so that the steps, and but for rounding and
-dropout the losses, are those of one process. Nothing happens unless `join` is called, as the
-command line does: what a launcher leaves in the environment is none of the library's business.
+``batch_size`` counts the windows of all processes together. The steps are those of one process, and
+so are the losses, up to rounding and dropout. Only `join`, which the command line calls, reads the
+launcher's environment.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from tsllm.errors import DataError
@@ -27,14 +26,14 @@ from tsllm.training.settings import Loss
 
 @dataclass(frozen=True)
 class World:
-    """The processes that train together: how many, and which of them this one is."""
+    """The number of processes that train together, and the number of this one."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that speaks and writes."""
+        """Return True in the process that prints and writes."""
         return self.rank == 0
 
 
@@ -42,14 +41,14 @@ _world = World()
 
 
 def world() -> World:
-    """Tell which processes train together; a process that joined none is alone."""
+    """Return the processes that train together; a process that joined none is alone."""
     return _world
 
 
 def join() -> World:
-    """Train together with the processes that a launcher started with this one, if it did.
+    """Join the processes that a launcher started with this one, if it did.
 
-    On CUDA each process uses the device of its number on its machine.
+    On CUDA a process uses the device with its own number on its machine.
 
     Returns
     -------
@@ -58,7 +57,7 @@ def join() -> World:
     Raises
     ------
     DataError
-        There are more processes on this machine than CUDA devices.
+        This machine has fewer CUDA devices than processes.
     """
     global _world
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and _world.size == 1:
@@ -80,8 +79,10 @@ def leave() -> None:
     """End training together, when all processes are here."""
     global _world
     if _world.size > 1:
-        dist.barrier()
-        dist.destroy_process_group()
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
+        PartialState().destroy_process_group()
         _world = World()
 
 
@@ -91,20 +92,20 @@ def agreed_seed() -> int:
 
 
 def share(indices: Tensor) -> tuple[Tensor, float]:
-    """Take this process's part of a batch.
+    """Return this process's part of a batch.
 
     Parameters
     ----------
-    indices : Tensor (windows,)
-        Of the whole batch.
+    indices : Tensor, (windows,)
+        The whole batch.
 
     Returns
     -------
     Tensor
-        The part. Where there are fewer windows than processes, some take one that is another's:
-        they must not wait while the others compute together.
+        The part. With fewer windows than processes some processes get the window of another: all
+        must compute something at each step.
     float
-        What the part counts: 1, or 0 where it is another's.
+        The weight of the part: 1, or 0 where it belongs to another process.
     """
     if _world.size == 1:
         return indices, 1.0
@@ -112,8 +113,8 @@ def share(indices: Tensor) -> tuple[Tensor, float]:
     return (mine, 1.0) if len(mine) else (indices[:1], 0.0)
 
 
-def counted(loss: Loss, weight: float) -> Loss:
-    """Count a loss only so much."""
+def weighted(loss: Loss, weight: float) -> Loss:
+    """Weight a loss."""
     if weight == 1.0:
         return loss
     return Loss(loss.total * weight, loss.count * weight, loss.extras)
@@ -123,39 +124,40 @@ def everywhere(count: Tensor) -> Tensor:
     """Add up a number over all processes."""
     if _world.size == 1:
         return count
-    together = count.detach().double()  # a count may be whole in one process and not in another
-    dist.all_reduce(together)
-    return together
+    # A count may be an integer in one process and not in another.
+    return _sum(count.detach().double())
 
 
 def sums(numbers: Sequence[float]) -> list[float]:
     """Add up numbers over all processes."""
     if _world.size == 1:
         return list(numbers)
-    together = torch.tensor(numbers, dtype=torch.float64, device=_device())
-    dist.all_reduce(together)
-    return together.tolist()
+    from accelerate import PartialState
+
+    together = torch.tensor(numbers, dtype=torch.float64, device=PartialState().device)
+    return _sum(together).tolist()
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Add up the gradients over all processes."""
-    if _world.size == 1:
-        return
-    for parameter in parameters:
-        if parameter.grad is None:  # unused in this part of the batch
-            parameter.grad = torch.zeros_like(parameter)
-        dist.all_reduce(parameter.grad)
+    if _world.size > 1:
+        for parameter in parameters:
+            # No gradient: the parameter is unused in this part of the batch.
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = _sum(gradient)
 
 
 def same_weights(parameters: Iterable[nn.Parameter]) -> None:
     """Start from the first process's weights."""
     if _world.size > 1:
-        for parameter in parameters:
-            dist.broadcast(parameter.data, 0)
+        from accelerate.utils import broadcast
+
+        broadcast([parameter.data for parameter in parameters])
 
 
-def _device() -> torch.device:
-    """Say where numbers must be to be added up."""
-    if dist.get_backend() == "nccl":
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")
+def _sum(tensor: Tensor) -> Tensor:
+    """Add up a tensor over all processes."""
+    from accelerate.utils import reduce
+
+    summed: Tensor = reduce(tensor, "sum")
+    return summed

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, cast
 
 import numpy as np
 import torch
@@ -15,15 +16,11 @@ from tqdm import tqdm
 
 from tsllm.backbone import autocast_backbone
 from tsllm.backbone.devices import memory_errors_explained
-from tsllm.errors import (
-    DataError,
-    ModelFormatError,
-    NotEnoughDataError,
-    TrainingDivergedError,
-)
+from tsllm.errors import DataError, NotEnoughDataError, TrainingDivergedError
 from tsllm.training import distributed
 from tsllm.training.callbacks import Callback, active_callbacks
 from tsllm.training.checkpoints import (
+    check_same_training,
     collect_tensors,
     load_checkpoint,
     overwrite,
@@ -89,7 +86,7 @@ def train(
         There is nothing to train on, no observed target value, no parameter to train, or a rate
         factor that fits none.
     ModelFormatError
-        The checkpoint to resume from is missing, damaged, or of another model or other settings.
+        The checkpoint to continue from is damaged, or of another training.
     DeviceMemoryError
         The device ran out of memory.
 
@@ -123,6 +120,8 @@ def train(
             disable=settings.verbose < 1,
         ) as progress:
             while run.stopped is None:
+                for callback in callbacks:
+                    callback.on_step_begin(run.state)
                 run.take_step()
                 progress.update()
                 wishes = [callback.on_step_end(run.state) for callback in callbacks]
@@ -138,6 +137,8 @@ def train(
         return run.finish()
 
 
+# Seconds after which an epoch under way is saved.
+_SAVE_AFTER = 300
 # The settings that decide the weights: a training resumes only under the same.
 _DECISIVE = (
     "max_epochs",
@@ -195,10 +196,11 @@ class TrainingRun(Generic[BatchT]):
             weight_decay=settings.weight_decay,
         )
         self.stream = RandomStream(_derived_seed(settings.seed, 0), settings.device)
-        if settings.resume_from is not None:
-            self.resume(Path(settings.resume_from))
+        if settings.checkpoint_dir is not None:
+            self.identity = self.describe()
+            self.resume(Path(settings.checkpoint_dir))
         self.batches = self.new_batches()
-        self.clock = time.perf_counter()
+        self.clock = self.saved_at = time.perf_counter()
 
     @property
     def at_end_of_epoch(self) -> bool:
@@ -225,7 +227,7 @@ class TrainingRun(Generic[BatchT]):
             group["lr"] = group["factor"] * state.learning_rate
         self.optimizer.zero_grad()
         with self.stream.active(), autocast_backbone(self.settings.autocast):
-            loss = distributed.counted(self.loss(self.model, batch), weight)
+            loss = distributed.weighted(self.loss(self.model, batch), weight)
             (loss.total / distributed.everywhere(loss.count).clamp(min=1)).backward()
         distributed.sum_gradients(self.parameters)
         most = math.inf if self.settings.clip_norm is None else self.settings.clip_norm
@@ -295,7 +297,7 @@ class TrainingRun(Generic[BatchT]):
             mine, weight = distributed.share(indices)
             batch = self.validation.gather(mine).to(self.settings.device)
             with torch.no_grad(), self.stream.active(), autocast_backbone(self.settings.autocast):
-                loss = distributed.counted(self.loss(self.model, batch), weight)
+                loss = distributed.weighted(self.loss(self.model, batch), weight)
             batch_total, batch_count = _read(loss.total, loss.count)
             total, count = total + batch_total, count + batch_count
         total, count = distributed.sums([total, count])
@@ -345,14 +347,16 @@ class TrainingRun(Generic[BatchT]):
     def save_if_due(self) -> None:
         """Write a checkpoint after the steps or the epoch that the settings name."""
         settings, state = self.settings, self.state
-        every = settings.checkpoint_every or self.steps_per_epoch
-        if not distributed.world().leads:
+        if settings.checkpoint_dir is None or not distributed.world().leads:
             return
-        if settings.checkpoint_dir is None or (state.step % every and self.stopped is None):
+        due = state.step % (settings.checkpoint_every or self.steps_per_epoch) == 0
+        if settings.checkpoint_every is None:
+            due = due or time.perf_counter() - self.saved_at > _SAVE_AFTER
+        if not due and self.stopped is None:
             return
         tensors = collect_tensors(self.model, self.best, self.optimizer, self.stream)
         facts = {
-            "settings": self.fingerprint(),
+            "settings": self.identity,
             "step": state.step,
             "history": state.history,
             "best_epoch": state.best_epoch,
@@ -362,18 +366,15 @@ class TrainingRun(Generic[BatchT]):
             "stopped": self.stopped,
         }
         save_checkpoint(Path(settings.checkpoint_dir), tensors, facts)
+        self.saved_at = time.perf_counter()
 
     def resume(self, directory: Path) -> None:
-        """Continue from a checkpoint, if it is one of this very training."""
-        tensors, facts = load_checkpoint(directory)
-        then, now = facts["settings"], self.fingerprint()
-        for name in [*now, *then]:
-            if then.get(name) != now.get(name):
-                raise ModelFormatError(
-                    f"the checkpoint in {directory} was written with {name}={then.get(name)}, this "
-                    f"training has {now.get(name)}; resume with what it was written with, or train "
-                    "anew without resume_from"
-                )
+        """Continue from the checkpoint that a directory holds, if there is one."""
+        checkpoint = load_checkpoint(directory)
+        if checkpoint is None:
+            return
+        tensors, facts = checkpoint
+        check_same_training(facts["settings"], self.identity, directory)
         self.best = spread_tensors(tensors, self.model, self.optimizer, self.stream, directory)
         state = self.state
         state.step, state.history = facts["step"], facts["history"]
@@ -381,23 +382,18 @@ class TrainingRun(Generic[BatchT]):
         self.sums, self.seconds = facts["sums"], facts["seconds"]
         self.stopped = facts["stopped"]
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Say, in what JSON can hold, which training this is."""
-        settings = {name: getattr(self.settings, name) for name in _DECISIVE}
-        sets = {"training": self.training, "validation": self.validation}
-        told = {
-            f"{part}_{name}": value
-            for part, examples in sets.items()
-            if examples is not None
-            for name, value in examples.fingerprint().items()
-        }
-        return {
-            **settings,
-            **told,
-            "rate_factors": dict(self.settings.rate_factors),
-            "autocast": str(self.settings.autocast),
-            "device": self.settings.device.type,
-        }
+    def describe(self) -> dict[str, Any]:
+        """Return the facts that tell this training from others, as JSON values."""
+        facts = dict(self.settings.identity)
+        facts |= {name: getattr(self.settings, name) for name in _DECISIVE}
+        facts["rate_factors"] = dict(self.settings.rate_factors)
+        facts["device"] = self.settings.device.type
+        for part, examples in (("training", self.training), ("validation", self.validation)):
+            if examples is not None:
+                described = examples.fingerprint().items()
+                facts |= {f"{part}_{name}": value for name, value in described}
+        described = json.loads(json.dumps(facts, default=str))
+        return cast(dict[str, Any], described)
 
 
 def cosine_learning_rate(settings: TrainingSettings, step: int, planned_steps: int) -> float:

@@ -117,14 +117,15 @@ class TrainingSettings:
         Type that the backbone, and only the backbone, computes in. None: its weights' own.
     verbose : int
         From 1 on, a progress bar on stderr.
-    checkpoint_dir : Path, optional
-        Directory that holds the latest checkpoint.
-    checkpoint_every : int, optional
-        Steps between checkpoints; None: one at the end of each epoch. The end of training always
-        writes one.
-    resume_from : Path, optional
-        Directory of the checkpoint to continue from. The final weights are, bit for bit, those of a
-        training that was never interrupted.
+    checkpoint_dir : Path or None, default=None
+        Directory for the latest checkpoint. A training that finds its own checkpoint there
+        continues from it; the final weights are, bit for bit, those of an uninterrupted training.
+        The checkpoint of another training is an error.
+    checkpoint_every : int or None, default=None
+        Steps between checkpoints. None writes one at the end of each epoch, and every five minutes
+        of a long one. The end of training always writes one.
+    identity : mapping of str to JSON values, default={}
+        Further facts that tell this training from others, such as an estimator's parameters.
     """
 
     max_epochs: int = 10
@@ -142,7 +143,7 @@ class TrainingSettings:
     verbose: int = 0
     checkpoint_dir: Path | None = None
     checkpoint_every: int | None = None
-    resume_from: Path | None = None
+    identity: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("max_epochs", "max_steps", "batch_size", "patience", "checkpoint_every"):

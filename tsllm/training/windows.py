@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tsllm.errors import DataError, NotEnoughDataError
+from tsllm.training.checkpoints import digest
 
 
 @dataclass
@@ -216,13 +217,14 @@ class Windows:
         )
         return training, validation
 
-    def fingerprint(self) -> dict[str, int]:
-        """Return what tells these windows from others, see `tsllm.training.settings`."""
+    def fingerprint(self) -> dict[str, int | str]:
+        """Return the facts that tell these windows from others; see `TrainingSet`."""
         return {
             "windows": len(self),
             "context_length": self.context_length,
             "target_length": self.target_length,
             "n_variables": self.n_variables,
+            "data": digest(*self.series, self._row_series, self._first, self._step),
         }
 
     def positions(self) -> tuple[Tensor, Tensor]:

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from tsllm.errors import ModelFormatError
+from tsllm.training import loop
 from tsllm.training.callbacks import Callback
-from tsllm.training.checkpoints import load_checkpoint, save_checkpoint
+from tsllm.training.checkpoints import load_checkpoint, remove_checkpoints, save_checkpoint
 from tsllm.training.loop import train
 from tsllm.training.randomness import seeded
 from tsllm.training.settings import Loss, TrainingSettings
@@ -100,7 +101,7 @@ def test_a_killed_training_resumes_bit_for_bit(tmp_path, uninterrupted, every, k
     _, facts = load_checkpoint(tmp_path / "run")
     interval = every or STEPS_PER_EPOCH
     assert facts["step"] == (killed_at - 1) // interval * interval
-    assert_same_training(run(resume_from=tmp_path / "run", **saving), uninterrupted)
+    assert_same_training(run(**saving), uninterrupted)
 
 
 def test_a_training_may_be_killed_again_and_again(tmp_path, uninterrupted):
@@ -109,8 +110,8 @@ def test_a_training_may_be_killed_again_and_again(tmp_path, uninterrupted):
         run([KillAt(3)], **saving)
     for step in (8, 11, 20):
         with pytest.raises(KilledError):
-            run([KillAt(step)], resume_from=tmp_path, **saving)
-    assert_same_training(run(resume_from=tmp_path, **saving), uninterrupted)
+            run([KillAt(step)], **saving)
+    assert_same_training(run(**saving), uninterrupted)
 
 
 def test_saving_checkpoints_does_not_change_the_training(tmp_path, uninterrupted):
@@ -138,7 +139,7 @@ def test_a_process_killed_by_signal_resumes_bit_for_bit(tmp_path, uninterrupted)
     ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=environment)
     assert ended.returncode == -signal.SIGKILL
     assert load_checkpoint(tmp_path)[1]["step"] == 12
-    assert_same_training(run(resume_from=tmp_path), uninterrupted)
+    assert_same_training(run(checkpoint_dir=tmp_path), uninterrupted)
 
 
 def test_resuming_a_finished_training_only_restores_it(tmp_path):
@@ -149,7 +150,7 @@ def test_resuming_a_finished_training_only_restores_it(tmp_path):
     def never(model, batch):
         raise AssertionError("nothing is left to train")
 
-    assert_same_training(run(loss=never, resume_from=tmp_path, **stops_early), finished)
+    assert_same_training(run(loss=never, checkpoint_dir=tmp_path, **stops_early), finished)
 
 
 def test_time_before_the_interruption_counts(tmp_path):
@@ -159,7 +160,7 @@ def test_time_before_the_interruption_counts(tmp_path):
     state["facts"]["seconds"] = 1000.0
     (tmp_path / "state.json").write_text(json.dumps(state))
     settings = TrainingSettings(
-        max_epochs=4, batch_size=16, learning_rate=0.05, resume_from=tmp_path
+        max_epochs=4, batch_size=16, learning_rate=0.05, checkpoint_dir=tmp_path
     )
     result = train(make_model(), squared_error, *make_windows(), settings)
     assert 1000 < result.seconds < 1100
@@ -186,7 +187,7 @@ def test_a_crash_while_writing_leaves_the_former_checkpoint(
         run([CrashLater()], **saving)
     monkeypatch.undo()
     assert load_checkpoint(tmp_path)[1]["step"] == 5
-    assert_same_training(run(resume_from=tmp_path, **saving), uninterrupted)
+    assert_same_training(run(**saving), uninterrupted)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".safetensors"]
 
 
@@ -221,7 +222,6 @@ def flip_a_bit(path):
         (lambda run: truncate(run / "state.json"), "damaged: state.json"),
         (lambda run: (run / "state.json").write_text("[]"), "damaged: state.json"),
         (lambda run: (run / "state.json").write_bytes(b"\xff\x00"), "damaged: state.json"),
-        (lambda run: (run / "state.json").unlink(), "holds no checkpoint"),
         (
             lambda run: (run / "state.json").write_text('{"format_version": 99}'),
             "format version 99, this tsllm reads version 1",
@@ -231,7 +231,7 @@ def flip_a_bit(path):
 def test_a_damaged_checkpoint_is_refused_with_the_reason(interrupted, damage, reason):
     damage(interrupted)
     with pytest.raises(ModelFormatError, match=reason):
-        run(resume_from=interrupted)
+        run(checkpoint_dir=interrupted)
 
 
 @pytest.mark.parametrize(
@@ -244,22 +244,54 @@ def test_a_damaged_checkpoint_is_refused_with_the_reason(interrupted, damage, re
         ({"seed": 1}, "seed=0, this training has 1"),
         ({"autocast": torch.bfloat16}, "autocast=None, this training has torch.bfloat16"),
         ({"model": make_model(width=9)}, "another model"),
+        ({"identity": {"loss": "mse"}}, "loss=None, this training has mse"),
     ],
 )
 def test_a_checkpoint_of_another_training_is_refused(interrupted, changed, reason):
     with pytest.raises(ModelFormatError, match=reason):
-        run(resume_from=interrupted, **changed)
+        run(checkpoint_dir=interrupted, **changed)
 
 
 def test_a_checkpoint_of_other_windows_is_refused(interrupted):
     training, validation = make_windows()
     settings = TrainingSettings(
-        max_epochs=4, batch_size=16, learning_rate=0.05, resume_from=interrupted
+        max_epochs=4, batch_size=16, learning_rate=0.05, checkpoint_dir=interrupted
     )
     with pytest.raises(ModelFormatError, match="training_windows=95, this training has 50"):
         train(make_model(), squared_error, training.thin(50), validation, settings)
     with pytest.raises(ModelFormatError, match="validation_windows=11, this training has None"):
         train(make_model(), squared_error, training, None, settings)
+    training.series[0][3] += 1
+    with pytest.raises(
+        ModelFormatError, match="was written with other training data"
+    ):
+        train(make_model(), squared_error, training, validation, settings)
+
+
+def test_facts_of_the_caller_come_first_and_are_compared_as_json(tmp_path):
+    facts = {"levels": (0.1, 0.9), "data": "one"}
+    with pytest.raises(KilledError):
+        run([KillAt(8)], checkpoint_dir=tmp_path, identity=facts)
+    run(checkpoint_dir=tmp_path, identity={"levels": [0.1, 0.9], "data": "one"})
+    with pytest.raises(ModelFormatError, match="written with other data; continue with the same"):
+        run(checkpoint_dir=tmp_path, identity=facts | {"data": "two"}, batch_size=32)
+
+
+def test_a_directory_without_a_checkpoint_starts_a_training(tmp_path, uninterrupted):
+    (tmp_path / "state-0123456789abcdef.safetensors.part").write_bytes(b"killed while it wrote")
+    (tmp_path / "notes.txt").write_text("mine")
+    assert load_checkpoint(tmp_path) is None
+    assert_same_training(run(checkpoint_dir=tmp_path), uninterrupted)
+    remove_checkpoints(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_long_epoch_is_saved_before_its_end(tmp_path, monkeypatch, uninterrupted):
+    monkeypatch.setattr(loop, "_SAVE_AFTER", 0)
+    with pytest.raises(KilledError):
+        run([KillAt(3)], checkpoint_dir=tmp_path)
+    assert load_checkpoint(tmp_path)[1]["step"] == 2
+    assert_same_training(run(checkpoint_dir=tmp_path), uninterrupted)
 
 
 def test_any_tensors_and_facts_come_back_as_they_were(tmp_path):
