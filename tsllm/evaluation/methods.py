@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -23,7 +22,7 @@ from tsllm.forecasters.base import BaseLLMForecaster
 from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
 from tsllm.forecasters.covariates import join_covariates
 
-#: The baselines that can be asked for by name. "auto_theta" needs statsforecast.
+#: The baselines that can be asked for by name.
 BASELINES = ("seasonal_naive", "auto_ets", "theta", "auto_theta", "dlinear", "patchtst")
 DEFAULT_BASELINES = ("seasonal_naive", "auto_ets", "theta", "dlinear", "patchtst")
 
@@ -63,8 +62,6 @@ def make_method(
     ------
     DataError
         It is none of these.
-    ImportError
-        The baseline needs a package that is not installed.
     """
     if isinstance(method, str):
         if method not in BASELINES:
@@ -72,11 +69,6 @@ def make_method(
         if method == "seasonal_naive":
             return SeasonalNaive(holdout)
         if method in LOCAL_BASELINES:
-            if method == "auto_theta" and importlib.util.find_spec("statsforecast") is None:
-                raise ImportError(
-                    "the baseline 'auto_theta' is sktime's StatsForecastAutoTheta and needs "
-                    "statsforecast: pip install 'tsllm[baselines]', or use 'theta'"
-                )
             return LocalBaseline(method, holdout, max_history)
         fresh = {"dlinear": DLinearForecaster, "patchtst": PatchTSTForecaster}[method]
         return GlobalMethod(fresh(random_state=0), holdout, longest)

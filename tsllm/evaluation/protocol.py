@@ -340,8 +340,8 @@ def backtest(
         Levels to score, rising; coverage and width are those of the outermost two. Empty: only
         point forecasts.
     baselines : sequence of str
-        Among "seasonal_naive", "auto_ets", "theta", "auto_theta" (needs `tsllm[baselines]`),
-        "dlinear" and "patchtst".
+        Among "seasonal_naive", "auto_ets", "theta", "auto_theta", "dlinear" and
+        "patchtst".
     metrics : sequence of str, optional
         Among "mse", "mae", "mase", "smape", "wql", "crps", "coverage" and "width"; see
         `tsllm.metrics`. None: all that ``quantiles`` allow.

@@ -10,17 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sktime.forecasting.base import BaseForecaster
-from sktime.forecasting.ets import AutoETS
-from sktime.forecasting.theta import ThetaForecaster
-from sktime.transformations.detrend import ConditionalDeseasonalizer
 
 from tsllm.context import Context
 from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError
 from tsllm.evaluation.holdout import Holdout
 
-#: Paths that AutoETS' quantiles are read off.
-SIMULATED_PATHS = 500
+#: The longest season that AutoETS models itself.
+MAX_ETS_SEASON = 24
 
 
 class SeasonalNaive:
@@ -106,11 +103,19 @@ class SktimeMethod:
 
 
 class LocalBaseline:
-    """AutoETS, Theta and AutoTheta: a statistical model of each variable, fitted at each window.
+    """AutoETS, Theta or AutoTheta of statsforecast: a model per variable, fitted at each window.
 
-    Gaps are interpolated, since these models read none; a past that never changes is forecast as
-    its constant; a season is modelled where the past holds two of them. Where a fit fails, the
-    seasonal naive forecast stands in for it, and the report's notes count how often.
+    Gaps are interpolated, and a past that never changes is forecast by its constant. Models are
+    seasonal where the past holds two seasons. Where a fit fails, the seasonal naive forecast
+    replaces it, and the report's notes count the failures.
+
+    Parameters
+    ----------
+    name : str
+        A key of `LOCAL_BASELINES`.
+    holdout : Holdout
+    max_history : int or None
+        Steps before each origin to fit on; None: all.
     """
 
     refits_per_window = True
@@ -120,34 +125,34 @@ class LocalBaseline:
         self._name = name
         self._holdout = holdout
         self._max_history = max_history
-        self._stand_in = SeasonalNaive(holdout)
+        self._fallback = SeasonalNaive(holdout)
         self._fits = self._failures = 0
 
     def fit(self, ends: np.ndarray, seed: int | None) -> None:
-        """Only the stand-in keeps something."""
-        self._stand_in.fit(ends, seed)
+        """Fit the fallback; the models are fitted at each window."""
+        self._fallback.fit(ends, seed)
         self._fits = self._failures = 0
 
     def forecast(
         self, series: np.ndarray, origins: np.ndarray, horizon: int, levels: Sequence[float]
     ) -> np.ndarray:
-        """Fit and forecast window by window and variable by variable."""
-        naive = self._stand_in.forecast(series, origins, horizon, levels)
-        out = np.empty_like(naive)  # (windows, horizon, variables, 1 + levels)
+        """Fit and forecast each window and variable."""
+        out = self._fallback.forecast(series, origins, horizon, levels)
         for row, (i, origin) in enumerate(zip(series, origins)):
             past = self._holdout.contexts[i].until(int(origin)).tail(self._max_history)
             for variable in range(past.n_variables):
                 forecast = self._forecast_one(past, variable, horizon, levels)
-                out[row, :, variable] = naive[row, :, variable] if forecast is None else forecast
+                if forecast is not None:
+                    out[row, :, variable] = forecast
         return out
 
     def describe(self) -> dict[str, Any]:
-        """It reads as much history as it is given."""
+        """Return the history length, and a note about failed fits."""
         notes = []
         if self._failures:
             notes = [
                 f"{self._name}: {self._failures} of {self._fits} fits failed; the seasonal naive "
-                "forecast stands in for them"
+                "forecast replaces them"
             ]
         return {"context_length": self._max_history, "backbone": None, "notes": notes}
 
@@ -155,25 +160,26 @@ class LocalBaseline:
         self, past: Context, variable: int, horizon: int, levels: Sequence[float]
     ) -> np.ndarray | None:
         """Forecast one variable, (horizon, 1 + levels); None where the fit failed."""
-        values = pd.Series(past.values[:, variable]).interpolate(limit_direction="both")
-        if values.isna().any():
+        observed = pd.Series(past.values[:, variable])
+        values = observed.interpolate(limit_direction="both").to_numpy()
+        if np.isnan(values).any():
             raise DataError(
                 f"{series_name(past.series_id)} has no observed value of variable {variable} "
                 "before a test window: pass a longer history, or leave the variable out"
             )
-        if values.nunique() == 1:
-            return np.full((horizon, 1 + len(levels)), values.iloc[0])
-        season = self._holdout.season
-        # statsmodels' starting values need two seasons, and ten steps besides half a season's.
-        seasonal = season > 1 and len(values) >= max(2 * season, 10 + 2 * (season // 2))
+        if np.ptp(values) == 0:
+            return np.full((horizon, 1 + len(levels)), values[0])
+        season = self._holdout.season if len(values) >= 2 * self._holdout.season else 1
         self._fits += 1
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sktime's defaults, and of each candidate's fit
+            warnings.simplefilter("ignore")  # each candidate model warns
+            state = np.random.get_state()  # noqa: NPY002  statsforecast seeds it for its paths
             try:
-                forecaster = LOCAL_BASELINES[self._name](values, season if seasonal else 1)
-                out = fit_and_forecast(forecaster, values, horizon, levels)[:, 0]
-            except (ValueError, np.linalg.LinAlgError):
+                out = _model_forecast(LOCAL_BASELINES[self._name](season), values, horizon, levels)
+            except Exception:  # statsforecast raises bare ones where no candidate fits
                 out = np.array(np.nan)
+            finally:
+                np.random.set_state(state)  # noqa: NPY002
         if not np.isfinite(out).all():
             self._failures += 1
             return None
@@ -197,47 +203,48 @@ def fit_and_forecast(
     return np.concatenate([point, spread.reshape(horizon, variables, len(levels))], axis=-1)
 
 
-class _SimulatedAutoETS(AutoETS):
-    """AutoETS whose quantiles are those of simulated paths.
+def _model_forecast(
+    model: Any, values: np.ndarray, horizon: int, levels: Sequence[float]
+) -> np.ndarray:
+    """Forecast with a statsforecast model: (horizon, 1 + levels)."""
+    # A quantile is a bound of the central interval with this percentage.
+    widths = [round(100 * abs(2 * level - 1), 6) for level in levels]
+    found = model.forecast(y=values, h=horizon, level=sorted(set(widths)) or None)
+    names = [f"{'lo' if q < 0.5 else 'hi'}-{width}" for q, width in zip(levels, widths)]
+    return np.stack([found[name] for name in ("mean", *names)], axis=1)
 
-    sktime 1.2 hands statsmodels 0.15 an argument that it refuses, wherever a model has no closed
-    form: all but the additive ones.
+
+# statsforecast takes seconds to import, so it is imported where a model is made.
+
+
+def _auto_ets(season: int) -> Any:
+    """Make exponential smoothing whose form is chosen by AICc.
+
+    It models seasons of up to 24 steps; a longer one is removed by STL first, as R's stlf does.
     """
+    from statsforecast.models import MSTL, AutoETS
 
-    def _predict_quantiles(self, fh: Any, X: Any, alpha: list[float]) -> pd.DataFrame:
-        horizon = int(fh.to_relative(self.cutoff).to_numpy().max())
-        paths = self._fitted_forecaster.simulate(
-            horizon, anchor="end", repetitions=SIMULATED_PATHS, rng=0
-        )  # (horizon, paths)
-        frame = pd.DataFrame(np.quantile(np.asarray(paths), alpha, axis=1).T)
-        frame.columns = self._get_columns(method="predict_quantiles", alpha=alpha)
-        frame.index = fh.to_absolute_index(self.cutoff)
-        return frame
+    if season <= MAX_ETS_SEASON:
+        return AutoETS(season_length=season)
+    return MSTL(season_length=season, trend_forecaster=AutoETS(season_length=1, model="ZZN"))
 
 
-def _auto_ets(values: pd.Series, season: int) -> BaseForecaster:
-    """Automatic exponential smoothing, chosen by AIC."""
-    return _SimulatedAutoETS(auto=True, sp=season)
+def _theta(season: int) -> Any:
+    """Make the standard Theta model, seasonally adjusted by ratios where a test finds a season."""
+    from statsforecast.models import Theta
+
+    return Theta(season_length=season, decomposition_type="multiplicative")
 
 
-def _theta(values: pd.Series, season: int) -> BaseForecaster:
-    """The M4 benchmark: seasonally adjusted where a test finds a season, by ratios if it can."""
-    if season == 1:
-        return ThetaForecaster(deseasonalize=False)
-    model = "multiplicative" if values.min() > 0 else "additive"
-    return ThetaForecaster(deseasonalize=ConditionalDeseasonalizer(sp=season, model=model))
+def _auto_theta(season: int) -> Any:
+    """Make the best of four Theta models."""
+    from statsforecast.models import AutoTheta
+
+    return AutoTheta(season_length=season, decomposition_type="multiplicative")
 
 
-def _auto_theta(values: pd.Series, season: int) -> BaseForecaster:
-    """The best of four Theta models, from statsforecast."""
-    from sktime.forecasting.statsforecast import StatsForecastAutoTheta
-
-    decomposition = "multiplicative" if values.min() > 0 else "additive"
-    return StatsForecastAutoTheta(season_length=season, decomposition_type=decomposition)
-
-
-#: A forecaster of a variable's values and its season, for each of the names of `LocalBaseline`.
-LOCAL_BASELINES: dict[str, Callable[[pd.Series, int], BaseForecaster]] = {
+#: The function that makes a model of a season, for each name of `LocalBaseline`.
+LOCAL_BASELINES: dict[str, Callable[[int], Any]] = {
     "auto_ets": _auto_ets,
     "theta": _theta,
     "auto_theta": _auto_theta,

@@ -1,6 +1,5 @@
 """The backtest against brute-force loops and exact window counts; and nobody peeks."""
 
-import importlib.util
 import json
 
 import numpy as np
@@ -338,29 +337,48 @@ def test_statistical_baselines_take_negative_constant_short_and_missing_values(b
 
 
 def test_a_fit_that_fails_is_counted_and_the_seasonal_naive_stands_in(monkeypatch):
-    class Broken(TrendForecaster):
-        def _fit(self, y, X, fh):
+    class Broken:
+        def forecast(self, y, h, level):
             raise ValueError("did not converge")
 
-    monkeypatch.setitem(statistical.LOCAL_BASELINES, "theta", lambda values, season: Broken())
+    monkeypatch.setitem(statistical.LOCAL_BASELINES, "theta", lambda season: Broken())
     report = backtest(
         {}, hours(60), horizons=4, test_size=6, max_windows=2, baselines=["theta", "seasonal_naive"]
     )
-    assert report.notes == [
-        "theta: 2 of 2 fits failed; the seasonal naive forecast stands in for them"
-    ]
+    assert report.notes == ["theta: 2 of 2 fits failed; the seasonal naive forecast replaces them"]
     common = report.table.query("scored_on == 'common'")
     assert common["mae"].nunique() == 1
     assert "Note: theta: 2 of 2 fits failed" in report.to_markdown()
 
 
-def test_auto_theta_runs_or_says_what_to_install():
+def test_auto_theta_runs():
     arguments = {"horizons": 4, "test_size": 4, "baselines": ["auto_theta"]}
-    if importlib.util.find_spec("statsforecast") is None:
-        with pytest.raises(ImportError, match=r"pip install 'tsllm\[baselines\]', or use 'theta'"):
-            backtest({}, hours(60), **arguments)
-    else:
-        assert np.isfinite(backtest({}, hours(60), **arguments).table["crps"]).all()
+    assert np.isfinite(backtest({}, hours(60), **arguments).table["crps"]).all()
+
+
+def test_auto_ets_models_a_season_longer_than_its_limit():
+    steps = np.arange(400)
+    y = pd.Series(
+        np.sin(2 * np.pi * steps / 48) + 0.001 * steps,
+        pd.date_range("2024-01-01", periods=400, freq="30min"),
+    )
+    arguments = {"horizons": 24, "test_size": 24, "season": 48, "metrics": ["mae"]}
+    report = backtest({}, y, baselines=["auto_ets", "seasonal_naive"], **arguments)
+    assert report.table.set_index("method").loc["auto_ets", "mae"] < 0.03
+    assert report.notes == []
+
+
+def test_statistical_baselines_leave_numpys_global_random_state(monkeypatch):
+    class Seeding:
+        def forecast(self, y, h, level):
+            np.random.seed(1)  # noqa: NPY002
+            raise ValueError("did not converge")
+
+    monkeypatch.setitem(statistical.LOCAL_BASELINES, "theta", lambda season: Seeding())
+    np.random.seed(7)  # noqa: NPY002
+    expected = np.random.get_state()[1].copy()  # noqa: NPY002
+    backtest({}, hours(60), horizons=4, test_size=4, baselines=["theta"])
+    assert (np.random.get_state()[1] == expected).all()  # noqa: NPY002
 
 
 def test_a_prompt_is_scored_with_and_without():
