@@ -25,6 +25,7 @@ import math
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -159,6 +160,17 @@ class Calibration:
     series: dict[Hashable, Scores] = field(default_factory=dict)
     levels: tuple[float, ...] = ()
     in_sample: bool = False
+
+    def to_state(self) -> dict[str, Any]:
+        """Return the fields as plain values and arrays."""
+        series = {series_id: vars(scores) for series_id, scores in self.series.items()}
+        return vars(self) | {"pooled": vars(self.pooled), "series": series}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Calibration:
+        """Build the calibration from the output of `to_state`."""
+        series = {series_id: Scores(**scores) for series_id, scores in state["series"].items()}
+        return cls(**{**state, "pooled": Scores(**state["pooled"]), "series": series})
 
     @property
     def horizon(self) -> int:

@@ -1,8 +1,9 @@
 """Event tables: checked sequences of typed events, each with its observation window."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -99,6 +100,65 @@ class EventTable:
                 name = sequence_name(self.ids[number])
                 where = name if found[0] is None else f"{name}, event {found[0]}"
                 raise DataError(f"{where} {found[1]}")
+
+    def to_state(self, *, events: bool = True) -> dict[str, Any]:
+        """Return the table as plain values, arrays and one table that other programs can read.
+
+        Parameters
+        ----------
+        events : bool, default=True
+            Whether the sequences come along. Without them the clock and the names are left.
+
+        Returns
+        -------
+        dict
+            ``table``, a DataFrame with one row an event: ``sequence``, its number; ``sequence_id``
+            as text and ``timestamp`` in UTC, for people; ``time`` and ``type``. And ``ids``,
+            ``starts``, ``ends``, ``clock`` and ``names``.
+        """
+        shown = self if events else self._take([])
+        rows = np.repeat(np.arange(len(shown)), [len(times) for times in shown.times])
+        times = np.concatenate([*shown.times, np.empty(0)])
+        types = np.concatenate([*shown.types, np.empty(0, dtype=object)])
+        frame = pd.DataFrame(
+            {
+                "sequence": rows,
+                "sequence_id": pd.Series([str(shown.ids[row]) for row in rows], dtype=str),
+                "time": times,
+                "type": pd.Series(types, dtype=str),
+            }
+        )
+        if self.clock.is_stamps:
+            stamps = self.clock.to_stamp(times)
+            frame["timestamp"] = stamps if stamps.tz is None else stamps.tz_convert("UTC")
+        return {
+            "table": frame if events else None,
+            "ids": shown.ids,
+            "starts": shown.starts,
+            "ends": shown.ends,
+            "clock": vars(self.clock),
+            "names": vars(self.names),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "EventTable":
+        """Build the table from the output of `to_state`."""
+        ids, frame = state["ids"], state["table"]
+        times: list[np.ndarray] = []
+        types: list[np.ndarray] = []
+        if frame is not None:
+            cuts = np.searchsorted(frame["sequence"].to_numpy(), np.arange(1, len(ids)))
+            times = np.split(frame["time"].to_numpy(dtype=np.float64), cuts)
+            types = np.split(frame["type"].to_numpy(dtype=object), cuts)
+        return cls(
+            ids,
+            tuple(times),
+            tuple(types),
+            state["starts"],
+            state["ends"],
+            Clock(**state["clock"]),
+            EventColumns(**state["names"]),
+        )
 
     def __len__(self) -> int:
         """Return the number of sequences."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from tsllm.backbone.causal import Hidden, run_causally
 from tsllm.backbone.facts import ModelFacts
 from tsllm.backbone.shared import SharedBackbone
-from tsllm.errors import DataError
+from tsllm.errors import BackboneMismatchError, DataError
 
 if TYPE_CHECKING:
     from tsllm.backbone.private import PrivateBackbone
@@ -62,6 +62,30 @@ class Backbone(ModelFacts):
     def digest(self) -> str:
         """Sha256 over weights, config, kept layers and tokenizer; no device or dtype in it."""
         return self._shared.digest
+
+    def to_state(self) -> dict[str, Any]:
+        """Return what a saved model holds of its backbone."""
+        return {"spec": self.spec, "layers": self.n_layers, "digest": self.digest}
+
+    def check_state(self, saved: Mapping[str, Any]) -> None:
+        """Check that a saved model was trained with these weights.
+
+        Parameters
+        ----------
+        saved : mapping
+            The output of `to_state` then.
+
+        Raises
+        ------
+        BackboneMismatchError
+            It was trained with other weights.
+        """
+        if self.digest != saved["digest"]:
+            raise BackboneMismatchError(
+                f"the model was trained with the backbone {saved['spec']} of digest "
+                f"{saved['digest']}, and {self.source} has digest {self.digest}: say with "
+                "backbone=... where the same weights are, or fit anew"
+            )
 
     @property
     def parameter_count(self) -> int:

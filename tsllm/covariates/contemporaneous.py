@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import numpy as np
 from sklearn.preprocessing import SplineTransformer
@@ -122,6 +123,10 @@ class ColumnBasis:
             )
             self._spline = spline.fit(self.knots[:, None])
 
+    def to_state(self) -> dict[str, Any]:
+        """Return the fields as plain values and arrays."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     @property
     def width(self) -> int:
         """Number of features."""
@@ -156,6 +161,15 @@ class ContemporaneousEffects:
     bases: list[ColumnBasis]
     weights: np.ndarray
     explained: np.ndarray
+
+    def to_state(self) -> dict[str, Any]:
+        """Return the fields as plain values and arrays."""
+        return vars(self) | {"bases": [basis.to_state() for basis in self.bases]}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Build the effects from the output of `to_state`."""
+        return cls(**{**state, "bases": [ColumnBasis(**basis) for basis in state["bases"]]})
 
     def effect(self, columns: Sequence[np.ndarray], scale: np.ndarray) -> np.ndarray:
         """Give the effect in a series' units: (rows, variables).

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +48,26 @@ class Covariates:
     block: int
     known: ContemporaneousEffects | None
     past: LaggedEffects | None
+
+    def to_state(self) -> dict[str, Any]:
+        """Return the fields as plain values and arrays."""
+        return {
+            "columns": vars(self.columns),
+            "block": self.block,
+            "known": None if self.known is None else self.known.to_state(),
+            "past": None if self.past is None else self.past.to_state(),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Covariates:
+        """Build the covariates from the output of `to_state`."""
+        known, past = state["known"], state["past"]
+        return cls(
+            CovariateColumns(**state["columns"]),
+            state["block"],
+            None if known is None else ContemporaneousEffects.from_state(known),
+            None if past is None else LaggedEffects.from_state(past),
+        )
 
     def scaled(self, context: Context) -> Context:
         """Measure the scale of a context's effects, where it is not known."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 
@@ -45,6 +46,15 @@ class LaggedEffects:
     weights: np.ndarray
     explained: np.ndarray
     learnt: bool = True
+
+    def to_state(self) -> dict[str, Any]:
+        """Return the fields as plain values and arrays."""
+        return vars(self) | {"bases": [basis.to_state() for basis in self.bases]}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Build the effects from the output of `to_state`."""
+        return cls(**{**state, "bases": [ColumnBasis(**basis) for basis in state["bases"]]})
 
     def lagged_effects(
         self, values: np.ndarray, columns: Sequence[np.ndarray], horizon: int

@@ -54,16 +54,18 @@ with ``len()`` and ``gather(indices)``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from tsllm.datasets.events import EventTable
-from tsllm.errors import DataError, NotEnoughDataError
+from tsllm.errors import DataError, ModelFormatError, NotEnoughDataError
 from tsllm.events.batching import EventWindows, known_gaps, last_events
 from tsllm.events.predicting import PredictsEvents
 from tsllm.events.scoring import ScoresEvents
+from tsllm.saving.damage import load_weights, readable
 
 
 class EventForecaster(PredictsEvents, ScoresEvents):
@@ -181,6 +183,95 @@ class EventForecaster(PredictsEvents, ScoresEvents):
             raise
         return self
 
+    # ------------------------------------------------------------------ saving and loading
+
+    def to_state(self, *, include_context: bool = True) -> dict[str, Any]:
+        """Return everything but the parameters as plain values, arrays and one table.
+
+        Parameters
+        ----------
+        include_context : bool, default=True
+            Whether the history and the running states come along.
+
+        Returns
+        -------
+        dict
+            For `tsllm.save`; see `from_state`.
+        """
+        backbone, model = self._load_backbone(), getattr(self, "model_", None)
+        own = ("history_", "model_")
+        fitted = [n for n in vars(self) if n.endswith("_") and n[0] != "_" and n not in own]
+        return {
+            "backbone": None if backbone is None else backbone.to_state(),
+            "fitted": {name: getattr(self, name) for name in fitted},
+            "model": None if model is None else dict(model.state_dict()),
+            "history": self.history_.to_state(events=include_context),
+            "running": self._running_tensors() if include_context else {},
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], parameters: Mapping[str, Any]) -> Self:
+        """Build a forecaster from the output of `to_state`.
+
+        Parameters
+        ----------
+        state : mapping
+            The output of `to_state`.
+        parameters : mapping
+            The constructor's arguments.
+
+        Returns
+        -------
+        forecaster
+
+        Raises
+        ------
+        ModelFormatError
+            Tensors that are not the model's, or an attribute that is not one of fitting.
+        BackboneMismatchError
+            The backbone found is not the one that the model was trained with.
+        BackboneNotFoundError
+            No place holds the backbone.
+        """
+        estimator = cls(**parameters)
+        for name, value in state["fitted"].items():
+            if not name.endswith("_") or name.startswith("_") or hasattr(cls, name):
+                raise ModelFormatError(f"the saved model has the attribute {name!r}, which is none")
+            setattr(estimator, name, value)
+        backbone = estimator._load_backbone()
+        if state["backbone"] is not None and backbone is not None:
+            backbone.check_state(state["backbone"])
+        with readable(holds_data=True):
+            if state["model"] is not None:
+                model = estimator._build_model()
+                load_weights(model, state["model"])
+                estimator.model_ = model.eval()
+            estimator.history_ = EventTable.from_state(state["history"])
+            estimator._restore_running(state["running"])
+        return estimator
+
+    def _card_facts(self, with_context: bool) -> dict[str, Any]:
+        """Return what the card of the saved model says."""
+        clock, names = self.history_.clock, list(self.classes_)
+        unit = f" {clock.unit}" if clock.is_stamps else ""
+        usage = "model.predict()"
+        if not with_context:
+            usage += "  # pass events: the model was saved without its history"
+        return {
+            "kind": "A forecaster of events",
+            "usage": usage,
+            "trained_on": [
+                f"{self.n_events_:,} events of {len(names)} types: {', '.join(names[:20])}"
+                + (", ..." if len(names) > 20 else ""),
+                f"mean inter-event time: {self.time_scale_:.6g}{unit}",
+            ],
+            "backbone": self._load_backbone(),
+            "results": {
+                f"Slice {number}": _slice_rows(one)
+                for number, one in enumerate(getattr(self, "slices_", []))
+            },
+        }
+
     # ------------------------------------------------------------------ what methods build on
 
     def _begin(self, table: EventTable, types: Any = None) -> None:
@@ -221,3 +312,18 @@ class EventForecaster(PredictsEvents, ScoresEvents):
     def _remember(self, table: EventTable) -> None:
         """Keep the history that predictions continue, no longer than the model reads it."""
         self.history_ = last_events(table, self._context_length())
+
+
+def _slice_rows(one: Mapping[str, Any]) -> dict[str, object]:
+    """Return the rows of a slice's table in a model's card."""
+    held_out = one["validation_loss"]
+    return {
+        "events": f"{one['events']:,} in {one['sequences']:,} sequences",
+        "from, to": f"{one['first']}, {one['last']}",
+        "prompt slots": ", ".join(map(str, one["slots"])) or "none",
+        "network trained": "yes" if one["network_trained"] else "no",
+        "best epoch": f"{one['best_epoch']} of {one['epochs']}",
+        "training loss": f"{one['train_loss']:.4f} nats an event, in scaled time",
+        "validation loss": "none held out" if held_out is None else f"{held_out:.4f}",
+        "seconds": round(one["seconds"], 1),
+    }

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 from torch import Tensor
 
-from tsllm.context import Context
+from tsllm.context import Context, contexts_from_state, contexts_to_state
 from tsllm.embeddings import open_store
 from tsllm.errors import DataError, InSampleError
 from tsllm.forecasters.checks import (
@@ -29,8 +29,9 @@ from tsllm.forecasters.frames import (
     split_series,
 )
 from tsllm.forecasters.learning import LearnsFromSeries, embed_ahead, train_state
+from tsllm.forecasters.sktime_fields import sktime_from_state, sktime_to_state
 from tsllm.forecasters.state import FittedState
-from tsllm.forecasters.summary import payload, summarise
+from tsllm.forecasters.summary import card_facts, payload, summarise
 from tsllm.forecasters.updating import PendingForecasts, extend_context
 from tsllm.intervals import LEVEL_GRID
 
@@ -314,6 +315,106 @@ class BaseLLMForecaster(LearnsFromSeries, ForecastsContexts, BaseForecaster):
                 f"fh={brief_horizon(fh)} asks for an in-sample forecast: every step must lie after "
                 f"the last observation ({self._cutoff[0]}); the next step is 1"
             ) from None
+
+    # ------------------------------------------------------------------ saving and loading
+
+    def to_state(self, *, include_context: bool = True) -> dict[str, Any]:
+        """Return everything but the parameters as plain values, arrays and one table.
+
+        Parameters
+        ----------
+        include_context : bool, default=True
+            Whether the kept rows of the series, what a method keeps beside them, and the forecasts
+            that wait for their observations come along.
+
+        Returns
+        -------
+        dict
+            For `tsllm.save`; see `from_state`.
+        """
+        fitted: FittedState | None = getattr(self, "fitted_", None)
+        pretrained: FittedState | None = getattr(self, "pretrained_", None)
+        backbone = (fitted or pretrained).backbone  # type: ignore[union-attr]  # one is there
+        layout: Layout | None = getattr(self, "_layout", None)
+        state: dict[str, Any] = {
+            "backbone": None if backbone is None else backbone.to_state(),
+            "pretrained": None if pretrained is None else pretrained.to_state(),
+            "fitted_is_pretrained": fitted is pretrained,
+            "fitted": None if fitted is None or fitted is pretrained else fitted.to_state(),
+            "sktime": sktime_to_state(self),
+            "layout": None if layout is None else vars(layout),
+            "contexts": None,
+            "pending": [],
+            "memory": {},
+        }
+        if fitted is not None and layout is not None and include_context and self._contexts:
+            names = () if fitted.covariates is None else fitted.covariates.columns.names
+            contexts = list(self._contexts.values())
+            state["contexts"] = contexts_to_state(contexts, layout.columns, names)
+            state["pending"] = [pending.to_state() for pending in self._pending.values()]
+            state["memory"] = self._memory_tensors()
+        return state
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], parameters: Mapping[str, Any]) -> Self:
+        """Build a forecaster from the output of `to_state`.
+
+        Parameters
+        ----------
+        state : mapping
+            The output of `to_state`.
+        parameters : mapping
+            The constructor's arguments.
+
+        Returns
+        -------
+        forecaster
+
+        Raises
+        ------
+        ModelFormatError
+            Tensors that are not the model's.
+        BackboneMismatchError
+            The backbone found is not the one that the model was trained with.
+        BackboneNotFoundError
+            No place holds the backbone.
+        """
+        forecaster = cls(**parameters)
+        backbone = None
+        if state["backbone"] is not None:
+            backbone = forecaster._load_backbone()
+            backbone.check_state(state["backbone"])
+
+        def trained(saved: Mapping[str, Any]) -> FittedState:
+            return FittedState.from_state(
+                saved,
+                lambda shape: forecaster._new_model(backbone, shape),
+                backbone,
+                forecaster.device,
+            )
+
+        if state["pretrained"] is not None:
+            forecaster.pretrained_ = trained(state["pretrained"])
+        if state["fitted_is_pretrained"]:
+            forecaster.fitted_ = forecaster.pretrained_
+        elif state["fitted"] is not None:
+            forecaster.fitted_ = trained(state["fitted"])
+        sktime_from_state(forecaster, state["sktime"])
+        if state["layout"] is not None:
+            forecaster._layout = Layout(**state["layout"])
+            kept = state["contexts"]
+            contexts = [] if kept is None else contexts_from_state(kept)
+            forecaster._contexts = {context.series_id: context for context in contexts}
+            pending = map(PendingForecasts.from_state, state["pending"])
+            forecaster._pending = {one.series_id: one for one in pending}
+            forecaster._restore_memory(state["memory"])
+        return forecaster
+
+    def _card_facts(self, with_context: bool) -> dict[str, Any]:
+        """Return what the card of the saved model says."""
+        pretrained = self.state == "pretrained"
+        state = self.pretrained_ if pretrained else self.fitted_
+        return card_facts(state, self.loss, pretrained=pretrained, with_context=with_context)
 
     # ------------------------------------------------------------------ what is kept of series
 

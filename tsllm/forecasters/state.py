@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from tsllm.backbone import Backbone, resolve_device
 from tsllm.context import Context
 from tsllm.covariates import Covariates
 from tsllm.intervals import Calibration
+from tsllm.saving.damage import load_weights
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,58 @@ class FittedState:
     seconds: float = 0.0
     stopped: str = ""
     trained_on: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_state(self) -> dict[str, Any]:
+        """Return everything but the backbone as plain values, arrays and tensors."""
+        assert self.calibration is not None  # training ends with it
+        rest = ("history", "best_epoch", "seconds", "stopped", "trained_on")
+        values = list(self.statistics.values())
+        return {
+            "model": dict(self.model.state_dict()),
+            "shape": vars(self.shape),
+            "calibration": self.calibration.to_state(),
+            "covariates": None if self.covariates is None else self.covariates.to_state(),
+            "described": list(self.statistics),
+            "statistics": np.stack(values) if values else np.empty((0, 2, 0)),  # (series, 2, v)
+            **{name: getattr(self, name) for name in rest},
+        }
+
+    @classmethod
+    def from_state(
+        cls,
+        state: Mapping[str, Any],
+        build: Callable[[ModelShape], nn.Module],
+        backbone: Backbone | None,
+        device: str,
+    ) -> FittedState:
+        """Build a trained state from the output of `to_state`.
+
+        Parameters
+        ----------
+        state : mapping
+            The output of `to_state`.
+        build : callable
+            Builds the untrained model of a shape.
+        backbone : Backbone or None
+            The language model that the model was trained with.
+        device : str
+            The device that was asked for.
+        """
+        read = dict(state)
+        shape = ModelShape(**read.pop("shape"))
+        model = build(shape)
+        load_weights(model, read.pop("model"))
+        covariates = read.pop("covariates")
+        statistics = zip(read.pop("described"), read["statistics"], strict=True)
+        return cls(
+            model.eval(),
+            backbone,
+            shape,
+            device,
+            Calibration.from_state(read.pop("calibration")),
+            None if covariates is None else Covariates.from_state(covariates),
+            **{**read, "statistics": dict(statistics)},
+        )
 
     @property
     def device(self) -> torch.device:

@@ -57,6 +57,69 @@ def summarise(state: FittedState) -> dict[str, Any]:
     }
 
 
+def card_facts(
+    state: FittedState, loss: str, *, pretrained: bool, with_context: bool
+) -> dict[str, Any]:
+    """Return what the card of a saved forecaster says of its training.
+
+    Parameters
+    ----------
+    state : FittedState
+        Trained and calibrated.
+    loss : str
+        The name of the training loss.
+    pretrained : bool
+        Whether the forecaster is not fitted to series of its own yet.
+    with_context : bool
+        Whether it was saved with the last values of its series.
+
+    Returns
+    -------
+    dict
+        As `tsllm.saving.cards.model_card` reads it.
+    """
+    told, last = summarise(state), state.history[-1] if state.history else {}
+    known = () if state.covariates is None else state.covariates.columns.known
+    usage = "model.predict(fh=[1, 2, 3])"
+    if pretrained:
+        usage = "model.fit(y).predict(fh=[1, 2, 3])  # fit adopts the pretrained model"
+    elif not with_context:
+        usage = "model.update(y)  # the model was saved without its last values"
+    elif known:
+        usage = f"model.predict(fh=[1, 2, 3], X=X)  # X: {', '.join(known)}, of those steps"
+    series = [
+        f"{span['series']} series with {span['steps']} steps in all, {span['first']} to "
+        f"{span['last']}"
+        for span in state.trained_on
+    ]
+    held_out, calibration = told["validation_loss"], state.calibration
+    assert calibration is not None  # training ends with it
+    windows = "training windows, so likely too narrow" if calibration.in_sample else "windows"
+    return {
+        "kind": f"A time-series forecaster, {'pretrained' if pretrained else 'fitted'}",
+        "usage": usage,
+        "trained_on": [
+            *series,
+            f"frequency: {state.shape.freq or 'steps without dates'}",
+            f"variables: {state.shape.n_variables}",
+            f"context: {state.shape.context_length} steps",
+        ],
+        "backbone": state.backbone,
+        "results": {
+            "Validation": {
+                "loss": f"{loss}, on standardised values",
+                "best epoch": f"{state.best_epoch} of {last.get('epoch', 0)}",
+                "training loss": told["train_loss"],
+                "validation loss": "none held out" if held_out is None else held_out,
+                "seconds": round(state.seconds, 1),
+                "intervals": f"calibrated for {calibration.horizon} steps on "
+                f"{told['calibration_windows']} {windows}"
+                + (", and adaptive" if calibration.adaptive else ""),
+            }
+        },
+    }
+
+
 def payload(
     contexts: Sequence[Context],
     columns: pd.Index,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -83,6 +84,19 @@ class PendingForecasts:
     seen: int = 0
     #: Steps seen before it, the forecast, its scale, and the offsets it was issued with.
     waiting: deque[tuple[int, np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=deque)
+
+    def to_state(self) -> dict[str, Any]:
+        """Return the fields as plain values and arrays."""
+        origins, *arrays = zip(*self.waiting)
+        forecasts, scales, issued = map(np.stack, arrays)
+        waiting = {"origins": origins, "forecasts": forecasts, "scales": scales, "issued": issued}
+        return vars(self) | {"waiting": waiting}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> PendingForecasts:
+        """Build the forecasts from the output of `to_state`."""
+        waiting = (state["waiting"][name] for name in ("origins", "forecasts", "scales", "issued"))
+        return cls(**{**state, "waiting": deque(zip(*waiting))})
 
     def add(self, forecast: np.ndarray, scale: np.ndarray, issued: np.ndarray) -> None:
         """Remember a forecast that was made after the last step seen.

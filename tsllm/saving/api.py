@@ -2,31 +2,33 @@
 
 A model is a directory with `model.safetensors` (trained tensors, not the frozen backbone's),
 `config.json`, `context.parquet` (the last context of each series, or the history of each event
-sequence) and `card.md`. The whole directory appears in one step.
+sequence) and `card.md`. The whole directory appears in one step. What a class consists of is told
+by its `to_state`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import io
 import json
 import os
 import platform
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import pandas as pd
 import safetensors.torch
 from sklearn.utils.validation import check_is_fitted
 
+from tsllm.backbone import resolve_device
 from tsllm.errors import DataError, ModelFormatError
-from tsllm.events.base import EventForecaster
-from tsllm.events.model_card import event_model_card
-from tsllm.events.snapshot import restore_event_snapshot, take_event_snapshot
-from tsllm.forecasters.base import BaseLLMForecaster
 from tsllm.saving.cards import model_card
+from tsllm.saving.damage import readable
 from tsllm.saving.directory import (
     CARD,
     CONFIG,
@@ -37,23 +39,29 @@ from tsllm.saving.directory import (
     find_model,
     write_files,
 )
-from tsllm.saving.snapshot import restore_snapshot, take_snapshot
-from tsllm.saving.snapshot_parts import Snapshot, readable
+from tsllm.saving.typed_json import Blobs, from_json, to_json
+
+if TYPE_CHECKING:
+    from tsllm.events.base import EventForecaster
+    from tsllm.forecasters.base import BaseLLMForecaster
 
 FORMAT_VERSION = 1
 
 # Whatever a file says, no other class is ever made and no other module imported.
-_ESTIMATORS = {
+_SERIES = {
     "AarenForecaster": "tsllm.forecasters.aaren",
     "AutoTimesForecaster": "tsllm.forecasters.autotimes",
     "DLinearForecaster": "tsllm.forecasters.baselines",
-    "HawkesForecaster": "tsllm.events.hawkes",
-    "NaiveEventForecaster": "tsllm.events.naive",
     "PatchTSTForecaster": "tsllm.forecasters.baselines",
-    "PromptTPP": "tsllm.events.prompttpp.estimator",
     "S2IPForecaster": "tsllm.forecasters.s2ip",
     "TimeCMAForecaster": "tsllm.forecasters.timecma",
 }
+_EVENTS = {
+    "HawkesForecaster": "tsllm.events.hawkes",
+    "NaiveEventForecaster": "tsllm.events.naive",
+    "PromptTPP": "tsllm.events.prompttpp.estimator",
+}
+_ESTIMATORS = dict(sorted((_SERIES | _EVENTS).items()))
 _PACKAGES = ("tsllm", "torch", "transformers", "numpy", "pandas", "sktime")
 
 
@@ -93,9 +101,13 @@ def save(
     ------
     DataError
         The directory is in the way, or a parameter, series id or column has no exact form in a
-        file: a ``random_state`` that is no whole number, say.
+        file, such as a ``random_state`` that is no whole number.
     NotFittedError
         The forecaster is neither fitted nor pretrained.
+
+    See Also
+    --------
+    load : Load the forecaster again.
 
     Examples
     --------
@@ -119,10 +131,10 @@ def save(
             f"a {cls.__name__} cannot be saved: save one of {', '.join(_ESTIMATORS)}; for "
             "a pipeline around one use sktime's own save"
         )
-    if isinstance(estimator, EventForecaster):
+    if cls.__name__ in _EVENTS:
         check_is_fitted(estimator)
-    elif estimator.state == "new":
-        estimator.check_is_fitted()
+    elif estimator.state == "new":  # type: ignore[union-attr]  # sktime's
+        estimator.check_is_fitted()  # type: ignore[union-attr]
     target = check_target(directory, overwrite=overwrite)
     write_files(_contents(estimator, include_context), target)
     return target
@@ -141,10 +153,12 @@ def load(
     Parameters
     ----------
     directory : path
-    device : str, optional
-        Where to run instead of where it was fitted: "auto", "cpu" or "cuda".
-    backbone : str, optional
-        Where the backbone is found now, if that has changed: a directory or a Hugging Face id. It
+        As given to `save`.
+    device : str or None, default=None
+        The device to run on instead of the one of fitting: "auto", "cpu" or "cuda". A forecaster
+        without a ``device`` runs on the CPU.
+    backbone : str or None, default=None
+        The place of the backbone now, if that has changed: a directory or a Hugging Face id. It
         must hold the same weights.
 
     Returns
@@ -161,6 +175,10 @@ def load(
     BackboneNotFoundError
         No place holds the backbone.
 
+    See Also
+    --------
+    save : Save a forecaster.
+
     Examples
     --------
     >>> import tempfile, tsllm
@@ -174,16 +192,31 @@ def load(
     folder = find_model(directory)
     config = _read_config(folder)
     with readable():
-        tensors = safetensors.torch.load(_read(folder, TENSORS, config["files"][TENSORS]))
-        contexts = None
+        blobs = Blobs(safetensors.torch.load(_read(folder, TENSORS, config["files"][TENSORS])))
         if CONTEXT in config["files"]:
             content = _read(folder, CONTEXT, config["files"][CONTEXT])
-            contexts = pd.read_parquet(io.BytesIO(content))
-        cls = _class(config["class"])
-    snapshot = Snapshot(config, tensors, contexts)
-    if issubclass(cls, EventForecaster):
-        return restore_event_snapshot(snapshot, cls, device=device, backbone=backbone)
-    return restore_snapshot(snapshot, cls, device=device, backbone=backbone)
+            blobs.table = pd.read_parquet(io.BytesIO(content))
+        parameters = from_json(config["parameters"], blobs)
+        state = from_json(config["state"], blobs)
+        cls = getattr(import_module(_ESTIMATORS[config["class"]]), config["class"])
+        known = inspect.signature(cls).parameters
+        for name in parameters:
+            if name not in known:
+                raise ModelFormatError(
+                    f"the saved model has the parameter {name!r}, which {cls.__name__} does not "
+                    "know: load it with the version of tsllm that saved it"
+                )
+        if device is not None and "device" in known:
+            parameters["device"] = device
+        if backbone is not None:
+            if state["backbone"] is None:
+                raise DataError(
+                    f"backbone={backbone!r} was given and the saved model uses none: leave it out"
+                )
+            parameters["backbone"] = backbone
+        if "device" in parameters:
+            resolve_device(parameters["device"])
+        return cls.from_state(state, parameters)
 
 
 def load_forecaster(
@@ -199,17 +232,17 @@ def load_forecaster(
     DataError
         The directory holds a model of events.
     """
-    estimator = load(directory, device=device, backbone=backbone)
-    if not isinstance(estimator, BaseLLMForecaster):
+    name = _read_config(find_model(directory))["class"]
+    if name not in _SERIES:
         raise DataError(
-            f"{os.fspath(directory)!r} holds a {type(estimator).__name__}, which forecasts events: "
+            f"{os.fspath(directory)!r} holds a {name}, which forecasts events: "
             "use 'tsllm events predict', or tsllm.load and its predict"
         )
-    return estimator
+    return cast("BaseLLMForecaster", load(directory, device=device, backbone=backbone))
 
 
 def fingerprint(directory: str | os.PathLike[str]) -> str:
-    """Give the checksum of a saved model: other parameters, weights or contexts have another.
+    """Return the checksum of a saved model: other parameters, weights or contexts have another.
 
     Raises
     ------
@@ -220,32 +253,28 @@ def fingerprint(directory: str | os.PathLike[str]) -> str:
     return checksum
 
 
-# ---------------------------------------------------------------------- what the files hold
+# ---------------------------------------------------------------------- the contents of the files
 
 
 def _contents(
     estimator: BaseLLMForecaster | EventForecaster, include_context: bool
 ) -> dict[str, bytes]:
     """Write a model's files in memory."""
-    if isinstance(estimator, EventForecaster):
-        snapshot = take_event_snapshot(estimator, include_context=include_context)
-    else:
-        snapshot = take_snapshot(estimator, include_context=include_context)
-    # safetensors refuses tensors that share memory, such as tied weights.
-    tensors = {
-        name: tensor.detach().cpu().contiguous().clone()
-        for name, tensor in snapshot.tensors.items()
-    }
-    files = {TENSORS: safetensors.torch.save(tensors)}
-    if snapshot.contexts is not None:
-        files[CONTEXT] = snapshot.contexts.to_parquet(index=False)
+    blobs = Blobs()
+    parameters = to_json(_parameters(estimator), "parameters", blobs)
+    state = to_json(estimator.to_state(include_context=include_context), "state", blobs)
+    files = {TENSORS: safetensors.torch.save(blobs.tensors)}
+    if blobs.table is not None:
+        files[CONTEXT] = blobs.table.to_parquet(index=False)
     versions = {package: version(package) for package in _PACKAGES}
+    versions["python"] = platform.python_version()
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "class": type(estimator).__name__,
-        "versions": {**versions, "python": platform.python_version()},
-        **snapshot.facts,
+        "versions": versions,
+        "parameters": parameters,
+        "state": state,
         "files": {
             name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
             for name, content in files.items()
@@ -253,18 +282,28 @@ def _contents(
     }
     config["checksum"] = _checksum(config)
     files[CONFIG] = json.dumps(config, indent=1, allow_nan=False).encode()
-    if isinstance(estimator, EventForecaster):
-        files[CARD] = event_model_card(estimator, config).encode()
-    else:
-        files[CARD] = model_card(estimator, config).encode()
+    files[CARD] = model_card(estimator, versions, CONTEXT in files).encode()
     return files
 
 
-def _class(name: str) -> type[BaseLLMForecaster] | type[EventForecaster]:
-    """Give the class of a registered name."""
-    module = import_module(_ESTIMATORS[name])
-    cls: type[BaseLLMForecaster] | type[EventForecaster] = getattr(module, name)
-    return cls
+def _parameters(estimator: BaseLLMForecaster | EventForecaster) -> dict[str, Any]:
+    """Return the constructor's arguments, but for an embedding store and the labels of frames."""
+    parameters = estimator.get_params(deep=False)
+    parameters.pop("embedding_store", None)
+    for name, value in parameters.items():
+        if isinstance(value, pd.DataFrame | pd.Series):
+            value = parameters[name] = value.to_numpy()
+        if isinstance(value, np.ndarray) and value.dtype.kind not in "biuf":
+            raise DataError(
+                f"{name} cannot be saved: it is an array of {value.dtype}; fit with an array of "
+                "numbers"
+            )
+        if name == "random_state" and not isinstance(value, int | np.integer | None):
+            raise DataError(
+                f"random_state cannot be saved: it is a {type(value).__name__}, whose state is no "
+                "parameter; fit with a whole number as random_state"
+            )
+    return parameters
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -304,13 +343,13 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _checksum(config: dict[str, Any]) -> str:
-    """Hash everything that config.json says, but for the hash."""
+def _checksum(config: Mapping[str, Any]) -> str:
+    """Hash everything in config.json but the hash."""
     rest = {key: value for key, value in config.items() if key != "checksum"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def _read(folder: Path, name: str, facts: dict[str, Any]) -> bytes:
+def _read(folder: Path, name: str, facts: Mapping[str, Any]) -> bytes:
     """Read a file and check that it is as it was written."""
     try:
         content = (folder / name).read_bytes()

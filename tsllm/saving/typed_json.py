@@ -1,34 +1,55 @@
-"""JSON for values that JSON has no words for: tuples, NaN, stamps, indexes with their frequency.
+"""JSON for values that JSON does not know: tuples, NaN, stamps, indexes, and where arrays lie.
 
-Series ids, columns and parameters come back as what they were. Nothing is imported or called by a
-name that stands in a file.
+Nothing is imported or called by a name that stands in a file.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from pandas.tseries.frequencies import to_offset
+import torch
+from torch import Tensor
 
 from tsllm.errors import DataError
 
 # Marks an object that stands for a value of another kind.
 _KIND = "$type"
+_TIME_INDEXES = (pd.DatetimeIndex, pd.TimedeltaIndex, pd.PeriodIndex)
 
 
-def to_json(value: object, name: str) -> Any:
-    """Write a value as what `json.dumps` takes.
+@dataclass
+class Blobs:
+    """The values of a document that lie in other files.
+
+    Attributes
+    ----------
+    tensors : dict of str to Tensor
+        Arrays and tensors by their path in the document.
+    table : DataFrame or None
+        The one table.
+    """
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    table: pd.DataFrame | None = None
+
+
+def to_json(value: object, name: str, blobs: Blobs | None = None) -> Any:
+    """Write a value as JSON data.
 
     Parameters
     ----------
     value : object
         None, bool, int, float (also NaN and infinite), str, list, tuple, dict, numpy scalar,
-        Timestamp, Timedelta, Period, or a plain pandas Index of any of them.
+        Timestamp, Timedelta, Period, or a plain pandas Index of any of them. With ``blobs`` also
+        arrays of numbers or objects, dicts of tensors by name, and one DataFrame.
     name : str
-        How error messages call the value.
+        The value's name in error messages, and the start of the names of its tensors.
+    blobs : Blobs or None, default=None
+        Collects arrays and the table.
 
     Returns
     -------
@@ -46,37 +67,18 @@ def to_json(value: object, name: str) -> Any:
     >>> from_json(to_json((1, float("inf")), "the pair"))
     (1, inf)
     """
-    if value is None or type(value) in (bool, int, str):
-        return value
-    if type(value) is float:
-        return value if math.isfinite(value) else {_KIND: "float", "value": repr(value)}
-    if isinstance(value, list):
-        return [to_json(item, name) for item in value]
-    if isinstance(value, dict):
-        if all(type(key) is str and key != _KIND for key in value):
-            return {key: to_json(item, name) for key, item in value.items()}
-        pairs = [[to_json(key, name), to_json(item, name)] for key, item in value.items()]
-        return {_KIND: "dict", "items": pairs}
-    if type(value) is tuple:
-        return {_KIND: "tuple", "items": [to_json(item, name) for item in value]}
-    if isinstance(value, np.bool_ | np.integer | np.floating):
-        return {_KIND: "numpy", "dtype": value.dtype.name, "value": to_json(value.item(), name)}
-    written = _write_index(value, name) if isinstance(value, pd.Index) else _write_stamp(value)
-    if written is None or not _same(written, value):
-        raise DataError(
-            f"{name} cannot be saved: {value!r} is a {type(value).__name__} that has no exact form "
-            "in a file; use numbers, text, or stamps with a named time zone and frequency"
-        )
-    return written
+    return _write(value, (name,), blobs)
 
 
-def from_json(written: Any) -> Any:
-    """Read what `to_json` wrote.
+def from_json(written: Any, blobs: Blobs | None = None) -> Any:
+    """Read the output of `to_json`.
 
     Parameters
     ----------
     written : object
-        As `json.loads` gives it.
+        The output of `json.loads`.
+    blobs : Blobs or None, default=None
+        The values that lie in other files.
 
     Returns
     -------
@@ -89,103 +91,149 @@ def from_json(written: Any) -> Any:
         It was not written by `to_json`.
     """
     if isinstance(written, list):
-        return [from_json(item) for item in written]
+        return [from_json(item, blobs) for item in written]
     if not isinstance(written, dict):
         return written
     if _KIND not in written:
-        return {key: from_json(item) for key, item in written.items()}
+        return {key: from_json(item, blobs) for key, item in written.items()}
     kind = written[_KIND]
     if kind == "float":
         return float(written["value"])
     if kind == "dict":
-        return {from_json(key): from_json(item) for key, item in written["items"]}
+        return {from_json(key): from_json(item, blobs) for key, item in written["items"]}
     if kind == "tuple":
-        return tuple(from_json(item) for item in written["items"])
+        return tuple(from_json(item, blobs) for item in written["items"])
     if kind == "numpy":
         return np.dtype(written["dtype"]).type(from_json(written["value"]))
-    return _read_stamps(kind, written)
+    if kind == "stamp":
+        return _read_index(written["index"])[0]
+    if kind == "texts":
+        return np.array(from_json(written["values"]), dtype=object)
+    if blobs is not None and kind == "array":
+        return blobs.tensors[written["name"]].numpy().copy()
+    if blobs is not None and kind == "state dict":
+        named, prefix = blobs.tensors, written["name"] + "."
+        return {n.removeprefix(prefix): t for n, t in named.items() if n.startswith(prefix)}
+    if blobs is not None and kind == "table" and blobs.table is not None:
+        return blobs.table
+    return _read_index(written)
 
 
-def _write_stamp(value: object) -> dict[str, Any] | None:
-    """Write a single point in time or length of time; None for anything else."""
-    if isinstance(value, pd.Timestamp):
-        zone = None if value.tz is None else str(value.tz)
-        number = int(value.asm8.astype(np.int64))
-        return {_KIND: "timestamp", "value": number, "unit": value.unit, "tz": zone}
-    if isinstance(value, pd.Timedelta):
-        number = int(value.asm8.astype(np.int64))
-        return {_KIND: "timedelta", "value": number, "unit": value.unit}
-    if isinstance(value, pd.Period):
-        return {_KIND: "period", "value": value.ordinal, "freq": value.freqstr}
+def _write(value: object, path: tuple[str | int, ...], blobs: Blobs | None) -> Any:
+    """Write a value at a path of the document."""
+    if value is None or type(value) in (bool, int, str):
+        return value
+    if type(value) is float:
+        return value if math.isfinite(value) else {_KIND: "float", "value": repr(value)}
+    if type(value) in (list, tuple):
+        items = [_write(item, (*path, i), blobs) for i, item in enumerate(value)]  # type: ignore[arg-type]
+        return items if isinstance(value, list) else {_KIND: "tuple", "items": items}
+    written = _write_blob(value, path, blobs)
+    if written is not None:
+        return written
+    if isinstance(value, dict):
+        if all(type(key) is str and key != _KIND for key in value):
+            return {key: _write(item, (*path, key), blobs) for key, item in value.items()}
+        pairs = [
+            [_write(key, path, None), _write(item, (*path, i), blobs)]
+            for i, (key, item) in enumerate(value.items())
+        ]
+        return {_KIND: "dict", "items": pairs}
+    if isinstance(value, np.bool_ | np.integer | np.floating):
+        number = _write(value.item(), path, None)
+        return {_KIND: "numpy", "dtype": value.dtype.name, "value": number}
+    written = _write_stamps(value, path)
+    if written is None:
+        name = ".".join(part for part in path if isinstance(part, str))
+        raise DataError(
+            f"{name} cannot be saved: {value!r} is a {type(value).__name__} that has no exact form "
+            "in a file; use numbers, text, or stamps with a named time zone and frequency"
+        )
+    return written
+
+
+def _write_blob(
+    value: object, path: tuple[str | int, ...], blobs: Blobs | None
+) -> dict[str, Any] | None:
+    """Put an array or a table beside the document; None for anything else."""
+    if blobs is None:
+        return None
+    if isinstance(value, pd.DataFrame):
+        assert blobs.table is None  # a model has one
+        blobs.table = value
+        return {_KIND: "table"}
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        return {_KIND: "texts", "values": _write(value.tolist(), path, None)}
+    name = ".".join(map(str, path))
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        native = value.astype(value.dtype.newbyteorder("="), order="C")
+        blobs.tensors[name] = torch.from_numpy(native)
+        return {_KIND: "array", "name": name}
+    if isinstance(value, dict) and value and all(isinstance(t, Tensor) for t in value.values()):
+        # safetensors refuses tensors that share memory, such as tied weights.
+        blobs.tensors |= {
+            f"{name}.{key}": tensor.detach().cpu().contiguous().clone()
+            for key, tensor in value.items()
+        }
+        return {_KIND: "state dict", "name": name}
     return None
 
 
-def _write_index(index: pd.Index, name: str) -> dict[str, Any] | None:
+def _write_stamps(value: object, path: tuple[str | int, ...]) -> dict[str, Any] | None:
+    """Write an index, or a point or length of time; None for what has no exact form."""
+    if isinstance(value, pd.Index):
+        written = _write_index(value, path)
+        return written if written is not None and _reads_as(written, value) else None
+    if isinstance(value, pd.Timestamp):
+        index: pd.Index = pd.DatetimeIndex([value]).as_unit(value.unit)
+    elif isinstance(value, pd.Timedelta):
+        index = pd.TimedeltaIndex([value]).as_unit(value.unit)
+    elif isinstance(value, pd.Period):
+        index = pd.PeriodIndex([value])
+    else:
+        return None
+    written = _write_index(index, path)
+    assert written is not None  # a plain index
+    return {_KIND: "stamp", "index": written} if _reads_as(written, index) else None
+
+
+def _write_index(index: pd.Index, path: tuple[str | int, ...]) -> dict[str, Any] | None:
     """Write an index with its name and, where it has one, its frequency."""
-    label = to_json(index.name, name)
-    if isinstance(index, pd.RangeIndex):
-        bounds = [index.start, index.stop, index.step]
-        return {_KIND: "range", "bounds": bounds, "name": label}
-    if isinstance(index, pd.PeriodIndex):
-        values = index.asi8.tolist()
-        return {_KIND: "periods", "values": values, "freq": index.freqstr, "name": label}
-    if isinstance(index, pd.DatetimeIndex | pd.TimedeltaIndex):
-        written = {
-            _KIND: "timestamps" if isinstance(index, pd.DatetimeIndex) else "timedeltas",
-            "values": index.asi8.tolist(),
-            "unit": index.unit,
-            "freq": None if index.freq is None else index.freq.freqstr,
-            "name": label,
-        }
-        if isinstance(index, pd.DatetimeIndex):
-            written["tz"] = None if index.tz is None else str(index.tz)
-        return written
     if isinstance(index, pd.MultiIndex):
         return None
-    values = [to_json(item, name) for item in index]
-    return {_KIND: "index", "values": values, "dtype": str(index.dtype), "name": label}
+    written: dict[str, Any] = {"name": _write(index.name, path, None)}
+    if isinstance(index, pd.RangeIndex):
+        return {_KIND: "range", "bounds": [index.start, index.stop, index.step], **written}
+    written["dtype"] = str(index.dtype)
+    if isinstance(index, _TIME_INDEXES):
+        freq = None if index.freq is None else index.freqstr
+        return {_KIND: "times", "values": index.asi8.tolist(), "freq": freq, **written}
+    return {_KIND: "index", "values": _write(index.tolist(), path, None), **written}
 
 
-def _read_stamps(kind: str, written: dict[str, Any]) -> Any:
-    """Read what `_write_stamp` and `_write_index` wrote."""
-    if kind == "timestamp":
-        stamp = pd.Timestamp(np.datetime64(written["value"], written["unit"]))
-        return (
-            stamp if written["tz"] is None else stamp.tz_localize("UTC").tz_convert(written["tz"])
-        )
-    if kind == "timedelta":
-        return pd.Timedelta(np.timedelta64(written["value"], written["unit"]))
-    if kind == "period":
-        return pd.Period(ordinal=written["value"], freq=written["freq"])
-    label = from_json(written["name"])
+def _read_index(written: dict[str, Any]) -> pd.Index:
+    """Read the output of `_write_index`."""
+    kind, name = written[_KIND], from_json(written["name"])
     if kind == "range":
         start, stop, step = written["bounds"]
-        return pd.RangeIndex(start, stop, step, name=label)
-    if kind == "periods":
-        dtype = pd.PeriodDtype(written["freq"])
-        ordinals = np.array(written["values"], dtype=np.int64)
-        return pd.PeriodIndex(pd.arrays.PeriodArray(ordinals, dtype=dtype), name=label)
+        return pd.RangeIndex(start, stop, step, name=name)
+    dtype = written["dtype"]
     if kind == "index":
-        return pd.Index(from_json(written["values"]), dtype=written["dtype"], name=label)
-    values = np.array(written["values"], dtype=np.int64)
-    freq = to_offset(written["freq"])
-    if kind == "timedeltas":
-        return pd.TimedeltaIndex(values.view(f"m8[{written['unit']}]"), freq=freq, name=label)
-    if kind != "timestamps":
+        return pd.Index(from_json(written["values"]), dtype=dtype, name=name)
+    if kind != "times":
         raise ValueError(f"unknown kind of value {kind!r}")
-    stamps = pd.DatetimeIndex(values.view(f"M8[{written['unit']}]"), name=label)
-    if written["tz"] is not None:
-        stamps = stamps.tz_localize("UTC").tz_convert(written["tz"])
-    return pd.DatetimeIndex(stamps, freq=freq)
+    values, freq = np.array(written["values"], dtype=np.int64), written["freq"]
+    if dtype.startswith("period"):
+        return pd.PeriodIndex.from_ordinals(values, freq=freq, name=name)
+    cls = pd.TimedeltaIndex if dtype.startswith("timedelta") else pd.DatetimeIndex
+    return cls(values, dtype=dtype, freq=freq, name=name)
 
 
-def _same(written: dict[str, Any], value: Any) -> bool:
-    """Tell whether reading gives back the value: frequencies and zones may have no name."""
+def _reads_as(written: dict[str, Any], index: pd.Index) -> bool:
+    """Return True where reading gives back the index: frequencies and zones may have no name."""
     try:
-        read = _read_stamps(written[_KIND], written)
+        read = _read_index(written)
     except (ValueError, KeyError, TypeError):
         return False
-    if not isinstance(value, pd.Index):
-        return bool(read == value)
-    same_frequency = getattr(read, "freq", None) == getattr(value, "freq", None)
-    return bool(read.dtype == value.dtype and same_frequency and read.equals(value))
+    same_frequency = getattr(read, "freq", None) == getattr(index, "freq", None)
+    return bool(read.dtype == index.dtype and same_frequency and read.equals(index))

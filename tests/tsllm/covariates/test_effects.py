@@ -1,9 +1,10 @@
 """Effects that are put into series are found again, and nothing else is."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -13,8 +14,8 @@ from tsllm import Context
 from tsllm.covariates import Covariates, fit_covariates
 from tsllm.covariates.columns import learn_columns
 from tsllm.covariates.contemporaneous import PENALTIES, choose_ridge
-from tsllm.covariates.files import read_covariates, write_covariates
 from tsllm.errors import DataError
+from tsllm.saving.typed_json import Blobs, from_json, to_json
 
 RNG = np.random.default_rng(0)
 
@@ -175,8 +176,9 @@ def test_effects_survive_files_bit_for_bit():
     frame = pd.DataFrame({"x": RNG.normal(size=300), "k": RNG.choice(list("abc"), 300)})
     y = np.stack([frame["x"], RNG.normal(size=300)], axis=1)
     covariates, context = fitted(y, frame, past=["k"])
-    tensors: dict[str, torch.Tensor] = {}
-    again = read_covariates(write_covariates(covariates, "", tensors), tensors)
+    blobs = Blobs()
+    written = json.loads(json.dumps(to_json(covariates.to_state(), "covariates", blobs)))
+    again = Covariates.from_state(from_json(written, blobs))
     assert isinstance(again, Covariates)
     rest = covariates.residual(context)
     assert_array_equal(again.residual(context).values, rest.values)

@@ -38,8 +38,17 @@ _ODD = st.one_of(
             [[]],
             {"$type": "numpy", "dtype": "object", "value": 1},
             {"$type": "index", "dtype": "object", "values": [1], "name": None},
-            {"$type": "timestamp", "value": 0, "unit": "generic", "tz": "../../etc/passwd"},
-            {"$tensor": "no such tensor"},
+            {
+                "$type": "times",
+                "values": [0],
+                "dtype": "datetime64[ns, ../../etc/passwd]",
+                "freq": None,
+                "name": None,
+            },
+            {"$type": "stamp", "index": {"$type": "range", "bounds": [0, 0, 1], "name": None}},
+            {"$type": "array", "name": "no such tensor"},
+            {"$type": "state dict", "name": "state.fitted.calibration"},
+            {"$type": "table"},
         ]
     ),
 )
@@ -146,11 +155,11 @@ def test_a_deep_document_is_refused(saved, folder, depth):
 
 def test_a_size_that_no_machine_holds_is_refused_at_once(saved, folder):
     config = json.loads(saved["config.json"])
-    shape = config["states"][0]["shape"]
+    shape = config["state"]["fitted"]["shape"]
     for name, value in list(shape.items()):
         if isinstance(value, int):
             changed = copy.deepcopy(config)
-            changed["states"][0]["shape"][name] = 10**12
+            changed["state"]["fitted"]["shape"][name] = 10**12
             finished = threading.Event()
 
             def attempt(changed=changed, finished=finished):
@@ -163,7 +172,7 @@ def test_a_size_that_no_machine_holds_is_refused_at_once(saved, folder):
 
 def test_tensors_of_other_kinds_are_refused(saved, folder):
     tensors = safetensors.torch.load(saved["model.safetensors"])
-    name = next(name for name in tensors if name.startswith("state.0.model."))
+    name = next(name for name in tensors if name.startswith("state.fitted.model."))
     for other in (
         torch.zeros(3, 5, 7),
         torch.zeros(0),

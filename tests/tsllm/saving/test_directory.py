@@ -132,7 +132,10 @@ def test_killed_at_any_step_leaves_a_whole_model(airline, tmp_path, monkeypatch)
 
 def sign(path, **changes):
     """Change config.json as another version of tsllm would have written it."""
-    config = {**json.loads((path / "config.json").read_text()), **changes}
+    config = json.loads((path / "config.json").read_text())
+    if isinstance(changes.get("state"), dict):
+        changes["state"] = config["state"] | changes["state"]
+    config |= changes
     del config["checksum"]
     text = json.dumps(config, sort_keys=True)
     config["checksum"] = hashlib.sha256(text.encode()).hexdigest()
@@ -182,11 +185,14 @@ def test_config_that_is_none(saved, content, reason):
             {"parameters": {"backbone": SMALL["autotimes"]["backbone"], "warp": 9}},
             "parameter 'warp'",
         ),
-        ({"states": [{}]}, "do not belong together"),
-        ({"states": None}, "do not belong together"),
-        ({"sktime": {}}, "do not belong together"),
+        ({"state": {"fitted": {}}}, "do not belong together"),
+        ({"state": None}, "do not belong together"),
+        ({"state": {"sktime": {}}}, "do not belong together"),
         ({"files": {}}, "do not belong together"),
-        ({"contexts": [{"series_id": {"$type": "os.system"}}]}, "do not belong together"),
+        (
+            {"state": {"contexts": [{"series_id": {"$type": "os.system"}}]}},
+            "do not belong together",
+        ),
     ],
 )
 def test_config_of_another_version(saved, changes, reason):
@@ -218,7 +224,7 @@ def test_tensors_of_another_model(saved):
     replace_tensors(saved, {key: value for key, value in tensors.items() if key != name})
     with pytest.raises(ModelFormatError, match=r"is absent in model\.safetensors"):
         tsllm.load(saved)
-    replace_tensors(saved, {**tensors, "state.0.model.more": torch.zeros(1)})
+    replace_tensors(saved, {**tensors, "state.fitted.model.more": torch.zeros(1)})
     with pytest.raises(ModelFormatError, match="'more' should be absent"):
         tsllm.load(saved)
     replace_tensors(saved, tensors)

@@ -150,7 +150,8 @@ def test_without_its_history(model, tmp_path):
     path = tsllm.save(model, tmp_path / "model", include_context=False)
     assert not (path / "context.parquet").exists()
     tensors = safetensors.torch.load_file(path / "model.safetensors")
-    assert not any(name.startswith(("history.", "running.")) for name in tensors)
+    assert not any(name.startswith("state.running.") for name in tensors)
+    assert not any(len(tensor) for name, tensor in tensors.items() if "state.history" in name)
     loaded = tsllm.load(path)
     for predict in (loaded.predict, loaded.predict_proba, loaded.retrieve):
         with pytest.raises(DataError, match=r"saved without its history: .*update\(events\)"):
@@ -262,14 +263,14 @@ def resign(folder, change):
         lambda c: c["parameters"].update(encoder="attention"),
         lambda c: c["parameters"].update(hidden=16),
         lambda c: c["parameters"].update(hidden="wide"),
-        lambda c: c["fitted"].pop("classes_"),
-        lambda c: c["fitted"].update(classes_={"$texts": ["bark"]}),
-        lambda c: c["fitted"].update(predict_={"$value": 1}, fit={"$value": 1}),
-        lambda c: c["fitted"].update(seed_={"$tensor": "nowhere"}),
-        lambda c: c["clock"].update(unit="fortnight"),
-        lambda c: c["history"].update(ids=["only one"]),
-        lambda c: c.pop("columns"),
-        lambda c: c.update(history=7),
+        lambda c: c["state"]["fitted"].pop("classes_"),
+        lambda c: c["state"]["fitted"].update(classes_={"$type": "texts", "values": ["bark"]}),
+        lambda c: c["state"]["fitted"].update(predict_=1, fit=1),
+        lambda c: c["state"]["fitted"].update(seed_={"$type": "array", "name": "nowhere"}),
+        lambda c: c["state"]["history"]["clock"].update(unit="fortnight"),
+        lambda c: c["state"]["history"].update(ids=["only one"]),
+        lambda c: c["state"]["history"].pop("names"),
+        lambda c: c["state"].update(history=7),
     ],
 )
 def test_facts_that_do_not_belong_together(saved, change):
@@ -285,7 +286,9 @@ def test_signing_alone_changes_nothing(model, saved):
     pd.testing.assert_frame_equal(tsllm.load(saved).predict(), model.predict(), check_exact=True)
 
 
-@pytest.mark.parametrize("part", ["model.encoder", "model.pool", "running.0.", "history."])
+@pytest.mark.parametrize(
+    "part", ["state.model.encoder", "state.model.pool", "state.running.0.", "state.history."]
+)
 def test_missing_and_misshapen_tensors(saved, part):
     tensors = safetensors.torch.load_file(saved / "model.safetensors")
     name = next(name for name in tensors if name.startswith(part))
