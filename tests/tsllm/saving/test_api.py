@@ -460,7 +460,7 @@ def test_card_names_the_licence(exchanged):
 def test_sktime_keeps_what_it_remembers_in_the_attributes_that_are_named(tmp_path):
     """Fails where sktime renames one of its private attributes, or sets another one."""
     forecaster = AutoTimesForecaster(**SMALL, random_state=0)
-    forecaster.pretrain(frame(days(40)), fh=FH).fit(frame(days(50)), fh=FH)
+    forecaster.pretrain(panel({"b": 40, "a": 30}, days(40)), fh=FH).fit(frame(days(50)), fh=FH)
     assert vars(forecaster).keys() >= {*sktime_fields.PLAIN, "_y_metadata", "_fh"}
     loaded = tsllm.load(tsllm.save(forecaster, tmp_path / "model"))
     assert vars(loaded).keys() == vars(forecaster).keys()
