@@ -29,8 +29,8 @@ def instance_normalise(x: Tensor, mask: Tensor | None = None) -> Normalised:
     """Normalise each window and channel by its own observed mean and standard deviation.
 
     The standard deviation is that of the population, ``sqrt(var + 1e-5)``, as in AutoTimes (arXiv
-    2402.02370, section 3.1), TimeCMA (arXiv 2406.01638, section 3) and S²IP-LLM (arXiv 2403.05798,
-    section 3.1). ``values * std + mean`` inverts it.
+    2402.02370), TimeCMA (arXiv 2406.01638) and S²IP-LLM (arXiv 2403.05798): RevIN without its
+    affine part (Kim et al., ICLR 2022, section 3). ``values * std + mean`` inverts it.
 
     Parameters
     ----------

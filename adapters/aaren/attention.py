@@ -1,4 +1,4 @@
-"""Aaren: attention whose query is learnt, so that it runs over all tokens at once or one by one."""
+"""Aaren: attention with a learnt query, over all tokens at once or token by token."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from tsllm.adapters.aaren.state import AarenState
 
 MIXERS = ("aaren", "mingru", "attention", "none")
 QUERIES = ("token", "folded")
-#: Half-lives, in tokens, that the decays of the heads start from: the shortest and the longest.
+#: The shortest and the longest half-life of the heads at the start of training, in tokens.
 HALF_LIVES = (2.0, 256.0)
 
 
 class AarenAttention(nn.Module):
     """Multi-head attention with a learnt query (Feng et al., arXiv 2405.13956, section 3).
 
-    Output k of a head is the softmax average of the values of tokens 1 to k; the scores are those
-    of one query that no token has a part in. All outputs are computed at once in training, and one
-    at a time from a state of constant size in a stream: the same function.
+    Output k of a head is the softmax average of the values of tokens 1 to k; the query of the
+    scores does not depend on the tokens. All outputs are computed at once in training, and one at a
+    time from a state of constant size in a stream, with equal results.
 
     Parameters
     ----------
@@ -35,17 +35,17 @@ class AarenAttention(nn.Module):
         Number of heads.
     query : {"folded", "token"}, default="folded"
         "token": the paper's parameters, a query token with projections for queries and keys.
-        "folded": only what these come to, a score vector per head: the same functions with
-        ``2 hidden² - hidden heads`` fewer parameters.
+        "folded": one score vector a head, the product of these: the same functions with ``2 hidden²
+        - hidden heads`` fewer parameters.
     decay : bool, default=False
-        Whether a token's weight falls by exp(-rate) with each unit of time, at a learnt rate a
-        head. Not in the paper: without it nothing is ever forgotten, and a stream much longer than
+        Whether a token's weight falls by exp(-rate) in each unit of time, at a learnt rate of the
+        head. Not in the paper. Without it nothing is ever forgotten, and a stream much longer than
         the training sequences drifts away from them.
 
     Raises
     ------
     ValueError
-        When ``hidden`` is no multiple of ``heads`` or ``query`` is unknown.
+        When ``hidden`` is not a multiple of ``heads`` or ``query`` is unknown.
 
     Examples
     --------
@@ -68,7 +68,7 @@ class AarenAttention(nn.Module):
             raise ValueError(f"query must be one of {list(QUERIES)}, got {query!r}")
         self.hidden, self.heads, self.width = hidden, heads, hidden // heads
         if query == "token":
-            # Small, so that training starts near the plain mean of the past.
+            # Small: training starts near the mean of the past.
             self.query_token = nn.Parameter(torch.randn(hidden) / math.sqrt(hidden))
             self.query_layer = nn.Linear(hidden, hidden)
             self.key_layer = nn.Linear(hidden, hidden)
@@ -81,23 +81,22 @@ class AarenAttention(nn.Module):
         if decay:
             shortest, longest = (math.log(2) / half_life for half_life in HALF_LIVES)
             rates = torch.logspace(math.log10(shortest), math.log10(longest), heads)
-            self.decay_logit = nn.Parameter(rates.expm1().log())  # softplus gives the rates back
+            self.decay_logit = nn.Parameter(rates.expm1().log())  # the inverse of softplus
 
     def forward(
         self, x: Tensor, *, mask: Tensor | None = None, elapsed: Tensor | None = None
     ) -> Tensor:
-        """Mix each token with those before it: (batch, tokens, hidden).
+        """Compute the output at each token, (batch, tokens, hidden).
 
         Parameters
         ----------
         x : Tensor
             ``(batch, tokens, hidden)``.
         mask : Tensor or None, default=None
-            Bool, ``(batch, tokens)``, False for tokens that later ones, and their own output, do
-            not see. None: all are seen.
+            Bool, ``(batch, tokens)``, False for tokens that have no weight. None: all have.
         elapsed : Tensor or None, default=None
-            ``(batch, tokens)``, time since the token before, for the decay. None: one a token that
-            is not masked, none for a masked one.
+            ``(batch, tokens)``, time since the token before, for the decay. None: 1, and 0 for a
+            masked token.
         """
         return self._mix(x, None, mask, elapsed)[0]
 
@@ -109,12 +108,14 @@ class AarenAttention(nn.Module):
         mask: Tensor | None = None,
         elapsed: Tensor | None = None,
     ) -> tuple[Tensor, AarenState]:
-        """Continue a stream by several tokens; like `forward` over the stream so far.
+        """Continue a stream by several tokens; equal to `forward` over the whole stream.
 
         Returns
         -------
-        y : Tensor, (batch, tokens, hidden)
+        y : Tensor
+            ``(batch, tokens, hidden)``.
         state : AarenState
+            The state after them.
         """
         return self._mix(x, state, mask, elapsed)
 
@@ -126,21 +127,10 @@ class AarenAttention(nn.Module):
         mask: Tensor | None = None,
         elapsed: Tensor | None = None,
     ) -> tuple[Tensor, AarenState]:
-        """Continue a stream by one token, in constant time.
+        """Continue a stream by one token (batch, hidden), in constant time.
 
-        Parameters
-        ----------
-        state : AarenState
-            It is left as it is.
-        x : Tensor
-            ``(batch, hidden)``.
-        mask, elapsed : Tensor or None, default=None
-            ``(batch,)``, see `forward`. A masked token in no time leaves the state as it was.
-
-        Returns
-        -------
-        y : Tensor, (batch, hidden)
-        state : AarenState
+        ``mask`` and ``elapsed`` are (batch,). A masked token with no time leaves the state as it
+        is.
         """
         mask = None if mask is None else mask[:, None]
         elapsed = None if elapsed is None else elapsed[:, None]
@@ -149,12 +139,12 @@ class AarenAttention(nn.Module):
         return self.out_layer(state.average().flatten(1).to(x.dtype)), state
 
     def empty_state(self, batch: int) -> AarenState:
-        """Make the state before the first token."""
+        """Create the state before the first token."""
         device = self.value_layer.weight.device
         return AarenState.empty(batch, heads=self.heads, width=self.width, device=device)
 
     def folded_weight(self) -> tuple[Tensor, Tensor | None]:
-        """Give what queries and keys come to: weights (heads, hidden) and biases of the scores."""
+        """Return the weights (heads, hidden) and biases of the scores, from queries and keys."""
         if self.query == "folded":
             return self.score_weight, None
         query = self.query_layer(self.query_token).view(self.heads, self.width)
@@ -164,12 +154,13 @@ class AarenAttention(nn.Module):
         return torch.einsum("hw,hwd->hd", query, keys), bias
 
     def decay_rates(self) -> Tensor | None:
-        """Give each head's decay a unit of time, (heads,); None without decay."""
+        """Return each head's decay a unit of time, (heads,); None without decay."""
         return None if self.decay_logit is None else functional.softplus(self.decay_logit)
 
     def _mix(
         self, x: Tensor, state: AarenState | None, mask: Tensor | None, elapsed: Tensor | None
     ) -> tuple[Tensor, AarenState]:
+        """Score all tokens, scan them, and project the averages."""
         if state is None:
             wide = torch.promote_types(x.dtype, torch.float32)
             state = AarenState.empty(
@@ -183,7 +174,7 @@ class AarenAttention(nn.Module):
     def _scored(
         self, x: Tensor, state: AarenState, mask: Tensor | None, elapsed: Tensor | None
     ) -> tuple[Tensor, Tensor, AarenState]:
-        """Score tokens and project them to values, and let the time pass over the state."""
+        """Return scores (batch, heads, tokens), values, and the state, faded to the last token."""
         weight, bias = self.folded_weight()
         with torch.autocast(x.device.type, enabled=False):
             wide = torch.promote_types(x.dtype, torch.float32)
@@ -193,7 +184,7 @@ class AarenAttention(nn.Module):
         values = self.value_layer(x).unflatten(-1, (self.heads, self.width)).transpose(1, 2)
         rates = self.decay_rates()
         if rates is not None:
-            # In float64, and counted back from the last token: large times cost no digits.
+            # In float64, and relative to the last token: large times lose no digits.
             rates = rates.double()
             if elapsed is None:
                 elapsed = x.new_ones(x.shape[:2]) if mask is None else mask
@@ -210,20 +201,22 @@ class AarenBlock(nn.Module):
     """A Transformer block with Aaren, or another causal mixer, in place of self-attention.
 
     With ``norm_first=False``, ``query="token"``, width 512 and 2048 inside it has 3,152,896
-    parameters, 512 more than ``nn.TransformerEncoderLayer``: the counts that are published.
+    parameters, 512 more than ``nn.TransformerEncoderLayer``, as published.
 
     Parameters
     ----------
     hidden, heads, feedforward : int
         Width of a token, heads, width inside the feed-forward part.
     mixer : {"aaren", "mingru", "attention", "none"}, default="aaren"
-        What mixes the tokens. "attention" has no state of constant size and cannot stream.
+        The layer that mixes tokens. "attention" has no state of constant size and cannot stream.
     dropout : float, default=0.0
-        After the mixer, and in and after the feed-forward part. There is none on the weights of
-        the average: no state could reproduce it.
+        Dropout after the mixer, and in and after the feed-forward part. There is none on the
+        weights of the average, which no state could reproduce.
     norm_first : bool, default=True
-        Layer norms before the parts (default), or after their residuals.
-    query, decay
+        Layer norms before the parts, or after their residuals.
+    query : {"folded", "token"}, default="folded"
+        See `AarenAttention`.
+    decay : bool, default=False
         See `AarenAttention`.
 
     Examples
@@ -268,34 +261,22 @@ class AarenBlock(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
 
-    def forward(
-        self, x: Tensor, *, mask: Tensor | None = None, elapsed: Tensor | None = None
-    ) -> Tensor:
-        """Map (batch, tokens, hidden) to the same; see `AarenAttention.forward`."""
-        return self._finish(x, self.mixer(self._start(x), mask=mask, elapsed=elapsed))
+    def forward(self, x: Tensor, **seen: Tensor | None) -> Tensor:
+        """Map (batch, tokens, hidden) to the same; `mask` and `elapsed` as in `AarenAttention`."""
+        return self._finish(x, self.mixer(self._start(x), **seen))
 
     def extend(
-        self,
-        state: AarenState,
-        x: Tensor,
-        *,
-        mask: Tensor | None = None,
-        elapsed: Tensor | None = None,
+        self, state: AarenState, x: Tensor, **seen: Tensor | None
     ) -> tuple[Tensor, AarenState]:
         """Continue a stream by tokens (batch, tokens, hidden)."""
-        y, state = self.mixer.extend(state, self._start(x), mask=mask, elapsed=elapsed)
+        y, state = self.mixer.extend(state, self._start(x), **seen)
         return self._finish(x, y), state
 
     def step(
-        self,
-        state: AarenState,
-        x: Tensor,
-        *,
-        mask: Tensor | None = None,
-        elapsed: Tensor | None = None,
+        self, state: AarenState, x: Tensor, **seen: Tensor | None
     ) -> tuple[Tensor, AarenState]:
         """Continue a stream by one token (batch, hidden)."""
-        y, state = self.mixer.step(state, self._start(x), mask=mask, elapsed=elapsed)
+        y, state = self.mixer.step(state, self._start(x), **seen)
         return self._finish(x, y), state
 
     def _start(self, x: Tensor) -> Tensor:
@@ -312,7 +293,7 @@ class AarenBlock(nn.Module):
 
 
 class AarenStack(nn.Module):
-    """Blocks one upon the other; output k of each is token k of the next.
+    """A sequence of blocks, each over the outputs of the one before.
 
     Parameters
     ----------
@@ -335,46 +316,34 @@ class AarenStack(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(AarenBlock(hidden, heads, **settings) for _ in range(layers))
 
-    def forward(
-        self, x: Tensor, *, mask: Tensor | None = None, elapsed: Tensor | None = None
-    ) -> Tensor:
-        """Map (batch, tokens, hidden) to the same."""
+    def forward(self, x: Tensor, **seen: Tensor | None) -> Tensor:
+        """Map (batch, tokens, hidden) to the same; `mask` and `elapsed` as in `AarenAttention`."""
         for block in self.blocks:
-            x = block(x, mask=mask, elapsed=elapsed)
+            x = block(x, **seen)
         return x
 
     def extend(
-        self,
-        states: Sequence[AarenState],
-        x: Tensor,
-        *,
-        mask: Tensor | None = None,
-        elapsed: Tensor | None = None,
+        self, states: Sequence[AarenState], x: Tensor, **seen: Tensor | None
     ) -> tuple[Tensor, tuple[AarenState, ...]]:
         """Continue a stream by tokens (batch, tokens, hidden)."""
         after = []
         for block, state in zip(self.blocks, states, strict=True):
             assert isinstance(block, AarenBlock)
-            x, state = block.extend(state, x, mask=mask, elapsed=elapsed)
+            x, state = block.extend(state, x, **seen)
             after.append(state)
         return x, tuple(after)
 
     def step(
-        self,
-        states: Sequence[AarenState],
-        x: Tensor,
-        *,
-        mask: Tensor | None = None,
-        elapsed: Tensor | None = None,
+        self, states: Sequence[AarenState], x: Tensor, **seen: Tensor | None
     ) -> tuple[Tensor, tuple[AarenState, ...]]:
         """Continue a stream by one token (batch, hidden)."""
         after = []
         for block, state in zip(self.blocks, states, strict=True):
             assert isinstance(block, AarenBlock)
-            x, state = block.step(state, x, mask=mask, elapsed=elapsed)
+            x, state = block.step(state, x, **seen)
             after.append(state)
         return x, tuple(after)
 
     def empty_states(self, batch: int) -> tuple[AarenState, ...]:
-        """Make the states before the first token, one a layer."""
+        """Create the states before the first token, one a layer."""
         return tuple(block.mixer.empty_state(batch) for block in self.blocks)  # type: ignore[union-attr, operator]

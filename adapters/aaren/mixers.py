@@ -1,6 +1,8 @@
-"""Causal mixers to set beside Aaren: minGRU, softmax attention, none at all."""
+"""Causal mixers to compare with Aaren: minGRU, softmax attention, none."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +13,12 @@ from tsllm.adapters.aaren.state import AarenState
 
 
 class MinGRU(nn.Module):
-    """A gated recurrent unit whose gate sees only the current token (minGRU).
+    """A gated recurrent unit whose gate depends only on the current token (minGRU).
 
-    Feng et al., "Were RNNs All We Needed?" (arXiv 2410.01201, section 3.1):
-    ``h_t = (1 - z_t) h_{t-1} + z_t c_t`` with ``z = sigmoid(linear(x))`` and ``c = linear(x)``. It
-    is a prefix softmax average too, one head a channel, in which h_0 = 0 is a token of score 0 and
-    token t has the score ``log z_t - sum_{i<=t} log(1 - z_i)``; so it shares Aaren's kernel and
-    state.
+    Feng et al., "Were RNNs All We Needed?" (arXiv 2410.01201, section 3.1): ``h_t = (1 - z_t)
+    h_{t-1} + z_t c_t`` with ``z = sigmoid(linear(x))`` and ``c = linear(x)``. This is a prefix
+    softmax average with one head a channel, in which h_0 = 0 is a token of score 0 and token t has
+    the score ``log z_t - sum_{i<=t} log(1 - z_i)``; it uses Aaren's kernel and state.
 
     Parameters
     ----------
@@ -33,7 +34,7 @@ class MinGRU(nn.Module):
     True
     """
 
-    # The scores rise with every token, so short segments keep to plain cumulative sums.
+    # The scores rise with each token: short segments allow plain cumulative sums.
     _chunk = 32
 
     def __init__(self, hidden: int) -> None:
@@ -41,22 +42,15 @@ class MinGRU(nn.Module):
         self.gate_layer = nn.Linear(hidden, hidden)
         self.candidate_layer = nn.Linear(hidden, hidden)
 
-    def forward(
-        self, x: Tensor, *, mask: Tensor | None = None, elapsed: Tensor | None = None
-    ) -> Tensor:
-        """Mix (batch, tokens, hidden); a masked token is passed over. ``elapsed`` is not read."""
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, **_: Any) -> Tensor:
+        """Compute the outputs (batch, tokens, hidden); masked tokens are skipped."""
         state = self.empty_state(len(x))
         wide = torch.promote_types(x.dtype, torch.float32)
         state = AarenState(state.m, state.u.to(wide), state.w.to(wide))
         return self.extend(state, x, mask=mask)[0]
 
     def extend(
-        self,
-        state: AarenState,
-        x: Tensor,
-        *,
-        mask: Tensor | None = None,
-        elapsed: Tensor | None = None,
+        self, state: AarenState, x: Tensor, *, mask: Tensor | None = None, **_: Any
     ) -> tuple[Tensor, AarenState]:
         """Continue a stream by tokens (batch, tokens, hidden)."""
         gate = self._gate(x, mask).mT  # (batch, hidden, tokens)
@@ -67,12 +61,7 @@ class MinGRU(nn.Module):
         return averages[..., 0].mT, self._state(after.average()[..., 0])
 
     def step(
-        self,
-        state: AarenState,
-        x: Tensor,
-        *,
-        mask: Tensor | None = None,
-        elapsed: Tensor | None = None,
+        self, state: AarenState, x: Tensor, *, mask: Tensor | None = None, **_: Any
     ) -> tuple[Tensor, AarenState]:
         """Continue a stream by one token (batch, hidden)."""
         gate = self._gate(x, mask).sigmoid()
@@ -81,7 +70,7 @@ class MinGRU(nn.Module):
         return after.to(x.dtype), self._state(after)
 
     def empty_state(self, batch: int) -> AarenState:
-        """Make the state before the first token: h = 0."""
+        """Create the state before the first token: h = 0."""
         weight = self.gate_layer.weight
         return self._state(weight.new_zeros(batch, weight.shape[0], dtype=torch.float64))
 
@@ -90,41 +79,33 @@ class MinGRU(nn.Module):
         return gate if mask is None else gate.masked_fill(~mask[..., None], -torch.inf)
 
     def _state(self, h: Tensor) -> AarenState:
-        """Hold h (batch, hidden) as one token of score 0."""
+        """Return h (batch, hidden) as a state of one token of score 0."""
         return AarenState(torch.zeros_like(h), torch.ones_like(h), h[..., None])
 
 
 class NoMixing(nn.Module):
-    """No mixing: every token is alone. Its state holds nothing."""
+    """No mixing: each token is alone, and the state is empty."""
 
-    def forward(
-        self, x: Tensor, *, mask: Tensor | None = None, elapsed: Tensor | None = None
-    ) -> Tensor:
-        """Give zeros, which a residual leaves as it is."""
+    def forward(self, x: Tensor, **_: Any) -> Tensor:
+        """Return zeros, which do not change a residual."""
         return torch.zeros_like(x)
 
-    def extend(
-        self,
-        state: AarenState,
-        x: Tensor,
-        *,
-        mask: Tensor | None = None,
-        elapsed: Tensor | None = None,
-    ) -> tuple[Tensor, AarenState]:
+    def extend(self, state: AarenState, x: Tensor, **_: Any) -> tuple[Tensor, AarenState]:
         """Continue a stream by tokens."""
         return torch.zeros_like(x), state
 
     step = extend
 
     def empty_state(self, batch: int) -> AarenState:
-        """Make a state without elements."""
+        """Create a state without elements."""
         return AarenState.empty(batch, heads=0, width=0)
 
 
 class CausalAttention(nn.Module):
     """Causal multi-head softmax attention without positions, for comparison.
 
-    Its cache would grow with every token: it cannot stream.
+    Vaswani et al., NeurIPS 2017, section 3.2. Its cache would grow with each token: it cannot
+    stream.
 
     Parameters
     ----------
@@ -142,10 +123,8 @@ class CausalAttention(nn.Module):
         self.in_layer = nn.Linear(hidden, 3 * hidden)
         self.out_layer = nn.Linear(hidden, hidden)
 
-    def forward(
-        self, x: Tensor, *, mask: Tensor | None = None, elapsed: Tensor | None = None
-    ) -> Tensor:
-        """Mix (batch, tokens, hidden); later tokens do not see masked ones."""
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, **_: Any) -> Tensor:
+        """Attend to earlier tokens that are not masked, (batch, tokens, hidden)."""
         q, k, v = self.in_layer(x).unflatten(-1, (3, self.heads, -1)).unbind(2)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         visible = None
@@ -160,18 +139,11 @@ class CausalAttention(nn.Module):
         return self.out_layer(mixed.transpose(1, 2).flatten(2))
 
     def empty_state(self, batch: int) -> AarenState:
-        """Make a state without elements: there is none of constant size."""
+        """Create a state without elements: no state has constant size."""
         return AarenState.empty(batch, heads=0, width=0)
 
-    def extend(
-        self,
-        state: AarenState,
-        x: Tensor,
-        *,
-        mask: Tensor | None = None,
-        elapsed: Tensor | None = None,
-    ) -> tuple[Tensor, AarenState]:
-        """Refuse: a stream would need all tokens."""
+    def extend(self, state: AarenState, x: Tensor, **_: Any) -> tuple[Tensor, AarenState]:
+        """Raise an error: a stream would need all tokens."""
         raise ValueError(
             "mixer='attention' has no state of constant size and cannot continue a stream: "
             "use 'aaren' or 'mingru', or re-encode the context"

@@ -1,4 +1,4 @@
-"""Aaren as a forecaster: patches in, all horizons out, from every prefix and from a stream."""
+"""Aaren as a forecaster of patches, from whole contexts and from streams."""
 
 from __future__ import annotations
 
@@ -27,54 +27,70 @@ if TYPE_CHECKING:
     from tsllm.backbone import Backbone, PrivateBackbone
 
 
-#: So many tokens of a stream go one by one, so that an update at once is bit for bit what single
-#: updates are; more go in blocks.
+#: Up to this many tokens of a stream are processed one by one: one update is then bit for bit equal
+#: to several. More are processed in blocks.
 STEPWISE = 16
 BLOCK = 1024
 
 
 class AarenModel(nn.Module):
-    """Forecast with Aaren over patches (Feng et al., arXiv 2405.13956, applied to forecasting).
+    """Aaren over patches (Feng et al., arXiv 2405.13956, section 3, applied to forecasting).
 
-    Every channel is a series of its own. It is cut into patches from its first step on; a patch,
-    normalised by what was seen up to its end, becomes a token, with which of its steps were
-    observed and how level and scale have moved since the last patch. Blocks of Aaren mix each
-    token with those before it, and one linear layer forecasts the horizon after every token.
+    Each channel is a series of its own, cut into patches from its first step on. A patch is
+    normalised by the observations up to its end; its values, its mask and the changes of level and
+    scale since the last patch become a token. Blocks of Aaren mix each token with those before it,
+    and one linear layer forecasts the horizon after each token.
 
     Parameters
     ----------
     backbone : Backbone, PrivateBackbone or None
         A language model that reads the last outputs of the blocks as soft tokens behind a prompt.
-    patch_length, horizon : int
-        Steps of a patch, and steps that are forecast at once.
-    hidden, layers, heads, feedforward : int
-        Width of a token, blocks, heads, width inside the feed-forward parts.
-    mixer, query, decay
+    patch_length : int
+        Steps of a patch.
+    horizon : int
+        Steps that are forecast at once.
+    hidden : int, default=64
+        Width of a token.
+    layers : int, default=2
+        Number of blocks.
+    heads : int, default=4
+        Heads of a block.
+    feedforward : int, default=128
+        Width inside the feed-forward parts.
+    mixer : {"aaren", "mingru", "attention", "none"}, default="aaren"
         See `AarenBlock`.
+    query : {"folded", "token"}, default="folded"
+        See `AarenAttention`.
+    decay : bool, default=True
+        See `AarenAttention`.
     normalisation : {"causal", "anchored", "window"}, default="causal"
         "causal": by running mean and deviation; "anchored": by the last value and the running
         deviation; both stream exactly. "window": by the mean and deviation of the whole context.
     half_life : int, default=512
         Steps after which a step weighs half in the running statistics.
     restart : int or None, default=None
-        Tokens after which a stream starts over, with a second one half as old to take its place:
-        forecasts then read the last ``restart`` to ``2 * restart`` tokens. None: never.
+        Tokens after which a stream is replaced by a second one, half as old: forecasts then depend
+        on the last ``restart`` to ``2 * restart`` tokens. None: never.
     dropout : float, default=0.0
-        In the blocks.
+        Dropout in the blocks.
     quantiles : tuple of float, default=()
         Levels to forecast; empty for a point forecast.
     flip_invariance : bool, default=False
-        Whether the forecast of a series turned upside down is the forecast turned upside down: see
+        Whether to make the model equivariant to sign flips, ``forecast(-x) == -forecast(x)``: see
         `tsllm.adapters.layers.sign_equivariant`. A stream then has two rows for each series.
     soft_prompt_length : int, default=8
         Outputs that the language model reads.
     prompt : str, default=""
-        The text that it reads before them.
+        The text before them.
 
     Raises
     ------
     ValueError
-        Sizes that do not fit, or an unknown name.
+        For sizes that do not fit, or an unknown name.
+
+    See Also
+    --------
+    tsllm.AarenForecaster : The estimator that trains this model.
 
     Examples
     --------
@@ -127,7 +143,7 @@ class AarenModel(nn.Module):
         self.ways = 2 if flip_invariance else 1
         if flip_invariance:
             check_mirrored(quantiles)
-        # The patch, which of it was observed, the moves of level and scale.
+        # The patch, its mask, and the changes of level and scale.
         self.token_layer = nn.Linear(2 * patch_length + 2, hidden)
         self.stack = AarenStack(
             layers,
@@ -140,8 +156,8 @@ class AarenModel(nn.Module):
             dropout=dropout,
         )
         self.norm = nn.LayerNorm(hidden)
-        # From the first step of its own patch on, complete or not: were forecasts counted from the
-        # last step seen, a patch of each length would need a head of its own.
+        # Outputs count from the first step of the token's own patch, complete or not. Counted from
+        # the last observed step, each number of steps in the patch would need a head of its own.
         self.head = nn.Linear(hidden, (patch_length + horizon) * max(1, len(quantiles)))
         self.kept = 1 if backbone is None else soft_prompt_length
         self.reader = (
@@ -167,17 +183,17 @@ class AarenModel(nn.Module):
         x : Tensor
             ``(batch, context, channels)`` in raw units; a multiple of ``patch_length`` steps.
         mask : Tensor or None, default=None
-            Bool, the shape of ``x``, True where observed. None: everything is.
+            Bool, the shape of ``x``, True where observed. None: everything is observed.
         fill : Tensor or None, default=None
-            ``(batch,)``, how many steps of the last patch there are. None: all.
+            ``(batch,)``, the number of steps in the last patch. None: all.
         prefixes : bool, default=False
-            Whether to forecast after every patch.
+            Whether to forecast after each patch.
 
         Returns
         -------
         Tensor
             ``(batch, horizon, channels)``, and a last axis over the levels with quantiles; with
-            ``prefixes`` the tokens after the batch: ``(batch, tokens, horizon, channels)``.
+            ``prefixes`` an axis of tokens after the batch: ``(batch, tokens, horizon, channels)``.
         """
         if x.shape[1] % self.patch_length:
             raise ValueError(
@@ -192,10 +208,10 @@ class AarenModel(nn.Module):
         return sign_equivariant(read, x, mask, fill, training=self.training, quantiles=quantiles)
 
     def _forecast(self, x: Tensor, mask: Tensor, fill: Tensor | None, *, prefixes: bool) -> Tensor:
-        """Forecast from contexts read one way; see `forward`."""
+        """Forecast from contexts as they are; see `forward`."""
         batch, _, channels = x.shape
         patches = to_segments(x, self.patch_length)  # (rows = batch * channels, tokens, length)
-        seen = to_segments(mask, self.patch_length)
+        seen = to_segments(mask, self.patch_length)  # (rows, tokens, length)
         present = torch.full(patches.shape[:2], self.patch_length, device=x.device)
         if fill is not None:
             present[:, -1] = fill.repeat_interleave(channels)
@@ -203,7 +219,8 @@ class AarenModel(nn.Module):
             seen = seen & (places < present[..., None])
         features, location, scale = self.units.of_windows(x, mask, patches, seen)
         tokens = self.token_layer(features.to(self.token_layer.weight.dtype))
-        elapsed = torch.ones_like(tokens[..., 0])
+        elapsed = torch.ones_like(tokens[..., 0])  # (rows, tokens)
+        # (rows, tokens, hidden)
         out = self.norm(self.stack(tokens, mask=seen.any(-1), elapsed=elapsed))
         if prefixes:
             out = out if self.reader is None else self.reader(out)
@@ -222,9 +239,9 @@ class AarenModel(nn.Module):
     # ------------------------------------------------------------------ streams
 
     def exact(self) -> AarenModel:
-        """Copy the model with float64 weights, but for the language model's part, for streams.
+        """Copy the model with float64 weights, except the language model's part, for streams.
 
-        However a history was cut into updates, its forecasts then agree to some 1e-12.
+        Forecasts then agree to some 1e-12 for any division of a history into updates.
         """
         twin = copy.copy(self)
         twin._modules = {
@@ -237,7 +254,7 @@ class AarenModel(nn.Module):
         return twin
 
     def empty_stream(self, series: int) -> AarenStream:
-        """Make streams of so many series before their first step."""
+        """Create the streams of so many series before their first step."""
         rows = series * self.ways
         weight = self.token_layer.weight
         states = self.stack.empty_states(rows)
@@ -255,20 +272,21 @@ class AarenModel(nn.Module):
     def advance(
         self, stream: AarenStream, values: Tensor, lengths: Tensor | None = None
     ) -> AarenStream:
-        """Take in further steps, in time and memory that do not depend on those before.
+        """Update streams by further steps; time and memory do not depend on the steps before.
 
         Parameters
         ----------
         stream : AarenStream
-            It is left as it is.
+            It is not changed.
         values : Tensor
             ``(series, steps)`` in raw units, NaN where not observed.
         lengths : Tensor or None, default=None
-            ``(series,)``, how many of the steps each has. None: all.
+            ``(series,)``, the number of steps of each series. None: all.
 
         Returns
         -------
         AarenStream
+            The streams after these steps.
         """
         if self.flip_invariance:
             values = torch.stack([values, -values], 1).flatten(0, 1)  # (rows * ways, steps)
@@ -277,7 +295,7 @@ class AarenModel(nn.Module):
         if lengths is None:
             lengths = torch.full((rows,), steps, device=values.device)
         length = self.patch_length
-        # The steps that wait in the buffer, then the new ones, without the room between them.
+        # The steps in the buffer, followed by the new ones without a gap.
         joined = torch.cat([stream.buffer, values.double()], 1)  # (rows, length + steps)
         joined = torch.nn.functional.pad(joined, (0, length), value=torch.nan)
         places = torch.arange(joined.shape[1], device=values.device)
@@ -285,7 +303,7 @@ class AarenModel(nn.Module):
         source = torch.where(places < fill, places, places + length - fill)
         joined = joined.gather(1, source.clamp_max(joined.shape[1] - 1))
         joined = torch.where(places < total, joined, torch.nan)
-        complete = torch.div(total[:, 0], length, rounding_mode="floor")  # (rows,)
+        complete = torch.div(total[:, 0], length, rounding_mode="floor")  # (rows,) patches
         most = int(complete.max())
         rest = (complete * length)[:, None] + torch.arange(length, device=values.device)
         buffer = joined.gather(1, rest.clamp_max(joined.shape[1] - 1))
@@ -303,8 +321,8 @@ class AarenModel(nn.Module):
     def forecast(self, stream: AarenStream, horizon: int) -> Tensor:
         """Forecast after streams: (series, horizon, 1 + levels), float64, in raw units.
 
-        The first of the last axis is the point forecast. Beyond the model's horizon its own point
-        forecasts are taken for observations, in a copy of the streams.
+        The last axis holds the point forecast, then the quantiles. Beyond the model's horizon the
+        point forecasts are read as observations, in a copy of the streams.
         """
         parts = []
         for done in range(0, horizon, self.horizon):
@@ -321,27 +339,27 @@ class AarenModel(nn.Module):
         return torch.cat(parts, 1)[:, :horizon]
 
     def spread(self, stream: AarenStream) -> Tensor:
-        """Give the running deviation of series, (series,); 0 where they are constant so far."""
+        """Return the running deviation of series, (series,); 0 where they are constant so far."""
         return self._scale_now(stream).deviation()[:: self.ways]
 
     def observed(self, stream: AarenStream) -> Tensor:
-        """Tell of which series anything was observed, (series,)."""
+        """Return whether anything of a series was observed, (series,)."""
         return self._scale_now(stream).weight[:: self.ways] > 0
 
     def _scale_now(self, stream: AarenStream) -> RunningScale:
-        """Take the incomplete patch into the statistics."""
+        """Return the statistics with the incomplete patch."""
         return self.units.after(stream.scale, stream.buffer)
 
     def _read_both_ways(self, stream: AarenStream) -> Tensor:
-        """Forecast the model's horizon, (series, horizon[, levels]); both ways are averaged."""
+        """Forecast the model's horizon, (series, horizon[, levels]), averaged over both signs."""
         out = self._read(stream)
         if not self.flip_invariance:
             return out
-        over = flip_sign(out[1::2], quantiles=self.quantile_head is not None)
-        return (out[::2] + over) / 2
+        flipped = flip_sign(out[1::2], quantiles=self.quantile_head is not None)
+        return (out[::2] + flipped) / 2
 
     def _read(self, stream: AarenStream) -> Tensor:
-        """Forecast the model's horizon; the incomplete patch is one more token."""
+        """Forecast the model's horizon, (rows, horizon[, levels]); an incomplete patch counts."""
         begun = stream.fill > 0  # (rows,)
         if bool(begun.any()):
             stream = self._advance_tokens(stream, stream.buffer[:, None], begun[:, None])
@@ -356,7 +374,7 @@ class AarenModel(nn.Module):
         return self._decode(out[:, None], present[:, None], location[:, None], scale[:, None])[:, 0]
 
     def _advance_tokens(self, stream: AarenStream, patches: Tensor, valid: Tensor) -> AarenStream:
-        """Take in complete patches (rows, tokens, patch_length), of which rows have the first."""
+        """Update streams by patches (rows, tokens, patch_length), those that are ``valid``."""
         seen = ~patches.isnan() & valid[..., None]
         read, scale = self.units.of_stream(stream.scale, patches, seen)
         x = self.token_layer(read.features.to(self.token_layer.weight.dtype))
@@ -377,7 +395,7 @@ class AarenModel(nn.Module):
     def _extend(
         self, stream: AarenStream, x: Tensor, seen: Tensor, valid: Tensor
     ) -> tuple[Tensor, tuple[AarenState, ...], tuple[AarenState, ...]]:
-        """Run the blocks over tokens (rows, tokens, hidden), and start over where that is due."""
+        """Run the blocks over tokens (rows, tokens, hidden), and restart streams where due."""
         if self.restart is None:
             x, layers = self._extend_plainly(stream.layers, x, seen, valid)
             return x, layers, ()
@@ -387,7 +405,7 @@ class AarenModel(nn.Module):
             due = (age > 0) & (age % self.restart == 0) & valid[:, done]
             older = tuple(y.where(due, o) for o, y in zip(older, younger))
             younger = tuple(e.where(due, y) for e, y in zip(empty, younger))
-            # Up to where the next row starts over.
+            # Up to the next restart of any row.
             piece = slice(done, done + int((self.restart - age % self.restart).min()))
             out, older = self._extend_plainly(older, x[:, piece], seen[:, piece], valid[:, piece])
             _, younger = self._extend_plainly(younger, x[:, piece], seen[:, piece], valid[:, piece])
@@ -399,6 +417,7 @@ class AarenModel(nn.Module):
     def _extend_plainly(
         self, states: tuple[AarenState, ...], x: Tensor, seen: Tensor, valid: Tensor
     ) -> tuple[Tensor, tuple[AarenState, ...]]:
+        """Run the blocks over tokens (rows, tokens, hidden) without a restart."""
         if x.shape[1] > 1:
             return self.stack.extend(states, x, mask=seen, elapsed=valid)
         y, states = self.stack.step(states, x[:, 0], mask=seen[:, 0], elapsed=valid[:, 0])
@@ -409,7 +428,7 @@ class AarenModel(nn.Module):
     def _decode(self, out: Tensor, present: Tensor, location: Tensor, scale: Tensor) -> Tensor:
         """Forecast from outputs (rows, tokens, hidden): (rows, tokens, horizon[, levels]).
 
-        ``present`` (rows, tokens) is how many steps of each token's patch there were.
+        ``present`` (rows, tokens) is the number of steps in each token's patch.
         """
         raw = self.head(out).unflatten(-1, (self.patch_length + self.horizon, -1))
         ahead = present[..., None] + torch.arange(self.horizon, device=out.device)
@@ -442,30 +461,25 @@ def prefix_loss(
     loss : {"mse", "mae", "huber", "quantile"}
         See `elementwise_loss`.
     fill : Tensor
-        ``(batch,)``, how many steps of the last patch are seen, at least 1: so forecasts from
-        incomplete patches are learnt too. A window of which nothing would be seen keeps the whole
-        patch.
+        ``(batch,)``, the number of steps of the last patch that are visible, at least 1, so that
+        the model also learns from incomplete patches. A window without any other observation keeps
+        the whole patch.
     last_weight : float, default=1.0
-        What the forecast after the last patch counts; the others count 1.
+        Weight of the forecast after the last patch; the others have weight 1.
 
     Returns
     -------
     total : Tensor
-        Scalar, the weighted sum over the targets that are observed, and before which something is.
+        Scalar, the weighted sum over the observed targets with an observation before them.
     count : Tensor
         Scalar, the sum of their weights.
 
     Examples
     --------
-    >>> from tsllm.adapters.aaren.model import AarenModel
     >>> values = torch.randn(2, 12 + 6, 1)
-    >>> total, count = prefix_loss(
-    ...     AarenModel(None, patch_length=4, horizon=6),
-    ...     values,
-    ...     values.isfinite(),
-    ...     loss="mse",
-    ...     fill=torch.tensor([4, 2]),
-    ... )
+    >>> model = AarenModel(None, patch_length=4, horizon=6)
+    >>> mask, fill = values.isfinite(), torch.tensor([4, 2])
+    >>> total, count = prefix_loss(model, values, mask, loss="mse", fill=fill)
     >>> count
     tensor(36.)
     """
@@ -477,14 +491,14 @@ def prefix_loss(
     fill = torch.where(seen.any(1), fill, length)
     forecast = model(values[:, :context], mask=mask[:, :context], fill=fill, prefixes=True)
     forecast = forecast[:, :, :, 0]  # (batch, tokens, horizon[, levels])
-    # The step that each prefix ends before, and its forecast begins at.
+    # The first step after each prefix, at which its forecast begins.
     ends = torch.arange(1, tokens + 1, device=values.device) * length
     ends = ends.expand(len(values), -1).clone()  # (batch, tokens)
     ends[:, -1] += fill - length
     rows = torch.arange(len(values), device=values.device)[:, None]
     target = values[..., 0].unfold(1, horizon, 1)[rows, ends]  # (batch, tokens, horizon)
     counted = mask[..., 0].unfold(1, horizon, 1)[rows, ends]
-    # Where nothing has been observed yet there is nothing to forecast from.
+    # Without any observation before it, a target does not count.
     known = mask[..., 0].cumsum(1)[rows, ends - 1] > 0  # (batch, tokens)
     counted = counted & known[..., None]
     weights = torch.ones(tokens, device=values.device)

@@ -1,4 +1,4 @@
-"""How a series becomes patches that Aaren reads: each in units of what was seen up to its end."""
+"""Patches of series, each normalised by the observations up to its end."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 from tsllm.adapters.layers import instance_normalise
 
 NORMALISATIONS = ("causal", "anchored", "window")
-#: A spread below this share of the level is rounding, and the series constant so far.
+#: A deviation below this share of the level is rounding: the series is constant so far.
 ROUNDING = 1e-12
 
 
 class RunningScale(NamedTuple):
-    """Mean and deviation of all that was observed so far, older patches counting less.
+    """Mean and deviation of all observations so far, with less weight for older patches.
 
-    Each part is (rows,), or (rows, tokens) where there is one after each patch; float64.
+    Each part is (rows,), or (rows, tokens) with one value after each patch; float64.
     """
 
     weight: Tensor
@@ -31,35 +31,35 @@ class RunningScale(NamedTuple):
 
     @classmethod
     def empty(cls, rows: int, device: torch.device | str | None = None) -> RunningScale:
-        """Make the statistics of nothing."""
+        """Create the statistics of no observation."""
         zeros = torch.zeros(rows, dtype=torch.float64, device=device)
         return cls(zeros, zeros, zeros, zeros)
 
     def last_patch(self) -> RunningScale:
-        """Keep of parts (rows, tokens) those after the last token: (rows,)."""
+        """Return the parts (rows,) after the last token of parts (rows, tokens)."""
         return RunningScale(*(part[:, -1] for part in self))
 
     def over(self, patches: Tensor, seen: Tensor, forget: float) -> tuple[RunningScale, Tensor]:
-        """Take in patches, one after the other.
+        """Update the statistics by patches, one after the other.
 
-        Chan's update: no sum of squares, which a large level would swamp.
+        The update of Chan, Golub and LeVeque (1979) needs no sum of squares, which loses its digits
+        at a large level.
 
         Parameters
         ----------
         patches : Tensor
-            ``(rows, tokens, length)``, float64; what it holds where ``seen`` is False has no
-            influence.
+            ``(rows, tokens, length)``, float64. Values where ``seen`` is False have no influence.
         seen : Tensor
             Bool, the shape of ``patches``, True where observed.
         forget : float
-            The share that is left of a patch's weight after each further patch; 1 weighs all alike.
+            Share of a patch's weight that remains after each further patch; 1 for equal weights.
 
         Returns
         -------
-        RunningScale
+        after : RunningScale
             After each patch: parts (rows, tokens).
-        Tensor, (rows, tokens), bool
-            Whether anything had been observed before each patch.
+        known : Tensor
+            ``(rows, tokens)`` bool, whether anything was observed before each patch.
         """
         counts = seen.sum(-1)  # (rows, tokens)
         values = torch.where(seen, patches, 0.0)
@@ -91,33 +91,33 @@ class RunningScale(NamedTuple):
         return joined, known
 
     def deviation(self) -> Tensor:
-        """Give the standard deviation; 0 where nothing but rounding was seen."""
+        """Return the standard deviation; 0 where it is not larger than rounding."""
         spread = (self.m2 / self.weight.clamp_min(1e-300)).sqrt()
         return torch.where(spread > ROUNDING * self.mean.abs(), spread, 0.0)
 
 
 class Patches(NamedTuple):
-    """Patches as a model reads them, and what brings its forecasts back to raw units."""
+    """The inputs of a model at patches, and the statistics that invert their normalisation."""
 
     features: Tensor
-    """(rows, tokens, 2 * patch_length + 2): the values in the patch's units, which of them were
-    observed, and how location and log scale have moved since the patch before."""
+    """(rows, tokens, 2 * patch_length + 2): the normalised values, their mask, and the changes of
+    location and log scale since the patch before."""
     location: Tensor
-    """(rows, tokens), in raw units: what is taken off the values."""
+    """(rows, tokens), in raw units, subtracted from the values."""
     scale: Tensor
-    """(rows, tokens), in raw units: what they are divided by; 0 where the series is constant."""
+    """(rows, tokens), in raw units, the divisor of the values; 0 where the series is constant."""
 
 
 @dataclass(frozen=True)
 class PatchUnits:
-    """The units that patches are read in.
+    """The normalisation of patches.
 
     Parameters
     ----------
     normalisation : {"causal", "anchored", "window"}
         See `AarenModel`.
     forget : float
-        The share of a step's weight in the running statistics that is left a patch later.
+        Share of a step's weight in the running statistics that remains one patch later.
     """
 
     normalisation: str
@@ -129,7 +129,7 @@ class PatchUnits:
         Parameters
         ----------
         x, mask : Tensor
-            ``(batch, time, channels)``, the windows and what was observed of them.
+            ``(batch, time, channels)``, windows and their masks.
         patches, seen : Tensor
             ``(batch * channels, tokens, patch_length)``, their segments (`to_segments`).
         """
@@ -144,12 +144,12 @@ class PatchUnits:
     def of_stream(
         self, start: RunningScale, patches: Tensor, seen: Tensor
     ) -> tuple[Patches, RunningScale]:
-        """Normalise the next patches of streams, and give the statistics after them.
+        """Normalise the next patches of streams, and return the statistics after them.
 
         Parameters
         ----------
         start : RunningScale
-            Of what came before, parts (rows,).
+            The statistics before, parts (rows,).
         patches, seen : Tensor
             ``(rows, tokens, patch_length)``, float64 and bool.
         """
@@ -158,20 +158,20 @@ class PatchUnits:
             *(torch.cat([old[:, None], new[:, :-1]], 1) for old, new in zip(start, running))
         )
         location, scale = self.location(running), running.deviation()
-        # The first patch of a series has moved from nowhere.
+        # The first patch of a series has no change.
         old_location = torch.where(known, self.location(before), location)
         old_scale = torch.where(known, before.deviation(), scale)
         read = _described(patches, seen, location, scale, old_location, old_scale)
         return read, running.last_patch()
 
     def after(self, start: RunningScale, patch: Tensor) -> RunningScale:
-        """Take a patch (rows, patch_length), NaN where not observed, into the statistics."""
+        """Update the statistics by a patch (rows, patch_length), NaN where not observed."""
         running, _ = start.over(patch[:, None], ~patch[:, None].isnan(), self.forget)
         return running.last_patch()
 
     def location(self, running: RunningScale) -> Tensor:
-        """Give what is taken off values, in the shape of the statistics' parts."""
-        # A series that has been constant is forecast as its value, to the last bit.
+        """Return the value that is subtracted, in the shape of the statistics' parts."""
+        # The forecast of a constant series is exactly its value.
         if self.normalisation == "anchored":
             return running.last
         return torch.where(running.deviation() > 0, running.mean, running.last)
@@ -185,7 +185,7 @@ def _described(
     old_location: Tensor,
     old_scale: Tensor,
 ) -> Patches:
-    """Describe patches in their own units."""
+    """Normalise patches, and append masks and changes of location and scale."""
     divisor = torch.where(scale > 0, scale, 1.0)
     values = torch.where(seen, patches - location[..., None], 0.0) / divisor[..., None]
     moved = (location - old_location) / divisor

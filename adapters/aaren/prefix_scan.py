@@ -1,4 +1,4 @@
-"""The prefix softmax average of all prefixes at once: Aaren's attention, in linear time and memory.
+"""Softmax averages of all prefixes at once: Aaren's attention in linear time and memory.
 
 For scores s and values v, output k is ``sum_{i<=k} exp(s_i) v_i / sum_{i<=k} exp(s_i)``.
 """
@@ -28,42 +28,41 @@ def prefix_scan(
     method: str = "auto",
     chunk: int | None = None,
 ) -> tuple[Tensor, AarenState]:
-    """Average the values of every prefix, weighted by the softmax of its scores.
+    """Average the values of each prefix, weighted by the softmax of its scores.
 
-    Feng et al., "Attention as an RNN" (arXiv 2405.13956, section 3.2), for any spread of the
-    scores. A score of -inf masks its token exactly; before the first unmasked token the output and
-    all its gradients are 0.
+    Feng et al., "Attention as an RNN" (arXiv 2405.13956, section 3.2), for any range of scores. A
+    score of -inf masks its token exactly; before the first unmasked token the output and all its
+    gradients are 0.
 
     Parameters
     ----------
     scores : Tensor
-        ``(batch, heads, tokens)``. Sums and maxima of scores keep their dtype, so that float64
-        scores (positions times a decay, say) lose nothing beside float32 values.
+        ``(batch, heads, tokens)``. Sums and maxima of scores keep their dtype: float64 scores
+        (positions times a decay) lose nothing beside float32 values.
     values : Tensor
-        ``(batch, heads, tokens, width)``, finite, of any strides and float dtype; half precision
-        is converted segment by segment.
+        ``(batch, heads, tokens, width)``, finite, of any strides and float dtype; half precision is
+        converted segment by segment.
     state : AarenState or None, default=None
-        Of the tokens before these. Computation is in its dtype where that is wider. None: none.
+        The tokens before these. Its dtype is used for computation where it is wider.
     method : {"auto", "segmented", "matmul"}, default="auto"
         "segmented": cumulative sums over segments with an analytic first derivative; additional
         memory is the output and two scalars a token and head. "matmul": plain operations over all
-        segments at once, for GPUs, second derivatives, `torch.func` and export. "auto": matmul on
-        a GPU and under torch.compile, segmented otherwise.
+        segments at once, for GPUs, second derivatives, `torch.func` and export. "auto": matmul on a
+        GPU and under `torch.compile`, otherwise segmented.
     chunk : int or None, default=None
-        Tokens of a segment. None: 64, or 128 where batch and heads are few.
+        Tokens of a segment. None: 64, or 128 for small batches.
 
     Returns
     -------
     averages : Tensor
         The shape, dtype and memory layout of ``values``.
     state : AarenState
-        Of all tokens. Its ``m`` is a mere scale and carries no gradient: gradients flow through
-        ``u`` and ``w``, relative to it.
+        Of all tokens. Gradients flow through ``u`` and ``w``; ``m`` is only a scale and has none.
 
     Raises
     ------
     ValueError
-        Shapes that do not fit, an unknown method, or a chunk below 1.
+        For shapes that do not fit, an unknown method, or a chunk below 1.
 
     Examples
     --------
@@ -90,7 +89,7 @@ def prefix_scan(
         method = "matmul" if plain else "segmented"
     with torch.autocast(values.device.type, enabled=False):
         if method == "matmul":
-            # Segments of one token would never become fewer.
+            # The recursion needs segments of at least two tokens.
             return _matmul_average(scores, values, state, max(2, chunk))
         averages, m, u, w = _Segmented.apply(scores, values, *state, chunk)
     return averages, AarenState(m, u, w)
@@ -109,7 +108,7 @@ class _Segmented(torch.autograd.Function):
         ctx: Any, s: Tensor, v: Tensor, m0: Tensor, u0: Tensor, w0: Tensor, chunk: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         dtype = w0.dtype
-        # Differences of large scores round in float32, and there is only one score a value row.
+        # Differences of large scores round in float32; a row of values has only one score.
         all_scores, m0 = s.double(), m0.double()
         m = torch.maximum(all_scores.cummax(-1).values, m0[..., None])  # (batch, heads, tokens)
         steep = _steep_segments(m, chunk, MAX_RISE[dtype])
@@ -128,7 +127,7 @@ class _Segmented(torch.autograd.Function):
                 top = finite_or_zero(maxima[..., -1:])
                 total = (scores - top).exp().to(dtype)
                 old = (before - top[..., 0]).exp().to(dtype)  # (batch, heads)
-                # Contiguous, for cumulative sums along strided rows are slow.
+                # Contiguous: cumulative sums along strided rows are slow.
                 x = torch.mul(total[..., None], x, out=x.new_empty(x.shape, dtype=dtype))
                 x[:, :, 0] += old[..., None] * w
                 total[..., 0] += old * u
@@ -138,7 +137,7 @@ class _Segmented(torch.autograd.Function):
             out[:, :, part] = x.div_(torch.where(total > 0, total, 1.0)[..., None])
         ctx.save_for_backward(s, v, m, sums, out, m0, u0, w0)
         ctx.chunk, ctx.steep = chunk, steep
-        final = before.clone().to(s.dtype)  # exact, for it is one of the scores
+        final = before.clone().to(s.dtype)  # exact: it is one of the scores
         ctx.mark_non_differentiable(final)
         return out, final, u.clone(), w
 
@@ -151,7 +150,7 @@ class _Segmented(torch.autograd.Function):
         chunk, dtype = ctx.chunk, w0.dtype
         all_scores = s.double()
         ds, dv = torch.empty_like(s), torch.empty_like(v)
-        # The sums over all later outputs, relative to the maximum `after`; at first those over the
+        # The sums over all later outputs, relative to the maximum `after`; they start from the
         # gradients of the final state.
         after, G, R = m[..., -1], gw.to(dtype), -gu.to(dtype)
         for first in reversed(range(0, s.shape[-1], chunk)):
@@ -162,7 +161,7 @@ class _Segmented(torch.autograd.Function):
             h = torch.mul(g[:, :, part], inverse, out=x.new_empty(x.shape, dtype=dtype))
             r = (h * out[:, :, part]).sum(-1)  # (batch, heads, chunk)
             top = finite_or_zero(maxima[..., -1:])
-            # How much less the weights of this segment are than those after it: at most 1.
+            # The factor from the scale of later segments to this one's: at most 1.
             less = (top[..., 0] - finite_or_zero(after)).exp().to(dtype)  # (batch, heads)
             G, R = less[..., None] * G, less * R
             e = (scores - top).exp().to(dtype)
@@ -171,7 +170,7 @@ class _Segmented(torch.autograd.Function):
                 weights = _triangle(scores, maxima, dtype).mT  # (batch, heads, chunk, chunk)
                 dx = weights @ h + e[..., None] * G[:, :, None]
                 minus = (weights @ r[..., None])[..., 0] + e * R[..., None]
-                # Brought to the last maximum: those before it are smaller.
+                # Relative to the last maximum: those before it are smaller.
                 old = (before[..., None] - finite_or_zero(maxima)).exp().to(dtype)
                 back = (before - top[..., 0]).exp().to(dtype)  # (batch, heads)
                 G = back[..., None] * G + (old[..., None] * h).sum(2)
@@ -200,16 +199,16 @@ def _matmul_average(
     w = torch.cat([state.w[:, :, None], values.to(dtype)], 2)  # (batch, heads, 1 + tokens, width)
     m, u, w = _scan(m, u, w, chunk)
     out = w[:, :, 1:] / torch.where(u > 0, u, 1.0)[..., 1:, None]
-    # Copies, so that a state does not keep all tokens alive.
+    # Copies: a view would keep all tokens in memory.
     state = AarenState(m[..., -1].clone(), u[..., -1].clone(), w[:, :, -1].clone())
     return out.to(values.dtype), state
 
 
 def _scan(m: Tensor, u: Tensor, w: Tensor, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Merge every prefix of states (..., n), (..., n), (..., n, width); all segments at once."""
+    """Merge each prefix of states (..., n), (..., n), (..., n, width); all segments at once."""
     n = m.shape[-1]
     if n <= chunk:
-        top = m.detach().cummax(-1).values  # the scale is arbitrary: no gradient goes through it
+        top = m.detach().cummax(-1).values  # an arbitrary scale, without gradient
         weights = _triangle(m, top, w.dtype)  # (..., n, n)
         return top, (weights @ u[..., None])[..., 0], weights @ w
     pad = -n % chunk
@@ -230,7 +229,7 @@ def _scan(m: Tensor, u: Tensor, w: Tensor, chunk: int) -> tuple[Tensor, Tensor, 
 
 
 def _triangle(scores: Tensor, maxima: Tensor, dtype: torch.dtype) -> Tensor:
-    """Weigh token i in output k by exp(s_i - m_k), and by 0 where i is later: (..., n, n)."""
+    """Compute the weight exp(s_i - m_k) of token i in output k, 0 where i is later: (..., n, n)."""
     n = scores.shape[-1]
     later = torch.ones(n, n, dtype=torch.bool, device=scores.device).triu(1)
     differences = scores[..., None, :] - finite_or_zero(maxima)[..., None]
@@ -239,11 +238,11 @@ def _triangle(scores: Tensor, maxima: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _steep_segments(m: Tensor, chunk: int, most: float) -> list[bool]:
-    """Say in which segments the running maximum rises too far for plain cumulative sums."""
+    """Return in which segments the running maximum rises too far for plain cumulative sums."""
     tokens = m.shape[-1]
     padded = torch.cat([m, m[..., -1:].expand(*m.shape[:-1], -tokens % chunk)], -1)
     segments = padded.unflatten(-1, (-1, chunk))  # (batch, heads, segments, chunk)
-    # A segment that starts masked rises from its first token.
+    # A segment that starts with masked tokens rises from its first unmasked token.
     first = torch.where(segments > -torch.inf, segments, torch.inf).amin(-1)
     rise = segments[..., -1] - first  # -inf where all is masked
     steep: list[bool] = (rise > most).flatten(0, 1).any(0).tolist()
@@ -253,6 +252,7 @@ def _steep_segments(m: Tensor, chunk: int, most: float) -> list[bool]:
 def _check(
     scores: Tensor, values: Tensor, state: AarenState | None, method: str, chunk: int | None
 ) -> None:
+    """Check the arguments of `prefix_scan`."""
     if scores.ndim != 3 or values.shape[:-1] != scores.shape:
         raise ValueError(
             "scores must be (batch, heads, tokens) and values (batch, heads, tokens, width), got "

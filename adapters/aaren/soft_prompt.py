@@ -1,4 +1,4 @@
-"""A frozen language model that reads a few vectors after a text, as if they were words."""
+"""A language model that reads a few vectors behind a text prompt, as soft tokens."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class SoftPromptReader(nn.Module):
-    """Let a language model read vectors behind a text prompt, and add what it makes of them.
+    """Read vectors with a language model behind a text prompt, and add its outputs to them.
 
-    Each vector is projected to a token; the tokens follow the prompt; the model's state at a token
-    is projected back and added to its vector. The last projection starts at zero, so an untrained
-    reader changes nothing. The prompt is the same for all, so its keys and values are computed
-    once and kept while the module is in evaluation mode.
+    Each vector is projected to a token behind the prompt (soft prompts: Lester et al., EMNLP 2021,
+    section 2); the model's state at the token is projected back and added to the vector. The last
+    projection starts at zero: an untrained reader changes nothing. The keys and values of the
+    prompt are computed once in evaluation mode.
 
     Parameters
     ----------
@@ -28,9 +28,9 @@ class SoftPromptReader(nn.Module):
     hidden : int
         Width of the vectors.
     tokens : int
-        The most vectors that it reads at once.
+        Maximal number of vectors that are read at once.
     prompt : str
-        The text before them; empty for none.
+        The text before them; may be empty.
 
     Raises
     ------
@@ -67,7 +67,7 @@ class SoftPromptReader(nn.Module):
         nn.init.zeros_(self.out_layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Read a sequence of any length in groups of ``tokens``: (rows, length, hidden)."""
+        """Read a sequence (rows, length, hidden) of any length, in groups of ``tokens``."""
         rows, length, _ = x.shape
         groups = functional.pad(x, (0, 0, 0, -length % self.tokens))
         groups = groups.unflatten(1, (-1, self.tokens)).flatten(0, 1)  # (rows * groups, tokens, _)
@@ -75,10 +75,10 @@ class SoftPromptReader(nn.Module):
         return x + read[:, :length]
 
     def last(self, x: Tensor, counts: Tensor) -> Tensor:
-        """Read the last ``counts`` (rows,) of some vectors and give the last one: (rows, hidden).
+        """Read the last ``counts`` (rows,) of some vectors, and return the last: (rows, hidden).
 
-        ``x`` is (rows, tokens, hidden), the newest last; rows with fewer vectors than the others
-        are read as if they stood alone.
+        ``x`` is (rows, tokens, hidden), the newest last. Rows with fewer vectors are read without
+        padding.
         """
         places = torch.arange(x.shape[1], device=x.device)
         moved = (places + (x.shape[1] - counts)[:, None]).clamp_max(x.shape[1] - 1)
@@ -87,7 +87,7 @@ class SoftPromptReader(nn.Module):
         return (x + self._read(x)).gather(1, final)[:, 0]
 
     def train(self, mode: bool = True) -> SoftPromptReader:
-        """Switch the mode; what was computed of the prompt is forgotten."""
+        """Set the mode, and delete the keys and values of the prompt."""
         super().train(mode)
         self._prefix = None
         return self
@@ -101,7 +101,7 @@ class SoftPromptReader(nn.Module):
         return out
 
     def _prompt_states(self, rows: int) -> Any:
-        """Give keys and values of the prompt for so many rows; reading writes into them."""
+        """Return keys and values of the prompt for so many rows, as a copy that may be changed."""
         if not self._ids:
             return None
         prefix = self._prefix

@@ -1,4 +1,4 @@
-"""The state of a prefix softmax average: what is left of any number of tokens, in constant size."""
+"""States of constant size: of a softmax average over tokens, and of a stream that is forecast."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tsllm.adapters.aaren.patches import RunningScale
 
 
 class AarenState(NamedTuple):
-    """A set of scored tokens, reduced to what their softmax average needs.
+    """A set of scored tokens, reduced to the sums that their softmax average needs.
 
     Feng et al., "Attention as an RNN" (arXiv 2405.13956, section 3): for tokens with scores s and
-    values v, ``m = max s``, ``u = sum exp(s - m)`` and ``w = sum exp(s - m) v``; the average is
-    ``w / u``. Two states combine into that of the union of their tokens (`merge`), which is
-    associative and commutative. The empty set is ``(-inf, 0, 0)``.
+    values v, ``m = max s``, ``u = sum exp(s - m)`` and ``w = sum exp(s - m) v``; the average is ``w
+    / u``. `merge` combines two states into that of the union of their tokens, which is associative
+    and commutative (section 3.2). The empty set is ``(-inf, 0, 0)``.
 
-    A state is a value: every method returns a new one. It is kept in float64, in which sums over
-    millions of tokens lose nothing (float32 sums stop growing near 1.7e7 equal tokens).
+    A state is a value: each method returns a new one. It is kept in float64, because float32 sums
+    stop growing near 1.7e7 equal tokens.
 
     Examples
     --------
@@ -49,13 +49,15 @@ class AarenState(NamedTuple):
         dtype: torch.dtype = torch.float64,
         device: torch.device | str | None = None,
     ) -> AarenState:
-        """Make the state of no token.
+        """Create the state of no token.
 
         Parameters
         ----------
         batch, heads, width : int
             Independent rows, heads, and elements of a value.
-        dtype, device : optional
+        dtype : torch.dtype, default=torch.float64
+            Of the tensors.
+        device : torch.device, str or None, default=None
             Of the tensors.
         """
         zeros = torch.zeros(batch, heads, dtype=dtype, device=device)
@@ -64,13 +66,13 @@ class AarenState(NamedTuple):
     def add(self, scores: Tensor, values: Tensor) -> AarenState:
         """Add one token: scores (batch, heads), values (batch, heads, width).
 
-        A score of -inf adds nothing, whatever the (finite) value is.
+        A score of -inf adds nothing, for any finite value.
         """
         scores = scores.to(self.m.dtype)
         return self.merge(AarenState(scores, torch.ones_like(scores), values.to(self.w.dtype)))
 
     def merge(self, other: AarenState) -> AarenState:
-        """Unite two sets of tokens."""
+        """Combine two sets of tokens."""
         m = torch.maximum(self.m, other.m)  # (batch, heads)
         finite = finite_or_zero(m)
         ours, theirs = (self.m - finite).exp(), (other.m - finite).exp()
@@ -78,15 +80,15 @@ class AarenState(NamedTuple):
         return AarenState(m, ours * self.u + theirs * other.u, w)
 
     def fade(self, log_weight: Tensor | float) -> AarenState:
-        """Multiply the weight of every token so far by exp(-log_weight), (batch, heads)."""
+        """Scale the weight of each token so far by exp(-log_weight), (batch, heads)."""
         return self._replace(m=self.m - log_weight)
 
     def average(self) -> Tensor:
-        """Give the softmax average, (batch, heads, width); 0 where there is no token."""
+        """Return the softmax average, (batch, heads, width); 0 where there is no token."""
         return self.w / torch.where(self.u > 0, self.u, 1.0)[..., None]
 
     def where(self, rows: Tensor, other: AarenState) -> AarenState:
-        """Take this state where ``rows`` (batch,) is True and ``other`` elsewhere."""
+        """Select this state where ``rows`` (batch,) is True and ``other`` elsewhere."""
         return AarenState(
             *(
                 torch.where(rows.view(-1, *[1] * (mine.ndim - 1)), mine, its)
@@ -99,33 +101,33 @@ class AarenState(NamedTuple):
         return AarenState(*(part.to(device) for part in self))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Give the tensors by name, as safetensors holds them."""
+        """Return the tensors by name."""
         return self._asdict()
 
     @classmethod
     def from_state_dict(cls, tensors: Mapping[str, Tensor]) -> AarenState:
-        """Read what `state_dict` gave."""
+        """Read a state from `state_dict`."""
         return cls(tensors["m"], tensors["u"], tensors["w"])
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tensors."""
+        """Count the bytes of the tensors."""
         return sum(part.nbytes for part in self)
 
 
 @dataclass(frozen=True)
 class AarenStream:
-    """Any number of steps of several independent series (rows), in constant size.
+    """The state of an Aaren forecaster after any number of steps of several series (rows).
 
-    Everything is per row, so streams of different lengths stand in one batch. Operations give new
-    streams and change none. A model that reads series both ways follows each in two rows, as it is
-    and upside down.
+    Its size is constant, and everything is per row: streams of different lengths stand in one
+    batch. Operations return new streams and change none. A model that is equivariant to sign flips
+    follows each series in two rows, one of each sign.
     """
 
     layers: tuple[AarenState, ...]
     """The states that the next token continues, one a layer."""
     younger: tuple[AarenState, ...]
-    """The states that take over when the others are restarted; empty where none ever are."""
+    """The states that replace the others at a restart; empty without restarts."""
     scale: RunningScale
     outputs: Tensor
     """(rows, kept, hidden), the outputs of the last tokens, the newest last."""
@@ -134,17 +136,17 @@ class AarenStream:
     buffer: Tensor
     """(rows, patch_length), the steps after the last complete patch; NaN where not observed."""
     fill: Tensor
-    """(rows,), how many steps those are."""
+    """(rows,), the number of those steps."""
 
     @classmethod
     def cat(cls, streams: Sequence[AarenStream]) -> AarenStream:
-        """Put streams into one batch."""
+        """Concatenate streams to one batch."""
         names = streams[0].state_dict().keys()
         tensors = [stream.state_dict() for stream in streams]
         return cls.from_state_dict({n: torch.cat([t[n] for t in tensors]) for n in names})
 
     def split(self, sizes: Sequence[int]) -> list[AarenStream]:
-        """Take a batch apart into streams of so many rows, each with memory of its own."""
+        """Split a batch into streams of so many rows, each with its own memory."""
         parts = {name: tensor.split(list(sizes)) for name, tensor in self.state_dict().items()}
         return [
             self.from_state_dict({name: part[i].clone() for name, part in parts.items()})
@@ -156,7 +158,7 @@ class AarenStream:
         return self.from_state_dict({n: t.to(device) for n, t in self.state_dict().items()})
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Give all tensors by name, as safetensors holds them."""
+        """Return all tensors by name."""
         tensors = {}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -172,7 +174,7 @@ class AarenStream:
 
     @classmethod
     def from_state_dict(cls, tensors: Mapping[str, Tensor]) -> AarenStream:
-        """Read what `state_dict` gave."""
+        """Read a stream from `state_dict`."""
 
         def named(prefix: str) -> dict[str, Tensor]:
             return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
@@ -195,10 +197,10 @@ class AarenStream:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tensors."""
+        """Count the bytes of the tensors."""
         return sum(tensor.nbytes for tensor in self.state_dict().values())
 
 
 def finite_or_zero(m: Tensor) -> Tensor:
-    """Replace -inf by 0, so that ``exp(-inf - m)`` is 0 and never NaN."""
+    """Replace -inf by 0, so that ``exp(-inf - m)`` is 0 and not NaN."""
     return torch.where(m > -torch.inf, m, 0.0)
