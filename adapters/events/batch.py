@@ -1,7 +1,8 @@
-"""Batches of event sequences, and what an encoder knows after each event.
+"""Batches of event sequences, and the states of an encoder after each event.
 
-A sequence of n events has n + 1 positions: position 0 is its start, position i comes right after
-event i. The interval of a position reaches to the next event or to the end of the window.
+A sequence of n events has n + 1 positions: position 0 is its start, position i follows event i. The
+interval of a position ends at the next event or at the end of the window. All times are scaled by
+the mean inter-event time in training; ``gaps`` are inter-event times.
 """
 
 from __future__ import annotations
@@ -19,33 +20,32 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class EventBatch:
-    """Event sequences of different lengths, padded on the right; all times are scaled.
+    """Event sequences of different lengths, padded on the right, from `pad_sequences`.
 
-    `pad_sequences` makes one. A position's interval contributes
-    ``log f(elapsed, type) - log S(lower)`` to the log-likelihood where it is observed to end in an
-    event, and ``log S(elapsed) - log S(lower)`` where it is not.
+    The interval of a position contributes ``log f(elapsed, type) - log S(lower)`` to the
+    log-likelihood where it ends in an observed event, and ``log S(elapsed) - log S(lower)`` where
+    it does not (Daley and Vere-Jones 2003, section 7.2).
     """
 
     types: Tensor
     """(batch, events) int64, 0 where padded."""
     gaps: Tensor
-    """(batch, events), time from the event before; the first from the window's start, 1 where that
-    is not known."""
+    """(batch, events), inter-event times; the first from the window's start, 1 where that is not
+    known."""
     mask: Tensor
     """(batch, events) bool, True for an event, False for padding."""
     first_known: Tensor
-    """(batch,) bool, True where the window's start is known and the first gap is one."""
+    """(batch,) bool, True where the window's start is known."""
     elapsed: Tensor
     """(batch, events + 1), length of each position's interval; 1 where there is none."""
     lower: Tensor
-    """(batch, events + 1), the part of the interval that is given, not scored; mostly 0."""
+    """(batch, events + 1), the part of the interval before the scored part; mostly 0."""
     observed: Tensor
     """(batch, events + 1) bool, True where the interval ends in an event."""
     scored: Tensor
-    """(batch, events + 1) bool, False for padding, for intervals of unknown length and for those
-    before the scored part."""
+    """(batch, events + 1) bool, False for padding, intervals of unknown length, and history."""
     next_types: Tensor
-    """(batch, events + 1) int64, the type of the event the interval ends in, 0 where in none."""
+    """(batch, events + 1) int64, the type of the event that ends the interval; 0 without one."""
     context: Tensor | None = None
     """(batch, features) static covariates."""
 
@@ -54,12 +54,12 @@ class EventBatch:
 
     @property
     def lengths(self) -> Tensor:
-        """Events of each sequence, (batch,) int64: the index of its last position."""
+        """Count the events of each sequence, (batch,) int64: the index of its last position."""
         return self.mask.sum(1)
 
     @property
     def events_scored(self) -> Tensor:
-        """How many events the log-likelihood counts, a scalar int64."""
+        """Count the events in the log-likelihood, a scalar int64."""
         return (self.observed & self.scored).sum()
 
     def to(self, device: torch.device | str) -> Self:
@@ -67,7 +67,7 @@ class EventBatch:
         return self._map(lambda tensor: tensor.to(device))
 
     def select(self, rows: Tensor) -> Self:
-        """Take some sequences, by index (int64) or by a bool mask; repeats are allowed."""
+        """Select sequences by index (int64) or by a bool mask; repeats are allowed."""
         return self._map(lambda tensor: tensor[rows])
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
@@ -77,28 +77,28 @@ class EventBatch:
 
 
 class StateMemory(Protocol):
-    """What a decoder keeps beside `EventStates.hidden`, cut as they are cut."""
+    """The inputs of a decoder beside `EventStates.hidden`, selected with them."""
 
     def select(self, rows: Tensor, positions: Tensor) -> StateMemory:
-        """Take one position (n,) of each of the given sequences (n,)."""
+        """Select one position (n,) of each of the given sequences (n,)."""
 
 
 @dataclass(frozen=True)
 class EventStates:
-    """What an encoder knows at each position, a function of the events before it only."""
+    """The output of an encoder at each position, a function of the events before it only."""
 
     hidden: Tensor
     """(batch, positions, hidden)."""
     memory: StateMemory | None = None
-    """For decoders that look at the events again (AttNHP)."""
+    """For decoders that attend to the events (AttNHP)."""
 
     def select(self, rows: Tensor, positions: Tensor) -> EventStates:
-        """Take single positions of some sequences, each as a sequence of one position.
+        """Select single positions of some sequences, each as a sequence of one position.
 
         Parameters
         ----------
         rows, positions : Tensor
-            ``(n,)`` int64, which sequence and which position of it; repeats are allowed.
+            ``(n,)`` int64, sequences and their positions; repeats are allowed.
 
         Returns
         -------
@@ -109,7 +109,7 @@ class EventStates:
         return EventStates(self.hidden[rows, positions][:, None], memory)
 
     def at(self, positions: Tensor) -> EventStates:
-        """Take one position (batch,) of each sequence."""
+        """Select one position (batch,) of each sequence."""
         return self.select(torch.arange(len(self.hidden), device=positions.device), positions)
 
 
@@ -124,28 +124,27 @@ def pad_sequences(
     context: ArrayLike | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> EventBatch:
-    """Put event sequences into one batch, padded on the right to the longest.
+    """Combine event sequences to a batch, padded on the right to the longest.
 
     Parameters
     ----------
     gaps : sequence of (events,) arrays
-        Scaled time from the event before; the first from the window's start, and not looked at
-        where that is not known. Computed from float64 times, for large times leave no digits to
-        float32.
+        Scaled inter-event times, computed from float64 times. The first counts from the window's
+        start, and is not read where that is not known.
     types : sequence of (events,) int arrays
-        Types, 0 to K - 1.
+        Event types, 0 to K - 1.
     first_known : (batch,) bool
         Whether the window's start is known: only then the first interval is scored.
     tails : (batch,) float
-        Scaled time from the last event (from the window's start, where there is no event) to the
-        window's end; NaN where that is not known, and the last interval is not scored then.
+        Scaled time from the last event (without events, from the window's start) to the window's
+        end. NaN where that is not known: the last interval is then not scored.
     score_from : (batch,) float or None, default=None
         Scaled time since the window's start (since the first event, where the start is not known)
-        up to which all is given: events up to it, and it included, are history; of the interval it
-        lies in only the rest is scored. -inf or None: everything is scored.
+        from which events are scored: events up to and including it are history, and of the interval
+        that contains it only the rest is scored. -inf or None: everything is scored.
     resolution : float, default=0.0
-        The shortest interval of the clock; shorter ones count as so long. 0: an event at the time
-        of the one before it is an error.
+        The shortest interval of the clock: shorter ones are replaced by it. 0: two events at the
+        same time are an error.
     context : (batch, features) float or None, default=None
         Static covariates.
     dtype : torch.dtype, default=torch.float32
@@ -154,12 +153,13 @@ def pad_sequences(
     Returns
     -------
     EventBatch
+        The padded batch.
 
     Raises
     ------
     ValueError
-        Lengths that do not agree, gaps that are negative, zero or not finite, negative tails or
-        types: the message names the sequence and the event, both counted from 0.
+        For lengths that do not agree, inter-event times that are negative, zero or not finite, and
+        negative tails or types: the message names sequence and event, both counted from 0.
 
     Examples
     --------
@@ -189,14 +189,14 @@ def pad_sequences(
     mask = np.arange(events) < lengths[:, None]  # (batch, events)
     gap = _padded(gaps, lengths, mask, np.float64)
     kind = _padded(types, lengths, mask, np.int64)
-    gap[~known, :1] = 0.0  # so that times count from the first event
+    gap[~known, :1] = 0.0  # times count from the first event
     _check(gap, kind, mask, known, ends, resolution)
     time = np.pad(gap.cumsum(1), ((0, 0), (1, 0)))  # of each position, (batch, events + 1)
     interval = np.pad(gap, ((0, 0), (0, 1)))
     interval[rows, lengths] = ends
     position = np.arange(events + 1)
     observed = position < lengths[:, None]
-    # Sums of gaps and differences of times round differently: an event at score_from is given.
+    # Sums and differences of times round differently: an event at score_from is history.
     scored = time + interval > cuts[:, None] + 1e-12 * time[:, -1:]
     scored &= position <= lengths[:, None]
     scored[rows, lengths] &= ends > 0  # NaN is not
@@ -224,23 +224,23 @@ def length_buckets(
     max_tokens: int | None = None,
     generator: torch.Generator | None = None,
 ) -> list[Tensor]:
-    """Group sequences of like length into batches, so that little is padded.
+    """Group sequences of similar length into batches, to reduce padding.
 
     Parameters
     ----------
     lengths : (sequences,) int
         Events of each sequence.
     batch_size : int or None, default=None
-        Sequences a batch holds at most.
+        Maximal number of sequences in a batch.
     max_tokens : int or None, default=None
-        Positions (padding included) that a batch holds at most; a longer sequence is alone.
+        Maximal number of positions (padding included) in a batch; a longer sequence is alone.
     generator : torch.Generator or None, default=None
-        Shuffles sequences of like length among batches, and the batches. None: by length.
+        Shuffles sequences of similar length among batches, and the batches. None: by length.
 
     Returns
     -------
     list of Tensor
-        The indices of each batch, int64; every sequence is in exactly one.
+        The indices of each batch, int64; each sequence is in exactly one.
 
     Raises
     ------
@@ -260,7 +260,7 @@ def length_buckets(
     positions = torch.as_tensor(np.asarray(lengths, dtype=np.int64)) + 1
     keys = positions.double().log()
     if generator is not None:
-        # Lengths within 10 % are alike: their order, and so their batch, is random.
+        # Lengths within 10 % are similar: their order, and so their batch, is random.
         keys = keys + 0.1 * torch.rand(len(keys), generator=generator, dtype=torch.float64)
     order = keys.argsort(stable=True)
     batches: list[list[int]] = []
@@ -285,7 +285,7 @@ def _padded(
     mask: np.ndarray,
     dtype: type,
 ) -> np.ndarray:
-    """Lay sequences out as rows, zeros behind them: (batch, events)."""
+    """Pad sequences with zeros to rows: (batch, events)."""
     for row, (one, length) in enumerate(zip(sequences, lengths, strict=True)):
         if len(one) != length:
             raise ValueError(f"sequence {row} has {length} gaps and {len(one)} types")
@@ -303,6 +303,7 @@ def _check(
     tails: np.ndarray,
     resolution: float,
 ) -> None:
+    """Check inter-event times, types and tails."""
     wrong = ~np.isfinite(gaps) | (gaps < 0)
     if resolution <= 0:
         wrong |= gaps == 0

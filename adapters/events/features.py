@@ -1,7 +1,7 @@
-"""What the event encoders read of events: codes of their gaps and vectors of their types.
+"""Inputs of the event encoders: codes of inter-event times and vectors of types.
 
-Only gaps and types are read, never the absolute time: moving a sequence in time changes nothing,
-and gaps arrive scaled, so that changing the unit of time changes nothing either.
+Only inter-event times and types are used, never absolute times, and times arrive scaled: neither
+moving a sequence in time nor changing the unit of time changes the result.
 """
 
 from __future__ import annotations
@@ -15,28 +15,23 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from tsllm.adapters.events.batch import EventBatch
 
-#: A gap below this (scaled, so this share of the mean gap) has the code of this: log 0 has none.
+#: Shorter scaled inter-event times have the code of this one: log 0 has none.
 SHORTEST_GAP = 1e-8
 
 
 class TimeEncoding(nn.Module):
-    """Sines and cosines of a gap and of its logarithm.
+    """Sines and cosines of an inter-event time and of its logarithm.
 
-    Half of the features are of the gap, at geometric frequencies from ``1 / median_gap`` to
-    ``1 / (1000 median_gap)``; half of ``log(gap / median_gap)``, at 2 down to 1/8 radians a unit,
-    for gaps are spread over many orders of magnitude. The layer has no weights.
+    Half of the features are of the time, at geometric frequencies from ``1 / median_gap`` to ``1 /
+    (1000 median_gap)``; half of ``log(time / median_gap)``, at 2 to 1/8 radians a unit, because
+    inter-event times vary by many orders of magnitude. The layer has no weights.
 
     Parameters
     ----------
     features : int
         Number of features, a multiple of 4.
     median_gap : float, default=1.0
-        The median gap in training, in the scaled unit.
-
-    Raises
-    ------
-    ValueError
-        ``features`` is no multiple of 4, or ``median_gap`` is not positive.
+        The median inter-event time in training, scaled.
 
     Examples
     --------
@@ -60,7 +55,7 @@ class TimeEncoding(nn.Module):
         self.register_buffer("log_rates", rates, persistent=False)
 
     def forward(self, gaps: Tensor) -> Tensor:
-        """Encode scaled gaps of any shape (...): (..., features)."""
+        """Encode scaled inter-event times of any shape (...): (..., features)."""
         relative = gaps.to(self.median) / self.median
         angles = torch.cat(
             [
@@ -73,10 +68,10 @@ class TimeEncoding(nn.Module):
 
 
 class TypeVectors(nn.Module):
-    """Fixed vectors of the types that were computed from their texts, on a common scale.
+    """Fixed vectors of types, computed from their texts, on a common scale.
 
-    Vectors of a language model share a large mean, beside which they hardly differ: the mean over
-    the first types is taken off, and the rest divided by its root mean square.
+    Vectors of a language model share a large mean: the mean over the first types is subtracted, and
+    the rest divided by its root mean square.
 
     Parameters
     ----------
@@ -109,23 +104,23 @@ class TypeVectors(nn.Module):
 
 
 class EventEmbedding(nn.Module):
-    """One vector an event, of its type and the gap before it, and one for the start of a sequence.
+    """One vector an event, of its type and inter-event time, and one for the start of a sequence.
 
     Parameters
     ----------
     n_types : int
-        Number of types.
+        Number of event types.
     hidden : int
-        Width of the result.
+        Width of the vectors.
     time_features : int, default=32
         See `TimeEncoding`.
     median_gap : float, default=1.0
         See `TimeEncoding`.
     type_vectors : Tensor or None, default=None
-        ``(types, width)``, vectors of the types' texts. They are projected in place of a learnt
-        embedding, so that a type that was never seen has a place near those that read alike.
+        ``(types, width)``, vectors of the types' texts. Projections of them replace a learnt
+        embedding: a new type is then close to types with a similar text.
     context_features : int, default=0
-        Number of static covariates of a sequence that are added to each of its events.
+        Number of static covariates of a sequence, which are added to each of its events.
 
     Examples
     --------
@@ -160,7 +155,7 @@ class EventEmbedding(nn.Module):
             self.projection = nn.Linear(type_vectors.shape[1], hidden)
 
     def type_table(self) -> Tensor:
-        """Give the vector of each type, (types, hidden)."""
+        """Return the vector of each type, (types, hidden)."""
         if self.vectors is None:
             return self.types
         table: Tensor = self.projection(self.vectors.table)
@@ -176,12 +171,12 @@ class EventEmbedding(nn.Module):
         return add_context(self.context_layer, self.start.expand(batch, -1), context)
 
     def token(self, types: Tensor, gaps: Tensor, context: Tensor | None = None) -> Tensor:
-        """Embed events of types and scaled gaps (batch, ...): (batch, ..., hidden)."""
+        """Embed events of types and inter-event times (batch, ...): (batch, ..., hidden)."""
         out = self.type_table()[types] + self.time_layer(self.time_encoding(gaps))
         return add_context(self.context_layer, out, context)
 
     def grow(self, n_types: int, type_vectors: Tensor | None = None) -> None:
-        """Make room for more types: ``n_types`` in all, of which the new ones have vectors.
+        """Add types, up to ``n_types`` in all; the new ones have ``type_vectors``.
 
         A new learnt embedding starts as the mean of the others.
         """

@@ -11,26 +11,27 @@ from tsllm.adapters.events.batch import EventBatch, EventStates
 from tsllm.adapters.events.decoders.base import ClosedDecoder
 from tsllm.adapters.events.decoders.closed_form import mean_exp
 
-#: A bound that is not reached: near a branch that is used up, Newton's steps are a decay time long.
+#: A bound that is not reached: where excitation is used up, a Newton step is one decay time long.
 NEWTON_STEPS = 200
 
 
 class HawkesProcess(ClosedDecoder):
-    """Events excite later events: encoder and decoder at once, with closed integrals.
+    """A multivariate Hawkes process, encoder and decoder at once, with closed integrals.
 
-    The intensity of type k is ``mu_k + sum_j alpha[k, k_j] beta_k exp(-beta_k (t - t_j))`` over
-    the events j before t (Hawkes, Biometrika 1971). ``alpha[k, l]`` is how many events of type k an
-    event of type l causes on average, the branching matrix. What happened before the window's
-    start is taken for nothing.
+    Hawkes, "Spectra of some self-exciting and mutually exciting point processes" (Biometrika 1971):
+    the intensity of type k is ``mu_k + sum_j alpha[k, k_j] beta_k exp(-beta_k (t -
+    t_j))`` over the events j before t. ``alpha[k, l]`` is the mean number of events of type k that
+    an event of type l causes, the branching matrix. Nothing is assumed to happen before the
+    window's start.
 
     Parameters
     ----------
     n_types : int
         Number of event types.
     mu : (types,) or None, default=None
-        Base rates in events per unit of scaled time, 0 or more. None: half an event a unit in all.
+        Base rates in events per unit of scaled time, at least 0. None: half an event a unit in all.
     alpha : (types, types) or None, default=None
-        Branching matrix, 0 or more; exactly 0 stays 0 in training. None: all events cause half an
+        Branching matrix, at least 0; zeros stay zero in training. None: each event causes half an
         event in all.
     beta : (types,) or None, default=None
         Decay rates, positive. None: 1.
@@ -38,7 +39,11 @@ class HawkesProcess(ClosedDecoder):
     Raises
     ------
     ValueError
-        Parameters of the wrong shape or sign.
+        For parameters of the wrong shape or sign.
+
+    See Also
+    --------
+    tsllm.HawkesForecaster : The estimator that fits this process.
 
     Examples
     --------
@@ -74,54 +79,49 @@ class HawkesProcess(ClosedDecoder):
 
     @property
     def mu(self) -> Tensor:
-        """Base rates, (types,)."""
+        """Return the base rates, (types,)."""
         return self.log_mu.exp()
 
     @property
     def alpha(self) -> Tensor:
-        """Branching matrix, (types, types): row the effect, column the cause."""
+        """Return the branching matrix, (types, types): row the effect, column the cause."""
         return self.log_alpha.exp()
 
     @property
     def beta(self) -> Tensor:
-        """Decay rates, (types,)."""
+        """Return the decay rates, (types,)."""
         return self.log_beta.exp()
 
     def encode(self, batch: EventBatch) -> EventStates:
-        """Compute the excitation after every event, by a scan over all sequences at once.
+        """Compute the excitation after each event, by a scan over all sequences at once.
 
         Returns
         -------
         EventStates
-            ``hidden`` is ``(batch, events + 1, types)``, the excitation right after each event:
-            the part of the intensities above ``mu``.
+            ``hidden`` is ``(batch, events + 1, types)``, the excitation right after each event: the
+            part of the intensities above ``mu``.
         """
         jumps = (self.alpha.mT * self.beta)[batch.types]  # (batch, events, types)
         fades = self.beta * batch.gaps[..., None].to(self.beta.dtype)
         before = jumps.new_zeros(len(batch), 1, self.n_types)
-        # Padding is on the right: no event is after it.
+        # Padding is on the right: no event follows it.
         return EventStates(torch.cat([before, decayed_sums(jumps, fades)], 1))
 
     def init_state(self, batch: int) -> Tensor:
-        """Make the state before the first event, (batch, types)."""
+        """Create the state before the first event, (batch, types)."""
         return self.log_mu.new_zeros(batch, self.n_types)
 
     def step(self, state: Tensor, types: Tensor, gaps: Tensor) -> tuple[Tensor, EventStates]:
-        """Take one event more, in constant time.
+        """Update the state (batch, types) by one event, in constant time.
 
-        Parameters
-        ----------
-        state : Tensor
-            ``(batch, types)``; it is left as it is.
-        types, gaps : Tensor
-            ``(batch,)``, the event's type and the time since the one before.
+        ``types`` and ``gaps`` are (batch,), the event's type and its inter-event time.
         """
         jump = (self.alpha.mT * self.beta)[types]
         state = state * (-self.beta * gaps[:, None].to(state.dtype)).exp() + jump
         return state, EventStates(state[:, None])
 
     def log_intensities(self, states: EventStates, elapsed: Tensor) -> Tensor:
-        """Log intensity of each type: (batch, positions, nodes, types)."""
+        """Return the log intensity of each type: (batch, positions, nodes, types)."""
         faded = (-self.beta * elapsed[..., None]).exp()
         return (self.mu + states.hidden[:, :, None] * faded).log()
 
@@ -131,17 +131,17 @@ class HawkesProcess(ClosedDecoder):
         return time * (self.mu + states.hidden[:, :, None] * mean_exp(-self.beta * time))
 
     def log_never(self, states: EventStates) -> Tensor:
-        """Log probability that no event ever comes: above -inf where all base rates are 0."""
+        """Return the log probability that no event comes: above -inf if all base rates are 0."""
         if bool((self.mu > 0).any()):
             return super().log_never(states)
         return -(states.hidden / self.beta).sum(-1)
 
     @torch.no_grad()
     def elapsed_at(self, states: EventStates, waited: Tensor, log_survival: Tensor) -> Tensor:
-        """Find when the survival falls to a value, by Newton's method.
+        """Find when the survival falls to a value, by Newton's method; inf where it never does.
 
-        The compensator is concave, since excitation only fades: from the left every step stays on
-        the left, and the last digits come quadratically. inf where it never rises so high.
+        The compensator is concave, because excitation only decays: each step from the left stays on
+        the left and converges quadratically.
         """
         mu, beta, goal = self.mu.double(), self.beta.double(), -log_survival.double()
         start = waited.double()[..., None]  # (batch, positions, 1)
@@ -162,10 +162,10 @@ class HawkesProcess(ClosedDecoder):
 
 
 def decayed_sums(jumps: Tensor, fades: Tensor) -> Tensor:
-    """Sum jumps that fade: ``y_i = exp(-fades_i) y_{i-1} + jumps_i``, in log2(events) passes.
+    """Sum decaying jumps: ``y_i = exp(-fades_i) y_{i-1} + jumps_i``, in log2(events) passes.
 
-    Every factor is at most 1, so that nothing overflows whatever the times; the plain recursion's
-    result to rounding, and differentiable.
+    A prefix scan (Blelloch 1990, section 1.4), differentiable, equal to the recursion to rounding.
+    All factors are at most 1: nothing overflows.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def decayed_sums(jumps: Tensor, fades: Tensor) -> Tensor:
     factors, sums = (-fades).exp(), jumps
     reach, events = 1, jumps.shape[1]
     while reach < events:
-        # sums_i covers the last `reach` events; those before them, faded, double it.
+        # sums_i covers the last `reach` events; adding those before them, decayed, doubles it.
         sums = torch.cat(
             [sums[:, :reach], sums[:, reach:] + factors[:, reach:] * sums[:, :-reach]], 1
         )

@@ -1,6 +1,6 @@
-"""The next event: means, quantiles and type probabilities, and draws from its distribution.
+"""The distribution of the next event: means, quantiles, type probabilities and draws.
 
-Everything is given that the time ``waited`` since the last event has passed without one. Times are
+Everything is conditional on the time ``waited`` since the last event without a new one. Times are
 scaled, and count from the last event.
 """
 
@@ -19,14 +19,14 @@ from tsllm.adapters.events.survival_table import SurvivalTable
 
 
 class NextEvent(NamedTuple):
-    """When the next event comes and of which type; ``(batch, positions, ...)`` where asked so."""
+    """Time and type of the next event; ``(batch, positions, ...)`` if asked for all positions."""
 
     mean: Tensor
     """(batch,), given that an event comes (before the horizon, where there is one)."""
     median: Tensor
     """(batch,), given the same."""
     quantiles: Tensor
-    """(batch, levels), of the time the next event comes, inf where none has come by then."""
+    """(batch, levels), of the time of the next event; inf where none has come by then."""
     type_probabilities: Tensor
     """(batch, types), given that an event comes."""
     no_event: Tensor
@@ -42,25 +42,24 @@ def next_event(
     levels: Sequence[float] = (),
     horizon_max: Tensor | float | None = None,
 ) -> NextEvent:
-    """Describe the distribution of the next event.
+    """Compute the distribution of the next event.
 
-    In closed form for the log-normal mixture, from a `SurvivalTable` for intensities. Where an
-    event comes, the mean is the guess of least squared error, the median that of least absolute
-    error.
+    In closed form for the log-normal mixture, from a `SurvivalTable` for intensities. Given that an
+    event comes, the mean minimises the expected squared error, the median the absolute error.
 
     Parameters
     ----------
     decoder : EventDecoder
+        The decoder of the states.
     states : EventStates
         ``(batch, positions, ...)``.
     waited : Tensor
-        Scaled time since the last event that has passed without one: ``(batch, positions)``, or
-        ``(batch,)`` for states of one position, and the results lack the positions then.
+        Scaled time since the last event without a new one: ``(batch, positions)``, or ``(batch,)``
+        for states of one position; the results then have no axis of positions.
     levels : sequence of float, default=()
         Probability levels of the quantiles, each between 0 and 1.
     horizon_max : Tensor or float or None, default=None
-        Elapsed time after which it is no longer of interest whether an event comes; one for all, or
-        as ``waited``.
+        Elapsed time after which events do not count; one for all, or as ``waited``.
 
     Returns
     -------
@@ -70,7 +69,7 @@ def next_event(
     Raises
     ------
     ValueError
-        A level outside (0, 1), a negative wait, or a horizon that has passed already.
+        For a level outside (0, 1), a negative ``waited``, or a horizon that is not after it.
 
     Examples
     --------
@@ -95,7 +94,7 @@ def next_event(
         result = NextEvent(
             table.mean(), times[..., 0], times[..., 1:], table.type_probabilities(), table.never
         )
-    if end is not None:  # a median by bisection may lie beyond by a rounding error
+    if end is not None:  # a median by bisection may exceed it by a rounding error
         result = result._replace(median=torch.minimum(result.median, end))
     return NextEvent(*(part[:, 0] for part in result)) if squeeze else result
 
@@ -109,13 +108,14 @@ def sample_next(
     Parameters
     ----------
     decoder : EventDecoder
+        The decoder of the states.
     states : EventStates
         Of one position.
     waited : Tensor
-        ``(batch,)``, scaled time since the last event that has passed without one.
+        ``(batch,)``, scaled time since the last event without a new one.
     uniforms : Tensor
         ``(batch, 2)`` float64, independent and uniform on [0, 1): one for the time and one for the
-        type. The draw depends on nothing else, in particular not on the batch it is in.
+        type. The draw depends on no other random number and not on the batch.
 
     Returns
     -------
@@ -144,6 +144,7 @@ def _from_mixture(
     levels: Tensor,
     end: Tensor | None,
 ) -> NextEvent:
+    """Compute the distribution of a log-normal mixture in closed form."""
     log_comes, log_mean = decoder.log_partial_moments(states, wait, end)
     no_event = torch.zeros_like(wait)
     if end is not None:
@@ -159,13 +160,13 @@ def _from_mixture(
 
 
 def _goals(levels: Tensor, no_event: Tensor) -> Tensor:
-    """Log survival at the median of what comes, and at levels: (batch, positions, 1 + levels)."""
+    """Compute the log survival at the median and at levels: (batch, positions, 1 + levels)."""
     half = 0.5 * (1 - no_event)[..., None]
     return torch.log1p(-torch.cat([half, levels.expand(*no_event.shape, -1)], -1))
 
 
 def _horizon(horizon_max: Tensor | float, wait: Tensor, squeeze: bool) -> Tensor:
-    """Bring the horizon to (batch, positions) float64."""
+    """Broadcast the horizon to (batch, positions) float64."""
     end = torch.as_tensor(horizon_max, dtype=torch.float64, device=wait.device)
     end = (end[:, None] if squeeze and end.ndim == 1 else end).expand_as(wait)
     late = wait >= end
@@ -178,7 +179,7 @@ def _horizon(horizon_max: Tensor | float, wait: Tensor, squeeze: bool) -> Tensor
 
 
 def _wait(states: EventStates, waited: Tensor) -> tuple[Tensor, bool]:
-    """Bring the waits to (batch, positions) float64; say whether they lacked the positions."""
+    """Reshape ``waited`` to (batch, positions) float64; also return whether it had no positions."""
     shape = tuple(states.hidden.shape[:2])
     squeeze = waited.ndim == 1
     wait = waited.double()[:, None] if squeeze else waited.double()

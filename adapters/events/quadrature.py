@@ -1,4 +1,4 @@
-"""Gauss-Legendre quadrature for compensators: integrals of intensities from the last event on."""
+"""Gauss-Legendre quadrature of compensators, the integrals of intensities after an event."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 def squared_rule(elapsed: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
-    """Give points and weights that integrate from 0 to ``elapsed``, dense near 0.
+    """Compute points and weights that integrate from 0 to ``elapsed``, dense near 0.
 
-    Gauss-Legendre in u where ``s = elapsed u²``: intensities change fastest right after an event.
-    With 16 nodes, softplus intensities that decay at 50 a unit are integrated over 5 units to
-    0.012 %, and to less where they decay more slowly; the mean of 20 equally spaced points is 68 %
-    too large there.
+    Gauss-Legendre (Davis and Rabinowitz 1984, section 2.7) in u where ``s = elapsed u²``:
+    intensities change fastest right after an event. With 16 nodes, softplus intensities that decay
+    at 50 a unit are integrated over 5 units to 0.012 %, slower decays more exactly; the mean of 20
+    equally spaced points is 68 % too large.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def squared_rule(elapsed: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
 
 
 def gauss_legendre(nodes: int) -> tuple[Tensor, Tensor]:
-    """Give the points and weights of the Gauss-Legendre rule on (0, 1), float64."""
+    """Return the points and weights of the Gauss-Legendre rule on (0, 1), float64."""
     points, weights = _rule(nodes)
     return torch.from_numpy(points), torch.from_numpy(weights)
 

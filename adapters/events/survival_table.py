@@ -1,8 +1,8 @@
-"""The next event's whole distribution from its intensities alone, tabulated on a log grid.
+"""The distribution of the next event, tabulated from its intensities on a logarithmic grid.
 
 A table holds the intensities at Gauss-Legendre nodes of panels between grid points, and so their
-integral as a piecewise polynomial: means, type probabilities, quantiles and draws come from it
-without asking the decoder again.
+integral as a piecewise polynomial. Means, type probabilities, quantiles and draws are computed from
+the table without further evaluations of the decoder.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tsllm.adapters.events.quadrature import gauss_legendre
 
 #: Panels of a table, and Gauss-Legendre nodes in each.
 PANELS, NODES = 48, 6
-#: Scaled times, as powers of 2, among which a table's range is looked for, and nodes in between.
+#: Scaled times, as powers of 2, between which the range of a table is searched; nodes in between.
 LADDER, LADDER_NODES = (-20, 31), 2
 #: A table ends where the log survival is this, and its first panel where it is -SMALL.
 DEEP, SMALL = 36.0, 1e-4
@@ -44,12 +44,13 @@ class Intensities(Protocol):
 class SurvivalTable:
     """Compensators of the next event from ``waited`` on, tabulated; float64, no gradients.
 
-    Beyond the last grid point, where survival is e⁻³⁶ or the time 10⁹ mean gaps, intensities are
-    taken for constant.
+    Beyond the last grid point, where survival is e⁻³⁶ or the time 10⁹ mean inter-event times,
+    intensities count as constant. Survival and density follow from the compensator L as exp(-L) and
+    intensity * exp(-L) (Daley and Vere-Jones 2003, section 7.2).
     """
 
     waited: Tensor
-    """(batch, positions), where the table begins."""
+    """(batch, positions), the start of the table."""
     edges: Tensor
     """(batch, positions, panels + 1), time since ``waited``."""
     intensities: Tensor
@@ -57,9 +58,9 @@ class SurvivalTable:
     compensators: Tensor
     """(batch, positions, panels + 1), over all types, from ``waited`` to each edge."""
     never: Tensor
-    """(batch, positions), probability that no event comes, or none before the horizon."""
+    """(batch, positions), probability that no event comes (before the horizon)."""
     closed: Tensor
-    """(batch, positions) bool, True where nothing is to be expected beyond the last edge."""
+    """(batch, positions) bool, True where no event is possible beyond the last edge."""
 
     @classmethod
     @torch.no_grad()
@@ -70,7 +71,7 @@ class SurvivalTable:
         waited: Tensor,
         horizon_max: Tensor | None = None,
     ) -> SurvivalTable:
-        """Tabulate a decoder.
+        """Compute the table of a decoder.
 
         Parameters
         ----------
@@ -79,13 +80,14 @@ class SurvivalTable:
         states : EventStates
             ``(batch, positions, ...)``.
         waited : Tensor
-            ``(batch, positions)``, the time since the last event that passed without one.
+            ``(batch, positions)``, the time since the last event without a new one.
         horizon_max : Tensor or None, default=None
-            ``(batch, positions)``, elapsed time at which the table ends, later than ``waited``.
+            ``(batch, positions)``, elapsed time at the end of the table, later than ``waited``.
 
         Returns
         -------
         SurvivalTable
+            The table.
         """
         waited = waited.double()
         shape = waited.shape
@@ -93,7 +95,7 @@ class SurvivalTable:
         rungs = torch.cat([powers.new_zeros(1), powers.exp2()]).expand(*shape, -1)
         coarse = _Panels.of(decoder, states, waited, rungs, LADDER_NODES).compensators
         total = coarse[..., -1:]  # (batch, positions, 1)
-        # Where the intensity is used up before the survival is, all but a millionth of it.
+        # The end: survival is e**-DEEP, or all but a millionth of the intensity is used up.
         last = _first_at_least(coarse, torch.minimum(total * (1 - 1e-6), total.new_tensor(DEEP)))
         first = _first_at_least(coarse, SMALL * total.clamp_max(1.0))
         high, low = rungs.gather(-1, last), rungs.gather(-1, (first - 1).clamp_min(1))
@@ -118,17 +120,17 @@ class SurvivalTable:
         return cls(waited, edges, panels.intensities, panels.compensators, never, closed)
 
     def mean(self) -> Tensor:
-        """Mean elapsed time, given that an event comes (before the horizon): (batch, positions)."""
+        """Return the mean elapsed time, given that an event comes: (batch, positions)."""
         survival = self._survival() - self.never[..., None, None]
         _, weights = self._rule()
         inside = (survival * weights * self._widths()[..., None]).sum((-2, -1))
-        # At a constant intensity from the last edge on.
+        # Beyond the last edge the intensity is constant.
         tail = self._beyond() / self._last().sum(-1).clamp_min(torch.finfo(torch.float64).tiny)
         total = inside + torch.where(self._beyond() > 0, tail, 0.0)
         return self.waited + total / (1 - self.never)
 
     def type_probabilities(self) -> Tensor:
-        """Probability of each type, given that an event comes: (batch, positions, types)."""
+        """Return the type probabilities, given that an event comes: (batch, positions, types)."""
         _, weights = self._rule()
         density = self.intensities * (self._survival() * weights)[..., None]
         masses = (density * self._widths()[..., None, None]).sum((-3, -2))
@@ -148,7 +150,7 @@ class SurvivalTable:
         Returns
         -------
         Tensor
-            ``(batch, positions, levels)``, elapsed; inf where it never falls so low.
+            ``(batch, positions, levels)``, elapsed; inf where it never falls to the value.
         """
         target = -log_survival.double()
         panel = torch.searchsorted(self.compensators, target.contiguous(), right=True) - 1
@@ -172,18 +174,18 @@ class SurvivalTable:
         return self.waited[..., None] + torch.where(target <= end, inside, later)
 
     def _survival(self) -> Tensor:
-        """Survival at the nodes: (batch, positions, panels, nodes)."""
+        """Return the survival at the nodes: (batch, positions, panels, nodes)."""
         ground = self.intensities.sum(-1)
         inside = ground @ _partial_integrals().to(ground.device).mT
         inside = inside * self._widths()[..., None]
         return (-(self.compensators[..., :-1, None] + inside)).exp()
 
     def _beyond(self) -> Tensor:
-        """Probability of an event beyond the last edge: (batch, positions)."""
+        """Return the probability of an event beyond the last edge: (batch, positions)."""
         return torch.where(self.closed, 0.0, (-self.compensators[..., -1]).exp())
 
     def _last(self) -> Tensor:
-        """Intensities at the end: (batch, positions, types)."""
+        """Return the intensities at the end: (batch, positions, types)."""
         return self.intensities[..., -1, -1, :]
 
     def _widths(self) -> Tensor:
@@ -197,27 +199,28 @@ class SurvivalTable:
 def bisect_elapsed(
     log_survival: Callable[[Tensor], Tensor], waited: Tensor, target: Tensor
 ) -> Tensor:
-    """Invert a log survival that can be computed anywhere, by bisection in log time.
+    """Invert a log survival by bisection in log time.
 
     Parameters
     ----------
     log_survival : callable
         From elapsed times ``(batch, positions, nodes)`` float64 to their log survival.
     waited : Tensor
-        ``(batch, positions)``, where the search begins.
+        ``(batch, positions)``, the start of the search.
     target : Tensor
         ``(batch, positions, levels)``, log survival relative to that at ``waited``, at most 0.
 
     Returns
     -------
     Tensor
-        ``(batch, positions, levels)`` float64; inf where the log survival never falls so low.
+        ``(batch, positions, levels)`` float64; inf where the log survival never falls to the
+        target.
     """
     with torch.no_grad():
         start = waited.double()[..., None]
         goal = target.double() + torch.where(start > 0, log_survival(start).double(), 0.0)
         low = start.clamp_min(1e-12).log().expand_as(goal)
-        high = torch.full_like(goal, 60.0)  # e^60 mean gaps
+        high = torch.full_like(goal, 60.0)  # e**60 mean inter-event times
         never = log_survival(high.exp()) > goal
         for _ in range(64):
             middle = (low + high) / 2
@@ -228,6 +231,8 @@ def bisect_elapsed(
 
 @dataclass(frozen=True)
 class _Panels:
+    """Intensities at the nodes of panels, and their integrals."""
+
     intensities: Tensor  # (batch, positions, panels, nodes, types)
     compensators: Tensor  # (batch, positions, panels + 1)
 
@@ -248,14 +253,14 @@ class _Panels:
 
 
 def _first_at_least(rising: Tensor, value: Tensor) -> Tensor:
-    """Index of the first entry that reaches a value: (batch, positions, 1)."""
+    """Find the index of the first entry that reaches a value: (batch, positions, 1)."""
     found = torch.searchsorted(rising.contiguous(), value.contiguous())
     return found.clamp_max(rising.shape[-1] - 1)
 
 
 @cache
 def _integrated_basis() -> Tensor:
-    """Integrate the nodes' Lagrange polynomials from 0 to x: a row each, powers 1 to NODES of x."""
+    """Integrate the nodes' Lagrange polynomials from 0 to x: powers 1 to NODES of x, a row each."""
     points = gauss_legendre(NODES)[0].numpy()
     rows = []
     for node in range(NODES):
@@ -268,7 +273,7 @@ def _integrated_basis() -> Tensor:
 
 @cache
 def _partial_integrals() -> Tensor:
-    """Weights that integrate from a panel's start to each of its nodes: (nodes, nodes)."""
+    """Compute weights that integrate from a panel's start to each of its nodes: (nodes, nodes)."""
     points = gauss_legendre(NODES)[0]
     exponents = torch.arange(1, NODES + 1)
     return points[:, None] ** exponents @ _integrated_basis().mT
