@@ -17,17 +17,7 @@ from tsllm.errors import DataError, DataTypeError
 
 
 def series_name(series_id: object) -> str:
-    """Return the name of a series in an error message.
-
-    Parameters
-    ----------
-    series_id : object
-        The identifier of the series; None for a single series.
-
-    Returns
-    -------
-    str
-        For example ``"series 'a'"``, or ``"the series"``.
+    """Return the name of a series in an error message; None stands for a single series.
 
     Examples
     --------
@@ -102,20 +92,10 @@ def check_values(
 def bad_value(column: pd.Series) -> tuple[int, str] | None:
     """Find the first value of a column that is neither a finite number nor missing.
 
-    Parameters
-    ----------
-    column : pandas.Series
-        Values of any type.
-
     Returns
     -------
     tuple of int and str, or None
         The position of the value, and a description with the remedy. None if there is none.
-
-    Examples
-    --------
-    >>> bad_value(pd.Series([1.0, float("nan")])) is None
-    True
     """
     if not _is_numeric(column):
         position = _first_non_number(column)

@@ -39,30 +39,10 @@ def read_covariates(
     fill: str | None = None,
     resample: str | None = None,
 ) -> CovariateTable:
-    """Read columns of covariates.
+    """Read columns of covariates; see `read_long`.
 
-    Parameters
-    ----------
-    table : Table
-        The table.
-    names : sequence of str
-        Columns of the table.
-    place : callable
-        Returns the name of the row at a position, for error messages.
-    categorical : collection of str or None, default=None
-        The columns that hold categories. None: all columns that hold more than numbers.
-    fill, resample : str or None, default=None
-        How the rows will be filled and resampled. Categories can only be carried forward.
-
-    Returns
-    -------
-    CovariateTable
-        The covariates of all rows.
-
-    Raises
-    ------
-    DataError
-        If a column of numbers holds text, or if categories cannot be filled or resampled.
+    ``categorical`` names the covariates that are categories; None: all that hold more than
+    numbers. ``fill`` and ``resample`` are only checked: categories can only be carried forward.
     """
     numbers, categories = [], []
     for name in names:

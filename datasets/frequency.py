@@ -34,17 +34,7 @@ def freq_name(freq: str | pd.offsets.BaseOffset) -> str:
 
 
 def parse_frequency(freq: str | pd.offsets.BaseOffset) -> pd.offsets.BaseOffset:
-    """Convert the name of a frequency into the pandas offset.
-
-    Parameters
-    ----------
-    freq : str or pandas offset
-        For example ``"h"``, ``"15min"``, ``"W-SAT"`` or ``"MS"``.
-
-    Returns
-    -------
-    pandas.tseries.offsets.BaseOffset
-        An offset that steps forwards.
+    """Convert the name of a frequency, for example ``"h"`` or ``"W-SAT"``, into the pandas offset.
 
     Raises
     ------
@@ -134,22 +124,10 @@ def complete_times(
     name: str = "the index",
     row: Callable[[int], str] = row_number,
 ) -> pd.DatetimeIndex:
-    """Return every stamp from the first to the last, missing ones included.
+    """Return every stamp from the first to the last, missing ones included, with its frequency set.
 
-    Parameters
-    ----------
-    times : pandas.DatetimeIndex
-        Strictly increasing stamps, with or without a time zone; some may be missing.
-    freq : str, pandas offset or None, default=None
-        The frequency. None infers it from the longest run of stamps without a gap.
-    name : str, default="the index"
-    row : callable, default=row_number
-        As in `infer_frequency`.
-
-    Returns
-    -------
-    pandas.DatetimeIndex
-        Contains ``times``; its frequency is set.
+    Parameters are those of `infer_frequency`. If ``freq`` is None, the frequency is that of the
+    longest run of stamps without a gap.
 
     Raises
     ------
@@ -184,18 +162,6 @@ def set_frequency(times: pd.DatetimeIndex, offset: pd.offsets.BaseOffset) -> pd.
 def is_period_frequency(times: pd.PeriodIndex, freq: str | pd.offsets.BaseOffset) -> bool:
     """Check whether a frequency is that of the periods, or of the stamps they start or end at.
 
-    Parameters
-    ----------
-    times : pandas.PeriodIndex
-        The periods.
-    freq : str or pandas offset
-        The name of a period such as ``"M"``, or a frequency such as ``"MS"`` or ``"ME"``.
-
-    Returns
-    -------
-    bool
-        Whether consecutive periods are one step of the frequency apart.
-
     Examples
     --------
     >>> months = pd.period_range("2024-01", periods=3, freq="M")
@@ -215,17 +181,8 @@ def season_length(freq: str | pd.offsets.BaseOffset | None) -> int:
 
     The season is a day for steps from a minute to a day, an hour for steps from a second, a
     minute for shorter steps, a week for days, a business week for business days, and a year for
-    weeks, months and quarters.
-
-    Parameters
-    ----------
-    freq : str, pandas offset or None
-        The frequency of a DatetimeIndex or a PeriodIndex; None for an integer index.
-
-    Returns
-    -------
-    int
-        At least 1. 1 means no season, or a season that is not a whole number of steps.
+    weeks, months and quarters. 1 means no season, or a season that is not a whole number of
+    steps. ``freq`` is None for an integer index.
 
     Examples
     --------
@@ -320,7 +277,7 @@ def _regular_frequency(times: pd.DatetimeIndex) -> pd.offsets.BaseOffset | None:
 
 
 def _likely_frequency(times: pd.DatetimeIndex) -> pd.offsets.BaseOffset | None:
-    """Guess the intended frequency of irregular stamps from their longest regular run."""
+    """Estimate the intended frequency of irregular stamps from their longest regular run."""
     local = _local(times)
     steps = np.diff(times.asi8)
     daily = not (np.diff(local.asi8) % _ticks(times, _DAY)).any()

@@ -21,31 +21,11 @@ def regular_times(
     freq: str | None,
     complete: bool,
 ) -> list[pd.Index]:
-    """Return a regular index for each series of a panel.
+    """Check or complete the increasing stamps of each series of a panel.
 
-    Parameters
-    ----------
-    times : sequence of pandas.Index
-        The increasing stamps of each series.
-    labels : sequence of str or None
-        The identifiers of the series, for error messages.
-    rows : sequence of callable
-        For each series, returns the name of the row at a position, for error messages.
-    freq : str or None
-        The frequency of all series. None infers a frequency for each series. A series of fewer
-        than three dates gets the frequency that all others share.
-    complete : bool
-        Whether to insert missing stamps. False makes them an error.
-
-    Returns
-    -------
-    list of pandas.Index
-        One index for each series.
-
-    Raises
-    ------
-    DataError
-        If a series is irregular, or has a gap while ``complete`` is False.
+    ``labels`` and ``rows`` name the series and their rows in error messages. If ``freq`` is None,
+    each series has its own frequency, and a series of fewer than three dates gets the frequency
+    that all others share. ``complete`` inserts missing stamps, which are an error otherwise.
     """
     # Many series of a panel share their stamps: check each set of stamps once.
     known: dict[bytes, pd.Index] = {}
@@ -72,23 +52,10 @@ def stamp_numbers(times: pd.Index) -> np.ndarray:
 
 
 def fill_gaps(values: np.ndarray, times: pd.Index, complete: pd.Index, how: str) -> np.ndarray:
-    """Place values on an index with more stamps and fill the inserted rows.
+    """Place values (rows, variables) on an index with more stamps and fill the inserted rows.
 
-    Parameters
-    ----------
-    values : numpy.ndarray
-        Shape (rows, variables).
-    times : pandas.Index
-        The stamps of the rows.
-    complete : pandas.Index
-        ``times`` and the stamps to insert.
-    how : {"nan", "ffill", "interpolate"}
-        Fill inserted rows with NaN, the row before, or a line between the rows around them.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (len(complete), variables). Existing rows are unchanged, NaN included.
+    ``how`` is "nan", "ffill" (the row before) or "interpolate" (a line between the rows around).
+    Existing rows are unchanged, NaN included.
 
     Examples
     --------
@@ -113,18 +80,9 @@ def fill_gaps(values: np.ndarray, times: pd.Index, complete: pd.Index, how: str)
 def to_steps(
     values: np.ndarray, times: pd.Index, freq: str | None, how: str
 ) -> tuple[np.ndarray, pd.DatetimeIndex, np.ndarray]:
-    """Resample the rows of one series to a frequency; steps without a row stay gaps.
+    """Resample rows (rows, variables) of one series to a frequency; empty steps stay gaps.
 
-    Parameters
-    ----------
-    values : numpy.ndarray
-        Shape (rows, variables), NaN where missing.
-    times : pandas.Index
-        Increasing dates at any times.
-    freq : str or None
-        The frequency. None is an error.
-    how : {"mean", "sum", "last"}
-        How to aggregate the rows of a step. Missing values are ignored.
+    ``how`` is "mean", "sum" or "last", of the values that are not missing.
 
     Returns
     -------
@@ -134,11 +92,6 @@ def to_steps(
         Stamps of the steps, labelled as in pandas' ``resample``.
     first : numpy.ndarray
         Position of the first row of each step.
-
-    Raises
-    ------
-    DataError
-        If there is no frequency, ``how`` is not known, or the index has no dates.
 
     Examples
     --------

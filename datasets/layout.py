@@ -32,31 +32,11 @@ def find_columns(
     target_cols: str | Sequence[str] | None = None,
     covariates: Sequence[str] = (),
 ) -> Columns:
-    """Find the columns with the series, the time and the values.
+    """Find the columns with the series, the time and the values; see `read_long`.
 
-    Parameters
-    ----------
-    table : Table
-        The table. Its column names are different texts.
-    id_col, time_col : str or None, default=None
-        The columns with the series and the time. None looks for the names of the known layouts,
-        then for a first column of dates.
-    target_cols : str, sequence of str or None, default=None
-        The value columns. None uses all other columns. In the layouts of Nixtla and AutoGluon,
-        which keep covariates beside ``y`` or ``target``, other columns are an error.
-    covariates : sequence of str, default=()
-        Columns of covariates, which are not values.
-
-    Returns
-    -------
-    Columns
-        ``id`` is None if the table holds a single series.
-
-    Raises
-    ------
-    DataError
-        If a named column does not exist or has two roles, or if the layout is ambiguous. The
-        message names the argument to pass.
+    ``id`` of the result is None if the table holds a single series. In the layouts of Nixtla and
+    AutoGluon, which keep covariates beside ``y`` or ``target``, other columns are an error unless
+    ``target_cols`` is given.
     """
     frame, source = table.frame, table.source
     names = list(frame.columns)
@@ -113,30 +93,11 @@ def read_labels(
     *,
     words: bool = False,
 ) -> np.ndarray:
-    """Read a column of names as text, and check that two names do not become one.
+    """Read a column of names as text, (rows,), and check that two names do not become one.
 
-    Parameters
-    ----------
-    table : Table
-        The table.
-    column : str
-        The column with the names.
-    noun : str
-        What the names stand for, in error messages: "series", "sequence" or "type".
-    place : callable
-        Returns the name of a row in error messages, from its position and its label.
-    words : bool, default=False
-        Whether ``NA``, ``null`` and the like in a text file are missing names.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (rows,), objects of type str.
-
-    Raises
-    ------
-    DataError
-        If a name is missing or blank, or if one text stands for values of two types.
+    ``noun`` says in error messages what the names stand for: "series", "sequence" or "type".
+    ``place`` names a row from its position and label. ``words`` treats ``NA``, ``null`` and the
+    like in a text file as missing names.
     """
     cells = table.frame[column]
     missing = cells.isna() | (cells.astype(str).str.strip() == "")
@@ -194,7 +155,7 @@ def _without(names: list[str], left_out: list[str]) -> list[str]:
 
 
 def _nearest(name: str, names: list[str]) -> str:
-    """Suggest the column with the closest name, or list all columns."""
+    """Name the column with the closest name, or list all columns."""
     close = get_close_matches(name, names, n=1)
     return f"did you mean {close[0]!r}?" if close else f"its columns are {', '.join(names)}"
 

@@ -31,27 +31,11 @@ def looks_like_dates(column: pd.Series) -> bool:
 
 
 def read_stamps(column: pd.Series, text: bool, place: Callable[[int], str]) -> pd.Index:
-    """Read a time column.
+    """Read a time column of dates, periods, integers or text with dates, one stamp for each row.
 
-    Parameters
-    ----------
-    column : pandas.Series
-        Dates, periods, integers, or text with dates (or with integers, where ``text``).
-    text : bool
-        Whether the table is a text file, in which digits alone are an integer.
-    place : callable
-        Returns the name of the row at a position, with its series, for error messages.
-
-    Returns
-    -------
-    pandas.DatetimeIndex, pandas.PeriodIndex or pandas.Index of int64
-        One stamp for each row.
-
-    Raises
-    ------
-    DataError
-        If a stamp is missing or cannot be read, if time zones are mixed, or if integers are too
-        large to be steps.
+    ``text`` says that the table is a text file, in which digits alone are an integer. ``place``
+    names the row at a position in error messages: for missing and unreadable stamps, mixed time
+    zones, and integers that are too large to be steps.
     """
     missing = missing_text(column) if text else column.isna().to_numpy()
     if missing.any():

@@ -36,27 +36,11 @@ class Table(NamedTuple):
 
 
 def open_table(source: str | Path | pd.DataFrame | Table, freq: str | None = None) -> Table:
-    """Open a table without interpreting it.
+    """Open a table without interpreting it; see `read_long` for the sources.
 
-    Parameters
-    ----------
-    source : str, pathlib.Path, pandas.DataFrame or Table
-        A file ending in ``.csv``, ``.csv.gz``, ``.parquet``, ``.jsonl`` or ``.jsonl.gz``, a
-        directory of Parquet parts (read in the order of their names), a frame or a table. A line
-        of JSON is one row, or one series of GluonTS with ``start`` and ``target``.
-    freq : str or None, default=None
-        The frequency of GluonTS series. None uses the ``freq`` of each line.
-
-    Returns
-    -------
-    Table
-        CSV cells are text; other cells have the types of the file. Error messages name rows of
-        CSV and JSON by line, and other rows by position from 0.
-
-    Raises
-    ------
-    DataError
-        If the source cannot be read, is empty, or has rows with too many or too few cells.
+    A line of JSON is one row, or one series of GluonTS with ``start`` and ``target``, whose
+    frequency is ``freq`` or that of the line. CSV cells are text; other cells have the types of
+    the file. Error messages name rows of CSV and JSON by line, other rows by position from 0.
     """
     if isinstance(source, Table):
         return _checked(source)
@@ -97,18 +81,9 @@ def open_table(source: str | Path | pd.DataFrame | Table, freq: str | None = Non
 
 
 def text_to_numbers(column: pd.Series) -> np.ndarray | int:
-    """Read a column of text as numbers.
+    """Read text cells as float64, (rows,), NaN where missing.
 
-    Parameters
-    ----------
-    column : pandas.Series
-        Text cells. An empty cell, ``NA``, ``NaN``, ``null`` and the like are missing values.
-
-    Returns
-    -------
-    numpy.ndarray or int
-        The numbers, float64, NaN where missing; or the position of the first cell that is not a
-        number.
+    If a cell is not a number, the position of the first such cell is returned instead.
 
     Examples
     --------

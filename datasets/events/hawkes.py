@@ -34,14 +34,7 @@ class HawkesParameters(NamedTuple):
 
 
 def check_hawkes(mu: object, alpha: object, beta: object) -> HawkesParameters:
-    """Check the parameters of a Hawkes process and return them as arrays.
-
-    Raises
-    ------
-    DataError
-        If shapes disagree, a value is negative or not finite, all base rates are 0, or the
-        spectral radius of ``alpha`` is not below 1.
-    """
+    """Check the shapes, signs and spectral radius of Hawkes parameters and return arrays."""
     rates = np.atleast_1d(np.asarray(mu, dtype=np.float64))
     n_types = len(rates)
     branching = np.asarray(alpha, dtype=np.float64)
@@ -73,14 +66,9 @@ def check_hawkes(mu: object, alpha: object, beta: object) -> HawkesParameters:
 def simulate_hawkes(
     parameters: HawkesParameters, start: float, end: float, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one sequence on ``(start, end]``, started empty, by Ogata's thinning.
+    """Draw the times and types (events,) of one sequence on ``(start, end]``, started empty.
 
-    Between events the intensity decreases, so that its present value is an upper bound.
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        The times (float64, increasing) and the types (int64) of the events.
+    Ogata's thinning is exact, because the intensity decreases between events.
     """
     mu, alpha, beta = parameters
     jumps = (alpha * beta[:, None]).T  # row j: the increase of each intensity at an event of type j
@@ -90,11 +78,11 @@ def simulate_hawkes(
     types: list[int] = []
     while True:
         bound = base + float(excited.sum())
-        gap = generator.exponential() / bound
-        now += gap
+        interval = generator.exponential() / bound
+        now += interval
         if now > end:
             return np.array(times), np.array(types, dtype=np.int64)
-        excited *= np.exp(-beta * gap)
+        excited *= np.exp(-beta * interval)
         cumulative = np.cumsum(mu + excited)
         drawn = generator.uniform() * bound
         if drawn < cumulative[-1]:
@@ -107,24 +95,10 @@ def simulate_hawkes(
 def hawkes_log_likelihood(
     times: np.ndarray, types: np.ndarray, parameters: HawkesParameters, start: float, end: float
 ) -> float:
-    """Compute the log-likelihood of one sequence on ``(start, end]``, started empty.
+    """Compute the log-likelihood in nats of one sequence on ``(start, end]``, started empty.
 
-    Parameters
-    ----------
-    times : numpy.ndarray
-        Shape (events,), not decreasing.
-    types : numpy.ndarray
-        Shape (events,), int.
-    parameters : HawkesParameters
-        As returned by `check_hawkes`.
-    start, end : float
-        The observation window.
-
-    Returns
-    -------
-    float
-        In nats: the sum of the log-intensities at the events minus the integral of all
-        intensities.
+    Times (events,) do not decrease and types (events,) are int. The value is the sum of the
+    log-intensities at the events minus the integral of all intensities.
 
     Examples
     --------

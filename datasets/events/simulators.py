@@ -284,20 +284,20 @@ def make_self_correcting(
         now, level = t_start, 0.0  # the time and the log-intensity
         times: list[float] = []
         while True:
-            # the integral e^level (e^(mu gap) - 1) / mu reaches an Exp(1) draw
-            gap = np.log1p(generator.exponential() * mu * np.exp(-level)) / mu
-            now += gap
+            # the integral e^level (e^(mu interval) - 1) / mu reaches an Exp(1) draw
+            interval = np.log1p(generator.exponential() * mu * np.exp(-level)) / mu
+            now += interval
             if now > t_end:
                 return np.array(times), np.zeros(len(times), dtype=np.int64)
             times.append(now)
-            level += mu * gap - alpha
+            level += mu * interval - alpha
 
     def score(times: np.ndarray, types: np.ndarray, start: float, end: float) -> float:
-        gaps = np.diff(np.concatenate([[start], times, [end]]))
+        intervals = np.diff(np.concatenate([[start], times, [end]]))
         before = np.concatenate([[start], times]) - start
-        levels = mu * before - alpha * np.arange(len(gaps))  # right after each event
-        integral = np.exp(levels) * np.expm1(mu * gaps) / mu
-        return float((levels[:-1] + mu * gaps[:-1]).sum() - integral.sum())
+        levels = mu * before - alpha * np.arange(len(intervals))  # right after each event
+        integral = np.exp(levels) * np.expm1(mu * intervals) / mu
+        return float((levels[:-1] + mu * intervals[:-1]).sum() - integral.sum())
 
     parameters = {"mu": mu, "alpha": alpha}
     return _simulate(draw, score, parameters, names, (t_start, t_end), n_sequences, random_state)
@@ -355,10 +355,10 @@ def make_renewal(
     if distribution == "lognormal":
         sigma = float(np.sqrt(np.log1p(cv**2)))
         own = {"mu": float(np.log(mean) - sigma**2 / 2), "sigma": sigma}
-        gap = stats.lognorm(s=sigma, scale=np.exp(own["mu"]))
+        inter_event = stats.lognorm(s=sigma, scale=np.exp(own["mu"]))
     elif distribution == "gamma":
         own = {"shape": 1 / cv**2, "scale": mean * cv**2}
-        gap = stats.gamma(own["shape"], scale=own["scale"])
+        inter_event = stats.gamma(own["shape"], scale=own["scale"])
     else:
         raise DataError(f"distribution={distribution!r} is not known; pass 'lognormal' or 'gamma'")
     names = _checked_type_names(type_names, len(chances))
@@ -366,16 +366,16 @@ def make_renewal(
     def draw(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         times = np.empty(0)
         while not len(times) or times[-1] <= t_end:
-            more = gap.rvs(16 + int((t_end - t_start) / mean), random_state=generator)
+            more = inter_event.rvs(16 + int((t_end - t_start) / mean), random_state=generator)
             times = np.concatenate([times, (times[-1] if len(times) else t_start) + more.cumsum()])
         times = times[times <= t_end]
         return times, generator.choice(len(chances), len(times), p=chances)
 
     def score(times: np.ndarray, types: np.ndarray, start: float, end: float) -> float:
-        gaps = np.diff(np.concatenate([[start], times]))
+        intervals = np.diff(np.concatenate([[start], times]))
         last = end - (times[-1] if len(times) else start)
-        densities = gap.logpdf(gaps).sum() + np.log(chances[types]).sum()
-        return float(densities + gap.logsf(last))
+        densities = inter_event.logpdf(intervals).sum() + np.log(chances[types]).sum()
+        return float(densities + inter_event.logsf(last))
 
     parameters = {"distribution": distribution, "mean": mean, "cv": cv, "probabilities": chances}
     parameters |= own
@@ -418,9 +418,7 @@ def make_text_events(
     rate : float, default=1.0
         Long-run events per unit of time.
     t_end : float, default=70.0
-        The end of every window.
     n_sequences : int, default=100
-        Number of independent sequences.
     t_start : float, default=0.0
     random_state : int or None, default=None
         As for `make_hawkes`.

@@ -459,22 +459,10 @@ def sequence_name(sequence_id: object) -> str:
 def find_fault(
     times: np.ndarray, start: float, end: float, clock: Clock
 ) -> tuple[int | None, str] | None:
-    """Find the first fault of a sequence of events and its window ``(start, end]``.
+    """Find the first fault of event times (events,) and their window ``(start, end]``.
 
-    Parameters
-    ----------
-    times : numpy.ndarray
-        Shape (events,), float64, on the clock.
-    start, end : float
-        The bounds of the window on the clock, NaN if unknown.
-    clock : Clock
-        Formats times in the message.
-
-    Returns
-    -------
-    (int or None, str) or None
-        The number of the faulty event (None for the window itself) and the end of a sentence
-        that begins with its name. None if there is no fault.
+    Unknown bounds are NaN. Returns the number of the faulty event (None for the window itself)
+    and the end of a sentence that begins with its name; None if there is no fault.
     """
     stamp = clock.to_stamp
     if np.isinf(start) or np.isinf(end):
@@ -506,25 +494,10 @@ def find_fault(
 def _find_fault_in_continuation(
     times: np.ndarray, window: tuple[float, float], new: np.ndarray, opens: float, clock: Clock
 ) -> str | None:
-    """Find the reason why a later part does not continue a sequence.
+    """Find the reason why new event times do not continue a sequence; None if they do.
 
-    Parameters
-    ----------
-    times : numpy.ndarray
-        Shape (events,), the events of the sequence.
-    window : (float, float)
-        The start and the end of its window, NaN if unknown.
-    new : numpy.ndarray
-        Shape (new events,), the events of the later part.
-    opens : float
-        The start of the later part's window, NaN if unknown.
-    clock : Clock
-        The clock of all these times.
-
-    Returns
-    -------
-    str or None
-        The end of a sentence that begins with the name of the sequence; None if the part fits.
+    ``opens`` is the start of the new window; unknown bounds are NaN. The reason is the end of a
+    sentence that begins with the name of the sequence.
     """
     edges = [*times[-1:], *window]
     last = max((edge for edge in edges if not np.isnan(edge)), default=-np.inf)

@@ -63,14 +63,8 @@ class Space:
         Canonical JSON. A key is the hash of the description and the text.
     name : str
         The name of the space's database.
-    hidden_size : int
-        Width of its embeddings.
-    stored_dtype : str
-        Dtype of its embeddings on disk, "float32" or "float16".
-    pooling : str
-        "last_token" or "mean": the state of a text that is its embedding.
-    spec : str
-        The name with which the backbone was loaded, for people to read.
+    hidden_size, stored_dtype, pooling, spec
+        Facts of the description, and the name with which the backbone was loaded.
     """
 
     description: bytes
@@ -402,7 +396,7 @@ def _next_power(size: int) -> int:
 
 def _refused(folder: Path, why: str) -> EmbeddingStoreError:
     return EmbeddingStoreError(
-        f"the embedding store {folder} keeps no new embeddings, for {why}: give another folder as "
+        f"the embedding store {folder} cannot store new embeddings, because {why}: give another folder as "
         "embedding_store (or TSLLM_STORE), or make room and rights there; what it holds is safe"
     )
 

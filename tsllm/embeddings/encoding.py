@@ -41,31 +41,11 @@ def embed_texts(
 ) -> None:
     """Embed texts and deliver the embeddings, some thousands at a time.
 
-    If something fails (a text that is too long, Ctrl-C), finished embeddings are delivered first.
-
-    Parameters
-    ----------
-    texts : sequence of str
-        The texts.
-    backbone : Backbone
-        The language model.
-    deliver : callable
-        Called with the numbers of some texts and their embeddings, (rows, hidden) float32.
-    batch_size : int or "auto", default="auto"
-        Texts in a batch. "auto" chooses it for the device and the length of the texts.
-    pooling : {"last_token", "mean"}, default="last_token"
-        The state of a text that is its embedding: that of the last token, or the mean of all.
-    is_done : callable or None, default=None
-        Called with the numbers of a shard's texts before it is run; returns for each text
-        whether another process has computed it in the meantime.
-    progress : bool, default=False
-        Whether to show a progress bar on stderr.
-
-    Raises
-    ------
-    DataError
-        If the backbone cannot embed a text, see `Backbone.last_token`, or ``batch_size`` is not
-        valid.
+    ``deliver`` is called with the numbers of some texts and their embeddings, (rows, hidden)
+    float32. ``is_done`` is called with the numbers of a shard's texts before it is run, and returns
+    for each whether another process has computed it in the meantime. If something fails (a text
+    that is too long, Ctrl-C), finished embeddings are delivered first. The other arguments are
+    those of `EmbeddingStore.encode`.
     """
     check_batch_size(batch_size)
     numbers = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
@@ -170,7 +150,7 @@ class _Held:
             self.hand_over()
 
     def hand_over(self) -> None:
-        """Deliver all waiting embeddings after one transfer to the CPU."""
+        """Pass on all waiting embeddings after one transfer to the CPU."""
         numbers, states = self._numbers, self._states
         self._numbers, self._states = [], []
         if numbers:

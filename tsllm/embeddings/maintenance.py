@@ -40,21 +40,9 @@ def count_damaged(database: Database) -> dict[str, int]:
 def remove_unwanted(
     database: Database, *, unused_days: float | None, digests: Collection[str] | None
 ) -> dict[str, int]:
-    """Remove damaged records and unwanted spaces.
+    """Remove damaged records, spaces that are unused for days, and spaces of other digests.
 
-    Parameters
-    ----------
-    database : Database
-        The database.
-    unused_days : float or None
-        Remove spaces that were not used for this number of days.
-    digests : collection of str or None
-        Remove spaces of backbones with other digests.
-
-    Returns
-    -------
-    dict
-        Numbers of records: ``damaged`` and ``unwanted`` ones, and those that are ``kept``.
+    Returns the numbers of ``damaged``, ``unwanted`` and ``kept`` records.
     """
     counts = {"damaged": 0, "unwanted": 0, "kept": 0}
     today = datetime.date.today()
@@ -77,15 +65,7 @@ def remove_unwanted(
 
 
 def copy_spaces(source: Database, target: Database, digests: Collection[str] | None) -> None:
-    """Copy the sound records of spaces to another store, whose records stay.
-
-    Parameters
-    ----------
-    source, target : Database
-        The databases.
-    digests : collection of str or None
-        The backbones whose spaces are copied; None copies all.
-    """
+    """Copy the sound records of the digests' spaces (None: all) to a store, whose records stay."""
     for name, facts in list_spaces(source):
         if digests is not None and facts["digest"] not in digests:
             continue

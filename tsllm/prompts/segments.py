@@ -9,19 +9,9 @@ from tsllm.datasets.frequency import future_times
 
 
 def segment_sentences(times: pd.Index, token: int) -> list[str]:
-    """Write the sentence of the segment that starts at each step of a series.
+    """Write the sentence of the segment of ``token`` steps that starts at each step of a series.
 
-    Parameters
-    ----------
-    times : pandas.Index
-        The stamps of the series.
-    token : int
-        Steps of a segment. The last segments end with the series.
-
-    Returns
-    -------
-    list of str
-        One sentence for each step.
+    The last segments end with the series.
 
     Examples
     --------
@@ -41,25 +31,10 @@ def context_sentences(
     context_length: int,
     freq: str | None = None,
 ) -> list[str]:
-    """Write the sentences of the segments of a context and of its forecast.
+    """Write the sentences of the ``n_tokens`` segments of a context and of its forecast.
 
-    Parameters
-    ----------
-    context : Context
-        At most as long as the model's context; missing steps are at its start.
-    n_tokens : int
-        Number of segments of the context and of the forecast together.
-    token_length : int
-        Steps of a segment.
-    context_length : int
-        Steps of the model's context.
-    freq : str or None, default=None
-        The frequency, if the context's stamps have none.
-
-    Returns
-    -------
-    list of str
-        ``n_tokens`` sentences.
+    If a context is shorter than ``context_length``, the missing steps are at its start. ``freq`` is
+    used if its stamps have no frequency.
     """
     padding = context_length - len(context)
     ahead = n_tokens * token_length - context_length
