@@ -396,8 +396,9 @@ def _next_power(size: int) -> int:
 
 def _refused(folder: Path, why: str) -> EmbeddingStoreError:
     return EmbeddingStoreError(
-        f"the embedding store {folder} cannot store new embeddings, because {why}: give another folder as "
-        "embedding_store (or TSLLM_STORE), or make room and rights there; what it holds is safe"
+        f"the embedding store {folder} cannot store new embeddings, because {why}: give another "
+        "folder as embedding_store (or TSLLM_STORE), or make it writable with free space; what it "
+        "holds is safe"
     )
 
 
