@@ -1,4 +1,4 @@
-"""The prompt pool: slots of learnt prompts, their keys, and which of them each event reads."""
+"""The prompt pool: slots of learnt prompts, their keys, and their retrieval."""
 
 from __future__ import annotations
 
@@ -14,40 +14,46 @@ from torch.nn import functional
 from tsllm.adapters.events.prompt_query import Query
 from tsllm.adapters.s2ip.anchors import kmeans
 
+PROMPT_MODES = ("allocate", "shared", "none")
+COLD_STARTS = ("usage", "average")
+WHEN_FULL = ("merge", "reuse")
+#: The least share of a sphere in the covariance of the queries.
+SHRINKAGE = 0.01
+
 
 @dataclass(frozen=True)
 class PromptChoice:
     """The prompts that each position of a batch attends to.
 
-    The rows of all slots in question are there once; which of them a position sees is a mask, so
-    that retrieval by position costs no more than one prefix.
+    The rows of all slots are stored once, and a mask says which a position sees: retrieval by
+    position costs no more than one prefix.
     """
 
     rows: Tensor
-    """(slots, parts, layers, length, width): the structural prompts. ``parts`` is 2, what keys and
-    what values are made of, or 1, soft tokens."""
+    """(slots, parts, layers, length, width): the structural prompts. ``parts`` is 2, rows for keys
+    and rows for values, or 1, soft tokens."""
     visible: Tensor
     """(batch, positions, slots) bool."""
     mean_gap: Tensor
-    """(batch, positions), the mean scaled gap so far: the temporal prompt is its code."""
+    """(batch, positions), mean inter-event time so far; the temporal prompt is its code."""
     numbers: tuple[int, ...]
-    """The number in the pool of each slot here."""
+    """The numbers of these slots in the pool."""
 
     def key_rows(self, layer: int) -> Tensor:
-        """Give what a layer makes keys of, (slots * length, width)."""
+        """Return the rows from which a layer computes keys, (slots * length, width)."""
         return self.rows[:, 0, layer].flatten(0, 1)
 
     def value_rows(self, layer: int) -> Tensor:
-        """Give what a layer makes values of, (slots * length, width)."""
+        """Return the rows from which a layer computes values, (slots * length, width)."""
         return self.rows[:, -1, layer].flatten(0, 1)
 
     @property
     def visible_rows(self) -> Tensor:
-        """Say which rows a position sees, (batch, positions, slots * length)."""
+        """Return the rows that each position sees, (batch, positions, slots * length)."""
         return self.visible.repeat_interleave(self.rows.shape[3], -1)
 
     def at(self, positions: Tensor) -> PromptChoice:
-        """Take one position (batch,) of each sequence."""
+        """Select one position (batch,) of each sequence."""
         rows = torch.arange(len(positions), device=positions.device)
         visible = self.visible[rows, positions][:, None]
         return PromptChoice(
@@ -55,15 +61,8 @@ class PromptChoice:
         )
 
 
-PROMPT_MODES = ("allocate", "shared", "none")
-COLD_STARTS = ("usage", "average")
-WHEN_FULL = ("merge", "reuse")
-#: How far the covariance of queries is drawn towards a sphere, at the least.
-SHRINKAGE = 0.01
-
-
 class PromptSlot(nn.Module):
-    """One prompt: its key, its rows for every layer, and a low-rank change of the states."""
+    """One prompt: its key, its rows for each layer, and a low-rank change of the states."""
 
     def __init__(self, rows: Tensor, key: Tensor, head_down: Tensor) -> None:
         super().__init__()
@@ -79,12 +78,17 @@ class PromptSlot(nn.Module):
 
 
 class PromptPool(nn.Module):
-    """Prompt slots, their retrieval by nearest key, and how slices of a stream take them.
+    """Prompt slots, their retrieval by nearest key, and their allocation to slices of a stream.
+
+    Xue et al., "Prompt-augmented Temporal Point Process for Streaming Event Sequence" (NeurIPS
+    2023, arXiv 2310.04993, section 4); "allocate" and ``head_rank`` are not in the paper.
 
     Parameters
     ----------
-    layers, width : int
-        Layers of the encoder that take prompts, and the width of a row there.
+    layers : int
+        Layers of the encoder that read prompts.
+    width : int
+        Width of a prompt row.
     query_size : int
         Width of keys and queries.
     hidden : int
@@ -92,38 +96,38 @@ class PromptPool(nn.Module):
     parts : int, default=2
         2: rows for keys and rows for values. 1: soft tokens.
     mode : {"allocate", "shared", "none"}, default="allocate"
-        "allocate": each slice opens slots of its own (`open_slots`), whose keys are centroids of
-        its queries and fixed; a position takes the slot with the nearest key by Mahalanobis'
-        distance, in units of how queries scatter within slices (a sum over the slices so far).
-        "shared": all slots are there from the start and their keys are trained; a position takes
-        the ``top_slots`` of greatest cosine, as in the paper. "none": there never is a prompt.
+        "allocate": each slice opens slots of its own (`open_slots`), whose fixed keys are centroids
+        of its queries; a position reads the slot with the nearest key in Mahalanobis distance, by
+        the covariance of queries within slices. "shared": all slots exist from the start and their
+        keys are trained; a position reads the ``top_slots`` of greatest cosine, as in the paper.
+        "none": no prompts.
     length : int, default=5
         Rows of a prompt.
     max_slots : int, default=10
-        Slots that the pool has room for.
+        Maximal number of slots.
     slots_per_slice : int, default=1
         Slots that a slice opens in "allocate".
     top_slots : int, default=1
-        Slots that a position takes.
+        Slots that a position reads.
     min_context : int, default=3
-        With fewer events than this the query says little, and the choice is ``cold_start``'s.
+        With fewer events the query means little, and ``cold_start`` chooses the slots.
     cold_start : {"usage", "average"}, default="usage"
-        The most used of the slots in question, or all of them at once.
+        The most used slots, or all at once.
     when_full : {"merge", "reuse"}, default="merge"
-        What a slice does in a full pool: merge the two slots of closest keys and take the place
-        that is freed, or train the most similar slot further. Both are warned about.
+        In a full pool, a slice merges the two slots of closest keys and gets the free place, or
+        trains the most similar slot further. Both cause a warning.
     head_rank : int, default=0
-        Rank of each slot's change of the states before the decoder, ``h + b + U V h``, which
-        starts at nothing; 0: there is none.
+        Rank of each slot's change of the states before the decoder, ``h + b + U V h``, which starts
+        at zero; 0: no change.
     scale : float, default=1.0
-        Deviation of the rows that a new prompt starts with.
+        Standard deviation of the rows of a new prompt.
     seed : int, default=0
         Of the rows and of k-means.
 
     Raises
     ------
     ValueError
-        An argument that is not one of those listed, or a count below 1.
+        For an argument that is not listed, or a count below 1.
 
     Examples
     --------
@@ -183,13 +187,13 @@ class PromptPool(nn.Module):
         self.min_context, self.cold_start, self.when_full = min_context, cold_start, when_full
         self.head_rank, self.scale, self.seed = head_rank, scale, seed
         self.slots = nn.ModuleList()
-        self.scatter: Tensor  # sum over all slices' queries of their squared deviations
+        self.scatter: Tensor  # squared deviations within slices, summed over all queries
         self.register_buffer("scatter", torch.zeros(query_size, query_size, dtype=torch.float64))
-        self.metric: Tensor  # by which queries are uncorrelated and scatter alike
+        self.metric: Tensor  # makes queries uncorrelated and of equal variance
         self.register_buffer("metric", torch.eye(query_size, dtype=torch.float64))
         self.scatter_count: Tensor
         self.register_buffer("scatter_count", torch.zeros((), dtype=torch.long))
-        self.opened: Tensor  # how many slots there are, for whoever loads them
+        self.opened: Tensor  # number of slots, needed to load them
         self.register_buffer("opened", torch.zeros((), dtype=torch.long))
         if mode == "shared":
             for number in range(max_slots):
@@ -204,13 +208,14 @@ class PromptPool(nn.Module):
         Parameters
         ----------
         query : Query
+            The queries of the positions.
         slots : sequence of int or None, default=None
-            Only these are in question; a slice is trained with its own. None: all.
+            Candidates: a slice is trained with its own slots only. None: all.
 
         Returns
         -------
         PromptChoice or None
-            None where no slot is in question.
+            None without candidates.
         """
         numbers = tuple(range(len(self.slots)) if slots is None else slots)
         if not numbers:
@@ -228,9 +233,9 @@ class PromptPool(nn.Module):
         )
 
     def likeness(self, queries: Tensor, numbers: Sequence[int]) -> Tensor:
-        """Compare queries (..., size) with the keys of slots: (..., slots) float64, larger: closer.
+        """Compare queries (..., size) with keys of slots: (..., slots) float64, larger is closer.
 
-        Minus the squared distance; in mode "shared" the cosine.
+        Minus the squared Mahalanobis distance; in mode "shared" the cosine.
         """
         keys = torch.stack([self._slot(number).key for number in numbers]).detach().double()
         queries = queries.detach().double()
@@ -242,7 +247,8 @@ class PromptPool(nn.Module):
     def matching_loss(self, query: Query, choice: PromptChoice) -> Tensor:
         """Sum one minus the cosine to the keys of the chosen slots: (batch, positions).
 
-        Gradients go to the keys only. 0 where there are too few events for a query.
+        The matching loss of the paper (section 4). Gradients go to the keys only. 0 where there
+        are too few events for a query.
         """
         keys = torch.stack([self._slot(number).key for number in choice.numbers])
         cosines = functional.cosine_similarity(
@@ -266,7 +272,7 @@ class PromptPool(nn.Module):
 
     @torch.no_grad()
     def open_slots(self, queries: Tensor) -> list[int]:
-        """Give a new slice its slots, with centroids of its queries for keys.
+        """Open the slots of a new slice, with centroids of its queries as keys.
 
         Parameters
         ----------
@@ -281,7 +287,7 @@ class PromptPool(nn.Module):
         Raises
         ------
         ValueError
-            There is no query.
+            Without queries.
         """
         if self.mode != "allocate":
             return list(range(len(self.slots)))
@@ -306,18 +312,18 @@ class PromptPool(nn.Module):
 
     @torch.no_grad()
     def add_usage(self, choice: PromptChoice, counted: Tensor) -> None:
-        """Count how often each slot was chosen at the ``counted`` (batch, positions) positions."""
+        """Count the choices of each slot at the ``counted`` (batch, positions) positions."""
         uses = (choice.visible & counted[..., None]).sum((0, 1))  # (slots,)
         for number, count in zip(choice.numbers, uses):
             self._slot(number).usage += count
 
     @property
     def usage(self) -> list[int]:
-        """How often each slot was used in training."""
+        """Return how often each slot was used in training."""
         return [int(self._slot(number).usage) for number in range(len(self.slots))]
 
     def _metric(self) -> Tensor:
-        """Make the metric of what the slices so far scattered; few queries: nearly a sphere."""
+        """Compute the metric from the scatter within slices, shrunk to a sphere for few queries."""
         covariance = self.scatter / self.scatter_count.clamp_min(1)
         sphere = covariance.diagonal().mean()
         share = SHRINKAGE + self.query_size / (self.query_size + self.scatter_count)
@@ -328,7 +334,7 @@ class PromptPool(nn.Module):
         return torch.linalg.cholesky(torch.linalg.inv(shrunk))
 
     def _place(self, key: Tensor, size: int, opened: Sequence[int]) -> int:
-        """Find room for a slot of this key: a new one, a freed one, or one to train further."""
+        """Return the slot of a new key: a new one, a freed one, or one to train further."""
         if len(self.slots) < self.max_slots:
             number = len(self.slots)
             self._append(self._new_slot(number, key))
@@ -355,7 +361,7 @@ class PromptPool(nn.Module):
         return number
 
     def _merge_closest(self, opened: Sequence[int]) -> int:
-        """Merge the two earlier slots of closest keys into one; give the number that is freed."""
+        """Merge the two earlier slots of closest keys, and return the number that is freed."""
         numbers = [number for number in range(len(self.slots)) if number not in opened]
         keys = torch.stack([self._slot(number).key for number in numbers])
         keys = keys.double() @ self.metric
@@ -381,7 +387,7 @@ class PromptPool(nn.Module):
         return self.slots[number]
 
     def _new_slot(self, number: int, key: Tensor | None = None) -> PromptSlot:
-        """Make a slot of seeded random rows, and of a random key where none is given."""
+        """Create a slot of seeded random rows, and of a random key where none is given."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
         shape = (self.parts, self.layers, self.length, self.width)
         rows = torch.randn(shape, generator=generator) * self.scale
@@ -395,7 +401,7 @@ class PromptPool(nn.Module):
         self.opened.fill_(len(self.slots))
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        """Have as many slots as were saved, before they are loaded."""
+        """Create as many slots as were saved, before they are loaded."""
         count = state_dict.get(prefix + "opened")
         if count is not None:
             while len(self.slots) < int(count):

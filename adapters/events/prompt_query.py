@@ -1,4 +1,4 @@
-"""The query that prompts are retrieved by: what is known of a sequence, by fixed features."""
+"""The query of prompt retrieval: fixed features of the events so far."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from tsllm.adapters.events.features import SHORTEST_GAP, TypeVectors
 if TYPE_CHECKING:
     from tsllm.adapters.events.batch import EventBatch
 
-#: Centres of the radial basis functions of the query over the log of the scaled gap, and how many.
+#: Range and number of the radial basis functions over the log of the scaled inter-event time.
 LOG_GAP_RANGE, LOG_GAP_BASES = (-7.0, 4.0), 16
-#: Query features are summed as whole numbers of this size: exact, in any order and on any device.
+#: Query features are summed as integers in steps of this: exact in any order, on any device.
 QUERY_STEP = 2.0**-24
 
 
 class Query(NamedTuple):
-    """What is known of a sequence after each of its events, to retrieve prompts by."""
+    """A summary of a sequence after each event, by which prompts are retrieved."""
 
     vectors: Tensor
     """(batch, positions, size) float32: the mean of the features of the events so far."""
     counts: Tensor
-    """(batch, positions): how many events those are."""
+    """(batch, positions): the number of those events."""
     mean_gap: Tensor
-    """(batch, positions) float32: their mean gap; 1, the mean in training, while none is known."""
+    """(batch, positions) float32: their mean inter-event time; 1 while none is known."""
 
 
 class QueryState(NamedTuple):
-    """Sums over the events so far, from which the next query follows; each of (batch, ...)."""
+    """Sums over the events so far, from which the next query is computed."""
 
     total: Tensor
     """(batch, size) int64, the features in steps of `QUERY_STEP`."""
@@ -40,31 +40,30 @@ class QueryState(NamedTuple):
     last_type: Tensor
     """(batch,), -1 before the first event."""
     gap_total: Tensor
-    """(batch,) float64, the sum of the known gaps."""
+    """(batch,) float64, the sum of the known inter-event times."""
     gap_count: Tensor
-    """(batch,) how many gaps are known."""
+    """(batch,), their number."""
 
 
 class CausalQuery(nn.Module):
-    """The mean, over the events so far, of fixed random features of their types and gaps.
+    """The mean, over the events so far, of fixed random features of types and inter-event times.
 
     A feature vector is the sum of random projections of one-hot(type), one-hot(type before, type)
-    and radial basis functions of the log gap. Nothing in it is trained, so the keys of a prompt
-    pool keep their meaning while the network changes, and nothing after an event or in another
-    sequence has a part in it. The sums are of whole numbers, hence the same to the last bit in any
-    batch.
+    and radial basis functions of the log inter-event time. Nothing in it is trained: the keys of a
+    prompt pool keep their meaning while the network changes. The query depends on no later event
+    and no other sequence, and the sums are of integers: they are bit for bit equal in any batch.
 
     Parameters
     ----------
     n_types : int
-        Number of types.
+        Number of event types.
     size : int, default=64
         Width of the query.
     seed : int, default=0
         Of the random projections.
     type_vectors : Tensor or None, default=None
-        ``(types, width)``, vectors of the types' texts, in place of one-hot vectors: types that
-        read alike are then alike to the query.
+        ``(types, width)``, vectors of the types' texts, in place of one-hot vectors: types with
+        similar texts then have similar features.
 
     Examples
     --------
@@ -92,24 +91,24 @@ class CausalQuery(nn.Module):
             width = type_vectors.shape[1]
             projection = torch.randn(3, width, size, generator=generator, dtype=torch.float64)
             self.text_projection = projection / math.sqrt(width)
-        # The projection of one-hot(before, type) is a product of two vectors of the types:
-        # as random as a matrix of types² rows, without holding one.
+        # The projection of one-hot(before, type) is a product of two vectors of the types: as
+        # random as a matrix of types² rows, in less memory.
         self.codes: Tensor
         self.register_buffer("codes", self._codes(0, n_types))  # (types, 3, size)
 
     def forward(self, batch: EventBatch) -> Query:
-        """Give the query at each position, the start first: positions = 1 + events."""
+        """Compute the query at each position, the start first: positions = 1 + events."""
         start = self.empty_state(len(batch))
         query = self._extend_by(start, batch)[1]
         return Query(*(torch.cat(parts, 1) for parts in zip(self.query_of(start), query)))
 
     def empty_state(self, batch: int) -> QueryState:
-        """Make the state of sequences without events."""
+        """Create the state of sequences without events."""
         zeros = torch.zeros(batch, dtype=torch.long, device=self.codes.device)
         return QueryState(zeros[:, None].repeat(1, self.size), zeros, zeros - 1, zeros * 0.0, zeros)
 
     def state_after(self, batch: EventBatch) -> QueryState:
-        """Give the state after all events of a batch."""
+        """Compute the state after all events of a batch."""
         return self._extend_by(self.empty_state(len(batch)), batch)[0]
 
     def extend(
@@ -121,25 +120,25 @@ class CausalQuery(nn.Module):
         known: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> tuple[QueryState, Query]:
-        """Take in events of each sequence.
+        """Update the state by events of each sequence.
 
         Parameters
         ----------
         state : QueryState
-            It is left as it is.
+            It is not changed.
         types, gaps : Tensor
-            ``(batch, events)``, gaps scaled.
+            ``(batch, events)``, types and scaled inter-event times.
         known : Tensor or None, default=None
-            ``(batch, events)`` bool: whether a gap is one, and not a stand-in before a first event
-            whose window has no known start. None: all are.
+            ``(batch, events)`` bool, False where the inter-event time is not known (a first event
+            in a window of unknown start). None: all are known.
         mask : Tensor or None, default=None
             ``(batch, events)`` bool, False for padding on the right. None: there is none.
 
         Returns
         -------
-        QueryState
+        state : QueryState
             After the last event.
-        Query
+        query : Query
             After each event: positions = events.
         """
         mask = torch.ones_like(types, dtype=torch.bool) if mask is None else mask
@@ -159,12 +158,12 @@ class CausalQuery(nn.Module):
         return QueryState(total, counts, last_type, gap_total, gap_count), _query(*sums)
 
     def query_of(self, state: QueryState) -> Query:
-        """Give the query of a state: positions = 1."""
+        """Compute the query of a state: positions = 1."""
         parts = (state.total, state.counts, state.gap_total, state.gap_count)
         return _query(*(part[:, None] for part in parts))
 
     def grow(self, n_types: int, type_vectors: Tensor | None = None) -> None:
-        """Make room for more types; those of the types there are stay."""
+        """Add types; the codes of the other types stay."""
         if self.vectors is not None:
             assert type_vectors is not None
             self.vectors.grow(type_vectors)
@@ -172,7 +171,7 @@ class CausalQuery(nn.Module):
         self.codes = torch.cat([self.codes, new])
 
     def _codes(self, first: int, last: int) -> Tensor:
-        """Make the three vectors of types: as one before, as one after, alone."""
+        """Draw the three vectors of each type: as the type before, as the type after, alone."""
         if self.vectors is not None:
             assert self.text_projection is not None
             table = self.vectors.table[first:last].to(self.text_projection)  # (types, width)
@@ -191,7 +190,7 @@ class CausalQuery(nn.Module):
         return self.extend(state, batch.types, batch.gaps, known=known, mask=batch.mask)
 
     def _features(self, before: Tensor, types: Tensor, gaps: Tensor, known: Tensor) -> Tensor:
-        """Give the features of events (batch, events) as whole numbers: (batch, events, size)."""
+        """Compute the features of events as integers: (batch, events, size)."""
         after = self.codes[types]  # (batch, events, 3, size)
         pair = self.codes[before.clamp_min(0)][..., 0, :] * after[..., 1, :]
         features = torch.where((before >= 0)[..., None], pair, 0.0)
@@ -199,7 +198,7 @@ class CausalQuery(nn.Module):
         low, high = LOG_GAP_RANGE
         spacing = (high - low) / (LOG_GAP_BASES - 1)
         logs = gaps.double().clamp_min(SHORTEST_GAP).log().clamp(low, high)
-        # One basis function after the other: a matrix product rounds differently in other batches.
+        # One basis function after the other: rounding of a matrix product depends on the batch.
         for number in range(LOG_GAP_BASES):
             centre = low + number * spacing
             weight = (-0.5 * ((logs - centre) / spacing).square()).exp()

@@ -1,4 +1,4 @@
-"""PromptTPP's network: an encoder with prompts, and a decoder of the next event."""
+"""PromptTPP: an event encoder with a pool of prompts, and a decoder of the next event."""
 
 from __future__ import annotations
 
@@ -31,83 +31,18 @@ if TYPE_CHECKING:
 ENCODERS = ("attention", "aaren", "llm", "llm-full")
 TEXT_ENCODERS = ("attention", "aaren")
 DECODERS = ("lognormal_mixture", "rmtpp", "exponential", "attnhp")
-
-
-def encoder_class(encoder: str, text_encoder: str, decoder: str) -> Any:
-    """Say which class encodes."""
-    if decoder == "attnhp":
-        return AttNHPEncoder
-    name = text_encoder if encoder == "llm" else encoder
-    return AarenEncoder if name == "aaren" else AttentionEncoder
-
-
-def build_decoder(
-    name: str, hidden: int, n_types: int, components: int, head: TextTypeHead | None
-) -> Any:
-    """Make the decoder of a name; ``head`` gives type logits where the decoder has them."""
-    if name == "lognormal_mixture":
-        return LogNormalMixtureDecoder(hidden, n_types, components, type_head=head)
-    if name == "rmtpp":
-        return RMTPPDecoder(hidden, n_types, type_head=head)
-    if name == "exponential":
-        return ExponentialDecoder(hidden, n_types)
-    return AttNHPDecoder(hidden, n_types)
-
-
-def check_parts(
-    n_types: int,
-    encoder: str,
-    decoder: str,
-    text_encoder: str,
-    backbone: object,
-    type_vectors: Tensor | None,
-    head_rank: int,
-) -> None:
-    """Refuse names that are unknown and parts that do not go together."""
-    for name, value, possible in (
-        ("encoder", encoder, ENCODERS),
-        ("decoder", decoder, DECODERS),
-        ("text_encoder", text_encoder, TEXT_ENCODERS),
-    ):
-        if value not in possible:
-            raise ValueError(f"{name} must be one of {list(possible)}, got {value!r}")
-    reads_text = encoder in ("llm", "llm-full")
-    if reads_text != (type_vectors is not None):
-        raise ValueError(
-            f"encoder={encoder!r} {'needs' if reads_text else 'takes no'} type_vectors: they are "
-            "the types' texts as 'llm' and 'llm-full' read them"
-        )
-    if type_vectors is not None and len(type_vectors) != n_types:
-        raise ValueError(f"{len(type_vectors)} type_vectors for {n_types} types: give one each")
-    if (encoder == "llm-full") != (backbone is not None):
-        raise ValueError(
-            f"encoder={encoder!r} {'takes no' if backbone is not None else 'needs a'} backbone: "
-            "it is what 'llm-full' reads events with"
-        )
-    if decoder == "attnhp":
-        if encoder in ("aaren", "llm-full") or (encoder == "llm" and text_encoder == "aaren"):
-            raise ValueError(
-                "decoder='attnhp' attends to the events again at every time and has an encoder of "
-                "its own: use it with encoder='attention', or take another decoder"
-            )
-        if head_rank:
-            raise ValueError(
-                f"head_rank={head_rank} changes the states, which decoder='attnhp' does not read: "
-                "use head_rank=0 with it"
-            )
-
-
-#: Events that a position must have seen to count for a key: the first ones say little.
+#: Least number of events at a position whose query counts for a key.
 KEY_CONTEXT = 10
 #: Rank of a slot's change of the states: on a frozen base it learns most of what is new.
 HEAD_RANK = 8
 
 
 class PromptTPPModel(PromptedEncoder):
-    """An event encoder, a decoder and a pool of prompts.
+    """PromptTPP (Xue et al., NeurIPS 2023, arXiv 2310.04993, section 4).
 
-    States and streams are `PromptedEncoder`'s; here are the likelihood that training maximises,
-    what is trained when, and new types.
+    An event encoder, a decoder and a pool of prompts. `PromptedEncoder` computes states of whole
+    sequences and of streams; this class adds the likelihood, which parameters are trained, and new
+    types.
 
     Parameters
     ----------
@@ -115,37 +50,52 @@ class PromptTPPModel(PromptedEncoder):
         Number of event types.
     encoder : {"attention", "aaren", "llm", "llm-full"}, default="attention"
         "attention": `AttentionEncoder`. "aaren": `AarenEncoder`, which streams in constant memory.
-        "llm": one of these (``text_encoder``) over projected vectors of the types' texts, with
-        type logits tied to them. "llm-full": `LLMEncoder`, a language model over all events.
+        "llm": one of these (``text_encoder``) over projected vectors of the types' texts, with type
+        logits tied to them. "llm-full": `LLMEncoder`, a language model over all events.
     decoder : {"lognormal_mixture", "rmtpp", "exponential", "attnhp"}, default="lognormal_mixture"
-        See `tsllm.adapters.events.decoders.closed_form`. "attnhp" brings its own encoder,
-        `AttNHPEncoder`, in place of "attention"; it goes with "attention" and "llm" only.
+        See `tsllm.adapters.events.decoders`. "attnhp" has an encoder of its own, `AttNHPEncoder`,
+        in place of "attention"; it goes with "attention" and "llm" only.
     text_encoder : {"attention", "aaren"}, default="attention"
-        What encodes the projected types in "llm".
-    backbone : Backbone or PrivateBackbone or None, default=None
+        The encoder of the projected types in "llm".
+    backbone : Backbone, PrivateBackbone or None, default=None
         The language model of "llm-full".
     max_events : int or None, default=None
-        Most events that "llm-full" reads at once; None: as many as its positions hold.
-    hidden, layers, heads : int
-        Width of the states, blocks, heads; "llm-full" has a width only.
+        Maximal number of events that "llm-full" reads at once; None: as many as its positions hold.
+    hidden : int, default=32
+        Width of the states.
+    layers : int, default=2
+        Blocks of the encoder; not for "llm-full".
+    heads : int, default=4
+        Heads of the encoder; not for "llm-full".
     dropout : float, default=0.0
-        In the encoder.
+        Dropout in the encoder.
     components : int, default=16
         Log-normal components of the mixture.
     time_features : int, default=32
-        Width of the code of a gap, a multiple of 4.
+        Width of the code of an inter-event time, a multiple of 4.
     median_gap : float, default=1.0
-        Median gap in training, scaled.
+        Median inter-event time in training, scaled.
     context_features : int, default=0
         Static covariates of a sequence.
     type_vectors : Tensor or None, default=None
-        ``(types, width)``, vectors of the types' texts, for "llm" and "llm-full" and only these;
-        for "llm-full" what `mean_token_embeddings` gives.
-    prompt_mode, prompt_length, max_slots, slots_per_slice, top_slots, min_context, cold_start, \
-when_full
-        See `PromptPool`.
+        ``(types, width)``, vectors of the types' texts, for "llm" and "llm-full" only; for
+        "llm-full" from `mean_token_embeddings`.
+    prompt_mode : {"allocate", "shared", "none"}, default="allocate"
+        This and the following: see `PromptPool`.
+    prompt_length : int, default=5
+        Rows of a prompt.
+    max_slots : int, default=10
+        Maximal number of slots.
+    slots_per_slice, top_slots : int, default=1
+        Slots that a slice opens, and that a position reads.
+    min_context : int, default=3
+        Fewer events leave the choice to ``cold_start``.
+    cold_start : {"usage", "average"}, default="usage"
+        Choice of the slots after few events.
+    when_full : {"merge", "reuse"}, default="merge"
+        How a slice gets a slot of a full pool.
     head_rank : int or None, default=None
-        See `PromptPool`. None: `HEAD_RANK`, and 0 with "attnhp", whose decoder reads no states.
+        None: `HEAD_RANK`, and 0 with "attnhp", whose decoder does not read the states.
     matching_coef : float, default=0.1
         Weight of the matching loss in mode "shared".
     query_size : int, default=64
@@ -157,7 +107,11 @@ when_full
     Raises
     ------
     ValueError
-        An argument that is not one of those listed, or does not go with another.
+        For an argument that is not listed, or does not go with another.
+
+    See Also
+    --------
+    tsllm.PromptTPP : The estimator that trains this model.
 
     Examples
     --------
@@ -204,7 +158,7 @@ when_full
         super().__init__()
         if head_rank is None:
             head_rank = 0 if decoder == "attnhp" else HEAD_RANK
-        check_parts(n_types, encoder, decoder, text_encoder, backbone, type_vectors, head_rank)
+        _check_arguments(n_types, encoder, decoder, text_encoder, backbone, type_vectors, head_rank)
         self.n_types = n_types
         self.matching_coef = matching_coef
         if backbone is not None:
@@ -233,10 +187,10 @@ when_full
                 type_vectors=type_vectors,
                 context_features=context_features,
             )
-            kind = encoder_class(encoder, text_encoder, decoder)
+            kind = _encoder_class(encoder, text_encoder, decoder)
             self.encoder = kind(embedding, layers=layers, heads=heads, dropout=dropout)
         head = None if type_vectors is None else TextTypeHead(hidden, type_vectors)
-        self.decoder = build_decoder(decoder, hidden, n_types, components, head)
+        self.decoder = _build_decoder(decoder, hidden, n_types, components, head)
         self.query = CausalQuery(n_types, size=query_size, seed=seed, type_vectors=type_vectors)
         self.pool = PromptPool(
             self.encoder.prompt_layers,
@@ -257,19 +211,19 @@ when_full
         )
 
     def log_likelihood(self, batch: EventBatch, slots: Sequence[int] | None = None) -> Tensor:
-        """Give each interval's part of the log-likelihood, (batch, 1 + events); scaled time."""
+        """Compute the log-likelihood of each interval, (batch, 1 + events), in scaled time."""
         return log_likelihood(self.decoder, self.encode(batch, slots), batch)
 
     def loss(
         self, batch: EventBatch, slots: Sequence[int] | None = None
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Give what training minimises.
+        """Compute the loss that training minimises.
 
         Returns
         -------
         total : Tensor
-            Minus the log-likelihood, and in mode "shared" the matching loss of the positions
-            scored.
+            Minus the log-likelihood, and in mode "shared" the matching loss of the scored positions
+            (paper, section 4).
         count : Tensor
             Events scored: ``total / count`` is in nats an event.
         extras : dict
@@ -288,20 +242,20 @@ when_full
         return total, batch.events_scored, extras
 
     def forward(self, batch: EventBatch, slots: Sequence[int] | None = None) -> Tensor:
-        """Give `log_likelihood`."""
+        """Return `log_likelihood`."""
         return self.log_likelihood(batch, slots)
 
     @torch.no_grad()
     def slice_queries(self, batches: Iterable[EventBatch]) -> Tensor:
-        """Collect what the keys of a slice are made from: (n, query_size).
+        """Collect the queries from which the keys of a slice are computed: (n, query_size).
 
-        The queries of all positions with at least `KEY_CONTEXT` events; where there are none,
-        those of all positions with an event.
+        They are the queries of all positions with at least `KEY_CONTEXT` events; where there are
+        none, of all positions with an event.
         """
         early, late = [], []
         for batch in batches:
             query = self.query(batch)
-            real = nn.functional.pad(batch.mask, (1, 0))  # the start says nothing
+            real = nn.functional.pad(batch.mask, (1, 0))  # not the start
             enough = real & (query.counts >= KEY_CONTEXT)
             early.append(query.vectors[real])
             late.append(query.vectors[enough])
@@ -309,20 +263,20 @@ when_full
         return found if len(found) else torch.cat(early)
 
     def open_slots(self, queries: Tensor) -> list[int]:
-        """Give a new slice its slots; see `PromptPool.open_slots`."""
+        """Open the slots of a new slice; see `PromptPool.open_slots`."""
         return self.pool.open_slots(queries)
 
     def train_only(self, *, base: bool, slots: Sequence[int] = ()) -> None:
-        """Say what the next forward pass is differentiated by; everything else is frozen.
+        """Set which parameters the next forward passes train; everything else is frozen.
 
-        To be called before that pass. Keys are trained in mode "shared" only.
+        Keys are trained in mode "shared" only.
 
         Parameters
         ----------
         base : bool
-            Encoder and decoder.
+            Whether to train encoder and decoder.
         slots : sequence of int, default=()
-            Prompt slots.
+            Prompt slots to train.
         """
         for parameter in self.base_parameters():
             parameter.requires_grad_(base)
@@ -336,19 +290,19 @@ when_full
         return [*self.encoder.parameters(), *self.decoder.parameters()]
 
     def grow_types(self, n_types: int, type_vectors: Tensor | None = None) -> None:
-        """Make room for types that come up later; what is known of the others stays.
+        """Add event types; the parameters of the other types stay.
 
         Parameters
         ----------
         n_types : int
-            Types in all; the new ones are the last.
+            Number of types in all; the new ones are the last.
         type_vectors : Tensor or None, default=None
-            ``(new types, width)``, for a model that has vectors of the types' texts.
+            ``(new types, width)``, for a model with vectors of the types' texts.
 
         Raises
         ------
         ValueError
-            Fewer types than there are, or vectors where there should be none or the reverse.
+            For fewer types than before, and vectors that are missing or not needed.
         """
         new = n_types - self.n_types
         if new < 0:
@@ -368,3 +322,67 @@ when_full
         if isinstance(head, TextTypeHead):
             head.grow(cast(Tensor, type_vectors))
         self.n_types = n_types
+
+
+def _encoder_class(encoder: str, text_encoder: str, decoder: str) -> Any:
+    """Return the class of the encoder."""
+    if decoder == "attnhp":
+        return AttNHPEncoder
+    name = text_encoder if encoder == "llm" else encoder
+    return AarenEncoder if name == "aaren" else AttentionEncoder
+
+
+def _build_decoder(
+    name: str, hidden: int, n_types: int, components: int, head: TextTypeHead | None
+) -> Any:
+    """Build a decoder by name; ``head`` computes its type logits where it has such a head."""
+    if name == "lognormal_mixture":
+        return LogNormalMixtureDecoder(hidden, n_types, components, type_head=head)
+    if name == "rmtpp":
+        return RMTPPDecoder(hidden, n_types, type_head=head)
+    if name == "exponential":
+        return ExponentialDecoder(hidden, n_types)
+    return AttNHPDecoder(hidden, n_types)
+
+
+def _check_arguments(
+    n_types: int,
+    encoder: str,
+    decoder: str,
+    text_encoder: str,
+    backbone: object,
+    type_vectors: Tensor | None,
+    head_rank: int,
+) -> None:
+    """Check the names, and that the arguments go together."""
+    for name, value, possible in (
+        ("encoder", encoder, ENCODERS),
+        ("decoder", decoder, DECODERS),
+        ("text_encoder", text_encoder, TEXT_ENCODERS),
+    ):
+        if value not in possible:
+            raise ValueError(f"{name} must be one of {list(possible)}, got {value!r}")
+    reads_text = encoder in ("llm", "llm-full")
+    if reads_text != (type_vectors is not None):
+        raise ValueError(
+            f"encoder={encoder!r} {'needs' if reads_text else 'takes no'} type_vectors: they are "
+            "the types' texts as 'llm' and 'llm-full' read them"
+        )
+    if type_vectors is not None and len(type_vectors) != n_types:
+        raise ValueError(f"{len(type_vectors)} type_vectors for {n_types} types: give one each")
+    if (encoder == "llm-full") != (backbone is not None):
+        raise ValueError(
+            f"encoder={encoder!r} {'takes no' if backbone is not None else 'needs a'} backbone: "
+            "it is what 'llm-full' reads events with"
+        )
+    if decoder == "attnhp":
+        if encoder in ("aaren", "llm-full") or (encoder == "llm" and text_encoder == "aaren"):
+            raise ValueError(
+                "decoder='attnhp' attends to the events again at every time and has an encoder of "
+                "its own: use it with encoder='attention', or take another decoder"
+            )
+        if head_rank:
+            raise ValueError(
+                f"head_rank={head_rank} changes the states, which decoder='attnhp' does not read: "
+                "use head_rank=0 with it"
+            )
