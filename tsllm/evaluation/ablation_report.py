@@ -11,18 +11,17 @@ from typing import Any
 
 import pandas as pd
 
-from tsllm.evaluation.paired import PairedDifference
-from tsllm.evaluation.report import (
-    ALL_HORIZONS,
-    BacktestReport,
+from tsllm.evaluation.documents import (
     bounds,
     cost,
-    markdown_page,
-    markdown_table,
     plain,
     plain_rows,
+    render,
     shown,
+    table_parts,
 )
+from tsllm.evaluation.paired import PairedDifference
+from tsllm.evaluation.report import ALL_HORIZONS, BacktestReport
 from tsllm.evaluation.variants import NONE, PRETRAINED, REPLACEMENTS, VariantMethod, Variants
 from tsllm.evaluation.verdict import amount, in_percent, judge, judge_baselines, judge_naive
 from tsllm.forecasters.base import BaseLLMForecaster
@@ -157,7 +156,6 @@ class AblationReport(AblationDocument):
 
     def to_markdown(self) -> str:
         """Write verdict, table, differences and how to read them as Markdown."""
-        columns = ["method_a", "method_b", "horizon", "difference", "relative"]
         differences = [
             [
                 pair["method_a"],
@@ -170,18 +168,16 @@ class AblationReport(AblationDocument):
             ]
             for pair in self.differences.to_dict("records")
         ]
-        summary = self.summary()
-        parts = [
-            self.verdict,
-            self._protocol(),
-            markdown_table(list(summary.columns), summary.to_numpy().tolist()),
-            "## Differences",
-            f"`method_a` less `method_b` in {self.settings['metric']}, and in percent of "
-            f"`method_b`'s, with {100 * self.settings['confidence']:g} % intervals. "
-            f"{_how_to_read(self.settings)}",
-            markdown_table(columns, differences),
-        ]
-        return markdown_page("Does the language model help?", parts, self.notes)
+        budget = ", ".join(f"{name}={value!r}" for name, value in self.settings["budget"].items())
+        return render(
+            "ablation.md.jinja",
+            verdict=self.verdict,
+            settings=self.settings,
+            budget=budget,
+            summary=table_parts(self.summary()),
+            differences=differences,
+            notes=self.notes,
+        )
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the differences from the pretrained variant with their intervals.
@@ -224,19 +220,6 @@ class AblationReport(AblationDocument):
             xlabel=f"{self.settings['metric']}: % more than the pretrained model's",
             least=100 * self.settings["min_difference"],
             ax=ax,
-        )
-
-    def _protocol(self) -> str:
-        """Say in a few sentences what was run."""
-        settings = self.settings
-        seeds = settings["seeds"]
-        budget = ", ".join(f"{name}={value!r}" for name, value in settings["budget"].items())
-        units = " in standard deviations of the training part" if settings["scaled"] else ""
-        return (
-            f"{settings['estimator']} with {settings['backbone']}; {settings['series']} series of "
-            f"{settings['variables']} variable(s), test part {settings['test_steps']} steps a "
-            f"series, stride {settings['stride']}; seeds {', '.join(map(str, seeds))}; errors"
-            f"{units}. All variants have the same head, data, seeds and budget ({budget})."
         )
 
 
@@ -448,17 +431,3 @@ def _costs(report: BacktestReport, variants: Variants) -> pd.DataFrame:
             row |= method.costs() | {"fit_seconds": run.fit_seconds}
         rows.append(row | {"predict_ms": 1000 * run.predict_seconds / len(run.windows)})
     return pd.DataFrame(rows).set_index("variant")
-
-
-def _how_to_read(settings: dict[str, Any]) -> str:
-    """Say what intervals and verdict rest on."""
-    least = f"{100 * settings['min_difference']:g} %"
-    return (
-        "Intervals: whole blocks of origins, with all their series and variables, are resampled, "
-        "the deviation over seeds is added, and Student's t makes an interval of both. The verdict "
-        f"reads the last row of each variant only, and counts less than {least} as no difference. "
-        "Whether the language model is better than none is one comparison. The claim that a "
-        "replacement is better uses wider intervals, corrected for the number of such variants "
-        "(Bonferroni). A yes needs every variant to be worse, so more variants do not make a wrong "
-        "yes more likely. All other intervals are not corrected."
-    )

@@ -1,9 +1,8 @@
-"""Reports of backtests: tables, paired differences, files."""
+"""The report of a backtest: tables, paired differences, JSON and Markdown."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,75 +11,12 @@ import numpy as np
 import pandas as pd
 
 from tsllm.errors import DataError
+from tsllm.evaluation.documents import plain, plain_rows, render, table_parts
 from tsllm.evaluation.holdout import Holdout, WindowSet
 from tsllm.evaluation.paired import PairedDifference, estimate
 from tsllm.evaluation.scoring import average, weighted_mean
 
-
-def plain(value: Any) -> Any:
-    """Turn a value into one that JSON knows; NaN and infinities become None."""
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    if isinstance(value, np.integer):
-        return int(value)
-    if value is None or isinstance(value, str | int | bool):
-        return value
-    if isinstance(value, tuple | list):
-        return [plain(one) for one in value]
-    if isinstance(value, dict):
-        return {str(name): plain(one) for name, one in value.items()}
-    return str(value)
-
-
-def plain_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Turn a table into records of plain values; see `plain`."""
-    return [
-        {str(column): plain(value) for column, value in row.items()}
-        for row in frame.to_dict("records")
-    ]
-
-
-def shown(value: Any) -> str:
-    """Write a cell of a table: four digits of a number; nothing for None and NaN."""
-    if isinstance(value, float | np.floating):
-        if not np.isfinite(value):
-            return ""
-        return f"{value:.0f}" if float(value).is_integer() else f"{value:.4g}"
-    return "" if value is None else str(value)
-
-
-def bounds(value: Any, lower: Any, upper: Any, *, percent: bool = False) -> str:
-    """Write a difference with its interval; shares in percent."""
-    if value is None or math.isnan(value):
-        return ""
-    factor, digits, unit = (100, 1, " %") if percent else (1, 4, "")
-    text = f"{factor * value:+.{digits}f}{unit}"
-    if lower is None or math.isnan(lower):
-        return text
-    return f"{text} [{factor * lower:+.{digits}f}, {factor * upper:+.{digits}f}]"
-
-
-def cost(value: Any) -> str:
-    """Write a cost for people."""
-    if value is None or math.isnan(value):
-        return ""
-    if value >= 100 or float(value).is_integer():
-        return f"{value:,.0f}"
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
-
-
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a Markdown table."""
-    lines = [list(columns), ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def markdown_page(title: str, parts: Sequence[str], notes: Sequence[str]) -> str:
-    """Put a report together."""
-    return "\n\n".join([f"# {title}", *parts, *(f"Note: {note}." for note in notes)]) + "\n"
-
-
-#: What `paired` is told for the mean over all horizons.
+#: The horizon of `BacktestReport.paired` that means the mean over all horizons.
 ALL_HORIZONS = "all"
 
 
@@ -270,15 +206,12 @@ class BacktestReport:
 
     def to_markdown(self) -> str:
         """Write the protocol, the table and the notes as Markdown."""
-        lines = [_describe(self.settings)]
-        for scored_on, rows in self.table.groupby("scored_on", sort=False):
-            if scored_on == "common":
-                lines.append("The same windows for every method:")
-            frame = rows.drop(columns="scored_on").dropna(axis=1, how="all")
-            cells = [[shown(value) for value in row] for row in frame.itertuples(index=False)]
-            lines.append(markdown_table(list(frame.columns), cells))
-        lines += [f"Note: {note}." for note in self.notes]
-        return "\n\n".join(lines) + "\n"
+        parts = [
+            {"scored_on": scored_on}
+            | table_parts(rows.drop(columns="scored_on").dropna(axis=1, how="all"))
+            for scored_on, rows in self.table.groupby("scored_on", sort=False)
+        ]
+        return render("backtest.md.jinja", settings=self.settings, parts=parts, notes=self.notes)
 
 
 def make_report(
@@ -363,21 +296,3 @@ def _metrics(
         if spread and len(values) > 1:
             out[f"{name}_sd"] = float(np.std(values, ddof=1))
     return out
-
-
-def _describe(settings: dict[str, Any]) -> str:
-    """Say the protocol in a sentence or two."""
-    units = (
-        "mse, mae, crps and width in standard deviations of each variable's training part"
-        if settings["scaled"]
-        else "values in their own units"
-    )
-    interval = settings["interval"]
-    held = f"; intervals hold {100 * interval:g} %" if interval else ""
-    refit = settings["refit"]
-    fitted = f"refitted every {refit} windows" if refit else "fitted once"
-    return (
-        f"{settings['series']} series of {settings['variables']} variable(s), test part "
-        f"{settings['test_steps']} steps a series, stride {settings['stride']}, {fitted}, season "
-        f"{settings['season']}; {units}{held}."
-    )

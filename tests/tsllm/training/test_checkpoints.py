@@ -262,9 +262,7 @@ def test_a_checkpoint_of_other_windows_is_refused(interrupted):
     with pytest.raises(ModelFormatError, match="validation_windows=11, this training has None"):
         train(make_model(), squared_error, training, None, settings)
     training.series[0][3] += 1
-    with pytest.raises(
-        ModelFormatError, match="was written with other training data"
-    ):
+    with pytest.raises(ModelFormatError, match="was written with other training data"):
         train(make_model(), squared_error, training, validation, settings)
 
 

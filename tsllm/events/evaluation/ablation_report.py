@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from tsllm.evaluation.ablation_report import AblationDocument
+from tsllm.evaluation.documents import bounds, cost, render, table_parts
 from tsllm.evaluation.paired import MANY_SERIES, PairedDifference, estimate_units
-from tsllm.evaluation.report import bounds, cost, markdown_page, markdown_table
 from tsllm.evaluation.verdict import Wording, classify, judge
 
 GIVEN, RANDOM, INDEX = "given", "random text", "no text"
@@ -101,7 +101,6 @@ class EventAblationReport(AblationDocument):
 
     def to_markdown(self) -> str:
         """Write verdict, table and differences as Markdown."""
-        summary, settings = self.summary(), self.settings
         differences = [
             [
                 pair["method_a"],
@@ -110,22 +109,14 @@ class EventAblationReport(AblationDocument):
             ]
             for pair in self.differences.to_dict("records")
         ]
-        protocol = (
-            f"`{settings['estimator']}`; {settings['slices']} slice(s), learnt one after the "
-            f"other; {settings['events']:,} test events of all slices; seeds "
-            f"{', '.join(map(str, settings['seeds']))}. All variants have the same data, seeds and "
-            "budget."
+        return render(
+            "event_ablation.md.jinja",
+            verdict=self.verdict,
+            settings=self.settings,
+            summary=table_parts(self.summary()),
+            differences=differences,
+            notes=self.notes,
         )
-        parts = [
-            self.verdict,
-            protocol,
-            markdown_table(list(summary.columns), summary.to_numpy().tolist()),
-            "## Differences from the given model",
-            f"With {100 * settings['confidence']:g} % intervals over {settings['unit']} and seeds; "
-            "of the log-likelihood greater is better, of the errors less.",
-            markdown_table(["variant", "metric", "difference"], differences),
-        ]
-        return markdown_page("What is PromptTPP good for here?", parts, self.notes)
 
     def plot(self, ax: Any = None) -> Any:
         """Draw how much worse than the given model each variant explains the events.
