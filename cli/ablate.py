@@ -1,4 +1,4 @@
-"""``tsllm ablate``: whether the language model helps on this data, or what takes its place."""
+"""``tsllm ablate``: a test of whether the language model helps on DATA."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tsllm.cli import options
-from tsllm.cli.config import AblateJob, read_job
+from tsllm.cli.config import AblateJob, job_of
 from tsllm.cli.data import open_data
 from tsllm.cli.output import (
     check_picture,
@@ -20,6 +20,7 @@ from tsllm.cli.output import (
 
 
 def ablate(
+    context: typer.Context,
     data: options.Data = None,
     method: options.Method = None,
     horizons: options.Horizons = None,
@@ -27,8 +28,8 @@ def ablate(
         str | None,
         typer.Option(
             "--variants",
-            help="What to run besides pretrained and none, of random, attention, transformer, "
-            "shuffled and few; none for none. Default: all of them.",
+            help="Variants besides pretrained and none: random, attention, transformer, shuffled, "
+            "few; or none. Default: all.",
             metavar="NAMES",
         ),
     ] = None,
@@ -36,7 +37,7 @@ def ablate(
         str | None,
         typer.Option(
             "--baselines",
-            help="Methods to set beside them, such as theta; none for none. Default: "
+            help="Methods to compare with, such as theta, or none. Default: "
             "seasonal_naive,auto_ets,dlinear.",
             metavar="NAMES",
         ),
@@ -44,15 +45,13 @@ def ablate(
     seeds: options.AblationSeeds = None,
     metric: Annotated[
         str | None,
-        typer.Option(
-            "--metric", help="Of mse, mae, mase and smape; default mse.", metavar="METRIC"
-        ),
+        typer.Option("--metric", help="mse, mae, mase or smape. Default: mse.", metavar="METRIC"),
     ] = None,
     min_difference: Annotated[
         float | None,
         typer.Option(
             "--min-difference",
-            help="The least difference that matters, as a share of the error; default 0.01.",
+            help="Smallest difference that matters, as a share of the error. Default: 0.01.",
             metavar="SHARE",
         ),
     ] = None,
@@ -75,36 +74,14 @@ def ablate(
     plot: options.AblationPlot = None,
     json: options.Json = False,
 ) -> None:
-    """Find out whether the language model helps on DATA.
+    """Test whether the language model helps on DATA.
 
-    The method is trained as it is, with random weights, with one attention layer or one transformer
-    block in the language model's place, and without one: same head, data, seeds and budget. Paired
-    differences on a held-out test part lead to a verdict, which may be no. For event streams see
-    'tsllm events ablate'.
+    The method is trained with its language model, with random weights, with one attention layer or
+    one transformer block instead, and without a language model: same head, data, seeds and budget.
+    Paired differences on a held-out test part lead to a verdict. For event streams see 'tsllm
+    events ablate'.
     """
-    given = {
-        "data": data,
-        "method": method,
-        "horizons": options.whole_numbers("--horizons", horizons),
-        "variants": options.names(variants),
-        "baselines": options.names(baselines),
-        "seeds": options.whole_numbers("--seeds", seeds),
-        "metric": metric,
-        "min_difference": min_difference,
-        "test_size": test_size,
-        "test_fraction": test_fraction,
-        "stride": stride,
-        "freq": freq,
-        "fill": fill,
-        "resample": resample,
-        "sort": sort,
-        "covariates": options.names(covariates),
-        "past_covariates": options.names(past_covariates),
-        "id_col": id_col,
-        "time_col": time_col,
-        "target_cols": target_col or None,
-    }
-    job = read_job(AblateJob, given, config, set_)
+    job = job_of(AblateJob, context)
     job.check_horizons()
     check_report_files(out, markdown)
     check_picture(plot)

@@ -1,4 +1,4 @@
-"""``tsllm backtest``: a method and baselines on a test part that none of them has seen."""
+"""``tsllm backtest``: errors of a method and baselines on a held-out test part."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from tsllm.cli import options
-from tsllm.cli.config import BacktestJob, read_job
+from tsllm.cli.config import BacktestJob, job_of
 from tsllm.cli.data import open_data
 from tsllm.cli.output import check_report_files, print_table, say_split, working, write_report
 
 
 def backtest(
+    context: typer.Context,
     data: options.Data = None,
     method: options.Method = None,
     horizons: options.Horizons = None,
@@ -23,7 +24,7 @@ def backtest(
         str | None,
         typer.Option(
             "--baselines",
-            help="Methods to compare with, such as seasonal_naive,theta; none for none. Default: "
+            help="Methods to compare with, or none. Default: "
             "seasonal_naive,auto_ets,theta,dlinear,patchtst.",
             metavar="NAMES",
         ),
@@ -31,12 +32,12 @@ def backtest(
     stride: options.Stride = None,
     seeds: Annotated[
         str | None,
-        typer.Option("--seeds", help="Fit once for each seed, such as 0,1,2.", metavar="SEEDS"),
+        typer.Option("--seeds", help="Fit once per seed, such as 0,1,2.", metavar="SEEDS"),
     ] = None,
     scaled: Annotated[
         bool | None,
         typer.Option(
-            "--scaled", help="Errors in standard deviations of the training part, as published."
+            "--scaled", help="Errors in standard deviations of the training part, as in papers."
         ),
     ] = None,
     freq: options.Freq = None,
@@ -56,29 +57,9 @@ def backtest(
 ) -> None:
     """Score a method and baselines on a held-out test part.
 
-    Methods are fitted on what lies before the test part and forecast every window of it.
+    Methods are fitted on the data before the test part and forecast every window of it.
     """
-    given = {
-        "data": data,
-        "method": method,
-        "horizons": options.whole_numbers("--horizons", horizons),
-        "test_size": test_size,
-        "test_fraction": test_fraction,
-        "baselines": options.names(baselines),
-        "stride": stride,
-        "seeds": options.whole_numbers("--seeds", seeds),
-        "scaled": scaled,
-        "freq": freq,
-        "fill": fill,
-        "resample": resample,
-        "sort": sort,
-        "covariates": options.names(covariates),
-        "past_covariates": options.names(past_covariates),
-        "id_col": id_col,
-        "time_col": time_col,
-        "target_cols": target_col or None,
-    }
-    job = read_job(BacktestJob, given, config, set_)
+    job = job_of(BacktestJob, context)
     job.check_horizons()
     check_report_files(out, markdown)
 

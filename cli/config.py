@@ -1,4 +1,4 @@
-"""Jobs: what a command is to do, from its options, a YAML file and ``--set``."""
+"""Jobs: the settings of a command, from its options, a YAML file and ``--set``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
+import typer
 import yaml
 
 import tsllm
 from tsllm.arguments import wanted_instead
+from tsllm.cli import options
 from tsllm.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,9 +25,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class Job:
-    """The data and the method: what every command needs that trains.
+    """The data and the method of a command that trains.
 
-    The fields are the keys of a job file; `read_job` sees to their kinds.
+    The fields are the keys of a job file; `read_job` checks the types of their values.
     """
 
     data: str = ""
@@ -43,7 +45,7 @@ class Job:
     parameters: dict[str, Any] = field(default_factory=dict)
 
     def data_options(self) -> dict[str, Any]:
-        """Give the options of `tsllm.cli.data.open_data`."""
+        """Return the arguments of `tsllm.cli.data.open_data`."""
         names = ("id_col", "time_col", "target_cols", "freq", "fill", "resample", "sort")
         return {name: getattr(self, name) for name in names} | {"covariates": self.all_covariates()}
 
@@ -59,32 +61,32 @@ class Job:
         return [name for name in self.covariates or [] if name not in others]
 
     def _without_future(self) -> tuple[list[str], list[str]]:
-        """Give the past covariates and the static attributes."""
+        """Return the past covariates and the static attributes."""
         return self.past_covariates or [], self.parameters.get("static_attributes") or []
 
     def split_covariates(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-        """Take the covariates out of a long frame: the values, and X where there is any."""
+        """Split a long frame into values and covariates X; X is None where there is none."""
         names = self.all_covariates()
         if not names:
             return frame, None
         return frame.drop(columns=names), frame[["series_id", "timestamp", *names]]
 
     def settings(self) -> dict[str, Any]:
-        """Give the forecaster's parameters, those among them that tell of the data."""
+        """Return the forecaster's parameters, with those that describe the data."""
         past = {"past_covariates": self.past_covariates} if self.past_covariates else {}
         return {"freq": self.freq, **past, **self.parameters}
 
 
 @dataclass
 class FitJob(Job):
-    """What ``tsllm fit`` is to do."""
+    """The job of ``tsllm fit``."""
 
     horizon: int | None = None
 
 
 @dataclass
 class ForecastJob(FitJob):
-    """What ``tsllm forecast`` is to do."""
+    """The job of ``tsllm forecast``."""
 
     quantiles: list[float] = field(default_factory=lambda: [0.1, 0.5, 0.9])
     future: str | None = None
@@ -92,7 +94,7 @@ class ForecastJob(FitJob):
 
 @dataclass
 class EvaluationJob(Job):
-    """What is scored on a test part."""
+    """A job that scores methods on a test part."""
 
     horizons: list[int] = field(default_factory=list)
     test_size: int | None = None
@@ -102,14 +104,14 @@ class EvaluationJob(Job):
     seeds: list[int] | None = None
 
     def check_horizons(self) -> None:
-        """Refuse a job that does not say what is to be forecast."""
+        """Check that the job has horizons."""
         if not self.horizons:
             raise DataError("--horizons is missing: give the steps to forecast, such as 96,192")
 
     def test_options(self, split: BenchmarkSplit | None) -> dict[str, Any]:
-        """Give what `tsllm.backtest` and `tsllm.ablate` have in common.
+        """Return the arguments that `tsllm.backtest` and `tsllm.ablate` share.
 
-        A benchmark is cut as published, where no size is given.
+        Without a size in the job a benchmark has its published split.
         """
         sizes: dict[str, Any] = {"test_size": self.test_size, "test_fraction": self.test_fraction}
         if split is not None and self.test_size is None and self.test_fraction is None:
@@ -125,14 +127,14 @@ class EvaluationJob(Job):
 
 @dataclass
 class BacktestJob(EvaluationJob):
-    """What ``tsllm backtest`` is to do."""
+    """The job of ``tsllm backtest``."""
 
     scaled: bool = False
 
 
 @dataclass
 class AblateJob(EvaluationJob):
-    """What ``tsllm ablate`` is to do."""
+    """The job of ``tsllm ablate``."""
 
     variants: list[str] | None = None
     metric: str = "mse"
@@ -141,7 +143,7 @@ class AblateJob(EvaluationJob):
 
 @dataclass
 class EventsJob:
-    """What ``tsllm events fit`` and ``evaluate`` are to do."""
+    """The job of ``tsllm events fit``, ``evaluate`` and ``ablate``."""
 
     data: str = ""
     id_col: str | None = None
@@ -162,33 +164,51 @@ class EventsJob:
 AnyJob = TypeVar("AnyJob", bound=Job | EventsJob)
 
 
+def job_of(kind: type[AnyJob], context: typer.Context, **given: Any) -> AnyJob:
+    """Build the job of the command that runs, from all its options; see `read_job`.
+
+    Parameters
+    ----------
+    kind : type
+        The class of the job.
+    context : Context
+        The command's.
+    **given
+        Values in place of the command's options.
+    """
+    for one in fields(kind):
+        option = "target_col" if one.name == "target_cols" else one.name
+        given.setdefault(one.name, options.read(context, option))
+    return read_job(kind, given, context.params["config"], context.params["set_"])
+
+
 def read_job(
     kind: type[AnyJob],
-    options: Mapping[str, Any],
+    given: Mapping[str, Any],
     config: Path | None,
     sets: Sequence[str] | None,
 ) -> AnyJob:
-    """Merge defaults, a job file, options and ``--set``, the later ones going first.
+    """Merge defaults, a job file, options and ``--set``; the later ones have priority.
 
     Parameters
     ----------
     kind : type
         The class of the job; its fields are the keys that the file may have.
-    options : mapping
-        By field; None where the option was not given.
-    config : Path, optional
+    given : mapping
+        Values of options by field; None where the option was not given.
+    config : Path or None
         The job file.
-    sets : sequence of str, optional
-        ``key=value``, the values as YAML.
+    sets : sequence of str or None
+        ``key=value``, with values in YAML.
 
     Raises
     ------
     DataError
         The file cannot be read, or has an unknown key or a value of the wrong kind; a ``--set``
-        that is none; or there is no DATA.
+        is malformed; or there is no DATA.
     """
     settings = {} if config is None else _read_file(kind, config)
-    settings |= {name: value for name, value in options.items() if value is not None}
+    settings |= {name: value for name, value in given.items() if value is not None}
     settings["parameters"] = {**settings.get("parameters", {}), **_read_sets(sets or [])}
     for name in ("freq", "past_covariates"):
         if name in settings["parameters"] and hasattr(kind, name):
@@ -203,7 +223,7 @@ def read_job(
 def write_job(job: Job | EventsJob) -> str:
     """Write a job as a file that `read_job` reads."""
     settings = yaml.safe_dump(asdict(job), sort_keys=False, allow_unicode=True)
-    return f"# What tsllm {tsllm.__version__} was asked to do; --config takes it again.\n{settings}"
+    return f"# Settings of a tsllm {tsllm.__version__} command, for its --config.\n{settings}"
 
 
 class _Loader(yaml.SafeLoader):
@@ -219,7 +239,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("None$"), ["N
 
 
 def _read_file(kind: type[AnyJob], path: Path) -> dict[str, Any]:
-    """Read a job file and check its keys and the kinds of its values."""
+    """Read a job file; check its keys and the types of its values."""
     try:
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=_Loader)
@@ -251,7 +271,7 @@ def _read_file(kind: type[AnyJob], path: Path) -> dict[str, Any]:
 
 
 def _complaint(error: Exception) -> str:
-    """Say what is wrong with YAML and where, in a few words."""
+    """Describe in a few words what is wrong in YAML, and where."""
     mark = getattr(error, "problem_mark", None)
     return str(error) if mark is None else f"line {mark.line + 1}, {getattr(error, 'problem', '')}"
 

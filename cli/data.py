@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Opened(NamedTuple):
-    """The series of DATA."""
+    """The series of DATA, and the published split of a benchmark."""
 
-    frame: pd.DataFrame  # as read_long gives it
-    split: BenchmarkSplit | None  # the published split, where DATA is a benchmark
+    frame: pd.DataFrame  # as read_long returns it
+    split: BenchmarkSplit | None
 
 
 def open_data(
@@ -38,7 +38,7 @@ def open_data(
     covariates: Sequence[str] = (),
     categorical: Sequence[str] | None = None,
 ) -> Opened:
-    """Read DATA and check everything about it; the options are those of `read_long`.
+    """Read and check DATA; the arguments are those of `read_long`.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def open_data(
 
 
 def check_future_file(future: str | None) -> None:
-    """Refuse a --future that is no file, before anything is done for it.
+    """Check that --future is a file, before any work is done for it.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def check_future_file(future: str | None) -> None:
 
 
 def open_events(data: str, **options: Any) -> EventTable:
-    """Read DATA as events and check everything about it; the options are those of `read_events`.
+    """Read and check DATA as events; the arguments are those of `read_events`.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def _from_stdin(folder: str) -> Path:
 
 
 def _find(data: str) -> tuple[str | Path | pd.DataFrame, BenchmarkSplit | None]:
-    """Tell what DATA names; a file goes before a data set of its name."""
+    """Find what DATA names; a file has priority over a data set of the same name."""
     from tsllm.datasets import list_benchmarks, list_datasets, load_benchmark, load_dataset
 
     if data == "-" or Path(data).expanduser().exists():
@@ -127,7 +127,7 @@ def _find(data: str) -> tuple[str | Path | pd.DataFrame, BenchmarkSplit | None]:
 
 
 def _unknown(data: str, names: Sequence[str]) -> DataError:
-    """Say that DATA names nothing, and what it may have been meant for."""
+    """Build the error of a DATA that names nothing, with the nearest name."""
     near = get_close_matches(data, names, n=1)
     remedy = f"did you mean {near[0]!r}?" if near else "'tsllm datasets' lists the data sets"
     return DataError(f"there is no file, directory or data set {data!r}; {remedy}")

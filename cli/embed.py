@@ -1,4 +1,4 @@
-"""``tsllm embed``: fill the embedding store ahead of time."""
+"""``tsllm embed``: fill the embedding store before fitting."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import Annotated, Any
 import typer
 
 from tsllm.cli import options
-from tsllm.cli.config import FitJob, read_job
+from tsllm.cli.config import FitJob, job_of
 from tsllm.cli.data import open_data
 from tsllm.cli.output import check_folder, print_json
 
 
 def embed(
+    context: typer.Context,
     data: options.Data = None,
     store: Annotated[
         Path | None,
         typer.Option(
             "--store",
-            help="The store's folder; default: TSLLM_STORE, else the user's cache folder.",
+            help="Folder of the store. Default: TSLLM_STORE, else the user's cache folder.",
             metavar="DIR",
         ),
     ] = None,
@@ -40,26 +41,12 @@ def embed(
     set_: options.Set = None,
     json: options.Json = False,
 ) -> None:
-    """Embed ahead of time everything that fitting a method to DATA would embed.
+    """Embed all texts that fitting a method to DATA needs.
 
-    Fitting with the same settings and 'embedding_store' then never runs the language model. What
-    was embedded before is left alone, so a command that was stopped goes on where it was.
+    A fit with the same settings and 'embedding_store' then does not run the language model. Texts
+    in the store are skipped, so a command that was stopped continues when it is started again.
     """
-    given = {
-        "data": data,
-        "horizon": horizon,
-        "method": method or (None if config else "timecma"),
-        "freq": freq,
-        "fill": fill,
-        "resample": resample,
-        "sort": sort,
-        "covariates": options.names(covariates),
-        "past_covariates": options.names(past_covariates),
-        "id_col": id_col,
-        "time_col": time_col,
-        "target_cols": target_col or None,
-    }
-    job = read_job(FitJob, given, config, set_)
+    job = job_of(FitJob, context, method=method or (None if config else "timecma"))
     settings: dict[str, Any] = {"verbose": 1, **job.settings()}
     if store is not None:
         check_folder(store.absolute(), "--store")

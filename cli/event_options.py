@@ -1,4 +1,4 @@
-"""What the ``tsllm events`` commands share: options, and reading events."""
+"""Options and functions that the ``tsllm events`` commands share."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TypeCol = Annotated[
 TimeUnit = Annotated[
     str | None,
     typer.Option(
-        "--time-unit", help="What timestamps are counted in: s (default), min, h, D, W, ms, us."
+        "--time-unit", help="Unit of time of timestamps: s, min, h, D, W, ms, us. Default: s."
     ),
 ]
 Sort = Annotated[bool | None, typer.Option("--sort", help="Sort each sequence by time.")]
@@ -39,65 +39,47 @@ Ties = Annotated[
     str | None,
     typer.Option(
         "--ties",
-        help="Events of a sequence at one time: error (default), jitter (spread them over the "
-        "clock's resolution) or batch (keep them).",
+        help="Events of a sequence at the same time: error, jitter (spread them over the clock's "
+        "resolution) or batch (keep them). Default: error.",
         metavar="HOW",
     ),
 ]
 Resolution = Annotated[
     float | None,
-    typer.Option(
-        "--resolution", help="The step of the clock, for --ties; default: the smallest gap."
-    ),
+    typer.Option("--resolution", help="Step of the clock, for --ties. Default: the smallest gap."),
 ]
 Windows = Annotated[
     str | None,
     typer.Option(
         "--windows",
-        help="From when to when all sequences were observed; else the columns window_start and "
-        "window_end, where there are such.",
+        help="Start and end of the observation of all sequences. Default: the columns "
+        "window_start and window_end, if there are any.",
         metavar="START,END",
     ),
 ]
 Method = Annotated[
     str | None,
-    typer.Option("--method", help="prompttpp (default), hawkes or naive.", metavar="METHOD"),
+    typer.Option(
+        "--method", help="prompttpp, hawkes or naive. Default: prompttpp.", metavar="METHOD"
+    ),
 ]
 Slices = Annotated[
     int | None,
-    typer.Option("--slices", help="Cut the stream into so many slices of time.", metavar="N"),
+    typer.Option("--slices", help="Split the stream into N slices of time.", metavar="N"),
 ]
 By = Annotated[
     str | None,
     typer.Option(
-        "--by", help="Cut the stream by the calendar: 1D, MS, YS and so on.", metavar="STEP"
+        "--by", help="Split the stream by the calendar: 1D, MS, YS and so on.", metavar="STEP"
     ),
 ]
 
-#: How events are read: the options that are parameters of every event forecaster too.
+#: Options that are parameters of every event forecaster too.
 COLUMNS = ("id_col", "time_col", "type_col", "time_unit", "sort", "ties", "resolution")
 
 
-def read_windows(text: str | None) -> list[float | str] | None:
-    """Read ``START,END``: numbers, or stamps as they are written."""
-    if text is None:
-        return None
-    parts = [part.strip() for part in text.split(",")]
-    if len(parts) != 2:
-        raise DataError(f"--windows must be START,END, found {text!r}")
-    return [read_time(part) for part in parts]
-
-
-def read_time(text: str) -> float | str:
-    """Read a time: a number, or a stamp as it is written."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
 def column_settings(job: EventsJob) -> dict[str, Any]:
-    """Give how events are read, as far as the job says it."""
+    """Return the arguments of reading events that the job sets."""
     settings = {name: getattr(job, name) for name in COLUMNS}
     doubled = [name for name in COLUMNS if name in job.parameters]
     if doubled:
@@ -116,7 +98,7 @@ def read_table(data: str, settings: Mapping[str, Any], windows: Any = None) -> E
 
 
 def load_model(folder: Path) -> EventForecaster:
-    """Load a saved model, which must be one of events."""
+    """Load a saved model of events."""
     from tsllm.events import EventForecaster
     from tsllm.saving.api import load
 
@@ -131,7 +113,7 @@ def load_model(folder: Path) -> EventForecaster:
 
 
 def settings_of(estimator: EventForecaster, changed: Mapping[str, Any]) -> dict[str, Any]:
-    """Give how a model's events are read, with what the command line says otherwise."""
+    """Return the arguments of reading events of a model, with those that are changed."""
     own = {name: getattr(estimator, name) for name in COLUMNS}
     own |= {name: value for name, value in changed.items() if value is not None}
     seed = estimator.random_state
@@ -139,10 +121,10 @@ def settings_of(estimator: EventForecaster, changed: Mapping[str, Any]) -> dict[
 
 
 def slices_of(table: EventTable, slices: int | None, by: str | None) -> list[EventTable]:
-    """Cut a stream as ``--slices`` or ``--by`` says; without them it is one slice."""
+    """Split a stream by ``--slices`` or ``--by``; without them it is one slice."""
     from tsllm.datasets import time_slices
 
     if slices is not None and by is not None:
-        raise DataError("--slices and --by are two ways to cut the stream: give one of them")
+        raise DataError("--slices and --by are two ways to split the stream: give one of them")
     cuts = by if slices is None else slices
     return [table] if cuts is None else time_slices(table, cuts, keep_empty=True)

@@ -1,4 +1,4 @@
-"""``tsllm events``: from event streams to a model, to what comes next."""
+"""``tsllm events``: models of event streams, and predictions of the next events."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tsllm.cli import event_options, options
-from tsllm.cli.config import EventsJob, read_job, write_job
+from tsllm.cli.config import EventsJob, job_of, write_job
 from tsllm.cli.event_options import (
     column_settings,
     load_model,
     read_table,
-    read_time,
-    read_windows,
     settings_of,
     slices_of,
 )
@@ -41,7 +39,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="events",
-    help="Forecast when something happens next, and what: event streams.",
+    help="Forecast event streams: when the next events come, and of which type.",
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -50,6 +48,7 @@ app = typer.Typer(
 
 @app.command()
 def fit(
+    context: typer.Context,
     data: options.Data = None,
     out: options.ModelOut = None,
     method: event_options.Method = None,
@@ -70,24 +69,10 @@ def fit(
 ) -> None:
     """Learn from events and save the model.
 
-    With --slices or --by the stream is learnt slice by slice, each without the ones before. What
-    was asked for is written beside the model, in its job.yaml.
+    With --slices or --by the model learns the stream slice by slice, and reads no slice twice. The
+    settings are written to job.yaml in the model's directory.
     """
-    given = {
-        "data": data,
-        "method": method,
-        "slices": slices,
-        "by": by,
-        "windows": read_windows(windows),
-        "id_col": id_col,
-        "time_col": time_col,
-        "type_col": type_col,
-        "time_unit": time_unit,
-        "sort": sort,
-        "ties": ties,
-        "resolution": resolution,
-    }
-    job = read_job(EventsJob, given, config, set_)
+    job = job_of(EventsJob, context)
     if out is None:
         raise DataError("--out is missing: give the directory to save the model to")
     check_folder(out.absolute().parent, "--out")
@@ -114,17 +99,18 @@ def fit(
 
 @app.command()
 def update(
+    context: typer.Context,
     model: event_options.ModelDir,
     data: options.Data = None,
     learn: Annotated[
-        bool, typer.Option("--learn", help="Learn from DATA too, as the next slice of the stream.")
+        bool, typer.Option("--learn", help="Learn from DATA, as the next slice of the stream.")
     ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             "-o",
-            help="Save there instead of in MODEL_DIR.",
+            help="Save to this directory instead of MODEL_DIR.",
             metavar="DIR",
         ),
     ] = None,
@@ -135,10 +121,10 @@ def update(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Bring a saved model's histories up to date with new events; nothing is learnt.
+    """Add new events to the histories of a saved model, without training.
 
-    The columns are those that the model was fitted with. With --learn DATA is the next slice of the
-    stream: earlier events are neither needed nor read, and predictions continue its sequences.
+    The columns are those that the model was fitted with. With --learn, DATA is the next slice of
+    the stream: the model learns it without earlier events, and predictions continue its sequences.
     """
     if data is None:
         raise DataError("there is no DATA: give a file with the new events")
@@ -150,11 +136,13 @@ def update(
         check_folder(out.absolute().parent, "--out")
         check_target(out, overwrite=overwrite)
     estimator = load_model(model)
-    table = read_table(data, settings_of(estimator, {"sort": sort}), read_windows(windows))
+    table = read_table(
+        data, settings_of(estimator, {"sort": sort}), options.read(context, "windows")
+    )
     if learn:
         if not hasattr(estimator, "partial_fit"):
             raise DataError(
-                f"--learn: a {type(estimator).__name__} does not learn on: fit it anew with "
+                f"--learn: a {type(estimator).__name__} cannot continue to learn: fit it anew with "
                 "'tsllm events fit'"
             )
         with working("learning"):
@@ -172,16 +160,17 @@ def update(
 
 @app.command()
 def predict(
+    context: typer.Context,
     model: event_options.ModelDir,
     data: options.Data = None,
     steps: Annotated[
-        int, typer.Option("--steps", help="How many events ahead.", metavar="N", min=1)
+        int, typer.Option("--steps", help="Number of events to predict.", metavar="N", min=1)
     ] = 1,
     quantiles: options.Quantiles = None,
     now: Annotated[
         str | None,
         typer.Option(
-            "--now", help="Nothing has happened since the last event until then.", metavar="TIME"
+            "--now", help="Time until which no further event has happened.", metavar="TIME"
         ),
     ] = None,
     windows: event_options.Windows = None,
@@ -197,16 +186,16 @@ def predict(
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Predict the next events of each sequence: when, and of which type.
+    """Predict the times and types of the next events of each sequence.
 
-    Each sequence of DATA is predicted from its own history. Without DATA, the sequences that the
-    model was fitted on and updated with.
+    Each sequence of DATA is predicted from its own history. Without DATA, the model predicts the
+    sequences that it was fitted on and updated with.
     """
-    levels = options.levels("--quantiles", quantiles)
+    levels = options.read(context, "quantiles")
     _check_places(out, plot)
     estimator = load_model(model)
-    history = _history(estimator, data, sort, windows)
-    moment = None if now is None else read_time(now)
+    history = _history(context, estimator)
+    moment = None if now is None else options.time(now)
     chosen = (0.1, 0.5, 0.9) if levels is None else levels
     with working("predicting"):
         table = estimator.predict(history, n_steps=steps, levels=chosen, now=moment)
@@ -221,35 +210,38 @@ def predict(
 
 @app.command()
 def simulate(
+    context: typer.Context,
     model: event_options.ModelDir,
     data: options.Data = None,
     paths: Annotated[
-        int, typer.Option("--paths", help="Futures of each sequence.", metavar="N", min=1)
+        int, typer.Option("--paths", help="Futures per sequence.", metavar="N", min=1)
     ] = 1,
     horizon: Annotated[
         str | None,
         typer.Option(
             "--horizon",
-            help="How far to go: a number in the times' unit, or a duration such as 7D or 12h for "
-            "timestamps.",
+            help="Length of the futures: a number in the unit of the times, or a duration such as "
+            "7D or 12h for timestamps.",
             metavar="DURATION",
         ),
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", help="How many events at most.", metavar="N", min=1),
+        typer.Option("--steps", help="Largest number of events.", metavar="N", min=1),
     ] = None,
     new: Annotated[
         int | None,
         typer.Option(
-            "--new", help="Draw so many sequences that begin with nothing, of --horizon each."
+            "--new",
+            help="Draw N new sequences of length --horizon that start without events.",
+            metavar="N",
         ),
     ] = None,
     windows: event_options.Windows = None,
     sort: event_options.Sort = None,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", help="One seed, one result; default: the model's.", metavar="SEED"),
+        typer.Option("--seed", help="Seed of the draws. Default: the model's.", metavar="SEED"),
     ] = None,
     out: options.Out = None,
     json: options.Json = False,
@@ -257,12 +249,12 @@ def simulate(
     """Draw possible futures of each sequence, or whole new sequences."""
     _check_places(out, None)
     if horizon is None and (steps is None or new is not None):
-        raise DataError("--horizon is missing: say how far to go, such as 7D")
+        raise DataError("--horizon is missing: give the length of the futures, such as 7D")
     estimator = load_model(model)
     if seed is not None:
         estimator.random_state = seed
-    history = _history(estimator, data, sort, windows)
-    far = None if horizon is None else read_time(horizon)
+    history = _history(context, estimator)
+    far = None if horizon is None else options.time(horizon)
     with working("drawing"):
         if new is None:
             table = estimator.sample(paths, horizon=far, n_events=steps, history=history)
@@ -293,33 +285,31 @@ def _learn(estimator: EventForecaster, parts: list[Any]) -> None:
         say(f"slice {number + 1} of {len(parts)}: {count(part.n_events, 'events')}")
 
 
-def _history(
-    estimator: EventForecaster, data: str | None, sort: bool | None, windows: str | None
-) -> Any:
+def _history(context: typer.Context, estimator: EventForecaster) -> Any:
     """Read the history to predict from; None: the model's own."""
-    bounds = read_windows(windows)
+    data, bounds = context.params["data"], options.read(context, "windows")
     if data is None:
         if bounds is not None:
             raise DataError("--windows belongs to DATA, and there is none")
         return None
-    return read_table(data, settings_of(estimator, {"sort": sort}), bounds)
+    return read_table(data, settings_of(estimator, {"sort": context.params["sort"]}), bounds)
 
 
 def _check_places(out: Path | None, plot: Path | None) -> None:
-    """Refuse files that could not be written, before any work is done for them."""
+    """Check that output files can be written, before any work is done for them."""
     if out is not None:
         check_output(out, "--out", TABLE_ENDINGS)
     check_picture(plot)
 
 
 def _described(table: Any, slices: int = 1) -> str:
-    """Say in a few words what a table holds."""
+    """Describe a table in a few words."""
     text = f"{count(table.n_events, 'events')} in {count(len(table), 'sequences')}"
     return text if slices == 1 else f"{text}, in {count(slices, 'slices')}"
 
 
 def _summary(estimator: EventForecaster) -> dict[str, Any]:
-    """Say what a model consists of; the plain methods have little to say."""
+    """Summarise a model."""
     own = getattr(estimator, "summary", None)
     if own is not None:
         summary: dict[str, Any] = own()

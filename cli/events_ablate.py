@@ -1,4 +1,4 @@
-"""``tsllm events ablate``: what PromptTPP's prompts and its language model are good for on DATA."""
+"""``tsllm events ablate``: the use of PromptTPP's prompts and language model on DATA."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from tsllm.cli import event_options, options
-from tsllm.cli.config import EventsJob, read_job
-from tsllm.cli.event_options import column_settings, read_table, read_windows, slices_of
+from tsllm.cli.config import EventsJob, job_of
+from tsllm.cli.event_options import column_settings, read_table, slices_of
 from tsllm.cli.output import check_picture, check_report_files, deliver_ablation
 
 
 def ablate(
+    context: typer.Context,
     data: options.Data = None,
     slices: event_options.Slices = None,
     by: event_options.By = None,
@@ -21,7 +22,7 @@ def ablate(
         str | None,
         typer.Option(
             "--variants",
-            help="What to change, of prompts, base and text. Default: all of them.",
+            help="Parts to change: prompts, base, text. Default: all.",
             metavar="NAMES",
         ),
     ] = None,
@@ -29,7 +30,7 @@ def ablate(
         str | None,
         typer.Option(
             "--baselines",
-            help="What to set beside it, of hawkes and naive; none for none. Default: both.",
+            help="Methods to compare with, or none. Default: hawkes,naive.",
             metavar="NAMES",
         ),
     ] = None,
@@ -38,7 +39,7 @@ def ablate(
         float | None,
         typer.Option(
             "--min-difference",
-            help="The least difference that matters, in nats an event; default 0.01.",
+            help="Smallest difference that matters, in nats per event. Default: 0.01.",
             metavar="NATS",
         ),
     ] = None,
@@ -57,32 +58,15 @@ def ablate(
     plot: options.AblationPlot = None,
     json: options.Json = False,
 ) -> None:
-    """Find out what PromptTPP's prompts, base and language model are good for on DATA.
+    """Measure the use of PromptTPP's prompts, base and language model on DATA.
 
-    The slices of --slices or --by are learnt one after another, by PromptTPP and by variants that
-    differ from it in one thing. Paired differences on the test part of every slice lead to a
-    verdict. For series see 'tsllm ablate'.
+    PromptTPP, and variants that differ from it in one thing, learn the slices of --slices or --by
+    one after another. Paired differences on the test part of every slice lead to a verdict. For
+    series see 'tsllm ablate'.
     """
-    given = {
-        "data": data,
-        "slices": slices,
-        "by": by,
-        "windows": read_windows(windows),
-        "id_col": id_col,
-        "time_col": time_col,
-        "type_col": type_col,
-        "time_unit": time_unit,
-        "sort": sort,
-        "ties": ties,
-        "resolution": resolution,
-    }
-    job = read_job(EventsJob, given, config, set_)
-    how: dict[str, Any] = {
-        "variants": options.names(variants),
-        "baselines": options.names(baselines),
-        "seeds": options.whole_numbers("--seeds", seeds),
-        "min_difference": min_difference,
-    }
+    job = job_of(EventsJob, context)
+    names = ("variants", "baselines", "seeds", "min_difference")
+    how: dict[str, Any] = {name: options.read(context, name) for name in names}
     check_report_files(out, markdown)
     check_picture(plot)
     settings = column_settings(job)

@@ -1,4 +1,4 @@
-"""``tsllm events evaluate``: a model on events that it has not seen, beside plain guesses."""
+"""``tsllm events evaluate``: scores of a model on events that it has not seen."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from tsllm.cli import event_options, options
-from tsllm.cli.config import EventsJob, read_job
+from tsllm.cli.config import EventsJob, job_of
 from tsllm.cli.event_options import (
     column_settings,
     load_model,
     read_table,
-    read_windows,
     settings_of,
     slices_of,
 )
@@ -37,13 +36,14 @@ if TYPE_CHECKING:
 
 
 def evaluate(
+    context: typer.Context,
     data: options.Data = None,
     model: Annotated[
         Path | None,
         typer.Option(
             "--model",
-            help="Evaluate a saved model on DATA. Without it --method learns from the first part "
-            "of DATA and is evaluated on the rest.",
+            help="Evaluate a saved model on DATA. Default: --method learns from the first part of "
+            "DATA and is evaluated on the rest.",
             metavar="MODEL_DIR",
         ),
     ] = None,
@@ -58,8 +58,8 @@ def evaluate(
         str | None,
         typer.Option(
             "--baselines",
-            help="With --slices or --by: what to compare with, of pretrained, fine_tuned, "
-            "retrained, joint, hawkes and naive; none for none. Default: all of them.",
+            help="With --slices or --by, what to compare with: pretrained, fine_tuned, retrained, "
+            "joint, hawkes, naive; or none. Default: all.",
             metavar="NAMES",
         ),
     ] = None,
@@ -81,33 +81,19 @@ def evaluate(
         Path | None,
         typer.Option(
             "--plot",
-            help="Draw the residual check, or with --slices or --by what is known of each slice, "
-            "to a .png, .svg or .pdf file.",
+            help="Draw the residual check, or with --slices or --by the scores of each slice, to a "
+            ".png, .svg or .pdf file.",
             metavar="FILE",
         ),
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Score an event model on events that it has not seen, with plain guesses beside it.
+    """Score an event model on events that it has not seen, beside simple baselines.
 
-    With --slices or --by: the stream is learnt slice by slice, and after each one the model is
-    tested on all of them, which shows what it forgets. Baselines are learnt beside it.
+    With --slices or --by, the model learns the stream slice by slice. After each slice it is tested
+    on all of them, which measures forgetting. Baselines learn the same slices.
     """
-    given = {
-        "data": data,
-        "method": method,
-        "slices": slices,
-        "by": by,
-        "windows": read_windows(windows),
-        "id_col": id_col,
-        "time_col": time_col,
-        "type_col": type_col,
-        "time_unit": time_unit,
-        "sort": sort,
-        "ties": ties,
-        "resolution": resolution,
-    }
-    job = read_job(EventsJob, given, config, set_)
+    job = job_of(EventsJob, context)
     if out is not None:
         check_output(out, "--out", (".json",))
     check_picture(plot)
@@ -119,7 +105,7 @@ def evaluate(
     if baselines is not None and not stream:
         raise DataError("--baselines go with --slices or --by: give one of them")
     if stream:
-        found = _evaluate_stream(job, options.names(baselines))
+        found = _evaluate_stream(job, options.read(context, "baselines"))
     elif model is not None:
         found = _evaluate_model(job, model)
     else:
@@ -137,11 +123,11 @@ def evaluate(
 
 
 class _Found(NamedTuple):
-    """What an evaluation found, in its three forms."""
+    """The result of an evaluation, in three forms."""
 
     report: dict[str, Any]
     show: Callable[[], None]  # prints tables
-    draw: Callable[[], Any]  # gives a figure
+    draw: Callable[[], Any]  # makes a figure
 
 
 def _evaluate_model(job: EventsJob, folder: Path) -> _Found:
@@ -160,13 +146,13 @@ def _evaluate_method(job: EventsJob, test_fraction: float) -> _Found:
     training, _ = table.split((1 - test_fraction, test_fraction), keep_empty=True)
     estimator = _new(job, settings)
     estimator.fit(training, types=table.type_names)
-    # The cut is at the last event of the earlier part.
+    # The border is the last event of the earlier part.
     border = max(times[-1] for times in training.times if len(times))
     return _evaluate(estimator, table, table.clock.to_stamp(border))
 
 
 def _evaluate(estimator: Any, table: Any, border: Any) -> _Found:
-    """Print how a model does after a border, None: on everything."""
+    """Score a model after a border; None scores it on everything."""
     with working("evaluating"):
         evaluation = estimator.evaluate(table, t_start=border)
         diagnostics = estimator.diagnostics(table, t_start=border)
@@ -183,7 +169,7 @@ def _evaluate(estimator: Any, table: Any, border: Any) -> _Found:
 
 
 def _evaluate_stream(job: EventsJob, baselines: list[str] | None) -> _Found:
-    """Learn the slices one after another and print what is known of each."""
+    """Learn the slices one after another and score each."""
     settings = column_settings(job)
     table = read_table(job.data, settings, job.windows)
     parts = slices_of(table, job.slices, job.by)
@@ -214,6 +200,6 @@ def _print_rows(table: pd.DataFrame) -> None:
 
 
 def _figure(axes: Any) -> Any:
-    """Give the figure of one or several axes."""
+    """Return the figure of one or several axes."""
     first = axes if hasattr(axes, "figure") else next(iter(getattr(axes, "flat", axes)))
     return first.figure

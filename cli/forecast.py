@@ -1,4 +1,4 @@
-"""``tsllm forecast`` and ``fit``: from data to a model to forecasts."""
+"""``tsllm forecast`` and ``tsllm fit``: models of series, and forecasts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tsllm.cli import options
-from tsllm.cli.config import FitJob, ForecastJob, Job, read_job, write_job
+from tsllm.cli.config import FitJob, ForecastJob, Job, job_of, write_job
 from tsllm.cli.data import check_future_file, open_data
 from tsllm.cli.output import (
     TABLE_ENDINGS,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 
 def forecast(
+    context: typer.Context,
     data: options.Data = None,
     horizon: options.Horizon = None,
     method: options.Method = None,
@@ -62,23 +63,7 @@ def forecast(
     json: options.Json = False,
 ) -> None:
     """Fit one model on all series and forecast each of them."""
-    given = {
-        "data": data,
-        "horizon": horizon,
-        "method": method,
-        "quantiles": options.levels("--quantiles", quantiles),
-        "freq": freq,
-        "fill": fill,
-        "resample": resample,
-        "sort": sort,
-        "covariates": options.names(covariates),
-        "past_covariates": options.names(past_covariates),
-        "future": future,
-        "id_col": id_col,
-        "time_col": time_col,
-        "target_cols": target_col or None,
-    }
-    job = read_job(ForecastJob, given, config, set_)
+    job = job_of(ForecastJob, context)
     if job.horizon is None:
         raise DataError("--horizon is missing: give the steps to forecast")
     if out is not None:
@@ -117,6 +102,7 @@ def forecast(
 
 
 def fit(
+    context: typer.Context,
     data: options.Data = None,
     out: options.ModelOut = None,
     method: options.Method = None,
@@ -137,24 +123,10 @@ def fit(
 ) -> None:
     """Fit one model on all series and save it.
 
-    What was asked for is written beside the model, in its job.yaml. On several devices:
-    accelerate launch --multi_gpu --num_processes 2 -m tsllm.cli fit DATA --out MODEL_DIR
+    The settings are written to job.yaml in the model's directory. On several devices: accelerate
+    launch --multi_gpu --num_processes 2 -m tsllm.cli fit DATA --out MODEL_DIR
     """
-    given = {
-        "data": data,
-        "horizon": horizon,
-        "method": method,
-        "freq": freq,
-        "fill": fill,
-        "resample": resample,
-        "sort": sort,
-        "covariates": options.names(covariates),
-        "past_covariates": options.names(past_covariates),
-        "id_col": id_col,
-        "time_col": time_col,
-        "target_cols": target_col or None,
-    }
-    job = read_job(FitJob, given, config, set_)
+    job = job_of(FitJob, context)
     if out is None:
         raise DataError("--out is missing: give the directory to save the model to")
     check_folder(out.absolute().parent, "--out")
@@ -172,8 +144,8 @@ def fit(
         known = job.known_covariates()
         if known:
             say(
-                f"the model will ask for the future of {', '.join(known)} where it predicts "
-                "(--future): name those whose future is not known in --past-covariates"
+                f"predictions of the model will need the future of {', '.join(known)} (--future): "
+                "name covariates whose future is not known in --past-covariates"
             )
         _train(job, frame, estimator, job.horizon)
     if together.leads:
@@ -188,7 +160,7 @@ def fit(
 def _prepare(
     job: Job, horizon: int | None, quantiles: Sequence[float] = ()
 ) -> tuple[pd.DataFrame, BaseLLMForecaster]:
-    """Read the data and make the forecaster: everything that is checked before the training."""
+    """Read the data and make the forecaster, with all checks before the training."""
     with working(f"reading {job.data}"):
         frame, _ = open_data(job.data, **job.data_options())
 
@@ -207,7 +179,7 @@ def _prepare(
 def _train(
     job: Job, frame: pd.DataFrame, estimator: BaseLLMForecaster, horizon: int | None
 ) -> None:
-    """Fit the forecaster and say in a line how it went."""
+    """Fit the forecaster and print a line about it."""
     from tsllm.tables.forecast import fit_long
 
     fit_long(estimator, frame, horizon, covariates=job.all_covariates())
@@ -215,7 +187,7 @@ def _train(
 
 
 def _in_a_line(method: str, frame: pd.DataFrame, summary: dict[str, Any]) -> str:
-    """Say what was trained and how it went."""
+    """Describe a training in one line."""
     model = "no language model"
     if summary["backbone"] is not None:
         model = (

@@ -1,4 +1,4 @@
-"""``tsllm datasets`` and ``tsllm backbones``: what there is to forecast, and to forecast with."""
+"""``tsllm datasets`` and ``tsllm backbones``: lists of data sets and language models."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from tsllm.cli.output import print_json, print_table, say
 
 
 def datasets(json: options.Json = False) -> None:
-    """List the data sets that DATA may name.
-
-    With their licence, their size and where they are.
-    """
+    """List the data sets that DATA may name, with licence, size and place."""
     from tsllm.datasets import describe_benchmarks, list_datasets
 
     bundled = list_datasets().assign(found="bundled").to_dict("records")
@@ -30,13 +27,13 @@ def datasets(json: options.Json = False) -> None:
         row["found"] = row["found"] or "not here"
     print_table(rows)
     if any(row["found"] == "not here" for row in rows):
-        say("those not here are downloaded at their first use, or read from the folder TSLLM_DATA")
+        say("missing ones are downloaded at their first use, or read from the folder TSLLM_DATA")
 
 
 def backbones(json: options.Json = False) -> None:
-    """List the language models on this machine.
+    """List the language models on this machine, and where the default one was looked for.
 
-    With the places that were looked at for the default one. Nothing is downloaded.
+    Nothing is downloaded.
     """
     from tsllm.backbone import DEFAULT_BACKBONE
     from tsllm.backbone.architectures import ARCHITECTURES
@@ -86,7 +83,7 @@ def cached_models() -> list[dict[str, Any]]:
 
 
 def _architecture(snapshots: list[Path]) -> str | None:
-    """Read the architecture of a cached model; None where no revision of it says one."""
+    """Read the architecture of a cached model; None where no revision names one."""
     for folder in snapshots:
         try:
             config = json_module.loads((folder / "config.json").read_bytes())

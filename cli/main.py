@@ -1,7 +1,7 @@
-"""The ``tsllm`` command: its subcommands, and how each mistake ends.
+"""The ``tsllm`` command: its subcommands, and its errors.
 
 Only light modules are imported here, so that ``tsllm --help`` is quick; each command imports what
-it needs when it runs. Exit codes: 0 success, 1 a failure that is tsllm's, 2 a user's mistake.
+it needs when it runs. Exit codes: 0 success, 1 a failure in tsllm, 2 a mistake of the user.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ app = typer.Typer(
     name="tsllm",
     help="Forecast time series and events with frozen, pretrained language models.",
     add_completion=False,
-    # Plain help: rich's takes three times as long to appear.
+    # Plain help: the help of rich takes three times as long.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -51,7 +51,7 @@ app.add_typer(store)
 
 @dataclass
 class _Settings:
-    """What the options before the subcommand say."""
+    """The options before the subcommand."""
 
     debug: bool = False
     log_handler: logging.Handler | None = None
@@ -90,18 +90,18 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     Parameters
     ----------
-    arguments : sequence of str, optional
-        None: those that the process was started with.
+    arguments : sequence of str or None, default=None
+        None: the arguments of this process.
     """
     sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
 
 
 def _run(arguments: Sequence[str]) -> int:
-    """Run a command and give its exit code; errors become one line on stderr."""
+    """Run a command and return its exit code; print an error in one line on stderr."""
     settings = _Settings()
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
-        # Libraries' notes to developers are not for people at the command line.
+        # Warnings to developers are not for users of the command line.
         for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
             warnings.simplefilter("ignore", category)
         try:
@@ -122,13 +122,13 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _explain(error: Exception) -> int:
-    """Print one line about an error and give the exit code."""
+    """Print one line about an error and return the exit code."""
     if isinstance(error, BrokenPipeError):
-        # The reader of stdout has left, as `head` does; nobody is there to be told, and what is
-        # left to be flushed at the end of the process must not fail once more.
+        # The reader of stdout has ended, as `head` does. The flush at the end of the process must
+        # not fail once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    if hasattr(error, "format_message"):  # typer's own, from a click that it may carry inside
+    if hasattr(error, "format_message"):  # an error of typer, or of the click that it may include
         return _fail(f"{error.format_message().rstrip('.')}{_where_help_is(error)}", 2)
     if isinstance(error, TsllmError) or _is_missing_extra(error):
         return _fail(str(error), 2)
@@ -154,7 +154,7 @@ def _where_help_is(error: Exception) -> str:
 
 
 def _is_missing_extra(error: Exception) -> bool:
-    """Tell a package that can be installed from a broken import of ours."""
+    """Return True for an import error that names a package to install."""
     return isinstance(error, ImportError) and "pip install" in str(error)
 
 
@@ -166,5 +166,5 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Print a warning in one line, without the place in the code that raised it."""
+    """Print a warning in one line, without its place in the code."""
     say(f"Warning: {' '.join(str(message).split())}", style="yellow")

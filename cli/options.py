@@ -1,10 +1,10 @@
-"""The options that several commands share, and lists written with commas."""
+"""Options that several commands share, and the values of options that are lists."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -17,7 +17,7 @@ Data = Annotated[
     typer.Argument(
         metavar="DATA",
         help="A .csv, .csv.gz, .parquet or .jsonl file, a directory of Parquet parts, - for CSV "
-        "from stdin, or a name that 'tsllm datasets' lists; a file of that name goes first.",
+        "from stdin, or a data set that 'tsllm datasets' lists; a file has priority.",
         show_default=False,
     ),
 ]
@@ -33,19 +33,23 @@ TargetCol = Annotated[
 ]
 Freq = Annotated[
     str | None,
-    typer.Option("--freq", help="Frequency, such as h, D, W, MS; else inferred.", metavar="FREQ"),
+    typer.Option(
+        "--freq", help="Frequency, such as h, D, W, MS. Default: inferred.", metavar="FREQ"
+    ),
 ]
 Fill = Annotated[
     str | None,
     typer.Option(
-        "--fill", help="Fill gaps with nan, ffill or interpolate; else an error.", metavar="HOW"
+        "--fill",
+        help="Fill gaps with nan, ffill or interpolate. Default: a gap is an error.",
+        metavar="HOW",
     ),
 ]
 Resample = Annotated[
     str | None,
     typer.Option(
         "--resample",
-        help="Bring irregular times to the steps of --freq by mean, sum or last; else an error.",
+        help="Resample irregular times to --freq by mean, sum or last. Default: they are an error.",
         metavar="HOW",
     ),
 ]
@@ -53,22 +57,23 @@ Covariates = Annotated[
     str | None,
     typer.Option(
         "--covariates",
-        help="Columns, such as temperature,holiday, that say something about the values and whose "
-        "future is known.",
+        help="Columns with covariates whose future is known, such as temperature,holiday.",
         metavar="NAMES",
     ),
 ]
 PastCovariates = Annotated[
     str | None,
     typer.Option(
-        "--past-covariates", help="The same, for columns that end with the data.", metavar="NAMES"
+        "--past-covariates",
+        help="Columns with covariates whose future is not known.",
+        metavar="NAMES",
     ),
 ]
 Future = Annotated[
     str | None,
     typer.Option(
         "--future",
-        help="A second table, with the covariates of the steps to forecast.",
+        help="A table with the covariates of the steps to forecast.",
         metavar="FILE",
     ),
 ]
@@ -82,15 +87,15 @@ Horizon = Annotated[
 Quantiles = Annotated[
     str | None,
     typer.Option(
-        "--quantiles", help="Levels, default .1,.5,.9; none for no quantiles.", metavar="LEVELS"
+        "--quantiles", help="Quantile levels, or none. Default: .1,.5,.9.", metavar="LEVELS"
     ),
 ]
 Config = Annotated[
     Path | None,
     typer.Option(
         "--config",
-        help="YAML with these options (dashes as underscores; target_cols, data) and, under "
-        "'parameters', those of the method. Options given here go first.",
+        help="YAML file with these options (with underscores; data and target_cols too) and, under "
+        "'parameters', with the method's. Options on the command line have priority.",
         metavar="FILE",
     ),
 ]
@@ -117,11 +122,11 @@ TestSize = Annotated[
 ]
 TestFraction = Annotated[
     float | None,
-    typer.Option("--test-fraction", help="Its share of the series.", metavar="SHARE"),
+    typer.Option("--test-fraction", help="Share of each series in its test part.", metavar="SHARE"),
 ]
 Stride = Annotated[
     int | None,
-    typer.Option("--stride", help="Steps between forecast origins, default 1.", metavar="STEPS"),
+    typer.Option("--stride", help="Steps between forecast origins. Default: 1.", metavar="STEPS"),
 ]
 ReportOut = Annotated[
     Path | None,
@@ -133,7 +138,7 @@ Markdown = Annotated[
 ]
 AblationSeeds = Annotated[
     str | None,
-    typer.Option("--seeds", help="Train once for each seed, default 0,1,2.", metavar="SEEDS"),
+    typer.Option("--seeds", help="Train once per seed. Default: 0,1,2.", metavar="SEEDS"),
 ]
 AblationPlot = Annotated[
     Path | None,
@@ -146,7 +151,7 @@ Out = Annotated[
     typer.Option(
         "--out",
         "-o",
-        help="Write the table to a .csv, .parquet or .jsonl file; else CSV on stdout.",
+        help="Write the table to a .csv, .parquet or .jsonl file. Default: CSV on stdout.",
         metavar="FILE",
     ),
 ]
@@ -154,33 +159,74 @@ ModelOut = Annotated[
     Path | None,
     typer.Option("--out", "-o", help="The directory to save the model to.", metavar="MODEL_DIR"),
 ]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        help="Save the training under way to DIR. A run that was stopped continues when it is "
+        "started again. DIR is removed when the model is saved.",
+        metavar="DIR",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the model in MODEL_DIR.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
-def whole_numbers(option: str, text: str | None) -> list[int] | None:
-    """Read ``96,192``; None where the option was not given."""
+def whole_numbers(option: str, text: str) -> list[int]:
+    """Read ``96,192``."""
     return _numbers(option, text, int, "whole numbers such as 96,192")
 
 
-def levels(option: str, text: str | None) -> list[float] | None:
-    """Read ``.1,.5,.9``; None where the option was not given."""
+def levels(option: str, text: str) -> list[float]:
+    """Read ``.1,.5,.9``."""
     return _numbers(option, text, float, "numbers such as .1,.5,.9")
 
 
-def names(text: str | None) -> list[str] | None:
-    """Read ``a,b``; ``none`` is no name, and None where the option was not given."""
-    if text is None:
-        return None
+def names(option: str, text: str) -> list[str]:
+    """Read ``a,b``; ``none`` is an empty list."""
     return [] if text.strip() in ("", "none") else [name.strip() for name in text.split(",")]
 
 
-def _numbers(
-    option: str, text: str | None, kind: Callable[[str], Number], wanted: str
-) -> list[Number] | None:
-    """Read numbers between commas."""
-    cells = names(text)
+def window(option: str, text: str) -> list[float | str]:
+    """Read ``START,END``: numbers, or stamps as they are written."""
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 2:
+        raise DataError(f"{option} must be START,END, found {text!r}")
+    return [time(part) for part in parts]
+
+
+def time(text: str) -> float | str:
+    """Read a time: a number, or a stamp as it is written."""
     try:
-        return None if cells is None else [kind(cell) for cell in cells]
+        return float(text)
+    except ValueError:
+        return text
+
+
+#: The functions that read options written with commas, by the option's name.
+READERS: dict[str, Callable[[str, str], Any]] = {
+    "baselines": names,
+    "covariates": names,
+    "horizons": whole_numbers,
+    "past_covariates": names,
+    "quantiles": levels,
+    "seeds": whole_numbers,
+    "variants": names,
+    "windows": window,
+}
+
+
+def read(context: typer.Context, name: str) -> Any:
+    """Return the value of an option of the command that runs; None where it was not given."""
+    value = context.params.get(name)
+    if value is None or name not in READERS:
+        return value or None if isinstance(value, list | tuple) else value
+    return READERS[name](f"--{name.replace('_', '-')}", value)
+
+
+def _numbers(option: str, text: str, kind: Callable[[str], Number], wanted: str) -> list[Number]:
+    """Read numbers between commas."""
+    try:
+        return [kind(cell) for cell in names(option, text)]
     except ValueError:
         raise DataError(f"{option} must be {wanted}, found {text!r}") from None

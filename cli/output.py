@@ -1,4 +1,4 @@
-"""What commands print and write: messages on stderr, tables on stdout, files in one step."""
+"""Output of commands: messages on stderr, tables on stdout, files written in one step."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from tsllm.evaluation.ablation_report import AblationDocument
     from tsllm.evaluation.report import BacktestReport
 
-#: The endings that a table of forecasts can be written to.
+#: The endings of files with a table of forecasts.
 TABLE_ENDINGS = (".csv", ".parquet", ".jsonl")
 PICTURE_ENDINGS = (".png", ".svg", ".pdf")
-#: Whether messages are lines of JSON, as ``tsllm --log json`` asks for.
+#: The value of ``tsllm --log``; with "json", messages are lines of JSON.
 log_form: ContextVar[Literal["text", "json"] | None] = ContextVar("log_form", default=None)
 
 
 def say(message: str, *, style: str = "") -> None:
-    """Print a message on stderr, in colour where it is a terminal; or log it, with --log json."""
+    """Print a message on stderr, in colour on a terminal; with --log json, log it."""
     if log_form.get() == "json":
         from tsllm.logs import log_event
 
@@ -51,7 +51,7 @@ def say(message: str, *, style: str = "") -> None:
 
 
 def say_split(sizes: Mapping[str, Any]) -> None:
-    """Say that a benchmark is cut as published."""
+    """Print the published split of a benchmark."""
     if "train_size" in sizes:
         train, validation, test = (sizes[f"{p}_size"] for p in ("train", "validation", "test"))
         say(f"published split: {train}, {validation} and {test} steps")
@@ -59,7 +59,7 @@ def say_split(sizes: Mapping[str, Any]) -> None:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Say nothing in this block: another process, which does the same, says it."""
+    """Print nothing in this block: another process does the same and prints it."""
     with (
         Path(os.devnull).open("w") as nowhere,
         redirect_stderr(nowhere),
@@ -69,7 +69,7 @@ def silence() -> Iterator[None]:
 
 
 def working(what: str) -> AbstractContextManager[object]:
-    """Show on stderr, where it is a terminal, that something is going on."""
+    """Show a status on stderr while a block runs, if stderr is a terminal."""
     if not sys.stderr.isatty():
         return nullcontext()
     from rich.console import Console
@@ -92,24 +92,24 @@ def print_table(rows: Sequence[Mapping[Any, Any]]) -> None:
         table.add_column(str(name), overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    # In a file or a pipe no line is broken.
+    # Do not break lines in a file or a pipe.
     width = None if sys.stdout.isatty() else 10_000
     Console(file=sys.stdout, width=width, highlight=False, markup=False).print(table)
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Turn a table into JSON values; stamps become text, and what is not known null."""
+    """Turn a table into JSON values; stamps become text, missing values null."""
     columns = {str(name): _plain_cells(frame[name]) for name in frame.columns}
     return [dict(zip(columns, row)) for row in zip(*columns.values())]
 
 
 def check_output(path: Path, option: str, endings: Sequence[str]) -> None:
-    """Refuse a file that could not be written, before any work is done for it.
+    """Check that a file can be written, before any work is done for it.
 
     Raises
     ------
     DataError
-        The ending is unknown, or there is no folder to write to.
+        The ending is unknown, or the folder does not exist.
     """
     if path.suffix not in endings:
         raise DataError(f"{option} must end in {' or '.join(endings)}, found {str(path)!r}")
@@ -122,7 +122,7 @@ def check_output(path: Path, option: str, endings: Sequence[str]) -> None:
 
 
 def check_picture(path: Path | None) -> None:
-    """Refuse a picture that could not be drawn or written; None is none.
+    """Check that a picture can be drawn and written; None is no picture.
 
     Raises
     ------
@@ -139,12 +139,12 @@ def check_picture(path: Path | None) -> None:
 
 
 def check_folder(folder: Path, option: str) -> None:
-    """Refuse a folder that nothing could be written to, or that could not be made.
+    """Check that a folder can be written to, or made.
 
     Raises
     ------
     DataError
-        What is there is no directory, or may not be written to.
+        The path is no directory, or must not be written to.
     """
     there = next(one for one in (folder, *folder.parents) if one.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
@@ -152,7 +152,7 @@ def check_folder(folder: Path, option: str) -> None:
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table of forecasts as CSV, Parquet or JSON lines, as the ending says."""
+    """Write a table of forecasts as CSV, Parquet or JSON lines, according to the ending."""
     with in_one_step(path) as temporary:
         if path.suffix == ".csv":
             frame.to_csv(temporary, index=False)
@@ -171,7 +171,7 @@ def deliver(
     *,
     name: str = "forecast",
 ) -> None:
-    """Write a table where it was asked for; in JSON under ``name``, and ``beside`` with it."""
+    """Write a table to a file or stdout; in JSON it is under ``name``, next to ``beside``."""
     if out is not None:
         write_table(table, out)
         say(f"wrote {out}, {count(len(table), 'rows')}")
@@ -190,7 +190,7 @@ def deliver_ablation(
     plot: Path | None,
     json: bool,
 ) -> None:
-    """Write an ablation's report where it was asked for; the verdict is the last line."""
+    """Write the report of an ablation; the verdict is the last line."""
     write_report(report, out, markdown)
     if plot is not None:
         write_picture(report.plot().figure, plot)
@@ -207,7 +207,7 @@ def deliver_ablation(
 def write_report(
     report: AblationDocument | BacktestReport, out: Path | None, markdown: Path | None
 ) -> None:
-    """Write a report as JSON and as Markdown, where that was asked for."""
+    """Write a report as JSON and as Markdown, where a path is given."""
     if out is not None:
         write_text(report.to_json(), out)
         say(f"wrote {out}")
@@ -217,14 +217,14 @@ def write_report(
 
 
 def check_report_files(out: Path | None, markdown: Path | None) -> None:
-    """Refuse files of a report that could not be written; see `check_output`."""
+    """Check that the files of a report can be written; see `check_output`."""
     for path, option, ending in ((out, "--out", ".json"), (markdown, "--markdown", ".md")):
         if path is not None:
             check_output(path, option, (ending,))
 
 
 def count(number: int, things: str) -> str:
-    """Write a number of things, one of them without its s."""
+    """Return a number with a noun, in the singular for 1."""
     return f"{number:,} {things[:-1] if number == 1 and things != 'series' else things}"
 
 
@@ -242,7 +242,7 @@ def write_picture(figure: Any, path: Path) -> None:
 
 @contextmanager
 def in_one_step(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside a file, which takes the file's name when all is written.
+    """Open a temporary path, which gets the name of the file when the block ends.
 
     Raises
     ------
@@ -261,7 +261,7 @@ def in_one_step(path: Path) -> Iterator[Path]:
 
 
 def _plain_cells(column: pd.Series) -> list[Any]:
-    """Give the cells of a column as JSON values."""
+    """Return the cells of a column as JSON values."""
     missing = column.isna()
     if column.dtype.kind in "mM" or str(column.dtype).startswith("period"):
         column = column.astype(str)
@@ -273,7 +273,7 @@ def _plain_cells(column: pd.Series) -> list[Any]:
 
 
 def _cell(value: Any) -> str:
-    """Write one cell of a table for people."""
+    """Format one cell of a table."""
     if value is None or value != value:
         return ""
     if isinstance(value, bool):

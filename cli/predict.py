@@ -1,8 +1,10 @@
-"""``tsllm predict``: forecasts of a saved model, at once or block by block."""
+"""``tsllm predict``: forecasts of a saved model, in one table or in a job of many blocks."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,7 +26,26 @@ from tsllm.cli.output import (
 from tsllm.errors import DataError
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What the options of ``tsllm predict`` ask for, in blocks or not.
+
+    ``reading`` holds how DATA are read: arguments of `read_long`.
+    """
+
+    model: Path
+    data: str | None
+    horizon: int | None
+    quantiles: Sequence[float]
+    batch_size: int | Literal["auto"] | None
+    future: str | None
+    out: Path | None
+    json: bool
+    reading: dict[str, Any]
+
+
 def predict(
+    context: typer.Context,
     model: Annotated[
         Path, typer.Argument(metavar="MODEL_DIR", help="The directory that 'tsllm fit' saved to.")
     ],
@@ -43,38 +64,38 @@ def predict(
         Literal["local", "ray"],
         typer.Option(
             "--engine",
-            help="Where to run: local, in this process; or ray, on the cluster that RAY_ADDRESS "
-            "names, else on this machine.",
+            help="local: this process; ray: the cluster at RAY_ADDRESS, else this machine.",
         ),
     ] = "local",
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=1, help="Ray's workers; else all there is room for."),
+        typer.Option("--workers", min=1, help="Number of Ray workers. Default: as many as fit."),
     ] = None,
     worker_cpus: Annotated[
-        float, typer.Option("--worker-cpus", min=0, help="Processors, and threads, of each.")
+        float, typer.Option("--worker-cpus", min=0, help="Processors and threads per worker.")
     ] = 1.0,
-    worker_gpus: Annotated[float, typer.Option("--worker-gpus", min=0, help="GPUs of each.")] = 0.0,
+    worker_gpus: Annotated[
+        float, typer.Option("--worker-gpus", min=0, help="GPUs per worker.")
+    ] = 0.0,
     batch_size: Annotated[
         str | None,
         typer.Option(
             "--batch-size",
-            help="Series forecast at a time, or auto to measure which number is fastest; else the "
-            "model's own.",
+            help="Series per batch, or auto to measure the fastest number. Default: the model's.",
             metavar="SERIES",
         ),
     ] = None,
     block_rows: Annotated[
         int | None,
-        typer.Option("--block-rows", min=1, help="Rows of a block; memory grows with it."),
+        typer.Option("--block-rows", min=1, help="Rows per block; memory grows with it."),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             "-o",
-            help="Write one table to a .csv, .parquet or .jsonl file, or any number of series as "
-            "Parquet parts to a directory; else CSV on stdout.",
+            help="Write one table to a .csv, .parquet or .jsonl file, or Parquet parts to a "
+            "directory. Default: CSV on stdout.",
             metavar="FILE_OR_DIR",
         ),
     ] = None,
@@ -82,100 +103,124 @@ def predict(
 ) -> None:
     """Forecast with a saved model.
 
-    Each series of DATA is forecast from its own history. Without DATA, the series that the model
-    was fitted on are forecast from the history that it keeps of them. Without --horizon, as many
-    steps as it was fitted for.
+    Each series of DATA is forecast from its own history. Without DATA, the model forecasts the
+    series that it was fitted on. The default of --horizon is the model's horizon.
 
-    With a directory as --out, Parquet is forecast block by block in bounded memory: a job that was
-    killed goes on when it is started again.
+    With a directory as --out, Parquet is forecast block by block in bounded memory. A job that was
+    killed continues when it is started again.
     """
-    size = _batch_size(batch_size)
-    chosen = options.levels("--quantiles", quantiles)
-    in_blocks = out is not None and (out.is_dir() or not out.suffix)
-    if out is not None and not in_blocks:
-        check_output(out, "--out", TABLE_ENDINGS)
-    if not in_blocks and (engine == "ray" or block_rows is not None):
-        asked = "--engine ray" if engine == "ray" else "--block-rows"
-        raise DataError(f"{asked} writes parts: give --out the name of a directory")
-
     check_future_file(future)
 
     from tsllm.tables.forecast import DEFAULT_QUANTILES, check_request
 
-    levels = DEFAULT_QUANTILES if chosen is None else chosen
-    check_request(1 if horizon is None else horizon, levels)
-    how: dict[str, Any] = {
-        "id_col": id_col,
-        "time_col": time_col,
-        "target_cols": target_col or None,
-        "freq": freq,
-        "fill": fill,
-        "sort": bool(sort),
-    }
-    if in_blocks:
-        assert out is not None
-        if data is None:
-            raise DataError("there is no DATA: give a Parquet file or a directory of Parquet parts")
-        check_folder(out.absolute().parent, "--out")
-        if resample is not None:
-            raise DataError(
-                "--resample is not for jobs in blocks: resample the data first, or write one file"
-            )
-
-        from tsllm.batch import Workers, predict_batch
-
-        result = predict_batch(
-            model,
-            data,
-            out,
-            horizon=horizon,
-            quantiles=levels,
-            engine=engine,
-            workers=Workers(workers, worker_cpus, worker_gpus),
-            batch_size=size,
-            block_rows=block_rows,
-            future=future,
-            progress=log_form.get() != "json",
-            **how,
+    levels = options.read(context, "quantiles")
+    asked = _Asked(
+        model,
+        data,
+        horizon,
+        DEFAULT_QUANTILES if levels is None else levels,
+        _batch_size(batch_size),
+        future,
+        out,
+        json,
+        {
+            "id_col": id_col,
+            "time_col": time_col,
+            "target_cols": target_col or None,
+            "freq": freq,
+            "fill": fill,
+            "sort": bool(sort),
+        },
+    )
+    in_blocks = out is not None and (out.is_dir() or not out.suffix)
+    if out is not None and not in_blocks:
+        check_output(out, "--out", TABLE_ENDINGS)
+    if not in_blocks and (engine == "ray" or block_rows is not None):
+        option = "--engine ray" if engine == "ray" else "--block-rows"
+        raise DataError(f"{option} writes parts: give --out the name of a directory")
+    if in_blocks and resample is not None:
+        raise DataError(
+            "--resample is not for jobs in blocks: resample the data first, or write one file"
         )
-        _tell(result.series, result.horizon, result.seconds)
-        say(f"wrote {out}, {count(result.blocks, 'parts')}")
-        if json:
-            print_json({"out": str(out), "summary": {**vars(result), "out": str(result.out)}})
-        return
+    check_request(1 if horizon is None else horizon, asked.quantiles)
+    if in_blocks:
+        from tsllm.batch import Workers
 
+        ray_workers = Workers(workers, worker_cpus, worker_gpus)
+        _forecast_in_blocks(asked, engine, ray_workers, block_rows)
+    else:
+        _forecast_at_once(asked, resample)
+
+
+def _forecast_at_once(asked: _Asked, resample: str | None) -> None:
+    """Forecast DATA, or the series that the model keeps, and write one table."""
     from tsllm.batch.sizing import measure_batch_size
     from tsllm.saving.api import load_forecaster
     from tsllm.tables.covariates import columns_to_read, read_future
     from tsllm.tables.forecast import predict_long, predict_stored
 
     with working("loading the model"):
-        estimator = load_forecaster(model)
+        estimator = load_forecaster(asked.model)
     started = time.perf_counter()
-    steps = estimator.fitted_.shape.horizon if horizon is None else horizon
-    known = read_future(future, estimator, id_col=id_col, time_col=time_col, sort=bool(sort))
-    # Set on the instance: set_params would take the model for a new one.
-    if data is None:
+    steps = estimator.fitted_.shape.horizon if asked.horizon is None else asked.horizon
+    names = {name: asked.reading[name] for name in ("id_col", "time_col", "sort")}
+    future = read_future(asked.future, estimator, **names)
+    size, freq = asked.batch_size, asked.reading["freq"]
+    if asked.data is None and size == "auto":
+        raise DataError("--batch-size auto measures on DATA: give a number, or DATA")
+    if asked.data is not None:
+        columns = columns_to_read(estimator)
+        frame, _ = open_data(asked.data, resample=resample, **columns, **asked.reading)
+    with working("forecasting"):
         if size == "auto":
-            raise DataError("--batch-size auto measures on DATA: give a number, or DATA")
+            size = measure_batch_size(estimator, frame, steps, freq=freq)
+        # Set on the instance: set_params would reset the model.
         estimator.batch_size = size or estimator.batch_size
-        table = predict_stored(estimator, steps, quantiles=levels, future=known)
-    else:
-        frame, _ = open_data(data, resample=resample, **columns_to_read(estimator), **how)
-        with working("forecasting"):
-            if size == "auto":
-                size = measure_batch_size(estimator, frame, steps, freq=freq)
-            estimator.batch_size = size or estimator.batch_size
-            table = predict_long(estimator, frame, steps, quantiles=levels, freq=freq, future=known)
+        how = {"quantiles": asked.quantiles, "future": future}
+        if asked.data is None:
+            table = predict_stored(estimator, steps, **how)
+        else:
+            table = predict_long(estimator, frame, steps, freq=freq, **how)
     seconds = time.perf_counter() - started
     series = table["series_id"].nunique()
-    _tell(series, steps, seconds)
+    _report(series, steps, seconds)
     summary = {"series": series, "horizon": steps, "seconds": seconds}
-    deliver(table, out, json, {"summary": summary})
+    deliver(table, asked.out, asked.json, {"summary": summary})
 
 
-def _tell(series: int, steps: int, seconds: float) -> None:
-    """Say in a line how it went."""
+def _forecast_in_blocks(
+    asked: _Asked, engine: Literal["local", "ray"], workers: Any, block_rows: int | None
+) -> None:
+    """Run a batch job: forecast DATA block by block into a directory."""
+    from tsllm.batch import predict_batch
+
+    out = asked.out
+    assert out is not None  # else there are no blocks
+    if asked.data is None:
+        raise DataError("there is no DATA: give a Parquet file or a directory of Parquet parts")
+    check_folder(out.absolute().parent, "--out")
+    result = predict_batch(
+        asked.model,
+        asked.data,
+        out,
+        horizon=asked.horizon,
+        quantiles=asked.quantiles,
+        engine=engine,
+        workers=workers,
+        batch_size=asked.batch_size,
+        block_rows=block_rows,
+        future=asked.future,
+        progress=log_form.get() != "json",
+        **asked.reading,
+    )
+    _report(result.series, result.horizon, result.seconds)
+    say(f"wrote {out}, {count(result.blocks, 'parts')}")
+    if asked.json:
+        print_json({"out": str(out), "summary": {**vars(result), "out": str(result.out)}})
+
+
+def _report(series: int, steps: int, seconds: float) -> None:
+    """Print the number of forecasts and the time they took."""
     say(f"forecast {count(series, 'series')} for {count(steps, 'steps')} in {seconds:.1f} s")
 
 

@@ -1,4 +1,4 @@
-"""``tsllm store stats|verify|prune``: what an embedding store holds, and whether it is sound."""
+"""``tsllm store stats|verify|prune``: contents and checks of an embedding store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tsllm.cli.output import print_json, print_table, working
 
 app = typer.Typer(
     name="store",
-    help="Look after the embeddings that are kept on disk.",
+    help="Inspect, check and clean the store of embeddings.",
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -22,7 +22,7 @@ Folder = Annotated[
     Path | None,
     typer.Argument(
         metavar="[DIR]",
-        help="The store's folder; default: TSLLM_STORE, else the user's cache folder.",
+        help="Folder of the store. Default: TSLLM_STORE, else the user's cache folder.",
         show_default=False,
     ),
 ]
@@ -30,7 +30,7 @@ Folder = Annotated[
 
 @app.command()
 def stats(folder: Folder = None, json: options.Json = False) -> None:
-    """Say what a store holds, by backbone, and the room it takes."""
+    """Print the contents of a store by backbone, and its size."""
     from tsllm.embeddings import open_store
 
     found = open_store(folder).stats()
@@ -80,13 +80,13 @@ def prune(
         float | None,
         typer.Option(
             "--unused-days",
-            help="Remove what belongs to backbones that nobody has used for so many days.",
+            help="Remove embeddings of backbones that were not used for this many days.",
             metavar="DAYS",
         ),
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Remove damaged embeddings and, where asked to, those that are no longer used."""
+    """Remove damaged embeddings and, with --unused-days, unused ones."""
     from tsllm.embeddings import open_store
 
     store = open_store(folder)

@@ -59,7 +59,7 @@ def test_a_missing_future_is_said_before_the_training(tsllm, files):
     assert "fitted autotimes" not in refused.err
     done = tsllm("fit", "data.csv", "--out", "model", "--horizon", 4, *NAMES, *SET)
     before, _, _ = done.err.partition("fitted autotimes")
-    assert "the model will ask for the future of warm, sky" in before
+    assert "predictions of the model will need the future of warm, sky" in before
     # Before DATA is looked at, too.
     assert told in tsllm("predict", "model", "none.csv").err
     past = ["--past-covariates", "warm,sky", "--overwrite"]

@@ -226,7 +226,7 @@ MISTAKES = {
     "new types": ("update model howls.csv", "'howl' was not seen in training"),
     "nothing new": ("update model", "there is no DATA"),
     "old events": ("update model first.csv", "already holds the time until"),
-    "learning of naive": ("update naive second.csv --learn", "does not learn on"),
+    "learning of naive": ("update naive second.csv --learn", "cannot continue to learn"),
     "no horizon": ("simulate model", "--horizon is missing"),
     "horizon": ("simulate model --horizon far", "far"),
     "new without horizon": ("simulate model --new 2 --steps 3", "--horizon is missing"),
