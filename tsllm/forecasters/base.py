@@ -1,48 +1,46 @@
-"""The base of every forecaster: sktime's contract, above training and one stateless core."""
+"""The bases of the forecasters: sktime's contract, without and with a language model."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+import time
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+import torch
 from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 from torch import Tensor
 
-from tsllm.context import Context, contexts_from_state, contexts_to_state
+from tsllm.backbone import Backbone, load_backbone, native_bfloat16
+from tsllm.context import Context
 from tsllm.embeddings import open_store
 from tsllm.errors import DataError, InSampleError
-from tsllm.forecasters.checks import (
-    brief_horizon,
-    check_input,
-    check_same_series,
-)
-from tsllm.forecasters.covariates import future_covariates, join_covariates
-from tsllm.forecasters.forecasting import ForecastsContexts
 from tsllm.forecasters.frames import (
     Layout,
+    check_input,
+    extend_context,
     forecast_frame,
     frequency_of,
+    future_covariates,
+    join_covariates,
     layout_of,
     relative_steps,
+    request_payload,
     split_series,
 )
-from tsllm.forecasters.learning import LearnsFromSeries, embed_ahead, train_state
-from tsllm.forecasters.sktime_fields import sktime_from_state, sktime_to_state
-from tsllm.forecasters.state import FittedState
-from tsllm.forecasters.summary import card_facts, payload, summarise
-from tsllm.forecasters.updating import PendingForecasts, extend_context
+from tsllm.forecasters.learning import LearningMixin
+from tsllm.forecasters.parameters import check_whole
+from tsllm.forecasters.state import FittedState, ModelShape, PendingForecasts
 from tsllm.intervals import LEVEL_GRID
 
 
-class BaseLLMForecaster(LearnsFromSeries, ForecastsContexts, BaseForecaster):
-    """Base class of the forecasters that put a frozen language model to work.
+class SeriesForecaster(LearningMixin, BaseForecaster):
+    """Base class of all forecasters: sktime's contract over training and the path of a forecast.
 
     A method is a subclass with five hooks: `_choose_shape` (sizes from the data), `_build_model`,
     `_target_length` and `_make_loss` (training), and `_run_model` (a batch of standardised contexts
-    to forecasts). Everything else is here, in `LearnsFromSeries` and in `ForecastsContexts`:
-    checks, panels, training, `pretrain`, `update`, conformal intervals, dates and labels.
+    to forecasts). A method with a language model subclasses `LLMForecaster`.
     """
 
     _tags: ClassVar[dict[str, Any]] = {
@@ -62,15 +60,20 @@ class BaseLLMForecaster(LearnsFromSeries, ForecastsContexts, BaseForecaster):
         "property:randomness": "derandomized",
         "capability:categorical_in_X": True,
         "capability:unequal_length": True,
-        "X-y-must-have-same-index": False,  # checked here, in a sentence that says where
+        "X-y-must-have-same-index": False,  # checked here, with the series and the stamp
         "requires-fh-in-fit": False,
         "y_inner_mtype": ["pd.DataFrame", "pd-multiindex", "pd_multiindex_hier"],
         "X_inner_mtype": ["pd.DataFrame", "pd-multiindex", "pd_multiindex_hier"],
     }
-    # The history is ours to keep: only as much of it as a forecast reads.
+    # sktime keeps no data: this class keeps the part of the history that a forecast reads.
     _config: ClassVar[dict[str, Any]] = {"remember_data": False}
 
+    fitted_: FittedState
+    pretrained_: FittedState
     _cutoff: Any  # sktime's: an index of one stamp, or None
+    _layout: Layout
+    _contexts: dict[Hashable, Context]
+    _pending: dict[Hashable, PendingForecasts]
 
     def __post_init__(self) -> None:
         # sktime's tests read these even where remember_data is off.
@@ -79,15 +82,15 @@ class BaseLLMForecaster(LearnsFromSeries, ForecastsContexts, BaseForecaster):
 
     # ------------------------------------------------------------------ sktime's public surface
 
-    def fit(self, y: Any, X: Any = None, fh: Any = None) -> BaseLLMForecaster:  # noqa: D102 (sktime's docstring is inherited)
+    def fit(self, y: Any, X: Any = None, fh: Any = None) -> SeriesForecaster:  # noqa: D102 (sktime's docstring is inherited)
         check_input(y, freq=self._known_frequency(), at_least=2)
         return super().fit(y, X=X, fh=fh)
 
-    def pretrain(self, y: Any, X: Any = None, fh: Any = None) -> BaseLLMForecaster:  # noqa: D102
+    def pretrain(self, y: Any, X: Any = None, fh: Any = None) -> SeriesForecaster:  # noqa: D102
         check_input(y, freq=self._known_frequency(), at_least=2)
         return super().pretrain(y, X=X, fh=fh)
 
-    def update(self, y: Any, X: Any = None, update_params: bool = True) -> BaseLLMForecaster:  # noqa: D102
+    def update(self, y: Any, X: Any = None, update_params: bool = True) -> SeriesForecaster:  # noqa: D102
         self.check_is_fitted()
         if y is not None and len(y):
             check_input(y, freq=self._known_frequency(), at_least=1)
@@ -98,7 +101,7 @@ class BaseLLMForecaster(LearnsFromSeries, ForecastsContexts, BaseForecaster):
             self._cutoff = cutoff  # sktime moves it first
             raise
 
-    def set_params(self, **params: Any) -> BaseLLMForecaster:
+    def set_params(self, **params: Any) -> SeriesForecaster:
         """Set parameters; a pretrained model survives unless one of them decides its tensors.
 
         Parameters
@@ -116,57 +119,25 @@ class BaseLLMForecaster(LearnsFromSeries, ForecastsContexts, BaseForecaster):
 
     # ------------------------------------------------------------------ beside fit and predict
 
-    def embed(self, y: Any, fh: Any = None, X: Any = None) -> dict[str, Any]:
-        """Embed ahead of time every text that `fit` on these series would embed.
-
-        Nothing is trained and this forecaster is left as it is. What the store holds already is
-        left alone, so a call that was interrupted goes on where it was.
-
-        Parameters
-        ----------
-        y : Series or DataFrame
-            As `fit` takes it.
-        fh : forecasting horizon, optional
-            As `fit` takes it.
-        X : DataFrame, optional
-            As `fit` takes it.
-
-        Returns
-        -------
-        dict
-            Number of ``texts``, how many were ``computed`` now, ``seconds``, the store's ``path``.
-
-        Raises
-        ------
-        DataError
-            The series or the parameters cannot be used, or the method embeds no text as it is set.
-        """
-        check_input(y, freq=self._known_frequency(), at_least=2)
-        return embed_ahead(self, split_series(y, freq=self.freq, at_least=2), fh, X)
-
     def summary(self) -> dict[str, Any]:
-        """Say what was trained, for how long, and how it went.
+        """Summarise the training: sizes, losses, time, device.
 
         Returns
         -------
         dict
             Parameter counts, sizes, epochs run and best, last losses, wall seconds, device and
-            precision, number and origin of calibration windows, the embedding store's counts.
+            precision, number and origin of calibration windows, share explained by covariates;
+            with a language model the counts of the embedding store, too.
         """
         self.check_is_fitted()
-        store = open_store(self.embedding_store)
-        return {
-            "estimator": type(self).__name__,
-            **summarise(self.fitted_),
-            "embedding_store": store.stats(),
-        }
+        return {"estimator": type(self).__name__, **self.fitted_.summary()}
 
     def plot_history(self, ax: Any = None) -> Any:
         """Draw the training and validation losses.
 
         Parameters
         ----------
-        ax : matplotlib Axes, optional
+        ax : matplotlib Axes or None, default=None
             Where to draw; None makes a new figure.
 
         Returns
@@ -181,26 +152,26 @@ class BaseLLMForecaster(LearnsFromSeries, ForecastsContexts, BaseForecaster):
     def to_payload(
         self, horizon: int, *, y: Any = None, X: Any = None, quantiles: Sequence[float] = ()
     ) -> dict[str, Any]:
-        """Write the JSON document that asks a server of this model for a forecast.
+        """Write the JSON document that requests a forecast from a server of this model.
 
         Parameters
         ----------
         horizon : int
             Steps to forecast.
-        y : Series or DataFrame, optional
-            The histories to forecast, as `fit` takes them. None: those that this forecaster keeps.
-        X : DataFrame, optional
-            The covariates of ``y`` and of the steps to forecast, as `predict` takes them.
-        quantiles : sequence of float
+        y : Series, DataFrame or None, default=None
+            The histories to forecast, in the form of `fit`. None: those that this forecaster keeps.
+        X : DataFrame or None, default=None
+            The covariates of ``y`` and of the steps to forecast, in the form of `predict`.
+        quantiles : sequence of float, default=()
             Levels strictly between 0 and 1.
 
         Returns
         -------
         dict
             ``dataframe_split`` with the columns ``series_id, timestamp``, the variables, and for a
-            model with covariates these and ``future``; and ``params``: what ``json.dumps`` and an
-            MLflow scoring server take. Stamps are ISO texts in UTC without a zone (integers where
-            the index counts steps), missing values are null.
+            model with covariates these and ``future``; and ``params``: the input of ``json.dumps``
+            and of an MLflow scoring server. Stamps are ISO texts in UTC without a zone (integers
+            for an index that counts steps), missing values are null.
         """
         self.check_is_fitted()
         covariates = self.fitted_.covariates
@@ -211,40 +182,51 @@ class BaseLLMForecaster(LearnsFromSeries, ForecastsContexts, BaseForecaster):
         steps = [np.arange(1, horizon + 1)] * len(contexts)
         futures = future_covariates(contexts, X, covariates, steps, horizon)
         columns = None if covariates is None else covariates.columns
-        return payload(contexts, self._layout.columns, horizon, quantiles, columns, futures)
+        return request_payload(contexts, self._layout.columns, horizon, quantiles, columns, futures)
 
     # ------------------------------------------------------------------ sktime's private hooks
 
     def _fit(
         self, y: pd.DataFrame, X: pd.DataFrame | None, fh: ForecastingHorizon | None
-    ) -> BaseLLMForecaster:
+    ) -> SeriesForecaster:
         contexts = split_series(y, freq=self.freq, at_least=2)
-        self._layout: Layout = layout_of(y)
+        self._layout = layout_of(y)
         horizon = self._asked_horizon(fh, contexts)
         if self._state == "pretrained":
             contexts = join_covariates(contexts, X, self.pretrained_.covariates)
-            self.fitted_ = self._adopt(contexts)
+            self.fitted_ = self._adopt(self.pretrained_, contexts)
         else:
             contexts, columns = self._learn_columns(contexts, X)
             self.fitted_ = self._train_new(contexts, columns, horizon)
-        self._contexts: dict[Hashable, Context] = {}
-        self._pending: dict[Hashable, PendingForecasts] = {}
+        self._contexts, self._pending = {}, {}
         self._remember(self.fitted_.scaled(contexts))
         return self
 
     def _predict(self, fh: ForecastingHorizon, X: pd.DataFrame | None) -> pd.DataFrame:
-        values, steps, contexts = self._forecast_known(fh, X, ())
-        frame = forecast_frame(values[..., 0], steps, contexts, self._layout)
-        frame.columns = self._layout.columns
-        return frame
+        return self._predict_frame(fh, X, ())
 
     def _predict_quantiles(
         self, fh: ForecastingHorizon, X: pd.DataFrame | None, alpha: list[float]
     ) -> pd.DataFrame:
-        values, steps, contexts = self._forecast_known(fh, X, alpha)
-        spread = values[..., 1:].reshape(*values.shape[:2], -1)  # (series, horizon, variables * q)
-        frame = forecast_frame(spread, steps, contexts, self._layout)
-        frame.columns = self._get_columns(method="predict_quantiles", alpha=alpha)
+        return self._predict_frame(fh, X, alpha)
+
+    def _predict_frame(
+        self, fh: ForecastingHorizon, X: pd.DataFrame | None, quantiles: list[float] | tuple[()]
+    ) -> pd.DataFrame:
+        """Forecast every fitted series: points, or quantiles if there are any."""
+        contexts = self._kept_contexts()
+        steps = [relative_steps(fh, context) for context in contexts]
+        horizon = max(int(keep.max()) for keep in steps)
+        futures = future_covariates(contexts, X, self.fitted_.covariates, steps, horizon)
+        values = self._forecast_kept(contexts, horizon, quantiles, futures)
+        if quantiles:
+            columns = self._get_columns(method="predict_quantiles", alpha=quantiles)
+            values = values[..., 1:].reshape(*values.shape[:2], -1)  # (series, horizon, columns)
+        else:
+            columns = self._layout.columns
+            values = values[..., 0]
+        frame = forecast_frame(values, steps, contexts, self._layout)
+        frame.columns = columns
         return frame
 
     def _pretrain(
@@ -252,7 +234,7 @@ class BaseLLMForecaster(LearnsFromSeries, ForecastsContexts, BaseForecaster):
         y: pd.DataFrame,
         X: pd.DataFrame | None = None,
         fh: ForecastingHorizon | None = None,
-    ) -> BaseLLMForecaster:
+    ) -> SeriesForecaster:
         contexts = split_series(y, freq=self.freq, at_least=2)
         horizon = self._asked_horizon(fh, contexts)
         contexts, columns = self._learn_columns(contexts, X)
@@ -264,38 +246,38 @@ class BaseLLMForecaster(LearnsFromSeries, ForecastsContexts, BaseForecaster):
         y: pd.DataFrame,
         X: pd.DataFrame | None = None,
         fh: ForecastingHorizon | None = None,
-    ) -> BaseLLMForecaster:
+    ) -> SeriesForecaster:
         contexts = split_series(y, freq=self.freq, at_least=2)
         state = self.pretrained_.copy()
-        check_same_series(state, contexts)
+        state.check_same_series(contexts)
         contexts = join_covariates(contexts, X, state.covariates)
-        train_state(self, state, contexts, self.max_epochs)
+        self._train(state, contexts, self.max_epochs)
         self.pretrained_ = state
         return self
 
     def _update(
         self, y: pd.DataFrame, X: pd.DataFrame | None = None, update_params: bool = True
-    ) -> BaseLLMForecaster:
+    ) -> SeriesForecaster:
         state = self.fitted_
-        news = split_series(y, freq=self._known_frequency())
-        check_same_series(state, news)
-        news = join_covariates(news, X, state.covariates)
-        # Merged before anything changes: one series that is refused leaves all as they were.
+        updates = split_series(y, freq=self._known_frequency())
+        state.check_same_series(updates)
+        updates = join_covariates(updates, X, state.covariates)
+        # Merged before anything changes: an error in one series leaves all as they were.
         merged = [
             extend_context(self._contexts[new.series_id], new)
             if new.series_id in self._contexts
             else new
-            for new in news
+            for new in updates
         ]
         merged = state.scaled(merged)
-        for rest in state.residuals(merged) if self._pending else []:
-            fresh = _steps_after(self._contexts.get(rest.series_id), rest)
-            if rest.series_id in self._pending and fresh:
+        for residual in state.residuals(merged) if self._pending else []:
+            fresh = _count_new_steps(self._contexts.get(residual.series_id), residual)
+            if residual.series_id in self._pending and fresh:
                 assert state.calibration is not None
-                self._pending[rest.series_id].score(rest.values[-fresh:], state.calibration)
+                self._pending[residual.series_id].score(residual.values[-fresh:], state.calibration)
         if update_params and self.update_epochs > 0:
             state = self.fitted_ = state.copy()
-            train_state(self, state, merged, self.update_epochs, recalibrate=False)
+            self._train(state, merged, self.update_epochs, recalibrate=False)
         self._remember(merged)
         return self
 
@@ -310,127 +292,27 @@ class BaseLLMForecaster(LearnsFromSeries, ForecastsContexts, BaseForecaster):
     def _check_fh(self, fh: Any, pred_int: bool = False) -> ForecastingHorizon | None:
         try:
             return super()._check_fh(fh, pred_int=pred_int)
-        except NotImplementedError:  # sktime's sentence does not say what would be right
+        except NotImplementedError:  # sktime's sentence has no remedy
             raise InSampleError(
-                f"fh={brief_horizon(fh)} asks for an in-sample forecast: every step must lie after "
-                f"the last observation ({self._cutoff[0]}); the next step is 1"
+                f"fh={_brief_horizon(fh)} asks for an in-sample forecast: every step must lie "
+                f"after the last observation ({self._cutoff[0]}); the next step is 1"
             ) from None
-
-    # ------------------------------------------------------------------ saving and loading
-
-    def to_state(self, *, include_context: bool = True) -> dict[str, Any]:
-        """Return everything but the parameters as plain values, arrays and one table.
-
-        Parameters
-        ----------
-        include_context : bool, default=True
-            Whether the kept rows of the series, what a method keeps beside them, and the forecasts
-            that wait for their observations come along.
-
-        Returns
-        -------
-        dict
-            For `tsllm.save`; see `from_state`.
-        """
-        fitted: FittedState | None = getattr(self, "fitted_", None)
-        pretrained: FittedState | None = getattr(self, "pretrained_", None)
-        backbone = (fitted or pretrained).backbone  # type: ignore[union-attr]  # one is there
-        layout: Layout | None = getattr(self, "_layout", None)
-        state: dict[str, Any] = {
-            "backbone": None if backbone is None else backbone.to_state(),
-            "pretrained": None if pretrained is None else pretrained.to_state(),
-            "fitted_is_pretrained": fitted is pretrained,
-            "fitted": None if fitted is None or fitted is pretrained else fitted.to_state(),
-            "sktime": sktime_to_state(self),
-            "layout": None if layout is None else vars(layout),
-            "contexts": None,
-            "pending": [],
-            "memory": {},
-        }
-        if fitted is not None and layout is not None and include_context and self._contexts:
-            names = () if fitted.covariates is None else fitted.covariates.columns.names
-            contexts = list(self._contexts.values())
-            state["contexts"] = contexts_to_state(contexts, layout.columns, names)
-            state["pending"] = [pending.to_state() for pending in self._pending.values()]
-            state["memory"] = self._memory_tensors()
-        return state
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any], parameters: Mapping[str, Any]) -> Self:
-        """Build a forecaster from the output of `to_state`.
-
-        Parameters
-        ----------
-        state : mapping
-            The output of `to_state`.
-        parameters : mapping
-            The constructor's arguments.
-
-        Returns
-        -------
-        forecaster
-
-        Raises
-        ------
-        ModelFormatError
-            Tensors that are not the model's.
-        BackboneMismatchError
-            The backbone found is not the one that the model was trained with.
-        BackboneNotFoundError
-            No place holds the backbone.
-        """
-        forecaster = cls(**parameters)
-        backbone = None
-        if state["backbone"] is not None:
-            backbone = forecaster._load_backbone()
-            backbone.check_state(state["backbone"])
-
-        def trained(saved: Mapping[str, Any]) -> FittedState:
-            return FittedState.from_state(
-                saved,
-                lambda shape: forecaster._new_model(backbone, shape),
-                backbone,
-                forecaster.device,
-            )
-
-        if state["pretrained"] is not None:
-            forecaster.pretrained_ = trained(state["pretrained"])
-        if state["fitted_is_pretrained"]:
-            forecaster.fitted_ = forecaster.pretrained_
-        elif state["fitted"] is not None:
-            forecaster.fitted_ = trained(state["fitted"])
-        sktime_from_state(forecaster, state["sktime"])
-        if state["layout"] is not None:
-            forecaster._layout = Layout(**state["layout"])
-            kept = state["contexts"]
-            contexts = [] if kept is None else contexts_from_state(kept)
-            forecaster._contexts = {context.series_id: context for context in contexts}
-            pending = map(PendingForecasts.from_state, state["pending"])
-            forecaster._pending = {one.series_id: one for one in pending}
-            forecaster._restore_memory(state["memory"])
-        return forecaster
-
-    def _card_facts(self, with_context: bool) -> dict[str, Any]:
-        """Return what the card of the saved model says."""
-        pretrained = self.state == "pretrained"
-        state = self.pretrained_ if pretrained else self.fitted_
-        return card_facts(state, self.loss, pretrained=pretrained, with_context=with_context)
 
     # ------------------------------------------------------------------ what is kept of series
 
     def _steps_to_keep(self, state: FittedState) -> int | None:
-        """How much of each series' past to keep for forecasts; None keeps all."""
+        """Return the steps of each series' past to keep for forecasts; None keeps all."""
         return state.shape.context_length
 
     def _memory_tensors(self) -> dict[str, Tensor]:
-        """Give what a method keeps of the series beside their contexts, for a file."""
+        """Return what a method keeps of the series beside their contexts, for a file."""
         return {}
 
     def _restore_memory(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `_memory_tensors` gave."""
+        """Restore what `_memory_tensors` returned."""
 
     def _remember(self, contexts: Sequence[Context]) -> None:
-        """Keep as much of each series as forecasts read; start the next adaptive forecast."""
+        """Keep the part of each series that forecasts read; start the next adaptive forecast."""
         keep = self._steps_to_keep(self.fitted_)
         for context in contexts:
             self._contexts[context.series_id] = context.tail(keep)
@@ -439,7 +321,8 @@ class BaseLLMForecaster(LearnsFromSeries, ForecastsContexts, BaseForecaster):
         calibration = self.fitted_.calibration
         assert calibration is not None
         residuals = self.fitted_.residuals(contexts)
-        values, scales = self._run_known(residuals, calibration.horizon)
+        reader = self._reader(self.fitted_, followed=True)
+        values, scales = reader.predict(residuals, calibration.horizon)
         values = self.fitted_.with_lagged_effects(values, residuals)
         for context, forecast, scale in zip(contexts, values, scales):
             calibration.follow(context.series_id)
@@ -452,14 +335,14 @@ class BaseLLMForecaster(LearnsFromSeries, ForecastsContexts, BaseForecaster):
     # ------------------------------------------------------------------ frequency and horizon
 
     def _known_frequency(self) -> str | None:
-        """Give the frequency that was set, or else the fitted one."""
+        """Return the frequency of the parameters, else the fitted one."""
         fitted: FittedState | None = getattr(self, "fitted_", None)
         return self.freq or (None if fitted is None else fitted.shape.freq)
 
     def _asked_horizon(
         self, fh: ForecastingHorizon | None, contexts: Sequence[Context]
     ) -> int | None:
-        """Give the farthest step asked for: by prediction_length, else by fh."""
+        """Return prediction_length, else the farthest step of fh."""
         if self.prediction_length is not None:
             return int(self.prediction_length)
         if fh is None:
@@ -467,6 +350,130 @@ class BaseLLMForecaster(LearnsFromSeries, ForecastsContexts, BaseForecaster):
         return max(int(relative_steps(fh, context).max()) for context in contexts)
 
 
-def _steps_after(known: Context | None, whole: Context) -> int:
-    """Count the steps of the extended context that are new."""
+class LLMForecaster(SeriesForecaster):
+    """Base class of the forecasters that put a frozen language model to work.
+
+    A method whose language model embeds texts lists them in `_texts_to_embed`.
+    """
+
+    #: Whether the language model runs inside the model; else only its embeddings are read.
+    _runs_backbone: ClassVar[bool] = True
+
+    _architecture = SeriesForecaster._architecture | {
+        "backbone",
+        "backbone_layers",
+        "lora",
+        "dtype",
+    }
+
+    backbone: str | None
+    backbone_layers: int | None
+    lora: dict[str, Any] | None
+    dtype: str
+    # An argument of the methods that embed texts.
+    embedding_store: Any = None
+
+    def embed(self, y: Any, fh: Any = None, X: Any = None) -> dict[str, Any]:
+        """Embed ahead of time every text that `fit` on these series would embed.
+
+        Nothing is trained and this forecaster does not change. Texts that the store has are
+        skipped, so a call that was interrupted continues where it was.
+
+        Parameters
+        ----------
+        y : Series or DataFrame
+            In the form of `fit`.
+        fh : forecasting horizon or None, default=None
+            In the form of `fit`.
+        X : DataFrame or None, default=None
+            In the form of `fit`.
+
+        Returns
+        -------
+        dict
+            Number of ``texts``, how many were ``computed`` now, ``seconds``, the store's ``path``.
+
+        Raises
+        ------
+        DataError
+            The series or the parameters cannot be used, or the method embeds no text with them.
+        """
+        check_input(y, freq=self._known_frequency(), at_least=2)
+        contexts = split_series(y, freq=self.freq, at_least=2)
+        self._check_parameters()
+        steps = None if fh is None else ForecastingHorizon(fh)
+        contexts, columns = self._learn_columns(contexts, X)
+        shape = self._choose_shape(contexts, self._asked_horizon(steps, contexts))
+        covariates = self._learn_effects(contexts, columns, shape)
+        if covariates is not None:
+            contexts = [covariates.residual(context) for context in contexts]
+        backbone, store = self._load_backbone(), open_store(self.embedding_store)
+        started, before = time.perf_counter(), store.stats()["misses"]
+        texts = 0
+        if backbone is not None:
+            for part in self._texts_to_embed(shape, contexts, backbone):
+                store.fill(part, backbone, progress=self.verbose > 0)
+                texts += len(part)
+        if not texts:
+            raise DataError(
+                f"{type(self).__name__} embeds no text with these settings: there is nothing to "
+                "do ahead of time"
+            )
+        return {
+            "texts": texts,
+            "computed": store.stats()["misses"] - before,
+            "seconds": time.perf_counter() - started,
+            "path": str(store.path),
+        }
+
+    def summary(self) -> dict[str, Any]:  # noqa: D102 (inherited)
+        store = open_store(self.embedding_store)
+        return {**super().summary(), "embedding_store": store.stats()}
+
+    def _texts_to_embed(
+        self, shape: ModelShape, contexts: Sequence[Context], backbone: Backbone
+    ) -> Iterable[Sequence[str]]:
+        """List the texts that fitting to these series embeds, some at a time."""
+        return ()
+
+    def _needs_language_model(self) -> dict[str, Any]:
+        """Return the parameters that need a language model, with the values that turn them off."""
+        return {} if self.lora is None else {"lora": None}
+
+    def _load_backbone(self) -> Backbone | None:
+        if self.backbone is None:
+            return None
+        return load_backbone(
+            self.backbone, layers=self.backbone_layers, device=self.device, dtype=self.dtype
+        )
+
+    def _autocast(self, state: FittedState) -> torch.dtype | None:
+        # A CPU that multiplies bfloat16 natively trains in it at the same accuracy; forecasts stay
+        # float32 there, so that single and batched ones agree.
+        if (
+            self.dtype == "auto"
+            and state.backbone is not None
+            and state.device.type == "cpu"
+            and native_bfloat16(state.device)
+        ):
+            return torch.bfloat16
+        return None
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if self.backbone_layers is not None:
+            check_whole("backbone_layers", self.backbone_layers)
+        if self.backbone is None and self.lora is not None:
+            raise DataError("lora tunes the language model, and backbone=None has none: drop one")
+
+
+def _brief_horizon(fh: object) -> str:
+    """Write a horizon in a few words."""
+    steps = fh.to_pandas() if isinstance(fh, ForecastingHorizon) else np.atleast_1d(np.asarray(fh))
+    shown = ", ".join(str(step) for step in steps[:3])
+    return f"[{shown}{', ...' * (len(steps) > 3)}]"
+
+
+def _count_new_steps(known: Context | None, whole: Context) -> int:
+    """Count the steps of an extended context that are new."""
     return len(whole) if known is None else int((whole.times > known.times[-1]).sum())

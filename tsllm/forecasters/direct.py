@@ -1,4 +1,4 @@
-"""The base of forecasters whose head gives the whole horizon at once."""
+"""The base of forecasters whose head forecasts the whole horizon at once."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from tsllm.adapters.layers import MonotoneQuantileHead
 from tsllm.adapters.losses import elementwise_loss
 from tsllm.context import Context, ContextBatch
 from tsllm.datasets.frequency import season_length
-from tsllm.forecasters.base import BaseLLMForecaster
+from tsllm.forecasters.base import SeriesForecaster
 from tsllm.forecasters.frames import frequency_of
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.training.settings import Loss
 from tsllm.training.windows import WindowBatch, Windows
 
 
-class DirectForecaster(BaseLLMForecaster):
+class DirectForecaster(SeriesForecaster):
     """A method whose model maps a context to `prediction_length` steps; longer ones roll out.
 
     A subclass builds a module with ``forward(x, mask=...)`` and ``quantile_head`` (None for a point
-    forecast) in `_build_model`. Where the module reads more than values, the subclass overrides
-    `_training_inputs` and `_forecast_inputs`; where it gives more than a forecast, `_read_output`.
+    forecast) in `_build_model`. A module that reads more than values needs `_training_inputs` and
+    `_forecast_inputs`, one that returns more than a forecast `_read_output`.
     """
 
-    #: ``context_length="auto"`` reads at most so many steps.
+    #: ``context_length="auto"`` reads at most this number of steps.
     _max_context: ClassVar[int]
+
+    _architecture = SeriesForecaster._architecture | {"prediction_length"}
 
     def _choose_shape(self, contexts: Sequence[Context], horizon: int | None) -> ModelShape:
         freq = frequency_of(contexts)
@@ -45,13 +47,13 @@ class DirectForecaster(BaseLLMForecaster):
     def _training_inputs(
         self, state: FittedState, contexts: Sequence[Context], windows: Sequence[Windows]
     ) -> Callable[[WindowBatch], dict[str, Tensor]]:
-        """Prepare what the model reads of each training window besides its values."""
+        """Prepare the model's inputs beside the values of each training window."""
         return lambda batch: {}
 
     def _forecast_inputs(
         self, state: FittedState, values: Tensor, contexts: Sequence[Context], done: int
     ) -> dict[str, Tensor]:
-        """Give what the model reads besides values, ``done`` steps after the contexts' ends.
+        """Return the model's inputs beside values, ``done`` steps after the contexts' ends.
 
         ``values`` (batch, context, variables) are the steps that it reads, its own forecasts among
         them, in the contexts' standardised units.
@@ -108,7 +110,3 @@ class DirectForecaster(BaseLLMForecaster):
             mask = torch.cat([mask, torch.ones_like(point, dtype=torch.bool)], dim=1)
             mask = mask[:, -state.shape.context_length :]
         return torch.cat(parts, dim=1)[:, :horizon]
-
-    def _head_levels(self) -> tuple[float, ...]:
-        """Give the levels that the head forecasts."""
-        return tuple(self.quantiles) if self.loss == "quantile" else ()

@@ -1,36 +1,88 @@
-"""The core of every forecaster: any series forecast from their contexts, in one batch."""
+"""The one path of a forecast: prepare contexts, predict batches, add covariate effects, calibrate.
+
+`SeriesForecaster.predict` and `predict_quantiles`, the stateless `forecast`, batch jobs and serving
+all take it. Step 2 is a `Reader`: it reads contexts anew, or the running states of followed series.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 import torch
-from sktime.forecasting.base import ForecastingHorizon
 from torch import Tensor
 
 from tsllm.backbone.devices import memory_errors_explained
 from tsllm.context import Context, ContextBatch, batch_contexts
+from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError
-from tsllm.forecasters.checks import check_future_arrays, check_variables, checked_levels
-from tsllm.forecasters.covariates import future_covariates
-from tsllm.forecasters.frames import relative_steps
+from tsllm.forecasters.parameters import SharedParameters
 from tsllm.forecasters.state import FittedState
 
+#: Forecasts (series, horizon, variables, 1 + levels) in the series' units, and the scale of each
+#: context (series, variables), 0 where it is constant.
+Prediction = tuple[np.ndarray, np.ndarray]
 
-class ForecastsContexts(ABC):
-    """The part of a forecaster that turns contexts into forecasts.
 
-    `forecast` is stateless: it reads what `fit` left and writes nothing. The series that were
-    fitted are forecast through the same steps, from what is kept of them.
+class Reader(ABC):
+    """The second step of a forecast: it reads contexts and predicts them batch by batch."""
+
+    @abstractmethod
+    def predict(self, contexts: Sequence[Context], horizon: int) -> Prediction:
+        """Predict the next ``horizon`` steps of each context."""
+
+
+@dataclass(frozen=True)
+class ContextReader(Reader):
+    """Standardises the end of each context and predicts it in batches.
+
+    Attributes
+    ----------
+    context_length : int
+        Steps that the model reads.
+    arrange : callable
+        Choose the steps of a context that the model reads.
+    run_model : callable
+        The method's model: a standardised batch, its contexts and the horizon to forecasts.
+    rows : int
+        Contexts in a batch.
+    device : torch.device
+    batch_size : int
+        The user's, for the message of an out-of-memory error.
     """
 
-    fitted_: FittedState
+    context_length: int
+    arrange: Callable[[Context], Context]
+    run_model: Callable[[ContextBatch, Sequence[Context], int], Tensor]
+    rows: int
+    device: torch.device
     batch_size: int
-    _contexts: dict[Hashable, Context]
+
+    def predict(self, contexts: Sequence[Context], horizon: int) -> Prediction:
+        """Predict contexts in batches of ``rows``."""
+        values, scales = [], []
+        for first in range(0, len(contexts), self.rows):
+            chunk = [self.arrange(context) for context in contexts[first : first + self.rows]]
+            batch = batch_contexts(chunk, self.context_length)
+            with (
+                torch.inference_mode(),
+                memory_errors_explained(self.device, "forecasting", self.batch_size),
+            ):
+                out = self.run_model(batch.to(self.device), chunk, horizon)
+            raw = out.float().cpu().numpy().astype(np.float64)  # (batch, horizon, variables, 1 + q)
+            raw = np.where(batch.constant[:, None, :, None], 0.0, raw)  # constants stay constant
+            values.append(raw * batch.scale[:, None, :, None] + batch.location[:, None, :, None])
+            scales.append(np.where(batch.constant, 0.0, batch.scale))
+        return np.concatenate(values), np.concatenate(scales)
+
+
+class ForecastingMixin(SharedParameters, ABC):
+    """The part of a forecaster that forecasts contexts with its fitted state."""
+
+    fitted_: FittedState
+    _contexts: dict[Hashable, Context]  # the kept end of each fitted series
     check_is_fitted: Callable[[], None]  # sktime's
 
     def forecast(
@@ -40,11 +92,10 @@ class ForecastsContexts(ABC):
         *,
         quantiles: Sequence[float] = (),
         future_x: Sequence[np.ndarray | None] | None = None,
-        seeds: Sequence[int] | None = None,
     ) -> np.ndarray:
-        """Forecast any series from their contexts, in one batch, without touching this estimator.
+        """Forecast any series from their contexts, in one batch, without changing the forecaster.
 
-        The core under `predict`, the command line and serving. Safe to call from many threads.
+        Safe to call from many threads.
 
         Parameters
         ----------
@@ -52,18 +103,16 @@ class ForecastsContexts(ABC):
             One per series, of any lengths and dates.
         horizon : int
             Steps to forecast.
-        quantiles : sequence of float
+        quantiles : sequence of float, default=()
             Levels strictly between 0 and 1.
-        future_x : sequence of array (horizon, known covariates), optional
-            For a model that was fitted with X: one per series, in the order of X's columns but
-            for the past ones. Numbers, and texts for categories; contexts bring ``past_x``.
-        seeds : sequence of int, optional
-            One per series, for methods that sample. The same seed gives the same forecast.
+        future_x : sequence of array (horizon, known covariates) or None, default=None
+            For a model that was fitted with X: one per series, the columns of X without the past
+            ones, in X's order. Numbers, and texts for categories. Contexts hold ``past_x``.
 
         Returns
         -------
         array (series, horizon, variables, 1 + quantiles)
-            The point forecasts, then the quantiles in the order asked for, in the series' units.
+            The point forecasts, then the quantiles in the requested order, in the series' units.
 
         Raises
         ------
@@ -86,18 +135,69 @@ class ForecastsContexts(ABC):
             raise DataError(
                 f"horizon must be a whole number of steps, at least 1, found {horizon!r}"
             )
-        quantiles = checked_levels(quantiles)
-        check_future_arrays(state.covariates, contexts, future_x, horizon)
+        quantiles = _checked_levels(quantiles)
+        _check_future_arrays(state, contexts, future_x, horizon)
         if not contexts:
             return np.empty((0, horizon, state.shape.n_variables, 1 + len(quantiles)))
-        check_variables(state, contexts)
-        if state.covariates is not None:
-            contexts = [self._with_known_scale(context) for context in contexts]
+        _check_variables(state, contexts)
+        contexts = [self._with_known_scale(context) for context in contexts]
+        return self._forecast(self._reader(state), contexts, horizon, quantiles, future_x)
 
-        def run(residuals: Sequence[Context], steps: int) -> tuple[np.ndarray, np.ndarray]:
-            return self._run(state, residuals, steps)
+    # ------------------------------------------------------------------ the path
 
-        return self._forecast_whole(run, contexts, horizon, quantiles, future_x)
+    def _forecast(
+        self,
+        reader: Reader,
+        contexts: Sequence[Context],
+        horizon: int,
+        quantiles: Sequence[float],
+        futures: Sequence[np.ndarray | None] | None,
+    ) -> np.ndarray:
+        """Forecast contexts in four steps: (series, horizon, variables, 1 + quantiles)."""
+        contexts, residuals = self._prepare_contexts(contexts)
+        values, scales = reader.predict(residuals, horizon)
+        values = self._add_covariate_effects(values, contexts, residuals, futures)
+        return self._calibrate(values, scales, contexts, quantiles)
+
+    def _prepare_contexts(
+        self, contexts: Sequence[Context]
+    ) -> tuple[Sequence[Context], Sequence[Context]]:
+        """Return the contexts with the scale of their covariates' effects, and their residuals."""
+        if self.fitted_.covariates is None:
+            return contexts, contexts
+        contexts = self.fitted_.scaled(contexts)
+        return contexts, self.fitted_.residuals(contexts)
+
+    def _add_covariate_effects(
+        self,
+        values: np.ndarray,
+        contexts: Sequence[Context],
+        residuals: Sequence[Context],
+        futures: Sequence[np.ndarray | None] | None,
+    ) -> np.ndarray:
+        """Add the effects of past and of known-future covariates to forecasts of residuals."""
+        if self.fitted_.covariates is None:
+            return values
+        values = self.fitted_.with_lagged_effects(values, residuals)
+        return self.fitted_.with_future_effects(values, contexts, futures)
+
+    def _calibrate(
+        self,
+        values: np.ndarray,
+        scales: np.ndarray,
+        contexts: Sequence[Context],
+        quantiles: Sequence[float],
+    ) -> np.ndarray:
+        """Replace the model's levels by calibrated quantiles: (series, horizon, variables, 1 + q)."""
+        point = values[..., :1]  # (series, horizon, variables, 1)
+        if not quantiles:
+            return point
+        calibration = self.fitted_.calibration
+        assert calibration is not None  # fit ends with it
+        calibration.warn_if_weak(values.shape[1])
+        ids = [context.series_id for context in contexts]
+        spread = calibration.quantiles(values, scales, ids, quantiles)
+        return np.concatenate([point, spread], axis=-1)
 
     # ------------------------------------------------------------------ the hooks of a method
 
@@ -112,100 +212,35 @@ class ForecastsContexts(ABC):
         return context.tail(state.shape.context_length)
 
     def _rows_at_once(self, state: FittedState) -> int:
-        """Tell how many contexts are forecast in one batch."""
+        """Return the number of contexts in a batch."""
         return max(1, int(self.batch_size) // state.shape.n_variables)
 
-    # ------------------------------------------------------------------ helpers
+    def _reader(self, state: FittedState, *, followed: bool = False) -> Reader:
+        """Return the reader of contexts; ``followed``: they are those that this forecaster keeps."""
+        return ContextReader(
+            state.shape.context_length,
+            lambda context: self._arrange_context(state, context),
+            lambda batch, contexts, horizon: self._run_model(state, batch, contexts, horizon),
+            self._rows_at_once(state),
+            state.device,
+            self.batch_size,
+        )
 
-    def _run(
-        self, state: FittedState, contexts: Sequence[Context], horizon: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Forecast in the series' units, batch by batch.
+    # ------------------------------------------------------------------ series that are kept
 
-        Gives (series, horizon, variables, 1 + levels) and each context's scale (series, variables),
-        0 where it is constant.
-        """
-        values, scales = [], []
-        rows = self._rows_at_once(state)
-        for first in range(0, len(contexts), rows):
-            chunk = [self._arrange_context(state, c) for c in contexts[first : first + rows]]
-            batch = batch_contexts(chunk, state.shape.context_length)
-            with (
-                torch.inference_mode(),
-                memory_errors_explained(state.device, "forecasting", self.batch_size),
-            ):
-                out = self._run_model(state, batch.to(state.device), chunk, horizon)
-            raw = out.float().cpu().numpy().astype(np.float64)
-            # A constant context has nothing to learn from: its forecast is its constant.
-            raw = np.where(batch.constant[:, None, :, None], 0.0, raw)
-            values.append(raw * batch.scale[:, None, :, None] + batch.location[:, None, :, None])
-            scales.append(np.where(batch.constant, 0.0, batch.scale))
-        return np.concatenate(values), np.concatenate(scales)
-
-    def _run_known(
-        self, contexts: Sequence[Context], horizon: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Forecast series that this forecaster follows, from what it keeps of them; as `_run`.
-
-        A method that remembers more of a series than its last context reads it here.
-        """
-        return self._run(self.fitted_, contexts, horizon)
-
-    def _calibrated(
+    def _forecast_kept(
         self,
-        values: np.ndarray,
-        scales: np.ndarray,
-        contexts: Sequence[Context],
-        quantiles: Sequence[float],
-    ) -> np.ndarray:
-        """Give point forecasts and calibrated quantiles: (series, horizon, variables, 1 + q)."""
-        point = values[..., :1]  # (series, horizon, variables, 1)
-        if not quantiles:
-            return point
-        calibration = self.fitted_.calibration
-        assert calibration is not None  # fit ends with it
-        calibration.warn_if_weak(values.shape[1])
-        ids = [context.series_id for context in contexts]
-        spread = calibration.quantiles(values, scales, ids, quantiles)
-        return np.concatenate([point, spread], axis=-1)
-
-    def _forecast_whole(
-        self,
-        run: Callable[[Sequence[Context], int], tuple[np.ndarray, np.ndarray]],
         contexts: Sequence[Context],
         horizon: int,
         quantiles: Sequence[float],
-        futures: Sequence[np.ndarray | None] | None,
+        futures: Sequence[np.ndarray | None] | None = None,
     ) -> np.ndarray:
-        """Let `run` forecast what the covariates leave of the series, and add what they say."""
-        state = self.fitted_
-        contexts = state.scaled(contexts)
-        residuals = state.residuals(contexts)
-        values, scales = run(residuals, horizon)
-        values = state.with_future_effects(
-            state.with_lagged_effects(values, residuals), contexts, futures
-        )
-        return self._calibrated(values, scales, contexts, quantiles)
+        """Forecast series that this forecaster keeps, as `forecast` forecasts any others."""
+        reader = self._reader(self.fitted_, followed=True)
+        return self._forecast(reader, contexts, horizon, _checked_levels(quantiles), futures)
 
-    def _forecast_known(
-        self, fh: ForecastingHorizon, X: pd.DataFrame | None, quantiles: Sequence[float]
-    ) -> tuple[np.ndarray, list[np.ndarray], list[Context]]:
-        """Forecast every series that was fitted, as far as its own end asks for."""
-        contexts = self._known_contexts()
-        steps = [relative_steps(fh, context) for context in contexts]
-        horizon = max(int(keep.max()) for keep in steps)
-        futures = future_covariates(contexts, X, self.fitted_.covariates, steps, horizon)
-        return self._forecast_stored(contexts, horizon, quantiles, futures), steps, contexts
-
-    def _with_known_scale(self, context: Context) -> Context:
-        """Give a series that this forecaster follows the scale that its effects have there."""
-        known = None if context.series_id is None else self._contexts.get(context.series_id)
-        if known is None or context.x_scale is not None:
-            return context
-        return replace(context, x_scale=known.x_scale)
-
-    def _known_contexts(self) -> list[Context]:
-        """Give what is kept of every series that was fitted."""
+    def _kept_contexts(self) -> list[Context]:
+        """Return the kept end of every fitted series."""
         contexts = list(self._contexts.values())
         if not contexts:
             raise DataError(
@@ -214,13 +249,61 @@ class ForecastsContexts(ABC):
             )
         return contexts
 
-    def _forecast_stored(
-        self,
-        contexts: Sequence[Context],
-        horizon: int,
-        quantiles: Sequence[float],
-        futures: Sequence[np.ndarray | None] | None = None,
-    ) -> np.ndarray:
-        """Forecast series that this forecaster follows, as `forecast` does any others."""
-        levels = checked_levels(quantiles)
-        return self._forecast_whole(self._run_known, contexts, horizon, levels, futures)
+    def _with_known_scale(self, context: Context) -> Context:
+        """Add the scale of the covariates' effects on a series that this forecaster keeps."""
+        if self.fitted_.covariates is None or context.series_id is None:
+            return context
+        known = self._contexts.get(context.series_id)
+        if known is None or context.x_scale is not None:
+            return context
+        return replace(context, x_scale=known.x_scale)
+
+
+# ---------------------------------------------------------------------- checks
+
+
+def _checked_levels(quantiles: Sequence[float]) -> tuple[float, ...]:
+    """Check that quantile levels lie in (0, 1)."""
+    levels = tuple(float(q) for q in quantiles)
+    bad = [q for q in levels if not 0 < q < 1]
+    if bad:
+        raise DataError(f"quantiles must lie strictly between 0 and 1, found {bad[0]!r}")
+    return levels
+
+
+def _check_variables(state: FittedState, contexts: Sequence[Context]) -> None:
+    """Check that contexts have as many variables as the model."""
+    for context in contexts:
+        if context.n_variables != state.shape.n_variables:
+            raise DataError(
+                f"the model was fitted on {state.shape.n_variables} variable(s) and a context "
+                f"has {context.n_variables}: pass the same variables"
+            )
+
+
+def _check_future_arrays(
+    state: FittedState,
+    contexts: Sequence[Context],
+    future_x: Sequence[np.ndarray | None] | None,
+    horizon: int,
+) -> None:
+    """Check that covariates are those that the model reads and cover the horizon."""
+    if state.covariates is None:
+        if future_x is not None or any(c.past_x is not None for c in contexts):
+            raise DataError(
+                "the model was fitted without covariates and reads none: leave future_x and "
+                "past_x out, or fit with X"
+            )
+        return
+    if future_x is None:
+        return
+    if len(future_x) != len(contexts):
+        raise DataError(
+            f"future_x holds {len(future_x)} arrays for {len(contexts)} contexts: pass one each"
+        )
+    for context, future in zip(contexts, future_x):
+        if future is not None and len(future) != horizon:
+            raise DataError(
+                f"the future_x of {series_name(context.series_id)} has {len(future)} rows and the "
+                f"horizon {horizon} steps: pass one row a step"
+            )

@@ -1,9 +1,9 @@
-"""pandas in and out: checked series from sktime's containers, dated and labelled forecasts."""
+"""pandas in and out: checked series and covariates from sktime's containers, dated forecasts."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,9 @@ import pandas as pd
 from sktime.forecasting.base import ForecastingHorizon
 
 from tsllm.context import Context
+from tsllm.covariates import CovariateColumns, Covariates
+from tsllm.covariates.columns import attribute_text, learn_columns
+from tsllm.covariates.effects import missing_future
 from tsllm.datasets.checks import check_times, check_values, series_name
 from tsllm.datasets.frequency import future_times
 from tsllm.errors import DataError, InSampleError, NotEnoughDataError
@@ -18,14 +21,14 @@ from tsllm.errors import DataError, InSampleError, NotEnoughDataError
 
 @dataclass(frozen=True)
 class Layout:
-    """What must be remembered of ``y`` to give forecasts back in its form.
+    """The form of ``y``, in which forecasts are returned.
 
     Attributes
     ----------
     columns : pandas Index
         The variables.
     index_names : tuple
-        Of the levels of the index, the time last.
+        Names of the levels of the index, the time last.
     """
 
     columns: pd.Index
@@ -33,35 +36,59 @@ class Layout:
 
     @property
     def is_panel(self) -> bool:
-        """Whether the rows carry instance levels before the time."""
+        """Return whether the rows carry instance levels before the time."""
         return len(self.index_names) > 1
+
+
+def layout_of(y: pd.DataFrame) -> Layout:
+    """Record the columns and the names of the index levels."""
+    return Layout(columns=y.columns, index_names=tuple(y.index.names))
+
+
+# ---------------------------------------------------------------------- y in
+
+
+def check_input(y: Any, *, freq: str | None, at_least: int) -> None:
+    """Check pandas input before sktime does, whose messages name no row; skip other types."""
+    if not isinstance(y, pd.Series | pd.DataFrame) or len(y) == 0:
+        return
+    times = y.index.get_level_values(-1) if isinstance(y.index, pd.MultiIndex) else y.index
+    nested = isinstance(y, pd.DataFrame) and len(y) and isinstance(y.iloc[0, 0], pd.Series)
+    if nested or not isinstance(times, pd.DatetimeIndex | pd.PeriodIndex | pd.Index):
+        return
+    split_series(y, freq=freq, at_least=at_least)
 
 
 def split_series(
     y: pd.Series | pd.DataFrame, *, freq: str | None = None, at_least: int = 1
 ) -> list[Context]:
-    """Cut sktime's ``y`` into one checked context per series, in order of first appearance.
+    """Split sktime's ``y`` into one checked context per series, in order of first appearance.
 
     Parameters
     ----------
-    y : Series, or DataFrame with a plain time index, or with a MultiIndex whose last level is time
-    freq : str, optional
-        The frequency, where the index does not tell it.
-    at_least : int
-        Fewest steps a series may have.
+    y : Series or DataFrame
+        With a plain time index, or a MultiIndex whose last level is the time.
+    freq : str or None, default=None
+        The frequency, for an index that has none.
+    at_least : int, default=1
+        Fewest steps of a series.
+
+    Returns
+    -------
+    list of Context
 
     Raises
     ------
     DataError
-        Naming the series, the row and the remedy: text, infinities, unsorted or repeated stamps,
-        gaps, and series of different frequencies.
+        Text, infinities, unsorted or repeated stamps, gaps, or series of different frequencies;
+        the message names the series, the row and the remedy.
     NotEnoughDataError
         A series has fewer than ``at_least`` steps.
     """
     frame = y.to_frame() if isinstance(y, pd.Series) else y
     contexts = [
-        _checked(frame.iloc[rows], times, series_id, freq, at_least)
-        for series_id, rows, times in instances(frame.index)
+        _checked_context(frame.iloc[rows], times, series_id, freq, at_least)
+        for series_id, rows, times in _instances(frame.index)
     ]
     if not contexts:
         raise NotEnoughDataError("y holds no rows: pass at least two steps of a series")
@@ -69,44 +96,238 @@ def split_series(
     return contexts
 
 
-def layout_of(y: pd.DataFrame) -> Layout:
-    """Remember the columns and the names of the index levels."""
-    return Layout(columns=y.columns, index_names=tuple(y.index.names))
-
-
 def frequency_of(contexts: Sequence[Context]) -> str | None:
-    """Name the frequency that all contexts share; None for integer steps."""
+    """Return the frequency that all contexts share; None for integer steps."""
     freq = getattr(contexts[0].times, "freq", None)
     return None if freq is None else getattr(freq, "freqstr", str(freq))
 
 
-def span_of(contexts: Sequence[Context]) -> dict[str, Any]:
-    """Tell how much data contexts are: series, steps in all, first and last stamp as text."""
-    return {
-        "series": len(contexts),
-        "steps": sum(len(context) for context in contexts),
-        "first": str(min(context.times[0] for context in contexts)),
-        "last": str(max(context.times[-1] for context in contexts)),
-    }
+def extend_context(known: Context, new: Context) -> Context:
+    """Append new rows to a context; rows that were seen before take their new values.
+
+    sktime's splitters pass rows again that were seen before, and so do people who correct their
+    data. Rows from before the kept context change nothing.
+
+    Parameters
+    ----------
+    known : Context
+        The kept rows.
+    new : Context
+        Rows of the same series.
+
+    Returns
+    -------
+    Context
+
+    Raises
+    ------
+    DataError
+        The new rows begin after the stamp that follows the last known one, or end before the kept
+        context begins.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> known = Context(np.array([1.0, 2.0]), times=pd.RangeIndex(2))
+    >>> extend_context(known, Context(np.array([5.0, 3.0]), times=pd.Index([1, 2]))).values.ravel()
+    array([1., 5., 3.])
+    """
+    name = series_name(known.series_id)
+    if new.times[-1] < known.times[0]:
+        raise DataError(
+            f"the update of {name} ends at {new.times[-1]}, before the context that is kept begins "
+            f"({known.times[0]}): pass rows after {known.times[-1]}"
+        )
+    begin = max(0, int(new.times.searchsorted(known.times[0])))
+    times, values = new.times[begin:], new.values[begin:]
+    expected = stamps_after(known, 1)[0]
+    if times[0] > expected:
+        raise DataError(
+            f"the update of {name} begins at {times[0]} and the series ends at {known.times[-1]}: "
+            f"pass the rows from {expected} on, as NaN where nothing was observed"
+        )
+    if times[0] == expected:
+        position = len(known)
+    else:
+        position = int(known.times.get_indexer(times[:1])[0])
+        if position < 0:
+            raise DataError(
+                f"the update of {name} has the stamp {times[0]}, which lies between the stamps of "
+                f"the series (its frequency is {getattr(known.times, 'freqstr', 'one step')}): "
+                "resample it first"
+            )
+    end = position + len(times)  # known rows after the new ones stay
+    merged = np.concatenate([known.values[:position], values, known.values[end:]])
+    stamps = known.times[:position].append([times, known.times[end:]])
+    if isinstance(known.times, pd.DatetimeIndex) and known.times.freq is not None:
+        stamps = pd.DatetimeIndex(stamps, freq=known.times.freq)
+    past_x = None
+    if known.past_x is not None and new.past_x is not None:
+        rows = new.past_x[begin:]
+        past_x = np.concatenate([known.past_x[:position], rows, known.past_x[end:]])
+    return known.with_values(merged, times=stamps, past_x=past_x)
 
 
-def instances(index: pd.Index) -> list[tuple[Hashable, np.ndarray | slice, pd.Index]]:
-    """List (series id, row positions, stamps) in order of first appearance."""
-    if not isinstance(index, pd.MultiIndex):
-        return [(None, slice(None), index)]
-    ids = index.droplevel(-1)
-    codes, unique = pd.factorize(ids)
-    order = np.argsort(codes, kind="stable")
-    borders = np.searchsorted(codes[order], np.arange(len(unique) + 1))
-    stamps = index.get_level_values(-1)
-    return [
-        (unique[i], order[borders[i] : borders[i + 1]], stamps[order[borders[i] : borders[i + 1]]])
-        for i in range(len(unique))
+# ---------------------------------------------------------------------- X in
+
+
+def learn_covariates(
+    contexts: Sequence[Context],
+    X: pd.DataFrame | None,
+    past: Sequence[str],
+    static: Sequence[str],
+) -> tuple[list[Context], CovariateColumns | None]:
+    """Join X to the series that a model is fitted on, and describe its columns.
+
+    Parameters
+    ----------
+    contexts : sequence of Context
+    X : DataFrame or None
+        Indexed as y; further rows are ignored, the columns have any order.
+    past : sequence of str
+        The columns whose future is not known.
+    static : sequence of str
+        The columns that are read as text.
+
+    Returns
+    -------
+    list of Context
+        With ``past_x`` and ``static``.
+    CovariateColumns or None
+        None without X.
+
+    Raises
+    ------
+    DataError
+        X lacks a row of a series, or a value; the message names series, stamp, column and remedy.
+    """
+    for argument, names in (("past_covariates", past), ("static_attributes", static)):
+        if isinstance(names, str):
+            raise DataError(
+                f"{argument} must be a list of columns, found {names!r}: write [{names!r}]"
+            )
+    if X is None or X.shape[1] == 0:
+        for argument, names in (("past_covariates", past), ("static_attributes", static)):
+            if names:
+                raise DataError(
+                    f"{argument} names {', '.join(names)} and there is no X: pass it, or leave "
+                    f"{argument} out"
+                )
+        return list(contexts), None
+    rows = _rows_by_series(X)
+    picked = [_positions(rows, context, context.times) for context in contexts]
+    columns = learn_columns(X.iloc[np.concatenate(picked)], past=past, static=static)
+    return _join(contexts, X, picked, columns), columns
+
+
+def join_covariates(
+    contexts: Sequence[Context], X: pd.DataFrame | None, covariates: Covariates | None
+) -> list[Context]:
+    """Join X to series that a fitted model reads.
+
+    Parameters
+    ----------
+    contexts : sequence of Context
+    X : DataFrame or None
+        Indexed as y.
+    covariates : Covariates or None
+        Of the model.
+
+    Returns
+    -------
+    list of Context
+
+    Raises
+    ------
+    DataError
+        X is given and the model was fitted without, or the other way round, or X lacks something.
+    """
+    if covariates is None:
+        if X is not None and X.shape[1]:
+            raise DataError(
+                f"X was given ({', '.join(map(str, X.columns[:5]))}) and the model was fitted "
+                "without covariates: leave X out, or fit anew with X"
+            )
+        return list(contexts)
+    columns = covariates.columns
+    if X is None:
+        raise DataError(
+            f"X is missing: the model was fitted with the covariates "
+            f"{', '.join(columns.everything)}, which must come with y"
+        )
+    X = _select_columns(X, columns.everything)
+    rows = _rows_by_series(X)
+    picked = [_positions(rows, context, context.times) for context in contexts]
+    return _join(contexts, X, picked, columns)
+
+
+def future_covariates(
+    contexts: Sequence[Context],
+    X: pd.DataFrame | None,
+    covariates: Covariates | None,
+    steps: Sequence[np.ndarray],
+    horizon: int,
+) -> list[np.ndarray | None] | None:
+    """Pick the known future of the covariates for the steps to forecast.
+
+    Parameters
+    ----------
+    contexts : sequence of Context
+        The past of each series.
+    X : DataFrame or None
+        Indexed as y; it must hold the stamps to forecast, further rows are ignored.
+    covariates : Covariates or None
+        Of the model.
+    steps : sequence of int arrays
+        The steps to forecast of each series, one being the first after its context.
+    horizon : int
+        Steps of each returned array.
+
+    Returns
+    -------
+    list of array (horizon, known columns), or None
+        None where the model reads no future. A step that is not to be forecast repeats another.
+
+    Raises
+    ------
+    DataError
+        X is missing or cannot be used, or lacks a row, a column or a value.
+    """
+    if covariates is None:
+        return None if X is None else [None for _ in join_covariates(contexts, X, None)]
+    columns = covariates.columns
+    if not columns.known:
+        return None
+    if X is None:
+        raise DataError(missing_future(contexts[0], columns))
+    X = _select_columns(X, columns.known)
+    rows = _rows_by_series(X)
+    picked = [
+        _positions(rows, context, stamps_after(context, int(asked.max()))[asked - 1], future=True)
+        for context, asked in zip(contexts, steps)
     ]
+    futures: list[np.ndarray | None] = []
+    for asked, values in zip(steps, _read_rows(X, picked, columns, columns.known, contexts)):
+        nearest = np.minimum(np.searchsorted(asked, np.arange(1, horizon + 1)), len(asked) - 1)
+        futures.append(values[nearest])
+    return futures
+
+
+# ---------------------------------------------------------------------- forecasts out
 
 
 def relative_steps(fh: ForecastingHorizon, context: Context) -> np.ndarray:
-    """Give the horizon as steps after the context's last stamp, one being the next.
+    """Convert the horizon to steps after the context's last stamp, one being the next.
+
+    Parameters
+    ----------
+    fh : ForecastingHorizon
+        Relative or absolute.
+    context : Context
+
+    Returns
+    -------
+    array (steps,), int
 
     Raises
     ------
@@ -132,38 +353,232 @@ def relative_steps(fh: ForecastingHorizon, context: Context) -> np.ndarray:
 def forecast_frame(
     values: np.ndarray, steps: Sequence[np.ndarray], contexts: Sequence[Context], layout: Layout
 ) -> pd.DataFrame:
-    """Date and label forecasts.
+    """Build the data frame of forecasts, indexed as ``y`` was.
 
     Parameters
     ----------
     values : array (series, horizon, columns)
-    steps : one int array per series
-        Which steps of the horizon to keep, one being the first.
-    contexts : one per series, in the same order
+    steps : sequence of int arrays
+        The steps of the horizon to keep of each series, one being the first.
+    contexts : sequence of Context
+        One per series, in the same order.
     layout : Layout
         Of the ``y`` that was fitted.
 
     Returns
     -------
-    DataFrame with one row per series and step, indexed as ``y`` was.
+    DataFrame
+        One row per series and step.
     """
     picked = np.concatenate([row[keep - 1] for row, keep in zip(values, steps)])
-    index = _dated_index(steps, contexts, layout)
-    return pd.DataFrame(picked, index=index)
+    return pd.DataFrame(picked, index=_forecast_index(steps, contexts, layout))
 
 
 def stamps_after(context: Context, horizon: int, *, freq: str | None = None) -> pd.Index:
-    """Give the stamps of the ``horizon`` steps after a context.
+    """Return the stamps of the ``horizon`` steps after a context.
 
-    ``freq`` serves where the context's own stamps carry no frequency.
+    Parameters
+    ----------
+    context : Context
+    horizon : int
+        Steps.
+    freq : str or None, default=None
+        The frequency, for a context whose stamps have none.
+
+    Returns
+    -------
+    pandas Index (horizon,)
     """
     return future_times(context.times[-1], getattr(context.times, "freq", None) or freq, horizon)
 
 
-def _dated_index(
+def request_payload(
+    contexts: Sequence[Context],
+    columns: pd.Index,
+    horizon: int,
+    quantiles: Sequence[float],
+    covariates: CovariateColumns | None,
+    futures: Sequence[np.ndarray | None] | None,
+) -> dict[str, Any]:
+    """Write the request for a forecast of these histories; see `SeriesForecaster.to_payload`."""
+    rows: list[list[Any]] = []
+    for number, context in enumerate(contexts):
+        name = "series" if context.series_id is None else str(context.series_id)
+        past = _json_rows(context.values)
+        if covariates is not None:
+            past = [[*row, *x, False] for row, x in zip(past, _json_covariates(context, covariates))]
+        rows += [[name, stamp, *row] for stamp, row in zip(_json_stamps(context.times), past)]
+        future = None if futures is None else futures[number]
+        if covariates is not None and future is not None:
+            nothing = [None] * context.n_variables
+            known = (dict(zip(covariates.known, row)) for row in _json_rows(future))
+            ahead = [[*map(x.get, covariates.everything), True] for x in known]
+            stamps = _json_stamps(stamps_after(context, horizon))
+            rows += [[name, stamp, *nothing, *x] for stamp, x in zip(stamps, ahead)]
+    names = ["y"] if list(columns) in ([None], [0]) else [str(c) for c in columns]
+    if covariates is not None:
+        names += [*covariates.everything, "future"]
+    return {
+        "dataframe_split": {"columns": ["series_id", "timestamp", *names], "data": rows},
+        "params": {"horizon": int(horizon), "quantiles": [float(q) for q in quantiles]},
+    }
+
+
+# ---------------------------------------------------------------------- helpers
+
+
+def _instances(index: pd.Index) -> list[tuple[Hashable, np.ndarray | slice, pd.Index]]:
+    """List (series id, row positions, stamps) in order of first appearance."""
+    if not isinstance(index, pd.MultiIndex):
+        return [(None, slice(None), index)]
+    ids = index.droplevel(-1)
+    codes, unique = pd.factorize(ids)
+    order = np.argsort(codes, kind="stable")
+    borders = np.searchsorted(codes[order], np.arange(len(unique) + 1))
+    stamps = index.get_level_values(-1)
+    return [
+        (unique[i], order[borders[i] : borders[i + 1]], stamps[order[borders[i] : borders[i + 1]]])
+        for i in range(len(unique))
+    ]
+
+
+def _checked_context(
+    rows: pd.DataFrame, times: pd.Index, series_id: Hashable, freq: str | None, at_least: int
+) -> Context:
+    """Check one series."""
+    values = check_values(rows, series=series_id, times=times)
+    if len(values) < at_least:
+        raise NotEnoughDataError(
+            f"{series_name(series_id)} has {len(values)} step{'s' * (len(values) != 1)} and at "
+            f"least {at_least} are needed: drop it, or pass more of its history"
+        )
+    return Context(
+        values, times=check_times(times, series=series_id, freq=freq), series_id=series_id
+    )
+
+
+def _check_one_frequency(contexts: Sequence[Context]) -> None:
+    """Check that all series have the frequency of the first."""
+    ours = frequency_of(contexts) or "integer steps"
+    for context in contexts[1:]:
+        theirs = frequency_of([context]) or "integer steps"
+        if ours != theirs:
+            raise DataError(
+                f"the panel mixes frequencies: {series_name(contexts[0].series_id)} has {ours}, "
+                f"{series_name(context.series_id)} has {theirs}; fit one model per frequency, or "
+                "resample them to one"
+            )
+
+
+def _join(
+    contexts: Sequence[Context],
+    X: pd.DataFrame,
+    picked: Sequence[np.ndarray],
+    columns: CovariateColumns,
+) -> list[Context]:
+    """Add the picked rows of X to contexts."""
+    X = X.set_axis([str(name) for name in X.columns], axis=1)
+    joined = list(contexts)
+    if columns.static:
+        joined = [
+            replace(context, static=_attributes(X.iloc[rows], columns.static, context))
+            for context, rows in zip(joined, picked)
+        ]
+    if columns.names:
+        values = _read_rows(X, picked, columns, columns.names, contexts)
+        joined = [replace(context, past_x=x) for context, x in zip(joined, values)]
+    return joined
+
+
+def _attributes(X: pd.DataFrame, names: Sequence[str], context: Context) -> dict[str, object]:
+    """Read the attributes of one series, which must not change."""
+    attributes: dict[str, object] = {}
+    for name in names:
+        texts = list(dict.fromkeys(map(attribute_text, X[name].dropna())))
+        if len(texts) > 1:
+            raise DataError(
+                f"{series_name(context.series_id)} has {texts[0]!r} and {texts[1]!r} in column "
+                f"{name!r} of X, and a static attribute must not change: leave it out of "
+                "static_attributes, which makes a covariate of it"
+            )
+        if not texts or not texts[0]:
+            raise DataError(
+                f"{series_name(context.series_id)} has no value in column {name!r} of X: give it "
+                "one, such as 'unknown'"
+            )
+        attributes[name] = texts[0]
+    return attributes
+
+
+def _read_rows(
+    X: pd.DataFrame,
+    picked: Sequence[np.ndarray],
+    columns: CovariateColumns,
+    names: Sequence[str],
+    contexts: Sequence[Context],
+) -> list[np.ndarray]:
+    """Check and read the rows of each series, all at once."""
+    rows = np.concatenate(picked)
+    ends = np.cumsum([len(one) for one in picked])
+    stamps = X.index.get_level_values(-1)
+
+    def place(row: int) -> str:
+        owner = contexts[int(np.searchsorted(ends, row, side="right"))]
+        return f"{series_name(owner.series_id)}, {stamps[rows[row]]}"
+
+    return np.split(columns.read(X.iloc[rows], names, place=place), ends[:-1])
+
+
+def _select_columns(X: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Rename the columns of X to text and check that none is missing."""
+    X = X.set_axis([str(name) for name in X.columns], axis=1)
+    for name in names:
+        if name not in X.columns:
+            raise DataError(
+                f"X has no column {name!r}, and the model was fitted with it: pass the columns "
+                f"{', '.join(names)}"
+            )
+    return X
+
+
+def _rows_by_series(X: pd.DataFrame) -> dict[Hashable, tuple[np.ndarray, pd.Index]]:
+    """Find the positions and stamps of each series' rows of X."""
+    everything = np.arange(len(X))
+    rows = {}
+    for series_id, positions, stamps in _instances(X.index):
+        if not stamps.is_unique:
+            twice = stamps[stamps.duplicated()][0]
+            raise DataError(
+                f"X has two rows of {series_name(series_id)} at {twice}: keep one of them"
+            )
+        rows[series_id] = everything[positions], stamps
+    return rows
+
+
+def _positions(
+    rows: Mapping[Hashable, tuple[np.ndarray, pd.Index]],
+    context: Context,
+    stamps: pd.Index,
+    *,
+    future: bool = False,
+) -> np.ndarray:
+    """Find the rows of X at a series' stamps."""
+    name = series_name(context.series_id)
+    if context.series_id not in rows:
+        raise DataError(f"X holds no row of {name}: pass its covariates, or leave the series out")
+    positions, known = rows[context.series_id]
+    found = known.get_indexer(stamps)
+    if (found < 0).any():
+        stamp = stamps[int((found < 0).argmax())]
+        why = "which is to be forecast" if future else "where y has one"
+        raise DataError(f"X has no row of {name} at {stamp}, {why}: X must hold every such step")
+    return positions[found]
+
+
+def _forecast_index(
     steps: Sequence[np.ndarray], contexts: Sequence[Context], layout: Layout
 ) -> pd.Index:
-    """Give the stamps of every series' own steps after its own end."""
+    """Build the index of the steps after the end of each series."""
     stamps = [
         stamps_after(context, int(keep.max()))[keep - 1] for keep, context in zip(steps, contexts)
     ]
@@ -183,34 +598,24 @@ def _dated_index(
     return index
 
 
-def _checked(
-    rows: pd.DataFrame, times: pd.Index, series_id: Hashable, freq: str | None, at_least: int
-) -> Context:
-    """Check one series."""
-    values = check_values(rows, series=series_id, times=times)
-    if len(values) < at_least:
-        raise NotEnoughDataError(
-            f"{series_name(series_id)} has {len(values)} step{'s' * (len(values) != 1)} and at "
-            f"least {at_least} are needed: drop it, or pass more of its history"
-        )
-    return Context(
-        values, times=check_times(times, series=series_id, freq=freq), series_id=series_id
-    )
+def _json_covariates(context: Context, covariates: CovariateColumns) -> list[list[Any]]:
+    """List the covariates and attributes of each step."""
+    x = [[]] * len(context) if context.past_x is None else _json_rows(context.past_x)
+    attributes = [(context.static or {}).get(name) for name in covariates.static]
+    return [[*row, *attributes] for row in x]
 
 
-def _check_one_frequency(contexts: Sequence[Context]) -> None:
-    """One model serves one frequency."""
-    first = contexts[0]
-    for context in contexts[1:]:
-        ours, theirs = _kind_of_steps(first), _kind_of_steps(context)
-        if ours != theirs:
-            raise DataError(
-                f"the panel mixes frequencies: {series_name(first.series_id)} has {ours}, "
-                f"{series_name(context.series_id)} has {theirs}; fit one model per frequency, or "
-                "resample them to one"
-            )
+def _json_rows(values: np.ndarray) -> list[list[Any]]:
+    """Convert rows to lists; NaN becomes None, which JSON has."""
+    return [[None if v != v else v for v in row] for row in values.tolist()]
 
 
-def _kind_of_steps(context: Context) -> str:
-    """Name the frequency, or what takes its place."""
-    return frequency_of([context]) or "integer steps"
+def _json_stamps(times: pd.Index) -> list[str] | list[int]:
+    """Write stamps as ISO texts in UTC without a zone; integers stay."""
+    if isinstance(times, pd.PeriodIndex):
+        times = times.to_timestamp()
+    if not isinstance(times, pd.DatetimeIndex):
+        return [int(step) for step in times]
+    if times.tz is not None:
+        times = times.tz_convert("UTC").tz_localize(None)
+    return [stamp.isoformat() for stamp in times]

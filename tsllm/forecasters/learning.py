@@ -5,80 +5,54 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from abc import abstractmethod
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.utils import check_random_state
-from sktime.forecasting.base import ForecastingHorizon
 from torch import Tensor, nn
 
-from tsllm.backbone import Backbone, load_backbone, native_bfloat16, resolve_device
+from tsllm.backbone import Backbone, resolve_device
 from tsllm.context import Context
 from tsllm.covariates import CovariateColumns, Covariates, fit_covariates
 from tsllm.datasets.checks import series_name
 from tsllm.datasets.frequency import season_length
-from tsllm.embeddings import open_store
-from tsllm.errors import DataError
-from tsllm.forecasters.calibration import calibrate
-from tsllm.forecasters.checks import check_parameters, check_same_series
-from tsllm.forecasters.covariates import learn_covariates
-from tsllm.forecasters.frames import span_of
+from tsllm.forecasters.forecasting import ForecastingMixin
+from tsllm.forecasters.frames import learn_covariates
 from tsllm.forecasters.state import FittedState, ModelShape
+from tsllm.intervals import MAX_WINDOWS, MIN_WINDOWS, Calibration, make_calibration
 from tsllm.training.loop import train
 from tsllm.training.randomness import seeded
 from tsllm.training.settings import Loss, TrainingSettings
 from tsllm.training.windows import WindowBatch, Windows
 
-if TYPE_CHECKING:
-    from tsllm.forecasters.base import BaseLLMForecaster
+#: Early stopping reads at most this number of windows, evenly spaced over the held-out part.
+MAX_VALIDATION_WINDOWS = 4096
+#: Windows that calibration forecasts for a whole panel.
+MAX_CALIBRATION_WINDOWS = 4096
 
 
-class LearnsFromSeries(ABC):
-    """The part of a forecaster that chooses, builds and trains the model of some series.
+class LearningMixin(ForecastingMixin):
+    """The part of a forecaster that chooses, builds, trains and calibrates a model.
 
-    Around the hooks of a method: the language model is found, covariates are learnt, the model is
-    trained and calibrated, or one that was pretrained is taken over. Nothing here reads or changes
-    what the forecaster keeps of series; the trained `FittedState` is given back.
+    Nothing here reads or changes what the forecaster keeps of series; the trained `FittedState` is
+    returned.
     """
 
     #: Parameters that decide the model's tensors; setting one discards a pretrained model.
     _architecture: ClassVar[frozenset[str]] = frozenset(
-        {
-            "backbone",
-            "backbone_layers",
-            "lora",
-            "context_length",
-            "loss",
-            "quantiles",
-            "dtype",
-            "past_covariates",
-        }
+        {"context_length", "loss", "quantiles", "past_covariates"}
     )
-    #: Whether the language model runs inside the model; else only its embeddings are read.
-    _runs_backbone: ClassVar[bool] = True
     #: Whether each variable is a series of its own to the model.
     _channel_independent: ClassVar[bool] = True
-    #: Columns of X whose future is not known; a constructor argument.
-    past_covariates: tuple[str, ...] = ()
-    #: Columns of X, constant within a series, that a method reads as text; likewise.
-    static_attributes: tuple[str, ...] = ()
-    #: Steps between training windows; a constructor argument where a step is costly.
-    window_stride: int = 1
-    #: ``max_epochs="auto"``: at least so many epochs, and epochs enough for so many steps.
+    #: ``max_epochs="auto"``: at least this number of epochs, and epochs for this number of steps.
     _auto_epochs: ClassVar[int] = 10
     _auto_steps: ClassVar[int] = 400
     #: The training loop's gradient clipping and last learning rate.
     _clip_norm: ClassVar[float | None] = 5.0
     _final_learning_rate: ClassVar[float] = 1e-8
-
-    if TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            """Stand for the constructor arguments of the estimator, and for what sktime adds."""
 
     # ------------------------------------------------------------------ the hooks of a method
 
@@ -92,7 +66,7 @@ class LearnsFromSeries(ABC):
 
     @abstractmethod
     def _target_length(self, shape: ModelShape) -> int:
-        """Steps after the context that a training window holds."""
+        """Return the steps after the context that a training window holds."""
 
     @abstractmethod
     def _make_loss(
@@ -100,35 +74,48 @@ class LearnsFromSeries(ABC):
     ) -> Callable[[nn.Module, WindowBatch], Loss]:
         """Make the training loss for batches of these windows (training, validation).
 
-        The windows' series are numbered as the contexts are, with variables fastest where a method
-        is channel-independent.
+        The windows number their series as the contexts are; for a channel-independent method each
+        variable is a series, variables fastest.
         """
 
-    def _texts_to_embed(
-        self, shape: ModelShape, contexts: Sequence[Context], backbone: Backbone
-    ) -> Iterable[Sequence[str]]:
-        """List what fitting to these series embeds, some texts at a time."""
-        return ()
+    def _load_backbone(self) -> Backbone | None:
+        """Load the language model; None for a method without one."""
+        return None
 
-    def _needs_language_model(self) -> dict[str, Any]:
-        """Name the parameters that only a language model can serve, with what turns them off."""
-        return {} if self.lora is None else {"lora": None}
+    def _autocast(self, state: FittedState) -> torch.dtype | None:
+        """Return the type that training computes the frozen backbone in; None: its own."""
+        return None
 
     # ------------------------------------------------------------------ from series to a model
 
     def _train_new(
         self, contexts: Sequence[Context], columns: CovariateColumns | None, horizon: int | None
     ) -> FittedState:
-        """Learn the covariates, build a model for the rest, train it, calibrate its intervals."""
-        check_parameters(self)
-        warn_of_constants(contexts)
+        """Learn the covariates' effects, build a model for the residuals, train and calibrate it."""
+        self._check_parameters()
+        _warn_of_constants(contexts)
         shape = self._choose_shape(contexts, horizon)
         backbone = self._load_backbone()
         model = self._new_model(backbone, shape)
         state = FittedState(model, backbone, shape, self.device)
         state.covariates = self._learn_effects(contexts, columns, shape)
-        train_state(cast("BaseLLMForecaster", self), state, contexts, self.max_epochs)
+        self._train(state, contexts, self.max_epochs)
         return state
+
+    def _adopt(self, state: FittedState, contexts: Sequence[Context]) -> FittedState:
+        """Use a pretrained model for new series, trained further if ``update_epochs`` asks for it."""
+        state.check_same_series(contexts)
+        if self.update_epochs > 0 or self.adaptive:
+            state = state.copy()
+        if self.update_epochs > 0:
+            self._train(state, contexts, self.update_epochs)
+        return state
+
+    def _new_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
+        """Build an untrained model on its device."""
+        device = resolve_device(self.device) if backbone is None else backbone.device
+        with seeded(self._seed()):
+            return self._build_model(backbone, shape).to(device)
 
     def _learn_columns(
         self, contexts: Sequence[Context], X: pd.DataFrame | None
@@ -139,7 +126,7 @@ class LearnsFromSeries(ABC):
     def _learn_effects(
         self, contexts: Sequence[Context], columns: CovariateColumns | None, shape: ModelShape
     ) -> Covariates | None:
-        """Learn what the covariates say about the series; None where there are none."""
+        """Learn the effects of the covariates on the series; None without covariates."""
         if columns is None:
             return None
         return fit_covariates(
@@ -151,153 +138,220 @@ class LearnsFromSeries(ABC):
             validation_fraction=self.validation_fraction,
         )
 
-    def _load_backbone(self) -> Backbone | None:
-        """Find the language model that the parameters name."""
-        if self.backbone is None:
-            return None
-        return load_backbone(
-            self.backbone, layers=self.backbone_layers, device=self.device, dtype=self.dtype
+    def _train(
+        self,
+        state: FittedState,
+        contexts: Sequence[Context],
+        epochs: int | str,
+        *,
+        recalibrate: bool = True,
+    ) -> None:
+        """Train a state's model on whole series, in place, and calibrate its intervals.
+
+        An update that trains passes ``recalibrate=False``.
+        """
+        started = time.perf_counter()
+        contexts = state.residuals(contexts)
+        training, watched, held_out = self._windows(state.shape, contexts)
+        used = [training] if watched is None else [training, watched]
+        loss = self._make_loss(state, contexts, used)
+        settings = self._training_settings(state, training, epochs)
+        result = train(state.model, loss, training, watched, settings)
+        state.model.eval()
+        state.history = [*state.history, *result.history]
+        state.best_epoch, state.stopped = result.best_epoch, result.stopped
+        state.trained_on = [*state.trained_on, _span_of(contexts)]
+        if recalibrate:
+            state.calibration = self._make_calibration(state, contexts, held_out)
+        state.seconds += time.perf_counter() - started
+
+    def _windows(
+        self, shape: ModelShape, contexts: Sequence[Context]
+    ) -> tuple[Windows, Windows | None, list[bool]]:
+        """Cut the windows for training and for early stopping.
+
+        The list says of each series whether training holds out a part of it.
+        """
+        _warn_of_phases(self.window_stride, season_length(shape.freq))
+        split = self._channel_independent
+        windows = Windows(
+            [column for c in contexts for column in _standardised(c.values, split=split)],
+            context_length=shape.context_length,
+            target_length=self._target_length(shape),
+            stride=self.window_stride,
+        )
+        training, validation = windows.split(self.validation_fraction)
+        present = validation.series_present()
+        width = contexts[0].n_variables if split else 1
+        held_out = [
+            any(i * width + k in present for k in range(width)) for i in range(len(contexts))
+        ]
+        watched = validation.thin(MAX_VALIDATION_WINDOWS) if len(validation) else None
+        return training, watched, held_out
+
+    def _training_settings(
+        self, state: FittedState, training: Windows, epochs: int | str
+    ) -> TrainingSettings:
+        """Translate the parameters into the training loop's settings."""
+        patience = int(self.patience)
+        if epochs == "auto":
+            per_epoch = -(-len(training) // self.batch_size)
+            epochs = max(self._auto_epochs, -(-self._auto_steps // per_epoch))
+            # The shorter the epochs, the more of them there are, and the more may pass in vain.
+            patience *= -(-epochs // self._auto_epochs)
+        return TrainingSettings(
+            max_epochs=int(epochs),
+            max_steps=None if self.max_steps is None else int(self.max_steps),
+            batch_size=int(self.batch_size),
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            final_learning_rate=self._final_learning_rate,
+            clip_norm=self._clip_norm,
+            patience=patience,
+            seed=self._seed(),
+            device=state.device,
+            autocast=self._autocast(state),
+            verbose=self.verbose,
         )
 
-    def _new_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
-        """Build an untrained model where it will run."""
-        device = resolve_device(self.device) if backbone is None else backbone.device
-        with seeded(self._seed()):
-            return self._build_model(backbone, shape).to(device)
+    # ------------------------------------------------------------------ calibration
 
-    def _adopt(self, contexts: Sequence[Context]) -> FittedState:
-        """Take the pretrained model for new series, trained further only where asked to."""
-        state: FittedState = self.pretrained_
-        check_same_series(state, contexts)
-        if self.update_epochs > 0 or self.adaptive:
-            state = state.copy()
-        if self.update_epochs > 0:
-            train_state(cast("BaseLLMForecaster", self), state, contexts, self.update_epochs)
-        return state
+    def _make_calibration(
+        self, state: FittedState, contexts: Sequence[Context], held_out: Sequence[bool]
+    ) -> Calibration:
+        """Calibrate intervals on the part of each series that training did not see.
 
-    def _seed(self) -> int:
-        return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        The model forecasts from `calibration_origins`; near the end of a series a window scores
+        only the observed steps.
+        """
+        shape, levels = state.shape, self._head_levels()
+        origins_of = calibration_origins(
+            contexts, self.validation_fraction, held_out, season_length(shape.freq)
+        )
+        errors: dict[Hashable, np.ndarray] = {}
+        pasts: list[Context] = []
+        futures: list[np.ndarray] = []
+        counts: dict[Hashable, int] = {}
+        spacings: dict[Hashable, float] = {}
+        for context, origins in zip(contexts, origins_of):
+            counts[context.series_id] = 0
+            # A lone window overlaps none.
+            gaps = np.diff(origins) if len(origins) > 1 else shape.horizon
+            spacings[context.series_id] = float(np.mean(gaps))
+            for origin in origins.tolist():
+                past = context.until(origin)
+                if past.tail(shape.context_length).mask.any(axis=0).all():
+                    pasts.append(past)
+                    future = context.values[origin : origin + shape.horizon]
+                    futures.append(_padded(future, shape.horizon))
+                    counts[context.series_id] += 1
+        if not pasts:
+            # Only unobserved pasts: the one origin that is left is the start of the series.
+            return _without_scores(contexts[0].n_variables, shape.horizon, levels, self.adaptive)
+        forecasts, scales = self._reader(state).predict(pasts, shape.horizon)
+        forecasts = state.with_lagged_effects(forecasts, pasts)
+        # A constant context has no scale, and an interval of no width: it has no score.
+        divisor = np.where(scales > 0, scales, np.nan)[:, None, :, None]
+        scores = (np.stack(futures)[..., None] - forecasts) / divisor
+        first = 0
+        for series_id, count in counts.items():
+            errors[series_id] = scores[first : first + count]
+            first += count
+        return make_calibration(
+            errors,
+            levels,
+            spacings=spacings,
+            adaptive=self.adaptive,
+            in_sample=not any(held_out),
+        )
 
 
-#: Early stopping looks at no more windows than this, evenly spaced over the held-out part.
-MAX_VALIDATION_WINDOWS = 4096
-
-
-def train_state(
-    forecaster: BaseLLMForecaster,
-    state: FittedState,
+def calibration_origins(
     contexts: Sequence[Context],
-    epochs: int | str,
-    *,
-    recalibrate: bool = True,
-) -> None:
-    """Train a state's model on series, in place, and calibrate its intervals.
+    validation_fraction: float,
+    held_out: Sequence[bool],
+    season: int = 1,
+) -> list[np.ndarray]:
+    """List the origins of each series' calibration windows; none for a series that is not used.
+
+    Every origin of the held-out part is a window, evenly thinned to 256 a series and 4,096 a panel.
+    Where a panel is so large that its series get too few windows for scores of their own, the
+    windows lie whole seasons before the end if possible: the steps that are forecast next are then
+    calibrated at their own hours. Where no series has a held-out part, the second half of the
+    training data is used.
 
     Parameters
     ----------
-    forecaster : BaseLLMForecaster
-        Gives the settings and the method's loss.
-    state : FittedState
-        The model, built; trained further where it was trained before.
-    contexts : sequence of Context
-        The series, whole, with their covariates.
-    epochs : int or "auto"
-        Passes over the training windows.
-    recalibrate : bool
-        Whether to calibrate anew; an update that trains keeps its calibration.
-    """
-    started = time.perf_counter()
-    contexts = state.residuals(contexts)
-    training, watched, held_out = windows_of(forecaster, state.shape, contexts)
-    used = [training] if watched is None else [training, watched]
-    result = train(
-        state.model,
-        forecaster._make_loss(state, contexts, used),
-        training,
-        watched,
-        _settings(forecaster, state, training, epochs),
-    )
-    state.model.eval()
-    state.history = [*state.history, *result.history]
-    state.best_epoch, state.stopped = result.best_epoch, result.stopped
-    state.trained_on = [*state.trained_on, span_of(contexts)]
-
-    def run(pasts: Sequence[Context], steps: int) -> tuple[np.ndarray, np.ndarray]:
-        values, scales = forecaster._run(state, pasts, steps)
-        return state.with_lagged_effects(values, pasts), scales
-
-    if recalibrate:
-        state.calibration = calibrate(
-            run,
-            contexts,
-            context_length=state.shape.context_length,
-            horizon=state.shape.horizon,
-            validation_fraction=forecaster.validation_fraction,
-            held_out=held_out,
-            season=season_length(state.shape.freq),
-            levels=tuple(forecaster.quantiles) if forecaster.loss == "quantile" else (),
-            adaptive=forecaster.adaptive,
-        )
-    state.seconds += time.perf_counter() - started
-
-
-def windows_of(
-    forecaster: BaseLLMForecaster, shape: ModelShape, contexts: Sequence[Context]
-) -> tuple[Windows, Windows | None, list[bool]]:
-    """Cut the windows that training is to read.
-
-    Parameters
-    ----------
-    forecaster : BaseLLMForecaster
-        Gives the target's length, the stride and the share that is held out.
-    shape : ModelShape
-        Of the model.
     contexts : sequence of Context
         The series, whole.
+    validation_fraction : float
+        Share of each series, at its end, that training held out.
+    held_out : sequence of bool
+        For each series, whether training held out a part; it used the short ones whole.
+    season : int, default=1
+        Steps of a season.
 
     Returns
     -------
-    training : Windows
-    watched : Windows or None
-        Those that early stopping looks at.
-    held_out : list of bool
-        Which series have a part that training never sees.
+    list of array (windows,), int
+        Rising positions of each window's first target step.
     """
-    _warn_of_phases(forecaster.window_stride, season_length(shape.freq))
-    split = forecaster._channel_independent
-    windows = Windows(
-        [column for c in contexts for column in _standardised(c.values, split=split)],
-        context_length=shape.context_length,
-        target_length=forecaster._target_length(shape),
-        stride=forecaster.window_stride,
-    )
-    training, validation = windows.split(forecaster.validation_fraction)
-    present = validation.series_present()
-    width = contexts[0].n_variables if split else 1
-    held_out = [any(i * width + k in present for k in range(width)) for i in range(len(contexts))]
-    watched = validation.thin(MAX_VALIDATION_WINDOWS) if len(validation) else None
-    return training, watched, held_out
+    in_sample = not any(held_out)
+    used = [in_sample or out for out in held_out]
+    most = int(np.clip(MAX_CALIBRATION_WINDOWS // sum(used), 4, MAX_WINDOWS))
+    origins = []
+    for context, use in zip(contexts, used):
+        steps = len(context)
+        border = steps - round(validation_fraction * steps)
+        first = max(1, steps // 2) if in_sample else max(1, border)
+        count = min(most, steps - first) if use else 0
+        seasons = (steps - first) // season
+        if most < MIN_WINDOWS and count and season > 1 and seasons > 1:
+            origins.append(steps - season * np.arange(min(most, seasons), 0, -1))
+        else:
+            origins.append(np.unique(np.linspace(first, steps - 1, count).round().astype(int)))
+    return origins
+
+
+def _padded(future: np.ndarray, horizon: int) -> np.ndarray:
+    """Fill the steps after the series' end with NaN: (horizon, variables)."""
+    missing = np.full((horizon - len(future), future.shape[1]), np.nan)
+    return np.concatenate([future, missing])
+
+
+def _without_scores(
+    n_variables: int, horizon: int, levels: tuple[float, ...], adaptive: bool
+) -> Calibration:
+    """Make a calibration that widens nothing, for series without a window to score."""
+    empty = np.full((1, horizon, n_variables, 1 + len(levels)), np.nan)
+    return make_calibration({None: empty}, levels, adaptive=adaptive, in_sample=True)
+
+
+def _span_of(contexts: Sequence[Context]) -> dict[str, Any]:
+    """Describe the amount of data: series, steps in all, first and last stamp as text."""
+    return {
+        "series": len(contexts),
+        "steps": sum(len(context) for context in contexts),
+        "first": str(min(context.times[0] for context in contexts)),
+        "last": str(max(context.times[-1] for context in contexts)),
+    }
 
 
 def _warn_of_phases(stride: int, season: int) -> None:
-    """Say so where strided windows would begin at some phases of the season only."""
+    """Warn of strided windows that begin at some phases of the season only."""
     shared = math.gcd(stride, season)
     if stride > 1 and shared > 1:
+        coprime = next(one for one in range(stride, 0, -1) if math.gcd(one, season) == 1)
         warnings.warn(
             f"window_stride={stride} and the season of {season} steps share the factor {shared}: "
             f"training sees {season // shared} of {season} phases only, and forecasts from the "
-            f"others suffer; use window_stride={_coprime(stride, season)}",
+            f"others suffer; use window_stride={coprime}",
             stacklevel=2,
         )
 
 
-def _coprime(stride: int, season: int) -> int:
-    """Give the largest stride up to this one that shares no factor with the season."""
-    return next(one for one in range(stride, 0, -1) if math.gcd(one, season) == 1)
-
-
-def warn_of_constants(contexts: Sequence[Context]) -> None:
-    """Say in one warning which series have nothing to learn from."""
+def _warn_of_constants(contexts: Sequence[Context]) -> None:
+    """Warn once of all series that never change."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a variable without any observation
         names = [
@@ -314,44 +368,6 @@ def warn_of_constants(contexts: Sequence[Context]) -> None:
         )
 
 
-def _settings(
-    forecaster: BaseLLMForecaster, state: FittedState, training: Windows, epochs: int | str
-) -> TrainingSettings:
-    """Translate the parameters into the training loop's settings."""
-    patience = int(forecaster.patience)
-    if epochs == "auto":
-        per_epoch = -(-len(training) // forecaster.batch_size)
-        enough = max(forecaster._auto_epochs, -(-forecaster._auto_steps // per_epoch))
-        # An epoch of a single step says little: where there are more epochs for being short, as
-        # many more have to pass without progress.
-        patience *= -(-enough // forecaster._auto_epochs)
-        epochs = enough
-    # Where the CPU multiplies bfloat16 natively the frozen backbone trains in it, at the same
-    # accuracy; forecasts stay float32 there, so that single and batched ones agree.
-    autocast = None
-    if (
-        forecaster.dtype == "auto"
-        and state.backbone is not None
-        and state.device.type == "cpu"
-        and native_bfloat16(state.device)
-    ):
-        autocast = torch.bfloat16
-    return TrainingSettings(
-        max_epochs=int(epochs),
-        max_steps=None if forecaster.max_steps is None else int(forecaster.max_steps),
-        batch_size=int(forecaster.batch_size),
-        learning_rate=forecaster.learning_rate,
-        weight_decay=forecaster.weight_decay,
-        final_learning_rate=forecaster._final_learning_rate,
-        clip_norm=forecaster._clip_norm,
-        patience=patience,
-        seed=forecaster._seed(),
-        device=state.device,
-        autocast=autocast,
-        verbose=forecaster.verbose,
-    )
-
-
 def _standardised(values: np.ndarray, *, split: bool) -> list[Tensor]:
     """Scale a series by its own mean and deviation: (time, variables), or one tensor a column.
 
@@ -363,34 +379,3 @@ def _standardised(values: np.ndarray, *, split: bool) -> list[Tensor]:
     spread = np.where(spread > 1e-12 * np.maximum(np.abs(mean), 1e-300), spread, 1.0)
     tensor = torch.from_numpy(((values - mean) / spread).astype(np.float32))  # (time, variables)
     return list(tensor.split(1, dim=1)) if split else [tensor]
-
-
-def embed_ahead(
-    forecaster: BaseLLMForecaster, contexts: Sequence[Context], fh: Any, X: pd.DataFrame | None
-) -> dict[str, Any]:
-    """Fill the store with the texts of a method; see `BaseLLMForecaster.embed`."""
-    check_parameters(forecaster)
-    steps = None if fh is None else ForecastingHorizon(fh)
-    contexts, columns = forecaster._learn_columns(contexts, X)
-    shape = forecaster._choose_shape(contexts, forecaster._asked_horizon(steps, contexts))
-    covariates = forecaster._learn_effects(contexts, columns, shape)
-    if covariates is not None:
-        contexts = [covariates.residual(context) for context in contexts]
-    backbone, store = forecaster._load_backbone(), open_store(forecaster.embedding_store)
-    started, before = time.perf_counter(), store.stats()["misses"]
-    texts = 0
-    if backbone is not None:
-        for part in forecaster._texts_to_embed(shape, contexts, backbone):
-            store.fill(part, backbone, progress=forecaster.verbose > 0)
-            texts += len(part)
-    if not texts:
-        raise DataError(
-            f"{type(forecaster).__name__} embeds no text with these settings: there is nothing to "
-            "do ahead of time"
-        )
-    return {
-        "texts": texts,
-        "computed": store.stats()["misses"] - before,
-        "seconds": time.perf_counter() - started,
-        "path": str(store.path),
-    }

@@ -1,9 +1,10 @@
-"""What a fitted forecaster keeps: the trained model, its shape, its calibration, its history."""
+"""The state of a fitted forecaster: trained model, sizes, calibration, pending forecasts."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections import deque
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +15,9 @@ from torch import nn
 from tsllm.backbone import Backbone, resolve_device
 from tsllm.context import Context
 from tsllm.covariates import Covariates
+from tsllm.errors import DataError
+from tsllm.forecasters.frames import frequency_of
 from tsllm.intervals import Calibration
-from tsllm.saving.damage import load_weights
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,10 @@ class ModelShape:
 
 @dataclass
 class FittedState:
-    """A trained model and what is needed to forecast with it.
+    """A trained model and what a forecast needs beside it.
 
     A copy or pickle holds the trained tensors and never the frozen backbone's: the backbone is a
-    handle that finds its weights again.
+    handle that loads its weights again.
 
     Attributes
     ----------
@@ -59,17 +61,17 @@ class FittedState:
     shape : ModelShape
         The sizes that it was built for.
     requested_device : str
-        Where it runs when there is no language model; else it runs where that is.
+        The device of a model without a language model; others run where the language model is.
     calibration : Calibration or None
         Of its intervals; None before the first training.
     covariates : Covariates or None
-        What was learnt of X; None where there was none.
+        The learnt effects of X; None without X.
     statistics : dict of series id to array (2, variables)
         Mean and deviation of the series trained on, for methods that read them.
     history : list of dict
         One entry an epoch, over all trainings.
     best_epoch, stopped
-        Of the latest training: the epoch whose weights were kept, and what ended it.
+        Of the latest training: the epoch whose weights were kept, and the reason that it ended.
     seconds : float
         Wall time of all trainings.
     trained_on : list of dict
@@ -89,79 +91,53 @@ class FittedState:
     stopped: str = ""
     trained_on: list[dict[str, Any]] = field(default_factory=list)
 
-    def to_state(self) -> dict[str, Any]:
-        """Return everything but the backbone as plain values, arrays and tensors."""
-        assert self.calibration is not None  # training ends with it
-        rest = ("history", "best_epoch", "seconds", "stopped", "trained_on")
-        values = list(self.statistics.values())
-        return {
-            "model": dict(self.model.state_dict()),
-            "shape": vars(self.shape),
-            "calibration": self.calibration.to_state(),
-            "covariates": None if self.covariates is None else self.covariates.to_state(),
-            "described": list(self.statistics),
-            "statistics": np.stack(values) if values else np.empty((0, 2, 0)),  # (series, 2, v)
-            **{name: getattr(self, name) for name in rest},
-        }
-
-    @classmethod
-    def from_state(
-        cls,
-        state: Mapping[str, Any],
-        build: Callable[[ModelShape], nn.Module],
-        backbone: Backbone | None,
-        device: str,
-    ) -> FittedState:
-        """Build a trained state from the output of `to_state`.
-
-        Parameters
-        ----------
-        state : mapping
-            The output of `to_state`.
-        build : callable
-            Builds the untrained model of a shape.
-        backbone : Backbone or None
-            The language model that the model was trained with.
-        device : str
-            The device that was asked for.
-        """
-        read = dict(state)
-        shape = ModelShape(**read.pop("shape"))
-        model = build(shape)
-        load_weights(model, read.pop("model"))
-        covariates = read.pop("covariates")
-        statistics = zip(read.pop("described"), read["statistics"], strict=True)
-        return cls(
-            model.eval(),
-            backbone,
-            shape,
-            device,
-            Calibration.from_state(read.pop("calibration")),
-            None if covariates is None else Covariates.from_state(covariates),
-            **{**read, "statistics": dict(statistics)},
-        )
-
     @property
     def device(self) -> torch.device:
-        """Where the model runs."""
+        """Return the device that the model runs on."""
         if self.backbone is not None:
             return self.backbone.device
         return resolve_device(self.requested_device)
 
+    def check_same_series(self, contexts: Sequence[Context]) -> None:
+        """Check that series have the variables and the frequency that the model was built for.
+
+        Parameters
+        ----------
+        contexts : sequence of Context
+
+        Raises
+        ------
+        DataError
+            They have others.
+        """
+        variables = contexts[0].n_variables
+        if variables != self.shape.n_variables:
+            raise DataError(
+                f"the model was trained on {self.shape.n_variables} variable(s) and y has "
+                f"{variables}: pass the same variables, or fit anew"
+            )
+        ours = self.shape.freq or "integer steps"
+        theirs = frequency_of(contexts) or "integer steps"
+        if ours != theirs:
+            raise DataError(
+                f"the model was trained on series of frequency {ours} and y has {theirs}: pass "
+                "series of that frequency, or fit anew"
+            )
+
     def scaled(self, contexts: Sequence[Context]) -> list[Context]:
-        """Give contexts the scale of the covariates' effects on them, before they are cut."""
+        """Add the scale of the covariates' effects to whole contexts, before they are cut."""
         if self.covariates is None:
             return list(contexts)
         return [self.covariates.scaled(context) for context in contexts]
 
     def residuals(self, contexts: Sequence[Context]) -> list[Context]:
-        """Take off what the covariates explain: the model reads and forecasts the rest."""
+        """Subtract the effects of the covariates, for the model reads and forecasts residuals."""
         if self.covariates is None:
             return list(contexts)
         return [self.covariates.residual(context) for context in contexts]
 
     def with_lagged_effects(self, values: np.ndarray, residuals: Sequence[Context]) -> np.ndarray:
-        """Add what past covariates say of the next steps to forecasts of residuals.
+        """Add the effects of past covariates to forecasts of residuals.
 
         ``values`` are (series, horizon, variables, 1 + levels), before and after.
         """
@@ -186,13 +162,43 @@ class FittedState:
             return values
         return values + np.stack(effects)[..., None]
 
+    def summary(self) -> dict[str, Any]:
+        """Summarise the training: sizes, losses, time, device; see `SeriesForecaster.summary`."""
+        backbone, calibration = self.backbone, self.calibration
+        assert calibration is not None  # training ends with it
+        last = self.history[-1] if self.history else {}
+        # Each training counts its epochs from 1: the latest epoch of that number is meant.
+        best = next((h for h in reversed(self.history) if h["epoch"] == self.best_epoch), last)
+        return {
+            "backbone": None if backbone is None else backbone.spec,
+            "backbone_source": None if backbone is None else backbone.source,
+            "backbone_layers": None if backbone is None else backbone.n_layers,
+            "trained_parameters": sum(p.numel() for p in self.model.parameters()),
+            "frozen_parameters": 0 if backbone is None else backbone.parameter_count,
+            "context_length": self.shape.context_length,
+            "horizon": self.shape.horizon,
+            **self.shape.extra,
+            "epochs": len(self.history),
+            "best_epoch": self.best_epoch,
+            "steps": last.get("step", 0),
+            "train_loss": best.get("train_loss"),
+            "validation_loss": best.get("validation_loss"),
+            "stopped": self.stopped,
+            "seconds": self.seconds,
+            "device": str(self.device),
+            "dtype": "float32" if backbone is None else str(backbone.dtype).removeprefix("torch."),
+            "calibration_windows": len(calibration.pooled.errors),
+            "calibration_in_sample": calibration.in_sample,
+            **({} if self.covariates is None else self.covariates.summary()),
+        }
+
     def copy(self) -> FittedState:
-        """Copy everything that training changes; frozen tensors stay shared."""
+        """Copy what training changes; frozen tensors stay shared."""
         return copy.deepcopy(self)
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        # Tensors leave on the CPU, so that a model fitted on a GPU opens where there is none.
+        # Tensors are pickled on the CPU, so that a model of a GPU loads where there is none.
         if any(p.device.type != "cpu" for p in self.model.parameters()):
             state["model"] = copy.deepcopy(self.model).cpu()
         return state
@@ -200,3 +206,47 @@ class FittedState:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.model.to(self.device)
+
+
+@dataclass
+class PendingForecasts:
+    """Forecasts of one series that wait for their observations, for adaptive intervals.
+
+    At most ``horizon`` forecasts are kept, one an update, so the memory is constant.
+    """
+
+    series_id: Hashable
+    horizon: int
+    seen: int = 0
+    #: Steps seen before it, the forecast, its scale, and the offsets it was issued with.
+    waiting: deque[tuple[int, np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=deque)
+
+    def add(self, forecast: np.ndarray, scale: np.ndarray, issued: np.ndarray) -> None:
+        """Add a forecast that was made after the last step seen.
+
+        Parameters
+        ----------
+        forecast : array (horizon, variables, 1 + levels)
+        scale : array (variables,)
+        issued : array (grid, horizon, variables)
+            The calibration's offsets at its tracked levels.
+        """
+        self.waiting.append((self.seen, forecast, scale, issued.astype(np.float32)))
+        while len(self.waiting) > self.horizon:
+            self.waiting.popleft()
+
+    def score(self, observed: np.ndarray, calibration: Calibration) -> None:
+        """Compare new observations (steps, variables) with every forecast that reached them."""
+        scores = calibration.scores_of(self.series_id)
+        for row in observed:
+            _, forecast, _, issued = self.waiting[-1]
+            errors = np.full(forecast.shape, np.nan)  # (horizon, variables, 1 + levels)
+            bounds = np.full(issued.shape, np.nan)  # (grid, horizon, variables)
+            for origin, forecast, scale, issued in self.waiting:
+                step = self.seen - origin
+                if step < self.horizon:
+                    divisor = np.where(scale > 0, scale, np.nan)[:, None]
+                    errors[step] = (row[:, None] - forecast[step]) / divisor
+                    bounds[:, step] = issued[:, step]
+            scores.append(errors, bounds, calibration.levels)
+            self.seen += 1
