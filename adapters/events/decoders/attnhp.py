@@ -1,4 +1,4 @@
-"""Attentive neural Hawkes process: its layer, its encoder and its decoder."""
+"""The attentive neural Hawkes process: layer, encoder and decoder."""
 
 from __future__ import annotations
 
@@ -18,19 +18,117 @@ from tsllm.adapters.events.encoders.stack import EventStack
 from tsllm.adapters.events.features import EventEmbedding
 from tsllm.adapters.events.prompt_pool import PromptChoice
 
+#: Rates of the time code in median inter-event times, fastest and slowest: powers of 10.
+RATES = (0.5, -3.0)
+#: Numbers of a query tensor in memory at once; more positions or nodes are split into blocks.
+BLOCK = 2**22
+#: Least number of blocks of positions: a block does not need the keys after it.
+BLOCKS = 4
+
+
+@dataclass(frozen=True)
+class TimeRotation:
+    """Rotations of the time parts of queries or keys by angles, rates times their times.
+
+    As rotary positions (Su et al., arXiv 2104.09864, section 3.2): a score of rotated parts depends
+    on the difference of the times only.
+    """
+
+    phase: Tensor
+    """(batch, n, heads, time_width / 2), complex numbers of length 1."""
+
+    @classmethod
+    def by(cls, angles: Tensor, dtype: torch.dtype) -> TimeRotation:
+        """Create rotations by angles (batch, n, heads, time_width / 2), of any size in float64."""
+        return cls(torch.complex(angles.cos().to(dtype), angles.sin().to(dtype)))
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Transform the last columns of (batch, n, heads, width) pair by pair."""
+        time_width = 2 * self.phase.shape[-1]
+        content, time = x.split([x.shape[-1] - time_width, time_width], -1)
+        pairs = time.to(self.phase.real.dtype).unflatten(-1, (-1, 2))
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * self.phase).flatten(-2)
+        return torch.cat([content.expand(*turned.shape[:-1], -1), turned], -1)
+
+    def at(self, part: slice) -> TimeRotation:
+        """Select some of the times."""
+        return TimeRotation(self.phase[:, part])
+
+
+@dataclass(frozen=True)
+class TokenMask:
+    """The tokens that are visible after each position; rows of 1 stand for a whole batch."""
+
+    order: Tensor
+    """(batch or 1, tokens) int64, the place of each token in its sequence."""
+    seen: Tensor
+    """(batch or 1, positions) int64, the last place that is visible."""
+    aligned: bool
+    """Whether token i has place i, so that later tokens can be left out."""
+
+    def bias(self, part: slice, prompt: LayerPrompt | None, dtype: torch.dtype) -> Tensor:
+        """Return 0 or -inf for zero row, prompts and tokens: (batch or 1, n, columns).
+
+        The row of zeros is always visible: each query has at least one key.
+        """
+        order = self.order[:, : part.stop] if self.aligned else self.order
+        visible = order[:, None] <= self.seen[:, part, None]  # (batch or 1, n, tokens)
+        nothing = torch.ones_like(visible[..., :1])
+        if prompt is None:
+            visible = torch.cat([nothing, visible], -1)
+        else:
+            rows = prompt.visible[:, 0, part]  # (batch, n, rows)
+            batch = len(rows)
+            visible = torch.cat(
+                [nothing.expand(batch, -1, -1), rows, visible.expand(batch, -1, -1)], -1
+            )
+        bias = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+        return bias.masked_fill_(~visible, -torch.inf)
+
+    def select(self, rows: Tensor, positions: Tensor) -> TokenMask:
+        """Select single positions of some sequences."""
+        if len(self.order) == 1:
+            order, seen = self.order.expand(len(rows), -1), self.seen[0, positions]
+        else:
+            order, seen = self.order[rows], self.seen[rows, positions]
+        return TokenMask(order, seen[:, None], aligned=False)
+
+
+@dataclass(frozen=True)
+class LayerCache:
+    """Keys and values of one layer: a row of zeros, the prompts, the tokens."""
+
+    keys: Tensor
+    """(batch, heads, 1 + rows + tokens, width)."""
+    values: Tensor
+    prompt: LayerPrompt | None
+
+    def select(self, rows: Tensor, positions: Tensor) -> LayerCache:
+        """Select single positions of some sequences."""
+        prompt = self.prompt
+        if prompt is not None:
+            prompt = LayerPrompt(
+                prompt.keys,
+                prompt.values,
+                prompt.time_keys[rows, :, positions][:, :, None],
+                prompt.time_values[rows, :, positions][:, :, None],
+                prompt.visible[rows, :, positions][:, :, None],
+            )
+        return LayerCache(self.keys[rows], self.values[rows], prompt)
+
 
 class AttNHPLayer(nn.Module):
-    """One layer, the same for the event stream and for queries.
+    """One attention layer, the same for the event stream and for queries.
 
     Queries and keys of a head have a content part and a time part. They are as wide as its values,
-    or twice ``time_width`` where that is more.
+    or ``2 * time_width`` if that is more.
 
     Parameters
     ----------
     hidden, heads, time_width : int
         See `AttNHPEncoder`.
     time_features : int
-        Width of the code of the mean gap, the prompts' temporal part.
+        Width of the code of the mean inter-event time, the temporal part of prompts.
     """
 
     def __init__(self, hidden: int, heads: int, time_width: int, time_features: int) -> None:
@@ -41,12 +139,12 @@ class AttNHPLayer(nn.Module):
         self.query_layer = nn.Linear(hidden, heads * self.width)
         self.key_layer = nn.Linear(hidden, heads * self.width)
         self.value_layer = nn.Linear(hidden, hidden)
-        # What the temporal part of a prompt, a code of the mean gap, adds to all its rows.
+        # The temporal part of a prompt, which is added to all its rows.
         self.time_key_layer = nn.Linear(time_features, heads * self.content, bias=False)
         self.time_value_layer = nn.Linear(time_features, hidden, bias=False)
 
     def project(self, x: Tensor, turn: TimeRotation, timed: Tensor) -> tuple[Tensor, Tensor]:
-        """Make keys and values (batch, heads, tokens, width) of tokens (batch, tokens, hidden).
+        """Compute keys and values (batch, heads, tokens, width) of tokens (batch, tokens, hidden).
 
         ``timed`` (batch or 1, tokens) bool is False for the start token, whose key has no time.
         """
@@ -56,7 +154,7 @@ class AttNHPLayer(nn.Module):
         return k.transpose(1, 2), self._by_head(self.value_layer(x)).transpose(1, 2)
 
     def project_prompts(self, choice: PromptChoice, layer: int, code: Tensor) -> LayerPrompt:
-        """Make keys and values of prompts; ``code`` (batch, positions, features)."""
+        """Compute keys and values of prompts; ``code`` (batch, positions, features)."""
         k = self._by_head(self.key_layer(choice.key_rows(layer)))  # (rows, heads, width)
         v = self._by_head(self.value_layer(choice.value_rows(layer)))
         return LayerPrompt(
@@ -68,15 +166,15 @@ class AttNHPLayer(nn.Module):
         )
 
     def cache(self, keys: Tensor, values: Tensor, prompt: LayerPrompt | None) -> LayerCache:
-        """Put the row of zeros and the prompts before keys and values.
+        """Concatenate a row of zeros, the prompts, and keys and values.
 
-        The row of zeros is the 1 beside the sum of the weights. One column more takes up the
+        The row of zeros is the 1 beside the sum of the weights. One further column holds the
         temporal part of the prompts: in the keys a number that a query adds to the scores of all
         prompt rows, in the values the sum of their weights.
         """
         batch, heads = keys.shape[:2]
         width = self.width + (prompt is not None)
-        width += -width % 8  # as the fast kernels want it
+        width += -width % 8  # fast kernels need a multiple of 8
         keys, values = _widen(keys, width), _widen(values, width)
         zero = keys.new_zeros(batch, heads, 1, width)
         if prompt is None:
@@ -90,18 +188,21 @@ class AttNHPLayer(nn.Module):
     def attend(
         self, x: Tensor | None, turn: TimeRotation, cache: LayerCache, mask: TokenMask, part: slice
     ) -> Tensor:
-        """Let queries after some positions look at the events, prompts and nothing.
+        """Attend from queries after some positions to the row of zeros, the prompts and the events.
 
         Parameters
         ----------
-        x : Tensor, optional
-            ``(batch, queries, hidden)``, as many a position for each of the positions ``part``.
-            None: all are zero.
+        x : Tensor or None
+            ``(batch, queries, hidden)``, equally many for each position in ``part``. None: all are
+            zero.
         turn : TimeRotation
-            Of their times.
+            Of the times of the queries.
         cache : LayerCache
+            Keys and values.
         mask : TokenMask
+            The visible tokens.
         part : slice
+            The positions.
 
         Returns
         -------
@@ -139,136 +240,74 @@ class AttNHPLayer(nn.Module):
 
 
 @dataclass(frozen=True)
-class LayerCache:
-    """Keys and values of one layer: a row of zeros, the prompts, the tokens."""
+class AttNHPMemory:
+    """Keys and values of the events, for queries at any time after each position."""
 
-    keys: Tensor
-    """(batch, heads, 1 + rows + tokens, width)."""
-    values: Tensor
-    prompt: LayerPrompt | None
+    encoder: AttNHPEncoder
+    caches: tuple[LayerCache, ...]
+    mask: TokenMask
+    time: Tensor
+    """(batch, positions) float64, of the last event at each position."""
 
-    def select(self, rows: Tensor, positions: Tensor) -> LayerCache:
-        """Take single positions of some sequences."""
-        prompt = self.prompt
-        if prompt is not None:
-            prompt = LayerPrompt(
-                prompt.keys,
-                prompt.values,
-                prompt.time_keys[rows, :, positions][:, :, None],
-                prompt.time_values[rows, :, positions][:, :, None],
-                prompt.visible[rows, :, positions][:, :, None],
-            )
-        return LayerCache(self.keys[rows], self.values[rows], prompt)
+    def select(self, rows: Tensor, positions: Tensor) -> AttNHPMemory:
+        """Select single positions of some sequences."""
+        caches = tuple(cache.select(rows, positions) for cache in self.caches)
+        time = self.time[rows, positions][:, None]
+        return AttNHPMemory(self.encoder, caches, self.mask.select(rows, positions), time)
 
 
 @dataclass(frozen=True)
-class TimeRotation:
-    """Rotations of the time parts of queries or keys by angles, rates times their times.
+class AttNHPState:
+    """The state of streams; it grows with each event.
 
-    A score of the rotated parts depends on the difference of the times alone.
+    Sequences of different lengths stand in one batch: ``order`` tells which column is which event.
     """
 
-    phase: Tensor
-    """(batch, n, heads, time_width / 2), complex numbers of length 1."""
-
-    @classmethod
-    def by(cls, angles: Tensor, dtype: torch.dtype) -> TimeRotation:
-        """Make rotations by angles (batch, n, heads, time_width / 2), of any size in float64."""
-        return cls(torch.complex(angles.cos().to(dtype), angles.sin().to(dtype)))
-
-    def apply(self, x: Tensor) -> Tensor:
-        """Rotate the last columns of (batch, n, heads, width), pair by pair."""
-        time_width = 2 * self.phase.shape[-1]
-        content, time = x.split([x.shape[-1] - time_width, time_width], -1)
-        pairs = time.to(self.phase.real.dtype).unflatten(-1, (-1, 2))
-        turned = torch.view_as_real(torch.view_as_complex(pairs) * self.phase).flatten(-2)
-        return torch.cat([content.expand(*turned.shape[:-1], -1), turned], -1)
-
-    def at(self, part: slice) -> TimeRotation:
-        """Take some of the times."""
-        return TimeRotation(self.phase[:, part])
-
-
-@dataclass(frozen=True)
-class TokenMask:
-    """Which tokens are visible after which position; rows of 1 stand for a whole batch."""
-
+    keys: tuple[Tensor, ...]
+    """(batch, heads, tokens, width) a layer."""
+    values: tuple[Tensor, ...]
     order: Tensor
-    """(batch or 1, tokens) int64, the place of each token in its sequence."""
+    """(batch, tokens) int64, the place in its sequence; the largest number where padded."""
     seen: Tensor
-    """(batch or 1, positions) int64, the last place that is visible."""
-    aligned: bool
-    """Whether token i has place i, so that later tokens need not be looked at."""
+    """(batch,) events so far."""
+    now: Tensor
+    """(batch,) float64, time of the last event."""
+    context: Tensor | None
+    """(batch, features), static covariates."""
 
-    def bias(self, part: slice, prompt: LayerPrompt | None, dtype: torch.dtype) -> Tensor:
-        """Give 0 and -inf for the row of zeros, the prompts, the tokens: (batch or 1, n, columns).
-
-        The row of zeros is always visible, so that no query is left with nothing.
-        """
-        order = self.order[:, : part.stop] if self.aligned else self.order
-        visible = order[:, None] <= self.seen[:, part, None]  # (batch or 1, n, tokens)
-        nothing = torch.ones_like(visible[..., :1])
-        if prompt is None:
-            visible = torch.cat([nothing, visible], -1)
-        else:
-            rows = prompt.visible[:, 0, part]  # (batch, n, rows)
-            batch = len(rows)
-            visible = torch.cat(
-                [nothing.expand(batch, -1, -1), rows, visible.expand(batch, -1, -1)], -1
-            )
-        bias = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-        return bias.masked_fill_(~visible, -torch.inf)
-
-    def select(self, rows: Tensor, positions: Tensor) -> TokenMask:
-        """Take single positions of some sequences."""
-        if len(self.order) == 1:
-            order, seen = self.order.expand(len(rows), -1), self.seen[0, positions]
-        else:
-            order, seen = self.order[rows], self.seen[rows, positions]
-        return TokenMask(order, seen[:, None], aligned=False)
-
-
-def _widen(x: Tensor, width: int) -> Tensor:
-    """Append zeros up to a width."""
-    return x if x.shape[-1] == width else functional.pad(x, (0, width - x.shape[-1]))
-
-
-#: Rates of the time code, in median gaps, fastest and slowest: powers of 10.
-RATES = (0.5, -3.0)
-#: Numbers of a query tensor that are computed at once; more positions or nodes come in blocks.
-BLOCK = 2**22
-#: Blocks of positions at least: the later keys of a block are none to it.
-BLOCKS = 4
+    @property
+    def nbytes(self) -> int:
+        """Count the bytes of the tensors."""
+        parts = (*self.keys, *self.values, self.order, self.seen, self.now)
+        return sum(part.nbytes for part in parts)
 
 
 class AttNHPEncoder(EventStack[AttNHPLayer]):
     """The event stream of the attentive neural Hawkes process.
 
-    Yang et al., "Transformer Embeddings of Irregularly Spaced Events and Their Participants"
-    (ICLR 2022), with one query for all types as in the code of PromptTPP and EasyTPP. A layer adds
-    tanh of the attention over strictly earlier events, whose weights are divided by one plus their
-    sum. The states' memory keeps each layer's keys and values; `AttNHPDecoder` asks them at any
-    later time, so that events are encoded once whatever the number of times.
+    Yang et al., "Transformer Embeddings of Irregularly Spaced Events and Their Participants" (ICLR
+    2022, arXiv 2201.00044, section 3), with one query for all types as in the code of PromptTPP and
+    EasyTPP. A layer adds tanh of the attention over strictly earlier events, whose weights are
+    divided by one plus their sum. The memory of the states keeps each layer's keys and values;
+    `AttNHPDecoder` attends to them at any later time: events are encoded once for any number of
+    times.
 
-    Times enter as the paper's do, in a part of queries and keys of its own, but by rotation:
-    weights depend on the time between event and query, not on where a clock began.
+    Times enter as in the paper, in a separate part of queries and keys, but by rotation: weights
+    depend on the time between event and query, not on the zero of the clock.
 
     Parameters
     ----------
     embedding : EventEmbedding
-        What makes tokens of events; its ``hidden`` is the width here. Token 0 is the start of a
-        sequence, visible to all and of no time.
-    layers, heads : int
-        Layers and heads; the width is a multiple of ``heads``.
+        Computes the tokens of events, ``hidden`` wide. Token 0 is the start of a sequence, visible
+        to all and without time.
+    layers : int, default=2
+        Number of layers.
+    heads : int, default=4
+        Heads of a layer; the width is a multiple of them.
     dropout : float, default=0.0
-        Of what a layer adds.
+        Dropout of the output of a layer.
     time_width : int, default=8
         Width of the time part of a head's queries and keys, even: half as many rates a head.
-
-    Raises
-    ------
-    ValueError
-        Widths that do not divide, or no layer.
 
     Examples
     --------
@@ -297,7 +336,7 @@ class AttNHPEncoder(EventStack[AttNHPLayer]):
         blocks = (AttNHPLayer(hidden, heads, time_width, features) for _ in range(layers))
         super().__init__(embedding, blocks, dropout)
         self.heads = heads
-        # Each head has other rates, so that a few of them cover the range together.
+        # Each head has other rates: together they cover the range.
         self.rates: Tensor
         rates = torch.logspace(*RATES, heads * time_width // 2, dtype=torch.float64)
         self.register_buffer("rates", rates.view(-1, heads).mT.contiguous(), persistent=False)
@@ -308,39 +347,29 @@ class AttNHPEncoder(EventStack[AttNHPLayer]):
         Parameters
         ----------
         batch : EventBatch
+            The events.
         prompts : PromptChoice or None, default=None
-            Rows that are put before keys and values; an event, and a query after it, sees those
-            that its position chose.
+            Rows before keys and values; an event, and a query after it, sees those of its position.
 
         Returns
         -------
         EventStates
-            ``hidden`` (batch, 1 + events, hidden) of the event stream, and the memory that
-            `AttNHPDecoder` reads.
+            ``hidden`` (batch, 1 + events, hidden) of the event stream, and the memory for
+            `AttNHPDecoder`.
         """
         return self._encode(batch, prompts)[0]
 
     def init_state(
         self, batch: EventBatch, prompts: PromptChoice | None = None
     ) -> tuple[AttNHPState, EventStates]:
-        """Read the histories of streams, and give their states after the last event."""
+        """Encode the histories of streams; return their states after the last event."""
         states, state = self._encode(batch, prompts)
         return state, states.at(batch.lengths)
 
     def step(
         self, state: AttNHPState, types: Tensor, gaps: Tensor, prompts: PromptChoice | None = None
     ) -> tuple[AttNHPState, EventStates]:
-        """Continue streams by one event each, against the cached keys and values.
-
-        Parameters
-        ----------
-        state : AttNHPState
-            It is left as it is.
-        types, gaps : Tensor
-            ``(batch,)``, gaps scaled.
-        prompts : PromptChoice or None, default=None
-            Of one position.
-        """
+        """Continue streams by one event each; see `AttentionEncoder.step`."""
         x = self.embedding.token(types, gaps, state.context)[:, None]  # (batch, 1, hidden)
         now = (state.now + gaps.double())[:, None]  # (batch, 1)
         turn = self._turn(now)
@@ -364,23 +393,24 @@ class AttNHPEncoder(EventStack[AttNHPLayer]):
         return after, EventStates(x, memory)
 
     def query(self, memory: AttNHPMemory, elapsed: Tensor) -> Tensor:
-        """Ask the memory at times after each position.
+        """Compute the query stream at times after each position.
 
         Parameters
         ----------
         memory : AttNHPMemory
+            Keys and values of the events.
         elapsed : Tensor
             ``(batch, positions, nodes)``.
 
         Returns
         -------
         Tensor
-            ``(batch, positions, nodes, hidden)``, the top of the query stream.
+            ``(batch, positions, nodes, hidden)``, the output of the last layer.
         """
         batch, positions, nodes = elapsed.shape
         time = memory.time[..., None] + elapsed.double()
         layer = self._blocks()[0]
-        # Of a query: its vector in each head, and what it may see.
+        # Numbers in memory for a query: its vector in each head, and its mask.
         cost = batch * max(layer.width * self.heads, memory.caches[0].keys.shape[2])
         rows = []
         for part in _slices(positions, nodes * cost, BLOCKS if memory.mask.aligned else 1):
@@ -401,7 +431,7 @@ class AttNHPEncoder(EventStack[AttNHPLayer]):
     ) -> tuple[EventStates, AttNHPState]:
         x = self.dropout(self.embedding(batch))  # (batch, tokens, hidden)
         tokens = x.shape[1]
-        # From the start on, in float64: large times leave their digits to the differences.
+        # From the start on, in float64: differences of large times keep their digits.
         time = functional.pad(batch.gaps.double().cumsum(1), (1, 0))  # (batch, tokens)
         turn = self._turn(time)
         places = torch.arange(tokens, device=x.device)[None]  # (1, tokens)
@@ -445,16 +475,20 @@ class AttNHPEncoder(EventStack[AttNHPLayer]):
 
 
 class AttNHPDecoder(EventDecoder, GrowsTypes):
-    """Intensities softplus(W z(t)), where z(t) is what attention finds at that very time.
+    """Intensities softplus(W z(t)), where z(t) is the attention output at time t.
+
+    Yang et al., arXiv 2201.00044, section 3.
 
     Parameters
     ----------
     hidden : int
-        Width of the encoder, an `AttNHPEncoder`, whose memory the states must carry.
+        Width of the encoder, an `AttNHPEncoder`, whose memory the states must have.
     n_types : int
         Number of event types.
-    quad_nodes, score_nodes : int
-        See `EventDecoder`: each node asks the whole past.
+    quad_nodes : int, default=16
+        See `EventDecoder`: each node attends to all events.
+    score_nodes : int, default=32
+        See `EventDecoder`.
     """
 
     def __init__(
@@ -462,11 +496,11 @@ class AttNHPDecoder(EventDecoder, GrowsTypes):
     ) -> None:
         super().__init__(n_types, quad_nodes=quad_nodes, score_nodes=score_nodes)
         self.head = nn.Linear(hidden, n_types)
-        with torch.no_grad():  # one event a mean gap
+        with torch.no_grad():  # one event a unit of scaled time
             self.head.bias.fill_(math.log(math.expm1(1 / n_types)))
 
     def log_intensities(self, states: EventStates, elapsed: Tensor) -> Tensor:
-        """Log intensity of each type: (batch, positions, nodes, types)."""
+        """Compute the log intensity of each type: (batch, positions, nodes, types)."""
         memory = states.memory
         if not isinstance(memory, AttNHPMemory):
             raise ValueError(
@@ -479,51 +513,13 @@ class AttNHPDecoder(EventDecoder, GrowsTypes):
         grow_linear(self.head, new)
 
 
-@dataclass(frozen=True)
-class AttNHPMemory:
-    """Keys and values of the events, for queries at any time after each position."""
-
-    encoder: AttNHPEncoder
-    caches: tuple[LayerCache, ...]
-    mask: TokenMask
-    time: Tensor
-    """(batch, positions) float64, of the last event at each position."""
-
-    def select(self, rows: Tensor, positions: Tensor) -> AttNHPMemory:
-        """Take single positions of some sequences."""
-        caches = tuple(cache.select(rows, positions) for cache in self.caches)
-        time = self.time[rows, positions][:, None]
-        return AttNHPMemory(self.encoder, caches, self.mask.select(rows, positions), time)
-
-
-@dataclass(frozen=True)
-class AttNHPState:
-    """What a stream keeps; it grows with every event.
-
-    Sequences of different lengths stand in one batch: ``order`` says which column is which event.
-    """
-
-    keys: tuple[Tensor, ...]
-    """(batch, heads, tokens, width) a layer."""
-    values: tuple[Tensor, ...]
-    order: Tensor
-    """(batch, tokens) int64, the place in its sequence; the largest number where padded."""
-    seen: Tensor
-    """(batch,) events so far."""
-    now: Tensor
-    """(batch,) float64, time of the last event."""
-    context: Tensor | None
-    """(batch, features), static covariates."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tensors."""
-        parts = (*self.keys, *self.values, self.order, self.seen, self.now)
-        return sum(part.nbytes for part in parts)
+def _widen(x: Tensor, width: int) -> Tensor:
+    """Append zeros up to a width."""
+    return x if x.shape[-1] == width else functional.pad(x, (0, width - x.shape[-1]))
 
 
 def _slices(count: int, cost: int, least: int) -> Iterator[slice]:
-    """Cut positions or nodes, at so much ``cost`` each, into at ``least`` so many slices."""
+    """Cut positions or nodes, of so much ``cost`` each, into at ``least`` so many slices."""
     size = max(1, min(BLOCK // max(1, cost), -(-count // least)))
     for first in range(0, count, size):
         yield slice(first, min(first + size, count))

@@ -1,7 +1,7 @@
-"""What every decoder of event streams does, and the likelihood of a batch by it.
+"""The base of event decoders: densities, survival and the log-likelihood of a batch.
 
-A decoder says how the time since the last event and the type of the next event are distributed.
-All times are scaled (in mean training gaps), and ``elapsed`` counts from the last event.
+A decoder gives the distribution of the time and the type of the next event. All times are scaled by
+the mean inter-event time in training, and ``elapsed`` counts from the last event.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from tsllm.adapters.events.survival_table import SurvivalTable, bisect_elapsed
 
 
 class EventDecoder(nn.Module, ABC):
-    """The next event's distribution, given by intensities; integrals by quadrature.
+    """The distribution of the next event from intensities, integrated by quadrature.
 
-    A subclass gives `log_intensities`, and overrides what it knows in closed form. The quadrature
-    is Gauss-Legendre, dense after the last event (`squared_rule`): deterministic, and exact to
-    about 1e-6 where the mean of equally spaced or random points is off by percents.
+    A subclass implements `log_intensities`, and overrides what it has in closed form. The
+    quadrature is Gauss-Legendre, dense after the last event (`squared_rule`): deterministic, and
+    exact to about 1e-6 where the mean of equally spaced or random points has errors of percents.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class EventDecoder(nn.Module, ABC):
 
     @abstractmethod
     def log_intensities(self, states: EventStates, elapsed: Tensor) -> Tensor:
-        """Give the log intensity of each type, at several times after each position.
+        """Compute the log intensity of each type, at several times after each position.
 
         Parameters
         ----------
@@ -59,28 +59,25 @@ class EventDecoder(nn.Module, ABC):
         """
 
     def compensators(self, states: EventStates, elapsed: Tensor) -> Tensor:
-        """Integrate each type's intensity from 0 to ``elapsed``.
+        """Integrate each type's intensity from 0 to ``elapsed``: (batch, positions, nodes, types).
 
-        At the intervals between events these sum to residuals, which are exponential with mean 1
-        where the model is right (time rescaling).
-
-        Returns
-        -------
-        Tensor
-            ``(batch, positions, nodes, types)``.
+        At the intervals between events the sums over types are residuals, exponential with mean 1
+        for a true model (time rescaling: Brown et al., Neural Computation 2002, section 2).
         """
         points, weights = squared_rule(elapsed, self._nodes)  # (batch, positions, nodes, points)
         return self._integrate(self.log_intensities(states, points.flatten(2)), weights)
 
     def log_survival(self, states: EventStates, elapsed: Tensor) -> Tensor:
-        """Log probability that no event comes up to ``elapsed``: (batch, positions, nodes)."""
+        """Compute the log probability of no event up to ``elapsed``: (batch, positions, nodes)."""
         return -self.compensators(states, elapsed).sum(-1)
 
     def log_density(self, states: EventStates, elapsed: Tensor, types: Tensor) -> Tensor:
-        """Log density of the next event at ``elapsed``, of the given types.
+        """Compute the log density of the next event at ``elapsed``, of the given types.
 
         Parameters
         ----------
+        states : EventStates
+            ``(batch, positions, ...)``.
         elapsed : Tensor
             ``(batch, positions, nodes)``.
         types : Tensor
@@ -96,7 +93,7 @@ class EventDecoder(nn.Module, ABC):
     def log_density_and_survival(
         self, states: EventStates, elapsed: Tensor, types: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Give `log_density` and `log_survival` at the cost of one of them."""
+        """Compute `log_density` and `log_survival` at the cost of one of them."""
         points, weights = squared_rule(elapsed, self._nodes)
         # One call for the event times and the nodes of their integrals.
         both = self.log_intensities(states, torch.cat([elapsed, points.flatten(2)], 2))
@@ -105,10 +102,12 @@ class EventDecoder(nn.Module, ABC):
         return of_type(at_events, types) + survival, survival
 
     def type_log_probabilities(self, states: EventStates, elapsed: Tensor | None = None) -> Tensor:
-        """Log probability of each type of the next event.
+        """Compute the log probability of each type of the next event.
 
         Parameters
         ----------
+        states : EventStates
+            ``(batch, positions, ...)``.
         elapsed : Tensor or None, default=None
             ``(batch, positions, nodes)``: given that it comes then. None: whenever it comes.
 
@@ -123,27 +122,29 @@ class EventDecoder(nn.Module, ABC):
         return SurvivalTable.build(self, states, waited).type_probabilities().log()
 
     def log_never(self, states: EventStates) -> Tensor:
-        """Log probability that no event ever comes, (batch, positions); -inf: one is certain."""
+        """Return the log probability that no event ever comes, (batch, positions)."""
         return states.hidden.new_full(states.hidden.shape[:2], -torch.inf)
 
     def elapsed_at(self, states: EventStates, waited: Tensor, log_survival: Tensor) -> Tensor:
-        """Find when the probability of having seen no event, given the wait, falls to a value.
+        """Find when the survival, given the time ``waited``, falls to a value.
 
         The inverse of `log_survival`: at ``log1p(-level)`` a quantile, at minus an exponential
         random number a draw of the next event's time.
 
         Parameters
         ----------
+        states : EventStates
+            ``(batch, positions, ...)``.
         waited : Tensor
-            ``(batch, positions)``, the time since the last event that passed without one.
+            ``(batch, positions)``, the time since the last event without a new one.
         log_survival : Tensor
             ``(batch, positions, levels)``, at most 0, relative to that at ``waited``.
 
         Returns
         -------
         Tensor
-            ``(batch, positions, levels)``, elapsed, at least ``waited``; inf where the probability
-            never falls so low. float64, without gradient.
+            ``(batch, positions, levels)``, elapsed, at least ``waited``; inf where the survival
+            never falls to the value. float64, without gradient.
         """
         return SurvivalTable.build(self, states, waited).elapsed_at(log_survival)
 
@@ -158,12 +159,12 @@ class EventDecoder(nn.Module, ABC):
 
 
 class ClosedDecoder(EventDecoder):
-    """A decoder whose survival a subclass gives in closed form."""
+    """A decoder with its survival in closed form."""
 
     def log_density_and_survival(
         self, states: EventStates, elapsed: Tensor, types: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Give `log_density` and `log_survival`, both (batch, positions, nodes)."""
+        """Compute `log_density` and `log_survival`, both (batch, positions, nodes)."""
         survival = self.log_survival(states, elapsed)
         return of_type(self.log_intensities(states, elapsed), types) + survival, survival
 
@@ -175,19 +176,14 @@ class ClosedDecoder(EventDecoder):
 
 
 class GrowsTypes(ABC):
-    """A decoder, beside this, that types can be added to: a subclass gives `_grow`."""
+    """A decoder, beside this, to which types can be added: a subclass implements `_grow`."""
 
     n_types: int
 
     def grow_types(self, n_types: int) -> None:
-        """Make room for types that come up later: ``n_types`` in all, the new ones last.
+        """Add event types: ``n_types`` in all, the new ones last.
 
-        What is known of the others stays; the new ones are as unlikely as the least likely.
-
-        Raises
-        ------
-        ValueError
-            Fewer types than there are.
+        The parameters of the other types stay; the new ones are as unlikely as the least likely.
         """
         if n_types < self.n_types:
             raise ValueError(f"n_types={n_types} is less than the {self.n_types} there are")
@@ -200,7 +196,7 @@ class GrowsTypes(ABC):
 
 
 class TypeHeadDecoder(ClosedDecoder, GrowsTypes):
-    """A decoder of times whose types are independent of them: a subclass gives `log_survival`.
+    """A decoder whose types are independent of the times: a subclass implements `log_survival`.
 
     Parameters
     ----------
@@ -209,7 +205,7 @@ class TypeHeadDecoder(ClosedDecoder, GrowsTypes):
     n_types : int
         Number of event types.
     type_head : nn.Module or None, default=None
-        From states ``(..., hidden)`` to type logits ``(..., types)``, for instance one tied to the
+        From states ``(..., hidden)`` to type logits ``(..., types)``, for instance tied to the
         embeddings of the types. None: a linear layer.
     """
 
@@ -224,10 +220,10 @@ class TypeHeadDecoder(ClosedDecoder, GrowsTypes):
 
     @abstractmethod
     def log_survival(self, states: EventStates, elapsed: Tensor) -> Tensor:
-        """Log probability that no event comes up to ``elapsed``: (batch, positions, nodes)."""
+        """Compute the log probability of no event up to ``elapsed``: (batch, positions, nodes)."""
 
     def type_log_probabilities(self, states: EventStates, elapsed: Tensor | None = None) -> Tensor:
-        """Log probability of each type; the time does not matter to it."""
+        """Compute the log probability of each type; it does not depend on the time."""
         types: Tensor = self.type_head(states.hidden).log_softmax(-1)  # (batch, positions, types)
         if elapsed is None:
             return types
@@ -240,15 +236,16 @@ class TypeHeadDecoder(ClosedDecoder, GrowsTypes):
 
 
 def log_likelihood(decoder: EventDecoder, states: EventStates, batch: EventBatch) -> Tensor:
-    """Give each interval's part of the log-likelihood, in nats and scaled time.
+    """Compute the log-likelihood of each interval, in nats and scaled time.
 
-    All intervals count that the batch says are scored: the one before the first event, where the
-    window's start is known, and the one after the last, where its end is. In the user's unit of
-    time it is less by log(scale) for every event scored.
+    The scored intervals of the batch count: the one before the first event, where the window's
+    start is known, and the one after the last, where its end is (Daley and Vere-Jones 2003, section
+    7.2). In the user's unit of time it is less by log(scale) for each event scored.
 
     Parameters
     ----------
     decoder : EventDecoder
+        The decoder of the states.
     states : EventStates
         ``(batch, events + 1, ...)``, of an encoder.
     batch : EventBatch
@@ -259,7 +256,7 @@ def log_likelihood(decoder: EventDecoder, states: EventStates, batch: EventBatch
     Tensor
         ``(batch, events + 1)``, 0 where not scored.
     """
-    # Whatever states padding has, it must not spoil gradients by an infinity.
+    # States of padding must not cause infinite gradients.
     hidden = torch.where(batch.scored[..., None], states.hidden, 0.0)
     states = dataclasses.replace(states, hidden=hidden)
     density, survival = decoder.log_density_and_survival(
@@ -274,18 +271,18 @@ def log_likelihood(decoder: EventDecoder, states: EventStates, batch: EventBatch
 
 
 def of_type(values: Tensor, types: Tensor) -> Tensor:
-    """Pick one type a position: (batch, positions, nodes, types) -> (batch, positions, nodes)."""
+    """Select one type a position: (batch, positions, nodes, types) -> (batch, positions, nodes)."""
     index = types[:, :, None, None].expand(*values.shape[:3], 1)
     return values.gather(-1, index)[..., 0]
 
 
 def grow_linear(head: nn.Linear, new: int) -> None:
-    """Add outputs to a linear layer: zero weights, and the smallest bias there is."""
+    """Add outputs to a linear layer: zero weights, and the smallest of its biases."""
     head.weight = grow_rows(head.weight, head.weight.new_zeros(new, head.in_features))
     head.bias = grow_rows(head.bias, head.bias.detach().min().expand(new))
     head.out_features += new
 
 
 def grow_rows(parameter: Tensor, rows: Tensor) -> nn.Parameter:
-    """Make a parameter with more rows, trained where the old one was."""
+    """Return a parameter with more rows, trained where the old one was."""
     return nn.Parameter(torch.cat([parameter.detach(), rows.detach()]), parameter.requires_grad)

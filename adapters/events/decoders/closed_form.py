@@ -1,4 +1,4 @@
-"""Decoders of event streams: from the state after an event to the distribution of the next one."""
+"""Decoders of the next event in closed form: log-normal mixture, RMTPP, exponential relaxation."""
 
 from __future__ import annotations
 
@@ -19,26 +19,30 @@ from tsllm.adapters.events.decoders.base import (
 )
 from tsllm.adapters.events.survival_table import bisect_elapsed
 
-#: Log of the spread of a log-normal component. Below: time stamps of limited resolution would make
-#: densities unbounded. Above: one component's mean, exp(mu + s²/2), would be ruled by its far tail.
+#: Bounds of the log spread of a log-normal component. Below, time stamps of limited resolution make
+#: densities unbounded; above, the far tail dominates a component's mean, exp(mu + s²/2).
 LOG_SPREAD = (-4.0, math.log(3.0))
-#: The shortest time, in mean gaps, that logarithms tell from 0.
+#: The shortest scaled time of which a logarithm is taken.
 SHORTEST = 1e-12
 
 
 class LogNormalMixtureDecoder(TypeHeadDecoder):
-    """A mixture of log-normal times and, independent of the time, a type: all in closed form.
+    """A mixture of log-normal times and, independent of the time, a type.
 
-    The intensity-free model of Shchur et al., "Intensity-Free Learning of Temporal Point
-    Processes" (arXiv 1909.12127). Density, survival, mean and sampling are exact; quantiles come
-    from bisection.
+    The intensity-free model of Shchur et al., "Intensity-Free Learning of Temporal Point Processes"
+    (ICLR 2020, arXiv 1909.12127, section 3.2). Density, survival, mean and sampling are exact;
+    quantiles come from bisection.
 
     Parameters
     ----------
-    hidden, n_types, type_head
-        See `TypeHeadDecoder`.
+    hidden : int
+        Width of the states.
+    n_types : int
+        Number of event types.
     components : int, default=16
         Log-normal components.
+    type_head : nn.Module or None, default=None
+        See `TypeHeadDecoder`.
 
     Examples
     --------
@@ -57,29 +61,29 @@ class LogNormalMixtureDecoder(TypeHeadDecoder):
         self.components = components
         self.time_head = nn.Linear(hidden, 3 * components)
         with torch.no_grad():
-            # Log gaps in mean gaps: mostly below 0, and clustered streams reach far down.
+            # Logs of scaled inter-event times are mostly below 0, in clustered streams far below.
             self.time_head.bias.zero_()
             self.time_head.bias[components : 2 * components] = torch.linspace(-5, 1.5, components)
 
     def mixture(self, states: EventStates) -> tuple[Tensor, Tensor, Tensor]:
-        """Give log weights, means and spreads of the log times: each (batch, positions, m)."""
+        """Return log weights, means and spreads of the log times: each (batch, positions, m)."""
         weights, means, log_spreads = self.time_head(states.hidden).chunk(3, -1)
         return weights.log_softmax(-1), means, log_spreads.clamp(*LOG_SPREAD).exp()
 
     def log_intensities(self, states: EventStates, elapsed: Tensor) -> Tensor:
-        """Log density less log survival: (batch, positions, nodes, types)."""
+        """Compute log density less log survival: (batch, positions, nodes, types)."""
         density, survival = self._times(states, elapsed)
         types = self.type_log_probabilities(states)[:, :, None]
         return (density - survival)[..., None] + types
 
     def log_survival(self, states: EventStates, elapsed: Tensor) -> Tensor:
-        """Log probability that no event comes up to ``elapsed``: (batch, positions, nodes)."""
+        """Compute the log probability of no event up to ``elapsed``: (batch, positions, nodes)."""
         return _mixture_log_survival(self.mixture(states), elapsed)
 
     def log_density_and_survival(
         self, states: EventStates, elapsed: Tensor, types: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Give `log_density` and `log_survival`, both (batch, positions, nodes)."""
+        """Compute `log_density` and `log_survival`, both (batch, positions, nodes)."""
         density, survival = self._times(states, elapsed)
         chosen = of_type(self.type_log_probabilities(states)[:, :, None], types)
         return density + chosen, survival
@@ -94,12 +98,14 @@ class LogNormalMixtureDecoder(TypeHeadDecoder):
     def log_partial_moments(
         self, states: EventStates, begin: Tensor, end: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Log probability that the event comes in (begin, end], and log of E[elapsed; it does].
+        """Compute log P(begin < T <= end) and log E[T; begin < T <= end] of the time T.
 
-        Their difference is the log of the mean, given that it does.
+        Their difference is the log of the mean, given that the event comes then.
 
         Parameters
         ----------
+        states : EventStates
+            ``(batch, positions, ...)``.
         begin : Tensor
             ``(batch, positions)``.
         end : Tensor or None, default=None
@@ -114,7 +120,7 @@ class LogNormalMixtureDecoder(TypeHeadDecoder):
         low = begin.double().clamp_min(SHORTEST).log()[..., None]
         high = torch.full_like(low, torch.inf) if end is None else end.double().log()[..., None]
         log_mass = _log_normal_mass((low - means) / spreads, (high - means) / spreads)
-        # The part of a component's mean is its mass with the mean shifted by s².
+        # The partial mean of a component is its mass with the mean shifted by s².
         shifted = means + spreads.square()
         log_part = _log_normal_mass((low - shifted) / spreads, (high - shifted) / spreads)
         return (
@@ -123,7 +129,7 @@ class LogNormalMixtureDecoder(TypeHeadDecoder):
         )
 
     def _times(self, states: EventStates, elapsed: Tensor) -> tuple[Tensor, Tensor]:
-        """Log density and log survival of the time: (batch, positions, nodes)."""
+        """Compute log density and log survival of the time: (batch, positions, nodes)."""
         log_weights, means, spreads = (part[:, :, None] for part in self.mixture(states))
         log_time = elapsed.clamp_min(SHORTEST).log()[..., None]
         z = (log_time - means) / spreads  # (batch, positions, nodes, components)
@@ -135,13 +141,17 @@ class LogNormalMixtureDecoder(TypeHeadDecoder):
 class RMTPPDecoder(TypeHeadDecoder):
     """An intensity that grows or falls exponentially: exp(v·h + w elapsed + b).
 
-    Du et al., "Recurrent Marked Temporal Point Processes" (KDD 2016); the type is independent of
-    the time. The rate w is one number for the process. Where it is negative the intensity can be
-    used up before an event comes: `log_never`.
+    Du et al., "Recurrent Marked Temporal Point Processes" (KDD 2016, section 4); the type is
+    independent of the time. The rate w is one number for the process. For negative w the intensity
+    can be used up before an event comes: `log_never`.
 
     Parameters
     ----------
-    hidden, n_types, type_head
+    hidden : int
+        Width of the states.
+    n_types : int
+        Number of event types.
+    type_head : nn.Module or None, default=None
         See `TypeHeadDecoder`.
     """
 
@@ -151,17 +161,17 @@ class RMTPPDecoder(TypeHeadDecoder):
         self.rate = nn.Parameter(torch.zeros(()))
 
     def log_intensities(self, states: EventStates, elapsed: Tensor) -> Tensor:
-        """Log intensity of each type: (batch, positions, nodes, types)."""
+        """Compute the log intensity of each type: (batch, positions, nodes, types)."""
         ground = self.level_head(states.hidden) + self.rate * elapsed
         return ground[..., None] + self.type_log_probabilities(states)[:, :, None]
 
     def log_survival(self, states: EventStates, elapsed: Tensor) -> Tensor:
-        """Log probability that no event comes up to ``elapsed``: (batch, positions, nodes)."""
+        """Compute the log probability of no event up to ``elapsed``: (batch, positions, nodes)."""
         level = self.level_head(states.hidden).exp()  # (batch, positions, 1)
         return -level * elapsed * mean_exp(self.rate * elapsed)
 
     def log_never(self, states: EventStates) -> Tensor:
-        """Log probability that no event ever comes: above -inf where the rate is negative."""
+        """Compute the log probability that no event ever comes: above -inf for a negative rate."""
         level = self.level_head(states.hidden)[..., 0]
         if self.rate >= 0:
             return torch.full_like(level, -torch.inf)
@@ -171,9 +181,9 @@ class RMTPPDecoder(TypeHeadDecoder):
         """Find when the survival falls to a value, in closed form; inf where it never does."""
         rate = self.rate.detach().double()
         start = waited.double()[..., None]
-        # Waiting only raises or lowers the level from which the intensity goes on.
+        # The time without an event changes only the level of the intensity.
         level = (self.level_head(states.hidden).detach().double() + rate * start).exp()
-        x = -log_survival.double() / level  # the time it takes at a constant intensity
+        x = -log_survival.double() / level  # the time at a constant intensity
         growth = torch.where(rate * x > -1, rate * x, 0.0)
         later = torch.where((rate * x).abs() < 1e-6, x * (1 - rate * x / 2), growth.log1p() / rate)
         return start + torch.where(rate * x > -1, later, torch.inf)
@@ -182,8 +192,9 @@ class RMTPPDecoder(TypeHeadDecoder):
 class ExponentialDecoder(ClosedDecoder, GrowsTypes):
     """Intensities that relax exponentially: mu_k + eta_k(h) exp(-beta_k elapsed).
 
-    eta_k is lambda_k(h) - mu_k with a positive intensity lambda_k right after the event, so that
-    events can excite and inhibit, and no intensity is ever negative. The integral is closed.
+    eta_k is lambda_k(h) - mu_k with a positive intensity lambda_k right after the event: events can
+    excite and inhibit, and no intensity is negative. The kernel is that of Hawkes (Biometrika
+    1971), with a state that an encoder computes; the integral is closed.
 
     Parameters
     ----------
@@ -196,7 +207,7 @@ class ExponentialDecoder(ClosedDecoder, GrowsTypes):
     def __init__(self, hidden: int, n_types: int) -> None:
         super().__init__(n_types)
         self.start_head = nn.Linear(hidden, n_types)
-        # One event a mean gap, over all types; half of what is excited is gone after 0.7 gaps.
+        # One event a unit of scaled time over all types; excitation halves after 0.7 units.
         inverse = math.log(math.expm1(1 / n_types))
         self.base = nn.Parameter(torch.full((n_types,), inverse))
         self.decay = nn.Parameter(torch.full((n_types,), math.log(math.e - 1)))
@@ -204,7 +215,7 @@ class ExponentialDecoder(ClosedDecoder, GrowsTypes):
             self.start_head.bias.fill_(inverse)
 
     def log_intensities(self, states: EventStates, elapsed: Tensor) -> Tensor:
-        """Log intensity of each type: (batch, positions, nodes, types)."""
+        """Compute the log intensity of each type: (batch, positions, nodes, types)."""
         start = log_softplus(self.start_head(states.hidden))[:, :, None]
         fallen = functional.softplus(self.decay) * elapsed[..., None].clamp_min(SHORTEST)
         rest = log_softplus(self.base) + (-torch.expm1(-fallen)).log()
@@ -225,28 +236,28 @@ class ExponentialDecoder(ClosedDecoder, GrowsTypes):
 
 
 def log_softplus(x: Tensor) -> Tensor:
-    """log(log(1 + exp(x))), which for very negative x is x."""
+    """Compute log(log(1 + exp(x))), which for very negative x is x."""
     near = functional.softplus(x.clamp_min(-15)).log()
     return torch.where(x < -15, x - 0.5 * x.clamp_max(-15).exp(), near)
 
 
 def mean_exp(x: Tensor) -> Tensor:
-    """(exp(x) - 1) / x, the mean of exp over 0 to x; by its series near 0."""
+    """Compute (exp(x) - 1) / x, the mean of exp over 0 to x; by its series near 0."""
     small = x.abs() < 1e-4
     safe = torch.where(small, 1.0, x).clamp_max(80.0)  # an overflow would have a NaN gradient
     return torch.where(small, 1 + x / 2 + x.square() / 6, torch.expm1(safe) / safe)
 
 
 def _mixture_log_survival(mixture: tuple[Tensor, ...], elapsed: Tensor) -> Tensor:
-    """Log survival of a mixture: (batch, positions, nodes)."""
+    """Compute the log survival of a mixture: (batch, positions, nodes)."""
     log_weights, means, spreads = (part[:, :, None] for part in mixture)
     z = (elapsed.clamp_min(SHORTEST).log()[..., None] - means) / spreads
     return (log_weights + torch.special.log_ndtr(-z)).logsumexp(-1)
 
 
 def _log_normal_mass(low: Tensor, high: Tensor) -> Tensor:
-    """Log of the standard normal's mass between two points; accurate far out in either tail."""
-    # In the upper tail both probabilities are next to 1: its mirror image is the lower one.
+    """Compute the log of the standard normal's mass between two points, accurate in both tails."""
+    # In the upper tail both probabilities are close to 1: its mirror image is the lower tail.
     mirrored = low > 0
     low, high = torch.where(mirrored, -high, low), torch.where(mirrored, -low, high)
     upto = torch.special.log_ndtr(high)

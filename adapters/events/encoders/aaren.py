@@ -1,4 +1,4 @@
-"""Aaren over events: a stream of events read in constant memory, with prompts as initial states."""
+"""Aaren over events: streams in constant memory, with prompts as initial states."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tsllm.adapters.events.prompt_pool import PromptChoice
 
 
 class PromptedAaren(AarenAttention):
-    """Aaren whose average takes in, at each token, the prompts that this token chose.
+    """Aaren whose average includes, at each token, the prompts of this token.
 
-    The rows of a prompt are a state like that of any tokens, so the prompt that a token sees is
-    merged with the state of the tokens up to it: the average is what it would have been, had the
-    stream begun with that prompt. Other prompts at the next token are another merge; nothing is
-    read again. Tokens fade with the time that passes, prompts do not.
+    The rows of a prompt are a state like that of tokens, so the prompt of a token is merged with
+    the state of the tokens up to it (Feng et al., arXiv 2405.13956, section 3.2): the average is
+    the same as if the stream had begun with that prompt. Other prompts at the next token need only
+    another merge. Tokens decay with time, prompts do not.
 
     Parameters
     ----------
@@ -45,8 +45,9 @@ class PromptedAaren(AarenAttention):
         Parameters
         ----------
         choice : PromptChoice
+            The prompts.
         layer : int
-            Whose rows.
+            The number of the layer.
         code : Tensor
             ``(batch, positions, time_features)``.
 
@@ -83,7 +84,7 @@ class PromptedAaren(AarenAttention):
         state: AarenState | None = None,
         mask: Tensor | None = None,
     ) -> tuple[Tensor, AarenState]:
-        """Mix tokens with those before them and with prompts.
+        """Average tokens, those before them, and prompts.
 
         Parameters
         ----------
@@ -91,18 +92,19 @@ class PromptedAaren(AarenAttention):
             ``(batch, tokens, hidden)``.
         elapsed : Tensor
             ``(batch, tokens)``, time since the token before.
-        prompts : AarenState, optional
-            What `fold_prompts` gave for these tokens.
+        prompts : AarenState or None
+            From `fold_prompts` for these tokens.
         state : AarenState or None, default=None
             Of the tokens before.
         mask : Tensor or None, default=None
-            Bool, ``(batch, tokens)``, False for tokens that leave the state as it was.
+            Bool, ``(batch, tokens)``, False for tokens that do not change the state.
 
         Returns
         -------
-        y : Tensor, (batch, tokens, hidden)
+        y : Tensor
+            ``(batch, tokens, hidden)``.
         state : AarenState
-            Of the tokens alone: prompts are not part of it.
+            Of the tokens only, without prompts.
         """
         if state is None:
             wide = torch.promote_types(x.dtype, torch.float32)
@@ -116,9 +118,9 @@ class PromptedAaren(AarenAttention):
         rates = self.decay_rates()
         assert rates is not None
         time = elapsed.double().cumsum(1)
-        # Scores count from the last token's time; the prompts' from that of the token they meet.
+        # Scores are relative to the last token's time; those of prompts to their token's time.
         passed = (time[:, -1:] - time)[:, None] * rates.double()[:, None]
-        # The state joins after the sums: the gradient of logcumsumexp does not survive a -inf.
+        # The state is added after the sums: the gradient of logcumsumexp at -inf is NaN.
         before = (state.m + state.u.double().log())[..., None]
         total = torch.logaddexp(scores.logcumsumexp(-1), before) + passed
         tokens = AarenState(total, torch.ones_like(total), averages.double())
@@ -142,36 +144,42 @@ class PromptedAarenBlock(AarenBlock):
         state: AarenState | None = None,
         mask: Tensor | None = None,
     ) -> tuple[Tensor, AarenState]:
-        """Map tokens (batch, tokens, hidden); see `PromptedAaren.mix`."""
+        """Map tokens (batch, tokens, hidden) to the same; see `PromptedAaren.mix`."""
         mixed, after = self.mixer.mix(self._start(x), elapsed, prompts, state=state, mask=mask)
         return self._finish(x, mixed), after
 
 
 @dataclass(frozen=True)
 class AarenEventState:
-    """The events so far, in the same size however many they were."""
+    """The state of streams, of constant size."""
 
     layers: tuple[AarenState, ...]
-    """Of the tokens that each layer saw, float64."""
+    """Of the tokens of each layer, float64."""
     context: Tensor | None
     """(batch, features), static covariates."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the states."""
+        """Count the bytes of the states."""
         return sum(state.nbytes for state in self.layers)
 
 
 class AarenEncoder(EventStack[PromptedAarenBlock]):
-    """Aaren over events, with prompts as initial states: `update` in constant time and memory.
+    """Aaren over events, with prompts as initial states: updates in constant time and memory.
 
     Token 0 is the start of the sequence, token i event i; the state at position i is the output at
     token i.
 
     Parameters
     ----------
-    embedding, layers, heads, dropout
-        See `tsllm.adapters.events.encoders.attention.AttentionEncoder`.
+    embedding : EventEmbedding
+        Computes the tokens of events; its ``hidden`` is the width here.
+    layers : int, default=2
+        Blocks.
+    heads : int, default=4
+        Heads of a block.
+    dropout : float, default=0.0
+        Dropout after Aaren and in the feed-forward part.
 
     Examples
     --------
@@ -195,7 +203,7 @@ class AarenEncoder(EventStack[PromptedAarenBlock]):
         self.norm = nn.LayerNorm(hidden)
 
     def encode(self, batch: EventBatch, prompts: PromptChoice | None = None) -> EventStates:
-        """Give the states at all positions, (batch, 1 + events, hidden)."""
+        """Encode all positions, (batch, 1 + events, hidden)."""
         x = self.dropout(self.embedding(batch))
         elapsed = functional.pad(batch.gaps, (1, 0))
         return EventStates(self._run(x, elapsed, prompts)[0])
@@ -203,7 +211,7 @@ class AarenEncoder(EventStack[PromptedAarenBlock]):
     def init_state(
         self, batch: EventBatch, prompts: PromptChoice | None = None
     ) -> tuple[AarenEventState, EventStates]:
-        """Read the histories of streams, and give their states after the last event."""
+        """Encode the histories of streams; return their states after the last event."""
         elapsed = functional.pad(torch.where(batch.mask, batch.gaps, 0.0), (1, 0))
         hidden, layers = self._run(
             self.embedding(batch),
@@ -221,17 +229,7 @@ class AarenEncoder(EventStack[PromptedAarenBlock]):
         gaps: Tensor,
         prompts: PromptChoice | None = None,
     ) -> tuple[AarenEventState, EventStates]:
-        """Continue streams by one event each, in constant time.
-
-        Parameters
-        ----------
-        state : AarenEventState
-            It is left as it is.
-        types, gaps : Tensor
-            ``(batch,)``, gaps scaled.
-        prompts : PromptChoice or None, default=None
-            Of one position.
-        """
+        """Continue streams by one event each, in constant time; see `AttentionEncoder.step`."""
         state, hidden = self.extend(state, types[:, None], gaps[:, None], prompts)
         return state, EventStates(hidden)
 
@@ -244,18 +242,9 @@ class AarenEncoder(EventStack[PromptedAarenBlock]):
         *,
         mask: Tensor | None = None,
     ) -> tuple[AarenEventState, Tensor]:
-        """Continue streams by several events: types and gaps (batch, events).
+        """Continue streams by several events, (batch, events); return (batch, events, hidden).
 
-        Parameters
-        ----------
-        mask : Tensor or None, default=None
-            Bool, ``(batch, events)``, False for padding on the right.
-
-        Returns
-        -------
-        AarenEventState
-        Tensor
-            ``(batch, events, hidden)``.
+        ``mask`` is False for padding on the right.
         """
         context = None if state.context is None else state.context[:, None]
         x = self.embedding.token(types, gaps, context)
@@ -272,6 +261,7 @@ class AarenEncoder(EventStack[PromptedAarenBlock]):
         states: tuple[AarenState, ...] | None = None,
         mask: Tensor | None = None,
     ) -> tuple[Tensor, tuple[AarenState, ...]]:
+        """Run the blocks over tokens (batch, tokens, hidden)."""
         folds = self._prompts(
             prompts,
             lambda block, choice, number, code: block.mixer.fold_prompts(choice, number, code),

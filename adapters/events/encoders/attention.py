@@ -1,4 +1,4 @@
-"""Causal attention over events, with prompts as a prefix that each position chooses for itself."""
+"""Causal attention over events, with prompts as a prefix that each position chooses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tsllm.adapters.events.encoders.stack import EventStack
 from tsllm.adapters.events.features import EventEmbedding
 from tsllm.adapters.events.prompt_pool import PromptChoice
 
-#: Half-lives, in mean gaps, that the decays of the heads start from: the shortest and the longest.
+#: The shortest and the longest half-life of the heads at the start of training, in scaled time.
 HALF_LIVES = (2.0, 256.0)
 #: Queries whose weights over all earlier tokens are in memory at once.
 QUERY_BLOCK = 256
@@ -23,21 +23,21 @@ QUERY_BLOCK = 256
 
 @dataclass(frozen=True)
 class LayerPrompt:
-    """What one attention layer makes of the prompts."""
+    """Keys and values of the prompts in one attention layer."""
 
     keys: Tensor
     """(heads, rows, width), of the structural part."""
     values: Tensor
     """(heads, rows, width)."""
     time_keys: Tensor
-    """(batch, heads, positions, width), of the temporal part: what it adds to every key."""
+    """(batch, heads, positions, width), of the temporal part, added to each key."""
     time_values: Tensor
     """(batch, heads, positions, width)."""
     visible: Tensor
     """(batch, 1, positions, rows) bool."""
 
     def at(self, part: slice) -> LayerPrompt:
-        """Take some positions."""
+        """Select some positions."""
         return LayerPrompt(
             self.keys,
             self.values,
@@ -48,11 +48,12 @@ class LayerPrompt:
 
 
 class PromptProjection(nn.Module):
-    """Make keys and values of prompts: what one layer adds to its own projections.
+    """Project the temporal part of prompts to keys and values.
 
     A prompt row is [structural; temporal], and the temporal part of a position is the code of its
-    mean gap so far. A projection W of it is ``W_s structural + W_t code``: the second term is the
-    same for all rows, so it is added once a position and no row is projected twice.
+    mean inter-event time so far (PromptTPP, arXiv 2310.04993, section 4). A projection W of it is
+    ``W_s structural + W_t code``: the second term is the same for all rows, so it is added once a
+    position, and no row is projected twice.
 
     Parameters
     ----------
@@ -69,7 +70,7 @@ class PromptProjection(nn.Module):
         self.value_layer = nn.Linear(time_features, hidden, bias=False)
 
     def forward(self, code: Tensor) -> tuple[Tensor, Tensor]:
-        """Map codes (batch, positions, features): twice (batch, heads, positions, width)."""
+        """Map codes (batch, positions, features) to keys and values (batch, heads, positions, width)."""
         keys, values = self.key_layer(code), self.value_layer(code)
         return _heads(keys, self.heads), _heads(values, self.heads)
 
@@ -77,9 +78,9 @@ class PromptProjection(nn.Module):
 class PromptedAttention(nn.Module):
     """Causal multi-head attention whose weights decay in time, with prompts before the tokens.
 
-    Query i attends to tokens 1 to i, whose scores fall at a learnt rate a head with the time that
-    has passed since, and to the prompt rows that are visible at i, which do not age. The softmax is
-    over both.
+    Query i attends to tokens 1 to i, whose scores fall with the time since then at a learnt rate of
+    the head, and to the prompt rows that are visible at i, which do not decay. The softmax is over
+    both (prefix tuning: Li and Liang, ACL 2021, section 4).
 
     Parameters
     ----------
@@ -87,11 +88,6 @@ class PromptedAttention(nn.Module):
         Width of a token, a multiple of ``heads``.
     time_features : int
         Width of the code that is the prompts' temporal part.
-
-    Raises
-    ------
-    ValueError
-        ``hidden`` is no multiple of ``heads``.
     """
 
     def __init__(self, hidden: int, heads: int, time_features: int) -> None:
@@ -106,16 +102,16 @@ class PromptedAttention(nn.Module):
         self.prompt_time = PromptProjection(hidden, heads, time_features)
         shortest, longest = (math.log(2) / half_life for half_life in HALF_LIVES)
         rates = torch.logspace(math.log10(shortest), math.log10(longest), heads)
-        self.decay_logit = nn.Parameter(rates.expm1().log())  # softplus gives the rates back
+        self.decay_logit = nn.Parameter(rates.expm1().log())  # the inverse of softplus
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Make queries, keys and values (batch, heads, tokens, width) of tokens."""
+        """Compute queries, keys and values (batch, heads, tokens, width) of tokens."""
         layers = (self.query_layer, self.key_layer, self.value_layer)
         q, k, v = (_heads(layer(x), self.heads) for layer in layers)
         return q, k, v
 
     def project_prompts(self, choice: PromptChoice, layer: int, code: Tensor) -> LayerPrompt:
-        """Make keys and values of the prompts; ``code`` (batch, positions, features)."""
+        """Compute keys and values of the prompts; ``code`` (batch, positions, features)."""
         keys = self.key_layer(choice.key_rows(layer)).unflatten(-1, (self.heads, -1))
         values = self.value_layer(choice.value_rows(layer)).unflatten(-1, (self.heads, -1))
         time_keys, time_values = self.prompt_time(code)
@@ -136,7 +132,7 @@ class PromptedAttention(nn.Module):
         visible: Tensor,
         prompt: LayerPrompt | None,
     ) -> Tensor:
-        """Mix values by the softmax over prompts and tokens.
+        """Average values by the softmax over prompts and tokens.
 
         Parameters
         ----------
@@ -148,7 +144,8 @@ class PromptedAttention(nn.Module):
             ``(batch, queries, tokens)``, the time from token to query.
         visible : Tensor
             Bool, ``(batch or 1, queries, tokens)``.
-        prompt : LayerPrompt, optional
+        prompt : LayerPrompt or None
+            Keys and values of the prompts.
 
         Returns
         -------
@@ -156,6 +153,7 @@ class PromptedAttention(nn.Module):
             ``(batch, queries, hidden)``.
         """
         rates = functional.softplus(self.decay_logit)[:, None, None]
+        # (batch, heads, queries, tokens)
         logits = q @ k.mT / math.sqrt(self.width) - rates * age[:, None]
         logits = logits.masked_fill(~visible[:, None], -torch.inf)
         if prompt is None:
@@ -172,13 +170,13 @@ class PromptedAttention(nn.Module):
         return out
 
     def forward(self, x: Tensor, time: Tensor, prompt: LayerPrompt | None) -> Tensor:
-        """Mix tokens (batch, tokens, hidden) at times (batch, tokens) float64."""
+        """Attend over tokens (batch, tokens, hidden) at times (batch, tokens) float64."""
         return self.attend_causally(*self.project(x), time, prompt)
 
     def attend_causally(
         self, q: Tensor, k: Tensor, v: Tensor, time: Tensor, prompt: LayerPrompt | None
     ) -> Tensor:
-        """Let each token attend to itself and those before it, some queries at a time."""
+        """Attend from each token to itself and those before it, some queries at a time."""
         tokens, mixed = q.shape[2], []
         for first in range(0, tokens, QUERY_BLOCK):
             last = min(first + QUERY_BLOCK, tokens)
@@ -221,9 +219,9 @@ class AttentionBlock(nn.Module):
 
 @dataclass(frozen=True)
 class AttentionState:
-    """Keys and values of all tokens so far; it grows with every event.
+    """Keys and values of all tokens so far; it grows with each event.
 
-    Sequences of different lengths stand in one batch; ``real`` says which columns are tokens.
+    Sequences of different lengths stand in one batch; ``real`` tells which columns are tokens.
     """
 
     keys: tuple[Tensor, ...]
@@ -240,7 +238,7 @@ class AttentionState:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tensors."""
+        """Count the bytes of the tensors."""
         return sum(t.nbytes for t in (*self.keys, *self.values, self.time, self.now, self.real))
 
 
@@ -248,17 +246,19 @@ class AttentionEncoder(EventStack[AttentionBlock]):
     """Causal attention over events, with prefix prompts.
 
     Token 0 is the start of the sequence, token i event i; the state at position i is the output at
-    token i. Each position attends to the prompt rows that it chose, in every layer, and this costs
-    what one prefix of all rows costs.
+    token i. Each position attends to its own prompt rows in each layer, at the cost of one prefix
+    of all rows.
 
     Parameters
     ----------
     embedding : EventEmbedding
-        What makes tokens of events; its ``hidden`` is the width here.
-    layers, heads : int
-        Blocks and heads.
+        Computes the tokens of events; its ``hidden`` is the width here.
+    layers : int, default=2
+        Blocks.
+    heads : int, default=4
+        Heads of a block.
     dropout : float, default=0.0
-        After attention and in the feed-forward part.
+        Dropout after attention and in the feed-forward part.
 
     Examples
     --------
@@ -278,13 +278,13 @@ class AttentionEncoder(EventStack[AttentionBlock]):
         self.norm = nn.LayerNorm(hidden)
 
     def encode(self, batch: EventBatch, prompts: PromptChoice | None = None) -> EventStates:
-        """Give the states at all positions, (batch, 1 + events, hidden)."""
+        """Encode all positions, (batch, 1 + events, hidden)."""
         return EventStates(self._run(batch, prompts)[0])
 
     def init_state(
         self, batch: EventBatch, prompts: PromptChoice | None = None
     ) -> tuple[AttentionState, EventStates]:
-        """Read the histories of streams, and give their states after the last event."""
+        """Encode the histories of streams; return their states after the last event."""
         hidden, state = self._run(batch, prompts)
         return state, EventStates(hidden).at(batch.lengths)
 
@@ -295,14 +295,14 @@ class AttentionEncoder(EventStack[AttentionBlock]):
         gaps: Tensor,
         prompts: PromptChoice | None = None,
     ) -> tuple[AttentionState, EventStates]:
-        """Continue streams by one event each, against the cached keys and values.
+        """Continue streams by one event each, with the cached keys and values.
 
         Parameters
         ----------
         state : AttentionState
-            It is left as it is.
+            It is not changed.
         types, gaps : Tensor
-            ``(batch,)``, gaps scaled.
+            ``(batch,)``, types and scaled inter-event times.
         prompts : PromptChoice or None, default=None
             Of one position.
         """
@@ -325,6 +325,7 @@ class AttentionEncoder(EventStack[AttentionBlock]):
         return after, EventStates(self.norm(x))
 
     def _run(self, batch: EventBatch, prompts: PromptChoice | None) -> tuple[Tensor, Any]:
+        """Encode all positions, and return the state of the streams."""
         x = self.dropout(self.embedding(batch))  # (batch, tokens, hidden)
         time = functional.pad(batch.gaps.double().cumsum(1), (1, 0))  # (batch, tokens)
         all_keys, all_values = [], []
@@ -353,5 +354,5 @@ class AttentionEncoder(EventStack[AttentionBlock]):
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:
-    """Lay (batch, tokens, hidden) out by heads: (batch, heads, tokens, width)."""
+    """Reshape (batch, tokens, hidden) to (batch, heads, tokens, width)."""
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Encoders that read events with a frozen language model, and event types as text."""
+"""A frozen language model over events, and event types as text."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def mean_token_embeddings(backbone: Backbone | PrivateBackbone, texts: Sequence[
     Parameters
     ----------
     backbone : Backbone or PrivateBackbone
+        The language model.
     texts : sequence of str
+        The texts.
 
     Returns
     -------
@@ -38,7 +40,7 @@ def mean_token_embeddings(backbone: Backbone | PrivateBackbone, texts: Sequence[
     >>> mean_token_embeddings(load_backbone("random:gpt2", device="cpu"), ["rain", "hail"]).shape
     torch.Size([2, 64])
     """
-    # A PrivateBackbone reads words as the backbone does that it is made of.
+    # A PrivateBackbone has the tokenizer and the words of the backbone inside.
     handle: Any = getattr(backbone, "backbone", backbone)
     rows = handle.tokens(texts, add_special_tokens=False)
     words = handle.word_embeddings
@@ -47,14 +49,14 @@ def mean_token_embeddings(backbone: Backbone | PrivateBackbone, texts: Sequence[
 
 
 def word_rms(backbone: Backbone | PrivateBackbone) -> float:
-    """Give the root mean square of the numbers in a backbone's word embeddings."""
+    """Compute the root mean square of the numbers in a backbone's word embeddings."""
     return float(backbone.word_embeddings.float().square().mean().sqrt())
 
 
 class TextTypeHead(nn.Module):
-    """Type logits tied to the types' texts: the state times the projected vector of each text.
+    """Type logits tied to texts: the state times the projected vector of each type's text.
 
-    A type that was never seen has a logit as soon as it has a text.
+    A new type has a logit as soon as it has a text.
 
     Parameters
     ----------
@@ -91,18 +93,20 @@ class TextTypeHead(nn.Module):
 
 
 class EventTokens(nn.Module):
-    """Two soft tokens an event, as large as words are: one of its type's text, one of its gap.
+    """Two soft tokens an event, of the size of words: its type's text and its inter-event time.
 
     Parameters
     ----------
     word_rms : float
         Root mean square of the language model's word embeddings.
     type_vectors : Tensor
-        ``(types, width)``, what `mean_token_embeddings` gives.
-    time_features, median_gap
+        ``(types, width)``, from `mean_token_embeddings`.
+    time_features : int, default=32
+        See `TimeEncoding`.
+    median_gap : float, default=1.0
         See `TimeEncoding`.
     context_features : int, default=0
-        Static covariates of a sequence, added to its gaps' tokens and to the start.
+        Static covariates of a sequence, added to its time tokens and to the start.
     """
 
     def __init__(
@@ -123,7 +127,7 @@ class EventTokens(nn.Module):
         self.register_buffer("table", self._scaled(type_vectors.detach().float()))
         self.time_encoding = TimeEncoding(time_features, median_gap=median_gap)
         self.time_layer = nn.Linear(time_features, width)
-        # Sines and cosines have a mean square of 1/2, so the token starts at the size of a word.
+        # Sines and cosines have a mean square of 1/2: the token starts at the size of a word.
         nn.init.normal_(self.time_layer.weight, std=(2 / time_features) ** 0.5)
         self.start = nn.Parameter(torch.randn(width))
         self.context_layer = (
@@ -131,12 +135,12 @@ class EventTokens(nn.Module):
         )
 
     def first(self, batch: int, context: Tensor | None) -> Tensor:
-        """Make the start's token, (batch, 1, width)."""
+        """Compute the start's token, (batch, 1, width)."""
         start = self.start.expand(batch, 1, -1)
         return add_context(self.context_layer, start, context) * self.word_rms
 
     def forward(self, types: Tensor, gaps: Tensor, context: Tensor | None) -> Tensor:
-        """Make the tokens of events (batch, events): (batch, 2 * events, width)."""
+        """Compute the tokens of events (batch, events): (batch, 2 * events, width)."""
         time = self.time_layer(self.time_encoding(gaps))  # (batch, events, width)
         time = add_context(self.context_layer, time, context)
         pairs = torch.stack([self.table[types], time * self.word_rms], 2)
@@ -148,19 +152,19 @@ class EventTokens(nn.Module):
         self.table = torch.cat([self.table, self._scaled(type_vectors.to(self.table))])
 
     def _scaled(self, vectors: Tensor) -> Tensor:
-        """Bring vectors to the size of words: means of several tokens are shorter."""
+        """Scale vectors to the size of words: means of several tokens are shorter."""
         rms = vectors.square().mean(-1, keepdim=True).sqrt()
         return vectors / rms.clamp_min(1e-12) * self.word_rms
 
 
 @dataclass(frozen=True)
 class LLMState:
-    """The KV cache of streams, and the events that it was made of; it grows with every event."""
+    """The KV cache of streams and its events; it grows with each event."""
 
     past: Any
     """The cache; its columns are the prompts', the start, and two an event."""
     real: Tensor
-    """(batch, columns) bool, columns after the prompts' that are tokens of the sequence."""
+    """(batch, columns) bool, True for tokens of the sequence, without the prompts' columns."""
     counts: Tensor
     """(batch,), events in the cache."""
     types: Tensor
@@ -168,55 +172,54 @@ class LLMState:
     gaps: Tensor
     """(batch, events)."""
     visible: Tensor | None
-    """(batch, 1 + events, slots) bool: the prompts that their positions chose."""
+    """(batch, 1 + events, slots) bool: the prompts of their positions."""
     context: Tensor | None
     """(batch, features), static covariates."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tensors."""
+        """Count the bytes of the tensors."""
         cached = sum(layer.keys.nbytes + layer.values.nbytes for layer in self.past.layers)
         own = (self.real, self.counts, self.types, self.gaps, self.visible)
         return int(cached) + sum(part.nbytes for part in own if part is not None)
 
 
 class LLMEncoder(nn.Module):
-    """A language model over ``[prompts][start][type][gap][type][gap]...``; run causally.
+    """A language model over ``[prompts][start][type][time][type][time]...``, run causally.
 
-    The state at position i is the language model's at the gap's token of event i. The prompts of
-    all slots stand before the events, at the same positions, and each event attends to those that
-    it chose and to no others: retrieval by position at the cost of one prefix. Prompts are soft
-    tokens; a temporal part they have none, for the gaps' tokens say the time.
+    The state at position i is the language model's at the time token of event i. The prompts of all
+    slots stand before the events, at the same positions, and each event attends only to its own
+    prompts: retrieval by position at the cost of one prefix. Prompts are soft tokens without a
+    temporal part, because the time tokens carry the time.
 
-    The language model's positions hold `max_events` events. Where a sequence has more, reading
-    starts again from the last half of them, as often as needed: a position sees at least
-    ``max_events // 2`` of the events before it, and the same ones whether it is reached in a
-    stream or by encoding it all.
+    The language model's positions hold `max_events` events. In a longer sequence, reading starts
+    again from the last half of them, as often as needed: a position sees at least ``max_events //
+    2`` of the events before it, and the same ones in a stream and in a whole sequence.
 
     Parameters
     ----------
     backbone : Backbone or PrivateBackbone
         The language model; the weights of a `PrivateBackbone` (LoRA) are trained with the rest.
     hidden : int
-        Width of the states that the decoder gets.
+        Width of the states for the decoder.
     tokens : EventTokens
+        Computes the tokens of events.
     prompt_length : int, default=5
         Positions that are kept for prompts.
     max_events : int or None, default=None
-        Most events read at once; None: as many as there are positions for, or all.
+        Maximal number of events read at once; None: as many as the positions hold, or all.
     dropout : float, default=0.0
-        Of the states.
+        Dropout of the states.
 
     Raises
     ------
     ValueError
-        Fewer positions than two events need, or a ``max_events`` that is below 2 or more than the
-        positions hold.
+        For fewer positions than two events need, or a ``max_events`` below 2 or above the
+        positions.
 
     Examples
     --------
     >>> from tsllm.adapters.events.batch import pad_sequences
-    >>> from tsllm.adapters.events.encoders.llm import mean_token_embeddings
     >>> from tsllm.backbone import load_backbone
     >>> backbone = load_backbone("random:gpt2", device="cpu")
     >>> tokens = EventTokens(0.02, mean_token_embeddings(backbone, ["rain", "hail"]))
@@ -226,7 +229,7 @@ class LLMEncoder(nn.Module):
     torch.Size([1, 3, 16])
     """
 
-    #: What a prompt gives this encoder: soft tokens.
+    #: A prompt has one part, soft tokens, in one layer.
     prompt_parts, prompt_layers = 1, 1
 
     def __init__(
@@ -249,11 +252,11 @@ class LLMEncoder(nn.Module):
 
     @property
     def prompt_width(self) -> int:
-        """Width of a prompt row: that of a token."""
+        """Return the width of a prompt row: that of a token."""
         return self.backbone.hidden_size
 
     def encode(self, batch: EventBatch, prompts: PromptChoice | None = None) -> EventStates:
-        """Give the states at all positions, (batch, 1 + events, hidden)."""
+        """Encode all positions, (batch, 1 + events, hidden)."""
         lengths, parts = batch.lengths, []
         events = batch.types.shape[1]
         for start, first in self._blocks(events):
@@ -279,7 +282,7 @@ class LLMEncoder(nn.Module):
     def init_state(
         self, batch: EventBatch, prompts: PromptChoice | None = None
     ) -> tuple[LLMState, EventStates]:
-        """Read the histories of streams, and give their states after the last event."""
+        """Encode the histories of streams; return their states after the last event."""
         starts = torch.tensor(
             [self._start_of(length) for length in batch.lengths.tolist()],
             device=batch.types.device,
@@ -306,23 +309,14 @@ class LLMEncoder(nn.Module):
     def step(
         self, state: LLMState, types: Tensor, gaps: Tensor, prompts: PromptChoice | None = None
     ) -> tuple[LLMState, EventStates]:
-        """Continue streams by one event each, against the KV cache.
+        """Continue streams by one event each, with the KV cache; see `AttentionEncoder.step`.
 
         When the positions of a stream are used up, its last events are read again.
-
-        Parameters
-        ----------
-        state : LLMState
-            It is left as it is. The prompts must be the same as when it was made.
-        types, gaps : Tensor
-            ``(batch,)``, gaps scaled.
-        prompts : PromptChoice or None, default=None
-            Of one position.
 
         Raises
         ------
         ValueError
-            Prompt slots were opened or merged since the state was made.
+            When prompt slots were opened or merged since the state was made.
         """
         slots = 0 if state.visible is None else state.visible.shape[2]
         if slots != (0 if prompts is None else len(prompts.rows)):
@@ -344,7 +338,7 @@ class LLMEncoder(nn.Module):
         tokens = self.embedding(types[:, None], gaps[:, None], state.context)  # (batch, 2, width)
         real = functional.pad(state.real, (0, 2), value=True)
         seen = real[:, None].repeat(1, 2, 1)
-        seen[:, 0, -1] = False  # the type's token does not see the gap's
+        seen[:, 0, -1] = False  # the type token does not see the time token
         if prompts is not None:
             before = prompts.visible_rows.expand(-1, 2, -1)
             seen = torch.cat([before, seen], -1)
@@ -365,7 +359,7 @@ class LLMEncoder(nn.Module):
         gaps: Tensor,
         prompts: PromptChoice | None,
     ) -> tuple[LLMState, EventStates]:
-        """Drop the first half of the events of full streams, add the new ones, and read it all."""
+        """Drop the first half of the events of full streams, add the new ones, and read them again."""
         assert self.max_events is not None
         shift = torch.where(full, self.max_events - self.max_events // 2, 0)[:, None]
         width = state.types.shape[1]
@@ -403,7 +397,7 @@ class LLMEncoder(nn.Module):
         context: Tensor | None,
         prompts: PromptChoice | None,
     ) -> tuple[LLMState, EventStates]:
-        """Make a cache of events (batch, events), of which the first ``counts`` are real."""
+        """Create the cache of events (batch, events), of which the first ``counts`` are real."""
         mask = torch.arange(types.shape[1], device=types.device) < counts[:, None]
         hidden, past = self._run(types, gaps, mask, context, prompts, visible, use_cache=True)
         real = functional.pad(mask.repeat_interleave(2, 1), (1, 0), value=True)
@@ -421,7 +415,7 @@ class LLMEncoder(nn.Module):
         *,
         use_cache: bool = False,
     ) -> tuple[Tensor, Any]:
-        """Read one block of events: states (batch, 1 + events, hidden), and the cache."""
+        """Read a block of events: states (batch, 1 + events, hidden), and the cache."""
         first = self.embedding.first(len(types), context)
         x = torch.cat([first, self.embedding(types, gaps, context)], 1)  # (batch, tokens, width)
         tokens = x.shape[1]
@@ -437,7 +431,7 @@ class LLMEncoder(nn.Module):
         out = self.backbone.hidden(
             x, attention_mask=pattern, positions=positions, use_cache=use_cache
         )
-        # The state of position 0 is that of the start, then every second one.
+        # The state of position 0 is that of the start, followed by every second token's.
         states = out.states[:, x.shape[1] - tokens :: 2]
         return self._finish(states), out.past
 
@@ -446,7 +440,7 @@ class LLMEncoder(nn.Module):
         return out
 
     def _blocks(self, events: int) -> list[tuple[int, int]]:
-        """List where blocks begin, and the first position whose state each gives."""
+        """List the starts of blocks, each with the first position whose state it computes."""
         blocks = [(0, 0)]
         if self.max_events is not None:
             stride = self.max_events - self.max_events // 2
@@ -456,15 +450,15 @@ class LLMEncoder(nn.Module):
         return blocks
 
     def _start_of(self, length: int) -> int:
-        """Say where the block begins that a sequence of so many events ends in."""
+        """Return the start of the block that contains the end of so many events."""
         return self._blocks(length)[-1][0]
 
 
 def _pattern(visible: Tensor, length: int, mask: Tensor) -> Tensor:
-    """Say which columns each token attends to, (batch, tokens, tokens).
+    """Return the columns that each token attends to, (batch, tokens, tokens).
 
-    Tokens are ``length`` of each slot, the start, and two an event. A slot's see those of the slot,
-    the others those of the slots visible (batch, 1 + events, slots) at their position.
+    Tokens are ``length`` of each slot, the start, and two an event. Tokens of a slot see those of
+    the slot, the others those of the slots visible (batch, 1 + events, slots) at their position.
     """
     batch, positions, slots = visible.shape
     rows, tokens = slots * length, 2 * positions - 1
@@ -487,7 +481,7 @@ def _put(x: Tensor, places: Tensor, values: Tensor) -> Tensor:
 
 
 def _fork(past: Any) -> Any:
-    """Copy a KV cache whose tensors stay shared: new tokens are concatenated, not written in."""
+    """Copy a KV cache that shares its tensors: new tokens are concatenated, not written in place."""
     fork = copy.copy(past)
     fork.layers = [copy.copy(layer) for layer in past.layers]
     return fork
@@ -496,6 +490,7 @@ def _fork(past: Any) -> Any:
 def _check_events(
     backbone: Backbone | PrivateBackbone, prompt_length: int, max_events: int | None
 ) -> int | None:
+    """Return the maximal number of events that are read at once; None for no limit."""
     most = backbone.max_positions
     if most is None:
         fitting = None

@@ -1,7 +1,7 @@
-"""An event encoder with prompts of a pool: states of whole sequences, and of streams that go on.
+"""Event encoders with a pool of prompts: states of whole sequences and of streams.
 
-Each position takes its prompts by what is known of the sequence up to it, and by nothing else: no
-later event, no other sequence of the batch, no slice number.
+The prompts of a position depend only on the events up to it: on no later event, no other sequence
+of the batch, no slice number.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from tsllm.adapters.events.prompt_query import CausalQuery, QueryState
 
 @dataclass(frozen=True)
 class EventStream:
-    """What `PromptedEncoder` remembers of streams that go on; a value, which no step changes."""
+    """The state of streams in `PromptedEncoder`; a value, which no step changes."""
 
     encoder: Any
     """The encoder's state."""
     query: QueryState
-    """The sums that the next query follows from."""
+    """The sums from which the next query is computed."""
     first_known: Tensor
-    """(batch,) bool: whether the gap before the first event is one."""
+    """(batch,) bool: whether the first inter-event time is known."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tensors."""
+        """Count the bytes of the tensors."""
         nbytes: int = self.encoder.nbytes
         return nbytes + sum(part.nbytes for part in self.query) + self.first_known.nbytes
 
 
 class PromptedEncoder(nn.Module):
-    """Encode events with the prompts that the events themselves retrieve.
+    """An event encoder whose prompts are retrieved by the events themselves.
 
     A base without a constructor: a subclass sets the three parts.
 
     Attributes
     ----------
     encoder : nn.Module
-        Reads a batch and the prompts chosen for it: `AttentionEncoder` and its like.
+        Encodes a batch with the prompts chosen for it: `AttentionEncoder` or another.
     query : CausalQuery
-        What prompts are retrieved by.
+        Computes the queries of retrieval.
     pool : PromptPool
         The prompts.
     """
@@ -59,17 +59,18 @@ class PromptedEncoder(nn.Module):
     def retrieve(
         self, batch: EventBatch, slots: Sequence[int] | None = None
     ) -> PromptChoice | None:
-        """Say which prompts each position takes, of ``slots``; None where there is none."""
+        """Choose the prompts of each position among ``slots`` (None: all); None without any."""
         return self.pool.choose(self.query(batch), slots)
 
     def encode(self, batch: EventBatch, slots: Sequence[int] | None = None) -> EventStates:
-        """Give the states at all positions.
+        """Encode all positions.
 
         Parameters
         ----------
         batch : EventBatch
+            The events.
         slots : sequence of int or None, default=None
-            The prompt slots in question; a slice is trained with its own. None: all.
+            Candidate prompt slots: a slice is trained with its own only. None: all.
 
         Returns
         -------
@@ -80,18 +81,13 @@ class PromptedEncoder(nn.Module):
 
     @torch.no_grad()
     def init_state(self, batch: EventBatch) -> tuple[EventStream, EventStates]:
-        """Read the histories of streams.
-
-        Parameters
-        ----------
-        batch : EventBatch
-            The events so far; a stream may have none.
+        """Encode the histories of streams, which may have no events.
 
         Returns
         -------
-        EventStream
-            What `step` continues.
-        EventStates
+        stream : EventStream
+            The state that `step` continues.
+        states : EventStates
             Of one position, the last.
         """
         choice = self.retrieve(batch)
@@ -109,9 +105,10 @@ class PromptedEncoder(nn.Module):
         Parameters
         ----------
         stream : EventStream
-            It is left as it is.
+            It is not changed.
         types, gaps : Tensor
-            ``(batch,)``, scaled gaps; 1 before a first event whose window has no known start.
+            ``(batch,)``, types and scaled inter-event times; 1 before a first event in a window of
+            unknown start.
         """
         known = stream.first_known | (stream.query.counts > 0)
         query_state, query = self.query.extend(
@@ -131,7 +128,7 @@ class PromptedEncoder(nn.Module):
         Parameters
         ----------
         stream : EventStream
-            It is left as it is.
+            It is not changed.
         types, gaps : Tensor
             ``(batch, events)``; see `step`.
         mask : Tensor or None, default=None
@@ -139,14 +136,15 @@ class PromptedEncoder(nn.Module):
 
         Returns
         -------
-        EventStream
-        EventStates
+        stream : EventStream
+            After the last event.
+        states : EventStates
             Of one position, the last.
 
         Raises
         ------
         ValueError
-            The encoder is another.
+            For another encoder.
         """
         if not isinstance(self.encoder, AarenEncoder):
             raise ValueError(
@@ -167,11 +165,11 @@ class PromptedEncoder(nn.Module):
         )
 
     def _encode(self, batch: EventBatch, choice: PromptChoice | None) -> EventStates:
-        """Give the states at all positions, with the prompts chosen."""
+        """Encode all positions with the prompts chosen."""
         return self._with_head_changes(self.encoder.encode(batch, choice), choice)
 
     def _with_head_changes(self, states: EventStates, choice: PromptChoice | None) -> EventStates:
-        """Apply the low-rank changes of the chosen slots."""
+        """Add the low-rank changes of the chosen slots."""
         if choice is None or not self.pool.head_rank:
             return states
         return EventStates(self.pool.change_states(states.hidden, choice), states.memory)

@@ -1,4 +1,4 @@
-"""What encoders of event streams share that are a stack of blocks over event tokens."""
+"""The base of event encoders that are a stack of blocks over event tokens."""
 
 from __future__ import annotations
 
@@ -15,24 +15,19 @@ PromptT = TypeVar("PromptT")
 
 
 class EventStack(nn.Module, Generic[BlockT]):
-    """An embedding and blocks, each of which takes the prompts' rows of its own number.
+    """An embedding and blocks, each of which reads its own rows of the prompts.
 
     Parameters
     ----------
     embedding : EventEmbedding
-        What makes tokens of events; its ``hidden`` is the width of all blocks.
+        Computes the tokens of events; its ``hidden`` is the width of all blocks.
     blocks : iterable of nn.Module
         At least one.
     dropout : float
-        Of the tokens.
-
-    Raises
-    ------
-    ValueError
-        There is no block.
+        Dropout of the tokens.
     """
 
-    #: What a prompt gives a block: rows for keys and rows for values.
+    #: Parts of a prompt in a block: rows for keys and rows for values.
     prompt_parts = 2
 
     def __init__(self, embedding: EventEmbedding, blocks: Iterable[BlockT], dropout: float) -> None:
@@ -45,12 +40,12 @@ class EventStack(nn.Module, Generic[BlockT]):
 
     @property
     def prompt_layers(self) -> int:
-        """Layers that take prompts."""
+        """Return the number of layers that read prompts."""
         return len(self.blocks)
 
     @property
     def prompt_width(self) -> int:
-        """Width of a prompt row."""
+        """Return the width of a prompt row."""
         return self.hidden
 
     def _blocks(self) -> list[BlockT]:
@@ -61,9 +56,9 @@ class EventStack(nn.Module, Generic[BlockT]):
         prompts: PromptChoice | None,
         read: Callable[[BlockT, PromptChoice, int, Tensor], PromptT],
     ) -> list[PromptT | None]:
-        """Let each block read its rows: its number and the code of the mean gap so far go along.
+        """Read the prompts of each block; None for each without prompts.
 
-        None for each where there are no prompts.
+        ``read`` gets the block, its number and the code of the mean inter-event time so far.
         """
         if prompts is None:
             return [None for _ in self.blocks]
