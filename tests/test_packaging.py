@@ -97,7 +97,7 @@ def test_the_bare_folders_refuse_to_be_imported(folder):
         "tsllm.training.loop",
         "tsllm.adapters.autotimes",
         "tsllm.adapters.losses",
-        "tsllm.adapters.baselines",
+        "tsllm.adapters",
         "tsllm.adapters.baselines",
         "tsllm.adapters.events.prompttpp",
     ],

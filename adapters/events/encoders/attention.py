@@ -70,7 +70,7 @@ class PromptProjection(nn.Module):
         self.value_layer = nn.Linear(time_features, hidden, bias=False)
 
     def forward(self, code: Tensor) -> tuple[Tensor, Tensor]:
-        """Map codes (batch, positions, features) to keys and values (batch, heads, positions, width)."""
+        """Map codes (batch, positions, features) to two (batch, heads, positions, width)."""
         keys, values = self.key_layer(code), self.value_layer(code)
         return _heads(keys, self.heads), _heads(values, self.heads)
 

@@ -359,7 +359,7 @@ class LLMEncoder(nn.Module):
         gaps: Tensor,
         prompts: PromptChoice | None,
     ) -> tuple[LLMState, EventStates]:
-        """Drop the first half of the events of full streams, add the new ones, and read them again."""
+        """Drop the first half of the events of full streams, and read the rest with new ones."""
         assert self.max_events is not None
         shift = torch.where(full, self.max_events - self.max_events // 2, 0)[:, None]
         width = state.types.shape[1]
@@ -481,7 +481,7 @@ def _put(x: Tensor, places: Tensor, values: Tensor) -> Tensor:
 
 
 def _fork(past: Any) -> Any:
-    """Copy a KV cache that shares its tensors: new tokens are concatenated, not written in place."""
+    """Copy a KV cache and share its tensors: new tokens are concatenated, not written in."""
     fork = copy.copy(past)
     fork.layers = [copy.copy(layer) for layer in past.layers]
     return fork
