@@ -95,6 +95,10 @@ class BenchmarkSplit(NamedTuple):
     train, validation, test : int
         Number of steps of each part, in this order from the first row. Later rows belong to no
         part, as in ETT's published split.
+
+    See Also
+    --------
+    Benchmark : The data that it splits.
     """
 
     train: int
@@ -152,6 +156,10 @@ class Benchmark(NamedTuple):
         The published split of the rows. None if the test part is a table of its own.
     test : pandas.DataFrame or None
         The test part of M4 in long form. Its integer timestamps continue those of ``frame``.
+
+    See Also
+    --------
+    load_benchmark : Load one.
     """
 
     name: str

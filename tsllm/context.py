@@ -13,6 +13,9 @@ import torch
 from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError
 
+# Columns before the values in a table of contexts.
+_LABELS = ("series", "series_id", "timestamp")
+
 
 @dataclass(frozen=True)
 class Context:
@@ -108,113 +111,6 @@ class Context:
         return self.with_values(self.values[rows], times=self.times[rows], past_x=past_x)
 
 
-# The columns of a table of contexts that come before the values.
-_LABELS = ("series", "series_id", "timestamp")
-
-
-def contexts_to_state(
-    contexts: Sequence[Context], columns: Sequence[Hashable], covariates: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Put contexts below each other in one table that other programs can read.
-
-    Parameters
-    ----------
-    contexts : sequence of Context
-        At least one.
-    columns : sequence of hashable
-        The names of the variables.
-    covariates : sequence of str, default=()
-        The names of the columns of ``past_x``.
-
-    Returns
-    -------
-    dict
-        ``table``, a DataFrame with one row a step: ``series``, the number of the context;
-        ``series_id`` as text, for people; ``timestamp``, in UTC where there is a time zone and the
-        start of each period; one column a variable and covariate. ``series``, what the table does
-        not hold of each context, and ``n_covariates``.
-    """
-    lengths = [len(context) for context in contexts]
-    names = [*map(str, columns), *covariates]
-    if len({*names, *_LABELS}) < len(names) + len(_LABELS):
-        names = [f"value_{i}" for i in range(len(columns))]
-        names += [f"covariate_{i}" for i in range(len(covariates))]
-    stamps = [_plain_stamps(context.times) for context in contexts]
-    ids = [_text(context.series_id) for context in contexts]
-    labels = {
-        "series": np.repeat(np.arange(len(contexts)), lengths),
-        "series_id": np.repeat(np.array(ids), lengths),
-        "timestamp": stamps[0].append(stamps[1:]),
-    }
-    values = np.concatenate([context.values for context in contexts])  # (steps, variables)
-    parts = [pd.DataFrame(labels), pd.DataFrame(values)]
-    if covariates:
-        x = np.concatenate([context.past_x for context in contexts])  # type: ignore[arg-type]
-        parts.append(pd.DataFrame(x).infer_objects())  # (steps, covariates)
-    series = [
-        {
-            "series_id": context.series_id,
-            "times": context.times[:0],  # holds unit, time zone, frequency and name
-            "x_scale": context.x_scale,
-            "static": context.static,
-        }
-        for context in contexts
-    ]
-    table = pd.concat(parts, axis=1).set_axis([*labels, *names], axis=1)
-    return {"table": table, "series": series, "n_covariates": len(covariates)}
-
-
-def contexts_from_state(state: Mapping[str, Any]) -> list[Context]:
-    """Build the contexts that `contexts_to_state` put into a table."""
-    table, series, n_covariates = state["table"], state["series"], state["n_covariates"]
-    borders = np.searchsorted(table["series"].to_numpy(), np.arange(len(series) + 1))
-    stamps = pd.Index(table["timestamp"])
-    last = table.shape[1] - n_covariates
-    values = table.iloc[:, len(_LABELS) : last].to_numpy(dtype=np.float64)  # (steps, variables)
-    x = table.iloc[:, last:].to_numpy() if n_covariates else None  # (steps, covariates)
-    return [
-        Context(
-            values[first:end].copy(),
-            times=_like(one["times"], stamps[first:end]),
-            past_x=None if x is None else x[first:end].copy(),
-            static=one["static"],
-            series_id=one["series_id"],
-            x_scale=one["x_scale"],
-        )
-        for one, first, end in zip(series, borders[:-1], borders[1:])
-    ]
-
-
-def _text(series_id: object) -> str:
-    """Write a series id for people."""
-    if isinstance(series_id, tuple):
-        return "/".join(map(str, series_id))
-    return "" if series_id is None else str(series_id)
-
-
-def _plain_stamps(times: pd.Index) -> pd.Index:
-    """Turn stamps into a type that Parquet holds exactly."""
-    if isinstance(times, pd.PeriodIndex):
-        return times.to_timestamp()
-    if isinstance(times, pd.DatetimeIndex) and times.tz is not None:
-        return times.tz_convert("UTC")
-    return times
-
-
-def _like(template: pd.Index, stamps: pd.Index) -> pd.Index:
-    """Turn Parquet's stamps into an index like an empty one."""
-    if isinstance(template, pd.PeriodIndex):
-        return pd.DatetimeIndex(stamps).to_period(template.freqstr).rename(template.name)
-    if isinstance(template, pd.DatetimeIndex):
-        dates = pd.DatetimeIndex(stamps).as_unit(template.unit).rename(template.name)
-        dates = dates if template.tz is None else dates.tz_convert(template.tz)
-        return dates if template.freq is None else pd.DatetimeIndex(dates, freq=template.freq)
-    if isinstance(template, pd.RangeIndex):
-        stop = stamps[-1] + template.step
-        return pd.RangeIndex(stamps[0], stop, template.step, name=template.name)
-    return pd.Index(stamps.to_numpy(), dtype=template.dtype, name=template.name)
-
-
 @dataclass
 class ContextBatch:
     """A batch of standardised contexts of equal length, ready for a model.
@@ -289,3 +185,106 @@ def batch_contexts(contexts: Sequence[Context], context_length: int) -> ContextB
         scale=scale,
         constant=constant,
     )
+
+
+def contexts_to_state(
+    contexts: Sequence[Context], columns: Sequence[Hashable], covariates: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return contexts as one table that other programs can read, with the fields that it lacks.
+
+    Parameters
+    ----------
+    contexts : sequence of Context
+        At least one.
+    columns : sequence of hashable
+        The names of the variables.
+    covariates : sequence of str, default=()
+        The names of the columns of ``past_x``.
+
+    Returns
+    -------
+    dict
+        ``table``, a DataFrame with one row for each step: ``series`` (the number of the
+        context), ``series_id`` as text, ``timestamp`` (in UTC if there is a time zone; the start
+        of each period), the variables and the covariates. ``series``, the other fields of each
+        context. ``n_covariates``.
+    """
+    lengths = [len(context) for context in contexts]
+    names = [*map(str, columns), *covariates]
+    if len({*names, *_LABELS}) < len(names) + len(_LABELS):
+        names = [f"value_{i}" for i in range(len(columns))]
+        names += [f"covariate_{i}" for i in range(len(covariates))]
+    stamps = [_plain_stamps(context.times) for context in contexts]
+    ids = [_text(context.series_id) for context in contexts]
+    labels = {
+        "series": np.repeat(np.arange(len(contexts)), lengths),
+        "series_id": np.repeat(np.array(ids), lengths),
+        "timestamp": stamps[0].append(stamps[1:]),
+    }
+    values = np.concatenate([context.values for context in contexts])  # (steps, variables)
+    parts = [pd.DataFrame(labels), pd.DataFrame(values)]
+    if covariates:
+        x = np.concatenate([context.past_x for context in contexts])  # type: ignore[arg-type]
+        parts.append(pd.DataFrame(x).infer_objects())  # (steps, covariates)
+    series = [
+        {
+            "series_id": context.series_id,
+            "times": context.times[:0],  # holds unit, time zone, frequency and name
+            "x_scale": context.x_scale,
+            "static": context.static,
+        }
+        for context in contexts
+    ]
+    table = pd.concat(parts, axis=1).set_axis([*labels, *names], axis=1)
+    return {"table": table, "series": series, "n_covariates": len(covariates)}
+
+
+def contexts_from_state(state: Mapping[str, Any]) -> list[Context]:
+    """Build the contexts from the output of `contexts_to_state`."""
+    table, series, n_covariates = state["table"], state["series"], state["n_covariates"]
+    borders = np.searchsorted(table["series"].to_numpy(), np.arange(len(series) + 1))
+    stamps = pd.Index(table["timestamp"])
+    last = table.shape[1] - n_covariates
+    values = table.iloc[:, len(_LABELS) : last].to_numpy(dtype=np.float64)  # (steps, variables)
+    x = table.iloc[:, last:].to_numpy() if n_covariates else None  # (steps, covariates)
+    return [
+        Context(
+            values[first:end].copy(),
+            times=_like(one["times"], stamps[first:end]),
+            past_x=None if x is None else x[first:end].copy(),
+            static=one["static"],
+            series_id=one["series_id"],
+            x_scale=one["x_scale"],
+        )
+        for one, first, end in zip(series, borders[:-1], borders[1:])
+    ]
+
+
+def _text(series_id: object) -> str:
+    """Return a series id as text."""
+    if isinstance(series_id, tuple):
+        return "/".join(map(str, series_id))
+    return "" if series_id is None else str(series_id)
+
+
+def _plain_stamps(times: pd.Index) -> pd.Index:
+    """Convert stamps to a type that Parquet stores exactly."""
+    if isinstance(times, pd.PeriodIndex):
+        return times.to_timestamp()
+    if isinstance(times, pd.DatetimeIndex) and times.tz is not None:
+        return times.tz_convert("UTC")
+    return times
+
+
+def _like(template: pd.Index, stamps: pd.Index) -> pd.Index:
+    """Convert Parquet's stamps to an index like an empty one."""
+    if isinstance(template, pd.PeriodIndex):
+        return pd.DatetimeIndex(stamps).to_period(template.freqstr).rename(template.name)
+    if isinstance(template, pd.DatetimeIndex):
+        dates = pd.DatetimeIndex(stamps).as_unit(template.unit).rename(template.name)
+        dates = dates if template.tz is None else dates.tz_convert(template.tz)
+        return dates if template.freq is None else pd.DatetimeIndex(dates, freq=template.freq)
+    if isinstance(template, pd.RangeIndex):
+        stop = stamps[-1] + template.step
+        return pd.RangeIndex(stamps[0], stop, template.step, name=template.name)
+    return pd.Index(stamps.to_numpy(), dtype=template.dtype, name=template.name)

@@ -38,6 +38,10 @@ class Clock:
     step : {"us", "ns"}, default="us"
         The precision of timestamps that are computed from numbers.
 
+    See Also
+    --------
+    EventTable : The table whose times it converts.
+
     Examples
     --------
     >>> clock = Clock(pd.Timestamp("2024-01-31"), unit="h")

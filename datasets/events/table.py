@@ -14,7 +14,12 @@ from tsllm.errors import DataError, NotEnoughDataError
 
 @dataclass(frozen=True)
 class EventColumns:
-    """The names of the columns of an event table."""
+    """The names of the columns of an event table.
+
+    See Also
+    --------
+    EventTable : The table.
+    """
 
     id_col: str = "sequence_id"
     time_col: str = "time"
@@ -102,18 +107,18 @@ class EventTable:
                 raise DataError(f"{where} {found[1]}")
 
     def to_state(self, *, events: bool = True) -> dict[str, Any]:
-        """Return the table as plain values, arrays and one table that other programs can read.
+        """Return the table as plain values, arrays and one frame that other programs can read.
 
         Parameters
         ----------
         events : bool, default=True
-            Whether the sequences come along. Without them the clock and the names are left.
+            Whether to include the sequences. False keeps the clock and the names only.
 
         Returns
         -------
         dict
-            ``table``, a DataFrame with one row an event: ``sequence``, its number; ``sequence_id``
-            as text and ``timestamp`` in UTC, for people; ``time`` and ``type``. And ``ids``,
+            ``table``, a DataFrame with one row for each event: ``sequence`` (its number), ``time``
+            and ``type``, and for people ``sequence_id`` as text and ``timestamp`` in UTC. ``ids``,
             ``starts``, ``ends``, ``clock`` and ``names``.
         """
         shown = self if events else self._take([])

@@ -60,6 +60,10 @@ class PromptWriter:
     DataError
         If the template has other fields, or the format is not known.
 
+    See Also
+    --------
+    TimeCMAForecaster : Forecasts from the embeddings of these prompts.
+
     References
     ----------
     TimeCMA, arXiv 2406.01638, section 3.2.
