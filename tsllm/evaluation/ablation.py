@@ -1,4 +1,4 @@
-"""The ablation: whether the language model helps on this data."""
+"""The ablation: does the language model help on this data?"""
 
 from __future__ import annotations
 
@@ -42,51 +42,62 @@ def ablate(
     freq: str | None = None,
     progress: bool = False,
 ) -> AblationReport:
-    """Find out whether the language model helps on this data, or anything else in its place would.
+    """Test whether the language model helps on this data, or a replacement would do as well.
 
-    The forecaster is fitted as it is, and again with something else in the language model's place:
-    same head, data, seeds and budget. All variants forecast the same windows of an unseen test part
-    (see `tsllm.backtest`, whose protocol this is), and the verdict rests on paired
-    differences with intervals over windows and seeds. It may well be "no": it was for the methods
-    and data that Tan et al. looked at (2024, "Are Language Models Actually Useful for Time Series
-    Forecasting?", arXiv 2406.16964), whose ablations these are.
+    The forecaster is fitted as it is, and again with the language model replaced, with the same
+    head, data, seeds and budget. All variants forecast the same windows of an unseen test part by
+    the protocol of `tsllm.backtest`. The verdict rests on paired differences with intervals over
+    windows and seeds.
 
     Parameters
     ----------
     estimator : forecaster
         `AutoTimesForecaster`, `TimeCMAForecaster`, `S2IPForecaster` or `AarenForecaster`, with a
-        backbone. It is cloned and stays as it is.
+        backbone. It is cloned.
     y : Series or DataFrame
         As for `tsllm.backtest`.
-    X : DataFrame, optional
-        Covariates, as for `tsllm.backtest`: every variant reads them.
+    X : DataFrame or None, default=None
+        Covariates, as for `tsllm.backtest`; every variant reads them.
     horizons : int or sequence of int
         Steps.
-    variants : sequence of str
-        What is run besides "pretrained", the forecaster as it is, and "none", the same without a
-        language model:
+    variants : sequence of str, default=VARIANTS
+        The variants besides "pretrained", the forecaster as it is, and "none", the same without a
+        language model. The default is all of:
 
         - "random": the same architecture with random weights, others for each seed;
-        - "attention", "transformer": one attention layer, one transformer block of the same width
-          in its place, trained with the head;
-        - "shuffled": the fitted "pretrained" and "none" are shown their contexts' steps in random
-          order: how much do they make of the order?
+        - "attention", "transformer": one attention layer or one transformer block of the same
+          width in its place, trained with the head;
+        - "shuffled": the fitted "pretrained" and "none" read their contexts in random order;
         - "few": "pretrained" and "none" with a tenth of the data.
 
-        A variant that the method cannot have is left out, and the report says why.
-    baselines : sequence of str
-        Beside them; the names are those of `tsllm.backtest`.
-    seeds : sequence of int
-        Every variant is trained once for each. With one seed the intervals cover the windows only.
-    metric : {"mse", "mae", "mase", "smape"}
-        What the verdict is about.
-    min_difference : float
-        The least difference that matters, as a share of the error of "pretrained".
-    confidence : float
+        A variant that the method cannot have is left out, and the report gives the reason.
+    baselines : sequence of str, default=ABLATION_BASELINES
+        Names as for `tsllm.backtest`. The default is "seasonal_naive", "auto_ets" and "dlinear".
+    seeds : sequence of int, default=(0, 1, 2)
+        Every variant is trained once per seed. With one, the intervals cover the windows only.
+    metric : {"mse", "mae", "mase", "smape"}, default="mse"
+        The error that the verdict is about.
+    min_difference : float, default=0.01
+        The least relevant difference, as a share of the error of "pretrained".
+    confidence : float, default=0.95
         Of the intervals.
-    test_size, test_fraction, train_size, validation_size, stride, scaled, season, freq
-        See `tsllm.backtest`. ``scaled`` is on here, so that series and variables count alike.
-    max_windows, max_history, progress
+    test_size, train_size, validation_size : int or None, default=None
+        See `tsllm.backtest`.
+    test_fraction : float or None, default=None
+        See `tsllm.backtest`.
+    stride : int, default=1
+        See `tsllm.backtest`.
+    scaled : bool, default=True
+        See `tsllm.backtest`. On by default, so that series and variables have equal weight.
+    season : int or None, default=None
+        See `tsllm.backtest`.
+    max_windows : int or None, default=20
+        See `tsllm.backtest`.
+    max_history : int or None, default=512
+        See `tsllm.backtest`.
+    freq : str or None, default=None
+        See `tsllm.backtest`.
+    progress : bool, default=False
         See `tsllm.backtest`.
 
     Returns
@@ -97,7 +108,17 @@ def ablate(
     ------
     DataError
         The estimator has no language model, arguments contradict each other, or the series are too
-        short for them; the message names the remedy.
+        short for them.
+
+    See Also
+    --------
+    tsllm.backtest : Compare forecasters.
+    tsllm.events.ablate : The ablation of PromptTPP.
+
+    References
+    ----------
+    M. Tan et al. (2024), "Are Language Models Actually Useful for Time Series Forecasting?",
+    arXiv 2406.16964, sections 3 and 4.
 
     Examples
     --------
@@ -163,7 +184,7 @@ def _check(
     confidence: float,
     baselines: Sequence[str],
 ) -> None:
-    """Refuse what only an ablation takes; the rest is checked where the plan is made."""
+    """Check the arguments that only an ablation has; `make_plan` checks the others."""
     check_seeds_and_confidence(seeds, confidence)
     if metric not in POINT_METRICS:
         raise DataError(f"metric must be one of {', '.join(POINT_METRICS)}, found {metric!r}")

@@ -1,4 +1,4 @@
-"""Reports of ablations: tables, verdict, documents."""
+"""The report of an ablation: tables, verdict, JSON, Markdown and a plot."""
 
 from __future__ import annotations
 
@@ -26,22 +26,45 @@ from tsllm.evaluation.variants import NONE, PRETRAINED, REPLACEMENTS, VariantMet
 from tsllm.evaluation.verdict import amount, in_percent, judge, judge_baselines, judge_naive
 from tsllm.forecasters.base import BaseLLMForecaster
 
+#: The parameters that make the budget of a variant, where a method has them.
+_BUDGET = ("max_epochs", "max_steps", "batch_size", "learning_rate", "patience", "window_stride")
+
+#: What the metrics are called in a sentence.
+_ERRORS = {
+    "mse": "squared error",
+    "mae": "absolute error",
+    "mase": "scaled error",
+    "smape": "percentage error",
+}
+
+_BOUNDS = ("difference", "lower", "upper")
+
+_SHOWN_COSTS = {
+    "trained": "trained_parameters",
+    "frozen": "frozen_parameters",
+    "weights MiB": "weights_mib",
+    "steps": "steps",
+    "peak GPU MiB": "peak_gpu_mib",
+    "fit s": "fit_seconds",
+    "ms a window": "predict_ms",
+}
+
 
 @dataclass
 class AblationDocument(ABC):
-    """A verdict and what it rests on.
+    """A verdict with its tables.
 
     Attributes
     ----------
     verdict, answer : str
-        In plain words, and in a word.
+        Sentences, and one word.
     table, differences, costs : DataFrame
-        Errors by variant; paired differences; what the variants, its index, cost.
+        Errors by variant; paired differences; costs, indexed by variant.
     left_out : dict of str to str
         Variants that cannot be, with the reason.
     settings : dict
     notes : list of str
-        What a reader must know.
+        Restrictions that a reader must know.
     """
 
     verdict: str
@@ -55,7 +78,7 @@ class AblationDocument(ABC):
 
     @abstractmethod
     def summary(self) -> pd.DataFrame:
-        """Give one row per variant, as text."""
+        """Return one row per variant, as text."""
 
     @abstractmethod
     def to_markdown(self) -> str:
@@ -72,7 +95,7 @@ class AblationDocument(ABC):
     __repr__ = __str__
 
     def to_dict(self) -> dict[str, Any]:
-        """Give everything but the windows as plain values, for JSON; NaN becomes None."""
+        """Return everything but the windows as plain values for JSON; NaN becomes None."""
         costs = self.costs.reset_index()
         frames = {"table": self.table, "differences": self.differences, "costs": costs}
         document: dict[str, Any] = {
@@ -91,42 +114,37 @@ class AblationDocument(ABC):
         return json.dumps(self.to_dict(), indent=1, allow_nan=False)
 
 
-#: The parameters that make the budget of a variant, where a method has them.
-_BUDGET = ("max_epochs", "max_steps", "batch_size", "learning_rate", "patience", "window_stride")
-
-
 @dataclass(repr=False)
 class AblationReport(AblationDocument):
-    """What `ablate` found.
+    """The results of `tsllm.ablate`.
 
     Attributes
     ----------
     verdict : str
-        Whether the language model helps, in plain words, by the rules of
-        `tsllm.evaluation.verdict.judge`.
+        Whether the language model helps, by the rules of `tsllm.evaluation.verdict.judge`.
     answer : str
-        The same in a word: "yes", "architecture", "unclear", "undecided", "no" or "harm".
+        One word: "yes", "architecture", "unclear", "undecided", "no" or "harm".
     table : DataFrame
         One row per variant and horizon, and one for the mean over the horizons ("all"): the number
-        of ``windows``, the metrics, their deviation over seeds, and the difference from the
-        pretrained variant in percent of its error, with its interval. Differences use the windows
-        that both methods have: baselines that are fitted at each window run on few windows.
+        of ``windows``, the metrics, their deviation over seeds, and the difference from
+        "pretrained" in percent of its error, with its interval. Differences use the windows that
+        both methods have; baselines that are fitted at each window have few.
     differences : DataFrame
-        All comparisons: ``method_a`` less ``method_b``, see `PairedDifference`. The variants,
-        shuffled contexts and baselines are compared with "pretrained", "none, shuffled" with
-        "none", and "none, 10 %" with "pretrained, 10 %".
+        All comparisons: ``method_a`` less ``method_b``, see `PairedDifference`. Methods are
+        compared with "pretrained", "none, shuffled" with "none", and "none, 10 %" with "pretrained,
+        10 %".
     costs : DataFrame
-        Per variant: trained and frozen parameters, memory of these weights, training steps, seconds
-        to fit, milliseconds to forecast a window; means over the seeds. With a GPU, the peak of
-        torch's memory.
-    backtest : BacktestReport
-        Everything else: by series, by step, and `BacktestReport.paired` for any two variants.
+        Per variant, as means over the seeds: trained and frozen parameters, memory of these
+        weights, training steps, seconds to fit, milliseconds to forecast a window, and with a GPU
+        the peak of torch's memory.
     left_out : dict of str to str
-        Variants that were asked for and that this method or data cannot have, with the reason.
+        Requested variants that this method or data cannot have, with the reason.
     settings : dict
-        The protocol, the budget that all variants had, and what the verdict was judged by.
+        The protocol, the budget of all variants, and the settings of the verdict.
     notes : list of str
-        What a reader must know.
+        Restrictions that a reader must know.
+    backtest : BacktestReport
+        Results by series and step, and `BacktestReport.paired` for any two variants.
     """
 
     backtest: BacktestReport
@@ -184,7 +202,7 @@ class AblationReport(AblationDocument):
 
         Parameters
         ----------
-        ax : matplotlib Axes, optional
+        ax : matplotlib Axes or None, default=None
             None makes a new figure.
 
         Returns
@@ -194,7 +212,7 @@ class AblationReport(AblationDocument):
         Raises
         ------
         ImportError
-            Without matplotlib; the message says what to install.
+            matplotlib is not installed.
         """
         from tsllm.plotting.ablation import plot_differences
 
@@ -311,38 +329,19 @@ def make_ablation_report(
     )
 
 
-#: What the metrics are called in a sentence.
-_ERRORS = {
-    "mse": "squared error",
-    "mae": "absolute error",
-    "mase": "scaled error",
-    "smape": "percentage error",
-}
-_BOUNDS = ("difference", "lower", "upper")
-_SHOWN_COSTS = {
-    "trained": "trained_parameters",
-    "frozen": "frozen_parameters",
-    "weights MiB": "weights_mib",
-    "steps": "steps",
-    "peak GPU MiB": "peak_gpu_mib",
-    "fit s": "fit_seconds",
-    "ms a window": "predict_ms",
-}
-
-
 def _and_all(horizons: Sequence[int]) -> list[int | str]:
-    """List the horizons of the table; with one, "all" would say the same."""
+    """Return the horizons of the table; with one horizon, "all" would repeat it."""
     return [*horizons, ALL_HORIZONS] if len(horizons) > 1 else list(horizons)
 
 
 def _comparisons(names: Sequence[str]) -> list[tuple[str, str]]:
-    """List which variant is held against which."""
+    """Return the pairs of methods to compare."""
     against = {"none, shuffled": NONE, "none, 10 %": "pretrained, 10 %"}
     return [(name, against.get(name, PRETRAINED)) for name in names if name != PRETRAINED]
 
 
 def _conditions(pairs: dict[tuple[str, str], PairedDifference]) -> list[str]:
-    """Say what shuffled contexts and few data do."""
+    """Write the effects of shuffled contexts and of few data."""
     sentences = []
     shuffled = pairs.get(("pretrained, shuffled", PRETRAINED))
     if shuffled is not None:
@@ -361,7 +360,7 @@ def _conditions(pairs: dict[tuple[str, str], PairedDifference]) -> list[str]:
 
 
 def _notes(main: PairedDifference, costs: pd.DataFrame) -> list[str]:
-    """Say what limits the intervals, and what the costs are."""
+    """Write the limits of the intervals and of the costs."""
     notes = []
     if main.seeds == 1:
         notes.append(
@@ -393,7 +392,7 @@ def _long_table(
     pairs: dict[tuple[str, str], dict[Any, PairedDifference]],
     horizons: Sequence[Any],
 ) -> pd.DataFrame:
-    """Put errors and differences from the pretrained variant side by side."""
+    """Join errors and differences from the pretrained variant."""
     rows = []
     # A method that runs on some windows only can have all windows of the longer horizons.
     table = report.table.sort_values("scored_on").drop_duplicates(["method", "horizon"])
@@ -422,7 +421,7 @@ def _long_table(
 
 
 def _costs(report: BacktestReport, variants: Variants) -> pd.DataFrame:
-    """Say what each variant is made of and what it cost; baselines are made in another way."""
+    """Return the size and the cost of each variant; baselines have none."""
     rows = []
     for name, method in variants.methods.items():
         run = report.run_of(name)

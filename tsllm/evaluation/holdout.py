@@ -1,4 +1,4 @@
-"""Series cut in time: a part to fit on, a test part after it, and the windows of that part."""
+"""Series cut in time: a part to fit on, a test part, and the windows of the test part."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Holdout:
     Attributes
     ----------
     contexts : list of Context
-        The series, whole.
+        The whole series.
     train_ends, borders, ends : int array (series,)
-        Where the training part ends (its statistics scale the errors), where the test part begins
-        (methods may be fitted on all before) and where it ends.
+        The end of the training part (its statistics scale the errors), the start of the test part
+        (methods may be fitted on all earlier steps), and its end.
     layout : Layout
         Of the sktime ``y`` that methods are fitted on.
     freq : str or None
@@ -51,13 +51,17 @@ class Holdout:
 
     @property
     def n_variables(self) -> int:
-        """Number of variables of each series."""
+        """Return the number of variables of each series."""
         return self.contexts[0].n_variables
 
     def before(self, positions: np.ndarray, *, share: float = 1.0) -> pd.DataFrame:
-        """Give the steps of each series before a position of its own, as sktime's ``y``.
+        """Return the steps of each series before its own position, as sktime's ``y``.
 
-        Of these steps only the last ``share``.
+        Parameters
+        ----------
+        positions : int array (series,)
+        share : float, default=1.0
+            Keep only this last share of the steps.
         """
         frames: list[pd.DataFrame] = [
             pd.DataFrame(
@@ -75,18 +79,18 @@ class Holdout:
 
 @dataclass(frozen=True)
 class WindowSet:
-    """The windows of the test parts, series by series and in time; all arrays are (windows,).
+    """The windows of the test parts, ordered by series and time; all arrays are (windows,).
 
     Attributes
     ----------
     series, origin : int array
-        Which series, and the position of the first step to forecast.
+        The number of the series, and the position of the first step to forecast.
     turn : int array
-        The how manyeth origin of its series, from 0.
+        The number of the origin within its series, from 0.
     reach : int array
-        The longest of the horizons that ends inside the test part.
+        The longest horizon that ends inside the test part.
     when : int array
-        The position of the origin on a calendar that all series share, in steps.
+        The position of the origin on the union of all series' stamps.
     """
 
     series: np.ndarray
@@ -99,10 +103,10 @@ class WindowSet:
         return len(self.series)
 
     def thin(self, most: int | None) -> np.ndarray:
-        """Pick at most ``most`` windows of each series, evenly spaced, the last one among them.
+        """Pick at most ``most`` evenly spaced windows of each series, the last one included.
 
-        Only windows that reach as far as any of their series, so that each serves all horizons.
-        Gives their indices.
+        Returns the indices of windows with their series' longest reach, so that each serves all
+        horizons.
         """
         picked = []
         for series in np.unique(self.series):
@@ -130,7 +134,7 @@ def hold_out(
     Raises
     ------
     DataError
-        The sizes contradict each other, or do not fit a series, which is named.
+        The sizes contradict each other, or do not fit a series.
     """
     if isinstance(y, pd.DataFrame) and list(y.columns[:2]) == ["series_id", "timestamp"]:
         y = long_to_panel(y, freq=freq)
@@ -183,7 +187,7 @@ def hold_out(
 
 
 def list_windows(holdout: Holdout, horizons: Sequence[int], stride: int) -> WindowSet:
-    """List every ``stride``-th origin of the test parts that has steps for a horizon left."""
+    """List every ``stride``-th origin of the test parts that has enough steps for a horizon."""
     rows = []
     steps = np.array(sorted(horizons))
     calendar = functools.reduce(pd.Index.union, (_stamps(c) for c in holdout.contexts))
@@ -203,7 +207,7 @@ def _stamps(context: Context) -> pd.Index:
 def _check_cut(
     context: Context, train_end: int, border: int, end: int, horizons: Sequence[int]
 ) -> None:
-    """Refuse a cut that leaves a series without a part."""
+    """Raise an error for a cut that leaves a part of a series empty."""
     name, steps = series_name(context.series_id), len(context)
     if end > steps:
         raise NotEnoughDataError(
@@ -225,7 +229,7 @@ def _check_cut(
 def _warn_of_unreached(
     contexts: Sequence[Context], test_steps: np.ndarray, horizons: Sequence[int]
 ) -> None:
-    """Refuse a horizon that no test part holds; say which series are missing from one."""
+    """Raise an error for a horizon that no test part holds; warn where some do not."""
     if test_steps.max() < max(horizons):
         raise NotEnoughDataError(
             f"the longest test part has {test_steps.max()} steps and the longest horizon is "

@@ -1,4 +1,4 @@
-"""The methods of a backtest: what one is, which one a name or a forecaster stands for."""
+"""The methods of a backtest: their interface, and how a name or a forecaster becomes one."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Method(Protocol):
     Attributes
     ----------
     refits_per_window : bool
-        Whether every window costs a fit, so that windows must be few.
+        True where every window needs a fit, so that windows must be few.
     takes_seed : bool
-        Whether a seed changes what it does.
+        True where a seed changes the result.
     """
 
     refits_per_window: bool
@@ -50,13 +50,13 @@ class Method(Protocol):
         """Forecast windows: (windows, horizon, variables, 1 + levels), or only the points."""
 
     def describe(self) -> dict[str, Any]:
-        """Give ``context_length`` and ``backbone`` for the table, and ``notes``."""
+        """Return ``context_length`` and ``backbone`` for the table, and ``notes``."""
 
 
 def make_method(
     method: str | Any, holdout: Holdout, *, longest: int, max_history: int | None
 ) -> Method:
-    """Make the method of a baseline's name, of a tsllm forecaster or of a plain sktime forecaster.
+    """Make a method from a baseline's name, a tsllm forecaster or another sktime forecaster.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def make_method(
 
 
 class WithoutX:
-    """A tsllm forecaster that is not shown the covariates."""
+    """A tsllm forecaster that does not get the covariates."""
 
     def __init__(self, estimator: BaseLLMForecaster) -> None:
         names = ("past_covariates", "static_attributes")
@@ -94,7 +94,7 @@ class WithoutX:
 
 
 def with_controls(estimators: Mapping[str, Any], X: pd.DataFrame | None) -> dict[str, Any]:
-    """Put beside every estimator with covariates or in-context prompts the same one without."""
+    """Add, for every estimator with covariates or in-context series, the same one without."""
     out: dict[str, Any] = {}
     for name, estimator in estimators.items():
         out[name] = estimator
@@ -106,7 +106,17 @@ def with_controls(estimators: Mapping[str, Any], X: pd.DataFrame | None) -> dict
 
 
 class GlobalMethod:
-    """A tsllm forecaster: fitted once on all series, then asked for windows in batches."""
+    """A tsllm forecaster: fitted once on all series, it forecasts windows in batches.
+
+    Parameters
+    ----------
+    estimator : BaseLLMForecaster
+    holdout : Holdout
+    longest : int
+        The longest horizon.
+    X : DataFrame or None, default=None
+        Covariates.
+    """
 
     refits_per_window = False
 
@@ -127,19 +137,19 @@ class GlobalMethod:
         self._fitted: Any = None
 
     def fit(self, ends: np.ndarray, seed: int | None) -> None:
-        """Fit a clone; the holdout's validation part becomes its own."""
+        """Fit a clone; the holdout's validation part becomes its validation part."""
         self._fitted = self._fit_clone(self._holdout.before(ends), seed, {})
 
     def _fit_clone(
         self, y: pd.DataFrame, seed: int | None, parameters: Mapping[str, Any]
     ) -> BaseLLMForecaster:
-        """Fit a clone of other parameters."""
+        """Fit a clone with other parameters."""
         estimator = self._template.clone()
         known = estimator.get_params()
         params = dict(parameters)
         held = self._holdout
         if "validation_fraction" in known and (held.train_ends < held.borders).any():
-            # The same steps for every series; of unequal ones the fraction of the typical series.
+            # One fraction for all series: that of the median series where lengths differ.
             params["validation_fraction"] = float(np.median(1 - held.train_ends / held.borders))
         if seed is not None:
             params["random_state"] = seed
@@ -154,7 +164,7 @@ class GlobalMethod:
     def forecast(
         self, series: np.ndarray, origins: np.ndarray, horizon: int, levels: Sequence[float]
     ) -> np.ndarray:
-        """Forecast from everything before each origin."""
+        """Forecast from all steps before each origin."""
         out: np.ndarray = self._fitted.forecast(
             self.contexts(series, origins),
             horizon,
@@ -164,13 +174,13 @@ class GlobalMethod:
         return out
 
     def contexts(self, series: np.ndarray, origins: np.ndarray) -> list[Context]:
-        """Give what lies before each origin, covariates too."""
+        """Return the steps before each origin, with their covariates."""
         return [self._contexts[i].until(int(o)) for i, o in zip(series, origins)]
 
     def known_future(
         self, series: np.ndarray, origins: np.ndarray, horizon: int
     ) -> list[np.ndarray] | None:
-        """Give the future of the covariates, but for the past ones, as it came."""
+        """Return the observed future of the covariates, except the past ones."""
         covariates = self._fitted.fitted_.covariates
         if covariates is None or not covariates.columns.known:
             return None
@@ -183,6 +193,6 @@ class GlobalMethod:
         return futures
 
     def describe(self) -> dict[str, Any]:
-        """Read the lookback and the backbone off the fitted model."""
+        """Return the context length and the backbone of the fitted model."""
         summary = self._fitted.summary()
         return {"context_length": summary["context_length"], "backbone": summary["backbone"]}

@@ -13,18 +13,18 @@ from tsllm.errors import DataError
 from tsllm.evaluation.scoring import weighted_mean
 
 DRAWS = 1000
-#: A test part of fewer independent blocks than the first, but as many series as the second, is
-#: resampled series by series.
+#: With fewer blocks than the first number, but at least the second number of series, whole series
+#: are resampled.
 FEW_BLOCKS, MANY_SERIES = 5, 10
 
 
 def check_seeds_and_confidence(seeds: Sequence[int], confidence: float) -> None:
-    """Refuse what no interval over windows and seeds can be made of.
+    """Check the arguments that set the intervals.
 
     Raises
     ------
     DataError
-        Naming the argument and its value.
+        There are no seeds, equal seeds, or a confidence outside 0 to 1.
     """
     if isinstance(seeds, int) or not seeds:
         raise DataError(f"seeds must be at least one whole number in a list, found {seeds!r}")
@@ -37,11 +37,11 @@ def check_seeds_and_confidence(seeds: Sequence[int], confidence: float) -> None:
 class PairedDifference(NamedTuple):
     """The mean difference of a metric between two methods over the same windows.
 
-    ``difference`` is method a's value less method b's: below 0 where a is better (for errors), and
-    ``relative`` the same as a share of b's value. The bounds hold them at ``confidence``; they are
+    ``difference`` is method a's value less method b's: negative where a has the lower error.
+    ``relative`` is the same as a share of b's value. Both have bounds at ``confidence``, which are
     NaN where the windows make less than two blocks. ``horizon`` is a number of steps, or "all": the
-    mean over all horizons. ``blocks`` counts what was resampled, in ``unit`` "origins" or "series";
-    ``seeds`` how often the methods were trained: with one, the interval covers the windows only.
+    mean over all horizons. ``blocks`` counts the resampled blocks, of the ``unit`` "origins" or
+    "series". ``seeds`` counts the trainings; with one, the interval covers the windows only.
     """
 
     method_a: str
@@ -63,7 +63,7 @@ class PairedDifference(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A difference and a relative one, each with its bounds: arrays (2,)."""
+    """A difference and a relative difference with bounds, arrays (2,)."""
 
     value: np.ndarray
     lower: np.ndarray
@@ -87,32 +87,37 @@ def estimate(
 ) -> Estimate:
     """Compare two methods, with intervals over windows and seeds.
 
-    Forecasts from neighbouring origins share most of their steps, and those of one origin the
-    world's state. So whole blocks of origins are drawn, on a circle (Künsch, 1989; Politis and
-    Romano, 1992), each with all its series and variables. A block holds two horizons, or the root
-    of the number of origins where that is more: with one horizon, a third of the variance of means
-    over overlapping windows would be lost. The standard error of the draws and that of the mean
-    over seeds are added, and Student's t, with degrees of freedom by Satterthwaite (1946) from the
-    number of blocks and of seeds, makes intervals of them: with the few blocks that test parts
-    hold, percentiles of the draws would be much too narrow.
+    Neighbouring origins share most of their forecast steps, and all series of one origin share the
+    state of the world. So whole blocks of origins are drawn on a circle, each with all its series
+    and variables. A block holds two horizons, or the square root of the number of origins where
+    that is more; with one horizon, a third of the variance of means over overlapping windows would
+    be lost. The squared standard errors of the draws and of the mean over seeds are added.
+    Student's t with Satterthwaite's degrees of freedom, from the numbers of blocks and seeds, makes
+    the intervals: percentiles of the draws would be too narrow with the few blocks of a test part.
 
     Parameters
     ----------
     metric : str
     ours, others : arrays (seeds, 2, windows, horizons, variables)
-        Sums of errors and of their weights; the metric is the mean over the horizons. A method that
-        was run once may stand beside one that was run with several seeds.
+        Sums of errors and of their weights; the metric is the mean over the horizons. A method with
+        one seed can be compared with one that has several.
     series, when : int arrays (windows,)
-        Which series, and where its origin lies on the calendar of all of them, in steps.
+        The number of the series, and the position of the origin on the calendar of all series.
     horizon : int
-        Steps that the longest windows span.
-    confidence : float
-    seed : int
+        Steps of the longest windows.
+    confidence : float, default=0.95
+    seed : int, default=0
         Of the draws.
 
     Returns
     -------
     Estimate
+
+    References
+    ----------
+    H. Künsch (1989), "The jackknife and the bootstrap for general stationary observations".
+    D. Politis and J. Romano (1992), "A circular block-resampling procedure for stationary data".
+    F. Satterthwaite (1946), "An approximate distribution of estimates of variance components".
 
     Examples
     --------
@@ -151,18 +156,20 @@ def estimate_units(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
-    """Compare two methods on things that are resampled in given units; see `estimate`.
+    """Compare two methods on items that are resampled in given units; see `estimate`.
 
     Parameters
     ----------
-    metric, ours, others, confidence, seed
-        As for `estimate`, with any things in the place of windows.
-    labels : int array (things,)
-        The unit of each, from 0; units that are neighbours in time have neighbouring numbers.
+    metric, ours, others
+        As for `estimate`, with any items in place of windows.
+    labels : int array (items,)
+        The unit of each item, from 0; consecutive numbers are neighbours in time.
     unit : str
-        What the units are.
+        The name of the units.
     block : int
-        How many neighbouring units are drawn together; 1: they are independent.
+        Neighbouring units that are drawn together; 1: independent units.
+    confidence : float, default=0.95
+    seed : int, default=0
 
     Returns
     -------
@@ -190,7 +197,7 @@ def estimate_units(
 
 
 def _units(series: np.ndarray, when: np.ndarray, horizon: int) -> tuple[np.ndarray, str, int]:
-    """Say which unit each window belongs to, what the units are, and how many make a block."""
+    """Return the unit of each window, the name of the units, and the units of a block."""
     origins, labels = np.unique(when, return_inverse=True)
     spacing = float(np.median(np.diff(origins))) if len(origins) > 1 else 1.0
     block = max(math.ceil(2 * horizon / spacing), math.ceil(math.sqrt(len(origins))))
@@ -201,16 +208,16 @@ def _units(series: np.ndarray, when: np.ndarray, horizon: int) -> tuple[np.ndarr
 
 
 def _add_up(sums: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """Add the windows of each unit: (seeds, 2, units, horizons, variables)."""
+    """Sum the windows of each unit: (seeds, 2, units, horizons, variables)."""
     out = np.zeros((count, *sums.shape[:2], *sums.shape[3:]))
     np.add.at(out, labels, np.moveaxis(sums, 2, 0))
     return np.moveaxis(out, 0, 2)
 
 
 def _statistics(metric: str, sums: np.ndarray) -> np.ndarray:
-    """Give difference and logarithm of the ratio (..., 2) of sums (..., 2, 2, horizons, variables).
+    """Return difference and log ratio (..., 2) of sums (..., 2, 2, horizons, variables).
 
-    In logarithms no bound of a ratio falls below 0, and either method may come first.
+    With logarithms no bound of a ratio is negative, and the methods can be exchanged.
     """
     means = weighted_mean(metric, sums[..., 0, :, :], sums[..., 1, :, :]).mean(axis=-1)  # (..., 2)
     one, other = means[..., 0], means[..., 1]
@@ -223,9 +230,9 @@ def _statistics(metric: str, sums: np.ndarray) -> np.ndarray:
 def _window_variance(
     metric: str, pair: np.ndarray, block: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Give the variances (2,) of both statistics over draws of blocks."""
+    """Return the variances (2,) of both statistics over draws of blocks."""
     count = pair.shape[2]
-    around = np.concatenate([pair, pair[:, :, : block - 1]], axis=2)  # the end goes on at the start
+    around = np.concatenate([pair, pair[:, :, : block - 1]], axis=2)  # a circle
     running = np.pad(around.cumsum(axis=2), ((0, 0), (0, 0), (1, 0), (0, 0), (0, 0)))
     sums = running[:, :, block:] - running[:, :, :-block]  # (2, 2, units, horizons, variables)
     drawn_blocks = max(1, round(count / block))
@@ -233,9 +240,9 @@ def _window_variance(
     for _ in range(drawn_blocks):
         drawn += sums[:, :, rng.integers(0, count, DRAWS)]
     statistics = _statistics(metric, np.moveaxis(drawn, 2, 0))  # (draws, 2)
-    # Blocks vary around their own mean, which costs one of them.
+    # Blocks vary around their own mean, which costs one degree of freedom.
     few = (count / block) / (count / block - 1)
-    known = np.isfinite(statistics)  # a draw of values that are all missing says nothing
+    known = np.isfinite(statistics)  # draws of missing values only are left out
     variances = [
         own[there].var() if there.any() else np.nan for own, there in zip(statistics.T, known.T)
     ]
@@ -243,7 +250,7 @@ def _window_variance(
 
 
 def _half_widths(variances: np.ndarray, freedoms: np.ndarray, confidence: float) -> np.ndarray:
-    """Give half the widths (2,) from variances (sources, 2) and freedoms (sources,)."""
+    """Return half the widths (2,) from variances (sources, 2) and freedoms (sources,)."""
     total = variances.sum(axis=0)
     spread = (variances**2 / freedoms[:, None]).sum(axis=0)
     freedom = np.divide(total**2, spread, out=np.full_like(total, np.inf), where=spread > 0)

@@ -18,10 +18,16 @@ from tsllm.evaluation.methods import DEFAULT_BASELINES, Method, make_method, wit
 from tsllm.evaluation.report import BacktestReport, MethodRun, make_report
 from tsllm.evaluation.scoring import Scorer
 
+#: The largest number of values in a batch of windows, which limits memory.
+BATCH_VALUES = 8_000_000
+
+#: The largest number of windows in a batch.
+MAX_BATCH = 512
+
 
 @dataclass(frozen=True)
 class Plan:
-    """What every method of a backtest is run on, and how.
+    """The data, windows and settings that all methods of a backtest share.
 
     Attributes
     ----------
@@ -30,11 +36,11 @@ class Plan:
         Of the test parts.
     scorer : Scorer
     horizons : list of int
-        Rising.
+        Ascending.
     refit, seeds, max_windows, max_history, progress
         See `backtest`.
     settings : dict
-        All of it in words and numbers, for the report.
+        All settings as plain values, for the report.
     """
 
     holdout: Holdout
@@ -47,6 +53,146 @@ class Plan:
     max_history: int | None
     progress: bool
     settings: dict[str, Any]
+
+
+def backtest(
+    estimators: Any,
+    y: pd.Series | pd.DataFrame,
+    *,
+    horizons: int | Sequence[int],
+    X: pd.DataFrame | None = None,
+    test_size: int | None = None,
+    test_fraction: float | None = None,
+    train_size: int | None = None,
+    validation_size: int | None = None,
+    stride: int = 1,
+    refit: int | bool = False,
+    quantiles: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    baselines: Sequence[str] = DEFAULT_BASELINES,
+    metrics: Sequence[str] | None = None,
+    scaled: bool = False,
+    season: int | None = None,
+    seeds: Sequence[int] | None = None,
+    max_windows: int | None = 20,
+    max_history: int | None = 512,
+    freq: str | None = None,
+    progress: bool = False,
+) -> BacktestReport:
+    """Evaluate forecasters and baselines on every origin of a test part.
+
+    The last part of each series is held out. Methods are fitted on the steps before it. They then
+    forecast from every ``stride``-th step of the test part and read only the steps before that
+    origin. For a horizon ``h``, every such origin with ``h`` remaining steps counts; none is
+    dropped. All horizons are scored on one forecast of the longest horizon.
+
+    tsllm forecasters are fitted once and forecast in batches. Other sktime forecasters and the
+    statistical baselines (AutoETS, Theta) are fitted at every window, so they run on
+    ``max_windows`` evenly spaced windows of each series. The table then scores every method on
+    those windows as well. An estimator with in-context series also runs without them.
+
+    Parameters
+    ----------
+    estimators : forecaster, or dict of str to forecaster
+        tsllm or sktime forecasters; they are cloned. May be an empty dict.
+    y : Series or DataFrame
+        As in sktime's ``fit``, panels too, or a long frame of `tsllm.datasets.read_long`.
+    horizons : int or sequence of int
+        Steps.
+    X : DataFrame or None, default=None
+        Covariates in the form of ``y``, for tsllm's forecasters. Each also runs without them;
+        baselines and other forecasters never read them. The future of a window is the observed one,
+        even where only a forecast would have been known. The future of ``past_covariates`` is not
+        shown.
+    test_size : int or None, default=None
+        Steps of each series' test part.
+    test_fraction : float or None, default=None
+        Share of each series in its test part; 0.2 where neither is given.
+    train_size, validation_size : int or None, default=None
+        Steps of each series for training and, after them, for validation. They fix a published
+        split exactly: ETTh1's is 8640, 2880 and a ``test_size`` of 2880. Steps after the three
+        parts are not used. tsllm forecasters get ``validation_size`` as their
+        ``validation_fraction``.
+    stride : int, default=1
+        Steps between origins.
+    refit : False or int, default=False
+        False: fit once. ``k``: refit every ``k`` windows on all earlier steps.
+    quantiles : sequence of float, default=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+        Levels to score, ascending; coverage and width use the outermost two. Empty: only point
+        forecasts.
+    baselines : sequence of str, default=DEFAULT_BASELINES
+        Among "seasonal_naive", "auto_ets", "theta", "auto_theta", "dlinear" and "patchtst". The
+        default is all but "auto_theta".
+    metrics : sequence of str or None, default=None
+        Among "mse", "mae", "mase", "smape", "wql", "crps", "coverage" and "width"; see
+        `tsllm.metrics`. None: all that ``quantiles`` allow.
+    scaled : bool, default=False
+        The published long-horizon protocol: divide mse, mae, crps and width by each variable's
+        standard deviation in the training part. Methods read the values as they are.
+    season : int or None, default=None
+        Steps of a season, for MASE and the statistical baselines. None: from the frequency.
+    seeds : sequence of int or None, default=None
+        Fit each method that has a ``random_state`` once per seed; the table has means and standard
+        deviations. None: fit once, with the estimator's own ``random_state``.
+    max_windows : int or None, default=20
+        Windows of each series for methods that are fitted at each window. None: all.
+    max_history : int or None, default=512
+        Steps before the origin that those methods are fitted on. None: all.
+    freq : str or None, default=None
+        Frequency of the series, where the index does not determine it.
+    progress : bool, default=False
+        Show a progress bar for each method on stderr.
+
+    Returns
+    -------
+    BacktestReport
+
+    Raises
+    ------
+    DataError
+        Arguments contradict each other, a series is too short for them, or a method forecasts NaN.
+
+    See Also
+    --------
+    tsllm.ablate : Measure what the language model contributes.
+
+    Examples
+    --------
+    >>> from sktime.datasets import load_airline
+    >>> report = backtest(
+    ...     {}, load_airline(), horizons=[1, 12], test_size=24, baselines=["seasonal_naive"]
+    ... )
+    >>> report.table[["method", "horizon", "windows", "mae"]].round(1).to_dict("records")
+    ... # doctest: +NORMALIZE_WHITESPACE
+    [{'method': 'seasonal_naive', 'horizon': 1, 'windows': 24, 'mae': 47.6},
+     {'method': 'seasonal_naive', 'horizon': 12, 'windows': 13, 'mae': 51.5}]
+    """
+    plan = make_plan(
+        y,
+        X=X,
+        horizons=horizons,
+        test_size=test_size,
+        test_fraction=test_fraction,
+        train_size=train_size,
+        validation_size=validation_size,
+        stride=stride,
+        refit=refit,
+        quantiles=quantiles,
+        metrics=metrics,
+        scaled=scaled,
+        season=season,
+        seeds=seeds,
+        max_windows=max_windows,
+        max_history=max_history,
+        freq=freq,
+        progress=progress,
+    )
+    methods = {
+        name: make_method(
+            method, plan.holdout, longest=plan.horizons[-1], max_history=plan.max_history
+        )
+        for name, method in _name_methods(estimators, baselines, X).items()
+    }
+    return run_methods(plan, methods)
 
 
 def make_plan(
@@ -75,7 +221,7 @@ def make_plan(
     Raises
     ------
     DataError
-        Arguments that contradict each other, or a series too short for them.
+        Arguments contradict each other, or a series is too short for them.
     """
     steps = sorted({horizons} if isinstance(horizons, int | np.integer) else set(horizons))
     _check_arguments(steps, stride, refit, seeds, max_windows, max_history, season)
@@ -126,39 +272,8 @@ def make_plan(
     )
 
 
-def _check_arguments(
-    horizons: Sequence[int],
-    stride: int,
-    refit: int | bool,
-    seeds: Sequence[int] | None,
-    max_windows: int | None,
-    max_history: int | None,
-    season: int | None,
-) -> None:
-    """Refuse what is no count of anything."""
-    if not horizons:
-        raise DataError("horizons is empty: pass at least one number of steps")
-    counts: list[tuple[str, int | None]] = [("horizons", h) for h in horizons]
-    counts += [("stride", stride)]
-    counts += [("max_windows", max_windows), ("max_history", max_history), ("season", season)]
-    counts += [("refit", refit)] if refit is not False else []
-    for name, value in counts:
-        if value is None and name in ("max_windows", "max_history", "season"):
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise DataError(f"{name} must be a whole number of at least 1, found {value!r}")
-    if seeds is not None and len(seeds) == 0:
-        raise DataError("seeds is empty: pass at least one, or None")
-
-
-#: Windows are forecast in batches of at most so many numbers, so that memory stays small.
-BATCH_VALUES = 8_000_000
-#: Most windows of a batch.
-MAX_BATCH = 512
-
-
 def run_methods(plan: Plan, methods: Mapping[str, Method]) -> BacktestReport:
-    """Fit methods, one after the other, and score their forecasts of the windows."""
+    """Fit the methods one after the other, and score their forecasts of the windows."""
     holdout, windows = plan.holdout, plan.windows
     runs, notes = {}, []
     for name, method in methods.items():
@@ -175,6 +290,47 @@ def run_methods(plan: Plan, methods: Mapping[str, Method]) -> BacktestReport:
     return make_report(runs, windows, holdout, plan.settings, notes)
 
 
+def _name_methods(
+    estimators: Any, baselines: Sequence[str], X: pd.DataFrame | None
+) -> dict[str, Any]:
+    """Return every method by its name in the table."""
+    if not isinstance(estimators, Mapping):
+        estimators = {type(estimators).__name__: estimators}
+    named = with_controls(estimators, X)
+    for name in baselines:
+        if name in named:
+            raise DataError(f"an estimator has the name of the baseline {name!r}: rename it")
+        named[name] = name
+    if not named:
+        raise DataError("there is nothing to evaluate: pass estimators, or baselines")
+    return named
+
+
+def _check_arguments(
+    horizons: Sequence[int],
+    stride: int,
+    refit: int | bool,
+    seeds: Sequence[int] | None,
+    max_windows: int | None,
+    max_history: int | None,
+    season: int | None,
+) -> None:
+    """Raise an error for values that are not counts."""
+    if not horizons:
+        raise DataError("horizons is empty: pass at least one number of steps")
+    counts: list[tuple[str, int | None]] = [("horizons", h) for h in horizons]
+    counts += [("stride", stride)]
+    counts += [("max_windows", max_windows), ("max_history", max_history), ("season", season)]
+    counts += [("refit", refit)] if refit is not False else []
+    for name, value in counts:
+        if value is None and name in ("max_windows", "max_history", "season"):
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise DataError(f"{name} must be a whole number of at least 1, found {value!r}")
+    if seeds is not None and len(seeds) == 0:
+        raise DataError("seeds is empty: pass at least one, or None")
+
+
 def _run(
     name: str,
     method: Method,
@@ -183,7 +339,7 @@ def _run(
     seeds: Sequence[int | None],
     bar: tqdm,
 ) -> MethodRun:
-    """Fit one method and score its windows, once for each seed."""
+    """Fit one method and score its windows, once per seed."""
     holdout, windows, scorer = plan.holdout, plan.windows, plan.scorer
     longest = int(windows.reach.max())
     totals, step_totals = [], []
@@ -228,14 +384,14 @@ def _run(
 def _stages(
     holdout: Holdout, windows: WindowSet, picked: np.ndarray, refit: int | bool, method: Method
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Give, for every fit, where each series' known part ends and which windows it serves."""
+    """Yield, for each fit, the end of each series' known part and the windows to forecast."""
     if not refit or method.refits_per_window:
         yield holdout.borders, picked
         return
     number = windows.turn[picked] // int(refit)
     for stage in np.unique(number):
         own = picked[number == stage]
-        # Series without a window at this stage give all that they had before their last one.
+        # Series without a window at this stage are known up to their last one.
         first = holdout.borders.copy()
         for i in range(len(first)):
             begun = (windows.series == i) & (windows.turn <= stage * int(refit))
@@ -246,7 +402,7 @@ def _stages(
 def _batches(
     windows: WindowSet, picked: np.ndarray, n_variables: int, n_levels: int
 ) -> Iterator[np.ndarray]:
-    """Cut windows into batches that are forecast equally far."""
+    """Split windows into batches of one horizon."""
     for reach in np.unique(windows.reach[picked]):
         same = picked[windows.reach[picked] == reach]
         rows = int(np.clip(BATCH_VALUES // (reach * n_variables * (1 + n_levels)), 1, MAX_BATCH))
@@ -262,7 +418,7 @@ def _check_forecast(
     series: np.ndarray,
     origins: np.ndarray,
 ) -> None:
-    """Refuse a forecast that would make a score NaN."""
+    """Raise an error for a forecast that would make a score NaN."""
     bad = np.isnan(forecast).any(axis=-1) & ~np.isnan(actual)
     if bad.any():
         window, step, _ = np.argwhere(bad)[0]
@@ -273,156 +429,3 @@ def _check_forecast(
             f"{context.times[origins[window] + step]}: leave the method out, or give the series a "
             "longer history"
         )
-
-
-def backtest(
-    estimators: Any,
-    y: pd.Series | pd.DataFrame,
-    *,
-    horizons: int | Sequence[int],
-    X: pd.DataFrame | None = None,
-    test_size: int | None = None,
-    test_fraction: float | None = None,
-    train_size: int | None = None,
-    validation_size: int | None = None,
-    stride: int = 1,
-    refit: int | bool = False,
-    quantiles: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
-    baselines: Sequence[str] = DEFAULT_BASELINES,
-    metrics: Sequence[str] | None = None,
-    scaled: bool = False,
-    season: int | None = None,
-    seeds: Sequence[int] | None = None,
-    max_windows: int | None = 20,
-    max_history: int | None = 512,
-    freq: str | None = None,
-    progress: bool = False,
-) -> BacktestReport:
-    """Evaluate forecasters and baselines by forecasting from every origin of a test part.
-
-    The last part of each series is held out. Methods are fitted on what lies before it, and then
-    forecast from every ``stride``-th step of the test part, reading only what lies before that
-    step. For a horizon ``h`` every such origin with ``h`` steps left counts; none is dropped. All
-    horizons are scored from one forecast to the longest.
-
-    tsllm forecasters are fitted once and forecast in batches. Plain sktime forecasters, and AutoETS
-    and Theta among the baselines, are fitted anew at every window; they are run on ``max_windows``
-    evenly spaced windows of each series, and the table then scores every method on those windows as
-    well, beside all windows. An estimator with in-context prompts is run without them, too.
-
-    Parameters
-    ----------
-    estimators : forecaster, or dict of str to forecaster
-        tsllm or sktime forecasters; they are cloned and stay as they are. May be an empty dict.
-    y : Series or DataFrame
-        As sktime's forecasters take it, a panel too, or a long frame of `tsllm.datasets.read_long`.
-    horizons : int or sequence of int
-        Steps.
-    X : DataFrame, optional
-        Covariates in the form of ``y``, for tsllm's own forecasters; each is run without them, too,
-        and baselines and other forecasters never see them. The future of a window is what came,
-        also where a forecast of it would have been known only; that of ``past_covariates`` is not
-        shown.
-    test_size : int, optional
-        Steps of each series' test part.
-    test_fraction : float, optional
-        Share of each series that is its test part; 0.2 where neither is given.
-    train_size, validation_size : int, optional
-        Steps of each series for training and, after them, for validation; they fix a published
-        split exactly: ETTh1's is 8640, 2880 and a ``test_size`` of 2880. Steps after the three
-        parts are not used. With ``validation_size``, tsllm forecasters get it as their
-        ``validation_fraction``.
-    stride : int
-        Steps between origins.
-    refit : False or int
-        False: fit once. ``k``: fit anew every ``k`` windows, on all that lies before.
-    quantiles : sequence of float
-        Levels to score, rising; coverage and width are those of the outermost two. Empty: only
-        point forecasts.
-    baselines : sequence of str
-        Among "seasonal_naive", "auto_ets", "theta", "auto_theta", "dlinear" and
-        "patchtst".
-    metrics : sequence of str, optional
-        Among "mse", "mae", "mase", "smape", "wql", "crps", "coverage" and "width"; see
-        `tsllm.metrics`. None: all that ``quantiles`` allow.
-    scaled : bool
-        The published long-horizon protocol: mse, mae, crps and width are those of values divided by
-        each variable's standard deviation in the training part. Methods see the values as they are.
-    season : int, optional
-        Steps of a season, for MASE and the statistical baselines. None: from the frequency.
-    seeds : sequence of int, optional
-        Fit each method that has a ``random_state`` once for each seed; the table gives means and
-        standard deviations. None: once, as it is.
-    max_windows : int, optional
-        Windows of each series for methods that are fitted anew at each. None: all.
-    max_history : int, optional
-        Steps before the origin that those methods are fitted on. None: all.
-    freq : str, optional
-        Frequency of the series, where their index does not tell it.
-    progress : bool
-        Show a progress bar on stderr for each method.
-
-    Returns
-    -------
-    BacktestReport
-
-    Raises
-    ------
-    DataError
-        Arguments that contradict each other, a series too short for them, or a method that
-        forecasts NaN; the message names the remedy.
-
-    Examples
-    --------
-    >>> from sktime.datasets import load_airline
-    >>> report = backtest(
-    ...     {}, load_airline(), horizons=[1, 12], test_size=24, baselines=["seasonal_naive"]
-    ... )
-    >>> report.table[["method", "horizon", "windows", "mae"]].round(1).to_dict("records")
-    ... # doctest: +NORMALIZE_WHITESPACE
-    [{'method': 'seasonal_naive', 'horizon': 1, 'windows': 24, 'mae': 47.6},
-     {'method': 'seasonal_naive', 'horizon': 12, 'windows': 13, 'mae': 51.5}]
-    """
-    plan = make_plan(
-        y,
-        X=X,
-        horizons=horizons,
-        test_size=test_size,
-        test_fraction=test_fraction,
-        train_size=train_size,
-        validation_size=validation_size,
-        stride=stride,
-        refit=refit,
-        quantiles=quantiles,
-        metrics=metrics,
-        scaled=scaled,
-        season=season,
-        seeds=seeds,
-        max_windows=max_windows,
-        max_history=max_history,
-        freq=freq,
-        progress=progress,
-    )
-    methods = {
-        name: make_method(
-            method, plan.holdout, longest=plan.horizons[-1], max_history=plan.max_history
-        )
-        for name, method in _name_methods(estimators, baselines, X).items()
-    }
-    return run_methods(plan, methods)
-
-
-def _name_methods(
-    estimators: Any, baselines: Sequence[str], X: pd.DataFrame | None
-) -> dict[str, Any]:
-    """Give every method its name in the table."""
-    if not isinstance(estimators, Mapping):
-        estimators = {type(estimators).__name__: estimators}
-    named = with_controls(estimators, X)
-    for name in baselines:
-        if name in named:
-            raise DataError(f"an estimator has the name of the baseline {name!r}: rename it")
-        named[name] = name
-    if not named:
-        raise DataError("there is nothing to evaluate: pass estimators, or baselines")
-    return named

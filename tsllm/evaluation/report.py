@@ -22,20 +22,20 @@ ALL_HORIZONS = "all"
 
 @dataclass
 class MethodRun:
-    """What one method scored, seed by seed.
+    """The scores of one method, per seed.
 
     Attributes
     ----------
     windows : int array (windows,)
-        Which of the test windows it forecast.
+        The test windows that it forecast.
     totals : array (seeds, 2, metrics, windows, horizons, variables)
         Sums of errors and of their weights, see `Scorer.score`.
     steps : array (seeds, 2, metrics, longest horizon, variables)
-        The same over the windows, step by step.
+        The same sums over the windows, step by step.
     fit_seconds, predict_seconds : float
         Means over the seeds.
     context_length : int or None
-        Steps that the method looks back on; None: all that it is given.
+        Steps of history that the method reads; None: all.
     backbone : str or None
         Its language model.
     """
@@ -51,16 +51,15 @@ class MethodRun:
 
 @dataclass
 class BacktestReport:
-    """What `backtest` found.
+    """The results of `backtest`.
 
     Attributes
     ----------
     table : DataFrame
-        One row per method and horizon: the number of ``windows``, what they were ``scored_on``, the
-        metrics, their standard deviation over seeds (``mse_sd``, where there is more than one), and
-        the lookback, the backbone and the seconds. "all": every window of the test part. "common":
-        the windows that the slow methods were run on; there every method has a row, so that all are
-        compared on the same windows.
+        One row per method and horizon: the number of ``windows``, ``scored_on``, the metrics, their
+        standard deviation over several seeds (``mse_sd``), the context length, the backbone and
+        the seconds. ``scored_on`` "all" means every window of the test part;
+        "common" means the windows of the slow methods, where every method has a row.
     per_series : DataFrame
         The metrics by method, series and horizon, on the method's own windows.
     per_step : DataFrame
@@ -68,7 +67,7 @@ class BacktestReport:
     settings : dict
         The protocol: sizes, horizons, stride, units.
     notes : list of str
-        What a reader of the table must know.
+        Restrictions that a reader of the table must know.
     """
 
     table: pd.DataFrame
@@ -91,22 +90,21 @@ class BacktestReport:
     ) -> PairedDifference:
         """Compare two methods window by window, with a block-bootstrap interval.
 
-        Forecasts from neighbouring origins share most of their steps, so whole blocks of origins
-        are drawn; see `tsllm.evaluation.paired.estimate`. Where the methods were run with several
-        seeds, the interval covers these, too.
+        Neighbouring origins share most of their forecast steps, so whole blocks of origins are
+        drawn; see `tsllm.evaluation.paired.estimate`. With several seeds, the interval includes the
+        variation over them.
 
         Parameters
         ----------
         method_a, method_b : str
             Names in the table.
-        metric : str
+        metric : str, default="mse"
             One of the backtest's metrics.
-        horizon : int or "all", optional
-            None: the longest. "all": the mean over all horizons, on the windows that have the
-            longest.
-        confidence : float
+        horizon : int, "all" or None, default=None
+            None: the longest. "all": the mean over all horizons, on windows that have the longest.
+        confidence : float, default=0.95
             Of the interval.
-        seed : int
+        seed : int, default=0
             Of the bootstrap.
 
         Returns
@@ -116,7 +114,7 @@ class BacktestReport:
         Raises
         ------
         DataError
-            A name, metric or horizon that the backtest does not have.
+            A name, metric or horizon is not in the backtest.
         """
         metrics, horizons = self.settings["metrics"], self.settings["horizons"]
         horizon = max(horizons) if horizon is None else horizon
@@ -176,9 +174,10 @@ class BacktestReport:
         )
 
     def over_horizons(self, method: str) -> dict[str, float]:
-        """Give a method's metrics, means over the horizons, on its windows that have the longest.
+        """Return a method's metrics, means over the horizons, on windows that have the longest.
 
-        With their number, and the metrics' deviation over seeds where there is more than one.
+        The dict also has the number of windows and, with several seeds, the metrics' standard
+        deviations.
         """
         run, names = self._runs[method], self.settings["metrics"]
         used = run.windows[self._windows.reach[run.windows] == max(self.settings["horizons"])]
@@ -194,7 +193,7 @@ class BacktestReport:
         return out
 
     def run_of(self, method: str) -> MethodRun:
-        """Give what one method scored, window by window and seed by seed."""
+        """Return the scores of one method, by window and seed."""
         return self._runs[method]
 
     def to_json(self) -> str:
@@ -287,7 +286,7 @@ def make_report(
 def _metrics(
     run: MethodRun, h: int, used: np.ndarray, names: Sequence[str], *, spread: bool = False
 ) -> dict[str, float]:
-    """Average every metric over some of a method's windows: means over seeds, their deviations."""
+    """Average every metric over some of a method's windows: mean and deviation over seeds."""
     at = np.searchsorted(run.windows, used)
     out: dict[str, float] = {}
     for m, name in enumerate(names):

@@ -25,21 +25,21 @@ METRICS = POINT_METRICS + QUANTILE_METRICS
 
 
 class Scorer:
-    """Scores forecasts of windows.
+    """Compute the errors of windows.
 
     Parameters
     ----------
     holdout : Holdout
-        The series: their training part gives the units, all before the test part MASE's scale.
+        The series: the training part sets the units, all steps before the test part MASE's scale.
     horizons : sequence of int
-        Rising.
-    metrics : sequence of str, optional
+        Ascending.
+    metrics : sequence of str or None
         None: all that the quantile levels allow.
     levels : sequence of float
-        Quantile levels of the forecasts, rising; empty for point forecasts only.
+        Quantile levels of the forecasts, ascending; empty for point forecasts only.
     scaled : bool
-        Whether mse, mae, crps and width are those of values divided by the standard deviation of
-        their variable in the training part.
+        Whether to divide mse, mae, crps and width by the standard deviation of their variable in
+        the training part.
 
     Attributes
     ----------
@@ -81,10 +81,10 @@ class Scorer:
         Returns
         -------
         totals : array (2, metrics, windows, horizons, variables)
-            The sums of the errors over the steps up to each horizon, then those of their weights: a
-            metric is the ratio of the two. Horizons beyond the steps have weight 0.
+            Sums of errors over the steps up to each horizon, then sums of their weights; a metric
+            is their ratio. Horizons beyond the steps have weight 0.
         steps : array (2, metrics, steps, variables)
-            The same over the windows, step by step.
+            The same sums over the windows, step by step.
         """
         elements = self._elements(
             series, actual, forecast
@@ -96,7 +96,7 @@ class Scorer:
         return totals, elements.sum(axis=2)
 
     def _elements(self, series: np.ndarray, actual: np.ndarray, forecast: np.ndarray) -> np.ndarray:
-        """Give the error and the weight of every value, for every metric."""
+        """Compute the error and the weight of every value, for every metric."""
         point, spread = forecast[..., 0], forecast[..., 1:]
         observed = ~np.isnan(actual)
         unit = self._unit[series][:, None]  # (windows, 1, variables)
@@ -135,17 +135,17 @@ class Scorer:
 
 
 def average(metric: str, totals: np.ndarray) -> float:
-    """Give a metric over windows: from totals ``(2, windows, variables)`` of errors and weights.
+    """Average a metric over windows, from errors and weights ``(2, windows, variables)``.
 
-    The weighted quantile loss is taken variable by variable and then averaged, so that the variable
-    with the largest numbers does not decide it.
+    The weighted quantile loss is computed for each variable and then averaged, so that the variable
+    with the largest numbers does not dominate.
     """
     errors, weights = totals.sum(axis=1)  # (variables,)
     return float(weighted_mean(metric, errors, weights))
 
 
 def weighted_mean(metric: str, errors: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Give a metric (...) from sums of errors and of their weights (..., variables); see `average`.
+    """Compute a metric (...) from sums of errors and of weights (..., variables); see `average`.
 
     NaN where nothing has a weight.
     """
@@ -160,7 +160,7 @@ def weighted_mean(metric: str, errors: np.ndarray, weights: np.ndarray) -> np.nd
 
 
 def _choose_metrics(metrics: Sequence[str] | None, levels: Sequence[float]) -> tuple[str, ...]:
-    """Take the metrics asked for, or all that the levels allow."""
+    """Return the requested metrics, or all that the levels allow."""
     if any(not 0 < level < 1 for level in levels) or list(levels) != sorted(set(levels)):
         raise DataError(
             f"quantiles must be rising levels strictly between 0 and 1, found {tuple(levels)!r}"
@@ -184,7 +184,7 @@ def _choose_metrics(metrics: Sequence[str] | None, levels: Sequence[float]) -> t
 
 
 def _deviation(values: np.ndarray) -> np.ndarray:
-    """Give each variable's standard deviation, as StandardScaler does: (variables,)."""
+    """Compute each variable's standard deviation, as StandardScaler does: (variables,)."""
     observed = ~np.isnan(values)
     count = np.maximum(observed.sum(axis=0), 1)
     mean = np.where(observed, values, 0.0).sum(axis=0) / count

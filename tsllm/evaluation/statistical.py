@@ -21,10 +21,14 @@ MAX_ETS_SEASON = 24
 
 
 class SeasonalNaive:
-    """Every step repeats the last one observed in its phase of the season.
+    """Repeat the last value observed in the same phase of the season.
 
-    Quantiles are normal around it, their variance growing by one seasonal step's each season
-    (Hyndman and Athanasopoulos, "Forecasting: principles and practice", section 5.5).
+    Quantiles are normal around it. Their variance grows by that of one seasonal difference per
+    season.
+
+    References
+    ----------
+    R. Hyndman and G. Athanasopoulos, "Forecasting: Principles and Practice", section 5.5.
     """
 
     refits_per_window = False
@@ -32,13 +36,13 @@ class SeasonalNaive:
 
     def __init__(self, holdout: Holdout) -> None:
         self._season = holdout.season
-        # The value to repeat: the step's own, else that of an earlier season, else the last known.
+        # The value to repeat, from the nearest earlier season that has one, else the last value.
         self._known = [_carried_forward(c.values, self._season) for c in holdout.contexts]
         self._values = [context.values for context in holdout.contexts]
         self._deviation: list[np.ndarray] = []
 
     def fit(self, ends: np.ndarray, seed: int | None) -> None:
-        """Measure how far apart values one season apart lie."""
+        """Measure the deviation of seasonal differences."""
         self._deviation = [
             _naive_deviation(values[:end], self._season) for values, end in zip(self._values, ends)
         ]
@@ -46,7 +50,7 @@ class SeasonalNaive:
     def forecast(
         self, series: np.ndarray, origins: np.ndarray, horizon: int, levels: Sequence[float]
     ) -> np.ndarray:
-        """Look the last season up; where a series has no whole season yet, its last value."""
+        """Repeat the last season, or the last value where the series has no whole season yet."""
         ahead = np.arange(horizon)
         source = origins[:, None] - self._season + ahead % self._season  # (windows, horizon)
         source = np.where(source < 0, origins[:, None] - 1, source)
@@ -58,12 +62,12 @@ class SeasonalNaive:
         return point[..., None] + deviation[..., None] * scores
 
     def describe(self) -> dict[str, Any]:
-        """It reads one season."""
+        """Return the season as context length."""
         return {"context_length": self._season, "backbone": None}
 
 
 class SktimeMethod:
-    """A plain sktime forecaster, fitted anew on the past of every window."""
+    """An sktime forecaster that is fitted at every window."""
 
     refits_per_window = True
     takes_seed = False
@@ -76,7 +80,7 @@ class SktimeMethod:
         self._max_history = max_history
 
     def fit(self, ends: np.ndarray, seed: int | None) -> None:
-        """Nothing is kept from one window to the next."""
+        """Keep nothing: the forecaster is fitted at each window."""
 
     def forecast(
         self, series: np.ndarray, origins: np.ndarray, horizon: int, levels: Sequence[float]
@@ -98,7 +102,7 @@ class SktimeMethod:
         return np.stack(out)
 
     def describe(self) -> dict[str, Any]:
-        """It reads as much history as it is given."""
+        """Return the history length."""
         return {"context_length": self._max_history, "backbone": None}
 
 
@@ -191,7 +195,7 @@ def fit_and_forecast(
 ) -> np.ndarray:
     """Fit an sktime forecaster and forecast: (horizon, variables, 1 + levels).
 
-    Only the points, ``(horizon, variables, 1)``, where it forecasts no quantiles.
+    Forecasters without quantiles return only the points, ``(horizon, variables, 1)``.
     """
     steps = list(range(1, horizon + 1))
     forecaster.fit(y, fh=steps)
@@ -259,7 +263,7 @@ def _carried_forward(values: np.ndarray, season: int) -> np.ndarray:
 
 
 def _naive_deviation(values: np.ndarray, season: int) -> np.ndarray:
-    """Give the root mean square of seasonal differences, else of steps, else 0: (variables,)."""
+    """Return the root mean square of seasonal differences, else of steps, else 0: (variables,)."""
     deviation = np.zeros(values.shape[1])
     for lag in (1, season):
         squares = (values[lag:] - values[:-lag]) ** 2

@@ -1,4 +1,4 @@
-"""The variants of an ablation: a forecaster with something else in its language model's place."""
+"""The variants of an ablation: a forecaster with its language model replaced."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from tsllm.evaluation.methods import GlobalMethod, Method
 from tsllm.forecasters.base import BaseLLMForecaster
 
 PRETRAINED, NONE = "pretrained", "none"
-#: The controls that stand in for the language model, besides "none", which always runs.
+#: The replacements of the language model, besides "none", which always runs.
 REPLACEMENTS = ("random", "attention", "transformer")
-#: The conditions under which "pretrained" and "none" are run once more.
+#: The conditions under which "pretrained" and "none" run again.
 CONDITIONS = ("shuffled", "few")
 VARIANTS = (*REPLACEMENTS, *CONDITIONS)
-#: What is left of the steps before the test part in the condition "few".
+#: The share of the steps before the test part in the condition "few".
 FEW_SHARE = 0.1
-#: Fewer steps than these are too few to train on.
+#: The fewest steps to train on.
 _FEWEST_STEPS = 8
 
 
 class Variants(NamedTuple):
-    """What an ablation runs."""
+    """The methods of an ablation."""
 
     methods: dict[str, Method]
     left_out: dict[str, str]  # variant to reason
@@ -50,12 +50,16 @@ def make_variants(
     longest : int
         The longest horizon.
     wanted : sequence of str
-        Of `VARIANTS`; "pretrained" and "none" are always there.
+        Of `VARIANTS`; "pretrained" and "none" are always made.
+
+    Returns
+    -------
+    Variants
 
     Raises
     ------
     DataError
-        An unknown variant, or an estimator without a language model to judge.
+        A variant is unknown, or the estimator has no language model.
     """
     _check(estimator, wanted)
     backbone = estimator.backbone
@@ -122,19 +126,20 @@ def make_variants(
 
 
 class VariantMethod(GlobalMethod):
-    """A forecaster that keeps its fitted model of every seed, and what each fit cost.
+    """A forecaster that keeps its fitted model of every seed, and the cost of each fit.
 
     Parameters
     ----------
     template : BaseLLMForecaster
     holdout : Holdout
     longest : int
-    by_seed : callable, optional
-        Parameters that depend on the seed.
-    share : float
-        Of the steps before the test part, the last ones, to fit on.
-    shape_of : VariantMethod, optional
-        Whose fitted sizes to take.
+        The longest horizon.
+    by_seed : callable or None, default=None
+        Returns parameters that depend on the seed.
+    share : float, default=1.0
+        The last share of the steps before the test part, to fit on.
+    shape_of : VariantMethod or None, default=None
+        Use the fitted sizes of this method.
     """
 
     def __init__(
@@ -171,13 +176,13 @@ class VariantMethod(GlobalMethod):
     def forecast(
         self, series: np.ndarray, origins: np.ndarray, horizon: int, levels: Sequence[float]
     ) -> np.ndarray:
-        """Forecast from everything before each origin."""
+        """Forecast from all steps before each origin."""
         out = super().forecast(series, origins, horizon, levels)
         self._note_memory()
         return out
 
     def costs(self) -> dict[str, float]:
-        """Give what a variant is made of and what it cost, means over the seeds."""
+        """Return parameters, memory of the weights and steps, as means over the seeds."""
         rows = []
         for fitted in self.fitted.values():
             summary = fitted.summary()
@@ -193,11 +198,11 @@ class VariantMethod(GlobalMethod):
                 }
             )
         found = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-        # On a CPU variants share one process and one allocator: their peaks cannot be told apart.
+        # On a CPU all variants share one allocator, so their peaks are unknown.
         return found | ({} if self._peak is None else {"peak_gpu_mib": self._peak})
 
     def _note_memory(self) -> None:
-        """Keep the most memory that torch has held on the GPU since the fit began."""
+        """Record the peak of torch's GPU memory since the fit began."""
         device = self._fitted.fitted_.device
         if device.type == "cuda":
             most = torch.cuda.max_memory_allocated(device) / 2**20
@@ -205,9 +210,9 @@ class VariantMethod(GlobalMethod):
 
 
 class ShuffledMethod:
-    """A fitted variant that is shown the steps of its contexts in random order.
+    """A fitted variant that reads the steps of its contexts in random order.
 
-    The order depends on series and origin only, so that two variants are shown the same.
+    The order depends on series and origin only, so that all variants read the same.
     """
 
     refits_per_window = False
@@ -219,7 +224,7 @@ class ShuffledMethod:
         self._fitted: Any = None
 
     def fit(self, ends: np.ndarray, seed: int | None) -> None:
-        """Take the variant's fitted model of that seed."""
+        """Use the variant's fitted model of that seed."""
         self._fitted = self._variant.fitted[seed]
 
     def forecast(
@@ -240,12 +245,12 @@ class ShuffledMethod:
         return out
 
     def describe(self) -> dict[str, Any]:
-        """It is the variant that it shuffles for."""
+        """Describe the variant."""
         return self._variant.describe()
 
 
 def _check(estimator: Any, wanted: Sequence[str]) -> None:
-    """Refuse variants that do not exist, and estimators that have nothing to ablate."""
+    """Raise an error for unknown variants and for estimators without a language model."""
     unknown = [variant for variant in wanted if variant not in VARIANTS]
     if unknown:
         raise DataError(
@@ -266,7 +271,7 @@ def _check(estimator: Any, wanted: Sequence[str]) -> None:
 
 
 def _shuffled(context: Context, steps: int, key: tuple[int, int]) -> Context:
-    """Put the last steps of a context in random order, each with its covariates; stamps stay."""
+    """Shuffle the last steps of a context with their covariates; stamps stay."""
     rows = np.arange(len(context))
     rows[-steps:] = np.random.default_rng(key).permutation(rows[-steps:])
     x = context.past_x

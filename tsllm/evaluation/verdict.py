@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tsllm.evaluation.paired import PairedDifference
 
-#: What the answers mean, in words.
+#: The meaning of each answer.
 ANSWERS = {
     "yes": "the language model helps, more than anything that took its place",
     "architecture": "something in its place helps, and needs no language",
@@ -25,7 +25,7 @@ _NAMES = {
 
 
 class Wording(NamedTuple):
-    """How a verdict speaks of its metric."""
+    """The name of the error in a verdict, and the format of its differences."""
 
     error: str
     amount: Callable[[PairedDifference], str]
@@ -33,7 +33,7 @@ class Wording(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """An answer of `ANSWERS`, and the sentences that say it."""
+    """An answer of `ANSWERS`, and the sentences that explain it."""
 
     answer: str
     text: str
@@ -46,32 +46,36 @@ def judge(
     strict: Mapping[str, PairedDifference] | None = None,
     wording: Wording | None = None,
 ) -> Verdict:
-    """Say whether the language model helps.
+    """Judge whether the language model helps.
 
     Each control's difference from the pretrained variant, over all horizons, falls into one of four
     classes, by its relative value r, its interval and the least relevant difference d:
 
     - "same": the whole interval lies within -d and d;
-    - "worse" or "better": else, the interval leaves 0 out and ``|r| >= d``;
+    - "worse" or "better": else, the interval excludes 0 and ``|r| >= d``;
     - "open": anything else.
 
-    Where the variant without a language model is better, the answer is "harm". Else, where anything
-    in the language model's place is better, by intervals corrected for the number of such variants,
-    it is "architecture". Else the variant without decides where it is the same ("no") or
-    open ("undecided"). Where it is worse, "yes" needs every other control to be worse as well, so
-    that however many there are, a wrong "yes" is no more likely than with one; one that is the same
-    makes it "architecture", and anything else "unclear".
+    The answer is the first that applies:
+
+    1. "harm": the variant without a language model is better.
+    2. "architecture": a replacement is better, by intervals corrected for the number of
+       replacements.
+    3. "no" or "undecided": the variant without a language model is the same, or open.
+    4. "architecture": a replacement is the same.
+    5. "yes": there are replacements, and every one is worse. So more replacements do not make a
+       wrong "yes" more likely.
+    6. "unclear": anything else.
 
     Parameters
     ----------
     controls : mapping of str to PairedDifference
-        "none" among them, then those that were run of "random", "attention" and "transformer": each
-        control less the pretrained variant.
+        Each control less the pretrained variant: "none", and those of "random", "attention" and
+        "transformer" that were run.
     min_difference : float
         As a share of the pretrained variant's error.
-    strict : mapping, optional
-        The same but for "none", with the corrected intervals. None: they need no correction.
-    wording : Wording, optional
+    strict : mapping or None, default=None
+        The same without "none", with the corrected intervals. None: no correction is needed.
+    wording : Wording or None, default=None
         None: percents of an error.
 
     Returns
@@ -131,7 +135,7 @@ def judge(
 
 
 def classify(pair: PairedDifference, min_difference: float) -> str:
-    """Give the class of a difference from the pretrained variant; see `judge`."""
+    """Return the class of a difference from the pretrained variant; see `judge`."""
     low, value, high = pair.relative_lower, pair.relative, pair.relative_upper
     if math.isnan(low):
         return "open"
@@ -145,7 +149,7 @@ def classify(pair: PairedDifference, min_difference: float) -> str:
 def judge_baselines(
     pairs: Mapping[str, PairedDifference], *, min_difference: float, error: str = "error"
 ) -> list[str]:
-    """Say how baselines do beside the pretrained variant, and whether one is better."""
+    """Compare baselines with the pretrained variant: sentences, empty without baselines."""
     if not pairs:
         return []
     shown = "; ".join(f"{name} {amount(pair)}" for name, pair in pairs.items())
@@ -157,13 +161,18 @@ def judge_baselines(
 
 
 def judge_naive(variants: Mapping[str, PairedDifference], *, min_difference: float) -> list[str]:
-    """Say whether anything beats repeating the last season, where the pretrained variant does not.
+    """Report where the pretrained variant does not beat the seasonal naive forecast.
 
     Parameters
     ----------
     variants : mapping of str to PairedDifference
-        Each variant that was trained, "pretrained" among them, less the seasonal naive forecast.
+        Each trained variant, "pretrained" among them, less the seasonal naive forecast.
     min_difference : float
+
+    Returns
+    -------
+    list of str
+        Sentences.
     """
     better = [name for name, pair in variants.items() if classify(pair, min_difference) == "better"]
     if "pretrained" in better:
@@ -177,7 +186,7 @@ def judge_naive(variants: Mapping[str, PairedDifference], *, min_difference: flo
 
 
 def amount(pair: PairedDifference) -> str:
-    """Write a relative difference and its interval: ``3.1 % lower [-5.0 %, -1.2 %]``."""
+    """Format a relative difference and its interval: ``3.1 % lower [-5.0 %, -1.2 %]``."""
     way = "higher" if pair.relative >= 0 else "lower"
     value = f"{100 * abs(pair.relative):.1f} % {way}"
     if math.isnan(pair.relative_lower):
@@ -186,12 +195,12 @@ def amount(pair: PairedDifference) -> str:
 
 
 def in_percent(error: str) -> Wording:
-    """Speak of an error in percent of the pretrained variant's."""
+    """Return the wording for an error in percent of the pretrained variant's."""
     return Wording(error, amount, lambda share: f"{100 * share:g} %")
 
 
 def _list(pairs: Mapping[str, PairedDifference], chosen: Sequence[str], words: Wording) -> str:
-    """Name controls with their differences."""
+    """Write controls with their differences."""
     return "; ".join(
         f"with {_NAMES[name]} the {words.error} is {words.amount(pairs[name])} than the pretrained "
         "model's"

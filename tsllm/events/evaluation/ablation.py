@@ -1,4 +1,4 @@
-"""Ablations of PromptTPP: whether its prompts help, its frozen base, and the language model."""
+"""Ablations of PromptTPP: do its prompts help, its frozen base, and its language model?"""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ EVENT_BASELINES = ("hawkes", "naive")
 
 
 class _Variant(NamedTuple):
-    """What is set for a variant; ``random`` weights are others for each seed."""
+    """The settings of a variant; ``random`` means other random weights for each seed."""
 
     settings: dict[str, Any]
     random: bool = False
@@ -58,36 +58,38 @@ def ablate(
     confidence: float = 0.95,
     verbose: int = 0,
 ) -> EventAblationReport:
-    """Find out what PromptTPP's parts are good for on this stream.
+    """Test which parts of PromptTPP help on this stream.
 
     The estimator learns the slices one after another, and so do variants that differ from it in one
-    thing; then all of them predict the test part of every slice, the early ones too. Differences
-    are paired event by event, with intervals over sequences and seeds.
+    setting. Then all of them predict the test part of every slice. Differences are paired event by
+    event, with intervals over sequences and seeds.
 
     Parameters
     ----------
     estimator : PromptTPP
-        Left as it is: clones of it learn.
+        It is cloned.
     slices : sequence of DataFrame, EventTable or path
-        In order of time, for example from `tsllm.datasets.time_slices`; or one.
-    variants : sequence of str
+        At least one, in order of time, for example from `tsllm.datasets.time_slices`.
+    variants : sequence of str, default=EVENT_VARIANTS
+        The default is all of:
+
         - "prompts": the other values of ``prompt_mode``; without prompts the network learns on;
         - "base": the other of ``base_update="freeze"`` and ``"full"``, which needs two slices;
         - "text", where the encoder reads the types' texts: a language model with random weights,
           and types known by their numbers alone.
 
-        What cannot be is left out, and the report says why.
-    baselines : sequence of str
+        A variant that cannot be is left out, and the report gives the reason.
+    baselines : sequence of str, default=EVENT_BASELINES
         "hawkes" and "naive", fitted to all slices at once, which a stream does not allow.
-    seeds : sequence of int
-        Every variant learns once for each.
-    fractions : tuple of float
+    seeds : sequence of int, default=(0, 1, 2)
+        Every variant learns once per seed.
+    fractions : tuple of float, default=(0.7, 0.1, 0.2)
         Training, validation and test part of each slice.
-    min_difference : float
-        The least difference that matters, in nats an event.
-    confidence : float
+    min_difference : float, default=0.01
+        The least relevant difference, in nats per event.
+    confidence : float, default=0.95
         Of the intervals.
-    verbose : int
+    verbose : int, default=0
         1 shows progress on stderr.
 
     Returns
@@ -99,7 +101,12 @@ def ablate(
     DataError
         The estimator is no PromptTPP, or an argument cannot be used.
     NotEnoughDataError
-        A slice too short to be split; the message names it.
+        A slice is too short to be split.
+
+    See Also
+    --------
+    tsllm.events.evaluate_stream : Measure learning and forgetting.
+    tsllm.ablate : The ablation of forecasters of series.
 
     Examples
     --------
@@ -166,7 +173,7 @@ def ablate(
 def _plan(
     estimator: PromptTPP, wanted: Sequence[str], *, n_slices: int
 ) -> tuple[dict[str, _Variant], dict[str, str]]:
-    """List the variants, and what cannot be one."""
+    """Return the variants, and the reasons of those that cannot be."""
     variants = {GIVEN: _Variant({})}
     left_out = {}
     mode, base = estimator.prompt_mode, estimator.base_update
@@ -208,7 +215,7 @@ def _plan(
 
 
 def _controls(estimator: PromptTPP, planned: Mapping[str, _Variant]) -> dict[str, str]:
-    """Say which variants the two questions are about: without prompts, without a language model."""
+    """Return the variants without prompts and without a language model, by question."""
     controls = {}
     if estimator.prompt_mode != "none" and "none, full" in planned:
         controls["prompts"] = "none, full"
@@ -242,7 +249,7 @@ def _score(model: EventForecaster, parts: Sequence[SlicePart]) -> Scored:
 def _mean_costs(
     spent: Sequence[tuple[float, float, dict[str, Any]]], n_events: int
 ) -> dict[str, float]:
-    """Average what a variant cost over its seeds."""
+    """Average the costs of a variant over its seeds."""
     fit, predict = (float(np.mean([one[k] for one in spent])) for k in (0, 1))
     summary = spent[0][2]
     return {
@@ -262,7 +269,7 @@ def _check(
     min_difference: float,
     confidence: float,
 ) -> None:
-    """Refuse what cannot be used."""
+    """Raise an error for arguments that cannot be used."""
     if not isinstance(estimator, PromptTPP):
         raise DataError(
             f"estimator must be a PromptTPP, found {type(estimator).__name__}: forecasters of "

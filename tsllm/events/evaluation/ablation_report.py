@@ -1,4 +1,4 @@
-"""What an ablation of PromptTPP found: a verdict on prompts and texts, tables and a picture."""
+"""The report of an ablation of PromptTPP: verdicts on prompts and texts, tables and a plot."""
 
 from __future__ import annotations
 
@@ -16,18 +16,27 @@ from tsllm.evaluation.paired import MANY_SERIES, PairedDifference, estimate_unit
 from tsllm.evaluation.verdict import Wording, classify, judge
 
 GIVEN, RANDOM, INDEX = "given", "random text", "no text"
+
 METRICS = ("log_likelihood", "type_error", "time_mae")
+
+_SHOWN_COSTS = {
+    "trained": "trained_parameters",
+    "frozen": "frozen_parameters",
+    "steps": "steps",
+    "fit s": "fit_seconds",
+    "ms an event": "predict_ms",
+}
 
 
 class Scored(NamedTuple):
-    """What a model, once for each seed, makes of the events of the test parts.
+    """The errors of a model, per seed, for the events of the test parts.
 
     Attributes
     ----------
     losses : array (seeds, metrics, intervals)
-        Log-likelihood, wrong type, absolute error of the median time; in the user's unit.
+        Log-likelihood, wrong type, absolute error of the median time, in the user's unit.
     seen : float array (intervals,)
-        1 where an event ended the interval: only those are counted.
+        1 where an event ended the interval; only those count.
     sequence : array of str (intervals,)
     end : float array (intervals,)
     slice : int array (intervals,)
@@ -41,20 +50,20 @@ class Scored(NamedTuple):
 
     @classmethod
     def of_seeds(cls, runs: Sequence[Scored]) -> Scored:
-        """Put runs of one seed each together."""
+        """Combine runs of one seed each."""
         return runs[0]._replace(losses=np.concatenate([run.losses for run in runs]))
 
     @property
     def n_events(self) -> int:
-        """How many events are counted."""
+        """Count the events."""
         return int(self.seen.sum())
 
     def means(self) -> np.ndarray:
-        """Give the metrics, an event: (seeds, metrics)."""
+        """Compute the metrics per event: (seeds, metrics)."""
         return self.losses.sum(axis=2) / max(1, self.n_events)
 
     def sums(self, metric: str) -> np.ndarray:
-        """Give losses and weights of a metric: (seeds, 2, intervals, 1, 1)."""
+        """Return losses and weights of a metric: (seeds, 2, intervals, 1, 1)."""
         losses = self.losses[:, METRICS.index(metric)]
         weights = np.broadcast_to(self.seen, losses.shape)
         return np.stack([losses, weights], axis=1)[..., None, None]
@@ -62,28 +71,28 @@ class Scored(NamedTuple):
 
 @dataclass(repr=False)
 class EventAblationReport(AblationDocument):
-    """What `tsllm.events.ablate` found.
+    """The results of `tsllm.events.ablate`.
 
     Attributes
     ----------
     verdict : str
-        Whether the prompts help, and, where the types' texts are read, the language model.
+        Whether the prompts help, and the language model where the types' texts are read.
     answer : str
-        A word for each: such as "prompts: yes; text: undecided".
+        One word for each, such as "prompts: yes; text: undecided".
     table : DataFrame
         One row per variant: the metrics on the test parts of all slices after the last was learnt,
-        with their deviation over seeds. ``log_likelihood`` is in nats an event, greater is better.
+        with their deviation over seeds. ``log_likelihood`` is in nats per event, greater is better.
     differences : DataFrame
         Each variant (``method_a``) less the given one (``method_b``), a row per metric, with
         intervals.
     costs : DataFrame
-        Per variant: parameters, steps of the last slice, seconds to learn, milliseconds an event.
+        Per variant: parameters, steps of the last slice, seconds to learn, milliseconds per event.
     left_out, settings, notes
         See `AblationDocument`.
     """
 
     def summary(self) -> pd.DataFrame:
-        """Give one row per variant, as text."""
+        """Return one row per variant, as text."""
         own = self.differences[self.differences["metric"] == METRICS[0]].set_index("method_a")
         rows = []
         for row in self.table.to_dict("records"):
@@ -119,11 +128,11 @@ class EventAblationReport(AblationDocument):
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw how much worse than the given model each variant explains the events.
+        """Draw the loss of log-likelihood of each variant against the given model.
 
         Parameters
         ----------
-        ax : matplotlib Axes, optional
+        ax : matplotlib Axes or None, default=None
             None makes a new figure.
 
         Returns
@@ -166,7 +175,7 @@ def make_event_ablation_report(
     left_out, settings
         See `EventAblationReport`.
     controls : mapping
-        The variant that answers each question: "prompts", "text".
+        The variant that answers each question, "prompts" and "text".
     """
     given = scored[GIVEN]
     labels, unit, block = _units(given)
@@ -213,17 +222,8 @@ def make_event_ablation_report(
     )
 
 
-_SHOWN_COSTS = {
-    "trained": "trained_parameters",
-    "frozen": "frozen_parameters",
-    "steps": "steps",
-    "fit s": "fit_seconds",
-    "ms an event": "predict_ms",
-}
-
-
 def _units(scored: Scored) -> tuple[np.ndarray, str, int]:
-    """Resample sequences where there are enough of them, else blocks of events in order of time."""
+    """Resample sequences where there are enough, else blocks of events in order of time."""
     names, labels = np.unique(scored.sequence, return_inverse=True)
     if len(names) >= MANY_SERIES:
         return labels, "sequences", 1
@@ -234,7 +234,7 @@ def _units(scored: Scored) -> tuple[np.ndarray, str, int]:
 
 
 def _as_loss(pair: PairedDifference) -> PairedDifference:
-    """Turn a log-likelihood's difference round, in nats, so that greater is worse."""
+    """Negate a log-likelihood's difference, in nats, so that greater is worse."""
     return pair._replace(
         relative=-pair.difference, relative_lower=-pair.upper, relative_upper=-pair.lower
     )
@@ -243,7 +243,7 @@ def _as_loss(pair: PairedDifference) -> PairedDifference:
 def _judge(
     losses: Mapping[str, PairedDifference], controls: Mapping[str, str], least: float
 ) -> tuple[dict[str, str], list[str]]:
-    """Answer what the variants were asked for."""
+    """Answer the questions of the controls."""
     answers: dict[str, str] = {}
     sentences = []
     if "prompts" in controls:
@@ -272,14 +272,14 @@ def _judge(
 
 
 def _nats(pair: PairedDifference) -> str:
-    """Write a difference of losses and its interval."""
+    """Format a difference of losses and its interval."""
     value, low, high = pair.relative, pair.relative_lower, pair.relative_upper
     text = f"{abs(value):.3f} nats an event {'higher' if value >= 0 else 'lower'}"
     return text if math.isnan(low) else f"{text} [{low:+.3f}, {high:+.3f}]"
 
 
 def _table(scored: Mapping[str, Scored]) -> pd.DataFrame:
-    """Put the variants' metrics below each other."""
+    """Return the metrics of all variants."""
     rows = []
     for variant, own in scored.items():
         means = own.means()  # (seeds, metrics)
