@@ -1,4 +1,4 @@
-"""The ablation: does the language model help on this data?"""
+"""The ablation: tests whether the language model helps on this data."""
 
 from __future__ import annotations
 

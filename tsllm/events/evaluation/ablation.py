@@ -1,4 +1,4 @@
-"""Ablations of PromptTPP: do its prompts help, its frozen base, and its language model?"""
+"""Ablations of PromptTPP: tests of its prompts, its frozen base and its language model."""
 
 from __future__ import annotations
 
