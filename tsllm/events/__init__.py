@@ -1,4 +1,4 @@
-"""Event streams: forecasters of when something happens next and what, in scikit-learn's manner."""
+"""Event streams: forecasters of the time and the type of the next events."""
 
 from tsllm.events.base import EventForecaster
 from tsllm.events.evaluation.ablation import ablate

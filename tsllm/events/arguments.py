@@ -1,4 +1,4 @@
-"""What users pass to event forecasters: times, lengths of time, counts and probability levels."""
+"""Arguments of event forecasters: times, durations, counts and probability levels."""
 
 from __future__ import annotations
 
@@ -14,25 +14,12 @@ from tsllm.errors import DataError
 
 
 def at_each_sequence(table: EventTable, value: Any, name: str) -> np.ndarray | None:
-    """Read a time for each sequence: one for all, or one by sequence id.
-
-    Parameters
-    ----------
-    table : EventTable
-    value : number, timestamp, Series or mapping, or None
-        As the user writes it: timestamps for a table of timestamps. None stays None.
-    name : str
-        Of the argument, for messages.
+    """Read a time for each sequence: one for all, or a mapping by sequence id.
 
     Returns
     -------
     float array (sequences,) or None
-        In the table's numbers; NaN where the mapping has no entry for a sequence.
-
-    Raises
-    ------
-    DataError
-        The value is not a time of the table's kind.
+        In the table's numbers; NaN where the mapping has no entry for a sequence. None stays None.
     """
     if value is None:
         return None
@@ -52,25 +39,7 @@ def at_each_sequence(table: EventTable, value: Any, name: str) -> np.ndarray | N
 
 
 def duration_in_numbers(clock: Clock, duration: Any, name: str) -> float:
-    """Read a length of time.
-
-    Parameters
-    ----------
-    clock : Clock
-    duration : number, Timedelta or text
-        In the table's unit where it is a number; text and Timedelta need timestamps.
-    name : str
-        Of the argument, for messages.
-
-    Returns
-    -------
-    float
-        In the table's unit.
-
-    Raises
-    ------
-    DataError
-        It is not a positive length of time, or not of the table's kind.
+    """Read a duration as a number in the table's unit; texts and Timedeltas need timestamps.
 
     Examples
     --------
@@ -90,20 +59,29 @@ def duration_in_numbers(clock: Clock, duration: Any, name: str) -> float:
     return number
 
 
+def checked_times(clock: Clock, times: Any) -> np.ndarray:
+    """Read one time or several as finite numbers: (times,)."""
+    listed = [times] if np.ndim(times) == 0 else times
+    moments = np.atleast_1d(np.asarray(clock.to_number(listed), dtype=np.float64))
+    if not np.isfinite(moments).all():
+        raise DataError("times has missing or infinite entries; leave them out")
+    return moments
+
+
 def in_chunks(n: int, size: int) -> list[np.ndarray]:
-    """Cut 0..n-1 into runs of at most ``size``."""
+    """Split 0..n-1 into runs of at most ``size``."""
     return [np.arange(first, min(n, first + size)) for first in range(0, n, size)]
 
 
 def checked_count(name: str, value: Any) -> int:
-    """Refuse what is not a whole number of at least 1."""
+    """Check that a value is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise DataError(f"{name} must be a whole number of at least 1, found {value!r}")
     return int(value)
 
 
 def checked_levels(levels: Sequence[float]) -> tuple[float, ...]:
-    """Refuse probability levels that are not strictly between 0 and 1."""
+    """Check that probability levels lie strictly between 0 and 1."""
     if any(not 0 < level < 1 for level in levels):
         raise DataError(f"levels must lie strictly between 0 and 1, found {list(levels)}")
     return tuple(float(level) for level in levels)

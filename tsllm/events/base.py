@@ -1,102 +1,200 @@
-"""The base of every event forecaster: reading, fitting, keeping the history; the hooks of a method.
-
-What a method has to give
--------------------------
-A subclass of `EventForecaster` is a scikit-learn estimator: its constructor stores its arguments
-and does nothing else. Among them are the common ones, by these names: ``id_col, time_col, type_col,
-time_unit, sort, ties, resolution, random_state``. It gives two methods:
-
-``_fit(table, validation)``
-    Learn from an `EventTable`. Before the call the base has set ``classes_``, ``time_scale_``,
-    ``n_events_`` and the statistics of the naive guesses; afterwards it sets ``history_``. Store
-    what was learnt in attributes that end in an underscore. ``validation`` (None, or later events
-    of the same sequences) is for early stopping; who does not stop early learns from
-    ``table.extend(validation)``.
-``_encode(batch)``
-    Turn an `EventBatch` (scaled gaps, class codes, right padding) into ``(decoder, states)``, the
-    states at every position. This is the stateless core: it reads fitted attributes and writes
-    nothing, draws no random numbers, and gives a row the same states whatever rows stand beside it.
-    It is called without gradients, and from many threads at once.
-
-and may override these:
-
-``_context_length()``
-    How many last events of a sequence the model reads; None (the default) reads all. Longer
-    sequences are scored in overlapping rows and predicted from their last events, and ``history_``
-    keeps no more than that.
-``_dtype``, ``_device()``, ``_rows_at_once``
-    The precision and place of the batches that ``_encode`` wants, and how many rows of one.
-``_longest_wait()``
-    How far from now on the next event's time can be known, scaled: what comes later is predicted
-    as not coming. None (the default): however far.
-``_advance(new)``
-    Called by `update` with the new events, after ``history_`` holds them: move a running state.
-``_latest_states()``
-    ``(decoder, states)`` with one position: the state after the last event of each sequence of
-    ``history_``, in its order. None (the default) encodes ``history_`` instead.
-``_running_tensors()``, ``_restore_running(tensors)``
-    What a saved model holds of running states that ``history_`` does not tell, and their return.
-    The default: nothing.
-``_load_backbone()``
-    The language model, for those who save the model and report on it; None (the default): none.
-``_fine_tuned()``
-    An unfitted estimator like this one, without what keeps it from forgetting, for the comparison
-    in `evaluate_stream`. None (the default): there is none.
-``_start_paths(batch, copies)``
-    `Paths` that append sampled events one at a time, ``copies`` futures of each history; the
-    default encodes all anew at each step.
-
-`partial_fit`, where a method has one, begins with ``table = self._read(events)`` and, on the first
-call, ``self._begin(table, types)``; it ends with ``self._describe(table)`` and
-``self._remember(table)``. Training batches come from ``self._windows(table)``, an `EventWindows`
-with ``len()`` and ``gather(indices)``.
-"""
+"""The base of event forecasters: reading, fitting, the history, and the methods of all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Self
 
 import numpy as np
+import pandas as pd
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from tsllm.datasets.events import EventTable
+from tsllm.adapters.events.batch import EventBatch, EventStates
+from tsllm.adapters.events.decoders.base import EventDecoder
+from tsllm.backbone import Backbone
+from tsllm.datasets.events.reading import EventTable, read_events
 from tsllm.errors import DataError, ModelFormatError, NotEnoughDataError
-from tsllm.events.batching import EventWindows, known_gaps, last_events
-from tsllm.events.predicting import PredictsEvents
-from tsllm.events.scoring import ScoresEvents
+from tsllm.events.arguments import checked_count, checked_levels, checked_times
+from tsllm.events.batching import EventWindows, inter_event_times, last_events
+from tsllm.events.encoding import FittedModel, Origin, forecast_origin
+from tsllm.events.evaluation.diagnostics import EventDiagnostics, diagnose
+from tsllm.events.evaluation.next_event import (
+    EventEvaluation,
+    TrainingStatistics,
+    compare_with_guesses,
+)
+from tsllm.events.predicting import (
+    intensities,
+    predict_later_events,
+    predict_next_event,
+    prediction_frame,
+)
+from tsllm.events.sampling import Paths, ReencodedPaths, copies_of
+from tsllm.events.scoring import (
+    Measure,
+    expected_events,
+    interval_frame,
+    log_likelihoods,
+    measure_intervals,
+    predictions,
+    residuals_by_type,
+)
+from tsllm.events.simulating import count_events, sample_frame, simulate_sequences
 from tsllm.saving.damage import load_weights, readable
 
 
-class EventForecaster(PredictsEvents, ScoresEvents):
-    """Base class of the estimators of marked event streams, in the manner of scikit-learn.
+class EventForecaster(BaseEstimator, ABC):
+    """Base class of the estimators of marked event streams, with scikit-learn's interface.
 
-    A method is a subclass with two hooks, `_fit` and `_encode`; this module's docstring is their
-    contract. Predictions are in `PredictsEvents`, sampled futures in `SimulatesEvents`, likelihoods
-    and checks in `ScoresEvents`.
+    A method implements `_fit` and `_encode`; the other hooks have defaults. Its constructor only
+    stores its arguments, among them ``id_col, time_col, type_col, time_unit, sort, ties,
+    resolution, random_state``.
+
+    The public methods share these arguments:
+
+    - ``history``: the events to continue, as in `fit`. None: the events of `fit` and `update`.
+    - ``windows``: the start and end of each sequence's observation, as in `fit`.
+    - ``now``: one time for all sequences, or a mapping by sequence. No event has happened since
+      the last one until then. None: the end of the window where it is known, else the time of the
+      last event.
+    - ``t_start``: events up to this time are history and not scored.
+    - ``t_end``: events after this time are not read. Both are one time for all sequences, or a
+      mapping by sequence.
+
+    Intervals next to an unknown edge of the window are not scored. Times are returned in the form
+    of the events: timestamps, or numbers.
+
+    All samples come from ``random_state``, with one generator per sequence: the futures of a
+    sequence do not depend on the other sequences.
 
     Attributes
     ----------
     classes_ : array of str (types,)
         The event types, sorted.
     time_scale_ : float
-        The mean training gap, in the unit of the table's times; models work in multiples of it.
+        The mean inter-event time in training, in the unit of the table's times. Models work in
+        multiples of it.
     resolution_ : float
-        The shortest gap, in the table's unit; shorter ones count as so long. 0 unless
+        The shortest inter-event time, in the table's unit; shorter ones are set to it. 0 unless
         ``ties="batch"``.
     n_events_ : int
-        Events that were learnt from.
+        Number of training events.
     history_ : EventTable
-        The events that predictions continue where none are passed: those of `fit`, then `update`.
-    median_gap_ : float
-        Median of the gaps last learnt from, in the table's unit.
-    mean_gap_ : float
-        Their mean.
+        The events that predictions continue by default: those of `fit`, then of `update`.
+    mean_inter_event_time_, median_inter_event_time_ : float
+        Of the last training events, in the table's unit.
     type_counts_ : int array (types,)
-        How often each type was seen there.
+        Number of these events of each type.
     transition_counts_ : int array (types, types)
-        How often type ``column`` followed type ``row``.
+        Number of times that type ``column`` followed type ``row``.
     """
+
+    # The common constructor arguments; a subclass's constructor stores them.
+    id_col: str
+    time_col: str
+    type_col: str
+    time_unit: str
+    sort: bool
+    ties: str
+    resolution: float | None
+    random_state: int | np.random.RandomState | None
+
+    # The precision of the batches that `_encode` reads, and the rows of one.
+    _dtype: ClassVar[torch.dtype] = torch.float32
+    _rows_at_once: int = 64
+
+    # Set in fitting.
+    classes_: np.ndarray
+    time_scale_: float
+    resolution_: float
+    mean_inter_event_time_: float
+    median_inter_event_time_: float
+    type_counts_: np.ndarray
+    transition_counts_: np.ndarray
+    n_events_: int
+    history_: EventTable
+
+    # ------------------------------------------------------------------ the hooks of a method
+
+    @abstractmethod
+    def _fit(self, table: EventTable, validation: EventTable | None) -> None:
+        """Learn from a table.
+
+        The base has set ``classes_``, ``time_scale_``, ``n_events_`` and the statistics before; it
+        sets ``history_`` afterwards. Fitted attributes end in an underscore. ``validation`` holds
+        later events of the same sequences for early stopping; a method that does not stop early
+        learns from ``table.extend(validation)``.
+        """
+
+    @abstractmethod
+    def _encode(self, batch: EventBatch) -> tuple[EventDecoder, EventStates]:
+        """Return the decoder and the states at every position of a batch.
+
+        Called without gradients and from several threads at once. It reads fitted attributes,
+        writes nothing and draws no random numbers; the states of a row do not depend on the other
+        rows.
+        """
+
+    def _context_length(self) -> int | None:
+        """Return the number of last events that the model reads; None: all.
+
+        Longer sequences are scored in overlapping rows and predicted from their last events, and
+        ``history_`` keeps only these.
+        """
+        return None
+
+    def _device(self) -> torch.device:
+        """Return the device of the batches that `_encode` reads."""
+        return torch.device("cpu")
+
+    def _longest_inter_event_time(self) -> float | None:
+        """Return the longest scaled time from now on that the method can predict; None: any.
+
+        A later event is predicted as no event.
+        """
+        return None
+
+    def _advance(self, new: EventTable) -> None:
+        """Move running states over new events, which ``history_`` holds already."""
+
+    def _latest_states(self) -> tuple[EventDecoder, EventStates] | None:
+        """Return decoder and states, with one position, after the last events of ``history_``.
+
+        None: ``history_`` is encoded instead.
+        """
+        return None
+
+    def _start_paths(self, batch: EventBatch, copies: int) -> Paths:
+        """Return paths that continue each history ``copies`` times; see `Paths`."""
+        rows = copies_of(len(batch), copies, batch.types.device)
+        return ReencodedPaths(self._encode, batch.select(rows), self._context_length())
+
+    def _running_tensors(self) -> dict[str, torch.Tensor]:
+        """Return the running states that cannot be computed from ``history_``, for saving."""
+        return {}
+
+    def _restore_running(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Read what `_running_tensors` returned, after all other attributes."""
+
+    def _results(self) -> dict[str, dict[str, object]]:
+        """Return tables of results for the card of a saved model."""
+        return {}
+
+    def _load_backbone(self) -> Backbone | None:
+        """Load the language model that the parameters name; None: there is none."""
+        return None
+
+    def _fine_tuned(self) -> Self | None:
+        """Return an unfitted copy whose `partial_fit` trains all weights, for `evaluate_stream`.
+
+        None: there is no such copy.
+        """
+        return None
 
     # ------------------------------------------------------------------ learning
 
@@ -109,25 +207,24 @@ class EventForecaster(PredictsEvents, ScoresEvents):
         validation: Any = None,
         types: Any = None,
     ) -> Self:
-        """Learn from event sequences; whatever was learnt before is forgotten.
+        """Learn from event sequences; the results of an earlier `fit` are dropped.
 
         Parameters
         ----------
         events : DataFrame, EventTable, or path of a CSV or Parquet file
             One row per event: a sequence, a time and a type, in the columns that the constructor
             names.
-        y : ignored
-            For scikit-learn's pipelines.
-        windows : tuple, DataFrame or mapping, optional
-            From when to when each sequence was observed, see `tsllm.datasets.read_events`.
-            None takes the columns ``window_start`` and ``window_end`` where there are such; a
-            window that is not known leaves the time before the first event and that after the last
-            one out of the likelihood.
-        validation : as events, optional
+        y : object, default=None
+            Ignored; for scikit-learn's pipelines.
+        windows : tuple, DataFrame, mapping or None, default=None
+            Start and end of each sequence's observation, see `tsllm.datasets.read_events`.
+            None reads the columns ``window_start`` and ``window_end`` where they exist. The time
+            next to an unknown edge of a window is not part of the likelihood.
+        validation : as events, or None, default=None
             Later events of the same sequences, for the early stopping of methods that stop early.
             The other methods learn from them too.
-        types : sequence of str, optional
-            Types that can come, beside those of the events: ``classes_`` holds them too.
+        types : sequence of str or None, default=None
+            Further types that may come; ``classes_`` holds them too.
 
         Returns
         -------
@@ -138,7 +235,7 @@ class EventForecaster(PredictsEvents, ScoresEvents):
         DataError
             The events break a rule; the message names the column, the sequence and the row.
         NotEnoughDataError
-            There is no gap between two events to learn from.
+            No inter-event time is known.
         """
         table = self._read(events, windows=windows)
         held_back = None if validation is None else self._read(validation)
@@ -157,9 +254,9 @@ class EventForecaster(PredictsEvents, ScoresEvents):
         Parameters
         ----------
         events : DataFrame, EventTable or path
-            Events later than those that ``history_`` holds of their sequences, and new sequences.
-        windows : optional
-            Until when they were observed, as in `fit`.
+            Events later than those of the same sequences in ``history_``, and new sequences.
+        windows : tuple, DataFrame, mapping or None, default=None
+            As in `fit`.
 
         Returns
         -------
@@ -168,12 +265,11 @@ class EventForecaster(PredictsEvents, ScoresEvents):
         Raises
         ------
         DataError
-            An event is not later than the last one of its sequence, or of a type that was not seen
-            in training.
+            An event is not later than the last one of its sequence, or its type is unknown.
         """
         check_is_fitted(self)
         table = self._read(events, windows=windows)
-        self._windows(table)  # refuses unknown types and ties
+        self._windows(table)  # raises for unknown types and ties
         former = self.history_
         self._remember(former.extend(table))
         try:
@@ -182,6 +278,442 @@ class EventForecaster(PredictsEvents, ScoresEvents):
             self.history_ = former
             raise
         return self
+
+    # ------------------------------------------------------------------ predictions
+
+    def predict(
+        self,
+        history: Any = None,
+        *,
+        n_steps: int = 1,
+        levels: Sequence[float] = (0.1, 0.9),
+        now: Any = None,
+        windows: Any = None,
+        n_paths: int = 256,
+    ) -> pd.DataFrame:
+        """Predict the next events of each sequence.
+
+        Parameters
+        ----------
+        history, now, windows : default=None
+            See `EventForecaster`.
+        n_steps : int, default=1
+            Number of events ahead. The first is predicted exactly, the others from sampled futures.
+        levels : sequence of float, default=(0.1, 0.9)
+            Probability levels of the quantile columns.
+        n_paths : int, default=256
+            Futures to sample of each sequence, for ``n_steps`` above 1.
+
+        Returns
+        -------
+        DataFrame
+            A row per sequence and ``step``. ``time`` is the mean and ``time_median`` the median
+            time, both given that the event comes. ``q0.1`` and so on are the times by which it has
+            come with this probability. ``type`` is the most probable type and ``probability`` its
+            probability. ``no_event`` is the probability that the event does not come; a method
+            with a longest predictable time (`PromptTPP`: ``longest_inter_event_time_``) counts
+            later events as none. Unknown times are missing (NaT, inf for numbers).
+
+        Raises
+        ------
+        DataError
+            An argument cannot be used, a type is unknown, or a sequence has no events and no known
+            start.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> from tsllm.events import NaiveEventForecaster
+        >>> days = pd.to_datetime(["2024-01-01", "2024-01-02", "2024-01-04"])
+        >>> events = pd.DataFrame({"time": days, "type": ["on", "off", "on"]})
+        >>> model = NaiveEventForecaster(types="markov").fit(events)
+        >>> model.predict()[["step", "time", "type"]]
+           step                time type
+        0     1 2024-01-05 12:00:00  off
+        """
+        origin, model = self._origin(history, now, windows), self._fitted()
+        n_steps, levels = checked_count("n_steps", n_steps), checked_levels(levels)
+        steps = [predict_next_event(model, origin, levels, self._running_states(history))]
+        if n_steps > 1:
+            steps += predict_later_events(
+                model, origin, levels, n_steps=n_steps, n_paths=n_paths, seed=self._seed()
+            )
+        return prediction_frame(model, origin, steps, levels)
+
+    def predict_proba(
+        self, history: Any = None, *, now: Any = None, windows: Any = None
+    ) -> pd.DataFrame:
+        """Predict the type of the next event, at whatever time it comes.
+
+        Parameters
+        ----------
+        history, now, windows : default=None
+            See `EventForecaster`.
+
+        Returns
+        -------
+        DataFrame
+            Probabilities: one row per sequence, named by the index, and one column per type.
+        """
+        origin = self._origin(history, now, windows)
+        found = predict_next_event(self._fitted(), origin, (), self._running_states(history))
+        index = pd.Index(origin.table.windows()[origin.table.names.id_col])
+        return pd.DataFrame(found.types, index=index, columns=list(self.classes_))
+
+    def predict_quantiles(
+        self,
+        history: Any = None,
+        *,
+        levels: Sequence[float] = (0.1, 0.5, 0.9),
+        now: Any = None,
+        windows: Any = None,
+    ) -> pd.DataFrame:
+        """Predict the times by which the next event has come with given probabilities.
+
+        Parameters
+        ----------
+        history, now, windows : default=None
+            See `EventForecaster`.
+        levels : sequence of float, default=(0.1, 0.5, 0.9)
+            Probability levels, between 0 and 1.
+
+        Returns
+        -------
+        DataFrame
+            Times: one row per sequence, named by the index, and one column per level (``q0.1``);
+            missing (NaT, inf for numbers) where the event comes with less probability.
+        """
+        origin, levels = self._origin(history, now, windows), checked_levels(levels)
+        found = predict_next_event(self._fitted(), origin, levels, self._running_states(history))
+        times = origin.last[:, None] + found.quantiles * self.time_scale_
+        clock = origin.table.clock
+        columns = {f"q{level:g}": clock.to_stamp(times[:, i]) for i, level in enumerate(levels)}
+        index = pd.Index(origin.table.windows()[origin.table.names.id_col])
+        return pd.DataFrame(columns, index=index)
+
+    def predict_intensity(
+        self,
+        times: Any,
+        history: Any = None,
+        *,
+        by_type: bool = True,
+        windows: Any = None,
+    ) -> pd.DataFrame:
+        """Compute the intensity, the expected number of events per unit of time, at given times.
+
+        Each intensity is conditioned on the events strictly before its time.
+
+        Parameters
+        ----------
+        times : time or sequence of times
+            The same for all sequences.
+        history, windows : default=None
+            See `EventForecaster`.
+        by_type : bool, default=True
+            One column per type, else one for all events.
+
+        Returns
+        -------
+        DataFrame
+            One row per sequence and time, which name the index. In events per unit of the user's
+            time (``time_unit`` for timestamps). NaN before a sequence's window, and before its
+            first event where the window's start is not known.
+        """
+        table = self._table(history, windows)
+        moments = checked_times(table.clock, times)
+        values = intensities(self._fitted(), table, moments)  # (sequences, times, types)
+        ids, names = table.windows()[table.names.id_col], table.names
+        stamps = table.clock.to_stamp(np.tile(moments, len(table)))
+        index = pd.MultiIndex.from_arrays(
+            [ids.repeat(len(moments)), stamps], names=[names.id_col, names.time_col]
+        )
+        flat = values.reshape(-1, values.shape[-1])
+        if by_type:
+            return pd.DataFrame(flat, index=index, columns=list(self.classes_))
+        return pd.DataFrame({"intensity": flat.sum(-1)}, index=index)
+
+    # ------------------------------------------------------------------ futures
+
+    def predict_count(
+        self,
+        window: Any,
+        history: Any = None,
+        *,
+        levels: Sequence[float] = (0.1, 0.5, 0.9),
+        now: Any = None,
+        windows: Any = None,
+        n_paths: int = 256,
+    ) -> pd.DataFrame:
+        """Predict the number of events of each type in a window of time.
+
+        Parameters
+        ----------
+        window : duration, or pair of times
+            A duration from ``now`` on (a number; for timestamps a Timedelta, a text like "1D", or a
+            number of ``time_unit``), or a pair ``(start, end)`` of times not before ``now``: the
+            events in ``(start, end]`` are counted.
+        history, now, windows : default=None
+            See `EventForecaster`.
+        levels : sequence of float, default=(0.1, 0.5, 0.9)
+            Probability levels of the quantile columns.
+        n_paths : int, default=256
+            Futures to sample of each sequence.
+
+        Returns
+        -------
+        DataFrame
+            A row per sequence and type, and one of type "all": the ``mean`` count, its quantiles,
+            and ``none``, the probability of no event.
+
+        Raises
+        ------
+        DataError
+            An argument cannot be used, or the window begins before ``now``.
+        """
+        origin, levels = self._origin(history, now, windows), checked_levels(levels)
+        return count_events(self._fitted(), origin, window, levels, n_paths, self._seed())
+
+    def sample(
+        self,
+        n_paths: int = 1,
+        *,
+        horizon: Any = None,
+        n_events: int | None = None,
+        history: Any = None,
+        now: Any = None,
+        windows: Any = None,
+    ) -> pd.DataFrame:
+        """Sample futures of the sequences.
+
+        Parameters
+        ----------
+        n_paths : int, default=1
+            Futures of each sequence.
+        horizon : duration or None, default=None
+            Length of the futures from ``now`` on, as in `predict_count`.
+        n_events : int or None, default=None
+            Most events of a future. One of ``horizon`` and ``n_events`` must be given.
+        history, now, windows : default=None
+            See `EventForecaster`.
+
+        Returns
+        -------
+        DataFrame
+            One row per event: its sequence, the number of the ``path`` (from 0), its time and type.
+        """
+        origin = self._origin(history, now, windows)
+        return sample_frame(
+            self._fitted(), origin, n_paths, self._seed(), horizon=horizon, n_events=n_events
+        )
+
+    def simulate(self, n_sequences: int = 1, *, duration: Any, start: Any = None) -> EventTable:
+        """Simulate whole sequences without a history.
+
+        Parameters
+        ----------
+        n_sequences : int, default=1
+            Number of sequences.
+        duration : duration
+            Length of each, as ``window`` in `predict_count`.
+        start : time or None, default=None
+            Start of each. None: 0, or the start of the training events for timestamps.
+
+        Returns
+        -------
+        EventTable
+            Sequences "0", "1", ...; their windows are known.
+        """
+        check_is_fitted(self)
+        size = checked_count("n_sequences", n_sequences)
+        return simulate_sequences(
+            self._fitted(), self.history_, size, duration, start, self._seed()
+        )
+
+    # ------------------------------------------------------------------ scores
+
+    def score(
+        self,
+        events: Any,
+        y: Any = None,
+        *,
+        windows: Any = None,
+        t_start: Any = None,
+        t_end: Any = None,
+    ) -> float:
+        """Compute the mean log-likelihood per event: greater is better.
+
+        The sum over all scored intervals, the first and the last of a known window included, is
+        divided by the number of scored events of all sequences together.
+
+        Parameters
+        ----------
+        events : DataFrame, EventTable or path
+        y : object, default=None
+            Ignored; for scikit-learn's pipelines.
+        windows, t_start, t_end : default=None
+            See `EventForecaster`.
+
+        Returns
+        -------
+        float
+            In nats, of densities per unit of the user's time (``time_unit`` for timestamps).
+
+        Raises
+        ------
+        NotEnoughDataError
+            No event is scored.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> from tsllm.events import NaiveEventForecaster
+        >>> events = pd.DataFrame({"time": [1.0, 2.0, 4.0], "type": ["a", "a", "a"]})
+        >>> model = NaiveEventForecaster().fit(events)  # the mean inter-event time is 1.5
+        >>> round(model.score(events), 4)
+        -1.4055
+        """
+        _, intervals, (parts,) = self._measure(events, log_likelihoods, windows, t_start, t_end)
+        n = int(intervals.observed.sum())
+        if n == 0:
+            raise NotEnoughDataError(
+                "no event is scored: each sequence has too few, or none lies between t_start="
+                f"{t_start} and t_end={t_end}; a sequence's first event needs a known window start"
+            )
+        return float(parts.sum() / n - np.log(self.time_scale_))
+
+    def score_samples(
+        self,
+        events: Any,
+        *,
+        by: str = "sequence",
+        windows: Any = None,
+        t_start: Any = None,
+        t_end: Any = None,
+    ) -> pd.DataFrame:
+        """Compute the log-likelihood of each sequence or each event.
+
+        Parameters
+        ----------
+        events : DataFrame, EventTable or path
+        by : {"sequence", "event"}, default="sequence"
+            A row per sequence, or per scored interval.
+        windows, t_start, t_end : default=None
+            See `EventForecaster`.
+
+        Returns
+        -------
+        DataFrame
+            By sequence: its id, ``events`` and ``log_likelihood`` (their sum; 0 where nothing is
+            scored). By event: its sequence, time, type and ``log_likelihood``; a row without a type
+            is the time from a sequence's last event to the end of its window.
+        """
+        if by not in ("sequence", "event"):
+            raise DataError(f"by must be 'sequence' or 'event', found {by!r}")
+        table, intervals, (parts,) = self._measure(events, log_likelihoods, windows, t_start, t_end)
+        parts = parts - intervals.observed * np.log(self.time_scale_)
+        if by == "event":
+            frame = interval_frame(self._fitted(), table, intervals)
+            return frame.assign(log_likelihood=parts)
+        size = len(table)
+        frame = table.windows()[[table.names.id_col]]
+        frame["events"] = np.bincount(intervals.sequence[intervals.observed], minlength=size)
+        frame["log_likelihood"] = np.bincount(intervals.sequence, parts, minlength=size)
+        return frame
+
+    def residuals(
+        self,
+        events: Any,
+        *,
+        by_type: bool = False,
+        windows: Any = None,
+        t_start: Any = None,
+        t_end: Any = None,
+    ) -> pd.DataFrame:
+        """Compute the expected number of events between one event and the next.
+
+        Under a right model the residuals are independent and exponential with mean 1 (time
+        rescaling; Brown et al., Neural Computation 2002).
+
+        Parameters
+        ----------
+        events : DataFrame, EventTable or path
+        by_type : bool, default=False
+            Compute the residuals of each type alone, from one event to the next of this type.
+        windows, t_start, t_end : default=None
+            See `EventForecaster`.
+
+        Returns
+        -------
+        DataFrame
+            The sequence, time and type of an event, its ``residual``, and ``observed``: False
+            where the scored time ends before the event (the residual is a lower bound).
+        """
+        table, intervals, (increments, _) = self._measure(
+            events, expected_events, windows, t_start, t_end
+        )
+        frame = interval_frame(self._fitted(), table, intervals)
+        if by_type:
+            return residuals_by_type(frame, intervals, increments, self.classes_)
+        return frame.assign(residual=increments.sum(1), observed=intervals.observed)
+
+    def diagnostics(
+        self, events: Any, *, windows: Any = None, t_start: Any = None, t_end: Any = None
+    ) -> EventDiagnostics:
+        """Test the goodness of fit to events.
+
+        Parameters
+        ----------
+        events : DataFrame, EventTable or path
+            Preferably events that the model was not fitted to: on its training events the tests
+            are too optimistic.
+        windows, t_start, t_end : default=None
+            See `EventForecaster`.
+
+        Returns
+        -------
+        EventDiagnostics
+            Kolmogorov-Smirnov tests of the residuals, of all events and of each type, their
+            autocorrelation, and the calibration of the type probabilities.
+        """
+        _, intervals, (increments, probabilities) = self._measure(
+            events, expected_events, windows, t_start, t_end
+        )
+        return diagnose(intervals.code, increments, probabilities, self.classes_)
+
+    def evaluate(
+        self, events: Any, *, windows: Any = None, t_start: Any = None, t_end: Any = None
+    ) -> EventEvaluation:
+        """Predict each event from those before it, and compare with naive guesses.
+
+        Parameters
+        ----------
+        events : DataFrame, EventTable or path
+        windows, t_start, t_end : default=None
+            See `EventForecaster`.
+
+        Returns
+        -------
+        EventEvaluation
+            Log-likelihood, error rate of the next type, root mean squared error of the mean and
+            mean absolute error of the median of the next time. The guesses are learnt from the
+            same data: the mean, the median and the last inter-event time, the most frequent type
+            and the most frequent follower of the last type.
+
+        Warns
+        -----
+        UserWarning
+            The predicted inter-event times are next to zero.
+        """
+        measure = partial(predictions, longest=self._longest_inter_event_time())
+        _, intervals, measured = self._measure(events, measure, windows, t_start, t_end)
+        statistics = TrainingStatistics(
+            self.time_scale_,
+            self.mean_inter_event_time_,
+            self.median_inter_event_time_,
+            self.type_counts_,
+            self.transition_counts_,
+        )
+        return compare_with_guesses(type(self).__name__, statistics, intervals, *measured)
 
     # ------------------------------------------------------------------ saving and loading
 
@@ -266,40 +798,108 @@ class EventForecaster(PredictsEvents, ScoresEvents):
                 f"mean inter-event time: {self.time_scale_:.6g}{unit}",
             ],
             "backbone": self._load_backbone(),
-            "results": {
-                f"Slice {number}": _slice_rows(one)
-                for number, one in enumerate(getattr(self, "slices_", []))
-            },
+            "results": self._results(),
         }
 
     # ------------------------------------------------------------------ what methods build on
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "history_")  # set last in fitting
+
+    def _read(self, events: Any, *, windows: Any = None) -> EventTable:
+        """Read events with the columns that the constructor names."""
+        return read_events(
+            events,
+            id_col=self.id_col,
+            time_col=self.time_col,
+            type_col=self.type_col,
+            windows=windows,
+            sort=self.sort,
+            ties=self.ties,
+            resolution=self.resolution,
+            time_unit=self.time_unit,
+            random_state=self._seed(),
+        )
+
+    def _fitted(self) -> FittedModel:
+        """Return the fitted model that predictions, futures and scores are computed with."""
+        return FittedModel(
+            encode=self._encode,
+            start_paths=self._start_paths,
+            classes=self.classes_,
+            time_scale=self.time_scale_,
+            resolution=self.resolution_,
+            context_length=self._context_length(),
+            longest=self._longest_inter_event_time(),
+            device=self._device(),
+            dtype=self._dtype,
+            rows_at_once=self._rows_at_once,
+        )
+
+    def _windows(self, table: EventTable) -> EventWindows:
+        """Cut a table into the rows that the model reads."""
+        return self._fitted().rows(table)
+
+    def _table(self, history: Any, windows: Any) -> EventTable:
+        """Read a history; None is the events of `fit` and `update`."""
+        check_is_fitted(self)
+        if history is not None:
+            return self._read(history, windows=windows)
+        if windows is not None:
+            raise DataError("windows belongs to a history, and none is passed")
+        if not len(self.history_):
+            raise DataError(
+                "the model was saved without its history: pass a history, or update(events) first"
+            )
+        return self.history_
+
+    def _origin(self, history: Any, now: Any, windows: Any) -> Origin:
+        """Read the history and the time from which its sequences are predicted."""
+        return forecast_origin(self._table(history, windows), now, self.time_scale_)
+
+    def _running_states(self, history: Any) -> tuple[EventDecoder, EventStates] | None:
+        """Return the running states where the events of `fit` and `update` are continued."""
+        return self._latest_states() if history is None else None
+
+    def _measure(
+        self, events: Any, measure: Measure, windows: Any, t_start: Any, t_end: Any
+    ) -> tuple[EventTable, Any, list[np.ndarray]]:
+        """Read events and compute a measure at each scored interval."""
+        check_is_fitted(self)
+        table = self._read(events, windows=windows)
+        return table, *measure_intervals(self._fitted(), table, measure, t_start, t_end)
+
+    def _seed(self) -> int:
+        """Draw the seed of one call from ``random_state``."""
+        return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+
     def _begin(self, table: EventTable, types: Any = None) -> None:
         """Set the types and the time scale, before anything is learnt."""
-        gaps = known_gaps(table)
-        if not len(gaps):
+        times = inter_event_times(table)
+        if not len(times):
             raise NotEnoughDataError(
                 f"{type(self).__name__} learns from the gaps between events, and no sequence has "
                 "two events or one event and a known window start"
             )
-        if not gaps.mean() > 0:
+        if not times.mean() > 0:
             raise DataError(
                 "all events happen at one time, so there is no time scale to learn: pass "
                 'ties="jitter" with their resolution, or finer times'
             )
         named = set() if types is None else {str(name) for name in types}
         self.classes_ = np.array(sorted(named.union(table.type_names)), dtype=object)
-        self.time_scale_ = float(gaps.mean())
+        self.time_scale_ = float(times.mean())
         self.resolution_ = 0.0
         if self.ties == "batch":
-            least = float(gaps[gaps > 0].min())
+            least = float(times[times > 0].min())
             self.resolution_ = least if self.resolution is None else float(self.resolution)
         self.n_events_ = int(table.n_events)
 
     def _describe(self, table: EventTable) -> None:
-        """Count what the naive guesses need: gaps, types and which type follows which."""
-        gaps = known_gaps(table)
-        self.mean_gap_, self.median_gap_ = float(gaps.mean()), float(np.median(gaps))
+        """Compute the statistics of the naive guesses: inter-event times, types, transitions."""
+        times = inter_event_times(table)
+        self.mean_inter_event_time_ = float(times.mean())
+        self.median_inter_event_time_ = float(np.median(times))
         codes = EventWindows(
             table, self.classes_, self.time_scale_, resolution=self.resolution_
         ).codes
@@ -310,20 +910,5 @@ class EventForecaster(PredictsEvents, ScoresEvents):
             np.add.at(self.transition_counts_, (one[:-1], one[1:]), 1)
 
     def _remember(self, table: EventTable) -> None:
-        """Keep the history that predictions continue, no longer than the model reads it."""
+        """Keep the last events that the model reads as the history of predictions."""
         self.history_ = last_events(table, self._context_length())
-
-
-def _slice_rows(one: Mapping[str, Any]) -> dict[str, object]:
-    """Return the rows of a slice's table in a model's card."""
-    held_out = one["validation_loss"]
-    return {
-        "events": f"{one['events']:,} in {one['sequences']:,} sequences",
-        "from, to": f"{one['first']}, {one['last']}",
-        "prompt slots": ", ".join(map(str, one["slots"])) or "none",
-        "network trained": "yes" if one["network_trained"] else "no",
-        "best epoch": f"{one['best_epoch']} of {one['epochs']}",
-        "training loss": f"{one['train_loss']:.4f} nats an event, in scaled time",
-        "validation loss": "none held out" if held_out is None else f"{held_out:.4f}",
-        "seconds": round(one["seconds"], 1),
-    }

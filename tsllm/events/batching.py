@@ -15,70 +15,55 @@ from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError
 
 
-def known_gaps(table: EventTable) -> np.ndarray:
-    """Collect all gaps between events of a table, and those from known window starts.
-
-    Parameters
-    ----------
-    table : EventTable
+def inter_event_times(table: EventTable) -> np.ndarray:
+    """Compute the times between events, and those from known window starts to first events.
 
     Returns
     -------
-    array
+    float array (times,)
         In the table's unit, sequence after sequence.
     """
-    gaps = [np.empty(0)]
+    found = [np.empty(0)]
     for start, times in zip(table.starts, table.times):
-        gaps.append(np.diff(times if np.isnan(start) else np.concatenate([[start], times])))
-    return np.concatenate(gaps)
+        found.append(np.diff(times if np.isnan(start) else np.concatenate([[start], times])))
+    return np.concatenate(found)
 
 
-def longest_wait(table: EventTable) -> float:
-    """Find the longest time that a table shows without an event.
+def longest_inter_event_time(table: EventTable) -> float:
+    """Find the longest time without an event, in the table's unit; 0 where there is none.
 
-    Parameters
-    ----------
-    table : EventTable
-
-    Returns
-    -------
-    float
-        In the table's unit: a gap between events, or what lies between a known edge of a window and
-        the events; 0 where there is neither.
+    The time from the last event to a known end of the window counts too.
     """
     tails = table.ends - last_times(table)
-    return float(max(known_gaps(table).max(initial=0.0), np.nanmax([0.0, *tails])))
+    return float(max(inter_event_times(table).max(initial=0.0), np.nanmax([0.0, *tails])))
 
 
 def last_times(table: EventTable) -> np.ndarray:
-    """Give the time of each sequence's last event, or of its window's start where it has none.
+    """Find the time of each sequence's last event, or of its window's start: (sequences,).
 
-    Returns
-    -------
-    float array (sequences,)
-        In the table's numbers; NaN for a sequence without events and without a known start.
+    NaN for a sequence without events and without a known start.
     """
     pairs = zip(table.times, table.starts)
     return np.array([times[-1] if len(times) else start for times, start in pairs], np.float64)
 
 
 class Intervals(NamedTuple):
-    """Intervals between events, one an entry: where they lie and what ended them.
+    """Intervals between events; all arrays have one entry per interval.
 
     Attributes
     ----------
     sequence : int array
-        Place of the sequence in ``table.ids``.
+        Index of the sequence in ``table.ids``.
     number : int array
-        Of the interval in its sequence; interval i ends in event i, the last one at the window's
-        end.
+        Index of the interval in its sequence: interval i ends in event i, the last one at the
+        window's end.
     start, end : float arrays
         In the table's numbers; ``start`` is the event before, or the window's start.
     observed : bool array
-        Whether an event ended it.
+        True where the interval ends in an event.
     code : int array
         The class code of that event, -1 where there is none.
-    gap_before : float array
+    length_before : float array
         Length of the interval before, NaN where it is not known or there is none.
     code_before : int array
         The class code of the event before, -1 where there is none.
@@ -90,19 +75,19 @@ class Intervals(NamedTuple):
     end: np.ndarray
     observed: np.ndarray
     code: np.ndarray
-    gap_before: np.ndarray
+    length_before: np.ndarray
     code_before: np.ndarray
 
 
 class Moments(NamedTuple):
-    """Times at which something is asked of sequences, and the position that knows the answer.
+    """Queried times of sequences, and the positions before them.
 
     Attributes
     ----------
     sequence, moment : int arrays
-        Which sequence and which of the times.
+        Indices of the sequence and of the time.
     row, position : int arrays
-        Which row and position of `EventWindows`.
+        Indices of the row and the position in `EventWindows`.
     elapsed : float array
         Time since that position, in the table's unit.
     """
@@ -117,31 +102,31 @@ class Moments(NamedTuple):
 class EventWindows:
     """The sequences of a table as rows for a model, in batches.
 
-    A row is a whole sequence, or, with ``length``, at most so many events of one. Rows overlap by
-    ``overlap`` events that are read and not scored, so that every interval of the table is scored
-    exactly once. Interval i of a sequence of n events ends in event i, interval n at the end of the
-    observation window. The intervals next to a window's edge that is not known are not scored.
+    A row is a whole sequence, or at most ``length`` events of one. Rows overlap by ``overlap``
+    events that are read and not scored, so that every interval of the table is scored exactly
+    once. Interval i of a sequence of n events ends in event i, interval n at the end of the
+    observation window. The intervals next to an unknown edge of a window are not scored.
 
     Parameters
     ----------
     table : EventTable
     classes : array of str
-        The types that the model knows; a type's code is its place.
+        The types that the model knows; a type's code is its index.
     time_scale : float
-        Gaps are divided by it.
-    length : int, optional
-        Most events of a row; None: whole sequences.
-    overlap : int
+        Inter-event times are divided by it.
+    length : int or None, default=None
+        Most events of a row. None: whole sequences.
+    overlap : int, default=0
         Events that a row shares with the one before, fewer than ``length``.
-    t_start, t_end : float arrays (sequences,), optional
-        Only what happens in ``(t_start, t_end]`` is scored, in the table's numbers; NaN: no limit.
-        What lies before ``t_start`` is history, what lies after ``t_end`` is not read. Neither
-        says that a sequence was observed then: only its window, or events on both sides, do.
-    resolution : float
-        The shortest gap, in the table's unit; shorter ones count as so long. 0: events at one time
-        are an error.
-    dtype : torch dtype
-        Of the batches' gaps.
+    t_start, t_end : float array (sequences,) or None, default=None
+        Only events in ``(t_start, t_end]`` are scored, in the table's numbers; NaN: no limit.
+        Earlier events are history, later events are not read. Neither time makes a sequence
+        observed: only its window, or events on both sides, do.
+    resolution : float, default=0.0
+        The shortest inter-event time, in the table's unit; shorter ones are set to it. 0: events
+        at one time are an error.
+    dtype : torch dtype, default=torch.float32
+        Type of the times in the batches.
 
     Raises
     ------
@@ -177,7 +162,7 @@ class EventWindows:
         self.time_scale = float(time_scale)
         self.codes = _encode_types(self.table, classes)
         if not resolution > 0:
-            _refuse_ties(self.table)
+            _check_ties(self.table)
         self._resolution = resolution / self.time_scale
         self._dtype = dtype
         self._history_until = np.full(len(table), -np.inf)
@@ -197,12 +182,12 @@ class EventWindows:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Events of each row."""
+        """Count the events of each row."""
         return self.last - self.first
 
     @property
     def scored(self) -> np.ndarray:
-        """Intervals of each row that are scored."""
+        """Count the scored intervals of each row."""
         counts = np.array([len(codes) for codes in self.codes], dtype=np.int64)[self.sequence]
         starts, ends = self.table.starts[self.sequence], self.table.ends[self.sequence]
         edges = [self._edges[s][last] for s, last in zip(self.sequence, self.last)]
@@ -223,7 +208,7 @@ class EventWindows:
             tails.append(
                 (self._edges[sequence][-1] - edges[-1]) / self.time_scale if whole else np.nan
             )
-            # Added up as the batch adds them up, so that an event at the border is on its one side.
+            # The same sums as in the batch, so that an event at the border is on one side.
             past = self.score_first[index] - first
             given = self._history_until[sequence] - edges[past]
             reach = given / self.time_scale if given > 0 else 0.0
@@ -246,11 +231,11 @@ class EventWindows:
         return length_buckets(self.lengths, batch_size=batch_size, generator=generator)
 
     def fingerprint(self) -> dict[str, int]:
-        """Say how to tell these rows from others, see `tsllm.training.settings.TrainingSet`."""
+        """Return numbers that identify these rows, for training checkpoints."""
         return {"rows": len(self), "events": int(self.lengths.sum())}
 
     def intervals(self, rows: np.ndarray, positions: np.ndarray) -> Intervals:
-        """Tell which intervals of the table these positions of rows are."""
+        """Find the intervals of the table at these positions of rows."""
         sequence, number = self.sequence[rows], self.first[rows] + positions
         counts = np.array([len(codes) for codes in self.codes], dtype=np.int64)
         # All sequences one after another, each with an edge or a code of nothing on both sides.
@@ -264,23 +249,15 @@ class EventWindows:
             end=edges[place + 1],
             observed=number < counts[sequence],
             code=codes[place + 1],
-            gap_before=np.where(number > 0, edges[place] - edges[place - 1], np.nan),
+            length_before=np.where(number > 0, edges[place] - edges[place - 1], np.nan),
             code_before=codes[place],
         )
 
     def locate(self, moments: np.ndarray) -> Moments:
-        """Find what is known just before given times, from the events strictly before them.
+        """Find the positions before given times, the same times for all sequences.
 
-        Parameters
-        ----------
-        moments : float array
-            In the table's numbers, the same for all sequences.
-
-        Returns
-        -------
-        Moments
-            Without the times before a sequence's window, and those before its first event where
-            the window's start is not known.
+        Times before a sequence's window are left out, and those before its first event where the
+        window's start is not known.
         """
         found = []
         for sequence, times in enumerate(self.table.times):
@@ -296,7 +273,7 @@ class EventWindows:
         return Moments(*(np.concatenate(part) for part in zip(*found)))
 
     def _rows(self, length: int | None, overlap: int) -> tuple[np.ndarray, ...]:
-        """Cut the sequences into rows: their sequences, first and last events, first intervals."""
+        """Cut the sequences into rows: sequence, first and last event, first scored interval."""
         if length is not None and not 0 <= overlap < length:
             raise DataError(
                 f"overlap must be at least 0 and less than length={length}, found {overlap}"
@@ -317,19 +294,10 @@ class EventWindows:
 
 
 def last_events(table: EventTable, n: int | None) -> EventTable:
-    """Keep the last events of each sequence.
+    """Keep the last n events of each sequence; None keeps all.
 
-    Where events are left out, the window starts at the last of these: the first gap stays known.
-
-    Parameters
-    ----------
-    table : EventTable
-    n : int, optional
-        Most events to keep of a sequence; None keeps the table as it is.
-
-    Returns
-    -------
-    EventTable
+    Where events are left out, the window starts at the last of these, so that the first
+    inter-event time stays known.
     """
     if n is None:
         return table
@@ -337,19 +305,7 @@ def last_events(table: EventTable, n: int | None) -> EventTable:
 
 
 def keep_last(table: EventTable, counts: Sequence[int]) -> EventTable:
-    """Keep so many of the last events of each sequence.
-
-    Parameters
-    ----------
-    table : EventTable
-    counts : sequence of int
-        Of each sequence, at most as many as it has.
-
-    Returns
-    -------
-    EventTable
-        See `last_events`.
-    """
+    """Keep the last ``counts[i]`` events of sequence i; see `last_events`."""
     cut = [len(times) - count for times, count in zip(table.times, counts, strict=True)]
     if not any(cut):
         return table
@@ -366,7 +322,7 @@ def keep_last(table: EventTable, counts: Sequence[int]) -> EventTable:
 
 
 def _encode_types(table: EventTable, classes: Sequence[str] | np.ndarray) -> list[np.ndarray]:
-    """Turn types into their places among the classes."""
+    """Map types to their indices in the classes."""
     place = {name: code for code, name in enumerate(classes)}
     codes = []
     for key, types in zip(table.ids, table.types):
@@ -382,8 +338,8 @@ def _encode_types(table: EventTable, classes: Sequence[str] | np.ndarray) -> lis
     return codes
 
 
-def _refuse_ties(table: EventTable) -> None:
-    """Refuse events at one time, whose density would have no bound."""
+def _check_ties(table: EventTable) -> None:
+    """Raise for events at one time, whose density is unbounded."""
     for sequence, times in enumerate(table.times):
         ties = np.diff(times) == 0
         if ties.any():
@@ -395,7 +351,7 @@ def _refuse_ties(table: EventTable) -> None:
 
 
 def _cut_after(table: EventTable, t_end: np.ndarray) -> EventTable:
-    """Leave out what happens after a time, which ends the windows that it lies in."""
+    """Drop the events after a time; a window that contains it ends there."""
     limit = np.where(np.isnan(t_end), np.inf, t_end)
     counts = [int(np.searchsorted(times, end, "right")) for times, end in zip(table.times, limit)]
     first = np.array([times[0] if len(times) else np.nan for times in table.times])

@@ -20,42 +20,46 @@ from tsllm.events.base import EventForecaster
 from tsllm.events.batching import EventWindows
 from tsllm.events.sampling import copies_of
 
-#: Bounds of the logs of the scaled parameters; below the first a rate or an effect is nothing.
+#: Bounds of the logs of the scaled parameters; a parameter at the lower bound is taken as 0.
 LOG_BOUNDS = (-18.0, 12.0)
-#: Decays that the search begins with, in multiples of the mean gap; the best goes on to the end.
+#: First decays of the search, in multiples of the mean inter-event time; the best is continued.
 FIRST_DECAYS = (0.5, 2.0, 8.0)
 FIRST_STEPS = 8
 
 
 class HawkesForecaster(EventForecaster):
-    """Events that excite later events: the statistical baseline for event streams.
+    """The multivariate Hawkes process, the statistical baseline for event streams.
 
     The intensity of type k is ``mu_k + sum_j alpha[k, k_j] beta_k exp(-beta_k (t - t_j))`` over the
-    earlier events j (Hawkes, Biometrika 1971). All parameters are fitted at once by maximum
+    earlier events j. All parameters are fitted at once by maximum
     likelihood: L-BFGS in the logs of the parameters, in float64, with the exact gradient of the
-    closed likelihood. The history of each sequence begins with nothing.
+    closed likelihood. Each sequence starts without earlier events.
 
-    A process whose branching matrix has a spectral radius of 1 or more explodes. Nothing is done
-    against such a fit, but it is told: ``stationary_`` is False, and a warning is given.
+    A process explodes where the spectral radius of its branching matrix is 1 or more. Such a fit is
+    kept, with ``stationary_`` False and a warning.
 
     Parameters
     ----------
-    max_steps : int
+    max_steps : int, default=200
         Most steps of L-BFGS.
-    standard_errors : bool
+    standard_errors : bool, default=False
         Compute standard errors from the observed information (the Hessian at the maximum), at the
         cost of two gradients per parameter.
-    id_col, time_col, type_col : str
-        Columns of the events.
-    time_unit : str
-        Unit in which timestamps are counted, see `tsllm.datasets.events.reading.read_events`.
-    sort : bool
-        Sort the events of a sequence instead of refusing those out of order.
-    ties : {"error", "jitter", "batch"}
-        What to do with events of a sequence at the same time.
-    resolution : float, optional
+    id_col : str, default="sequence_id"
+        Column of the sequences' names.
+    time_col : str, default="time"
+        Column of the times.
+    type_col : str, default="type"
+        Column of the event types.
+    time_unit : str, default="s"
+        Unit in which timestamps are counted, see `tsllm.datasets.read_events`.
+    sort : bool, default=False
+        Sort the events of a sequence by time; else unsorted events are an error.
+    ties : {"error", "jitter", "batch"}, default="error"
+        Treatment of events of a sequence at the same time.
+    resolution : float or None, default=None
         The step of the clock, for ``ties``.
-    random_state : int, RandomState or None
+    random_state : int, RandomState or None, default=None
         For sampled futures; the fit draws nothing.
 
     Attributes
@@ -63,20 +67,30 @@ class HawkesForecaster(EventForecaster):
     mu_ : array (types,)
         Base rates, events per unit of the user's time.
     alpha_ : array (types, types)
-        Branching matrix: how many events of type ``row`` an event of type ``column`` causes.
+        Branching matrix: number of events of type ``row`` that an event of type ``column`` causes.
     beta_ : array (types,)
         Decay rates, per unit of the user's time.
     branching_radius_ : float
         Spectral radius of ``alpha_``.
     stationary_ : bool
-        Whether it is below 1.
+        True where the radius is below 1.
     mu_error_, alpha_error_, beta_error_ : arrays
         Standard errors, with ``standard_errors=True``; NaN where the likelihood is flat or the
         parameter lies at its bound.
     n_steps_ : int
-        Steps of L-BFGS that were made.
+        Number of L-BFGS steps.
     converged_ : bool
-        Whether the search ended at a maximum.
+        True where the search ended at a maximum.
+
+    See Also
+    --------
+    PromptTPP : A neural model of event streams.
+    NaiveEventForecaster : Typical inter-event times and types.
+
+    References
+    ----------
+    Hawkes (1971), "Spectra of some self-exciting and mutually exciting point processes",
+    Biometrika 58, section 2.
 
     Examples
     --------
@@ -163,7 +177,7 @@ class HawkesForecaster(EventForecaster):
 
 
 class _HawkesPaths:
-    """Sampled futures of a Hawkes process: the excitation moves on, nothing is encoded anew."""
+    """Sampled futures of a Hawkes process, from its running excitation."""
 
     def __init__(self, process: Any, states: EventStates) -> None:
         self.decoder: HawkesProcess = process
@@ -185,7 +199,7 @@ class _Objective:
             raise DataError("no event can be scored: each sequence has one event and no window")
 
     def __call__(self, logs: np.ndarray) -> tuple[float, np.ndarray]:
-        """Give the value and the gradient (parameters,)."""
+        """Compute the value and the gradient (parameters,)."""
         mu, alpha, beta = _split(np.exp(logs), self._n_types)
         process = HawkesProcess(self._n_types, mu=mu, alpha=alpha, beta=beta)
         total = 0.0
@@ -198,7 +212,7 @@ class _Objective:
 
 
 def _search(objective: _Objective, max_steps: int) -> OptimizeResult:
-    """Find the maximum: a few steps from several decays, then on from the best."""
+    """Find the maximum: take a few steps from several decays, then continue the best."""
     k = objective._n_types
     starts = []
     for decay in FIRST_DECAYS:
@@ -229,7 +243,7 @@ def _minimise(objective: _Objective, start: np.ndarray, steps: int) -> OptimizeR
 
 
 def _standard_errors(objective: _Objective, logs: np.ndarray) -> np.ndarray:
-    """Give the parameters' standard errors by the delta method, NaN at the bounds."""
+    """Compute the parameters' standard errors by the delta method, NaN at the bounds."""
     free = np.flatnonzero((logs > LOG_BOUNDS[0] + 1e-6) & (logs < LOG_BOUNDS[1] - 1e-6))
     step = 1e-4
     hessian = np.empty((len(free), len(free)))
@@ -250,5 +264,5 @@ def _standard_errors(objective: _Objective, logs: np.ndarray) -> np.ndarray:
 
 
 def _split(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Take apart mu (types,), alpha (types, types) and beta (types,)."""
+    """Split into mu (types,), alpha (types, types) and beta (types,)."""
     return values[:k], values[k : k + k * k].reshape(k, k), values[k + k * k :]

@@ -1,4 +1,4 @@
-"""Event forecasters by their short names, as the command line asks for them."""
+"""Event forecasters by their short names, for the command line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make_event_forecaster(method: str, **parameters: Any) -> EventForecaster:
     ----------
     method : {"prompttpp", "hawkes", "naive"}
     **parameters
-        Of its constructor.
+        Arguments of its constructor.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The plainest event forecasters: typical gaps, and the types that mostly come or mostly follow."""
+"""Naive event forecasts: typical inter-event times, and the most frequent types."""
 
 from __future__ import annotations
 
@@ -18,33 +18,43 @@ TYPES = ("majority", "markov")
 
 
 class NaiveEventForecaster(EventForecaster):
-    """Predict a typical gap and a typical type: what every other model has to beat.
+    """A typical inter-event time and a typical type, the baseline that a model has to beat.
 
-    The time to the next event is exponential, so that this guess too has a likelihood.
+    The time to the next event is exponential, so that the forecast has a likelihood.
 
     Parameters
     ----------
-    gap : {"mean", "median", "last", "ema"}
-        "mean": the training gaps' mean is the predicted mean (a Poisson process). "median": their
-        median is the predicted median. "last": the mean is the gap before; "ema": an exponential
-        moving average of the sequence's gaps, which begins with the training mean.
-    types : {"majority", "markov"}
-        Type probabilities: the training shares (with one imagined event, spread evenly), or the
-        shares among the followers of the last type (with one imagined, spread as the former are).
-    smoothing : float
-        Weight of the newest gap in "ema", above 0 and at most 1.
-    id_col, time_col, type_col : str
-        Columns of the events.
-    time_unit : str
-        Unit in which timestamps are counted, see `tsllm.datasets.events.reading.read_events`.
-    sort : bool
-        Sort the events of a sequence instead of refusing those out of order.
-    ties : {"error", "jitter", "batch"}
-        What to do with events of a sequence at the same time.
-    resolution : float, optional
+    gap : {"mean", "median", "last", "ema"}, default="mean"
+        The predicted inter-event time. "mean": the training mean is the predicted mean (a Poisson
+        process). "median": the training median is the predicted median. "last": the last
+        inter-event time is the predicted mean. "ema": the predicted mean is an exponential moving
+        average of the sequence's inter-event times, which begins with the training mean.
+    types : {"majority", "markov"}, default="majority"
+        Type probabilities: the training shares (with one further event, spread evenly), or the
+        shares among the followers of the last type (with one further event, spread as the former).
+    smoothing : float, default=0.3
+        Weight of the newest inter-event time in "ema", above 0 and at most 1.
+    id_col : str, default="sequence_id"
+        Column of the sequences' names.
+    time_col : str, default="time"
+        Column of the times.
+    type_col : str, default="type"
+        Column of the event types.
+    time_unit : str, default="s"
+        Unit in which timestamps are counted, see `tsllm.datasets.read_events`.
+    sort : bool, default=False
+        Sort the events of a sequence by time; else unsorted events are an error.
+    ties : {"error", "jitter", "batch"}, default="error"
+        Treatment of events of a sequence at the same time.
+    resolution : float or None, default=None
         The step of the clock, for ``ties``.
-    random_state : int, RandomState or None
+    random_state : int, RandomState or None, default=None
         For sampled futures.
+
+    See Also
+    --------
+    HawkesForecaster : Events that excite later events.
+    PromptTPP : A neural model of event streams.
 
     Examples
     --------
@@ -86,7 +96,7 @@ class NaiveEventForecaster(EventForecaster):
         self.random_state = random_state
 
     def _fit(self, table: EventTable, validation: EventTable | None) -> None:
-        """Check the parameters; all that is learnt is what the base has counted."""
+        """Check the parameters; the base has computed the statistics."""
         for name, value, known in (("gap", self.gap, GAPS), ("types", self.types, TYPES)):
             if value not in known:
                 raise DataError(f"{name} must be one of {', '.join(known)}, found {value!r}")
@@ -103,20 +113,20 @@ class NaiveEventForecaster(EventForecaster):
             following = followers / followers.sum(1, keepdim=True)
             types[:, 1:] = following[batch.types]
         return NaiveDecoder(k), EventStates(
-            torch.cat([-self._mean_gaps(batch).log()[..., None], types.log()], -1)
+            torch.cat([-self._mean_times(batch).log()[..., None], types.log()], -1)
         )
 
-    def _mean_gaps(self, batch: EventBatch) -> Tensor:
-        """Predicted mean gaps in multiples of the time scale: (batch, positions)."""
+    def _mean_times(self, batch: EventBatch) -> Tensor:
+        """Predict mean inter-event times in multiples of the time scale: (batch, positions)."""
         size, events = batch.mask.shape
-        means = torch.full((size, events + 1), self.mean_gap_ / self.time_scale_).double()
+        means = torch.full((size, events + 1), self.mean_inter_event_time_ / self.time_scale_).double()
         if self.gap == "median":
-            return means * (self.median_gap_ / np.log(2) / self.mean_gap_)
+            return means * (self.median_inter_event_time_ / np.log(2) / self.mean_inter_event_time_)
         if self.gap == "mean" or events == 0:
             return means
         weight = 1.0 if self.gap == "last" else self.smoothing
         parts = weight * batch.gaps.double()[..., None]  # (batch, events, 1)
-        # The average begins with the training mean; a first gap that is not known tells nothing.
+        # The average begins with the training mean; an unknown first inter-event time is left out.
         first = torch.where(
             batch.first_known, parts[:, 0, 0] + (1 - weight) * means[:, 0], means[:, 0]
         )
@@ -128,11 +138,11 @@ class NaiveEventForecaster(EventForecaster):
 class NaiveDecoder(ClosedDecoder):
     """A constant rate, and type probabilities that do not depend on the time.
 
-    The states are the log rate and, after it, the log probability of each type.
+    The states are the log rate, followed by the log probability of each type.
     """
 
     def log_intensities(self, states: EventStates, elapsed: Tensor) -> Tensor:
-        """Log intensity of each type: (batch, positions, nodes, types)."""
+        """Compute the log intensity of each type: (batch, positions, nodes, types)."""
         rates = states.hidden[..., :1] + states.hidden[..., 1:]  # (batch, positions, types)
         return rates[:, :, None].expand(*elapsed.shape, -1)
 
@@ -141,10 +151,10 @@ class NaiveDecoder(ClosedDecoder):
         return elapsed[..., None] * self.log_intensities(states, elapsed).exp()
 
     def type_log_probabilities(self, states: EventStates, elapsed: Tensor | None = None) -> Tensor:
-        """Log probability of each type; the time does not matter to it."""
+        """Return the log probability of each type, the same at all times."""
         types = states.hidden[..., 1:]
         return types if elapsed is None else types[:, :, None].expand(*elapsed.shape, -1)
 
     def elapsed_at(self, states: EventStates, waited: Tensor, log_survival: Tensor) -> Tensor:
-        """Find when the survival falls to a value: having waited changes nothing."""
+        """Find the time at which the survival falls to a value."""
         return waited[..., None] - log_survival / states.hidden[..., :1].exp()

@@ -1,19 +1,18 @@
-"""Pictures of event streams: intensities, residuals, slices. Needs the extra ``tsllm[plot]``."""
+"""Plots of event streams: intensities, residuals, slices. They need the extra ``tsllm[plot]``."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from tsllm.events.evaluation.stream_report import GAINS
+from tsllm.events.base import EventForecaster
+from tsllm.events.evaluation.diagnostics import EventDiagnostics
+from tsllm.events.evaluation.stream_report import GAINS, StreamReport
 from tsllm.plotting.forecasts import new_axes
-
-if TYPE_CHECKING:
-    from tsllm.events import EventDiagnostics, EventForecaster, StreamReport
 
 
 def plot_intensity(
@@ -28,23 +27,23 @@ def plot_intensity(
     windows: Any = None,
     ax: Any = None,
 ) -> Any:
-    """Draw how many events per unit of time a model expects, with the events below.
+    """Draw the intensities of a model, with the events below.
 
     Parameters
     ----------
     forecaster : EventForecaster
         Fitted.
-    history, windows : optional
-        Events, as `EventForecaster.predict_intensity` takes them. None: those that it has seen.
-    sequence : optional
-        Which sequence; None: the first.
-    start, end : time, optional
-        What to draw. None: the last 50 events, and two mean gaps beyond them.
-    by_type : bool
+    history, windows : default=None
+        Events, as in `EventForecaster.predict_intensity`.
+    sequence : hashable, default=None
+        Name of the sequence. None: the first.
+    start, end : time or None, default=None
+        Period to draw. None: the last 50 events, and two mean inter-event times after them.
+    by_type : bool, default=True
         One line per type, else one for all.
-    points : int
-        Of a line, besides both sides of each event.
-    ax : matplotlib Axes, optional
+    points : int, default=400
+        Points of a line, besides both sides of each event.
+    ax : matplotlib Axes or None, default=None
         None makes a new figure.
 
     Returns
@@ -81,16 +80,15 @@ def plot_intensity(
 
 
 def plot_residuals(diagnostics: EventDiagnostics, *, axes: Any = None) -> Any:
-    """Draw the residuals' quantiles against the exponential's, and the histogram of their PIT.
+    """Draw a Q-Q plot of the residuals against the exponential, and the histogram of their PIT.
 
-    Where the model is right the points lie on the line, within its 99 % band, and the bars are
-    level.
+    Under a right model the points lie within the 99 % band, and the bars are level.
 
     Parameters
     ----------
     diagnostics : EventDiagnostics
         From `EventForecaster.diagnostics`.
-    axes : two matplotlib Axes, optional
+    axes : two matplotlib Axes or None, default=None
         None makes a new figure.
 
     Returns
@@ -135,17 +133,17 @@ def plot_stream(
     variants: Sequence[str] | None = None,
     axes: Any = None,
 ) -> Any:
-    """Draw R matrices as heat maps: which slice was learnt last, which one is tested.
+    """Draw R matrices as heat maps: the last learnt slice against the tested slice.
 
     Parameters
     ----------
     report : StreamReport
         From `evaluate_stream`.
-    metric : str
+    metric : str, default="log_likelihood"
         One of the report's metrics.
-    variants : sequence of str, optional
-        Which variants to draw. None: all.
-    axes : matplotlib Axes, one per variant, optional
+    variants : sequence of str or None, default=None
+        The variants to draw. None: all.
+    axes : matplotlib Axes, one per variant, or None, default=None
         None makes a new figure.
 
     Returns
@@ -158,7 +156,7 @@ def plot_stream(
         axes = new_axes((0.8 + 3.0 * len(variants), 3.4), columns=len(variants))
     axes = np.atleast_1d(np.asarray(axes, dtype=object))
     everything = np.concatenate([matrix.to_numpy().ravel() for matrix in matrices])
-    # One colour scale for all; a variant that fails altogether does not wash out the others.
+    # One colour scale for all; quantiles, so that one failing variant does not hide the others.
     finite = everything[np.isfinite(everything)]
     low, high = np.quantile(finite, [0.05, 0.95]) if len(finite) else (0.0, 1.0)
     colours = "viridis" if metric in GAINS else "viridis_r"
@@ -186,13 +184,13 @@ def plot_stream(
 
 
 def plot_slot_use(slot_history: Any, *, ax: Any = None) -> Any:
-    """Draw which slots of a prompt pool each slice of a stream used.
+    """Draw the shares of the prompt slots that each slice of a stream used.
 
     Parameters
     ----------
     slot_history : array (slices, slots)
-        How often the positions of a slice retrieved each slot, as `PromptTPP.slot_history_`.
-    ax : matplotlib Axes, optional
+        Number of positions of a slice that retrieved each slot, as `PromptTPP.slot_history_`.
+    ax : matplotlib Axes or None, default=None
         None makes a new figure.
 
     Returns

@@ -1,37 +1,36 @@
-"""What comes next, as an event forecaster sees it: when, of which type, how often."""
+"""Predictions of the next events: their times, their types, and intensities."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.utils.validation import check_is_fitted
 
 from tsllm.adapters.events.batch import EventBatch, EventStates
 from tsllm.adapters.events.decoders.base import EventDecoder
 from tsllm.adapters.events.next_event import NextEvent, next_event
-from tsllm.datasets.events import EventTable
-from tsllm.errors import DataError
-from tsllm.events.arguments import checked_count, checked_levels, in_chunks
-from tsllm.events.batching import last_events
+from tsllm.datasets.events.reading import EventTable
+from tsllm.events.arguments import in_chunks
+from tsllm.events.encoding import FittedModel, Origin
 from tsllm.events.sampling import Futures
-from tsllm.events.simulating import SimulatesEvents
+from tsllm.events.simulating import sample_futures
 
 #: Distributions of the next event that are computed at once.
 ROWS_AT_ONCE = 512
 
 
 class Prediction(NamedTuple):
-    """When the next event comes and of which type; scaled, from the last event of the history on.
+    """Time and type of the next event; times are scaled and count from the last event.
 
     Attributes
     ----------
-    mean, median, no_event : float arrays (sequences,)
+    mean, median : float arrays (sequences,)
     quantiles : float array (sequences, levels)
     types : float array (sequences, types)
+    no_event : float array (sequences,)
     """
 
     mean: np.ndarray
@@ -41,277 +40,129 @@ class Prediction(NamedTuple):
     no_event: np.ndarray
 
 
-class PredictsEvents(SimulatesEvents):
-    """The part of `EventForecaster` that predicts.
+def predict_next_event(
+    model: FittedModel,
+    origin: Origin,
+    levels: Sequence[float],
+    running: tuple[EventDecoder, EventStates] | None = None,
+) -> Prediction:
+    """Predict the next event of each sequence.
 
-    All methods take the same arguments for what is known:
+    Parameters
+    ----------
+    model : FittedModel
+    origin : Origin
+    levels : sequence of float
+        Probability levels of the quantiles.
+    running : (decoder, states) or None, default=None
+        The states after the last events, where they are known. None: the sequences are encoded.
 
-    - ``history``: events as in `fit`; None continues those that `fit` and `update` were given. A
-      row is predicted for each sequence.
-    - ``windows``: from when to when ``history`` was observed, as in `fit`.
-    - ``now``: nothing has happened since the last event until then; one time for all sequences or a
-      mapping by sequence. None: the end of the observation window where it is known, else the
-      time of the last event.
-
-    Times come back as they were given: timestamps where the events have timestamps.
+    Returns
+    -------
+    Prediction
     """
+    elapsed = torch.as_tensor(origin.elapsed, device=model.device)
 
-    # ------------------------------------------------------------------ the next events
+    def describe(decoder: EventDecoder, states: EventStates, waited: torch.Tensor) -> NextEvent:
+        end = None if model.longest is None else waited + model.longest
+        return next_event(decoder, states, waited=waited, levels=levels, horizon_max=end)
 
-    def predict(
-        self,
-        history: Any = None,
-        *,
-        n_steps: int = 1,
-        levels: Sequence[float] = (0.1, 0.9),
-        now: Any = None,
-        windows: Any = None,
-        n_paths: int = 256,
-    ) -> pd.DataFrame:
-        """Predict the next events of each sequence.
+    results = []
+    with torch.no_grad():
+        if running is not None:
+            decoder, states = running
+            for places in in_chunks(len(origin.table), ROWS_AT_ONCE):
+                rows = torch.as_tensor(places, device=model.device)
+                here = states.select(rows, torch.zeros_like(rows))
+                results.append(describe(decoder, here, elapsed[places]))
+        else:
+            sequences = model.last_rows(origin.table)
+            for places in in_chunks(len(origin.table), model.rows_at_once):
+                batch = sequences.gather(places).to(model.device)
+                decoder, states = model.encode(batch)
+                results.append(describe(decoder, states.at(batch.lengths), elapsed[places]))
+    return Prediction(*(torch.cat(part).cpu().numpy() for part in zip(*results)))
 
-        Parameters
-        ----------
-        history, now, windows : optional
-            What is known, see `PredictsEvents`.
-        n_steps : int
-            How many events ahead. The first is predicted exactly; the others from sampled futures,
-            never by feeding predictions back.
-        levels : sequence of float
-            Probability levels of the quantile columns.
-        n_paths : int
-            Futures to sample of each sequence, for ``n_steps`` above 1.
 
-        Returns
-        -------
-        DataFrame
-            A row per sequence and ``step``: the ``time`` (its mean, given that the event comes;
-            least squared error), ``time_median`` (its median, given the same; least absolute
-            error), ``q0.1`` and so on (by when it has come, with such a probability); the most
-            probable ``type`` with its ``probability``; and ``no_event``, the probability that so
-            many events never come. Of a method that knows only so far (`PromptTPP`:
-            ``longest_wait_``) an event that comes later counts as none. Times that cannot be known
-            or that no timestamp can hold are missing (NaT, inf for numbers).
-
-        Raises
-        ------
-        DataError
-            Bad arguments, a type that was not seen in training, or a sequence without events and
-            without a window's start.
-
-        Examples
-        --------
-        >>> import pandas as pd
-        >>> from tsllm.events import NaiveEventForecaster
-        >>> days = pd.to_datetime(["2024-01-01", "2024-01-02", "2024-01-04"])
-        >>> events = pd.DataFrame({"time": days, "type": ["on", "off", "on"]})
-        >>> model = NaiveEventForecaster(types="markov").fit(events)
-        >>> model.predict()[["step", "time", "type"]]
-           step                time type
-        0     1 2024-01-05 12:00:00  off
-        """
-        check_is_fitted(self)
-        n_steps, levels = checked_count("n_steps", n_steps), checked_levels(levels)
-        table, waited, base = self._known(history, now, windows)
-        steps = [self._next_event(table, waited, levels, continued=history is None)]
-        if n_steps > 1:
-            steps += self._later_steps(table, waited, n_steps, levels, n_paths)
-        whole = Prediction(*(np.stack(part, 1) for part in zip(*steps)))  # (sequences, steps, ...)
-        names, best = table.names, whole.types.argmax(-1)
-        ids = table.windows()[names.id_col]
-        frame = pd.DataFrame({names.id_col: ids.repeat(n_steps).reset_index(drop=True)})
-        frame["step"] = np.tile(np.arange(1, n_steps + 1), len(table))
-        times = {names.time_col: whole.mean, f"{names.time_col}_median": whole.median}
-        for place, level in enumerate(levels):
-            times[f"q{level:g}"] = whole.quantiles[..., place]
-        for name, elapsed in times.items():
-            absolute = base[:, None] + elapsed * self.time_scale_
-            frame[name] = table.clock.to_stamp(absolute.ravel())
-        frame[names.type_col] = self.classes_[best.ravel()]
-        frame["probability"] = np.take_along_axis(whole.types, best[..., None], -1).ravel()
-        frame["no_event"] = whole.no_event.ravel()
-        return frame
-
-    def predict_proba(
-        self, history: Any = None, *, now: Any = None, windows: Any = None
-    ) -> pd.DataFrame:
-        """Predict of which type the next event is, whenever it comes.
-
-        Parameters
-        ----------
-        history, now, windows : optional
-            What is known, see `PredictsEvents`.
-
-        Returns
-        -------
-        DataFrame
-            Probabilities: one row per sequence, named by the index, and one column per type.
-        """
-        check_is_fitted(self)
-        table, waited, _ = self._known(history, now, windows)
-        found = self._next_event(table, waited, (), continued=history is None)
-        index = pd.Index(table.windows()[table.names.id_col])
-        return pd.DataFrame(found.types, index=index, columns=list(self.classes_))
-
-    def predict_quantiles(
-        self,
-        history: Any = None,
-        *,
-        levels: Sequence[float] = (0.1, 0.5, 0.9),
-        now: Any = None,
-        windows: Any = None,
-    ) -> pd.DataFrame:
-        """Predict by when the next event has come, with given probabilities.
-
-        Parameters
-        ----------
-        history, now, windows : optional
-            What is known, see `PredictsEvents`.
-        levels : sequence of float
-            Probability levels, between 0 and 1.
-
-        Returns
-        -------
-        DataFrame
-            Times: one row per sequence, named by the index, and one column per level (``q0.1``);
-            missing (NaT, inf for numbers) where the event may never come, or later than the
-            method knows (`PromptTPP`: ``longest_wait_``).
-        """
-        check_is_fitted(self)
-        levels = checked_levels(levels)
-        table, waited, base = self._known(history, now, windows)
-        found = self._next_event(table, waited, levels, continued=history is None)
-        times = base[:, None] + found.quantiles * self.time_scale_
-        index = pd.Index(table.windows()[table.names.id_col])
-        columns = {
-            f"q{level:g}": table.clock.to_stamp(times[:, i]) for i, level in enumerate(levels)
-        }
-        return pd.DataFrame(columns, index=index)
-
-    # ------------------------------------------------------------------ intensities
-
-    def predict_intensity(
-        self,
-        times: Any,
-        history: Any = None,
-        *,
-        by_type: bool = True,
-        windows: Any = None,
-    ) -> pd.DataFrame:
-        """Tell how many events per unit of time the model expects at given times.
-
-        Each time is seen from the events strictly before it; after the last event, given that
-        nothing has happened since.
-
-        Parameters
-        ----------
-        times : time or sequence of times
-            The same for all sequences.
-        history, windows : optional
-            What is known, see `PredictsEvents`.
-        by_type : bool
-            One column per type, else one of all events.
-
-        Returns
-        -------
-        DataFrame
-            One row per sequence and time, which name the index. In events per unit of the user's
-            time (``time_unit`` for timestamps). NaN before a sequence's window, and before its
-            first event where the window's start is not known.
-        """
-        check_is_fitted(self)
-        table = self._table(history, windows)
-        moments = np.atleast_1d(np.asarray(table.clock.to_number(_listed(times)), dtype=np.float64))
-        if not np.isfinite(moments).all():
-            raise DataError("times has missing or infinite entries; leave them out")
-        values = self._intensities(table, moments)  # (sequences, times, types)
-        ids, names = table.windows()[table.names.id_col], table.names
-        index = pd.MultiIndex.from_arrays(
-            [
-                ids.repeat(len(moments)),
-                table.clock.to_stamp(np.tile(moments, len(table))),
-            ],
-            names=[names.id_col, names.time_col],
+def predict_later_events(
+    model: FittedModel,
+    origin: Origin,
+    levels: Sequence[float],
+    *,
+    n_steps: int,
+    n_paths: int,
+    seed: int,
+) -> list[Prediction]:
+    """Predict the events 2 to ``n_steps`` of each sequence from sampled futures."""
+    chunks = [
+        [_sampled_step(futures, step, levels, len(model.classes)) for step in range(1, n_steps)]
+        for _, futures in sample_futures(
+            model, origin, n_paths, seed, n_events=n_steps, longest=model.longest
         )
-        flat = values.reshape(-1, values.shape[-1])
-        if by_type:
-            return pd.DataFrame(flat, index=index, columns=list(self.classes_))
-        return pd.DataFrame({"intensity": flat.sum(-1)}, index=index)
+    ]
+    return [Prediction(*map(np.concatenate, zip(*step))) for step in zip(*chunks)]
 
-    # ------------------------------------------------------------------ below
 
-    def _next_event(
-        self, table: EventTable, waited: np.ndarray, levels: Sequence[float], *, continued: bool
-    ) -> Prediction:
-        """Describe the next event of each sequence; ``continued`` where the table is `history_`."""
-        wait = torch.as_tensor(waited, device=self._device())
-        running = self._latest_states() if continued else None
-        longest = self._longest_wait()
+def prediction_frame(
+    model: FittedModel, origin: Origin, steps: Sequence[Prediction], levels: Sequence[float]
+) -> pd.DataFrame:
+    """Write predictions in the user's names and units; see `EventForecaster.predict`."""
+    whole = Prediction(*(np.stack(part, 1) for part in zip(*steps)))  # (sequences, steps, ...)
+    names, best = origin.table.names, whole.types.argmax(-1)
+    ids = origin.table.windows()[names.id_col]
+    frame = pd.DataFrame({names.id_col: ids.repeat(len(steps)).reset_index(drop=True)})
+    frame["step"] = np.tile(np.arange(1, len(steps) + 1), len(origin.table))
+    times = {names.time_col: whole.mean, f"{names.time_col}_median": whole.median}
+    for place, level in enumerate(levels):
+        times[f"q{level:g}"] = whole.quantiles[..., place]
+    for name, elapsed in times.items():
+        absolute = origin.last[:, None] + elapsed * model.time_scale
+        frame[name] = origin.table.clock.to_stamp(absolute.ravel())
+    frame[names.type_col] = model.classes[best.ravel()]
+    frame["probability"] = np.take_along_axis(whole.types, best[..., None], -1).ravel()
+    frame["no_event"] = whole.no_event.ravel()
+    return frame
 
-        def describe(decoder: EventDecoder, states: EventStates, wait: torch.Tensor) -> NextEvent:
-            end = None if longest is None else wait + longest
-            return next_event(decoder, states, waited=wait, levels=levels, horizon_max=end)
 
-        results = []
+def intensities(model: FittedModel, table: EventTable, times: np.ndarray) -> np.ndarray:
+    """Compute the intensity of each type at given times.
+
+    Parameters
+    ----------
+    model : FittedModel
+    table : EventTable
+    times : float array (times,)
+        In the table's numbers, the same for all sequences.
+
+    Returns
+    -------
+    float array (sequences, times, types)
+        In the table's unit; NaN where the intensity is not known.
+    """
+    rows = model.rows(table)
+    asked = rows.locate(times)
+    values = np.full((len(table), len(times), len(model.classes)), np.nan)
+    for chunk in in_chunks(len(rows), model.rows_at_once):
+        mine = np.flatnonzero((asked.row >= chunk[0]) & (asked.row <= chunk[-1]))
+        if not len(mine):
+            continue
+        batch = rows.gather(chunk).to(model.device)
         with torch.no_grad():
-            if running is not None:
-                decoder, states = running
-                for places in in_chunks(len(table), ROWS_AT_ONCE):
-                    rows = torch.as_tensor(places, device=wait.device)
-                    here = states.select(rows, torch.zeros_like(rows))
-                    results.append(describe(decoder, here, wait[places]))
-            else:
-                histories = self._windows(last_events(table, self._context_length()))
-                for places in in_chunks(len(table), self._rows_at_once):
-                    batch = histories.gather(places).to(wait.device)
-                    decoder, states = self._encode(batch)
-                    here = states.at(batch.lengths)
-                    results.append(describe(decoder, here, wait[places]))
-        return Prediction(*(torch.cat(part).cpu().numpy() for part in zip(*results)))
-
-    def _later_steps(
-        self,
-        table: EventTable,
-        waited: np.ndarray,
-        n_steps: int,
-        levels: Sequence[float],
-        n_paths: int,
-    ) -> list[Prediction]:
-        """Describe the events after the next one of each sequence, from sampled futures."""
-        chunks = [
-            [_sampled_step(futures, step, levels, len(self.classes_)) for step in range(1, n_steps)]
-            for _, futures in self._futures(
-                table, waited, n_paths, n_events=n_steps, longest=self._longest_wait()
-            )
-        ]
-        return [Prediction(*map(np.concatenate, zip(*step))) for step in zip(*chunks)]
-
-    def _intensities(self, table: EventTable, moments: np.ndarray) -> np.ndarray:
-        """Give intensities in the user's unit: (sequences, times, types), NaN where not known."""
-        windows = self._windows(table)
-        asked = windows.locate(moments)
-        values = np.full((len(table), len(moments), len(self.classes_)), np.nan)
-        for rows in in_chunks(len(windows), self._rows_at_once):
-            mine = np.flatnonzero((asked.row >= rows[0]) & (asked.row <= rows[-1]))
-            if not len(mine):
-                continue
-            batch = windows.gather(rows).to(self._device())
-            with torch.no_grad():
-                decoder, states = self._encode(batch)
-                for some in np.split(mine, range(ROWS_AT_ONCE, len(mine), ROWS_AT_ONCE)):
-                    row, position, elapsed = (
-                        torch.as_tensor(part[some], device=self._device())
-                        for part in (asked.row - rows[0], asked.position, asked.elapsed)
-                    )
-                    nodes = (elapsed / self.time_scale_).to(self._dtype)[:, None, None]
-                    rates = decoder.log_intensities(states.select(row, position), nodes).exp()
-                    found = rates[:, 0, 0].double().cpu().numpy() / self.time_scale_
-                    values[asked.sequence[some], asked.moment[some]] = found
-        return values
+            decoder, states = model.encode(batch)
+            for some in np.split(mine, range(ROWS_AT_ONCE, len(mine), ROWS_AT_ONCE)):
+                row, position, elapsed = (
+                    torch.as_tensor(part[some], device=model.device)
+                    for part in (asked.row - chunk[0], asked.position, asked.elapsed)
+                )
+                nodes = (elapsed / model.time_scale).to(model.dtype)[:, None, None]
+                rates = decoder.log_intensities(states.select(row, position), nodes).exp()
+                found = rates[:, 0, 0].double().cpu().numpy() / model.time_scale
+                values[asked.sequence[some], asked.moment[some]] = found
+    return values
 
 
 def _sampled_step(futures: Futures, step: int, levels: Sequence[float], n_types: int) -> Prediction:
-    """Describe one step of sampled futures, the first being step 0."""
+    """Summarise one step of sampled futures; the first is step 0."""
     elapsed, types = futures.elapsed[:, :, step], futures.types[:, :, step]  # (sequences, paths)
     comes = np.isfinite(elapsed)
     counts = comes.sum(1)
@@ -335,21 +186,21 @@ def predict_at_positions(
     batch: EventBatch,
     longest: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Predict the event that ends each interval, from its start (given its lower part).
+    """Predict the event that ends each interval, given the interval's lower part.
 
     Parameters
     ----------
     decoder, states, batch
         See `log_likelihood`.
-    longest : float, optional
-        Scaled: given that the event comes within so long of the interval's lower part.
+    longest : float or None, default=None
+        Condition on the event coming within this scaled time after the lower part.
 
     Returns
     -------
-    mean, median : Tensor
-        ``(batch, positions)``, scaled and from the event before; 0 where no event is scored.
-    types : Tensor
-        ``(batch, positions, types)``.
+    mean, median : Tensor (batch, positions)
+        Scaled time from the event before; 0 where no event is scored.
+    types : Tensor (batch, positions, types)
+        Probabilities.
     """
     wanted = batch.observed & batch.scored
     rows, positions = wanted.nonzero(as_tuple=True)
@@ -358,13 +209,8 @@ def predict_at_positions(
     median, types = torch.zeros_like(mean), mean.new_zeros(*shape, decoder.n_types)
     for some in torch.arange(len(rows), device=rows.device).split(ROWS_AT_ONCE):
         at = rows[some], positions[some]
-        waited = batch.lower[at].double()
-        end = None if longest is None else waited + longest
-        found = next_event(decoder, states.select(*at), waited=waited, horizon_max=end)
+        lower = batch.lower[at].double()
+        end = None if longest is None else lower + longest
+        found = next_event(decoder, states.select(*at), waited=lower, horizon_max=end)
         mean[at], median[at], types[at] = found.mean, found.median, found.type_probabilities
     return mean, median, types
-
-
-def _listed(times: Any) -> Any:
-    """Wrap one time in a list."""
-    return [times] if np.ndim(times) == 0 else times

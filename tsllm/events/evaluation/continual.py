@@ -1,11 +1,11 @@
-"""Streams learnt slice by slice: what a model knows of every slice after learning each of them."""
+"""Continual learning of a stream, slice by slice, with tests on every slice after each."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,25 +14,23 @@ from tqdm.auto import tqdm
 
 from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError, NotEnoughDataError
+from tsllm.events.base import EventForecaster
 from tsllm.events.evaluation.next_event import EventEvaluation
 from tsllm.events.evaluation.stream_report import METRICS, StreamReport
 from tsllm.events.hawkes import HawkesForecaster
 from tsllm.events.naive import NaiveEventForecaster
 
-if TYPE_CHECKING:
-    from tsllm.events.base import EventForecaster
-
 BASELINES = ("pretrained", "fine_tuned", "retrained", "joint", "hawkes", "naive")
 
 
 class SlicePart(NamedTuple):
-    """A slice of the stream, and the parts of it that are learnt from; the test part is the rest.
+    """A slice of the stream, with its training and validation parts; the rest is the test part.
 
     Attributes
     ----------
     whole, train, validation : EventTable
     test_from : float
-        Where the test part begins, in the table's numbers: all before it is history.
+        Start of the test part, in the table's numbers; earlier events are history.
     """
 
     whole: EventTable
@@ -45,36 +43,35 @@ def evaluate_stream(
     estimator: EventForecaster,
     slices: Sequence[Any],
     *,
-    baselines: Sequence[str] = BASELINES,
+    baselines: Sequence[str] | None = None,
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
     verbose: int = 0,
 ) -> StreamReport:
-    """Learn the slices of a stream one after another, and test on all of them each time.
+    """Learn the slices of a stream one after another, and test on all slices after each.
 
     Every slice is split by time into a training, a validation and a test part. After learning slice
-    T, a model predicts the test part of each slice j, given the slice's earlier events as history:
-    R[T, j]. The model is never told which slice it is tested on.
+    T, a model predicts the test part of each slice j, with the slice's earlier events as history:
+    R[T, j]. The model does not know which slice it is tested on.
 
     Parameters
     ----------
     estimator : EventForecaster
-        Left as it is: clones of it learn. With a `partial_fit` it learns slice by slice, else it is
-        fitted to each slice anew.
+        Its clones learn; it is not changed. With a `partial_fit` it learns slice by slice, else it
+        is fitted to each slice anew.
     slices : sequence of DataFrame, EventTable or path
-        In order of time, for example from `tsllm.datasets.events.slices.time_slices`.
-    baselines : sequence of str
-        Learnt beside it:
+        In order of time, for example from `tsllm.datasets.time_slices`.
+    baselines : sequence of str or None, default=None
+        Variants beside the estimator. None: all of these.
 
-        - "pretrained": the first slice only;
-        - "fine_tuned": the network without what protects it from forgetting, trained on;
-        - "retrained": a new network for each slice, which knows no other;
-        - "joint": a new network for all slices up to the present, which a stream does not allow:
-          the upper bound;
+        - "pretrained": the network, trained on the first slice only;
+        - "fine_tuned": the network without prompts, trained on each slice in turn;
+        - "retrained": a new network for each slice;
+        - "joint": a new network for all slices so far, an upper bound that a stream does not allow;
         - "hawkes": a Hawkes process, fitted to the latest slice;
-        - "naive": the latest slice's mean gap and shares of types.
-    fractions : tuple of float
+        - "naive": the latest slice's mean inter-event time and type shares.
+    fractions : tuple of float, default=(0.7, 0.1, 0.2)
         Sizes of the three parts of a slice.
-    verbose : int
+    verbose : int, default=0
         1 shows progress on stderr.
 
     Returns
@@ -86,7 +83,7 @@ def evaluate_stream(
     DataError
         An unknown baseline, or fewer than two slices.
     NotEnoughDataError
-        A slice too short to be split; the message names it.
+        A slice is too short to be split; the message names it.
 
     Examples
     --------
@@ -98,6 +95,7 @@ def evaluate_stream(
     >>> report.matrix("time_mae").shape
     (3, 3)
     """
+    baselines = BASELINES if baselines is None else baselines
     unknown = [name for name in baselines if name not in BASELINES]
     if unknown:
         raise DataError(f"baselines must be among {', '.join(BASELINES)}, found {unknown[0]!r}")
@@ -151,7 +149,7 @@ def _learners(
     parts: list[SlicePart],
     types: list[str],
 ) -> tuple[dict[str, Callable[[int], EventForecaster]], list[str]]:
-    """Give, for each variant, what makes a fitted estimator after the latest slice; and notes."""
+    """Return, for each variant, a function from the latest slice to a fitted estimator; and notes."""
     notes: list[str] = []
     name = type(estimator).__name__
     plain = estimator._fine_tuned()
@@ -165,7 +163,7 @@ def _learners(
 
         def learn(latest: int) -> EventForecaster:
             part = parts[latest]
-            # Slices to come are tested on from the beginning, so their types must be known.
+            # Later slices are tested on from the beginning, so their types must be known.
             named = types if latest == 0 else None
             return model.partial_fit(part.train, validation=part.validation, types=named)
 
@@ -199,12 +197,12 @@ def _learners(
 
 
 def _test(model: EventForecaster, part: SlicePart) -> EventEvaluation:
-    """Let a model predict the test part of a slice."""
+    """Evaluate a model on the test part of a slice."""
     return model.evaluate(part.whole, t_start=part.whole.clock.to_stamp(part.test_from))
 
 
 def _guesses(found: list[EventEvaluation]) -> pd.DataFrame:
-    """Average the errors of the plainest guesses over the slices."""
+    """Average the errors of the naive guesses over the slices."""
     tables = pd.concat([one.table.iloc[1:] for one in found])
     return tables.groupby(level=0, sort=False)[list(METRICS[1:])].mean()
 
@@ -215,7 +213,7 @@ def _test_events(part: SlicePart) -> int:
 
 
 def stack_slices(parts: list[SlicePart]) -> SlicePart:
-    """Put slices side by side: what a sequence does in each is a sequence of its own."""
+    """Stack slices side by side: each part of a sequence becomes a sequence of its own."""
     return SlicePart(
         parts[0].whole,
         _side_by_side([part.train for part in parts]),
@@ -225,7 +223,7 @@ def stack_slices(parts: list[SlicePart]) -> SlicePart:
 
 
 def _side_by_side(tables: list[EventTable]) -> EventTable:
-    """Concatenate tables whose sequences get the number of their slice as part of their name."""
+    """Concatenate tables; the sequences are renamed with the number of their slice."""
     renamed = [
         replace(table, ids=tuple(f"{number}/{name}" for name in table.ids))
         for number, table in enumerate(tables)
@@ -242,5 +240,5 @@ def hawkes_like(estimator: EventForecaster) -> HawkesForecaster:
 
 
 def naive_like(estimator: EventForecaster) -> NaiveEventForecaster:
-    """Make the plainest guess, which treats ties as the estimator does."""
+    """Make a naive forecaster that treats ties as the estimator does."""
     return NaiveEventForecaster(ties=estimator.ties, resolution=estimator.resolution)

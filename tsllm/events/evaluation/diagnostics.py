@@ -1,7 +1,7 @@
 """Goodness of fit of event models: time rescaling, independence, calibration of the types.
 
-A right model turns the gaps between events into independent exponential residuals with mean 1, of
-all events together and of each type, and its type probabilities are the shares that are seen.
+Under a right model the residuals, of all events together and of each type, are independent and
+exponential with mean 1, and the type probabilities equal the observed shares.
 """
 
 from __future__ import annotations
@@ -18,24 +18,28 @@ ALL_TYPES = "all types"
 
 @dataclass(frozen=True)
 class EventDiagnostics:
-    """Tests of whether a model could have made the events.
+    """Goodness-of-fit tests of an event model.
 
     Attributes
     ----------
     table : DataFrame
-        One row for all events and one for the events of each type: how many ``events``, their mean
-        residual (``mean``, 1 where the model is right), the Kolmogorov-Smirnov distance ``ks`` of
+        One row for all events and one for the events of each type: the number of ``events``, their
+        mean residual (``mean``, 1 under a right model), the Kolmogorov-Smirnov distance ``ks`` of
         the residuals from the exponential and its ``p_value``, the autocorrelation ``lag1`` of
-        neighbouring residuals and its ``lag1_p_value``. The residuals of a wrong model can have the
-        right distribution and hang together: look at both.
+        neighbouring residuals and its ``lag1_p_value``. Check both: the residuals of a wrong model
+        can have the right distribution and be dependent.
     calibration : DataFrame
         Of each type, in bins of equal size: the mean ``predicted`` probability that an event is of
         the type (given its time), the share ``observed`` and the number of ``events``.
     type_p_value : float
-        That the types are calibrated: a chi-squared test over the bins of each type, the smallest
-        p-value multiplied by the number of types. 1 where there is one type only.
+        p-value of the types' calibration: a chi-squared test over the bins of each type, the
+        smallest p-value multiplied by the number of types. 1 for a single type.
     residuals : dict of array
-        The residuals behind each row of ``table``.
+        The residuals of each row of ``table``.
+
+    See Also
+    --------
+    tsllm.events.plotting.plot_residuals : Draw the residuals.
     """
 
     table: pd.DataFrame
@@ -45,12 +49,12 @@ class EventDiagnostics:
 
     @property
     def pit(self) -> np.ndarray:
-        """Probabilities, given by the model, of an event as early as the one that came; uniform."""
+        """Compute the probability integral transform of all residuals; uniform if right."""
         return -np.expm1(-self.residuals[ALL_TYPES])
 
     @property
     def calibration_error(self) -> float:
-        """Mean distance between predicted and observed shares, over all bins by their events."""
+        """Compute the mean distance of predicted from observed shares, weighted by events."""
         bins = self.calibration
         return float(
             np.average((bins["predicted"] - bins["observed"]).abs(), weights=bins["events"])
@@ -63,14 +67,8 @@ class EventDiagnostics:
 
     __repr__ = __str__
 
-    def plot(self, axes: Any = None) -> Any:
-        """Draw the residuals' quantiles against the exponential's, and the histogram of `pit`."""
-        from tsllm.events.plotting import plot_residuals
-
-        return plot_residuals(self, axes=axes)
-
     def to_dict(self) -> dict[str, Any]:
-        """Give the tests as plain values, for JSON; what is not known is None."""
+        """Return the tests as plain values, for JSON; NaN becomes None."""
         rows = {
             str(name): {key: None if np.isnan(v) else float(v) for key, v in row.items()}
             for name, row in self.table.iterrows()
@@ -88,18 +86,18 @@ def diagnose(
 ) -> EventDiagnostics:
     """Test the residuals of a model and its type probabilities.
 
-    Time that ends without an event is not dropped, which would favour short gaps: what the model
-    expected in it counts towards the next residual, in the next sequence.
+    Time that ends without an event is not dropped, which would favour short inter-event times: its
+    expected events count towards the next residual, in the next sequence.
 
     Parameters
     ----------
     codes : int array (n,)
         The class code of the event that ends each interval, -1 where none does; sequence after
         sequence, in order of time.
-    increments : array (n, types)
+    increments : float array (n, types)
         Expected events of each type in the interval.
-    probabilities : array (n, types)
-        Of each type, given that an event comes at the interval's end.
+    probabilities : float array (n, types)
+        Probability of each type, given an event at the interval's end.
     classes : array of str (types,)
 
     Returns
@@ -128,17 +126,17 @@ def diagnose(
 
 
 def _chain(values: np.ndarray, observed: np.ndarray) -> np.ndarray:
-    """Add up the increments from each event to the next, whatever lies between."""
+    """Sum the increments from each event to the next."""
     return np.diff(np.concatenate([[0.0], np.cumsum(values)[observed]]))
 
 
 def _test(residuals: np.ndarray) -> list[float]:
-    """Test residuals: how many, mean, distance from the exponential and p, correlation and p."""
+    """Test residuals: number, mean, distance from the exponential and p, correlation and p."""
     n = len(residuals)
     if n < 3:
         return [n, np.mean(residuals) if n else np.nan, *[np.nan] * 4]
     distance = stats.kstest(residuals, "expon")
-    # Ranks, so that a few long gaps do not rule the correlation.
+    # Ranks, so that a few long inter-event times do not dominate the correlation.
     ranks = stats.rankdata(residuals)
     lag1 = float(np.corrcoef(ranks[:-1], ranks[1:])[0, 1]) if np.ptp(ranks) > 0 else np.nan
     p_lag = 2 * stats.norm.sf(abs(lag1) * np.sqrt(n - 1))
@@ -164,9 +162,9 @@ def _calibrate(
             hits = codes[part] == code
             rows.append([name, share.mean(), hits.mean(), len(part)])
             spread = (share * (1 - share)).sum()
-            gap = hits.sum() - share.sum()
-            # Certain and right adds nothing; certain and wrong is ruled out.
-            chi2 += gap**2 / spread if spread > 0 else (0.0 if abs(gap) < 1e-9 else np.inf)
+            excess = hits.sum() - share.sum()
+            # A certain and right prediction adds 0, a certain and wrong one infinity.
+            chi2 += excess**2 / spread if spread > 0 else (0.0 if abs(excess) < 1e-9 else np.inf)
         p_values.append(float(stats.chi2.sf(chi2, len(bins))))
     p_value = min(1.0, len(classes) * min(p_values)) if len(classes) > 1 else 1.0
     return pd.DataFrame(rows, columns=columns), p_value

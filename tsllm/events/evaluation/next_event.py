@@ -1,40 +1,47 @@
-"""Predictions of the next event held to the truth, with the plainest guesses beside them."""
+"""Evaluation of next-event predictions, beside naive guesses."""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from tsllm.events.batching import Intervals
 
-if TYPE_CHECKING:
-    from tsllm.events.base import EventForecaster
-
-#: Predicted gaps of less than this share of the true ones, in the mean, are next to zero.
+#: Mean predicted times of less than this share of the true ones are next to zero.
 NEXT_TO_ZERO = 0.02
+
+
+class TrainingStatistics(NamedTuple):
+    """The statistics of the training events that the guesses use; see `EventForecaster`."""
+
+    time_scale: float
+    mean: float
+    median: float
+    type_counts: np.ndarray
+    transition_counts: np.ndarray
 
 
 @dataclass(frozen=True)
 class EventEvaluation:
-    """How a model and the plainest guesses predict the next event.
+    """Errors of a model's next-event predictions, beside those of naive guesses.
 
     Attributes
     ----------
     table : DataFrame
         One row for the model and one for each guess. ``log_likelihood`` per event,
         ``type_error`` (the share of wrong types), ``time_rmse`` (of the mean) and ``time_mae`` (of
-        the median) in the user's unit of time; NaN where a guess says nothing.
+        the median) in the user's unit of time; NaN where a guess has no such value.
     events : int
-        How many events were predicted.
+        Number of predicted events.
     notes : tuple of str
-        What a reader must know: guesses that the model does not beat, predictions next to zero.
+        Warnings: guesses that the model does not beat, predictions next to zero.
     next_to_zero : bool
-        Whether the model's gaps are next to zero: its time predictions say nothing then, whatever
-        their errors.
+        True where the model's inter-event times are next to zero: its time predictions are
+        useless then, whatever their errors.
     """
 
     table: pd.DataFrame
@@ -43,7 +50,7 @@ class EventEvaluation:
     next_to_zero: bool = False
 
     def __getitem__(self, metric: str) -> float:
-        """Give one of the model's figures."""
+        """Return one of the model's figures."""
         return float(self.table[metric].iloc[0])
 
     def __str__(self) -> str:
@@ -53,7 +60,7 @@ class EventEvaluation:
     __repr__ = __str__
 
     def to_dict(self) -> dict[str, Any]:
-        """Give everything as plain values, for JSON; what a guess does not say is None."""
+        """Return everything as plain values, for JSON; NaN becomes None."""
         rows = {
             str(name): {metric: None if np.isnan(v) else float(v) for metric, v in row.items()}
             for name, row in self.table.iterrows()
@@ -62,26 +69,28 @@ class EventEvaluation:
 
 
 def compare_with_guesses(
-    forecaster: EventForecaster,
+    name: str,
+    statistics: TrainingStatistics,
     intervals: Intervals,
     log_likelihoods: np.ndarray,
-    waited: np.ndarray,
+    lower: np.ndarray,
     means: np.ndarray,
     medians: np.ndarray,
     types: np.ndarray,
 ) -> EventEvaluation:
-    """Hold predictions of the next event to the truth.
+    """Compare predictions of the next event, and naive guesses, with the observed events.
 
     Parameters
     ----------
-    forecaster : EventForecaster
-        Fitted; gives the time scale and the statistics of the guesses.
+    name : str
+        The model's name, for the table.
+    statistics : TrainingStatistics
     intervals : Intervals
-        Those that were scored, n of them; predictions are judged where an event ends them.
-    log_likelihoods, waited, means, medians : float arrays (n,)
-        Scaled: of each interval, the part of it that was given, the predicted mean and median time
-        from the event before.
-    types : array (n, types)
+        The n scored intervals; predictions are evaluated where an event ends them.
+    log_likelihoods, lower, means, medians : float arrays (n,)
+        Scaled: of each interval, its given part, and the predicted mean and median time from the
+        event before.
+    types : float array (n, types)
         Predicted probabilities.
 
     Returns
@@ -91,67 +100,67 @@ def compare_with_guesses(
     Warns
     -----
     UserWarning
-        The predicted gaps are next to zero.
+        The predicted inter-event times are next to zero.
     """
-    seen, scale = intervals.observed, forecaster.time_scale_
+    seen, scale = intervals.observed, statistics.time_scale
     n = int(seen.sum())
-    truth, code, waited = (
+    truth, code, lower = (
         (intervals.end - intervals.start)[seen],
         intervals.code[seen],
-        waited[seen],
+        lower[seen],
     )
-    last = intervals.gap_before[seen]
-    last = np.where(np.isnan(last), forecaster.mean_gap_, last)
-    gaps = {
-        "mean gap": np.full(n, forecaster.mean_gap_),
-        "median gap": np.full(n, forecaster.median_gap_),
+    last = intervals.length_before[seen]
+    last = np.where(np.isnan(last), statistics.mean, last)
+    times = {
+        "mean gap": np.full(n, statistics.mean),
+        "median gap": np.full(n, statistics.median),
         "last gap": last,
         "zero gap": np.zeros(n),
     }
-    majority = int(forecaster.type_counts_.argmax())
-    # Where a type was never followed by any, argmax would say class 0: the majority is better.
-    followed = forecaster.transition_counts_.sum(1) > 0
-    usual = np.where(followed, forecaster.transition_counts_.argmax(1), majority)
+    majority = int(statistics.type_counts.argmax())
+    # Where a type was never followed by any, argmax would be class 0: the majority is better.
+    followed = statistics.transition_counts.sum(1) > 0
+    usual = np.where(followed, statistics.transition_counts.argmax(1), majority)
     before = intervals.code_before[seen]
     guesses = {
         "majority type": np.full(n, majority),
         "Markov type": np.where(before < 0, majority, usual[before]),
     }
     rows: dict[str, dict[str, float]] = {
-        type(forecaster).__name__: {
+        name: {
             "log_likelihood": log_likelihoods.sum() / n - np.log(scale) if n else np.nan,
             "type_error": _mean(types[seen].argmax(1) != code),
             "time_rmse": np.sqrt(_mean((scale * means[seen] - truth) ** 2)),
             "time_mae": _mean(np.abs(scale * medians[seen] - truth)),
         }
     }
-    for name, gap in gaps.items():
-        error = np.maximum(gap, scale * waited) - truth  # what has passed is known
-        rows[name] = {"time_rmse": np.sqrt(_mean(error**2)), "time_mae": _mean(np.abs(error))}
-    for name, guess in guesses.items():
-        rows[name] = {"type_error": _mean(guess != code)}
+    for label, time in times.items():
+        error = np.maximum(time, scale * lower) - truth  # the given part has passed already
+        rows[label] = {"time_rmse": np.sqrt(_mean(error**2)), "time_mae": _mean(np.abs(error))}
+    for label, guess in guesses.items():
+        rows[label] = {"type_error": _mean(guess != code)}
     columns = ["log_likelihood", "type_error", "time_rmse", "time_mae"]
     table = pd.DataFrame(list(rows.values()), index=list(rows), columns=columns)
-    notes = [_beaten(table, metric) for metric in ("type_error", "time_rmse", "time_mae")]
-    ahead, left = scale * (means[seen] - waited), truth - scale * waited
+    notes = [_unbeaten(table, metric) for metric in ("type_error", "time_rmse", "time_mae")]
+    ahead, left = scale * (means[seen] - lower), truth - scale * lower
     zero = n > 0 and _mean(ahead) < NEXT_TO_ZERO * _mean(left)
     if zero:
         flag = (
             f"the predicted gaps are next to zero (mean {_mean(ahead):.3g}, true "
             f"{_mean(left):.3g}): the time predictions say nothing, whatever their errors"
         )
-        warnings.warn(f"{type(forecaster).__name__}: {flag}", UserWarning, stacklevel=3)
+        warnings.warn(f"{name}: {flag}", UserWarning, stacklevel=3)
         notes.append(flag)
     return EventEvaluation(table, n, tuple(note for note in notes if note), zero)
 
 
 def _mean(values: np.ndarray) -> float:
-    """Give a mean, NaN of nothing."""
+    """Compute a mean, NaN for no values."""
     return float(np.mean(values)) if len(values) else np.nan
 
 
-def _beaten(table: pd.DataFrame, metric: str) -> str:
-    """Say which guess is at least as good as the model, if one is."""
+def _unbeaten(table: pd.DataFrame, metric: str) -> str:
+    """Describe the best guess where it is at least as good as the model, else return ""."""
     model, guesses = table[metric].iloc[0], table[metric].iloc[1:].dropna()
     if not len(guesses) or not guesses.min() <= model or model == 0:
         return ""

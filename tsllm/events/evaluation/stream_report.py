@@ -1,8 +1,7 @@
-"""What `evaluate_stream` found: the R matrices, and what they say of learning and forgetting."""
+"""Reports of `evaluate_stream`: R matrices, and measures of learning and forgetting."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,31 +11,34 @@ import pandas as pd
 from tsllm.errors import DataError
 
 METRICS = ("log_likelihood", "type_error", "time_rmse", "time_mae")
-#: Of these, greater is better.
+#: The metrics of which greater is better.
 GAINS = ("log_likelihood",)
 
 
 @dataclass(frozen=True)
 class StreamReport:
-    """How well each variant knew every slice after learning each of them.
+    """The test scores of each variant on every slice, after learning each slice.
 
     Attributes
     ----------
     matrices : dict of array (slices, slices, metrics)
         Of each variant, the model first: ``R[T, j]`` is its score on the test part of slice j after
-        learning slice T (both count from 0 here). The metrics are those of `METRICS`.
+        learning slice T (both count from 0). The metrics are `METRICS`.
     reference : array (slices, metrics)
-        What a constant rate and constant shares of types, taken from the first slice, reach on each
-        slice: the model that has learnt nothing.
+        The scores of the untrained model: the constant rate and the type shares of the first slice.
     seconds : dict of list
-        Of each variant, how long it took to learn each slice.
+        Of each variant, the time to learn each slice.
     events : list of (int, int, int)
         Of each slice, the events in the training, validation and test part.
-    notes : tuple of str
-        What a reader must know.
+    notes : tuple of str, default=()
+        Warnings.
     guesses : DataFrame
-        Errors of the plainest guesses (mean, median, last and no gap, most frequent type, type that
-        most often follows), learnt with the model's last slice; means over the slices.
+        Errors of the naive guesses (mean, median, last and zero inter-event time, most frequent
+        type, most frequent follower), learnt with the model's last slice; means over the slices.
+
+    See Also
+    --------
+    tsllm.events.plotting.plot_stream : Draw the matrices.
     """
 
     matrices: dict[str, np.ndarray]
@@ -48,27 +50,27 @@ class StreamReport:
 
     @property
     def variants(self) -> list[str]:
-        """The names of the variants, the model first."""
+        """List the names of the variants, the model first."""
         return list(self.matrices)
 
     def matrix(self, metric: str = "log_likelihood", variant: str | None = None) -> pd.DataFrame:
-        """Give the R matrix of a metric.
+        """Return the R matrix of a metric.
 
         Parameters
         ----------
-        metric : {"log_likelihood", "type_error", "time_rmse", "time_mae"}
-        variant : str, optional
+        metric : {"log_likelihood", "type_error", "time_rmse", "time_mae"}, default="log_likelihood"
+        variant : str or None, default=None
             None: the model.
 
         Returns
         -------
         DataFrame
-            A row per slice that was learnt last, a column per slice that was tested on.
+            A row per last learnt slice, a column per tested slice.
 
         Raises
         ------
         DataError
-            No such metric or variant.
+            The metric or the variant is unknown.
         """
         variant = self.variants[0] if variant is None else variant
         if metric not in METRICS:
@@ -81,7 +83,7 @@ class StreamReport:
 
     @property
     def table(self) -> pd.DataFrame:
-        """All matrices in rows: ``variant, learned, tested`` and the metrics."""
+        """List all matrices in rows: ``variant, learned, tested`` and the metrics."""
         parts = []
         for variant, values in self.matrices.items():
             learned, tested = np.indices(values.shape[:2]).reshape(2, -1)
@@ -94,21 +96,20 @@ class StreamReport:
 
     @property
     def summary(self) -> pd.DataFrame:
-        """What the matrices say, a row per variant and metric.
+        """Summarise the matrices, a row per variant and metric.
 
-        With T the last of n slices, and means over the slices j that have such a value:
+        T is the last slice; the measures are means over the slices j that have a value:
 
-        - ``final``: R[T, j], what is known in the end;
-        - ``forgetting``: how much worse R[T, j] is than the best R[l, j] ever was, for j before T;
-          0 is best;
-        - ``plasticity``: R[j, j], what is known of a slice when it was just learnt;
+        - ``final``: R[T, j], the score after the last slice;
+        - ``forgetting``: the best R[l, j] minus R[T, j], as a loss, for j before T; 0 is best;
+        - ``plasticity``: R[j, j], the score on a slice that was just learnt;
         - ``backward_transfer``: R[T, j] - R[j, j] for j before T;
-        - ``forward_transfer``: R[j-1, j] less the reference, what earlier slices say of a new one;
-        - ``prequential``: R[j-1, j], the next slice predicted before it was learnt: what a user of
-          the stream has.
+        - ``forward_transfer``: R[j-1, j] minus the reference;
+        - ``prequential``: R[j-1, j], the score on the next slice before it is learnt, which a user
+          of the stream experiences.
 
-        Of the log-likelihood greater is better, of the errors less; the transfers keep the metric's
-        sign.
+        For the log-likelihood greater is better, for the errors less; the transfers keep the
+        metric's sign.
         """
         rows = []
         for variant in self.variants:
@@ -133,7 +134,7 @@ class StreamReport:
     __repr__ = __str__
 
     def to_dict(self) -> dict[str, Any]:
-        """Give everything as plain values, for JSON; what is not known is None."""
+        """Return everything as plain values, for JSON; NaN becomes None."""
         return {
             "metrics": list(METRICS),
             "matrices": {variant: _plain(values) for variant, values in self.matrices.items()},
@@ -154,20 +155,9 @@ class StreamReport:
             "notes": list(self.notes),
         }
 
-    def plot(
-        self,
-        metric: str = "log_likelihood",
-        variants: Sequence[str] | None = None,
-        axes: Any = None,
-    ) -> Any:
-        """Draw the R matrices of a metric as heat maps; see `plot_stream`."""
-        from tsllm.events.plotting import plot_stream
-
-        return plot_stream(self, metric, variants=variants, axes=axes)
-
 
 def _summarise(values: np.ndarray, reference: np.ndarray, gain: bool) -> dict[str, float]:
-    """Reduce an R matrix (slices, slices)."""
+    """Summarise an R matrix (slices, slices)."""
     last, own = values[-1], np.diag(values)
     best = values.max(0) if gain else values.min(0)
     lost = (best - last) if gain else (last - best)
@@ -183,7 +173,7 @@ def _summarise(values: np.ndarray, reference: np.ndarray, gain: bool) -> dict[st
 
 
 def _plain(values: Any) -> Any:
-    """Turn arrays and numbers into lists and floats, NaN and infinity into None."""
+    """Convert arrays and numbers to lists and floats, NaN and infinity to None."""
     array = np.asarray(values, dtype=object)
     if array.ndim:
         return [_plain(one) for one in array]

@@ -2,120 +2,161 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import fields
+from functools import partial
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+import torch
+from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
-from tsllm.events.prompttpp.model import retrieved_slots
-from tsllm.events.prompttpp.trainer import LearnsSlices
+from tsllm.adapters.events.batch import EventBatch, EventStates
+from tsllm.adapters.events.decoders.base import EventDecoder
+from tsllm.adapters.events.prompttpp import PromptTPPModel
+from tsllm.backbone import Backbone, load_backbone, resolve_device, tuned
+from tsllm.datasets.events.table import EventTable
+from tsllm.errors import BackboneMismatchError, DataError
+from tsllm.events.arguments import in_chunks
+from tsllm.events.base import EventForecaster
+from tsllm.events.batching import EventWindows, last_events, longest_inter_event_time
+from tsllm.events.prompttpp.parameters import (
+    FIXED_PARAMETERS,
+    MODEL_PARAMETERS,
+    backbone_name,
+    check_parameters,
+    count_context_events,
+    is_endless,
+    reads_texts,
+)
+from tsllm.events.prompttpp.running_states import RunningStates, StreamedPaths, StreamPredictor
+from tsllm.events.prompttpp.text_types import type_vectors
+from tsllm.events.prompttpp.trainer import SliceTrainer
+from tsllm.events.sampling import Paths
+from tsllm.training.randomness import seeded
 
 
-class PromptTPP(LearnsSlices):
-    """Forecast event streams with a pool of prompts (Xue et al., 2023, "PromptTPP").
+class PromptTPP(EventForecaster):
+    """A neural temporal point process with a pool of prompts, for streams that change.
 
-    A neural temporal point process: an encoder reads the events, a decoder gives the density of the
-    next one in time and type. The stream may change: each slice of it (`partial_fit`) opens prompts
-    of its own while the network stays as the first slices made it, and a prediction retrieves the
-    prompts whose slice looked most like the sequence at hand. What was learnt of earlier slices is
-    kept without keeping their events.
+    An encoder reads the events, a decoder models the density of the next event in time and type.
+    Each slice of the stream (`partial_fit`) opens prompts of its own while the network stays as the
+    first slices trained it. A prediction retrieves the prompts whose slice looked most like the
+    sequence. The model keeps earlier slices without keeping their events.
 
-    This is not a port: the authors' released code neither trains its prompts beyond the first batch
-    nor hides the future from the past. Retrieval here is by position and causal, and each slice's
-    prompts are frozen after it (``prompt_mode="allocate"``); the paper's shared pool is
-    ``"shared"``, which forgets.
+    This is not a port: the authors' code trains its prompts on the first batch only and reads
+    future events. Here retrieval is by position and causal, and each slice's prompts are frozen
+    after it (``prompt_mode="allocate"``); the paper's shared pool, which forgets, is ``"shared"``.
+
+    The estimator holds a `SliceTrainer`, which trains the network and the prompts, and a
+    `StreamPredictor`, which keeps running states. Fixed settings, which need no tuning, are the
+    constants of their modules and the defaults of `PromptTPPModel` (``time_features``,
+    ``min_context``, ``cold_start``, ``matching_coef``).
 
     Parameters
     ----------
-    encoder : {"attention", "aaren", "llm", "llm-full"}
-        "attention": a small causal Transformer. "aaren": attention as a recurrent network, whose
-        `update` takes constant time and memory however long the stream. "llm": one of these
-        (``text_encoder``) over types that a frozen language model has read as texts, once.
-        "llm-full": the events themselves go through the frozen language model.
-    text_encoder : {"attention", "aaren"}
-        With "llm": what reads the events.
-    backbone : str, optional
+    encoder : {"attention", "aaren", "llm", "llm-full"}, default="attention"
+        The network, part 1: what reads the events. "attention": a small causal Transformer.
+        "aaren": attention as a recurrent network, whose `update` takes constant time and memory.
+        "llm": one of these (``text_encoder``) over types that a frozen language model embeds once
+        from their texts. "llm-full": the frozen language model reads the events themselves.
+    text_encoder : {"attention", "aaren"}, default="attention"
+        With "llm": the encoder over the embedded types.
+    backbone : str or None, default=None
         The language model of "llm" and "llm-full". None: tsllm's default one.
-    backbone_layers : int, optional
-        Use the first layers only. None uses all.
-    lora : dict, optional
+    backbone_layers : int or None, default=None
+        Number of first layers to use. None: all.
+    lora : dict or None, default=None
         With "llm-full": tune the language model with LoRA, ``{"r": 8, "alpha": 16}``.
-    type_text : str or mapping
+    type_text : str or mapping, default="{name}"
         With a language model, the text of a type: a template with ``{name}``, or a text for each.
-    decoder : {"lognormal_mixture", "rmtpp", "exponential", "attnhp"}
-        "lognormal_mixture": closed forms throughout. "rmtpp" and "exponential": intensities with
-        closed integrals. "attnhp": the paper's, which attends to the events anew at every queried
-        time and is slow; with the encoder "attention", or "llm" over it.
-    prompt_mode : {"allocate", "shared", "none"}
-        "allocate": each slice opens slots of its own. "shared": all slices train one pool, as
-        published. "none": a plain temporal point process.
-    base_update : {"freeze", "slow", "full"}
-        What happens to the network after the first ``warmup_slices``: nothing; a tenth of its
-        learning rate; as before. Anything but "freeze" forgets.
-    warmup_slices : int
-        Slices that train the network.
-    hidden, layers, heads : int
-        Width, blocks and heads of the encoder.
-    dropout : float
+    hidden : int, default=32
+        Width of the encoder.
+    layers : int, default=2
+        Blocks of the encoder.
+    heads : int, default=4
+        Attention heads of the encoder.
+    dropout : float, default=0.1
         In the encoder.
-    components : int
+    context_length : int or "auto", default="auto"
+        Most events of a sequence that are read at once; longer sequences are trained and scored in
+        overlapping rows. "auto": 128, or less for a short language model. "aaren" is trained so,
+        and then reads endless streams.
+    decoder : {"lognormal_mixture", "rmtpp", "exponential", "attnhp"}, default="lognormal_mixture"
+        The network, part 2: the distribution of the next event. "lognormal_mixture": closed forms
+        throughout. "rmtpp" and "exponential": intensities with closed integrals. "attnhp": the
+        paper's, which attends to the events anew at every queried time and is slow; with the
+        encoder "attention", or "llm" over it.
+    components : int, default=16
         Log-normal components of the mixture.
-    time_features : int
-        Width of the code of a gap, a multiple of 4.
-    context_length : int or "auto"
-        Most events of a sequence that are read at once; longer ones are trained and scored in
-        overlapping parts. "auto": 128, or less where the language model takes less. "aaren" is
-        trained so, and then reads without end.
-    prompt_length : int
-        Rows of a prompt.
-    max_slots : int
-        Most slots of the pool; a slice that finds it full merges or re-uses slots and says so.
-    slots_per_slice : int
+    grow_types : bool, default=False
+        Accept unknown types in `partial_fit`; else they are an error.
+    prompt_mode : {"allocate", "shared", "none"}, default="allocate"
+        The prompts: "allocate": each slice opens slots of its own. "shared": all slices train one
+        pool, as published. "none": a plain temporal point process.
+    prompt_length : int, default=5
+        Vectors of a prompt.
+    max_slots : int, default=16
+        Most slots of the pool; a slice that finds it full merges or re-uses slots, with a warning.
+    slots_per_slice : int, default=1
         Slots that a slice opens.
-    top_slots : int
+    top_slots : int, default=1
         Slots that a prediction retrieves.
-    min_context : int
-        Events from which on the slot is chosen by the sequence; before, the most used one is.
-    cold_start : {"usage", "average"}
-        The slot before that: the most used one, or all.
-    when_full : {"merge", "reuse"}
-        Merge the two most alike slots, or train the most similar one further.
-    head_rank : int, optional
-        Rank of each slot's own change of the encoder's output: what a frozen base learns most of a
-        new slice by. None: 8, but 0 with "attnhp", which cannot have it. 0: none.
-    matching_coef : float
-        With "shared": weight of the loss that draws keys to the queries they serve.
-    prompt_every : int
-        With "shared": steps from one training of the prompts to the next, while the network is
-        trained in all of them.
-    grow_types : bool
-        Whether `partial_fit` may bring types that were not seen before; else they are an error.
-    max_epochs : int or "auto"
+    when_full : {"merge", "reuse"}, default="merge"
+        Merge the two most similar slots, or train the most similar one further.
+    head_rank : int or None, default=None
+        Rank of each slot's own change of the encoder's output, which learns most of a new slice on
+        a frozen network. None: 8, but 0 with "attnhp", which needs 0. 0: no change.
+    base_update : {"freeze", "slow", "full"}, default="freeze"
+        Training: of the network after the first ``warmup_slices``: none; at a tenth of its
+        learning rate; as before. The latter two forget.
+    warmup_slices : int, default=1
+        Slices that train the network.
+    max_epochs : int or "auto", default="auto"
         Passes over a slice. "auto": 60, or more where these make less than 400 steps.
-    max_steps : int, optional
-        Training steps of a slice at most.
-    batch_size : int
-        Sequences, or parts of long ones, a step.
-    learning_rate, prompt_learning_rate : float
-        Of the network and of the prompts, which need ten times as much to learn at all.
-    weight_decay : float
+    max_steps : int or None, default=None
+        Most training steps of a slice.
+    batch_size : int, default=16
+        Rows, sequences or parts of long ones, of a step.
+    learning_rate : float, default=3e-3
+        Of the network.
+    prompt_learning_rate : float, default=3e-2
+        Of the prompts, which need about ten times the network's rate.
+    weight_decay : float, default=0.0
         Above 0, AdamW instead of Adam.
-    patience : int
+    patience : int, default=10
         Epochs without a better validation loss before training stops.
-    validation_fraction : float
-        The last part of a slice, which early stopping looks at where no ``validation`` is passed.
-    embedding_store : EmbeddingStore or path, optional
-        Where the types' embeddings are kept. None: in the user's cache folder.
-    device, dtype : str
-        "auto" takes the GPU, the language model in bfloat16, where there is one.
-    id_col, time_col, type_col, time_unit, sort, ties, resolution
-        How events are read, see `tsllm.datasets.read_events`.
-    random_state : int, RandomState or None
-        One random state gives one result.
-    verbose : int
+    validation_fraction : float, default=0.1
+        The last part of a slice that is held out for early stopping where no ``validation`` is
+        passed.
+    embedding_store : EmbeddingStore, path or None, default=None
+        The machine: storage of the types' embeddings. None: in the user's cache folder.
+    device : str, default="auto"
+        "auto" uses a GPU where there is one.
+    dtype : str, default="auto"
+        Precision of the language model. "auto": bfloat16 on a GPU.
+    verbose : int, default=0
         1 shows progress on stderr.
+    id_col : str, default="sequence_id"
+        Reading: column of the sequences' names.
+    time_col : str, default="time"
+        Column of the times.
+    type_col : str, default="type"
+        Column of the event types.
+    time_unit : str, default="s"
+        Unit in which timestamps are counted, see `tsllm.datasets.read_events`.
+    sort : bool, default=False
+        Sort the events of a sequence by time; else unsorted events are an error.
+    ties : {"error", "jitter", "batch"}, default="error"
+        Treatment of events of a sequence at the same time.
+    resolution : float or None, default=None
+        The step of the clock, for ``ties``.
+    random_state : int, RandomState or None, default=None
+        Seed of the weights, the training and the sampled futures.
 
     Attributes
     ----------
@@ -124,18 +165,29 @@ class PromptTPP(LearnsSlices):
     n_slices_ : int
         Slices learnt.
     slices_ : list of dict
-        What was learnt of each slice: its events, its slots, epochs and losses.
+        Of each slice: its events, its slots, epochs and losses.
     prompt_usage_ : int array (slots,)
         Training positions that each slot was used at.
-    longest_wait_ : float
-        The longest time without an event that the slices showed, in the table's unit: between
-        events, or before a window's end. What comes later cannot be learnt from them. So predicted
-        times are given that the event comes within so long from ``now`` on, quantiles beyond are
-        missing, and ``no_event`` is the probability that it does not come within so long.
+    longest_inter_event_time_ : float
+        The longest time without an event in the slices, in the table's unit: between events, or
+        before a window's end. Longer times cannot be learnt from them: predicted times are
+        conditioned on the event coming within this time from ``now`` on, later quantiles are
+        missing, and ``no_event`` is the probability that the event comes later or never.
     slot_history_ : int array (slices, slots)
-        Which slots the positions of a slice retrieved after it was learnt.
+        Number of positions of a slice that retrieved each slot after it was learnt.
     classes_, time_scale_, n_events_, history_, ...
         See `tsllm.events.base.EventForecaster`.
+
+    See Also
+    --------
+    HawkesForecaster : The statistical baseline.
+    NaiveEventForecaster : Typical inter-event times and types.
+    tsllm.events.evaluate_stream : Measure learning and forgetting on a stream.
+
+    References
+    ----------
+    Xue et al. (2023), "Prompt-augmented Temporal Point Process for Streaming Event Sequence",
+    NeurIPS, section 3.
 
     Examples
     --------
@@ -151,6 +203,22 @@ class PromptTPP(LearnsSlices):
     [1, 2, 1, 2, 1, 2, 1, 2]
     """
 
+    # Set in fitting, beside those that the docstring describes: they tell how the model was made.
+    model_: PromptTPPModel
+    n_slices_: int
+    slices_: list[dict[str, Any]]
+    prompt_usage_: np.ndarray
+    slot_history_: np.ndarray
+    longest_inter_event_time_: float
+    architecture_: dict[str, Any]
+    seed_: int
+    context_length_: int
+    scaled_median_: float
+    text_width_: int | None
+    backbone_digest_: str | None
+    #: The states after the last events of ``history_``; None while they belong to another model.
+    _running: RunningStates | None
+
     def __init__(
         self,
         encoder: str = "attention",
@@ -160,28 +228,23 @@ class PromptTPP(LearnsSlices):
         backbone_layers: int | None = None,
         lora: dict[str, Any] | None = None,
         type_text: str | Mapping[str, str] = "{name}",
-        decoder: str = "lognormal_mixture",
-        prompt_mode: str = "allocate",
-        base_update: str = "freeze",
-        warmup_slices: int = 1,
         hidden: int = 32,
         layers: int = 2,
         heads: int = 4,
         dropout: float = 0.1,
-        components: int = 16,
-        time_features: int = 32,
         context_length: int | str = "auto",
+        decoder: str = "lognormal_mixture",
+        components: int = 16,
+        grow_types: bool = False,
+        prompt_mode: str = "allocate",
         prompt_length: int = 5,
         max_slots: int = 16,
         slots_per_slice: int = 1,
         top_slots: int = 1,
-        min_context: int = 3,
-        cold_start: str = "usage",
         when_full: str = "merge",
         head_rank: int | None = None,
-        matching_coef: float = 0.1,
-        prompt_every: int = 2,
-        grow_types: bool = False,
+        base_update: str = "freeze",
+        warmup_slices: int = 1,
         max_epochs: int | str = "auto",
         max_steps: int | None = None,
         batch_size: int = 16,
@@ -193,6 +256,7 @@ class PromptTPP(LearnsSlices):
         embedding_store: Any = None,
         device: str = "auto",
         dtype: str = "auto",
+        verbose: int = 0,
         id_col: str = "sequence_id",
         time_col: str = "time",
         type_col: str = "type",
@@ -201,7 +265,6 @@ class PromptTPP(LearnsSlices):
         ties: str = "error",
         resolution: float | None = None,
         random_state: int | np.random.RandomState | None = None,
-        verbose: int = 0,
     ) -> None:
         self.encoder = encoder
         self.text_encoder = text_encoder
@@ -209,28 +272,23 @@ class PromptTPP(LearnsSlices):
         self.backbone_layers = backbone_layers
         self.lora = lora
         self.type_text = type_text
-        self.decoder = decoder
-        self.prompt_mode = prompt_mode
-        self.base_update = base_update
-        self.warmup_slices = warmup_slices
         self.hidden = hidden
         self.layers = layers
         self.heads = heads
         self.dropout = dropout
-        self.components = components
-        self.time_features = time_features
         self.context_length = context_length
+        self.decoder = decoder
+        self.components = components
+        self.grow_types = grow_types
+        self.prompt_mode = prompt_mode
         self.prompt_length = prompt_length
         self.max_slots = max_slots
         self.slots_per_slice = slots_per_slice
         self.top_slots = top_slots
-        self.min_context = min_context
-        self.cold_start = cold_start
         self.when_full = when_full
         self.head_rank = head_rank
-        self.matching_coef = matching_coef
-        self.prompt_every = prompt_every
-        self.grow_types = grow_types
+        self.base_update = base_update
+        self.warmup_slices = warmup_slices
         self.max_epochs = max_epochs
         self.max_steps = max_steps
         self.batch_size = batch_size
@@ -242,6 +300,7 @@ class PromptTPP(LearnsSlices):
         self.embedding_store = embedding_store
         self.device = device
         self.dtype = dtype
+        self.verbose = verbose
         self.id_col = id_col
         self.time_col = time_col
         self.type_col = type_col
@@ -250,37 +309,350 @@ class PromptTPP(LearnsSlices):
         self.ties = ties
         self.resolution = resolution
         self.random_state = random_state
-        self.verbose = verbose
 
-    def retrieve(self, history: Any = None, *, windows: Any = None) -> pd.DataFrame:
-        """Tell which prompts each sequence retrieves after its last event.
+    # ------------------------------------------------------------------ learning
+
+    def partial_fit(
+        self,
+        events: Any,
+        y: Any = None,
+        *,
+        types: Any = None,
+        windows: Any = None,
+        validation: Any = None,
+    ) -> Self:
+        """Learn the next slice of a stream; earlier slices are not read again.
+
+        On a new estimator this is `fit`.
 
         Parameters
         ----------
-        history : as events in `fit`, optional
-            None: the events of `fit` and `update`.
-        windows : optional
-            See `fit`.
+        events : DataFrame, EventTable or path
+            The slice, as in `fit`.
+        y : object, default=None
+            Ignored; for scikit-learn's pipelines.
+        types : sequence of str or None, default=None
+            Only at the first call: further types that later slices contain.
+        windows : tuple, DataFrame, mapping or None, default=None
+            As in `fit`.
+        validation : as events, or None, default=None
+            Later events of the same sequences, for early stopping. None holds out the last
+            ``validation_fraction`` of the slice.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError
+            As in `fit`; or a new type without ``grow_types=True``, or settings that leave nothing
+            to learn.
+
+        Warns
+        -----
+        UserWarning
+            The pool of prompts is full: the slots that were merged or re-used.
+        """
+        if not self.__sklearn_is_fitted__():
+            return self.fit(events, windows=windows, validation=validation, types=types)
+        if types is not None:
+            raise DataError("types belongs to the first call: use grow_types=True for new ones")
+        self._check_unchanged()
+        table = self._read(events, windows=windows)
+        held_back = None if validation is None else self._read(validation)
+        whole = table if held_back is None else table.extend(held_back)
+        # Where learning fails, the estimator stays as it was.
+        former, classes = self.model_, self.classes_
+        self.model_ = copy.deepcopy(former)
+        try:
+            self._grow_types(whole)
+            self._learn(table, held_back)
+        except BaseException:
+            self.model_, self.classes_ = former, classes
+            raise
+        self.n_events_ += whole.n_events
+        self._describe(whole)
+        self._remember(whole)
+        return self
+
+    def _fit(self, table: EventTable, validation: EventTable | None) -> None:
+        check_parameters(self.get_params(deep=False))
+        self._running = None
+        self.architecture_ = {name: getattr(self, name) for name in FIXED_PARAMETERS}
+        self.seed_ = self._seed()
+        self.n_slices_ = 0
+        self.slices_ = []
+        times = np.concatenate([np.diff(own) for own in table.times])
+        typical = float(np.median(times[times > 0])) if (times > 0).any() else self.time_scale_
+        self.scaled_median_ = typical / self.time_scale_
+        backbone = self._load_backbone()
+        self.context_length_ = count_context_events(
+            self.context_length, self.encoder, self.prompt_length, backbone
+        )
+        self.backbone_digest_ = None if backbone is None else backbone.digest
+        self.text_width_, vectors = None, None
+        if reads_texts(self.encoder):
+            vectors = self._type_vectors(self.classes_)
+            self.text_width_ = vectors.shape[1]
+        self.model_ = self._build_model(vectors)
+        self._learn(table, validation)
+
+    def _learn(self, table: EventTable, validation: EventTable | None) -> None:
+        """Train on a slice and record the results."""
+        record, uses = self._trainer().learn(self.model_, self.n_slices_, table, validation)
+        width = max(self.model_.pool.max_slots if self.prompt_mode == "shared" else 0, len(uses))
+        former = getattr(self, "slot_history_", np.zeros((0, 0), dtype=np.int64))
+        rows = [np.pad(row, (0, width - len(row))) for row in [*former, uses]]
+        self.slot_history_ = np.stack(rows)
+        self.prompt_usage_ = np.array(self.model_.pool.usage, dtype=np.int64)
+        self.slices_ = [*self.slices_, record]
+        longest = [longest_inter_event_time(part) for part in (table, validation) if part is not None]
+        self.longest_inter_event_time_ = max(getattr(self, "longest_inter_event_time_", 0), *longest)
+        self.n_slices_ += 1
+        self._running = None  # the states of another model
+
+    def _trainer(self) -> SliceTrainer:
+        """Make the trainer with the current parameters."""
+        known = self._get_param_names()
+        names = [field.name for field in fields(SliceTrainer) if field.name in known]
+        return SliceTrainer(
+            **{name: getattr(self, name) for name in names},
+            rows=partial(
+                EventWindows,
+                classes=self.classes_,
+                time_scale=self.time_scale_,
+                length=self.context_length_,
+                overlap=self.context_length_ // 4,
+                resolution=self.resolution_,
+            ),
+            seed=self.seed_,
+            device=self._device(),
+        )
+
+    def _grow_types(self, table: EventTable) -> None:
+        """Extend the model to new types; without ``grow_types`` they are an error in reading."""
+        new = [name for name in table.type_names if name not in set(self.classes_)]
+        if not new or not self.grow_types:
+            return
+        vectors = self._type_vectors(new) if self.text_width_ is not None else None
+        self.classes_ = np.append(self.classes_, np.array(new, dtype=object))
+        self.model_.grow_types(len(self.classes_), vectors)
+
+    def _check_unchanged(self) -> None:
+        """Check that the parameters and the backbone still fit the model."""
+        check_parameters(self.get_params(deep=False))
+        for name, value in self.architecture_.items():
+            if getattr(self, name) != value:
+                raise DataError(
+                    f"{name} was {value!r} when the model was made and is {getattr(self, name)!r} "
+                    "now: set it back, or begin anew with fit"
+                )
+        backbone = self._load_backbone()
+        if backbone is not None and backbone.digest != self.backbone_digest_:
+            raise BackboneMismatchError(
+                f"backbone={self.backbone!r} has other weights than the one that the model was "
+                "made with: set it back, or begin anew with fit"
+            )
+
+    def _fine_tuned(self) -> Self:
+        copied: Self = clone(self).set_params(prompt_mode="none", base_update="full")
+        return copied
+
+    # ------------------------------------------------------------------ the model
+
+    def _build_model(self, vectors: Tensor | None = None) -> PromptTPPModel:
+        """Build the model for the known types and scale.
+
+        Zeros stand in for the types' vectors (types, width) until the weights are loaded.
+        """
+        if vectors is None and self.text_width_ is not None:
+            vectors = torch.zeros(len(self.classes_), self.text_width_)
+        sizes: dict[str, Any] = {name: getattr(self, name) for name in MODEL_PARAMETERS}
+        try:
+            with seeded(self.seed_):
+                if self.encoder == "llm-full":
+                    sizes["backbone"] = tuned(self._load_backbone(), lora=self.lora)
+                    sizes["max_events"] = self.context_length_
+                model = PromptTPPModel(
+                    len(self.classes_),
+                    median_gap=self.scaled_median_,
+                    type_vectors=vectors,
+                    seed=self.seed_,
+                    **sizes,
+                )
+        except ValueError as error:
+            raise DataError(str(error)) from error
+        return model.to(self._device()).eval()
+
+    def _type_vectors(self, classes: Any) -> Tensor:
+        """Embed the texts of types: (types, width)."""
+        backbone = self._load_backbone()
+        assert backbone is not None  # the other encoders read no texts
+        return type_vectors(
+            self.encoder, classes, self.type_text, backbone, self.embedding_store
+        )
+
+    def _load_backbone(self) -> Backbone | None:
+        name = backbone_name(self.encoder, self.backbone)
+        if name is None:
+            return None
+        return load_backbone(
+            name, layers=self.backbone_layers, device=self.device, dtype=self.dtype
+        )
+
+    # ------------------------------------------------------------------ predicting
+
+    def _predictor(self) -> StreamPredictor:
+        """Make the predictor from the model."""
+        return StreamPredictor(
+            self.model_,
+            self._fitted(),
+            self.context_length_,
+            endless=self._is_endless(),
+            stepped=self.decoder != "attnhp",
+        )
+
+    def _is_endless(self) -> bool:
+        return is_endless(self.encoder, self.text_encoder)
+
+    def _encode(self, batch: EventBatch) -> tuple[EventDecoder, EventStates]:
+        return self.model_.decoder, self.model_.encode(batch)
+
+    def _context_length(self) -> int | None:
+        return None if self._is_endless() else self.context_length_
+
+    def _longest_inter_event_time(self) -> float | None:
+        return self.longest_inter_event_time_ / self.time_scale_
+
+    def _device(self) -> torch.device:
+        backbone = self._load_backbone() if self.encoder == "llm-full" else None
+        return resolve_device(self.device) if backbone is None else backbone.device
+
+    def _remember(self, table: EventTable) -> None:
+        predictor = self._predictor()
+        if self._running is None:  # after learning
+            self.history_ = predictor.keep(table)
+            self._running = predictor.begin(table)
+        else:
+            self.history_ = predictor.trim(table)
+
+    def _advance(self, new: EventTable) -> None:
+        assert self._running is not None  # set in `fit`
+        self._running = self._predictor().advance(self._running, self.history_, new)
+
+    def _latest_states(self) -> tuple[EventDecoder, EventStates] | None:
+        if self._running is None:
+            return None
+        return self._predictor().latest(self._running, self.history_)
+
+    def _start_paths(self, batch: EventBatch, copies: int) -> Paths:
+        if self.decoder == "attnhp":
+            return super()._start_paths(batch, copies)
+        return StreamedPaths(self.model_, batch, copies)
+
+    # ------------------------------------------------------------------ saving
+
+    def _running_tensors(self) -> dict[str, Tensor]:
+        if not self._is_endless() or self._running is None:
+            return {}  # the states of the other encoders are computed from the history
+        return {
+            f"{number}.{name}": tensor
+            for number, state in enumerate(self._running.values())
+            for name, tensor in state.to_state().items()
+        }
+
+    def _restore_running(self, tensors: Mapping[str, Tensor]) -> None:
+        self._running = {}
+        if not tensors:
+            return
+        empty = self._predictor().empty_state()
+        parts: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            number, _, rest = name.partition(".")
+            parts.setdefault(number, {})[rest] = tensor
+        self._running = {
+            name: empty.from_state(parts[str(number)])
+            for number, name in enumerate(self.history_.ids)
+        }
+
+    def _results(self) -> dict[str, dict[str, object]]:
+        return {f"Slice {number}": _slice_rows(one) for number, one in enumerate(self.slices_)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        if not hasattr(self, "model_"):
+            return state
+        # Tensors are pickled on the CPU, so that a model fitted on a GPU can be read without one.
+        # The running states that the history determines are left out: a language model's are large.
+        running = self._running
+        if running is not None:
+            kept = running.items() if self._is_endless() else ()
+            running = {name: one.on("cpu") for name, one in kept}
+        model = self.model_
+        if any(parameter.device.type != "cpu" for parameter in model.parameters()):
+            model = copy.deepcopy(model).cpu()
+        return state | {"model_": model, "_running": running}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if hasattr(self, "model_"):
+            self.model_.to(self._device())
+
+    # ------------------------------------------------------------------ inspection
+
+    @torch.no_grad()
+    def retrieve(self, history: Any = None, *, windows: Any = None) -> pd.DataFrame:
+        """List the prompts that each sequence retrieves after its last event.
+
+        Parameters
+        ----------
+        history, windows : default=None
+            See `EventForecaster`.
 
         Returns
         -------
         DataFrame
             A row per sequence and slot: the slot's number, the slice that opened it last, its
-            ``likeness`` to the sequence (minus the squared distance from the key, in units of how
-            queries scatter; in mode "shared" the cosine), and whether it is ``retrieved``. No rows
+            ``likeness`` to the sequence (minus the squared distance from the key, in units of the
+            queries' scatter; in mode "shared" the cosine), and whether it is ``retrieved``. No rows
             where there are no prompts.
         """
-        check_is_fitted(self)
-        return retrieved_slots(self, self._table(history, windows))
+        table = self._table(history, windows)
+        model, fitted, id_col = self.model_, self._fitted(), table.names.id_col
+        rows = fitted.rows(last_events(table, self.context_length_))
+        opened = {slot: n for n, one in enumerate(self.slices_) for slot in one["slots"]}
+        ids = table.windows()[id_col]
+        frames = []
+        for places in in_chunks(len(table), fitted.rows_at_once):
+            batch = rows.gather(places).to(fitted.device)
+            query = model.query(batch)
+            choice = model.pool.choose(query)
+            if choice is None:
+                break
+            slots = choice.numbers
+            at = torch.arange(len(batch), device=batch.gaps.device), batch.lengths
+            likeness = model.pool.likeness(query.vectors, slots)[at]  # (batch, slots)
+            columns = {
+                id_col: ids.iloc[places].repeat(len(slots)),
+                "slot": np.tile(slots, len(places)),
+                "slice": np.tile([opened[slot] for slot in slots], len(places)),
+                "likeness": likeness.flatten().cpu().numpy(),
+                "retrieved": choice.visible[at].flatten().cpu().numpy(),
+            }
+            frames.append(pd.DataFrame(columns))
+        if not frames:
+            return pd.DataFrame(columns=[id_col, "slot", "slice", "likeness", "retrieved"])
+        return pd.concat(frames, ignore_index=True)
 
     @property
     def n_parameters(self) -> int:
-        """Number of trained weights: the network's and the prompts', not the language model's."""
+        """Count the trained weights: the network's and the prompts', not the language model's."""
         check_is_fitted(self)
         return sum(parameter.numel() for parameter in self.model_.parameters())
 
     def summary(self) -> dict[str, Any]:
-        """Say what was learnt, in one dict for printing and logging.
+        """Summarise the model and its training, for printing and logging.
 
         Returns
         -------
@@ -314,3 +686,18 @@ class PromptTPP(LearnsSlices):
             "seconds": sum(one["seconds"] for one in self.slices_),
             "device": str(self._device()),
         }
+
+
+def _slice_rows(one: Mapping[str, Any]) -> dict[str, object]:
+    """Return the rows of a slice's table in a model's card."""
+    held_out = one["validation_loss"]
+    return {
+        "events": f"{one['events']:,} in {one['sequences']:,} sequences",
+        "from, to": f"{one['first']}, {one['last']}",
+        "prompt slots": ", ".join(map(str, one["slots"])) or "none",
+        "network trained": "yes" if one["network_trained"] else "no",
+        "best epoch": f"{one['best_epoch']} of {one['epochs']}",
+        "training loss": f"{one['train_loss']:.4f} nats an event, in scaled time",
+        "validation loss": "none held out" if held_out is None else f"{held_out:.4f}",
+        "seconds": round(one["seconds"], 1),
+    }

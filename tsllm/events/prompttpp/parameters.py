@@ -1,17 +1,14 @@
-"""The parameters of PromptTPP held against each other; each refusal is one sentence."""
+"""Checks of PromptTPP's parameters, and what follows from them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tsllm.adapters.events.prompttpp import DECODERS, ENCODERS, TEXT_ENCODERS
 from tsllm.backbone import DEFAULT_BACKBONE, Backbone
 from tsllm.errors import DataError
 from tsllm.forecasters.checks import check_whole
-
-if TYPE_CHECKING:
-    from tsllm.events.prompttpp.model import PromptTPPCore
 
 PROMPT_MODES = ("allocate", "shared", "none")
 BASE_UPDATES = ("freeze", "slow", "full")
@@ -25,31 +22,27 @@ MODEL_PARAMETERS = (
     "heads",
     "dropout",
     "components",
-    "time_features",
     "prompt_mode",
     "prompt_length",
     "max_slots",
     "slots_per_slice",
     "top_slots",
-    "min_context",
-    "cold_start",
     "when_full",
     "head_rank",
-    "matching_coef",
 )
-#: Those that cannot change once there is a model.
+#: The parameters that cannot change once there is a model.
 FIXED_PARAMETERS = (*MODEL_PARAMETERS, "lora", "context_length")
 #: ``context_length="auto"``.
 AUTO_CONTEXT = 128
 
 
-def check_parameters(estimator: PromptTPPCore) -> None:
-    """Refuse parameters that cannot be used, alone or together.
+def check_parameters(parameters: Mapping[str, Any]) -> None:
+    """Check the parameters of PromptTPP, alone and together.
 
     Raises
     ------
     DataError
-        Naming the parameter, its value and what would do.
+        Naming the parameter, its value and the remedy.
     """
     for name, known in (
         ("encoder", ENCODERS),
@@ -58,39 +51,42 @@ def check_parameters(estimator: PromptTPPCore) -> None:
         ("prompt_mode", PROMPT_MODES),
         ("base_update", BASE_UPDATES),
     ):
-        _check_choice(name, getattr(estimator, name), known)
-    for name in ("warmup_slices", "batch_size", "patience", "prompt_every"):
-        check_whole(name, getattr(estimator, name))
+        _check_choice(name, parameters[name], known)
+    for name in ("warmup_slices", "batch_size", "patience"):
+        check_whole(name, parameters[name])
     for name in ("max_epochs", "context_length"):
-        if getattr(estimator, name) != "auto":
-            check_whole(name, getattr(estimator, name), or_auto=True)
-    if estimator.max_steps is not None:
-        check_whole("max_steps", estimator.max_steps)
+        if parameters[name] != "auto":
+            check_whole(name, parameters[name], or_auto=True)
+    if parameters["max_steps"] is not None:
+        check_whole("max_steps", parameters["max_steps"])
     for name in ("learning_rate", "prompt_learning_rate"):
-        if not getattr(estimator, name) > 0:
-            raise DataError(f"{name} must be above 0, found {getattr(estimator, name)!r}")
-    if not 0 <= estimator.validation_fraction < 1:
+        if not parameters[name] > 0:
+            raise DataError(f"{name} must be above 0, found {parameters[name]!r}")
+    if not 0 <= parameters["validation_fraction"] < 1:
         raise DataError(
             "validation_fraction must be at least 0 and less than 1, found "
-            f"{estimator.validation_fraction!r}"
+            f"{parameters['validation_fraction']!r}"
         )
-    encoder, decoder = estimator.encoder, estimator.decoder
-    if decoder == "attnhp" and (is_endless(estimator) or encoder == "llm-full"):
+    encoder, text_encoder = parameters["encoder"], parameters["text_encoder"]
+    if parameters["decoder"] == "attnhp" and (
+        is_endless(encoder, text_encoder) or encoder == "llm-full"
+    ):
+        name = "text_encoder" if encoder == "llm" else "encoder"
         raise DataError(
             "decoder='attnhp' attends to the events anew at every time, which "
-            f"{_described(estimator)} cannot: use encoder='attention', or another decoder"
+            f"{name}={parameters[name]!r} cannot: use encoder='attention', or another decoder"
         )
-    if estimator.lora is not None and encoder != "llm-full":
+    if parameters["lora"] is not None and encoder != "llm-full":
         raise DataError(
             f"lora tunes a language model that reads the events, and encoder={encoder!r} has none: "
             "use encoder='llm-full', or leave lora out"
         )
-    if not reads_texts(estimator):
+    if not reads_texts(encoder):
         given = {
-            "backbone": estimator.backbone is not None,
-            "backbone_layers": estimator.backbone_layers is not None,
-            "type_text": estimator.type_text != "{name}",
-            "text_encoder": estimator.text_encoder != "attention",
+            "backbone": parameters["backbone"] is not None,
+            "backbone_layers": parameters["backbone_layers"] is not None,
+            "type_text": parameters["type_text"] != "{name}",
+            "text_encoder": text_encoder != "attention",
         }
         for name in [name for name, there in given.items() if there]:
             raise DataError(
@@ -99,33 +95,40 @@ def check_parameters(estimator: PromptTPPCore) -> None:
             )
 
 
-def backbone_name(estimator: PromptTPPCore) -> str | None:
-    """Name the language model; None where there is none."""
-    if not reads_texts(estimator):
+def backbone_name(encoder: str, backbone: str | None) -> str | None:
+    """Return the name of the language model; None where the encoder has none."""
+    if not reads_texts(encoder):
         return None
-    return DEFAULT_BACKBONE if estimator.backbone is None else estimator.backbone
+    return DEFAULT_BACKBONE if backbone is None else backbone
 
 
-def reads_texts(estimator: PromptTPPCore) -> bool:
-    """Tell whether the types are known by their texts."""
-    return estimator.encoder in ("llm", "llm-full")
+def reads_texts(encoder: str) -> bool:
+    """Return whether the encoder reads the types as texts."""
+    return encoder in ("llm", "llm-full")
 
 
-def is_endless(estimator: PromptTPPCore) -> bool:
-    """Tell whether the encoder reads streams without end, in a state of constant size."""
-    text_encoder = estimator.encoder == "llm" and estimator.text_encoder == "aaren"
-    return estimator.encoder == "aaren" or text_encoder
+def is_endless(encoder: str, text_encoder: str) -> bool:
+    """Return whether the encoder reads endless streams, in a state of constant size."""
+    return encoder == "aaren" or (encoder == "llm" and text_encoder == "aaren")
 
 
-def context_length(estimator: PromptTPPCore, backbone: Backbone | None) -> int:
-    """Decide how many events are read at once."""
+def count_context_events(
+    context_length: int | str, encoder: str, prompt_length: int, backbone: Backbone | None
+) -> int:
+    """Compute the number of events that are read at once.
+
+    Raises
+    ------
+    DataError
+        The backbone has too few positions for ``context_length`` events.
+    """
     most = None
-    if estimator.encoder == "llm-full" and backbone is not None and backbone.max_positions:
-        # Beside the prompt and the start, two tokens an event; the model refuses less than two.
-        most = max(2, (backbone.max_positions - estimator.prompt_length - 1) // 2)
-    if estimator.context_length == "auto":
+    if encoder == "llm-full" and backbone is not None and backbone.max_positions:
+        # Beside the prompt and the start, two tokens an event; the model needs at least two events.
+        most = max(2, (backbone.max_positions - prompt_length - 1) // 2)
+    if context_length == "auto":
         return AUTO_CONTEXT if most is None else min(AUTO_CONTEXT, most)
-    wanted = int(estimator.context_length)
+    wanted = int(context_length)
     if most is not None and wanted > most:
         raise DataError(
             f"context_length={wanted} events are more than the {most} that the backbone's "
@@ -134,12 +137,7 @@ def context_length(estimator: PromptTPPCore, backbone: Backbone | None) -> int:
     return wanted
 
 
-def _described(estimator: PromptTPPCore) -> str:
-    if estimator.encoder == "llm":
-        return f"text_encoder={estimator.text_encoder!r}"
-    return f"encoder={estimator.encoder!r}"
-
-
 def _check_choice(name: str, value: object, known: Sequence[str]) -> None:
+    """Check that a value is one of the known ones."""
     if value not in known:
         raise DataError(f"{name} must be one of {', '.join(known)}, found {value!r}")

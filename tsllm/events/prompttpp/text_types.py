@@ -7,24 +7,27 @@ from typing import Any
 
 from torch import Tensor
 
+from tsllm.adapters.events.encoders.llm import mean_token_embeddings
 from tsllm.backbone import Backbone
 from tsllm.embeddings import open_store
 from tsllm.errors import DataError
 
 
+def type_vectors(
+    encoder: str,
+    classes: Iterable[str],
+    type_text: str | Mapping[str, str],
+    backbone: Backbone,
+    store: Any = None,
+) -> Tensor:
+    """Embed the texts of types as an encoder reads them: (types, width); see `embed_types`."""
+    if encoder == "llm":
+        return embed_types(classes, type_text, backbone, store)
+    return mean_token_embeddings(backbone, type_texts(classes, type_text))
+
+
 def type_texts(classes: Iterable[str], type_text: str | Mapping[str, str]) -> list[str]:
-    """Write the text that the language model reads for each type.
-
-    Parameters
-    ----------
-    classes : iterable of str
-        The types.
-    type_text : str or mapping
-        A template with ``{name}``, or the text of each type by its name.
-
-    Returns
-    -------
-    list of str
+    """Write the text of each type, from a template with ``{name}`` or a mapping from types to texts.
 
     Raises
     ------
@@ -75,16 +78,16 @@ def embed_types(
     Parameters
     ----------
     classes, type_text
-        As for `type_texts`.
+        See `type_texts`.
     backbone : Backbone
-        Encoders, such as sentence models, average the states of a text's tokens; for decoders the
-        last token's state is taken, which has read the whole text.
-    store : EmbeddingStore or path, optional
+        Encoders, such as sentence models, average the states of a text's tokens; decoders use the
+        state of the last token.
+    store : EmbeddingStore, path or None, default=None
         None: in the user's cache folder.
 
     Returns
     -------
-    Tensor, (types, width)
+    Tensor (types, width)
         float32 on the CPU.
 
     Examples

@@ -1,0 +1,131 @@
+"""The fitted model of an event forecaster, as predictions, futures and scores use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from tsllm.adapters.events.batch import EventBatch
+from tsllm.datasets.events.reading import EventTable
+from tsllm.errors import DataError
+from tsllm.events.arguments import at_each_sequence
+from tsllm.events.batching import EventWindows, last_events, last_times
+from tsllm.events.sampling import Encode, Paths
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """A fitted event model: its encoder and decoder, its units, and the batches that it reads.
+
+    Attributes
+    ----------
+    encode : callable
+        Map an `EventBatch` to ``(decoder, states)``.
+    start_paths : callable
+        Map an `EventBatch` and a number of copies to `Paths`.
+    classes : array of str (types,)
+        The event types.
+    time_scale, resolution : float
+        In the unit of the table's times.
+    context_length : int or None
+        Number of last events that the model reads. None: all.
+    longest : float or None
+        Scaled time from now on within which the next event can be predicted. None: no limit.
+    device : torch device
+        Device of the batches.
+    dtype : torch dtype
+        Type of the times in the batches.
+    rows_at_once : int
+        Rows of a batch.
+    """
+
+    encode: Encode
+    start_paths: Callable[[EventBatch, int], Paths]
+    classes: np.ndarray
+    time_scale: float
+    resolution: float
+    context_length: int | None
+    longest: float | None
+    device: torch.device
+    dtype: torch.dtype
+    rows_at_once: int
+
+    def rows(self, table: EventTable, t_start: Any = None, t_end: Any = None) -> EventWindows:
+        """Cut a table into rows of at most ``context_length`` events that overlap by half."""
+        length = self.context_length
+        return EventWindows(
+            table,
+            self.classes,
+            self.time_scale,
+            length=length,
+            overlap=0 if length is None else length // 2,
+            t_start=at_each_sequence(table, t_start, "t_start"),
+            t_end=at_each_sequence(table, t_end, "t_end"),
+            resolution=self.resolution,
+            dtype=self.dtype,
+        )
+
+    def last_rows(self, table: EventTable) -> EventWindows:
+        """Make one row of the last events of each sequence."""
+        return self.rows(last_events(table, self.context_length))
+
+
+class Origin(NamedTuple):
+    """The sequences that a forecast continues, and the time from which it starts.
+
+    Attributes
+    ----------
+    table : EventTable
+    last : float array (sequences,)
+        Time of the last event, or of the window's start, in the table's numbers.
+    elapsed : float array (sequences,)
+        Scaled time from there to now, without an event.
+    """
+
+    table: EventTable
+    last: np.ndarray
+    elapsed: np.ndarray
+
+
+def forecast_origin(table: EventTable, now: Any, time_scale: float) -> Origin:
+    """Find the time from which each sequence is predicted.
+
+    Parameters
+    ----------
+    table : EventTable
+    now : time, mapping or None
+        See `EventForecaster`.
+    time_scale : float
+
+    Returns
+    -------
+    Origin
+
+    Raises
+    ------
+    DataError
+        A sequence has no events and no known start, or ``now`` lies before its last event.
+    """
+    last = last_times(table)
+    if np.isnan(last).any():
+        name = table.ids[int(np.isnan(last).argmax())]
+        raise DataError(
+            f"sequence {name!r} has no events and no known start, so there is nothing to "
+            "predict from: pass windows with its start"
+        )
+    current = np.where(np.isnan(table.ends), last, table.ends)
+    moments = at_each_sequence(table, now, "now")
+    if moments is not None:
+        current = np.where(np.isnan(moments), current, moments)
+    if (current < last).any():
+        at = int((current < last).argmax())
+        raise DataError(
+            f"now={table.clock.to_stamp(current[at])} lies before the last event of sequence "
+            f"{table.ids[at]!r}, {table.clock.to_stamp(last[at])}: leave later events out of "
+            "the history"
+        )
+    return Origin(table, last, (current - last) / time_scale)
