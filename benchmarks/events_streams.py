@@ -27,7 +27,7 @@ from events_data import (
 )
 
 from tsllm.datasets import EventTable, read_events
-from tsllm.events import HawkesForecaster, NaiveEventForecaster, PromptTPP
+from tsllm.events import HawkesForecaster, NaiveEventForecaster, PromptTPP, evaluate_stream
 
 BASELINES = ("pretrained", "fine_tuned", "retrained", "hawkes", "naive")
 
@@ -94,7 +94,7 @@ def stream(folder: Any, settings: dict[str, Any], args: Any) -> dict[str, Any]:
     reports = []
     for seed in args.seeds:
         model = PromptTPP(**settings, **ties, max_slots=len(slices) * args.slots, random_state=seed)
-        report = model.evaluate_stream(slices, baselines=args.baselines, verbose=1)
+        report = evaluate_stream(model, slices, baselines=args.baselines, verbose=1)
         print(f"{args.stream}, seed {seed}\n{report}", flush=True)
         reports.append({"seed": seed, **report.to_dict()})
     unit = "day" if args.stream == "sanjac" else "1e4 s"

@@ -164,8 +164,13 @@ def _evaluate(estimator: Any, table: Any, border: Any) -> _Found:
         for note in evaluation.notes:
             print(f"\nnote: {note}")
 
+    def draw() -> Any:
+        from tsllm.events.plotting import plot_residuals
+
+        return _figure(plot_residuals(diagnostics))
+
     report = {"evaluation": evaluation.to_dict(), "diagnostics": diagnostics.to_dict()}
-    return _Found(report, show, lambda: _figure(diagnostics.plot()))
+    return _Found(report, show, draw)
 
 
 def _evaluate_stream(job: EventsJob, baselines: list[str] | None) -> _Found:
@@ -174,8 +179,11 @@ def _evaluate_stream(job: EventsJob, baselines: list[str] | None) -> _Found:
     table = read_table(job.data, settings, job.windows)
     parts = slices_of(table, job.slices, job.by)
     estimator = _new(job, settings)
-    chosen = {} if baselines is None else {"baselines": baselines}
-    report = estimator.evaluate_stream(parts, verbose=int(sys.stderr.isatty()), **chosen)
+    from tsllm.events import evaluate_stream
+
+    report = evaluate_stream(
+        estimator, parts, baselines=baselines, verbose=int(sys.stderr.isatty())
+    )
 
     def show() -> None:
         for metric, rows in report.summary.groupby("metric", sort=False):
@@ -185,7 +193,12 @@ def _evaluate_stream(job: EventsJob, baselines: list[str] | None) -> _Found:
         for note in report.notes:
             print(f"note: {note}")
 
-    return _Found(report.to_dict(), show, lambda: _figure(report.plot()))
+    def draw() -> Any:
+        from tsllm.events.plotting import plot_stream
+
+        return _figure(plot_stream(report))
+
+    return _Found(report.to_dict(), show, draw)
 
 
 def _new(job: EventsJob, settings: dict[str, Any]) -> Any:

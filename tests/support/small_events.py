@@ -8,7 +8,6 @@ SMALL = {
     "hidden": 8,
     "layers": 1,
     "heads": 2,
-    "time_features": 8,
     "components": 3,
     "max_epochs": 2,
     "batch_size": 4,
@@ -41,7 +40,7 @@ def small_estimators():
         "attention shared": small_prompttpp(prompt_mode="shared", max_slots=3, top_slots=2),
         "attention alone": small_prompttpp(prompt_mode="none", base_update="full"),
         "llm-full lora": small_prompttpp("llm-full", lora={"r": 2, "dropout": 0.1}),
-        "attention heads": small_prompttpp(head_rank=2, slots_per_slice=2, cold_start="average"),
+        "attention heads": small_prompttpp(head_rank=2, slots_per_slice=2),
     }
     return named | {
         f"{encoder} {decoder}": small_prompttpp(encoder, decoder=decoder)

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from tsllm.adapters.events.batch import EventBatch, EventStates
 from tsllm.adapters.events.decoders.base import EventDecoder
 from tsllm.backbone import Backbone
-from tsllm.datasets.events.reading import EventTable, read_events
+from tsllm.datasets.events import EventTable, read_events
 from tsllm.errors import DataError, ModelFormatError, NotEnoughDataError
 from tsllm.events.arguments import checked_count, checked_levels, checked_times
 from tsllm.events.batching import EventWindows, inter_event_times, last_events

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tsllm.adapters.events.batch import EventBatch
-from tsllm.datasets.events.reading import EventTable
+from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError
 from tsllm.events.arguments import at_each_sequence
 from tsllm.events.batching import EventWindows, last_events, last_times

@@ -119,7 +119,9 @@ class NaiveEventForecaster(EventForecaster):
     def _mean_times(self, batch: EventBatch) -> Tensor:
         """Predict mean inter-event times in multiples of the time scale: (batch, positions)."""
         size, events = batch.mask.shape
-        means = torch.full((size, events + 1), self.mean_inter_event_time_ / self.time_scale_).double()
+        means = torch.full(
+            (size, events + 1), self.mean_inter_event_time_ / self.time_scale_
+        ).double()
         if self.gap == "median":
             return means * (self.median_inter_event_time_ / np.log(2) / self.mean_inter_event_time_)
         if self.gap == "mean" or events == 0:

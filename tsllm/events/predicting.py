@@ -12,7 +12,7 @@ import torch
 from tsllm.adapters.events.batch import EventBatch, EventStates
 from tsllm.adapters.events.decoders.base import EventDecoder
 from tsllm.adapters.events.next_event import NextEvent, next_event
-from tsllm.datasets.events.reading import EventTable
+from tsllm.datasets.events import EventTable
 from tsllm.events.arguments import in_chunks
 from tsllm.events.encoding import FittedModel, Origin
 from tsllm.events.sampling import Futures

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tsllm.adapters.events.batch import EventBatch, EventStates, length_buckets
 from tsllm.adapters.events.decoders.base import EventDecoder, log_likelihood
-from tsllm.datasets.events.reading import EventTable
+from tsllm.datasets.events import EventTable
 from tsllm.errors import NotEnoughDataError
 from tsllm.events.batching import Intervals
 from tsllm.events.encoding import FittedModel

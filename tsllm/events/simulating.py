@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tsllm.datasets.events.reading import EventTable
+from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError
 from tsllm.events.arguments import checked_count, duration_in_numbers, in_chunks
 from tsllm.events.encoding import FittedModel, Origin

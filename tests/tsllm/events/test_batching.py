@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from tsllm.datasets.events import EventTable, read_events
 from tsllm.errors import DataError
 from tsllm.events.arguments import at_each_sequence, duration_in_numbers
-from tsllm.events.batching import EventWindows, known_gaps, last_events, longest_wait
+from tsllm.events.batching import (
+    EventWindows,
+    inter_event_times,
+    last_events,
+    longest_inter_event_time,
+)
 
 CLASSES = ["a", "b"]
 
@@ -149,18 +154,26 @@ def test_ties_are_refused_with_the_remedy_and_floored_at_a_resolution():
     assert batch.elapsed[0, 1:3].tolist() == [0.5, 0.25]
 
 
-def test_known_gaps_count_the_first_one_where_the_start_is_known():
+def test_inter_event_times_count_the_first_one_where_the_start_is_known():
     table = table_of([[1, 3], [2, 6], []], starts=[0.0, np.nan, np.nan], ends=[np.nan] * 3)
-    assert known_gaps(table).tolist() == [1, 2, 4]
+    assert inter_event_times(table).tolist() == [1, 2, 4]
 
 
-def test_the_longest_wait_is_between_events_or_at_an_edge_of_a_window():
+def test_the_longest_inter_event_time_is_between_events_or_at_an_edge_of_a_window():
     unknown = [np.nan, np.nan]
-    assert longest_wait(table_of([[1, 3], [2, 6]], starts=unknown, ends=unknown)) == 4
-    assert longest_wait(table_of([[1, 3], [2, 6]], starts=unknown, ends=[9.0, np.nan])) == 6
-    assert longest_wait(table_of([[1, 3], []], starts=[-7.0, 0.0], ends=[3.5, np.nan])) == 8
-    assert longest_wait(table_of([[1, 3], []], starts=[0.0, 0.0], ends=[3.5, 20.0])) == 20
-    assert longest_wait(table_of([[], [2]], starts=unknown, ends=unknown)) == 0
+    assert longest_inter_event_time(table_of([[1, 3], [2, 6]], starts=unknown, ends=unknown)) == 4
+    assert (
+        longest_inter_event_time(table_of([[1, 3], [2, 6]], starts=unknown, ends=[9.0, np.nan]))
+        == 6
+    )
+    assert (
+        longest_inter_event_time(table_of([[1, 3], []], starts=[-7.0, 0.0], ends=[3.5, np.nan]))
+        == 8
+    )
+    assert (
+        longest_inter_event_time(table_of([[1, 3], []], starts=[0.0, 0.0], ends=[3.5, 20.0])) == 20
+    )
+    assert longest_inter_event_time(table_of([[], [2]], starts=unknown, ends=unknown)) == 0
 
 
 def test_last_events_keep_the_first_gap_known():

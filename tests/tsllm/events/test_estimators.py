@@ -82,7 +82,7 @@ class TestManners:
         assert first.score(stream) == second.score(frame)
         pd.testing.assert_frame_equal(first.predict(), second.predict(frame))
         assert first.classes_.tolist() == ["0", "1"]
-        assert first.time_scale_ == pytest.approx(first.mean_gap_)
+        assert first.time_scale_ == pytest.approx(first.mean_inter_event_time_)
 
     def test_a_score_does_not_depend_on_the_order_or_the_company(self, estimator, stream):
         model = clone(estimator).fit(stream)

@@ -39,7 +39,7 @@ def test_intensities_of_timestamps_have_dates_and_a_unit():
 def test_residuals_are_drawn_against_the_exponential():
     events = make_hawkes(**GOLD, t_end=100, random_state=0).events
     found = hawkes_with(**GOLD).diagnostics(events)
-    left, right = found.plot()
+    left, right = plot_residuals(found)
     lines = {line.get_label(): line for line in left.get_lines()}
     np.testing.assert_allclose(
         np.sort(found.residuals["all types"]), lines["all types"].get_ydata()
@@ -59,7 +59,7 @@ def test_matrices_are_drawn_with_their_values():
     shown = [text.get_text() for text in axes[1].texts]
     assert shown == [f"{value:.3g}" for value in (values[:, :, 1] + 1).ravel()]
     np.testing.assert_array_equal(axes[0].images[0].get_array(), values[:, :, 1])
-    one = report.plot("time_mae", variants=["naive"])
+    one = plot_stream(report, "time_mae", variants=["naive"])
     assert len(one) == 1
 
 

@@ -14,7 +14,7 @@ from small_events import TINY, halves, small_prompttpp, stream
 from tsllm.datasets import EventTable, make_drift, make_hawkes, read_events
 from tsllm.errors import BackboneMismatchError, DataError, NotEnoughDataError
 from tsllm.events import PromptTPP
-from tsllm.events.prompttpp import running_states
+from tsllm.events.prompttpp import running_states, trainer
 from tsllm.events.prompttpp.text_types import embed_types, type_texts
 
 
@@ -67,7 +67,7 @@ def test_silence_until_the_windows_end_does_not_put_the_next_event_off(over):
     """Where the silence ends is not in the data, and no predicted time may rest on it."""
     train, test = bursts(20, 0, over=over), bursts(40, 1, over=over)
     model = small_prompttpp(components=2, max_epochs=1).fit(train)
-    assert model.longest_wait_ == max(10 - times[-1] for times in train.times)
+    assert model.longest_inter_event_time_ == max(10 - times[-1] for times in train.times)
     with_the_truth_of_bursts(model, over)
     last = pd.Series({name: times[-1] for name, times in zip(test.ids, test.times)})
     found = model.predict(test, n_steps=2, now=last, levels=(0.1, 0.99), n_paths=1000)
@@ -87,15 +87,15 @@ def test_silence_until_the_windows_end_does_not_put_the_next_event_off(over):
     assert evaluation.table["time_rmse"].iloc[0] < evaluation.table["time_rmse"]["mean gap"]
 
 
-def test_later_slices_can_only_lengthen_the_longest_wait():
+def test_later_slices_can_only_lengthen_the_longest_inter_event_time():
     whole = bursts(8, 0)
     short = dataclasses.replace(bursts(8, 1), ends=np.full(8, 10.0) + np.arange(8))
     model = small_prompttpp(validation_fraction=0).fit(whole)
-    first = model.longest_wait_
-    assert model.partial_fit(short).longest_wait_ > first
-    longest = model.longest_wait_
-    assert model.partial_fit(bursts(8, 2)).longest_wait_ == longest
-    assert model.fit(whole).longest_wait_ == first
+    first = model.longest_inter_event_time_
+    assert model.partial_fit(short).longest_inter_event_time_ > first
+    longest = model.longest_inter_event_time_
+    assert model.partial_fit(bursts(8, 2)).longest_inter_event_time_ == longest
+    assert model.fit(whole).longest_inter_event_time_ == first
 
 
 # ---------------------------------------------------------------------- slices
@@ -193,9 +193,8 @@ def test_prompts_have_a_gradient_in_every_step(monkeypatch):
 
 @pytest.mark.parametrize("every", [1, 2, 3])
 def test_a_shared_pool_learns_in_every_so_manieth_step(monkeypatch, every):
-    model = small_prompttpp(
-        prompt_mode="shared", prompt_every=every, max_slots=2, top_slots=2, max_epochs=6
-    )
+    monkeypatch.setattr(trainer, "PROMPT_EVERY", every)
+    model = small_prompttpp(prompt_mode="shared", max_slots=2, top_slots=2, max_epochs=6)
     seen = gradients(model, halves()[0], monkeypatch, 0)
     assert [one["pool.slots.0."] for one in seen] == [i % every == 0 for i in range(6)]
     assert all(one["encoder."] for one in seen)
@@ -463,10 +462,10 @@ def test_aaren_remembers_what_the_history_no_longer_holds(encoder, monkeypatch):
 def test_aaren_keeps_a_constant_number_of_bytes():
     first, second = halves(n_sequences=1, t_end=30)
     model = small_prompttpp("aaren").fit(first)
-    (state,) = model._running.states.values()
+    (state,) = model._running.values()
     size = state.stream.nbytes
     one_by_one(model, second)
-    (state,) = model._running.states.values()
+    (state,) = model._running.values()
     assert state.stream.nbytes == size
 
 

@@ -134,7 +134,7 @@ def ablate(
             for seed in seeds:
                 model = clone(estimator).set_params(**variant.settings, random_state=seed)
                 if variant.random:
-                    spec = str(backbone_name(estimator))
+                    spec = str(backbone_name(estimator.encoder, estimator.backbone))
                     model.set_params(backbone=with_random_weights(spec, seed + UNNAMED_SEEDS))
                 begun = time.perf_counter()
                 for number, part in enumerate(parts):
@@ -162,7 +162,7 @@ def ablate(
             "events": scored[GIVEN].n_events,
             "seeds": [int(seed) for seed in seeds],
             "prompt_mode": estimator.prompt_mode,
-            "backbone": backbone_name(estimator),
+            "backbone": backbone_name(estimator.encoder, estimator.backbone),
             "min_difference": min_difference,
             "confidence": confidence,
         },
@@ -196,7 +196,7 @@ def _plan(
             else:
                 variants[name] = _Variant({"base_update": other})
     if "text" in wanted:
-        if reads_texts(estimator):
+        if reads_texts(estimator.encoder):
             reader = estimator.text_encoder if estimator.encoder == "llm" else "attention"
             variants[RANDOM] = _Variant({}, random=True)
             variants[INDEX] = _Variant(
@@ -229,8 +229,8 @@ def _score(model: EventForecaster, parts: Sequence[SlicePart]) -> Scored:
     rows = []
     for number, part in enumerate(parts):
         border = part.whole.clock.to_stamp(part.test_from)
-        measure = partial(predictions, longest=model._longest_wait())
-        intervals, measured = model._measure(part.whole, measure, border, None)
+        measure = partial(predictions, longest=model._longest_inter_event_time())
+        _, intervals, measured = model._measure(part.whole, measure, None, border, None)
         log_likelihoods, _, _, medians, types = measured
         seen = intervals.observed
         truth = intervals.end - intervals.start

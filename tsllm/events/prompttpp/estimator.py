@@ -19,7 +19,7 @@ from tsllm.adapters.events.batch import EventBatch, EventStates
 from tsllm.adapters.events.decoders.base import EventDecoder
 from tsllm.adapters.events.prompttpp import PromptTPPModel
 from tsllm.backbone import Backbone, load_backbone, resolve_device, tuned
-from tsllm.datasets.events.table import EventTable
+from tsllm.datasets.events import EventTable
 from tsllm.errors import BackboneMismatchError, DataError
 from tsllm.events.arguments import in_chunks
 from tsllm.events.base import EventForecaster
@@ -407,17 +407,17 @@ class PromptTPP(EventForecaster):
         self.slot_history_ = np.stack(rows)
         self.prompt_usage_ = np.array(self.model_.pool.usage, dtype=np.int64)
         self.slices_ = [*self.slices_, record]
-        longest = [longest_inter_event_time(part) for part in (table, validation) if part is not None]
-        self.longest_inter_event_time_ = max(getattr(self, "longest_inter_event_time_", 0), *longest)
+        former_longest = getattr(self, "longest_inter_event_time_", 0.0)
+        parts = [part for part in (table, validation) if part is not None]
+        self.longest_inter_event_time_ = max(former_longest, *map(longest_inter_event_time, parts))
         self.n_slices_ += 1
         self._running = None  # the states of another model
 
     def _trainer(self) -> SliceTrainer:
         """Make the trainer with the current parameters."""
-        known = self._get_param_names()
-        names = [field.name for field in fields(SliceTrainer) if field.name in known]
+        named = {field.name for field in fields(SliceTrainer)} - {"rows", "seed", "device"}
         return SliceTrainer(
-            **{name: getattr(self, name) for name in names},
+            **{name: getattr(self, name) for name in named},
             rows=partial(
                 EventWindows,
                 classes=self.classes_,
@@ -489,9 +489,7 @@ class PromptTPP(EventForecaster):
         """Embed the texts of types: (types, width)."""
         backbone = self._load_backbone()
         assert backbone is not None  # the other encoders read no texts
-        return type_vectors(
-            self.encoder, classes, self.type_text, backbone, self.embedding_store
-        )
+        return type_vectors(self.encoder, classes, self.type_text, backbone, self.embedding_store)
 
     def _load_backbone(self) -> Backbone | None:
         name = backbone_name(self.encoder, self.backbone)

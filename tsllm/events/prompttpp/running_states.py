@@ -15,7 +15,7 @@ from tsllm.adapters.events.decoders.base import EventDecoder
 from tsllm.adapters.events.encoders.llm import LLMEncoder
 from tsllm.adapters.events.encoders.prompted import EventStream
 from tsllm.adapters.events.prompttpp import PromptTPPModel
-from tsllm.datasets.events.table import EventTable
+from tsllm.datasets.events import EventTable
 from tsllm.events.batching import keep_last, last_events, last_times
 from tsllm.events.encoding import FittedModel
 from tsllm.events.sampling import copies_of
@@ -142,9 +142,7 @@ class StreamPredictor:
                 )
         return {name: states[name] for name in table.ids}
 
-    def advance(
-        self, states: RunningStates, history: EventTable, new: EventTable
-    ) -> RunningStates:
+    def advance(self, states: RunningStates, history: EventTable, new: EventTable) -> RunningStates:
         """Move the states over new events, which the history holds already."""
         if not self.stepped:
             return states

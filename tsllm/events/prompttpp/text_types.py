@@ -27,7 +27,7 @@ def type_vectors(
 
 
 def type_texts(classes: Iterable[str], type_text: str | Mapping[str, str]) -> list[str]:
-    """Write the text of each type, from a template with ``{name}`` or a mapping from types to texts.
+    """Write the text of each type, from a template with ``{name}`` or a mapping.
 
     Raises
     ------

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tsllm.adapters.events.batch import EventBatch, length_buckets
 from tsllm.adapters.events.prompttpp import PromptTPPModel
-from tsllm.datasets.events.table import EventTable
+from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError, NotEnoughDataError
 from tsllm.events.batching import EventWindows, last_times
 from tsllm.training.loop import train

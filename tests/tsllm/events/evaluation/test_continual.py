@@ -224,8 +224,3 @@ def test_a_report_refuses_metrics_and_arms_that_it_lacks(slices, look_up):
         report.matrix("mse")
     with pytest.raises(DataError, match="variant must be one of LookUp"):
         report.matrix(variant="joint")
-
-
-def test_estimators_offer_the_same_harness(slices, look_up):
-    report = look_up.evaluate_stream(slices, baselines=[])
-    np.testing.assert_array_equal(report.matrix().to_numpy(), KNOWN)
