@@ -149,7 +149,7 @@ def _learners(
     parts: list[SlicePart],
     types: list[str],
 ) -> tuple[dict[str, Callable[[int], EventForecaster]], list[str]]:
-    """Return, for each variant, a function from the latest slice to a fitted estimator; and notes."""
+    """Return, for each variant, a function from the latest slice to a fitted model; and notes."""
     notes: list[str] = []
     name = type(estimator).__name__
     plain = estimator._fine_tuned()
