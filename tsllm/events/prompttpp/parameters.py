@@ -8,7 +8,7 @@ from typing import Any
 from tsllm.adapters.events.prompttpp import DECODERS, ENCODERS, TEXT_ENCODERS
 from tsllm.backbone import DEFAULT_BACKBONE, Backbone
 from tsllm.errors import DataError
-from tsllm.forecasters.checks import check_whole
+from tsllm.forecasters.parameters import check_whole
 
 PROMPT_MODES = ("allocate", "shared", "none")
 BASE_UPDATES = ("freeze", "slow", "full")
