@@ -32,7 +32,7 @@ from tsllm.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tsllm.forecasters.base import BaseLLMForecaster
+    from tsllm.forecasters.base import SeriesForecaster
 
 
 def forecast(
@@ -159,7 +159,7 @@ def fit(
 
 def _prepare(
     job: Job, horizon: int | None, quantiles: Sequence[float] = ()
-) -> tuple[pd.DataFrame, BaseLLMForecaster]:
+) -> tuple[pd.DataFrame, SeriesForecaster]:
     """Read the data and make the forecaster, with all checks before the training."""
     with working(f"reading {job.data}"):
         frame, _ = open_data(job.data, **job.data_options())
@@ -177,7 +177,7 @@ def _prepare(
 
 
 def _train(
-    job: Job, frame: pd.DataFrame, estimator: BaseLLMForecaster, horizon: int | None
+    job: Job, frame: pd.DataFrame, estimator: SeriesForecaster, horizon: int | None
 ) -> None:
     """Fit the forecaster and print a line about it."""
     from tsllm.tables.forecast import fit_long

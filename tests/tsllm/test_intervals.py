@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from tsllm.context import Context
-from tsllm.forecasters.calibration import calibration_origins
-from tsllm.forecasters.updating import PendingForecasts
+from tsllm.forecasters.learning import calibration_origins
+from tsllm.forecasters.state import PendingForecasts
 from tsllm.intervals import (
     LEVEL_GRID,
     MIN_WINDOWS,

@@ -32,7 +32,7 @@ from tsllm.batch.planning import bring_together, columns_of_parts, plan_job
 from tsllm.batch.ray_engine import Workers, run_on_ray
 from tsllm.batch.worker import BlockForecaster, BlockResult, Job
 from tsllm.errors import DataError
-from tsllm.forecasters.base import BaseLLMForecaster
+from tsllm.forecasters.base import SeriesForecaster
 from tsllm.logs import log_event
 from tsllm.saving.api import fingerprint, load_forecaster
 from tsllm.tables.covariates import columns_of
@@ -255,7 +255,7 @@ def _check_arguments(
 
 
 def _run_here(
-    job: Job, estimator: BaseLLMForecaster, numbers: Sequence[int]
+    job: Job, estimator: SeriesForecaster, numbers: Sequence[int]
 ) -> Iterator[BlockResult]:
     """Forecast blocks in this process."""
     forecaster = BlockForecaster(job, estimator)

@@ -19,7 +19,7 @@ from tsllm.datasets.frequency import row_number
 from tsllm.datasets.layout import Columns, find_columns
 from tsllm.datasets.tables import Table
 from tsllm.errors import DataError
-from tsllm.forecasters.base import BaseLLMForecaster
+from tsllm.forecasters.base import SeriesForecaster
 from tsllm.logs import log_event
 
 # Rows that decide which column is which.
@@ -28,7 +28,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def plan_job(
-    estimator: BaseLLMForecaster,
+    estimator: SeriesForecaster,
     job: Job,
     parts: list[Part],
     request: Request,
@@ -40,7 +40,7 @@ def plan_job(
 
     Parameters
     ----------
-    estimator : BaseLLMForecaster
+    estimator : SeriesForecaster
         The job's model.
     job : Job
     parts : list of Part

@@ -11,7 +11,7 @@ import pandas as pd
 
 from tsllm.context import Context
 from tsllm.errors import DeviceMemoryError
-from tsllm.forecasters.base import BaseLLMForecaster
+from tsllm.forecasters.base import SeriesForecaster
 from tsllm.tables.covariates import columns_of
 from tsllm.tables.forecast import contexts_of
 
@@ -21,7 +21,7 @@ _WORTH = 1.1
 
 
 def measure_batch_size(
-    estimator: BaseLLMForecaster, frame: pd.DataFrame, horizon: int, *, freq: str | None = None
+    estimator: SeriesForecaster, frame: pd.DataFrame, horizon: int, *, freq: str | None = None
 ) -> int:
     """Find the batch size that forecasts the most series a second.
 
@@ -29,7 +29,7 @@ def measure_batch_size(
 
     Parameters
     ----------
-    estimator : BaseLLMForecaster
+    estimator : SeriesForecaster
         Fitted; its ``batch_size`` is left as it was.
     frame : DataFrame
         Some of the series, as `read_long` gives them; repeated where a batch needs more.
@@ -70,7 +70,7 @@ def measure_batch_size(
 
 
 def _some_future(
-    estimator: BaseLLMForecaster, contexts: Sequence[Context], horizon: int
+    estimator: SeriesForecaster, contexts: Sequence[Context], horizon: int
 ) -> list[np.ndarray] | None:
     """Let the covariates stay what they are: how fast a forecast is does not depend on them.
 

@@ -16,7 +16,7 @@ from tsllm.batch.parts import ORIGIN_PART, ORIGIN_ROW, read_block, write_part
 from tsllm.datasets.long import read_long
 from tsllm.datasets.tables import Table
 from tsllm.errors import DataError
-from tsllm.forecasters.base import BaseLLMForecaster
+from tsllm.forecasters.base import SeriesForecaster
 from tsllm.saving.api import load_forecaster
 from tsllm.tables.covariates import columns_of, columns_to_read, read_future
 from tsllm.tables.forecast import predict_long
@@ -72,7 +72,7 @@ class BlockForecaster:
     ----------
     job : Job
         Its plan has been written down.
-    estimator : BaseLLMForecaster, optional
+    estimator : SeriesForecaster, optional
         The model, where it has been loaded.
 
     Raises
@@ -81,7 +81,7 @@ class BlockForecaster:
         The plan is gone.
     """
 
-    def __init__(self, job: Job, estimator: BaseLLMForecaster | None = None) -> None:
+    def __init__(self, job: Job, estimator: SeriesForecaster | None = None) -> None:
         self.job = job
         manifest = read_manifest(job.out)
         if manifest is None:
@@ -147,7 +147,7 @@ def block_table(manifest: Manifest, number: int, job: Job) -> Table:
     return read_block(folder, manifest.read_from, manifest.blocks[number].pieces, columns)
 
 
-def read_table(estimator: BaseLLMForecaster, table: Table, request: Request) -> pd.DataFrame:
+def read_table(estimator: SeriesForecaster, table: Table, request: Request) -> pd.DataFrame:
     """Check a block's rows and give them in the canonical form.
 
     All series have the model's frequency: a block may hold none that tells its own.
@@ -164,7 +164,7 @@ def read_table(estimator: BaseLLMForecaster, table: Table, request: Request) -> 
     )
 
 
-def _open_future(estimator: BaseLLMForecaster, request: Request) -> FutureParts | None:
+def _open_future(estimator: SeriesForecaster, request: Request) -> FutureParts | None:
     """Find the parts with the known future, where the job has one."""
     covariates = columns_of(estimator)
     if request.future is None or covariates is None:

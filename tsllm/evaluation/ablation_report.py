@@ -24,7 +24,7 @@ from tsllm.evaluation.paired import PairedDifference
 from tsllm.evaluation.report import ALL_HORIZONS, BacktestReport
 from tsllm.evaluation.variants import NONE, PRETRAINED, REPLACEMENTS, VariantMethod, Variants
 from tsllm.evaluation.verdict import amount, in_percent, judge, judge_baselines, judge_naive
-from tsllm.forecasters.base import BaseLLMForecaster
+from tsllm.forecasters.base import SeriesForecaster
 
 #: The parameters that make the budget of a variant, where a method has them.
 _BUDGET = ("max_epochs", "max_steps", "batch_size", "learning_rate", "patience", "window_stride")
@@ -244,7 +244,7 @@ class AblationReport(AblationDocument):
 def make_ablation_report(
     report: BacktestReport,
     variants: Variants,
-    estimator: BaseLLMForecaster,
+    estimator: SeriesForecaster,
     *,
     metric: str,
     min_difference: float,

@@ -18,9 +18,9 @@ from tsllm.evaluation.statistical import (
     SeasonalNaive,
     SktimeMethod,
 )
-from tsllm.forecasters.base import BaseLLMForecaster
+from tsllm.forecasters.base import SeriesForecaster
 from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
-from tsllm.forecasters.covariates import join_covariates
+from tsllm.forecasters.frames import join_covariates
 
 #: The baselines that can be asked for by name.
 BASELINES = ("seasonal_naive", "auto_ets", "theta", "auto_theta", "dlinear", "patchtst")
@@ -74,7 +74,7 @@ def make_method(
         return GlobalMethod(fresh(random_state=0), holdout, longest)
     if isinstance(method, WithoutX):
         return GlobalMethod(method.estimator, holdout, longest)
-    if isinstance(method, BaseLLMForecaster):
+    if isinstance(method, SeriesForecaster):
         return GlobalMethod(method, holdout, longest, X=holdout.X)
     if isinstance(method, BaseForecaster):
         return SktimeMethod(method, holdout, max_history)
@@ -87,7 +87,7 @@ def make_method(
 class WithoutX:
     """A tsllm forecaster that does not get the covariates."""
 
-    def __init__(self, estimator: BaseLLMForecaster) -> None:
+    def __init__(self, estimator: SeriesForecaster) -> None:
         names = ("past_covariates", "static_attributes")
         none: dict[str, Any] = {name: () for name in names if name in estimator.get_params()}
         self.estimator = estimator.clone().set_params(**none)
@@ -98,7 +98,7 @@ def with_controls(estimators: Mapping[str, Any], X: pd.DataFrame | None) -> dict
     out: dict[str, Any] = {}
     for name, estimator in estimators.items():
         out[name] = estimator
-        if X is not None and isinstance(estimator, BaseLLMForecaster):
+        if X is not None and isinstance(estimator, SeriesForecaster):
             out[f"{name}, no X"] = WithoutX(estimator)
         if getattr(estimator, "in_context", None) is not None:
             out[f"{name}, no prompt"] = estimator.clone().set_params(in_context=None)
@@ -110,7 +110,7 @@ class GlobalMethod:
 
     Parameters
     ----------
-    estimator : BaseLLMForecaster
+    estimator : SeriesForecaster
     holdout : Holdout
     longest : int
         The longest horizon.
@@ -122,7 +122,7 @@ class GlobalMethod:
 
     def __init__(
         self,
-        estimator: BaseLLMForecaster,
+        estimator: SeriesForecaster,
         holdout: Holdout,
         longest: int,
         *,
@@ -142,7 +142,7 @@ class GlobalMethod:
 
     def _fit_clone(
         self, y: pd.DataFrame, seed: int | None, parameters: Mapping[str, Any]
-    ) -> BaseLLMForecaster:
+    ) -> SeriesForecaster:
         """Fit a clone with other parameters."""
         estimator = self._template.clone()
         known = estimator.get_params()
@@ -156,7 +156,7 @@ class GlobalMethod:
         if params:
             estimator.set_params(**params)
         steps = list(range(1, self._longest + 1))
-        fitted: BaseLLMForecaster = estimator.fit(y, X=self._X, fh=steps)
+        fitted: SeriesForecaster = estimator.fit(y, X=self._X, fh=steps)
         covariates = fitted.fitted_.covariates
         self._contexts = join_covariates(held.contexts, self._X, covariates)
         return fitted

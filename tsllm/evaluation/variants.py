@@ -15,7 +15,7 @@ from tsllm.context import Context
 from tsllm.errors import DataError
 from tsllm.evaluation.holdout import Holdout
 from tsllm.evaluation.methods import GlobalMethod, Method
-from tsllm.forecasters.base import BaseLLMForecaster
+from tsllm.forecasters.base import LLMForecaster
 
 PRETRAINED, NONE = "pretrained", "none"
 #: The replacements of the language model, besides "none", which always runs.
@@ -38,13 +38,13 @@ class Variants(NamedTuple):
 
 
 def make_variants(
-    estimator: BaseLLMForecaster, holdout: Holdout, longest: int, wanted: Sequence[str]
+    estimator: LLMForecaster, holdout: Holdout, longest: int, wanted: Sequence[str]
 ) -> Variants:
     """Make the variants of a forecaster, the forecaster itself first.
 
     Parameters
     ----------
-    estimator : BaseLLMForecaster
+    estimator : LLMForecaster
         With a language model.
     holdout : Holdout
     longest : int
@@ -130,7 +130,7 @@ class VariantMethod(GlobalMethod):
 
     Parameters
     ----------
-    template : BaseLLMForecaster
+    template : LLMForecaster
     holdout : Holdout
     longest : int
         The longest horizon.
@@ -144,7 +144,7 @@ class VariantMethod(GlobalMethod):
 
     def __init__(
         self,
-        template: BaseLLMForecaster,
+        template: LLMForecaster,
         holdout: Holdout,
         longest: int,
         *,
@@ -154,7 +154,7 @@ class VariantMethod(GlobalMethod):
     ) -> None:
         super().__init__(template, holdout, longest, X=holdout.X)
         self.template = template
-        self.fitted: dict[int | None, BaseLLMForecaster] = {}
+        self.fitted: dict[int | None, LLMForecaster] = {}
         self._by_seed = by_seed
         self._share = share
         self._shape_of = shape_of
@@ -257,7 +257,7 @@ def _check(estimator: Any, wanted: Sequence[str]) -> None:
             f"variants must be among {', '.join(VARIANTS)}, found {unknown[0]!r}; 'pretrained' and "
             "'none' always run"
         )
-    if not isinstance(estimator, BaseLLMForecaster) or "backbone" not in estimator.get_params():
+    if not isinstance(estimator, LLMForecaster):
         raise DataError(
             f"estimator must be a tsllm forecaster with a language model, found "
             f"{type(estimator).__name__}: compare other forecasters with tsllm.backtest, and give "

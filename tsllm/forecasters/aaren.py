@@ -16,14 +16,14 @@ from tsllm.backbone import Backbone, tuned
 from tsllm.context import Context
 from tsllm.datasets.frequency import season_length
 from tsllm.errors import DataError
-from tsllm.forecasters.checks import check_choice, check_multiple, check_whole
+from tsllm.forecasters.base import LLMForecaster
 from tsllm.forecasters.direct import DirectForecaster
-from tsllm.forecasters.flips import choose_flips
+from tsllm.forecasters.forecasting import Reader
+from tsllm.forecasters.parameters import DECILES, check_choice, check_whole, choose_flips
 from tsllm.forecasters.running_state import (
     Memory,
-    encode,
+    StreamReader,
     follow,
-    forecast_streams,
     memories_from,
     memory_tensors,
     warn_of_drift,
@@ -33,40 +33,12 @@ from tsllm.training.settings import Loss
 from tsllm.training.windows import WindowBatch, Windows
 
 MEMORIES = ("decay", "full", "window", "reencode")
-#: ``patch_length="auto"``: without a season; at most; and the shortest part of a season.
+#: ``patch_length="auto"``: without a season, at most, and the shortest part of a season.
 PLAIN_PATCH, LONGEST_PATCH, SHORTEST_PATCH = 16, 32, 4
 
 
-def check_aaren_parameters(estimator: AarenForecaster) -> None:
-    """Check the parameters that only Aaren has.
-
-    Raises
-    ------
-    DataError
-        Naming the parameter, its value and what would do.
-    """
-    for name, choices in (
-        ("mixer", MIXERS),
-        ("memory", MEMORIES),
-        ("normalisation", NORMALISATIONS),
-        ("query", QUERIES),
-    ):
-        check_choice(name, getattr(estimator, name), choices)
-    if estimator.patch_length != "auto":
-        check_whole("patch_length", estimator.patch_length, or_auto=True)
-    for name in ("hidden", "layers", "heads", "feedforward", "soft_prompt_length"):
-        check_whole(name, getattr(estimator, name))
-    check_multiple(estimator, "hidden", "heads")
-    for name, value in (("mixer", "attention"), ("normalisation", "window")):
-        if getattr(estimator, name) == value and estimator.memory != "reencode":
-            raise DataError(
-                f"{name}={value!r} needs the whole context at once: set memory='reencode', or "
-                f"another {name}"
-            )
-
-
 def choose_patch_length(season: int, context_length: int, *, divides: bool) -> int:
-    """Choose the steps of a patch: a season, or a part of one, where there is one.
+    """Choose the steps of a patch: a season or a part of one, if there is one.
 
     Parameters
     ----------
@@ -91,109 +63,76 @@ def choose_patch_length(season: int, context_length: int, *, divides: bool) -> i
     return max(seasonal or [p for p in possible if p <= PLAIN_PATCH])
 
 
-class AarenForecaster(DirectForecaster):
-    """Follow series of any length in constant memory (Feng et al., 2024, 2405.13956).
+class AarenForecaster(DirectForecaster, LLMForecaster):
+    """Follow series of any length in constant memory (Feng et al., 2024).
 
     Attention with a learnt query is a recurrent network: each layer keeps a softmax average of the
     whole past, which a new observation updates in constant time. Patches of the series are the
-    tokens, and every prefix of a training window is learnt from. `update` advances the state of
-    each series, and `predict` reads it: the same forecast, to rounding, as encoding the whole
+    tokens, and every prefix of a training window is a training example. `update` advances the state
+    of each series, and `predict` reads it: to rounding the same forecast as encoding the whole
     history anew.
 
-    Of a series are kept its last ``context_length`` steps and two states of constant size. Rows
-    that are handed over again are passed over; corrections within the kept steps are read anew.
-    A training (``update_epochs``) makes the states stale: they are then rebuilt from the kept
-    steps, and what lay before is forgotten. `forecast` reads any context from its first step on.
+    The forecaster keeps the last ``context_length`` steps of a series and two states of constant
+    size. It skips rows that it has read before, and reads corrections within the kept steps anew.
+    A training (``update_epochs``) makes the states stale: they are rebuilt from the kept steps, and
+    what lay before is forgotten. `forecast` reads any context from its first step on.
 
-    Not for series that need recall of single events, or are short; and below some ten thousand
-    tokens attention with a cache is no slower a step. What is gained is that nothing grows.
+    Not for series that are short or need recall of single events. Below some ten thousand tokens
+    attention with a cache is no slower a step; the gain is that nothing grows.
 
     Parameters
     ----------
-    backbone : str or None
+    backbone : str or None, default=None
         A language model that reads the last ``soft_prompt_length`` outputs behind a text prompt,
-        when a forecast is asked for; `update` never runs it. None: the model without one.
-    backbone_layers : int, optional
-        Use the first layers only. None uses all.
-    lora : dict, optional
-        Fine-tune the language model with LoRA (Hu et al., 2021, 2106.09685), through peft:
-        ``{"r": 8, "alpha": 16, "dropout": 0.0, "target_modules": None}``, where each entry may be
-        left out and None means the query and value projections. The adapters are this
-        forecaster's own; the shared weights are never changed.
-    context_length : int or "auto"
+        when a forecast is made; `update` never runs it. None: the model without one.
+    context_length : int or "auto", default="auto"
         Steps of a training window, a multiple of the patch length. "auto": up to 512, and at most
-        half of a typical series. Streams go on beyond it.
-    patch_length : int or "auto"
+        half of a typical series. Streams continue beyond it.
+    patch_length : int or "auto", default="auto"
         Steps of a patch. "auto": a season, or the longest part of one up to 32 steps, so that
-        every patch shows the same hours or months; 16 where there is no season; at least four
-        patches a window.
-    prediction_length : int, optional
-        Steps that the model forecasts at once, and that intervals are calibrated for. None: the
-        ``fh`` of `fit`, else a season. Longer horizons are rolled out on its own forecasts.
-    mixer : {"aaren", "mingru", "attention", "none"}
-        What mixes the patches. "mingru" (Feng et al., 2024, 2410.01201) streams alike;
+        every patch shows the same hours or months; 16 without a season; at least four patches a
+        window.
+    mixer : {"aaren", "mingru", "attention", "none"}, default="aaren"
+        The layer that mixes the patches. "mingru" (Feng et al., 2024, 2410.01201) streams alike;
         "attention" cannot, and needs ``memory="reencode"``; "none" sees one patch at a time.
-    memory : {"decay", "full", "window", "reencode"}
-        "decay": each head of Aaren forgets at a rate it learns (not in the paper). "full": the
+    memory : {"decay", "full", "window", "reencode"}, default="decay"
+        "decay": each head of Aaren forgets at a rate that it learns (not in the paper). "full": the
         paper's, nothing is forgotten; far beyond the training windows it drifts. "window": states
-        start over, so that a forecast reads one to two windows. "reencode": no state; each
-        forecast reads the last window.
-    normalisation : {"causal", "anchored", "window"}
-        By the running mean and deviation, or the last value and the running deviation: both are
-        part of the state. "window": by the whole window's, with ``memory="reencode"`` only.
-    query : {"folded", "token"}
+        restart, so that a forecast reads one to two windows. "reencode": no state; each forecast
+        reads the last window.
+    normalisation : {"causal", "anchored", "window"}, default="causal"
+        "causal": by the running mean and deviation. "anchored": by the last value and the running
+        deviation. Both are part of the state. "window": by the whole window's, with
+        ``memory="reencode"`` only.
+    query : {"folded", "token"}, default="folded"
         "token": the paper's parameters; "folded": the same functions with fewer.
-    hidden, layers, heads, feedforward : int
-        Width of a token (a multiple of the heads), blocks, heads, width inside the feed-forward
-        parts.
-    dropout : float
+    hidden : int, default=64
+        Width of a token, a multiple of the heads.
+    layers : int, default=2
+        Blocks.
+    heads : int, default=4
+        Heads of a block.
+    feedforward : int, default=128
+        Width inside the feed-forward parts.
+    dropout : float, default=0.2
         In the blocks.
-    flip_invariance : bool or "auto"
-        Let the forecast of a series turned upside down be the forecast turned upside down: training
-        turns each window over by chance, and a forecast is the average of both readings, which
-        takes twice the time. Not in the paper. "auto": where the series rise and fall alike, in at
-        least a third of the windows each; a model of this kind cannot know that a series grows.
-    soft_prompt_length : int
+    soft_prompt_length : int, default=8
         Outputs that the language model reads.
-    prompt : str
+    prompt : str, default="auto"
         The text before them. "auto": one sentence with frequency and horizon.
-    loss : {"mse", "mae", "huber", "quantile"}
-        "quantile" trains a head that gives ``quantiles`` without crossing.
-    quantiles : tuple of float
-        Levels of the quantile head.
-    adaptive : bool
-        Keep the intervals' calibration current in `update`; costs one forecast per update.
-    update_epochs : int
-        Epochs to train on new data in `update`, and in `fit` after `pretrain`. 0: none.
-    max_epochs : int or "auto"
-        "auto": ten, or more where the series are so few that ten make less than 400 steps.
-    batch_size : int
-        Windows a training step; each variable is a window of its own.
-    window_stride : int
-        Steps between training windows.
-    learning_rate, weight_decay : float
-        Of Adam, with a cosine schedule over the epochs.
-    patience : int
-        Epochs without a better validation loss before training stops.
-    validation_fraction : float
-        Share of each series, at its end, for early stopping and for calibrating intervals.
-    max_steps : int, optional
-        Stop after so many training steps.
-    past_covariates : tuple of str
-        Columns of X that end with y; the other columns must be given for the steps to forecast.
-    freq : str, optional
-        Frequency of the series, where their index does not tell it.
-    device, dtype : str
-        "auto" takes the GPU, the language model in bfloat16, where there is one.
-    random_state : int, RandomState or None
-        One random state gives one result.
-    verbose : int
-        1 shows progress on stderr.
 
     Attributes
     ----------
     fitted_ : FittedState
         The trained model, its sizes, its calibration and its history.
+
+    See Also
+    --------
+    AutoTimesForecaster, PatchTSTForecaster
+
+    References
+    ----------
+    Feng et al., "Attention as an RNN", 2024, arXiv 2405.13956, section 3.
 
     Examples
     --------
@@ -207,24 +146,11 @@ class AarenForecaster(DirectForecaster):
     ['1961-01', '1961-02', '1961-03']
     """
 
-    embedding_store: ClassVar[None] = None
     _max_context: ClassVar[int] = 512
 
-    _architecture = DirectForecaster._architecture | {
-        "patch_length",
-        "prediction_length",
-        "mixer",
-        "memory",
-        "normalisation",
-        "query",
-        "hidden",
-        "layers",
-        "heads",
-        "feedforward",
-        "soft_prompt_length",
-        "prompt",
-        "flip_invariance",
-    }
+    _free_parameters = DirectForecaster._free_parameters | {"dropout"}
+
+    flip_invariance: bool | str
 
     def __init__(
         self,
@@ -248,7 +174,7 @@ class AarenForecaster(DirectForecaster):
         soft_prompt_length: int = 8,
         prompt: str = "auto",
         loss: str = "mse",
-        quantiles: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        quantiles: tuple[float, ...] = DECILES,
         adaptive: bool = False,
         update_epochs: int = 0,
         max_epochs: int | str = "auto",
@@ -266,12 +192,7 @@ class AarenForecaster(DirectForecaster):
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
-        self.backbone = backbone
-        self.backbone_layers = backbone_layers
-        self.lora = lora
-        self.context_length = context_length
         self.patch_length = patch_length
-        self.prediction_length = prediction_length
         self.mixer = mixer
         self.memory = memory
         self.normalisation = normalisation
@@ -281,32 +202,13 @@ class AarenForecaster(DirectForecaster):
         self.heads = heads
         self.feedforward = feedforward
         self.dropout = dropout
-        self.flip_invariance = flip_invariance
         self.soft_prompt_length = soft_prompt_length
         self.prompt = prompt
-        self.loss = loss
-        self.quantiles = quantiles
-        self.adaptive = adaptive
-        self.update_epochs = update_epochs
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.window_stride = window_stride
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.patience = patience
-        self.validation_fraction = validation_fraction
-        self.max_steps = max_steps
-        self.past_covariates = past_covariates
-        self.freq = freq
-        self.device = device
-        self.dtype = dtype
-        self.random_state = random_state
-        self.verbose = verbose
-        super().__init__()
+        super().__init__(locals())
 
     @classmethod
     def get_test_params(cls, parameter_set: str = "default") -> list[dict[str, Any]]:
-        """Give small settings for sktime's tests; there is one ``parameter_set``."""
+        """Return small settings for sktime's tests; there is one ``parameter_set``."""
         tiny = {"hidden": 8, "layers": 1, "heads": 2, "feedforward": 8, "batch_size": 16}
         return [
             {
@@ -336,7 +238,7 @@ class AarenForecaster(DirectForecaster):
     # ------------------------------------------------------------------ the method's hooks
 
     def _choose_shape(self, contexts: Sequence[Context], horizon: int | None) -> ModelShape:
-        check_aaren_parameters(self)
+        self._check_own_parameters()
         shape = super()._choose_shape(contexts, horizon)
         context_length = shape.context_length
         free = self.context_length == "auto"
@@ -353,7 +255,12 @@ class AarenForecaster(DirectForecaster):
                 f"{context_length // patch * patch or patch}, or another patch_length"
             )
         flips = choose_flips(
-            self, contexts, context_length=context_length, target_length=shape.horizon
+            self.flip_invariance,
+            self._head_levels(),
+            contexts,
+            context_length=context_length,
+            target_length=shape.horizon,
+            held_out=self.validation_fraction,
         )
         extra = {"patch_length": patch, "flip_invariance": flips}
         return ModelShape(context_length, shape.horizon, shape.n_variables, shape.freq, extra)
@@ -431,23 +338,10 @@ class AarenForecaster(DirectForecaster):
                 warn_of_drift(new, self.fitted_.shape)
         super()._remember(contexts)
 
-    def _run(
-        self, state: FittedState, contexts: Sequence[Context], horizon: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _reader(self, state: FittedState, *, followed: bool = False) -> Reader:
         if self.memory == "reencode":
-            return super()._run(state, contexts, horizon)
-        streams = encode(state, contexts, batch_size=self.batch_size)
-        return forecast_streams(state, streams, contexts, horizon, batch_size=self.batch_size)
-
-    def _run_known(
-        self, contexts: Sequence[Context], horizon: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        if self.memory == "reencode":
-            return super()._run_known(contexts, horizon)
-        streams = [self._memories[context.series_id].now for context in contexts]
-        return forecast_streams(
-            self.fitted_, streams, contexts, horizon, batch_size=self.batch_size
-        )
+            return super()._reader(state, followed=followed)
+        return StreamReader(state, self.batch_size, self._memories if followed else None)
 
     def _memory_tensors(self) -> dict[str, Tensor]:
         return memory_tensors(self._memories, list(self._contexts))
@@ -455,8 +349,31 @@ class AarenForecaster(DirectForecaster):
     def _restore_memory(self, tensors: dict[str, Tensor]) -> None:
         self._memories = memories_from(tensors, list(self._contexts))
 
+    # ------------------------------------------------------------------ helpers
+
+    def _check_own_parameters(self) -> None:
+        """Check the parameters that only Aaren has."""
+        for name, choices in (
+            ("mixer", MIXERS),
+            ("memory", MEMORIES),
+            ("normalisation", NORMALISATIONS),
+            ("query", QUERIES),
+        ):
+            check_choice(name, getattr(self, name), choices)
+        if self.patch_length != "auto":
+            check_whole("patch_length", self.patch_length, or_auto=True)
+        for name in ("hidden", "layers", "heads", "feedforward", "soft_prompt_length"):
+            check_whole(name, getattr(self, name))
+        self._check_multiple("hidden", "heads")
+        for name, value in (("mixer", "attention"), ("normalisation", "window")):
+            if getattr(self, name) == value and self.memory != "reencode":
+                raise DataError(
+                    f"{name}={value!r} needs the whole context at once: set memory='reencode', or "
+                    f"another {name}"
+                )
+
 
 def _prompt_of(shape: ModelShape) -> str:
-    """Tell the language model what it is to forecast."""
+    """Write the sentence that tells the language model its task."""
     every = "equal steps" if shape.freq is None else f"frequency {shape.freq}"
     return f"A time series of {every}. Its next {shape.horizon} values follow from:"

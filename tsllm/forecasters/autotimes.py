@@ -18,10 +18,9 @@ from tsllm.context import Context, ContextBatch
 from tsllm.datasets.frequency import season_length
 from tsllm.embeddings import open_store
 from tsllm.errors import DataError
-from tsllm.forecasters.base import BaseLLMForecaster
-from tsllm.forecasters.flips import choose_flips
+from tsllm.forecasters.base import LLMForecaster
 from tsllm.forecasters.frames import frequency_of
-from tsllm.forecasters.in_context import prepend_prompt
+from tsllm.forecasters.parameters import DECILES, check_choice, choose_flips
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.prompts.segments import context_sentences, segment_sentences
 from tsllm.training.settings import Loss
@@ -31,10 +30,11 @@ from tsllm.training.windows import WindowBatch, Windows
 MAX_TOKENS = 7
 MAX_TOKEN_LENGTH = 96
 ROLLOUTS = ("sliding", "cached")
+IN_CONTEXT = ("earliest", "recent_period", "similar")
 
 
-class AutoTimesForecaster(BaseLLMForecaster):
-    """Forecast any horizon with a frozen language model (Liu et al., NeurIPS 2024, 2402.02370).
+class AutoTimesForecaster(LLMForecaster):
+    """Forecast any horizon with a frozen language model (Liu et al., NeurIPS 2024).
 
     The series is cut into segments, each becomes one token of the language model, and the model's
     next token is projected back to the next segment. Only the projections are trained. Longer
@@ -42,82 +42,43 @@ class AutoTimesForecaster(BaseLLMForecaster):
 
     Parameters
     ----------
-    backbone : str or None
-        The language model: a Hugging Face id, a local directory, or ``"random:..."``. None leaves
-        it out, the control for whether it helps.
-    backbone_layers : int, optional
-        Use the first layers only. None uses all.
-    lora : dict, optional
-        Fine-tune the language model with LoRA (Hu et al., 2021, 2106.09685), through peft:
-        ``{"r": 8, "alpha": 16, "dropout": 0.0, "target_modules": None}``, where each entry may be
-        left out and None means the query and value projections. The adapters are this
-        forecaster's own; the shared weights are never changed.
-    context_length : int or "auto"
+    context_length : int or "auto", default="auto"
         Steps of history that a forecast reads, a multiple of the token length. "auto": up to seven
         tokens, and at most half of a typical series.
-    token_length : int or "auto"
+    token_length : int or "auto", default="auto"
         Steps of one token. "auto": whole seasons that cover the horizon, at most 96 steps and at
         most a sixth of a typical series.
-    prediction_length : int, optional
+    prediction_length : int or None, default=None
         The horizon that intervals are calibrated for. None: the ``fh`` of `fit`, else one token.
-    loss : {"mse", "mae", "huber", "quantile"}
-        "quantile" trains a head that gives ``quantiles`` without crossing.
-    quantiles : tuple of float
-        Levels of the quantile head.
-    adaptive : bool
-        Keep the intervals' calibration current in `update`; costs one forecast per update.
-    update_epochs : int
-        Epochs to train on new data in `update`, and in `fit` after `pretrain`. 0: none.
-    mlp_layers : int
+    mlp_layers : int, default=0
         Linear layers in each projection's MLP; 0: one linear layer.
-    mlp_hidden : int
+    mlp_hidden : int, default=256
         Width inside the MLPs.
-    dropout : float
+    dropout : float, default=0.2
         On the tokens, or inside the MLPs.
-    flip_invariance : bool or "auto"
-        Let the forecast of a series turned upside down be the forecast turned upside down: training
-        turns each window over by chance, and a forecast is the average of both readings, which
-        takes twice the time. Not in the paper. "auto": where the series rise and fall alike, in at
-        least a third of the windows each; a model of this kind cannot know that a series grows.
-    timestamps : bool
+    timestamps : bool, default=False
         Add the language model's embedding of each segment's dates to its token (section 3.1).
-    rollout : {"sliding", "cached"}
-        How horizons beyond one token are reached. "sliding" re-reads the last context for each
-        token; "cached" reads one token more on the key-value cache.
-    in_context : None, "earliest", "recent_period", "similar" or array
-        Show the model an earlier stretch of the series before the lookback (section 3.3).
-    in_context_length : int or "auto"
-        Steps of ``context_length`` that the prompt takes. "auto": half of the tokens.
-    max_epochs : int or "auto"
-        "auto": ten, or more where the series are so few that ten make less than 400 steps;
-        ``patience`` then grows alike.
-    batch_size : int
-        Windows a training step; each variable is a window of its own.
-    learning_rate, weight_decay : float
-        Of Adam, with a cosine schedule over the epochs.
-    patience : int
-        Epochs without a better validation loss before training stops.
-    validation_fraction : float
-        Share of each series, at its end, for early stopping and for calibrating intervals.
-    max_steps : int, optional
-        Stop after so many training steps.
-    past_covariates : tuple of str
-        Columns of X that end with y; the other columns must be given for the steps to forecast.
-    embedding_store : EmbeddingStore or path, optional
-        Where the embeddings of timestamps are kept. None: in the user's cache folder.
-    freq : str, optional
-        Frequency of the series, where their index does not tell it.
-    device, dtype : str
-        "auto" takes the GPU with bfloat16 where there is one.
-    random_state : int, RandomState or None
-        One random state gives one result.
-    verbose : int
-        1 shows progress on stderr.
+    rollout : {"sliding", "cached"}, default="sliding"
+        Method for horizons beyond one token. "sliding" reads the last context again for each token;
+        "cached" reads one token more on the key-value cache.
+    in_context : None, "earliest", "recent_period", "similar" or array, default=None
+        Earlier steps of the series that the model reads before the lookback (section 3.3).
+    in_context_length : int or "auto", default="auto"
+        Steps of ``context_length`` that they take. "auto": half of the tokens.
 
     Attributes
     ----------
     fitted_ : FittedState
         The trained model, its sizes, its calibration and its history.
+
+    See Also
+    --------
+    TimeCMAForecaster, S2IPForecaster, AarenForecaster
+
+    References
+    ----------
+    Liu et al., "AutoTimes: Autoregressive Time Series Forecasters via Large Language Models",
+    NeurIPS 2024, arXiv 2402.02370, section 3.
 
     Examples
     --------
@@ -130,13 +91,15 @@ class AutoTimesForecaster(BaseLLMForecaster):
     ['1961-01', '1961-02', '1961-03']
     """
 
-    _architecture = BaseLLMForecaster._architecture | {
-        "token_length",
-        "mlp_layers",
-        "mlp_hidden",
-        "flip_invariance",
-        "timestamps",
+    _free_parameters = LLMForecaster._free_parameters | {
+        "dropout",
+        "in_context",
+        "in_context_length",
+        "prediction_length",
+        "rollout",
     }
+
+    flip_invariance: bool | str
 
     def __init__(
         self,
@@ -148,7 +111,7 @@ class AutoTimesForecaster(BaseLLMForecaster):
         token_length: int | str = "auto",
         prediction_length: int | None = None,
         loss: str = "mse",
-        quantiles: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        quantiles: tuple[float, ...] = DECILES,
         adaptive: bool = False,
         update_epochs: int = 0,
         mlp_layers: int = 0,
@@ -174,53 +137,19 @@ class AutoTimesForecaster(BaseLLMForecaster):
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
-        self.backbone = backbone
-        self.backbone_layers = backbone_layers
-        self.lora = lora
-        self.context_length = context_length
         self.token_length = token_length
-        self.prediction_length = prediction_length
-        self.loss = loss
-        self.quantiles = quantiles
-        self.adaptive = adaptive
-        self.update_epochs = update_epochs
         self.mlp_layers = mlp_layers
         self.mlp_hidden = mlp_hidden
         self.dropout = dropout
-        self.flip_invariance = flip_invariance
         self.timestamps = timestamps
         self.rollout = rollout
         self.in_context = in_context
         self.in_context_length = in_context_length
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.patience = patience
-        self.validation_fraction = validation_fraction
-        self.max_steps = max_steps
-        self.past_covariates = past_covariates
-        self.embedding_store = embedding_store
-        self.freq = freq
-        self.device = device
-        self.dtype = dtype
-        self.random_state = random_state
-        self.verbose = verbose
-        super().__init__()
+        super().__init__(locals())
 
     @classmethod
     def get_test_params(cls, parameter_set: str = "default") -> list[dict[str, Any]]:
-        """Give small settings for sktime's tests.
-
-        Parameters
-        ----------
-        parameter_set : str
-            Ignored: there is one set.
-
-        Returns
-        -------
-        list of dict
-        """
+        """Return small settings for sktime's tests; there is one ``parameter_set``."""
         tiny = "random:gpt2?hidden=8&layers=1&heads=2&positions=128"
         return [
             {
@@ -263,10 +192,17 @@ class AutoTimesForecaster(BaseLLMForecaster):
                 f"context_length={context_length} is no multiple of token_length={token}: "
                 f"use {context_length // token * token or token}, or another token_length"
             )
-        flips = choose_flips(self, contexts, context_length=context_length, target_length=token)
+        flips = choose_flips(
+            self.flip_invariance,
+            self._head_levels(),
+            contexts,
+            context_length=context_length,
+            target_length=token,
+            held_out=self.validation_fraction,
+        )
         extra = {"token_length": token, "season": season, "flip_invariance": flips}
         if self.in_context is not None:
-            self._prompt_length(context_length, token)  # refuses what does not fit
+            self._in_context_steps(context_length, token)  # checks them
         return ModelShape(context_length, horizon or token, contexts[0].n_variables, freq, extra)
 
     def _build_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
@@ -286,7 +222,7 @@ class AutoTimesForecaster(BaseLLMForecaster):
             mlp_hidden=self.mlp_hidden,
             dropout=self.dropout,
             mix_timestamps=self.timestamps,
-            quantiles=tuple(self.quantiles) if self.loss == "quantile" else (),
+            quantiles=self._head_levels(),
             flip_invariance=shape.extra.get("flip_invariance", False),
         )
 
@@ -374,19 +310,19 @@ class AutoTimesForecaster(BaseLLMForecaster):
         if self.in_context is None:
             return super()._arrange_context(state, context)
         token = state.shape.extra["token_length"]
-        prompt = self._prompt_length(state.shape.context_length, token)
-        return prepend_prompt(
+        length = self._in_context_steps(state.shape.context_length, token)
+        return prepend_in_context(
             context,
             self.in_context,
-            prompt_length=prompt,
-            lookback=state.shape.context_length - prompt,
+            length=length,
+            lookback=state.shape.context_length - length,
             token_length=token,
             season=state.shape.extra["season"],
         )
 
     def _steps_to_keep(self, state: FittedState) -> int | None:
         if isinstance(self.in_context, str):
-            return None  # a prompt may come from anywhere in the past
+            return None  # it may come from anywhere in the past
         return state.shape.context_length
 
     def _needs_language_model(self) -> dict[str, Any]:
@@ -396,7 +332,7 @@ class AutoTimesForecaster(BaseLLMForecaster):
     # ------------------------------------------------------------------ helpers
 
     def _choose_token_length(self, typical: int, season: int, horizon: int | None) -> int:
-        """Take whole seasons that cover the horizon, as far as the series are long enough."""
+        """Choose whole seasons that cover the horizon, if the series are long enough."""
         if self.token_length != "auto":
             return int(self.token_length)
         most = max(1, min(MAX_TOKEN_LENGTH, typical // 6))
@@ -409,23 +345,22 @@ class AutoTimesForecaster(BaseLLMForecaster):
                 token -= 1
         return token
 
-    def _prompt_length(self, context_length: int, token: int) -> int:
-        """Take half of the tokens for the prompt, or what was asked for."""
+    def _in_context_steps(self, context_length: int, token: int) -> int:
+        """Return the steps in context: half of the tokens, or the argument's."""
         if self.in_context_length == "auto":
-            prompt = context_length // token // 2 * token
+            length = context_length // token // 2 * token
         else:
-            prompt = int(self.in_context_length)
-        if prompt < token or prompt % token or prompt >= context_length:
+            length = int(self.in_context_length)
+        if length < token or length % token or length >= context_length:
             raise DataError(
-                f"in_context_length={prompt} must be a multiple of token_length={token} and leave "
+                f"in_context_length={length} must be a multiple of token_length={token} and leave "
                 f"at least one token of context_length={context_length} for the lookback"
             )
-        return prompt
+        return length
 
     def _check_own_parameters(self) -> None:
         """Check the parameters that only AutoTimes has."""
-        if self.rollout not in ROLLOUTS:
-            raise DataError(f"rollout must be one of {', '.join(ROLLOUTS)}, found {self.rollout!r}")
+        check_choice("rollout", self.rollout, ROLLOUTS)
         if self.mlp_layers < 0 or self.mlp_layers == 1:
             raise DataError(
                 f"mlp_layers counts the linear layers of an MLP, 2 or more, or is 0 for a linear "
@@ -448,3 +383,110 @@ class AutoTimesForecaster(BaseLLMForecaster):
         return open_store(self.embedding_store).encode(
             sentences, state.backbone, progress=self.verbose > 0 and len(sentences) > 1000
         )
+
+
+# ---------------------------------------------------------------------- in-context forecasting
+
+
+def prepend_in_context(
+    context: Context,
+    in_context: str | np.ndarray | pd.DataFrame,
+    *,
+    length: int,
+    lookback: int,
+    token_length: int,
+    season: int,
+) -> Context:
+    """Prepend earlier steps to the lookback (AutoTimes, section 3.3 and appendix).
+
+    Parameters
+    ----------
+    context : Context
+        The whole known past of a series.
+    in_context : {"earliest", "recent_period", "similar"} or array (steps, variables)
+        ``"earliest"``: the first steps of the series. ``"recent_period"``: the latest steps before
+        the lookback that begin in the same phase of the season (the latest ones if the history
+        holds none such). ``"similar"``: the past window that correlates best with the lookback, and
+        the steps after it. An array: the last steps of that series, scaled to the lookback's mean
+        and standard deviation.
+    length, lookback, token_length, season : int
+        Steps.
+
+    Returns
+    -------
+    Context
+        At most ``length + lookback`` steps; the last steps if the history is too short for both.
+    """
+    recent = context.tail(lookback)
+    if not isinstance(in_context, str):
+        return _with_foreign_series(recent, in_context, length)
+    if in_context not in IN_CONTEXT:
+        raise DataError(
+            f"in_context must be None, one of {', '.join(IN_CONTEXT)} or an array of values, "
+            f"found {in_context!r}"
+        )
+    free = len(context) - lookback  # steps before the lookback
+    if free <= length:
+        return context.tail(length + lookback)
+    if in_context == "earliest":
+        begin = 0
+    elif in_context == "recent_period":
+        back = -(-length // season) * season  # whole seasons that cover them
+        begin = free - (back if back <= free else length)
+    else:
+        begin = _most_similar(context, free, length, lookback, token_length)
+    rows = np.r_[begin : begin + length, free : len(context)]
+    return context.with_values(context.values[rows], times=context.times[rows])
+
+
+def _most_similar(
+    context: Context, free: int, length: int, lookback: int, token_length: int
+) -> int:
+    """Find the first step of the past window that correlates best with the lookback's end.
+
+    The steps in context hold that window and at least one token after it.
+    """
+    compared = min(lookback, max(token_length, length - token_length), length)
+    target = context.values[-compared:]  # (compared, variables)
+    past = np.lib.stride_tricks.sliding_window_view(
+        context.values[: free - length + compared], compared, axis=0
+    )  # (begins, variables, compared)
+    similarity = np.zeros(len(past))
+    for variable in range(context.n_variables):
+        similarity += _correlations(past[:, variable], target[:, variable])
+    return int(np.argmax(similarity))
+
+
+def _correlations(windows: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Correlate every row with a target over the steps that both observed; -1 where undefined."""
+    both = ~np.isnan(windows) & ~np.isnan(target)  # (windows, steps)
+    count = np.maximum(both.sum(axis=1), 1)
+    x = np.where(both, windows, 0.0)
+    y = np.where(both, target, 0.0)
+    mean_x, mean_y = x.sum(axis=1) / count, y.sum(axis=1) / count
+    x = np.where(both, x - mean_x[:, None], 0.0)
+    y = np.where(both, y - mean_y[:, None], 0.0)
+    norm = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
+    return np.where(norm > 0, (x * y).sum(axis=1) / np.where(norm > 0, norm, 1.0), -1.0)
+
+
+def _with_foreign_series(
+    recent: Context, series: np.ndarray | pd.DataFrame, length: int
+) -> Context:
+    """Prepend another series' steps to the lookback, in the lookback's units."""
+    values = np.asarray(series, dtype=np.float64)
+    values = values[:, None] if values.ndim == 1 else values
+    if values.ndim != 2 or values.shape[1] != recent.n_variables or len(values) < length:
+        raise DataError(
+            f"in_context must hold at least {length} steps of {recent.n_variables} "
+            f"variable(s), found an array of shape {values.shape}"
+        )
+    values = values[-length:]
+    spread = np.nanstd(values, axis=0)
+    standard = (values - np.nanmean(values, axis=0)) / np.where(spread > 0, spread, 1.0)
+    values = standard * np.nanstd(recent.values, axis=0) + np.nanmean(recent.values, axis=0)
+    # They have no dates of their own: each stamp is the first one of the lookback.
+    return recent.with_values(
+        np.concatenate([values, recent.values]),
+        times=recent.times[np.r_[np.zeros(length, dtype=int), : len(recent)]],
+    )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 from torch import Tensor
 
 from tsllm.backbone import Backbone, load_backbone, native_bfloat16
-from tsllm.context import Context
+from tsllm.context import Context, contexts_from_state, contexts_to_state
 from tsllm.embeddings import open_store
 from tsllm.errors import DataError, InSampleError
 from tsllm.forecasters.frames import (
@@ -31,6 +31,7 @@ from tsllm.forecasters.frames import (
 )
 from tsllm.forecasters.learning import LearningMixin
 from tsllm.forecasters.parameters import check_whole
+from tsllm.forecasters.sktime_fields import sktime_from_state, sktime_to_state
 from tsllm.forecasters.state import FittedState, ModelShape, PendingForecasts
 from tsllm.intervals import LEVEL_GRID
 
@@ -113,7 +114,7 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         -------
         self
         """
-        if self.state != "new" and not self._architecture & params.keys():
+        if self.state != "new" and params.keys() <= self._free_parameters:
             return self._set_params_at("pretrained", params)
         return super().set_params(**params)
 
@@ -186,9 +187,7 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
 
     # ------------------------------------------------------------------ sktime's private hooks
 
-    def _fit(
-        self, y: pd.DataFrame, X: pd.DataFrame | None, fh: ForecastingHorizon | None
-    ) -> SeriesForecaster:
+    def _fit(self, y: pd.DataFrame, X: Any, fh: Any) -> SeriesForecaster:
         contexts = split_series(y, freq=self.freq, at_least=2)
         self._layout = layout_of(y)
         horizon = self._asked_horizon(fh, contexts)
@@ -202,16 +201,16 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         self._remember(self.fitted_.scaled(contexts))
         return self
 
-    def _predict(self, fh: ForecastingHorizon, X: pd.DataFrame | None) -> pd.DataFrame:
-        return self._predict_frame(fh, X, ())
+    def _predict(self, fh: ForecastingHorizon, X: Any) -> pd.DataFrame:
+        return self._predict_frame(fh, X, [])
 
     def _predict_quantiles(
-        self, fh: ForecastingHorizon, X: pd.DataFrame | None, alpha: list[float]
+        self, fh: ForecastingHorizon, X: Any, alpha: list[float]
     ) -> pd.DataFrame:
         return self._predict_frame(fh, X, alpha)
 
     def _predict_frame(
-        self, fh: ForecastingHorizon, X: pd.DataFrame | None, quantiles: list[float] | tuple[()]
+        self, fh: ForecastingHorizon, X: pd.DataFrame | None, quantiles: list[float]
     ) -> pd.DataFrame:
         """Forecast every fitted series: points, or quantiles if there are any."""
         contexts = self._kept_contexts()
@@ -229,24 +228,14 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         frame.columns = columns
         return frame
 
-    def _pretrain(
-        self,
-        y: pd.DataFrame,
-        X: pd.DataFrame | None = None,
-        fh: ForecastingHorizon | None = None,
-    ) -> SeriesForecaster:
+    def _pretrain(self, y: pd.DataFrame, X: Any = None, fh: Any = None) -> SeriesForecaster:
         contexts = split_series(y, freq=self.freq, at_least=2)
         horizon = self._asked_horizon(fh, contexts)
         contexts, columns = self._learn_columns(contexts, X)
         self.pretrained_ = self._train_new(contexts, columns, horizon)
         return self
 
-    def _pretrain_update(
-        self,
-        y: pd.DataFrame,
-        X: pd.DataFrame | None = None,
-        fh: ForecastingHorizon | None = None,
-    ) -> SeriesForecaster:
+    def _pretrain_update(self, y: pd.DataFrame, X: Any = None, fh: Any = None) -> SeriesForecaster:
         contexts = split_series(y, freq=self.freq, at_least=2)
         state = self.pretrained_.copy()
         state.check_same_series(contexts)
@@ -256,7 +245,7 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         return self
 
     def _update(
-        self, y: pd.DataFrame, X: pd.DataFrame | None = None, update_params: bool = True
+        self, y: pd.DataFrame, X: Any = None, update_params: bool = True
     ) -> SeriesForecaster:
         state = self.fitted_
         updates = split_series(y, freq=self._known_frequency())
@@ -297,6 +286,107 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
                 f"fh={_brief_horizon(fh)} asks for an in-sample forecast: every step must lie "
                 f"after the last observation ({self._cutoff[0]}); the next step is 1"
             ) from None
+
+    # ------------------------------------------------------------------ saving and loading
+
+    def to_state(self, *, include_context: bool = True) -> dict[str, Any]:
+        """Return everything but the parameters as plain values, arrays and one table.
+
+        Parameters
+        ----------
+        include_context : bool, default=True
+            Whether the kept rows of the series, what a method keeps beside them, and the forecasts
+            that wait for their observations come along.
+
+        Returns
+        -------
+        dict
+            For `tsllm.save`; see `from_state`.
+        """
+        fitted: FittedState | None = getattr(self, "fitted_", None)
+        pretrained: FittedState | None = getattr(self, "pretrained_", None)
+        backbone = (fitted or pretrained).backbone  # type: ignore[union-attr]  # one is there
+        layout: Layout | None = getattr(self, "_layout", None)
+        state: dict[str, Any] = {
+            "backbone": None if backbone is None else backbone.to_state(),
+            "pretrained": None if pretrained is None else pretrained.to_state(),
+            "fitted_is_pretrained": fitted is pretrained,
+            "fitted": None if fitted is None or fitted is pretrained else fitted.to_state(),
+            "sktime": sktime_to_state(self),
+            "layout": None if layout is None else vars(layout),
+            "contexts": None,
+            "pending": [],
+            "memory": {},
+        }
+        if fitted is not None and layout is not None and include_context and self._contexts:
+            names = () if fitted.covariates is None else fitted.covariates.columns.names
+            contexts = list(self._contexts.values())
+            state["contexts"] = contexts_to_state(contexts, layout.columns, names)
+            state["pending"] = [pending.to_state() for pending in self._pending.values()]
+            state["memory"] = self._memory_tensors()
+        return state
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], parameters: Mapping[str, Any]) -> Self:
+        """Build a forecaster from the output of `to_state`.
+
+        Parameters
+        ----------
+        state : mapping
+            The output of `to_state`.
+        parameters : mapping
+            The constructor's arguments.
+
+        Returns
+        -------
+        forecaster
+
+        Raises
+        ------
+        ModelFormatError
+            Tensors that are not the model's.
+        BackboneMismatchError
+            The backbone found is not the one that the model was trained with.
+        BackboneNotFoundError
+            No place holds the backbone.
+        """
+        forecaster = cls(**parameters)
+        backbone = None
+        if state["backbone"] is not None:
+            backbone = forecaster._load_backbone()
+            assert backbone is not None  # the model was trained with one
+            backbone.check_state(state["backbone"])
+
+        def trained(saved: Mapping[str, Any]) -> FittedState:
+            return FittedState.from_state(
+                saved,
+                lambda shape: forecaster._new_model(backbone, shape),
+                backbone,
+                forecaster.device,
+            )
+
+        if state["pretrained"] is not None:
+            forecaster.pretrained_ = trained(state["pretrained"])
+        if state["fitted_is_pretrained"]:
+            forecaster.fitted_ = forecaster.pretrained_
+        elif state["fitted"] is not None:
+            forecaster.fitted_ = trained(state["fitted"])
+        sktime_from_state(forecaster, state["sktime"])
+        if state["layout"] is not None:
+            forecaster._layout = Layout(**state["layout"])
+            kept = state["contexts"]
+            contexts = [] if kept is None else contexts_from_state(kept)
+            forecaster._contexts = {context.series_id: context for context in contexts}
+            pending = map(PendingForecasts.from_state, state["pending"])
+            forecaster._pending = {one.series_id: one for one in pending}
+            forecaster._restore_memory(state["memory"])
+        return forecaster
+
+    def _card_facts(self, with_context: bool) -> dict[str, Any]:
+        """Return what the card of the saved model says."""
+        pretrained = self.state == "pretrained"
+        state = self.pretrained_ if pretrained else self.fitted_
+        return state.card_facts(self.loss, pretrained=pretrained, with_context=with_context)
 
     # ------------------------------------------------------------------ what is kept of series
 
@@ -358,13 +448,6 @@ class LLMForecaster(SeriesForecaster):
 
     #: Whether the language model runs inside the model; else only its embeddings are read.
     _runs_backbone: ClassVar[bool] = True
-
-    _architecture = SeriesForecaster._architecture | {
-        "backbone",
-        "backbone_layers",
-        "lora",
-        "dtype",
-    }
 
     backbone: str | None
     backbone_layers: int | None

@@ -31,8 +31,6 @@ class DirectForecaster(SeriesForecaster):
     #: ``context_length="auto"`` reads at most this number of steps.
     _max_context: ClassVar[int]
 
-    _architecture = SeriesForecaster._architecture | {"prediction_length"}
-
     def _choose_shape(self, contexts: Sequence[Context], horizon: int | None) -> ModelShape:
         freq = frequency_of(contexts)
         typical = int(np.median([len(context) for context in contexts]))

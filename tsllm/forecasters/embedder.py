@@ -1,4 +1,4 @@
-"""Series as features: an sktime transformer in front of any classifier, regressor or clusterer."""
+"""Series as features: an sktime transformer for any classifier, regressor or clusterer."""
 
 from __future__ import annotations
 
@@ -11,42 +11,41 @@ from tsllm.backbone import DEFAULT_BACKBONE, load_backbone
 from tsllm.embeddings import open_store
 from tsllm.errors import DataError
 from tsllm.forecasters.frames import split_series
+from tsllm.forecasters.parameters import document_parameters
 from tsllm.prompts.writer import DEFAULT_TEMPLATE, PromptWriter, check_prompts_fit
 
 
+@document_parameters
 class LastTokenEmbedder(BaseTransformer):
     """Turn each series into a language model's embedding of its description.
 
-    The prompt branch of TimeCMA (Liu et al., AAAI 2025, arXiv 2406.01638, section 3.2) as a feature
-    extractor: each variable of a series is written as a text (dates, values, trend), and the state
-    of the text's last token in the last layer is its embedding. Nothing is trained, and each
-    embedding is computed once and kept in the embedding store.
+    The prompt branch of TimeCMA as a feature extractor: each variable of a series is written as a
+    text (dates, values, trend), and the state of the text's last token in the last layer is its
+    embedding. Nothing is trained, and each embedding is computed once and kept in the embedding
+    store.
 
-    A panel gives one row for each series, so any scikit-learn estimator can follow, in sktime's
+    Each series of a panel becomes one row, so any scikit-learn estimator can follow, in sktime's
     pipelines or in scikit-learn's.
 
     Parameters
     ----------
-    backbone : str
+    backbone : str, default="sentence-transformers/all-MiniLM-L6-v2"
         The language model: a Hugging Face id, a local directory, or ``"random:..."``.
-    backbone_layers : int, optional
-        Use the first layers only. None uses all.
-    context_length : int, optional
+    context_length : int or None, default=None
         Steps of each series that are written, its last ones. None: all.
-    prompt_template : str
-        The text, with any of the fields ``{start}``, ``{end}``, ``{values}``, ``{frequency}`` and
-        ``{trend}``; see `tsllm.prompts.writer.PromptWriter`.
-    value_format : {"window", "series", "int"}
-        How values are written: standardised over the steps that are written, or over the whole
-        series, both times 100 and rounded; or the whole part of the latter alone.
-    embedding_store : EmbeddingStore or path, optional
-        Where the embeddings are kept. None: in the user's cache folder.
-    freq : str, optional
-        Frequency of the series, where their index does not tell it.
-    device, dtype : str
-        "auto" takes the GPU with bfloat16 where there is one.
-    verbose : int
-        1 shows progress on stderr.
+    value_format : {"window", "series", "int"}, default="window"
+        Form of the values. "window": standardised over the steps that are written, times 100 and
+        rounded. "series": likewise over the whole series. "int": the whole part of the
+        series-standardised value.
+
+    See Also
+    --------
+    TimeCMAForecaster
+
+    References
+    ----------
+    Liu et al., "TimeCMA: Towards LLM-Empowered Multivariate Time Series Forecasting via
+    Cross-Modality Alignment", AAAI 2025, arXiv 2406.01638, section 3.2.
 
     Examples
     --------
@@ -108,14 +107,14 @@ class LastTokenEmbedder(BaseTransformer):
         super().__init__()
 
     def reset(self) -> LastTokenEmbedder:
-        """Forget everything but the parameters, as `fit` does first.
+        """Reset everything but the parameters, as `fit` does first.
 
         Returns
         -------
         self
         """
-        # A pipeline of scikit-learn 1.9 hangs a context on the step that it fits and takes it off
-        # afterwards; sktime's own transformers lose it on the way.
+        # A pipeline of scikit-learn 1.9 sets a context on the step that it fits and deletes it
+        # afterwards; sktime's own reset would delete it before.
         context = vars(self).get("_parent_callback_ctx")
         super().reset()
         if context is not None:
@@ -153,7 +152,7 @@ class LastTokenEmbedder(BaseTransformer):
 
     @classmethod
     def get_test_params(cls, parameter_set: str = "default") -> list[dict[str, Any]]:
-        """Give small settings for sktime's tests; there is one ``parameter_set``."""
+        """Return small settings for sktime's tests; there is one ``parameter_set``."""
         tiny = "random:gpt2?hidden=8&layers=1&heads=2"
         return [
             {"backbone": tiny},

@@ -36,41 +36,26 @@ class Reader(ABC):
 
 @dataclass(frozen=True)
 class ContextReader(Reader):
-    """Standardises the end of each context and predicts it in batches.
+    """Standardises the end of each context and predicts it in batches, with a method's hooks."""
 
-    Attributes
-    ----------
-    context_length : int
-        Steps that the model reads.
-    arrange : callable
-        Choose the steps of a context that the model reads.
-    run_model : callable
-        The method's model: a standardised batch, its contexts and the horizon to forecasts.
-    rows : int
-        Contexts in a batch.
-    device : torch.device
-    batch_size : int
-        The user's, for the message of an out-of-memory error.
-    """
-
-    context_length: int
-    arrange: Callable[[Context], Context]
-    run_model: Callable[[ContextBatch, Sequence[Context], int], Tensor]
-    rows: int
-    device: torch.device
-    batch_size: int
+    state: FittedState
+    arrange_context: Callable[[FittedState, Context], Context]
+    run_model: Callable[[FittedState, ContextBatch, Sequence[Context], int], Tensor]
+    rows: int  # contexts in a batch
+    batch_size: int  # the argument, for the message of an out-of-memory error
 
     def predict(self, contexts: Sequence[Context], horizon: int) -> Prediction:
         """Predict contexts in batches of ``rows``."""
+        state, device = self.state, self.state.device
         values, scales = [], []
         for first in range(0, len(contexts), self.rows):
-            chunk = [self.arrange(context) for context in contexts[first : first + self.rows]]
-            batch = batch_contexts(chunk, self.context_length)
+            chunk = [self.arrange_context(state, c) for c in contexts[first : first + self.rows]]
+            batch = batch_contexts(chunk, state.shape.context_length)
             with (
                 torch.inference_mode(),
-                memory_errors_explained(self.device, "forecasting", self.batch_size),
+                memory_errors_explained(device, "forecasting", self.batch_size),
             ):
-                out = self.run_model(batch.to(self.device), chunk, horizon)
+                out = self.run_model(state, batch.to(device), chunk, horizon)
             raw = out.float().cpu().numpy().astype(np.float64)  # (batch, horizon, variables, 1 + q)
             raw = np.where(batch.constant[:, None, :, None], 0.0, raw)  # constants stay constant
             values.append(raw * batch.scale[:, None, :, None] + batch.location[:, None, :, None])
@@ -188,7 +173,7 @@ class ForecastingMixin(SharedParameters, ABC):
         contexts: Sequence[Context],
         quantiles: Sequence[float],
     ) -> np.ndarray:
-        """Replace the model's levels by calibrated quantiles: (series, horizon, variables, 1 + q)."""
+        """Return points and calibrated quantiles: (series, horizon, variables, 1 + quantiles)."""
         point = values[..., :1]  # (series, horizon, variables, 1)
         if not quantiles:
             return point
@@ -216,15 +201,9 @@ class ForecastingMixin(SharedParameters, ABC):
         return max(1, int(self.batch_size) // state.shape.n_variables)
 
     def _reader(self, state: FittedState, *, followed: bool = False) -> Reader:
-        """Return the reader of contexts; ``followed``: they are those that this forecaster keeps."""
-        return ContextReader(
-            state.shape.context_length,
-            lambda context: self._arrange_context(state, context),
-            lambda batch, contexts, horizon: self._run_model(state, batch, contexts, horizon),
-            self._rows_at_once(state),
-            state.device,
-            self.batch_size,
-        )
+        """Return the reader of contexts; ``followed``: of those that this forecaster keeps."""
+        rows = self._rows_at_once(state)
+        return ContextReader(state, self._arrange_context, self._run_model, rows, self.batch_size)
 
     # ------------------------------------------------------------------ series that are kept
 

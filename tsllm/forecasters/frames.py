@@ -406,7 +406,9 @@ def request_payload(
         name = "series" if context.series_id is None else str(context.series_id)
         past = _json_rows(context.values)
         if covariates is not None:
-            past = [[*row, *x, False] for row, x in zip(past, _json_covariates(context, covariates))]
+            past = [
+                [*row, *x, False] for row, x in zip(past, _json_covariates(context, covariates))
+            ]
         rows += [[name, stamp, *row] for stamp, row in zip(_json_stamps(context.times), past)]
         future = None if futures is None else futures[number]
         if covariates is not None and future is not None:

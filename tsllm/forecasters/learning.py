@@ -41,9 +41,13 @@ class LearningMixin(ForecastingMixin):
     returned.
     """
 
-    #: Parameters that decide the model's tensors; setting one discards a pretrained model.
-    _architecture: ClassVar[frozenset[str]] = frozenset(
-        {"context_length", "loss", "quantiles", "past_covariates"}
+    #: Parameters that a pretrained model survives, for they do not decide its tensors.
+    _free_parameters: ClassVar[frozenset[str]] = frozenset(
+        (
+            *("adaptive", "update_epochs", "max_epochs", "batch_size", "window_stride"),
+            *("learning_rate", "weight_decay", "patience", "validation_fraction", "max_steps"),
+            *("embedding_store", "freq", "device", "random_state", "verbose"),
+        )
     )
     #: Whether each variable is a series of its own to the model.
     _channel_independent: ClassVar[bool] = True
@@ -91,7 +95,7 @@ class LearningMixin(ForecastingMixin):
     def _train_new(
         self, contexts: Sequence[Context], columns: CovariateColumns | None, horizon: int | None
     ) -> FittedState:
-        """Learn the covariates' effects, build a model for the residuals, train and calibrate it."""
+        """Learn the covariates' effects; build, train and calibrate a model of the residuals."""
         self._check_parameters()
         _warn_of_constants(contexts)
         shape = self._choose_shape(contexts, horizon)
@@ -103,7 +107,7 @@ class LearningMixin(ForecastingMixin):
         return state
 
     def _adopt(self, state: FittedState, contexts: Sequence[Context]) -> FittedState:
-        """Use a pretrained model for new series, trained further if ``update_epochs`` asks for it."""
+        """Use a pretrained model for new series; train it for ``update_epochs``."""
         state.check_same_series(contexts)
         if self.update_epochs > 0 or self.adaptive:
             state = state.copy()

@@ -17,12 +17,15 @@ from tsllm.adapters.losses import LOSSES
 from tsllm.context import Context
 from tsllm.errors import DataError
 
+#: The default levels of a quantile head.
+DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
 #: Type and description of each argument. A class documents only what it has for itself.
 SHARED: dict[str, tuple[str, str]] = {
     "backbone": (
         "str or None",
-        'The language model: a Hugging Face id, a local directory, or ``"random:..."``. None trains '
-        "the same forecaster without a language model, as a control.",
+        'The language model: a Hugging Face id, a local directory, or ``"random:..."``. None '
+        "trains the same forecaster without a language model, as a control.",
     ),
     "backbone_layers": ("int or None", "Use only the first layers. None uses all."),
     "lora": (
@@ -51,8 +54,8 @@ SHARED: dict[str, tuple[str, str]] = {
     ),
     "prompt_template": (
         "str",
-        "The text, with any of the fields ``{start}``, ``{end}``, ``{values}``, ``{frequency}`` and "
-        "``{trend}``; see `tsllm.prompts.writer.PromptWriter`.",
+        "The text, with any of the fields ``{start}``, ``{end}``, ``{values}``, ``{frequency}`` "
+        "and ``{trend}``; see `tsllm.prompts.writer.PromptWriter`.",
     ),
     "loss": (
         '{"mse", "mae", "huber", "quantile"}',
@@ -122,7 +125,7 @@ def document_parameters(cls: ClassT) -> ClassT:
     """
     head, rule, rest = inspect.cleandoc(cls.__doc__ or "").partition("Parameters\n----------\n")
     own, blank, tail = rest.partition("\n\n")
-    entries = {}
+    entries: dict[str, str] = {}
     for entry in filter(None, re.split(r"\n(?=\S)", own)):
         names, _, _ = entry.partition(" : ")
         entries |= dict.fromkeys(names.split(", "), entry)

@@ -1,4 +1,4 @@
-"""What an Aaren forecaster keeps of the series it follows, and how new rows advance it."""
+"""The running states of the series that an Aaren forecaster follows, and their reader."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from tsllm.backbone.devices import memory_errors_explained
 from tsllm.context import Context
 from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError
+from tsllm.forecasters.forecasting import Prediction, Reader
 from tsllm.forecasters.state import FittedState, ModelShape
 
-#: Under ``memory="full"`` a stream of more than so many training contexts is warned of.
+#: ``memory="full"`` warns of a stream of more than this number of training contexts.
 FULL_MEMORY_FACTOR = 4
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What is kept of one series beside its last rows, in constant size; variables are rows.
+    """The running state of one series, in constant size; variables are rows.
 
     Attributes
     ----------
     start : AarenStream
-        Everything before the kept rows: from it, rows that are corrected are read again.
+        Everything before the kept rows; corrected rows are read again from it.
     now : AarenStream
         Everything.
     version : int
-        How many trainings the weights had seen that made it.
+        Number of trainings of the weights that made it.
     """
 
     start: AarenStream
@@ -44,12 +45,12 @@ class Memory:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tensors."""
+        """Return the bytes of the tensors."""
         return self.start.nbytes + self.now.nbytes
 
 
 def weights_version(state: FittedState) -> int:
-    """Number the weights: every training makes new ones."""
+    """Return the number of the weights: every training makes new ones."""
     return len(state.trained_on)
 
 
@@ -63,20 +64,19 @@ def follow(
 ) -> dict[Hashable, Memory]:
     """Advance the memories of series.
 
-    Rows that were read before are passed over. Rows that were corrected, and all kept rows after a
-    training, are read anew; what lay before the kept rows is then still remembered in the first
-    case and forgotten in the second.
+    Rows that were read before are skipped. Corrected rows are read anew from the state before the
+    kept rows. After a training all kept rows are read anew, and what lay before is forgotten.
 
     Parameters
     ----------
     state : FittedState
         The model.
     contexts : sequence of Context
-        The kept rows of each series with the new ones after them; a new series whole.
+        The kept rows of each series and the new ones after them; a new series whole.
     known : mapping of series id to Context
         The rows kept so far.
     memories : mapping of series id to Memory
-        Left as they are.
+        They do not change.
     batch_size : int
         Rows that are advanced at once.
 
@@ -97,126 +97,109 @@ def follow(
         [context.values[:rows] for context, rows in zip(contexts, leaving)],
         batch_size,
     )
-    streams, news = [], []
+    streams, fresh = [], []
     for context, memory, start, rows in zip(contexts, old, starts, leaving):
         before = known.get(context.series_id)
         if memory is None or before is None or not _begins_with(context, before):
             streams.append(start)
-            news.append(context.values[rows:])
+            fresh.append(context.values[rows:])
         else:
             streams.append(memory.now)
-            news.append(context.values[len(before) :])
-    nows = _advance_all(state, streams, news, batch_size)
+            fresh.append(context.values[len(before) :])
+    nows = _advance_all(state, streams, fresh, batch_size)
     return {
         context.series_id: Memory(start, now, version)
         for context, start, now in zip(contexts, starts, nows)
     }
 
 
-def encode(
-    state: FittedState, contexts: Sequence[Context], *, batch_size: int
-) -> list[AarenStream]:
-    """Read contexts from their first step to their last, one stream each.
+@dataclass(frozen=True)
+class StreamReader(Reader):
+    """Forecasts from running states: of the followed series, or of contexts that it encodes.
 
-    Contexts that share their memory and their first step, as the pasts of one series at several
-    origins do, are read as one stream that is looked at on its way: linear in its length.
-
-    Parameters
+    Attributes
     ----------
     state : FittedState
         The model.
-    contexts : sequence of Context
     batch_size : int
-        Rows that are advanced at once.
-
-    Returns
-    -------
-    list of AarenStream
-        On the CPU, with a row for each variable and way of reading it.
+        Rows that are advanced or forecast at once.
+    memories : mapping of series id to Memory, or None
+        Of the followed series; None encodes each context from its first step to its last.
     """
-    empty = exact_model(state).empty_stream(state.shape.n_variables).to("cpu")
-    streams: list[AarenStream | None] = [None] * len(contexts)
-    chains: dict[tuple[int, tuple[int, ...]], list[int]] = {}
-    for i, context in enumerate(contexts):
-        place = context.values.__array_interface__["data"][0], context.values.strides
-        chains.setdefault(place, []).append(i)
-    # Link by link, so that the chains of several series stand in one batch.
-    waiting = [sorted(chain, key=lambda i: len(contexts[i])) for chain in chains.values()]
-    ends = [(empty, 0) for _ in waiting]
-    for link in range(max(map(len, waiting))):
-        going = [k for k, chain in enumerate(waiting) if link < len(chain)]
-        links = [waiting[k][link] for k in going]
-        advanced = _advance_all(
-            state,
-            [ends[k][0] for k in going],
-            [contexts[i].values[ends[k][1] :] for k, i in zip(going, links)],
-            batch_size,
-        )
-        for k, i, stream in zip(going, links, advanced):
-            streams[i] = stream
-            ends[k] = stream, len(contexts[i])
-    return [stream for stream in streams if stream is not None]
 
+    state: FittedState
+    batch_size: int
+    memories: Mapping[Hashable, Memory] | None = None
 
-def forecast_streams(
-    state: FittedState,
-    streams: Sequence[AarenStream],
-    contexts: Sequence[Context],
-    horizon: int,
-    *,
-    batch_size: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Forecast after streams, in the series' units.
+    def predict(self, contexts: Sequence[Context], horizon: int) -> Prediction:
+        """Forecast after the running state of each context."""
+        if self.memories is None:
+            streams = self.encode(contexts)
+        else:
+            streams = [self.memories[context.series_id].now for context in contexts]
+        model, variables = exact_model(self.state), self.state.shape.n_variables
+        values, scales = [], []
+        for some in _batches(range(len(streams)), self.batch_size, variables):
+            batch = AarenStream.cat([streams[i] for i in some]).to(self.state.device)
+            seen = model.observed(batch).unflatten(0, (-1, variables))  # (series, variables)
+            if not bool(seen.all()):
+                row, variable = (int(k) for k in np.argwhere(~seen.cpu().numpy())[0])
+                raise DataError(
+                    f"{series_name(contexts[some[row]].series_id)} has no observed value of "
+                    f"variable {variable}: drop it, or pass more of its history"
+                )
+            with (
+                torch.no_grad(),
+                memory_errors_explained(self.state.device, "forecasting", self.batch_size),
+            ):
+                out = model.forecast(batch, horizon).cpu().numpy()  # (rows, horizon, 1 + levels)
+            shape = (len(some), variables, *out.shape[1:])
+            values.append(np.moveaxis(out.reshape(shape), 1, 2))
+            spread = model.spread(batch).cpu().numpy()
+            scales.append(spread.reshape(len(some), variables))
+        return np.concatenate(values), np.concatenate(scales)
 
-    Parameters
-    ----------
-    state : FittedState
-        The model.
-    streams : sequence of AarenStream
-        One a series, as `encode` gives them.
-    contexts : sequence of Context
-        Their series, to name one in a message.
-    horizon : int
-        Steps.
-    batch_size : int
-        Rows that are forecast at once.
+    def encode(self, contexts: Sequence[Context]) -> list[AarenStream]:
+        """Read contexts from their first step to their last, one stream each.
 
-    Returns
-    -------
-    array (series, horizon, variables, 1 + levels)
-    array (series, variables)
-        The running deviation of each series; 0 where it is constant so far.
+        Contexts that share their memory and their first step, such as the pasts of one series at
+        several origins, are read as one stream: the time is linear in its length.
 
-    Raises
-    ------
-    DataError
-        A variable of which nothing has been observed.
-    """
-    model, variables = exact_model(state), state.shape.n_variables
-    values, scales = [], []
-    for some in _batches(range(len(streams)), batch_size, variables):
-        batch = AarenStream.cat([streams[i] for i in some]).to(state.device)
-        seen = model.observed(batch).unflatten(0, (-1, variables))  # (series, variables)
-        if not bool(seen.all()):
-            row, variable = (int(k) for k in np.argwhere(~seen.cpu().numpy())[0])
-            raise DataError(
-                f"{series_name(contexts[some[row]].series_id)} has no observed value of variable "
-                f"{variable}: drop it, or pass more of its history"
+        Parameters
+        ----------
+        contexts : sequence of Context
+
+        Returns
+        -------
+        list of AarenStream
+            On the CPU, with a row for each variable and reading direction.
+        """
+        empty = exact_model(self.state).empty_stream(self.state.shape.n_variables).to("cpu")
+        streams: list[AarenStream | None] = [None] * len(contexts)
+        chains: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+        for i, context in enumerate(contexts):
+            place = context.values.__array_interface__["data"][0], context.values.strides
+            chains.setdefault(place, []).append(i)
+        # Link by link, so that the chains of several series share a batch.
+        waiting = [sorted(chain, key=lambda i: len(contexts[i])) for chain in chains.values()]
+        ends = [(empty, 0) for _ in waiting]
+        for link in range(max(map(len, waiting))):
+            going = [k for k, chain in enumerate(waiting) if link < len(chain)]
+            links = [waiting[k][link] for k in going]
+            advanced = _advance_all(
+                self.state,
+                [ends[k][0] for k in going],
+                [contexts[i].values[ends[k][1] :] for k, i in zip(going, links)],
+                self.batch_size,
             )
-        with (
-            torch.no_grad(),
-            memory_errors_explained(state.device, "forecasting", batch_size),
-        ):
-            out = model.forecast(batch, horizon).cpu().numpy()  # (rows, horizon, 1 + levels)
-        shape = (len(some), variables, *out.shape[1:])
-        values.append(np.moveaxis(out.reshape(shape), 1, 2))
-        spread = model.spread(batch).cpu().numpy()
-        scales.append(spread.reshape(len(some), variables))
-    return np.concatenate(values), np.concatenate(scales)
+            for k, i, stream in zip(going, links, advanced):
+                streams[i] = stream
+                ends[k] = stream, len(contexts[i])
+        return [stream for stream in streams if stream is not None]
 
 
 def warn_of_drift(memories: Mapping[Hashable, Memory], shape: ModelShape) -> None:
-    """Say which series are much longer than the windows that plain Aaren was trained on."""
+    """Warn of series much longer than the windows that plain Aaren was trained on."""
     most = FULL_MEMORY_FACTOR * shape.context_length // shape.extra["patch_length"]
     long = [i for i, memory in memories.items() if int(memory.now.tokens.max()) > most]
     if long:
@@ -231,7 +214,7 @@ def warn_of_drift(memories: Mapping[Hashable, Memory], shape: ModelShape) -> Non
 def memory_tensors(
     memories: Mapping[Hashable, Memory], order: Sequence[Hashable]
 ) -> dict[str, Tensor]:
-    """Give the memories of series as tensors by name, numbered in this order."""
+    """Return the memories of series as tensors by name, numbered in this order."""
     tensors = {}
     for k, series_id in enumerate(order):
         if series_id in memories:
@@ -246,7 +229,7 @@ def memory_tensors(
 def memories_from(
     tensors: Mapping[str, Tensor], order: Sequence[Hashable]
 ) -> dict[Hashable, Memory]:
-    """Read what `memory_tensors` gave."""
+    """Rebuild the memories that `memory_tensors` returned."""
 
     def stream(prefix: str) -> AarenStream:
         parts = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
@@ -265,7 +248,7 @@ _EXACT_LOCK = threading.Lock()
 
 
 def exact_model(state: FittedState) -> AarenModel:
-    """Give the float64 copy of a state's model, made anew when the weights have changed."""
+    """Return the float64 copy of a state's model, made anew when the weights have changed."""
     model = state.model
     assert isinstance(model, AarenModel)  # AarenForecaster builds no other
     changes = sum(parameter._version for parameter in model.parameters())
@@ -280,19 +263,19 @@ def exact_model(state: FittedState) -> AarenModel:
 def _advance_all(
     state: FittedState,
     streams: Sequence[AarenStream],
-    news: Sequence[np.ndarray],
+    rows: Sequence[np.ndarray],
     batch_size: int,
 ) -> list[AarenStream]:
     """Advance streams by their own new rows (steps, variables), in batches."""
     model, variables = exact_model(state), state.shape.n_variables
     advanced = list(streams)
-    busy = [i for i, new in enumerate(news) if len(new)]
+    busy = [i for i, new in enumerate(rows) if len(new)]
     for some in _batches(busy, batch_size, variables):
-        longest = max(len(news[i]) for i in some)
+        longest = max(len(rows[i]) for i in some)
         values = np.full((len(some), variables, longest), np.nan)
         for row, i in zip(values, some):
-            row[:, : len(news[i])] = news[i].T
-        lengths = torch.tensor([len(news[i]) for i in some]).repeat_interleave(variables)
+            row[:, : len(rows[i])] = rows[i].T
+        lengths = torch.tensor([len(rows[i]) for i in some]).repeat_interleave(variables)
         batch = AarenStream.cat([streams[i] for i in some]).to(state.device)
         with memory_errors_explained(state.device, "forecasting", batch_size):
             batch = model.advance(
@@ -307,13 +290,13 @@ def _advance_all(
 
 
 def _batches(items: Sequence[int], batch_size: int, variables: int) -> Iterator[list[int]]:
-    """Cut series into batches of about so many rows."""
+    """Split series into batches of about ``batch_size`` rows."""
     size = max(1, batch_size // variables)
     for first in range(0, len(items), size):
         yield list(items[first : first + size])
 
 
 def _begins_with(context: Context, known: Context) -> bool:
-    """Tell whether no known row was corrected."""
+    """Return whether no known row was corrected."""
     first = context.values[: len(known)]
     return np.array_equal(first, known.values, equal_nan=True)

@@ -18,24 +18,22 @@ from tsllm.backbone import DEFAULT_BACKBONE, Backbone, tuned
 from tsllm.context import Context, batch_contexts
 from tsllm.datasets.frequency import season_length
 from tsllm.errors import DataError
-from tsllm.forecasters.checks import check_choice, check_same_series, check_whole
-from tsllm.forecasters.covariates import join_covariates
+from tsllm.forecasters.base import LLMForecaster
 from tsllm.forecasters.direct import DirectForecaster
-from tsllm.forecasters.frames import split_series
+from tsllm.forecasters.frames import join_covariates, split_series
+from tsllm.forecasters.parameters import DECILES, check_choice, check_whole
 from tsllm.forecasters.state import ModelShape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from tsllm.backbone import Backbone
-
 
 def readable_words(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> dict[str, int]:
     """List the tokens that a person can read, decoded.
 
-    Left out: special and reserved tokens, rows of the embeddings that no token has, pieces that
-    continue a word where the tokenizer marks them, and tokens without a letter or a digit. Of
-    tokens that read alike ("up", " Up") the one of the lowest id is kept.
+    The list excludes special and reserved tokens, rows of the embeddings without a token, pieces
+    that continue a word if the tokenizer marks them, and tokens without a letter or a digit. Of
+    tokens that read alike ("up", " Up") it keeps the one of the lowest id.
 
     Parameters
     ----------
@@ -81,9 +79,9 @@ def nearest_words(
     vectors : Tensor
         ``(vectors, width)``.
     backbone : Backbone
-        Whose words.
+        The language model of the words.
     top : int
-        Words to give for each vector; fewer where the vocabulary has fewer that can be read.
+        Words for each vector; fewer if the vocabulary has fewer readable ones.
 
     Returns
     -------
@@ -101,24 +99,180 @@ def nearest_words(
 
 
 def _readable(word: str) -> bool:
-    """Tell whether a text has a letter or a digit and nothing that does not print."""
+    """Return whether a text has a letter or a digit and only printable characters."""
     return word.isprintable() and "\ufffd" not in word and any(c.isalnum() for c in word)
 
 
-class ShowsAnchors(DirectForecaster):
-    """A forecaster whose model is prompted with anchors, and what it shows of them."""
+TUNABLE = ("layer_norms", "positions")
+#: The published patch; shorter contexts take a quarter of their steps.
+MAX_PATCH_LENGTH = 16
+#: Steps of the moving average without a season (DLinear's).
+TREND_WITHOUT_SEASON = 25
+
+
+class S2IPForecaster(DirectForecaster, LLMForecaster):
+    """Forecast with a prompted language model (S²IP-LLM; Pan et al., ICML 2024).
+
+    Each window is split into trend, season and residual, and patches of the three become tokens of
+    the language model. Anchors made of the model's own word embeddings, the most similar ones to
+    the window, precede them as a prompt. One model forecasts ``prediction_length`` steps at once;
+    longer horizons are rolled out on its own forecasts. `anchors` names the chosen ones.
+
+    Parameters
+    ----------
+    backbone : str or None, default="sentence-transformers/all-MiniLM-L6-v2"
+        The language model: a Hugging Face id, a local directory, or ``"random:..."``. None trains
+        the same forecaster without a language model, as a control: anchors are then free rows that
+        start at random.
+    tune : tuple of {"layer_norms", "positions"}, default=("layer_norms", "positions")
+        The parts of the language model that are trained, as published; empty: none.
+    context_length : int or "auto", default="auto"
+        Steps of history that a forecast reads. "auto": 512, and at most half of a typical series.
+    anchor_pool : {"free", "prototypes", "clusters"}, default="free"
+        The kind of anchors. "prototypes", as published: mixtures of the whole vocabulary, by a
+        linear layer that takes most of a small model's training time and memory. "free": a matrix
+        that starts from such mixtures and is trained itself; it reaches the same anchors, for the
+        mixtures have no more dimensions than a token. "clusters": centres of words of similar
+        meaning, frozen, and the easiest to name.
+    pool_size : int, default=1000
+        Number of anchors.
+    prompt_length : int, default=4
+        Number of anchors that prompt the language model.
+    similarity_coef : float, default=-0.05
+        Weight of the similarity of windows and chosen anchors in the training loss; negative, so
+        that they approach each other. Validation compares forecasts alone.
+    patch_length : int or "auto", default="auto"
+        Steps of a patch. "auto": 16, or a quarter of the context if that is less.
+    stride : int or "auto", default="auto"
+        Steps between the starts of two patches. "auto": half a patch.
+    trend_length : int or "auto", default="auto"
+        Steps of the moving average that is the trend. "auto": one season, so that it averages out;
+        without a season 25, or a quarter of the context if that is less.
+    seasonal_length : int or "auto", default="auto"
+        Steps of a season. "auto": that of the frequency, if the context holds two.
+    dropout : float, default=0.1
+        On the prompted tokens.
+
+    Attributes
+    ----------
+    fitted_ : FittedState
+        The trained model, its sizes, its calibration and its history. An epoch of the history holds
+        the mean ``similarity`` of query and anchors, summed over the prompt.
+
+    See Also
+    --------
+    AutoTimesForecaster, TimeCMAForecaster
+
+    References
+    ----------
+    Pan et al., "S²IP-LLM: Semantic Space Informed Prompt Learning with LLM for Time Series
+    Forecasting", ICML 2024, arXiv 2403.05798, section 3.
+
+    Examples
+    --------
+    >>> from sktime.datasets import load_airline
+    >>> from tsllm import S2IPForecaster
+    >>> forecaster = S2IPForecaster(
+    ...     backbone="random:gpt2?hidden=16&layers=1&heads=2",
+    ...     pool_size=50, max_steps=5, random_state=0,
+    ... )
+    >>> forecaster.fit(load_airline(), fh=[1, 2, 3]).predict().index.astype(str).tolist()
+    ['1961-01', '1961-02', '1961-03']
+    >>> forecaster.anchors(top=2)["rank"].tolist()
+    [1, 2, 3, 4]
+    """
+
+    _free_parameters = DirectForecaster._free_parameters | {"dropout", "similarity_coef"}
+    # The paper's lookback.
+    _max_context: ClassVar[int] = 512
+
+    def __init__(
+        self,
+        backbone: str | None = DEFAULT_BACKBONE,
+        *,
+        backbone_layers: int | None = None,
+        tune: tuple[str, ...] = TUNABLE,
+        lora: dict[str, Any] | None = None,
+        context_length: int | str = "auto",
+        prediction_length: int | None = None,
+        anchor_pool: str = "free",
+        pool_size: int = 1000,
+        prompt_length: int = 4,
+        similarity_coef: float = -0.05,
+        patch_length: int | str = "auto",
+        stride: int | str = "auto",
+        trend_length: int | str = "auto",
+        seasonal_length: int | str = "auto",
+        dropout: float = 0.1,
+        loss: str = "mse",
+        quantiles: tuple[float, ...] = DECILES,
+        adaptive: bool = False,
+        update_epochs: int = 0,
+        max_epochs: int | str = "auto",
+        batch_size: int = 128,
+        window_stride: int = 1,
+        learning_rate: float = 1e-4,
+        weight_decay: float = 0.0,
+        patience: int = 3,
+        validation_fraction: float = 0.1,
+        max_steps: int | None = None,
+        past_covariates: tuple[str, ...] = (),
+        freq: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.tune = tune
+        self.anchor_pool = anchor_pool
+        self.pool_size = pool_size
+        self.prompt_length = prompt_length
+        self.similarity_coef = similarity_coef
+        self.patch_length = patch_length
+        self.stride = stride
+        self.trend_length = trend_length
+        self.seasonal_length = seasonal_length
+        self.dropout = dropout
+        super().__init__(locals())
+
+    @classmethod
+    def get_test_params(cls, parameter_set: str = "default") -> list[dict[str, Any]]:
+        """Return small settings for sktime's tests; there is one ``parameter_set``."""
+        tiny = {
+            "backbone": "random:gpt2?hidden=8&layers=1&heads=2&positions=128",
+            "pool_size": 10,
+            "prompt_length": 2,
+            "batch_size": 16,
+        }
+        return [
+            {**tiny, "context_length": 8, "patch_length": 4, "max_steps": 2, "random_state": 42},
+            {
+                **tiny,
+                "context_length": 6,
+                "prediction_length": 2,
+                "anchor_pool": "clusters",
+                "tune": (),
+                "loss": "quantile",
+                "quantiles": (0.1, 0.5, 0.9),
+                "max_steps": 1,
+                "update_epochs": 1,
+                "device": "cpu",
+            },
+        ]
+
+    # ------------------------------------------------------------------ anchors
 
     def anchors(self, y: Any = None, *, X: Any = None, top: int = 5) -> pd.DataFrame:
         """Name the anchors that prompt the forecast of each series, by their nearest words.
 
         Parameters
         ----------
-        y : Series or DataFrame, optional
-            The histories to look at, as `fit` takes them. None: those that this forecaster keeps.
-        X : DataFrame, optional
-            Their covariates, where the model was fitted with some.
-        top : int
-            Words to name an anchor with.
+        y : Series, DataFrame or None, default=None
+            The histories, in the form of `fit`. None: those that this forecaster keeps.
+        X : DataFrame or None, default=None
+            Their covariates, if the model was fitted with some.
+        top : int, default=5
+            Words that name an anchor.
 
         Returns
         -------
@@ -167,19 +321,19 @@ class ShowsAnchors(DirectForecaster):
     def plot_anchors(
         self, y: Any = None, *, X: Any = None, method: str = "pca", ax: Any = None
     ) -> Any:
-        """Draw anchors and the series' tokens in one plane, those chosen with their words.
+        """Draw anchors and the series' tokens in one plane, the chosen anchors with their words.
 
-        Rows are scaled to length one first: it is by angle that anchors are chosen.
+        Rows are first scaled to length one, for anchors are chosen by angle.
 
         Parameters
         ----------
-        y : Series or DataFrame, optional
-            The histories to draw, as `fit` takes them. None: those that this forecaster keeps.
-        X : DataFrame, optional
-            Their covariates, where the model was fitted with some.
-        method : {"pca", "tsne"}
-            How the plane is found.
-        ax : matplotlib Axes, optional
+        y : Series, DataFrame or None, default=None
+            The histories to draw, in the form of `fit`. None: those that this forecaster keeps.
+        X : DataFrame or None, default=None
+            Their covariates, if the model was fitted with some.
+        method : {"pca", "tsne"}, default="pca"
+            Method that finds the plane.
+        ax : matplotlib Axes or None, default=None
             Where to draw; None makes a new figure.
 
         Returns
@@ -211,11 +365,11 @@ class ShowsAnchors(DirectForecaster):
         )
 
     def plot_alignment(self, ax: Any = None) -> Any:
-        """Draw how similar windows and their anchors became in training.
+        """Draw the similarity of windows and their anchors over the training.
 
         Parameters
         ----------
-        ax : matplotlib Axes, optional
+        ax : matplotlib Axes or None, default=None
             Where to draw; None makes a new figure.
 
         Returns
@@ -228,263 +382,6 @@ class ShowsAnchors(DirectForecaster):
         self.check_is_fitted()
         similarities = [h["similarity"] / self.prompt_length for h in self.fitted_.history]
         return plot_alignment(similarities, best_epoch=self.fitted_.best_epoch, ax=ax)
-
-    def _known_or(self, y: Any, X: Any) -> list[Context]:
-        """Give the contexts of `y`, or those that this forecaster keeps."""
-        if y is not None:
-            contexts = split_series(y, freq=self._known_frequency())
-            check_same_series(self.fitted_, contexts)
-            contexts = join_covariates(contexts, X, self.fitted_.covariates)
-            return self.fitted_.residuals(contexts)
-        if not self._contexts:
-            raise DataError(
-                "the model was saved without its context: pass the recent past of the series as y"
-            )
-        return self.fitted_.residuals(list(self._contexts.values()))
-
-    @torch.inference_mode()
-    def _align(self, contexts: Sequence[Context]) -> Alignment:
-        """Let the model show where contexts lie among its anchors."""
-        state = self.fitted_
-        assert isinstance(state.model, S2IPModel)  # _build_model made it
-        tails = [self._arrange_context(state, context) for context in contexts]
-        batch = batch_contexts(tails, state.shape.context_length).to(state.device)
-        return state.model.align(batch.values, batch.mask)
-
-
-TUNABLE = ("layer_norms", "positions")
-#: The published patch; shorter contexts take a quarter of their steps.
-MAX_PATCH_LENGTH = 16
-#: Steps of the moving average where the frequency suggests no season (DLinear's).
-TREND_WITHOUT_SEASON = 25
-
-
-class S2IPForecaster(ShowsAnchors):
-    """Forecast with a prompted language model (S²IP-LLM; Pan et al., ICML 2024, 2403.05798).
-
-    Each window is split into trend, season and residual, and patches of the three become tokens of
-    the language model. Anchors made of the model's own word embeddings, those that are most alike
-    to the window, stand before them as a prompt. One model forecasts ``prediction_length`` steps at
-    once; longer horizons are rolled out on its own forecasts. `anchors` names what was chosen.
-
-    Parameters
-    ----------
-    backbone : str or None
-        The language model: a Hugging Face id, a local directory, or ``"random:..."``. None leaves
-        it out, the control for whether it helps: anchors are then free rows that start at random.
-    backbone_layers : int, optional
-        Use the first layers only. None uses all; the paper's are 6 of GPT-2's 12.
-    tune : tuple of {"layer_norms", "positions"}
-        What is trained inside the language model, as published; empty: nothing.
-    lora : dict, optional
-        Fine-tune the language model with LoRA (Hu et al., 2021, 2106.09685), through peft:
-        ``{"r": 8, "alpha": 16, "dropout": 0.0, "target_modules": None}``, where each entry may be
-        left out and None means the query and value projections. The adapters are this
-        forecaster's own; the shared weights are never changed.
-    context_length : int or "auto"
-        Steps of history that a forecast reads. "auto": 512, and at most half of a typical series.
-    prediction_length : int, optional
-        Steps that the model forecasts at once, and that intervals are calibrated for. None: the
-        ``fh`` of `fit`, else a season.
-    anchor_pool : {"free", "prototypes", "clusters"}
-        What the anchors are. "prototypes", as published: mixtures of the whole vocabulary, by a
-        linear layer that takes most of a small model's training time and memory. "free": a matrix
-        that starts from such mixtures and is trained itself; it reaches the same anchors, for the
-        mixtures have no more dimensions than a token. "clusters": centres of words that mean
-        something alike, frozen, and the best to name.
-    pool_size, prompt_length : int
-        Number of anchors, and of those that prompt the language model.
-    similarity_coef : float
-        Weight of the similarity of windows and chosen anchors in the training loss; negative, so
-        that they are drawn together. Validation compares forecasts alone.
-    patch_length, stride : int or "auto"
-        Steps of a patch and between the starts of two. "auto": 16 or a quarter of the context,
-        where that is less; half a patch.
-    trend_length : int or "auto"
-        Steps of the moving average that is the trend. "auto": one season, so that it averages out;
-        without a season 25 or a quarter of the context.
-    seasonal_length : int or "auto"
-        Steps of a season. "auto": what the frequency suggests, where the context holds two.
-    dropout : float
-        On the prompted tokens.
-    loss : {"mse", "mae", "huber", "quantile"}
-        "quantile" trains a head that gives ``quantiles`` without crossing.
-    quantiles : tuple of float
-        Levels of the quantile head.
-    adaptive : bool
-        Keep the intervals' calibration current in `update`; costs one forecast per update.
-    update_epochs : int
-        Epochs to train on new data in `update`, and in `fit` after `pretrain`. 0: none.
-    max_epochs : int or "auto"
-        "auto": ten, or more where the series are so few that ten make less than 400 steps;
-        ``patience`` then grows alike.
-    batch_size : int
-        Windows a training step; each variable is a window of its own.
-    window_stride : int
-        Steps between training windows: more than 1 where a step is costly and the series long.
-    learning_rate, weight_decay : float
-        Of Adam, with a cosine schedule over the epochs.
-    patience : int
-        Epochs without a better validation loss before training stops.
-    validation_fraction : float
-        Share of each series, at its end, for early stopping and for calibrating intervals.
-    max_steps : int, optional
-        Stop after so many training steps.
-    past_covariates : tuple of str
-        Columns of X that end with y; the other columns must be given for the steps to forecast.
-    embedding_store : optional
-        Unused: this method embeds no texts.
-    freq : str, optional
-        Frequency of the series, where their index does not tell it.
-    device, dtype : str
-        "auto" takes the GPU with bfloat16 where there is one.
-    random_state : int, RandomState or None
-        One random state gives one result.
-    verbose : int
-        1 shows progress on stderr.
-
-    Attributes
-    ----------
-    fitted_ : FittedState
-        The trained model, its sizes, its calibration and its history. An epoch of the history holds
-        its mean ``similarity``: that of query and anchors, added over the prompt.
-
-    Examples
-    --------
-    >>> from sktime.datasets import load_airline
-    >>> from tsllm import S2IPForecaster
-    >>> forecaster = S2IPForecaster(
-    ...     backbone="random:gpt2?hidden=16&layers=1&heads=2",
-    ...     pool_size=50, max_steps=5, random_state=0,
-    ... )
-    >>> forecaster.fit(load_airline(), fh=[1, 2, 3]).predict().index.astype(str).tolist()
-    ['1961-01', '1961-02', '1961-03']
-    >>> forecaster.anchors(top=2)["rank"].tolist()
-    [1, 2, 3, 4]
-    """
-
-    _architecture = ShowsAnchors._architecture | {
-        "prediction_length",
-        "tune",
-        "anchor_pool",
-        "pool_size",
-        "prompt_length",
-        "patch_length",
-        "stride",
-        "trend_length",
-        "seasonal_length",
-    }
-    # The paper's lookback.
-    _max_context: ClassVar[int] = 512
-
-    def __init__(
-        self,
-        backbone: str | None = DEFAULT_BACKBONE,
-        *,
-        backbone_layers: int | None = None,
-        tune: tuple[str, ...] = TUNABLE,
-        lora: dict[str, Any] | None = None,
-        context_length: int | str = "auto",
-        prediction_length: int | None = None,
-        anchor_pool: str = "free",
-        pool_size: int = 1000,
-        prompt_length: int = 4,
-        similarity_coef: float = -0.05,
-        patch_length: int | str = "auto",
-        stride: int | str = "auto",
-        trend_length: int | str = "auto",
-        seasonal_length: int | str = "auto",
-        dropout: float = 0.1,
-        loss: str = "mse",
-        quantiles: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
-        adaptive: bool = False,
-        update_epochs: int = 0,
-        max_epochs: int | str = "auto",
-        batch_size: int = 128,
-        window_stride: int = 1,
-        learning_rate: float = 1e-4,
-        weight_decay: float = 0.0,
-        patience: int = 3,
-        validation_fraction: float = 0.1,
-        max_steps: int | None = None,
-        past_covariates: tuple[str, ...] = (),
-        embedding_store: Any = None,
-        freq: str | None = None,
-        device: str = "auto",
-        dtype: str = "auto",
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int = 0,
-    ) -> None:
-        self.backbone = backbone
-        self.backbone_layers = backbone_layers
-        self.tune = tune
-        self.lora = lora
-        self.context_length = context_length
-        self.prediction_length = prediction_length
-        self.anchor_pool = anchor_pool
-        self.pool_size = pool_size
-        self.prompt_length = prompt_length
-        self.similarity_coef = similarity_coef
-        self.patch_length = patch_length
-        self.stride = stride
-        self.trend_length = trend_length
-        self.seasonal_length = seasonal_length
-        self.dropout = dropout
-        self.loss = loss
-        self.quantiles = quantiles
-        self.adaptive = adaptive
-        self.update_epochs = update_epochs
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.window_stride = window_stride
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.patience = patience
-        self.validation_fraction = validation_fraction
-        self.max_steps = max_steps
-        self.past_covariates = past_covariates
-        self.embedding_store = embedding_store
-        self.freq = freq
-        self.device = device
-        self.dtype = dtype
-        self.random_state = random_state
-        self.verbose = verbose
-        super().__init__()
-
-    @classmethod
-    def get_test_params(cls, parameter_set: str = "default") -> list[dict[str, Any]]:
-        """Give small settings for sktime's tests.
-
-        Parameters
-        ----------
-        parameter_set : str
-            Ignored: there is one set.
-
-        Returns
-        -------
-        list of dict
-        """
-        tiny = {
-            "backbone": "random:gpt2?hidden=8&layers=1&heads=2&positions=128",
-            "pool_size": 10,
-            "prompt_length": 2,
-            "batch_size": 16,
-        }
-        return [
-            {**tiny, "context_length": 8, "patch_length": 4, "max_steps": 2, "random_state": 42},
-            {
-                **tiny,
-                "context_length": 6,
-                "prediction_length": 2,
-                "anchor_pool": "clusters",
-                "tune": (),
-                "loss": "quantile",
-                "quantiles": (0.1, 0.5, 0.9),
-                "max_steps": 1,
-                "update_epochs": 1,
-                "device": "cpu",
-            },
-        ]
 
     # ------------------------------------------------------------------ the method's hooks
 
@@ -535,8 +432,30 @@ class S2IPForecaster(ShowsAnchors):
 
     # ------------------------------------------------------------------ helpers
 
+    def _known_or(self, y: Any, X: Any) -> list[Context]:
+        """Return the residuals of `y`, or of the contexts that this forecaster keeps."""
+        if y is not None:
+            contexts = split_series(y, freq=self._known_frequency())
+            self.fitted_.check_same_series(contexts)
+            contexts = join_covariates(contexts, X, self.fitted_.covariates)
+            return self.fitted_.residuals(contexts)
+        if not self._contexts:
+            raise DataError(
+                "the model was saved without its context: pass the recent past of the series as y"
+            )
+        return self.fitted_.residuals(list(self._contexts.values()))
+
+    @torch.inference_mode()
+    def _align(self, contexts: Sequence[Context]) -> Alignment:
+        """Locate contexts among the model's anchors."""
+        state = self.fitted_
+        assert isinstance(state.model, S2IPModel)  # _build_model made it
+        tails = [self._arrange_context(state, context) for context in contexts]
+        batch = batch_contexts(tails, state.shape.context_length).to(state.device)
+        return state.model.align(batch.values, batch.mask)
+
     def _chosen_length(self, name: str, *, most: int, automatic: int) -> int:
-        """Choose a length in steps; one that was asked for is cut to a context that was not."""
+        """Choose a length in steps; a given one is limited to an automatic context."""
         asked = getattr(self, name)
         if asked == "auto":
             return automatic
@@ -568,7 +487,7 @@ class S2IPForecaster(ShowsAnchors):
                 check_whole(name, getattr(self, name), or_auto=True)
 
     def _check_fits(self, backbone: Backbone, shape: ModelShape) -> None:
-        """Check what the language model must have room and words enough for."""
+        """Check that the language model reads so many tokens and has so many words."""
         patch, stride = shape.extra["patch_length"], shape.extra["stride"]
         tokens = self.prompt_length + count_patches(shape.context_length, patch, stride)
         if backbone.max_positions and tokens > backbone.max_positions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from tsllm.covariates import Covariates
 from tsllm.errors import DataError
 from tsllm.forecasters.frames import frequency_of
 from tsllm.intervals import Calibration
+from tsllm.saving.damage import load_weights
 
 
 @dataclass(frozen=True)
@@ -192,9 +193,119 @@ class FittedState:
             **({} if self.covariates is None else self.covariates.summary()),
         }
 
+    def card_facts(self, loss: str, *, pretrained: bool, with_context: bool) -> dict[str, Any]:
+        """Return the facts of the training for the card of a saved forecaster.
+
+        Parameters
+        ----------
+        loss : str
+            The name of the training loss.
+        pretrained : bool
+            Whether the forecaster is not fitted to series of its own yet.
+        with_context : bool
+            Whether it was saved with the last values of its series.
+
+        Returns
+        -------
+        dict
+            As `tsllm.saving.cards.model_card` reads it.
+        """
+        told, last = self.summary(), self.history[-1] if self.history else {}
+        known = () if self.covariates is None else self.covariates.columns.known
+        usage = "model.predict(fh=[1, 2, 3])"
+        if pretrained:
+            usage = "model.fit(y).predict(fh=[1, 2, 3])  # fit adopts the pretrained model"
+        elif not with_context:
+            usage = "model.update(y)  # the model was saved without its last values"
+        elif known:
+            usage = f"model.predict(fh=[1, 2, 3], X=X)  # X: {', '.join(known)}, of those steps"
+        series = [
+            f"{span['series']} series with {span['steps']} steps in all, {span['first']} to "
+            f"{span['last']}"
+            for span in self.trained_on
+        ]
+        held_out, calibration = told["validation_loss"], self.calibration
+        assert calibration is not None  # training ends with it
+        windows = "training windows, so likely too narrow" if calibration.in_sample else "windows"
+        return {
+            "kind": f"A time-series forecaster, {'pretrained' if pretrained else 'fitted'}",
+            "usage": usage,
+            "trained_on": [
+                *series,
+                f"frequency: {self.shape.freq or 'steps without dates'}",
+                f"variables: {self.shape.n_variables}",
+                f"context: {self.shape.context_length} steps",
+            ],
+            "backbone": self.backbone,
+            "results": {
+                "Validation": {
+                    "loss": f"{loss}, on standardised values",
+                    "best epoch": f"{self.best_epoch} of {last.get('epoch', 0)}",
+                    "training loss": told["train_loss"],
+                    "validation loss": "none held out" if held_out is None else held_out,
+                    "seconds": round(self.seconds, 1),
+                    "intervals": f"calibrated for {calibration.horizon} steps on "
+                    f"{told['calibration_windows']} {windows}"
+                    + (", and adaptive" if calibration.adaptive else ""),
+                }
+            },
+        }
+
     def copy(self) -> FittedState:
         """Copy what training changes; frozen tensors stay shared."""
         return copy.deepcopy(self)
+
+    def to_state(self) -> dict[str, Any]:
+        """Return everything but the backbone as plain values, arrays and tensors."""
+        assert self.calibration is not None  # training ends with it
+        rest = ("history", "best_epoch", "seconds", "stopped", "trained_on")
+        values = list(self.statistics.values())
+        return {
+            "model": dict(self.model.state_dict()),
+            "shape": vars(self.shape),
+            "calibration": self.calibration.to_state(),
+            "covariates": None if self.covariates is None else self.covariates.to_state(),
+            "described": list(self.statistics),
+            "statistics": np.stack(values) if values else np.empty((0, 2, 0)),  # (series, 2, v)
+            **{name: getattr(self, name) for name in rest},
+        }
+
+    @classmethod
+    def from_state(
+        cls,
+        state: Mapping[str, Any],
+        build: Callable[[ModelShape], nn.Module],
+        backbone: Backbone | None,
+        device: str,
+    ) -> FittedState:
+        """Build a trained state from the output of `to_state`.
+
+        Parameters
+        ----------
+        state : mapping
+            The output of `to_state`.
+        build : callable
+            Builds the untrained model of a shape.
+        backbone : Backbone or None
+            The language model that the model was trained with.
+        device : str
+            The device that was asked for.
+        """
+        read = dict(state)
+        shape = ModelShape(**read.pop("shape"))
+        model = build(shape)
+        load_weights(model, read.pop("model"))
+        covariates = read.pop("covariates")
+        statistics = zip(read.pop("described"), read["statistics"], strict=True)
+        return cls(
+            model.eval(),
+            backbone,
+            shape,
+            device,
+            Calibration.from_state(read.pop("calibration")),
+            None if covariates is None else Covariates.from_state(covariates),
+            **{**read, "statistics": dict(statistics)},
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
@@ -220,6 +331,19 @@ class PendingForecasts:
     seen: int = 0
     #: Steps seen before it, the forecast, its scale, and the offsets it was issued with.
     waiting: deque[tuple[int, np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=deque)
+
+    def to_state(self) -> dict[str, Any]:
+        """Return the fields as plain values and arrays."""
+        origins, *arrays = zip(*self.waiting)
+        forecasts, scales, issued = map(np.stack, arrays)
+        waiting = {"origins": origins, "forecasts": forecasts, "scales": scales, "issued": issued}
+        return vars(self) | {"waiting": waiting}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> PendingForecasts:
+        """Build the forecasts from the output of `to_state`."""
+        waiting = (state["waiting"][name] for name in ("origins", "forecasts", "scales", "issued"))
+        return cls(**{**state, "waiting": deque(zip(*waiting))})
 
     def add(self, forecast: np.ndarray, scale: np.ndarray, issued: np.ndarray) -> None:
         """Add a forecast that was made after the last step seen.

@@ -17,11 +17,11 @@ from tsllm.context import Context, ContextBatch, batch_contexts
 from tsllm.datasets.frequency import season_length
 from tsllm.embeddings import EmbeddingStore, open_store
 from tsllm.errors import DataError
-from tsllm.forecasters.calibration import calibration_origins
-from tsllm.forecasters.checks import check_multiple, check_whole
+from tsllm.forecasters.base import LLMForecaster
 from tsllm.forecasters.direct import DirectForecaster
 from tsllm.forecasters.frames import stamps_after
-from tsllm.forecasters.learning import windows_of
+from tsllm.forecasters.learning import calibration_origins
+from tsllm.forecasters.parameters import DECILES, check_whole
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.prompts.writer import (
     DEFAULT_TEMPLATE,
@@ -31,13 +31,13 @@ from tsllm.prompts.writer import (
 )
 from tsllm.training.windows import WindowBatch, Windows
 
-# Prompts that are in memory as text at once: about 70 MB of 96 values each.
+# Prompts in memory as text at once: about 70 MB of 96 values each.
 _PROMPTS_AT_ONCE = 100_000
 
 
 @dataclass(frozen=True)
 class WindowPrompts:
-    """Writes the windows that a model of some shape reads.
+    """The prompts of the windows that a model reads.
 
     Attributes
     ----------
@@ -45,8 +45,8 @@ class WindowPrompts:
     shape : ModelShape
         Of the model: a window is its ``context_length`` steps.
     statistics : dict of series id to array (2, variables)
-        Mean and deviation of series, for a value format that needs them. A series that is not
-        among them is written by the statistics of its context.
+        Mean and deviation of series, for a value format that needs them. Prompts of other series
+        use the statistics of their context.
     """
 
     writer: PromptWriter
@@ -54,16 +54,16 @@ class WindowPrompts:
     statistics: dict[Hashable, np.ndarray]
 
     def measure(self, contexts: Sequence[Context]) -> None:
-        """Add the statistics of series that the format needs and that are not known yet."""
+        """Add the missing statistics of series, if the format needs them."""
         if self.writer.needs_statistics:
             for context in contexts:
                 if context.series_id not in self.statistics:
                     self.statistics[context.series_id] = series_statistics(context.values)
 
     def of_series(self, context: Context, starts: Sequence[int] | np.ndarray) -> list[str]:
-        """Write windows of one series, given by their first steps: one a variable, these fastest.
+        """Write the prompts of windows of one series, one a variable, variables fastest.
 
-        ``starts`` (windows,) are positions in the context, negative before it.
+        ``starts`` (windows,) are the first steps: positions in the context, negative before it.
         """
         return self.writer.write(
             context,
@@ -74,7 +74,7 @@ class WindowPrompts:
         )
 
     def of_ends(self, contexts: Sequence[Context], backbone: Backbone) -> list[str]:
-        """Write the last window of each context, variables fastest, checked as `in_parts` does."""
+        """Write and check the prompts of the last window of each context, variables fastest."""
         prompts = [
             prompt
             for context in contexts
@@ -86,9 +86,7 @@ class WindowPrompts:
     def in_parts(
         self, contexts: Sequence[Context], places: np.ndarray, backbone: Backbone
     ) -> Iterator[list[str]]:
-        """Write windows of many series, some at a time.
-
-        Each part is checked before it is handed over.
+        """Write and check the prompts of windows of many series, some at a time.
 
         Parameters
         ----------
@@ -97,7 +95,11 @@ class WindowPrompts:
         places : array (windows, 2), int
             The number of the series and the first step of each window, sorted by them.
         backbone : Backbone
-            That is to read the prompts.
+            That reads the prompts.
+
+        Yields
+        ------
+        list of str
 
         Raises
         ------
@@ -119,7 +121,7 @@ class WindowPrompts:
 class EmbeddedWindows:
     """The embeddings of the prompts of training windows, found by series and first step.
 
-    All are in the store when it is made; what is kept in memory is a key of 32 bytes each.
+    The constructor fills the store with them; the object keeps a key of 32 bytes each.
 
     Parameters
     ----------
@@ -127,13 +129,13 @@ class EmbeddedWindows:
     contexts : sequence of Context
         The series, whole.
     windows : sequence of Windows
-        Those to embed, for training and validation, of these series.
+        For training and validation, of these series.
     backbone : Backbone
         That reads the prompts.
     store : EmbeddingStore
         Where the embeddings are kept.
     progress : bool
-        Whether to show how far the language model is.
+        Whether to show the progress of the language model.
     """
 
     def __init__(
@@ -154,13 +156,13 @@ class EmbeddedWindows:
         ]
         shape = prompts.shape
         self._keys = np.concatenate(keys).reshape(len(places), shape.n_variables, -1)
-        # One number a window. They rise as the places do, for no two first steps of one series are
-        # as far apart as this: a search finds a window's row.
+        # One number a window, sorted as the places are, because no two first steps of one series
+        # are further apart than this: a search finds a window's row.
         self._span = max(map(len, contexts)) + shape.context_length
         self._numbers = places @ [self._span, 1]  # (windows,)
 
     def read(self, batch: WindowBatch) -> Tensor:
-        """Give a batch of windows its embeddings, (batch, width, variables), on its device."""
+        """Read the embeddings of a batch of windows, (batch, width, variables), on its device."""
         number = (batch.series * self._span + batch.start).cpu().numpy()
         keys = self._keys[np.searchsorted(self._numbers, number)]  # (batch, variables, 32)
         vectors = self.store.read(keys.reshape(-1, keys.shape[-1]), self.backbone)
@@ -168,13 +170,13 @@ class EmbeddedWindows:
 
 
 def places_of(windows: Sequence[Windows]) -> np.ndarray:
-    """Give the series and the first step of windows, each place once and sorted: (windows, 2)."""
+    """List the series and first step of windows, each place once, sorted: (windows, 2)."""
     positions = [torch.stack(part.positions(), dim=1).numpy() for part in windows]
     return np.unique(np.concatenate(positions), axis=0)
 
 
 def by_variable(vectors: Tensor, batch: int, device: torch.device) -> Tensor:
-    """Bring embeddings (batch * variables, width) into the form (batch, width, variables)."""
+    """Reshape embeddings (batch * variables, width) to (batch, width, variables)."""
     return vectors.to(device).unflatten(0, (batch, -1)).transpose(1, 2)
 
 
@@ -201,8 +203,8 @@ def extend_by_forecasts(
 _TOKENS_AT_ONCE = 2048
 
 
-class TimeCMAForecaster(DirectForecaster):
-    """Forecast with prompt embeddings that are computed once (Liu et al., AAAI 2025, 2406.01638).
+class TimeCMAForecaster(DirectForecaster, LLMForecaster):
+    """Forecast with prompt embeddings that are computed once (Liu et al., AAAI 2025).
 
     Each variable's window is written as a text (its dates, values and trend), and the language
     model's state of the text's last token describes it. A small transformer over the variables
@@ -212,90 +214,60 @@ class TimeCMAForecaster(DirectForecaster):
     again, or forecasting the same windows, does not run the language model.
 
     Variables are forecast together, and a panel's series share one model. The published alignment
-    normalises over the variables, which leaves nothing of a single one and the mere order of two;
+    normalises over the variables, which leaves nothing of a single one and only the order of two;
     with one or two variables it normalises over the features instead. The method is made for many
     variables that move together.
 
     Parameters
     ----------
-    backbone : str or None
-        The language model: a Hugging Face id, a local directory, or ``"random:..."``. None leaves
-        the prompt branch out: the alignment then retrieves from the series branch itself and
-        everything else is the same, the control for whether the language model helps.
-    backbone_layers : int, optional
-        Use the first layers only. None uses all.
-    lora : None
+    backbone : str or None, default="sentence-transformers/all-MiniLM-L6-v2"
+        The language model: a Hugging Face id, a local directory, or ``"random:..."``. None trains
+        the same forecaster without the prompt branch, as a control: the alignment then retrieves
+        from the series branch itself.
+    lora : None, default=None
         Not for this method: embeddings that are computed once cannot follow a language model that
         is tuned.
-    context_length : int or "auto"
+    context_length : int or "auto", default="auto"
         Steps of history that a forecast reads. "auto": 96, and at most half of a typical series.
         A step takes about three tokens of the prompt.
-    prediction_length : int, optional
-        Steps that the model forecasts at once, and that intervals are calibrated for. None: the
-        ``fh`` of `fit`, else a season.
-    channel : int
+    channel : int, default=64
         Width of a variable's token, a multiple of ``heads``.
-    heads : int
+    heads : int, default=8
         Attention heads; the language model's width must be a multiple of them too.
-    encoder_layers, decoder_layers : int
-        Layers of the two encoders, and of the decoder.
-    feedforward : int
+    encoder_layers : int, default=1
+        Layers of each of the two encoders.
+    decoder_layers : int, default=2
+        Layers of the decoder.
+    feedforward : int, default=2048
         Width inside the feed-forward blocks.
-    dropout : float
+    dropout : float, default=0.2
         Everywhere in the model.
-    prompt_template : str
-        The text, with any of the fields ``{start}``, ``{end}``, ``{values}``, ``{frequency}`` and
-        ``{trend}``; see `tsllm.prompts.writer.PromptWriter`.
-    value_format : {"window", "series", "int"}
-        How values are written: standardised by the window's own statistics, by those of the series
-        that was trained on (an unseen one: of the context it is forecast from), both times 100 and
-        rounded, or as the authors do, the whole part of the series-standardised value. "window"
-        writes the same prompt whatever the horizon, fold or refit, so that its embedding is found
-        again; its length stays bounded where series drift; and it needs to know nothing of a series
-        that was never seen.
-    window_stride : int
-        Steps between training windows, each of which costs a pass of the language model, once. A
-        stride that shares a factor with the season misses some of its phases: a warning says so.
-    loss : {"mse", "mae", "huber", "quantile"}
-        "quantile" trains a head that gives ``quantiles`` without crossing.
-    quantiles : tuple of float
-        Levels of the quantile head.
-    adaptive : bool
-        Keep the intervals' calibration current in `update`; costs one forecast per update.
-    update_epochs : int
-        Epochs to train on new data in `update`, and in `fit` after `pretrain`. 0: none.
-    max_epochs : int or "auto"
-        "auto": ten, or more where the series are so few that ten make less than 400 steps.
-    batch_size : int
-        Windows a training step, each with all its variables.
-    learning_rate, weight_decay : float
-        Of AdamW, with a cosine schedule over the epochs.
-    patience : int
-        Epochs without a better validation loss before training stops.
-    validation_fraction : float
-        Share of each series, at its end, for early stopping and for calibrating intervals.
-    max_steps : int, optional
-        Stop after so many training steps.
-    past_covariates : tuple of str
-        Columns of X that end with y; the other columns must be given for the steps to forecast.
-    static_attributes : tuple of str
-        Columns of X that do not change within a series, such as its region: they stand in front of
-        its prompts as text.
-    embedding_store : EmbeddingStore or path, optional
-        Where the embeddings are kept. None: in the user's cache folder.
-    freq : str, optional
-        Frequency of the series, where their index does not tell it.
-    device, dtype : str
-        "auto" takes the GPU with bfloat16 where there is one.
-    random_state : int, RandomState or None
-        One random state gives one result.
-    verbose : int
-        1 shows progress on stderr.
+    value_format : {"window", "series", "int"}, default="window"
+        Form of the values. "window": standardised by the window's own statistics, times 100 and
+        rounded. "series": likewise by the statistics of the series that was trained on (an unseen
+        one: of the context it is forecast from). "int", as the authors do: the whole part of the
+        series-standardised value. "window" writes the same prompt for every horizon, fold or refit,
+        so that its embedding is found again; its length stays bounded where series drift; and it
+        needs no statistics of an unseen series.
+    batch_size : int, default=16
+        Windows of a training step, each with all its variables.
+    static_attributes : tuple of str, default=()
+        Columns of X that do not change within a series, such as its region: its prompts begin with
+        them as text.
 
     Attributes
     ----------
     fitted_ : FittedState
         The trained model, its sizes, its calibration and its history.
+
+    See Also
+    --------
+    AutoTimesForecaster, S2IPForecaster, LastTokenEmbedder
+
+    References
+    ----------
+    Liu et al., "TimeCMA: Towards LLM-Empowered Multivariate Time Series Forecasting via
+    Cross-Modality Alignment", AAAI 2025, arXiv 2406.01638, section 3.
 
     Examples
     --------
@@ -318,18 +290,8 @@ class TimeCMAForecaster(DirectForecaster):
     _channel_independent = False
     _final_learning_rate = 1e-6
     _max_context: ClassVar[int] = 96
-    _architecture = DirectForecaster._architecture | {
-        "prediction_length",
-        "channel",
-        "heads",
-        "encoder_layers",
-        "decoder_layers",
-        "feedforward",
-        "dropout",
-        "prompt_template",
-        "value_format",
-        "static_attributes",
-    }
+
+    prompt_template: str
 
     def __init__(
         self,
@@ -349,7 +311,7 @@ class TimeCMAForecaster(DirectForecaster):
         value_format: str = "window",
         window_stride: int = 1,
         loss: str = "mse",
-        quantiles: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        quantiles: tuple[float, ...] = DECILES,
         adaptive: bool = False,
         update_epochs: int = 0,
         max_epochs: int | str = "auto",
@@ -368,54 +330,19 @@ class TimeCMAForecaster(DirectForecaster):
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
-        self.backbone = backbone
-        self.backbone_layers = backbone_layers
-        self.lora = lora
-        self.context_length = context_length
-        self.prediction_length = prediction_length
         self.channel = channel
         self.heads = heads
         self.encoder_layers = encoder_layers
         self.decoder_layers = decoder_layers
         self.feedforward = feedforward
         self.dropout = dropout
-        self.prompt_template = prompt_template
         self.value_format = value_format
-        self.window_stride = window_stride
-        self.loss = loss
-        self.quantiles = quantiles
-        self.adaptive = adaptive
-        self.update_epochs = update_epochs
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.patience = patience
-        self.validation_fraction = validation_fraction
-        self.max_steps = max_steps
-        self.past_covariates = past_covariates
         self.static_attributes = static_attributes
-        self.embedding_store = embedding_store
-        self.freq = freq
-        self.device = device
-        self.dtype = dtype
-        self.random_state = random_state
-        self.verbose = verbose
-        super().__init__()
+        super().__init__(locals())
 
     @classmethod
     def get_test_params(cls, parameter_set: str = "default") -> list[dict[str, Any]]:
-        """Give small settings for sktime's tests.
-
-        Parameters
-        ----------
-        parameter_set : str
-            Ignored: there is one set.
-
-        Returns
-        -------
-        list of dict
-        """
+        """Return small settings for sktime's tests; there is one ``parameter_set``."""
         tiny = {
             "backbone": "random:gpt2?hidden=8&layers=1&heads=2&positions=512",
             "channel": 4,
@@ -443,7 +370,7 @@ class TimeCMAForecaster(DirectForecaster):
     def _choose_shape(self, contexts: Sequence[Context], horizon: int | None) -> ModelShape:
         self._check_own_parameters()
         shape = super()._choose_shape(contexts, horizon)
-        # Of two variables a norm over variables leaves which one is larger, of one nothing at all.
+        # A norm over two variables leaves only their order, over one variable nothing.
         cross_norm = "variables" if shape.n_variables > 2 else "features"
         return replace(shape, extra={"cross_norm": cross_norm})
 
@@ -475,7 +402,7 @@ class TimeCMAForecaster(DirectForecaster):
         if state.backbone is None:
             return super()._training_inputs(state, contexts, windows)
         prompts = self._prompts(state.shape, state.statistics)
-        # A series that an update goes on with keeps the statistics of its first training.
+        # An update keeps the statistics of a series' first training.
         prompts.measure(contexts)
         store = open_store(self.embedding_store)
         embedded = EmbeddedWindows(
@@ -498,8 +425,8 @@ class TimeCMAForecaster(DirectForecaster):
         self, state: FittedState, batch: ContextBatch, contexts: Sequence[Context], horizon: int
     ) -> Tensor:
         if state.backbone is not None and horizon > state.shape.horizon:
-            # Prompts of forecasts round them to few digits: in float64, so that the last bits,
-            # which depend on the batch, tip no rounding.
+            # Prompts round forecasts to few digits. Float64, so that the last bits, which depend on
+            # the batch, change no rounding.
             state = replace(state, model=copy.deepcopy(state.model).double())
             batch = replace(batch, values=batch.values.double())
         return super()._run_model(state, batch, contexts, horizon)
@@ -510,9 +437,9 @@ class TimeCMAForecaster(DirectForecaster):
     def _texts_to_embed(
         self, shape: ModelShape, contexts: Sequence[Context], backbone: Backbone
     ) -> Iterator[list[str]]:
-        training, watched, held_out = windows_of(self, shape, contexts)
+        training, watched, held_out = self._windows(shape, contexts)
         windows = [training] if watched is None else [training, watched]
-        # What calibration forecasts from, and `predict` after it.
+        # The windows that calibration and then `predict` read.
         origins = calibration_origins(
             contexts, self.validation_fraction, held_out, season_length(shape.freq)
         )
@@ -533,16 +460,16 @@ class TimeCMAForecaster(DirectForecaster):
         return WindowPrompts(writer, shape, statistics)
 
     def _check_own_parameters(self) -> None:
-        """Check the parameters that only TimeCMA has, and those that it refuses."""
+        """Check the parameters that only TimeCMA has, and those that it cannot use."""
         if self.lora is not None:
             raise DataError(
                 f"lora={self.lora!r} cannot be used with TimeCMAForecaster: its prompts are "
                 "embedded once and kept, and a language model that is tuned would leave them "
                 "behind; leave lora out, or use AutoTimesForecaster"
             )
-        PromptWriter(self.prompt_template, self.value_format)  # refuses what it cannot write
+        PromptWriter(self.prompt_template, self.value_format)  # checks both
         for name in ("channel", "heads", "encoder_layers", "decoder_layers", "feedforward"):
             check_whole(name, getattr(self, name))
-        check_multiple(self, "channel", "heads")
+        self._check_multiple("channel", "heads")
         if not 0 <= self.dropout < 1:
             raise DataError(f"dropout must be at least 0 and less than 1, found {self.dropout!r}")

@@ -16,7 +16,7 @@ from mlflow.utils.autologging_utils import (
 )
 
 from tsllm.events import EventForecaster, PromptTPP
-from tsllm.forecasters.base import BaseLLMForecaster
+from tsllm.forecasters.base import SeriesForecaster
 from tsllm.mlflow.flavor import FLAVOR_NAME, log_model
 from tsllm.plotting.forecasts import plot_forecast, plot_history
 from tsllm.tables.forecast import predict_stored
@@ -82,8 +82,8 @@ def autolog(
         Without effect; MLflow's own argument.
     """
     for kind, method in (
-        (BaseLLMForecaster, "fit"),
-        (BaseLLMForecaster, "pretrain"),
+        (SeriesForecaster, "fit"),
+        (SeriesForecaster, "pretrain"),
         (EventForecaster, "fit"),
         (PromptTPP, "partial_fit"),
     ):
@@ -137,7 +137,7 @@ def _logged(original: Callable[..., Any], self: Any, *arguments: Any, **keywords
     return fitted
 
 
-def _log_forecaster(forecaster: BaseLLMForecaster) -> None:
+def _log_forecaster(forecaster: SeriesForecaster) -> None:
     """Log what came of a fit to series."""
     _log_summary(forecaster.summary())
     if _wants_figures():
@@ -185,7 +185,7 @@ def _log_model_if_wanted(model: Any) -> None:
         log_model(model, name="model")
 
 
-def _forecast_figure(forecaster: BaseLLMForecaster) -> Any:
+def _forecast_figure(forecaster: SeriesForecaster) -> Any:
     """Draw the forecast of the first series that was fitted."""
     table = predict_stored(forecaster, forecaster.fitted_.shape.horizon)
     first = table[table["series_id"] == table["series_id"].iloc[0]]

@@ -38,7 +38,7 @@ from tsllm.datasets.frequency import row_number
 from tsllm.datasets.long import read_long
 from tsllm.datasets.tables import Table
 from tsllm.errors import DataError
-from tsllm.forecasters.base import BaseLLMForecaster
+from tsllm.forecasters.base import SeriesForecaster
 from tsllm.mlflow.kinds import Limits, ServedKind
 from tsllm.saving.api import load_forecaster, save
 from tsllm.tables.covariates import columns_of, columns_to_read, read_future
@@ -60,29 +60,29 @@ class ServedSeries(ServedKind):
 
     def owns(self, model: object) -> bool:
         """Tell whether a model is one of tsllm's forecasters."""
-        return isinstance(model, BaseLLMForecaster)
+        return isinstance(model, SeriesForecaster)
 
-    def save(self, model: BaseLLMForecaster, directory: Path, *, include_context: bool) -> None:
+    def save(self, model: SeriesForecaster, directory: Path, *, include_context: bool) -> None:
         """Save a fitted forecaster, as `tsllm.save` does."""
         model.check_is_fitted()
         save(model, directory, include_context=include_context)
 
     def load(
         self, directory: Path, *, device: str | None, backbone: str | None
-    ) -> BaseLLMForecaster:
+    ) -> SeriesForecaster:
         """Load what `save` wrote."""
         return load_forecaster(directory, device=device, backbone=backbone)
 
-    def backbone(self, model: BaseLLMForecaster) -> Backbone | None:
+    def backbone(self, model: SeriesForecaster) -> Backbone | None:
         """Give the language model, None where there is none."""
         return model.fitted_.backbone
 
-    def columns(self, model: BaseLLMForecaster) -> list[str]:
+    def columns(self, model: SeriesForecaster) -> list[str]:
         """Name the columns of a request."""
         future = [] if _FUTURE in _variables(model) else [_FUTURE]
         return [_ID, _TIME, *_variables(model), *_covariates(model), *future]
 
-    def signature(self, model: BaseLLMForecaster) -> ModelSignature:
+    def signature(self, model: SeriesForecaster) -> ModelSignature:
         """Name the columns of a request and its parameters."""
         # Any type, and nothing required: MLflow would turn whole numbers, integer names and time
         # zones away before anything helpful could be said about them.
@@ -95,7 +95,7 @@ class ServedSeries(ServedKind):
         )
         return ModelSignature(inputs=Schema(columns), params=params)
 
-    def input_example(self, model: BaseLLMForecaster) -> pd.DataFrame:
+    def input_example(self, model: SeriesForecaster) -> pd.DataFrame:
         """Give a short history of one series, and the known future of its covariates."""
         shape, covariates = model.fitted_.shape, model.fitted_.covariates
         past = min(shape.context_length, 24)
@@ -120,7 +120,7 @@ class ServedSeries(ServedKind):
 
     def predict(
         self,
-        model: BaseLLMForecaster,
+        model: SeriesForecaster,
         request: pd.DataFrame,
         params: Mapping[str, Any],
         limits: Limits,
@@ -158,20 +158,20 @@ class ServedSeries(ServedKind):
         return table
 
 
-def _variables(model: BaseLLMForecaster) -> list[str]:
+def _variables(model: SeriesForecaster) -> list[str]:
     """Name the value columns; a Series without a name has the one that `to_payload` gives it."""
     columns = list(model._layout.columns)
     return ["y"] if columns in ([None], [0]) else [str(column) for column in columns]
 
 
-def _covariates(model: BaseLLMForecaster) -> list[str]:
+def _covariates(model: SeriesForecaster) -> list[str]:
     """Name the columns of covariates."""
     columns = columns_of(model)
     return [] if columns is None else list(columns.everything)
 
 
 def _split_future(
-    model: BaseLLMForecaster, request: pd.DataFrame
+    model: SeriesForecaster, request: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Give the rows of histories, and the known future of the covariates as `read_future` does."""
     if _FUTURE not in request or _FUTURE in _variables(model):
@@ -204,7 +204,7 @@ def _split_future(
     return request[~marked], future
 
 
-def _brings_history(model: BaseLLMForecaster, request: pd.DataFrame) -> bool:
+def _brings_history(model: SeriesForecaster, request: pd.DataFrame) -> bool:
     """Tell whether the rows hold histories, or only name series."""
     there = [name for name in (_TIME, *_variables(model)) if name in request]
     filled = request[there].notna().any(axis=1)
@@ -235,7 +235,7 @@ def _names(request: pd.DataFrame) -> list[str] | None:
     return list(dict.fromkeys(request[_ID].astype(str)))
 
 
-def _history(model: BaseLLMForecaster, request: pd.DataFrame) -> pd.DataFrame:
+def _history(model: SeriesForecaster, request: pd.DataFrame) -> pd.DataFrame:
     """Check the histories and give them in the canonical form."""
     variables = _variables(model)
     request = _with_periods(model, request)
@@ -259,14 +259,14 @@ def _named(request: pd.DataFrame) -> bool:
     return _ID in request and bool(request[_ID].notna().any())
 
 
-def _with_periods(model: BaseLLMForecaster, request: pd.DataFrame) -> pd.DataFrame:
+def _with_periods(model: SeriesForecaster, request: pd.DataFrame) -> pd.DataFrame:
     """Turn the stamps into periods where the model was fitted on such."""
     if not _counts_periods(model):
         return request
     return request.assign(**{_TIME: _periods(request[_TIME], model._cutoff.freqstr)})
 
 
-def _as_table(model: BaseLLMForecaster, request: pd.DataFrame) -> Table:
+def _as_table(model: SeriesForecaster, request: pd.DataFrame) -> Table:
     """Give rows of a request the numbers that they have there."""
     places = request.index.to_numpy()
     numbers = _variables(model)
@@ -295,12 +295,12 @@ def _plain(request: pd.DataFrame, variables: Sequence[str]) -> pd.DataFrame:
     return request.assign(**numbers)
 
 
-def _asked_frequency(model: BaseLLMForecaster) -> str | None:
+def _asked_frequency(model: SeriesForecaster) -> str | None:
     """Give the frequency that every history must have; periods bring their own."""
     return None if _counts_periods(model) else model.fitted_.shape.freq
 
 
-def _counts_periods(model: BaseLLMForecaster) -> bool:
+def _counts_periods(model: SeriesForecaster) -> bool:
     """Tell whether the model was fitted on periods, which JSON sends as dates or their names."""
     return isinstance(model._cutoff, pd.PeriodIndex)
 

@@ -43,7 +43,7 @@ from tsllm.saving.typed_json import Blobs, from_json, to_json
 
 if TYPE_CHECKING:
     from tsllm.events.base import EventForecaster
-    from tsllm.forecasters.base import BaseLLMForecaster
+    from tsllm.forecasters.base import SeriesForecaster
 
 FORMAT_VERSION = 1
 
@@ -66,7 +66,7 @@ _PACKAGES = ("tsllm", "torch", "transformers", "numpy", "pandas", "sktime")
 
 
 def save(
-    estimator: BaseLLMForecaster | EventForecaster,
+    estimator: SeriesForecaster | EventForecaster,
     directory: str | os.PathLike[str],
     *,
     include_context: bool = True,
@@ -145,7 +145,7 @@ def load(
     *,
     device: str | None = None,
     backbone: str | None = None,
-) -> BaseLLMForecaster | EventForecaster:
+) -> SeriesForecaster | EventForecaster:
     """Load a forecaster that `save` wrote.
 
     Nothing in the files is executed or imported, so a model from a stranger can be loaded.
@@ -224,7 +224,7 @@ def load_forecaster(
     *,
     device: str | None = None,
     backbone: str | None = None,
-) -> BaseLLMForecaster:
+) -> SeriesForecaster:
     """Load a forecaster of series, and nothing else; otherwise as `load`.
 
     Raises
@@ -238,7 +238,7 @@ def load_forecaster(
             f"{os.fspath(directory)!r} holds a {name}, which forecasts events: "
             "use 'tsllm events predict', or tsllm.load and its predict"
         )
-    return cast("BaseLLMForecaster", load(directory, device=device, backbone=backbone))
+    return cast("SeriesForecaster", load(directory, device=device, backbone=backbone))
 
 
 def fingerprint(directory: str | os.PathLike[str]) -> str:
@@ -257,7 +257,7 @@ def fingerprint(directory: str | os.PathLike[str]) -> str:
 
 
 def _contents(
-    estimator: BaseLLMForecaster | EventForecaster, include_context: bool
+    estimator: SeriesForecaster | EventForecaster, include_context: bool
 ) -> dict[str, bytes]:
     """Write a model's files in memory."""
     blobs = Blobs()
@@ -286,7 +286,7 @@ def _contents(
     return files
 
 
-def _parameters(estimator: BaseLLMForecaster | EventForecaster) -> dict[str, Any]:
+def _parameters(estimator: SeriesForecaster | EventForecaster) -> dict[str, Any]:
     """Return the constructor's arguments, but for an embedding store and the labels of frames."""
     parameters = estimator.get_params(deep=False)
     parameters.pop("embedding_store", None)

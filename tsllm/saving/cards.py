@@ -12,7 +12,7 @@ from tsllm.backbone import DEFAULT_BACKBONE, Backbone
 
 if TYPE_CHECKING:
     from tsllm.events.base import EventForecaster
-    from tsllm.forecasters.base import BaseLLMForecaster
+    from tsllm.forecasters.base import SeriesForecaster
 
 # From the models' own pages.
 LICENCES = {
@@ -59,7 +59,7 @@ None.
 
 
 def model_card(
-    estimator: BaseLLMForecaster | EventForecaster, versions: Mapping[str, str], context: bool
+    estimator: SeriesForecaster | EventForecaster, versions: Mapping[str, str], context: bool
 ) -> str:
     """Write a model's card in the form of the Hugging Face hub.
 
@@ -103,7 +103,7 @@ def model_card(
     return str(card)
 
 
-def _settings(estimator: BaseLLMForecaster | EventForecaster) -> dict[str, str]:
+def _settings(estimator: SeriesForecaster | EventForecaster) -> dict[str, str]:
     """List the parameters that are not the defaults."""
     arguments = inspect.signature(type(estimator)).parameters
     return {

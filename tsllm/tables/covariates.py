@@ -12,20 +12,24 @@ from tsllm.context import Context
 from tsllm.covariates import CovariateColumns, Covariates
 from tsllm.datasets.long import read_long
 from tsllm.errors import DataError
-from tsllm.forecasters.base import BaseLLMForecaster
-from tsllm.forecasters.covariates import future_covariates, learn_covariates
-from tsllm.forecasters.frames import frequency_of, split_series
+from tsllm.forecasters.base import SeriesForecaster
+from tsllm.forecasters.frames import (
+    frequency_of,
+    future_covariates,
+    learn_covariates,
+    split_series,
+)
 
 _LABELS = ["series_id", "timestamp"]
 
 
-def columns_of(estimator: BaseLLMForecaster) -> CovariateColumns | None:
+def columns_of(estimator: SeriesForecaster) -> CovariateColumns | None:
     """Give the columns of a fitted model's covariates; None where it has none."""
     covariates = estimator.fitted_.covariates
     return None if covariates is None else covariates.columns
 
 
-def columns_to_read(estimator: BaseLLMForecaster) -> dict[str, Any]:
+def columns_to_read(estimator: SeriesForecaster) -> dict[str, Any]:
     """Give the options of `read_long` by which data bring a fitted model's covariates."""
     columns = columns_of(estimator)
     if columns is None:
@@ -64,7 +68,7 @@ def check_future_given(columns: CovariateColumns | None, future: object) -> None
 
 def read_future(
     source: Any,
-    estimator: BaseLLMForecaster,
+    estimator: SeriesForecaster,
     *,
     id_col: str | None = None,
     time_col: str | None = None,
@@ -78,7 +82,7 @@ def read_future(
     source : DataFrame, path, Table or None
         Long format, with the columns of the covariates; others are passed over. None: there is
         none, as is right for a model that reads none.
-    estimator : BaseLLMForecaster
+    estimator : SeriesForecaster
         Fitted.
     id_col, time_col, freq, sort
         As for `read_long`. Without ``freq`` it is the model's.
@@ -100,7 +104,7 @@ def read_future(
 
 def read_future_ahead(
     source: Any,
-    estimator: BaseLLMForecaster,
+    estimator: SeriesForecaster,
     frame: pd.DataFrame,
     covariates: Sequence[str],
     horizon: int,
@@ -118,7 +122,7 @@ def read_future_ahead(
     ----------
     source : DataFrame, path, Table or None
         As for `read_future`.
-    estimator : BaseLLMForecaster
+    estimator : SeriesForecaster
         Not fitted yet.
     frame : DataFrame
         What it will be fitted on, as `read_long` gives it.
@@ -166,7 +170,7 @@ def split_frame(
 
 
 def futures_for(
-    estimator: BaseLLMForecaster,
+    estimator: SeriesForecaster,
     contexts: Sequence[Context],
     future: pd.DataFrame | None,
     horizon: int,
@@ -175,7 +179,7 @@ def futures_for(
 
     Parameters
     ----------
-    estimator : BaseLLMForecaster
+    estimator : SeriesForecaster
     contexts : sequence of Context
         The past of each series; its name as text is that in ``future``.
     future : DataFrame or None

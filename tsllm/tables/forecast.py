@@ -15,10 +15,8 @@ from tsllm.context import Context
 from tsllm.datasets.covariates import all_covariates
 from tsllm.datasets.long import read_long
 from tsllm.errors import DataError
-from tsllm.forecasters.base import BaseLLMForecaster
-from tsllm.forecasters.checks import check_same_series
-from tsllm.forecasters.covariates import join_covariates
-from tsllm.forecasters.frames import split_series, stamps_after
+from tsllm.forecasters.base import SeriesForecaster
+from tsllm.forecasters.frames import join_covariates, split_series, stamps_after
 from tsllm.tables.covariates import futures_for, read_future_ahead, split_frame
 
 DEFAULT_QUANTILES = (0.1, 0.5, 0.9)
@@ -142,7 +140,7 @@ def check_request(horizon: object, quantiles: Sequence[float]) -> None:
         raise DataError(f"quantiles must differ from each other, found {twice[0]!r} twice")
 
 
-def make_forecaster(method: str, **parameters: Any) -> BaseLLMForecaster:
+def make_forecaster(method: str, **parameters: Any) -> SeriesForecaster:
     """Make the unfitted forecaster of a method by its short name.
 
     Raises
@@ -160,19 +158,19 @@ def make_forecaster(method: str, **parameters: Any) -> BaseLLMForecaster:
 
 
 def fit_long(
-    estimator: BaseLLMForecaster,
+    estimator: SeriesForecaster,
     frame: pd.DataFrame,
     horizon: int | None = None,
     *,
     covariates: Sequence[str] = (),
-) -> BaseLLMForecaster:
+) -> SeriesForecaster:
     """Fit a forecaster on all series of a canonical long frame.
 
     The series are always a panel to it, a single one too, so that the model knows their names.
 
     Parameters
     ----------
-    estimator : BaseLLMForecaster
+    estimator : SeriesForecaster
     frame : DataFrame
         As `read_long` gives it.
     horizon : int, optional
@@ -182,7 +180,7 @@ def fit_long(
 
     Returns
     -------
-    BaseLLMForecaster
+    SeriesForecaster
         The estimator.
     """
     steps = None if horizon is None else list(range(1, horizon + 1))
@@ -194,7 +192,7 @@ def fit_long(
 
 
 def predict_long(
-    estimator: BaseLLMForecaster,
+    estimator: SeriesForecaster,
     frame: pd.DataFrame,
     horizon: int,
     *,
@@ -206,7 +204,7 @@ def predict_long(
 
     Parameters
     ----------
-    estimator : BaseLLMForecaster
+    estimator : SeriesForecaster
         Fitted on the same variables and frequency; the series need not be those that it was fitted
         on.
     frame : DataFrame
@@ -243,7 +241,7 @@ def predict_long(
 
 
 def contexts_of(
-    estimator: BaseLLMForecaster, frame: pd.DataFrame, freq: str | None = None
+    estimator: SeriesForecaster, frame: pd.DataFrame, freq: str | None = None
 ) -> tuple[list[Context], list[str]]:
     """Give the series of a canonical long frame as a fitted forecaster reads them.
 
@@ -274,12 +272,12 @@ def contexts_of(
     if freq is None and dated and frame.groupby("series_id").size().min() < 3:
         freq = estimator.fitted_.shape.freq  # too short to tell its own
     contexts = split_series(y, freq=freq)
-    check_same_series(estimator.fitted_, contexts)
+    estimator.fitted_.check_same_series(contexts)
     return join_covariates(contexts, X, covariates), variables
 
 
 def predict_stored(
-    estimator: BaseLLMForecaster,
+    estimator: SeriesForecaster,
     horizon: int,
     *,
     quantiles: Sequence[float] = DEFAULT_QUANTILES,
@@ -290,7 +288,7 @@ def predict_stored(
 
     Parameters
     ----------
-    estimator : BaseLLMForecaster
+    estimator : SeriesForecaster
         Fitted, with its context.
     horizon : int
         Steps after the end of each series.
@@ -324,12 +322,12 @@ def predict_stored(
     contexts = [kept[name] for name in ids]
     named = [replace(context, series_id=name) for name, context in zip(ids, contexts)]
     futures = futures_for(estimator, named, future, horizon)
-    values = estimator._forecast_stored(contexts, horizon, quantiles, futures)
+    values = estimator._forecast_kept(contexts, horizon, quantiles, futures)
     variables = [str(column) for column in estimator._layout.columns]
     return forecasts_to_long(values, contexts, ids, variables, quantiles)
 
 
-def stored_series(estimator: BaseLLMForecaster) -> dict[str, Context]:
+def stored_series(estimator: SeriesForecaster) -> dict[str, Context]:
     """Give what a forecaster keeps of each series, by the series' names as text."""
     return {
         "series" if context.series_id is None else _as_text(context.series_id): context
@@ -361,7 +359,7 @@ def forecasts_to_long(
     return pd.DataFrame(columns)
 
 
-def _fitted_variables(estimator: BaseLLMForecaster, y: pd.DataFrame) -> list[str]:
+def _fitted_variables(estimator: SeriesForecaster, y: pd.DataFrame) -> list[str]:
     """Give the value columns in the order that the model was fitted in."""
     found = list(y.columns)
     fitted = [str(column) for column in estimator._layout.columns]

@@ -9,7 +9,7 @@ from sktime.datasets import load_airline
 
 from tsllm import AarenForecaster, AutoTimesForecaster, Context, load, save
 from tsllm.errors import DataError
-from tsllm.forecasters.flips import rises_and_falls_alike
+from tsllm.forecasters.parameters import rises_and_falls_alike
 
 SIZES = {"context_length": 8, "target_length": 4, "held_out": 0.0}
 TINY = {

@@ -1,4 +1,4 @@
-"""In-context prompts: which past steps the model is shown before the lookback."""
+"""In-context forecasting: the past steps that the model reads before the lookback."""
 
 import numpy as np
 import pandas as pd
@@ -8,9 +8,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from small_forecasters import season, tiny
 from tsllm import Context
 from tsllm.errors import DataError
-from tsllm.forecasters.in_context import prepend_prompt
+from tsllm.forecasters.autotimes import prepend_in_context
 
-SIZES = {"prompt_length": 6, "lookback": 4, "token_length": 2, "season": 5}
+SIZES = {"length": 6, "lookback": 4, "token_length": 2, "season": 5}
 
 
 def steps(n):
@@ -18,11 +18,11 @@ def steps(n):
 
 
 def shown(context, how, **sizes):
-    return prepend_prompt(context, how, **(SIZES | sizes)).values.ravel().tolist()
+    return prepend_in_context(context, how, **(SIZES | sizes)).values.ravel().tolist()
 
 
 def test_earliest_shows_the_first_steps_and_their_own_stamps():
-    arranged = prepend_prompt(steps(30), "earliest", **SIZES)
+    arranged = prepend_in_context(steps(30), "earliest", **SIZES)
     assert arranged.values.ravel().tolist() == [0, 1, 2, 3, 4, 5, 26, 27, 28, 29]
     assert arranged.times.tolist() == [100, 101, 102, 103, 104, 105, 126, 127, 128, 129]
 
@@ -30,8 +30,8 @@ def test_earliest_shows_the_first_steps_and_their_own_stamps():
 def test_recent_period_begins_in_the_phase_of_the_lookback():
     # The lookback begins at 26; whole seasons of 5 that hold 6 steps are 10 steps.
     assert shown(steps(30), "recent_period") == [16, 17, 18, 19, 20, 21, 26, 27, 28, 29]
-    # A prompt of whole seasons is simply what came before.
-    assert shown(steps(30), "recent_period", prompt_length=10) == list(range(16, 30))
+    # Whole seasons: the steps right before the lookback.
+    assert shown(steps(30), "recent_period", length=10) == list(range(16, 30))
     # A history that holds none in phase gives the steps right before the lookback.
     assert shown(steps(14), "recent_period", season=7)[0] == 3
     assert shown(steps(14), "recent_period", season=11) == list(range(4, 14))
@@ -42,7 +42,7 @@ def test_similar_finds_the_planted_pattern_and_what_followed_it():
     values = rng.normal(size=200)
     values[-4:] = [5.0, -5.0, 9.0, 0.0]
     values[60:64] = 3 * values[-4:] + 100  # the same shape, other level and scale
-    arranged = prepend_prompt(Context(values), "similar", **SIZES).values.ravel()
+    arranged = prepend_in_context(Context(values), "similar", **SIZES).values.ravel()
     assert_array_equal(arranged[:6], values[60:66])
     assert_array_equal(arranged[6:], values[-4:])
 
@@ -50,7 +50,7 @@ def test_similar_finds_the_planted_pattern_and_what_followed_it():
 def test_similar_compares_only_what_both_observed():
     values = np.tile([1.0, 5.0, 2.0, 8.0, 3.0], 20)
     values[30:45] = np.nan
-    arranged = prepend_prompt(Context(values), "similar", **SIZES)
+    arranged = prepend_in_context(Context(values), "similar", **SIZES)
     assert np.isfinite(arranged.values).all()
 
 
@@ -63,32 +63,32 @@ def test_short_histories_are_shown_as_they_are(how, length):
         assert arranged == list(range(length))
 
 
-def test_a_prompt_of_another_series_comes_in_the_lookbacks_units():
+def test_another_series_is_scaled_to_the_lookbacks_units():
     foreign = np.sin(np.arange(50)) * 1000
-    arranged = prepend_prompt(steps(30), foreign, **SIZES).values.ravel()
+    arranged = prepend_in_context(steps(30), foreign, **SIZES).values.ravel()
     assert_allclose(arranged[:6].mean(), np.mean([26, 27, 28, 29]))
     assert_allclose(arranged[:6].std(), np.std([26, 27, 28, 29]))
     assert_allclose(np.corrcoef(arranged[:6], foreign[-6:])[0, 1], 1.0)
     with pytest.raises(DataError, match=r"in_context must hold at least 6 steps of 1 variable"):
-        prepend_prompt(steps(30), foreign[:3], **SIZES)
+        prepend_in_context(steps(30), foreign[:3], **SIZES)
 
 
-def test_a_forecast_reads_the_prompt():
+def test_a_forecast_reads_the_steps_in_context():
     values = season(80)
     y = pd.Series(values, index=pd.RangeIndex(80))
     plain = tiny().fit(y)
-    prompted = tiny(in_context="earliest").fit(y)
+    shown_earlier = tiny(in_context="earliest").fit(y)
     assert_array_equal(
         plain.fitted_.model.state_dict()["encoder.weight"],
-        prompted.fitted_.model.state_dict()["encoder.weight"],
+        shown_earlier.fitted_.model.state_dict()["encoder.weight"],
     )
     arranged = Context(np.concatenate([values[:6], values[-6:]]))
     assert_allclose(
-        prompted.predict(fh=range(1, 10)).to_numpy(), plain.forecast([arranged], 9)[0, :, 0, 0]
+        shown_earlier.predict(fh=range(1, 10)).to_numpy(), plain.forecast([arranged], 9)[0, :, 0, 0]
     )
 
 
-def test_a_prompt_can_be_given_to_a_trained_model():
+def test_a_trained_model_can_read_steps_in_context():
     y = pd.DataFrame({"value": season(80)}, index=pd.RangeIndex(80))
     panel = pd.concat({"a": y, "b": y * 2 + 5})
     trained = tiny().pretrain(panel)
