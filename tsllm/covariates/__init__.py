@@ -1,4 +1,4 @@
-"""Covariates: what is known beside a series, and what it says about the series' values."""
+"""Covariates: values known beside a series, and their effects on the series."""
 
 from tsllm.covariates.columns import CovariateColumns
 from tsllm.covariates.effects import Covariates, fit_covariates

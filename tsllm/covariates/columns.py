@@ -1,4 +1,4 @@
-"""The columns of X: which there are, of which kind, and the checks of their values."""
+"""The columns of X: their names and kinds, and the checks of their values."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class CovariateColumns:
     names : tuple of str
         In the order of arrays of covariates.
     categories : tuple of (tuple of str, or None)
-        For each, the categories that were seen, as text; None for a column of numbers.
-    past : tuple of str
-        Those whose future is not known.
-    static : tuple of str
+        The seen categories of each column as text; None for a column of numbers.
+    past : tuple of str, default=()
+        Columns whose future is not known.
+    static : tuple of str, default=()
         Further columns, constant within a series, that the method reads as text.
     """
 
@@ -37,16 +37,16 @@ class CovariateColumns:
 
     @property
     def known(self) -> tuple[str, ...]:
-        """Those whose future is known, in the order of arrays of the future."""
+        """Return the columns whose future is known, in the order of arrays of the future."""
         return tuple(name for name in self.names if name not in self.past)
 
     @property
     def everything(self) -> tuple[str, ...]:
-        """All columns of X that come with y."""
+        """Return all columns of X that belong to y."""
         return (*self.names, *self.static)
 
     def positions(self, names: Collection[str]) -> list[int]:
-        """Tell where some columns stand among all."""
+        """Return the positions of some columns among all."""
         return [i for i, name in enumerate(self.names) if name in names]
 
     def read(
@@ -56,16 +56,16 @@ class CovariateColumns:
         *,
         place: Callable[[int], str] = row_number,
     ) -> np.ndarray:
-        """Check columns of a frame and give them as an array.
+        """Check columns of a frame and return them as an array.
 
         Parameters
         ----------
         frame : DataFrame
-            With these columns, by their names as text.
+            With these columns, named by text.
         names : sequence of str
-            Which to read, in the order of the answer.
-        place : callable
-            How messages call the row at a position.
+            The columns to read, in the order of the result.
+        place : callable, default=row_number
+            Returns the name of the row at a position, for error messages.
 
         Returns
         -------
@@ -75,8 +75,7 @@ class CovariateColumns:
         Raises
         ------
         DataError
-            A value is missing, is no number where the column holds numbers, or is a category that
-            was not seen.
+            A value is missing, is no number in a column of numbers, or is an unseen category.
         """
         kinds = dict(zip(self.names, self.categories))
         columns = [
@@ -92,12 +91,12 @@ class CovariateColumns:
     def codes(
         self, values: np.ndarray, names: Sequence[str], *, series: object = None
     ) -> list[np.ndarray]:
-        """Give each column of an array as numbers: the categories by their places.
+        """Convert each column of an array to numbers, categories to their positions.
 
         Raises
         ------
         DataError
-            As for `read`, naming the series: hand-made arrays were never checked.
+            As for `read`; the message names the series.
         """
         values = np.asarray(values)
         if values.ndim != 2 or values.shape[1] != len(names):
@@ -121,24 +120,28 @@ class CovariateColumns:
 def learn_columns(
     frame: pd.DataFrame, *, past: Sequence[str] = (), static: Sequence[str] = ()
 ) -> CovariateColumns:
-    """Tell the kinds of a frame's columns.
+    """Determine the kinds of a frame's columns.
 
-    Numbers stay numbers; texts, truth values and pandas' categories become categories.
+    Numbers stay numbers. Texts, truth values and pandas' categories become categories.
 
     Parameters
     ----------
     frame : DataFrame
         The rows that a model is fitted with.
-    past : sequence of str
+    past : sequence of str, default=()
         The columns whose future is not known.
-    static : sequence of str
+    static : sequence of str, default=()
         The columns that are read as text.
+
+    Returns
+    -------
+    CovariateColumns
 
     Raises
     ------
     DataError
-        A column of dates, two columns of one name, or a name in ``past`` or ``static`` that is no
-        column.
+        X has a column of dates or two columns of one name, or ``past`` or ``static`` names a column
+        that X lacks.
 
     Examples
     --------
@@ -182,7 +185,7 @@ def learn_columns(
 
 
 def attribute_text(value: object) -> str:
-    """Write an attribute as text, a number alike whether it comes as number or as text.
+    """Write an attribute as text; a number gets the same text from 3.0 and "3".
 
     Examples
     --------
@@ -197,7 +200,7 @@ def attribute_text(value: object) -> str:
 
 
 def _holds_numbers(column: pd.Series) -> bool:
-    """Tell whether a column of objects holds nothing but numbers, as JSON with nulls gives it."""
+    """Return whether a column of objects holds only numbers, as JSON with nulls does."""
     there = column.dropna()
     return (
         column.dtype == object
@@ -207,7 +210,7 @@ def _holds_numbers(column: pd.Series) -> bool:
 
 
 def _numbers(column: pd.Series, name: str, place: Callable[[int], str]) -> np.ndarray:
-    """Give a column of numbers, none missing."""
+    """Return a column of numbers, none missing."""
     if pd.api.types.is_bool_dtype(column):
         column = column.astype(float)
     bad = bad_value(column)
@@ -219,13 +222,13 @@ def _numbers(column: pd.Series, name: str, place: Callable[[int], str]) -> np.nd
 
 
 def _texts(column: pd.Series, name: str, place: Callable[[int], str]) -> np.ndarray:
-    """Give a column of categories as text, none missing."""
+    """Return a column of categories as text, none missing."""
     _check_missing(column.isna().to_numpy(), name, place)
     return column.map(str).to_numpy(dtype=object)
 
 
 def _as_float(column: np.ndarray) -> np.ndarray | None:
-    """Give a column of numbers; None where it holds something else."""
+    """Convert a column to numbers; None where it holds something else."""
     try:
         return column.astype(np.float64)
     except (TypeError, ValueError):
@@ -233,7 +236,7 @@ def _as_float(column: np.ndarray) -> np.ndarray | None:
 
 
 def _places(column: np.ndarray, known: Sequence[str]) -> np.ndarray:
-    """Give the places of categories, NaN for one that is not known."""
+    """Return the positions of categories, NaN for unknown ones."""
     place = {name: float(i) for i, name in enumerate(known)}
     return np.array([place.get(str(value), np.nan) for value in column])
 
@@ -252,7 +255,7 @@ def _check_categories(
     name: str,
     place: Callable[[int], str],
 ) -> None:
-    """Refuse categories whose effect is not known."""
+    """Raise an error for unseen categories."""
     if known is None:
         return
     new = ~np.isin(column.astype(str), np.array(known, dtype=str))
@@ -266,7 +269,7 @@ def _check_categories(
 
 
 def _stacked(columns: Sequence[np.ndarray], rows: int) -> np.ndarray:
-    """Put columns beside each other: float64 where all are numbers, else objects."""
+    """Join columns side by side: float64 where all are numbers, else objects."""
     if not columns:
         return np.empty((rows, 0))
     if all(column.dtype != object for column in columns):

@@ -1,31 +1,39 @@
-"""Effects of covariates on the same step: bases of each column, a ridge regression."""
+"""Contemporaneous effects of covariates: a basis per column and a ridge regression."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 import numpy as np
 from sklearn.preprocessing import SplineTransformer
 
-#: Penalties that are tried, beside the weight of nothing.
+#: Candidate penalties, besides weights of 0.
 PENALTIES = 10.0 ** np.arange(-1, 7)
 N_FOLDS = 5
+
+#: Knots of a spline, at quantiles; columns with as few different values get a line only.
+N_KNOTS = 5
+DEGREE = 3
+#: Rows of the regression; of more data, evenly spaced blocks are used.
+MAX_ROWS = 200_000
+#: Deviations below this share of the level are rounding errors.
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
 class Ridge:
-    """Weights, and what they were worth on rows that they were not fitted to.
+    """Weights, and their error on rows that they were not fitted to.
 
     Attributes
     ----------
     weights : array (features, targets)
-        0 for a target that is better off without.
+        0 for a target whose error is lower without weights.
     left_out : array (targets,)
         Squared error on the left-out rows.
     without : array (targets,)
-        The same without any weights.
+        The same with all weights 0.
     """
 
     weights: np.ndarray
@@ -34,90 +42,34 @@ class Ridge:
 
     @property
     def explained(self) -> np.ndarray:
-        """Share of the squares that the weights explained on left-out rows: (targets,)."""
+        """Return the explained share of the squares on left-out rows: (targets,)."""
         spread = np.where(self.without > 0, self.without, 1.0)
         return np.maximum(0.0, 1 - self.left_out / spread)
 
 
-def choose_ridge(features: np.ndarray, targets: np.ndarray) -> Ridge:
-    """Fit one penalty for all targets, chosen on consecutive stretches of the rows in turn.
-
-    Parameters
-    ----------
-    features : array (rows, features)
-    targets : array (rows, targets)
-        The rows in the order of time, series after series.
-
-    Returns
-    -------
-    Ridge
-
-    Examples
-    --------
-    >>> x = np.random.default_rng(0).normal(size=(200, 2))
-    >>> choose_ridge(x, x @ [[2.0], [0.0]]).weights.round(2).ravel().tolist()
-    [2.0, 0.0]
-    """
-    folds = min(N_FOLDS, len(features))
-    parts = list(zip(np.array_split(features, folds), np.array_split(targets, folds)))
-    grams = np.stack([x.T @ x for x, _ in parts])  # (folds, features, features)
-    products = np.stack([x.T @ y for x, y in parts])  # (folds, features, targets)
-    squares = np.stack([(y**2).sum(axis=0) for _, y in parts])  # (folds, targets)
-    gram, product, without = grams.sum(axis=0), products.sum(axis=0), squares.sum(axis=0)
-    errors = np.zeros((len(PENALTIES), targets.shape[1]))
-    for k in range(folds if folds > 1 else 0):
-        solved = _solve(gram - grams[k], product - products[k])  # (penalties, features, targets)
-        fit = np.einsum("pft,fg,pgt->pt", solved, grams[k], solved, optimize=True)
-        errors += squares[k] - 2 * np.einsum("pft,ft->pt", solved, products[k]) + fit
-    best = int(errors.sum(axis=1).argmin())
-    # Rounding must not make an effect out of nothing.
-    useful = errors[best] < without * (1 - 1e-9) if folds > 1 else np.zeros(len(without), bool)
-    weights = np.where(useful, _solve(gram, product)[best], 0.0)
-    return Ridge(weights, np.where(useful, errors[best], without), without)
-
-
-def _solve(gram: np.ndarray, product: np.ndarray) -> np.ndarray:
-    """Solve the normal equations for every penalty: (penalties, features, targets)."""
-    values, vectors = np.linalg.eigh(gram)
-    rotated = vectors.T @ product  # (features, targets)
-    shrunk = rotated / (np.maximum(values, 0)[:, None] + PENALTIES[:, None, None])
-    return np.einsum("fg,pgt->pft", vectors, shrunk)
-
-
-#: Knots of a spline, at quantiles, and the fewest different values that one is laid through.
-N_KNOTS = 5
-DEGREE = 3
-#: Rows that the regression reads; of more data evenly spaced blocks are taken.
-MAX_ROWS = 200_000
-#: Share of the level below which a deviation is that of rounding.
-ROUNDING = 1e-12
-
-
 @dataclass
 class ColumnBasis:
-    """What a column's values become before they are weighted and added up.
+    """The features of a column: categories, a line, or a line and a cubic spline.
 
     Attributes
     ----------
-    n_categories : int
-        Categories of the column, each of which has a weight; 0 for a column of numbers.
+    n_categories : int, default=0
+        Categories of the column, with a weight each; 0 for a column of numbers.
     mean, deviation : float
         Of a column of numbers.
     knots : array (knots,)
-        Of the spline, in standard units; empty where there is only a line.
+        Of the spline, in standard units; empty for a line only.
     """
 
     n_categories: int = 0
     mean: float = 0.0
     deviation: float = 1.0
-    knots: np.ndarray = None  # type: ignore[assignment]  # filled in where None is given
+    knots: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
-        if self.knots is None:
-            self.knots = np.empty(0)
         self._spline = None
         if len(self.knots):
-            # Beyond the values seen the line goes on and the spline stays what it was.
+            # Outside the training values the line continues and the spline is constant.
             spline = SplineTransformer(
                 degree=DEGREE, knots=self.knots[:, None], extrapolation="constant"
             )
@@ -125,17 +77,17 @@ class ColumnBasis:
 
     def to_state(self) -> dict[str, Any]:
         """Return the fields as plain values and arrays."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     @property
     def width(self) -> int:
-        """Number of features."""
+        """Return the number of features."""
         if self.n_categories:
             return self.n_categories
         return 1 if self._spline is None else 1 + self._spline.n_features_out_
 
     def features(self, column: np.ndarray) -> np.ndarray:
-        """Turn a column (rows,) of numbers, or of places of categories, into (rows, width)."""
+        """Compute features (rows, width) of numbers or positions of categories (rows,)."""
         if self.n_categories:
             return np.eye(self.n_categories)[column.astype(int)]
         standard = ((column - self.mean) / self.deviation)[:, None]
@@ -151,11 +103,11 @@ class ContemporaneousEffects:
     Attributes
     ----------
     bases : list of ColumnBasis
-        One a column.
+        One per column.
     weights : array (features, variables)
         In units of a series' scale.
     explained : array (variables,)
-        Share of what varies within blocks that they explained on left-out rows.
+        Share of the variation within blocks that they explained on left-out rows.
     """
 
     bases: list[ColumnBasis]
@@ -172,24 +124,29 @@ class ContemporaneousEffects:
         return cls(**{**state, "bases": [ColumnBasis(**basis) for basis in state["bases"]]})
 
     def effect(self, columns: Sequence[np.ndarray], scale: np.ndarray) -> np.ndarray:
-        """Give the effect in a series' units: (rows, variables).
+        """Compute the effect in a series' units: (rows, variables).
 
-        ``columns`` are arrays (rows,), one a column, and ``scale`` (variables,) is the series'.
+        Parameters
+        ----------
+        columns : sequence of array (rows,)
+            One per column.
+        scale : array (variables,)
+            Of the series.
         """
         features = features_of(self.bases, columns)
-        # No matrix product: how that one rounds depends on the number of rows.
+        # No matrix product, whose rounding depends on the number of rows.
         parts = [(features * weights).sum(axis=1) for weights in self.weights.T]
         return np.stack(parts, axis=1) * scale
 
 
 @dataclass
 class CodedSeries:
-    """One series, as the regression reads it.
+    """One series as the regression reads it.
 
     Attributes
     ----------
     columns : list of array (time,)
-        The covariates as numbers, categories by their places.
+        The covariates as numbers, categories as positions.
     values : array (time, variables)
         NaN where not observed.
     scale : array (variables,)
@@ -201,27 +158,26 @@ class CodedSeries:
     scale: np.ndarray
 
 
-def fit_same_step(
+def fit_contemporaneous(
     series: Sequence[CodedSeries], n_categories: Sequence[int], *, block: int, season: int
 ) -> ContemporaneousEffects:
-    """Fit the effects on what varies within blocks of the series.
+    """Fit the effects on the variation within blocks of the series.
 
-    Trends and slow levels, which a forecaster knows from its context, are thus not taken for
-    effects of covariates that move alike. The same holds for the pattern of the season, unless the
-    covariates tell it better than the past does (an hour of a working day): effects are fitted to
-    what differs from the block's level, and to what differs from the same phase of the block's
-    other seasons, and those are taken that leave a residual which its own seasons forecast best.
-    How much the weights are shrunk is chosen on left-out stretches, and so is whether there is any
-    effect at all.
+    A forecaster knows trends and slow levels from its context, so effects are not fitted to them.
+    The same holds for the seasonal pattern, unless the covariates explain it better than the past
+    does (the hours of a working day). So effects are fitted twice: to deviations from the block's
+    level, and to deviations from the same phase of the block's other seasons. Those are chosen
+    whose residual is forecast best by its own seasons. Cross-validation chooses the penalty, and
+    whether there is any effect at all.
 
     Parameters
     ----------
     series : sequence of CodedSeries
-        The parts to learn from.
+        The training parts.
     n_categories : sequence of int
         Of each column; 0 for numbers.
     block : int
-        Steps of a block: about what a forecast reads.
+        Steps of a block: about one context.
     season : int
         Steps of a season.
 
@@ -256,20 +212,63 @@ def fit_same_step(
     )
 
 
+def choose_ridge(features: np.ndarray, targets: np.ndarray) -> Ridge:
+    """Fit a ridge regression with one penalty for all targets, chosen by blocked cross-validation.
+
+    Gram matrices of the folds are computed once for all penalties.
+
+    Parameters
+    ----------
+    features : array (rows, features)
+    targets : array (rows, targets)
+        The rows in the order of time, series after series; folds are consecutive rows.
+
+    Returns
+    -------
+    Ridge
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(200, 2))
+    >>> choose_ridge(x, x @ [[2.0], [0.0]]).weights.round(2).ravel().tolist()
+    [2.0, 0.0]
+    """
+    folds = min(N_FOLDS, len(features))
+    parts = list(zip(np.array_split(features, folds), np.array_split(targets, folds)))
+    grams = np.stack([x.T @ x for x, _ in parts])  # (folds, features, features)
+    products = np.stack([x.T @ y for x, y in parts])  # (folds, features, targets)
+    squares = np.stack([(y**2).sum(axis=0) for _, y in parts])  # (folds, targets)
+    gram, product, without = grams.sum(axis=0), products.sum(axis=0), squares.sum(axis=0)
+    errors = np.zeros((len(PENALTIES), targets.shape[1]))
+    for k in range(folds if folds > 1 else 0):
+        solved = _solve(gram - grams[k], product - products[k])  # (penalties, features, targets)
+        fit = np.einsum("pft,fg,pgt->pt", solved, grams[k], solved, optimize=True)
+        errors += squares[k] - 2 * np.einsum("pft,ft->pt", solved, products[k]) + fit
+    best = int(errors.sum(axis=1).argmin())
+    # Rounding errors must not count as an effect.
+    useful = errors[best] < without * (1 - 1e-9) if folds > 1 else np.zeros(len(without), bool)
+    weights = np.where(useful, _solve(gram, product)[best], 0.0)
+    return Ridge(weights, np.where(useful, errors[best], without), without)
+
+
 def features_of(bases: Sequence[ColumnBasis], columns: Sequence[np.ndarray]) -> np.ndarray:
-    """Give the features of columns (rows,), beside each other: (rows, features)."""
+    """Compute the features of columns (rows,), side by side: (rows, features)."""
     return np.concatenate([basis.features(column) for basis, column in zip(bases, columns)], axis=1)
 
 
 def basis_of(column: np.ndarray, n_categories: int) -> ColumnBasis:
-    """Choose the features of a column from the values that were seen.
+    """Choose the basis of a column from the training values.
 
     Parameters
     ----------
     column : array (rows,)
-        Numbers, or the places of categories.
+        Numbers, or positions of categories.
     n_categories : int
         0 for numbers.
+
+    Returns
+    -------
+    ColumnBasis
     """
     if n_categories:
         return ColumnBasis(n_categories=n_categories)
@@ -284,7 +283,7 @@ def basis_of(column: np.ndarray, n_categories: int) -> ColumnBasis:
 
 
 def scale_of(values: np.ndarray, block: int) -> np.ndarray:
-    """Measure how much a series varies within blocks, in its own units.
+    """Measure the variation of a series within blocks, in its own units.
 
     Parameters
     ----------
@@ -296,7 +295,7 @@ def scale_of(values: np.ndarray, block: int) -> np.ndarray:
     Returns
     -------
     array (variables,)
-        Root mean square of what differs from the block's mean; 0 where nothing does.
+        Root mean square deviation from the block's mean; 0 for a constant.
     """
     groups = np.arange(len(values)) // block
     scales = np.zeros(values.shape[1])
@@ -311,13 +310,13 @@ def scale_of(values: np.ndarray, block: int) -> np.ndarray:
 
 
 def varies(deviation: float, level: float) -> bool:
-    """Tell whether a deviation is more than the rounding of values of that size."""
+    """Return whether a deviation exceeds the rounding errors of values of that level."""
     return deviation > ROUNDING * abs(level)
 
 
 @dataclass
 class _Table:
-    """The rows of all series below each other, thinned by whole blocks."""
+    """The rows of all series, thinned by whole blocks."""
 
     features: np.ndarray  # (rows, features)
     targets: np.ndarray  # (rows, variables), in units of each series' scale
@@ -326,7 +325,7 @@ class _Table:
 
 
 def _stack(series: Sequence[CodedSeries], bases: Sequence[ColumnBasis], block: int) -> _Table:
-    """Put the series below each other."""
+    """Stack the rows of all series."""
     every = -(-sum(len(one.values) for one in series) // MAX_ROWS)
     parts = []
     first = 0
@@ -344,7 +343,7 @@ def _stack(series: Sequence[CodedSeries], bases: Sequence[ColumnBasis], block: i
 
 
 def _fit(features: np.ndarray, target: np.ndarray, group: np.ndarray) -> Ridge:
-    """Regress what differs from the groups' means, over the rows that were observed."""
+    """Regress deviations from the groups' means, over the observed rows."""
     seen = np.isfinite(target)
     if not seen.any():
         nothing = np.zeros(1)
@@ -374,8 +373,16 @@ def _seasonal_error(
     return np.broadcast_to(total, series[0].scale.shape)
 
 
+def _solve(gram: np.ndarray, product: np.ndarray) -> np.ndarray:
+    """Solve the normal equations for every penalty: (penalties, features, targets)."""
+    values, vectors = np.linalg.eigh(gram)
+    rotated = vectors.T @ product  # (features, targets)
+    shrunk = rotated / (np.maximum(values, 0)[:, None] + PENALTIES[:, None, None])
+    return np.einsum("fg,pgt->pft", vectors, shrunk)
+
+
 def _scaled(one: CodedSeries) -> np.ndarray:
-    """Give a series in units of its scale; NaN where it never changes."""
+    """Return a series in units of its scale; NaN where it never changes."""
     return one.values / np.where(one.scale > 0, one.scale, np.nan)
 
 

@@ -1,4 +1,4 @@
-"""Covariates of a forecaster: taken off the series before it reads them, added to its forecasts."""
+"""The covariates of a forecaster: subtracted from the series it reads, added to its forecasts."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from tsllm.covariates.contemporaneous import (
     ColumnBasis,
     ContemporaneousEffects,
     basis_of,
-    fit_same_step,
+    fit_contemporaneous,
     scale_of,
 )
-from tsllm.covariates.lagged import LaggedEffects, fit_leading
+from tsllm.covariates.lagged import LaggedEffects, fit_lagged
 from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError
 
-#: A block of the regression holds so many seasons, where the series do.
+#: Seasons in a block of the regression, where the series have as many.
 SEASONS_OF_A_BLOCK = 4
 
 
 @dataclass
 class Covariates:
-    """What a forecaster has learnt of its covariates; never changed after it was fitted.
+    """The fitted effects of the covariates; immutable after the fit.
 
-    The model forecasts the residual: what the known covariates do not explain of a series.
+    The model forecasts the residual of the contemporaneous effects.
 
     Attributes
     ----------
     columns : CovariateColumns
     block : int
-        Steps of the blocks in which a series' scale is measured.
+        Steps of the blocks that a series' scale is measured in.
     known : ContemporaneousEffects or None
         Of the columns whose future is known; None where there are none.
     past : LaggedEffects or None
@@ -76,12 +76,12 @@ class Covariates:
         return replace(context, x_scale=scale_of(context.values, self.block))
 
     def residual(self, context: Context) -> Context:
-        """Take the effects off a context, which keeps its covariates.
+        """Subtract the effects from a context, which keeps its covariates.
 
         Raises
         ------
         DataError
-            It comes without an attribute or its covariates, or with those of other steps.
+            The context has no covariates or lacks an attribute, or its covariates have other steps.
         """
         missing = [n for n in self.columns.static if n not in (context.static or {})]
         if missing:
@@ -109,19 +109,19 @@ class Covariates:
         return context.with_values(context.values - self.known.effect(coded, context.x_scale))
 
     def future_effect(self, context: Context, future: np.ndarray | None) -> np.ndarray:
-        """Give the effect of known-future covariates: (horizon, variables).
+        """Compute the effect of known-future covariates: (horizon, variables).
 
         Parameters
         ----------
         context : Context
             With its scale.
         future : array (horizon, known columns) or None
-            None where every covariate ends with the past.
+            None where all covariates are past ones.
 
         Raises
         ------
         DataError
-            ``future`` is missing, or given where nothing reads it.
+            ``future`` is missing, or given where the model reads none.
         """
         if self.known is None:
             if future is not None and np.asarray(future).size:
@@ -137,29 +137,29 @@ class Covariates:
         return self.known.effect(coded, context.x_scale)
 
     def lagged_effects(self, contexts: Sequence[Context], horizon: int) -> np.ndarray:
-        """Give what the past covariates say of the next steps: (series, horizon, variables).
+        """Forecast the residuals from past covariates: (series, horizon, variables).
 
         The contexts are residuals with their covariates.
         """
-        assert self.past is not None  # else there is no news
-        said = []
+        assert self.past is not None
+        effects = []
         for one in contexts:
-            near = one.tail(self.past.window)  # no more is read
+            near = one.tail(self.past.window)
             coded = self.coded(near, self.columns.past)
-            said.append(self.past.lagged_effects(near.values, coded, horizon))
-        return np.stack(said)
+            effects.append(self.past.lagged_effects(near.values, coded, horizon))
+        return np.stack(effects)
 
     def summary(self) -> dict[str, object]:
-        """Say how much of the series the covariates explained where they were not fitted."""
-        told: dict[str, object] = {"covariates": list(self.columns.everything)}
+        """Return the share of the variation that the covariates explained on left-out rows."""
+        found: dict[str, object] = {"covariates": list(self.columns.everything)}
         if self.known is not None:
-            told["covariates_explain"] = self.known.explained.round(4).tolist()
+            found["covariates_explain"] = self.known.explained.round(4).tolist()
         if self.past is not None:
-            told["past_covariates_explain"] = self.past.explained.round(4).tolist()
-        return told
+            found["past_covariates_explain"] = self.past.explained.round(4).tolist()
+        return found
 
     def typical(self) -> dict[str, float | str]:
-        """Give a value of each column of X, for examples: a mean, or some category."""
+        """Return a value of each column of X for examples: a mean, or some category."""
         values: dict[str, float | str] = {}
         for names, effects in ((self.columns.known, self.known), (self.columns.past, self.past)):
             for name, basis in zip(names, [] if effects is None else effects.bases):
@@ -168,7 +168,7 @@ class Covariates:
         return values | dict.fromkeys(self.columns.static, "unknown")
 
     def coded(self, context: Context, names: Sequence[str]) -> list[np.ndarray]:
-        """Give some of a context's covariates as numbers, an array (time,) each."""
+        """Return some of a context's covariates as numbers, an array (time,) each."""
         assert context.past_x is not None  # whoever asks has checked
         codes = self.columns.codes(context.past_x, self.columns.names, series=context.series_id)
         return [codes[i] for i in self.columns.positions(names)]
@@ -183,20 +183,20 @@ def fit_covariates(
     season: int,
     validation_fraction: float,
 ) -> Covariates:
-    """Learn the effects of covariates on series.
+    """Fit the effects of covariates on series.
 
     Parameters
     ----------
     contexts : sequence of Context
-        The series, whole, with their covariates.
+        The whole series, with their covariates.
     columns : CovariateColumns
         Of ``past_x``.
     context_length, horizon : int
-        Steps that a forecast reads and gives.
+        Steps of a context and of a forecast.
     season : int
         Steps of a season.
     validation_fraction : float
-        Share of each series, at its end, that is left out: intervals are calibrated on it.
+        Share of each series, at its end, that is left out to calibrate intervals.
 
     Returns
     -------
@@ -213,7 +213,7 @@ def fit_covariates(
             assert one.x_scale is not None
             coded = covariates.coded(one, columns.known)
             series.append(CodedSeries(coded, one.values, one.x_scale))
-        covariates.known = fit_same_step(
+        covariates.known = fit_contemporaneous(
             series,
             [n_categories[i] for i in columns.positions(columns.known)],
             block=block,
@@ -226,7 +226,7 @@ def fit_covariates(
             basis_of(np.concatenate([coded[k] for coded in coded_past]), n_categories[place])
             for k, place in enumerate(columns.positions(columns.past))
         ]
-        covariates.past = fit_leading(
+        covariates.past = fit_lagged(
             [one.values for one in residuals],
             coded_past,
             bases,
@@ -245,7 +245,7 @@ def fit_covariates(
 
 
 def missing_future(context: Context, columns: CovariateColumns) -> str:
-    """Say that the future of the covariates is missing."""
+    """Return the error message for a missing future of the covariates."""
     return (
         f"the future of the covariates {', '.join(columns.known)} is missing for "
         f"{series_name(context.series_id)}: pass X for the steps to forecast, or fit with "
@@ -263,6 +263,6 @@ def _block_length(contexts: Sequence[Context], context_length: int, season: int)
 
 
 def _training_part(context: Context, validation_fraction: float) -> Context:
-    """Leave out the end of a series, but for one that is too short to have one."""
+    """Drop the end of a series, unless it is too short."""
     steps = len(context) - round(validation_fraction * len(context))
     return context.until(steps) if steps >= 2 else context

@@ -1,4 +1,4 @@
-"""What covariates without a known future say about the steps to come: a regression a step."""
+"""Lagged effects of covariates whose future is unknown: one regression per step ahead."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ import numpy as np
 
 from tsllm.covariates.contemporaneous import ColumnBasis, choose_ridge, features_of, varies
 
-#: Past steps of the covariates, and of the series itself, that the regression reads.
+#: The largest numbers of lags of the covariates and of the series.
 MAX_LAGS, MAX_OWN_LAGS = 24, 48
-#: Origins that it learns from, evenly spaced, and the fewest that it learns anything from.
+#: The largest number of evenly spaced origins, and the fewest to learn from.
 MAX_ORIGINS, MIN_ORIGINS = 4000, 20
 
 
 @dataclass
 class LaggedEffects:
-    """How the last values of covariates move the forecast of each step to come.
+    """Effects of the covariates' past on the next steps.
 
-    The part that a series' own past tells as well is taken out: what is left is the news that the
-    covariates bring, and it is added to a forecast that knows the series' past only.
+    Past covariates enter as lagged regressors on the residuals of the series' own lags. Their
+    effect is added to a forecast that reads the series' past only.
 
     Attributes
     ----------
     bases : list of ColumnBasis
-        One a column.
+        One per column.
     window : int
-        Steps by whose mean and deviation a series is standardised.
+        Steps whose mean and deviation standardise a series.
     own_lags, lags : int
-        Last steps read of the series and of the covariates.
+        Lags of the series and of the covariates.
     weights : array (variables, own_lags + lags * features, horizon)
-        0 for steps that the covariates say nothing about.
+        0 for steps without an effect.
     explained : array (variables,)
-        Share of the error from the own past that they explained on left-out origins.
-    learnt : bool
-        Whether there were origins enough to learn from.
+        Share of the own lags' error that they explained on left-out origins.
+    learnt : bool, default=True
+        Whether there were enough origins to learn from.
     """
 
     bases: list[ColumnBasis]
@@ -59,27 +59,33 @@ class LaggedEffects:
     def lagged_effects(
         self, values: np.ndarray, columns: Sequence[np.ndarray], horizon: int
     ) -> np.ndarray:
-        """Say how far the next steps will lie from what the own past tells: (horizon, variables).
+        """Forecast the residuals of the next steps from lagged covariates: (horizon, variables).
 
-        ``values`` (time, variables) is the past of a series, ``columns`` that of its covariates.
-        Nothing is said of steps beyond those that were learnt.
+        Parameters
+        ----------
+        values : array (time, variables)
+            The past of a series.
+        columns : sequence of array (time,)
+            The past of its covariates.
+        horizon : int
+            Steps ahead; the effect is 0 beyond the fitted horizon.
         """
         known = min(horizon, self.weights.shape[2])
-        news = np.zeros((horizon, values.shape[1]))
+        effects = np.zeros((horizon, values.shape[1]))
         features = features_of(self.bases, columns)
         for variable, weights in enumerate(self.weights):
             read = self.read(values[:, variable], features)
             if read is not None:
                 row, _, deviation = read
-                news[:known, variable] = (row @ weights)[:known] * deviation
-        return news
+                effects[:known, variable] = (row @ weights)[:known] * deviation
+        return effects
 
     def read(
         self, past: np.ndarray, features: np.ndarray
     ) -> tuple[np.ndarray, float, float] | None:
-        """Write the last steps as one row, all relative to the window's mean.
+        """Return the last steps as one row of regressors, relative to the window's mean.
 
-        Steps before the series, and those that were not observed, are at the mean.
+        Steps before the series and unobserved steps count as the mean.
 
         Parameters
         ----------
@@ -111,7 +117,7 @@ class LaggedEffects:
         return np.concatenate(row), mean, deviation
 
 
-def fit_leading(
+def fit_lagged(
     values: Sequence[np.ndarray],
     columns: Sequence[Sequence[np.ndarray]],
     bases: list[ColumnBasis],
@@ -120,12 +126,12 @@ def fit_leading(
     season: int,
     horizon: int,
 ) -> LaggedEffects:
-    """Learn what the covariates' past says about the next ``horizon`` steps.
+    """Fit the effects of the covariates' past on the next ``horizon`` steps.
 
     Parameters
     ----------
     values : sequence of array (time, variables)
-        The series, as far as they are learnt from.
+        The training parts of the series.
     columns : sequence of sequences of array (time,)
         The covariates of each.
     bases : list of ColumnBasis
@@ -135,7 +141,7 @@ def fit_leading(
     season : int
         Steps of a season.
     horizon : int
-        Steps to come.
+        Steps ahead.
 
     Returns
     -------
@@ -173,7 +179,7 @@ def fit_leading(
         pasts, futures = np.stack(rows), np.stack(targets)  # (origins, width | horizon)
         both = choose_ridge(pasts, futures)
         alone = choose_ridge(pasts[:, :own_lags], futures)
-        # What the own past tells by itself is no news: the model has read it.
+        # The model reads the own past, so its contribution is subtracted.
         weights = effects.weights[variable]  # (width, horizon)
         weights[:] = both.weights
         weights[:own_lags] -= alone.weights
