@@ -36,23 +36,18 @@ def check_values(
     times: pd.Index | None = None,
     row: Callable[[int], str] = row_number,
 ) -> np.ndarray:
-    """Check that values are finite numbers or missing, and return them as float64.
+    """Check that values are finite numbers or missing, and return float64 (time, variables).
 
     Parameters
     ----------
     values : pandas.Series, pandas.DataFrame or array-like
-        One column, or two dimensions (time, variables). NaN and ``pandas.NA`` are missing values.
+        One column, or two dimensions (time, variables). The result may share their memory.
     series : object, default=None
         The identifier of the series, for error messages.
     times : pandas.Index or None, default=None
         The stamps of the rows, for error messages. None uses the index of ``values``, if any.
     row : callable, default=row_number
         Returns the name of the row at a position, for error messages.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (time, variables), float64, NaN where missing. It may share memory with ``values``.
 
     Raises
     ------
@@ -136,16 +131,9 @@ def check_times(
     times : pandas.Index
         A DatetimeIndex, a PeriodIndex, or integers that count steps.
     series : object, default=None
-        The identifier of the series, for error messages.
     freq : str, pandas offset or None, default=None
-        The frequency that a date index must have. None uses or infers its own.
     row : callable, default=row_number
-        Returns the name of the row at a position, for error messages.
-
-    Returns
-    -------
-    pandas.Index
-        The same stamps; a DatetimeIndex has ``.freq`` set.
+        As in `check_values` and `infer_frequency`.
 
     Raises
     ------

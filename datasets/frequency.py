@@ -65,7 +65,7 @@ def infer_frequency(
     name: str = "the index",
     row: Callable[[int], str] = row_number,
 ) -> pd.offsets.BaseOffset:
-    """Infer the frequency of an increasing date index.
+    """Infer the frequency of a strictly increasing date index.
 
     Hourly and faster steps are equal in absolute time; daily and slower steps are equal on the
     local calendar. A daylight saving change therefore does not break an index with a time zone.
@@ -73,25 +73,18 @@ def infer_frequency(
     Parameters
     ----------
     times : pandas.DatetimeIndex
-        Strictly increasing stamps, with or without a time zone.
+        At least three stamps, if neither they nor ``freq`` have a frequency.
     freq : str, pandas offset or None, default=None
-        The frequency that the stamps must have. None uses ``times.freq``, or infers the frequency
-        from the spacing of at least three stamps.
+        The frequency that the stamps must have. None uses ``times.freq``, or infers it.
     name : str, default="the index"
         The name of the index in error messages, for example ``"series 'a'"``.
     row : callable, default=row_number
         Returns the name of the row at a position, for error messages.
 
-    Returns
-    -------
-    pandas.tseries.offsets.BaseOffset
-        The frequency. ``times`` has all of its stamps from the first to the last.
-
     Raises
     ------
     DataError
-        If stamps are missing (a gap) or irregular, or if there are fewer than three stamps and no
-        frequency.
+        If stamps are missing (a gap) or irregular, or too few.
 
     Examples
     --------
@@ -214,7 +207,7 @@ def future_times(
     freq: str | pd.offsets.BaseOffset | None,
     horizon: int,
 ) -> pd.Index:
-    """Return the stamps of the next ``horizon`` steps.
+    """Return the stamps of the next ``horizon`` steps, with their frequency set.
 
     Parameters
     ----------
@@ -225,11 +218,6 @@ def future_times(
         by their own frequency.
     horizon : int
         Number of stamps, at least 1.
-
-    Returns
-    -------
-    pandas.Index
-        A DatetimeIndex or PeriodIndex with its frequency set, or an integer Index.
 
     Raises
     ------

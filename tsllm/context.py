@@ -95,15 +95,7 @@ class Context:
         return self._slice(slice(0, origin))
 
     def with_values(self, values: np.ndarray, **changes: Any) -> Context:
-        """Replace the values; the mask is that of the new values.
-
-        Parameters
-        ----------
-        values : array (time, variables)
-            The new values.
-        **changes
-            Other fields to replace: ``times`` and ``past_x`` if the number of steps changes.
-        """
+        """Replace the values, and other fields if the number of steps changes; the mask follows."""
         return replace(self, values=values, mask=None, **changes)  # type: ignore[arg-type]
 
     def _slice(self, rows: slice) -> Context:
@@ -204,10 +196,9 @@ def contexts_to_state(
     Returns
     -------
     dict
-        ``table``, a DataFrame with one row for each step: ``series`` (the number of the
-        context), ``series_id`` as text, ``timestamp`` (in UTC if there is a time zone; the start
-        of each period), the variables and the covariates. ``series``, the other fields of each
-        context. ``n_covariates``.
+        ``table``, a row for each step: ``series`` (the number of the context), ``series_id`` as
+        text, ``timestamp`` (UTC if it has a time zone; the start of a period), the variables and
+        the covariates. ``series``, the other fields of each context. ``n_covariates``.
     """
     lengths = [len(context) for context in contexts]
     names = [*map(str, columns), *covariates]
@@ -224,7 +215,7 @@ def contexts_to_state(
     values = np.concatenate([context.values for context in contexts])  # (steps, variables)
     parts = [pd.DataFrame(labels), pd.DataFrame(values)]
     if covariates:
-        x = np.concatenate([context.past_x for context in contexts])  # type: ignore[arg-type]
+        x = np.concatenate([context.past_x for context in contexts])
         parts.append(pd.DataFrame(x).infer_objects())  # (steps, covariates)
     series = [
         {

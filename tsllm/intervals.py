@@ -72,19 +72,10 @@ class Scores:
     turns: int = 0
 
     def offsets(self, alphas: np.ndarray, levels: Sequence[float]) -> np.ndarray:
-        """Compute the conformal quantiles of the scores, shifted if adaptive.
+        """Compute the conformal quantiles of the scores at levels, shifted if adaptive.
 
-        Parameters
-        ----------
-        alphas : array (alphas,)
-            Nominal levels.
-        levels : sequence of float
-            Quantile levels of the head.
-
-        Returns
-        -------
-        array (alphas, horizon, variables)
-            In units of a context's scale.
+        ``levels`` are those of the quantile head. The result has the shape (alphas, horizon,
+        variables), in units of a context's scale.
         """
         out = self._own_offsets(alphas, levels)
         if self.shifts is not None:
@@ -310,7 +301,7 @@ def conformal_quantile(
     Upper levels use rank ``ceil((n + 1) * level)`` and lower levels mirror them, so that an
     interval between two such quantiles has its nominal coverage for exchangeable errors. Of
     overlapping errors, ``n`` count as ``n / overlap``, and their ranks are as extreme. For ranks
-    outside the sample the most extreme error is used.
+    outside the sample the most extreme error is used. The result is NaN at a step without errors.
 
     Parameters
     ----------
@@ -320,11 +311,6 @@ def conformal_quantile(
         With at most one axis more than the errors of a window.
     overlap : array (horizon, variables), or one that broadcasts to it, default=1.0
         At least 1.
-
-    Returns
-    -------
-    array (..., horizon, variables)
-        NaN at a step without errors.
 
     Examples
     --------
@@ -349,22 +335,10 @@ def conformal_quantile(
 
 
 def extend_steps(offsets: np.ndarray, horizon: int) -> np.ndarray:
-    """Extend or cut offsets to a horizon, and fill steps without scores.
+    """Extend or cut offsets (alphas, steps, variables) to a horizon, and fill steps without scores.
 
-    Beyond the last step with scores, offsets grow with the square root of the step, like the
-    errors of a random walk.
-
-    Parameters
-    ----------
-    offsets : array (alphas, steps, variables)
-        NaN at steps without a score.
-    horizon : int
-        Number of steps.
-
-    Returns
-    -------
-    array (alphas, horizon, variables)
-        0 for a variable without scores.
+    Steps without scores are NaN in the input. Beyond the last step with scores, offsets grow with
+    the square root of the step, like the errors of a random walk. A variable without scores is 0.
     """
     n_alphas, _, variables = offsets.shape
     known = ~np.isnan(offsets[0])  # (steps, variables)
@@ -385,19 +359,7 @@ def extend_steps(offsets: np.ndarray, horizon: int) -> np.ndarray:
 def blend_levels(values: np.ndarray, alpha: float, levels: Sequence[float]) -> np.ndarray:
     """Interpolate level ``alpha`` in a last axis of (point, quantile levels).
 
-    Parameters
-    ----------
-    values : array (..., 1 + levels)
-        Forecasts, or their errors.
-    alpha : float
-        Outside the levels, the nearest level is used.
-    levels : sequence of float
-        Increasing. If empty, the point is returned.
-
-    Returns
-    -------
-    array (...)
-        The values at this level.
+    Outside the increasing levels the nearest one is used. Without levels the point is returned.
     """
     if not levels:
         return values[..., 0]

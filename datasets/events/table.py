@@ -117,9 +117,8 @@ class EventTable:
         Returns
         -------
         dict
-            ``table``, a DataFrame with one row for each event: ``sequence`` (its number), ``time``
-            and ``type``, and for people ``sequence_id`` as text and ``timestamp`` in UTC. ``ids``,
-            ``starts``, ``ends``, ``clock`` and ``names``.
+            ``table``, a row for each event: ``sequence`` (its number), ``time`` and ``type``, for
+            people also ``sequence_id`` and ``timestamp`` in UTC. And the other fields.
         """
         shown = self if events else self._take([])
         rows = np.repeat(np.arange(len(shown)), [len(times) for times in shown.times])

@@ -35,25 +35,10 @@ _DIGITS = {"second": 0, "millisecond": 3, "microsecond": 6, "nanosecond": 9}
 
 
 def frequency_in_words(freq: str | pd.offsets.BaseOffset | None) -> str:
-    """Write a frequency in words, as they follow "every".
+    """Write a frequency in words, as they follow "every"; "step" if it is None or has no name.
 
     Anchors are left out ("W-SAT" is a week). Fixed durations are written in the largest unit of
     which they are a multiple.
-
-    Parameters
-    ----------
-    freq : str, pandas offset or None
-        The frequency of a DatetimeIndex or a PeriodIndex; None for an integer index.
-
-    Returns
-    -------
-    str
-        "step" if the frequency has no name.
-
-    Raises
-    ------
-    DataError
-        If pandas knows no such frequency.
 
     Examples
     --------
@@ -71,12 +56,12 @@ def frequency_in_words(freq: str | pd.offsets.BaseOffset | None) -> str:
 
 
 def stamps_in_words(times: pd.Index, freq: str | pd.offsets.BaseOffset | None = None) -> list[str]:
-    """Write time stamps as dates, with the time of day that the frequency needs.
+    """Write dates, periods or integer steps as text, with the time of day that the frequency needs.
 
     Dates are ``dd/mm/yyyy``. ``hh:mm`` follows if steps are shorter than a day, and seconds and
     their fractions if they are shorter than a minute. Stamps with a time zone are in local time;
     a time of day is followed by its offset from UTC, so that the hour that a daylight saving
-    change repeats has two names. A period is named by its start. Integers count steps.
+    change repeats has two names. A period is named by its start.
 
     Parameters
     ----------
@@ -84,11 +69,6 @@ def stamps_in_words(times: pd.Index, freq: str | pd.offsets.BaseOffset | None = 
         The stamps.
     freq : str, pandas offset or None, default=None
         Their frequency, if ``times.freq`` is None. If both are None, dates and times are written.
-
-    Returns
-    -------
-    list of str
-        One text for each stamp.
 
     Examples
     --------

@@ -182,17 +182,9 @@ class PromptWriter:
 
 
 def series_statistics(values: np.ndarray) -> np.ndarray:
-    """Compute the mean and deviation of the observed values of a series.
+    """Compute the mean and deviation of the observed values (time, variables): (2, variables).
 
-    Parameters
-    ----------
-    values : array (time, variables)
-        NaN where not observed.
-
-    Returns
-    -------
-    array (2, variables)
-        The deviation is 1 for a constant variable, and the mean 0 for one without observations.
+    The deviation is 1 for a constant variable, and the mean 0 for one without observations.
 
     Examples
     --------
@@ -209,12 +201,8 @@ def series_statistics(values: np.ndarray) -> np.ndarray:
 def check_prompts_fit(prompts: Sequence[str], backbone: Backbone) -> None:
     """Check that the backbone can read all prompts, before any is embedded.
 
-    Only those with the most characters are tokenised.
-
-    Raises
-    ------
-    DataError
-        If a prompt is too long. The message names its length, the limit and the remedies.
+    Only those with the most characters are tokenised. The error names the longest length, the
+    limit and the remedies.
     """
     limit = backbone.max_positions
     if limit is None or not len(prompts):
