@@ -25,7 +25,7 @@ from tsllm import Backbone, load_backbone
 from tsllm.adapters import s2ip
 from tsllm.adapters.s2ip.anchors import build_anchors, retrieve
 from tsllm.adapters.s2ip.decomposition import decompose
-from tsllm.backbone import autocast_backbone, native_bfloat16
+from tsllm.backbone import autocast_backbone, native_bfloat16, tuned
 
 CONTEXT, HORIZON, TREND, SEASON = 512, 96, 96, 96  # ETTh1, as published
 POOL, PROMPT = 1000, 4
@@ -120,7 +120,7 @@ def compare_steps(core: Backbone, batch: int, turns: int) -> dict[str, Any]:
 
     def make(anchors: str, decomposition: Callable[..., Tensor]) -> Callable[[], None]:
         model = s2ip.S2IPModel(
-            core.private(train=["layer_norms", "positions"]),
+            tuned(core, train=["layer_norms", "positions"]),
             CONTEXT,
             HORIZON,
             trend_length=TREND,

@@ -58,7 +58,7 @@ class S2IPModel(nn.Module):
     ----------
     backbone : Backbone, PrivateBackbone or None
         The LLM. The published method trains its layer norms and positions:
-        ``backbone.private(train=["layer_norms", "positions"])``. None leaves the LLM out and
+        ``tuned(backbone, train=["layer_norms", "positions"])``. None leaves the LLM out and
         nothing else: free anchors with random rows replace those from word embeddings, and the
         output layer reads the prompted tokens themselves.
     context_length : int
@@ -204,11 +204,11 @@ class S2IPModel(nn.Module):
             raise ValueError(
                 f"state_dict lacks {missing}; load a checkpoint of S²IP-LLM with text prototypes"
             )
-        private = (
-            backbone
-            if isinstance(backbone, nn.Module)
-            else backbone.private(train=["layer_norms", "positions"])
-        )
+        from tsllm.backbone import PrivateBackbone  # transformers, which the model does not need
+
+        private = backbone
+        if not isinstance(private, PrivateBackbone):
+            private = PrivateBackbone(backbone, train=["layer_norms", "positions"])
         owned = {
             "gpt2." + name.replace("/", "."): f"backbone.{name}"
             for name, _ in private.named_parameters()

@@ -12,7 +12,7 @@ from torch import nn
 
 from tsllm.adapters.autotimes import AutoTimesModel
 from tsllm.adapters.losses import next_segment_loss
-from tsllm.backbone import Hidden, load_backbone
+from tsllm.backbone import Hidden, load_backbone, tuned
 
 LEVELS = (0.1, 0.4, 0.6, 0.9)  # no 0.5: the nearest one, 0.4, is rolled on
 S = 4
@@ -449,7 +449,7 @@ def test_the_model_owns_its_trained_tensors_only():
 
 
 def test_a_private_backbone_is_trained_and_saved_with_the_model():
-    private = llm().private(train=["layer_norms"])
+    private = tuned(llm(), train=["layer_norms"])
     model, (x, _) = build(private), sample()
     owned = {f"backbone.{name}" for name in private.state_dict()}
     assert owned
@@ -533,7 +533,7 @@ def test_official_checkpoints_give_the_official_outputs(mlp_layers, activation, 
 
 
 def test_official_checkpoints_load_around_a_private_backbone():
-    state, private = build(llm()).state_dict(), llm().private(train=["layer_norms"])
+    state, private = build(llm()).state_dict(), tuned(llm(), train=["layer_norms"])
     x, _ = sample()
     model = AutoTimesModel.from_official(state, private).eval()
     close(model(x), build(llm())(x))

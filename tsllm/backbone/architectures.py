@@ -1,4 +1,4 @@
-"""The architectures that tsllm runs, and what it has to know about each of them."""
+"""The architectures that tsllm runs, and the facts about each of them."""
 
 import copy
 from typing import Any, NamedTuple
@@ -9,19 +9,19 @@ from tsllm.errors import DataError
 
 
 class Architecture(NamedTuple):
-    """What the shape of one architecture is called in its config."""
+    """The names of one architecture's config entries and layers, and its kind."""
 
     intermediate: str  # the config's name of the feed-forward width
     kv_heads: bool  # takes fewer key/value heads than heads
     rotary: bool  # positions are rotations, so the head width must be even
-    # Its query and value projections, which LoRA adapts (Hu et al. 2021, section 7.1); where an
-    # architecture keeps them in one matrix, that matrix.
+    # The query and value projections, which LoRA adapts (Hu et al. 2021, section 7.1), or the one
+    # matrix that holds them.
     lora_targets: tuple[str, ...] = ("q_proj", "v_proj")
-    encoder: bool = False  # attends both ways unless told otherwise
+    encoder: bool = False  # attends both ways by default
 
 
-# The architectures that the tests hold to causality, to the KV cache and to left padding. Another
-# one comes in here together with its name in those tests.
+# The tests check causality, the KV cache and left padding of these architectures. Add a new one
+# here and to those tests.
 ARCHITECTURES = {
     "gpt2": Architecture("n_inner", kv_heads=False, rotary=False, lora_targets=("c_attn",)),
     "llama": Architecture("intermediate_size", kv_heads=True, rotary=True),
@@ -42,12 +42,11 @@ ARCHITECTURES = {
     ),
 }
 
-# PyTorch's own attention, whatever else is installed: the masks made here are written for it.
+# PyTorch's own attention, also where others are installed: the masks here are written for it.
 ATTENTION = "sdpa"
 
-# The config entries that change what the listed architectures compute from given weights. A list of
-# what counts, rather than of what does not, keeps digests the same across transformers' versions,
-# which add entries freely.
+# The config entries that change the output of the listed architectures for given weights. Listing
+# these, and not the others, keeps digests the same when transformers adds entries.
 _OUTPUT_ENTRIES = (
     "activation_function",
     "alibi",
@@ -77,7 +76,7 @@ _OUTPUT_ENTRIES = (
 
 
 def check_supported(config: PretrainedConfig, name: str) -> Architecture:
-    """Give the architecture of a config, or refuse one that tsllm was never tested with."""
+    """Return the architecture of a config, and raise for one that tsllm is not tested with."""
     architecture = ARCHITECTURES.get(config.model_type)
     if architecture is None:
         raise DataError(
@@ -109,7 +108,7 @@ def causal_config(config: PretrainedConfig) -> PretrainedConfig:
 
 
 def output_entries(config: PretrainedConfig) -> dict[str, Any]:
-    """Pick the config entries that change what the model computes."""
+    """Pick the config entries that change the model's output."""
     # Newer transformers write the key/value heads of an architecture without them as None.
     return {
         name: getattr(config, name)

@@ -11,10 +11,10 @@ from tsllm.errors import DataError
 
 
 class Hidden(NamedTuple):
-    """What the language model makes of a batch of tokens."""
+    """The output of the language model for a batch of tokens."""
 
     states: Tensor  # (batch, tokens, hidden) float32, on the backbone's device
-    past: Any  # the KV cache, or None where none was asked for
+    past: Any  # the KV cache; None without use_cache
 
 
 def run_causally(
@@ -81,11 +81,11 @@ def run_causally(
 
 
 def _attention_pattern(real: Tensor, seen: int) -> Tensor | None:
-    """Say which tokens each new token attends to; None for simply all up to itself.
+    """Return the tokens that each new token attends to; None for all up to itself.
 
-    transformers would make the same of a two-dimensional mask, but for one thing: a token with
-    only masked ones before it and masked itself would attend to nothing, and on CUDA that gives
-    gradients that are not finite, in the whole row. Here every token attends to itself.
+    transformers would build the same pattern from a two-dimensional mask, except that a masked
+    token after masked ones would attend to nothing. On CUDA that gives infinite gradients in the
+    whole row, so here every token attends to itself.
     """
     if bool(real.all()):
         return None

@@ -15,7 +15,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def resolve_device(device: str) -> torch.device:
-    """Turn ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"`` into a device that is there.
+    """Resolve ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"`` to a device of this machine.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def resolve_device(device: str) -> torch.device:
     Raises
     ------
     DataError
-        Another name, or a CUDA device that this machine does not have.
+        Any other name, or a CUDA device that this machine does not have.
 
     Examples
     --------
@@ -64,7 +64,7 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Turn a dtype's name into the dtype; ``"auto"`` is bfloat16 on CUDA and float32 on a CPU."""
+    """Resolve a dtype's name; ``"auto"`` is bfloat16 on CUDA and float32 on a CPU."""
     if dtype == "auto":
         on_cuda = device.type == "cuda" and native_bfloat16(device)
         return torch.bfloat16 if on_cuda else torch.float32
@@ -74,7 +74,7 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 
 def native_bfloat16(device: torch.device) -> bool:
-    """Say whether a device multiplies bfloat16 matrices in hardware.
+    """Return True where a device multiplies bfloat16 matrices in hardware.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def native_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        # A torch too old to tell counts as a no: float32 is slower there, but never wrong.
+        # An old torch cannot tell; float32 is slower there, but never wrong.
         if not hasattr(torch.cpu, "get_capabilities"):
             return False
         capabilities = torch.cpu.get_capabilities()
@@ -122,7 +122,7 @@ def autocast_backbone(dtype: torch.dtype | None) -> Iterator[None]:
 
 
 def backbone_autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
-    """Give the autocast region that weights of this dtype run in at the moment."""
+    """Return the autocast region of weights of this dtype at the moment."""
     wanted = _AUTOCAST.get()
     if wanted is None or wanted == dtype:
         return nullcontext()
@@ -131,14 +131,14 @@ def backbone_autocast(device: torch.device, dtype: torch.dtype) -> AbstractConte
 
 @contextmanager
 def memory_errors_explained(device: torch.device, doing: str, batch_size: int) -> Iterator[None]:
-    """Turn a device's out-of-memory error into one that says what needs less.
+    """Replace a device's out-of-memory error by one that names the remedies.
 
     Parameters
     ----------
     device : torch.device
-        Where the block computes.
+        The device of the block.
     doing : str
-        What it does, for the message: "training", "forecasting".
+        The block's task, for the message: "training", "forecasting".
     batch_size : int
         The batch size in use.
 

@@ -1,4 +1,4 @@
-"""A backbone written to a directory that `load_backbone` reads."""
+"""Export of a backbone to a directory that `load_backbone` reads."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from tsllm.errors import BackboneMismatchError, DataError
 
 
 def export_backbone(backbone: Backbone, directory: Path) -> None:
-    """Write the layers of a backbone that are in use, its config and its tokenizer.
+    """Write a backbone's layers in use, its config and its tokenizer.
 
     Parameters
     ----------
     backbone : Backbone
     directory : Path
-        Made where it is missing.
+        Created where it is missing.
 
     Raises
     ------
     DataError
         It is a ``layer:...``, which is no model of its own.
     BackboneMismatchError
-        What was written has another digest when it is read.
+        The written model has another digest when it is read.
 
     Examples
     --------
@@ -47,7 +47,7 @@ def export_backbone(backbone: Backbone, directory: Path) -> None:
     written = load_backbone(str(directory), device="cpu")
     if written.digest != backbone.digest:
         raise BackboneMismatchError(
-            f"the backbone {backbone.spec!r} cannot be bundled: what transformers writes of it is "
-            "read as another model; save without include_backbone, and have the backbone where the "
-            "model is loaded"
+            f"the backbone {backbone.spec!r} cannot be bundled: transformers writes it as another "
+            "model; save without include_backbone, and install the backbone where the model is "
+            "loaded"
         )

@@ -1,4 +1,4 @@
-"""What a language model is, as its users ask it: read off the shared copy of the weights."""
+"""The facts about a language model, read from the shared copy of its weights."""
 
 from __future__ import annotations
 
@@ -16,50 +16,50 @@ class ModelFacts:
 
     @property
     def device(self) -> torch.device:
-        """Where the frozen weights are."""
+        """Return the device of the frozen weights."""
         return self._shared.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The frozen weights' dtype."""
+        """Return the dtype of the frozen weights."""
         return self._shared.dtype
 
     @property
     def hidden_size(self) -> int:
-        """Width of the token embeddings and of the states."""
+        """Return the width of the token embeddings and of the states."""
         return self._shared.hidden_size
 
     @property
     def n_layers(self) -> int:
-        """Number of layers that were kept."""
+        """Return the number of layers that were kept."""
         return self._shared.config.num_hidden_layers
 
     @property
     def max_positions(self) -> int | None:
-        """Most tokens that the model takes at once; None means no limit."""
+        """Return the largest number of tokens that the model takes; None: no limit."""
         return self._shared.max_positions
 
     @property
     def vocab_size(self) -> int:
-        """Number of rows of the word embeddings."""
+        """Return the number of rows of the word embeddings."""
         return self._shared.word_embeddings.shape[0]
 
     @property
     def model_type(self) -> str:
-        """The architecture, as transformers names it."""
+        """Return transformers' name of the architecture."""
         return self._shared.config.model_type
 
     @property
     def natively_causal(self) -> bool:
-        """False for an encoder, which ``hidden`` runs with a causal mask."""
+        """Return False for an encoder, which ``hidden`` runs with a causal mask."""
         return self._shared.natively_causal
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The model's tokenizer; it is shared, so leave its settings as they are."""
+        """Return the model's tokenizer; it is shared, so leave its settings as they are."""
         return self._shared.tokenizer
 
     @property
     def word_embeddings(self) -> Tensor:
-        """The shared frozen word embeddings, (vocab, hidden), in the weights' dtype."""
+        """Return the shared frozen word embeddings, (vocab, hidden), in the weights' dtype."""
         return self._shared.word_embeddings

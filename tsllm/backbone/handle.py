@@ -1,7 +1,7 @@
-"""``Backbone``: a light handle to the shared, frozen language model."""
+"""``Backbone``: a light handle of the shared, frozen language model."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,25 +11,34 @@ from tsllm.backbone.facts import ModelFacts
 from tsllm.backbone.shared import SharedBackbone
 from tsllm.errors import BackboneMismatchError, DataError
 
-if TYPE_CHECKING:
-    from tsllm.backbone.private import PrivateBackbone
-
 
 class Backbone(ModelFacts):
-    """A handle to a frozen language model; made by :func:`tsllm.backbone.load_backbone`.
+    """A handle of a frozen language model; `load_backbone` makes it.
 
-    It is not an ``nn.Module``: kept as a plain attribute of one, it adds nothing to its parameters
-    or its state dict. Copying gives the handle itself, pickling stores how to find the model again
-    and no weights, and two handles are equal when they share their weights.
+    It is not an ``nn.Module``: as an attribute of one, it adds nothing to the parameters or the
+    state dict. A copy is the handle itself. A pickle holds the arguments of `load_backbone` and no
+    weights. Two handles are equal when they share their weights.
+
+    Parameters
+    ----------
+    spec : str
+        As given to `load_backbone`.
+    arguments : mapping
+        The other arguments of `load_backbone`.
+    shared : SharedBackbone
+        The weights.
 
     Attributes
     ----------
     spec : str
-        What was asked for.
     layers : int or None
-        The ``layers`` that was asked for.
     revision : str or None
-        The ``revision`` that was asked for.
+        As given to `load_backbone`.
+
+    See Also
+    --------
+    load_backbone : Find and load a language model.
+    tsllm.backbone.tuned : Train weights inside the language model.
 
     Examples
     --------
@@ -45,26 +54,26 @@ class Backbone(ModelFacts):
         self.spec = spec
         self.layers: int | None = arguments["layers"]
         self.revision: str | None = arguments["revision"]
-        self._arguments = dict(arguments)
+        self.arguments = dict(arguments)
         self._shared = shared
 
     @property
     def source(self) -> str:
-        """Where the weights were found, in words."""
+        """Return the place where the weights were found, in words."""
         return self._shared.words
 
     @property
     def trained_whole(self) -> bool:
-        """True for a ``layer:...`` spec, whose one layer each estimator trains for itself."""
+        """Return True for a ``layer:...`` spec: each estimator trains a layer of its own."""
         return self._shared.trained_whole
 
     @property
     def digest(self) -> str:
-        """Sha256 over weights, config, kept layers and tokenizer; no device or dtype in it."""
+        """Return the sha256 of weights, config, kept layers and tokenizer, on any device."""
         return self._shared.digest
 
     def to_state(self) -> dict[str, Any]:
-        """Return what a saved model holds of its backbone."""
+        """Return the facts of the backbone that a saved model holds."""
         return {"spec": self.spec, "layers": self.n_layers, "digest": self.digest}
 
     def check_state(self, saved: Mapping[str, Any]) -> None:
@@ -83,13 +92,13 @@ class Backbone(ModelFacts):
         if self.digest != saved["digest"]:
             raise BackboneMismatchError(
                 f"the model was trained with the backbone {saved['spec']} of digest "
-                f"{saved['digest']}, and {self.source} has digest {self.digest}: say with "
-                "backbone=... where the same weights are, or fit anew"
+                f"{saved['digest']}, and {self.source} has digest {self.digest}: pass the place of "
+                "the same weights as backbone=..., or fit anew"
             )
 
     @property
     def parameter_count(self) -> int:
-        """Number of frozen weights."""
+        """Return the number of frozen weights."""
         return sum(parameter.numel() for parameter in self._shared.plain.parameters())
 
     def hidden(
@@ -103,25 +112,25 @@ class Backbone(ModelFacts):
     ) -> Hidden:
         """Run the language model causally over embedded tokens.
 
-        Each token sees itself and earlier ones, in encoders too. Gradients flow to
+        Each token attends to itself and earlier ones, in encoders too. Gradients flow to
         ``inputs_embeds`` under the caller's grad mode; the weights never get any.
 
         Parameters
         ----------
-        inputs_embeds : Tensor, (batch, tokens, hidden)
+        inputs_embeds : Tensor (batch, tokens, hidden)
             Of any float dtype, on the backbone's device.
-        past : KV cache, optional
+        past : KV cache or None, default=None
             The ``past`` of an earlier call; these tokens continue it and are added to it in place.
-        attention_mask : Tensor, (batch, past + tokens), bool or int, optional
-            1 where a token is real. A real token's state does not depend on what masked positions
-            hold. Positions count all columns, masked ones too, so a row's states do not depend on
-            the other rows. The state of a masked token is finite but means nothing.
-            Or (batch, tokens, past + tokens), bool: which columns each of these tokens attends to,
-            always itself and never later ones.
-        positions : Tensor, (batch or 1, tokens), int64, optional
+        attention_mask : Tensor or None, default=None
+            (batch, past + tokens), bool or int: 1 where a token is real. The state of a real token
+            does not depend on the masked positions. Positions count all columns, masked ones too,
+            so a row's states do not depend on the other rows. The state of a masked token is
+            finite but means nothing. Or (batch, tokens, past + tokens), bool: the columns that each
+            of these tokens attends to, always itself and never later ones.
+        positions : Tensor (batch or 1, tokens), int64, or None, default=None
             The positions of these tokens. None: their columns.
         use_cache : bool, default=False
-            Whether to give back a KV cache.
+            Whether to return a KV cache.
 
         Returns
         -------
@@ -147,15 +156,15 @@ class Backbone(ModelFacts):
     def last_token(
         self, texts: Sequence[str], *, batch_size: int = 32, add_special_tokens: bool = True
     ) -> Tensor:
-        """Embed texts: the state of each text's last token in the last layer.
+        """Embed texts as the states of their last tokens in the last layer.
 
         Attention is the model's own: both ways in an encoder, causal in a decoder. In float32 a
-        text's embedding is the same within 1e-5 whichever batch it is computed in.
+        text's embedding is the same within 1e-5 in any batch.
 
         Parameters
         ----------
         texts : sequence of str
-            Never cut; a text that is too long is an error.
+            They are never cut; a text that is too long is an error.
         batch_size : int, default=32
             Texts run at once.
         add_special_tokens : bool, default=True
@@ -163,7 +172,7 @@ class Backbone(ModelFacts):
 
         Returns
         -------
-        Tensor, (texts, hidden)
+        Tensor (texts, hidden)
             float32 on the CPU, in the order of the texts.
 
         Raises
@@ -181,7 +190,7 @@ class Backbone(ModelFacts):
             raise DataError(f"batch_size={batch_size!r} must be at least 1.")
         embeddings = torch.empty(len(texts), self.hidden_size)  # (texts, hidden)
         tokens = self.tokens(texts, add_special_tokens=add_special_tokens)
-        # Texts of like length share a batch, so that little is computed for padding.
+        # Texts of similar length share a batch, so that little is computed for padding.
         order = sorted(range(len(texts)), key=lambda number: len(tokens[number]))
         for first in range(0, len(order), batch_size):
             rows = order[first : first + batch_size]
@@ -194,7 +203,7 @@ class Backbone(ModelFacts):
         Parameters
         ----------
         texts : sequence of str
-            Never cut; a text that is too long is an error.
+            They are never cut; a text that is too long is an error.
         add_special_tokens : bool, default=True
             Whether the tokenizer adds its own.
 
@@ -222,13 +231,13 @@ class Backbone(ModelFacts):
         return tokens
 
     def token_counts(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[int]:
-        """Count the tokens of texts; one that is too long is no error.
+        """Count the tokens of texts of any length.
 
         Parameters
         ----------
         texts : sequence of str
         add_special_tokens : bool, default=True
-            Whether to count those that the tokenizer adds.
+            Whether to count the tokens that the tokenizer adds.
 
         Returns
         -------
@@ -246,7 +255,7 @@ class Backbone(ModelFacts):
 
     @torch.no_grad()
     def last_states(self, tokens: Sequence[Sequence[int]]) -> Tensor:
-        """Run one batch of token ids and take each row's last token in the last layer.
+        """Return each row's last token in the last layer, for one batch of token ids.
 
         Parameters
         ----------
@@ -255,7 +264,7 @@ class Backbone(ModelFacts):
 
         Returns
         -------
-        Tensor, (batch, hidden)
+        Tensor (batch, hidden)
             In the weights' dtype, on the backbone's device.
 
         Examples
@@ -269,7 +278,7 @@ class Backbone(ModelFacts):
 
     @torch.no_grad()
     def mean_states(self, tokens: Sequence[Sequence[int]]) -> Tensor:
-        """Run one batch of token ids and average each row's tokens in the last layer.
+        """Return the average of each row's tokens in the last layer, for one batch of token ids.
 
         Sentence models are trained for this average.
 
@@ -280,7 +289,7 @@ class Backbone(ModelFacts):
 
         Returns
         -------
-        Tensor, (batch, hidden)
+        Tensor (batch, hidden)
             In the weights' dtype, on the backbone's device.
 
         Examples
@@ -295,64 +304,23 @@ class Backbone(ModelFacts):
         total = torch.where(real, states.float(), 0.0).sum(1)
         return (total / lengths[:, None]).to(states.dtype)
 
-    def private(
-        self, *, train: Sequence[str] = (), lora: Mapping[str, Any] | None = None
-    ) -> "PrivateBackbone":
-        """Make a shell around the shared weights in which some weights can be trained.
-
-        For a ``layer:...`` the shell has the layer: all of it is trained, from weights that are
-        drawn from torch's global generator.
-
-        Parameters
-        ----------
-        train : sequence of {"layer_norms", "positions"}
-            Groups of weights of which the shell gets trainable copies: every layer norm, and the
-            learned absolute position embeddings (a rotary model has none, so nothing is added).
-        lora : mapping, optional
-            Low-rank adapters (Hu et al. 2021, "LoRA", https://arxiv.org/abs/2106.09685, section
-            4.1), made with peft: ``r`` (8), ``alpha`` (16), ``dropout`` (0.0) and
-            ``target_modules`` (None: the query and value projections). They are initialised from
-            torch's global generator and never merged into the base.
-
-        Returns
-        -------
-        PrivateBackbone
-
-        Raises
-        ------
-        DataError
-            An unknown group or LoRA entry.
-        ImportError
-            LoRA without peft.
-
-        Examples
-        --------
-        >>> from tsllm.backbone import load_backbone
-        >>> private = load_backbone("random:gpt2", device="cpu").private(train=["layer_norms"])
-        >>> sum(parameter.numel() for parameter in private.parameters())
-        640
-        """
-        from tsllm.backbone.private import PrivateBackbone
-
-        return PrivateBackbone(self, train=train, lora=lora)
-
     def _token_states(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Run a batch of token ids: states (batch, longest, hidden), and lengths (batch,)."""
         shared = self._shared
         longest = max(len(row) for row in tokens)
         shortest = min(len(row) for row in tokens)
-        # What stands in the padding does not matter; 0 is an id that every vocabulary has. The
-        # lengths travel in a last column, so that a batch is one transfer.
+        # The value of the padding does not matter; every vocabulary has the id 0. The lengths
+        # are a last column, so that a batch is one transfer.
         packed = torch.tensor([[*row, *[0] * (longest - len(row)), len(row)] for row in tokens])
         packed = packed.to(shared.device, non_blocking=True)  # (batch, longest + 1)
         ids, lengths = packed[:, :-1], packed[:, -1]
         positions = torch.arange(longest, device=shared.device)  # (longest,)
         mask = None
-        # On the right of a causal model's token nothing is seen anyway, and without a mask
-        # attention takes its fast path.
+        # A causal model's token sees nothing to its right anyway, and attention is faster without
+        # a mask.
         if shortest < longest and not shared.natively_causal:
             mask = positions < lengths[:, None]  # (batch, longest)
-        # A caller's autocast must not change what is stored under this backbone's dtype.
+        # A caller's autocast must not change the embeddings stored under this backbone's dtype.
         with torch.autocast(shared.device.type, enabled=False):
             output = shared.plain(
                 input_ids=ids,
@@ -363,7 +331,7 @@ class Backbone(ModelFacts):
         return output.last_hidden_state, lengths
 
     def _check_lengths(self, texts: Sequence[str], tokens: Sequence[Sequence[int]]) -> None:
-        """Refuse texts without tokens and texts that the model cannot take whole."""
+        """Raise for texts without tokens and for texts longer than the model's positions."""
         limit = self.max_positions
         for text, row in zip(texts, tokens, strict=True):
             if not row:
@@ -393,21 +361,11 @@ class Backbone(ModelFacts):
     def __deepcopy__(self, memo: dict[int, Any]) -> "Backbone":
         return self
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _load_again, (self.spec, self._arguments)
-
 
 def _check_texts(texts: Sequence[str]) -> None:
-    """Refuse a lone text and entries that are not texts."""
+    """Raise for a single text and for entries that are not texts."""
     if isinstance(texts, str):
         raise DataError(f"texts is one text, {texts[:60]!r}; give a list of texts.")
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise DataError(f"texts[{number}] is {text!r}, not a text; give only str.")
-
-
-def _load_again(spec: str, arguments: dict[str, Any]) -> Backbone:
-    """Unpickle a handle: look the model up with the arguments it was asked for with."""
-    from tsllm.backbone.loading import load_backbone
-
-    return load_backbone(spec, **arguments)

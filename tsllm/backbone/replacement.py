@@ -1,4 +1,4 @@
-"""One trainable layer in the place of a language model: what it has to be better than."""
+"""One trainable layer in the place of a language model, as the baseline to compare with."""
 
 import hashlib
 import math
@@ -15,7 +15,7 @@ from tsllm.backbone.shared import SharedBackbone
 from tsllm.errors import DataError
 
 LAYER_PREFIX = "layer:"
-#: The kinds of layers, and what they are called in words.
+#: The kinds of layers, and their names in words.
 LAYERS = {"attention": "one attention layer", "transformer": "one transformer block"}
 _FEEDFORWARD = 4  # times the width, as in most language models
 _ROTARY_BASE = 10_000.0
@@ -25,11 +25,11 @@ class LayerSpec(NamedTuple):
     """A parsed ``layer:...`` spec."""
 
     kind: str
-    like: str  # the spec of the language model whose place it takes
+    like: str  # the spec of the language model that it replaces
 
 
 def parse_layer(spec: str) -> LayerSpec:
-    """Parse ``layer:attention?like=<spec>``; all after ``like=`` is the other spec."""
+    """Parse ``layer:attention?like=<spec>``; the text after ``like=`` is the other spec."""
     kind, _, query = spec.removeprefix(LAYER_PREFIX).partition("?")
     if kind not in LAYERS:
         raise DataError(
@@ -46,21 +46,24 @@ def parse_layer(spec: str) -> LayerSpec:
 
 
 class ReplacementLayer(nn.Module):
-    """One causal attention layer, alone or in a transformer block, called as a language model is.
+    """One causal attention layer, alone or in a transformer block, with a language model's call.
 
-    Tan et al. (2024, "Are Language Models Actually Useful for Time Series Forecasting?", arXiv
-    2406.16964, section 4) put such a layer in the place of the language model, as LLM2Attn and
-    LLM2Trsf. Norms come first (Xiong et al., 2020), with one at the end; positions are rotations
-    (Su et al., 2021), so that there is no longest context.
+    Norms come first, with one at the end; positions are rotations, so that no context is too long.
 
     Parameters
     ----------
     width : int
-        Of the tokens.
+        Width of the tokens.
     heads : int
-        Attention heads; as many of them as divide the width.
+        Attention heads, reduced to a divisor of the width.
     feedforward : bool
         Whether the feed-forward half of a transformer block follows the attention.
+
+    References
+    ----------
+    Tan et al. (2024), "Are Language Models Actually Useful for Time Series Forecasting?", arXiv
+    2406.16964, section 4 (LLM2Attn and LLM2Trsf). Norms: Xiong et al. (2020). Rotations: Su et al.
+    (2021).
 
     Examples
     --------
@@ -99,7 +102,7 @@ class ReplacementLayer(nn.Module):
         ``attention_mask`` is bool, (batch, 1, tokens, past + tokens); None: all up to the token.
         """
         x = inputs_embeds.float()
-        assert position_ids is not None  # `run_causally` always gives them
+        assert position_ids is not None  # `run_causally` always passes them
         query, key, value = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (batch, heads, tokens, d)
             for part in self.projections(self.attention_norm(x)).chunk(3, dim=-1)
@@ -125,10 +128,9 @@ class ReplacementLayer(nn.Module):
 
 
 class SharedReplacement(SharedBackbone):
-    """What the handles of one ``layer:...`` spec hold together: everything but the layer.
+    """The shared part of a ``layer:...`` spec: word embeddings and tokenizer of the other model.
 
-    Each estimator trains a layer of its own, which its private shell makes and owns. Frozen and
-    shared are the word embeddings of the language model whose place it takes, and its tokenizer.
+    Each estimator trains a layer of its own, which its private shell builds and owns.
     """
 
     def __init__(self, key: tuple[Any, ...], spec: str, kind: str, like: SharedBackbone) -> None:
@@ -148,23 +150,23 @@ class SharedReplacement(SharedBackbone):
 
     @property
     def trained_whole(self) -> bool:
-        """Each estimator trains all of it."""
+        """Return True: each estimator trains all of it."""
         return True
 
     @property
     def digest(self) -> str:
-        """Of word embeddings, tokenizer and kind of layer; a layer's weights are no part of it."""
+        """Return the sha256 of word embeddings, tokenizer and kind of layer, without weights."""
         return hashlib.sha256(f"{self.kind} {super().digest}".encode()).hexdigest()
 
     def new_shell(self) -> nn.Module:
-        """Make a layer, initialised from torch's global generator."""
+        """Build a layer, initialised from torch's global generator."""
         heads = self.config.num_attention_heads
         layer = ReplacementLayer(self.hidden_size, heads, feedforward=self.kind == "transformer")
         return layer.to(self.device)
 
 
 class _WordsOnly(nn.Module):
-    """The word embeddings of a language model, where there is no language model to run."""
+    """The word embeddings of a language model, without a language model to run."""
 
     def __init__(self, spec: str, words: Tensor) -> None:
         super().__init__()
@@ -172,21 +174,21 @@ class _WordsOnly(nn.Module):
         self._spec = spec
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """Give them as transformers' models do."""
+        """Return them, as transformers' models do."""
         return self.words
 
     def forward(self, *arguments: Any, **named: Any) -> Any:
-        """Refuse to run: only a shell has a layer."""
+        """Raise, because only a shell has a layer."""
         raise DataError(
             f"the backbone {self._spec!r} is a layer that each forecaster trains, so it reads no "
-            "texts and embeds nothing by itself: use a language model for that, or private()."
+            "texts and embeds nothing by itself: use a language model for that, or tuned()."
         )
 
 
 def _rotate(x: Tensor, positions: Tensor) -> Tensor:
-    """Turn pairs of features (batch, heads, tokens, d) by angles that grow with the positions.
+    """Rotate pairs of features (batch, heads, tokens, d) by angles that grow with the positions.
 
-    An odd last feature stays as it is.
+    An odd last feature does not change.
     """
     half = x.shape[-1] // 2
     rates = _ROTARY_BASE ** (-torch.arange(half, device=x.device) / max(1, half))

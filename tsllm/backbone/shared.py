@@ -15,10 +15,10 @@ from tsllm.backbone.synthetic import empty_model
 
 
 class SharedBackbone:
-    """Frozen modules, tokenizer and config that all handles of one key hold together.
+    """The frozen modules, tokenizer and config that all handles of one key share.
 
-    ``plain`` attends as the model was trained to, ``causal`` never sees later tokens. A decoder has
-    one module for both; an encoder has two, which share every tensor.
+    ``plain`` attends as the model was trained, ``causal`` never to later tokens. A decoder has one
+    module for both; an encoder has two, which share every tensor.
     """
 
     def __init__(
@@ -39,8 +39,8 @@ class SharedBackbone:
         self.word_embeddings: torch.Tensor = plain.get_input_embeddings().weight
         self.device = self.word_embeddings.device
         self.dtype = self.word_embeddings.dtype
-        # The width of the states is that of the word embeddings, also for the OPT models that
-        # compute in another width in between.
+        # The states have the width of the word embeddings, also in the OPT models that use
+        # another width in between.
         self.hidden_size = self.word_embeddings.shape[1]
         self.natively_causal = not ARCHITECTURES[config.model_type].encoder
         self.max_positions: int | None = getattr(config, "max_position_embeddings", None)
@@ -50,7 +50,7 @@ class SharedBackbone:
 
     @property
     def digest(self) -> str:
-        """The canonical digest, computed at the first use."""
+        """Return the canonical digest, computed at the first use."""
         with self._lock:
             if self._digest is None:
                 self._digest = canonical_digest(self.plain, self.config, self.tokenizer)
@@ -58,34 +58,34 @@ class SharedBackbone:
 
     @property
     def trained_whole(self) -> bool:
-        """Whether each estimator trains all of it but the word embeddings."""
+        """Return True where each estimator trains all but the word embeddings."""
         return False
 
     def new_shell(self) -> nn.Module:
-        """Make causal modules of one's own that share every tensor."""
+        """Build new causal modules that share every tensor."""
         shell = empty_model(self.causal.config)
         share_tensors(self.causal, shell)
         return shell
 
     def tokenize(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
-        """Tokenize texts, without cutting or padding them."""
+        """Tokenise texts, without cutting or padding them."""
         backend = self.tokenizer.backend_tokenizer
-        # The tokenizer keeps padding and truncation as its own state, so callers take turns.
+        # Padding and truncation are the tokenizer's own state, hence the lock.
         with self._lock:
             backend.no_padding()
             backend.no_truncation()
-            # Without the offsets that transformers' own call would compute: half the time.
+            # transformers' own call would also compute offsets, in twice the time.
             encoded = backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
         return [one.ids for one in encoded]
 
 
 def share_tensors(source: nn.Module, target: nn.Module) -> None:
-    """Make a module tree without storage use the parameters and buffers of an equal tree."""
+    """Set the parameters and buffers of one module tree on an equal tree without storage."""
     modules = dict(source.named_modules())
     for name, module in target.named_modules():
         for attribute in module._parameters:
             module._parameters[attribute] = modules[name]._parameters[attribute]
-        # Buffers outside the state dict (rotary frequencies, position ids) are needed as well.
+        # Also those outside the state dict: rotary frequencies, position ids.
         for attribute in module._buffers:
             module._buffers[attribute] = modules[name]._buffers[attribute]
     target.eval()
@@ -94,16 +94,15 @@ def share_tensors(source: nn.Module, target: nn.Module) -> None:
 def canonical_digest(
     module: nn.Module, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase
 ) -> str:
-    """Hash weights, config and tokenizer; the same on every device and in every dtype.
+    """Hash weights, config and tokenizer, with one result on every device and in every dtype.
 
-    Weights are rounded to bfloat16 first, because a backbone that was loaded in bfloat16 knows no
-    more of them.
+    Weights are rounded to bfloat16 first, since a backbone may be loaded in bfloat16.
     """
     digest = hashlib.sha256()
     entries = output_entries(config) | {"layers": config.num_hidden_layers}
     digest.update(json.dumps(entries, sort_keys=True).encode())
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    # How a caller pads and cuts is not part of the tokenizer.
+    # A caller's padding and truncation are no part of the tokenizer.
     backend |= {"padding": None, "truncation": None}
     digest.update(json.dumps(backend, sort_keys=True).encode())
     for name, tensor in sorted(module.state_dict().items()):

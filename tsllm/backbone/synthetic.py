@@ -92,12 +92,12 @@ def parse_random(spec: str) -> RandomSpec:
     return RandomSpec(seed, body, None, shape)
 
 
-#: Added to a seed that is to give random weights, so that they are no backbone that a user named.
+#: Added to the seeds of random weights, so that they differ from the backbones that users name.
 UNNAMED_SEEDS = 1_000_000
 
 
 def with_random_weights(spec: str, seed: int) -> str:
-    """Give the spec of the same model with random weights; a random one gets others.
+    """Return the spec of the same model with random weights of this seed.
 
     Parameters
     ----------
@@ -163,9 +163,9 @@ def empty_model(config: PretrainedConfig) -> PreTrainedModel:
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """Make a tokenizer of one token a byte, with a ``<bos>`` in front of each text."""
-    # The byte-level alphabet writes each byte as one printable character; sorting makes the ids
-    # the same in every version of the library.
+    """Build a tokenizer of one token a byte, with a ``<bos>`` before each text."""
+    # The byte-level alphabet has one printable character a byte; sorting gives the same ids in
+    # every version of the library.
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {character: number for number, character in enumerate(alphabet)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -184,7 +184,7 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _check_shape(spec: str, model_type: str, shape: dict[str, int]) -> None:
-    """Refuse a shape that the architecture cannot take."""
+    """Check that the architecture can have a shape."""
     architecture = ARCHITECTURES[model_type]
     for name, value in shape.items():
         if value < 1:

@@ -10,7 +10,7 @@ from event_models import ENCODERS, N_TYPES, batch_of, build_model, language_mode
 from tsllm.adapters.events.encoders.attention import QUERY_BLOCK
 from tsllm.adapters.events.encoders.llm import EventTokens, LLMEncoder
 from tsllm.adapters.events.prompt_pool import PromptChoice
-from tsllm.backbone import load_backbone
+from tsllm.backbone import load_backbone, tuned
 
 SLOTS = [0, 3]
 
@@ -361,7 +361,7 @@ def test_a_language_model_reads_the_last_events_when_its_positions_are_used_up()
 
 
 def test_a_private_language_model_is_trained_with_the_base():
-    private = language_model().private(lora={"r": 2})
+    private = tuned(language_model(), lora={"r": 2})
     model = build_model("llm-full", slots=1, backbone=private)
     trained = {id(parameter) for parameter in model.base_parameters()}
     assert {id(parameter) for parameter in private.parameters()} <= trained

@@ -9,7 +9,7 @@ from transformers import GPT2Config, GPT2Model
 
 from tsllm.adapters.s2ip.anchors import ANCHORS
 from tsllm.adapters.s2ip.model import S2IPModel
-from tsllm.backbone import load_backbone
+from tsllm.backbone import load_backbone, tuned
 from tsllm.backbone.architectures import ARCHITECTURES
 
 TRAINED = ["layer_norms", "positions"]
@@ -102,7 +102,7 @@ def check_plain(model, x):
 @pytest.mark.parametrize("kind", sorted(ARCHITECTURES))
 def test_every_architecture_equals_the_specification(kind):
     for anchors in ANCHORS:
-        model = build(llm(kind).private(train=TRAINED), anchors=anchors)
+        model = build(tuned(llm(kind), train=TRAINED), anchors=anchors)
         check_plain(model, sample())
 
 
@@ -209,7 +209,7 @@ def test_official_checkpoints_give_the_official_outputs(prefix, private):
     state = {prefix + key: tensor for key, tensor in module.state_dict().items()}
     assert prefix + "gpt2.h.1.ln_2.bias" in state
     before = backbone.digest
-    core = backbone.private(train=TRAINED) if private else backbone
+    core = tuned(backbone, train=TRAINED) if private else backbone
     model = S2IPModel.from_official(state, core, **SETTINGS).eval()
     x = sample()
     with torch.no_grad():
@@ -244,7 +244,7 @@ def test_a_private_backbone_that_lacks_what_was_trained_is_refused():
     module, backbone = official()
     with pytest.raises(ValueError, match=r"gpt2.wpe.weight.*as a plain Backbone"):
         S2IPModel.from_official(
-            module.state_dict(), backbone.private(train=["layer_norms"]), **SETTINGS
+            module.state_dict(), tuned(backbone, train=["layer_norms"]), **SETTINGS
         )
 
 
@@ -255,7 +255,7 @@ def test_a_private_backbone_that_lacks_what_was_trained_is_refused():
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "bert"])
 def test_gradients_reach_what_is_trained_and_nothing_else(kind, anchors):
     backbone = llm(kind)
-    model = build(backbone.private(train=TRAINED), anchors=anchors)
+    model = build(tuned(backbone, train=TRAINED), anchors=anchors)
     forecast, similarity = model(sample())
     (forecast.square().mean() - 0.05 * similarity).backward()
     for name, parameter in model.named_parameters():
@@ -358,8 +358,8 @@ def test_a_backbone_in_bfloat16_forecasts_nearly_the_same():
         "random:gpt2?hidden=16&layers=2&heads=2&seed=0", device="cpu", dtype="bfloat16"
     )
     for anchors in ("free", "prototypes"):  # rounded words fall into other clusters
-        half = build(wide.private(train=TRAINED), anchors=anchors)
-        full = build(llm().private(train=TRAINED), anchors=anchors)
+        half = build(tuned(wide, train=TRAINED), anchors=anchors)
+        full = build(tuned(llm(), train=TRAINED), anchors=anchors)
         x = sample()
         forecast = half(x)[0]
         assert forecast.dtype == torch.float32

@@ -1,6 +1,7 @@
 """The backbone: found, shared, frozen, causal, and the same however it is asked."""
 
 import copy
+import copyreg
 import gc
 import json
 import logging
@@ -19,6 +20,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from tsllm.backbone import (
+    Backbone,
     autocast_backbone,
     load_backbone,
     loading,
@@ -311,7 +313,7 @@ class TestSharing:
 
     def test_a_pickle_keeps_what_was_asked_for(self):
         backbone = load_backbone("random:gpt2", layers=1, device="auto", dtype="auto")
-        _, (spec, arguments) = backbone.__reduce__()
+        _, (spec, arguments) = copyreg.dispatch_table[Backbone](backbone)
         assert (spec, arguments["device"], arguments["dtype"]) == ("random:gpt2", "auto", "auto")
         assert pickle.loads(pickle.dumps(backbone)).n_layers == 1
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tsllm.backbone import autocast_backbone, load_backbone
+from tsllm.backbone import autocast_backbone, load_backbone, tuned
 from tsllm.backbone.shared import canonical_digest
 from tsllm.errors import DataError
 
@@ -58,7 +58,7 @@ def perturb(private, seed=0):
 
 class TestOwnership:
     def test_layer_norms_and_positions(self, backbone):
-        private = backbone.private(train=["layer_norms", "positions"])
+        private = tuned(backbone, train=["layer_norms", "positions"])
         expected = sum(
             count(module)
             for name, module in backbone._shared.causal.named_modules()
@@ -66,11 +66,11 @@ class TestOwnership:
         )
         assert count(private) == expected > 0
         assert list(private.state_dict()) == [name for name, _ in private.named_parameters()]
-        positions = backbone.private(train=["positions"])
+        positions = tuned(backbone, train=["positions"])
         assert (count(positions) > 0) == (backbone.model_type in LEARNED_POSITIONS.values())
 
     def test_everything_else_is_the_shared_storage(self, backbone):
-        private = backbone.private(train=["layer_norms"], lora={"r": 2})
+        private = tuned(backbone, train=["layer_norms"], lora={"r": 2})
         owned = {parameter.data_ptr() for parameter in private.parameters()}
         shared = {p.data_ptr() for p in backbone._shared.causal.parameters()}
         assert not owned & shared
@@ -85,7 +85,7 @@ class TestOwnership:
 
     @pytest.mark.parametrize("settings", [{"train": ["layer_norms", "positions"]}, {"lora": {}}])
     def test_untrained_it_is_the_backbone(self, backbone, settings):
-        private = backbone.private(**settings).eval()
+        private = tuned(backbone, **settings).eval()
         x = tokens(backbone, 2, 5)
         mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
         torch.testing.assert_close(
@@ -97,7 +97,7 @@ class TestOwnership:
 
     @pytest.mark.parametrize("settings", [{"train": ["layer_norms", "positions"]}, {"lora": {}}])
     def test_changed_it_stays_causal_and_keeps_its_cache(self, backbone, settings):
-        private = backbone.private(**settings).eval()
+        private = tuned(backbone, **settings).eval()
         perturb(private)
         x = tokens(backbone, 2, 6)
         whole = private.hidden(x).states
@@ -107,7 +107,7 @@ class TestOwnership:
         torch.testing.assert_close(torch.cat([first, second], 1), whole, rtol=0, atol=1e-5)
 
     def test_training_changes_only_what_is_owned(self, backbone):
-        private = backbone.private(train=["layer_norms"], lora={"r": 2, "dropout": 0.1})
+        private = tuned(backbone, train=["layer_norms"], lora={"r": 2, "dropout": 0.1})
         before = digest_now(backbone)
         optimizer = torch.optim.Adam(private.parameters(), lr=1e-2)
         x, target = tokens(backbone, 4, 5), tokens(backbone, 4, 5, seed=1)
@@ -127,7 +127,7 @@ class TestOwnership:
     @pytest.mark.parametrize("settings", [{"train": ["layer_norms", "positions"]}, {"lora": {}}])
     def test_owned_weights_are_float32_in_a_bfloat16_backbone(self, backbone, settings):
         half = load_backbone(backbone.spec, dtype="bfloat16", device="cpu")
-        private = half.private(**settings).eval()
+        private = tuned(half, **settings).eval()
         x = tokens(backbone, 2, 5).requires_grad_()
         states = private.hidden(x).states
         torch.testing.assert_close(states, half.hidden(x).states, rtol=0.1, atol=0.1)
@@ -145,7 +145,7 @@ class TestCopies:
     )
     @pytest.mark.parametrize("through", [copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))])
     def test_a_copy_carries_the_owned_weights_and_is_independent(self, llama, settings, through):
-        private = llama.private(**settings).eval()
+        private = tuned(llama, **settings).eval()
         perturb(private)
         next(iter(private.parameters())).requires_grad_(False)
         state = torch.random.get_rng_state()
@@ -163,7 +163,7 @@ class TestCopies:
         assert not torch.equal(other.hidden(x).states, expected)
 
     def test_a_pickle_holds_no_frozen_weights(self, llama):
-        private = llama.private(train=["layer_norms"])
+        private = tuned(llama, train=["layer_norms"])
         assert count(private) * 4 < 1000
         assert len(pickle.dumps(private)) < 4000
         buffer = io.BytesIO()
@@ -176,7 +176,7 @@ class TestCopies:
                 super().__init__()
                 self.head = nn.Linear(3, 2)
                 self.plain = llama
-                self.private = llama.private(lora={"r": 1})
+                self.private = tuned(llama, lora={"r": 1})
 
         model = Model()
         names = [name for name, _ in model.named_parameters()]
@@ -190,7 +190,7 @@ class TestCopies:
         assert torch.equal(model.private.hidden(x).states, other.private.hidden(x).states)
 
     def test_two_shells_do_not_know_of_each_other(self, llama):
-        one, two = llama.private(lora={"r": 2}).eval(), llama.private(lora={"r": 4}).eval()
+        one, two = tuned(llama, lora={"r": 2}).eval(), tuned(llama, lora={"r": 4}).eval()
         x = tokens(llama, 2, 4)
         base = llama.hidden(x).states
         perturb(one, seed=1)
@@ -203,7 +203,7 @@ class TestCopies:
 
 class TestModuleBehaviour:
     def test_the_forward_pass_reads_moved_and_replaced_weights(self, llama):
-        private = llama.private(train=["layer_norms"])
+        private = tuned(llama, train=["layer_norms"])
         perturb(private)
         x = tokens(llama, 1, 4)
         before = private.hidden(x).states
@@ -216,7 +216,7 @@ class TestModuleBehaviour:
         torch.testing.assert_close(private.hidden(x).states, llama.hidden(x).states)
 
     def test_only_loras_dropout_follows_the_training_mode(self, llama):
-        private = llama.private(train=["layer_norms"], lora={"dropout": 0.5})
+        private = tuned(llama, train=["layer_norms"], lora={"dropout": 0.5})
         perturb(private)
         x = tokens(llama, 1, 4)
         assert private.training
@@ -229,7 +229,7 @@ class TestModuleBehaviour:
         assert not any(module.training for module in private._shell.modules())
 
     def test_under_autocast(self, llama):
-        private = llama.private(train=["layer_norms"], lora={}).eval()
+        private = tuned(llama, train=["layer_norms"], lora={}).eval()
         x = tokens(llama, 2, 4)
         with autocast_backbone(torch.bfloat16):
             states = private.hidden(x).states
@@ -239,7 +239,7 @@ class TestModuleBehaviour:
         assert all(parameter.grad.isfinite().all() for parameter in private.parameters())
 
     def test_sizes_are_the_backbones(self, llama):
-        private = llama.private(train=["layer_norms"])
+        private = tuned(llama, train=["layer_norms"])
         for name in (
             "device", "dtype", "hidden_size", "n_layers", "max_positions", "vocab_size",
             "model_type", "natively_causal", "tokenizer", "word_embeddings",
@@ -251,12 +251,12 @@ class TestModuleBehaviour:
             private.hidden(torch.zeros(1, 1025, 32))
 
     def test_lora_adapts_query_and_value_where_nothing_else_is_asked_for(self, backbone):
-        names = {name.split("/")[-4] for name, _ in backbone.private(lora={}).named_parameters()}
+        names = {name.split("/")[-4] for name, _ in tuned(backbone, lora={}).named_parameters()}
         fused = {"gpt2": {"c_attn"}, "gpt_neox": {"query_key_value"}, "bert": {"query", "value"}}
         assert names == fused.get(backbone.model_type, {"q_proj", "v_proj"})
 
     def test_lora_settings(self, llama):
-        private = llama.private(lora={"r": 3, "target_modules": ["o_proj"], "alpha": 6})
+        private = tuned(llama, lora={"r": 3, "target_modules": ["o_proj"], "alpha": 6})
         shapes = {name: tuple(p.shape) for name, p in private.named_parameters()}
         assert shapes == {
             f"layers/{layer}/self_attn/o_proj/lora_{part}/default/weight": shape
@@ -288,14 +288,14 @@ class TestModuleBehaviour:
     )
     def test_wrong_settings_are_named(self, llama, settings, words):
         with pytest.raises(DataError) as caught:
-            llama.private(**settings)
+            tuned(llama, **settings)
         assert words in str(caught.value)
 
     def test_without_peft(self, llama, monkeypatch):
         monkeypatch.setitem(sys.modules, "peft", None)
         with pytest.raises(ImportError, match="pip install 'peft"):
-            llama.private(lora={})
-        assert count(llama.private(train=["layer_norms"])) > 0
+            tuned(llama, lora={})
+        assert count(tuned(llama, train=["layer_norms"])) > 0
 
     @pytest.mark.gpu
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
@@ -303,7 +303,7 @@ class TestModuleBehaviour:
     def test_on_cuda(self, model_type):
         spec = f"random:{model_type}?hidden=32&layers=2&heads=2&positions=64"
         backbone = load_backbone(spec, device="cuda")
-        private = backbone.private(train=["layer_norms", "positions"], lora={}).eval()
+        private = tuned(backbone, train=["layer_norms", "positions"], lora={}).eval()
         assert {parameter.device.type for parameter in private.parameters()} == {"cuda"}
         x = tokens(backbone, 2, 5).cuda()
         torch.testing.assert_close(

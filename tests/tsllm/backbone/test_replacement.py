@@ -156,7 +156,7 @@ class TestTheBackbone:
     def test_what_it_cannot_do_is_said(self, backbone, tmp_path):
         with pytest.raises(DataError, match="reads no texts and embeds nothing"):
             backbone.last_token(["up"])
-        with pytest.raises(DataError, match=r"use a language model for that, or private\(\)"):
+        with pytest.raises(DataError, match=r"use a language model for that, or tuned\(\)"):
             backbone.hidden(tokens(1, 2))
         with pytest.raises(DataError, match=r"trained whole: leave lora out"):
             tuned(backbone, lora={})
