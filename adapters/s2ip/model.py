@@ -206,9 +206,11 @@ class S2IPModel(nn.Module):
             )
         from tsllm.backbone import PrivateBackbone  # transformers, which the model does not need
 
-        private = backbone
-        if not isinstance(private, PrivateBackbone):
-            private = PrivateBackbone(backbone, train=["layer_norms", "positions"])
+        private = (
+            backbone
+            if isinstance(backbone, PrivateBackbone)
+            else PrivateBackbone(backbone, train=["layer_norms", "positions"])
+        )
         owned = {
             "gpt2." + name.replace("/", "."): f"backbone.{name}"
             for name, _ in private.named_parameters()

@@ -1,4 +1,4 @@
-"""The MLflow flavor: tsllm's models logged, registered and served.
+"""The MLflow flavor: logging, registering and serving of tsllm's models.
 
 ::
 
@@ -6,12 +6,12 @@
         info = tsllm.mlflow.log_model(forecaster, name="model")
     mlflow.pyfunc.load_model(info.model_uri).predict(frame, params={"horizon": 12})
 
-A model is saved as by `tsllm.save`, without pickle and, unless asked for, without the language
-model's weights. Requests to a served model bring the history that is to be forecast; see
-`tsllm.mlflow.series` for what they may hold and how large they may be.
+A model is saved as by `tsllm.save`: without pickle and, by default, without the language model's
+weights. Requests to a served model hold the history to forecast; see `tsllm.mlflow.series` for
+their form and limits.
 
-MLflow's own reports of use are switched off when this module is what imports it first
-(``MLFLOW_DISABLE_TELEMETRY``); set the variable to "false" to leave them on.
+This module switches MLflow's telemetry off where it imports MLflow first
+(``MLFLOW_DISABLE_TELEMETRY``); set the variable to "false" to keep it on.
 """
 
 import os as _os

@@ -1,4 +1,4 @@
-"""Parameters, losses and figures of every fit, logged to MLflow while it runs."""
+"""Logging of the parameters, losses and figures of every fit to MLflow."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tsllm.tables.forecast import predict_stored
 from tsllm.training.callbacks import Callback, training_callbacks
 from tsllm.training.settings import TrainingState
 
-# What of `summary()` is worth comparing between runs.
+# The entries of `summary()` to compare between runs.
 _METRICS = (
     "best_epoch",
     "steps",
@@ -60,26 +60,26 @@ def autolog(
 ) -> None:
     """Log every ``fit`` of a forecaster, of series or events, to the active run, or to a new one.
 
-    Logged: the parameters; training and validation loss and learning rate of each epoch, as it
-    ends; seconds, steps, best epoch and parameter counts; the losses and the first series' forecast
-    as pictures. ``pretrain`` is logged as well, and `PromptTPP`'s ``partial_fit``: the slices of a
-    stream that are learnt in one active run follow each other there. In a search over settings each
-    fit goes to the run that is active.
+    It logs the parameters; training and validation loss and learning rate of each epoch, as it
+    ends; seconds, steps, best epoch and parameter counts; figures of the losses and of the first
+    series' forecast. It also logs ``pretrain``, and `PromptTPP`'s ``partial_fit``: the slices of a
+    stream that are learnt in one active run follow each other there. In a search over settings,
+    each fit is logged to the active run.
 
     Parameters
     ----------
     log_models : bool, default=False
         Log the fitted model as well.
     log_figures : bool, default=True
-        Draw the pictures (needs matplotlib, which MLflow brings).
+        Draw the figures (needs matplotlib, which MLflow installs).
     disable : bool, default=False
         Stop logging.
     silent : bool, default=False
-        Say nothing about logging itself.
+        Suppress messages about the logging.
     exclusive : bool, default=False
         Log only to runs that logging started itself.
     disable_for_unsupported_versions : bool, default=False
-        Without effect; MLflow's own argument.
+        An argument of MLflow, without effect here.
     """
     for kind, method in (
         (SeriesForecaster, "fit"),
@@ -91,21 +91,21 @@ def autolog(
 
 
 class EpochLogger(Callback):
-    """Logs each epoch's losses to the active run.
+    """A callback that logs each epoch's losses to a run.
 
     Parameters
     ----------
-    run_id : str, optional
-        Of another run than the active one.
+    run_id : str or None, default=None
+        The run. None: the active one.
     epochs_before : int, default=0
-        Of earlier trainings of the same model: the first epoch's step comes after them.
+        The number of epochs of earlier trainings of the same model; steps continue after them.
     """
 
     def __init__(self, run_id: str | None = None, epochs_before: int = 0) -> None:
         self.run_id, self.epochs_before = run_id, epochs_before
 
     def on_epoch_end(self, state: TrainingState) -> None:
-        """Log the epoch that has ended."""
+        """Log the losses of the epoch that has ended."""
         epoch = state.history[-1]
         found = {
             name: float(value)
@@ -117,7 +117,7 @@ class EpochLogger(Callback):
 
 
 def _logged(original: Callable[..., Any], self: Any, *arguments: Any, **keywords: Any) -> Any:
-    """Run ``fit``, ``pretrain`` or ``partial_fit`` and log what it does."""
+    """Run ``fit``, ``pretrain`` or ``partial_fit`` and log its results."""
     goes_on = original.__name__ == "partial_fit"
     if goes_on and not self.__sklearn_is_fitted__():
         return original(self, *arguments, **keywords)  # it calls `fit`, which is logged
@@ -138,18 +138,18 @@ def _logged(original: Callable[..., Any], self: Any, *arguments: Any, **keywords
 
 
 def _log_forecaster(forecaster: SeriesForecaster) -> None:
-    """Log what came of a fit to series."""
+    """Log the results of a fit to series."""
     _log_summary(forecaster.summary())
     if _wants_figures():
         mlflow.log_figure(plot_history(forecaster.fitted_.history).figure, "losses.png")
         covariates = forecaster.fitted_.covariates
-        if covariates is None or not covariates.columns.known:  # else there is no future to draw
+        if covariates is None or not covariates.columns.known:  # their future is not known
             mlflow.log_figure(_forecast_figure(forecaster), "forecast.png")
     _log_model_if_wanted(forecaster)
 
 
 def _log_event_model(model: EventForecaster) -> None:
-    """Log what came of a fit to events; baselines are no networks and have no losses."""
+    """Log the results of a fit to events; the baselines have no losses."""
     if isinstance(model, PromptTPP):
         _log_summary(model.summary())
         if _wants_figures():

@@ -1,4 +1,4 @@
-"""Models in MLflow's format: saved, logged, loaded; after the pattern of MLflow's own flavors."""
+"""Saving, logging and loading of models in MLflow's format, after MLflow's own flavors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ from mlflow.utils.model_utils import (
 import tsllm
 from tsllm.backbone.export import export_backbone
 from tsllm.errors import DataError, ModelFormatError
-from tsllm.mlflow.kinds import Limits, kind_named, kind_of
+from tsllm.mlflow.kinds import Limits
+from tsllm.mlflow.registry import kind_named, kind_of
 from tsllm.mlflow.serving import ServedModel
 
 FLAVOR_NAME = "tsllm"
@@ -77,28 +78,37 @@ def save_model(
     Parameters
     ----------
     model : forecaster
-        Fitted. No pickle is written, and a model whose class is not tsllm's own is refused.
+        Fitted, and of one of tsllm's classes. No pickle is written.
     path : str
         A directory that does not exist or is empty.
     include_backbone : bool, default=False
-        Whether the language model's weights go along. Without them the model is small, and the
-        language model is found anew where it is loaded, and checked by its digest.
+        Whether the language model's weights are included. Without them the model is small; the
+        language model is found again when the model is loaded, and checked by its digest.
     include_context : bool, default=True
-        Whether the last values of each series go along; without them every request must bring its
-        history.
-    limits : Limits, optional
-        How much a request may ask for.
-    signature : ModelSignature, optional
-        None: the kind's own, permissive one; what is wrong is then said by tsllm.
-    input_example : DataFrame, optional
-        None: a small one is made.
-    conda_env, code_paths, mlflow_model, pip_requirements, extra_pip_requirements, metadata
+        Whether the last values of each series are included; without them every request must hold
+        its history.
+    limits : Limits or None, default=None
+        The limits of one request.
+    signature : ModelSignature or None, default=None
+        None: the kind's own, which accepts every type, so that tsllm's own sentences name what is
+        wrong.
+    input_example : DataFrame or None, default=None
+        None: a small one is built.
+    conda_env, pip_requirements, extra_pip_requirements : default=None
+    code_paths, mlflow_model, metadata : default=None
         As for MLflow's own flavors.
 
     Raises
     ------
     DataError
         It is no model of tsllm, or has no language model to include.
+    NotFittedError
+        It is not fitted.
+
+    See Also
+    --------
+    log_model : Save a model in a run.
+    load_model : Load the forecaster again.
 
     Examples
     --------
@@ -115,6 +125,7 @@ def save_model(
     (3, 4)
     """
     kind = kind_of(model)
+    kind.check_fitted(model)
     backbone = kind.backbone(model)
     if include_backbone and backbone is None:
         raise DataError("include_backbone=True and the model uses no language model: leave it out")
@@ -144,7 +155,7 @@ def save_model(
         conda_env=_CONDA_ENV_FILE_NAME,
         python_env=_PYTHON_ENV_FILE_NAME,
         code=code,
-        # None of these is ever without a value here: MLflow leaves an empty configuration out.
+        # Every entry has a value, because MLflow leaves an empty configuration out.
         model_config={"device": "auto", **asdict(chosen)},
     )
     described.add_flavor(
@@ -174,7 +185,7 @@ def log_model(
     step: int = 0,
     **how: Any,
 ) -> ModelInfo:
-    """Save a model as an artefact of the active run, or of a new one.
+    """Log a model as an artefact of the active run, or of a new one.
 
     Parameters
     ----------
@@ -182,18 +193,19 @@ def log_model(
         Fitted.
     name : str, default="model"
         The model's name in the run.
-    registered_model_name : str, optional
-        Register it under this name.
-    params, tags : mapping, optional
-        Of the logged model.
+    registered_model_name : str or None, default=None
+        The name to register it under.
+    params, tags : mapping or None, default=None
+        Parameters and tags of the logged model.
     step : int, default=0
+        The step of the logged model.
     **how
         As for `save_model`.
 
     Returns
     -------
     ModelInfo
-        Its ``model_uri`` is what `load_model` and ``mlflow.pyfunc.load_model`` take.
+        Pass its ``model_uri`` to `load_model` or ``mlflow.pyfunc.load_model``.
     """
     return Model.log(
         artifact_path=None,
@@ -215,16 +227,16 @@ def load_model(
     device: str | None = None,
     backbone: str | None = None,
 ) -> Any:
-    """Load the forecaster itself.
+    """Load a forecaster that `save_model` or `log_model` wrote.
 
     Parameters
     ----------
     model_uri : str
         A path, ``runs:/<run id>/model``, ``models:/<name>/<version>`` or
         ``models:/<name>@<alias>``.
-    dst_path : str, optional
-        Where to download to.
-    device, backbone : str, optional
+    dst_path : str or None, default=None
+        The directory to download to.
+    device, backbone : str or None, default=None
         As for `tsllm.load`.
 
     Returns
@@ -243,12 +255,12 @@ def load_model(
 
 
 def get_default_pip_requirements() -> list[str]:
-    """List what a saved model needs, in the versions that are installed here."""
+    """List the packages that a saved model needs, in the versions installed here."""
     return [f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS]
 
 
 def get_default_conda_env() -> dict[str, Any]:
-    """Give the conda environment that a saved model needs."""
+    """Return the conda environment that a saved model needs."""
     environment: dict[str, Any] = _mlflow_conda_env(
         additional_pip_deps=get_default_pip_requirements()
     )
@@ -258,8 +270,8 @@ def get_default_conda_env() -> dict[str, Any]:
 def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> ServedModel:
     """Load a model for serving; MLflow calls this by its name.
 
-    ``model_config`` may hold ``device``, ``backbone`` and the fields of `Limits`; at the server's
-    start it is taken from the environment variable ``SERVING_MODEL_CONFIG``.
+    ``model_config`` may hold ``device``, ``backbone`` and the fields of `Limits`. A server reads it
+    from the environment variable ``SERVING_MODEL_CONFIG``.
     """
     asked = dict(model_config or {})
     device, backbone = asked.pop("device", None), asked.pop("backbone", None)
@@ -293,7 +305,7 @@ def _load(data: Path, device: str | None, backbone: str | None) -> tuple[Any, An
 def _write_environment(
     target: Path, conda_env: Any, pip_requirements: Any, extra_pip_requirements: Any
 ) -> None:
-    """Write what MLflow installs to run the model."""
+    """Write the requirements that MLflow installs to run the model."""
     if conda_env is None:
         defaults = get_default_pip_requirements() if pip_requirements is None else None
         conda_env, requirements, constraints = _process_pip_requirements(

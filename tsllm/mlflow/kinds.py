@@ -1,37 +1,43 @@
-"""What a kind of model must be able to do to be served, and the kinds there are.
+"""The base of every kind of served model, and the limits of one request.
 
-A new kind is a file with one subclass of `ServedKind`, and a line in `kinds`.
+A new kind is a file with one subclass of `ServedKind`, and a line in `tsllm.mlflow.registry`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pandas as pd
 from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import AnyType
+from sklearn.utils.validation import check_is_fitted
 
-from tsllm.errors import DataError, ModelFormatError
+from tsllm.backbone import Backbone
+from tsllm.errors import DataError
+from tsllm.saving.api import load, save
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much one request may ask for; what is beyond is refused before anything is computed.
+    """The limits of one request; larger ones are refused before anything is computed.
 
-    Attributes
+    Parameters
     ----------
-    max_rows : int
+    max_rows : int, default=1_000_000
         Rows of the request.
-    max_horizon : int
-        Steps (of events: events) asked for.
-    max_values : int
+    max_horizon : int, default=10_000
+        Steps to forecast, or events.
+    max_values : int, default=10_000_000
         Numbers in the answer.
-    max_concurrent : int or None
-        Requests computed at the same time, others wait. None: as many as there are processors for
-        torch's threads; more would only hinder each other.
+    max_concurrent : int or None, default=None
+        Requests computed at the same time; others wait. None: the number of processors divided by
+        torch's threads.
     """
 
     max_rows: int = 1_000_000
@@ -48,7 +54,7 @@ class Limits:
                 raise DataError(f"{field.name} must be a whole number, at least 1, found {value!r}")
 
     def check_rows(self, rows: int) -> None:
-        """Refuse a request with too many rows."""
+        """Check the number of rows of a request."""
         if rows > self.max_rows:
             raise DataError(
                 f"the request has {rows:,} rows and this server takes {self.max_rows:,}: send "
@@ -56,7 +62,7 @@ class Limits:
             )
 
     def check_answer(self, series: int, horizon: int, numbers: int) -> None:
-        """Refuse a request with too long an answer; ``numbers`` are those of one step."""
+        """Check the size of an answer; ``numbers`` are those of one step."""
         if horizon > self.max_horizon:
             raise DataError(
                 f"horizon={horizon:,} and this server forecasts up to {self.max_horizon:,} steps"
@@ -71,52 +77,85 @@ class Limits:
 class ServedKind(ABC):
     """One kind of model: how it is saved, described and asked."""
 
-    #: Its name in a saved model's files.
+    #: The name in a saved model's files.
     name: ClassVar[str]
+    #: The base class of its models.
+    models: ClassVar[type]
+    #: The quantiles of a request that names none.
+    default_quantiles: ClassVar[tuple[float, ...]]
 
     @abstractmethod
-    def owns(self, model: object) -> bool:
-        """Tell whether a model is of this kind."""
-
-    @abstractmethod
-    def save(self, model: Any, directory: Path, *, include_context: bool) -> None:
-        """Save a model without its language model."""
-
-    @abstractmethod
-    def load(self, directory: Path, *, device: str | None, backbone: str | None) -> Any:
-        """Load what `save` wrote; no class is made by a name that a file holds."""
-
-    @abstractmethod
-    def backbone(self, model: Any) -> Any:
-        """Give the model's `tsllm.Backbone`, None where it has none."""
-
-    @abstractmethod
-    def signature(self, model: Any) -> ModelSignature:
-        """Say what a request holds, and what an answer."""
+    def backbone(self, model: Any) -> Backbone | None:
+        """Return the model's language model, None where it has none."""
 
     @abstractmethod
     def input_example(self, model: Any) -> pd.DataFrame:
-        """Give a small request."""
+        """Build a small request."""
 
     @abstractmethod
     def columns(self, model: Any) -> list[str]:
-        """Name the columns of a request; the first names what is predicted."""
+        """List the columns of a request; the first names what is predicted."""
+
+    @abstractmethod
+    def default_horizon(self, model: Any) -> int:
+        """Return the horizon of a request that names none."""
 
     @abstractmethod
     def predict(
-        self, model: Any, request: pd.DataFrame, params: Mapping[str, Any], limits: Limits
+        self,
+        model: Any,
+        request: pd.DataFrame,
+        horizon: int,
+        quantiles: Sequence[float],
+        limits: Limits,
     ) -> pd.DataFrame:
-        """Answer a request that `answer` has let in."""
+        """Compute the answer to a request that `answer` has checked."""
 
-    def answer(
-        self, model: Any, request: pd.DataFrame, params: Mapping[str, Any], limits: Limits
-    ) -> pd.DataFrame:
-        """Answer a request, from many threads at once.
+    def check_fitted(self, model: Any) -> None:
+        """Raise where a model is not fitted."""
+        check_is_fitted(model)
+
+    def save(self, model: Any, directory: Path, *, include_context: bool) -> None:
+        """Save a model without its language model."""
+        save(model, directory, include_context=include_context)
+
+    def load(self, directory: Path, *, device: str | None, backbone: str | None) -> Any:
+        """Load a model of this kind.
 
         Raises
         ------
         DataError
-            What is asked for cannot be done; the sentence is the client's answer.
+            The directory holds a model of another kind.
+        """
+        model = load(directory, device=device, backbone=backbone)
+        if not isinstance(model, self.models):
+            raise DataError(
+                f"{directory} holds a {type(model).__name__}, which is no model of {self.name}"
+            )
+        return model
+
+    def signature(self, model: Any) -> ModelSignature:
+        """Describe the columns of a request and its parameters."""
+        # Any type, and nothing required: MLflow would refuse whole numbers, integer names and time
+        # zones before tsllm could say in one sentence what is wrong.
+        columns = [ColSpec(AnyType(), name, required=False) for name in self.columns(model)]
+        params = ParamSchema(
+            [
+                ParamSpec("horizon", DataType.long, self.default_horizon(model)),
+                ParamSpec("quantiles", DataType.double, list(self.default_quantiles), shape=(-1,)),
+            ]
+        )
+        return ModelSignature(inputs=Schema(columns), params=params)
+
+    def answer(
+        self, model: Any, request: pd.DataFrame, params: Mapping[str, Any], limits: Limits
+    ) -> pd.DataFrame:
+        """Predict what a request asks for; safe to call from many threads.
+
+        Raises
+        ------
+        DataError
+            The request cannot be answered; the sentence is the client's answer.
         """
         if not isinstance(request, pd.DataFrame):
             raise DataError(f"the request is a {type(request).__name__} and must be a table")
@@ -127,46 +166,6 @@ class ServedKind(ABC):
                 f"{columns[0]} without rows for all that the model keeps"
             )
         limits.check_rows(len(request))
-        return self.predict(model, request, params, limits)
-
-
-def kinds() -> dict[str, ServedKind]:
-    """List the kinds of models by name."""
-    from tsllm.mlflow.events import ServedEvents
-    from tsllm.mlflow.series import ServedSeries
-
-    return {kind.name: kind for kind in (ServedSeries(), ServedEvents())}
-
-
-def kind_of(model: object) -> ServedKind:
-    """Find the kind of a model.
-
-    Raises
-    ------
-    DataError
-        It is none of tsllm's.
-    """
-    for kind in kinds().values():
-        if kind.owns(model):
-            return kind
-    raise DataError(
-        f"a {type(model).__name__} is no model of tsllm: pass a fitted forecaster, not a pipeline "
-        "around one"
-    )
-
-
-def kind_named(name: object) -> ServedKind:
-    """Find a kind by the name in a saved model's files.
-
-    Raises
-    ------
-    ModelFormatError
-        This version does not know it.
-    """
-    known = kinds()
-    if not isinstance(name, str) or name not in known:
-        raise ModelFormatError(
-            f"the model is of the kind {name!r} and this tsllm serves {', '.join(known)}: load it "
-            "with the version that saved it"
-        )
-    return known[name]
+        horizon = params.get("horizon", self.default_horizon(model))
+        quantiles = [float(q) for q in np.ravel(params.get("quantiles", self.default_quantiles))]
+        return self.predict(model, request.reset_index(drop=True), horizon, quantiles, limits)

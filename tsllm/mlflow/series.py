@@ -1,4 +1,4 @@
-"""Forecasters served: histories in, forecasts out.
+"""Serving of forecasters: the request holds histories, the answer their forecasts.
 
 A request is a table with the columns
 
@@ -10,28 +10,24 @@ A request is a table with the columns
 - ``future``, optional: true in the rows after a history that hold the known covariates of the steps
   to forecast.
 
-Each series is forecast from the history that the request holds; the model need not have seen it.
-Rows with a ``series_id`` only ask for the forecast of a series from what the model keeps of it, and
-the column ``series_id`` without rows asks for all that it keeps; a model with known covariates is
-asked so by rows of their future alone. Parameters: ``horizon`` (default:
-what the model was fitted for) and ``quantiles``. A request in Parquet carries no parameters.
+Each series is forecast from the history in the request; the model need not have seen it. Rows with
+only a ``series_id`` ask for the forecast of a series that the model keeps, and the column
+``series_id`` without rows asks for all of them; for a model with known covariates these rows hold
+their future. Parameters: ``horizon`` (default: the horizon of fitting) and ``quantiles``. A request
+in Parquet has no parameters.
 
-MLflow's server takes requests of any size into memory before a model sees them: put a proxy with a
-limit in front of one that strangers reach. What is limited here is in `tsllm.mlflow.kinds.Limits`.
+MLflow's server reads requests of any size into memory before the model checks them: put a proxy
+with a limit in front of a public server. `tsllm.mlflow.kinds.Limits` has the limits of the model.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-from mlflow.types.schema import AnyType
 
 from tsllm.backbone import Backbone
 from tsllm.datasets.frequency import row_number
@@ -40,7 +36,6 @@ from tsllm.datasets.tables import Table
 from tsllm.errors import DataError
 from tsllm.forecasters.base import SeriesForecaster
 from tsllm.mlflow.kinds import Limits, ServedKind
-from tsllm.saving.api import load_forecaster, save
 from tsllm.tables.covariates import columns_of, columns_to_read, read_future
 from tsllm.tables.forecast import (
     DEFAULT_QUANTILES,
@@ -56,47 +51,28 @@ _ID, _TIME, _FUTURE = "series_id", "timestamp", "future"
 class ServedSeries(ServedKind):
     """The forecasters of `tsllm.forecasters`."""
 
-    name = "series"
+    name, models = "series", SeriesForecaster
+    default_quantiles = DEFAULT_QUANTILES
 
-    def owns(self, model: object) -> bool:
-        """Tell whether a model is one of tsllm's forecasters."""
-        return isinstance(model, SeriesForecaster)
-
-    def save(self, model: SeriesForecaster, directory: Path, *, include_context: bool) -> None:
-        """Save a fitted forecaster, as `tsllm.save` does."""
+    def check_fitted(self, model: SeriesForecaster) -> None:
+        """Raise where a model is not fitted, also for a pretrained one."""
         model.check_is_fitted()
-        save(model, directory, include_context=include_context)
-
-    def load(
-        self, directory: Path, *, device: str | None, backbone: str | None
-    ) -> SeriesForecaster:
-        """Load what `save` wrote."""
-        return load_forecaster(directory, device=device, backbone=backbone)
 
     def backbone(self, model: SeriesForecaster) -> Backbone | None:
-        """Give the language model, None where there is none."""
+        """Return the language model, None where there is none."""
         return model.fitted_.backbone
 
     def columns(self, model: SeriesForecaster) -> list[str]:
-        """Name the columns of a request."""
+        """List the columns of a request."""
         future = [] if _FUTURE in _variables(model) else [_FUTURE]
         return [_ID, _TIME, *_variables(model), *_covariates(model), *future]
 
-    def signature(self, model: SeriesForecaster) -> ModelSignature:
-        """Name the columns of a request and its parameters."""
-        # Any type, and nothing required: MLflow would turn whole numbers, integer names and time
-        # zones away before anything helpful could be said about them.
-        columns = [ColSpec(AnyType(), name, required=False) for name in self.columns(model)]
-        params = ParamSchema(
-            [
-                ParamSpec("horizon", DataType.long, model.fitted_.shape.horizon),
-                ParamSpec("quantiles", DataType.double, list(DEFAULT_QUANTILES), shape=(-1,)),
-            ]
-        )
-        return ModelSignature(inputs=Schema(columns), params=params)
+    def default_horizon(self, model: SeriesForecaster) -> int:
+        """Return the horizon of fitting."""
+        return model.fitted_.shape.horizon
 
     def input_example(self, model: SeriesForecaster) -> pd.DataFrame:
-        """Give a short history of one series, and the known future of its covariates."""
+        """Build a short history of one series, and the known future of its covariates."""
         shape, covariates = model.fitted_.shape, model.fitted_.covariates
         past = min(shape.context_length, 24)
         known = covariates is not None and bool(covariates.columns.known)
@@ -104,7 +80,7 @@ class ServedSeries(ServedKind):
         if shape.freq is None:
             times: Any = np.arange(steps)
         elif _counts_periods(model):
-            freq = model._cutoff.freqstr
+            freq = model.cutoff.freqstr
             times = pd.period_range("2024-01-01", periods=steps, freq=freq).astype(str)
         else:
             times = pd.date_range("2024-01-01", periods=steps, freq=shape.freq).astype(str)
@@ -122,16 +98,14 @@ class ServedSeries(ServedKind):
         self,
         model: SeriesForecaster,
         request: pd.DataFrame,
-        params: Mapping[str, Any],
+        horizon: int,
+        quantiles: Sequence[float],
         limits: Limits,
     ) -> pd.DataFrame:
         """Forecast the series of a request; see the head of this file."""
-        horizon = params.get("horizon", model.fitted_.shape.horizon)
-        quantiles = params.get("quantiles", DEFAULT_QUANTILES)
-        quantiles = [float(q) for q in np.ravel(quantiles)]
         check_request(horizon, quantiles)
         numbers = len(_variables(model)) * (1 + len(quantiles))
-        request, future = _split_future(model, request.reset_index(drop=True))
+        request, future = _split_future(model, request)
         if _brings_history(model, request):
             series = request[_ID].nunique(dropna=False) if _ID in request else 1
             limits.check_answer(series, int(horizon), numbers)
@@ -153,19 +127,19 @@ class ServedSeries(ServedKind):
             table = predict_stored(
                 model, int(horizon), quantiles=quantiles, series=ids, future=future
             )
-        if isinstance(table[_TIME].dtype, pd.PeriodDtype):  # which JSON does not know
+        if isinstance(table[_TIME].dtype, pd.PeriodDtype):  # JSON has no periods
             table[_TIME] = table[_TIME].astype(str)
         return table
 
 
 def _variables(model: SeriesForecaster) -> list[str]:
-    """Name the value columns; a Series without a name has the one that `to_payload` gives it."""
+    """List the value columns; a Series without a name is called as in `to_payload`."""
     columns = list(model._layout.columns)
     return ["y"] if columns in ([None], [0]) else [str(column) for column in columns]
 
 
 def _covariates(model: SeriesForecaster) -> list[str]:
-    """Name the columns of covariates."""
+    """List the columns of covariates."""
     columns = columns_of(model)
     return [] if columns is None else list(columns.everything)
 
@@ -173,7 +147,7 @@ def _covariates(model: SeriesForecaster) -> list[str]:
 def _split_future(
     model: SeriesForecaster, request: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Give the rows of histories, and the known future of the covariates as `read_future` does."""
+    """Return the rows of histories, and the known future of the covariates as `read_future`."""
     if _FUTURE not in request or _FUTURE in _variables(model):
         return request, None
     marked = request[_FUTURE].fillna(False).astype(bool)
@@ -205,7 +179,7 @@ def _split_future(
 
 
 def _brings_history(model: SeriesForecaster, request: pd.DataFrame) -> bool:
-    """Tell whether the rows hold histories, or only name series."""
+    """Return True where the rows hold histories, False where they only name series."""
     there = [name for name in (_TIME, *_variables(model)) if name in request]
     filled = request[there].notna().any(axis=1)
     if not len(request) or not filled.any():
@@ -226,7 +200,7 @@ def _brings_history(model: SeriesForecaster, request: pd.DataFrame) -> bool:
 
 
 def _names(request: pd.DataFrame) -> list[str] | None:
-    """Give the series that are asked for by name; None: all."""
+    """List the series that are asked for by name; None: all."""
     if _ID not in request or not len(request):
         return None
     if request[_ID].isna().any():
@@ -236,11 +210,11 @@ def _names(request: pd.DataFrame) -> list[str] | None:
 
 
 def _history(model: SeriesForecaster, request: pd.DataFrame) -> pd.DataFrame:
-    """Check the histories and give them in the canonical form."""
+    """Check the histories and convert them to the canonical form."""
     variables = _variables(model)
     request = _with_periods(model, request)
     with warnings.catch_warnings():
-        # Said to whoever trains; a client gets its forecast, the constant.
+        # A warning for training; the client's answer is the constant.
         warnings.filterwarnings("ignore", message="constant:")
         frame = read_long(
             _as_table(model, request),
@@ -255,19 +229,19 @@ def _history(model: SeriesForecaster, request: pd.DataFrame) -> pd.DataFrame:
 
 
 def _named(request: pd.DataFrame) -> bool:
-    """Tell whether the rows name their series."""
+    """Return True where the rows name their series."""
     return _ID in request and bool(request[_ID].notna().any())
 
 
 def _with_periods(model: SeriesForecaster, request: pd.DataFrame) -> pd.DataFrame:
-    """Turn the stamps into periods where the model was fitted on such."""
+    """Convert the stamps to periods where the model was fitted on periods."""
     if not _counts_periods(model):
         return request
-    return request.assign(**{_TIME: _periods(request[_TIME], model._cutoff.freqstr)})
+    return request.assign(**{_TIME: _periods(request[_TIME], model.cutoff.freqstr)})
 
 
 def _as_table(model: SeriesForecaster, request: pd.DataFrame) -> Table:
-    """Give rows of a request the numbers that they have there."""
+    """Return rows of a request as a table with their numbers in the request."""
     places = request.index.to_numpy()
     numbers = _variables(model)
     columns = columns_of(model)
@@ -283,7 +257,7 @@ def _as_table(model: SeriesForecaster, request: pd.DataFrame) -> Table:
 
 
 def _plain(request: pd.DataFrame, variables: Sequence[str]) -> pd.DataFrame:
-    """Make values of mixed kinds, as JSON with nulls gives them, numbers where they are."""
+    """Convert columns of numbers and nulls, as JSON has them, to floats."""
     numbers = {}
     for name in variables:
         column = request[name]
@@ -296,17 +270,17 @@ def _plain(request: pd.DataFrame, variables: Sequence[str]) -> pd.DataFrame:
 
 
 def _asked_frequency(model: SeriesForecaster) -> str | None:
-    """Give the frequency that every history must have; periods bring their own."""
+    """Return the frequency that every history must have; periods have their own."""
     return None if _counts_periods(model) else model.fitted_.shape.freq
 
 
 def _counts_periods(model: SeriesForecaster) -> bool:
-    """Tell whether the model was fitted on periods, which JSON sends as dates or their names."""
-    return isinstance(model._cutoff, pd.PeriodIndex)
+    """Return True where the model was fitted on periods; JSON has dates or names instead."""
+    return isinstance(model.cutoff, pd.PeriodIndex)
 
 
 def _periods(stamps: pd.Series, freq: str) -> pd.Series:
-    """Turn dates or the names of periods into periods."""
+    """Convert dates or the names of periods to periods."""
     if isinstance(stamps.dtype, pd.PeriodDtype):
         return stamps
     try:

@@ -1,4 +1,4 @@
-"""The Python function that MLflow calls with each request."""
+"""The object that MLflow's server calls with each request."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _LOG = logging.getLogger(__name__)
 
 
 class RequestError(MlflowException):
-    """What a client is told, in one sentence.
+    """The answer to a client whose request failed, in one sentence.
 
-    MLflow's server puts the whole request in front of a message; here it cannot.
+    MLflow's server would put the whole request before the message; this class keeps the sentence.
     """
 
     def __init__(self, sentence: str, error_code: int) -> None:
@@ -31,7 +31,7 @@ class RequestError(MlflowException):
 
     @property
     def message(self) -> str:
-        """The sentence."""
+        """Return the sentence."""
         return self._sentence
 
     @message.setter
@@ -51,19 +51,19 @@ class ServedModel:
         self._turns = threading.BoundedSemaphore(at_once)
 
     def get_raw_model(self) -> Any:
-        """Give the forecaster itself."""
+        """Return the forecaster."""
         return self.model
 
     def predict(
         self, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Answer a request.
+        """Predict what a request asks for.
 
         Parameters
         ----------
         model_input : DataFrame
-            See `tsllm.mlflow.series`.
-        params : mapping, optional
+            See `tsllm.mlflow.series` and `tsllm.mlflow.events`.
+        params : mapping or None, default=None
             ``horizon`` and ``quantiles``.
 
         Returns
@@ -73,8 +73,7 @@ class ServedModel:
         Raises
         ------
         RequestError
-            In one sentence; a server answers with 400, and with 500 where the fault is not the
-            request's.
+            The server answers with status 400, or 500 where the request is not at fault.
         """
         try:
             with self._turns:

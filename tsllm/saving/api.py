@@ -133,8 +133,8 @@ def save(
         )
     if cls.__name__ in _EVENTS:
         check_is_fitted(estimator)
-    elif estimator.state == "new":  # type: ignore[union-attr]  # sktime's
-        estimator.check_is_fitted()  # type: ignore[union-attr]
+    elif estimator.state == "new":
+        estimator.check_is_fitted()
     target = check_target(directory, overwrite=overwrite)
     write_files(_contents(estimator, include_context), target)
     return target

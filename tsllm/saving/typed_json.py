@@ -125,8 +125,8 @@ def _write(value: object, path: tuple[str | int, ...], blobs: Blobs | None) -> A
         return value
     if type(value) is float:
         return value if math.isfinite(value) else {_KIND: "float", "value": repr(value)}
-    if type(value) in (list, tuple):
-        items = [_write(item, (*path, i), blobs) for i, item in enumerate(value)]  # type: ignore[arg-type]
+    if isinstance(value, list) or type(value) is tuple:
+        items = [_write(item, (*path, i), blobs) for i, item in enumerate(value)]
         return items if isinstance(value, list) else {_KIND: "tuple", "items": items}
     written = _write_blob(value, path, blobs)
     if written is not None:
@@ -224,7 +224,8 @@ def _read_index(written: dict[str, Any]) -> pd.Index:
         raise ValueError(f"unknown kind of value {kind!r}")
     values, freq = np.array(written["values"], dtype=np.int64), written["freq"]
     if dtype.startswith("period"):
-        return pd.PeriodIndex.from_ordinals(values, freq=freq, name=name)
+        # The type stubs of pandas lack it.
+        return pd.PeriodIndex.from_ordinals(values, freq=freq, name=name)  # type: ignore[attr-defined]
     cls = pd.TimedeltaIndex if dtype.startswith("timedelta") else pd.DatetimeIndex
     return cls(values, dtype=dtype, freq=freq, name=name)
 
