@@ -176,9 +176,7 @@ def _prepare(
     return frame, make_forecaster(job.method, **settings)
 
 
-def _train(
-    job: Job, frame: pd.DataFrame, estimator: SeriesForecaster, horizon: int | None
-) -> None:
+def _train(job: Job, frame: pd.DataFrame, estimator: SeriesForecaster, horizon: int | None) -> None:
     """Fit the forecaster and print a line about it."""
     from tsllm.tables.forecast import fit_long
 
