@@ -1,8 +1,8 @@
 """Batch forecasting: any number of series from Parquet parts to Parquet parts, block by block.
 
-`predict_batch` (`job`) plans the blocks once (`planning`) and writes them down (`manifest`),
-forecasts each with the same function as everything else (`worker`), in this process or on Ray's
-workers (`ray_engine`), and goes on where it was after it has been killed.
+`predict_batch` (`job`) plans the blocks (`planning`), writes the plan down (`manifest`) and
+forecasts each block (`worker`), in this process or with Ray's workers (`ray_engine`). A job that
+was killed continues when it is started again.
 """
 
 from tsllm.batch.job import BatchResult, predict_batch

@@ -1,4 +1,4 @@
-"""Which rows are forecast together: blocks of whole series, found in one pass over their names."""
+"""Blocks of whole series, found in one pass over the column with the series' names."""
 
 from __future__ import annotations
 
@@ -12,56 +12,42 @@ import pyarrow.compute
 
 from tsllm.batch.parts import Part, Piece, id_texts, rows_of, series_keys
 
-#: How many times the rows of a block a part may have whose series are mixed with each other.
+#: Largest part with mixed series, in multiples of a block's rows.
 MIXED_PART = 4
-# Names of series that are looked at together.
+# Names of series in memory at a time.
 _AT_ONCE = 1_000_000
 
 
 class Block(NamedTuple):
-    """Rows that hold whole series and nothing else."""
+    """Rows that hold whole series only."""
 
     series: int
     pieces: list[Piece]
 
 
 class _PartSeries(NamedTuple):
-    """What one pass over a part's column of names finds."""
+    """The series of one part."""
 
-    starts: np.ndarray | None  # rows at which a series begins; None: their rows are mixed
-    keys: np.ndarray  # uint64, one a series that begins in this part
-    continues: bool  # the first rows belong to the last series of the part before
+    starts: np.ndarray | None  # first rows of series; None: rows of series are mixed
+    keys: np.ndarray  # uint64, one per series that begins in this part
+    continues: bool  # the first rows belong to the last series of the previous part
     last: str  # the name in the last row
 
 
 def plan_blocks(
     folder: Path, parts: Sequence[Part], id_col: str | None, block_rows: int
 ) -> list[Block] | None:
-    """Cut parts into blocks of whole series.
+    """Split parts into blocks of whole series, in the order of the rows.
 
-    Memory: 16 bytes a series.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the parts are.
-    parts : sequence of Part
-    id_col : str or None
-        The column with the series' names; None: all rows are one series.
-    block_rows : int
-        Rows of a block, about: it ends with a series.
-
-    Returns
-    -------
-    list of Block or None
-        In the order of the rows. None: the rows of a series are scattered over parts, or mixed with
-        those of others in a part too large to be read at once.
+    Needs 16 bytes of memory per series. Each block ends with a series and has about `block_rows`
+    rows; with ``id_col=None`` all rows are one series. None: the rows of a series are scattered
+    over parts, or mixed with those of others in a part that is too large for one block.
     """
     offsets = np.cumsum([0, *(part.rows for part in parts)])  # (parts + 1,)
     if id_col is None:
         return [Block(1, _pieces(0, int(offsets[-1]), offsets))]
-    cuts: list[np.ndarray] = []  # rows, counted over all parts, at which a block may begin
-    series: list[np.ndarray] = []  # how many series begin there
+    cuts: list[np.ndarray] = []  # rows, counted over all parts, where a block may begin
+    series: list[np.ndarray] = []  # number of series that begin there
     keys: list[np.ndarray] = []
     last: str | None = None
     for part, offset in zip(parts, offsets):
@@ -83,7 +69,7 @@ def plan_blocks(
 
 
 def _scan(path: Path, id_col: str, previous: str | None) -> _PartSeries:
-    """Find where the series of a part begin."""
+    """Find the first row of each series of a part."""
     starts: list[np.ndarray] = []
     keys = np.empty(0, np.uint64)
     waiting: list[np.ndarray] = []
@@ -112,7 +98,7 @@ def _scan(path: Path, id_col: str, previous: str | None) -> _PartSeries:
 
 
 def _merged(keys: np.ndarray, more: Sequence[np.ndarray]) -> tuple[np.ndarray, bool]:
-    """Join keys, and tell whether each was there but once."""
+    """Join keys; the second value is True if no key occurs twice."""
     together = np.concatenate([keys, *more])
     unique = np.unique(together)
     return unique, len(unique) == len(together)
@@ -125,7 +111,7 @@ def _cut(cuts: np.ndarray, series: np.ndarray, offsets: np.ndarray, block_rows: 
     blocks = []
     first = 0
     while first < len(cuts):
-        # As many as fit, and one in any case.
+        # At least one series, even if it does not fit.
         fit = int(np.searchsorted(ends, cuts[first] + block_rows, side="right"))
         after = max(fit, first + 1)
         before = int(counted[first - 1]) if first else 0
@@ -136,7 +122,7 @@ def _cut(cuts: np.ndarray, series: np.ndarray, offsets: np.ndarray, block_rows: 
 
 
 def _pieces(start: int, stop: int, offsets: np.ndarray) -> list[Piece]:
-    """Turn rows counted over all parts into rows of each."""
+    """Turn rows counted over all parts into rows of each part."""
     pieces = []
     part = int(np.searchsorted(offsets, start, side="right")) - 1
     while start < stop:

@@ -1,4 +1,4 @@
-"""The known future of covariates in a batch job: of each block, the rows of its own series."""
+"""The known future of covariates in a batch job, read block by block."""
 
 from __future__ import annotations
 
@@ -21,27 +21,14 @@ from tsllm.tables.covariates import check_future_given
 def check_future(
     future: Path | None, covariates: CovariateColumns | None, id_col: str | None, time_col: str
 ) -> str | None:
-    """Make sure that the known future can be read, before any block is.
+    """Check that the known future can be read, and return its hash; None without a future.
 
-    Parameters
-    ----------
-    future : Path or None
-        A ``.parquet`` file, or a directory of them.
-    covariates : CovariateColumns or None
-        Of the model.
-    id_col, time_col
-        The columns with the names of the series (None: there are none) and with the times, as in
-        the data.
-
-    Returns
-    -------
-    str or None
-        A hash of its contents, as of the data's parts.
+    `id_col` (None: one series) and `time_col` are the columns of the data.
 
     Raises
     ------
     DataError
-        It is missing or not wanted, or has other columns.
+        The future is missing, is not wanted, or has other columns.
     """
     check_future_given(covariates, future)
     if future is None:
@@ -60,14 +47,14 @@ def check_future(
 
 
 class FutureParts:
-    """The parts that hold the known future, whose footers are read once for many blocks.
+    """The parts with the known future, whose footers are read once for all blocks.
 
     Parameters
     ----------
     future : Path
-        A ``.parquet`` file, or a directory of them.
+        A ``.parquet`` file, or a directory of such files.
     covariates : CovariateColumns
-        Of the model.
+        The model's.
     id_col : str or None
         The column with the series' names; None: all rows are one series.
     time_col : str
@@ -82,28 +69,18 @@ class FutureParts:
         self._id_col = id_col
         self._schema = common_schema(folder, parts, _columns(covariates, id_col, time_col))
         files = [str(folder / part.name) for part in parts]
-        # Keeps the footer of each file that it has looked into.
+        # The data set caches the footers that it has read.
         self._rows = pyarrow.dataset.dataset(files, schema=self._schema, format="parquet")
 
     def of(self, series: Sequence[str]) -> Table:
-        """Read the future of some series.
+        """Read the future of some series, as a table for `tsllm.tables.covariates.read_future`.
 
-        Where it is sorted by series, nothing but their own row groups are read.
-
-        Parameters
-        ----------
-        series : sequence of str
-            The names, as text.
-
-        Returns
-        -------
-        Table
-            As `tsllm.tables.covariates.read_future` takes it.
+        If the future is sorted by series, only their row groups are read.
 
         Raises
         ------
         DataError
-            It holds no row of any of them.
+            There is no row of these series.
         """
         if self._id_col is None:
             table = self._rows.to_table()
@@ -129,5 +106,5 @@ class FutureParts:
 
 
 def _columns(covariates: CovariateColumns, id_col: str | None, time_col: str) -> list[str]:
-    """Name the columns that are read of a future."""
+    """Name the columns of a future that are read."""
     return [*([] if id_col is None else [id_col]), time_col, *covariates.known]

@@ -1,4 +1,4 @@
-"""The batch job: planned or taken up again, forecast block by block, finished."""
+"""Batch jobs: start or continue a job, forecast its blocks, finish it."""
 
 from __future__ import annotations
 
@@ -38,27 +38,27 @@ from tsllm.saving.api import fingerprint, load_forecaster
 from tsllm.tables.covariates import columns_of
 from tsllm.tables.forecast import DEFAULT_QUANTILES, check_request
 
-#: Rows of a block, about, where nothing else is asked for.
+#: Default of the approximate number of rows per block.
 BLOCK_ROWS = 250_000
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What a batch job has done.
+    """The outcome of a batch job.
 
     Attributes
     ----------
     out : Path
         The directory with the parts.
     series, horizon : int
-        Series forecast, and steps of each.
+        Number of forecast series, and steps of each.
     blocks, blocks_before : int
-        All blocks, and those that were there already.
+        Number of all blocks, and of those that were there before this run.
     batch_size : int
-        Series forecast at a time.
+        Series per batch.
     seconds : float
-        Of this run.
+        Wall time of this run.
     """
 
     out: Path
@@ -95,45 +95,51 @@ def predict_batch(
 ) -> BatchResult:
     """Forecast every series of Parquet parts with a saved model, into Parquet parts.
 
-    The plan is written to ``_manifest.json`` in ``out`` before the first block is forecast. A job
-    that was killed, at any moment, goes on when it is started again, and what it writes is what it
-    would have written. Memory depends on ``block_rows`` and the longest series alone. The rows of a
-    series that are scattered over parts are brought together on disk first, and the parts are
-    then in another order than the data.
+    The plan is written to ``_manifest.json`` in ``out`` before the first block. A job that was
+    killed continues when it is started again, and writes the same forecasts. Memory depends on
+    ``block_rows`` and the longest series only. Series whose rows are scattered over parts are
+    regrouped on disk first; the output then has another order than the data.
 
     Parameters
     ----------
     model : path
         A directory that `tsllm.save` wrote.
     data : path
-        A ``.parquet`` file, or a directory of them, in the long format that
-        `tsllm.datasets.read_long` reads.
+        A ``.parquet`` file, or a directory of such files, in the long format of
+        `tsllm.datasets.read_long`.
     out : path
         The directory for ``part-00000.parquet, ...``; ``pd.read_parquet(out)`` reads them all.
-    horizon : int, optional
-        Steps after the end of each series. None: as many as the model was fitted for.
-    quantiles : sequence of float
+    horizon : int or None, default=None
+        Steps after the end of each series. None: the model's horizon.
+    quantiles : sequence of float, default=(0.1, 0.5, 0.9)
         Levels between 0 and 1.
-    engine : {"local", "ray"}
-        This process, or Ray's workers: on the cluster that ``RAY_ADDRESS`` names, else here.
-    workers : Workers, optional
-        How many of Ray's workers, and what each needs.
-    batch_size : int or "auto", optional
-        Series forecast at a time. "auto": what is fastest in a measurement before the first block.
-        None: the model's own.
-    block_rows : int, optional
-        Rows of a block, about. None: 250,000.
-    id_col, time_col, target_cols, freq, fill, sort
-        As for `tsllm.forecast`. Without ``freq`` every series must have the model's.
-    future : path, optional
-        Parquet with the known future of the covariates that the model was fitted with, its columns
-        named as the data's. Each block reads the rows of its own series: sort it by series.
-    device, backbone : str, optional
+    engine : {"local", "ray"}, default="local"
+        This process, or Ray's workers: on the cluster at ``RAY_ADDRESS``, else on this machine.
+    workers : Workers or None, default=None
+        Number of Ray workers, and the resources of each.
+    batch_size : int, "auto" or None, default=None
+        Series per batch. "auto" measures the fastest before the first block; None: the model's.
+    block_rows : int or None, default=None
+        Approximate number of rows per block. None: 250,000.
+    id_col, time_col : str or None, default=None
+        Columns with the series' names and the times. None: found by name.
+    target_cols : str, sequence of str or None, default=None
+        Columns with the values. None: found by name.
+    freq : str or None, default=None
+        Frequency of the series. None: the model's.
+    fill : str or None, default=None
+        How to fill gaps: "nan", "ffill" or "interpolate". None: a gap is an error.
+    sort : bool, default=False
+        Sort each series by time.
+    future : path or None, default=None
+        Parquet with the known future of the model's covariates, with the columns of the data. Each
+        block reads the rows of its own series: sort it by series.
+    device, backbone : str or None, default=None
         As for `tsllm.load`.
-    progress : bool
-        Show series done, rate and remaining time on stderr.
-    on_block : callable, optional
-        Called with each `BlockResult` when the block is written.
+    progress : bool, default=False
+        Show the number of series, rate and remaining time on stderr.
+    on_block : callable or None, default=None
+        Called with each `BlockResult` after the block is written.
 
     Returns
     -------
@@ -238,7 +244,7 @@ def _check_arguments(
     horizon: int | None,
     quantiles: Sequence[float],
 ) -> None:
-    """Refuse what could not be done, before anything is."""
+    """Check the arguments before any work is done."""
     check_request(1 if horizon is None else horizon, quantiles)
     if engine not in ("local", "ray"):
         raise DataError(f"engine must be 'local' or 'ray', found {engine!r}")
@@ -249,9 +255,6 @@ def _check_arguments(
         )
     if block_rows is not None and block_rows < 1:
         raise DataError(f"block_rows must be at least 1, found {block_rows!r}")
-
-
-# ---------------------------------------------------------------------- the run
 
 
 def _run_here(
@@ -270,7 +273,7 @@ def _follow(
     progress: bool,
     on_block: Callable[[BlockResult], None] | None,
 ) -> None:
-    """Take blocks as they are done, tell how far it is, and pass warnings on once a kind."""
+    """Consume blocks as they are written; show progress and print each kind of warning once."""
     total = series_in(manifest.blocks)
     said: Counter[str] = Counter()
     with tqdm(
@@ -302,14 +305,14 @@ def _follow(
     for kind, times in said.items():
         if times > 1:
             warnings.warn(
-                f"{kind}: said of {times} blocks, of the first only in full",
+                f"{kind}: a warning of {times} blocks, printed for the first",
                 UserWarning,
                 stacklevel=3,
             )
 
 
 def _missing(manifest: Manifest, out: Path) -> list[int]:
-    """List the blocks that are still to be forecast."""
+    """List the blocks that are not written yet."""
     return [
         number
         for number in range(len(manifest.blocks))
@@ -318,7 +321,7 @@ def _missing(manifest: Manifest, out: Path) -> list[int]:
 
 
 def _sweep(out: Path) -> None:
-    """Remove what a killed run was writing; the directory is locked."""
+    """Remove unfinished files of a killed run; the directory is locked."""
     for path in out.iterdir():
         if path.name.startswith(".") and path.name.endswith(UNFINISHED):
             if path.is_dir():
@@ -328,12 +331,12 @@ def _sweep(out: Path) -> None:
 
 
 def _warn_of_versions(manifest: Manifest) -> None:
-    """Say so where numbers may differ a little from those that are written."""
+    """Warn where packages have changed since the job was started."""
     for package, now in current_versions().items():
         before = manifest.versions.get(package)
         if before != now:
             warnings.warn(
-                f"the job was started with {package} {before} and goes on with {now}: the last "
+                f"the job was started with {package} {before} and continues with {now}: the last "
                 "digits of the forecasts may differ",
                 UserWarning,
                 stacklevel=3,

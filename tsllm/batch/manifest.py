@@ -1,6 +1,6 @@
-"""The plan of a batch job, written down before its first block: what is asked, in which blocks.
+"""The manifest of a batch job: its request and its blocks, written before the first block.
 
-It never changes afterwards, so a job that is killed and started again does the same.
+It never changes, so a job that was killed and is started again writes the same forecasts.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from tsllm.errors import DataError
 
 MANIFEST = "_manifest.json"
 FORMAT, FORMAT_VERSION = "tsllm batch job", 1
-#: Where scattered series are brought together.
+#: Folder of regrouped series.
 GROUPED = "_grouped"
 _PACKAGES = ("tsllm", "torch", "transformers", "numpy", "pandas", "pyarrow")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of each series, and how its rows are read; as for `tsllm.forecast`.
+    """The request of a job, with the arguments of `tsllm.forecast`.
 
-    ``covariates`` are those of the model; ``future`` is the path of their known future, and
-    ``future_digest`` the hash of what it holds.
+    ``covariates`` are the model's. ``future`` is the path of their known future, and
+    ``future_digest`` the hash of its content.
     """
 
     horizon: int
@@ -48,31 +48,31 @@ class Request:
 
     @property
     def columns(self) -> list[str]:
-        """The columns that are read."""
+        """Return the columns to read."""
         names = [self.id_col, self.time_col, *self.target_cols, *self.covariates]
         return [name for name in names if name is not None]
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A job.
+    """The plan of a job.
 
     Attributes
     ----------
     model : str
-        The checksum of the model's config.json, which covers all its files.
+        Checksum of the model's config.json, which covers all its files.
     request : Request
     batch_size : int
-        Series forecast at a time.
+        Series per batch.
     block_rows : int
-        Rows of a block, about.
+        Approximate number of rows per block.
     parts : list of Part
         The user's data.
     grouped : list of Part
-        The parts that scattered series were brought together in; empty: they were not scattered.
+        The regrouped parts of scattered series; empty where they are not scattered.
     blocks : list of Block
     versions : dict
-        Of the packages that decide numbers.
+        Versions of the packages that affect results.
     """
 
     model: str
@@ -86,16 +86,16 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """The hash of all that decides what the job writes."""
+        """Hash all that determines the job's output."""
         return hashlib.sha256(self._text().encode()).hexdigest()
 
     @property
     def read_from(self) -> list[Part]:
-        """The parts that the blocks' pieces are of."""
+        """Return the parts that the blocks are read from."""
         return self.grouped or self.parts
 
     def part_of(self, out: Path, number: int) -> Path:
-        """Name the file that a block is written to."""
+        """Return the path that a block is written to."""
         return out / f"part-{number:05d}.parquet"
 
     def write(self, out: Path) -> None:
@@ -109,17 +109,17 @@ class Manifest:
 
 
 def current_versions() -> dict[str, str]:
-    """Give the versions of the packages that decide numbers."""
+    """Return the versions of the packages that affect results."""
     return {package: version(package) for package in _PACKAGES}
 
 
 def read_manifest(out: Path) -> Manifest | None:
-    """Read a job's manifest; None where there is none.
+    """Read the manifest of a job; None where there is none.
 
     Raises
     ------
     DataError
-        What is there was not written by this version of tsllm.
+        The file was not written by this version of tsllm.
     """
     path = out / MANIFEST
     if not path.exists():
@@ -145,28 +145,22 @@ def read_manifest(out: Path) -> Manifest | None:
             raise ValueError("it is not as it was written")
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise DataError(
-            f"{str(path)!r} is no manifest that this tsllm can read ({error}): go on with the "
+            f"{str(path)!r} is no manifest that this tsllm can read ({error}): continue with the "
             "version that wrote it, or give another directory to write to"
         ) from error
     return manifest
 
 
 def check_same(planned: Manifest, asked: dict[str, Any], out: Path) -> None:
-    """Refuse to go on with a job that was started with something else.
+    """Check that a job is continued with the request that it was started with.
 
-    Parameters
-    ----------
-    planned : Manifest
-    asked : dict
-        What is asked for now: ``model``, ``parts``, ``request``, and where they were given
-        ``batch_size`` and ``block_rows``.
-    out : Path
-        The job's directory.
+    `asked` holds the current ``model``, ``parts``, ``request`` and, where they are given,
+    ``batch_size`` and ``block_rows``.
 
     Raises
     ------
     DataError
-        Naming what differs.
+        Naming the first difference.
     """
     wanted: Request = asked["request"]
     pairs: list[tuple[str, Any, Any]] = [
@@ -181,24 +175,24 @@ def check_same(planned: Manifest, asked: dict[str, Any], out: Path) -> None:
     for name, before, now in pairs:
         if before != now:
             raise DataError(
-                f"the job in {str(out)!r} was started with {name}={before!r} and now {name}="
-                f"{now!r} is asked for: go on with the same, or give another directory"
+                f"the job in {str(out)!r} was started with {name}={before!r} and now {name}={now!r} is "
+                "given: continue with the same, or give another directory"
             )
     for name, what in (("model", "another model"), ("parts", "other data")):
         if getattr(planned, name) != asked[name]:
             raise DataError(
-                f"the job in {str(out)!r} was started with {what}: go on with the same, or give "
+                f"the job in {str(out)!r} was started with {what}: continue with the same, or give "
                 "another directory"
             )
 
 
 def lock(out: Path) -> filelock.BaseFileLock:
-    """Lock a job's directory, for one process at a time works on it.
+    """Lock the directory of a job for this process.
 
     Raises
     ------
     DataError
-        Another process has it.
+        Another process has the lock.
     """
     held = filelock.FileLock(out / ".lock")
     try:
@@ -211,12 +205,12 @@ def lock(out: Path) -> filelock.BaseFileLock:
 
 
 def check_directory(out: Path) -> None:
-    """Refuse a directory that holds something else than a job.
+    """Check that a directory is empty or holds a job.
 
     Raises
     ------
     DataError
-        It is a file, or has files in it and no manifest.
+        The path is a file, or has files in it and no manifest.
     """
     if out.exists() and not out.is_dir():
         raise DataError(f"{str(out)!r} is a file: give a directory to write the parts to")
@@ -230,7 +224,7 @@ def check_directory(out: Path) -> None:
 
 
 def _part(name: str, rows: int, digest: str) -> Part:
-    """Make a part whose name leads nowhere else."""
+    """Build a part, whose name must be a plain file name."""
     if Path(name).name != name:
         raise ValueError(f"the part {name!r} has a path in its name")
     return Part(name, rows, digest)

@@ -1,4 +1,4 @@
-"""Parquet parts: which there are, the rows of a block out of them, and a block's own part."""
+"""Parquet parts: the parts of the input, the rows of a block, and the part that a block writes."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ import pyarrow.parquet as pq
 from tsllm.datasets.tables import Table
 from tsllm.errors import DataError
 
-#: Rows decoded at a time.
+#: Rows that are read at a time.
 ROWS_AT_ONCE = 65_536
-#: In regrouped parts: where a row was in the user's data.
+#: Columns of regrouped parts: the part and the row in the user's data.
 ORIGIN_PART, ORIGIN_ROW = "__tsllm_part", "__tsllm_row"
-#: How the names of files and directories end that are being written.
+#: End of the names of unfinished files and directories.
 UNFINISHED = ".part"
-# Under this name a part says which job wrote it.
+# Metadata key of a part with the digest of its job.
 _JOB = b"tsllm.job"
 
 
 class Part(NamedTuple):
     """One file of the input.
 
-    ``digest`` is over size and footer, which holds the counts, offsets and extremes of all columns:
-    it is read in no time and differs when the data do.
+    ``digest`` is a hash of the file's size and footer, which holds the counts, offsets and extremes
+    of all columns. It is quick to read and changes with the data.
     """
 
     name: str
@@ -52,25 +52,15 @@ class Piece(NamedTuple):
 
 
 def find_parts(data: Path) -> tuple[Path, list[Part]]:
-    """List the Parquet files that DATA names.
+    """List the Parquet files of `data`: their folder, and the files that have rows, by name.
 
-    Parameters
-    ----------
-    data : Path
-        A ``.parquet`` file, or a directory of them; names that begin with a point or an underscore
-        do not count.
-
-    Returns
-    -------
-    folder : Path
-        Where the parts are.
-    parts : list of Part
-        In the order of their names; those without rows are left out.
+    `data` is a ``.parquet`` file, or a directory of such files; names that begin with a point or an
+    underscore are left out.
 
     Raises
     ------
     DataError
-        There is none, one cannot be read, or they differ in their columns.
+        There is no file, a file cannot be read, or the files differ in their columns.
     """
     if not data.exists():
         raise DataError(f"there is no file or directory {str(data)!r}; check the path")
@@ -81,8 +71,8 @@ def find_parts(data: Path) -> tuple[Path, list[Part]]:
         folder, paths = data.parent, [data]
         if data.suffix != ".parquet":
             raise DataError(
-                f"{str(data)!r} is no Parquet, which forecasting in blocks reads: write it as "
-                "Parquet, or forecast it at once with an --out that ends in .csv or .parquet"
+                f"{str(data)!r} is no Parquet file, which forecasting in blocks needs: write it as "
+                "Parquet, or give an --out that ends in .csv or .parquet"
             )
     if not paths:
         raise DataError(f"the directory {str(data)!r} holds no .parquet file")
@@ -94,7 +84,7 @@ def find_parts(data: Path) -> tuple[Path, list[Part]]:
                 rows, names = file.metadata.num_rows, file.schema_arrow.names
         except (OSError, pa.ArrowException) as error:
             raise DataError(
-                f"{str(path)!r} cannot be read ({_reason(error)}); check that the file is whole"
+                f"{str(path)!r} cannot be read ({_reason(error)}); check that the file is complete"
             ) from error
         first = names if first is None else first
         if names != first:
@@ -112,16 +102,7 @@ def find_parts(data: Path) -> tuple[Path, list[Part]]:
 def rows_of(
     path: Path, columns: Sequence[str] | None, start: int = 0, stop: int | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Decode rows of a part, some at a time: memory does not grow with the part.
-
-    Parameters
-    ----------
-    path : Path
-    columns : sequence of str, optional
-        None: all.
-    start, stop : int
-        The rows; ``stop`` is excluded, None the end.
-    """
+    """Read rows `start` to `stop` (excluded) of a part in batches; memory is bounded."""
     with pq.ParquetFile(path) as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         ends = list(accumulate(sizes))
@@ -140,23 +121,10 @@ def rows_of(
 def read_block(
     folder: Path, parts: Sequence[Part], pieces: Sequence[Piece], columns: Sequence[str]
 ) -> Table:
-    """Read the rows of a block, each of which knows its place in the user's data.
+    """Read the rows of a block.
 
-    Parameters
-    ----------
-    folder : Path
-        Where the parts are.
-    parts : sequence of Part
-        All parts; in a regrouped input the rows carry their first places.
-    pieces : sequence of Piece
-        The rows.
-    columns : sequence of str
-        The columns to read.
-
-    Returns
-    -------
-    Table
-        As `tsllm.datasets.read_long` takes it.
+    The table knows the place of each row in the user's data, for error messages. `parts` are all
+    parts of the input; in a regrouped input the rows have columns with their original places.
     """
     schema = common_schema(folder, [parts[piece.part] for piece in pieces], columns)
     table = pa.concat_tables(
@@ -184,12 +152,12 @@ def read_block(
 
 
 def common_schema(folder: Path, parts: Sequence[Part], columns: Sequence[str]) -> pa.Schema:
-    """Give the types that the columns of all parts can be read as.
+    """Return types that fit the columns of all parts.
 
     Raises
     ------
     DataError
-        A column has types that do not go together, such as text and numbers.
+        The parts have types of a column that do not fit together, such as text and numbers.
     """
     schemas = [pq.read_schema(folder / part.name).remove_metadata() for part in parts]
     schemas = [pa.schema([schema.field(name) for name in columns]) for schema in schemas]
@@ -203,15 +171,7 @@ def common_schema(folder: Path, parts: Sequence[Part], columns: Sequence[str]) -
 
 
 def write_part(frame: pd.DataFrame, path: Path, job: str) -> None:
-    """Write a block's forecasts; the file appears whole or not at all.
-
-    Parameters
-    ----------
-    frame : DataFrame
-    path : Path
-    job : str
-        The digest of the job's manifest, which the file carries.
-    """
+    """Write the forecasts of a block in one step, with the digest of the job's manifest."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), _JOB: job.encode()})
     with whole_file(path) as file:
@@ -220,7 +180,7 @@ def write_part(frame: pd.DataFrame, path: Path, job: str) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that gets its name when all is on the disk."""
+    """Open a file that gets its name when it is on the disk as a whole."""
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
         with temporary.open("wb") as file:
@@ -233,44 +193,41 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def is_written(path: Path, job: str) -> bool:
-    """Tell whether a block's part is there, whole and of this job.
+    """Return True if the part of a block is complete and belongs to this job.
 
     Raises
     ------
     DataError
-        Another job wrote it.
+        The part belongs to another job.
     """
     if not path.exists():
         return False
     try:
         found = (pq.read_schema(path).metadata or {}).get(_JOB)
     except (OSError, pa.ArrowException):
-        return False  # damaged after it was written: written anew
+        return False  # damaged: the block is written again
     if found != job.encode():
-        raise DataError(
-            f"{str(path)!r} is not of this job: give a directory of its own to write to"
-        )
+        raise DataError(f"{str(path)!r} belongs to another job: give another directory to write to")
     return True
 
 
 def series_keys(ids: pa.Array) -> np.ndarray:
-    """Hash series' names (n,) to uint64, alike in every process.
+    """Hash names of series (n,) to uint64, with the same result in every process.
 
-    Two series may share a key, which costs nothing but time: they are taken for one where it is
-    asked which rows belong together.
+    A collision costs time only: the rows of the two series are kept together.
     """
     return pd.util.hash_array(np.asarray(ids.to_pylist(), dtype=object), categorize=False)
 
 
 def id_texts(column: pa.Array) -> pa.Array:
-    """Give the series' names of some rows as text; a missing one is empty."""
+    """Return the series' names of some rows as text; a missing name is empty."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     return pa.compute.fill_null(pa.compute.cast(column, pa.string()), "")
 
 
 def _digest(path: Path) -> str:
-    """Hash size and footer of a Parquet file."""
+    """Hash the size and the footer of a Parquet file."""
     size = path.stat().st_size
     with path.open("rb") as file:
         file.seek(-8, os.SEEK_END)

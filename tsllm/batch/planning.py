@@ -1,4 +1,4 @@
-"""A batch job planned: which column is which, which rows are a block, how many series at a time."""
+"""The plan of a batch job: its columns, its blocks and its batch size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tsllm.errors import DataError
 from tsllm.forecasters.base import SeriesForecaster
 from tsllm.logs import log_event
 
-# Rows that decide which column is which.
+# Rows that are read to find the columns.
 _DECISIVE_ROWS = 1000
 _LOG = logging.getLogger(__name__)
 
@@ -36,27 +36,15 @@ def plan_job(
     batch_size: int | str | None,
     block_rows: int,
 ) -> Manifest:
-    """Decide everything, and write it down.
+    """Plan a job and write its manifest.
 
-    Parameters
-    ----------
-    estimator : SeriesForecaster
-        The job's model.
-    job : Job
-    parts : list of Part
-        The user's data.
-    request : Request
-    checksum : str
-        Of the model.
-    batch_size : int, "auto" or None
-        Series forecast at a time; "auto" is measured on the first block, None is the model's own.
-    block_rows : int
-        Rows of a block, about.
+    `checksum` is the model's. `batch_size` "auto" is measured on the first block; None is the
+    model's.
 
     Raises
     ------
     DataError
-        The series are scattered and too many to bring together.
+        The series are scattered, and too many to regroup.
     """
     blocks = plan_blocks(job.data, parts, request.id_col, block_rows)
     grouped: list[Part] = []
@@ -80,23 +68,23 @@ def plan_job(
 
 
 def bring_together(job: Job, parts: list[Part], request: Request, block_rows: int) -> None:
-    """Give scattered series parts that hold them whole, in the job's own directory.
+    """Regroup scattered series in the job's directory, so that each part holds whole series.
 
     Raises
     ------
     DataError
-        There are too many rows, or there is not enough room on the disk.
+        There are too many rows, or there is not enough free space on the disk.
     """
     rows = sum(part.rows for part in parts)
     groups = -(-rows // block_rows)
     if groups > MOST_GROUPS:
         raise DataError(
-            f"the series are scattered over {rows:,} rows, too many to bring together here: sort "
-            f"the data by {request.id_col!r} before, or give a block_rows of at least "
+            f"the series are scattered over {rows:,} rows, too many to regroup: sort the data by "
+            f"{request.id_col!r}, or give a block_rows of at least "
             f"{-(-rows // MOST_GROUPS):,}"
         )
     assert request.id_col is not None  # a single series is not scattered
-    log_event(_LOG, "bringing scattered series together", rows=rows, parts=groups)
+    log_event(_LOG, "regrouping scattered series", rows=rows, parts=groups)
     regroup(job.data, parts, request.columns, request.id_col, job.out / GROUPED, groups)
 
 
@@ -108,23 +96,7 @@ def columns_of_parts(
     target_cols: str | Sequence[str] | None,
     covariates: Sequence[str],
 ) -> Columns:
-    """Find out from the first rows which column is which.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the parts are.
-    parts : list of Part
-    id_col, time_col, target_cols
-        As for `tsllm.forecast`.
-    covariates : sequence of str
-        The columns that are no values.
-
-    Raises
-    ------
-    DataError
-        A column is not there, or it cannot be told which is which.
-    """
+    """Find the columns of the input in its first rows; see `find_columns`."""
     head = next(rows_of(folder / parts[0].name, None, 0, min(parts[0].rows, _DECISIVE_ROWS)))
     frame = pa.Table.from_batches([head]).to_pandas()
     frame = frame.set_axis(frame.columns.astype(str), axis=1)

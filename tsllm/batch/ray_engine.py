@@ -1,4 +1,4 @@
-"""Blocks forecast by Ray's actors, on this machine or on a cluster."""
+"""Forecasts of blocks by Ray's actors, on this machine or on a cluster."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ from typing import Any
 from tsllm.batch.worker import BlockForecaster, BlockResult, Job
 from tsllm.errors import ClusterNotFoundError, WorkerDiedError
 
-#: How often a block is tried whose worker died.
+#: Number of tries of a block whose worker dies.
 _TRIES = 4
-#: Seconds that a cluster has to answer; Ray itself would try for minutes.
+#: Seconds to wait for a cluster's answer; Ray's own default is minutes.
 _PATIENCE = 10
 
 
 @dataclass(frozen=True)
 class Workers:
-    """How many actors there are and what each needs.
+    """The number of Ray workers and the resources of each.
 
     Attributes
     ----------
-    number : int, optional
+    number : int or None, default=None
         None: as many as the cluster has room for.
-    cpus, gpus : float
-        Of each; torch computes with as many threads as a worker has processors.
+    cpus : float, default=1.0
+        Processors per worker; torch uses as many threads.
+    gpus : float, default=0.0
+        GPUs per worker.
     """
 
     number: int | None = None
@@ -37,33 +39,20 @@ class Workers:
 
 
 def run_on_ray(job: Job, numbers: Sequence[int], workers: Workers) -> Iterator[BlockResult]:
-    """Forecast blocks on Ray and yield each when it is written.
+    """Forecast blocks on Ray and yield each when it is written, in the order of their ends.
 
     ``RAY_ADDRESS`` names the cluster; without it Ray is started on this machine, and stopped at the
-    end. A worker that dies is started again and its block tried again; what others have written
-    stands. On a cluster, model, data and output lie on a file system that all nodes see, and tsllm
-    is installed on each.
-
-    Parameters
-    ----------
-    job : Job
-    numbers : sequence of int
-        The blocks.
-    workers : Workers
-
-    Yields
-    ------
-    BlockResult
-        In the order in which they are done.
+    end. A worker that dies is started again and its block repeated. On a cluster all nodes need
+    tsllm and a shared file system with model, data and output.
 
     Raises
     ------
     ImportError
         Ray is not installed.
     ClusterNotFoundError
-        Nothing answers at ``RAY_ADDRESS``, or it turns this process away.
+        There is no cluster at ``RAY_ADDRESS``, or it refuses this process.
     WorkerDiedError
-        A block could not be forecast, for its workers died.
+        Workers died repeatedly on a block.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray's reports of use; read at import
     try:
@@ -91,12 +80,12 @@ def run_on_ray(job: Job, numbers: Sequence[int], workers: Workers) -> Iterator[B
             try:
                 result = ray.get(done)
             except ray.exceptions.RayTaskError as error:
-                raise error.cause from None  # ours, with its own sentence
+                raise error.cause from None  # the worker's own error
             except ray.exceptions.RayActorError as error:
                 raise WorkerDiedError(
                     f"a worker died {_TRIES} times on one block: give each more memory, with "
-                    "fewer workers or a smaller batch_size, and start the job again, which goes on "
-                    "where it is"
+                    "fewer workers or a smaller batch_size, and start the job again; it continues "
+                    "where it was"
                 ) from error
             if waiting:
                 running[idle.run.remote(waiting.pop())] = idle
@@ -109,14 +98,14 @@ def run_on_ray(job: Job, numbers: Sequence[int], workers: Workers) -> Iterator[B
 
 
 class _Worker:
-    """An actor: the model, loaded once from its path, and nothing of the driver's."""
+    """An actor that loads the model once, from its path."""
 
     def __init__(self, job: Job, cpus: float) -> None:
         self.job, self.cpus = job, cpus
         self.forecaster: BlockForecaster | None = None
 
     def run(self, number: int) -> BlockResult:
-        if self.forecaster is None:  # here, where what goes wrong is told in its own sentence
+        if self.forecaster is None:  # not in __init__, where Ray would hide the error's message
             import torch
 
             torch.set_num_threads(max(1, int(self.cpus)))
@@ -125,7 +114,7 @@ class _Worker:
 
 
 def _start(ray: Any, job: Job, workers: Workers) -> None:
-    """Join the cluster that RAY_ADDRESS names, or start Ray here."""
+    """Join the cluster at RAY_ADDRESS, or start Ray on this machine."""
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     address = os.environ.get("RAY_ADDRESS")
     if address:
@@ -135,21 +124,21 @@ def _start(ray: Any, job: Job, workers: Workers) -> None:
         if workers.number is not None:
             there = os.cpu_count() or 1
             options["num_cpus"] = max(there, int(-(-workers.number * workers.cpus // 1)))
-    # Ray puts the current directory on the workers' import path: in a checkout of tsllm, or where
-    # a file has the name of a module, they would import other things than this process did.
+    # Ray puts the current directory on the workers' import path. There they could find other
+    # modules than this process: a checkout of tsllm, or files with the names of modules.
     with contextlib.chdir(job.out):
         try:
             ray.init(**options)
         except (ConnectionError, ray.exceptions.AuthenticationError) as error:
             raise ClusterNotFoundError(
-                f"the Ray cluster at RAY_ADDRESS={address} does not let this process in ({error}): "
-                "where it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or "
-                "RAY_AUTH_TOKEN_PATH as on its other machines"
+                f"the Ray cluster at RAY_ADDRESS={address} refuses this process ({error}): if it "
+                "needs a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH "
+                "as on its other machines"
             ) from error
 
 
 def _check_reachable(address: str) -> None:
-    """Try to reach ``host:port``; other forms of an address are Ray's to resolve."""
+    """Connect to ``host:port``; Ray resolves other forms of an address."""
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdigit():
         return
@@ -163,14 +152,14 @@ def _check_reachable(address: str) -> None:
 
 
 def _slots(resources: dict[str, float], workers: Workers) -> int:
-    """Count the workers that the cluster has room for, one at least: that one waits for it."""
+    """Count the workers that the cluster has room for, at least one."""
     room = [resources.get("CPU", 0) / workers.cpus] if workers.cpus else []
     room += [resources.get("GPU", 0) / workers.gpus] if workers.gpus else []
     fit = max(1, int(min(room, default=1)))
     if workers.number is not None and room and workers.number > fit:
         warnings.warn(
-            f"{workers.number} workers are asked for and the cluster has room for {fit}: the "
-            "others wait until it grows",
+            f"the cluster has room for {fit} of {workers.number} workers: the others wait until it "
+            "grows",
             UserWarning,
             stacklevel=2,
         )

@@ -1,4 +1,4 @@
-"""Scattered series brought together on disk: one pass, memory that does not grow with the data."""
+"""Regrouping of scattered series on disk: one pass over the rows, in bounded memory."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tsllm.batch.parts import (
 )
 from tsllm.errors import DataError
 
-#: Files that are written to at the same time, at most.
+#: Largest number of files that are open at the same time.
 MOST_GROUPS = 256
-# Rows kept in memory before they are written.
+# Rows in memory before they are written.
 _ROWS_IN_MEMORY = 1_000_000
 
 
@@ -37,37 +37,23 @@ def regroup(
     target: Path,
     groups: int,
 ) -> None:
-    """Write the rows to new parts, so that each holds whole series.
+    """Write the rows to new parts in `target`, so that each part holds whole series.
 
-    A series goes where its name's hash says, its rows in the order in which they were. Two columns
-    tell where each row was. The target appears whole or not at all.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the parts are.
-    parts : sequence of Part
-    columns : sequence of str
-        The columns to keep, the series' names among them.
-    id_col : str
-        The column with the series' names.
-    target : Path
-        The directory to make.
-    groups : int
-        How many parts to write.
+    The hash of a series' name chooses one of `groups` parts; rows keep their order, and two columns
+    hold their original places. The target appears in one step.
 
     Raises
     ------
     DataError
-        There is not enough room on the disk.
+        There is not enough free space on the disk.
     """
     size = sum((folder / part.name).stat().st_size for part in parts)
     free = shutil.disk_usage(target.parent).free
     if free < 1.5 * size:
         raise DataError(
-            f"the rows of series are scattered over the parts, and bringing them together in "
+            "the rows of series are scattered over the parts, and regrouping them in "
             f"{str(target.parent)!r} needs {1.5 * size / 1e9:.1f} GB of which {free / 1e9:.1f} are "
-            "free: make room, or sort the data by series before"
+            "free: free some space, or sort the data by series"
         )
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{UNFINISHED}")
     temporary.mkdir()
@@ -108,7 +94,7 @@ def _write(
     folder: Path,
     writers: dict[int, pq.ParquetWriter],
 ) -> None:
-    """Write rows to their groups."""
+    """Append rows to the files of their groups."""
     table = pa.concat_tables(tables)
     names = pa.concat_arrays([id_texts(chunk) for chunk in table[id_col].chunks])
     names = names.dictionary_encode()

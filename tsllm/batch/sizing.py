@@ -1,4 +1,4 @@
-"""How many series to forecast at a time: measured, for it depends on model and machine."""
+"""Measurement of the fastest batch size, which depends on model and machine."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ from tsllm.tables.covariates import columns_of
 from tsllm.tables.forecast import contexts_of
 
 _SMALLEST, _LARGEST = 16, 4096
-# A larger batch must be this much faster to be worth its memory.
+# Least gain in speed that is worth the memory of a larger batch.
 _WORTH = 1.1
 
 
 def measure_batch_size(
     estimator: SeriesForecaster, frame: pd.DataFrame, horizon: int, *, freq: str | None = None
 ) -> int:
-    """Find the batch size that forecasts the most series a second.
+    """Find the batch size that forecasts the most series per second.
 
-    Doubled from 16 for as long as that is at least 10% faster and fits the device's memory.
+    The size is doubled from 16 while that is at least 10% faster and fits into the device's memory.
+    The estimator keeps its own ``batch_size``.
 
     Parameters
     ----------
     estimator : SeriesForecaster
-        Fitted; its ``batch_size`` is left as it was.
+        A fitted forecaster.
     frame : DataFrame
-        Some of the series, as `read_long` gives them; repeated where a batch needs more.
+        Some of the series, in the form of `read_long`; they are repeated to fill a batch.
     horizon : int
         Steps to forecast.
-    freq : str, optional
-        Frequency of the series, where their stamps do not tell it.
+    freq : str or None, default=None
+        Frequency of the series, where their stamps do not show it.
 
     Returns
     -------
@@ -49,7 +50,7 @@ def measure_batch_size(
     try:
         size = _SMALLEST
         estimator.batch_size = size
-        # What only the first forecast has to do.
+        # The first forecast has work that later ones do not have.
         estimator.forecast(contexts[:1], horizon, future_x=futures and futures[:1])
         while size <= _LARGEST:
             estimator.batch_size = size
@@ -72,9 +73,9 @@ def measure_batch_size(
 def _some_future(
     estimator: SeriesForecaster, contexts: Sequence[Context], horizon: int
 ) -> list[np.ndarray] | None:
-    """Let the covariates stay what they are: how fast a forecast is does not depend on them.
+    """Repeat the last covariates as a future, one array (horizon, known columns) per series.
 
-    An array (horizon, known columns) a series; None where the model reads no future.
+    The speed of a forecast does not depend on their values. None: the model reads no future.
     """
     columns = columns_of(estimator)
     if columns is None or not columns.known:

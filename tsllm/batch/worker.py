@@ -1,4 +1,4 @@
-"""One block of a batch job: read, forecast, written. What the local engine and Ray's actors run."""
+"""Forecasts of single blocks, in the process of the local engine or in Ray's actors."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tsllm.tables.forecast import predict_long
 
 @dataclass(frozen=True)
 class Job:
-    """Where a batch job's things are, as seen by every process that works on it.
+    """The paths and the place of a batch job, the same in every process.
 
     Attributes
     ----------
     model, data, out : Path
-        The saved model, the directory of the input's parts, the directory to write to.
-    device, backbone : str, optional
+        The saved model, the directory with the input's parts, the directory to write to.
+    device, backbone : str or None, default=None
         As for `tsllm.load`.
     """
 
@@ -43,17 +43,18 @@ class Job:
 
 @dataclass(frozen=True)
 class BlockResult:
-    """What became of a block.
+    """A block that has been forecast.
 
     Attributes
     ----------
-    number : int
-    series : int
+    number, series : int
+        Number of the block, and of its series.
     seconds : float
-    warnings : list of str
-        What its data were warned of.
+        Wall time.
+    warnings : list of str, default=[]
+        Warnings about its data.
     process : int
-        The process that forecast it.
+        Id of the process that forecast it.
     """
 
     number: int
@@ -64,21 +65,19 @@ class BlockResult:
 
 
 class BlockForecaster:
-    """Forecasts the blocks of a job, and keeps what they share.
-
-    The model is loaded once, from its path, and so are the footers of the known future's parts.
+    """A forecaster of blocks that loads the model and the known future's footers once.
 
     Parameters
     ----------
     job : Job
-        Its plan has been written down.
-    estimator : SeriesForecaster, optional
-        The model, where it has been loaded.
+        A job whose manifest is written.
+    estimator : SeriesForecaster or None, default=None
+        The model; None loads it.
 
     Raises
     ------
     DataError
-        The plan is gone.
+        There is no manifest.
     """
 
     def __init__(self, job: Job, estimator: SeriesForecaster | None = None) -> None:
@@ -90,7 +89,7 @@ class BlockForecaster:
         if estimator is None:
             estimator = load_forecaster(job.model, device=job.device, backbone=job.backbone)
         self.estimator = estimator
-        # Set on the instance: set_params would take the model for a new one.
+        # Set on the instance: set_params would reset the model.
         self.estimator.batch_size = manifest.batch_size
         self._future = _open_future(estimator, manifest.request)
 
@@ -100,7 +99,7 @@ class BlockForecaster:
         Raises
         ------
         DataError
-            Its data break a rule; the message names the series, the row and the remedy.
+            The data break a rule; the message names the series, the row and the remedy.
         """
         started = time.perf_counter()
         manifest, out = self.manifest, self.job.out
@@ -148,9 +147,9 @@ def block_table(manifest: Manifest, number: int, job: Job) -> Table:
 
 
 def read_table(estimator: SeriesForecaster, table: Table, request: Request) -> pd.DataFrame:
-    """Check a block's rows and give them in the canonical form.
+    """Check the rows of a block and return them in the canonical long form.
 
-    All series have the model's frequency: a block may hold none that tells its own.
+    All series have the model's frequency, which a single block may not show.
     """
     return read_long(
         table,
@@ -165,7 +164,7 @@ def read_table(estimator: SeriesForecaster, table: Table, request: Request) -> p
 
 
 def _open_future(estimator: SeriesForecaster, request: Request) -> FutureParts | None:
-    """Find the parts with the known future, where the job has one."""
+    """Open the parts with the known future, if the job has a known future."""
     covariates = columns_of(estimator)
     if request.future is None or covariates is None:
         return None

@@ -163,7 +163,7 @@ def test_warnings_are_said_once_a_kind(model, frame, tmp_path):
         warnings.simplefilter("always")
         predict_batch(model, data, tmp_path / "out", block_rows=100)
     said = [str(w.message) for w in caught if str(w.message).startswith("constant")]
-    assert len(said) == 2 and "said of" in said[1]
+    assert len(said) == 2 and "a warning of" in said[1]
 
 
 def test_the_batch_size_is_measured_and_then_kept(model, data, tmp_path, monkeypatch):
