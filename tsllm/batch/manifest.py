@@ -175,8 +175,8 @@ def check_same(planned: Manifest, asked: dict[str, Any], out: Path) -> None:
     for name, before, now in pairs:
         if before != now:
             raise DataError(
-                f"the job in {str(out)!r} was started with {name}={before!r} and now {name}={now!r} is "
-                "given: continue with the same, or give another directory"
+                f"the job in {str(out)!r} was started with {name}={before!r} and now "
+                f"{name}={now!r} is given: continue with the same, or give another directory"
             )
     for name, what in (("model", "another model"), ("parts", "other data")):
         if getattr(planned, name) != asked[name]:
