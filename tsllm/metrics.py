@@ -1,9 +1,9 @@
-"""Accuracy of forecasts: point errors, quantile losses and coverage, over what was observed.
+"""Accuracy of forecasts: point errors, quantile losses and coverage.
 
-All functions take the observed values as ``actual`` of shape ``(..., horizon, variables)``; the
-leading axes are windows or series. NaN in ``actual`` marks what was not observed and is left out.
-A NaN forecast of an observed value makes the metric NaN: nothing is hidden. ``axis`` picks the axes
-to average over, as in numpy; None averages over everything.
+All functions read the observed values as ``actual`` of shape ``(..., horizon, variables)``; the
+leading axes are windows or series. NaN in ``actual`` means not observed and is excluded. A NaN
+forecast of an observed value makes the metric NaN. ``axis`` selects the axes to average over, as in
+numpy; None averages over everything.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Axis = int | tuple[int, ...] | None
 
 
 def mse(actual: np.ndarray, forecast: np.ndarray, *, axis: Axis = None) -> np.ndarray:
-    """Mean squared error.
+    """Compute the mean squared error.
 
     Parameters
     ----------
     actual, forecast : array (..., horizon, variables)
-    axis : int, tuple of int or None
+    axis : int, tuple of int or None, default=None
         Axes to average over.
 
     Returns
@@ -39,7 +39,7 @@ def mse(actual: np.ndarray, forecast: np.ndarray, *, axis: Axis = None) -> np.nd
 
 
 def mae(actual: np.ndarray, forecast: np.ndarray, *, axis: Axis = None) -> np.ndarray:
-    """Mean absolute error; parameters as for `mse`.
+    """Compute the mean absolute error; parameters as for `mse`.
 
     Examples
     --------
@@ -52,20 +52,24 @@ def mae(actual: np.ndarray, forecast: np.ndarray, *, axis: Axis = None) -> np.nd
 def mase(
     actual: np.ndarray, forecast: np.ndarray, scale: np.ndarray, *, axis: Axis = None
 ) -> np.ndarray:
-    """Mean absolute scaled error, as in the M4 competition (Hyndman and Koehler, 2006).
+    """Compute the mean absolute scaled error.
 
     Parameters
     ----------
     actual, forecast : array (..., horizon, variables)
     scale : array (..., variables)
-        What `seasonal_scale` gives for the part of each series before its forecasts. Where it is 0
-        or NaN the error has no scale, and is left out.
-    axis : int, tuple of int or None
+        The `seasonal_scale` of each series before its forecasts. Errors with scale 0 or NaN are
+        excluded.
+    axis : int, tuple of int or None, default=None
         Axes to average over.
 
     Returns
     -------
     array, without those axes
+
+    References
+    ----------
+    R. Hyndman and A. Koehler (2006), "Another look at measures of forecast accuracy".
 
     Examples
     --------
@@ -79,7 +83,7 @@ def mase(
 
 
 def smape(actual: np.ndarray, forecast: np.ndarray, *, axis: Axis = None) -> np.ndarray:
-    """Symmetric mean absolute percentage error in percent, as in the M4 competition: 0 to 200.
+    """Compute the symmetric mean absolute percentage error of the M4 competition: 0 to 200.
 
     ``200 * |actual - forecast| / (|actual| + |forecast|)``, 0 where both are 0; parameters as for
     `mse`.
@@ -99,10 +103,10 @@ def weighted_quantile_loss(
     *,
     axis: Axis = None,
 ) -> np.ndarray:
-    """Weighted quantile loss: twice the pinball loss, over the sum of the absolute values.
+    """Compute the weighted quantile loss: twice the pinball loss over the sum of absolute values.
 
-    The mean over the levels of ``2 * sum(pinball) / sum(|actual|)``, as GluonTS reports it;
-    with the median as its only level it is the normalised deviation ``sum|error| / sum|actual|``.
+    The mean over the levels of ``2 * sum(pinball) / sum(|actual|)``, as in GluonTS. With the median
+    as its only level it is the normalised deviation ``sum|error| / sum|actual|``.
 
     Parameters
     ----------
@@ -110,12 +114,12 @@ def weighted_quantile_loss(
     quantile_forecasts : array (..., horizon, variables, levels)
     levels : sequence of float
         Strictly between 0 and 1.
-    axis : int, tuple of int or None
+    axis : int, tuple of int or None, default=None
         Axes of ``actual`` to sum over; None sums over everything.
 
     Returns
     -------
-    array, without those axes; NaN where all that was observed is 0
+    array, without those axes; NaN where all observed values are 0
 
     Examples
     --------
@@ -136,15 +140,18 @@ def crps(
     *,
     axis: Axis = None,
 ) -> np.ndarray:
-    """Continuous ranked probability score, from quantiles: twice their mean pinball loss.
+    """Compute the continuous ranked probability score as twice the mean pinball loss.
 
     It has the units of the values; for a forecast of one value it is the absolute error.
 
     Parameters
     ----------
-    actual, quantile_forecasts, levels, axis
-        As for `weighted_quantile_loss`; the levels must be equally spaced, since the score is an
-        integral over all levels.
+    actual : array (..., horizon, variables)
+    quantile_forecasts : array (..., horizon, variables, levels)
+    levels : sequence of float
+        Equally spaced, since the score is an integral over all levels.
+    axis : int, tuple of int or None, default=None
+        Axes of ``actual`` to average over.
 
     Raises
     ------
@@ -168,12 +175,12 @@ def crps(
 def coverage(
     actual: np.ndarray, lower: np.ndarray, upper: np.ndarray, *, axis: Axis = None
 ) -> np.ndarray:
-    """Share of the observed values that lie between two forecasts, both included.
+    """Compute the share of the observed values between two forecasts, both included.
 
     Parameters
     ----------
     actual, lower, upper : array (..., horizon, variables)
-    axis : int, tuple of int or None
+    axis : int, tuple of int or None, default=None
         Axes to average over.
 
     Examples
@@ -187,7 +194,7 @@ def coverage(
 def mean_width(
     actual: np.ndarray, lower: np.ndarray, upper: np.ndarray, *, axis: Axis = None
 ) -> np.ndarray:
-    """Mean width of the intervals of the observed values; parameters as for `coverage`.
+    """Compute the mean width of the intervals of observed values; parameters as for `coverage`.
 
     Examples
     --------
@@ -198,7 +205,7 @@ def mean_width(
 
 
 def seasonal_scale(values: np.ndarray, season: int) -> np.ndarray:
-    """Mean absolute error of the seasonal naive forecast inside a series: the scale of `mase`.
+    """Compute the mean absolute error of the seasonal naive forecast: the scale of `mase`.
 
     Parameters
     ----------
@@ -224,17 +231,17 @@ def seasonal_scale(values: np.ndarray, season: int) -> np.ndarray:
 
 
 def squared_errors(actual: np.ndarray, forecast: np.ndarray) -> np.ndarray:
-    """Give ``(actual - forecast)²`` of every value."""
+    """Compute ``(actual - forecast)²`` of every value."""
     return np.subtract(actual, forecast) ** 2
 
 
 def absolute_errors(actual: np.ndarray, forecast: np.ndarray) -> np.ndarray:
-    """Give ``|actual - forecast|`` of every value."""
+    """Compute ``|actual - forecast|`` of every value."""
     return np.abs(np.subtract(actual, forecast))
 
 
 def symmetric_percentage_errors(actual: np.ndarray, forecast: np.ndarray) -> np.ndarray:
-    """Give ``200 |actual - forecast| / (|actual| + |forecast|)`` of every value, 0 for 0 / 0."""
+    """Compute ``200 |actual - forecast| / (|actual| + |forecast|)`` of every value, 0 for 0 / 0."""
     sizes = np.abs(actual) + np.abs(forecast)
     errors = absolute_errors(actual, forecast)
     return 200.0 * np.divide(errors, sizes, out=np.zeros_like(errors), where=sizes != 0)
@@ -243,28 +250,28 @@ def symmetric_percentage_errors(actual: np.ndarray, forecast: np.ndarray) -> np.
 def pinball_losses(
     actual: np.ndarray, quantile_forecasts: np.ndarray, levels: Sequence[float]
 ) -> np.ndarray:
-    """Give the pinball loss of every value and level: ``(..., horizon, variables, levels)``."""
+    """Compute the pinball loss of every value and level: ``(..., horizon, variables, levels)``."""
     errors = np.expand_dims(np.asarray(actual, dtype=float), -1) - quantile_forecasts
     return np.maximum(np.multiply(levels, errors), np.multiply(np.subtract(levels, 1.0), errors))
 
 
 def covered(actual: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """Give 1 for every value between its two forecasts, 0 for the others, NaN without forecasts."""
+    """Return 1 for values between their two forecasts, 0 for others, NaN without forecasts."""
     inside = (np.asarray(actual) >= lower) & (np.asarray(actual) <= upper)
     return np.where(np.isnan(lower) | np.isnan(upper), np.nan, inside)
 
 
 def equally_spaced(levels: Sequence[float]) -> bool:
-    """Tell whether quantile levels are an evenly spaced grid."""
+    """Return whether quantile levels are equally spaced."""
     return bool(np.ptp(np.diff(levels)) < 1e-9) if len(levels) > 1 else True
 
 
 def observed_mean(errors: np.ndarray, actual: np.ndarray, axis: Axis = None) -> np.ndarray:
-    """Average errors over the places where ``actual`` is not NaN; NaN where there is none."""
+    """Average errors where ``actual`` is not NaN; NaN where nothing was observed."""
     observed = ~np.isnan(actual)
     return _ratio(np.where(observed, errors, 0.0).sum(axis=axis), observed.sum(axis=axis))
 
 
 def _ratio(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Divide; 0 / 0 is NaN without a warning, as is anything over 0."""
+    """Divide; anything over 0 is NaN without a warning."""
     return np.asarray(total) / np.where(np.asarray(weight) > 0, weight, np.nan)

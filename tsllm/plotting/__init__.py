@@ -1,1 +1,1 @@
-"""Plots of forecasts, ablations and anchors."""
+"""Plots; they need the extra ``tsllm[plot]``."""

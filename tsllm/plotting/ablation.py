@@ -16,12 +16,12 @@ def plot_differences(rows: pd.DataFrame, *, xlabel: str, least: float, ax: Any =
     Parameters
     ----------
     rows : DataFrame
-        ``label`` (the variant), ``group``, ``value``, ``lower`` and ``upper``; NaN bounds are no
+        ``label`` (the variant), ``group``, ``value``, ``lower`` and ``upper``; NaN bounds mean no
         interval. The last group is drawn in black.
     xlabel : str
     least : float
-        The least difference that matters: what lies within it is in a grey band.
-    ax : matplotlib Axes, optional
+        The least relevant difference, drawn as a grey band.
+    ax : matplotlib Axes or None, default=None
         None makes a new figure.
 
     Returns
@@ -59,7 +59,7 @@ def plot_differences(rows: pd.DataFrame, *, xlabel: str, least: float, ax: Any =
 
 
 def _limits(rows: pd.DataFrame, least: float) -> tuple[float, float]:
-    """Give the axis's ends: an interval from few blocks may be so wide that it hides the rest."""
+    """Return the limits of the axis; very wide intervals are cut off."""
     value = rows["value"]
     low, high = float(value.min()), float(value.max())
     lowest = float(rows["lower"].fillna(value).min())

@@ -1,4 +1,4 @@
-"""Pictures of S²IP-LLM's joint space: anchors and tokens in one plane, alignment over training."""
+"""Plots of S²IP-LLM's joint space: anchors and tokens in a plane, alignment over training."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def plot_joint_space(
     method: str = "pca",
     ax: Any = None,
 ) -> Any:
-    """Draw anchors and tokens, scaled to length one, in one plane (as arXiv 2403.05798, §4.6).
+    """Draw anchors and tokens, scaled to length 1, in a plane.
 
     Parameters
     ----------
     anchors : array (pool, width)
     tokens : array (tokens, width)
     chosen : int array
-        Rows of ``anchors`` to stress.
-    names : sequence of str, optional
-        To write beside those.
-    method : {"pca", "tsne"}
+        Rows of ``anchors`` to highlight.
+    names : sequence of str or None, default=None
+        Labels of those.
+    method : {"pca", "tsne"}, default="pca"
         The plane of greatest variance, or scikit-learn's t-SNE.
-    ax : matplotlib Axes, optional
+    ax : matplotlib Axes or None, default=None
         None makes a new figure.
 
     Returns
@@ -44,7 +44,12 @@ def plot_joint_space(
     Raises
     ------
     DataError
-        For an unknown method.
+        The method is unknown.
+
+    References
+    ----------
+    Z. Pan et al. (2024), "S²IP-LLM: Semantic Space Informed Prompt Learning with LLM for Time
+    Series Forecasting", arXiv 2403.05798, section 4.6.
     """
     if method not in METHODS:
         raise DataError(f"method must be one of {', '.join(METHODS)}, found {method!r}")
@@ -70,10 +75,10 @@ def plot_alignment(
     Parameters
     ----------
     similarities : sequence of float
-        One an epoch.
-    best_epoch : int, optional
-        Marked where given: the epoch whose weights were kept.
-    ax : matplotlib Axes, optional
+        One per epoch.
+    best_epoch : int or None, default=None
+        The epoch whose weights were kept, to mark it.
+    ax : matplotlib Axes or None, default=None
         None makes a new figure.
 
     Returns
@@ -87,7 +92,7 @@ def plot_alignment(
 
 
 def _to_plane(rows: np.ndarray, method: str) -> np.ndarray:
-    """Lay rows out in two dimensions by the angles between them: (rows, 2)."""
+    """Project rows to two dimensions by the angles between them: (rows, 2)."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     rows = rows / np.maximum(norms, 1e-12)  # (rows, width)
     plane: np.ndarray

@@ -1,4 +1,4 @@
-"""Pictures: forecasts with their intervals, training histories. Needs the extra ``tsllm[plot]``."""
+"""Plots of forecasts with their intervals, and of training histories."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def plot_forecast(
     history : DataFrame
         Long format: ``series_id, timestamp`` and value columns.
     forecast : DataFrame
-        As `tsllm.forecast` gives it: ``series_id, timestamp, forecast, q0.1, ...``, with a column
-        ``variable`` where there are several value columns. Quantiles that mirror each other around
-        0.5 become bands.
-    series_id : optional
-        Which series to draw. None: the first.
-    variable : str, optional
-        Which value column to draw. None: the first.
-    last : int, optional
+        As `tsllm.forecast` returns it: ``series_id, timestamp, forecast, q0.1, ...``, with a column
+        ``variable`` where there are several value columns. Quantiles symmetric around 0.5 become
+        bands.
+    series_id : object, default=None
+        The series to draw. None: the first.
+    variable : str or None, default=None
+        The value column to draw. None: the first.
+    last : int or None, default=None
         Steps of history to show. None: three times the horizon, at least 60.
-    title : str, optional
-        None names the series and the variable.
-    ax : matplotlib Axes, optional
+    title : str or None, default=None
+        None: the names of the series and the variable.
+    ax : matplotlib Axes or None, default=None
         None makes a new figure.
 
     Returns
@@ -77,10 +77,10 @@ def plot_history(
     Parameters
     ----------
     history : sequence of dict
-        With ``epoch``, ``train_loss`` and ``validation_loss``, as `FittedState.history` holds them.
-    best_epoch : int, optional
-        Marked where given: the epoch whose weights were kept.
-    ax : matplotlib Axes, optional
+        With ``epoch``, ``train_loss`` and ``validation_loss``, as in `FittedState.history`.
+    best_epoch : int or None, default=None
+        The epoch whose weights were kept, to mark it.
+    ax : matplotlib Axes or None, default=None
         None makes a new figure.
 
     Returns
@@ -98,23 +98,23 @@ def plot_history(
 
 
 def new_axes(size: tuple[float, float], columns: int = 1) -> Any:
-    """Make a figure without touching the user's pyplot state or needing a display.
+    """Make a figure without pyplot's global state and without a display.
 
     Parameters
     ----------
     size : (float, float)
         Width and height in inches.
-    columns : int
+    columns : int, default=1
         Axes beside each other.
 
     Returns
     -------
-    matplotlib Axes, or an array of them where there are several columns
+    matplotlib Axes, or an array of them for several columns
 
     Raises
     ------
     ImportError
-        Without matplotlib.
+        matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure
@@ -124,7 +124,7 @@ def new_axes(size: tuple[float, float], columns: int = 1) -> Any:
 
 
 def label_epochs(ax: Any, what: str, best_epoch: int | None) -> None:
-    """Label a picture of ``what`` over the epochs, and mark the epoch whose weights were kept."""
+    """Label a plot of ``what`` over the epochs, and mark the epoch whose weights were kept."""
     if best_epoch is not None:
         ax.axvline(best_epoch, color="grey", lw=0.8, ls="--", label="kept")
     ax.set_xlabel("epoch")
@@ -133,7 +133,7 @@ def label_epochs(ax: Any, what: str, best_epoch: int | None) -> None:
 
 
 def _bands(columns: pd.Index) -> list[tuple[str, str]]:
-    """Pair quantile columns that mirror each other, the widest first."""
+    """Pair quantile columns that are symmetric around 0.5, the widest first."""
     levels = {round(float(c[1:]), 6): c for c in columns if c.startswith("q0.")}
     return [
         (levels[q], levels[round(1 - q, 6)])
@@ -143,5 +143,5 @@ def _bands(columns: pd.Index) -> list[tuple[str, str]]:
 
 
 def _drawable(stamps: pd.Series) -> pd.Series:
-    """Turn periods, which matplotlib does not know, into their first moments."""
+    """Convert periods, which matplotlib does not know, to their start times."""
     return stamps.dt.to_timestamp() if isinstance(stamps.dtype, pd.PeriodDtype) else stamps

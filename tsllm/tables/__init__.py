@@ -1,1 +1,1 @@
-"""Forecasts of long tables: one call from a table of series to a table of forecasts."""
+"""Forecasts of long tables, from a table of series to a table of forecasts."""

@@ -1,4 +1,4 @@
-"""Covariates in long frames: beside the values, and in a second frame for the steps to come."""
+"""Covariates in long frames: beside the values, and in a second frame for the future steps."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _LABELS = ["series_id", "timestamp"]
 
 
 def columns_of(estimator: SeriesForecaster) -> CovariateColumns | None:
-    """Give the columns of a fitted model's covariates; None where it has none."""
+    """Return the columns of a fitted model's covariates; None where it has none."""
     covariates = estimator.fitted_.covariates
     return None if covariates is None else covariates.columns
 
 
 def columns_to_read(estimator: SeriesForecaster) -> dict[str, Any]:
-    """Give the options of `read_long` by which data bring a fitted model's covariates."""
+    """Return the options with which `read_long` reads a fitted model's covariates."""
     columns = columns_of(estimator)
     if columns is None:
         return {}
@@ -38,19 +38,19 @@ def columns_to_read(estimator: SeriesForecaster) -> dict[str, Any]:
 
 
 def check_future_given(columns: CovariateColumns | None, future: object) -> None:
-    """Refuse to forecast where the known future is missing or not wanted.
+    """Check that the known future is given where the model reads it, and only there.
 
     Parameters
     ----------
     columns : CovariateColumns or None
-        Those that the model was or will be fitted with; None: it knows no covariates.
+        Those that the model was or will be fitted with; None: it has no covariates.
     future : object
-        What was given as ``future``; None where nothing was.
+        The argument ``future``; None where it was not given.
 
     Raises
     ------
     DataError
-        There are covariates with a known future and it was not given, or the other way round.
+        Covariates with a known future have none, or a future is given that no covariate needs.
     """
     known = () if columns is None else columns.known
     if future is None and known:
@@ -80,12 +80,16 @@ def read_future(
     Parameters
     ----------
     source : DataFrame, path, Table or None
-        Long format, with the columns of the covariates; others are passed over. None: there is
-        none, as is right for a model that reads none.
+        Long format, with the columns of the covariates; other columns are ignored. None for a model
+        that reads none.
     estimator : SeriesForecaster
         Fitted.
-    id_col, time_col, freq, sort
-        As for `read_long`. Without ``freq`` it is the model's.
+    id_col, time_col : str or None, default=None
+        As for `read_long`.
+    freq : str or None, default=None
+        As for `read_long`. None: the model's.
+    sort : bool, default=False
+        As for `read_long`.
 
     Returns
     -------
@@ -95,7 +99,7 @@ def read_future(
     Raises
     ------
     DataError
-        It is missing or not wanted, or the data cannot be used.
+        The future is missing or not needed, or the data cannot be used.
     """
     columns = columns_of(estimator)
     freq = freq or estimator.fitted_.shape.freq
@@ -114,9 +118,7 @@ def read_future_ahead(
     freq: str | None = None,
     sort: bool = False,
 ) -> pd.DataFrame | None:
-    """Read the known future before the model that will need it is trained.
-
-    Training takes long, and a file that is missing or ends too early can be told before.
+    """Read the known future before the model is trained, so that errors come before the training.
 
     Parameters
     ----------
@@ -125,23 +127,27 @@ def read_future_ahead(
     estimator : SeriesForecaster
         Not fitted yet.
     frame : DataFrame
-        What it will be fitted on, as `read_long` gives it.
+        The data to fit on, as `read_long` returns it.
     covariates : sequence of str
         The columns of the frame that are covariates.
     horizon : int
-        The steps after the end of each series that will be asked for.
-    id_col, time_col, freq, sort
-        As for `read_long`. Without ``freq`` it is that of the frame.
+        Steps to forecast after the end of each series.
+    id_col, time_col : str or None, default=None
+        As for `read_long`.
+    freq : str or None, default=None
+        As for `read_long`. None: that of the frame.
+    sort : bool, default=False
+        As for `read_long`.
 
     Returns
     -------
     DataFrame or None
-        As of `read_future`.
+        As for `read_future`.
 
     Raises
     ------
     DataError
-        As of `read_future`, and where a row or a value of a step to forecast is missing.
+        As for `read_future`, and where a row or a value of a step to forecast is missing.
     """
     if not covariates:
         check_future_given(None, source)
@@ -154,7 +160,7 @@ def read_future_ahead(
     future = _read_future(source, columns, id_col=id_col, time_col=time_col, freq=freq, sort=sort)
     if future is not None:
         assert columns is not None  # there are covariates
-        # Effects are learnt in the training; which rows are needed does not depend on them.
+        # The needed rows do not depend on the effects, which are not fitted yet.
         _rows_ahead(contexts, future, Covariates(columns, 1, None, None), horizon)
     return future
 
@@ -162,7 +168,7 @@ def read_future_ahead(
 def split_frame(
     frame: pd.DataFrame, covariates: Sequence[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Take a canonical long frame apart into sktime's ``y`` and ``X``; X is None without any."""
+    """Split a canonical long frame into sktime's ``y`` and ``X``; X is None without covariates."""
     indexed = frame.set_index(_LABELS)
     if not covariates:
         return indexed, None
@@ -175,21 +181,25 @@ def futures_for(
     future: pd.DataFrame | None,
     horizon: int,
 ) -> list[np.ndarray | None] | None:
-    """Pick the known future of the covariates of series for every step of a horizon.
+    """Select the known future of the covariates of series, for every step of a horizon.
 
     Parameters
     ----------
     estimator : SeriesForecaster
     contexts : sequence of Context
-        The past of each series; its name as text is that in ``future``.
+        The past of each series, named by text as in ``future``.
     future : DataFrame or None
-        As `read_future` gives it.
+        As `read_future` returns it.
     horizon : int
+
+    Returns
+    -------
+    list of array (horizon, known columns), or None
 
     Raises
     ------
     DataError
-        The future is missing, is not wanted, or lacks a row or a value.
+        The future is missing, is not needed, or lacks a row or a value.
     """
     if future is not None:
         check_future_given(columns_of(estimator), future)
@@ -199,11 +209,11 @@ def futures_for(
 def _read_future(
     source: Any, columns: CovariateColumns | None, *, freq: str | None, **how: Any
 ) -> pd.DataFrame | None:
-    """Read the known future of columns, if there are such."""
+    """Read the known future of columns, if there are any."""
     check_future_given(columns, source)
     if source is None:
         return None
-    assert columns is not None  # else it is not wanted
+    assert columns is not None  # checked above
     return read_long(
         source,
         target_cols=[],
@@ -220,7 +230,7 @@ def _rows_ahead(
     covariates: Covariates | None,
     horizon: int,
 ) -> list[np.ndarray | None] | None:
-    """Pick the rows of a future for every step of a horizon: (horizon, known columns) a series."""
+    """Select the rows of a future for every step of a horizon: (horizon, known columns) each."""
     X = None if future is None else future.set_index(_LABELS)
     steps = [np.arange(1, horizon + 1)] * len(contexts)
     return future_covariates(contexts, X, covariates, steps, horizon)

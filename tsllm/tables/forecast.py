@@ -1,4 +1,4 @@
-"""Forecasts from a long frame to a long frame: what the command line and serving share."""
+"""Forecasts from a long frame to a long frame, for `tsllm.forecast`, the command and serving."""
 
 from __future__ import annotations
 
@@ -47,25 +47,26 @@ def forecast(
         Long format, as `tsllm.datasets.read_long` reads it.
     horizon : int
         Steps to forecast after the end of each series.
-    method : {"autotimes", "timecma", "s2ip", "aaren"}
-        The method.
-    quantiles : sequence of float
+    method : {"autotimes", "timecma", "s2ip", "aaren"}, default="autotimes"
+        The method of the forecaster.
+    quantiles : sequence of float, default=(0.1, 0.5, 0.9)
         Levels between 0 and 1; empty for point forecasts only.
-    id_col, time_col, target_cols : optional
-        The columns with the series' identifiers, the times and the values, where they are not
-        recognised.
-    freq : str, optional
-        Frequency of the series, where their stamps do not tell it.
-    fill : {"nan", "ffill", "interpolate"}, optional
-        What to do about gaps. None: they are an error.
-    resample : {"mean", "sum", "last"}, optional
-        Bring rows at irregular times to ``freq``. None: they are an error.
-    sort : bool
-        Sort each series by time. False: rows out of order are an error.
-    covariates : str or sequence of str
-        Columns of ``data`` with covariates whose future is known; those of ``past_covariates`` and
-        ``static_attributes`` are found anyway.
-    future : DataFrame or path, optional
+    id_col, time_col : str or None, default=None
+        The columns of the series' identifiers and of the times. None: recognised by name.
+    target_cols : str, sequence of str or None, default=None
+        The columns of the values. None: recognised by name.
+    freq : str or None, default=None
+        Frequency of the series. None: from the stamps.
+    fill : {"nan", "ffill", "interpolate"} or None, default=None
+        The treatment of gaps. None: gaps are an error.
+    resample : {"mean", "sum", "last"} or None, default=None
+        Aggregate rows at irregular times to ``freq``. None: they are an error.
+    sort : bool, default=False
+        Sort each series by time. False: unordered rows are an error.
+    covariates : str or sequence of str, default=()
+        Columns of ``data`` with covariates whose future is known. Those of ``past_covariates`` and
+        ``static_attributes`` need not be listed.
+    future : DataFrame, path or None, default=None
         A second long table with the covariates of the steps to forecast.
     **parameters
         Of the method's forecaster, for example ``backbone``, ``random_state`` or
@@ -74,13 +75,18 @@ def forecast(
     Returns
     -------
     DataFrame
-        ``series_id, timestamp, forecast, q0.1, ...``; with several value columns a column
-        ``variable`` before ``forecast``.
+        ``series_id, timestamp, forecast, q0.1, ...``; with several value columns also a column
+        ``variable``.
 
     Raises
     ------
     DataError
-        The data, the method, or an argument cannot be used; the message names the remedy.
+        The data, the method, or an argument cannot be used.
+
+    See Also
+    --------
+    tsllm.AutoTimesForecaster : One of the forecasters, for sktime's ``fit`` and ``predict``.
+    tsllm.predict_batch : Forecast many series from files.
 
     Examples
     --------
@@ -123,7 +129,7 @@ def forecast(
 
 
 def check_request(horizon: object, quantiles: Sequence[float]) -> None:
-    """Check what a forecast is asked for, before anything is trained for it.
+    """Check horizon and quantiles of a request, before any training.
 
     Raises
     ------
@@ -146,7 +152,7 @@ def make_forecaster(method: str, **parameters: Any) -> SeriesForecaster:
     Raises
     ------
     DataError
-        The method or a parameter is unknown, or a value is of the wrong kind.
+        The method or a parameter is unknown, or a value is of the wrong type.
     """
     from tsllm.forecasters import METHODS
 
@@ -166,16 +172,16 @@ def fit_long(
 ) -> SeriesForecaster:
     """Fit a forecaster on all series of a canonical long frame.
 
-    The series are always a panel to it, a single one too, so that the model knows their names.
+    The series are always fitted as a panel, so that the model knows their names.
 
     Parameters
     ----------
     estimator : SeriesForecaster
     frame : DataFrame
-        As `read_long` gives it.
-    horizon : int, optional
-        The steps that will be asked for. None: the estimator's own choice.
-    covariates : sequence of str
+        As `read_long` returns it.
+    horizon : int or None, default=None
+        Steps to forecast. None: the estimator's own choice.
+    covariates : sequence of str, default=()
         The columns that are covariates.
 
     Returns
@@ -185,7 +191,7 @@ def fit_long(
     """
     steps = None if horizon is None else list(range(1, horizon + 1))
     with warnings.catch_warnings():
-        # read_long has named the series that never change already.
+        # read_long has warned of constant series already.
         warnings.filterwarnings("ignore", message=".* never changes?: the forecast is the constant")
         y, X = split_frame(frame, covariates)
         return estimator.fit(y, X=X, fh=steps)
@@ -205,19 +211,18 @@ def predict_long(
     Parameters
     ----------
     estimator : SeriesForecaster
-        Fitted on the same variables and frequency; the series need not be those that it was fitted
-        on.
+        Fitted on the same variables and frequency; the series may be others.
     frame : DataFrame
-        As `read_long` gives it. Several value columns are matched to the fitted ones by name; the
-        covariates that the model was fitted with must be there.
+        As `read_long` returns it. Several value columns are matched to the fitted ones by name, and
+        the model's covariates must be there.
     horizon : int
         Steps after the end of each series.
-    quantiles : sequence of float
+    quantiles : sequence of float, default=(0.1, 0.5, 0.9)
         Levels between 0 and 1.
-    freq : str, optional
-        Frequency of the series, where their stamps do not tell it.
-    future : DataFrame, optional
-        The known future of the covariates, as `read_future` gives it.
+    freq : str or None, default=None
+        Frequency of the series. None: from the stamps.
+    future : DataFrame or None, default=None
+        The known future of the covariates, as `read_future` returns it.
 
     Returns
     -------
@@ -234,7 +239,7 @@ def predict_long(
     futures = futures_for(estimator, contexts, future, horizon)
     ids = [context.series_id for context in contexts]
     if len(contexts) == 1 and not estimator._layout.is_panel:
-        # The one series of a model without names: its intervals are the model's own.
+        # The only series of a model that knows no names.
         contexts = [replace(contexts[0], series_id=None)]
     values = estimator.forecast(contexts, horizon, quantiles=quantiles, future_x=futures)
     return forecasts_to_long(values, contexts, ids, variables, quantiles)
@@ -243,11 +248,13 @@ def predict_long(
 def contexts_of(
     estimator: SeriesForecaster, frame: pd.DataFrame, freq: str | None = None
 ) -> tuple[list[Context], list[str]]:
-    """Give the series of a canonical long frame as a fitted forecaster reads them.
+    """Return the series of a canonical long frame as a fitted forecaster reads them.
 
     Parameters
     ----------
-    estimator, frame, freq
+    estimator : SeriesForecaster
+    frame : DataFrame
+    freq : str or None, default=None
         As for `predict_long`.
 
     Returns
@@ -270,7 +277,7 @@ def contexts_of(
     y = y[variables]
     dated = not pd.api.types.is_integer_dtype(frame["timestamp"].dtype)
     if freq is None and dated and frame.groupby("series_id").size().min() < 3:
-        freq = estimator.fitted_.shape.freq  # too short to tell its own
+        freq = estimator.fitted_.shape.freq  # too short to determine its own
     contexts = split_series(y, freq=freq)
     estimator.fitted_.check_same_series(contexts)
     return join_covariates(contexts, X, covariates), variables
@@ -284,7 +291,7 @@ def predict_stored(
     series: Sequence[str] | None = None,
     future: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Forecast the series that a forecaster was fitted on from the history that it keeps.
+    """Forecast the series that a forecaster was fitted on, from its stored history.
 
     Parameters
     ----------
@@ -292,22 +299,22 @@ def predict_stored(
         Fitted, with its context.
     horizon : int
         Steps after the end of each series.
-    quantiles : sequence of float
+    quantiles : sequence of float, default=(0.1, 0.5, 0.9)
         Levels between 0 and 1.
-    series : sequence of str, optional
-        Only these, by their names as text. None: all.
-    future : DataFrame, optional
-        The known future of the covariates, as `read_future` gives it.
+    series : sequence of str or None, default=None
+        Only these series, named by text. None: all.
+    future : DataFrame or None, default=None
+        The known future of the covariates, as `read_future` returns it.
 
     Returns
     -------
     DataFrame
-        In the order of ``series``, or else in that in which they were fitted.
+        In the order of ``series``, or else in the order of the fit.
 
     Raises
     ------
     DataError
-        The model was saved without its context, or keeps nothing of a series.
+        The model was saved without its context, or has no history of a series.
     """
     check_request(horizon, quantiles)
     kept = stored_series(estimator)
@@ -328,7 +335,7 @@ def predict_stored(
 
 
 def stored_series(estimator: SeriesForecaster) -> dict[str, Context]:
-    """Give what a forecaster keeps of each series, by the series' names as text."""
+    """Return the stored context of each series, by the series' names as text."""
     return {
         "series" if context.series_id is None else _as_text(context.series_id): context
         for context in estimator._contexts.values()
@@ -360,7 +367,7 @@ def forecasts_to_long(
 
 
 def _fitted_variables(estimator: SeriesForecaster, y: pd.DataFrame) -> list[str]:
-    """Give the value columns in the order that the model was fitted in."""
+    """Return the value columns in the order of the fit."""
     found = list(y.columns)
     fitted = [str(column) for column in estimator._layout.columns]
     if len(found) == len(fitted) == 1:
