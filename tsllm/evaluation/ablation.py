@@ -42,7 +42,7 @@ def ablate(
     freq: str | None = None,
     progress: bool = False,
 ) -> AblationReport:
-    """Test whether the language model helps on this data, or a replacement would do as well.
+    """Measure whether the language model helps on this data, or a replacement does as well.
 
     The forecaster is fitted as it is, and again with the language model replaced, with the same
     head, data, seeds and budget. All variants forecast the same windows of an unseen test part by

@@ -349,7 +349,7 @@ def forecasts_to_long(
     variables: Sequence[str],
     quantiles: Sequence[float],
 ) -> pd.DataFrame:
-    """Label forecasts (series, horizon, variables, 1 + quantiles) as a long frame."""
+    """Convert forecasts (series, horizon, variables, 1 + quantiles) to a long frame."""
     n_series, horizon, n_variables, _ = values.shape
     rows = n_series * n_variables * horizon
     stamps = [stamps_after(context, horizon) for context in contexts]

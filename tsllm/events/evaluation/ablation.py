@@ -58,7 +58,7 @@ def ablate(
     confidence: float = 0.95,
     verbose: int = 0,
 ) -> EventAblationReport:
-    """Test which parts of PromptTPP help on this stream.
+    """Measure which parts of PromptTPP help on this stream.
 
     The estimator learns the slices one after another, and so do variants that differ from it in one
     setting. Then all of them predict the test part of every slice. Differences are paired event by
