@@ -13,6 +13,7 @@ from torch.nn import functional
 from tsllm.adapters.layers import (
     MonotoneQuantileHead,
     build_token_layer,
+    check_mask,
     check_mirrored,
     from_segments,
     instance_normalise,
@@ -384,14 +385,7 @@ class AutoTimesModel(nn.Module):
                 f"token_length={self.token_length} steps, got shape {tuple(x.shape)}; "
                 "pad the context on the left and mask the padding"
             )
-        if mask is None:
-            return None
-        if mask.dtype != torch.bool or mask.shape != x.shape:
-            raise ValueError(
-                f"mask must be a bool tensor of x's shape {tuple(x.shape)}, "
-                f"got {mask.dtype} of shape {tuple(mask.shape)}"
-            )
-        return None if bool(mask.all()) else mask
+        return check_mask(x, mask)
 
     def _check_timestamps(self, timestamps: Tensor | None, x: Tensor, steps: int) -> None:
         """Check that timestamps are given exactly when they are mixed, in the right shape."""

@@ -6,7 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tsllm.adapters.layers import MonotoneQuantileHead, direct_forecast, instance_normalise
+from tsllm.adapters.layers import (
+    MonotoneQuantileHead,
+    count_patches,
+    direct_forecast,
+    instance_normalise,
+)
 
 
 class DLinearModel(nn.Module):
@@ -92,19 +97,7 @@ class DLinearModel(nn.Module):
 
 
 def moving_average(series: Tensor, kernel_size: int) -> Tensor:
-    """Average each step with its neighbours; the first and last values are repeated at the ends.
-
-    Parameters
-    ----------
-    series : Tensor
-        ``(batch, channels, time)``.
-    kernel_size : int
-        Steps, odd.
-
-    Returns
-    -------
-    Tensor
-        The shape of ``series``.
+    """Average each step of (batch, channels, time) with its neighbours, end values repeated.
 
     Examples
     --------
@@ -181,18 +174,13 @@ class PatchTSTModel(nn.Module):
         quantiles: tuple[float, ...] = (),
     ) -> None:
         super().__init__()
-        if not 1 <= stride <= patch_length <= context_length:
-            raise ValueError(
-                f"patch_length={patch_length} and stride={stride} must satisfy 1 <= stride <= "
-                f"patch_length <= context_length={context_length}"
-            )
         if hidden % heads:
             raise ValueError(f"hidden={hidden} must be a multiple of heads={heads}")
         self.context_length = context_length
         self.horizon = horizon
         self.patch_length = patch_length
         self.stride = stride
-        self.n_patches = (context_length - patch_length) // stride + 2
+        self.n_patches = count_patches(context_length, patch_length, stride)
         self.quantile_head = MonotoneQuantileHead(quantiles) if quantiles else None
         self.token_layer = nn.Linear(patch_length, hidden)
         self.positions = nn.Parameter(torch.empty(self.n_patches, hidden).uniform_(-0.02, 0.02))

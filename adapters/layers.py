@@ -66,20 +66,39 @@ def instance_normalise(x: Tensor, mask: Tensor | None = None) -> Normalised:
     return Normalised(centred / std, mean, std)
 
 
+def check_mask(x: Tensor, mask: Tensor | None) -> Tensor | None:
+    """Check a mask of ``x``, and return None for a mask that hides nothing."""
+    if mask is None:
+        return None
+    if mask.dtype != torch.bool or mask.shape != x.shape:
+        raise ValueError(
+            f"mask must be a bool tensor of x's shape {tuple(x.shape)}, "
+            f"got {mask.dtype} of shape {tuple(mask.shape)}"
+        )
+    return None if bool(mask.all()) else mask
+
+
+def count_patches(context_length: int, patch_length: int, stride: int) -> int:
+    """Count the patches of a context, whose last value is repeated for one more stride.
+
+    Examples
+    --------
+    >>> count_patches(48, 16, 8)
+    6
+    """
+    if not 1 <= stride <= patch_length <= context_length:
+        raise ValueError(
+            f"patch_length={patch_length} and stride={stride} must satisfy 1 <= stride <= "
+            f"patch_length <= context_length={context_length}"
+        )
+    return (context_length - patch_length) // stride + 2
+
+
 def to_segments(x: Tensor, length: int) -> Tensor:
-    """Cut each channel into consecutive segments, each channel as a sample of its own.
+    """Cut (batch, time, channels) into segments, each channel as a sample of its own.
 
-    Parameters
-    ----------
-    x : Tensor
-        ``(batch, time, channels)``; ``time`` is a multiple of ``length``.
-    length : int
-        Steps of a segment.
-
-    Returns
-    -------
-    Tensor
-        ``(batch * channels, segments, length)``, channels fastest.
+    Returns (batch * channels, segments, length), channels fastest; ``time`` is a multiple of
+    ``length``.
 
     Examples
     --------
@@ -90,19 +109,9 @@ def to_segments(x: Tensor, length: int) -> Tensor:
 
 
 def from_segments(segments: Tensor, channels: int) -> Tensor:
-    """Join segments end to end: the inverse of `to_segments`.
+    """Join segments (batch * channels, segments, length, ...) end to end: inverts `to_segments`.
 
-    Parameters
-    ----------
-    segments : Tensor
-        ``(batch * channels, segments, length, ...)``; trailing axes (quantiles) are kept.
-    channels : int
-        Number of channels in the first axis.
-
-    Returns
-    -------
-    Tensor
-        ``(batch, segments * length, channels, ...)``.
+    Returns (batch, segments * length, channels, ...); trailing axes (quantiles) are kept.
 
     Examples
     --------
@@ -118,19 +127,6 @@ class TokenMLP(nn.Module):
 
     Linear, activation and dropout, repeated, and a last Linear. The linear layers are ``layers.0``,
     ``layers.3``, ...: the state-dict keys of the authors' code.
-
-    Parameters
-    ----------
-    in_features, out_features : int
-        Widths of the first and the last layer.
-    n_layers : int, default=2
-        Number of linear layers, at least 2.
-    hidden : int, default=256
-        Width between the linear layers.
-    dropout : float, default=0.1
-        Dropout after each activation.
-    activation : {"tanh", "relu", "gelu"}, default="tanh"
-        The activation.
     """
 
     def __init__(
@@ -171,26 +167,10 @@ def build_token_layer(
     dropout: float = 0.0,
     activation: str = "tanh",
 ) -> nn.Linear | TokenMLP:
-    """Build the layer between segments and tokens: linear, or the paper's MLP.
+    """Build the layer between segments and tokens: linear, or an MLP of ``mlp_layers`` layers.
 
-    Parameters
-    ----------
-    in_features, out_features : int
-        Widths.
-    mlp_layers : int, default=0
-        Number of linear layers of the MLP; 0 for an ``nn.Linear``. As in the authors' code, where
-        ``mlp_hidden_layers=2`` builds two linear layers around one activation.
-    mlp_hidden : int, default=256
-        Width inside the MLP.
-    dropout : float, default=0.0
-        Dropout in the MLP.
-    activation : {"tanh", "relu", "gelu"}, default="tanh"
-        Activation of the MLP.
-
-    Returns
-    -------
-    nn.Linear or TokenMLP
-        The layer.
+    As in the authors' code, where ``mlp_hidden_layers=2`` builds two linear layers around one
+    activation.
 
     Raises
     ------
@@ -261,19 +241,8 @@ def direct_forecast(
 ) -> Tensor:
     """Convert the output of a direct multi-step head to a forecast in raw units.
 
-    Parameters
-    ----------
-    out : Tensor
-        ``(batch, channels, horizon)``, or ``(batch, channels, horizon * levels)``.
-    mean, std : Tensor
-        Those of the window, ``(batch, 1, channels)``, from `instance_normalise`.
-    quantile_head : MonotoneQuantileHead or None
-        Separates the levels; None for a point forecast.
-
-    Returns
-    -------
-    Tensor
-        ``(batch, horizon, channels)``, or ``(batch, horizon, channels, levels)``.
+    ``out`` is (batch, channels, horizon [* levels]), ``mean`` and ``std`` are (batch, 1, channels).
+    Returns (batch, horizon, channels), with a quantile head (batch, horizon, channels, levels).
 
     Examples
     --------
@@ -287,13 +256,7 @@ def direct_forecast(
 
 
 def check_levels(levels: Sequence[float]) -> tuple[float, ...]:
-    """Check quantile levels, and return them as a tuple.
-
-    Raises
-    ------
-    ValueError
-        When there is none, one is not in (0, 1), or they are not strictly increasing.
-    """
+    """Check that quantile levels increase strictly in (0, 1), and return them as a tuple."""
     checked = tuple(float(level) for level in levels)
     inside = all(0.0 < level < 1.0 for level in checked)
     increasing = all(low < high for low, high in pairwise(checked))
@@ -360,13 +323,7 @@ def flip_sign(forecast: Tensor, *, quantiles: bool) -> Tensor:
 
 
 def check_mirrored(levels: Sequence[float]) -> None:
-    """Check that quantile levels are symmetric around 0.5.
-
-    Raises
-    ------
-    ValueError
-        Where they are not.
-    """
+    """Check that quantile levels are symmetric around 0.5."""
     if not mirrored(levels):
         raise ValueError(
             f"flip_invariance needs quantiles that mirror around 0.5, got {tuple(levels)}"

@@ -61,13 +61,7 @@ class CrossModalityAlignment(nn.Module):
         self.layers = nn.ModuleList([layer])
 
     def forward(self, series: Tensor, prompts: Tensor) -> Tensor:
-        """Align series (batch, channel, variables) with prompts (batch, width, variables).
-
-        Returns
-        -------
-        Tensor
-            ``(batch, channel, variables)``.
-        """
+        """Align (batch, channel, variables) with prompts (batch, width, variables)."""
         out: Tensor = self.layers[0](series, prompts)
         return out
 

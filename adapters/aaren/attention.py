@@ -16,7 +16,7 @@ from tsllm.adapters.aaren.state import AarenState
 
 MIXERS = ("aaren", "mingru", "attention", "none")
 QUERIES = ("token", "folded")
-#: The shortest and the longest half-life of the heads at the start of training, in tokens.
+#: The shortest and the longest half-life of the heads at the start of training, in units of time.
 HALF_LIVES = (2.0, 256.0)
 
 
@@ -79,9 +79,7 @@ class AarenAttention(nn.Module):
         self.out_layer = nn.Linear(hidden, hidden)
         self.decay_logit = None
         if decay:
-            shortest, longest = (math.log(2) / half_life for half_life in HALF_LIVES)
-            rates = torch.logspace(math.log10(shortest), math.log10(longest), heads)
-            self.decay_logit = nn.Parameter(rates.expm1().log())  # the inverse of softplus
+            self.decay_logit = initial_decay(heads)
 
     def forward(
         self, x: Tensor, *, mask: Tensor | None = None, elapsed: Tensor | None = None
@@ -195,6 +193,13 @@ class AarenAttention(nn.Module):
         if mask is not None:
             scores = scores.masked_fill(~mask[:, None], -torch.inf)
         return scores, values, state
+
+
+def initial_decay(heads: int) -> nn.Parameter:
+    """Return decay rates for half-lives from the shortest to the longest, before softplus."""
+    shortest, longest = (math.log(2) / half_life for half_life in HALF_LIVES)
+    rates = torch.logspace(math.log10(shortest), math.log10(longest), heads)
+    return nn.Parameter(rates.expm1().log())  # the inverse of softplus
 
 
 class AarenBlock(nn.Module):

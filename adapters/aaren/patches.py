@@ -40,26 +40,12 @@ class RunningScale(NamedTuple):
         return RunningScale(*(part[:, -1] for part in self))
 
     def over(self, patches: Tensor, seen: Tensor, forget: float) -> tuple[RunningScale, Tensor]:
-        """Update the statistics by patches, one after the other.
+        """Update the statistics by patches (rows, tokens, length), one after the other.
 
         The update of Chan, Golub and LeVeque (1979) needs no sum of squares, which loses its digits
-        at a large level.
-
-        Parameters
-        ----------
-        patches : Tensor
-            ``(rows, tokens, length)``, float64. Values where ``seen`` is False have no influence.
-        seen : Tensor
-            Bool, the shape of ``patches``, True where observed.
-        forget : float
-            Share of a patch's weight that remains after each further patch; 1 for equal weights.
-
-        Returns
-        -------
-        after : RunningScale
-            After each patch: parts (rows, tokens).
-        known : Tensor
-            ``(rows, tokens)`` bool, whether anything was observed before each patch.
+        at a large level. ``forget`` is the share of a patch's weight that remains after each
+        further patch. Returns the statistics after each patch, parts (rows, tokens), and whether
+        anything was observed before it.
         """
         counts = seen.sum(-1)  # (rows, tokens)
         values = torch.where(seen, patches, 0.0)
@@ -126,12 +112,8 @@ class PatchUnits:
     def of_windows(self, x: Tensor, mask: Tensor, patches: Tensor, seen: Tensor) -> Patches:
         """Normalise the patches of whole windows.
 
-        Parameters
-        ----------
-        x, mask : Tensor
-            ``(batch, time, channels)``, windows and their masks.
-        patches, seen : Tensor
-            ``(batch * channels, tokens, patch_length)``, their segments (`to_segments`).
+        ``x`` and ``mask`` are (batch, time, channels), ``patches`` and ``seen`` their segments,
+        (batch * channels, tokens, patch_length).
         """
         if self.normalisation != "window":
             start = RunningScale.empty(len(patches), x.device)
@@ -144,14 +126,9 @@ class PatchUnits:
     def of_stream(
         self, start: RunningScale, patches: Tensor, seen: Tensor
     ) -> tuple[Patches, RunningScale]:
-        """Normalise the next patches of streams, and return the statistics after them.
+        """Normalise the next patches (rows, tokens, patch_length) of streams.
 
-        Parameters
-        ----------
-        start : RunningScale
-            The statistics before, parts (rows,).
-        patches, seen : Tensor
-            ``(rows, tokens, patch_length)``, float64 and bool.
+        Also returns the statistics after them; ``start`` holds those before, parts (rows,).
         """
         running, known = start.over(patches, seen, self.forget)  # each (rows, tokens)
         before = RunningScale(

@@ -49,17 +49,7 @@ class AarenState(NamedTuple):
         dtype: torch.dtype = torch.float64,
         device: torch.device | str | None = None,
     ) -> AarenState:
-        """Create the state of no token.
-
-        Parameters
-        ----------
-        batch, heads, width : int
-            Independent rows, heads, and elements of a value.
-        dtype : torch.dtype, default=torch.float64
-            Of the tensors.
-        device : torch.device, str or None, default=None
-            Of the tensors.
-        """
+        """Create the state of no token."""
         zeros = torch.zeros(batch, heads, dtype=dtype, device=device)
         return cls(zeros - torch.inf, zeros, zeros.new_zeros(batch, heads, width))
 

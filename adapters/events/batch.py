@@ -93,18 +93,7 @@ class EventStates:
     """For decoders that attend to the events (AttNHP)."""
 
     def select(self, rows: Tensor, positions: Tensor) -> EventStates:
-        """Select single positions of some sequences, each as a sequence of one position.
-
-        Parameters
-        ----------
-        rows, positions : Tensor
-            ``(n,)`` int64, sequences and their positions; repeats are allowed.
-
-        Returns
-        -------
-        EventStates
-            Of n sequences and one position.
-        """
+        """Select one position (n,) of each of the given sequences (n,), as n sequences."""
         memory = None if self.memory is None else self.memory.select(rows, positions)
         return EventStates(self.hidden[rows, positions][:, None], memory)
 

@@ -68,15 +68,10 @@ class TimeEncoding(nn.Module):
 
 
 class TypeVectors(nn.Module):
-    """Fixed vectors of types, computed from their texts, on a common scale.
+    """Fixed vectors (types, width) of types, computed from their texts, on a common scale.
 
     Vectors of a language model share a large mean: the mean over the first types is subtracted, and
     the rest divided by its root mean square.
-
-    Parameters
-    ----------
-    vectors : Tensor
-        ``(types, width)``.
 
     Examples
     --------

@@ -71,23 +71,10 @@ class SurvivalTable:
         waited: Tensor,
         horizon_max: Tensor | None = None,
     ) -> SurvivalTable:
-        """Compute the table of a decoder.
+        """Compute the table of a decoder at states (batch, positions, ...).
 
-        Parameters
-        ----------
-        decoder : EventDecoder
-            Its intensities.
-        states : EventStates
-            ``(batch, positions, ...)``.
-        waited : Tensor
-            ``(batch, positions)``, the time since the last event without a new one.
-        horizon_max : Tensor or None, default=None
-            ``(batch, positions)``, elapsed time at the end of the table, later than ``waited``.
-
-        Returns
-        -------
-        SurvivalTable
-            The table.
+        ``waited`` is (batch, positions), the time since the last event without a new one;
+        ``horizon_max`` is the elapsed time at the end of the table, later than ``waited``.
         """
         waited = waited.double()
         shape = waited.shape
@@ -140,17 +127,9 @@ class SurvivalTable:
         return masses / masses.sum(-1, keepdim=True)
 
     def elapsed_at(self, log_survival: Tensor) -> Tensor:
-        """Find when the log survival since ``waited`` falls to a value.
+        """Find when the log survival since ``waited`` falls to values (batch, positions, levels).
 
-        Parameters
-        ----------
-        log_survival : Tensor
-            ``(batch, positions, levels)``, at most 0.
-
-        Returns
-        -------
-        Tensor
-            ``(batch, positions, levels)``, elapsed; inf where it never falls to the value.
+        Returns elapsed times; inf where it never falls to the value.
         """
         target = -log_survival.double()
         panel = torch.searchsorted(self.compensators, target.contiguous(), right=True) - 1
@@ -199,22 +178,10 @@ class SurvivalTable:
 def bisect_elapsed(
     log_survival: Callable[[Tensor], Tensor], waited: Tensor, target: Tensor
 ) -> Tensor:
-    """Invert a log survival by bisection in log time.
+    """Invert a log survival, a function of elapsed times, by bisection in log time.
 
-    Parameters
-    ----------
-    log_survival : callable
-        From elapsed times ``(batch, positions, nodes)`` float64 to their log survival.
-    waited : Tensor
-        ``(batch, positions)``, the start of the search.
-    target : Tensor
-        ``(batch, positions, levels)``, log survival relative to that at ``waited``, at most 0.
-
-    Returns
-    -------
-    Tensor
-        ``(batch, positions, levels)`` float64; inf where the log survival never falls to the
-        target.
+    ``target`` (batch, positions, levels) is relative to the log survival at ``waited`` (batch,
+    positions), where the search starts. Returns elapsed times; inf where it is never reached.
     """
     with torch.no_grad():
         start = waited.double()[..., None]

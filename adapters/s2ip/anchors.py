@@ -29,21 +29,10 @@ class Retrieved(NamedTuple):
 
 
 def retrieve(query: Tensor, anchors: Tensor, count: int) -> Retrieved:
-    """Find the anchors of highest cosine similarity (arXiv 2403.05798, section 3.2).
+    """Find the ``count`` anchors of highest cosine similarity (arXiv 2403.05798, section 3.2).
 
-    Parameters
-    ----------
-    query : Tensor
-        ``(samples, width)``.
-    anchors : Tensor
-        ``(pool_size, width)``.
-    count : int
-        Anchors to return for each query, at most ``pool_size``.
-
-    Returns
-    -------
-    Retrieved
-        Gradients flow through anchors and similarities.
+    ``query`` is (samples, width), ``anchors`` are (pool_size, width). Gradients flow through the
+    anchors and similarities found.
 
     Examples
     --------
@@ -61,24 +50,9 @@ def retrieve(query: Tensor, anchors: Tensor, count: int) -> Retrieved:
 def build_anchors(
     kind: str, pool_size: int, width: int, words: Tensor | None
 ) -> FreeAnchors | PrototypeAnchors | ClusterAnchors:
-    """Build a pool of anchors.
+    """Build the module that maps word embeddings (vocab, width) to anchors (pool_size, width).
 
-    Parameters
-    ----------
-    kind : {"free", "prototypes", "clusters"}
-        See `FreeAnchors`, `PrototypeAnchors` and `ClusterAnchors`.
-    pool_size : int
-        Number of anchors.
-    width : int
-        Width of an anchor.
-    words : Tensor or None
-        The word embeddings, ``(vocab, width)``. Without them only "free" is possible, with random
-        rows.
-
-    Returns
-    -------
-    nn.Module
-        Maps the word embeddings to the anchors, ``(pool_size, width)`` in float32.
+    Without word embeddings only "free" is possible, with random rows.
 
     Raises
     ------
@@ -117,11 +91,6 @@ class PrototypeAnchors(nn.Module):
     operations in a forward pass. The word embeddings have rank ``width`` at most, so each of its
     anchors can also be reached by `FreeAnchors`. Under `torch.no_grad` in evaluation mode the
     anchors are computed once.
-
-    Parameters
-    ----------
-    pool_size, vocab_size : int
-        Numbers of anchors and of words.
     """
 
     def __init__(self, pool_size: int, vocab_size: int) -> None:
@@ -171,13 +140,7 @@ class _Kept(NamedTuple):
 
 
 class FreeAnchors(nn.Module):
-    """Anchors that are trained themselves: ``pool_size * width`` weights.
-
-    Parameters
-    ----------
-    rows : Tensor
-        Start of the training, ``(pool_size, width)``.
-    """
+    """Anchors that are trained themselves, from ``rows`` (pool_size, width) on."""
 
     def __init__(self, rows: Tensor) -> None:
         super().__init__()
@@ -189,13 +152,7 @@ class FreeAnchors(nn.Module):
 
 
 class ClusterAnchors(nn.Module):
-    """Frozen anchors: centres of words of similar meaning.
-
-    Parameters
-    ----------
-    centres : Tensor
-        ``(pool_size, width)``.
-    """
+    """Frozen anchors: ``centres`` (pool_size, width) of words of similar meaning."""
 
     centres: Tensor
 
@@ -210,21 +167,7 @@ class ClusterAnchors(nn.Module):
 
 @torch.no_grad()
 def cluster_centres(words: Tensor, count: int, *, iterations: int = 10) -> Tensor:
-    """Cluster word embeddings by k-means; the same words always give the same centres.
-
-    Parameters
-    ----------
-    words : Tensor
-        ``(vocab, width)``, of any float dtype.
-    count : int
-        Number of centres, at most ``vocab``.
-    iterations : int, default=10
-        See `move_centres`.
-
-    Returns
-    -------
-    Tensor
-        ``(count, width)``, float32 on the CPU.
+    """Cluster words (vocab, width) by k-means from fixed seeds: (count, width), float32 on the CPU.
 
     Raises
     ------
@@ -250,21 +193,8 @@ def cluster_centres(words: Tensor, count: int, *, iterations: int = 10) -> Tenso
 def kmeans(points: Tensor, clusters: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Cluster points from k-means++ seeds (Arthur and Vassilvitskii, SODA 2007, section 2.2).
 
-    Parameters
-    ----------
-    points : Tensor
-        ``(n, size)``.
-    clusters : int
-        Number of clusters; fewer distinct points give fewer.
-    generator : torch.Generator
-        Draws the seeds, each by its squared distance from those before.
-
-    Returns
-    -------
-    centres : Tensor
-        ``(clusters, size)``.
-    sizes : Tensor
-        ``(clusters,)`` int64, the points of each.
+    Returns the centres (clusters, size) of ``points`` (n, size), and the number of points of each
+    (clusters,). Fewer distinct points than clusters give fewer.
 
     Examples
     --------
@@ -287,23 +217,10 @@ def kmeans(points: Tensor, clusters: int, generator: torch.Generator) -> tuple[T
 
 
 def move_centres(points: Tensor, centres: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """Move centres to the means of the points nearest to them (Lloyd's algorithm).
+    """Move centres (clusters, size) to the means of the points nearest to them (Lloyd's algorithm).
 
-    Parameters
-    ----------
-    points : Tensor
-        ``(n, size)``, of any float dtype.
-    centres : Tensor
-        ``(clusters, size)``, where they start; distances are computed in its dtype.
-    iterations : int
-        Rounds of assigning points and averaging them.
-
-    Returns
-    -------
-    centres : Tensor
-        ``(clusters, size)``; a centre without points stays where it is.
-    sizes : Tensor
-        ``(clusters,)`` int64, the points of each in the last round.
+    Returns the centres, in their dtype, and the number of points of each in the last round. A
+    centre without points stays where it is.
     """
     sizes = centres.new_zeros(len(centres))
     for _ in range(iterations):

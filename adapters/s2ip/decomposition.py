@@ -70,17 +70,7 @@ def decompose(
 def fill_gaps(x: Tensor, mask: Tensor) -> Tensor:
     """Fill each unobserved step with the value of the nearest observed one, of two the earlier.
 
-    Parameters
-    ----------
-    x : Tensor
-        ``(samples, time)``.
-    mask : Tensor
-        Bool, the shape of ``x``, True where observed.
-
-    Returns
-    -------
-    Tensor
-        The shape of ``x``; zero in a sample without any observation.
+    A sample (time,) without any observation becomes zero.
 
     Examples
     --------

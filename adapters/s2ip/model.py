@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tsllm.adapters.layers import MonotoneQuantileHead, direct_forecast, instance_normalise
+from tsllm.adapters.layers import (
+    MonotoneQuantileHead,
+    check_mask,
+    count_patches,
+    direct_forecast,
+    instance_normalise,
+)
 from tsllm.adapters.s2ip.anchors import Retrieved, build_anchors, retrieve
 from tsllm.adapters.s2ip.decomposition import decompose
 
@@ -123,11 +129,7 @@ class S2IPModel(nn.Module):
         width: int = 384,
     ) -> None:
         super().__init__()
-        if not 1 <= stride <= patch_length <= context_length:
-            raise ValueError(
-                f"patch_length={patch_length} and stride={stride} must satisfy 1 <= stride <= "
-                f"patch_length <= context_length={context_length}"
-            )
+        self.n_patches = count_patches(context_length, patch_length, stride)
         if not 1 <= trend_length <= context_length:
             raise ValueError(
                 f"trend_length={trend_length} must lie between 1 and "
@@ -146,7 +148,6 @@ class S2IPModel(nn.Module):
         self.patch_length = patch_length
         self.stride = stride
         self.prompt_length = prompt_length
-        self.n_patches = count_patches(context_length, patch_length, stride)
         self.width = width if backbone is None else backbone.hidden_size
         self.quantile_head = MonotoneQuantileHead(quantiles) if quantiles else None
         self.in_layer = nn.Linear(COMPONENTS * patch_length, self.width)
@@ -297,38 +298,15 @@ class S2IPModel(nn.Module):
         return forecast, aligned.found.similarities.sum() / len(states)
 
     def align(self, x: Tensor, mask: Tensor | None = None) -> Alignment:
-        """Compute the tokens of windows and the anchors that are closest to them.
-
-        Parameters
-        ----------
-        x : Tensor
-            ``(batch, context_length, channels)`` in raw units.
-        mask : Tensor or None, default=None
-            Bool, the shape of ``x``, True where observed.
-
-        Returns
-        -------
-        Alignment
-            Of ``batch * channels`` samples, channels fastest.
-        """
+        """Compute the tokens of windows and the anchors that are closest to them; as `forward`."""
         mask = self._checked_mask(x, mask)
         return self._align(instance_normalise(x, mask).values, mask)
 
     def to_patches(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Decompose and cut windows.
+        """Decompose and cut normalised windows (batch, context, channels).
 
-        Parameters
-        ----------
-        x : Tensor
-            ``(batch, context_length, channels)``, normalised.
-        mask : Tensor or None, default=None
-            Bool, the shape of ``x``, True where observed.
-
-        Returns
-        -------
-        Tensor
-            ``(batch * channels, patches, 3 * patch_length)``: trend, seasonal component and
-            residual of the same steps side by side.
+        Returns (batch * channels, patches, 3 * patch_length): trend, seasonal component and
+        residual of the same steps side by side.
         """
         series = x.transpose(1, 2).flatten(0, 1)  # (samples, context)
         observed = None if mask is None else mask.transpose(1, 2).flatten(0, 1)
@@ -355,25 +333,7 @@ class S2IPModel(nn.Module):
                 f"x must be (batch, {self.context_length}, channels), got shape {tuple(x.shape)}; "
                 "pad a shorter context on the left and mask the padding"
             )
-        if mask is None:
-            return None
-        if mask.dtype != torch.bool or mask.shape != x.shape:
-            raise ValueError(
-                f"mask must be a bool tensor of x's shape {tuple(x.shape)}, "
-                f"got {mask.dtype} of shape {tuple(mask.shape)}"
-            )
-        return None if bool(mask.all()) else mask
-
-
-def count_patches(context_length: int, patch_length: int, stride: int) -> int:
-    """Count the patches of a context, whose last value is repeated for one more stride.
-
-    Examples
-    --------
-    >>> count_patches(48, 16, 8)
-    6
-    """
-    return (context_length - patch_length) // stride + 2
+        return check_mask(x, mask)
 
 
 def _same_words(given: Tensor, words: Tensor) -> bool:

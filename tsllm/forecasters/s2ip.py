@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tsllm.adapters.layers import count_patches
 from tsllm.adapters.s2ip.anchors import ANCHORS
-from tsllm.adapters.s2ip.model import Alignment, S2IPModel, count_patches
+from tsllm.adapters.s2ip.model import Alignment, S2IPModel
 from tsllm.backbone import DEFAULT_BACKBONE, Backbone, tuned
 from tsllm.context import Context, batch_contexts
 from tsllm.datasets.frequency import season_length

@@ -122,13 +122,6 @@ class AttNHPLayer(nn.Module):
 
     Queries and keys of a head have a content part and a time part. They are as wide as its values,
     or ``2 * time_width`` if that is more.
-
-    Parameters
-    ----------
-    hidden, heads, time_width : int
-        See `AttNHPEncoder`.
-    time_features : int
-        Width of the code of the mean inter-event time, the temporal part of prompts.
     """
 
     def __init__(self, hidden: int, heads: int, time_width: int, time_features: int) -> None:
@@ -190,24 +183,9 @@ class AttNHPLayer(nn.Module):
     ) -> Tensor:
         """Attend from queries after some positions to the row of zeros, the prompts and the events.
 
-        Parameters
-        ----------
-        x : Tensor or None
-            ``(batch, queries, hidden)``, equally many for each position in ``part``. None: all are
-            zero.
-        turn : TimeRotation
-            Of the times of the queries.
-        cache : LayerCache
-            Keys and values.
-        mask : TokenMask
-            The visible tokens.
-        part : slice
-            The positions.
-
-        Returns
-        -------
-        Tensor
-            ``(batch, queries, hidden)``.
+        ``x`` is (batch, queries, hidden), equally many queries for each position in ``part`` (None:
+        all are zero), and ``turn`` holds the rotations of their times. Returns (batch, queries,
+        hidden).
         """
         q = self.query_layer.bias[None, None] if x is None else self.query_layer(x)
         q = turn.apply(self._by_head(q))  # (batch, queries, heads, width)
@@ -342,20 +320,10 @@ class AttNHPEncoder(EventStack[AttNHPLayer]):
         self.register_buffer("rates", rates.view(-1, heads).mT.contiguous(), persistent=False)
 
     def encode(self, batch: EventBatch, prompts: PromptChoice | None = None) -> EventStates:
-        """Encode all events once.
+        """Encode all events once, (batch, 1 + events, hidden), with the memory for `AttNHPDecoder`.
 
-        Parameters
-        ----------
-        batch : EventBatch
-            The events.
-        prompts : PromptChoice or None, default=None
-            Rows before keys and values; an event, and a query after it, sees those of its position.
-
-        Returns
-        -------
-        EventStates
-            ``hidden`` (batch, 1 + events, hidden) of the event stream, and the memory for
-            `AttNHPDecoder`.
+        ``prompts`` are rows before keys and values; an event, and a query after it, sees those of
+        its position.
         """
         return self._encode(batch, prompts)[0]
 
@@ -393,19 +361,9 @@ class AttNHPEncoder(EventStack[AttNHPLayer]):
         return after, EventStates(x, memory)
 
     def query(self, memory: AttNHPMemory, elapsed: Tensor) -> Tensor:
-        """Compute the query stream at times after each position.
+        """Compute the query stream at times (batch, positions, nodes) after each position.
 
-        Parameters
-        ----------
-        memory : AttNHPMemory
-            Keys and values of the events.
-        elapsed : Tensor
-            ``(batch, positions, nodes)``.
-
-        Returns
-        -------
-        Tensor
-            ``(batch, positions, nodes, hidden)``, the output of the last layer.
+        Returns (batch, positions, nodes, hidden), the output of the last layer.
         """
         batch, positions, nodes = elapsed.shape
         time = memory.time[..., None] + elapsed.double()

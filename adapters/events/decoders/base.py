@@ -72,21 +72,9 @@ class EventDecoder(nn.Module, ABC):
         return -self.compensators(states, elapsed).sum(-1)
 
     def log_density(self, states: EventStates, elapsed: Tensor, types: Tensor) -> Tensor:
-        """Compute the log density of the next event at ``elapsed``, of the given types.
+        """Compute the log density (batch, positions, nodes) of the next event at ``elapsed``.
 
-        Parameters
-        ----------
-        states : EventStates
-            ``(batch, positions, ...)``.
-        elapsed : Tensor
-            ``(batch, positions, nodes)``.
-        types : Tensor
-            ``(batch, positions)`` int64.
-
-        Returns
-        -------
-        Tensor
-            ``(batch, positions, nodes)``.
+        ``types`` (batch, positions) int64 are the types of the events.
         """
         return self.log_density_and_survival(states, elapsed, types)[0]
 
@@ -236,11 +224,12 @@ class TypeHeadDecoder(ClosedDecoder, GrowsTypes):
 
 
 def log_likelihood(decoder: EventDecoder, states: EventStates, batch: EventBatch) -> Tensor:
-    """Compute the log-likelihood of each interval, in nats and scaled time.
+    """Compute the log-likelihood of each interval, (batch, events + 1), in nats and scaled time.
 
     The scored intervals of the batch count: the one before the first event, where the window's
     start is known, and the one after the last, where its end is (Daley and Vere-Jones 2003, section
-    7.2). In the user's unit of time it is less by log(scale) for each event scored.
+    7.2); the others are 0. In the user's unit of time it is less by log(scale) for each event
+    scored.
 
     Parameters
     ----------
@@ -250,11 +239,6 @@ def log_likelihood(decoder: EventDecoder, states: EventStates, batch: EventBatch
         ``(batch, events + 1, ...)``, of an encoder.
     batch : EventBatch
         ``(batch, events)``.
-
-    Returns
-    -------
-    Tensor
-        ``(batch, events + 1)``, 0 where not scored.
     """
     # States of padding must not cause infinite gradients.
     hidden = torch.where(batch.scored[..., None], states.hidden, 0.0)

@@ -100,21 +100,8 @@ class LogNormalMixtureDecoder(TypeHeadDecoder):
     ) -> tuple[Tensor, Tensor]:
         """Compute log P(begin < T <= end) and log E[T; begin < T <= end] of the time T.
 
-        Their difference is the log of the mean, given that the event comes then.
-
-        Parameters
-        ----------
-        states : EventStates
-            ``(batch, positions, ...)``.
-        begin : Tensor
-            ``(batch, positions)``.
-        end : Tensor or None, default=None
-            ``(batch, positions)``, later than ``begin``. None: no end.
-
-        Returns
-        -------
-        tuple of Tensor
-            ``(batch, positions)`` each, float64.
+        Their difference is the log of the mean, given that the event comes then. ``begin`` and
+        ``end`` (None: no end) are (batch, positions), and so are the float64 results.
         """
         log_weights, means, spreads = (part.double() for part in self.mixture(states))
         low = begin.double().clamp_min(SHORTEST).log()[..., None]

@@ -23,15 +23,8 @@ class PromptedAaren(AarenAttention):
     The rows of a prompt are a state like that of tokens, so the prompt of a token is merged with
     the state of the tokens up to it (Feng et al., arXiv 2405.13956, section 3.2): the average is
     the same as if the stream had begun with that prompt. Other prompts at the next token need only
-    another merge. Tokens decay with time, prompts do not.
-
-    Parameters
-    ----------
-    hidden, heads : int
-        Width of a token, a multiple of ``heads``.
-    time_features : int
-        Width of the code that is the prompts' temporal part. It adds a number to the scores of all
-        rows and a vector to their values, as in `PromptedAttention`.
+    another merge. Tokens decay with time, prompts do not. The temporal part of a prompt adds a
+    number to the scores of all its rows and a vector to their values, as in `PromptedAttention`.
     """
 
     def __init__(self, hidden: int, heads: int, time_features: int) -> None:
@@ -40,21 +33,10 @@ class PromptedAaren(AarenAttention):
         self.prompt_value_layer = nn.Linear(time_features, hidden, bias=False)
 
     def fold_prompts(self, choice: PromptChoice, layer: int, code: Tensor) -> AarenState:
-        """Reduce the prompts that each position sees to a state.
+        """Reduce the prompts that each position sees to a float64 state.
 
-        Parameters
-        ----------
-        choice : PromptChoice
-            The prompts.
-        layer : int
-            The number of the layer.
-        code : Tensor
-            ``(batch, positions, time_features)``.
-
-        Returns
-        -------
-        AarenState
-            With an axis of positions after that of the heads; float64.
+        ``code`` is (batch, positions, time_features). The state has an axis of positions after that
+        of the heads.
         """
         weight, bias = self.folded_weight()
         scores = functional.linear(choice.key_rows(layer), weight, bias).double().mT
@@ -84,27 +66,10 @@ class PromptedAaren(AarenAttention):
         state: AarenState | None = None,
         mask: Tensor | None = None,
     ) -> tuple[Tensor, AarenState]:
-        """Average tokens, those before them, and prompts.
+        """Average tokens (batch, tokens, hidden), those before them, and prompts.
 
-        Parameters
-        ----------
-        x : Tensor
-            ``(batch, tokens, hidden)``.
-        elapsed : Tensor
-            ``(batch, tokens)``, time since the token before.
-        prompts : AarenState or None
-            From `fold_prompts` for these tokens.
-        state : AarenState or None, default=None
-            Of the tokens before.
-        mask : Tensor or None, default=None
-            Bool, ``(batch, tokens)``, False for tokens that do not change the state.
-
-        Returns
-        -------
-        y : Tensor
-            ``(batch, tokens, hidden)``.
-        state : AarenState
-            Of the tokens only, without prompts.
+        ``prompts`` come from `fold_prompts`; ``mask`` is False for tokens that do not change the
+        state. Returns the outputs, and the state of the tokens without prompts.
         """
         if state is None:
             wide = torch.promote_types(x.dtype, torch.float32)

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tsllm.adapters.aaren.attention import initial_decay
 from tsllm.adapters.events.batch import EventBatch, EventStates
 from tsllm.adapters.events.encoders.stack import EventStack
 from tsllm.adapters.events.features import EventEmbedding
 from tsllm.adapters.events.prompt_pool import PromptChoice
 
-#: The shortest and the longest half-life of the heads at the start of training, in scaled time.
-HALF_LIVES = (2.0, 256.0)
 #: Queries whose weights over all earlier tokens are in memory at once.
 QUERY_BLOCK = 256
 
@@ -54,13 +53,6 @@ class PromptProjection(nn.Module):
     mean inter-event time so far (PromptTPP, arXiv 2310.04993, section 4). A projection W of it is
     ``W_s structural + W_t code``: the second term is the same for all rows, so it is added once a
     position, and no row is projected twice.
-
-    Parameters
-    ----------
-    hidden, heads : int
-        Width of the layer, and its heads.
-    time_features : int
-        Width of the code.
     """
 
     def __init__(self, hidden: int, heads: int, time_features: int) -> None:
@@ -81,13 +73,6 @@ class PromptedAttention(nn.Module):
     Query i attends to tokens 1 to i, whose scores fall with the time since then at a learnt rate of
     the head, and to the prompt rows that are visible at i, which do not decay. The softmax is over
     both (prefix tuning: Li and Liang, ACL 2021, section 4).
-
-    Parameters
-    ----------
-    hidden, heads : int
-        Width of a token, a multiple of ``heads``.
-    time_features : int
-        Width of the code that is the prompts' temporal part.
     """
 
     def __init__(self, hidden: int, heads: int, time_features: int) -> None:
@@ -100,9 +85,7 @@ class PromptedAttention(nn.Module):
         self.value_layer = nn.Linear(hidden, hidden)
         self.out_layer = nn.Linear(hidden, hidden)
         self.prompt_time = PromptProjection(hidden, heads, time_features)
-        shortest, longest = (math.log(2) / half_life for half_life in HALF_LIVES)
-        rates = torch.logspace(math.log10(shortest), math.log10(longest), heads)
-        self.decay_logit = nn.Parameter(rates.expm1().log())  # the inverse of softplus
+        self.decay_logit = initial_decay(heads)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute queries, keys and values (batch, heads, tokens, width) of tokens."""
@@ -132,25 +115,10 @@ class PromptedAttention(nn.Module):
         visible: Tensor,
         prompt: LayerPrompt | None,
     ) -> Tensor:
-        """Average values by the softmax over prompts and tokens.
+        """Average values by the softmax over prompts and tokens: (batch, queries, hidden).
 
-        Parameters
-        ----------
-        q : Tensor
-            ``(batch, heads, queries, width)``.
-        k, v : Tensor
-            ``(batch, heads, tokens, width)``.
-        age : Tensor
-            ``(batch, queries, tokens)``, the time from token to query.
-        visible : Tensor
-            Bool, ``(batch or 1, queries, tokens)``.
-        prompt : LayerPrompt or None
-            Keys and values of the prompts.
-
-        Returns
-        -------
-        Tensor
-            ``(batch, queries, hidden)``.
+        ``q``, ``k`` and ``v`` are (batch, heads, queries or tokens, width), ``age`` (batch,
+        queries, tokens) is the time from token to query, and ``visible`` a bool mask of its shape.
         """
         rates = functional.softplus(self.decay_logit)[:, None, None]
         # (batch, heads, queries, tokens)

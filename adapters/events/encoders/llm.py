@@ -20,19 +20,9 @@ if TYPE_CHECKING:
 
 
 def mean_token_embeddings(backbone: Backbone | PrivateBackbone, texts: Sequence[str]) -> Tensor:
-    """Embed texts as one soft token each: the mean of the word embeddings of their tokens.
+    """Embed texts as one soft token each, the mean of the word embeddings of their tokens.
 
-    Parameters
-    ----------
-    backbone : Backbone or PrivateBackbone
-        The language model.
-    texts : sequence of str
-        The texts.
-
-    Returns
-    -------
-    Tensor
-        ``(texts, hidden)`` float32, on the CPU.
+    Returns (texts, hidden) float32, on the CPU.
 
     Examples
     --------
@@ -57,13 +47,6 @@ class TextTypeHead(nn.Module):
     """Type logits tied to texts: the state times the projected vector of each type's text.
 
     A new type has a logit as soon as it has a text.
-
-    Parameters
-    ----------
-    hidden : int
-        Width of the states.
-    type_vectors : Tensor
-        ``(types, width)``.
 
     Examples
     --------
@@ -95,18 +78,9 @@ class TextTypeHead(nn.Module):
 class EventTokens(nn.Module):
     """Two soft tokens an event, of the size of words: its type's text and its inter-event time.
 
-    Parameters
-    ----------
-    word_rms : float
-        Root mean square of the language model's word embeddings.
-    type_vectors : Tensor
-        ``(types, width)``, from `mean_token_embeddings`.
-    time_features : int, default=32
-        See `TimeEncoding`.
-    median_gap : float, default=1.0
-        See `TimeEncoding`.
-    context_features : int, default=0
-        Static covariates of a sequence, added to its time tokens and to the start.
+    ``word_rms`` is the root mean square of the language model's word embeddings, ``type_vectors``
+    (types, width) come from `mean_token_embeddings`, and static covariates are added to the time
+    tokens and to the start.
     """
 
     def __init__(

@@ -63,33 +63,15 @@ class PromptedEncoder(nn.Module):
         return self.pool.choose(self.query(batch), slots)
 
     def encode(self, batch: EventBatch, slots: Sequence[int] | None = None) -> EventStates:
-        """Encode all positions.
+        """Encode all positions, (batch, events + 1, hidden), with prompts among ``slots``.
 
-        Parameters
-        ----------
-        batch : EventBatch
-            The events.
-        slots : sequence of int or None, default=None
-            Candidate prompt slots: a slice is trained with its own only. None: all.
-
-        Returns
-        -------
-        EventStates
-            ``(batch, events + 1, hidden)``.
+        A slice is trained with its own slots only. None: all.
         """
         return self._encode(batch, self.retrieve(batch, slots))
 
     @torch.no_grad()
     def init_state(self, batch: EventBatch) -> tuple[EventStream, EventStates]:
-        """Encode the histories of streams, which may have no events.
-
-        Returns
-        -------
-        stream : EventStream
-            The state that `step` continues.
-        states : EventStates
-            Of one position, the last.
-        """
+        """Encode the histories of streams, which may be empty; return their last states too."""
         choice = self.retrieve(batch)
         state, states = self.encoder.init_state(batch, choice)
         last = None if choice is None else choice.at(batch.lengths)
@@ -102,13 +84,8 @@ class PromptedEncoder(nn.Module):
     ) -> tuple[EventStream, EventStates]:
         """Continue streams by one event each; equals `encode` over all their events.
 
-        Parameters
-        ----------
-        stream : EventStream
-            It is not changed.
-        types, gaps : Tensor
-            ``(batch,)``, types and scaled inter-event times; 1 before a first event in a window of
-            unknown start.
+        ``types`` and ``gaps`` are (batch,), types and scaled inter-event times; the time is 1
+        before a first event in a window of unknown start. ``stream`` is not changed.
         """
         known = stream.first_known | (stream.query.counts > 0)
         query_state, query = self.query.extend(
@@ -123,23 +100,9 @@ class PromptedEncoder(nn.Module):
     def extend(
         self, stream: EventStream, types: Tensor, gaps: Tensor, *, mask: Tensor | None = None
     ) -> tuple[EventStream, EventStates]:
-        """Continue streams by many events at once: encoder "aaren" only.
+        """Continue streams by many events (batch, events) at once: encoder "aaren" only.
 
-        Parameters
-        ----------
-        stream : EventStream
-            It is not changed.
-        types, gaps : Tensor
-            ``(batch, events)``; see `step`.
-        mask : Tensor or None, default=None
-            Bool, ``(batch, events)``, False for padding on the right. None: there is none.
-
-        Returns
-        -------
-        stream : EventStream
-            After the last event.
-        states : EventStates
-            Of one position, the last.
+        ``mask`` is False for padding on the right. Returns the streams and their last states.
 
         Raises
         ------

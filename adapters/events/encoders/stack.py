@@ -15,17 +15,7 @@ PromptT = TypeVar("PromptT")
 
 
 class EventStack(nn.Module, Generic[BlockT]):
-    """An embedding and blocks, each of which reads its own rows of the prompts.
-
-    Parameters
-    ----------
-    embedding : EventEmbedding
-        Computes the tokens of events; its ``hidden`` is the width of all blocks.
-    blocks : iterable of nn.Module
-        At least one.
-    dropout : float
-        Dropout of the tokens.
-    """
+    """An embedding and blocks of its width, each of which reads its own rows of the prompts."""
 
     #: Parts of a prompt in a block: rows for keys and rows for values.
     prompt_parts = 2
