@@ -397,7 +397,7 @@ def prepend_in_context(
     token_length: int,
     season: int,
 ) -> Context:
-    """Prepend earlier steps to the lookback (AutoTimes, section 3.3 and appendix).
+    """Join earlier steps and the lookback (AutoTimes, section 3.3 and appendix).
 
     Parameters
     ----------
