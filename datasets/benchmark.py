@@ -169,12 +169,7 @@ class Benchmark(NamedTuple):
 
 
 def list_benchmarks() -> list[str]:
-    """List the benchmarks that `load_benchmark` can load.
-
-    Returns
-    -------
-    list of str
-        Their names.
+    """List the names of the benchmarks that `load_benchmark` can load.
 
     Examples
     --------

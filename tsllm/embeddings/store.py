@@ -371,12 +371,7 @@ class EmbeddingStore:
 
 
 def default_path() -> Path:
-    """Return the folder of the default store: TSLLM_STORE, or the user's cache.
-
-    Returns
-    -------
-    pathlib.Path
-        An absolute path.
+    """Return the absolute path of the default store: TSLLM_STORE, or a folder in the user's cache.
 
     Examples
     --------
@@ -392,17 +387,7 @@ def default_path() -> Path:
 
 
 def open_store(store: EmbeddingStore | str | os.PathLike[str] | None) -> EmbeddingStore:
-    """Open the store that an ``embedding_store`` argument names.
-
-    Parameters
-    ----------
-    store : EmbeddingStore, path or None
-        A store, its folder, or None for the default store.
-
-    Returns
-    -------
-    EmbeddingStore
-        The store.
+    """Open the store that an ``embedding_store`` argument names: a store, its folder, or None.
 
     Examples
     --------
