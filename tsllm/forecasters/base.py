@@ -321,7 +321,7 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         if fitted is not None and layout is not None and include_context and self._contexts:
             names = () if fitted.covariates is None else fitted.covariates.columns.names
             contexts = list(self._contexts.values())
-            state["contexts"] = contexts_to_state(contexts, layout.columns, names)
+            state["contexts"] = contexts_to_state(contexts, list(layout.columns), names)
             state["pending"] = [pending.to_state() for pending in self._pending.values()]
             state["memory"] = self._memory_tensors()
         return state
