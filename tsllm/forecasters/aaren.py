@@ -40,17 +40,7 @@ PLAIN_PATCH, LONGEST_PATCH, SHORTEST_PATCH = 16, 32, 4
 def choose_patch_length(season: int, context_length: int, *, divides: bool) -> int:
     """Choose the steps of a patch: a season or a part of one, if there is one.
 
-    Parameters
-    ----------
-    season, context_length : int
-        Steps of a season and of the context, which holds at least four patches where it can.
-    divides : bool
-        Whether the context must be a multiple of the patch.
-
-    Returns
-    -------
-    int
-        Steps.
+    The context holds at least four patches if it can; ``divides`` asks for a multiple of the patch.
 
     Examples
     --------

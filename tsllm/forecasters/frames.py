@@ -21,18 +21,10 @@ from tsllm.errors import DataError, InSampleError, NotEnoughDataError
 
 @dataclass(frozen=True)
 class Layout:
-    """The form of ``y``, in which forecasts are returned.
+    """The form of ``y``, in which forecasts are returned."""
 
-    Attributes
-    ----------
-    columns : pandas Index
-        The variables.
-    index_names : tuple
-        Names of the levels of the index, the time last.
-    """
-
-    columns: pd.Index
-    index_names: tuple[Hashable, ...]
+    columns: pd.Index  # the variables
+    index_names: tuple[Hashable, ...]  # of the levels of the index, the time last
 
     @property
     def is_panel(self) -> bool:
@@ -64,26 +56,9 @@ def split_series(
 ) -> list[Context]:
     """Split sktime's ``y`` into one checked context per series, in order of first appearance.
 
-    Parameters
-    ----------
-    y : Series or DataFrame
-        With a plain time index, or a MultiIndex whose last level is the time.
-    freq : str or None, default=None
-        The frequency, for an index that has none.
-    at_least : int, default=1
-        Fewest steps of a series.
-
-    Returns
-    -------
-    list of Context
-
-    Raises
-    ------
-    DataError
-        Text, infinities, unsorted or repeated stamps, gaps, or series of different frequencies;
-        the message names the series, the row and the remedy.
-    NotEnoughDataError
-        A series has fewer than ``at_least`` steps.
+    ``freq`` is for an index that has none. A `DataError` names the series, the row and the remedy:
+    text, infinities, unsorted or repeated stamps, gaps, or series of different frequencies. A
+    series of fewer than ``at_least`` steps raises a `NotEnoughDataError`.
     """
     frame = y.to_frame() if isinstance(y, pd.Series) else y
     contexts = [
@@ -106,24 +81,8 @@ def extend_context(known: Context, new: Context) -> Context:
     """Append new rows to a context; rows that were seen before take their new values.
 
     sktime's splitters pass rows again that were seen before, and so do people who correct their
-    data. Rows from before the kept context change nothing.
-
-    Parameters
-    ----------
-    known : Context
-        The kept rows.
-    new : Context
-        Rows of the same series.
-
-    Returns
-    -------
-    Context
-
-    Raises
-    ------
-    DataError
-        The new rows begin after the stamp that follows the last known one, or end before the kept
-        context begins.
+    data. Rows from before the kept context change nothing. New rows that leave a gap, or end before
+    the kept context begins, raise a `DataError`.
 
     Examples
     --------
@@ -177,29 +136,11 @@ def learn_covariates(
     past: Sequence[str],
     static: Sequence[str],
 ) -> tuple[list[Context], CovariateColumns | None]:
-    """Join X to the series that a model is fitted on, and describe its columns.
+    """Join X to the series that a model is fitted on, and describe its columns; None without X.
 
-    Parameters
-    ----------
-    contexts : sequence of Context
-    X : DataFrame or None
-        Indexed as y; further rows are ignored, the columns have any order.
-    past : sequence of str
-        The columns whose future is not known.
-    static : sequence of str
-        The columns that are read as text.
-
-    Returns
-    -------
-    list of Context
-        With ``past_x`` and ``static``.
-    CovariateColumns or None
-        None without X.
-
-    Raises
-    ------
-    DataError
-        X lacks a row of a series, or a value; the message names series, stamp, column and remedy.
+    X is indexed as y; further rows are ignored, the columns have any order. The future of the
+    columns ``past`` is not known; the columns ``static`` are read as text. A missing row or value
+    raises a `DataError` that names series, stamp, column and remedy.
     """
     for argument, names in (("past_covariates", past), ("static_attributes", static)):
         if isinstance(names, str):
@@ -225,22 +166,8 @@ def join_covariates(
 ) -> list[Context]:
     """Join X to series that a fitted model reads.
 
-    Parameters
-    ----------
-    contexts : sequence of Context
-    X : DataFrame or None
-        Indexed as y.
-    covariates : Covariates or None
-        Of the model.
-
-    Returns
-    -------
-    list of Context
-
-    Raises
-    ------
-    DataError
-        X is given and the model was fitted without, or the other way round, or X lacks something.
+    X without covariates of the model, no X with them, or a missing column, row or value raises a
+    `DataError`.
     """
     if covariates is None:
         if X is not None and X.shape[1]:
@@ -287,11 +214,6 @@ def future_covariates(
     -------
     list of array (horizon, known columns), or None
         None where the model reads no future. A step that is not to be forecast repeats another.
-
-    Raises
-    ------
-    DataError
-        X is missing or cannot be used, or lacks a row, a column or a value.
     """
     if covariates is None:
         return None if X is None else [None for _ in join_covariates(contexts, X, None)]
@@ -317,22 +239,9 @@ def future_covariates(
 
 
 def relative_steps(fh: ForecastingHorizon, context: Context) -> np.ndarray:
-    """Convert the horizon to steps after the context's last stamp, one being the next.
+    """Convert the horizon to steps (steps,) after the context's last stamp, one being the next.
 
-    Parameters
-    ----------
-    fh : ForecastingHorizon
-        Relative or absolute.
-    context : Context
-
-    Returns
-    -------
-    array (steps,), int
-
-    Raises
-    ------
-    InSampleError
-        A step lies at or before the last stamp.
+    A step at or before the last stamp raises an `InSampleError`.
     """
     if fh.is_relative:
         steps = np.asarray(fh.to_numpy())
@@ -353,22 +262,9 @@ def relative_steps(fh: ForecastingHorizon, context: Context) -> np.ndarray:
 def forecast_frame(
     values: np.ndarray, steps: Sequence[np.ndarray], contexts: Sequence[Context], layout: Layout
 ) -> pd.DataFrame:
-    """Build the data frame of forecasts, indexed as ``y`` was.
+    """Build the data frame of forecasts (series, horizon, columns), indexed as ``y`` was.
 
-    Parameters
-    ----------
-    values : array (series, horizon, columns)
-    steps : sequence of int arrays
-        The steps of the horizon to keep of each series, one being the first.
-    contexts : sequence of Context
-        One per series, in the same order.
-    layout : Layout
-        Of the ``y`` that was fitted.
-
-    Returns
-    -------
-    DataFrame
-        One row per series and step.
+    ``steps`` are the steps of the horizon to keep of each series, one being the first.
     """
     picked = np.concatenate([row[keep - 1] for row, keep in zip(values, steps)])
     return pd.DataFrame(picked, index=_forecast_index(steps, contexts, layout))
@@ -377,17 +273,7 @@ def forecast_frame(
 def stamps_after(context: Context, horizon: int, *, freq: str | None = None) -> pd.Index:
     """Return the stamps of the ``horizon`` steps after a context.
 
-    Parameters
-    ----------
-    context : Context
-    horizon : int
-        Steps.
-    freq : str or None, default=None
-        The frequency, for a context whose stamps have none.
-
-    Returns
-    -------
-    pandas Index (horizon,)
+    ``freq`` is for a context whose stamps have none.
     """
     return future_times(context.times[-1], getattr(context.times, "freq", None) or freq, horizon)
 

@@ -111,18 +111,7 @@ ClassT = TypeVar("ClassT", bound=type)
 
 
 def document_parameters(cls: ClassT) -> ClassT:
-    """Add the shared arguments to the docstring of a class, in the order of its signature.
-
-    Parameters
-    ----------
-    cls : type
-        A class with a numpydoc section `Parameters`, which may lack arguments of `SHARED`.
-
-    Returns
-    -------
-    type
-        The same class.
-    """
+    """Add the shared arguments to the docstring of a class, in the order of its signature."""
     head, rule, rest = inspect.cleandoc(cls.__doc__ or "").partition("Parameters\n----------\n")
     own, blank, tail = rest.partition("\n\n")
     entries: dict[str, str] = {}
@@ -239,22 +228,9 @@ class SharedParameters:
 
 
 def check_whole(name: str, value: Any, *, least: int = 1, or_auto: bool = False) -> None:
-    """Check that an argument is a whole number and not too small.
+    """Check that an argument is a whole number of at least ``least``.
 
-    Parameters
-    ----------
-    name : str
-        Of the argument.
-    value : object
-    least : int, default=1
-        The smallest number that can be used.
-    or_auto : bool, default=False
-        Whether "auto" can be used, for the message.
-
-    Raises
-    ------
-    DataError
-        Naming the argument and the value.
+    ``or_auto`` adds "auto" to the message. The `DataError` names the argument and the value.
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         auto = " or 'auto'" if or_auto else ""
@@ -262,20 +238,7 @@ def check_whole(name: str, value: Any, *, least: int = 1, or_auto: bool = False)
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    """Check that an argument is one of some names.
-
-    Parameters
-    ----------
-    name : str
-        Of the argument.
-    value : object
-    choices : sequence of str
-
-    Raises
-    ------
-    DataError
-        Naming the argument, the names and the value.
-    """
+    """Check that an argument is one of some names; the `DataError` lists them."""
     if value not in choices:
         raise DataError(f"{name} must be one of {', '.join(choices)}, found {value!r}")
 
@@ -298,23 +261,9 @@ def choose_flips(
 ) -> bool:
     """Choose whether a model is equivariant to sign flips.
 
-    Parameters
-    ----------
-    flips : bool or "auto"
-        The argument ``flip_invariance``.
-    levels : sequence of float
-        Of the quantile head; empty for a point forecast.
-    contexts, context_length, target_length, held_out
-        As for `rises_and_falls_alike`.
-
-    Returns
-    -------
-    bool
-
-    Raises
-    ------
-    DataError
-        A value other than True, False and "auto", or True with quantile levels that do not mirror.
+    ``flips`` is the argument ``flip_invariance``, ``levels`` are those of the quantile head. A
+    value other than True, False and "auto", or True with levels that do not mirror, raises a
+    `DataError`.
     """
     if flips != "auto" and not isinstance(flips, bool):
         raise DataError(f"flip_invariance must be True, False or 'auto', found {flips!r}")
@@ -337,21 +286,9 @@ def rises_and_falls_alike(
     """Check whether targets lie above their window about as often as below it.
 
     A model that is equivariant to sign flips cannot learn that a series only grows. On series that
-    rise and fall alike it loses nothing by that, and has half as much to learn.
-
-    Parameters
-    ----------
-    contexts : sequence of Context
-        The series; each variable counts as a series of its own.
-    context_length, target_length : int
-        Steps of a window, and of its target. Targets do not overlap.
-    held_out : float
-        Share of each series, at its end, that is left out.
-
-    Returns
-    -------
-    bool
-        False also for series that are too short for two windows.
+    rise and fall alike it loses nothing by that, and has half as much to learn. Each variable
+    counts as a series. Targets do not overlap, and the share ``held_out`` at the end of each series
+    is left out. Series that are too short for two windows lead to False.
 
     Examples
     --------

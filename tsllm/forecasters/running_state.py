@@ -27,21 +27,11 @@ FULL_MEMORY_FACTOR = 4
 
 @dataclass(frozen=True)
 class Memory:
-    """The running state of one series, in constant size; variables are rows.
+    """The running state of one series, in constant size; variables are rows."""
 
-    Attributes
-    ----------
-    start : AarenStream
-        Everything before the kept rows; corrected rows are read again from it.
-    now : AarenStream
-        Everything.
-    version : int
-        Number of trainings of the weights that made it.
-    """
-
-    start: AarenStream
-    now: AarenStream
-    version: int
+    start: AarenStream  # everything before the kept rows; corrected rows are read again from it
+    now: AarenStream  # everything
+    version: int  # number of trainings of the weights that made it
 
     @property
     def nbytes(self) -> int:
@@ -115,21 +105,11 @@ def follow(
 
 @dataclass(frozen=True)
 class StreamReader(Reader):
-    """Forecasts from running states: of the followed series, or of contexts that it encodes.
-
-    Attributes
-    ----------
-    state : FittedState
-        The model.
-    batch_size : int
-        Rows that are advanced or forecast at once.
-    memories : mapping of series id to Memory, or None
-        Of the followed series; None encodes each context from its first step to its last.
-    """
+    """Forecasts from running states: of the followed series, or of contexts that it encodes."""
 
     state: FittedState
-    batch_size: int
-    memories: Mapping[Hashable, Memory] | None = None
+    batch_size: int  # rows that are advanced or forecast at once
+    memories: Mapping[Hashable, Memory] | None = None  # of the followed series; None encodes
 
     def predict(self, contexts: Sequence[Context], horizon: int) -> Prediction:
         """Forecast after the running state of each context."""
@@ -163,16 +143,8 @@ class StreamReader(Reader):
         """Read contexts from their first step to their last, one stream each.
 
         Contexts that share their memory and their first step, such as the pasts of one series at
-        several origins, are read as one stream: the time is linear in its length.
-
-        Parameters
-        ----------
-        contexts : sequence of Context
-
-        Returns
-        -------
-        list of AarenStream
-            On the CPU, with a row for each variable and reading direction.
+        several origins, are read as one stream: the time is linear in its length. Streams are on
+        the CPU, with a row for each variable and reading direction.
         """
         empty = exact_model(self.state).empty_stream(self.state.shape.n_variables).to("cpu")
         streams: list[AarenStream | None] = [None] * len(contexts)

@@ -30,22 +30,11 @@ if TYPE_CHECKING:
 
 
 def readable_words(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> dict[str, int]:
-    """List the tokens that a person can read, decoded.
+    """List the tokens that a person can read: decoded word to token id.
 
     The list excludes special and reserved tokens, rows of the embeddings without a token, pieces
     that continue a word if the tokenizer marks them, and tokens without a letter or a digit. Of
     tokens that read alike ("up", " Up") it keeps the one of the lowest id.
-
-    Parameters
-    ----------
-    tokenizer : PreTrainedTokenizerBase
-    vocab_size : int
-        Rows of the word embeddings.
-
-    Returns
-    -------
-    dict of str to int
-        Word to token id.
 
     Examples
     --------
@@ -73,22 +62,10 @@ def readable_words(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> dict[
 def nearest_words(
     vectors: Tensor, backbone: Backbone, top: int
 ) -> tuple[list[list[str]], list[list[float]]]:
-    """Find the words whose embeddings are closest to vectors by cosine similarity.
+    """Find the words whose embeddings are closest, by cosine, to vectors (vectors, width).
 
-    Parameters
-    ----------
-    vectors : Tensor
-        ``(vectors, width)``.
-    backbone : Backbone
-        The language model of the words.
-    top : int
-        Words for each vector; fewer if the vocabulary has fewer readable ones.
-
-    Returns
-    -------
-    words : list of list of str
-        For each vector, the closest first.
-    similarities : list of list of float
+    Return the ``top`` words of each vector, the closest first, and their similarities; fewer if
+    the vocabulary has fewer readable ones.
     """
     known = readable_words(backbone.tokenizer, backbone.vocab_size)
     ids = torch.tensor(list(known.values()), device=vectors.device)

@@ -37,16 +37,10 @@ _PROMPTS_AT_ONCE = 100_000
 
 @dataclass(frozen=True)
 class WindowPrompts:
-    """The prompts of the windows that a model reads.
+    """The prompts of the windows that a model reads, each of ``context_length`` steps.
 
-    Attributes
-    ----------
-    writer : PromptWriter
-    shape : ModelShape
-        Of the model: a window is its ``context_length`` steps.
-    statistics : dict of series id to array (2, variables)
-        Mean and deviation of series, for a value format that needs them. Prompts of other series
-        use the statistics of their context.
+    Series without statistics (2, variables), for a value format that needs mean and deviation, are
+    written by the statistics of their context.
     """
 
     writer: PromptWriter
@@ -88,23 +82,8 @@ class WindowPrompts:
     ) -> Iterator[list[str]]:
         """Write and check the prompts of windows of many series, some at a time.
 
-        Parameters
-        ----------
-        contexts : sequence of Context
-            The series, whole.
-        places : array (windows, 2), int
-            The number of the series and the first step of each window, sorted by them.
-        backbone : Backbone
-            That reads the prompts.
-
-        Yields
-        ------
-        list of str
-
-        Raises
-        ------
-        DataError
-            A prompt has more tokens than the backbone reads.
+        ``places`` (windows, 2) are the number of the series and the first step of each window,
+        sorted. A prompt of more tokens than the backbone reads raises a `DataError`.
         """
         rows = max(1, _PROMPTS_AT_ONCE // self.shape.n_variables)
         for first in range(0, len(places), rows):
@@ -121,21 +100,8 @@ class WindowPrompts:
 class EmbeddedWindows:
     """The embeddings of the prompts of training windows, found by series and first step.
 
-    The constructor fills the store with them; the object keeps a key of 32 bytes each.
-
-    Parameters
-    ----------
-    prompts : WindowPrompts
-    contexts : sequence of Context
-        The series, whole.
-    windows : sequence of Windows
-        For training and validation, of these series.
-    backbone : Backbone
-        That reads the prompts.
-    store : EmbeddingStore
-        Where the embeddings are kept.
-    progress : bool
-        Whether to show the progress of the language model.
+    The constructor fills the store with those of all windows (training, validation) of whole
+    series; the object keeps a key of 32 bytes each.
     """
 
     def __init__(
