@@ -309,7 +309,7 @@ class TimeCMAModel(nn.Module):
         if wrong:
             details = "; ".join(
                 f"{key} is {given.get(key, 'missing')} and should be "
-                f"{expected.get(key, 'absent, for TimeCMA does not know it')}"
+                f"{expected.get(key, 'absent: TimeCMA does not know it')}"
                 for key in wrong
             )
             raise ValueError(f"state_dict's tensors do not fit together: {details}")

@@ -277,7 +277,7 @@ def _padded(
     """Pad sequences with zeros to rows: (batch, events)."""
     for row, (one, length) in enumerate(zip(sequences, lengths, strict=True)):
         if len(one) != length:
-            raise ValueError(f"sequence {row} has {length} gaps and {len(one)} types")
+            raise ValueError(f"sequence {row} has {length} inter-event times and {len(one)} types")
     padded: np.ndarray = np.zeros(mask.shape, dtype=dtype)
     if mask.any():
         padded[mask] = np.concatenate([np.asarray(one).astype(dtype) for one in sequences])
@@ -301,8 +301,8 @@ def _check(
     if wrong.any():
         row, event = np.argwhere(wrong)[0]
         raise ValueError(
-            f"sequence {row}, event {event}: the gap before it is {gaps[row, event]}, "
-            "and must be finite and positive: times must increase, and equal ones need a resolution"
+            f"sequence {row}, event {event}: the inter-event time before it is {gaps[row, event]}, "
+            "not finite and positive: make times increase, or give equal ones a resolution"
         )
     if (types < 0).any():
         row, event = np.argwhere(types < 0)[0]

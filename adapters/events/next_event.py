@@ -172,8 +172,7 @@ def _horizon(horizon_max: Tensor | float, wait: Tensor, squeeze: bool) -> Tensor
     late = wait >= end
     if bool(late.any()):
         raise ValueError(
-            f"horizon_max={float(end[late][0])} must be later than what was waited, "
-            f"{float(wait[late][0])}"
+            f"horizon_max={float(end[late][0])} must be later than waited={float(wait[late][0])}"
         )
     return end
 

@@ -373,7 +373,7 @@ def _check_arguments(
     if (encoder == "llm-full") != (backbone is not None):
         raise ValueError(
             f"encoder={encoder!r} {'takes no' if backbone is not None else 'needs a'} backbone: "
-            "it is what 'llm-full' reads events with"
+            "only 'llm-full' reads events with it"
         )
     if decoder == "attnhp":
         if encoder in ("aaren", "llm-full") or (encoder == "llm" and text_encoder == "aaren"):

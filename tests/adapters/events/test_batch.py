@@ -73,7 +73,9 @@ def test_score_from_counts_from_the_first_event_where_the_start_is_unknown():
 
 
 def test_equal_times_need_a_resolution():
-    with pytest.raises(ValueError, match=r"sequence 1, event 2: the gap before it is 0\.0"):
+    with pytest.raises(
+        ValueError, match=r"sequence 1, event 2: the inter-event time before it is 0\.0"
+    ):
         pad([[1.0], [1.0, 2.0, 0.0]])
     batch = pad([[1.0], [1.0, 2.0, 0.0]], resolution=0.25)
     assert batch.gaps[1].tolist() == [1.0, 2.0, 0.25]
@@ -84,10 +86,10 @@ def test_equal_times_need_a_resolution():
 @pytest.mark.parametrize(
     ("gaps", "types", "tail", "message"),
     [
-        ([1.0, -2.0], [0, 0], 1.0, "sequence 0, event 1: the gap before it is -2"),
-        ([1.0, np.inf], [0, 0], 1.0, "sequence 0, event 1: the gap before it is inf"),
+        ([1.0, -2.0], [0, 0], 1.0, "sequence 0, event 1: the inter-event time before it is -2"),
+        ([1.0, np.inf], [0, 0], 1.0, "sequence 0, event 1: the inter-event time before it is inf"),
         ([1.0, 2.0], [0, -1], 1.0, "sequence 0, event 1: its type is -1"),
-        ([1.0, 2.0], [0], 1.0, "sequence 0 has 2 gaps and 1 types"),
+        ([1.0, 2.0], [0], 1.0, "sequence 0 has 2 inter-event times and 1 types"),
         ([1.0, 2.0], [0, 0], -1.0, "sequence 0: its window ends 1.0 before its last event"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Codes of gaps and vectors of types."""
+"""Codes of inter-event times and vectors of types."""
 
 import math
 
