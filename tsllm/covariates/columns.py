@@ -56,21 +56,10 @@ class CovariateColumns:
         *,
         place: Callable[[int], str] = row_number,
     ) -> np.ndarray:
-        """Check columns of a frame and return them as an array.
+        """Check columns of a frame and return them as an array (rows, columns).
 
-        Parameters
-        ----------
-        frame : DataFrame
-            With these columns, named by text.
-        names : sequence of str
-            The columns to read, in the order of the result.
-        place : callable, default=row_number
-            Returns the name of the row at a position, for error messages.
-
-        Returns
-        -------
-        array (rows, columns)
-            Of float64 where all are numbers, else of objects: numbers and texts.
+        The array is float64 where all columns are numbers, else of objects. ``place`` returns the
+        name of the row at a position, for error messages.
 
         Raises
         ------

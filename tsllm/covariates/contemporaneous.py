@@ -257,19 +257,7 @@ def features_of(bases: Sequence[ColumnBasis], columns: Sequence[np.ndarray]) -> 
 
 
 def basis_of(column: np.ndarray, n_categories: int) -> ColumnBasis:
-    """Choose the basis of a column from the training values.
-
-    Parameters
-    ----------
-    column : array (rows,)
-        Numbers, or positions of categories.
-    n_categories : int
-        0 for numbers.
-
-    Returns
-    -------
-    ColumnBasis
-    """
+    """Choose the basis of a column of numbers, or of positions of ``n_categories`` categories."""
     if n_categories:
         return ColumnBasis(n_categories=n_categories)
     mean, deviation = float(column.mean()), float(column.std())
@@ -283,19 +271,9 @@ def basis_of(column: np.ndarray, n_categories: int) -> ColumnBasis:
 
 
 def scale_of(values: np.ndarray, block: int) -> np.ndarray:
-    """Measure the variation of a series within blocks, in its own units.
+    """Compute the root mean square deviation from block means: (variables,), 0 for a constant.
 
-    Parameters
-    ----------
-    values : array (time, variables)
-        NaN where not observed.
-    block : int
-        Steps of a block.
-
-    Returns
-    -------
-    array (variables,)
-        Root mean square deviation from the block's mean; 0 for a constant.
+    ``values`` are (time, variables), NaN where not observed; a block has ``block`` steps.
     """
     groups = np.arange(len(values)) // block
     scales = np.zeros(values.shape[1])

@@ -111,12 +111,8 @@ class Covariates:
     def future_effect(self, context: Context, future: np.ndarray | None) -> np.ndarray:
         """Compute the effect of known-future covariates: (horizon, variables).
 
-        Parameters
-        ----------
-        context : Context
-            With its scale.
-        future : array (horizon, known columns) or None
-            None where all covariates are past ones.
+        ``future`` is (horizon, known columns), or None where all covariates are past ones; the
+        context has its scale.
 
         Raises
         ------

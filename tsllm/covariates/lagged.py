@@ -83,21 +83,10 @@ class LaggedEffects:
     def read(
         self, past: np.ndarray, features: np.ndarray
     ) -> tuple[np.ndarray, float, float] | None:
-        """Return the last steps as one row of regressors, relative to the window's mean.
+        """Return the last steps as regressors, and the window's mean and deviation; None for a constant.
 
-        Steps before the series and unobserved steps count as the mean.
-
-        Parameters
-        ----------
-        past : array (time,)
-            One variable, NaN where not observed.
-        features : array (time, features)
-            Of the covariates at the same steps.
-
-        Returns
-        -------
-        array (own_lags + lags * features,), mean and deviation of the window
-            None where the window does not vary.
+        Regressors (own_lags + lags * features,) are relative to the mean. Steps before the series
+        and unobserved steps count as the mean. ``past`` is (time,), ``features`` (time, features).
         """
         past, features = past[-self.window :], features[-self.window :]
         seen = np.isfinite(past)
@@ -136,12 +125,8 @@ def fit_lagged(
         The covariates of each.
     bases : list of ColumnBasis
         Of the columns.
-    window : int
-        Steps that a forecast reads.
-    season : int
-        Steps of a season.
-    horizon : int
-        Steps ahead.
+    window, season, horizon : int
+        Steps that a forecast reads, of a season, and ahead.
 
     Returns
     -------

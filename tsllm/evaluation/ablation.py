@@ -9,7 +9,6 @@ import pandas as pd
 
 from tsllm.errors import DataError
 from tsllm.evaluation.ablation_report import AblationReport, make_ablation_report
-from tsllm.evaluation.methods import BASELINES, make_method
 from tsllm.evaluation.paired import check_seeds_and_confidence
 from tsllm.evaluation.protocol import make_plan, run_methods
 from tsllm.evaluation.scoring import POINT_METRICS
@@ -137,7 +136,11 @@ def ablate(
     >>> report.answer in ("yes", "architecture", "unclear", "undecided", "no", "harm")
     True
     """
-    _check(seeds, metric, min_difference, confidence, baselines)
+    check_seeds_and_confidence(seeds, confidence)
+    if metric not in POINT_METRICS:
+        raise DataError(f"metric must be one of {', '.join(POINT_METRICS)}, found {metric!r}")
+    if not 0 <= min_difference < 1:
+        raise DataError(f"min_difference must be a share from 0 to 1, found {min_difference!r}")
     metrics = list(dict.fromkeys([metric, "mse", "mae"]))
     plan = make_plan(
         y,
@@ -159,14 +162,8 @@ def ablate(
         freq=freq,
         progress=progress,
     )
-    made = make_variants(estimator, plan.holdout, plan.horizons[-1], variants)
-    beside = {
-        name: make_method(
-            name, plan.holdout, longest=plan.horizons[-1], max_history=plan.max_history
-        )
-        for name in baselines
-    }
-    report = run_methods(plan, {**made.methods, **beside})
+    made = make_variants(estimator, plan.holdout, plan.settings["horizons"][-1], variants)
+    report = run_methods(plan, made.methods | {name: plan.method(name) for name in baselines})
     return make_ablation_report(
         report,
         made,
@@ -175,21 +172,3 @@ def ablate(
         min_difference=min_difference,
         confidence=confidence,
     )
-
-
-def _check(
-    seeds: Sequence[int],
-    metric: str,
-    min_difference: float,
-    confidence: float,
-    baselines: Sequence[str],
-) -> None:
-    """Check the arguments that only an ablation has; `make_plan` checks the others."""
-    check_seeds_and_confidence(seeds, confidence)
-    if metric not in POINT_METRICS:
-        raise DataError(f"metric must be one of {', '.join(POINT_METRICS)}, found {metric!r}")
-    if not 0 <= min_difference < 1:
-        raise DataError(f"min_difference must be a share from 0 to 1, found {min_difference!r}")
-    unknown = [name for name in baselines if name not in BASELINES]
-    if unknown:
-        raise DataError(f"baselines must be among {', '.join(BASELINES)}, found {unknown[0]!r}")

@@ -65,19 +65,7 @@ def table_parts(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def render(template: str, **values: Any) -> str:
-    """Render a Markdown page from a template of this package.
-
-    Parameters
-    ----------
-    template : str
-        The name of a file in ``tsllm/evaluation/templates``.
-    **values
-        The variables of the template.
-
-    Returns
-    -------
-    str
-    """
+    """Render a Markdown page from a template of ``tsllm/evaluation/templates``."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(loader=PackageLoader("tsllm.evaluation"), undefined=StrictUndefined)

@@ -73,6 +73,26 @@ class Estimate(NamedTuple):
     blocks: float
     seeds: int
 
+    def between(
+        self,
+        method_a: str,
+        method_b: str,
+        metric: str,
+        horizon: int | str,
+        *,
+        confidence: float,
+        windows: int,
+    ) -> PairedDifference:
+        """Return the estimate as the difference between two methods."""
+        (difference, relative), (lower, relative_lower), (upper, relative_upper) = (
+            pair.tolist() for pair in (self.value, self.lower, self.upper)
+        )
+        return PairedDifference(
+            method_a, method_b, metric, horizon, difference, lower, upper, confidence, windows,
+            self.block_length, relative, relative_lower, relative_upper, self.unit, self.blocks,
+            self.seeds,
+        )  # fmt: skip
+
 
 def estimate(
     metric: str,
@@ -156,7 +176,7 @@ def estimate_units(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
-    """Compare two methods on items that are resampled in given units; see `estimate`.
+    """Compare two methods on items that are resampled in units; see `estimate`.
 
     Parameters
     ----------
@@ -170,10 +190,6 @@ def estimate_units(
         Neighbouring units that are drawn together; 1: independent units.
     confidence : float, default=0.95
     seed : int, default=0
-
-    Returns
-    -------
-    Estimate
     """
     count = int(labels.max()) + 1
     ours, others = _add_up(ours, labels, count), _add_up(others, labels, count)

@@ -35,24 +35,21 @@ class Plan:
     windows : WindowSet
         Of the test parts.
     scorer : Scorer
-    horizons : list of int
-        Ascending.
-    refit, seeds, max_windows, max_history, progress
-        See `backtest`.
     settings : dict
-        All settings as plain values, for the report.
+        The arguments of `backtest` and the sizes of the data, as plain values.
+    progress : bool
     """
 
     holdout: Holdout
     windows: WindowSet
     scorer: Scorer
-    horizons: list[int]
-    refit: int | bool
-    seeds: Sequence[int] | None
-    max_windows: int | None
-    max_history: int | None
-    progress: bool
     settings: dict[str, Any]
+    progress: bool
+
+    def method(self, named: Any) -> Method:
+        """Make the method of a baseline's name or of a forecaster."""
+        longest, max_history = self.settings["horizons"][-1], self.settings["max_history"]
+        return make_method(named, self.holdout, longest=longest, max_history=max_history)
 
 
 def backtest(
@@ -186,13 +183,8 @@ def backtest(
         freq=freq,
         progress=progress,
     )
-    methods = {
-        name: make_method(
-            method, plan.holdout, longest=plan.horizons[-1], max_history=plan.max_history
-        )
-        for name, method in _name_methods(estimators, baselines, X).items()
-    }
-    return run_methods(plan, methods)
+    named = _name_methods(estimators, baselines, X)
+    return run_methods(plan, {name: plan.method(one) for name, one in named.items()})
 
 
 def make_plan(
@@ -258,29 +250,19 @@ def make_plan(
         "max_history": max_history,
         "covariates": None if holdout.X is None else list(map(str, holdout.X.columns)),
     }
-    return Plan(
-        holdout,
-        list_windows(holdout, steps, stride),
-        scorer,
-        steps,
-        refit,
-        seeds,
-        max_windows,
-        max_history,
-        progress,
-        settings,
-    )
+    return Plan(holdout, list_windows(holdout, steps, stride), scorer, settings, progress)
 
 
 def run_methods(plan: Plan, methods: Mapping[str, Method]) -> BacktestReport:
     """Fit the methods one after the other, and score their forecasts of the windows."""
     holdout, windows = plan.holdout, plan.windows
-    runs, notes = {}, []
+    runs: dict[str, MethodRun] = {}
+    notes: list[str] = []
     for name, method in methods.items():
         picked = np.arange(len(windows))
         if method.refits_per_window:
-            picked = windows.thin(plan.max_windows)
-        seeds = [None] if plan.seeds is None or not method.takes_seed else list(plan.seeds)
+            picked = windows.thin(plan.settings["max_windows"])
+        seeds = (plan.settings["seeds"] if method.takes_seed else None) or [None]
         with tqdm(total=len(picked) * len(seeds), desc=name, disable=not plan.progress) as bar:
             runs[name] = _run(name, method, plan, picked, seeds, bar)
         notes += method.describe().get("notes", [])
@@ -347,7 +329,7 @@ def _run(
     for seed in seeds:
         parts, order = [], []
         per_step = np.zeros((2, len(scorer.metrics), longest, holdout.n_variables))
-        for ends, stage in _stages(holdout, windows, picked, plan.refit, method):
+        for ends, stage in _stages(holdout, windows, picked, plan.settings["refit"], method):
             started = time.perf_counter()
             method.fit(ends, seed)
             seconds["fit"] += time.perf_counter() - started

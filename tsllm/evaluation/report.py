@@ -151,26 +151,8 @@ class BacktestReport:
             confidence=confidence,
             seed=seed,
         )
-        (difference, relative), (lower, relative_lower), (upper, relative_upper) = (
-            bounds.tolist() for bounds in (found.value, found.lower, found.upper)
-        )
-        return PairedDifference(
-            method_a,
-            method_b,
-            metric,
-            horizon,
-            difference,
-            lower,
-            upper,
-            confidence,
-            len(shared),
-            found.block_length,
-            relative,
-            relative_lower,
-            relative_upper,
-            found.unit,
-            found.blocks,
-            found.seeds,
+        return found.between(
+            method_a, method_b, metric, horizon, confidence=confidence, windows=len(shared)
         )
 
     def over_horizons(self, method: str) -> dict[str, float]:

@@ -38,14 +38,7 @@ def columns_to_read(estimator: SeriesForecaster) -> dict[str, Any]:
 
 
 def check_future_given(columns: CovariateColumns | None, future: object) -> None:
-    """Check that the known future is given where the model reads it, and only there.
-
-    Parameters
-    ----------
-    columns : CovariateColumns or None
-        Those that the model was or will be fitted with; None: it has no covariates.
-    future : object
-        The argument ``future``; None where it was not given.
+    """Check that a known future is given where ``columns`` need one, and only there.
 
     Raises
     ------
@@ -83,13 +76,7 @@ def read_future(
         Long format, with the columns of the covariates; other columns are ignored. None for a model
         that reads none.
     estimator : SeriesForecaster
-        Fitted.
-    id_col, time_col : str or None, default=None
-        As for `read_long`.
-    freq : str or None, default=None
-        As for `read_long`. None: the model's.
-    sort : bool, default=False
-        As for `read_long`.
+        Fitted; its frequency is used where ``freq`` is None.
 
     Returns
     -------
@@ -132,12 +119,6 @@ def read_future_ahead(
         The columns of the frame that are covariates.
     horizon : int
         Steps to forecast after the end of each series.
-    id_col, time_col : str or None, default=None
-        As for `read_long`.
-    freq : str or None, default=None
-        As for `read_long`. None: that of the frame.
-    sort : bool, default=False
-        As for `read_long`.
 
     Returns
     -------
@@ -181,20 +162,9 @@ def futures_for(
     future: pd.DataFrame | None,
     horizon: int,
 ) -> list[np.ndarray | None] | None:
-    """Select the known future of the covariates of series, for every step of a horizon.
+    """Select the known future of the covariates of series: (horizon, known columns) each.
 
-    Parameters
-    ----------
-    estimator : SeriesForecaster
-    contexts : sequence of Context
-        The past of each series, named by text as in ``future``.
-    future : DataFrame or None
-        As `read_future` returns it.
-    horizon : int
-
-    Returns
-    -------
-    list of array (horizon, known columns), or None
+    ``future`` is that of `read_future`; the contexts are named by text as in it.
 
     Raises
     ------

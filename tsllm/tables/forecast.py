@@ -170,9 +170,7 @@ def fit_long(
     *,
     covariates: Sequence[str] = (),
 ) -> SeriesForecaster:
-    """Fit a forecaster on all series of a canonical long frame.
-
-    The series are always fitted as a panel, so that the model knows their names.
+    """Fit a forecaster on all series of a canonical long frame, always as a panel with names.
 
     Parameters
     ----------
@@ -248,21 +246,9 @@ def predict_long(
 def contexts_of(
     estimator: SeriesForecaster, frame: pd.DataFrame, freq: str | None = None
 ) -> tuple[list[Context], list[str]]:
-    """Return the series of a canonical long frame as a fitted forecaster reads them.
+    """Return the series of a long frame as a fitted forecaster reads them, and the value columns.
 
-    Parameters
-    ----------
-    estimator : SeriesForecaster
-    frame : DataFrame
-    freq : str or None, default=None
-        As for `predict_long`.
-
-    Returns
-    -------
-    list of Context
-        With their covariates.
-    list of str
-        The value columns, in the order of the contexts' variables.
+    The columns are in the order of the contexts' variables; see `predict_long`.
     """
     covariates = estimator.fitted_.covariates
     beside = () if covariates is None else covariates.columns.everything

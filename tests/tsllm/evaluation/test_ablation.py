@@ -120,9 +120,9 @@ def test_on_noise_no_arm_can_gain_and_none_is_said_to():
         ("aaren", {"backbone": TINY, "soft_prompt_length": 2}),
     ],
 )
-def test_every_method_has_its_arms_and_names_those_that_it_cannot_have(method, more, tmp_path):
+def test_every_method_has_its_variants_and_names_those_that_it_cannot_have(method, more, tmp_path):
     y = panel([130, 130], ["a", "b"])
-    if method != "aaren":
+    if method in ("autotimes", "timecma"):
         more = more | {"embedding_store": tmp_path}
     estimator = small(method, **more)
     report = ablate(estimator, y, horizons=[1, 3], test_size=24, stride=3, **FEW_STEPS)

@@ -192,11 +192,14 @@ def make_event_ablation_report(
                 block=block,
                 confidence=settings["confidence"],
             )
-            value, lower, upper = (float(one[0]) for one in (found.value, found.lower, found.upper))
-            pairs[variant, metric] = PairedDifference(
-                variant, GIVEN, metric, "all", value, lower, upper, settings["confidence"],
-                given.n_events, block, unit=unit, blocks=found.blocks, seeds=found.seeds,
-            )  # fmt: skip
+            pairs[variant, metric] = found.between(
+                variant,
+                GIVEN,
+                metric,
+                "all",
+                confidence=settings["confidence"],
+                windows=given.n_events,
+            )
     losses = {
         variant: _as_loss(pair) for (variant, metric), pair in pairs.items() if metric == METRICS[0]
     }
