@@ -73,10 +73,16 @@ def in_chunks(n: int, size: int) -> list[np.ndarray]:
     return [np.arange(first, min(n, first + size)) for first in range(0, n, size)]
 
 
-def checked_count(name: str, value: Any) -> int:
-    """Check that a value is a whole number of at least 1."""
+def check_choice(name: str, value: object, known: Sequence[str]) -> None:
+    """Check that a value is one of the known ones."""
+    if value not in known:
+        raise DataError(f"{name} must be one of {', '.join(known)}, found {value!r}")
+
+
+def checked_count(name: str, value: Any, others: str = "") -> int:
+    """Check that a value is a whole number of at least 1; ``others`` is for the message."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise DataError(f"{name} must be a whole number of at least 1, found {value!r}")
+        raise DataError(f"{name} must be a whole number of at least 1{others}, found {value!r}")
     return int(value)
 
 

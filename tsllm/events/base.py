@@ -23,13 +23,9 @@ from tsllm.events.arguments import checked_count, checked_levels, checked_times
 from tsllm.events.batching import EventWindows, inter_event_times, last_events
 from tsllm.events.encoding import FittedModel, Origin, forecast_origin
 from tsllm.events.evaluation.diagnostics import EventDiagnostics, diagnose
-from tsllm.events.evaluation.next_event import (
-    EventEvaluation,
-    TrainingStatistics,
-    compare_with_guesses,
-)
+from tsllm.events.evaluation.next_event import EventEvaluation, compare_with_guesses
 from tsllm.events.predicting import (
-    intensities,
+    intensity_frame,
     predict_later_events,
     predict_next_event,
     prediction_frame,
@@ -43,9 +39,10 @@ from tsllm.events.scoring import (
     measure_intervals,
     predictions,
     residuals_by_type,
+    sums_by_sequence,
 )
 from tsllm.events.simulating import count_events, sample_frame, simulate_sequences
-from tsllm.saving.damage import load_weights, readable
+from tsllm.saving.damage import readable
 
 
 class EventForecaster(BaseEstimator, ABC):
@@ -55,22 +52,21 @@ class EventForecaster(BaseEstimator, ABC):
     stores its arguments, among them ``id_col, time_col, type_col, time_unit, sort, ties,
     resolution, random_state``.
 
-    The public methods share these arguments:
+    The public methods share these arguments; a time is one for all sequences, or a mapping by
+    sequence:
 
     - ``history``: the events to continue, as in `fit`. None: the events of `fit` and `update`.
     - ``windows``: the start and end of each sequence's observation, as in `fit`.
-    - ``now``: one time for all sequences, or a mapping by sequence. No event has happened since
-      the last one until then. None: the end of the window where it is known, else the time of the
-      last event.
+    - ``now``: the time until which no further event has happened. None: the end of the window
+      where it is known, else the time of the last event.
     - ``t_start``: events up to this time are history and not scored.
-    - ``t_end``: events after this time are not read. Both are one time for all sequences, or a
-      mapping by sequence.
+    - ``t_end``: events after this time are not read.
+    - ``levels``: probability levels of the quantile columns.
+    - ``n_paths``: the number of futures to sample of each sequence.
 
     Intervals next to an unknown edge of the window are not scored. Times are returned in the form
-    of the events: timestamps, or numbers.
-
-    All samples come from ``random_state``, with one generator per sequence: the futures of a
-    sequence do not depend on the other sequences.
+    of the events: timestamps, or numbers. All samples come from ``random_state``, with one
+    generator per sequence: the futures of a sequence do not depend on the other sequences.
 
     Attributes
     ----------
@@ -123,29 +119,23 @@ class EventForecaster(BaseEstimator, ABC):
 
     @abstractmethod
     def _fit(self, table: EventTable, validation: EventTable | None) -> None:
-        """Learn from a table.
+        """Learn from a table and set attributes that end in an underscore.
 
-        The base has set ``classes_``, ``time_scale_``, ``n_events_`` and the statistics before; it
-        sets ``history_`` afterwards. Fitted attributes end in an underscore. ``validation`` holds
-        later events of the same sequences for early stopping; a method that does not stop early
-        learns from ``table.extend(validation)``.
+        The base has set ``classes_``, ``time_scale_`` and the statistics; it sets ``history_``
+        afterwards. ``validation`` holds later events of the same sequences; a method that does not
+        stop early learns from ``table.extend(validation)``.
         """
 
     @abstractmethod
     def _encode(self, batch: EventBatch) -> tuple[EventDecoder, EventStates]:
         """Return the decoder and the states at every position of a batch.
 
-        Called without gradients and from several threads at once. It reads fitted attributes,
-        writes nothing and draws no random numbers; the states of a row do not depend on the other
-        rows.
+        Called without gradients and from several threads at once. It writes nothing and draws no
+        random numbers; the states of a row do not depend on the other rows.
         """
 
     def _context_length(self) -> int | None:
-        """Return the number of last events that the model reads; None: all.
-
-        Longer sequences are scored in overlapping rows and predicted from their last events, and
-        ``history_`` keeps only these.
-        """
+        """Return the number of last events that the model reads and `history_` keeps; None: all."""
         return None
 
     def _device(self) -> torch.device:
@@ -153,20 +143,14 @@ class EventForecaster(BaseEstimator, ABC):
         return torch.device("cpu")
 
     def _longest_inter_event_time(self) -> float | None:
-        """Return the longest scaled time from now on that the method can predict; None: any.
-
-        A later event is predicted as no event.
-        """
+        """Return the scaled time from now on after which an event counts as none; None: never."""
         return None
 
     def _advance(self, new: EventTable) -> None:
         """Move running states over new events, which ``history_`` holds already."""
 
     def _latest_states(self) -> tuple[EventDecoder, EventStates] | None:
-        """Return decoder and states, with one position, after the last events of ``history_``.
-
-        None: ``history_`` is encoded instead.
-        """
+        """Return decoder and states after the last events of ``history_``; None: encode it."""
         return None
 
     def _start_paths(self, batch: EventBatch, copies: int) -> Paths:
@@ -174,26 +158,12 @@ class EventForecaster(BaseEstimator, ABC):
         rows = copies_of(len(batch), copies, batch.types.device)
         return ReencodedPaths(self._encode, batch.select(rows), self._context_length())
 
-    def _running_tensors(self) -> dict[str, torch.Tensor]:
-        """Return the running states that cannot be computed from ``history_``, for saving."""
-        return {}
-
-    def _restore_running(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Read what `_running_tensors` returned, after all other attributes."""
-
-    def _results(self) -> dict[str, dict[str, object]]:
-        """Return tables of results for the card of a saved model."""
-        return {}
-
     def _load_backbone(self) -> Backbone | None:
         """Load the language model that the parameters name; None: there is none."""
         return None
 
     def _fine_tuned(self) -> Self | None:
-        """Return an unfitted copy whose `partial_fit` trains all weights, for `evaluate_stream`.
-
-        None: there is no such copy.
-        """
+        """Return an unfitted copy that `evaluate_stream` trains in all weights; None: no such."""
         return None
 
     # ------------------------------------------------------------------ learning
@@ -233,7 +203,7 @@ class EventForecaster(BaseEstimator, ABC):
         Raises
         ------
         DataError
-            The events break a rule; the message names the column, the sequence and the row.
+            An event is invalid; the message names the column, the sequence and the row.
         NotEnoughDataError
             No inter-event time is known.
         """
@@ -261,15 +231,10 @@ class EventForecaster(BaseEstimator, ABC):
         Returns
         -------
         self
-
-        Raises
-        ------
-        DataError
-            An event is not later than the last one of its sequence, or its type is unknown.
         """
         check_is_fitted(self)
         table = self._read(events, windows=windows)
-        self._windows(table)  # raises for unknown types and ties
+        self._fitted().rows(table)  # raises for unknown types and ties
         former = self.history_
         self._remember(former.extend(table))
         try:
@@ -295,14 +260,12 @@ class EventForecaster(BaseEstimator, ABC):
 
         Parameters
         ----------
-        history, now, windows : default=None
-            See `EventForecaster`.
+        history, now, windows : see `EventForecaster`, default=None
         n_steps : int, default=1
             Number of events ahead. The first is predicted exactly, the others from sampled futures.
         levels : sequence of float, default=(0.1, 0.9)
-            Probability levels of the quantile columns.
         n_paths : int, default=256
-            Futures to sample of each sequence, for ``n_steps`` above 1.
+            For ``n_steps`` above 1.
 
         Returns
         -------
@@ -313,12 +276,6 @@ class EventForecaster(BaseEstimator, ABC):
             probability. ``no_event`` is the probability that the event does not come; a method
             with a longest predictable time (`PromptTPP`: ``longest_inter_event_time_``) counts
             later events as none. Unknown times are missing (NaT, inf for numbers).
-
-        Raises
-        ------
-        DataError
-            An argument cannot be used, a type is unknown, or a sequence has no events and no known
-            start.
 
         Examples
         --------
@@ -347,8 +304,7 @@ class EventForecaster(BaseEstimator, ABC):
 
         Parameters
         ----------
-        history, now, windows : default=None
-            See `EventForecaster`.
+        history, now, windows : see `EventForecaster`, default=None
 
         Returns
         -------
@@ -372,10 +328,8 @@ class EventForecaster(BaseEstimator, ABC):
 
         Parameters
         ----------
-        history, now, windows : default=None
-            See `EventForecaster`.
+        history, now, windows : see `EventForecaster`, default=None
         levels : sequence of float, default=(0.1, 0.5, 0.9)
-            Probability levels, between 0 and 1.
 
         Returns
         -------
@@ -407,30 +361,21 @@ class EventForecaster(BaseEstimator, ABC):
         ----------
         times : time or sequence of times
             The same for all sequences.
-        history, windows : default=None
-            See `EventForecaster`.
+        history, windows : see `EventForecaster`, default=None
         by_type : bool, default=True
             One column per type, else one for all events.
 
         Returns
         -------
         DataFrame
-            One row per sequence and time, which name the index. In events per unit of the user's
-            time (``time_unit`` for timestamps). NaN before a sequence's window, and before its
-            first event where the window's start is not known.
+            One row per sequence and time, which name the index, in events per unit of the user's
+            time. NaN before a sequence's window, or its first event where the start is not known.
         """
         table = self._table(history, windows)
-        moments = checked_times(table.clock, times)
-        values = intensities(self._fitted(), table, moments)  # (sequences, times, types)
-        ids, names = table.windows()[table.names.id_col], table.names
-        stamps = table.clock.to_stamp(np.tile(moments, len(table)))
-        index = pd.MultiIndex.from_arrays(
-            [ids.repeat(len(moments)), stamps], names=[names.id_col, names.time_col]
-        )
-        flat = values.reshape(-1, values.shape[-1])
+        frame = intensity_frame(self._fitted(), table, checked_times(table.clock, times))
         if by_type:
-            return pd.DataFrame(flat, index=index, columns=list(self.classes_))
-        return pd.DataFrame({"intensity": flat.sum(-1)}, index=index)
+            return frame
+        return pd.DataFrame({"intensity": frame.to_numpy().sum(-1)}, index=frame.index)
 
     # ------------------------------------------------------------------ futures
 
@@ -452,23 +397,15 @@ class EventForecaster(BaseEstimator, ABC):
             A duration from ``now`` on (a number; for timestamps a Timedelta, a text like "1D", or a
             number of ``time_unit``), or a pair ``(start, end)`` of times not before ``now``: the
             events in ``(start, end]`` are counted.
-        history, now, windows : default=None
-            See `EventForecaster`.
+        history, now, windows : see `EventForecaster`, default=None
         levels : sequence of float, default=(0.1, 0.5, 0.9)
-            Probability levels of the quantile columns.
         n_paths : int, default=256
-            Futures to sample of each sequence.
 
         Returns
         -------
         DataFrame
             A row per sequence and type, and one of type "all": the ``mean`` count, its quantiles,
             and ``none``, the probability of no event.
-
-        Raises
-        ------
-        DataError
-            An argument cannot be used, or the window begins before ``now``.
         """
         origin, levels = self._origin(history, now, windows), checked_levels(levels)
         return count_events(self._fitted(), origin, window, levels, n_paths, self._seed())
@@ -488,13 +425,11 @@ class EventForecaster(BaseEstimator, ABC):
         Parameters
         ----------
         n_paths : int, default=1
-            Futures of each sequence.
         horizon : duration or None, default=None
             Length of the futures from ``now`` on, as in `predict_count`.
         n_events : int or None, default=None
             Most events of a future. One of ``horizon`` and ``n_events`` must be given.
-        history, now, windows : default=None
-            See `EventForecaster`.
+        history, now, windows : see `EventForecaster`, default=None
 
         Returns
         -------
@@ -542,35 +477,19 @@ class EventForecaster(BaseEstimator, ABC):
     ) -> float:
         """Compute the mean log-likelihood per event: greater is better.
 
-        The sum over all scored intervals, the first and the last of a known window included, is
-        divided by the number of scored events of all sequences together.
+        The sum over all scored intervals is divided by the number of scored events.
 
         Parameters
         ----------
         events : DataFrame, EventTable or path
         y : object, default=None
             Ignored; for scikit-learn's pipelines.
-        windows, t_start, t_end : default=None
-            See `EventForecaster`.
+        windows, t_start, t_end : see `EventForecaster`, default=None
 
         Returns
         -------
         float
             In nats, of densities per unit of the user's time (``time_unit`` for timestamps).
-
-        Raises
-        ------
-        NotEnoughDataError
-            No event is scored.
-
-        Examples
-        --------
-        >>> import pandas as pd
-        >>> from tsllm.events import NaiveEventForecaster
-        >>> events = pd.DataFrame({"time": [1.0, 2.0, 4.0], "type": ["a", "a", "a"]})
-        >>> model = NaiveEventForecaster().fit(events)  # the mean inter-event time is 1.5
-        >>> round(model.score(events), 4)
-        -1.4055
         """
         _, intervals, (parts,) = self._measure(events, log_likelihoods, windows, t_start, t_end)
         n = int(intervals.observed.sum())
@@ -597,8 +516,7 @@ class EventForecaster(BaseEstimator, ABC):
         events : DataFrame, EventTable or path
         by : {"sequence", "event"}, default="sequence"
             A row per sequence, or per scored interval.
-        windows, t_start, t_end : default=None
-            See `EventForecaster`.
+        windows, t_start, t_end : see `EventForecaster`, default=None
 
         Returns
         -------
@@ -611,14 +529,9 @@ class EventForecaster(BaseEstimator, ABC):
             raise DataError(f"by must be 'sequence' or 'event', found {by!r}")
         table, intervals, (parts,) = self._measure(events, log_likelihoods, windows, t_start, t_end)
         parts = parts - intervals.observed * np.log(self.time_scale_)
-        if by == "event":
-            frame = interval_frame(self._fitted(), table, intervals)
-            return frame.assign(log_likelihood=parts)
-        size = len(table)
-        frame = table.windows()[[table.names.id_col]]
-        frame["events"] = np.bincount(intervals.sequence[intervals.observed], minlength=size)
-        frame["log_likelihood"] = np.bincount(intervals.sequence, parts, minlength=size)
-        return frame
+        if by == "sequence":
+            return sums_by_sequence(table, intervals, parts)
+        return interval_frame(self._fitted(), table, intervals).assign(log_likelihood=parts)
 
     def residuals(
         self,
@@ -639,14 +552,13 @@ class EventForecaster(BaseEstimator, ABC):
         events : DataFrame, EventTable or path
         by_type : bool, default=False
             Compute the residuals of each type alone, from one event to the next of this type.
-        windows, t_start, t_end : default=None
-            See `EventForecaster`.
+        windows, t_start, t_end : see `EventForecaster`, default=None
 
         Returns
         -------
         DataFrame
             The sequence, time and type of an event, its ``residual``, and ``observed``: False
-            where the scored time ends before the event (the residual is a lower bound).
+            where the scored time ends first and the residual is a lower bound.
         """
         table, intervals, (increments, _) = self._measure(
             events, expected_events, windows, t_start, t_end
@@ -664,16 +576,12 @@ class EventForecaster(BaseEstimator, ABC):
         Parameters
         ----------
         events : DataFrame, EventTable or path
-            Preferably events that the model was not fitted to: on its training events the tests
-            are too optimistic.
-        windows, t_start, t_end : default=None
-            See `EventForecaster`.
+            Not the training events, on which the tests are too optimistic.
+        windows, t_start, t_end : see `EventForecaster`, default=None
 
         Returns
         -------
         EventDiagnostics
-            Kolmogorov-Smirnov tests of the residuals, of all events and of each type, their
-            autocorrelation, and the calibration of the type probabilities.
         """
         _, intervals, (increments, probabilities) = self._measure(
             events, expected_events, windows, t_start, t_end
@@ -688,32 +596,16 @@ class EventForecaster(BaseEstimator, ABC):
         Parameters
         ----------
         events : DataFrame, EventTable or path
-        windows, t_start, t_end : default=None
-            See `EventForecaster`.
+        windows, t_start, t_end : see `EventForecaster`, default=None
 
         Returns
         -------
         EventEvaluation
-            Log-likelihood, error rate of the next type, root mean squared error of the mean and
-            mean absolute error of the median of the next time. The guesses are learnt from the
-            same data: the mean, the median and the last inter-event time, the most frequent type
-            and the most frequent follower of the last type.
-
-        Warns
-        -----
-        UserWarning
-            The predicted inter-event times are next to zero.
+            Log-likelihood, and errors of the next type, the mean and the median of the next time.
         """
         measure = partial(predictions, longest=self._longest_inter_event_time())
         _, intervals, measured = self._measure(events, measure, windows, t_start, t_end)
-        statistics = TrainingStatistics(
-            self.time_scale_,
-            self.mean_inter_event_time_,
-            self.median_inter_event_time_,
-            self.type_counts_,
-            self.transition_counts_,
-        )
-        return compare_with_guesses(type(self).__name__, statistics, intervals, *measured)
+        return compare_with_guesses(self, intervals, *measured)
 
     # ------------------------------------------------------------------ saving and loading
 
@@ -723,47 +615,27 @@ class EventForecaster(BaseEstimator, ABC):
         Parameters
         ----------
         include_context : bool, default=True
-            Whether the history and the running states come along.
-
-        Returns
-        -------
-        dict
-            For `tsllm.save`; see `from_state`.
+            Include the history and the running states.
         """
-        backbone, model = self._load_backbone(), getattr(self, "model_", None)
+        backbone = self._load_backbone()
         own = ("history_", "model_")
         fitted = [n for n in vars(self) if n.endswith("_") and n[0] != "_" and n not in own]
         return {
             "backbone": None if backbone is None else backbone.to_state(),
             "fitted": {name: getattr(self, name) for name in fitted},
-            "model": None if model is None else dict(model.state_dict()),
             "history": self.history_.to_state(events=include_context),
-            "running": self._running_tensors() if include_context else {},
         }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], parameters: Mapping[str, Any]) -> Self:
-        """Build a forecaster from the output of `to_state`.
-
-        Parameters
-        ----------
-        state : mapping
-            The output of `to_state`.
-        parameters : mapping
-            The constructor's arguments.
-
-        Returns
-        -------
-        forecaster
+        """Build a forecaster from the output of `to_state` and the constructor's arguments.
 
         Raises
         ------
         ModelFormatError
-            Tensors that are not the model's, or an attribute that is not one of fitting.
+            The tensors are not the model's, or an attribute is not a fitted one.
         BackboneMismatchError
             The backbone found is not the one that the model was trained with.
-        BackboneNotFoundError
-            No place holds the backbone.
         """
         estimator = cls(**parameters)
         for name, value in state["fitted"].items():
@@ -774,12 +646,7 @@ class EventForecaster(BaseEstimator, ABC):
         if state["backbone"] is not None and backbone is not None:
             backbone.check_state(state["backbone"])
         with readable(holds_data=True):
-            if state["model"] is not None:
-                model = estimator._build_model()
-                load_weights(model, state["model"])
-                estimator.model_ = model.eval()
             estimator.history_ = EventTable.from_state(state["history"])
-            estimator._restore_running(state["running"])
         return estimator
 
     def _card_facts(self, with_context: bool) -> dict[str, Any]:
@@ -798,7 +665,7 @@ class EventForecaster(BaseEstimator, ABC):
                 f"mean inter-event time: {self.time_scale_:.6g}{unit}",
             ],
             "backbone": self._load_backbone(),
-            "results": self._results(),
+            "results": {},
         }
 
     # ------------------------------------------------------------------ what methods build on
@@ -835,10 +702,6 @@ class EventForecaster(BaseEstimator, ABC):
             dtype=self._dtype,
             rows_at_once=self._rows_at_once,
         )
-
-    def _windows(self, table: EventTable) -> EventWindows:
-        """Cut a table into the rows that the model reads."""
-        return self._fitted().rows(table)
 
     def _table(self, history: Any, windows: Any) -> EventTable:
         """Read a history; None is the events of `fit` and `update`."""

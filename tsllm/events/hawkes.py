@@ -132,7 +132,7 @@ class HawkesForecaster(EventForecaster):
     def _fit(self, table: EventTable, validation: EventTable | None) -> None:
         max_steps = checked_count("max_steps", self.max_steps)
         whole = table if validation is None else table.extend(validation)
-        objective = _Objective(self._windows(whole), len(self.classes_))
+        objective = _Objective(self._fitted().rows(whole), len(self.classes_))
         found = _search(objective, max_steps)
         k = len(self.classes_)
         mu, alpha, beta = _split(np.exp(found.x), k)

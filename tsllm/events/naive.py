@@ -11,6 +11,7 @@ from tsllm.adapters.events.decoders.base import ClosedDecoder, EventDecoder
 from tsllm.adapters.events.hawkes import decayed_sums
 from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError
+from tsllm.events.arguments import check_choice
 from tsllm.events.base import EventForecaster
 
 GAPS = ("mean", "median", "last", "ema")
@@ -98,8 +99,7 @@ class NaiveEventForecaster(EventForecaster):
     def _fit(self, table: EventTable, validation: EventTable | None) -> None:
         """Check the parameters; the base has computed the statistics."""
         for name, value, known in (("gap", self.gap, GAPS), ("types", self.types, TYPES)):
-            if value not in known:
-                raise DataError(f"{name} must be one of {', '.join(known)}, found {value!r}")
+            check_choice(name, value, known)
         if not 0 < self.smoothing <= 1:
             raise DataError(f"smoothing must be above 0 and at most 1, found {self.smoothing!r}")
 

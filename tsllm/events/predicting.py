@@ -124,20 +124,13 @@ def prediction_frame(
     return frame
 
 
-def intensities(model: FittedModel, table: EventTable, times: np.ndarray) -> np.ndarray:
-    """Compute the intensity of each type at given times.
-
-    Parameters
-    ----------
-    model : FittedModel
-    table : EventTable
-    times : float array (times,)
-        In the table's numbers, the same for all sequences.
+def intensity_frame(model: FittedModel, table: EventTable, times: np.ndarray) -> pd.DataFrame:
+    """Compute the intensity of each type at given times, the same for all sequences.
 
     Returns
     -------
-    float array (sequences, times, types)
-        In the table's unit; NaN where the intensity is not known.
+    DataFrame
+        See `EventForecaster.predict_intensity`.
     """
     rows = model.rows(table)
     asked = rows.locate(times)
@@ -158,7 +151,11 @@ def intensities(model: FittedModel, table: EventTable, times: np.ndarray) -> np.
                 rates = decoder.log_intensities(states.select(row, position), nodes).exp()
                 found = rates[:, 0, 0].double().cpu().numpy() / model.time_scale
                 values[asked.sequence[some], asked.moment[some]] = found
-    return values
+    ids, stamps = table.windows()[table.names.id_col], table.clock.to_stamp(times)
+    index = pd.MultiIndex.from_product(
+        [ids, stamps], names=[table.names.id_col, table.names.time_col]
+    )
+    return pd.DataFrame(values.reshape(len(index), -1), index=index, columns=list(model.classes))
 
 
 def _sampled_step(futures: Futures, step: int, levels: Sequence[float], n_types: int) -> Prediction:

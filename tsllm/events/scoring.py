@@ -91,6 +91,17 @@ def interval_frame(model: FittedModel, table: EventTable, intervals: Intervals) 
     )
 
 
+def sums_by_sequence(
+    table: EventTable, intervals: Intervals, log_likelihoods: np.ndarray
+) -> pd.DataFrame:
+    """Count the events and sum the log-likelihoods of each sequence."""
+    size = len(table)
+    frame = table.windows()[[table.names.id_col]]
+    frame["events"] = np.bincount(intervals.sequence[intervals.observed], minlength=size)
+    frame["log_likelihood"] = np.bincount(intervals.sequence, log_likelihoods, minlength=size)
+    return frame
+
+
 def residuals_by_type(
     frame: pd.DataFrame, intervals: Intervals, increments: np.ndarray, classes: np.ndarray
 ) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,16 +13,6 @@ from tsllm.events.batching import Intervals
 
 #: Mean predicted times of less than this share of the true ones are next to zero.
 NEXT_TO_ZERO = 0.02
-
-
-class TrainingStatistics(NamedTuple):
-    """The statistics of the training events that the guesses use; see `EventForecaster`."""
-
-    time_scale: float
-    mean: float
-    median: float
-    type_counts: np.ndarray
-    transition_counts: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -69,8 +59,7 @@ class EventEvaluation:
 
 
 def compare_with_guesses(
-    name: str,
-    statistics: TrainingStatistics,
+    forecaster: Any,
     intervals: Intervals,
     log_likelihoods: np.ndarray,
     lower: np.ndarray,
@@ -82,9 +71,8 @@ def compare_with_guesses(
 
     Parameters
     ----------
-    name : str
-        The model's name, for the table.
-    statistics : TrainingStatistics
+    forecaster : EventForecaster
+        Fitted; the guesses use the statistics of its training events.
     intervals : Intervals
         The n scored intervals; predictions are evaluated where an event ends them.
     log_likelihoods, lower, means, medians : float arrays (n,)
@@ -102,7 +90,8 @@ def compare_with_guesses(
     UserWarning
         The predicted inter-event times are next to zero.
     """
-    seen, scale = intervals.observed, statistics.time_scale
+    seen, scale = intervals.observed, forecaster.time_scale_
+    mean, name = forecaster.mean_inter_event_time_, type(forecaster).__name__
     n = int(seen.sum())
     truth, code, lower = (
         (intervals.end - intervals.start)[seen],
@@ -110,17 +99,17 @@ def compare_with_guesses(
         lower[seen],
     )
     last = intervals.length_before[seen]
-    last = np.where(np.isnan(last), statistics.mean, last)
+    last = np.where(np.isnan(last), mean, last)
     times = {
-        "mean gap": np.full(n, statistics.mean),
-        "median gap": np.full(n, statistics.median),
+        "mean gap": np.full(n, mean),
+        "median gap": np.full(n, forecaster.median_inter_event_time_),
         "last gap": last,
         "zero gap": np.zeros(n),
     }
-    majority = int(statistics.type_counts.argmax())
+    majority = int(forecaster.type_counts_.argmax())
     # Where a type was never followed by any, argmax would be class 0: the majority is better.
-    followed = statistics.transition_counts.sum(1) > 0
-    usual = np.where(followed, statistics.transition_counts.argmax(1), majority)
+    followed = forecaster.transition_counts_.sum(1) > 0
+    usual = np.where(followed, forecaster.transition_counts_.argmax(1), majority)
     before = intervals.code_before[seen]
     guesses = {
         "majority type": np.full(n, majority),

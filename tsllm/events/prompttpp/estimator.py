@@ -37,6 +37,7 @@ from tsllm.events.prompttpp.running_states import RunningStates, StreamedPaths, 
 from tsllm.events.prompttpp.text_types import type_vectors
 from tsllm.events.prompttpp.trainer import SliceTrainer
 from tsllm.events.sampling import Paths
+from tsllm.saving.damage import load_weights, readable
 from tsllm.training.randomness import seeded
 
 
@@ -551,31 +552,48 @@ class PromptTPP(EventForecaster):
 
     # ------------------------------------------------------------------ saving
 
-    def _running_tensors(self) -> dict[str, Tensor]:
-        if not self._is_endless() or self._running is None:
-            return {}  # the states of the other encoders are computed from the history
-        return {
-            f"{number}.{name}": tensor
-            for number, state in enumerate(self._running.values())
-            for name, tensor in state.to_state().items()
-        }
+    def to_state(self, *, include_context: bool = True) -> dict[str, Any]:
+        """Return everything but the parameters as plain values, arrays and one table.
 
-    def _restore_running(self, tensors: Mapping[str, Tensor]) -> None:
-        self._running = {}
-        if not tensors:
-            return
-        empty = self._predictor().empty_state()
-        parts: dict[str, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            number, _, rest = name.partition(".")
-            parts.setdefault(number, {})[rest] = tensor
-        self._running = {
-            name: empty.from_state(parts[str(number)])
-            for number, name in enumerate(self.history_.ids)
-        }
+        Parameters
+        ----------
+        include_context : bool, default=True
+            Include the history and the running states.
+        """
+        running = {}
+        # The states of the other encoders are computed from the history.
+        if include_context and self._is_endless() and self._running is not None:
+            running = {
+                f"{number}.{name}": tensor
+                for number, state in enumerate(self._running.values())
+                for name, tensor in state.to_state().items()
+            }
+        state = super().to_state(include_context=include_context)
+        return state | {"model": dict(self.model_.state_dict()), "running": running}
 
-    def _results(self) -> dict[str, dict[str, object]]:
-        return {f"Slice {number}": _slice_rows(one) for number, one in enumerate(self.slices_)}
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], parameters: Mapping[str, Any]) -> Self:
+        """Build a forecaster from the output of `to_state`; see `EventForecaster.from_state`."""
+        estimator = super().from_state(state, parameters)
+        with readable(holds_data=True):
+            model = estimator._build_model()
+            load_weights(model, state["model"])
+            estimator.model_ = model.eval()
+            parts: dict[str, dict[str, Tensor]] = {}
+            for name, tensor in state["running"].items():
+                number, _, rest = name.partition(".")
+                parts.setdefault(number, {})[rest] = tensor
+            empty = estimator._predictor().empty_state() if parts else None
+            estimator._running = {
+                name: empty.from_state(parts[str(number)])
+                for number, name in enumerate(estimator.history_.ids)
+                if empty is not None
+            }
+        return estimator
+
+    def _card_facts(self, with_context: bool) -> dict[str, Any]:
+        results = {f"Slice {number}": _slice_rows(one) for number, one in enumerate(self.slices_)}
+        return super()._card_facts(with_context) | {"results": results}
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()

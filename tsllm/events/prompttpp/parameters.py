@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from tsllm.adapters.events.prompttpp import DECODERS, ENCODERS, TEXT_ENCODERS
 from tsllm.backbone import DEFAULT_BACKBONE, Backbone
 from tsllm.errors import DataError
-from tsllm.forecasters.parameters import check_whole
+from tsllm.events.arguments import check_choice, checked_count
 
 PROMPT_MODES = ("allocate", "shared", "none")
 BASE_UPDATES = ("freeze", "slow", "full")
@@ -51,14 +51,14 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
         ("prompt_mode", PROMPT_MODES),
         ("base_update", BASE_UPDATES),
     ):
-        _check_choice(name, parameters[name], known)
+        check_choice(name, parameters[name], known)
     for name in ("warmup_slices", "batch_size", "patience"):
-        check_whole(name, parameters[name])
+        checked_count(name, parameters[name])
     for name in ("max_epochs", "context_length"):
         if parameters[name] != "auto":
-            check_whole(name, parameters[name], or_auto=True)
+            checked_count(name, parameters[name], " or 'auto'")
     if parameters["max_steps"] is not None:
-        check_whole("max_steps", parameters["max_steps"])
+        checked_count("max_steps", parameters["max_steps"])
     for name in ("learning_rate", "prompt_learning_rate"):
         if not parameters[name] > 0:
             raise DataError(f"{name} must be above 0, found {parameters[name]!r}")
@@ -135,9 +135,3 @@ def count_context_events(
             "positions hold beside the prompt: use at most so many"
         )
     return wanted
-
-
-def _check_choice(name: str, value: object, known: Sequence[str]) -> None:
-    """Check that a value is one of the known ones."""
-    if value not in known:
-        raise DataError(f"{name} must be one of {', '.join(known)}, found {value!r}")
