@@ -1,15 +1,19 @@
-"""Values held against type hints: settings from files and command lines, refused with a word."""
+"""Constructor arguments: checked against their type hints, and documented where they are shared."""
 
 from __future__ import annotations
 
+import inspect
 import numbers
+import re
+import textwrap
 import types
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from tsllm.errors import DataError
 
+ClassT = TypeVar("ClassT", bound=type)
 _WORDS = {
     bool: "true or false",
     dict: "a mapping",
@@ -77,6 +81,32 @@ def check_arguments(cls: type, known: Sequence[str], parameters: Mapping[str, An
         wanted = wanted_instead(value, hints[name])
         if wanted:
             raise DataError(f"{name} must be {wanted}, found {value!r}")
+
+
+def document_parameters(cls: ClassT, shared: Mapping[str, tuple[str, str]]) -> ClassT:
+    """Add arguments, shared by name, to the docstring of a class, in the signature's order.
+
+    ``shared`` has the type and the description of each argument.
+    """
+    head, rule, rest = inspect.cleandoc(cls.__doc__ or "").partition("Parameters\n----------\n")
+    own, blank, tail = rest.partition("\n\n")
+    entries: dict[str, str] = {}
+    for entry in filter(None, re.split(r"\n(?=\S)", own)):
+        names, _, _ = entry.partition(" : ")
+        entries |= dict.fromkeys(names.split(", "), entry)
+    ordered = []
+    for name, parameter in inspect.signature(cls).parameters.items():
+        if name not in entries and name in shared:
+            kind, text = shared[name]
+            default = repr(parameter.default).replace("'", '"')
+            entries[name] = f"{name} : {kind}, default={default}\n" + textwrap.fill(
+                text, 96, initial_indent="    ", subsequent_indent="    "
+            )
+        ordered.append(entries.get(name))
+    if rule:
+        section = "\n".join(filter(None, dict.fromkeys(ordered)))
+        cls.__doc__ = head + rule + section + blank + tail
+    return cls
 
 
 def _fits(value: object, kind: Any) -> bool:

@@ -12,6 +12,21 @@ import pandas as pd
 from tsllm.datasets.events import Clock, EventTable
 from tsllm.errors import DataError
 
+#: Type and description of the constructor arguments that event forecasters share.
+SHARED = {
+    "id_col": ("str", "Column of the sequences' names."),
+    "time_col": ("str", "Column of the times."),
+    "type_col": ("str", "Column of the event types."),
+    "time_unit": ("str", "Unit in which timestamps are counted, see `tsllm.datasets.read_events`."),
+    "sort": ("bool", "Sort the events of a sequence by time; else unsorted events are an error."),
+    "ties": (
+        '{"error", "jitter", "batch"}',
+        "Treatment of events of a sequence at the same time.",
+    ),
+    "resolution": ("float or None", "The step of the clock, for ``ties``."),
+    "random_state": ("int, RandomState or None", "Seed of what is drawn, such as futures."),
+}
+
 
 def at_each_sequence(table: EventTable, value: Any, name: str) -> np.ndarray | None:
     """Read a time for each sequence: one for all, or a mapping by sequence id.

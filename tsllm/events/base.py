@@ -16,10 +16,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from tsllm.adapters.events.batch import EventBatch, EventStates
 from tsllm.adapters.events.decoders.base import EventDecoder
+from tsllm.arguments import document_parameters
 from tsllm.backbone import Backbone
 from tsllm.datasets.events import EventTable, read_events
 from tsllm.errors import DataError, ModelFormatError, NotEnoughDataError
-from tsllm.events.arguments import checked_count, checked_levels, checked_times
+from tsllm.events.arguments import SHARED, checked_count, checked_levels, checked_times
 from tsllm.events.batching import EventWindows, inter_event_times, last_events
 from tsllm.events.encoding import FittedModel, Origin, forecast_origin
 from tsllm.events.evaluation.diagnostics import EventDiagnostics, diagnose
@@ -48,9 +49,8 @@ from tsllm.saving.damage import readable
 class EventForecaster(BaseEstimator, ABC):
     """Base class of the estimators of marked event streams, with scikit-learn's interface.
 
-    A method implements `_fit` and `_encode`; the other hooks have defaults. Its constructor only
-    stores its arguments, among them ``id_col, time_col, type_col, time_unit, sort, ties,
-    resolution, random_state``.
+    A method implements `_fit` and `_encode`; the other hooks have defaults. Its constructor stores
+    its own arguments and passes ``locals()`` on, which holds the arguments of `SHARED`.
 
     The public methods share these arguments; a time is one for all sequences, or a mapping by
     sequence:
@@ -90,7 +90,7 @@ class EventForecaster(BaseEstimator, ABC):
         Number of times that type ``column`` followed type ``row``.
     """
 
-    # The common constructor arguments; a subclass's constructor stores them.
+    # The shared constructor arguments.
     id_col: str
     time_col: str
     type_col: str
@@ -114,6 +114,15 @@ class EventForecaster(BaseEstimator, ABC):
     transition_counts_: np.ndarray
     n_events_: int
     history_: EventTable
+
+    def __init__(self, arguments: Mapping[str, Any]) -> None:
+        for name in SHARED:
+            setattr(self, name, arguments[name])
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls) and cls.__doc__:
+            document_parameters(cls, SHARED)
 
     # ------------------------------------------------------------------ the hooks of a method
 
@@ -145,9 +154,6 @@ class EventForecaster(BaseEstimator, ABC):
     def _longest_inter_event_time(self) -> float | None:
         """Return the scaled time from now on after which an event counts as none; None: never."""
         return None
-
-    def _advance(self, new: EventTable) -> None:
-        """Move running states over new events, which ``history_`` holds already."""
 
     def _latest_states(self) -> tuple[EventDecoder, EventStates] | None:
         """Return decoder and states after the last events of ``history_``; None: encode it."""
@@ -235,13 +241,7 @@ class EventForecaster(BaseEstimator, ABC):
         check_is_fitted(self)
         table = self._read(events, windows=windows)
         self._fitted().rows(table)  # raises for unknown types and ties
-        former = self.history_
-        self._remember(former.extend(table))
-        try:
-            self._advance(table)
-        except BaseException:
-            self.history_ = former
-            raise
+        self._extend_history(table)
         return self
 
     # ------------------------------------------------------------------ predictions
@@ -313,8 +313,7 @@ class EventForecaster(BaseEstimator, ABC):
         """
         origin = self._origin(history, now, windows)
         found = predict_next_event(self._fitted(), origin, (), self._running_states(history))
-        index = pd.Index(origin.table.windows()[origin.table.names.id_col])
-        return pd.DataFrame(found.types, index=index, columns=list(self.classes_))
+        return pd.DataFrame(found.types, index=origin.index, columns=list(self.classes_))
 
     def predict_quantiles(
         self,
@@ -342,8 +341,7 @@ class EventForecaster(BaseEstimator, ABC):
         times = origin.last[:, None] + found.quantiles * self.time_scale_
         clock = origin.table.clock
         columns = {f"q{level:g}": clock.to_stamp(times[:, i]) for i, level in enumerate(levels)}
-        index = pd.Index(origin.table.windows()[origin.table.names.id_col])
-        return pd.DataFrame(columns, index=index)
+        return pd.DataFrame(columns, index=origin.index)
 
     def predict_intensity(
         self,
@@ -475,9 +473,7 @@ class EventForecaster(BaseEstimator, ABC):
         t_start: Any = None,
         t_end: Any = None,
     ) -> float:
-        """Compute the mean log-likelihood per event: greater is better.
-
-        The sum over all scored intervals is divided by the number of scored events.
+        """Compute the log-likelihood of all scored intervals, divided by the scored events.
 
         Parameters
         ----------
@@ -610,13 +606,7 @@ class EventForecaster(BaseEstimator, ABC):
     # ------------------------------------------------------------------ saving and loading
 
     def to_state(self, *, include_context: bool = True) -> dict[str, Any]:
-        """Return everything but the parameters as plain values, arrays and one table.
-
-        Parameters
-        ----------
-        include_context : bool, default=True
-            Include the history and the running states.
-        """
+        """Return everything but the parameters, on request without the history, for saving."""
         backbone = self._load_backbone()
         own = ("history_", "model_")
         fitted = [n for n in vars(self) if n.endswith("_") and n[0] != "_" and n not in own]
@@ -628,15 +618,7 @@ class EventForecaster(BaseEstimator, ABC):
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], parameters: Mapping[str, Any]) -> Self:
-        """Build a forecaster from the output of `to_state` and the constructor's arguments.
-
-        Raises
-        ------
-        ModelFormatError
-            The tensors are not the model's, or an attribute is not a fitted one.
-        BackboneMismatchError
-            The backbone found is not the one that the model was trained with.
-        """
+        """Build a forecaster from the output of `to_state` and the constructor's arguments."""
         estimator = cls(**parameters)
         for name, value in state["fitted"].items():
             if not name.endswith("_") or name.startswith("_") or hasattr(cls, name):
@@ -653,15 +635,13 @@ class EventForecaster(BaseEstimator, ABC):
         """Return what the card of the saved model says."""
         clock, names = self.history_.clock, list(self.classes_)
         unit = f" {clock.unit}" if clock.is_stamps else ""
-        usage = "model.predict()"
-        if not with_context:
-            usage += "  # pass events: the model was saved without its history"
+        hint = "" if with_context else "  # pass events: the model was saved without its history"
+        more = ", ..." if len(names) > 20 else ""
         return {
             "kind": "A forecaster of events",
-            "usage": usage,
+            "usage": f"model.predict(){hint}",
             "trained_on": [
-                f"{self.n_events_:,} events of {len(names)} types: {', '.join(names[:20])}"
-                + (", ..." if len(names) > 20 else ""),
+                f"{self.n_events_:,} events of {len(names)} types: {', '.join(names[:20])}{more}",
                 f"mean inter-event time: {self.time_scale_:.6g}{unit}",
             ],
             "backbone": self._load_backbone(),
@@ -675,18 +655,8 @@ class EventForecaster(BaseEstimator, ABC):
 
     def _read(self, events: Any, *, windows: Any = None) -> EventTable:
         """Read events with the columns that the constructor names."""
-        return read_events(
-            events,
-            id_col=self.id_col,
-            time_col=self.time_col,
-            type_col=self.type_col,
-            windows=windows,
-            sort=self.sort,
-            ties=self.ties,
-            resolution=self.resolution,
-            time_unit=self.time_unit,
-            random_state=self._seed(),
-        )
+        shared = {name: getattr(self, name) for name in SHARED} | {"random_state": self._seed()}
+        return read_events(events, windows=windows, **shared)
 
     def _fitted(self) -> FittedModel:
         """Return the fitted model that predictions, futures and scores are computed with."""
@@ -763,9 +733,7 @@ class EventForecaster(BaseEstimator, ABC):
         times = inter_event_times(table)
         self.mean_inter_event_time_ = float(times.mean())
         self.median_inter_event_time_ = float(np.median(times))
-        codes = EventWindows(
-            table, self.classes_, self.time_scale_, resolution=self.resolution_
-        ).codes
+        codes = EventWindows(table, self.classes_, 1.0, resolution=self.resolution_).codes
         k = len(self.classes_)
         self.type_counts_ = np.bincount(np.concatenate(codes), minlength=k)
         self.transition_counts_ = np.zeros((k, k), dtype=np.int64)
@@ -775,3 +743,7 @@ class EventForecaster(BaseEstimator, ABC):
     def _remember(self, table: EventTable) -> None:
         """Keep the last events that the model reads as the history of predictions."""
         self.history_ = last_events(table, self._context_length())
+
+    def _extend_history(self, new: EventTable) -> None:
+        """Append new events to the history."""
+        self._remember(self.history_.extend(new))

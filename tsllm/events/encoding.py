@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 
 from tsllm.adapters.events.batch import EventBatch
@@ -90,26 +91,14 @@ class Origin(NamedTuple):
     last: np.ndarray
     elapsed: np.ndarray
 
+    @property
+    def index(self) -> pd.Index:
+        """Return the sequences' names as an index with the user's name."""
+        return pd.Index(self.table.windows()[self.table.names.id_col])
+
 
 def forecast_origin(table: EventTable, now: Any, time_scale: float) -> Origin:
-    """Find the time from which each sequence is predicted.
-
-    Parameters
-    ----------
-    table : EventTable
-    now : time, mapping or None
-        See `EventForecaster`.
-    time_scale : float
-
-    Returns
-    -------
-    Origin
-
-    Raises
-    ------
-    DataError
-        A sequence has no events and no known start, or ``now`` lies before its last event.
-    """
+    """Find the time from which each sequence is predicted; see `EventForecaster` for ``now``."""
     last = last_times(table)
     if np.isnan(last).any():
         name = table.ids[int(np.isnan(last).argmax())]

@@ -45,22 +45,6 @@ class HawkesForecaster(EventForecaster):
     standard_errors : bool, default=False
         Compute standard errors from the observed information (the Hessian at the maximum), at the
         cost of two gradients per parameter.
-    id_col : str, default="sequence_id"
-        Column of the sequences' names.
-    time_col : str, default="time"
-        Column of the times.
-    type_col : str, default="type"
-        Column of the event types.
-    time_unit : str, default="s"
-        Unit in which timestamps are counted, see `tsllm.datasets.read_events`.
-    sort : bool, default=False
-        Sort the events of a sequence by time; else unsorted events are an error.
-    ties : {"error", "jitter", "batch"}, default="error"
-        Treatment of events of a sequence at the same time.
-    resolution : float or None, default=None
-        The step of the clock, for ``ties``.
-    random_state : int, RandomState or None, default=None
-        For sampled futures; the fit draws nothing.
 
     Attributes
     ----------
@@ -120,14 +104,7 @@ class HawkesForecaster(EventForecaster):
     ) -> None:
         self.max_steps = max_steps
         self.standard_errors = standard_errors
-        self.id_col = id_col
-        self.time_col = time_col
-        self.type_col = type_col
-        self.time_unit = time_unit
-        self.sort = sort
-        self.ties = ties
-        self.resolution = resolution
-        self.random_state = random_state
+        super().__init__(locals())
 
     def _fit(self, table: EventTable, validation: EventTable | None) -> None:
         max_steps = checked_count("max_steps", self.max_steps)

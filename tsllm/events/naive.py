@@ -35,22 +35,6 @@ class NaiveEventForecaster(EventForecaster):
         shares among the followers of the last type (with one further event, spread as the former).
     smoothing : float, default=0.3
         Weight of the newest inter-event time in "ema", above 0 and at most 1.
-    id_col : str, default="sequence_id"
-        Column of the sequences' names.
-    time_col : str, default="time"
-        Column of the times.
-    type_col : str, default="type"
-        Column of the event types.
-    time_unit : str, default="s"
-        Unit in which timestamps are counted, see `tsllm.datasets.read_events`.
-    sort : bool, default=False
-        Sort the events of a sequence by time; else unsorted events are an error.
-    ties : {"error", "jitter", "batch"}, default="error"
-        Treatment of events of a sequence at the same time.
-    resolution : float or None, default=None
-        The step of the clock, for ``ties``.
-    random_state : int, RandomState or None, default=None
-        For sampled futures.
 
     See Also
     --------
@@ -87,14 +71,7 @@ class NaiveEventForecaster(EventForecaster):
         self.gap = gap
         self.types = types
         self.smoothing = smoothing
-        self.id_col = id_col
-        self.time_col = time_col
-        self.type_col = type_col
-        self.time_unit = time_unit
-        self.sort = sort
-        self.ties = ties
-        self.resolution = resolution
-        self.random_state = random_state
+        super().__init__(locals())
 
     def _fit(self, table: EventTable, validation: EventTable | None) -> None:
         """Check the parameters; the base has computed the statistics."""

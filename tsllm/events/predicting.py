@@ -48,18 +48,7 @@ def predict_next_event(
 ) -> Prediction:
     """Predict the next event of each sequence.
 
-    Parameters
-    ----------
-    model : FittedModel
-    origin : Origin
-    levels : sequence of float
-        Probability levels of the quantiles.
-    running : (decoder, states) or None, default=None
-        The states after the last events, where they are known. None: the sequences are encoded.
-
-    Returns
-    -------
-    Prediction
+    ``running`` are decoder and states after the last events. None: the sequences are encoded.
     """
     elapsed = torch.as_tensor(origin.elapsed, device=model.device)
 
@@ -125,13 +114,7 @@ def prediction_frame(
 
 
 def intensity_frame(model: FittedModel, table: EventTable, times: np.ndarray) -> pd.DataFrame:
-    """Compute the intensity of each type at given times, the same for all sequences.
-
-    Returns
-    -------
-    DataFrame
-        See `EventForecaster.predict_intensity`.
-    """
+    """Compute the intensity of each type; see `EventForecaster.predict_intensity`."""
     rows = model.rows(table)
     asked = rows.locate(times)
     values = np.full((len(table), len(times), len(model.classes)), np.nan)
@@ -185,12 +168,7 @@ def predict_at_positions(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Predict the event that ends each interval, given the interval's lower part.
 
-    Parameters
-    ----------
-    decoder, states, batch
-        See `log_likelihood`.
-    longest : float or None, default=None
-        Condition on the event coming within this scaled time after the lower part.
+    With ``longest``, the event comes within this scaled time after the lower part.
 
     Returns
     -------

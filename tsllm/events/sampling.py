@@ -16,12 +16,12 @@ from tsllm.adapters.events.next_event import sample_next
 from tsllm.errors import DataError
 
 Encode = Callable[[EventBatch], tuple[EventDecoder, EventStates]]
-#: A future with more events than this is taken for an explosion.
+#: A future with more events than this is an explosion and an error.
 MOST_EVENTS = 100_000
 
 
 class Futures(NamedTuple):
-    """Drawn futures; scaled times from the last event of the history on.
+    """Sampled futures; scaled times from the last event of the history on.
 
     Attributes
     ----------
@@ -36,37 +36,27 @@ class Futures(NamedTuple):
 
 
 class Paths(Protocol):
-    """Sequences that grow by one event at a time, and the state after the last one."""
+    """Sequences that grow event by event, with the state after the last event."""
 
     @property
     def decoder(self) -> EventDecoder:
-        """What reads the states."""
+        """Return the decoder of the states."""
 
     @property
     def states(self) -> EventStates:
-        """After the last event of each path: one position."""
+        """Return the states after the last event of each path: one position."""
 
     def append(self, types: Tensor, gaps: Tensor) -> None:
-        """Append an event to each path, ``(rows,)`` each, gaps scaled."""
+        """Append an event to each path: types and scaled inter-event times, (rows,) each."""
 
 
 def copies_of(rows: int, copies: int, device: torch.device) -> Tensor:
-    """List each row so many times, one after the other: (rows * copies,)."""
+    """Repeat each row index ``copies`` times, in order: (rows * copies,)."""
     return torch.arange(rows, device=device).repeat_interleave(copies)
 
 
 class ReencodedPaths:
-    """Paths of any encoder: the whole sequence is encoded anew after each event.
-
-    Parameters
-    ----------
-    encode : callable
-        From a batch to its decoder and states.
-    batch : EventBatch
-        The histories.
-    context_length : int, optional
-        Most events of a path to read; None: all.
-    """
+    """Paths of any encoder: their last ``context_length`` events are encoded after each event."""
 
     def __init__(self, encode: Encode, batch: EventBatch, context_length: int | None) -> None:
         self._encode, self._context_length = encode, context_length
@@ -83,7 +73,7 @@ class ReencodedPaths:
         all_gaps[rows, lengths] = gaps.to(all_gaps.dtype)
         lengths, known = lengths + 1, batch.first_known
         if self._context_length is not None and int(lengths.max()) > self._context_length:
-            # Each path loses its first events, if it is too long; the first gap left is a real one.
+            # Drop the first events of too long paths; the first inter-event time left is known.
             dropped = (lengths - self._context_length).clamp_min(0)
             width = min(self._context_length, all_types.shape[1])
             columns = dropped[:, None] + torch.arange(width, device=types.device)
@@ -95,7 +85,7 @@ class ReencodedPaths:
     def _set(
         self, types: Tensor, gaps: Tensor, lengths: Tensor, known: Tensor, context: Tensor | None
     ) -> None:
-        """Encode sequences, whose future nobody knows: no interval is scored."""
+        """Encode the sequences; no interval is scored."""
         positions = torch.arange(types.shape[1] + 1, device=types.device)
         nothing = torch.zeros(len(types), types.shape[1] + 1, device=types.device)
         self._batch = EventBatch(
@@ -129,29 +119,22 @@ def draw_futures(
     Parameters
     ----------
     paths : Paths
-        The histories, each as often as it has futures, one after another; they grow.
+        The histories, each repeated once per future, in order; they grow.
     generators : list of numpy Generator
-        One a history: its futures do not depend on the other histories.
+        One per history, so that its futures do not depend on the other histories.
     waited : float array (rows,)
-        Scaled time since the last event that has passed without one.
-    n_events : int, optional
-        Events of a future at most.
-    until : float array (rows,), optional
-        Scaled time, from the last event of the history on, at which a future ends. One of the two
-        limits must be given.
-    longest : float, optional
-        Scaled: a future ends where no event comes for longer than this, for the first event from
-        ``waited`` on.
+        Scaled time since the last event without a further one.
+    n_events : int or None
+        Most events of a future.
+    until : float array (rows,) or None
+        Scaled time from the last event at which a future ends. One of both must be given.
+    longest : float or None, default=None
+        A future ends before a longer scaled inter-event time (for the first event, from now on).
 
     Returns
     -------
     Futures
-        Of ``n_events`` steps where that is given, else of as many as the longest future has.
-
-    Raises
-    ------
-    DataError
-        A future has more than `MOST_EVENTS` events before its end.
+        Of ``n_events`` steps where that is given, else of the longest future's steps.
     """
     rows = len(waited)
     per_history = rows // max(1, len(generators))
@@ -180,7 +163,7 @@ def draw_futures(
         all_types.append(np.where(alive, types.cpu().numpy(), -1))
         if not alive.any() or len(all_types) == n_events:
             break
-        # What has ended goes on with anything: nobody looks at it.
+        # Ended futures are continued with any event, which is not read.
         live = torch.from_numpy(alive).to(device)
         paths.append(torch.where(live, types, 0), torch.where(live, gaps, 1.0).to(dtype))
         wait = torch.zeros_like(wait)
@@ -192,5 +175,5 @@ def draw_futures(
 
 
 def sequence_generator(seed: int, sequence: Hashable) -> np.random.Generator:
-    """Make the random generator of one sequence, which its name and a seed determine."""
+    """Make the random generator of one sequence from a seed and its name."""
     return np.random.default_rng([seed, zlib.crc32(str(sequence).encode())])

@@ -28,14 +28,7 @@ def measure_intervals(
 ) -> tuple[Intervals, list[np.ndarray]]:
     """Compute a measure at every scored interval of a table.
 
-    Parameters
-    ----------
-    model : FittedModel
-    table : EventTable
-    measure : callable
-        ``measure(decoder, states, batch)`` returns tensors (batch, positions, ...).
-    t_start, t_end : time, mapping or None
-        See `EventForecaster`.
+    ``measure(decoder, states, batch)`` returns tensors (batch, positions, ...).
 
     Returns
     -------
@@ -43,11 +36,6 @@ def measure_intervals(
         The n scored intervals, sequence by sequence in order of time.
     values : list of float array (n, ...)
         The measured tensors.
-
-    Raises
-    ------
-    NotEnoughDataError
-        No interval is scored.
     """
     windows = model.rows(table, t_start, t_end)
     rows, positions, values = [], [], []
@@ -105,22 +93,7 @@ def sums_by_sequence(
 def residuals_by_type(
     frame: pd.DataFrame, intervals: Intervals, increments: np.ndarray, classes: np.ndarray
 ) -> pd.DataFrame:
-    """Sum the increments of each type from one of its events to the next.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        From `interval_frame`.
-    intervals : Intervals
-    increments : float array (n, types)
-        From `expected_events`.
-    classes : array of str (types,)
-
-    Returns
-    -------
-    DataFrame
-        See `EventForecaster.residuals`.
-    """
+    """Sum the increments (n, types) from one event of a type to the next, in an interval frame."""
     id_col, time_col, type_col = frame.columns
     parts = []
     for code, name in enumerate(classes):
@@ -144,12 +117,7 @@ def log_likelihoods(decoder: EventDecoder, states: EventStates, batch: EventBatc
 def expected_events(
     decoder: EventDecoder, states: EventStates, batch: EventBatch
 ) -> tuple[Tensor, Tensor]:
-    """Compute the expected events of each type, and type probabilities at each interval's end.
-
-    Returns
-    -------
-    increments, probabilities : Tensor (batch, positions, types)
-    """
+    """Compute expected events, and probabilities at the end: (batch, positions, types) each."""
     ends = torch.stack([batch.lower, batch.elapsed], -1)  # (batch, positions, 2)
     lower, upper = decoder.compensators(states, ends).unbind(2)
     types = decoder.type_log_probabilities(states, batch.elapsed[..., None])[:, :, 0].exp()

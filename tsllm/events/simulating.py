@@ -29,22 +29,9 @@ def sample_futures(
     until: np.ndarray | None = None,
     longest: float | None = None,
 ) -> Iterator[tuple[np.ndarray, Futures]]:
-    """Sample futures of some sequences at a time.
+    """Sample futures of some sequences at a time; see `draw_futures` for their ends.
 
-    Parameters
-    ----------
-    model : FittedModel
-    origin : Origin
-    n_paths : int
-        Futures of each sequence.
-    seed : int
-        Each sequence has its own generator, made from the seed and the sequence's name.
-    n_events : int or None, default=None
-        Most events of a future.
-    until : float array (sequences,) or None, default=None
-        Scaled time from the last event at which a future ends.
-    longest : float or None, default=None
-        A future ends before a scaled inter-event time of more than this, from now on.
+    Each sequence has its own generator, made from the seed and the sequence's name.
 
     Yields
     ------

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 import pandas as pd
 from sktime.transformations.base import BaseTransformer
 
+from tsllm.arguments import document_parameters
 from tsllm.backbone import DEFAULT_BACKBONE, load_backbone
 from tsllm.embeddings import open_store
 from tsllm.errors import DataError
 from tsllm.forecasters.frames import split_series
-from tsllm.forecasters.parameters import document_parameters
+from tsllm.forecasters.parameters import SHARED
 from tsllm.prompts.writer import DEFAULT_TEMPLATE, PromptWriter, check_prompts_fit
 
 
-@document_parameters
+@partial(document_parameters, shared=SHARED)
 class LastTokenEmbedder(BaseTransformer):
     """Turn each series into a language model's embedding of its description.
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
-import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from numbers import Integral
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from sklearn.utils import check_random_state
 
 from tsllm.adapters.layers import mirrored
 from tsllm.adapters.losses import LOSSES
+from tsllm.arguments import document_parameters
 from tsllm.context import Context
 from tsllm.errors import DataError
 
@@ -107,31 +105,6 @@ SHARED: dict[str, tuple[str, str]] = {
     "verbose": ("int", "1 shows progress on stderr."),
 }
 
-ClassT = TypeVar("ClassT", bound=type)
-
-
-def document_parameters(cls: ClassT) -> ClassT:
-    """Add the shared arguments to the docstring of a class, in the order of its signature."""
-    head, rule, rest = inspect.cleandoc(cls.__doc__ or "").partition("Parameters\n----------\n")
-    own, blank, tail = rest.partition("\n\n")
-    entries: dict[str, str] = {}
-    for entry in filter(None, re.split(r"\n(?=\S)", own)):
-        names, _, _ = entry.partition(" : ")
-        entries |= dict.fromkeys(names.split(", "), entry)
-    ordered = []
-    for name, parameter in inspect.signature(cls).parameters.items():
-        if name not in entries and name in SHARED:
-            kind, text = SHARED[name]
-            default = repr(parameter.default).replace("'", '"')
-            entries[name] = f"{name} : {kind}, default={default}\n" + textwrap.fill(
-                text, 96, initial_indent="    ", subsequent_indent="    "
-            )
-        ordered.append(entries.get(name))
-    if rule:
-        section = "\n".join(filter(None, dict.fromkeys(ordered)))
-        cls.__doc__ = head + rule + section + blank + tail
-    return cls
-
 
 class SharedParameters:
     """Base of the forecasters: it declares, assigns and checks the arguments that they share.
@@ -170,7 +143,7 @@ class SharedParameters:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls) and cls.__doc__:
-            document_parameters(cls)
+            document_parameters(cls, SHARED)
 
     def _check_parameters(self) -> None:
         """Check the shared arguments.

@@ -80,15 +80,6 @@ def compare_with_guesses(
         event before.
     types : float array (n, types)
         Predicted probabilities.
-
-    Returns
-    -------
-    EventEvaluation
-
-    Warns
-    -----
-    UserWarning
-        The predicted inter-event times are next to zero.
     """
     seen, scale = intervals.observed, forecaster.time_scale_
     mean, name = forecaster.mean_inter_event_time_, type(forecaster).__name__

@@ -142,22 +142,6 @@ class PromptTPP(EventForecaster):
         Precision of the language model. "auto": bfloat16 on a GPU.
     verbose : int, default=0
         1 shows progress on stderr.
-    id_col : str, default="sequence_id"
-        Reading: column of the sequences' names.
-    time_col : str, default="time"
-        Column of the times.
-    type_col : str, default="type"
-        Column of the event types.
-    time_unit : str, default="s"
-        Unit in which timestamps are counted, see `tsllm.datasets.read_events`.
-    sort : bool, default=False
-        Sort the events of a sequence by time; else unsorted events are an error.
-    ties : {"error", "jitter", "batch"}, default="error"
-        Treatment of events of a sequence at the same time.
-    resolution : float or None, default=None
-        The step of the clock, for ``ties``.
-    random_state : int, RandomState or None, default=None
-        Seed of the weights, the training and the sampled futures.
 
     Attributes
     ----------
@@ -217,8 +201,8 @@ class PromptTPP(EventForecaster):
     scaled_median_: float
     text_width_: int | None
     backbone_digest_: str | None
-    #: The states after the last events of ``history_``; None while they belong to another model.
-    _running: RunningStates | None
+    #: The states after the last events of ``history_``.
+    _running: RunningStates
 
     def __init__(
         self,
@@ -302,14 +286,7 @@ class PromptTPP(EventForecaster):
         self.device = device
         self.dtype = dtype
         self.verbose = verbose
-        self.id_col = id_col
-        self.time_col = time_col
-        self.type_col = type_col
-        self.time_unit = time_unit
-        self.sort = sort
-        self.ties = ties
-        self.resolution = resolution
-        self.random_state = random_state
+        super().__init__(locals())
 
     # ------------------------------------------------------------------ learning
 
@@ -379,7 +356,7 @@ class PromptTPP(EventForecaster):
 
     def _fit(self, table: EventTable, validation: EventTable | None) -> None:
         check_parameters(self.get_params(deep=False))
-        self._running = None
+        self._running = {}
         self.architecture_ = {name: getattr(self, name) for name in FIXED_PARAMETERS}
         self.seed_ = self._seed()
         self.n_slices_ = 0
@@ -412,7 +389,6 @@ class PromptTPP(EventForecaster):
         parts = [part for part in (table, validation) if part is not None]
         self.longest_inter_event_time_ = max(former_longest, *map(longest_inter_event_time, parts))
         self.n_slices_ += 1
-        self._running = None  # the states of another model
 
     def _trainer(self) -> SliceTrainer:
         """Make the trainer with the current parameters."""
@@ -530,19 +506,15 @@ class PromptTPP(EventForecaster):
 
     def _remember(self, table: EventTable) -> None:
         predictor = self._predictor()
-        if self._running is None:  # after learning
-            self.history_ = predictor.keep(table)
-            self._running = predictor.begin(table)
-        else:
-            self.history_ = predictor.trim(table)
+        self.history_, self._running = predictor.keep(table), predictor.begin(table)
 
-    def _advance(self, new: EventTable) -> None:
-        assert self._running is not None  # set in `fit`
-        self._running = self._predictor().advance(self._running, self.history_, new)
+    def _extend_history(self, new: EventTable) -> None:
+        predictor = self._predictor()
+        history = predictor.trim(self.history_.extend(new))
+        self._running = predictor.advance(self._running, history, new)
+        self.history_ = history
 
     def _latest_states(self) -> tuple[EventDecoder, EventStates] | None:
-        if self._running is None:
-            return None
         return self._predictor().latest(self._running, self.history_)
 
     def _start_paths(self, batch: EventBatch, copies: int) -> Paths:
@@ -553,16 +525,10 @@ class PromptTPP(EventForecaster):
     # ------------------------------------------------------------------ saving
 
     def to_state(self, *, include_context: bool = True) -> dict[str, Any]:
-        """Return everything but the parameters as plain values, arrays and one table.
-
-        Parameters
-        ----------
-        include_context : bool, default=True
-            Include the history and the running states.
-        """
+        """Return everything but the parameters; see `EventForecaster.to_state`."""
         running = {}
         # The states of the other encoders are computed from the history.
-        if include_context and self._is_endless() and self._running is not None:
+        if include_context and self._is_endless():
             running = {
                 f"{number}.{name}": tensor
                 for number, state in enumerate(self._running.values())
@@ -601,10 +567,8 @@ class PromptTPP(EventForecaster):
             return state
         # Tensors are pickled on the CPU, so that a model fitted on a GPU can be read without one.
         # The running states that the history determines are left out: a language model's are large.
-        running = self._running
-        if running is not None:
-            kept = running.items() if self._is_endless() else ()
-            running = {name: one.on("cpu") for name, one in kept}
+        kept = self._running.items() if self._is_endless() else ()
+        running = {name: one.on("cpu") for name, one in kept}
         model = self.model_
         if any(parameter.device.type != "cpu" for parameter in model.parameters()):
             model = copy.deepcopy(model).cpu()

@@ -37,13 +37,7 @@ AUTO_CONTEXT = 128
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
-    """Check the parameters of PromptTPP, alone and together.
-
-    Raises
-    ------
-    DataError
-        Naming the parameter, its value and the remedy.
-    """
+    """Check the parameters of PromptTPP, alone and together."""
     for name, known in (
         ("encoder", ENCODERS),
         ("text_encoder", TEXT_ENCODERS),
@@ -115,13 +109,7 @@ def is_endless(encoder: str, text_encoder: str) -> bool:
 def count_context_events(
     context_length: int | str, encoder: str, prompt_length: int, backbone: Backbone | None
 ) -> int:
-    """Compute the number of events that are read at once.
-
-    Raises
-    ------
-    DataError
-        The backbone has too few positions for ``context_length`` events.
-    """
+    """Compute the number of events that are read at once, as the backbone's positions allow."""
     most = None
     if encoder == "llm-full" and backbone is not None and backbone.max_positions:
         # Beside the prompt and the start, two tokens an event; the model needs at least two events.

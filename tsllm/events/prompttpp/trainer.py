@@ -62,18 +62,9 @@ prompt_learning_rate, weight_decay, patience, validation_fraction, verbose
     def learn(
         self, model: PromptTPPModel, number: int, table: EventTable, validation: EventTable | None
     ) -> tuple[dict[str, Any], np.ndarray]:
-        """Train a model on a slice, in place.
+        """Train a model on a slice, in place; ``number`` counts from 0.
 
-        Parameters
-        ----------
-        model : PromptTPPModel
-            Trained on the slices before.
-        number : int
-            Number of the slice, from 0.
-        table : EventTable
-            The slice.
-        validation : EventTable or None
-            Later events of its sequences. None: its last part is held out.
+        Without ``validation``, the last part of the slice is held out.
 
         Returns
         -------
@@ -81,13 +72,6 @@ prompt_learning_rate, weight_decay, patience, validation_fraction, verbose
             Events, slots, epochs and losses of the slice, as JSON values.
         uses : int array (slots,)
             Positions of the slice that each slot is retrieved at, after training.
-
-        Raises
-        ------
-        DataError
-            The settings leave nothing to learn.
-        NotEnoughDataError
-            The slice has no interval to learn from.
         """
         started = time.perf_counter()
         model.to(self.device)
