@@ -1,26 +1,10 @@
 """Forecasters of time series and event streams, made out of frozen language models.
 
 The names below are imported when they are first used, so that ``import tsllm`` is quick and lean
-machines can use the torch parts without sktime.
+machines can use the torch parts without sktime. Type checkers read ``__init__.pyi``.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from tsllm.backbone import Backbone, load_backbone
-    from tsllm.batch import predict_batch
-    from tsllm.context import Context
-    from tsllm.evaluation import ablate, backtest
-    from tsllm.events import HawkesForecaster, NaiveEventForecaster, PromptTPP
-    from tsllm.forecasters.aaren import AarenForecaster
-    from tsllm.forecasters.autotimes import AutoTimesForecaster
-    from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
-    from tsllm.forecasters.embedder import LastTokenEmbedder
-    from tsllm.forecasters.s2ip import S2IPForecaster
-    from tsllm.forecasters.timecma import TimeCMAForecaster
-    from tsllm.saving.api import load, save
-    from tsllm.tables.forecast import forecast
 
 __version__ = "0.1.0"
 
@@ -45,35 +29,20 @@ _HOMES = {
     "predict_batch": "tsllm.batch",
     "save": "tsllm.saving.api",
 }
-__all__ = [
-    "AarenForecaster",
-    "AutoTimesForecaster",
-    "Backbone",
-    "Context",
-    "DLinearForecaster",
-    "HawkesForecaster",
-    "LastTokenEmbedder",
-    "NaiveEventForecaster",
-    "PatchTSTForecaster",
-    "PromptTPP",
-    "S2IPForecaster",
-    "TimeCMAForecaster",
-    "ablate",
-    "backtest",
-    "forecast",
-    "load",
-    "load_backbone",
-    "predict_batch",
-    "save",
-]
+# The packages that users work with; `tsllm.mlflow` needs an extra.
+_PACKAGES = ("adapters", "datasets", "embeddings", "errors", "evaluation", "events", "forecasters")
+
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> object:
     """Import a public name on first use."""
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
+    if name in _PACKAGES:
+        return import_module(f"tsllm.{name}")
     raise AttributeError(f"module 'tsllm' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return [*_HOMES, *_PACKAGES, "__version__"]

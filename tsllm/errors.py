@@ -1,5 +1,21 @@
 """The exceptions that users can catch: each message names the argument, its value, the remedy."""
 
+__all__ = [
+    "BackboneMismatchError",
+    "BackboneNotFoundError",
+    "ClusterNotFoundError",
+    "DataError",
+    "DataTypeError",
+    "DeviceMemoryError",
+    "EmbeddingStoreError",
+    "InSampleError",
+    "ModelFormatError",
+    "NotEnoughDataError",
+    "TrainingDivergedError",
+    "TsllmError",
+    "WorkerDiedError",
+]
+
 
 class TsllmError(Exception):
     """Base class of every error that tsllm raises on purpose."""
@@ -10,19 +26,19 @@ class DataError(TsllmError, ValueError):
 
 
 class NotEnoughDataError(DataError):
-    """A series is too short for what was asked of it."""
+    """A series is too short for the task."""
 
 
 class DataTypeError(DataError, TypeError):
-    """Values of the wrong kind, such as text where numbers belong."""
+    """The values have the wrong type, such as text instead of numbers."""
 
 
 class InSampleError(DataError, NotImplementedError):
-    """A forecast was asked for a step that lies at or before the last observation."""
+    """A forecast of a step at or before the last observation was requested."""
 
 
 class BackboneNotFoundError(TsllmError, LookupError):
-    """No place holds the backbone; the message lists every place that was looked at."""
+    """No place holds the backbone; the message lists every place that was searched."""
 
 
 class BackboneMismatchError(TsllmError, ValueError):
@@ -34,20 +50,20 @@ class ModelFormatError(TsllmError, ValueError):
 
 
 class EmbeddingStoreError(TsllmError, OSError):
-    """The embedding store cannot be opened, read or written; what it holds is safe."""
+    """The embedding store cannot be opened, read or written; its content is safe."""
 
 
 class DeviceMemoryError(TsllmError, RuntimeError):
-    """The device ran out of memory; the message says which settings need less."""
+    """The device ran out of memory; the message names settings that need less."""
 
 
 class TrainingDivergedError(TsllmError, ArithmeticError):
-    """The loss is no longer a finite number; the message says what to lower or check."""
+    """The loss is no longer a finite number; the message names what to lower or check."""
 
 
 class WorkerDiedError(TsllmError, RuntimeError):
-    """A worker of a batch job died on the same block again and again; what is written stands."""
+    """A worker of a batch job died on the same block several times; finished parts stay."""
 
 
 class ClusterNotFoundError(TsllmError, ConnectionError):
-    """The Ray cluster that RAY_ADDRESS names does not answer, or turns this process away."""
+    """The Ray cluster that RAY_ADDRESS names does not answer, or refuses this process."""

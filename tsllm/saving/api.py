@@ -2,8 +2,8 @@
 
 A model is a directory with `model.safetensors` (trained tensors, not the frozen backbone's),
 `config.json`, `context.parquet` (the last context of each series, or the history of each event
-sequence) and `card.md`. The whole directory appears in one step. What a class consists of is told
-by its `to_state`.
+sequence) and `card.md`. The whole directory appears in one step. The `to_state` of a class returns
+what is saved of it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 
-# Whatever a file says, no other class is ever made and no other module imported.
+# Loading builds no other class and imports no other module, whatever a file holds.
 _SERIES = {
     "AarenForecaster": "tsllm.forecasters.aaren",
     "AutoTimesForecaster": "tsllm.forecasters.autotimes",
@@ -87,8 +87,8 @@ def save(
         Made where it is missing. An existing one must be empty, or see ``overwrite``.
     include_context : bool, default=True
         Whether to write the last values of each series, or the last events of each sequence.
-        Without them the loaded model has nothing to predict from until `update` hands it the recent
-        past; `forecast` takes contexts anyway, and event forecasters take a ``history``.
+        Without them the loaded model can predict only after an `update` with the recent past;
+        `forecast` needs only its contexts, and event forecasters accept a ``history``.
     overwrite : bool, default=False
         Replace the model that the directory holds. Nothing but a model is ever replaced.
 
@@ -100,8 +100,8 @@ def save(
     Raises
     ------
     DataError
-        The directory is in the way, or a parameter, series id or column has no exact form in a
-        file, such as a ``random_state`` that is no whole number.
+        The directory holds something else, or a parameter, series id or column has no exact form
+        in a file, such as a ``random_state`` that is no whole number.
     NotFittedError
         The forecaster is neither fitted nor pretrained.
 
@@ -242,7 +242,7 @@ def load_forecaster(
 
 
 def fingerprint(directory: str | os.PathLike[str]) -> str:
-    """Return the checksum of a saved model: other parameters, weights or contexts have another.
+    """Return the checksum of a saved model, over its parameters, weights and contexts.
 
     Raises
     ------

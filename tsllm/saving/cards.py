@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import ModelCard, ModelCardData
@@ -20,42 +21,7 @@ LICENCES = {
     "openai-community/gpt2": "MIT",
     "gpt2": "MIT",
 }
-_TEMPLATE = """---
-{{ card_data }}
----
-
-# {{ name }}
-
-{{ kind }}, made with tsllm {{ versions.tsllm }}. This directory holds what was trained, and not the
-language model.
-
-```python
-import tsllm
-
-model = tsllm.load("this directory")
-{{ usage }}
-```
-
-## Trained on
-
-{% for fact in trained_on %}
-- {{ fact }}
-{% endfor %}
-{% for title, rows in tables.items() %}
-
-## {{ title }}
-
-{% if rows %}
-| | |
-|---|---|
-{% for name, value in rows.items() %}
-| {{ name }} | {{ value | string | replace("|", "\\\\|") }} |
-{% endfor %}
-{% else %}
-None.
-{% endif %}
-{% endfor %}
-"""
+_TEMPLATE = Path(__file__).with_name("templates") / "card.md.jinja"
 
 
 def model_card(
@@ -94,7 +60,7 @@ def model_card(
     )
     card = ModelCard.from_template(
         data,
-        template_str=_TEMPLATE,
+        template_path=str(_TEMPLATE),
         name=type(estimator).__name__,
         versions=versions,
         tables=tables,

@@ -12,7 +12,7 @@ from tsllm.errors import DataError, ModelFormatError, TsllmError
 
 @contextmanager
 def readable(*, holds_data: bool = False) -> Iterator[None]:
-    """Turn the errors of reading foreign or damaged files into one sentence.
+    """Replace the errors of reading foreign or damaged files by one sentence.
 
     Parameters
     ----------

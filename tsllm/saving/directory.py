@@ -1,4 +1,4 @@
-"""The directory of a saved model: its files, where it may stand, and how it appears in one step."""
+"""The directory of a saved model: its files, its place, and the step in which it appears."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from pathlib import Path
 
 from tsllm.errors import DataError, ModelFormatError
 
-#: What config.json calls itself.
+#: The name of the format in config.json.
 FORMAT = "tsllm model"
 CONFIG, TENSORS, CONTEXT, CARD = "config.json", "model.safetensors", "context.parquet", "card.md"
-#: What the command line adds to a model: what it was asked for. `tsllm.load` does not read it.
+#: The job that the command line adds to a model. `tsllm.load` does not read it.
 JOB = "job.yaml"
 
 
 def check_target(directory: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """Refuse a directory that `tsllm.save` could not write to, before a model is trained for it.
+    """Check that `tsllm.save` can write to a directory, before a model is trained for it.
 
     Parameters
     ----------
-    directory, overwrite
+    directory : path
+    overwrite : bool, default=False
         As for `tsllm.save`.
 
     Returns
@@ -34,7 +35,7 @@ def check_target(directory: str | os.PathLike[str], *, overwrite: bool = False) 
     Raises
     ------
     DataError
-        Something else is there, or a model and ``overwrite`` is False.
+        The directory holds something else, or a model and ``overwrite`` is False.
     """
     target = Path(directory).expanduser().resolve()
     _tidy_up(target)
@@ -43,7 +44,7 @@ def check_target(directory: str | os.PathLike[str], *, overwrite: bool = False) 
 
 
 def find_model(directory: str | os.PathLike[str]) -> Path:
-    """Find the directory of a model, also where a save that was to replace it was killed.
+    """Find the directory of a model, also after a save was killed while it replaced the model.
 
     Raises
     ------
@@ -60,13 +61,14 @@ def find_model(directory: str | os.PathLike[str]) -> Path:
 
 
 def write_files(files: Mapping[str, bytes], target: Path) -> None:
-    """Write a model's files, by name; their directory appears whole or not at all.
+    """Write a model's files; their directory appears whole or not at all.
 
     Parameters
     ----------
     files : mapping of str to bytes
+        Contents by name.
     target : Path
-        As `check_target` gave it. A model that is there is replaced.
+        The output of `check_target`. A model there is replaced.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
@@ -81,12 +83,12 @@ def write_files(files: Mapping[str, bytes], target: Path) -> None:
 
 
 def _previous(target: Path) -> Path:
-    """Name the place where a model waits while another takes its place."""
+    """Return the place of a model while another one replaces it."""
     return target.with_name(f".{target.name}.previous")
 
 
 def _tidy_up(target: Path) -> None:
-    """Finish what an overwriting save left undone when it was killed."""
+    """Finish the work of an overwriting save that was killed."""
     previous = _previous(target)
     if not previous.exists():
         return
@@ -97,7 +99,7 @@ def _tidy_up(target: Path) -> None:
 
 
 def _check_free(target: Path, overwrite: bool) -> None:
-    """Refuse to write over anything but, where that is wanted, a model."""
+    """Check that nothing is overwritten but, with ``overwrite``, a model."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not (_says_model(target) and _holds_only_model_files(target)):
@@ -113,7 +115,7 @@ def _check_free(target: Path, overwrite: bool) -> None:
 
 
 def _says_model(path: Path) -> bool:
-    """Tell whether a directory has the config.json of a model."""
+    """Return True where a directory has the config.json of a model."""
     try:
         config = json.loads((path / CONFIG).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -122,14 +124,14 @@ def _says_model(path: Path) -> bool:
 
 
 def _holds_only_model_files(path: Path) -> bool:
-    """Tell whether removing a directory would remove nothing but a model."""
+    """Return True where a directory holds only the files of a model."""
     return {entry.name for entry in path.iterdir()} <= {CONFIG, TENSORS, CONTEXT, CARD, JOB}
 
 
 def _put_in_place(temporary: Path, target: Path) -> None:
-    """Give a directory its name; a model that has it is moved aside and then removed.
+    """Rename a directory; a model of that name is moved aside and then removed.
 
-    Between the two renames only the one that was moved aside exists; `find_model` finds it there.
+    Between the two renames `find_model` finds the model that was moved aside.
     """
     previous = _previous(target)
     if target.exists():
@@ -141,7 +143,7 @@ def _put_in_place(temporary: Path, target: Path) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file down to the disk."""
+    """Write a file and flush it to the disk."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
@@ -149,7 +151,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _flush_directory(path: Path) -> None:
-    """Write a directory's entries down to the disk, where the system can."""
+    """Flush a directory's entries to the disk, where the system can."""
     if os.name == "posix":
         handle = os.open(path, os.O_RDONLY)
         try:

@@ -296,7 +296,7 @@ def test_a_saved_panel_keeps_each_memory_with_its_series(tmp_path):
 def test_without_context_no_state_is_written(tmp_path):
     path = tsllm.save(aaren().fit(y), tmp_path / "model", include_context=False)
     tensors = safetensors.torch.load_file(path / "model.safetensors")
-    assert not any(name.startswith("memory") for name in tensors)
+    assert not any(name.startswith("state.memory") for name in tensors)
     loaded = tsllm.load(path).update(y)
     assert_array_equal(loaded.predict(fh=[1]), aaren().fit(y).predict(fh=[1]))
 

@@ -142,4 +142,4 @@ def test_the_code_can_be_bundled_and_the_metadata_kept(forecaster, tmp_path):
     tsllm.mlflow.save_model(forecaster, str(tmp_path / "m"), metadata={"team": "sales"})
     assert Model.load(tmp_path / "m").metadata == {"team": "sales"}
     config = json.loads((tmp_path / "m/data/model/config.json").read_text())
-    assert np.isfinite(config["states"][0]["seconds"])
+    assert np.isfinite(config["state"]["fitted"]["seconds"])

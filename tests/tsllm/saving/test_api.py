@@ -444,6 +444,9 @@ def test_card(tmp_path):
         f"calibrated for 5 steps on {summary['calibration_windows']} windows, and adaptive",
         "licence | none, for its weights are random",
         "tsllm.load(",
+        "library_name: tsllm",
+        "|---|---|\n| loss |",
+        "\n- frequency: D\n- variables: 1\n",
     ):
         assert part in card
     assert "patience" not in card  # the default
