@@ -103,7 +103,7 @@ def reason(error: BaseException) -> str:
 
 @contextmanager
 def quiet(*, progress: bool = False) -> Iterator[None]:
-    """Silence transformers' messages about loading in this block."""
+    """Keep transformers' messages about loading off the screen in this block."""
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
