@@ -15,6 +15,7 @@ import yaml
 import tsllm
 from tsllm.arguments import wanted_instead
 from tsllm.cli import options
+from tsllm.cli.output import check_folder
 from tsllm.errors import DataError
 
 if TYPE_CHECKING:
@@ -224,6 +225,16 @@ def write_job(job: Job | EventsJob) -> str:
     """Write a job as a file that `read_job` reads."""
     settings = yaml.safe_dump(asdict(job), sort_keys=False, allow_unicode=True)
     return f"# Settings of a tsllm {tsllm.__version__} command, for its --config.\n{settings}"
+
+
+def checkpoint_settings(job: Job | EventsJob, checkpoint: Path | None) -> dict[str, Any]:
+    """Return the parameters of a fit under ``--checkpoint``; it draws the same in each run."""
+    if checkpoint is None:
+        return {}
+    check_folder(checkpoint.absolute(), "--checkpoint")
+    if job.parameters.get("random_state") is None:
+        job.parameters["random_state"] = 0
+    return {"checkpoint_dir": str(checkpoint)}
 
 
 class _Loader(yaml.SafeLoader):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tsllm.cli import event_options, options
-from tsllm.cli.config import EventsJob, job_of, write_job
+from tsllm.cli.config import EventsJob, checkpoint_settings, job_of, write_job
 from tsllm.cli.event_options import (
     column_settings,
     load_model,
@@ -64,6 +64,7 @@ def fit(
     resolution: event_options.Resolution = None,
     config: options.Config = None,
     set_: options.Set = None,
+    checkpoint: options.Checkpoint = None,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
 ) -> None:
@@ -86,11 +87,15 @@ def fit(
     parts = slices_of(table, job.slices, job.by)
 
     from tsllm.events import make_event_forecaster
+    from tsllm.training.checkpoints import remove_checkpoints
 
-    estimator = make_event_forecaster(job.method, **settings, **job.parameters)
+    saving = checkpoint_settings(job, checkpoint)
+    estimator = make_event_forecaster(job.method, **settings, **saving, **job.parameters)
     _learn(estimator, parts)
     folder = save(estimator, out, overwrite=overwrite)
     write_text(write_job(job), folder / JOB)
+    if checkpoint is not None:
+        remove_checkpoints(checkpoint)
     say(f"fitted {job.method} on {_described(table, len(parts))}")
     say(f"saved the model in {out}")
     if json:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tsllm.cli import options
-from tsllm.cli.config import FitJob, ForecastJob, Job, job_of, write_job
+from tsllm.cli.config import FitJob, ForecastJob, Job, checkpoint_settings, job_of, write_job
 from tsllm.cli.data import check_future_file, open_data
 from tsllm.cli.output import (
     TABLE_ENDINGS,
@@ -118,6 +118,7 @@ def fit(
     target_col: options.TargetCol = None,
     config: options.Config = None,
     set_: options.Set = None,
+    checkpoint: options.Checkpoint = None,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
 ) -> None:
@@ -134,13 +135,15 @@ def fit(
     from tsllm.saving.api import save
     from tsllm.saving.directory import JOB, check_target
     from tsllm.training import distributed
+    from tsllm.training.checkpoints import remove_checkpoints
 
     check_target(out, overwrite=overwrite)
     together = distributed.join()
-    if together.size > 1 and job.parameters.get("random_state") is None:
+    seeded = checkpoint is not None or job.parameters.get("random_state") is not None
+    if together.size > 1 and not seeded:
         job.parameters["random_state"] = distributed.agreed_seed()
     with nullcontext() if together.leads else silence():
-        frame, estimator = _prepare(job, job.horizon)
+        frame, estimator = _prepare(job, job.horizon, checkpoint=checkpoint)
         known = job.known_covariates()
         if known:
             say(
@@ -151,6 +154,8 @@ def fit(
     if together.leads:
         folder = save(estimator, out, overwrite=overwrite)
         write_text(write_job(job), folder / JOB)
+        if checkpoint is not None:
+            remove_checkpoints(checkpoint)
         say(f"saved the model in {out}")
         if json:
             print_json({"model": str(folder), "summary": estimator.summary()})
@@ -158,7 +163,10 @@ def fit(
 
 
 def _prepare(
-    job: Job, horizon: int | None, quantiles: Sequence[float] = ()
+    job: Job,
+    horizon: int | None,
+    quantiles: Sequence[float] = (),
+    checkpoint: Path | None = None,
 ) -> tuple[pd.DataFrame, SeriesForecaster]:
     """Read the data and make the forecaster, with all checks before the training."""
     with working(f"reading {job.data}"):
@@ -171,6 +179,7 @@ def _prepare(
     settings: dict[str, Any] = {
         "prediction_length": horizon,
         "verbose": int(sys.stderr.isatty()),
+        **checkpoint_settings(job, checkpoint),
         **job.settings(),
     }
     return frame, make_forecaster(job.method, **settings)

@@ -295,3 +295,21 @@ def test_a_damaged_model(tsllm, model, tmp_path):
     result = tsllm("events", "predict", "model")
     assert (result.code, result.out) == (2, "")
     assert len(result.err.splitlines()) == 1 and "not as it was written" in result.err
+
+
+def test_learning_that_was_stopped_continues(tsllm, events, tmp_path, monkeypatch):
+    fit = ["events", "fit", "events.csv", "--slices", 2, "--checkpoint", "run", *SETTINGS]
+
+    def fail(*arguments, **options):
+        raise OSError(28, "No space left on device", "model")
+
+    monkeypatch.setattr("tsllm.saving.api.save", fail)
+    assert tsllm(*fit, "--out", "model").code == 2
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["slice-000", "slice-001"]
+    other = tsllm(*fit, "--set", "hidden=16", "--out", "model")
+    assert other.code == 2 and "hidden=" in other.err
+    assert tsllm(*fit, "--out", "model").code == 0 and not (tmp_path / "run").exists()
+    refused = tsllm(*fit, "--method", "naive", "--out", "other")
+    assert refused.code == 2 and "checkpoint_dir" in refused.err

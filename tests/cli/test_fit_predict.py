@@ -126,3 +126,27 @@ def test_lora_is_a_setting_like_any_other(tsllm, series, tmp_path):
     )
     assert refused.code == 2
     assert "its prompts are embedded once and kept" in refused.err
+
+
+def test_a_fit_that_was_stopped_continues(tsllm, series, tmp_path, monkeypatch):
+    fit = ["fit", "series.csv", "--horizon", 3, "--checkpoint", "run", *SET]
+    tsllm(*fit, "--out", "whole")
+    assert not (tmp_path / "run").exists()  # removed when the model was saved
+
+    def fail(*arguments, **options):
+        raise OSError(28, "No space left on device", "model")
+
+    monkeypatch.setattr("tsllm.saving.api.save", fail)
+    assert tsllm(*fit, "--out", "model").code == 2
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    other = tsllm(*fit, "--set", "learning_rate=0.5", "--out", "model")
+    assert other.code == 2 and "learning_rate" in other.err and "was written with" in other.err
+    result = tsllm(*fit, "--out", "model", "--json")
+    assert result.code == 0 and not (tmp_path / "run").exists()
+    whole, model = (
+        safetensors.numpy.load_file(tmp_path / name / "model.safetensors")
+        for name in ("whole", "model")
+    )
+    assert all((whole[name] == model[name]).all() for name in whole)
+    assert yaml.safe_load((tmp_path / "model" / "job.yaml").read_text())["parameters"]

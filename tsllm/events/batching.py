@@ -13,6 +13,7 @@ from torch import Tensor
 from tsllm.adapters.events.batch import EventBatch, length_buckets, pad_sequences
 from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError
+from tsllm.training.checkpoints import digest
 
 
 def inter_event_times(table: EventTable) -> np.ndarray:
@@ -175,6 +176,7 @@ class EventWindows:
         ]
         rows = self._rows(length, overlap)
         #: Of each row: its sequence, its events ``first:last``, and its first interval to score.
+        self.rows = rows
         self.sequence, self.first, self.last, self.score_first = rows
 
     def __len__(self) -> int:
@@ -230,9 +232,13 @@ class EventWindows:
         """Split the rows into batches of similar length."""
         return length_buckets(self.lengths, batch_size=batch_size, generator=generator)
 
-    def fingerprint(self) -> dict[str, int]:
-        """Return numbers that identify these rows, for training checkpoints."""
-        return {"rows": len(self), "events": int(self.lengths.sum())}
+    def fingerprint(self) -> dict[str, int | str]:
+        """Return the facts that identify these rows, for training checkpoints."""
+        return {
+            "data": digest(*self._edges, *self.codes, *self.rows, self._history_until),
+            "rows": len(self),
+            "events": int(self.lengths.sum()),
+        }
 
     def intervals(self, rows: np.ndarray, positions: np.ndarray) -> Intervals:
         """Find the intervals of the table at these positions of rows."""

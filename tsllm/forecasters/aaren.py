@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -175,6 +176,7 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
         patience: int = 3,
         validation_fraction: float = 0.1,
         max_steps: int | None = None,
+        checkpoint_dir: str | Path | None = None,
         past_covariates: tuple[str, ...] = (),
         freq: str | None = None,
         device: str = "auto",

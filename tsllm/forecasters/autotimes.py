@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -129,6 +130,7 @@ class AutoTimesForecaster(LLMForecaster):
         patience: int = 3,
         validation_fraction: float = 0.1,
         max_steps: int | None = None,
+        checkpoint_dir: str | Path | None = None,
         past_covariates: tuple[str, ...] = (),
         embedding_store: Any = None,
         freq: str | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -74,6 +75,7 @@ class DLinearForecaster(DirectForecaster):
         patience: int = 3,
         validation_fraction: float = 0.1,
         max_steps: int | None = None,
+        checkpoint_dir: str | Path | None = None,
         past_covariates: tuple[str, ...] = (),
         freq: str | None = None,
         device: str = "auto",
@@ -184,6 +186,7 @@ class PatchTSTForecaster(DirectForecaster):
         patience: int = 3,
         validation_fraction: float = 0.1,
         max_steps: int | None = None,
+        checkpoint_dir: str | Path | None = None,
         past_covariates: tuple[str, ...] = (),
         freq: str | None = None,
         device: str = "auto",

@@ -7,6 +7,8 @@ import time
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +25,7 @@ from tsllm.forecasters.forecasting import ForecastingMixin
 from tsllm.forecasters.frames import learn_covariates
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.intervals import MAX_WINDOWS, MIN_WINDOWS, Calibration, make_calibration
+from tsllm.training.checkpoints import describe_fit
 from tsllm.training.loop import train
 from tsllm.training.randomness import seeded
 from tsllm.training.settings import Loss, TrainingSettings
@@ -103,7 +106,7 @@ class LearningMixin(ForecastingMixin):
         model = self._new_model(backbone, shape)
         state = FittedState(model, backbone, shape, self.device)
         state.covariates = self._learn_effects(contexts, columns, shape)
-        self._train(state, contexts, self.max_epochs)
+        self._train(state, contexts, self.max_epochs, resumable=True)
         return state
 
     def _adopt(self, state: FittedState, contexts: Sequence[Context]) -> FittedState:
@@ -149,17 +152,27 @@ class LearningMixin(ForecastingMixin):
         epochs: int | str,
         *,
         recalibrate: bool = True,
+        resumable: bool = False,
     ) -> None:
         """Train a state's model on whole series, in place, and calibrate its intervals.
 
-        An update that trains passes ``recalibrate=False``.
+        An update that trains passes ``recalibrate=False``. Only a new model is trained under
+        ``checkpoint_dir``.
         """
         started = time.perf_counter()
+        whole = contexts
         contexts = state.residuals(contexts)
         training, watched, held_out = self._windows(state.shape, contexts)
         used = [training] if watched is None else [training, watched]
         loss = self._make_loss(state, contexts, used)
         settings = self._training_settings(state, training, epochs)
+        if resumable and self.checkpoint_dir is not None:
+            weights = None if state.backbone is None else state.backbone.digest
+            settings = replace(
+                settings,
+                checkpoint_dir=Path(self.checkpoint_dir).expanduser(),
+                identity=describe_fit(self, weights, *_data_of(whole)),
+            )
         result = train(state.model, loss, training, watched, settings)
         state.model.eval()
         state.history = [*state.history, *result.history]
@@ -315,6 +328,21 @@ def calibration_origins(
         else:
             origins.append(np.unique(np.linspace(first, steps - 1, count).round().astype(int)))
     return origins
+
+
+def _data_of(contexts: Sequence[Context]) -> list[Any]:
+    """List all that training reads of some series."""
+    return [
+        part
+        for c in contexts
+        for part in (
+            c.series_id,
+            c.values,
+            np.asarray(getattr(c.times, "asi8", c.times)),
+            c.past_x,
+            c.static,
+        )
+    ]
 
 
 def _padded(future: np.ndarray, horizon: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from tsllm.adapters.losses import LOSSES
 from tsllm.arguments import document_parameters
 from tsllm.context import Context
 from tsllm.errors import DataError
+from tsllm.training.checkpoints import check_resumable
 
 #: The default levels of a quantile head.
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -87,6 +89,12 @@ SHARED: dict[str, tuple[str, str]] = {
         "Share of each series, at its end, for early stopping and for calibrating intervals.",
     ),
     "max_steps": ("int or None", "Stop after this number of training steps."),
+    "checkpoint_dir": (
+        "path or None",
+        "Directory that saves the training of `fit` and `pretrain`. A killed fit continues when it "
+        "is run again; other data or parameters are an error. Needs a whole number as "
+        "``random_state``. Give each fit its own directory; remove it when the model is saved.",
+    ),
     "past_covariates": (
         "tuple of str",
         "Columns of X that end with y; the other columns must be given for the steps to forecast.",
@@ -126,6 +134,7 @@ class SharedParameters:
     patience: int
     validation_fraction: float
     max_steps: int | None
+    checkpoint_dir: str | Path | None
     past_covariates: tuple[str, ...]
     freq: str | None
     device: str
@@ -172,6 +181,7 @@ class SharedParameters:
             if getattr(self, name) != "auto":
                 check_whole(name, getattr(self, name), or_auto=True)
         check_whole("update_epochs", self.update_epochs, least=0)
+        check_resumable(self.checkpoint_dir, self.random_state)
         if not 0 <= self.validation_fraction < 1:
             raise DataError(
                 "validation_fraction must be at least 0 and less than 1, found "

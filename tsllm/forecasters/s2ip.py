@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -194,6 +195,7 @@ class S2IPForecaster(DirectForecaster, LLMForecaster):
         patience: int = 3,
         validation_fraction: float = 0.1,
         max_steps: int | None = None,
+        checkpoint_dir: str | Path | None = None,
         past_covariates: tuple[str, ...] = (),
         freq: str | None = None,
         device: str = "auto",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -287,6 +288,7 @@ class TimeCMAForecaster(DirectForecaster, LLMForecaster):
         patience: int = 3,
         validation_fraction: float = 0.1,
         max_steps: int | None = None,
+        checkpoint_dir: str | Path | None = None,
         past_covariates: tuple[str, ...] = (),
         static_attributes: tuple[str, ...] = (),
         embedding_store: Any = None,

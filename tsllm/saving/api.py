@@ -27,7 +27,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from tsllm.backbone import resolve_device
 from tsllm.errors import DataError, ModelFormatError
-from tsllm.saving.cards import model_card
+from tsllm.saving.cards import MACHINE_PARAMETERS, model_card
 from tsllm.saving.damage import readable
 from tsllm.saving.directory import (
     CARD,
@@ -287,9 +287,10 @@ def _contents(
 
 
 def _parameters(estimator: SeriesForecaster | EventForecaster) -> dict[str, Any]:
-    """Return the constructor's arguments, but for an embedding store and the labels of frames."""
+    """Return the constructor's arguments without places on this machine and labels of frames."""
     parameters = estimator.get_params(deep=False)
-    parameters.pop("embedding_store", None)
+    for name in MACHINE_PARAMETERS:
+        parameters.pop(name, None)
     for name, value in parameters.items():
         if isinstance(value, pd.DataFrame | pd.Series):
             value = parameters[name] = value.to_numpy()

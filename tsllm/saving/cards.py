@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from tsllm.forecasters.base import SeriesForecaster
 
 # From the models' own pages.
+#: Parameters that name places on one machine; a saved model does not have them.
+MACHINE_PARAMETERS = ("embedding_store", "checkpoint_dir")
 LICENCES = {
     DEFAULT_BACKBONE: "Apache-2.0",
     "openai-community/gpt2": "MIT",
@@ -75,7 +77,7 @@ def _settings(estimator: SeriesForecaster | EventForecaster) -> dict[str, str]:
     return {
         name: _shown(value)
         for name, value in estimator.get_params(deep=False).items()
-        if name != "embedding_store" and _shown(value) != _shown(arguments[name].default)
+        if name not in MACHINE_PARAMETERS and _shown(value) != _shown(arguments[name].default)
     }
 
 

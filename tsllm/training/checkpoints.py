@@ -43,7 +43,7 @@ def describe_fit(estimator: Any, backbone_digest: str | None, *data: Any) -> dic
     backbone_digest : str or None
         Hash of the language model's weights.
     *data : arrays, tensors, text or None
-        The data that it learns from, in an order that is always the same.
+        The data that it learns from; none where training sets describe all of it.
 
     Returns
     -------
@@ -55,7 +55,8 @@ def describe_fit(estimator: Any, backbone_digest: str | None, *data: Any) -> dic
         if name not in _INDIFFERENT:
             array = isinstance(value, np.ndarray) or hasattr(value, "to_numpy")
             facts[name] = digest(np.asarray(value)) if array else value
-    return {**facts, "backbone_weights": backbone_digest, "data": digest(*data)}
+    described = {"data": digest(*data)} if data else {}
+    return {**facts, "backbone_weights": backbone_digest, **described}
 
 
 def digest(*data: Any) -> str:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -38,6 +39,7 @@ from tsllm.events.prompttpp.text_types import type_vectors
 from tsllm.events.prompttpp.trainer import SliceTrainer
 from tsllm.events.sampling import Paths
 from tsllm.saving.damage import load_weights, readable
+from tsllm.training.checkpoints import describe_fit
 from tsllm.training.randomness import seeded
 
 
@@ -121,6 +123,10 @@ class PromptTPP(EventForecaster):
         Passes over a slice. "auto": 60, or more where these make less than 400 steps.
     max_steps : int or None, default=None
         Most training steps of a slice.
+    checkpoint_dir : path or None, default=None
+        Directory that saves the training of each slice. Learning that was killed continues when the
+        slices are learnt again; other data or parameters are an error. Needs a whole number as
+        ``random_state``. Remove the directory when the model is saved.
     batch_size : int, default=16
         Rows, sequences or parts of long ones, of a step.
     learning_rate : float, default=3e-3
@@ -232,6 +238,7 @@ class PromptTPP(EventForecaster):
         warmup_slices: int = 1,
         max_epochs: int | str = "auto",
         max_steps: int | None = None,
+        checkpoint_dir: str | Path | None = None,
         batch_size: int = 16,
         learning_rate: float = 3e-3,
         prompt_learning_rate: float = 3e-2,
@@ -276,6 +283,7 @@ class PromptTPP(EventForecaster):
         self.warmup_slices = warmup_slices
         self.max_epochs = max_epochs
         self.max_steps = max_steps
+        self.checkpoint_dir = checkpoint_dir
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.prompt_learning_rate = prompt_learning_rate
@@ -392,8 +400,10 @@ class PromptTPP(EventForecaster):
 
     def _trainer(self) -> SliceTrainer:
         """Make the trainer with the current parameters."""
-        named = {field.name for field in fields(SliceTrainer)} - {"rows", "seed", "device"}
+        made = {"identity", "rows", "seed", "device"}
+        named = {field.name for field in fields(SliceTrainer)} - made
         return SliceTrainer(
+            identity=describe_fit(self, self.backbone_digest_),
             **{name: getattr(self, name) for name in named},
             rows=partial(
                 EventWindows,
@@ -433,7 +443,9 @@ class PromptTPP(EventForecaster):
             )
 
     def _fine_tuned(self) -> Self:
-        copied: Self = clone(self).set_params(prompt_mode="none", base_update="full")
+        copied: Self = clone(self).set_params(
+            prompt_mode="none", base_update="full", checkpoint_dir=None
+        )
         return copied
 
     # ------------------------------------------------------------------ the model

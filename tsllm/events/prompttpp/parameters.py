@@ -9,6 +9,7 @@ from tsllm.adapters.events.prompttpp import DECODERS, ENCODERS, TEXT_ENCODERS
 from tsllm.backbone import DEFAULT_BACKBONE, Backbone
 from tsllm.errors import DataError
 from tsllm.events.arguments import check_choice, checked_count
+from tsllm.training.checkpoints import check_resumable
 
 PROMPT_MODES = ("allocate", "shared", "none")
 BASE_UPDATES = ("freeze", "slow", "full")
@@ -51,6 +52,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     for name in ("max_epochs", "context_length"):
         if parameters[name] != "auto":
             checked_count(name, parameters[name], " or 'auto'")
+    check_resumable(parameters["checkpoint_dir"], parameters["random_state"])
     if parameters["max_steps"] is not None:
         checked_count("max_steps", parameters["max_steps"])
     for name in ("learning_rate", "prompt_learning_rate"):

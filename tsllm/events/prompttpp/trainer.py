@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from tsllm.adapters.events.prompttpp import PromptTPPModel
 from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError, NotEnoughDataError
 from tsllm.events.batching import EventWindows, last_times
+from tsllm.training.callbacks import Callback
 from tsllm.training.loop import train
-from tsllm.training.settings import Loss, TrainingSettings
+from tsllm.training.settings import Loss, TrainingSettings, TrainingState
 
 #: ``max_epochs="auto"``: this many epochs, or this many steps where the epochs are short.
 AUTO_EPOCHS, AUTO_STEPS = 60, 400
@@ -37,6 +39,10 @@ class SliceTrainer:
     prompt_mode, base_update, warmup_slices, max_epochs, max_steps, batch_size, learning_rate, \
 prompt_learning_rate, weight_decay, patience, validation_fraction, verbose
         The parameters of `PromptTPP` with these names.
+    checkpoint_dir : path or None
+        As in `PromptTPP`; each slice has a folder of its own in it.
+    identity : mapping
+        Facts that tell this model's training from others.
     rows : callable
         Make `EventWindows` of a table; takes ``t_start`` too.
     seed : int
@@ -55,6 +61,8 @@ prompt_learning_rate, weight_decay, patience, validation_fraction, verbose
     patience: int
     validation_fraction: float
     verbose: int
+    checkpoint_dir: str | Path | None
+    identity: Mapping[str, Any]
     rows: Callable[..., EventWindows]
     seed: int
     device: torch.device
@@ -95,7 +103,10 @@ prompt_learning_rate, weight_decay, patience, validation_fraction, verbose
         base = warm or self.base_update != "freeze"
         model.train_only(base=base, slots=slots)
         settings = self._settings(training, number, base, bool(slots))
-        result = train(model, self._loss(model, base, slots), training, watched, settings)
+        callbacks = []
+        if self.prompt_mode == "shared" and base:
+            callbacks.append(_PromptsInSomeSteps(model, slots))
+        result = train(model, _make_loss(model, slots), training, watched, settings, callbacks)
         model.train_only(base=False)
         uses = _count_uses(model, batches)
         best = result.history[result.best_epoch - 1]
@@ -115,24 +126,6 @@ prompt_learning_rate, weight_decay, patience, validation_fraction, verbose
             "history": result.history,
         }
         return record, uses
-
-    def _loss(self, own: PromptTPPModel, base: bool, slots: list[int]) -> Any:
-        """Make the loss; the prompts of a shared pool learn in some steps only."""
-        every = PROMPT_EVERY if self.prompt_mode == "shared" and base else 1
-        step = 0
-
-        def loss(model: nn.Module, batch: EventBatch) -> Loss:
-            nonlocal step
-            if model.training and every > 1:
-                # Before the forward pass that is differentiated: the authors' code does it after.
-                own.train_only(base=base, slots=slots if step % every == 0 else ())
-                step += 1
-            total, count, extras = own.loss(batch, slots)
-            if model.training and every > 1:
-                own.train_only(base=base, slots=slots)
-            return Loss(total, count, extras)
-
-        return loss
 
     def _settings(
         self, training: EventWindows, number: int, base: bool, prompts: bool
@@ -168,7 +161,33 @@ prompt_learning_rate, weight_decay, patience, validation_fraction, verbose
             seed=int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0]),
             device=self.device,
             verbose=int(self.verbose),
+            checkpoint_dir=(
+                None
+                if self.checkpoint_dir is None
+                else Path(self.checkpoint_dir).expanduser() / f"slice-{number:03d}"
+            ),
+            identity=self.identity,
         )
+
+
+class _PromptsInSomeSteps(Callback):
+    """Train the prompts in every second step only, and the network in all."""
+
+    def __init__(self, model: PromptTPPModel, slots: list[int]) -> None:
+        self.model, self.slots = model, slots
+
+    def on_step_begin(self, state: TrainingState) -> None:
+        # Before the forward pass that is differentiated: the authors' code does it after.
+        some = self.slots if state.step % PROMPT_EVERY == 0 else ()
+        self.model.train_only(base=True, slots=some)
+
+    def on_step_end(self, state: TrainingState) -> None:
+        self.model.train_only(base=True, slots=self.slots)
+
+
+def _make_loss(own: PromptTPPModel, slots: list[int]) -> Callable[[nn.Module, EventBatch], Loss]:
+    """Make the loss of some slots."""
+    return lambda model, batch: Loss(*own.loss(batch, slots))
 
 
 def _hold_out(table: EventTable, fraction: float) -> tuple[EventTable, EventTable | None]:
