@@ -83,7 +83,7 @@ class LaggedEffects:
     def read(
         self, past: np.ndarray, features: np.ndarray
     ) -> tuple[np.ndarray, float, float] | None:
-        """Return the last steps as regressors, and the window's mean and deviation; None for a constant.
+        """Return the last steps as regressors, and mean and deviation of the window.
 
         Regressors (own_lags + lags * features,) are relative to the mean. Steps before the series
         and unobserved steps count as the mean. ``past`` is (time,), ``features`` (time, features).

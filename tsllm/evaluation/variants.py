@@ -62,7 +62,7 @@ def make_variants(
         A variant is unknown, or the estimator has no language model.
     """
     _check(estimator, wanted)
-    backbone = estimator.backbone
+    backbone = str(estimator.backbone)  # not None, as checked
     left_out: dict[str, str] = {}
     notes = []
     pretrained = VariantMethod(estimator, holdout, longest)

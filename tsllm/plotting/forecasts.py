@@ -124,7 +124,7 @@ def new_axes(size: tuple[float, float], columns: int = 1) -> Any:
 
 
 def label_epochs(ax: Any, what: str, best_epoch: int | None) -> None:
-    """Set the labels of a plot of ``what`` over the epochs, and mark the epoch whose weights were kept."""
+    """Set the labels of a plot of ``what`` over the epochs, and mark the best epoch."""
     if best_epoch is not None:
         ax.axvline(best_epoch, color="grey", lw=0.8, ls="--", label="kept")
     ax.set_xlabel("epoch")
