@@ -49,7 +49,7 @@ class LearningMixin(ForecastingMixin):
         (
             *("adaptive", "update_epochs", "max_epochs", "batch_size", "window_stride"),
             *("learning_rate", "weight_decay", "patience", "validation_fraction", "max_steps"),
-            *("embedding_store", "freq", "device", "random_state", "verbose"),
+            *("checkpoint_dir", "embedding_store", "freq", "device", "random_state", "verbose"),
         )
     )
     #: Whether each variable is a series of its own to the model.
