@@ -27,7 +27,7 @@ _LIST_WORDS = {float: "a list of numbers", int: "a list of whole numbers", str: 
 
 
 def wanted_instead(value: object, hint: Any) -> str | None:
-    """Say in words what a value should have been.
+    """Describe the value that was expected, in words.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def wanted_instead(value: object, hint: Any) -> str | None:
 
 
 def check_arguments(cls: type, known: Sequence[str], parameters: Mapping[str, Any]) -> None:
-    """Refuse settings from a file or a command line that a constructor would not take.
+    """Check settings from a file or a command line against a constructor.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def document_parameters(cls: ClassT, shared: Mapping[str, tuple[str, str]]) -> C
 
 
 def _fits(value: object, kind: Any) -> bool:
-    """Tell whether a value is of one kind."""
+    """Return whether a value is of one kind."""
     if kind is Any:
         return True
     origin = get_origin(kind) or kind

@@ -81,7 +81,7 @@ class PromptPool(nn.Module):
     """Prompt slots, their retrieval by nearest key, and their allocation to slices of a stream.
 
     Xue et al., "Prompt-augmented Temporal Point Process for Streaming Event Sequence" (NeurIPS
-    2023, arXiv 2310.04993, section 4); "allocate" and ``head_rank`` are not in the paper.
+    2023, arXiv 2310.04993); "allocate" and ``head_rank`` are not in the paper.
 
     Parameters
     ----------
@@ -247,7 +247,7 @@ class PromptPool(nn.Module):
     def matching_loss(self, query: Query, choice: PromptChoice) -> Tensor:
         """Sum one minus the cosine to the keys of the chosen slots: (batch, positions).
 
-        The matching loss of the paper (section 4). Gradients go to the keys only. 0 where there
+        The matching loss of the paper. Gradients go to the keys only. 0 where there
         are too few events for a query.
         """
         keys = torch.stack([self._slot(number).key for number in choice.numbers])

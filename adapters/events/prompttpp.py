@@ -38,7 +38,7 @@ HEAD_RANK = 8
 
 
 class PromptTPPModel(PromptedEncoder):
-    """PromptTPP (Xue et al., NeurIPS 2023, arXiv 2310.04993, section 4).
+    """PromptTPP (Xue et al., NeurIPS 2023, arXiv 2310.04993).
 
     An event encoder, a decoder and a pool of prompts. `PromptedEncoder` computes states of whole
     sequences and of streams; this class adds the likelihood, which parameters are trained, and new
@@ -222,8 +222,8 @@ class PromptTPPModel(PromptedEncoder):
         Returns
         -------
         total : Tensor
-            Minus the log-likelihood, and in mode "shared" the matching loss of the scored positions
-            (paper, section 4).
+            Minus the log-likelihood, and in mode "shared" the matching loss of the scored
+            positions.
         count : Tensor
             Events scored: ``total / count`` is in nats an event.
         extras : dict

@@ -74,7 +74,7 @@ class HawkesForecaster(EventForecaster):
     References
     ----------
     Hawkes (1971), "Spectra of some self-exciting and mutually exciting point processes",
-    Biometrika 58, section 2.
+    Biometrika 58.
 
     Examples
     --------

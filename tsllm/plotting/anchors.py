@@ -49,7 +49,7 @@ def plot_joint_space(
     References
     ----------
     Z. Pan et al. (2024), "S²IP-LLM: Semantic Space Informed Prompt Learning with LLM for Time
-    Series Forecasting", arXiv 2403.05798, section 4.6.
+    Series Forecasting", arXiv 2403.05798.
     """
     if method not in METHODS:
         raise DataError(f"method must be one of {', '.join(METHODS)}, found {method!r}")

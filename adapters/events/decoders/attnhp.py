@@ -264,7 +264,7 @@ class AttNHPEncoder(EventStack[AttNHPLayer]):
     """The event stream of the attentive neural Hawkes process.
 
     Yang et al., "Transformer Embeddings of Irregularly Spaced Events and Their Participants" (ICLR
-    2022, arXiv 2201.00044, section 3), with one query for all types as in the code of PromptTPP and
+    2022, arXiv 2201.00044), with one query for all types as in the code of PromptTPP and
     EasyTPP. A layer adds tanh of the attention over strictly earlier events, whose weights are
     divided by one plus their sum. The memory of the states keeps each layer's keys and values;
     `AttNHPDecoder` attends to them at any later time: events are encoded once for any number of
@@ -435,7 +435,7 @@ class AttNHPEncoder(EventStack[AttNHPLayer]):
 class AttNHPDecoder(EventDecoder, GrowsTypes):
     """Intensities softplus(W z(t)), where z(t) is the attention output at time t.
 
-    Yang et al., arXiv 2201.00044, section 3.
+    Yang et al., arXiv 2201.00044.
 
     Parameters
     ----------

@@ -128,7 +128,7 @@ class LogNormalMixtureDecoder(TypeHeadDecoder):
 class RMTPPDecoder(TypeHeadDecoder):
     """An intensity that grows or falls exponentially: exp(v·h + w elapsed + b).
 
-    Du et al., "Recurrent Marked Temporal Point Processes" (KDD 2016, section 4); the type is
+    Du et al., "Recurrent Marked Temporal Point Processes" (KDD 2016); the type is
     independent of the time. The rate w is one number for the process. For negative w the intensity
     can be used up before an event comes: `log_never`.
 

@@ -50,7 +50,7 @@ class PromptProjection(nn.Module):
     """Project the temporal part of prompts to keys and values.
 
     A prompt row is [structural; temporal], and the temporal part of a position is the code of its
-    mean inter-event time so far (PromptTPP, arXiv 2310.04993, section 4). A projection W of it is
+    mean inter-event time so far (PromptTPP, arXiv 2310.04993). A projection W of it is
     ``W_s structural + W_t code``: the second term is the same for all rows, so it is added once a
     position, and no row is projected twice.
     """

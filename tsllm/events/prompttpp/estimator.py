@@ -178,7 +178,7 @@ class PromptTPP(EventForecaster):
     References
     ----------
     Xue et al. (2023), "Prompt-augmented Temporal Point Process for Streaming Event Sequence",
-    NeurIPS, section 3.
+    NeurIPS, arXiv 2310.04993.
 
     Examples
     --------
