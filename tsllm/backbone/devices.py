@@ -17,25 +17,13 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 def resolve_device(device: str) -> torch.device:
     """Resolve ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"`` to a device of this machine.
 
-    Parameters
-    ----------
-    device : str
-        ``"auto"`` is the current CUDA device where there is one, else the CPU.
-
-    Returns
-    -------
-    torch.device
-        A CUDA device always carries its number, so that equal devices compare equal.
+    ``"auto"`` is the current CUDA device where there is one, else the CPU. A CUDA device always has
+    its number, so that equal devices compare equal.
 
     Raises
     ------
     DataError
         Any other name, or a CUDA device that this machine does not have.
-
-    Examples
-    --------
-    >>> resolve_device("cpu")
-    device(type='cpu')
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -74,18 +62,7 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 
 def native_bfloat16(device: torch.device) -> bool:
-    """Return True where a device multiplies bfloat16 matrices in hardware.
-
-    Parameters
-    ----------
-    device : torch.device
-        A CUDA device, or the CPU (which needs AVX512-BF16 or AMX).
-
-    Examples
-    --------
-    >>> isinstance(native_bfloat16(torch.device("cpu")), bool)
-    True
-    """
+    """Return True where a device multiplies bfloat16 in hardware (a CPU by AVX512-BF16 or AMX)."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
@@ -101,18 +78,8 @@ def native_bfloat16(device: torch.device) -> bool:
 def autocast_backbone(dtype: torch.dtype | None) -> Iterator[None]:
     """Run the language model, and only it, under ``torch.autocast`` inside this block.
 
-    Heads, losses and normalisation around the backbone keep their own precision. The setting
-    belongs to the current thread (a context variable), so two trainings do not disturb each other.
-
-    Parameters
-    ----------
-    dtype : torch.dtype or None
-        ``torch.bfloat16``, or None for no autocast.
-
-    Examples
-    --------
-    >>> with autocast_backbone(torch.bfloat16):
-    ...     pass
+    Heads, losses and normalisation around the backbone keep their own precision. The setting is a
+    context variable, so trainings in two threads do not disturb each other. None: no autocast.
     """
     token = _AUTOCAST.set(dtype)
     try:
@@ -131,16 +98,7 @@ def backbone_autocast(device: torch.device, dtype: torch.dtype) -> AbstractConte
 
 @contextmanager
 def memory_errors_explained(device: torch.device, doing: str, batch_size: int) -> Iterator[None]:
-    """Replace a device's out-of-memory error by one that names the remedies.
-
-    Parameters
-    ----------
-    device : torch.device
-        The device of the block.
-    doing : str
-        The block's task, for the message: "training", "forecasting".
-    batch_size : int
-        The batch size in use.
+    """Replace an out-of-memory error in "training" or "forecasting" by one with the remedies.
 
     Raises
     ------

@@ -13,27 +13,12 @@ from tsllm.errors import BackboneMismatchError, DataError
 def export_backbone(backbone: Backbone, directory: Path) -> None:
     """Write a backbone's layers in use, its config and its tokenizer.
 
-    Parameters
-    ----------
-    backbone : Backbone
-    directory : Path
-        Created where it is missing.
-
     Raises
     ------
     DataError
         It is a ``layer:...``, which is no model of its own.
     BackboneMismatchError
         The written model has another digest when it is read.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> backbone = load_backbone("random:gpt2?hidden=16&layers=1&heads=2", device="cpu")
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     export_backbone(backbone, Path(folder))
-    ...     load_backbone(folder, device="cpu").digest == backbone.digest
-    True
     """
     if backbone.trained_whole:
         raise DataError(

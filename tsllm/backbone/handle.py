@@ -77,18 +77,7 @@ class Backbone(ModelFacts):
         return {"spec": self.spec, "layers": self.n_layers, "digest": self.digest}
 
     def check_state(self, saved: Mapping[str, Any]) -> None:
-        """Check that a saved model was trained with these weights.
-
-        Parameters
-        ----------
-        saved : mapping
-            The output of `to_state` then.
-
-        Raises
-        ------
-        BackboneMismatchError
-            It was trained with other weights.
-        """
+        """Raise where a saved model was trained with other weights than these."""
         if self.digest != saved["digest"]:
             raise BackboneMismatchError(
                 f"the model was trained with the backbone {saved['spec']} of digest "
@@ -198,31 +187,7 @@ class Backbone(ModelFacts):
         return embeddings
 
     def tokens(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[list[int]]:
-        """Tokenise texts for :meth:`last_states`.
-
-        Parameters
-        ----------
-        texts : sequence of str
-            They are never cut; a text that is too long is an error.
-        add_special_tokens : bool, default=True
-            Whether the tokenizer adds its own.
-
-        Returns
-        -------
-        list of list of int
-            The token ids of each text.
-
-        Raises
-        ------
-        DataError
-            A text that has no tokens or more than ``max_positions``, or is not a str.
-
-        Examples
-        --------
-        >>> from tsllm.backbone import load_backbone
-        >>> [len(ids) for ids in load_backbone("random:gpt2", device="cpu").tokens(["up", "down"])]
-        [3, 5]
-        """
+        """Tokenise texts for :meth:`last_states`; the errors are those of :meth:`last_token`."""
         _check_texts(texts)
         if not len(texts):
             return []
@@ -231,24 +196,7 @@ class Backbone(ModelFacts):
         return tokens
 
     def token_counts(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[int]:
-        """Count the tokens of texts of any length.
-
-        Parameters
-        ----------
-        texts : sequence of str
-        add_special_tokens : bool, default=True
-            Whether to count the tokens that the tokenizer adds.
-
-        Returns
-        -------
-        list of int
-
-        Examples
-        --------
-        >>> from tsllm.backbone import load_backbone
-        >>> load_backbone("random:gpt2", device="cpu").token_counts(["up", "down"])
-        [3, 5]
-        """
+        """Count the tokens of texts of any length."""
         _check_texts(texts)
         tokens = self._shared.tokenize(texts, add_special_tokens=add_special_tokens)
         return [len(row) for row in tokens]
@@ -266,12 +214,6 @@ class Backbone(ModelFacts):
         -------
         Tensor (batch, hidden)
             In the weights' dtype, on the backbone's device.
-
-        Examples
-        --------
-        >>> from tsllm.backbone import load_backbone
-        >>> load_backbone("random:gpt2", device="cpu").last_states([[1, 2, 3], [1, 2]]).shape
-        torch.Size([2, 64])
         """
         states, lengths = self._token_states(tokens)
         return states[torch.arange(len(tokens), device=states.device), lengths - 1]
@@ -280,23 +222,7 @@ class Backbone(ModelFacts):
     def mean_states(self, tokens: Sequence[Sequence[int]]) -> Tensor:
         """Return the average of each row's tokens in the last layer, for one batch of token ids.
 
-        Sentence models are trained for this average.
-
-        Parameters
-        ----------
-        tokens : sequence of sequence of int, (batch, at least 1 each)
-            As for :meth:`last_states`.
-
-        Returns
-        -------
-        Tensor (batch, hidden)
-            In the weights' dtype, on the backbone's device.
-
-        Examples
-        --------
-        >>> from tsllm.backbone import load_backbone
-        >>> load_backbone("random:bert", device="cpu").mean_states([[1, 2, 3], [1, 2]]).shape
-        torch.Size([2, 64])
+        Sentence models are trained for this average. Otherwise as :meth:`last_states`.
         """
         states, lengths = self._token_states(tokens)
         columns = torch.arange(states.shape[1], device=states.device)

@@ -99,12 +99,6 @@ UNNAMED_SEEDS = 1_000_000
 def with_random_weights(spec: str, seed: int) -> str:
     """Return the spec of the same model with random weights of this seed.
 
-    Parameters
-    ----------
-    spec : str
-        As `load_backbone` takes it, but no ``layer:...``.
-    seed : int
-
     Examples
     --------
     >>> with_random_weights("openai-community/gpt2", 3)

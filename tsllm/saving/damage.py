@@ -41,13 +41,6 @@ def readable(*, holds_data: bool = False) -> Iterator[None]:
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Load a model's weights, which must be exactly its own.
 
-    Parameters
-    ----------
-    model : nn.Module
-        Changed in place.
-    weights : mapping of str to Tensor
-        Its state dict.
-
     Raises
     ------
     ModelFormatError

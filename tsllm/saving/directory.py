@@ -21,12 +21,6 @@ JOB = "job.yaml"
 def check_target(directory: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """Check that `tsllm.save` can write to a directory, before a model is trained for it.
 
-    Parameters
-    ----------
-    directory : path
-    overwrite : bool, default=False
-        As for `tsllm.save`.
-
     Returns
     -------
     Path
@@ -63,12 +57,7 @@ def find_model(directory: str | os.PathLike[str]) -> Path:
 def write_files(files: Mapping[str, bytes], target: Path) -> None:
     """Write a model's files; their directory appears whole or not at all.
 
-    Parameters
-    ----------
-    files : mapping of str to bytes
-        Contents by name.
-    target : Path
-        The output of `check_target`. A model there is replaced.
+    ``target`` is the output of `check_target`. A model there is replaced.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
