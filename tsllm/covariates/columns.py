@@ -101,7 +101,7 @@ class CovariateColumns:
             if codes is None or not np.isfinite(codes).all():
                 frame = pd.DataFrame({name: column}).infer_objects()
                 self.read(frame, [name], place=lambda row: f"{series_name(series)}, row {row}")
-                raise AssertionError("what cannot be coded cannot be read")
+                raise AssertionError("a column that cannot be coded cannot be read")
             coded.append(codes)
         return coded
 

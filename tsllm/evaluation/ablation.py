@@ -1,4 +1,4 @@
-"""The ablation: tests whether the language model helps on this data."""
+"""The ablation: a test of the language model against replacements, on given data."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from tsllm.forecasters.base import SeriesForecaster
 #: The parameters that make the budget of a variant, where a method has them.
 _BUDGET = ("max_epochs", "max_steps", "batch_size", "learning_rate", "patience", "window_stride")
 
-#: What the metrics are called in a sentence.
+#: The names of the metrics in a sentence.
 _ERRORS = {
     "mse": "squared error",
     "mae": "absolute error",
@@ -158,7 +158,7 @@ class AblationReport(AblationDocument):
             row: dict[str, str] = {"variant": str(variant)}
             row |= {f"{metric} {h}": shown(by_horizon.loc[h, metric]) for h in horizons}
             last = by_horizon.loc[horizons[-1]]
-            # percents already
+            # these are percents already
             row["vs pretrained"] = bounds(
                 *(last.get(f"{name}_percent", math.nan) / 100 for name in _BOUNDS), percent=True
             )
@@ -217,7 +217,7 @@ class AblationReport(AblationDocument):
         from tsllm.plotting.ablation import plot_differences
 
         pairs = self.differences
-        # What shuffled contexts and little data cost is of another size.
+        # Differences from shuffled contexts and few data are of another size.
         pairs = pairs[~pairs["method_a"].str.contains("shuffled|pretrained")]
         rows = [
             {
@@ -382,7 +382,7 @@ def _notes(main: PairedDifference, costs: pd.DataFrame) -> list[str]:
     if "peak_gpu_mib" not in costs:
         notes.append(
             "memory is that of the weights, frozen ones in the type they are kept in: on a CPU all "
-            "variants share one process, so their peaks cannot be told apart"
+            "variants share one process, so their peaks cannot be separated"
         )
     return notes
 
@@ -394,10 +394,10 @@ def _long_table(
 ) -> pd.DataFrame:
     """Join errors and differences from the pretrained variant."""
     rows = []
-    # A method that runs on some windows only can have all windows of the longer horizons.
+    # A method on a subset of the windows may have all windows of the longer horizons.
     table = report.table.sort_values("scored_on").drop_duplicates(["method", "horizon"])
     for name in report.table["method"].unique():
-        own = table[table["method"] == name]  # a row a horizon, of all windows where there is one
+        own = table[table["method"] == name]  # a row per horizon, on all windows if possible
         metrics = [m for m in report.settings["metrics"] if m in own]
         spreads = [f"{m}_sd" for m in metrics if f"{m}_sd" in own]
         for horizon in horizons:

@@ -104,7 +104,7 @@ class Scorer:
         out = np.zeros((2, len(self.metrics), *actual.shape))
         pinball = None
         if spread.shape[-1]:
-            # twice the mean over the levels: what wql and crps are made of
+            # twice the mean over the levels, for wql and crps
             pinball = 2 * pinball_losses(actual, spread, self.levels).mean(axis=-1)
         for row, metric in enumerate(self.metrics):
             weight = observed.astype(float)

@@ -108,7 +108,7 @@ def make_variants(
         least = int(min(round(FEW_SHARE * border) for border in holdout.borders))
         if least < _FEWEST_STEPS:
             left_out["few"] = (
-                f"a tenth of what the shortest series has before its test part is {least} steps, "
+                f"a tenth of the shortest series before its test part is {least} steps, "
                 f"and less than {_FEWEST_STEPS} are too few to train on"
             )
         else:

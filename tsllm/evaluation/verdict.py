@@ -88,8 +88,8 @@ def judge(
     first = classify(none, min_difference)
     without = f"without it the {words.error} is {words.amount(none)}"
     others = {name: pair for name, pair in controls.items() if name != "none"}
-    told = strict or others
-    better = [name for name in others if classify(told[name], min_difference) == "better"]
+    corrected = strict or others
+    better = [name for name in others if classify(corrected[name], min_difference) == "better"]
     gain = _list(others, better, words)
     if first == "better":
         more = f" In its place better as well: {gain}." if better else ""

@@ -123,12 +123,12 @@ def new_axes(size: tuple[float, float], columns: int = 1) -> Any:
     return Figure(figsize=size, layout="constrained").subplots(1, columns)
 
 
-def label_epochs(ax: Any, what: str, best_epoch: int | None) -> None:
-    """Set the labels of a plot of ``what`` over the epochs, and mark the best epoch."""
+def label_epochs(ax: Any, ylabel: str, best_epoch: int | None) -> None:
+    """Set the labels of a plot over the epochs, and mark the best epoch."""
     if best_epoch is not None:
         ax.axvline(best_epoch, color="grey", lw=0.8, ls="--", label="kept")
     ax.set_xlabel("epoch")
-    ax.set_ylabel(what)
+    ax.set_ylabel(ylabel)
     ax.legend(frameon=False)
 
 
