@@ -9,6 +9,7 @@ import textwrap
 import types
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from tsllm.errors import DataError
@@ -19,6 +20,7 @@ _WORDS = {
     dict: "a mapping",
     float: "a number",
     int: "a whole number",
+    Path: "a path",
     str: "text",
     types.NoneType: "null",
 }

@@ -1,8 +1,8 @@
-"""Structured logging: events with fields, as lines of JSON or of text.
+"""Structured logging: events with fields, in JSON or text.
 
-tsllm logs with the standard library under the names ``tsllm.*`` and, as a library should, sets up
-nothing itself: an application's own handlers see each event with its fields (``record.fields``).
-`log_to_stderr` is what the command line uses.
+tsllm logs with the standard library under the names ``tsllm.*`` and sets up no handler: an
+application's handlers get each event with its fields (``record.fields``). The command line calls
+`log_to_stderr`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ logging.getLogger("tsllm").addHandler(logging.NullHandler())
 def log_event(
     logger: logging.Logger, event: str, *, level: int = logging.INFO, **fields: Any
 ) -> None:
-    """Log that something happened.
+    """Log an event.
 
     Parameters
     ----------
     logger : Logger
     event : str
-        In words that do not vary, such as "block written".
-    level : int
-        One of logging's.
+        A fixed name, such as "block written".
+    level : int, default=logging.INFO
+        A level of logging.
     **fields
-        What can be counted or searched for: text, numbers, bools, None.
+        Text, numbers, bools or None.
     """
     logger.log(level, event, extra={"fields": fields})
 
@@ -37,15 +37,15 @@ def log_event(
 def log_to_stderr(
     form: Literal["text", "json"], *, level: int = logging.INFO, stream: TextIO | None = None
 ) -> logging.Handler:
-    """Write tsllm's events to stderr, a line each.
+    """Write tsllm's events to stderr, one line each.
 
     Parameters
     ----------
     form : {"text", "json"}
         "json": objects with ``time`` (ISO, UTC), ``level``, ``logger``, ``event`` and the fields.
-    level : int
+    level : int, default=logging.INFO
         The lowest level to write.
-    stream : file, optional
+    stream : file or None, default=None
         None: stderr.
 
     Returns
@@ -73,13 +73,13 @@ def log_to_stderr(
 
 
 def _stamp(record: logging.LogRecord) -> str:
-    """Give a record's time in UTC."""
+    """Format a record's time in UTC."""
     whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
     return f"{whole}.{int(record.msecs):03d}Z"
 
 
 class _Json(logging.Formatter):
-    """One JSON object a line."""
+    """A formatter with one JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
@@ -95,7 +95,7 @@ class _Json(logging.Formatter):
 
 
 class _Text(logging.Formatter):
-    """Words, then ``field=value``."""
+    """A formatter with words, then ``field=value``."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = getattr(record, "fields", {})

@@ -68,7 +68,7 @@ def plan_job(
 
 
 def bring_together(job: Job, parts: list[Part], request: Request, block_rows: int) -> None:
-    """Regroup scattered series in the job's directory, so that each part holds whole series.
+    """Write scattered series to parts of the job's directory that hold whole series.
 
     Raises
     ------

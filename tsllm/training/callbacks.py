@@ -22,14 +22,14 @@ class Callback:
     """
 
     def on_step_begin(self, state: TrainingState) -> None:
-        """Act before a step."""
+        """Run before a step."""
 
     def on_step_end(self, state: TrainingState) -> bool | None:
-        """Act after a step; return True to stop."""
+        """Run after a step; return True to stop."""
         return None
 
     def on_epoch_end(self, state: TrainingState) -> bool | None:
-        """Act after an epoch's validation, whose entry is ``state.history[-1]``."""
+        """Run after an epoch's validation, whose entry is ``state.history[-1]``."""
         return None
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a training under way: what they hold, and one directory replaced atomically."""
+"""Checkpoints of trainings: their content, and a directory that is replaced in one step."""
 
 from __future__ import annotations
 
@@ -110,23 +110,22 @@ def remove_checkpoints(directory: str | Path) -> None:
 def save_checkpoint(
     directory: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
 ) -> None:
-    """Write a checkpoint, in place of the one that `directory` may hold.
+    """Write a checkpoint that replaces the one in `directory`.
 
-    The tensors go to a new file that is named after its content, then ``state.json``, which names
-    that file, is replaced in one step. Whoever is killed in between leaves the former checkpoint
-    as it was.
+    The tensors go to a new file that is named after its content. Then ``state.json``, which names
+    that file, is replaced in one step. A kill in between leaves the former checkpoint as it was.
 
     Parameters
     ----------
     directory : Path
-        Made where it is missing. It holds one checkpoint.
+        Made where it is missing; it holds one checkpoint.
     tensors : mapping of str to Tensor
-        On any device; they may share memory.
+        Tensors on any device; they may share memory.
     facts : mapping
-        What JSON can hold.
+        JSON values.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    # safetensors refuses tensors that share memory, such as tied weights.
+    # safetensors does not accept tensors that share memory, such as tied weights.
     content = safetensors.torch.save(
         {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     )
@@ -179,22 +178,7 @@ def load_checkpoint(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]
 def collect_tensors(
     model: nn.Module, best: Mapping[str, Tensor], optimizer: Optimizer, stream: RandomStream
 ) -> dict[str, Tensor]:
-    """Put all that a training needs to continue under one set of names.
-
-    Parameters
-    ----------
-    model : nn.Module
-    best : mapping of str to Tensor
-        The best trainable state so far; empty before there is one.
-    optimizer : Optimizer
-        Its moments are saved.
-    stream : RandomStream
-        Its place is saved.
-
-    Returns
-    -------
-    dict of str to Tensor
-    """
+    """Collect all tensors that a training needs to continue under one set of names."""
     tensors = {
         **_named("model.", trainable_state(model)),
         **_named("best.", best),
@@ -212,17 +196,12 @@ def spread_tensors(
     stream: RandomStream,
     directory: Path,
 ) -> dict[str, Tensor]:
-    """Put what `collect_tensors` collected back in place.
-
-    Returns
-    -------
-    dict of str to Tensor
-        The best trainable state so far.
+    """Restore what `collect_tensors` collected, and return the best trainable state so far.
 
     Raises
     ------
     ModelFormatError
-        The tensors are another model's; `directory` is where the message says they come from.
+        The tensors belong to another model; the message names `directory`.
     """
     weights, own = _part("model.", tensors), trainable_state(model)
     if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in own.items()}:
@@ -242,17 +221,9 @@ def spread_tensors(
 
 
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return what training changes: the model's state without the parameters that are frozen.
+    """Return the parameters that require a gradient, and buffers, by their name.
 
-    Parameters
-    ----------
-    model : nn.Module
-
-    Returns
-    -------
-    dict of str to Tensor
-        Parameters that require a gradient, and buffers, by their name in ``model.state_dict()``.
-        They share the model's memory.
+    The tensors share the model's memory.
     """
     frozen = {
         name
@@ -270,14 +241,14 @@ def overwrite(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> No
 
 
 def _damaged(directory: Path, reason: str) -> ModelFormatError:
-    """Build the error of a checkpoint that cannot be trusted."""
+    """Build the error of a damaged checkpoint."""
     return ModelFormatError(
         f"the checkpoint in {directory} is damaged: {reason}; remove the directory to train anew"
     )
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, even after a power cut."""
+    """Write a file in one step, even if the power fails."""
     temporary = path.with_name(f"{path.name}.part")
     with temporary.open("wb") as file:
         file.write(content)
@@ -287,10 +258,10 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Put a prefix before each name."""
+    """Add a prefix to each name."""
     return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
 def _part(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Pick the tensors with a prefix, and take it off."""
+    """Select the tensors with a prefix, and remove the prefix."""
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

@@ -76,7 +76,7 @@ def join() -> World:
 
 
 def leave() -> None:
-    """End training together, when all processes are here."""
+    """Finish the common training, when all processes are here."""
     global _world
     if _world.size > 1:
         from accelerate import PartialState
@@ -114,7 +114,7 @@ def share(indices: Tensor) -> tuple[Tensor, float]:
 
 
 def weighted(loss: Loss, weight: float) -> Loss:
-    """Weight a loss."""
+    """Scale the sum and the count of a loss."""
     if weight == 1.0:
         return loss
     return Loss(loss.total * weight, loss.count * weight, loss.extras)

@@ -50,15 +50,14 @@ def train(
 ) -> TrainingResult:
     """Train a model in place.
 
-    Adam over the parameters that require a gradient, one mean loss over the observed target values
-    a step. After each epoch, and after the last step, the loss over the whole validation set is
-    computed without dropout and under the same autocast as training (half the time on hardware with
-    bfloat16; forecasts are computed without it). The weights with the lowest validation loss are
-    restored at the end; without a validation set, or where it holds no observed target, all
-    epochs are trained and the last weights kept. The model is left in evaluation mode.
+    Adam over the parameters that require a gradient; the loss of a step is the mean over observed
+    target values. After each epoch, and after the last step, the loss of the whole validation set
+    is computed without dropout, under the autocast of training. The weights with the lowest
+    validation loss are restored at the end. Without a validation set, or without observed targets
+    in it, all epochs are trained and the last weights kept. The model is left in evaluation mode.
 
-    Torch's global random state is left as it was, and trainings in several threads do not disturb
-    each other: each draws what it would draw alone.
+    Torch's global random state is left as it was. Trainings in several threads draw the numbers
+    that each would draw alone.
 
     Parameters
     ----------
@@ -71,8 +70,8 @@ def train(
         choose its batches itself (`tsllm.training.settings.ChoosesBatches`). The validation set may
         be None or empty.
     settings : TrainingSettings
-    callbacks : sequence of Callback
-        Called in order; all are called even where one of them stops training.
+    callbacks : sequence of Callback, default=()
+        Called in order, all of them even where one stops the training.
 
     Returns
     -------
@@ -89,6 +88,10 @@ def train(
         The checkpoint to continue from is damaged, or of another training.
     DeviceMemoryError
         The device ran out of memory.
+
+    See Also
+    --------
+    tsllm.training.callbacks.training_callbacks : Call callbacks in trainings that a fit starts.
 
     Examples
     --------
@@ -139,7 +142,7 @@ def train(
 
 # Seconds after which an epoch under way is saved.
 _SAVE_AFTER = 300
-# The settings that decide the weights: a training resumes only under the same.
+# The settings that determine the weights.
 _DECISIVE = (
     "max_epochs",
     "max_steps",
@@ -156,7 +159,7 @@ _DECISIVE = (
 
 
 class TrainingRun(Generic[BatchT]):
-    """One training: its state, and the pieces that the loop in `tsllm.training.loop` is made of."""
+    """One training: its state, and the steps that `train` is made of."""
 
     def __init__(
         self,
@@ -185,7 +188,7 @@ class TrainingRun(Generic[BatchT]):
         self.stopped: str | None = None
 
     def prepare(self) -> None:
-        """Bring everything onto the device, then to where the checkpoint to resume from stood."""
+        """Move everything to the device, and continue from a checkpoint if there is one."""
         settings = self.settings
         self.model.to(settings.device).train()
         distributed.same_weights(self.parameters)
@@ -204,16 +207,16 @@ class TrainingRun(Generic[BatchT]):
 
     @property
     def at_end_of_epoch(self) -> bool:
-        """Whether the step that was taken last ends an epoch, or the training."""
+        """Return True if the latest step ends an epoch, or the training."""
         step = self.state.step
         return step % self.steps_per_epoch == 0 or step == self.state.planned_steps
 
     def new_batches(self) -> list[Tensor]:
-        """Draw an epoch's batches; they depend on the seed and the epoch alone."""
+        """Draw the batches of an epoch, from the seed and the number of the epoch."""
         epoch = self.state.step // self.steps_per_epoch + 1
         generator = torch.Generator().manual_seed(_derived_seed(self.settings.seed, epoch))
         batches = _batches(self.training, self.settings.batch_size, generator)
-        assert len(batches) == self.steps_per_epoch  # what ChoosesBatches promises
+        assert len(batches) == self.steps_per_epoch  # see ChoosesBatches
         return batches
 
     def take_step(self) -> None:
@@ -232,7 +235,7 @@ class TrainingRun(Generic[BatchT]):
         distributed.sum_gradients(self.parameters)
         most = math.inf if self.settings.clip_norm is None else self.settings.clip_norm
         norm = nn.utils.clip_grad_norm_(self.parameters, most)
-        # Read together: on a GPU each reading waits for the device.
+        # Read at once: on a GPU each reading waits for the device.
         total, count, norm_read, *extras = _read(
             loss.total, loss.count, norm, *loss.extras.values()
         )
@@ -253,7 +256,7 @@ class TrainingRun(Generic[BatchT]):
         self.tick()
 
     def finish_epoch(self) -> None:
-        """Validate, add the epoch to the history, keep the weights if they are the best so far."""
+        """Validate, add the epoch to the history, and keep the weights if they are the best."""
         state, count = self.state, self.sums["count"]
         if count == 0:
             raise DataError(
@@ -310,7 +313,7 @@ class TrainingRun(Generic[BatchT]):
         return total / count if count else None
 
     def decide(self, stop: bool) -> None:
-        """Say whether, and by what, training has ended."""
+        """Decide whether training has ended, and record the cause."""
         state = self.state
         if stop:
             self.stopped = "callback"
@@ -323,7 +326,7 @@ class TrainingRun(Generic[BatchT]):
             self.stopped = "patience"
 
     def finish(self) -> TrainingResult:
-        """Restore the best weights and report."""
+        """Restore the best weights and return the result."""
         if self.best:
             overwrite(trainable_state(self.model), self.best)
         self.model.eval()
@@ -334,7 +337,7 @@ class TrainingRun(Generic[BatchT]):
         return TrainingResult(state.history, best_epoch, state.step, self.seconds, self.stopped)
 
     def add(self, name: str, value: float) -> None:
-        """Add to one of the sums over the epoch under way."""
+        """Add to a sum of the current epoch."""
         self.sums[name] = self.sums.get(name, 0.0) + value
 
     def tick(self) -> None:
@@ -345,7 +348,7 @@ class TrainingRun(Generic[BatchT]):
         self.clock = now
 
     def save_if_due(self) -> None:
-        """Write a checkpoint after the steps or the epoch that the settings name."""
+        """Write a checkpoint if it is time for one."""
         settings, state = self.settings, self.state
         if settings.checkpoint_dir is None or not distributed.world().leads:
             return
@@ -397,7 +400,7 @@ class TrainingRun(Generic[BatchT]):
 
 
 def cosine_learning_rate(settings: TrainingSettings, step: int, planned_steps: int) -> float:
-    """Return the learning rate of a step, counted from 0: half a cosine over the planned steps."""
+    """Compute the learning rate of a step, from 0: half a cosine over the planned steps."""
     fall = settings.learning_rate - settings.final_learning_rate
     share = (1 + math.cos(math.pi * step / planned_steps)) / 2
     return settings.final_learning_rate + fall * share
@@ -406,7 +409,7 @@ def cosine_learning_rate(settings: TrainingSettings, step: int, planned_steps: i
 def _batches(
     examples: TrainingSet[Any], batch_size: int, generator: torch.Generator | None
 ) -> list[Tensor]:
-    """Split examples into batches, in an order drawn from the generator, if there is one."""
+    """Split examples into batches, in an order from the generator if there is one."""
     if isinstance(examples, ChoosesBatches):
         return examples.batches(batch_size, generator)
     count = len(examples)
@@ -415,7 +418,7 @@ def _batches(
 
 
 def _groups(model: nn.Module, factors: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Group the parameters in training by the factor on their learning rate."""
+    """Group the trained parameters by the factor on their learning rate."""
     groups: dict[float, list[nn.Parameter]] = {}
     used = set()
     for name, parameter in model.named_parameters():
@@ -435,10 +438,10 @@ def _groups(model: nn.Module, factors: Mapping[str, float]) -> list[dict[str, An
 
 
 def _derived_seed(seed: int, purpose: int) -> int:
-    """Derive a seed whose draws have nothing to do with those of another purpose."""
+    """Derive a seed whose draws are independent of those for another purpose."""
     return int(np.random.SeedSequence((seed, purpose)).generate_state(1, np.uint64)[0])
 
 
 def _read(*scalars: Tensor) -> list[float]:
-    """Read several scalars off the device at once."""
+    """Read several scalars from the device at once."""
     return torch.stack([scalar.detach().double() for scalar in scalars]).tolist()

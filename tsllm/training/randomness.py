@@ -1,4 +1,4 @@
-"""Random streams of one's own: what draws from torch's global generator leaves it as it was."""
+"""Random streams that leave torch's global generators as they were."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-# torch's generators belong to the process, so whoever borrows them keeps other threads out.
+# torch's generators belong to the process: one thread at a time may use them.
 _GLOBAL_GENERATORS = threading.RLock()
 
 
 class RandomStream:
-    """The state of torch's global generators as one computation sees it.
+    """The state of torch's global generators for one computation.
 
-    Dropout and weight initialisation draw from the global generators and cannot be given another.
-    Inside :meth:`active` these hold this stream's state; afterwards the stream remembers where it
-    got to and they hold what they held before. A process-wide lock keeps two streams apart, so that
-    each draws what it would draw alone.
+    Dropout and weight initialisation draw from the global generators only. Inside :meth:`active`
+    these hold this stream's state; afterwards the stream keeps its new state, and the generators
+    hold what they held before. A process-wide lock separates streams, so each draws what it would
+    draw alone.
 
     Parameters
     ----------
     seed : int
-        Equal seeds give equal draws.
-    device : torch.device, optional
-        A CUDA device whose generator is part of the stream, beside the CPU's. None, or a CPU: the
-        CPU's alone.
+        Equal seeds lead to equal draws.
+    device : torch.device or None, default=None
+        A CUDA device whose generator belongs to the stream, beside the CPU's.
 
     Examples
     --------
@@ -53,7 +52,7 @@ class RandomStream:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Let the global generators be this stream, with other streams locked out."""
+        """Set the global generators to this stream; other streams wait."""
         devices = [] if self._cuda is None else [self._cuda]
         with _GLOBAL_GENERATORS, torch.random.fork_rng(devices=devices):
             torch.set_rng_state(self._states["cpu"])
@@ -65,24 +64,24 @@ class RandomStream:
                 self._states["cuda"] = torch.cuda.get_rng_state(self._cuda)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the stream's place, as uint8 tensors on the CPU, one for each generator."""
+        """Return the stream's state, as one uint8 tensor on the CPU per generator."""
         return dict(self._states)
 
     def load_state_dict(self, states: Mapping[str, Tensor]) -> None:
-        """Go to the place that :meth:`state_dict` returned."""
+        """Restore a state of :meth:`state_dict`."""
         self._states = {name: states[name] for name in self._states}
 
 
 @contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Seed torch's global generators for a block, and leave them as they were.
+    """Set the seed of torch's global generators in a block, and restore them afterwards.
 
     Parameters
     ----------
     seed : int
-        Equal seeds give equal draws inside the block.
-    device : torch.device, optional
-        A CUDA device whose generator is seeded beside the CPU's.
+        Equal seeds lead to equal draws in the block.
+    device : torch.device or None, default=None
+        A CUDA device whose generator is seeded too.
 
     Examples
     --------

@@ -17,10 +17,10 @@ _CPU = torch.device("cpu")
 
 
 class Batch(Protocol):
-    """What a model is trained on in one step: windows of series, or sequences of events."""
+    """The input of one training step: windows of series, or sequences of events."""
 
     def to(self, device: torch.device) -> Self:
-        """Return the batch on a device."""
+        """Move the batch to a device."""
         ...
 
 
@@ -29,55 +29,53 @@ BatchT_co = TypeVar("BatchT_co", bound=Batch, covariant=True)
 
 
 class TrainingSet(Protocol[BatchT_co]):
-    """Examples that batches are made of, such as :class:`tsllm.training.windows.Windows`."""
+    """Examples that form batches, such as :class:`tsllm.training.windows.Windows`."""
 
     def __len__(self) -> int:
         """Count the examples."""
         ...
 
     def gather(self, indices: Tensor) -> BatchT_co:
-        """Put examples, by their numbers (batch,), into one batch on the CPU."""
+        """Build a batch on the CPU from the numbers of examples, (batch,)."""
         ...
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """Say, in what JSON can hold, how to tell this set from others; checkpoints keep it."""
+        """Return JSON values that identify the set, for checkpoints."""
         ...
 
 
 @runtime_checkable
 class ChoosesBatches(Protocol):
-    """A training set that says which examples share a batch, such as those of similar length."""
+    """A training set that groups its examples into batches, such as those of similar length."""
 
     def batches(self, batch_size: int, generator: torch.Generator | None) -> list[Tensor]:
-        """Split all examples into batches.
+        """Split all examples into batches, whose number is the same at every call.
 
         Parameters
         ----------
         batch_size : int
-            Examples in a batch at most.
+            Largest number of examples in a batch.
         generator : torch.Generator or None
-            What the order of an epoch is drawn from; None where the order does not matter.
+            Source of the order of an epoch; None where the order does not matter.
 
         Returns
         -------
         list of Tensor, each (batch,)
-            The same number of batches at every call.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss of one batch, as what a mean over any number of batches needs.
+    """The loss of one batch, as a sum and a count.
 
     Attributes
     ----------
     total : Tensor, ()
-        Sum of the loss over the observed target values, or over the events; the gradient flows
-        through it.
+        Sum of the loss over the observed target values, or over the events; differentiable.
     count : Tensor, ()
         Number of observed target values, or of events.
-    extras : mapping of str to Tensor, ()
+    extras : mapping of str to Tensor, (), default={}
         Further means over the batch, for the history.
     """
 
@@ -88,35 +86,37 @@ class Loss:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How to train.
+    """The settings of a training.
 
     Attributes
     ----------
-    max_epochs : int
+    max_epochs : int, default=10
         Passes over the training set.
-    max_steps : int, optional
-        Optimiser steps at most, whatever `max_epochs` says.
-    batch_size : int
-        Examples in a step; the last step of an epoch takes what is left.
-    learning_rate, final_learning_rate : float
-        The cosine schedule falls from the first to the second over all planned steps.
-    rate_factors : mapping of str to float
-        By the beginning of their names, parameters whose learning rate is so many times that of
-        the others, such as ``{"pool.": 10.0}``. The longest beginning that fits counts.
-    weight_decay : float
-        Above 0, AdamW instead of Adam.
-    patience : int
-        Epochs without a lower validation loss after which training stops.
-    clip_norm : float, optional
-        Norm that the gradient of a step is scaled down to; None leaves it.
-    seed : int
-        Decides the examples' order and what the model draws, such as dropout.
-    device : torch.device
-        Where to train; the model is moved there.
-    autocast : torch.dtype, optional
-        Type that the backbone, and only the backbone, computes in. None: its weights' own.
-    verbose : int
-        From 1 on, a progress bar on stderr.
+    max_steps : int or None, default=None
+        Largest number of optimiser steps.
+    batch_size : int, default=256
+        Examples per step; the last step of an epoch may have fewer.
+    learning_rate : float, default=5e-4
+        Learning rate of the first step.
+    weight_decay : float, default=0.0
+        Above 0, AdamW replaces Adam.
+    final_learning_rate : float, default=1e-8
+        Learning rate after all planned steps; the rate falls to it along half a cosine.
+    rate_factors : mapping of str to float, default={}
+        Factors on the learning rate of the parameters whose names begin with a key, such as
+        ``{"pool.": 10.0}``. The longest key that fits counts.
+    patience : int, default=3
+        Epochs without a lower validation loss before training stops.
+    clip_norm : float or None, default=5.0
+        Largest norm of the gradient of a step; None does not clip.
+    seed : int, default=0
+        Seed of the examples' order and of the model's draws, such as dropout.
+    device : torch.device, default=torch.device("cpu")
+        The model is moved there.
+    autocast : torch.dtype or None, default=None
+        Type that the backbone computes in, and only the backbone. None: the type of its weights.
+    verbose : int, default=0
+        From 1 on, show a progress bar on stderr.
     checkpoint_dir : Path or None, default=None
         Directory for the latest checkpoint. A training that finds its own checkpoint there
         continues from it; the final weights are, bit for bit, those of an uninterrupted training.
@@ -165,23 +165,23 @@ class TrainingSettings:
 
 @dataclass
 class TrainingState:
-    """Where a training stands, as callbacks see it.
+    """The state of a training, for callbacks.
 
     Attributes
     ----------
     model : nn.Module
         The model in training.
     planned_steps : int
-        Steps that training takes if nothing stops it.
-    step : int
-        Steps done.
-    learning_rate, loss : float
-        Learning rate (without the factors) and mean loss of the latest step.
-    history : list of dict
-        One entry for each finished epoch, see :class:`TrainingResult`.
-    best_epoch : int, optional
+        Steps of the training if nothing stops it.
+    step : int, default=0
+        Number of finished steps.
+    learning_rate, loss : float, default=nan
+        Learning rate (without factors) and mean loss of the latest step.
+    history : list of dict, default=[]
+        One entry per finished epoch, see :class:`TrainingResult`.
+    best_epoch : int or None, default=None
         Epoch (from 1) with the lowest validation loss so far.
-    best_loss : float, optional
+    best_loss : float or None, default=None
         That loss.
     """
 
@@ -197,21 +197,22 @@ class TrainingState:
 
 @dataclass
 class TrainingResult:
-    """What happened in training.
+    """The outcome of a training.
 
     Attributes
     ----------
     history : list of dict
-        For each epoch: epoch (from 1), step (steps done), train_loss, validation_loss (None without
-        validation), learning_rate (of its last step), seconds, and the means of the loss's extras.
+        For each epoch: epoch (from 1), step (finished steps), train_loss, validation_loss (None
+        without validation), learning_rate (of its last step), seconds, and the means of the loss's
+        extras.
     best_epoch : int
-        The epoch whose weights the model has: the one with the lowest validation loss, or the last.
+        The epoch of the model's weights: that with the lowest validation loss, or the last.
     steps : int
-        Steps done.
+        Number of steps.
     seconds : float
-        Wall time, that of resumed parts included.
+        Wall time, including that before a resume.
     stopped : str
-        What ended training: "max_epochs", "max_steps", "patience" or "callback".
+        Cause of the end: "max_epochs", "max_steps", "patience" or "callback".
     """
 
     history: list[dict[str, Any]]

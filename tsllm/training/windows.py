@@ -1,4 +1,4 @@
-"""Training windows: (context + target) pieces of time series, held without copying the series."""
+"""Training windows: views of (context + target) steps of series."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tsllm.training.checkpoints import digest
 
 @dataclass
 class WindowBatch:
-    """A batch of windows, ready for a model.
+    """A batch of windows for a model.
 
     Attributes
     ----------
@@ -24,10 +24,9 @@ class WindowBatch:
     mask : Tensor, (batch, length, variables), bool
         True where the value was observed: neither missing (NaN) nor outside the series.
     series : Tensor, (batch,), int64
-        Index of each window's series in the list that was given to :class:`Windows`.
+        Index of each window's series in the list of :class:`Windows`.
     start : Tensor, (batch,), int64
-        Position of each window's first step in its series; negative where the window begins before
-        the series does.
+        Position of each window's first step in its series; negative before the series begins.
     """
 
     values: Tensor
@@ -36,7 +35,7 @@ class WindowBatch:
     start: Tensor
 
     def to(self, device: torch.device | str) -> WindowBatch:
-        """Return the batch on `device`, copied asynchronously where the device allows it."""
+        """Move the batch to a device, asynchronously where the device can."""
         return WindowBatch(
             *(
                 tensor.to(device, non_blocking=True)
@@ -48,28 +47,26 @@ class WindowBatch:
 class Windows:
     """All windows of context + target steps of some series, as views.
 
-    A window is a series and an origin: its context is the `context_length` steps before the origin,
-    its target the `target_length` steps from the origin on. The series' tensors are kept as they
-    are, and windows as arithmetic progressions of origins, so that a window costs no memory before
-    :meth:`gather` copies it into a batch.
+    A window is a series and an origin: `context_length` steps before the origin, and
+    `target_length` steps from it on. The origins are kept as arithmetic progressions, so a window
+    needs no memory until :meth:`gather` copies it into a batch.
 
-    A series of at least ``context_length + target_length`` steps gives only complete windows: every
+    A series of at least ``context_length + target_length`` steps has complete windows only: every
     `stride`-th origin, counted back from the last one, whose target ends with the series.
 
-    A shorter series gives partial windows, whose parts outside the series are masked in the batch
-    (on the left of the context, on the right of the target). Every step that a target can hold is
-    learnt from, and windows stay few: targets are laid end to end, back from the end of the series,
-    as long as a context step is left. A series shorter than two targets gives the window with the
-    longest target and the one that halves the series. `stride` does not thin these windows. A
-    series of fewer than 2 steps gives no window.
+    A shorter series has partial windows, masked outside the series. Every step that a target can
+    hold is trained on, in few windows: targets end to end, back from the end of the series, as long
+    as one step of context is left. A series shorter than two targets has the window with the
+    longest target and the one that splits the series in half. `stride` does not thin these windows.
+    A series of fewer than 2 steps has no window.
 
     Parameters
     ----------
     series : sequence of Tensor, each (time, variables), floating point
-        NaN stands for a missing value. ``torch.from_numpy(array)`` shares the array's memory.
+        NaN marks a missing value. ``torch.from_numpy(array)`` shares the array's memory.
     context_length, target_length : int
         Steps, at least 1.
-    stride : int, default 1
+    stride : int, default=1
         Steps between the origins of complete windows.
 
     Raises
@@ -172,12 +169,12 @@ class Windows:
         return WindowBatch(values, mask, series, start)
 
     def split(self, validation_fraction: float) -> tuple[Windows, Windows]:
-        """Split the windows in time, series by series, so that no training window sees validation.
+        """Split the windows in time, so that no training window contains a validation step.
 
-        The last ``round(validation_fraction * steps)`` steps of a series are its validation part.
-        Validation windows are those whose whole target lies in it; their contexts may reach back.
-        Training windows are those that end before it. A window that straddles the border belongs to
-        neither. A series in which one of the two would be empty stays entirely in training.
+        The last ``round(validation_fraction * steps)`` steps of each series are for validation.
+        Validation windows have their whole target there, and their contexts may reach back.
+        Training windows end before it. Windows across the border are dropped. A series in which one
+        part would be empty is used for training only.
 
         Parameters
         ----------
@@ -228,18 +225,18 @@ class Windows:
         }
 
     def positions(self) -> tuple[Tensor, Tensor]:
-        """Give each window's series and first step, as in a batch: both (windows,), int64."""
+        """Return the series and the first step of each window: both (windows,), int64."""
         return self._locate(torch.arange(len(self)))
 
     def series_present(self) -> set[int]:
-        """Give the indices of the series that these windows are cut from."""
+        """Return the indices of the series that have windows."""
         return set(self._row_series.tolist())
 
     def thin(self, most: int) -> Windows:
-        """Keep at most `most` windows, evenly spaced, among them the last one.
+        """Keep at most `most` windows, evenly spaced, with the last one.
 
-        Windows are ordered by series and by time, so each series keeps a share that is proportional
-        to its windows, evenly spaced in time. The same call always keeps the same windows.
+        The windows are ordered by series and time: each series keeps its share. The result is
+        always the same.
 
         Parameters
         ----------
@@ -257,14 +254,14 @@ class Windows:
         return thinned
 
     def _keep(self, series: Tensor, first: Tensor, step: Tensor, count: Tensor) -> None:
-        """Hold these rows of origins: ``first + step * k`` of one series for each k < count."""
+        """Keep rows of origins: ``first + step * k`` of a series for each k < count."""
         full = count > 0
         self._row_series, self._first = series[full], first[full]
         self._step, self._count = step[full], count[full]
         self._ends = self._count.cumsum(0)  # windows up to and with each row
 
     def _locate(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the series and the first step (may be negative) of each window, both (batch,)."""
+        """Find the series and the first step (may be negative) of each window, both (batch,)."""
         outside = indices[(indices < 0) | (indices >= len(self))]
         if len(outside):
             raise IndexError(f"window {int(outside[0])} of {len(self)} windows")
@@ -274,14 +271,14 @@ class Windows:
         return self._row_series[row], origin - self.context_length
 
     def _inside(self, series: int, start: int) -> Tensor:
-        """View the part of a window that lies inside its series."""
+        """Return a view of the part of a window inside its series."""
         values = self.series[series]
         begin = max(0, start)
         end = min(len(values), start + self.context_length + self.target_length)
         return values[begin:end]
 
     def _per_series(self, counts: Tensor) -> Tensor:
-        """Add up the rows' counts for each series."""
+        """Add up the counts of rows for each series."""
         return torch.zeros_like(self._steps).index_add(0, self._row_series, counts)
 
 
@@ -306,7 +303,7 @@ def _check_series(series: Sequence[Tensor]) -> int:
 def _origins(
     steps: Tensor, context_length: int, target_length: int, stride: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Give each series' origins as a progression: first, step and count, each (series,)."""
+    """Compute each series' origins as a progression: first, step and count, each (series,)."""
     spare = steps - context_length - target_length
     complete_count = torch.div(spare, stride, rounding_mode="floor") + 1
     complete_first = steps - target_length - (complete_count - 1) * stride
