@@ -567,7 +567,7 @@ class EventForecaster(BaseEstimator, ABC):
     def diagnostics(
         self, events: Any, *, windows: Any = None, t_start: Any = None, t_end: Any = None
     ) -> EventDiagnostics:
-        """Test the goodness of fit to events.
+        """Compute goodness-of-fit tests on events.
 
         Parameters
         ----------

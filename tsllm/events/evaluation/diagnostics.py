@@ -84,7 +84,7 @@ class EventDiagnostics:
 def diagnose(
     codes: np.ndarray, increments: np.ndarray, probabilities: np.ndarray, classes: np.ndarray
 ) -> EventDiagnostics:
-    """Test the residuals of a model and its type probabilities.
+    """Compute goodness-of-fit tests of residuals and type probabilities.
 
     Time that ends without an event is not dropped, which would favour short inter-event times: its
     expected events count towards the next residual, in the next sequence.
