@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 
 import torch
-from common import machine, parser, peak_memory_mib, write
+from measuring import machine, parser, peak_memory_mib, write
 from torch import Tensor, nn
 
 from tsllm.adapters.aaren.attention import AarenStack

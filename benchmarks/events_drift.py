@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from common import parser, peak_memory_mib, write
+from measuring import parser, peak_memory_mib, write
 
 from tsllm.datasets import EventTable, Simulation, make_drift
 from tsllm.events import EventForecaster, HawkesForecaster, NaiveEventForecaster, PromptTPP

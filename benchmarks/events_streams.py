@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import parser, peak_memory_mib, write
+from measuring import parser, peak_memory_mib, write
 from events_data import (
     TAOBAO_TICK,
     data_folder,

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from common import parser, peak_memory_mib, write
+from measuring import parser, peak_memory_mib, write
 from events_data import data_folder, nyc311
 
 from tsllm.datasets import EventTable, make_text_events

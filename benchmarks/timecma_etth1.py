@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from common import parser, peak_memory_mib, setting, spread, synchronize, write
+from measuring import parser, peak_memory_mib, setting, spread, synchronize, write
 from sklearn.linear_model import RidgeCV
 
 from tsllm import Context, TimeCMAForecaster, backtest, load_backbone

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import parser, peak_memory_mib, spread, write
+from measuring import parser, peak_memory_mib, spread, write
 
 from tsllm.datasets import EventTable, make_hawkes
 from tsllm.events import PromptTPP

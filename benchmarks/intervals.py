@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import parser, peak_memory_mib, write
+from measuring import parser, peak_memory_mib, write
 
 from tsllm import Context
 from tsllm.datasets import load_benchmark, load_dataset, long_to_panel

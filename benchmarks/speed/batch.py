@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from common import parser, write
+from measuring import parser, write
 
 import tsllm
 

@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import torch
-from common import machine, parser, spread, synchronize, write
+from measuring import machine, parser, spread, synchronize, write
 from torch import Tensor
 from torch.nn import functional
 

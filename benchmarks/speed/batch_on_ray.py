@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from batch_predict import make_data, save_model
-from common import parser, write
+from measuring import parser, write
 
 from tsllm.batch import Workers, predict_batch
 

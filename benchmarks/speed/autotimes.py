@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pandas as pd
 import torch
-from common import machine, parser, peak_memory_mib, spread, synchronize, timed, write
+from measuring import machine, parser, peak_memory_mib, spread, synchronize, timed, write
 
 from tsllm import AutoTimesForecaster, Context, load_backbone
 from tsllm.adapters.autotimes import AutoTimesModel

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from common import parser, peak_memory_mib, write
+from measuring import parser, peak_memory_mib, write
 
 from tsllm import AarenForecaster, AutoTimesForecaster, Context, DLinearForecaster
 from tsllm.datasets import load_benchmark, long_to_panel

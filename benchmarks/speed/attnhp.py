@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from attnhp_reference import RepeatedAttNHP, mean_likelihood
-from common import parser, spread, synchronize, timed, write
+from measuring import parser, spread, synchronize, timed, write
 from torch import Tensor, nn
 
 from tsllm.adapters.events.batch import EventBatch, pad_sequences

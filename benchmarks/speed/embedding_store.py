@@ -16,7 +16,7 @@ import time
 
 import numpy as np
 import torch
-from common import machine, parser, peak_memory_mib, spread, synchronize, timed, write
+from measuring import machine, parser, peak_memory_mib, spread, synchronize, timed, write
 
 from tsllm import TimeCMAForecaster, load_backbone
 from tsllm.backbone import Backbone, native_bfloat16

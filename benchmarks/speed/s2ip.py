@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from common import machine, parser, peak_memory_mib, spread, timed, write
+from measuring import machine, parser, peak_memory_mib, spread, timed, write
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 

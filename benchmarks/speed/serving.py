@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 from batch_predict import TINY, series
-from common import parser, spread, write
+from measuring import parser, spread, write
 
 import tsllm
 import tsllm.mlflow
