@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import parser, peak_memory_mib, write
 from events_data import (
     TAOBAO_TICK,
     data_folder,
@@ -25,6 +24,7 @@ from events_data import (
     taobao_days,
     taobao_frame,
 )
+from measuring import parser, peak_memory_mib, write
 
 from tsllm.datasets import EventTable, read_events
 from tsllm.events import HawkesForecaster, NaiveEventForecaster, PromptTPP, evaluate_stream

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from measuring import parser, peak_memory_mib, write
 from events_data import data_folder, nyc311
+from measuring import parser, peak_memory_mib, write
 
 from tsllm.datasets import EventTable, make_text_events
 from tsllm.events import EventForecaster, HawkesForecaster, NaiveEventForecaster, PromptTPP

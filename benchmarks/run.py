@@ -130,11 +130,14 @@ def backtest(
         report = tsllm.backtest(estimators, data.y, X=data.X, progress=True, **protocol)
     with pd.option_context("display.width", 200, "display.max_columns", 30):
         print(report.table.round(4).to_string(index=False), flush=True)
-    paired = []
-    for first, second in settings.get("pairs", []):
-        for horizon in horizons if {first, second} <= set(report.table["method"]) else []:
-            for metric in [one for one in ("mse", "mae") if one in report.table]:
-                paired.append(report.paired(first, second, metric, horizon=horizon)._asdict())
+    methods = set(report.table["method"])
+    paired = [
+        report.paired(first, second, metric, horizon=horizon)._asdict()
+        for first, second in settings.get("pairs", [])
+        for horizon in horizons
+        for metric in ("mse", "mae")
+        if {first, second} <= methods and metric in report.table
+    ]
     return {
         "protocol": report.settings,
         "table": report.table.to_dict("records"),

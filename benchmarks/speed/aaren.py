@@ -1,21 +1,22 @@
 """Aaren's speed and memory: training against softmax attention, and a stream of a million steps.
 
-python benchmarks/aaren_speed.py
-python benchmarks/aaren_speed.py --parts training --lengths 256 1024 4096 16384 65536
+python benchmarks/speed/aaren.py
+python benchmarks/speed/aaren.py --parts training --lengths 256 1024 4096 16384 65536
 """
 
 from __future__ import annotations
 
 import json
 import multiprocessing
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from measuring import machine, parser, spread, synchronize, write
 from torch import Tensor
 from torch.nn import functional
 
@@ -23,6 +24,9 @@ from tsllm import AarenForecaster
 from tsllm.adapters.aaren.attention import AarenAttention
 from tsllm.adapters.aaren.mixers import CausalAttention, MinGRU
 from tsllm.adapters.aaren.prefix_scan import prefix_scan
+
+sys.path.append(str(Path(__file__).parents[1]))
+from measuring import machine, parser, spread, synchronize, write
 
 BATCH, HEADS, WIDTH = 8, 8, 64
 HIDDEN = HEADS * WIDTH

@@ -8,13 +8,14 @@ the 20 are percents off); and the log-normal mixture, the default decoder, besid
 from __future__ import annotations
 
 import statistics
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from attnhp_reference import RepeatedAttNHP, mean_likelihood
-from measuring import parser, spread, synchronize, timed, write
 from torch import Tensor, nn
 
 from tsllm.adapters.events.batch import EventBatch, pad_sequences
@@ -23,6 +24,9 @@ from tsllm.adapters.events.decoders.base import log_likelihood
 from tsllm.adapters.events.decoders.closed_form import LogNormalMixtureDecoder
 from tsllm.adapters.events.encoders.attention import AttentionEncoder
 from tsllm.adapters.events.features import EventEmbedding
+
+sys.path.append(str(Path(__file__).parents[1]))
+from measuring import parser, spread, synchronize, timed, write
 
 #: The published configuration: 2 heads of width 32, 16 for the time, 2 layers, 20 points.
 HIDDEN, HEADS, TIME_WIDTH, LAYERS, TYPES, POINTS = 64, 2, 16, 2, 16, 20

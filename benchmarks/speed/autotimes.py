@@ -1,22 +1,26 @@
 """AutoTimes' speed: a training step, a rollout of 720 steps in both modes, latency of a forecast.
 
-python benchmarks/speed.py
-python benchmarks/speed.py --llama7b     (needs a GPU with 40 GiB)
+python benchmarks/speed/autotimes.py
+python benchmarks/speed/autotimes.py --llama7b     (needs a GPU with 40 GiB)
 """
 
 from __future__ import annotations
 
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from measuring import machine, parser, peak_memory_mib, spread, synchronize, timed, write
 
 from tsllm import AutoTimesForecaster, Context, load_backbone
 from tsllm.adapters.autotimes import AutoTimesModel
 from tsllm.adapters.losses import next_segment_loss
 from tsllm.backbone import autocast_backbone
+
+sys.path.append(str(Path(__file__).parents[1]))
+from measuring import machine, parser, peak_memory_mib, spread, synchronize, timed, write
 
 CONTEXT, TOKEN, HORIZON = 672, 96, 720
 LLAMA_7B = "random:llama?hidden=4096&layers=32&heads=32&intermediate=11008&vocab=32000"

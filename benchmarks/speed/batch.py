@@ -1,6 +1,6 @@
 """A batch job over many series: seconds, series a second, and how little memory it takes.
 
-    python benchmarks/batch_predict.py --series 100000 --steps 200
+    python benchmarks/speed/batch.py --series 100000 --steps 200
 
 The model is tiny, so that the figures are those of everything around it: reading, checking,
 planning the blocks, dating and writing. Each job runs in a process of its own, whose peak memory is
@@ -20,9 +20,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from measuring import parser, write
 
 import tsllm
+
+sys.path.append(str(Path(__file__).parents[1]))
+from measuring import parser, write
 
 TINY = "random:gpt2?hidden=16&layers=1&heads=2&positions=256"
 _JOB = """

@@ -1,6 +1,6 @@
 """A batch job on two of Ray's workers against one, and against the local engine.
 
-    python benchmarks/batch_ray.py --series 20000
+    python benchmarks/speed/batch_on_ray.py --series 20000
 
 Each worker has one processor and one thread. Ray is started once; what is measured is the time from
 the first block to the last, without the loading of the model, so that it is the workers' own.
@@ -9,6 +9,7 @@ the first block to the last, without the loading of the model, so that it is the
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,9 +18,11 @@ import numpy as np
 import pandas as pd
 import torch
 from batch_predict import make_data, save_model
-from measuring import parser, write
 
 from tsllm.batch import Workers, predict_batch
+
+sys.path.append(str(Path(__file__).parents[1]))
+from measuring import parser, write
 
 
 def main() -> None:

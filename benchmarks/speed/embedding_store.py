@@ -3,20 +3,21 @@
 Prompts are those of ETTh1's windows of 96 steps, about 275 tokens each. Everything is compared in
 one process, in turn.
 
-    python benchmarks/embedding_store.py --data FOLDER --layers 6
-    python benchmarks/embedding_store.py --backbone "random:gpt2?hidden=768&layers=12&heads=12" \
-        --layers 12 --rounds 3      (a GPU: at GPT-2's size)
+    python benchmarks/speed/embedding_store.py --data FOLDER --layers 6
+    python benchmarks/speed/embedding_store.py --layers 12 \
+        --backbone "random:gpt2?hidden=768&layers=12&heads=12" --rounds 3      (a GPU: at GPT-2's size)
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import machine, parser, peak_memory_mib, spread, synchronize, timed, write
 
 from tsllm import TimeCMAForecaster, load_backbone
 from tsllm.backbone import Backbone, native_bfloat16
@@ -25,6 +26,9 @@ from tsllm.embeddings import EmbeddingStore
 from tsllm.embeddings.encoding import length_batches
 from tsllm.forecasters.frames import split_series
 from tsllm.prompts.writer import PromptWriter
+
+sys.path.append(str(Path(__file__).parents[1]))
+from measuring import machine, parser, peak_memory_mib, spread, synchronize, timed, write
 
 CONTEXT, HORIZON = 96, 96
 

@@ -4,20 +4,24 @@ A model is fitted to a short Hawkes stream and then given a stream event by even
 two counts of events is given in bulk; at each count, single events are timed, and the next event is
 predicted. Constant time and memory show as a flat line.
 
-    python benchmarks/events_update_latency.py
+    python benchmarks/speed/event_updates.py
 """
 
 from __future__ import annotations
 
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from measuring import parser, peak_memory_mib, spread, write
 
 from tsllm.datasets import EventTable, make_hawkes
 from tsllm.events import PromptTPP
+
+sys.path.append(str(Path(__file__).parents[1]))
+from measuring import parser, peak_memory_mib, spread, write
 
 
 def main() -> None:

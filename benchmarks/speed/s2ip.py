@@ -5,19 +5,20 @@ prototypes mixed from the whole vocabulary at every step. Both ways take turns i
 step is the same in all else: the same backbone, in the same precision, and Adam over what is
 trained.
 
-    python benchmarks/s2ip_speed.py
-    python benchmarks/s2ip_speed.py --backbone openai-community/gpt2 --layers 6
+    python benchmarks/speed/s2ip.py
+    python benchmarks/speed/s2ip.py --backbone openai-community/gpt2 --layers 6
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from measuring import machine, parser, peak_memory_mib, spread, timed, write
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -26,6 +27,9 @@ from tsllm.adapters import s2ip
 from tsllm.adapters.s2ip.anchors import build_anchors, retrieve
 from tsllm.adapters.s2ip.decomposition import decompose
 from tsllm.backbone import autocast_backbone, native_bfloat16, tuned
+
+sys.path.append(str(Path(__file__).parents[1]))
+from measuring import machine, parser, peak_memory_mib, spread, timed, write
 
 CONTEXT, HORIZON, TREND, SEASON = 512, 96, 96, 96  # ETTh1, as published
 POOL, PROMPT = 1000, 4

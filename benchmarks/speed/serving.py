@@ -1,6 +1,6 @@
 """A served model under many clients: requests a second, wrong answers (none), memory.
 
-    python benchmarks/mlflow_serving.py --requests 1000 --clients 8
+    python benchmarks/speed/serving.py --requests 1000 --clients 8
 
 Starts ``mlflow models serve`` on this machine and sends it requests, each with another series;
 every answer is compared with what the model forecasts here. Memory is that of the server's
@@ -23,12 +23,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 from batch_predict import TINY, series
-from measuring import parser, spread, write
 
 import tsllm
 import tsllm.mlflow
 from tsllm.datasets import read_long
 from tsllm.tables.forecast import predict_long
+
+sys.path.append(str(Path(__file__).parents[1]))
+from measuring import parser, spread, write
 
 HORIZON = 12
 
