@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tsllm.datasets import list_benchmarks, load_benchmark, load_dataset, long_to_panel
@@ -41,14 +42,11 @@ class Data:
 
     def first(self, fitted: int, scored: int) -> Data:
         """Return the first steps only: ``fitted`` of them before ``scored`` ones."""
-        y = self.y.groupby(level=0, sort=False).head(fitted + scored)
-        return replace(self, y=y, sizes={"test_size": scored})
+        return replace(self, y=_first(self.y, fitted + scored), sizes={"test_size": scored})
 
     def training(self) -> pd.DataFrame:
         """Return the steps before the test part, for a model that is pretrained."""
-        test = self.sizes["test_size"]
-        steps = self.y.groupby(level=0, sort=False).cumcount(ascending=False)
-        return self.y[steps >= test]
+        return self.y[_places(self.y, ascending=False) >= self.sizes["test_size"]]
 
 
 def load(name: str, folder: str | None, part: str, covariates: list[str] | None = None) -> Data:
@@ -73,10 +71,21 @@ def load(name: str, folder: str | None, part: str, covariates: list[str] | None 
         return _benchmark(name, folder, part)
     y = long_to_panel(load_dataset(name))
     if part == "before_test":
-        by_series = y.groupby(level=0, sort=False)
-        steps = by_series.cumcount()
-        y = y[steps < (1 - TEST_SHARE) * by_series[y.columns[0]].transform("size")]
+        before, after = _places(y), _places(y, ascending=False)
+        y = y[before < (1 - TEST_SHARE) * (before + after + 1)]
     return Data(y)
+
+
+def _places(y: pd.DataFrame, *, ascending: bool = True) -> np.ndarray:
+    """Count the steps of the same series before each row, or after it."""
+    if isinstance(y.index, pd.MultiIndex):
+        return y.groupby(level=0, sort=False).cumcount(ascending=ascending).to_numpy()
+    return np.arange(len(y)) if ascending else np.arange(len(y))[::-1]
+
+
+def _first(y: pd.DataFrame, steps: int) -> pd.DataFrame:
+    """Return the first steps of each series."""
+    return y[_places(y) < steps]
 
 
 def _benchmark(name: str, folder: str | None, part: str) -> Data:
@@ -87,7 +96,7 @@ def _benchmark(name: str, folder: str | None, part: str) -> Data:
     sizes = {"train_size": split.train, "validation_size": split.validation}
     if part == "test":
         return Data(y, sizes=sizes | {"test_size": split.test}, scaled=True)
-    known = y.groupby(level=0, sort=False).head(split.train + split.validation)
+    known = _first(y, split.train + split.validation)
     if part == "validation":
         return Data(known, sizes={"test_size": split.validation}, scaled=True)
     return Data(known, scaled=True)

@@ -5,7 +5,7 @@ one process, in turn.
 
     python benchmarks/speed/embedding_store.py --data FOLDER --layers 6
     python benchmarks/speed/embedding_store.py --layers 12 \
-        --backbone "random:gpt2?hidden=768&layers=12&heads=12" --rounds 3      (a GPU: at GPT-2's size)
+        --backbone "random:gpt2?hidden=768&layers=12&heads=12" --rounds 3
 """
 
 from __future__ import annotations
