@@ -1,10 +1,12 @@
 """Write docs/benchmarks.md from the JSON files of benchmarks/results.
 
-The words are those of benchmarks/book.md, the figures are read from the files; a file that no
-section names is listed near the end, as it is. Needs nothing but Python.
+The words are in benchmarks/book.md and the figures are in the results. A directive
+``{{ shown | folded; command }}`` names result files, with wildcards. The page has the first table
+of each shown file; a folded note has every other table of both, and the command that repeats them.
+Files that no section names are listed where ``{{ rest }}`` stands. Needs nothing but Python.
 
     python benchmarks/book.py           # writes the page
-    python benchmarks/book.py --check   # fails where the committed page is another
+    python benchmarks/book.py --check   # fails if the committed page differs
 """
 
 from __future__ import annotations
@@ -13,20 +15,16 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 
-import book_event_views
-import book_forecast_views
-import book_speed_views
-from book_tables import Known, Results, anything, machine_of, seconds
+from book_tables import Results, accuracy, is_accuracy, machine_of, seconds, tables
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = ROOT / "benchmarks" / "book.md"
 PAGE = ROOT / "docs" / "benchmarks.md"
 RESULTS = ROOT / "benchmarks" / "results"
-_DIRECTIVE = re.compile(r"\{\{ (\w+)(?:: ([^;]+); (\S+))? \}\}")
+_DIRECTIVE = re.compile(r"\{\{ (?:rest|([^;|]+?)(?: \| ([^;]+))?; ([^}]+)) \}\}")
 
 
 def main() -> int:
@@ -37,23 +35,23 @@ def main() -> int:
     if arguments.parse_args().check:
         if PAGE.exists() and PAGE.read_text(encoding="utf-8") == text:
             return 0
-        print("docs/benchmarks.md is not what the results make: run make benchmarks-page")
+        print("docs/benchmarks.md differs from what the results make: run make benchmarks-page")
         return 1
     PAGE.write_text(text, encoding="utf-8")
     print(f"wrote {PAGE.relative_to(ROOT)}")
     return 0
 
 
-def read_results(folder: Path) -> Known:
-    """Read every JSON file of a folder, by its name without the ending."""
+def read_results(folder: Path) -> dict[str, Results]:
+    """Read every JSON file of a folder, by its name without the suffix."""
     return {
         path.stem: json.loads(path.read_text(encoding="utf-8"))
         for path in sorted(folder.glob("*.json"))
     }
 
 
-def page(template: str, results: Known) -> str:
-    """Fill the template: each ``{{ view: files; script }}`` with the tables of its files."""
+def page(template: str, results: dict[str, Results]) -> str:
+    """Fill the template: each directive becomes the tables of its files."""
     left = dict(results)
     parts = []
     for section in re.split(r"^(?=## )", template, flags=re.MULTILINE):
@@ -61,61 +59,72 @@ def page(template: str, results: Known) -> str:
         if directive is None:
             parts.append(section)
             continue
-        view, patterns, script = directive.groups()
-        if view == "rest":
+        shown, folded, command = directive.groups()
+        if shown is None:
             known, left = left, {}
             text = "\n\n".join(
-                "\n\n".join([f"### {name}", *anything(one), source(name, one)])
+                "\n\n".join([f"### {name}", *tables(one), source(name, one)])
                 for name, one in known.items()
             )
         else:
-            known = matching(results, patterns)
+            first = matching(results, shown)
+            known = first | matching(results, folded or "")
             twice = sorted(known.keys() - left.keys())
-            if twice:  # the later section would be left out without a word
+            if twice:
                 raise SystemExit(f"benchmarks/book.md shows {twice[0]}.json in two sections")
             left = {name: one for name, one in left.items() if name not in known}
-            text = "\n\n".join([*view_named(view)(known), measured_on(script, known)])
-        if known:  # a benchmark that was not run has no section
+            text = section_text(first, known, command)
+        if known:  # a benchmark without results has no section
             parts.append(section.replace(directive.group(), text))
     return "".join(parts)
 
 
-def matching(results: Known, patterns: str) -> Known:
-    """Pick the files whose names match one of the patterns, which spaces part."""
-    wanted = patterns.split()
+def section_text(shown: dict[str, Results], known: dict[str, Results], command: str) -> str:
+    """Return the main tables of the shown files, and a folded note with all the rest.
+
+    The rows of several shown files with errors by horizon are joined.
+    """
+    rows: dict[tuple[object, ...], Results] = {}
+    blocks, note = [], []
+    for name, one in known.items():
+        more, main = tables(one), 0
+        if name in shown and is_accuracy(one):
+            for row in one["table"]:  # of a method in several files the first figures are shown
+                key = ("set", "method", "horizon", "fold", "seed", "scored_on")
+                rows.setdefault(tuple(row.get(part) for part in key), row)
+            main = len(accuracy(one["table"], main=True))
+        elif name in shown:
+            blocks.append(more[0])
+            main = 1
+        more = [block for block in more[main:] if block not in note]
+        note += [f"**{name}**", *more] if more else []
+    blocks += accuracy(list(rows.values()), main=True) if rows else []
+    note += ["Measured on:", "\n".join(f"- {source(name, one)}" for name, one in known.items())]
+    folded = "\n\n".join(note).replace("\n", "\n    ").replace("\n    \n", "\n\n")
+    blocks.append(f"Repeat it with `{command}`.")
+    blocks.append(f'??? note "More tables and the machines"\n\n    {folded}')
+    return "\n\n".join(blocks)
+
+
+def matching(results: dict[str, Results], patterns: str) -> dict[str, Results]:
+    """Find the files whose names match one of the patterns, in the order of the patterns."""
     return {
         name: one
+        for pattern in patterns.split()
         for name, one in results.items()
-        if any(fnmatch(name, pattern) for pattern in wanted)
+        if fnmatch(name, pattern)
     }
 
 
-def view_named(name: str) -> Callable[[Known], list[str]]:
-    """Find the function that a directive names."""
-    for module in (book_forecast_views, book_speed_views, book_event_views):
-        if hasattr(module, name):
-            view: Callable[[Known], list[str]] = getattr(module, name)
-            return view
-    raise SystemExit(f"benchmarks/book.md names the view {name!r}, which there is not")
-
-
-def measured_on(script: str, known: Known) -> str:
-    """Say how to repeat a section's figures, and where they come from."""
-    sources = "\n".join(f"- {source(name, one)}" for name, one in known.items())
-    return f"Repeat it with `{script}`. Measured on:\n\n{sources}"
-
-
 def source(name: str, results: Results) -> str:
-    """Say which file figures come from, what they were measured on and what they cost."""
+    """Describe a file: its name, the machine, the seconds and the memory."""
     cost = []
-    if "seconds" in results and isinstance(results["seconds"], int | float):
+    if isinstance(results.get("seconds"), int | float):
         cost.append(f"{seconds(results['seconds'])} in all")
     memory = results.get("memory") or {}
-    cost += [f"{memory[key]:,.0f} MiB of {kind}" for key, kind in _MEMORY if key in memory]
+    kinds = (("host_mib", "memory"), ("gpu_mib", "GPU memory"))
+    cost += [f"{memory[key]:,.0f} MiB of {kind}" for key, kind in kinds if key in memory]
     return f"`{name}.json`: {machine_of(results)}" + (f"; {', '.join(cost)}" if cost else "")
-
-
-_MEMORY = (("host_mib", "memory"), ("gpu_mib", "GPU memory"))
 
 
 if __name__ == "__main__":

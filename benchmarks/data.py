@@ -45,8 +45,11 @@ class Data:
         return replace(self, y=_first(self.y, fitted + scored), sizes={"test_size": scored})
 
     def training(self) -> pd.DataFrame:
-        """Return the steps before the test part, for a model that is pretrained."""
-        return self.y[_places(self.y, ascending=False) >= self.sizes["test_size"]]
+        """Return the steps before the test part as a panel, for a model that is pretrained."""
+        known = self.y[_places(self.y, ascending=False) >= self.sizes["test_size"]]
+        if isinstance(known.index, pd.MultiIndex):
+            return known
+        return pd.concat({"series": known}, names=["series", *known.index.names])
 
 
 def load(name: str, folder: str | None, part: str, covariates: list[str] | None = None) -> Data:

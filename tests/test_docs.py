@@ -103,7 +103,7 @@ def test_two_sections_that_show_the_same_result_are_refused(tmp_path):
     copy = _book_without_results(tmp_path)
     (copy / "benchmarks" / "results" / "batch_a.json").write_text('{"rows": [{"mse": 0.25}]}')
     template = copy / "benchmarks" / "book.md"
-    section = "## Again\n\n{{ as_it_is: batch_a*; benchmarks/batch_predict.py }}\n\n"
+    section = "## Again\n\n{{ batch_a*; benchmarks/speed/batch.py }}\n\n"
     template.write_text(template.read_text().replace("## Other results", section + "## Rest"))
     run = _book(root=copy)
     assert run.returncode != 0
