@@ -139,6 +139,7 @@ def save_model(
     kind.save(model, data / _MODEL, include_context=include_context)
     write_to(str(data / _KIND), yaml.safe_dump({"kind": kind.name}))
     if include_backbone:
+        assert backbone is not None  # checked above
         export_backbone(backbone, data / _BACKBONE)
 
     described = mlflow_model if mlflow_model is not None else Model()

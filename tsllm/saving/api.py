@@ -81,8 +81,9 @@ def save(
     ----------
     estimator : forecaster
         One of tsllm's, fitted or pretrained. Not saved: the frozen backbone (it is found again when
-        the model is loaded), the embedding store (None after loading), sktime's ``set_config``
-        settings, and the labels of a DataFrame given as ``in_context`` (an array after loading).
+        the model is loaded), ``embedding_store`` and ``checkpoint_dir`` (None after loading),
+        sktime's ``set_config`` settings, and the labels of a DataFrame given as ``in_context`` (an
+        array after loading).
     directory : path
         Made where it is missing. An existing one must be empty, or see ``overwrite``.
     include_context : bool, default=True
