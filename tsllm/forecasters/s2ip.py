@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -26,12 +26,9 @@ from tsllm.forecasters.frames import join_covariates, split_series
 from tsllm.forecasters.parameters import DECILES, check_choice, check_whole
 from tsllm.forecasters.state import ModelShape
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
-
-def readable_words(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> dict[str, int]:
-    """List the tokens that a person can read: decoded word to token id.
+def readable_words(backbone: Backbone) -> dict[str, int]:
+    """List the tokens of a language model that a person can read: decoded word to token id.
 
     The list excludes special and reserved tokens, rows of the embeddings without a token, pieces
     that continue a word if the tokenizer marks them, and tokens without a letter or a digit. Of
@@ -41,10 +38,11 @@ def readable_words(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> dict[
     --------
     >>> from tsllm import load_backbone
     >>> backbone = load_backbone("random:gpt2", device="cpu")
-    >>> list(readable_words(backbone.tokenizer, backbone.vocab_size))[8:13]
+    >>> list(readable_words(backbone))[8:13]
     ['8', '9', 'A', 'B', 'C']
     """
-    ids = [i for i in sorted(tokenizer.get_vocab().values()) if i < vocab_size]
+    tokenizer = backbone.tokenizer
+    ids = [i for i in sorted(tokenizer.get_vocab().values()) if i < backbone.vocab_size]
     special = set(tokenizer.all_special_ids)
     tokens = tokenizer.convert_ids_to_tokens(ids)
     texts = tokenizer.batch_decode([[i] for i in ids], clean_up_tokenization_spaces=False)
@@ -68,7 +66,7 @@ def nearest_words(
     Return the ``top`` words of each vector, the closest first, and their similarities; fewer if
     the vocabulary has fewer readable ones.
     """
-    known = readable_words(backbone.tokenizer, backbone.vocab_size)
+    known = readable_words(backbone)
     ids = torch.tensor(list(known.values()), device=vectors.device)
     rows = functional.normalize(backbone.word_embeddings[ids].float(), dim=-1)  # (words, width)
     cosines = functional.normalize(vectors.float(), dim=-1) @ rows.T  # (vectors, words)

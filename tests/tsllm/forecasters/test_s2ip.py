@@ -210,7 +210,7 @@ def test_the_alignment_is_drawn_over_the_epochs():
 
 def test_words_a_person_can_read():
     backbone = load_backbone("sentence-transformers/all-MiniLM-L6-v2", layers=1, device="cpu")
-    words = readable_words(backbone.tokenizer, backbone.vocab_size)
+    words = readable_words(backbone)
     assert {"rise", "growth", "winter", "7"} <= words.keys()
     assert not {"[CLS]", "[PAD]", "[unused3]", "##ing", "-", ""} & words.keys()
     embedding = backbone.word_embeddings[words["winter"]][None]
@@ -221,7 +221,7 @@ def test_words_a_person_can_read():
 
 def test_rows_of_the_embeddings_without_a_token_are_no_words():
     backbone = load_backbone("random:gpt2?vocab=400", device="cpu")
-    words = readable_words(backbone.tokenizer, backbone.vocab_size)
+    words = readable_words(backbone)
     assert words["A"] == backbone.tokenizer.get_vocab()["A"]
     assert "a" not in words  # reads like "A"
     assert max(words.values()) < 256
