@@ -176,7 +176,7 @@ def _forecast_at_once(asked: _Asked, resample: str | None) -> None:
             size = measure_batch_size(estimator, frame, steps, freq=freq)
         # Set on the instance: set_params would reset the model.
         estimator.batch_size = size or estimator.batch_size
-        how = {"quantiles": asked.quantiles, "future": future}
+        how: dict[str, Any] = {"quantiles": asked.quantiles, "future": future}
         if asked.data is None:
             table = predict_stored(estimator, steps, **how)
         else:
