@@ -313,7 +313,7 @@ class EventForecaster(BaseEstimator, ABC):
         """
         origin = self._origin(history, now, windows)
         found = predict_next_event(self._fitted(), origin, (), self._running_states(history))
-        return pd.DataFrame(found.types, index=origin.index, columns=list(self.classes_))
+        return pd.DataFrame(found.types, index=origin.sequences, columns=list(self.classes_))
 
     def predict_quantiles(
         self,
@@ -341,7 +341,7 @@ class EventForecaster(BaseEstimator, ABC):
         times = origin.last[:, None] + found.quantiles * self.time_scale_
         clock = origin.table.clock
         columns = {f"q{level:g}": clock.to_stamp(times[:, i]) for i, level in enumerate(levels)}
-        return pd.DataFrame(columns, index=origin.index)
+        return pd.DataFrame(columns, index=origin.sequences)
 
     def predict_intensity(
         self,

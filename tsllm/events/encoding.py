@@ -92,7 +92,7 @@ class Origin(NamedTuple):
     elapsed: np.ndarray
 
     @property
-    def index(self) -> pd.Index:
+    def sequences(self) -> pd.Index:
         """Return the sequences' names as an index with the user's name."""
         return pd.Index(self.table.windows()[self.table.names.id_col])
 

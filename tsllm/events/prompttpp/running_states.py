@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -135,8 +136,8 @@ class StreamPredictor:
             stream, after = self.model.init_state(batch)
             for row, index in enumerate(indices.tolist()):
                 states[table.ids[index]] = RunningState(
-                    _map_tensors(stream, lambda tensor, row=row: tensor[row : row + 1].clone()),
-                    after.hidden[row : row + 1].clone(),
+                    _map_tensors(stream, partial(_copy_row, row=row)),
+                    _copy_row(after.hidden, row),
                     float(last[index]),
                     len(table.times[index]),
                 )
@@ -251,6 +252,11 @@ class StreamedPaths:
         self._stream, self.states = self._model.step(self._stream, types, gaps)
 
 
+def _copy_row(tensor: Tensor, row: int) -> Tensor:
+    """Copy one row of a batch."""
+    return tensor[row : row + 1].clone()
+
+
 def _map_tensors(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """Apply a function to every tensor of nested tuples and dataclasses."""
     if isinstance(tree, Tensor):
@@ -267,5 +273,10 @@ def _map_tensors(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
 def _numbered_tensors(tree: Any) -> Iterator[tuple[str, Tensor]]:
     """List the tensors of nested tuples and dataclasses, numbered in order."""
     found: list[Tensor] = []
-    _map_tensors(tree, lambda tensor: found.append(tensor) or tensor)
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    _map_tensors(tree, note)
     return ((str(number), tensor) for number, tensor in enumerate(found))
