@@ -1,15 +1,80 @@
-"""``Backbone``: a light handle of the shared, frozen language model."""
+"""The handle of the shared, frozen language model, and its causal pass on embeddings."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
-from tsllm.backbone.causal import Hidden, run_causally
-from tsllm.backbone.facts import ModelFacts
+from tsllm.backbone.devices import backbone_autocast
 from tsllm.backbone.shared import SharedBackbone
 from tsllm.errors import BackboneMismatchError, DataError
+
+
+class Hidden(NamedTuple):
+    """The output of the language model for a batch of tokens."""
+
+    states: Tensor  # (batch, tokens, hidden) float32, on the backbone's device
+    past: Any  # the KV cache; None without use_cache
+
+
+class ModelFacts:
+    """The facts that a shared handle and a private shell have in common."""
+
+    _shared: SharedBackbone
+
+    @property
+    def device(self) -> torch.device:
+        """Return the device of the frozen weights."""
+        return self._shared.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the dtype of the frozen weights."""
+        return self._shared.dtype
+
+    @property
+    def hidden_size(self) -> int:
+        """Return the width of the token embeddings and of the states."""
+        return self._shared.hidden_size
+
+    @property
+    def n_layers(self) -> int:
+        """Return the number of layers that were kept."""
+        return self._shared.config.num_hidden_layers
+
+    @property
+    def max_positions(self) -> int | None:
+        """Return the largest number of tokens that the model takes; None: no limit."""
+        return self._shared.max_positions
+
+    @property
+    def vocab_size(self) -> int:
+        """Return the number of rows of the word embeddings."""
+        return self._shared.word_embeddings.shape[0]
+
+    @property
+    def model_type(self) -> str:
+        """Return transformers' name of the architecture."""
+        return self._shared.config.model_type
+
+    @property
+    def natively_causal(self) -> bool:
+        """Return False for an encoder, which ``hidden`` runs with a causal mask."""
+        return self._shared.natively_causal
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Return the model's tokenizer; it is shared, so leave its settings as they are."""
+        return self._shared.tokenizer
+
+    @property
+    def word_embeddings(self) -> Tensor:
+        """Return the shared frozen word embeddings, (vocab, hidden), in the weights' dtype."""
+        return self._shared.word_embeddings
 
 
 class Backbone(ModelFacts):
@@ -281,10 +346,10 @@ class Backbone(ModelFacts):
     def __hash__(self) -> int:
         return hash(self._shared.key)
 
-    def __copy__(self) -> "Backbone":
+    def __copy__(self) -> Backbone:
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Backbone":
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
         return self
 
 
@@ -295,3 +360,81 @@ def _check_texts(texts: Sequence[str]) -> None:
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise DataError(f"texts[{number}] is {text!r}, not a text; give only str.")
+
+
+def run_causally(
+    shared: SharedBackbone,
+    module: nn.Module,
+    inputs_embeds: Tensor,
+    past: Any,
+    *,
+    attention_mask: Tensor | None,
+    positions: Tensor | None,
+    use_cache: bool,
+) -> Hidden:
+    """Run a causal module: the shared one, or a private shell around it."""
+    if inputs_embeds.ndim != 3 or inputs_embeds.shape[2] != shared.hidden_size:
+        raise DataError(
+            f"inputs_embeds has shape {tuple(inputs_embeds.shape)}; "
+            f"it must be (batch, tokens, {shared.hidden_size})."
+        )
+    batch, tokens, _ = inputs_embeds.shape
+    seen = 0 if past is None else past.get_seq_length()
+    total = seen + tokens
+    needed = total if positions is None else int(positions.max()) + 1
+    if shared.max_positions is not None and needed > shared.max_positions:
+        raise DataError(
+            f"{needed} tokens are more than the backbone's {shared.max_positions} positions; use a "
+            "shorter context_length or a longer token_length, so that there are fewer tokens, or a "
+            "backbone with more positions."
+        )
+    if attention_mask is not None:
+        if attention_mask.shape not in ((batch, total), (batch, tokens, total)):
+            raise DataError(
+                f"attention_mask has shape {tuple(attention_mask.shape)}; it must be "
+                f"({batch}, {total}): one entry for each token, past ones included; or "
+                f"({batch}, {tokens}, {total}), with an entry for each pair."
+            )
+        real = attention_mask.to(device=inputs_embeds.device, dtype=torch.bool)
+        if real.ndim == 3:
+            attention_mask = real[:, None]  # (batch, 1, tokens, past + tokens)
+        else:
+            # Attention weighs a masked token with exactly zero, which does not remove a NaN.
+            inputs_embeds = inputs_embeds.masked_fill(~real[:, seen:, None], 0.0)
+            attention_mask = _attention_pattern(real, seen)
+        window = shared.sliding_window
+        if attention_mask is not None and window is not None and total > window:
+            raise DataError(
+                f"{total} tokens, some of them masked, are more than the {window} that the "
+                "backbone's sliding window spans; use a shorter context_length or a longer "
+                "token_length."
+            )
+    # Given explicitly: OPT would otherwise count only the unmasked columns.
+    if positions is None:
+        positions = torch.arange(seen, total, device=inputs_embeds.device)[None]  # (1, tokens)
+    cached = use_cache or past is not None
+    with backbone_autocast(shared.device, shared.dtype):
+        output = module(
+            inputs_embeds=inputs_embeds.to(shared.dtype),
+            attention_mask=attention_mask,
+            position_ids=positions,
+            past_key_values=past,
+            use_cache=cached,
+        )
+    states = output.last_hidden_state.float()  # (batch, tokens, hidden)
+    return Hidden(states, output.past_key_values if cached else None)
+
+
+def _attention_pattern(real: Tensor, seen: int) -> Tensor | None:
+    """Return the tokens that each new token attends to; None for all up to itself.
+
+    transformers would build the same pattern from a two-dimensional mask, except that a masked
+    token after masked ones would attend to nothing. On CUDA that gives infinite gradients in the
+    whole row, so here every token attends to itself.
+    """
+    if bool(real.all()):
+        return None
+    columns = torch.arange(real.shape[1], device=real.device)  # (past + tokens,)
+    rows = columns[seen:, None]  # (tokens, 1)
+    visible = (columns <= rows) & real[:, None, None, :]  # (batch, 1, tokens, past + tokens)
+    return visible | (columns == rows)

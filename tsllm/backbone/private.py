@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tsllm.backbone.architectures import ARCHITECTURES
-from tsllm.backbone.causal import Hidden, run_causally
-from tsllm.backbone.facts import ModelFacts
-from tsllm.backbone.handle import Backbone
+from tsllm.backbone.handle import Backbone, Hidden, ModelFacts, run_causally
 from tsllm.backbone.sources import reason
 from tsllm.backbone.synthetic import OwnGenerator
 from tsllm.errors import DataError
