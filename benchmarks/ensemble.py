@@ -1,12 +1,14 @@
 """Averages of forecasters on ETTh1 under the published protocol, weighted on the validation part.
 
-AutoTimes with the language model (one model a seed), the same without it, Aaren and DLinear are
-fitted once each and forecast 720 steps from every origin; the shorter horizons are the first steps
-of these forecasts. The weights of the average, the same for all horizons, are those with the least
-error on the validation part; the test part is then scored once. ETTh1 is this project's development
-set: the members' settings were tried on its test part.
+AutoTimes with the language model (one model a seed) and without it, Aaren and DLinear are fitted
+once each and forecast 720 steps from every origin; shorter horizons are the first steps of these
+forecasts. The weights of the average, the same for all horizons, have the smallest error on the
+validation part; the test part is then scored once. ETTh1 is our development set: the settings of
+the members were tried on its test part.
 
-    python benchmarks/ensemble_etth1.py --data FOLDER --seeds 0 1 2
+There is no recipe for this, because the weights are chosen from the forecasts of all members.
+
+    python benchmarks/ensemble.py --data FOLDER --seeds 0 1 2
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from data import load
 from measuring import parser, peak_memory_mib, write
 
 from tsllm import AarenForecaster, AutoTimesForecaster, Context, DLinearForecaster
-from tsllm.datasets import load_benchmark, long_to_panel
 
 HORIZONS = [96, 192, 336, 720]
 LONGEST = HORIZONS[-1]
@@ -38,50 +40,50 @@ def main() -> None:
     arguments.add_argument("--members", nargs="+", default=list(MEMBERS), choices=MEMBERS)
     args = arguments.parse_args()
     torch.set_num_threads(1)
-    benchmark = load_benchmark("ETTh1", folder=args.data, allow_download=False)
-    split = benchmark.split
-    y = long_to_panel(benchmark.frame).iloc[: split.train + split.validation + split.test]
-    values, known = y.to_numpy(), split.train + split.validation
-    scale = values[: split.train].std(axis=0)
+    data = load("ETTh1", args.data, "test")
+    train, validation = data.sizes["train_size"], data.sizes["validation_size"]
+    known = train + validation
+    y = data.y.iloc[: known + data.sizes["test_size"]]
+    values = y.to_numpy()
+    scale = values[:train].std(axis=0)
     origins = {
-        "validation": np.arange(split.train, known - LONGEST + 1, VALIDATION_STRIDE),
+        "validation": np.arange(train, known - LONGEST + 1, VALIDATION_STRIDE),
         "test": np.arange(known, len(values) - HORIZONS[0] + 1),
     }
     actual = {part: _ahead(values, own) for part, own in origins.items()}
     found: dict[str, dict[str, np.ndarray]] = {part: {} for part in origins}
-    started, rows = time.perf_counter(), []
+    started, table = time.perf_counter(), []
+
+    def scored(name: str, forecasts: np.ndarray, part: str = "test", **more: Any) -> None:
+        found = errors(forecasts, actual[part], scale)
+        rows = [{"set": "ETTh1", "method": name, "horizon": h, "mse": found[h]} for h in found]
+        table.extend(row | more for row in rows)
+        print(name, part, found, flush=True)
+
     for member in args.members:
         forecasts: dict[str, list[np.ndarray]] = {part: [] for part in origins}
         for seed in args.seeds:
             begun = time.perf_counter()
-            fitted = make(member, args, seed, split).fit(y.iloc[:known], fh=range(1, 97))
+            model = make(member, args, seed, validation / known)
+            fitted = model.fit(y.iloc[:known], fh=range(1, 97))
             seconds = time.perf_counter() - begun
             for part, own in origins.items():
                 forecasts[part].append(forecast(fitted, y, own))
-            scored = errors(forecasts["test"][-1], actual["test"], scale)
-            rows.append({"member": member, "seed": seed, "fit_seconds": seconds, **scored})
-            print(rows[-1], flush=True)
-        for part in origins:
+            scored(f"{member}, seed {seed}", forecasts["test"][-1], seed=seed, fit_seconds=seconds)
+        for part, name in (("validation", ", validation part"), ("test", "")):
             found[part][member] = np.mean(forecasts[part], axis=0)
-            scored = errors(found[part][member], actual[part], scale)
-            rows.append({"member": member, "seed": "mean of all", "part": part, **scored})
-            print(rows[-1], flush=True)
+            scored(f"{member}, all seeds{name}", found[part][member], part)
     weights = choose(found["validation"], actual["validation"], scale)
-    mixed = sum(weight * found["test"][member] for member, weight in weights.items())
-    rows.append({"member": "average", "weights": weights, **errors(mixed, actual["test"], scale)})
-    print(rows[-1], flush=True)
+    scored("average", sum(weight * found["test"][one] for one, weight in weights.items()))
     results = {"parameters": {"autotimes": AUTOTIMES, "aaren": AAREN, "layers": args.layers}}
-    results |= {"horizons": HORIZONS, "seeds": args.seeds, "weights": weights, "rows": rows}
+    results |= {"horizons": HORIZONS, "seeds": args.seeds, "weights": weights, "table": table}
     results |= {"seconds": time.perf_counter() - started, "memory": peak_memory_mib()}
     write("ensemble_etth1" + args.tag, results, args.out)
 
 
-def make(member: str, args: Any, seed: int, split: Any) -> Any:
-    """Make a member; the last part of what it is fitted on is the published validation part."""
-    common = {
-        "random_state": seed,
-        "validation_fraction": split.validation / (split.train + split.validation),
-    }
+def make(member: str, args: Any, seed: int, validation: float) -> Any:
+    """Make a member; its validation part is the published one."""
+    common = {"random_state": seed, "validation_fraction": validation}
     if member == "dlinear":
         return DLinearForecaster(context_length=336, prediction_length=LONGEST, **common)
     if member == "aaren":
@@ -103,34 +105,34 @@ def forecast(fitted: Any, y: pd.DataFrame, origins: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def errors(forecasts: np.ndarray, actual: np.ndarray, scale: np.ndarray) -> dict[str, float]:
-    """Average the squared error in units of the training part's deviation, per horizon."""
+def errors(forecasts: np.ndarray, actual: np.ndarray, scale: np.ndarray) -> dict[int | str, float]:
+    """Return the MSE in units of the training part's deviation, by horizon and of all."""
     squared = ((forecasts - actual) / scale) ** 2  # NaN after the end of the data
-    found = {}
+    found: dict[int | str, float] = {}
     for horizon in HORIZONS:
         whole = ~np.isnan(actual[:, horizon - 1, 0])
-        found[f"mse_{horizon}"] = float(squared[whole, :horizon].mean())
-    return found | {"mse": float(np.mean(list(found.values())))}
+        found[horizon] = float(squared[whole, :horizon].mean())
+    return found | {"all": float(np.mean(list(found.values())))}
 
 
 def choose(
     forecasts: dict[str, np.ndarray], actual: np.ndarray, scale: np.ndarray
 ) -> dict[str, float]:
-    """Choose the members' weights, which are tenths that add up to one."""
+    """Choose the weights of the members: tenths with the sum of one."""
     best, chosen = np.inf, {}
     for tenths in itertools.product(range(TENTHS + 1), repeat=len(forecasts)):
         if sum(tenths) != TENTHS:
             continue
         weights = {member: tenth / TENTHS for member, tenth in zip(forecasts, tenths)}
         mixed = sum(weights[member] * forecasts[member] for member in forecasts)
-        error = errors(mixed, actual, scale)["mse"]
+        error = errors(mixed, actual, scale)["all"]
         if error < best:
             best, chosen = error, weights
     return chosen
 
 
 def _ahead(values: np.ndarray, origins: np.ndarray) -> np.ndarray:
-    """Give what came after each origin, NaN after the end: (origins, 720, variables)."""
+    """Return the values after each origin, NaN after the end: (origins, 720, variables)."""
     padded = np.concatenate([values, np.full((LONGEST, values.shape[1]), np.nan)])
     return np.stack([padded[o : o + LONGEST] for o in origins]).astype(np.float32)
 

@@ -1,36 +1,40 @@
-"""Do the intervals hold? Coverage of 80 % and 95 % per step, width and CRPS, for each method.
+"""Coverage of 80 % and 95 % intervals at each step, their width and CRPS, for each method.
 
 Three data sets: ETTh1 (7 variables, 24 steps ahead, from every origin of the published test part),
 M4 hourly (414 series, the competition's 48 steps after each) and co2 (bundled, 26 weeks ahead, from
 every origin of the last quarter). A fixed calibration is that of `fit`; an adaptive one follows the
 stream with `update`, step by step. The standard error of a step's coverage is that between series
-on M4 and between blocks of two horizons elsewhere, for neighbouring forecasts err alike. "within"
-asks for 3 points of the nominal coverage on average and three standard errors at each step.
+on M4 and between blocks of two horizons elsewhere, because neighbouring forecasts have similar
+errors. "within" means: at most 3 points from the nominal coverage on average, and at most three
+standard errors at each step.
 
-    python benchmarks/interval_coverage.py --data FOLDER
-    python benchmarks/interval_coverage.py --data FOLDER --sets co2 --variants none
+There is no recipe for this, because a backtest neither updates a forecaster nor scores each step.
+
+    python benchmarks/intervals.py --data FOLDER
+    python benchmarks/intervals.py --data FOLDER --sets co2 --variants none
 """
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from data import load
 from measuring import parser, peak_memory_mib, write
 
 from tsllm import Context
-from tsllm.datasets import load_benchmark, load_dataset, long_to_panel
 from tsllm.forecasters import METHODS
 from tsllm.metrics import crps
 
 LEVELS = (0.025, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.975)
 COVERAGES = {0.8: (1, 9), 0.95: (0, 10)}
 HORIZONS = {"ETTh1": 24, "m4_hourly": 48, "co2": 26}
-#: Small settings, chosen once for speed: the calibration is what is looked at.
+#: Small settings, chosen once for speed: the subject is the calibration.
 SETTINGS: dict[str, dict[str, Any]] = {
     "aaren": {"max_steps": 200, "window_stride": 5},
     "autotimes": {"max_steps": 200, "learning_rate": 2e-3, "batch_size": 256},
@@ -50,31 +54,24 @@ def main() -> None:
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--test-steps", type=int, help="use so many steps of a test part only")
     args = arguments.parse_args()
+    torch.set_num_threads(1)
     rows, by_step = [], {}
-    for name in args.sets:
-        y, truth, test_steps = _data(name, args)
-        for method in args.methods:
-            for arm in args.variants:
-                for loss in args.losses:
-                    for mode in args.modes:
-                        if mode == "adaptive" and name == "m4_hourly":
-                            continue  # one forecast a series: there is nothing to follow
-                        forecaster = _forecaster(method, name, arm, mode, loss, args)
-                        started = time.perf_counter()
-                        if name == "m4_hourly":
-                            actual, spread = _after_each(forecaster, y, truth)
-                        else:
-                            actual, spread = _along(forecaster, y, test_steps, mode)
-                        row, steps = _score(actual, spread, HORIZONS[name], name == "m4_hourly")
-                        what = {"set": name, "method": method, "variant": arm, "loss": loss}
-                        what |= {"mode": mode, "seconds": time.perf_counter() - started}
-                        rows.append(what | row)
-                        by_step["/".join([name, method, arm, loss, mode])] = steps
-                        print(
-                            " ".join(f"{k}={v:.3f}" if isinstance(v, float) else str(v)
-                                     for k, v in rows[-1].items()),
-                            flush=True,
-                        )  # fmt: skip
+    each = product(args.sets, args.methods, args.variants, args.losses, args.modes)
+    for name, method, variant, loss, mode in each:
+        panel = name == "m4_hourly"
+        if panel and mode == "adaptive":
+            continue  # one forecast a series: there is no stream
+        forecaster = _forecaster(method, name, variant, mode, loss, args)
+        y, test_steps = _data(name, args)
+        started = time.perf_counter()
+        if panel:
+            actual, spread = _after_each(forecaster, y, test_steps)
+        else:
+            actual, spread = _along(forecaster, y, test_steps, mode)
+        row, steps = _score(actual, spread, HORIZONS[name], panel)
+        what = {"set": name, "method": method, "variant": variant, "loss": loss, "mode": mode}
+        rows.append(what | {"seconds": time.perf_counter() - started} | row)
+        by_step["/".join(what.values())] = steps
     with pd.option_context("display.width", 220, "display.max_columns", 40):
         print(pd.DataFrame(rows).round(3).to_string(index=False))
     results = {"settings": SETTINGS, "contexts": CONTEXTS, "horizons": HORIZONS}
@@ -82,50 +79,37 @@ def main() -> None:
     write("interval_coverage" + args.tag, results, args.out)
 
 
-def _data(name: str, args: Any) -> tuple[pd.DataFrame, np.ndarray | None, int]:
-    """Give the series, M4's truth after them, and the steps of the test part in them."""
-    if name == "co2":
-        y = long_to_panel(load_dataset("co2"))
-        return y, None, min(args.test_steps or len(y), len(y) // 4)
-    benchmark = load_benchmark(name, folder=args.data, allow_download=False)
-    if name == "ETTh1":
-        split = benchmark.split
-        y = long_to_panel(benchmark.frame).iloc[: split.train + split.validation + split.test]
-        return y, None, min(args.test_steps or split.test, split.test)
-    # The steps are hours; dates say so, though nobody knows which.
-    frame = benchmark.frame
-    first = pd.Timestamp("2000-01-01")
-    step = frame.groupby("series_id", sort=False).cumcount()
-    y = long_to_panel(frame.assign(timestamp=first + pd.to_timedelta(step, unit="h")))
-    truth = [g.iloc[:, -1].to_numpy() for _, g in benchmark.test.groupby("series_id", sort=False)]
-    return y, np.stack(truth)[..., None], 0
+def _data(name: str, args: Any) -> tuple[pd.DataFrame, int]:
+    """Return the series and the steps of their test part."""
+    data = load(name, args.data, "test")
+    steps = data.sizes.get("test_size", len(data.y) // 4)
+    y = data.y if name == "m4_hourly" else data.y.iloc[: sum(data.sizes.values()) or None]
+    return y, min(args.test_steps or steps, steps)
 
 
-def _forecaster(method: str, name: str, arm: str, mode: str, loss: str, args: Any) -> Any:
+def _forecaster(method: str, name: str, variant: str, mode: str, loss: str, args: Any) -> Any:
     settings = SETTINGS[method] | {"context_length": CONTEXTS[name], "loss": loss}
     settings |= {"prediction_length": HORIZONS[name], "random_state": args.seed}
     settings["adaptive"] = mode == "adaptive"
     if method == "autotimes":
         settings["token_length"] = {"ETTh1": 24, "m4_hourly": 48, "co2": 26}[name]
-    if arm == "none":
+    if variant == "none":
         return METHODS[method](None, **settings)
     return METHODS[method](args.backbone, backbone_layers=args.layers, **settings)
 
 
-def _quiet(call: Callable[[], Any]) -> Any:
+def _fit(forecaster: Any, y: pd.DataFrame, horizon: int) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return call()
+        return forecaster.fit(y, fh=range(1, horizon + 1))
 
 
-def _after_each(
-    forecaster: Any, y: pd.DataFrame, truth: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Forecast what follows each series: (series, horizon, variables[, levels])."""
-    horizon = truth.shape[1]
-    _quiet(lambda: forecaster.fit(y, fh=range(1, horizon + 1)))
+def _after_each(forecaster: Any, y: pd.DataFrame, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+    """Forecast the last steps of each series: (series, horizon, variables[, levels])."""
+    last = y.groupby(level=0, sort=False).cumcount(ascending=False).to_numpy() < horizon
+    _fit(forecaster, y[~last], horizon)
     spread = forecaster.predict_quantiles(alpha=list(LEVELS)).to_numpy()
-    return truth, spread.reshape(len(truth), horizon, 1, len(LEVELS))
+    return y[last].to_numpy().reshape(-1, horizon, 1), spread.reshape(-1, horizon, 1, len(LEVELS))
 
 
 def _along(
@@ -138,7 +122,7 @@ def _along(
     values = y.to_numpy().reshape(len(y), -1)
     times = pd.DatetimeIndex(y.index, freq=pd.infer_freq(y.index))
     actual = np.stack([values[o : o + horizon] for o in origins])
-    _quiet(lambda: forecaster.fit(y.iloc[:border], fh=range(1, horizon + 1)))
+    _fit(forecaster, y.iloc[:border], horizon)
     parts = []
     if mode == "fixed":
         for first in range(0, len(origins), 256):

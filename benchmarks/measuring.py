@@ -1,4 +1,4 @@
-"""What the benchmarks share: what machine this is, how results are written."""
+"""Shared parts of the benchmarks: timing, the description of the machine, the file of results."""
 
 from __future__ import annotations
 
@@ -44,15 +44,27 @@ def machine() -> dict[str, Any]:
 
 
 def timed(call: Callable[[], Any], *, repeats: int, warmup: int = 1) -> list[float]:
-    """Give the seconds of each of several calls; a GPU is waited for."""
-    seconds = []
-    for turn in range(warmup + repeats):
-        synchronize()
-        started = time.perf_counter()
-        call()
-        synchronize()
-        if turn >= warmup:
-            seconds.append(time.perf_counter() - started)
+    """Return the seconds of each of several calls, with those of the GPU."""
+    return in_turn({"": call}, repeats, warmup=warmup)[""]
+
+
+def in_turn(
+    calls: dict[str, Callable[[], Any]], turns: int, *, warmup: int = 1, busy: bool = False
+) -> dict[str, list[float]]:
+    """Return the seconds of calls that take turns, so that a busy machine slows all of them.
+
+    ``busy``: seconds of the processor instead of the clock, if there is no GPU.
+    """
+    clock = time.process_time if busy and not torch.cuda.is_available() else time.perf_counter
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(warmup + turns):
+        for name, call in calls.items():
+            synchronize()
+            started = clock()
+            call()
+            synchronize()
+            if turn >= warmup:
+                seconds[name].append(clock() - started)
     return seconds
 
 
@@ -63,13 +75,13 @@ def spread(seconds: list[float]) -> dict[str, float]:
 
 
 def synchronize() -> None:
-    """Wait for the GPU, where there is one."""
+    """Wait for the GPU, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def peak_memory_mib() -> dict[str, float]:
-    """Give the process's peak resident memory and the GPU's peak allocation."""
+    """Return the process's peak resident memory and the GPU's peak allocation."""
     peak = {"host_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
     if torch.cuda.is_available():
         peak["gpu_mib"] = torch.cuda.max_memory_allocated() / 2**20

@@ -2,7 +2,7 @@
 
 A recipe is a YAML file of `benchmarks/recipes`. It names the data, the part that is scored, the
 protocol, the variants and the pairs to compare; `tsllm.backtest` or `tsllm.ablate` does the rest.
-The file is written after each backtest, so a run that is stopped keeps what it has measured.
+The file is written after each backtest, so an interrupted run keeps its figures.
 
     python benchmarks/run.py benchmarks/recipes/autotimes_etth1.yaml --data FOLDER
     python benchmarks/run.py RECIPE --only pretrained none --seeds 0 --set max_steps=100 --tag _try
@@ -66,10 +66,11 @@ def main() -> None:
     torch.set_num_threads(1)  # two threads on a busy machine were 15 times slower
     recipe = read_recipe(args.recipe, args)
     started = time.perf_counter()
-    results: dict[str, Any] = {"recipe": recipe, "table": [], "paired": [], "notes": []}
+    results: dict[str, Any] = {"recipe": args.recipe.stem, "parameters": recipe}
+    results |= {"table": [], "paired": [], "notes": []}
     for found in run(recipe, args):
         for key in ("table", "paired", "notes"):
-            results[key] += found.pop(key, [])
+            results[key] += [one for one in found.pop(key, []) if one not in results[key]]
         results |= found
         results |= {"seconds": time.perf_counter() - started, "memory": peak_memory_mib()}
         write(args.recipe.stem + args.tag, results, args.out)
@@ -125,7 +126,7 @@ def backtest(
     if "test_size" in protocol and "train_size" not in data.sizes:
         protocol.pop("test_fraction", None)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # constant series and early stops are no news here
+        warnings.simplefilter("ignore")  # of constant series and early stops
         estimators = make_all(settings, data, horizons, args)
         report = tsllm.backtest(estimators, data.y, X=data.X, progress=True, **protocol)
     with pd.option_context("display.width", 200, "display.max_columns", 30):
@@ -149,7 +150,7 @@ def backtest(
 def ablation(
     name: str, settings: dict[str, Any], data: Data, args: argparse.Namespace
 ) -> dict[str, Any]:
-    """Run one ablation; its report is the figures."""
+    """Run one ablation and return the figures of its report."""
     (variant,) = settings["variants"].values()
     horizons = settings["protocol"]["horizons"]
     estimator = make(settings["parameters"] | variant, horizons, args)
@@ -157,7 +158,12 @@ def ablation(
     print(report)
     args.out.mkdir(parents=True, exist_ok=True)
     report.plot().figure.savefig(args.out / f"{args.recipe.stem}{args.tag}.png", dpi=120)
-    return {"set": name, **report.to_dict()}
+    found = report.to_dict()
+    found["protocol"] = found.pop("settings")
+    found["paired"] = [{"set": name, **row} for row in found.pop("differences")]
+    found["table"] = [{"set": name, "method": row.pop("variant"), **row} for row in found["table"]]
+    found["costs"] = [{"method": row.pop("variant"), **row} for row in found["costs"]]
+    return found
 
 
 def make_all(

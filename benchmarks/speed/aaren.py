@@ -26,7 +26,7 @@ from tsllm.adapters.aaren.mixers import CausalAttention, MinGRU
 from tsllm.adapters.aaren.prefix_scan import prefix_scan
 
 sys.path.append(str(Path(__file__).parents[1]))
-from measuring import machine, parser, spread, synchronize, write
+from measuring import in_turn, machine, parser, spread, write
 
 BATCH, HEADS, WIDTH = 8, 8, 64
 HIDDEN = HEADS * WIDTH
@@ -59,20 +59,12 @@ def main() -> None:
 
 
 def training(lengths: list[int], rounds: int) -> list[dict[str, object]]:
-    """Time forward and backward of the cores, in turn, so that a busy machine slows all alike."""
+    """Time forward and backward passes of the cores, in turn."""
     table = []
     for tokens in lengths:
-        calls = _cores(tokens)
-        seconds: dict[str, list[float]] = {name: [] for name in calls}
-        for turn in range(1 + max(1, rounds * 1024 // max(1024, tokens))):
-            for name, call in calls.items():
-                taken = _busy(call)
-                if turn:  # the first warms up
-                    seconds[name].append(taken)
-        row: dict[str, object] = {"tokens": tokens}
-        row |= {name: min(times) for name, times in seconds.items()}
-        table.append(row)
-        print("  ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
+        turns = max(1, rounds * 1024 // max(1024, tokens))
+        seconds = in_turn(_cores(tokens), turns, busy=True)
+        table.append(_shown({"tokens": tokens} | {k: min(v) for k, v in seconds.items()}))
     return table
 
 
@@ -87,8 +79,7 @@ def memory(lengths: list[int]) -> list[dict[str, object]]:
                 continue
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 row[f"{name}_mib"] = pool.apply(_peak, (name, tokens))
-        table.append(row)
-        print("  ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
+        table.append(_shown(row))
     return table
 
 
@@ -104,21 +95,17 @@ def layers(rounds: int) -> list[dict[str, object]]:
             "mingru": MinGRU(HIDDEN),
             "attention": CausalAttention(HIDDEN, HEADS),
         }
-        seconds: dict[str, list[float]] = {name: [] for name in mixers}
-        for turn in range(1 + rounds):
-            for name, mixer in mixers.items():
-                taken = _busy(lambda mixer=mixer, x=x: mixer(x).sum().backward())
-                if turn:
-                    seconds[name].append(taken)
-        row: dict[str, object] = {"tokens": tokens}
-        row |= {name: min(times) for name, times in seconds.items()}
-        table.append(row)
-        print("  ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
+        calls = {
+            name: lambda mixer=mixer, x=x: mixer(x).sum().backward()
+            for name, mixer in mixers.items()
+        }
+        seconds = in_turn(calls, rounds, busy=True)
+        table.append(_shown({"tokens": tokens} | {k: min(v) for k, v in seconds.items()}))
     return table
 
 
 def stream(steps: int) -> dict[str, object]:
-    """Follow one series for so many steps: latency of an update, bytes that are kept."""
+    """Follow one series for so many steps: latency of an update, bytes of the state."""
     rng = np.random.default_rng(0)
     values = np.sin(np.arange(steps + 200) * 2 * np.pi / 24) + rng.normal(0, 0.1, steps + 200)
     y = pd.Series(values, index=pd.RangeIndex(len(values)))
@@ -142,7 +129,7 @@ def stream(steps: int) -> dict[str, object]:
             "update": spread(updates),
             "predict": spread(forecasts),
             "bytes": kept,
-            "resident_mib": _resident(),
+            "resident_mib": _status("VmRSS") / 1024,
         }
         table.append(row)
         print(
@@ -154,7 +141,7 @@ def stream(steps: int) -> dict[str, object]:
 
 
 def both_ways(steps: int = 400) -> list[dict[str, object]]:
-    """Follow a series with one state and, for flip invariance, with two, in turn."""
+    """Follow a series with one state and, with flip invariance, with two, in turn."""
     values = np.sin(np.arange(1000 + steps) * 2 * np.pi / 24)
     y = pd.Series(values, index=pd.RangeIndex(len(values)))
     forecasters = {
@@ -163,12 +150,11 @@ def both_ways(steps: int = 400) -> list[dict[str, object]]:
         ).fit(y.iloc[:1000], fh=[1])
         for flips in (False, True)
     }
-    updates: dict[bool, list[float]] = {flips: [] for flips in forecasters}
-    predicts: dict[bool, list[float]] = {flips: [] for flips in forecasters}
+    updates: dict[bool, list[float]] = {False: [], True: []}
+    predicts: dict[bool, list[float]] = {False: [], True: []}
     for step in range(1000, 1000 + steps):
         for flips, one in forecasters.items():
-            update = partial(one.update, y.iloc[step : step + 1])
-            updates[flips].append(_busy(update))
+            updates[flips].append(_busy(partial(one.update, y.iloc[step : step + 1])))
             predicts[flips].append(_busy(one.predict))
     return [
         {
@@ -182,7 +168,7 @@ def both_ways(steps: int = 400) -> list[dict[str, object]]:
 
 
 def _cores(tokens: int) -> dict[str, Callable[[], None]]:
-    """Give forward and backward of each core over so many tokens."""
+    """Return the forward and backward pass of each core over so many tokens."""
     q, k, v = (torch.randn(BATCH, HEADS, tokens, WIDTH, requires_grad=True) for _ in range(3))
     scores = torch.randn(BATCH, HEADS, tokens, requires_grad=True)
 
@@ -205,7 +191,7 @@ def _cores(tokens: int) -> dict[str, Callable[[], None]]:
 
 
 def _peak(name: str, tokens: int) -> float:
-    """Run one core once and give the growth of the process's peak, in MiB."""
+    """Run one core once and return the growth of the process's peak, in MiB."""
     torch.set_num_threads(1)
     _cores(8)[name]()
     call = _cores(tokens)[name]
@@ -216,18 +202,15 @@ def _peak(name: str, tokens: int) -> float:
     return (_status("VmHWM") - before) / 1024
 
 
+def _shown(row: dict[str, object]) -> dict[str, object]:
+    """Print a row and return it."""
+    print("  ".join(f"{key} {value:.4g}" for key, value in row.items()), flush=True)
+    return row
+
+
 def _busy(call: Callable[[], object]) -> float:
-    """Give the processor's seconds of a call on a CPU, the wall's on a GPU."""
-    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
-    synchronize()
-    started = clock()
-    call()
-    synchronize()
-    return clock() - started
-
-
-def _resident() -> float:
-    return _status("VmRSS") / 1024
+    """Return the seconds of one call: of the processor on a CPU, of the clock on a GPU."""
+    return in_turn({"": call}, 1, warmup=0, busy=True)[""][0]
 
 
 def _status(field: str) -> int:

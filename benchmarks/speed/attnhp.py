@@ -1,8 +1,10 @@
-"""A training step of AttNHP, as published code computes it and as tsllm does, in one process.
+"""Seconds of a training step of AttNHP, as published code computes it and as tsllm does.
 
 Three comparisons: the same likelihood (20 equally spaced times an interval) both ways, whose
-numbers and gradients must agree; tsllm's default (16 Gauss-Legendre nodes, which is exact where
-the 20 are percents off); and the log-normal mixture, the default decoder, beside them.
+numbers and gradients must agree; tsllm's default (16 Gauss-Legendre nodes, which is exact where the
+20 times are wrong by percents); and the log-normal mixture, the default decoder.
+
+    python benchmarks/speed/attnhp.py
 """
 
 from __future__ import annotations
@@ -26,14 +28,14 @@ from tsllm.adapters.events.encoders.attention import AttentionEncoder
 from tsllm.adapters.events.features import EventEmbedding
 
 sys.path.append(str(Path(__file__).parents[1]))
-from measuring import parser, spread, synchronize, timed, write
+from measuring import in_turn, parser, spread, synchronize, write
 
 #: The published configuration: 2 heads of width 32, 16 for the time, 2 layers, 20 points.
 HIDDEN, HEADS, TIME_WIDTH, LAYERS, TYPES, POINTS = 64, 2, 16, 2, 16, 20
 
 
 def main() -> None:
-    arguments = parser(__doc__)
+    arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--batch", type=int, default=16, help="sequences a step")
     arguments.add_argument(
         "--events", type=int, nargs="+", default=[50, 100], help="events a sequence"
@@ -85,10 +87,7 @@ def measure(size: int, events: int, repeats: int, device: torch.device) -> dict[
         ),
     }
     steps = {name: training_step(module, call) for name, (module, call) in calls.items()}
-    seconds: dict[str, list[float]] = {name: timed(step, repeats=1) for name, step in steps.items()}
-    for _ in range(repeats - 1):  # in turn, so that a busy machine is busy for all
-        for name, step in steps.items():
-            seconds[name] += timed(step, repeats=1, warmup=0)
+    seconds = in_turn(steps, repeats)
     median = {name: statistics.median(values) for name, values in seconds.items()}
     for name, value in median.items():
         ratio = median["published"] / value
@@ -117,7 +116,7 @@ def random_batch(size: int, events: int) -> EventBatch:
 
 
 def cached_mean(encoder: AttNHPEncoder, decoder: AttNHPDecoder, batch: EventBatch) -> Tensor:
-    """Give the published likelihood by cached keys, (batch, positions)."""
+    """Return the published likelihood with cached keys, (batch, positions)."""
     fractions = torch.linspace(0, 1, POINTS, device=batch.elapsed.device)
     times = torch.cat([batch.elapsed[..., None], batch.elapsed[..., None] * fractions], -1)
     values = decoder.log_intensities(encoder.encode(batch), times).exp()
@@ -127,7 +126,7 @@ def cached_mean(encoder: AttNHPEncoder, decoder: AttNHPDecoder, batch: EventBatc
 def compare(
     published: RepeatedAttNHP, encoder: AttNHPEncoder, decoder: AttNHPDecoder, batch: EventBatch
 ) -> dict[str, float]:
-    """Say how far likelihoods and gradients of the two ways lie apart; fail where they do."""
+    """Return the differences of likelihoods and gradients; raise if they are large."""
     both, gradients = [], []
     for module, call in (
         (published.embedding, lambda: published.log_likelihood(batch, POINTS)),
@@ -146,7 +145,7 @@ def compare(
 
 
 def training_step(module: nn.Module, call: Callable[[], Tensor]) -> Callable[[], None]:
-    """Make a step of Adam on minus the mean of what ``call`` gives."""
+    """Make a step of Adam on minus the mean of the values of ``call``."""
     optimiser = torch.optim.Adam(module.parameters(), lr=1e-4)
 
     def step() -> None:

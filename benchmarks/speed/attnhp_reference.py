@@ -1,9 +1,9 @@
-"""AttNHP computed the way published code computes it, to be timed against tsllm's.
+"""AttNHP computed as published code computes it, for a comparison of speed.
 
-Written from the description of the method, not from anybody's code. Every head is a stack of its
-own, in a Python loop. Events and queries are one sequence of twice the length, and all of it goes
-through every layer again for each sampled time: the batch is repeated as often as an interval has
-sampled times. The integral is the mean over equally spaced times.
+Written from the description of the method, not from published code. Each head is a stack of its
+own, in a Python loop. Events and queries are one sequence of twice the length, and the whole
+sequence passes every layer again for each sampled time: the batch is repeated once for each sampled
+time of an interval. The integral is the mean over equally spaced times.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class RepeatedAttNHP(nn.Module):
         self.head = nn.Linear(embedding.hidden, n_types)
 
     def intensities(self, batch: EventBatch, elapsed: Tensor) -> Tensor:
-        """Give intensities (batch, positions, nodes, types) at times after each position."""
+        """Return intensities (batch, positions, nodes, types) at times after each position."""
         nodes = elapsed.shape[2]
         x = self.embedding(batch)  # (batch, tokens, hidden)
         time = functional.pad(batch.gaps.double().cumsum(1), (1, 0))
@@ -76,14 +76,14 @@ class RepeatedAttNHP(nn.Module):
         return functional.softplus(self.head(z)).permute(1, 2, 0, 3)
 
     def log_likelihood(self, batch: EventBatch, points: int) -> Tensor:
-        """Give the mean-of-points likelihood, (batch, positions): two passes, events and points."""
+        """Return the mean-of-points likelihood (batch, positions), by two passes."""
         at_events = self.intensities(batch, batch.elapsed[..., None])[:, :, 0]
         fractions = torch.linspace(0, 1, points, device=batch.elapsed.device)
         sampled = self.intensities(batch, batch.elapsed[..., None] * fractions)
         return mean_likelihood(batch, at_events, sampled)
 
     def copy_into(self, encoder: AttNHPEncoder, decoder: AttNHPDecoder) -> None:
-        """Give encoder and decoder these weights: stacks of heads are blocks of its matrices."""
+        """Copy the weights into encoder and decoder: stacks of heads become blocks of a matrix."""
         with torch.no_grad():
             encoder.embedding.load_state_dict(self.embedding.state_dict())
             decoder.head.load_state_dict(self.head.state_dict())
@@ -96,7 +96,7 @@ class RepeatedAttNHP(nn.Module):
                     target.bias.copy_(torch.cat([one.bias for one in linears]))
 
     def _mask(self, tokens: int, device: torch.device) -> Tensor:
-        """Say who sees whom: events those strictly earlier, queries those up to their position."""
+        """Return the mask: events see earlier events, queries see events up to their position."""
         earlier = torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril(-1)
         own = earlier | torch.eye(tokens, dtype=torch.bool, device=device)
         nobody = torch.zeros_like(earlier)

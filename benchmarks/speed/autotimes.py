@@ -20,7 +20,7 @@ from tsllm.adapters.losses import next_segment_loss
 from tsllm.backbone import autocast_backbone
 
 sys.path.append(str(Path(__file__).parents[1]))
-from measuring import machine, parser, peak_memory_mib, spread, synchronize, timed, write
+from measuring import in_turn, machine, parser, peak_memory_mib, spread, synchronize, timed, write
 
 CONTEXT, TOKEN, HORIZON = 672, 96, 720
 LLAMA_7B = "random:llama?hidden=4096&layers=32&heads=32&intermediate=11008&vocab=32000"
@@ -50,7 +50,6 @@ def training_steps(backbone: str, layers: int, *, batch: int = 256) -> dict[str,
     optimiser = torch.optim.Adam(model.parameters(), lr=5e-4)
     values = torch.randn(batch, CONTEXT + TOKEN, 1, device=core.device)
     results: dict[str, object] = {"windows": batch, "tokens": CONTEXT // TOKEN, "layers": layers}
-    seconds: dict[str, list[float]] = {"float32": [], "bfloat16": []}
 
     def step(dtype: torch.dtype | None) -> None:
         with autocast_backbone(dtype):
@@ -59,9 +58,8 @@ def training_steps(backbone: str, layers: int, *, batch: int = 256) -> dict[str,
         (total / count).backward()
         optimiser.step()
 
-    for _ in range(10):  # in turn, so that a busy machine slows both alike
-        for name, dtype in (("float32", None), ("bfloat16", torch.bfloat16)):
-            seconds[name] += timed(lambda dtype=dtype: step(dtype), repeats=1)
+    calls = {"float32": lambda: step(None), "bfloat16": lambda: step(torch.bfloat16)}
+    seconds = in_turn(calls, 10)
     for name, values_ in seconds.items():
         results[name] = spread(values_)
         print(f"training step, {name}: {np.median(values_):.4f} s")
@@ -77,13 +75,12 @@ def rollouts(backbone: str, layers: int) -> list[dict[str, object]]:
     table = []
     for rows in (1, 32, 224, 1024):
         x = torch.randn(rows, CONTEXT, 1, device=core.device)
-        seconds: dict[str, list[float]] = {"sliding": [], "cached": []}
+        calls = {
+            mode: lambda x=x, mode=mode: model.rollout(x, HORIZON, mode=mode)
+            for mode in ("sliding", "cached")
+        }
         with torch.inference_mode():
-            for _ in range(7):
-                for mode in seconds:
-                    seconds[mode] += timed(
-                        lambda x=x, mode=mode: model.rollout(x, HORIZON, mode=mode), repeats=1
-                    )
+            seconds = in_turn(calls, 7)
         ratio = float(np.median(seconds["sliding"]) / np.median(seconds["cached"]))
         print(f"rollout of {HORIZON} steps, {rows} rows: sliding / cached = {ratio:.2f}")
         table.append({"rows": rows, "ratio": ratio, **{m: spread(s) for m, s in seconds.items()}})

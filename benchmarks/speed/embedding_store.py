@@ -1,4 +1,4 @@
-"""The embedding store: encoding against one prompt at a time, reading back, latency of a forecast.
+"""The embedding store: encoding against one prompt at a time, reading, latency of a forecast.
 
 Prompts are those of ETTh1's windows of 96 steps, about 275 tokens each. Everything is compared in
 one process, in turn.
@@ -28,7 +28,7 @@ from tsllm.forecasters.frames import split_series
 from tsllm.prompts.writer import PromptWriter
 
 sys.path.append(str(Path(__file__).parents[1]))
-from measuring import machine, parser, peak_memory_mib, spread, synchronize, timed, write
+from measuring import in_turn, machine, parser, peak_memory_mib, spread, synchronize, timed, write
 
 CONTEXT, HORIZON = 96, 96
 
@@ -48,7 +48,7 @@ def main() -> None:
         for dtype in args.precisions
     }
     prompts = prompts_of(y)
-    # What is read back does not depend on the layers: one is quick to fill with.
+    # Reading does not depend on the layers, and one layer fills the store fast.
     quick = load_backbone(args.backbone, layers=1, dtype=args.precisions[0])
     results = {
         "backbone": args.backbone,
@@ -72,13 +72,13 @@ def prompts_of(y) -> list[str]:
 def encoding(
     backbones: dict[str, Backbone], prompts: list[str], size: int, rounds: int
 ) -> dict[str, object]:
-    """Time the plain way, a prompt at a time, and the store's, on new prompts each round."""
+    """Time one prompt at a time and the store, on new prompts each round."""
     rates: dict[str, list[float]] = {}
     vectors: dict[str, torch.Tensor] = {}
     results: dict[str, object] = {"prompts_a_round": size}
     with tempfile.TemporaryDirectory() as folder:
         store = EmbeddingStore(folder)
-        for turn in range(rounds + 1):  # the first one warms up
+        for turn in range(rounds + 1):  # the first is a warm-up
             part = prompts[turn * size : (turn + 1) * size]
             for dtype, backbone in backbones.items():
                 started = time.perf_counter()
@@ -140,7 +140,7 @@ def share_of_peak(backbone: Backbone, tokens_per_second: float) -> dict[str, flo
 
 
 def second_pass(backbone: Backbone, prompts: list[str]) -> dict[str, object]:
-    """Time reading what is there: by the texts, hashed anew, and by the keys that `fill` gave."""
+    """Time reading known vectors: by their texts, which are hashed again, and by their keys."""
     with tempfile.TemporaryDirectory() as folder:
         store = EmbeddingStore(folder)
         keys = store.fill(prompts, backbone)
@@ -177,27 +177,21 @@ def latencies(backbone: str, layers: int, y) -> list[dict[str, object]]:
         (whole,) = split_series(y)
         windows = [whole.until(2000 + 101 * i).tail(CONTEXT) for i in range(40)]
         writer = PromptWriter()
-        seconds: dict[str, list[float]] = {"cold store": [], "warm store": [], "no store": []}
+        seconds: dict[str, list[float]] = {}
         for turn, window in enumerate(windows):
             prompts = writer.write(window, [0], CONTEXT)
 
-            def without_store(prompts=prompts, window=window):
-                # What a forecast costs that embeds its prompts itself, one by one.
-                for prompt in prompts:
-                    core.last_token([prompt])
+            def forecast(window=window):
                 forecaster.forecast([window], HORIZON)
 
-            for name, call in (
-                ("cold store", lambda window=window: forecaster.forecast([window], HORIZON)),
-                ("warm store", lambda window=window: forecaster.forecast([window], HORIZON)),
-                ("no store", without_store),
-            ):
-                synchronize()
-                started = time.perf_counter()
-                call()
-                synchronize()
-                if turn:
-                    seconds[name].append(time.perf_counter() - started)
+            def without_store(prompts=prompts, forecast=forecast):
+                for prompt in prompts:  # a forecast that embeds its prompts itself, one by one
+                    core.last_token([prompt])
+                forecast()
+
+            calls = {"cold store": forecast, "warm store": forecast, "no store": without_store}
+            for name, values in in_turn(calls, 1, warmup=0).items():
+                seconds.setdefault(name, []).extend(values if turn else [])
         for name, values in seconds.items():
             figures = spread(values)
             print(

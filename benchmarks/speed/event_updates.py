@@ -1,8 +1,8 @@
 """Seconds that `update` takes per event, as a stream grows to a million events (Aaren encoder).
 
-A model is fitted to a short Hawkes stream and then given a stream event by event. What lies between
-two counts of events is given in bulk; at each count, single events are timed, and the next event is
-predicted. Constant time and memory show as a flat line.
+A model is fitted to a short Hawkes stream and then reads a stream event by event. The events
+between two counts are read in bulk; at each count, single events are timed and the next event is
+predicted. Time and memory should be constant.
 
     python benchmarks/speed/event_updates.py
 """
@@ -30,7 +30,7 @@ def main() -> None:
         "--counts", type=int, nargs="+", default=[100, 1_000, 10_000, 100_000, 1_000_000]
     )
     arguments.add_argument("--repeats", type=int, default=200, help="single events timed a count")
-    arguments.add_argument("--bulk", type=int, default=20_000, help="events given at once between")
+    arguments.add_argument("--bulk", type=int, default=20_000, help="events of an update in bulk")
     arguments.add_argument("--hidden", type=int, default=32)
     arguments.add_argument("--encoder", default="aaren")
     arguments.add_argument("--quick", action="store_true", help="up to 1,000 events")
@@ -78,7 +78,7 @@ def main() -> None:
     results: dict[str, Any] = {
         "encoder": args.encoder,
         "parameters": model.n_parameters,
-        "rows": rows,
+        "table": rows,
         "last_over_first": last / first,
         "seconds": time.perf_counter() - started,
     }
@@ -102,7 +102,7 @@ def long_stream(n_events: int, seed: int) -> EventTable:
 
 
 def part(stream: EventTable, first: int, last: int) -> EventTable:
-    """Take some of a stream's events."""
+    """Return some events of a stream."""
     return EventTable(
         ids=stream.ids,
         times=(stream.times[0][first:last],),

@@ -29,7 +29,7 @@ from tsllm.adapters.s2ip.decomposition import decompose
 from tsllm.backbone import autocast_backbone, native_bfloat16, tuned
 
 sys.path.append(str(Path(__file__).parents[1]))
-from measuring import machine, parser, peak_memory_mib, spread, timed, write
+from measuring import in_turn, machine, parser, peak_memory_mib, spread, write
 
 CONTEXT, HORIZON, TREND, SEASON = 512, 96, 96, 96  # ETTh1, as published
 POOL, PROMPT = 1000, 4
@@ -54,7 +54,7 @@ def main() -> None:
         "anchors": compare_anchors(core, args.batch, args.turns),
         "training_step": compare_steps(core, args.batch, args.turns),
     }
-    # What both parts together take of a step, the published way over ours.
+    # The time of both parts together, published over ours.
     parts = [results["decomposition"], results["anchors"]]
     together = {way: sum(part[way]["p50"] for part in parts) for way in ("published", "ours")}
     results["parts_together"] = together["published"] / together["ours"]
@@ -154,7 +154,7 @@ def compare_steps(core: Backbone, batch: int, turns: int) -> dict[str, Any]:
 
 
 def profiled(call: Callable[[], None], *, rows: int = 8) -> list[dict[str, Any]]:
-    """Say which operations a call spends its time in."""
+    """List the operations that take most of the time of a call."""
     cuda = torch.cuda.is_available()
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if cuda else [])
     with profile(activities=activities) as profiler:
@@ -174,11 +174,8 @@ def profiled(call: Callable[[], None], *, rows: int = 8) -> list[dict[str, Any]]
 
 
 def take_turns(calls: dict[str, Callable[[], Any]], turns: int, name: str) -> dict[str, Any]:
-    """Time calls in turn, so that a busy machine slows all alike."""
-    seconds: dict[str, list[float]] = {way: [] for way in calls}
-    for _ in range(turns):
-        for way, call in calls.items():
-            seconds[way] += timed(call, repeats=1)
+    """Time calls in turn, and compare the published way with ours."""
+    seconds = in_turn(calls, turns)
     figures: dict[str, Any] = {way: spread(times) for way, times in seconds.items()}
     figures["ratio"] = figures["published"]["p50"] / figures["ours"]["p50"]
     print(

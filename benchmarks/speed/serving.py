@@ -1,9 +1,9 @@
-"""A served model under many clients: requests a second, wrong answers (none), memory.
+"""Requests a second, wrong answers (none) and memory of a served model with many clients.
 
     python benchmarks/speed/serving.py --requests 1000 --clients 8
 
-Starts ``mlflow models serve`` on this machine and sends it requests, each with another series;
-every answer is compared with what the model forecasts here. Memory is that of the server's
+Starts ``mlflow models serve`` on this machine and sends requests, each with another series; every
+answer is compared with the forecast of the model in this process. Memory is that of the server's
 processes after a tenth of the requests and after all of them.
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from batch_predict import TINY, series
+from batch import TINY, series
 
 import tsllm
 import tsllm.mlflow
@@ -36,7 +36,7 @@ HORIZON = 12
 
 
 def main() -> None:
-    arguments = parser(__doc__)
+    arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--requests", type=int, default=1000)
     arguments.add_argument("--clients", type=int, default=8)
     arguments.add_argument("--steps", type=int, default=200)
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def measure(folder: Path, bodies: list[bytes], expected: np.ndarray, clients: int) -> dict:
-    """Start the server, ask it everything, and stop it."""
+    """Start the server, send all requests and stop the server."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -229,7 +229,7 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
 # ---------------------------------------------------------------------- flip_invariance="auto"
 
 #: The rarer direction must take at least this share of the windows. Chosen on the parts before the
-#: test parts of nine data sets (benchmarks/flips.py).
+#: test parts of nine data sets (benchmarks/recipes/flips.yaml).
 RARER_SHARE = 1 / 3
 
 
