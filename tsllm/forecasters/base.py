@@ -145,10 +145,10 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         -------
         matplotlib Axes
         """
-        from tsllm.plotting.forecasts import plot_history
+        from tsllm.plotting.forecasts import draw_losses
 
         self.check_is_fitted()
-        return plot_history(self.fitted_.history, best_epoch=self.fitted_.best_epoch, ax=ax)
+        return draw_losses(self.fitted_.history, best_epoch=self.fitted_.best_epoch, ax=ax)
 
     def to_payload(
         self, horizon: int, *, y: Any = None, X: Any = None, quantiles: Sequence[float] = ()

@@ -355,11 +355,11 @@ class S2IPForecaster(DirectForecaster, LLMForecaster):
         matplotlib Axes
             The mean cosine similarity over the epochs.
         """
-        from tsllm.plotting.anchors import plot_alignment
+        from tsllm.plotting.anchors import draw_similarities
 
         self.check_is_fitted()
         similarities = [h["similarity"] / self.prompt_length for h in self.fitted_.history]
-        return plot_alignment(similarities, best_epoch=self.fitted_.best_epoch, ax=ax)
+        return draw_similarities(similarities, best_epoch=self.fitted_.best_epoch, ax=ax)
 
     # ------------------------------------------------------------------ the method's hooks
 

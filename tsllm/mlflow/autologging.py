@@ -18,7 +18,7 @@ from mlflow.utils.autologging_utils import (
 from tsllm.events import EventForecaster, PromptTPP
 from tsllm.forecasters.base import SeriesForecaster
 from tsllm.mlflow.flavor import FLAVOR_NAME, log_model
-from tsllm.plotting.forecasts import plot_forecast, plot_history
+from tsllm.plotting.forecasts import draw_losses, plot_forecast
 from tsllm.tables.forecast import predict_stored
 from tsllm.training.callbacks import Callback, training_callbacks
 from tsllm.training.settings import TrainingState
@@ -141,7 +141,7 @@ def _log_forecaster(forecaster: SeriesForecaster) -> None:
     """Log the results of a fit to series."""
     _log_summary(forecaster.summary())
     if _wants_figures():
-        mlflow.log_figure(plot_history(forecaster.fitted_.history).figure, "losses.png")
+        mlflow.log_figure(draw_losses(forecaster.fitted_.history).figure, "losses.png")
         covariates = forecaster.fitted_.covariates
         if covariates is None or not covariates.columns.known:  # their future is not known
             mlflow.log_figure(_forecast_figure(forecaster), "forecast.png")
@@ -153,7 +153,7 @@ def _log_event_model(model: EventForecaster) -> None:
     if isinstance(model, PromptTPP):
         _log_summary(model.summary())
         if _wants_figures():
-            mlflow.log_figure(plot_history(model.slices_[-1]["history"]).figure, "losses.png")
+            mlflow.log_figure(draw_losses(model.slices_[-1]["history"]).figure, "losses.png")
     else:
         mlflow.log_metrics({"events": float(model.n_events_)})
     _log_model_if_wanted(model)

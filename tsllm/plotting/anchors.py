@@ -67,7 +67,7 @@ def plot_joint_space(
     return ax
 
 
-def plot_alignment(
+def draw_similarities(
     similarities: Sequence[float], *, best_epoch: int | None = None, ax: Any = None
 ) -> Any:
     """Draw the mean cosine similarity of windows and their anchors over the epochs.

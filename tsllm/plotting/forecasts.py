@@ -69,7 +69,7 @@ def plot_forecast(
     return ax
 
 
-def plot_history(
+def draw_losses(
     history: Sequence[dict[str, Any]], *, best_epoch: int | None = None, ax: Any = None
 ) -> Any:
     """Draw training and validation losses over the epochs.
