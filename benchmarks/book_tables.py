@@ -62,8 +62,9 @@ def accuracy(rows: Sequence[Results], *, main: bool = False) -> list[str]:
         by_set.setdefault(row.get("set", ""), []).append(row)
     metrics = _metrics(rows[0])
     each = [len({row["horizon"] for row in mine}) for mine in by_set.values()]
-    if len(by_set) > 1 and max(each) == 1:  # unscaled sets: the last metric is free of scale
-        return [_set_by_method(by_set, metric) for metric in metrics[::-1][: 1 if main else None]]
+    if len(by_set) > 1 and max(each) == 1:
+        metrics.sort(key=lambda metric: metric != "mase")  # sets differ in their scale
+        return [_set_by_method(by_set, metric) for metric in metrics[: 1 if main else None]]
     return [
         (f"*{name}*\n\n" if len(by_set) > 1 else "") + _by_horizon(mine, metric)
         for metric in metrics[: 1 if main else None]
@@ -94,7 +95,7 @@ def _by_horizon(rows: Sequence[Results], metric: str) -> str:
     """Write methods in rows and horizons, or folds, in columns, and the average."""
     column = "horizon"
     if "fold" in rows[0]:
-        rows = [row for row in rows if row["horizon"] == "all"]
+        rows = [row for row in rows if row["horizon"] == "all"] or _over_horizons(rows, metric)
         column = "fold"
     if {row.get("scored_on", "all") for row in rows} > {"all"}:
         rows = [
@@ -114,6 +115,17 @@ def _by_horizon(rows: Sequence[Results], metric: str) -> str:
         body.append(cells)
     header = [f"{_title(metric)}, {column}", *map(str, columns)]
     return table([*header, "average"] if body and len(body[0]) > len(header) else header, body)
+
+
+def _over_horizons(rows: Sequence[Results], metric: str) -> list[Results]:
+    """Average the errors of a method and fold over the horizons."""
+    groups: dict[tuple[str, int], list[float]] = {}
+    for row in rows:
+        groups.setdefault((row["method"], row["fold"]), []).append(row[metric])
+    return [
+        {"method": method, "fold": fold, metric: sum(errors) / len(errors)}
+        for (method, fold), errors in groups.items()
+    ]
 
 
 def _over_rows(rows: Sequence[Results], metric: str) -> str:
