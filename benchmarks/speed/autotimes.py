@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,10 @@ import torch
 from tsllm import AutoTimesForecaster, Context, load_backbone
 from tsllm.adapters.autotimes import AutoTimesModel
 from tsllm.adapters.losses import next_segment_loss
-from tsllm.backbone import autocast_backbone
+from tsllm.backbone import Backbone, autocast_backbone
 
 sys.path.append(str(Path(__file__).parents[1]))
-from measuring import in_turn, machine, parser, peak_memory_mib, spread, synchronize, timed, write
+from measuring import in_turn, machine, parser, peak_memory_mib, spread, timed, write
 
 CONTEXT, TOKEN, HORIZON = 672, 96, 720
 LLAMA_7B = "random:llama?hidden=4096&layers=32&heads=32&intermediate=11008&vocab=32000"
@@ -43,21 +44,28 @@ def main() -> None:
     write("autotimes_speed" + args.tag, results, args.out)
 
 
-def training_steps(backbone: str, layers: int, *, batch: int = 256) -> dict[str, object]:
-    """Time a step (forward, backward, Adam) of 256 windows of 7 tokens in both precisions."""
-    core = load_backbone(backbone, layers=layers)
+def trainer(core: Backbone, batch: int) -> tuple[AutoTimesModel, Callable[..., float]]:
+    """Make a model and a training step (forward, backward, Adam) that returns the loss."""
     model = AutoTimesModel(core, TOKEN).to(core.device)
     optimiser = torch.optim.Adam(model.parameters(), lr=5e-4)
     values = torch.randn(batch, CONTEXT + TOKEN, 1, device=core.device)
-    results: dict[str, object] = {"windows": batch, "tokens": CONTEXT // TOKEN, "layers": layers}
 
-    def step(dtype: torch.dtype | None) -> None:
+    def step(dtype: torch.dtype | None = None) -> float:
         with autocast_backbone(dtype):
             total, count = next_segment_loss(model, values)
         optimiser.zero_grad()
         (total / count).backward()
         optimiser.step()
+        return float(total.detach() / count)
 
+    return model, step
+
+
+def training_steps(backbone: str, layers: int, *, batch: int = 256) -> dict[str, object]:
+    """Time a step of 256 windows of 7 tokens in both precisions."""
+    core = load_backbone(backbone, layers=layers)
+    _, step = trainer(core, batch)
+    results: dict[str, object] = {"windows": batch, "tokens": CONTEXT // TOKEN, "layers": layers}
     calls = {"float32": lambda: step(None), "bfloat16": lambda: step(torch.bfloat16)}
     seconds = in_turn(calls, 10)
     for name, values_ in seconds.items():
@@ -131,20 +139,9 @@ def llama7b(*, steps: int = 8, batch: int = 16) -> dict[str, object]:
     core = load_backbone(LLAMA_7B, device="cuda")
     load_seconds = time.perf_counter() - started
     torch.cuda.reset_peak_memory_stats()
-    model = AutoTimesModel(core, TOKEN).to(core.device)
-    optimiser = torch.optim.Adam(model.parameters(), lr=5e-4)
-    values = torch.randn(batch, CONTEXT + TOKEN, 1, device=core.device)
-    losses = []
-
-    def step() -> None:
-        total, count = next_segment_loss(model, values)
-        optimiser.zero_grad()
-        (total / count).backward()
-        optimiser.step()
-        losses.append(float(total.detach() / count))
-
-    seconds = timed(step, repeats=steps, warmup=2)
-    synchronize()
+    model, step = trainer(core, batch)
+    losses: list[float] = []
+    seconds = timed(lambda: losses.append(step()), repeats=steps, warmup=2)
     results = {
         "backbone": LLAMA_7B,
         "parameters": core.parameter_count,
