@@ -1,7 +1,5 @@
 """DLinear and PatchTST, the baselines without a language model."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional

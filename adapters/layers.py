@@ -1,7 +1,5 @@
 """Layers that several methods share, and equivariance to sign flips."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """``tsllm ablate``: a test of whether the language model helps on DATA."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """``tsllm backtest``: errors of a method and baselines on a held-out test part."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 

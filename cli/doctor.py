@@ -1,7 +1,5 @@
 """``tsllm doctor``: a check of this installation."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil

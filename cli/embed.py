@@ -1,7 +1,5 @@
 """``tsllm embed``: fill the embedding store before fitting."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

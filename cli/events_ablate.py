@@ -1,7 +1,5 @@
 """``tsllm events ablate``: the use of PromptTPP's prompts and language model on DATA."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated, Any
 

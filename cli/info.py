@@ -1,7 +1,5 @@
 """``tsllm datasets`` and ``tsllm backbones``: lists of data sets and language models."""
 
-from __future__ import annotations
-
 import json as json_module
 from pathlib import Path
 from typing import Any

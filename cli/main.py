@@ -4,8 +4,6 @@ Only light modules are imported here, so that ``tsllm --help`` is quick; each co
 it needs when it runs. Exit codes: 0 success, 1 a failure in tsllm, 2 a mistake of the user.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

@@ -1,7 +1,5 @@
 """Options that several commands share, and the values of options that are lists."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar

@@ -1,7 +1,5 @@
 """``tsllm predict``: forecasts of a saved model, in one table or in a job of many blocks."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """``tsllm store stats|verify|prune``: contents and checks of an embedding store."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

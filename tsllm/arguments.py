@@ -1,7 +1,5 @@
 """Constructor arguments: checked against their type hints, and documented where they are shared."""
 
-from __future__ import annotations
-
 import inspect
 import numbers
 import re

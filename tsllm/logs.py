@@ -5,8 +5,6 @@ application's handlers get each event with its fields (``record.fields``). The c
 `log_to_stderr`.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import sys

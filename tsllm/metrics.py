@@ -6,8 +6,6 @@ forecast of an observed value makes the metric NaN. ``axis`` selects the axes to
 numpy; None averages over everything.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

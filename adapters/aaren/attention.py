@@ -1,7 +1,5 @@
 """Aaren: attention with a learnt query, over all tokens at once or token by token."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

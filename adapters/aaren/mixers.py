@@ -1,7 +1,5 @@
 """Causal mixers to compare with Aaren: minGRU, softmax attention, none."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -3,8 +3,6 @@
 For scores s and values v, output k is ``sum_{i<=k} exp(s_i) v_i / sum_{i<=k} exp(s_i)``.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

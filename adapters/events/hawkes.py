@@ -1,7 +1,5 @@
 """The multivariate Hawkes process with exponential kernels: exact, differentiable, in float64."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from numpy.typing import ArrayLike

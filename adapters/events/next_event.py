@@ -4,8 +4,6 @@ Everything is conditional on the time ``waited`` since the last event without a 
 scaled, and count from the last event.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Gauss-Legendre quadrature of compensators, the integrals of intensities after an event."""
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np

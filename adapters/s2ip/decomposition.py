@@ -1,7 +1,5 @@
 """Additive decomposition of windows into trend, seasonal component and residual."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional

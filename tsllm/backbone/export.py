@@ -1,7 +1,5 @@
 """Export of a backbone to a directory that `load_backbone` reads."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from tsllm.backbone.handle import Backbone

@@ -1,7 +1,5 @@
 """Blocks of whole series, found in one pass over the column with the series' names."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple

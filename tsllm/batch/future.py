@@ -1,7 +1,5 @@
 """The known future of covariates in a batch job, read block by block."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Batch jobs: start or continue a job, forecast its blocks, finish it."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 import sys

@@ -3,8 +3,6 @@
 It never changes, so a job that was killed and is started again writes the same forecasts.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

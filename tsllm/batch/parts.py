@@ -1,7 +1,5 @@
 """Parquet parts: the parts of the input, the rows of a block, and the part that a block writes."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import secrets

@@ -1,7 +1,5 @@
 """The plan of a batch job: its columns, its blocks and its batch size."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Forecasts of blocks by Ray's actors, on this machine or on a cluster."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket

@@ -1,7 +1,5 @@
 """Regrouping of scattered series on disk: one pass over the rows, in bounded memory."""
 
-from __future__ import annotations
-
 import secrets
 import shutil
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Measurement of the fastest batch size, which depends on model and machine."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import replace

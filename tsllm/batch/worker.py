@@ -1,7 +1,5 @@
 """Forecasts of single blocks, in the process of the local engine or in Ray's actors."""
 
-from __future__ import annotations
-
 import os
 import time
 import warnings

@@ -1,7 +1,5 @@
 """The columns of X: their names and kinds, and the checks of their values."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches

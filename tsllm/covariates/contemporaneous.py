@@ -1,7 +1,5 @@
 """Contemporaneous effects of covariates: a basis per column and a ridge regression."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Self

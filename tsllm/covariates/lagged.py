@@ -1,7 +1,5 @@
 """Lagged effects of covariates whose future is unknown: one regression per step ahead."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self

@@ -4,8 +4,6 @@ Texts are processed in shards, the longest first. While the language model runs 
 another thread tokenises the next. Within a shard texts of similar length share a batch.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Maintenance of a whole store: count, check, prune and copy its embeddings."""
 
-from __future__ import annotations
-
 import datetime
 import json
 from collections.abc import Collection

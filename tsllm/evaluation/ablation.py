@@ -1,7 +1,5 @@
 """The ablation: a test of the language model against replacements, on given data."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

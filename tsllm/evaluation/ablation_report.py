@@ -1,7 +1,5 @@
 """The report of an ablation: tables, verdict, JSON, Markdown and a plot."""
 
-from __future__ import annotations
-
 import json
 import math
 from abc import ABC, abstractmethod

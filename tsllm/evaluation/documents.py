@@ -1,7 +1,5 @@
 """Reports as text and as JSON: formatted figures, plain values, Markdown from templates."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

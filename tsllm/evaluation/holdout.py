@@ -1,7 +1,5 @@
 """Series cut in time: a part to fit on, a test part, and the windows of the test part."""
 
-from __future__ import annotations
-
 import functools
 import warnings
 from collections.abc import Sequence

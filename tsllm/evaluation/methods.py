@@ -1,7 +1,5 @@
 """The methods of a backtest: their interface, and how a name or a forecaster becomes one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 

@@ -1,7 +1,5 @@
 """Differences between two methods on the same windows, with intervals over windows and seeds."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Rolling-origin backtests: the plan of the windows, and the run over them."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The report of a backtest: tables, paired differences, JSON and Markdown."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field

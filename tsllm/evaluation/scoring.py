@@ -1,7 +1,5 @@
 """Errors of windows, kept as sums, so that any set of windows can be averaged exactly."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

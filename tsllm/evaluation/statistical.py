@@ -1,7 +1,5 @@
 """The statistical methods of a backtest: the seasonal naive, and those fitted at each window."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Sequence
 from statistics import NormalDist

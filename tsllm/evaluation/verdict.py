@@ -1,7 +1,5 @@
 """The verdict of an ablation in plain words, by stated rules."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple

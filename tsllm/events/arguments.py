@@ -1,7 +1,5 @@
 """Arguments of event forecasters: times, durations, counts and probability levels."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """The base of event forecasters: reading, fitting, the history, and the methods of all of them."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial

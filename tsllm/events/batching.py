@@ -1,7 +1,5 @@
 """Batches of event sequences, and the inter-event times that a table shows."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple, cast

@@ -1,7 +1,5 @@
 """The fitted model of an event forecaster, as predictions, futures and scores use it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple

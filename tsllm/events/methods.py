@@ -1,7 +1,5 @@
 """Event forecasters by their short names, for the command line."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tsllm.arguments import check_arguments

@@ -1,7 +1,5 @@
 """Naive event forecasts: typical inter-event times, and the most frequent types."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Plots of event streams: intensities, residuals, slices. They need the extra ``tsllm[plot]``."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Predictions of the next events: their times, their types, and intensities."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

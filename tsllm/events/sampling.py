@@ -1,7 +1,5 @@
 """Futures of event sequences, drawn event by event."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable, Hashable
 from typing import NamedTuple, Protocol

@@ -1,7 +1,5 @@
 """Measures of fit: likelihoods, residuals and predictions at every scored interval."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Futures of event sequences: samples, counts of events, and whole simulated sequences."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

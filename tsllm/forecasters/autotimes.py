@@ -1,7 +1,5 @@
 """AutoTimes: a frozen language model continues a series the way it continues text."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
 from pathlib import Path

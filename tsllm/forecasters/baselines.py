@@ -1,7 +1,5 @@
 """DLinear and PatchTST, trained and calibrated as the language-model forecasters are."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """The base of forecasters whose head forecasts the whole horizon at once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 

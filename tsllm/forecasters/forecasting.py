@@ -4,8 +4,6 @@
 all take it. Step 2 is a `Reader`: it reads contexts anew, or the running states of followed series.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace

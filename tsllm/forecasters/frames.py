@@ -1,7 +1,5 @@
 """pandas in and out: checked series and covariates from sktime's containers, dated forecasts."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Training of a forecaster's model on series, and calibration of its intervals."""
 
-from __future__ import annotations
-
 import math
 import time
 import warnings

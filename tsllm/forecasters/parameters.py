@@ -1,7 +1,5 @@
 """The constructor arguments that forecasters share: declared, assigned, documented and checked."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The running states of the series that an Aaren forecaster follows, and their reader."""
 
-from __future__ import annotations
-
 import threading
 import warnings
 import weakref

@@ -1,7 +1,5 @@
 """S²IP-LLM: patches prompted with the word embeddings most similar to them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -4,8 +4,6 @@ sktime has no public way to say in which form ``y`` came and how far it reached;
 pickles the whole object. A test compares the names with those that sktime sets.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """TimeCMA: a series aligned with the last-token embedding of its prompt."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Logging of the parameters, losses and figures of every fit to MLflow."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from importlib.util import find_spec

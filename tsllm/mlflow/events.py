@@ -14,8 +14,6 @@ column ``sequence_id`` without rows asks for all that it keeps. Parameters: ``ho
 of events ahead (default 1), and ``quantiles`` of their times.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Saving, logging and loading of models in MLflow's format, after MLflow's own flavors."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, fields

@@ -3,8 +3,6 @@
 A new kind is a file with one subclass of `ServedKind`, and a line in `tsllm.mlflow.registry`.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields

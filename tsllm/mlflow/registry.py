@@ -1,7 +1,5 @@
 """The closed list of the kinds of models that are served."""
 
-from __future__ import annotations
-
 from tsllm.errors import DataError, ModelFormatError
 from tsllm.mlflow.events import ServedEvents
 from tsllm.mlflow.kinds import ServedKind

@@ -20,8 +20,6 @@ MLflow's server reads requests of any size into memory before the model checks t
 with a limit in front of a public server. `tsllm.mlflow.kinds.Limits` has the limits of the model.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The object that MLflow's server calls with each request."""
 
-from __future__ import annotations
-
 import logging
 import os
 import threading

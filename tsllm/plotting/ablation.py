@@ -1,7 +1,5 @@
 """Plots of ablations: the difference of each variant from the judged one, with intervals."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

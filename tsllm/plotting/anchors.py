@@ -1,7 +1,5 @@
 """Plots of S²IP-LLM's joint space: anchors and tokens in a plane, alignment over training."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

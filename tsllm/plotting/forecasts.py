@@ -1,7 +1,5 @@
 """Plots of forecasts with their intervals, and of training histories."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Frequencies and time stamps in words, for texts that a language model reads."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from pandas.tseries.frequencies import to_offset

@@ -1,7 +1,5 @@
 """Sentences with the dates of a segment, for a language model (AutoTimes, section 3.1)."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from tsllm.context import Context

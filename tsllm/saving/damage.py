@@ -1,7 +1,5 @@
 """One sentence for files that this version of tsllm did not write."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """The directory of a saved model: its files, its place, and the step in which it appears."""
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

@@ -3,8 +3,6 @@
 Nothing is imported or called by a name that stands in a file.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from typing import Any

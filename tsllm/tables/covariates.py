@@ -1,7 +1,5 @@
 """Covariates in long frames: beside the values, and in a second frame for the future steps."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

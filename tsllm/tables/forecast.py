@@ -1,7 +1,5 @@
 """Forecasts from a long frame to a long frame, for `tsllm.forecast`, the command and serving."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Checkpoints of trainings: their content, and a directory that is replaced in one step."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -10,8 +10,6 @@ so are the losses, up to rounding and dropout. Only `join`, which the command li
 launcher's environment.
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 from collections.abc import Iterable, Sequence

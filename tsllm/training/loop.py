@@ -1,7 +1,5 @@
 """The training loop: batches, early stopping, resume, mixed precision, several devices."""
 
-from __future__ import annotations
-
 import json
 import math
 import time

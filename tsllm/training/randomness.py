@@ -1,7 +1,5 @@
 """Random streams that leave torch's global generators as they were."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """The types around the training loop: batches, loss, settings, state, result."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field

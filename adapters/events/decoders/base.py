@@ -4,8 +4,6 @@ A decoder gives the distribution of the time and the type of the next event. All
 the mean inter-event time in training, and ``elapsed`` counts from the last event.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from abc import ABC, abstractmethod
 

@@ -1,7 +1,5 @@
 """Decoders of the next event in closed form: log-normal mixture, RMTPP, exponential relaxation."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Aaren over events: streams in constant memory, with prompts as initial states."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

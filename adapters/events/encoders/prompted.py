@@ -4,8 +4,6 @@ The prompts of a position depend only on the events up to it: on no later event,
 of the batch, no slice number.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The base of event encoders that are a stack of blocks over event tokens."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar, cast
 

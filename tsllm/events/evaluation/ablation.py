@@ -1,7 +1,5 @@
 """Ablations of PromptTPP: tests of its prompts, its frozen base and its language model."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial

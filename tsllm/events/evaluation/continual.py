@@ -1,7 +1,5 @@
 """Continual learning of a stream, slice by slice, with tests on every slice after each."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace

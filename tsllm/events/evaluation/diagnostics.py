@@ -4,8 +4,6 @@ Under a right model the residuals, of all events together and of each type, are 
 exponential with mean 1, and the type probabilities equal the observed shares.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

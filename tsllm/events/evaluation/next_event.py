@@ -1,7 +1,5 @@
 """Evaluation of next-event predictions, beside naive guesses."""
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Reports of `evaluate_stream`: R matrices, and measures of learning and forgetting."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

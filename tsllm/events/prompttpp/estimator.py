@@ -1,7 +1,5 @@
 """PromptTPP: a forecaster of event streams that learns slice by slice and does not forget."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from dataclasses import fields

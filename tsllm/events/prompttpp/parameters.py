@@ -1,7 +1,5 @@
 """Checks of PromptTPP's parameters, and what follows from them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Event types as texts, embedded once by a frozen language model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

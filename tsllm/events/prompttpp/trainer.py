@@ -1,7 +1,5 @@
 """Training of PromptTPP's network and prompts on one slice after another."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
