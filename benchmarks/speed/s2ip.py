@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from tsllm import Backbone, load_backbone
-from tsllm.adapters import s2ip
+from tsllm.adapters.s2ip import model as s2ip
 from tsllm.adapters.s2ip.anchors import build_anchors, retrieve
 from tsllm.adapters.s2ip.decomposition import decompose
 from tsllm.backbone import autocast_backbone, native_bfloat16, tuned
