@@ -198,11 +198,6 @@ class AutoTimesModel(nn.Module):
         Tensor
             ``(batch, context, channels)``, with quantiles ``(batch, context, channels, levels)``,
             in raw units: step t is the forecast of step t + token_length.
-
-        Raises
-        ------
-        ValueError
-            When a shape does not fit.
         """
         mask = self._checked_mask(x, mask)
         self._check_timestamps(timestamps, x, steps=1)
@@ -243,11 +238,6 @@ class AutoTimesModel(nn.Module):
         -------
         Tensor
             ``(batch, horizon, channels)``, with quantiles ``(batch, horizon, channels, levels)``.
-
-        Raises
-        ------
-        ValueError
-            When the horizon is below 1, the mode is unknown or a shape does not fit.
         """
         if horizon < 1:
             raise ValueError(f"horizon must be at least 1 step, got {horizon}")

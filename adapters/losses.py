@@ -39,11 +39,6 @@ def elementwise_loss(
     Tensor
         The shape of ``target``.
 
-    Raises
-    ------
-    ValueError
-        For an unknown name, levels that do not go with it, or shapes that do not match.
-
     Examples
     --------
     >>> elementwise_loss("mse", torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]))
@@ -106,11 +101,6 @@ def next_segment_loss(
         Scalar, the loss summed over the targets that count.
     count : Tensor
         Scalar int64, their number.
-
-    Raises
-    ------
-    ValueError
-        When a shape does not fit or the loss does not fit the model's output.
 
     Examples
     --------

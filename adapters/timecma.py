@@ -342,11 +342,6 @@ class TimeCMAModel(nn.Module):
         Tensor
             ``(batch, horizon, variables)``, or ``(batch, horizon, variables, levels)``, in raw
             units.
-
-        Raises
-        ------
-        ValueError
-            When a shape does not fit.
         """
         self._check(x, prompt_embeddings)
         normalised, mean, std = instance_normalise(x, mask)  # (batch, context, variables)

@@ -38,13 +38,7 @@ def open_data(
     covariates: Sequence[str] = (),
     categorical: Sequence[str] | None = None,
 ) -> Opened:
-    """Read and check DATA; the arguments are those of `read_long`.
-
-    Raises
-    ------
-    DataError
-        There is no such file or data set, or something is wrong in it.
-    """
+    """Read and check DATA; the arguments are those of `read_long`."""
     from tsllm.datasets import read_long
 
     source, split = _find(data)
@@ -67,25 +61,13 @@ def open_data(
 
 
 def check_future_file(future: str | None) -> None:
-    """Check that --future is a file, before any work is done for it.
-
-    Raises
-    ------
-    DataError
-        There is no such file or directory.
-    """
+    """Check that --future is a file, before any work is done for it."""
     if future is not None and not Path(future).expanduser().exists():
         raise DataError(f"--future {future!r}: there is no such file")
 
 
 def open_events(data: str, **options: Any) -> EventTable:
-    """Read and check DATA as events; the arguments are those of `read_events`.
-
-    Raises
-    ------
-    DataError
-        There is no such file or data set, or something is wrong in it.
-    """
+    """Read and check DATA as events; the arguments are those of `read_events`."""
     from tsllm.datasets import list_datasets, read_events
 
     if data != "-" and not Path(data).expanduser().exists():

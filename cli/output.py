@@ -104,13 +104,7 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def check_output(path: Path, option: str, endings: Sequence[str]) -> None:
-    """Check that a file can be written, before any work is done for it.
-
-    Raises
-    ------
-    DataError
-        The ending is unknown, or the folder does not exist.
-    """
+    """Check that a file can be written, before any work is done for it."""
     if path.suffix not in endings:
         raise DataError(f"{option} must end in {' or '.join(endings)}, found {str(path)!r}")
     if path.is_dir():
@@ -139,13 +133,7 @@ def check_picture(path: Path | None) -> None:
 
 
 def check_folder(folder: Path, option: str) -> None:
-    """Check that a folder can be written to, or made.
-
-    Raises
-    ------
-    DataError
-        The path is no directory, or must not be written to.
-    """
+    """Check that a folder can be written to, or made."""
     there = next(one for one in (folder, *folder.parents) if one.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise DataError(f"{option} cannot be written to {str(there)!r}: give another folder")
@@ -242,13 +230,7 @@ def write_picture(figure: Any, path: Path) -> None:
 
 @contextmanager
 def in_one_step(path: Path) -> Iterator[Path]:
-    """Open a temporary path, which gets the name of the file when the block ends.
-
-    Raises
-    ------
-    DataError
-        The file cannot be written.
-    """
+    """Open a temporary path, which gets the name of the file when the block ends."""
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
     try:
         yield temporary

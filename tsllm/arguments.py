@@ -66,11 +66,6 @@ def check_arguments(cls: type, known: Sequence[str], parameters: Mapping[str, An
         The names of its parameters.
     parameters : mapping
         The settings.
-
-    Raises
-    ------
-    DataError
-        An unknown name, or a value of the wrong kind.
     """
     hints = get_type_hints(cls.__init__)  # type: ignore[misc]  # sound: only hints are read
     for name, value in parameters.items():

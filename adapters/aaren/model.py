@@ -83,11 +83,6 @@ class AarenModel(nn.Module):
     prompt : str, default=""
         The text before them.
 
-    Raises
-    ------
-    ValueError
-        For sizes that do not fit, or an unknown name.
-
     See Also
     --------
     tsllm.AarenForecaster : The estimator that trains this model.

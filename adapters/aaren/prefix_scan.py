@@ -57,11 +57,6 @@ def prefix_scan(
     state : AarenState
         Of all tokens. Gradients flow through ``u`` and ``w``; ``m`` is only a scale and has none.
 
-    Raises
-    ------
-    ValueError
-        For shapes that do not fit, an unknown method, or a chunk below 1.
-
     Examples
     --------
     >>> scores = torch.tensor([[[0.0, 0.0, -torch.inf, 0.0]]])

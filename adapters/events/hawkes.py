@@ -34,11 +34,6 @@ class HawkesProcess(ClosedDecoder):
     beta : (types,) or None, default=None
         Decay rates, positive. None: 1.
 
-    Raises
-    ------
-    ValueError
-        For parameters of the wrong shape or sign.
-
     See Also
     --------
     tsllm.HawkesForecaster : The estimator that fits this process.

@@ -121,11 +121,6 @@ def sample_next(
         ``(batch,)`` float64, at least ``waited``; inf where no event ever comes.
     types : Tensor
         ``(batch,)`` int64; -1 where no event ever comes.
-
-    Raises
-    ------
-    ValueError
-        When there are not two numbers a sequence.
     """
     wait, _ = _wait(states, waited)
     if tuple(uniforms.shape) != (len(wait), 2):

@@ -124,11 +124,6 @@ class PromptPool(nn.Module):
     seed : int, default=0
         Of the rows and of k-means.
 
-    Raises
-    ------
-    ValueError
-        For an argument that is not listed, or a count below 1.
-
     Examples
     --------
     >>> pool = PromptPool(2, 16, query_size=8, hidden=16, max_slots=4)
@@ -283,11 +278,6 @@ class PromptPool(nn.Module):
         -------
         list of int
             The numbers of the slots. In mode "shared" all, in "none" none.
-
-        Raises
-        ------
-        ValueError
-            Without queries.
         """
         if self.mode != "allocate":
             return list(range(len(self.slots)))

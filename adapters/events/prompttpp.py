@@ -104,11 +104,6 @@ class PromptTPPModel(PromptedEncoder):
         Of the query's projections and of the prompts. Everything else is initialised from torch's
         global generator.
 
-    Raises
-    ------
-    ValueError
-        For an argument that is not listed, or does not go with another.
-
     See Also
     --------
     tsllm.PromptTPP : The estimator that trains this model.

@@ -169,11 +169,6 @@ class ClusterAnchors(nn.Module):
 def cluster_centres(words: Tensor, count: int, *, iterations: int = 10) -> Tensor:
     """Cluster words (vocab, width) by k-means from fixed seeds: (count, width), float32 on the CPU.
 
-    Raises
-    ------
-    ValueError
-        When there are fewer words than centres.
-
     Examples
     --------
     >>> words = torch.tensor([[0.0], [2.0], [10.0], [12.0]])

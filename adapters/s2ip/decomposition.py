@@ -36,11 +36,6 @@ def decompose(
     Tensor
         ``(samples, 3, time)``: trend, seasonal component, residual.
 
-    Raises
-    ------
-    ValueError
-        When a length does not fit.
-
     Examples
     --------
     >>> decompose(torch.tensor([[1.0, 3.0, 3.0, 5.0]]), trend_length=2, seasonal_length=2).tolist()

@@ -92,11 +92,6 @@ class S2IPModel(nn.Module):
     width : int, default=384
         Token width when ``backbone`` is None; otherwise the backbone's width is used.
 
-    Raises
-    ------
-    ValueError
-        When sizes do not fit each other, or the anchors or levels are not possible.
-
     See Also
     --------
     tsllm.S2IPForecaster : The estimator that trains this model.
@@ -275,11 +270,6 @@ class S2IPModel(nn.Module):
         similarity : Tensor
             Scalar: the cosine similarities of query and chosen anchors (paper, section 3.2), summed
             over the prompt and averaged over the samples.
-
-        Raises
-        ------
-        ValueError
-            When a shape does not fit.
         """
         mask = self._checked_mask(x, mask)
         normalised, mean, std = instance_normalise(x, mask)  # (batch, context, channels)

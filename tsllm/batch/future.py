@@ -22,11 +22,6 @@ def check_future(
     """Check that the known future can be read, and return its hash; None without a future.
 
     `id_col` (None: one series) and `time_col` are the columns of the data.
-
-    Raises
-    ------
-    DataError
-        The future is missing, is not wanted, or has other columns.
     """
     check_future_given(covariates, future)
     if future is None:
@@ -74,11 +69,6 @@ class FutureParts:
         """Read the future of some series, as a table for `tsllm.tables.covariates.read_future`.
 
         If the future is sorted by series, only their row groups are read.
-
-        Raises
-        ------
-        DataError
-            There is no row of these series.
         """
         if self._id_col is None:
             table = self._rows.to_table()

@@ -112,13 +112,7 @@ def current_versions() -> dict[str, str]:
 
 
 def read_manifest(out: Path) -> Manifest | None:
-    """Read the manifest of a job; None where there is none.
-
-    Raises
-    ------
-    DataError
-        The file was not written by this version of tsllm.
-    """
+    """Read the manifest of a job; None where there is none."""
     path = out / MANIFEST
     if not path.exists():
         return None
@@ -154,11 +148,6 @@ def check_same(planned: Manifest, asked: dict[str, Any], out: Path) -> None:
 
     `asked` holds the current ``model``, ``parts``, ``request`` and, where they are given,
     ``batch_size`` and ``block_rows``.
-
-    Raises
-    ------
-    DataError
-        Naming the first difference.
     """
     wanted: Request = asked["request"]
     pairs: list[tuple[str, Any, Any]] = [
@@ -185,13 +174,7 @@ def check_same(planned: Manifest, asked: dict[str, Any], out: Path) -> None:
 
 
 def lock(out: Path) -> filelock.BaseFileLock:
-    """Lock the directory of a job for this process.
-
-    Raises
-    ------
-    DataError
-        Another process has the lock.
-    """
+    """Lock the directory of a job for this process."""
     held = filelock.FileLock(out / ".lock")
     try:
         held.acquire(timeout=0)
@@ -203,13 +186,7 @@ def lock(out: Path) -> filelock.BaseFileLock:
 
 
 def check_directory(out: Path) -> None:
-    """Check that a directory is empty or holds a job.
-
-    Raises
-    ------
-    DataError
-        The path is a file, or has files in it and no manifest.
-    """
+    """Check that a directory is empty or holds a job."""
     if out.exists() and not out.is_dir():
         raise DataError(f"{str(out)!r} is a file: give a directory to write the parts to")
     if out.is_dir() and not (out / MANIFEST).exists():

@@ -54,11 +54,6 @@ def find_parts(data: Path) -> tuple[Path, list[Part]]:
 
     `data` is a ``.parquet`` file, or a directory of such files; names that begin with a point or an
     underscore are left out.
-
-    Raises
-    ------
-    DataError
-        There is no file, a file cannot be read, or the files differ in their columns.
     """
     if not data.exists():
         raise DataError(f"there is no file or directory {str(data)!r}; check the path")
@@ -150,13 +145,7 @@ def read_block(
 
 
 def common_schema(folder: Path, parts: Sequence[Part], columns: Sequence[str]) -> pa.Schema:
-    """Return types that fit the columns of all parts.
-
-    Raises
-    ------
-    DataError
-        The parts have types of a column that do not fit together, such as text and numbers.
-    """
+    """Return types that fit the columns of all parts."""
     schemas = [pq.read_schema(folder / part.name).remove_metadata() for part in parts]
     schemas = [pa.schema([schema.field(name) for name in columns]) for schema in schemas]
     try:
@@ -191,13 +180,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def is_written(path: Path, job: str) -> bool:
-    """Return True if the part of a block is complete and belongs to this job.
-
-    Raises
-    ------
-    DataError
-        The part belongs to another job.
-    """
+    """Return True if the part of a block is complete and belongs to this job."""
     if not path.exists():
         return False
     try:

@@ -38,11 +38,6 @@ def plan_job(
 
     `checksum` is the model's. `batch_size` "auto" is measured on the first block; None is the
     model's.
-
-    Raises
-    ------
-    DataError
-        The series are scattered, and too many to regroup.
     """
     blocks = plan_blocks(job.data, parts, request.id_col, block_rows)
     grouped: list[Part] = []
@@ -66,13 +61,7 @@ def plan_job(
 
 
 def bring_together(job: Job, parts: list[Part], request: Request, block_rows: int) -> None:
-    """Write scattered series to parts of the job's directory that hold whole series.
-
-    Raises
-    ------
-    DataError
-        There are too many rows, or there is not enough free space on the disk.
-    """
+    """Write scattered series to parts of the job's directory that hold whole series."""
     rows = sum(part.rows for part in parts)
     groups = -(-rows // block_rows)
     if groups > MOST_GROUPS:

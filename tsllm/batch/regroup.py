@@ -39,11 +39,6 @@ def regroup(
 
     The hash of a series' name chooses one of `groups` parts; rows keep their order, and two columns
     hold their original places. The target appears in one step.
-
-    Raises
-    ------
-    DataError
-        There is not enough free space on the disk.
     """
     size = sum((folder / part.name).stat().st_size for part in parts)
     free = shutil.disk_usage(target.parent).free

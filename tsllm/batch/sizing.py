@@ -36,10 +36,6 @@ def measure_batch_size(
         Steps to forecast.
     freq : str or None, default=None
         Frequency of the series, where their stamps do not show it.
-
-    Returns
-    -------
-    int
     """
     contexts, _ = contexts_of(estimator, frame, freq)
     contexts = [replace(context, series_id=None) for context in contexts]

@@ -71,11 +71,6 @@ class BlockForecaster:
         A job whose manifest is written.
     estimator : SeriesForecaster or None, default=None
         The model; None loads it.
-
-    Raises
-    ------
-    DataError
-        There is no manifest.
     """
 
     def __init__(self, job: Job, estimator: SeriesForecaster | None = None) -> None:
@@ -92,13 +87,7 @@ class BlockForecaster:
         self._future = _open_future(estimator, manifest.request)
 
     def run(self, number: int) -> BlockResult:
-        """Forecast a block and write its part.
-
-        Raises
-        ------
-        DataError
-            The data break a rule; the message names the series, the row and the remedy.
-        """
+        """Forecast a block and write its part."""
         started = time.perf_counter()
         manifest, out = self.manifest, self.job.out
         with warnings.catch_warnings(record=True) as caught:

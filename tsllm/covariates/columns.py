@@ -58,11 +58,6 @@ class CovariateColumns:
 
         The array is float64 where all columns are numbers, else of objects. ``place`` returns the
         name of the row at a position, for error messages.
-
-        Raises
-        ------
-        DataError
-            A value is missing, is no number in a column of numbers, or is an unseen category.
         """
         kinds = dict(zip(self.names, self.categories))
         columns = [
@@ -78,13 +73,7 @@ class CovariateColumns:
     def codes(
         self, values: np.ndarray, names: Sequence[str], *, series: object = None
     ) -> list[np.ndarray]:
-        """Convert each column of an array to numbers, categories to their positions.
-
-        Raises
-        ------
-        DataError
-            As for `read`; the message names the series.
-        """
+        """Convert each column of an array to numbers, categories to their positions."""
         values = np.asarray(values)
         if values.ndim != 2 or values.shape[1] != len(names):
             raise DataError(
@@ -119,10 +108,6 @@ def learn_columns(
         The columns whose future is not known.
     static : sequence of str, default=()
         The columns that are read as text.
-
-    Returns
-    -------
-    CovariateColumns
 
     Raises
     ------

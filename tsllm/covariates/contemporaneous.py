@@ -178,10 +178,6 @@ def fit_contemporaneous(
         Steps of a block: about one context.
     season : int
         Steps of a season.
-
-    Returns
-    -------
-    ContemporaneousEffects
     """
     bases = [
         basis_of(np.concatenate([one.columns[k] for one in series]), n)
@@ -220,10 +216,6 @@ def choose_ridge(features: np.ndarray, targets: np.ndarray) -> Ridge:
     features : array (rows, features)
     targets : array (rows, targets)
         The rows in the order of time, series after series; folds are consecutive rows.
-
-    Returns
-    -------
-    Ridge
 
     Examples
     --------

@@ -76,13 +76,7 @@ class Covariates:
         return replace(context, x_scale=scale_of(context.values, self.block))
 
     def residual(self, context: Context) -> Context:
-        """Subtract the effects from a context, which keeps its covariates.
-
-        Raises
-        ------
-        DataError
-            The context has no covariates or lacks an attribute, or its covariates have other steps.
-        """
+        """Subtract the effects from a context, which keeps its covariates."""
         missing = [n for n in self.columns.static if n not in (context.static or {})]
         if missing:
             raise DataError(
@@ -113,11 +107,6 @@ class Covariates:
 
         ``future`` is (horizon, known columns), or None where all covariates are past ones; the
         context has its scale.
-
-        Raises
-        ------
-        DataError
-            ``future`` is missing, or given where the model reads none.
         """
         if self.known is None:
             if future is not None and np.asarray(future).size:
@@ -193,10 +182,6 @@ def fit_covariates(
         Steps of a season.
     validation_fraction : float
         Share of each series, at its end, that is left out to calibrate intervals.
-
-    Returns
-    -------
-    Covariates
     """
     block = _block_length(contexts, context_length, season)
     covariates = Covariates(columns, block, None, None)

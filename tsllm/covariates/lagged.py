@@ -125,10 +125,6 @@ def fit_lagged(
         Of the columns.
     window, season, horizon : int
         Steps that a forecast reads, of a season, and ahead.
-
-    Returns
-    -------
-    LaggedEffects
     """
     lags = int(np.clip(max(season, 8), 1, min(window, MAX_LAGS)))
     own_lags = min(window, MAX_OWN_LAGS)

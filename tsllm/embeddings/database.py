@@ -288,13 +288,7 @@ def text_keys(space: Space, texts: Sequence[str]) -> list[bytes]:
 def make_records(
     space: Space, keys: Sequence[bytes], vectors: np.ndarray, texts: Sequence[str]
 ) -> list[tuple[bytes, bytes]]:
-    """Build the records of vectors (rows, hidden): the bytes of each vector and their checksum.
-
-    Raises
-    ------
-    DataError
-        If the stored dtype cannot hold a vector. The message names its text.
-    """
+    """Build the records of vectors (rows, hidden): the bytes of each vector and their checksum."""
     with np.errstate(over="ignore"):
         kept = vectors.astype(STORED_DTYPES[space.stored_dtype])
     bad = np.flatnonzero(~np.isfinite(kept).all(axis=1))

@@ -127,13 +127,7 @@ def hold_out(
     season: int | None = None,
     freq: str | None = None,
 ) -> Holdout:
-    """Cut every series in time; the arguments are those of `backtest`.
-
-    Raises
-    ------
-    DataError
-        The sizes contradict each other, or do not fit a series.
-    """
+    """Cut every series in time; the arguments are those of `backtest`."""
     if isinstance(y, pd.DataFrame) and list(y.columns[:2]) == ["series_id", "timestamp"]:
         y = long_to_panel(y, freq=freq)
     if X is not None and list(X.columns[:2]) == ["series_id", "timestamp"]:

@@ -54,13 +54,7 @@ class Method(Protocol):
 def make_method(
     method: str | Any, holdout: Holdout, *, longest: int, max_history: int | None
 ) -> Method:
-    """Make a method from a baseline's name, a tsllm forecaster or another sktime forecaster.
-
-    Raises
-    ------
-    DataError
-        It is none of these.
-    """
+    """Make a method from a baseline's name, a tsllm forecaster or another sktime forecaster."""
     if isinstance(method, str):
         if method not in BASELINES:
             raise DataError(f"baselines must be among {', '.join(BASELINES)}, found {method!r}")

@@ -17,13 +17,7 @@ FEW_BLOCKS, MANY_SERIES = 5, 10
 
 
 def check_seeds_and_confidence(seeds: Sequence[int], confidence: float) -> None:
-    """Check the arguments that set the intervals.
-
-    Raises
-    ------
-    DataError
-        There are no seeds, equal seeds, or a confidence outside 0 to 1.
-    """
+    """Check the arguments that set the intervals."""
     if isinstance(seeds, int) or not seeds:
         raise DataError(f"seeds must be at least one whole number in a list, found {seeds!r}")
     if len(set(seeds)) < len(seeds):
@@ -126,10 +120,6 @@ def estimate(
     confidence : float, default=0.95
     seed : int, default=0
         Of the draws.
-
-    Returns
-    -------
-    Estimate
 
     References
     ----------

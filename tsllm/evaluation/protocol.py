@@ -206,13 +206,7 @@ def make_plan(
     freq: str | None,
     progress: bool,
 ) -> Plan:
-    """Cut the test part and list its windows; the arguments are those of `backtest`.
-
-    Raises
-    ------
-    DataError
-        Arguments contradict each other, or a series is too short for them.
-    """
+    """Cut the test part and list its windows; the arguments are those of `backtest`."""
     steps = sorted({horizons} if isinstance(horizons, int | np.integer) else set(horizons))
     _check_arguments(steps, stride, refit, seeds, max_windows, max_history, season)
     holdout = hold_out(

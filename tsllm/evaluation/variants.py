@@ -51,15 +51,6 @@ def make_variants(
         The longest horizon.
     wanted : sequence of str
         Of `VARIANTS`; "pretrained" and "none" are always made.
-
-    Returns
-    -------
-    Variants
-
-    Raises
-    ------
-    DataError
-        A variant is unknown, or the estimator has no language model.
     """
     _check(estimator, wanted)
     backbone = str(estimator.backbone)  # not None, as checked

@@ -127,11 +127,6 @@ class EventWindows:
     dtype : torch dtype, default=torch.float32
         Type of the times in the batches.
 
-    Raises
-    ------
-    DataError
-        An event is of none of the types; the message names it.
-
     Examples
     --------
     >>> import pandas as pd

@@ -153,13 +153,7 @@ class SharedParameters:
             document_parameters(cls, SHARED)
 
     def _check_parameters(self) -> None:
-        """Check the shared arguments.
-
-        Raises
-        ------
-        DataError
-            Naming the first argument that cannot be used, its value and the values that can.
-        """
+        """Check the shared arguments."""
         check_choice("loss", self.loss, LOSSES)
         quantiles = self.quantiles
         if (

@@ -105,11 +105,6 @@ class FittedState:
         Parameters
         ----------
         contexts : sequence of Context
-
-        Raises
-        ------
-        DataError
-            They have others.
         """
         variables = contexts[0].n_variables
         if variables != self.shape.n_variables:

@@ -9,13 +9,7 @@ KINDS: dict[str, ServedKind] = {kind.name: kind for kind in (ServedSeries(), Ser
 
 
 def kind_of(model: object) -> ServedKind:
-    """Find the kind of a model.
-
-    Raises
-    ------
-    DataError
-        It is none of tsllm's.
-    """
+    """Find the kind of a model."""
     for kind in KINDS.values():
         if isinstance(model, kind.models):
             return kind
@@ -26,13 +20,7 @@ def kind_of(model: object) -> ServedKind:
 
 
 def kind_named(name: object) -> ServedKind:
-    """Find a kind by the name in a saved model's files.
-
-    Raises
-    ------
-    ModelFormatError
-        This version does not know it.
-    """
+    """Find a kind by the name in a saved model's files."""
     if not isinstance(name, str) or name not in KINDS:
         raise ModelFormatError(
             f"the model is of the kind {name!r} and this tsllm serves {', '.join(KINDS)}: load it "

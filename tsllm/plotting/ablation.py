@@ -21,10 +21,6 @@ def plot_differences(rows: pd.DataFrame, *, xlabel: str, least: float, ax: Any =
         The least relevant difference, drawn as a grey band.
     ax : matplotlib Axes or None, default=None
         None makes a new figure.
-
-    Returns
-    -------
-    matplotlib Axes
     """
     labels, groups = list(rows["label"].unique()), list(rows["group"].unique())
     ax = ax if ax is not None else new_axes((8.0, 1.2 + 0.45 * len(labels)))

@@ -35,15 +35,6 @@ def plot_joint_space(
     ax : matplotlib Axes or None, default=None
         None makes a new figure.
 
-    Returns
-    -------
-    matplotlib Axes
-
-    Raises
-    ------
-    DataError
-        The method is unknown.
-
     References
     ----------
     Z. Pan et al. (2024), "S²IP-LLM: Semantic Space Informed Prompt Learning with LLM for Time
@@ -78,10 +69,6 @@ def draw_similarities(
         The epoch whose weights were kept, to mark it.
     ax : matplotlib Axes or None, default=None
         None makes a new figure.
-
-    Returns
-    -------
-    matplotlib Axes
     """
     ax = ax if ax is not None else new_axes((6.0, 3.5))
     ax.plot(np.arange(1, len(similarities) + 1), similarities, marker="o", ms=3, label="alignment")

@@ -80,10 +80,6 @@ def draw_losses(
         The epoch whose weights were kept, to mark it.
     ax : matplotlib Axes or None, default=None
         None makes a new figure.
-
-    Returns
-    -------
-    matplotlib Axes
     """
     ax = ax if ax is not None else new_axes((6.0, 3.5))
     epochs = np.arange(1, len(history) + 1)
@@ -108,11 +104,6 @@ def new_axes(size: tuple[float, float], columns: int = 1) -> Any:
     Returns
     -------
     matplotlib Axes, or an array of them for several columns
-
-    Raises
-    ------
-    ImportError
-        matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure

@@ -226,13 +226,7 @@ def load_forecaster(
     device: str | None = None,
     backbone: str | None = None,
 ) -> SeriesForecaster:
-    """Load a forecaster of series, and nothing else; otherwise as `load`.
-
-    Raises
-    ------
-    DataError
-        The directory holds a model of events.
-    """
+    """Load a forecaster of series, and nothing else; otherwise as `load`."""
     name = _read_config(find_model(directory))["class"]
     if name not in _SERIES:
         raise DataError(
@@ -243,13 +237,7 @@ def load_forecaster(
 
 
 def fingerprint(directory: str | os.PathLike[str]) -> str:
-    """Return the checksum of a saved model, over its parameters, weights and contexts.
-
-    Raises
-    ------
-    ModelFormatError
-        There is no model.
-    """
+    """Return the checksum of a saved model, over its parameters, weights and contexts."""
     checksum: str = _read_config(Path(directory).expanduser().resolve())["checksum"]
     return checksum
 

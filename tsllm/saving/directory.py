@@ -23,11 +23,6 @@ def check_target(directory: str | os.PathLike[str], *, overwrite: bool = False) 
     -------
     Path
         The directory's full path.
-
-    Raises
-    ------
-    DataError
-        The directory holds something else, or a model and ``overwrite`` is False.
     """
     target = Path(directory).expanduser().resolve()
     _tidy_up(target)
@@ -36,13 +31,7 @@ def check_target(directory: str | os.PathLike[str], *, overwrite: bool = False) 
 
 
 def find_model(directory: str | os.PathLike[str]) -> Path:
-    """Find the directory of a model, also after a save was killed while it replaced the model.
-
-    Raises
-    ------
-    ModelFormatError
-        There is no such directory.
-    """
+    """Find the directory of a model, also after a save was killed while it replaced the model."""
     folder = Path(directory).expanduser().resolve()
     previous = _previous(folder)
     if not folder.exists() and previous.exists():

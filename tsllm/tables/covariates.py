@@ -36,13 +36,7 @@ def columns_to_read(estimator: SeriesForecaster) -> dict[str, Any]:
 
 
 def check_future_given(columns: CovariateColumns | None, future: object) -> None:
-    """Check that a known future is given where ``columns`` need one, and only there.
-
-    Raises
-    ------
-    DataError
-        Covariates with a known future have none, or a future is given that no covariate needs.
-    """
+    """Check that a known future is given where ``columns`` need one, and only there."""
     known = () if columns is None else columns.known
     if future is None and known:
         raise DataError(
@@ -80,11 +74,6 @@ def read_future(
     -------
     DataFrame or None
         ``series_id, timestamp`` and the known covariates.
-
-    Raises
-    ------
-    DataError
-        The future is missing or not needed, or the data cannot be used.
     """
     columns = columns_of(estimator)
     freq = freq or estimator.fitted_.shape.freq
@@ -122,11 +111,6 @@ def read_future_ahead(
     -------
     DataFrame or None
         As for `read_future`.
-
-    Raises
-    ------
-    DataError
-        As for `read_future`, and where a row or a value of a step to forecast is missing.
     """
     if not covariates:
         check_future_given(None, source)
@@ -163,11 +147,6 @@ def futures_for(
     """Select the known future of the covariates of series: (horizon, known columns) each.
 
     ``future`` is that of `read_future`; the contexts are named by text as in it.
-
-    Raises
-    ------
-    DataError
-        The future is missing, is not needed, or lacks a row or a value.
     """
     if future is not None:
         check_future_given(columns_of(estimator), future)

@@ -127,13 +127,7 @@ def forecast(
 
 
 def check_request(horizon: object, quantiles: Sequence[float]) -> None:
-    """Check horizon and quantiles of a request, before any training.
-
-    Raises
-    ------
-    DataError
-        The horizon is no number of steps, or the quantiles are not different levels.
-    """
+    """Check horizon and quantiles of a request, before any training."""
     if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer) or horizon < 1:
         raise DataError(f"horizon must be a whole number of steps, at least 1, found {horizon!r}")
     bad = [q for q in quantiles if wanted_instead(q, float) or not 0 < q < 1]
@@ -145,13 +139,7 @@ def check_request(horizon: object, quantiles: Sequence[float]) -> None:
 
 
 def make_forecaster(method: str, **parameters: Any) -> SeriesForecaster:
-    """Make the unfitted forecaster of a method by its short name.
-
-    Raises
-    ------
-    DataError
-        The method or a parameter is unknown, or a value is of the wrong type.
-    """
+    """Make the unfitted forecaster of a method by its short name."""
     from tsllm.forecasters import METHODS
 
     if method not in METHODS:
@@ -224,11 +212,6 @@ def predict_long(
     -------
     DataFrame
         In the order of the frame's series.
-
-    Raises
-    ------
-    DataError
-        The frame's variables or frequency are not the model's.
     """
     check_request(horizon, quantiles)
     contexts, variables = contexts_of(estimator, frame, freq)
@@ -294,11 +277,6 @@ def predict_stored(
     -------
     DataFrame
         In the order of ``series``, or else in the order of the fit.
-
-    Raises
-    ------
-    DataError
-        The model was saved without its context, or has no history of a series.
     """
     check_request(horizon, quantiles)
     kept = stored_series(estimator)

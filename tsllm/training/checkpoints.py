@@ -74,13 +74,7 @@ def digest(*data: Any) -> str:
 def check_same_training(
     written: Mapping[str, Any], now: Mapping[str, Any], directory: Path
 ) -> None:
-    """Check that a checkpoint is one of this training.
-
-    Raises
-    ------
-    ModelFormatError
-        Naming the first fact that differs.
-    """
+    """Check that a checkpoint is one of this training."""
     for name in [*now, *written]:
         if written.get(name) == now.get(name):
             continue
@@ -145,11 +139,6 @@ def load_checkpoint(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]
     tensors : dict of str to Tensor
         On the CPU.
     facts : dict
-
-    Raises
-    ------
-    ModelFormatError
-        The checkpoint is damaged or of another format version.
     """
     try:
         state = json.loads((directory / "state.json").read_bytes())
@@ -194,13 +183,7 @@ def spread_tensors(
     stream: RandomStream,
     directory: Path,
 ) -> dict[str, Tensor]:
-    """Restore what `collect_tensors` collected, and return the best trainable state so far.
-
-    Raises
-    ------
-    ModelFormatError
-        The tensors belong to another model; the message names `directory`.
-    """
+    """Restore what `collect_tensors` collected, and return the best trainable state so far."""
     weights, own = _part("model.", tensors), trainable_state(model)
     if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in own.items()}:
         raise ModelFormatError(

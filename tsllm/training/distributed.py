@@ -47,15 +47,6 @@ def join() -> World:
     """Join the processes that a launcher started with this one, if it did.
 
     On CUDA a process uses the device with its own number on its machine.
-
-    Returns
-    -------
-    World
-
-    Raises
-    ------
-    DataError
-        This machine has fewer CUDA devices than processes.
     """
     global _world
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and _world.size == 1:

@@ -101,11 +101,6 @@ class PromptedEncoder(nn.Module):
         """Continue streams by many events (batch, events) at once: encoder "aaren" only.
 
         ``mask`` is False for padding on the right. Returns the streams and their last states.
-
-        Raises
-        ------
-        ValueError
-            For another encoder.
         """
         if not isinstance(self.encoder, AarenEncoder):
             raise ValueError(

@@ -98,10 +98,6 @@ def diagnose(
         Probability of each type, given an event at the interval's end.
     classes : array of str (types,)
 
-    Returns
-    -------
-    EventDiagnostics
-
     Examples
     --------
     >>> rng = np.random.default_rng(0)
