@@ -51,24 +51,17 @@ _LOWER_QUARTILE, _UPPER_QUARTILE = 4, 6  # positions of 0.25 and 0.75
 
 @dataclass
 class Scores:
-    """Scaled errors of one series or panel, and the shifts of its offsets.
+    """Scaled errors of one series or panel, and the shifts of its offsets."""
 
-    Attributes
-    ----------
-    errors : array (windows, horizon, variables, 1 + levels)
-        ``(observed - forecast) / scale``, oldest window first, NaN where not observed; first of
-        the point forecast, then of each quantile level of the head.
-    spacing : float, default=math.inf
-        Steps between neighbouring windows of a series; infinite if they share nothing.
-    shifts : array (grid, horizon, variables) or None, default=None
-        Shift of the scores' quantile at each level of ``LEVEL_GRID``. None: not adaptive.
-    turns : int, default=0
-        Number of observations so far; every ``spacing``-th of them is added to the scores.
-    """
-
+    #: (windows, horizon, variables, 1 + levels): ``(observed - forecast) / scale``, oldest window
+    #: first, NaN where not observed; of the point forecast, then of each level of the head.
     errors: np.ndarray
+    #: Steps between neighbouring windows of a series; infinite if they share nothing.
     spacing: float = math.inf
+    #: (grid, horizon, variables) or None: Shift of the scores' quantile at each level of
+    #: ``LEVEL_GRID``. None: not adaptive.
     shifts: np.ndarray | None = None
+    #: Number of observations so far; every ``spacing``-th of them is added to the scores.
     turns: int = 0
 
     def offsets(self, alphas: np.ndarray, levels: Sequence[float]) -> np.ndarray:

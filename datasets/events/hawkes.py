@@ -16,20 +16,13 @@ from tsllm.errors import DataError
 
 
 class HawkesParameters(NamedTuple):
-    """The parameters of a multivariate Hawkes process.
+    """The parameters of a multivariate Hawkes process."""
 
-    Attributes
-    ----------
-    mu : numpy.ndarray
-        Shape (types,): the base rates.
-    alpha : numpy.ndarray
-        Shape (types, types): the branching matrix, triggered type by triggering type.
-    beta : numpy.ndarray
-        Shape (types,): the decay of the effect on each type, in 1 / time.
-    """
-
+    #: Shape (types,): the base rates.
     mu: np.ndarray
+    #: Shape (types, types): the branching matrix, triggered type by triggering type.
     alpha: np.ndarray
+    #: Shape (types,): the decay of the effect on each type, in 1 / time.
     beta: np.ndarray
 
 

@@ -53,33 +53,21 @@ class Request:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The plan of a job.
+    """The plan of a job."""
 
-    Attributes
-    ----------
-    model : str
-        Checksum of the model's config.json, which covers all its files.
-    request : Request
-    batch_size : int
-        Series per batch.
-    block_rows : int
-        Approximate number of rows per block.
-    parts : list of Part
-        The user's data.
-    grouped : list of Part
-        The regrouped parts of scattered series; empty where they are not scattered.
-    blocks : list of Block
-    versions : dict
-        Versions of the packages that affect results.
-    """
-
+    #: Checksum of the model's config.json, which covers all its files.
     model: str
     request: Request
+    #: Series per batch.
     batch_size: int
+    #: Approximate number of rows per block.
     block_rows: int
+    #: The user's data.
     parts: list[Part]
+    #: The regrouped parts of scattered series; empty where they are not scattered.
     grouped: list[Part]
     blocks: list[Block]
+    #: Versions of the packages that affect results.
     versions: dict[str, str]
 
     @property

@@ -22,43 +22,29 @@ from tsllm.tables.forecast import predict_long
 
 @dataclass(frozen=True)
 class Job:
-    """The paths and the place of a batch job, the same in every process.
+    """The paths and the place of a batch job, the same in every process."""
 
-    Attributes
-    ----------
-    model, data, out : Path
-        The saved model, the directory with the input's parts, the directory to write to.
-    device, backbone : str or None, default=None
-        As for `tsllm.load`.
-    """
-
+    #: The saved model, the directory with the input's parts, the directory to write to.
     model: Path
     data: Path
     out: Path
+    #: As for `tsllm.load`.
     device: str | None = None
     backbone: str | None = None
 
 
 @dataclass(frozen=True)
 class BlockResult:
-    """A block that has been forecast.
+    """A block that has been forecast."""
 
-    Attributes
-    ----------
-    number, series : int
-        Number of the block, and of its series.
-    seconds : float
-        Wall time.
-    warnings : list of str, default=[]
-        Warnings about its data.
-    process : int
-        Id of the process that forecast it.
-    """
-
+    #: Number of the block, and of its series.
     number: int
     series: int
+    #: Wall time.
     seconds: float
+    #: Warnings about its data.
     warnings: list[str] = field(default_factory=list)
+    #: Id of the process that forecast it.
     process: int = field(default_factory=os.getpid)
 
 

@@ -14,23 +14,15 @@ from tsllm.errors import DataError
 
 @dataclass(frozen=True)
 class CovariateColumns:
-    """The covariates that a model was fitted with.
+    """The covariates that a model was fitted with."""
 
-    Attributes
-    ----------
-    names : tuple of str
-        In the order of arrays of covariates.
-    categories : tuple of (tuple of str, or None)
-        The seen categories of each column as text; None for a column of numbers.
-    past : tuple of str, default=()
-        Columns whose future is not known.
-    static : tuple of str, default=()
-        Further columns, constant within a series, that the method reads as text.
-    """
-
+    #: In the order of arrays of covariates.
     names: tuple[str, ...]
+    #: The seen categories of each column as text; None for a column of numbers.
     categories: tuple[tuple[str, ...] | None, ...]
+    #: Columns whose future is not known.
     past: tuple[str, ...] = ()
+    #: Further columns, constant within a series, that the method reads as text.
     static: tuple[str, ...] = ()
 
     @property

@@ -22,20 +22,13 @@ ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Ridge:
-    """Weights, and their error on rows that they were not fitted to.
+    """Weights, and their error on rows that they were not fitted to."""
 
-    Attributes
-    ----------
-    weights : array (features, targets)
-        0 for a target whose error is lower without weights.
-    left_out : array (targets,)
-        Squared error on the left-out rows.
-    without : array (targets,)
-        The same with all weights 0.
-    """
-
+    #: (features, targets): 0 for a target whose error is lower without weights.
     weights: np.ndarray
+    #: (targets,): squared error on the left-out rows.
     left_out: np.ndarray
+    #: (targets,): the same with all weights 0.
     without: np.ndarray
 
     @property
@@ -47,21 +40,14 @@ class Ridge:
 
 @dataclass
 class ColumnBasis:
-    """The features of a column: categories, a line, or a line and a cubic spline.
+    """The features of a column: categories, a line, or a line and a cubic spline."""
 
-    Attributes
-    ----------
-    n_categories : int, default=0
-        Categories of the column, with a weight each; 0 for a column of numbers.
-    mean, deviation : float
-        Of a column of numbers.
-    knots : array (knots,)
-        Of the spline, in standard units; empty for a line only.
-    """
-
+    #: Categories of the column, with a weight each; 0 for a column of numbers.
     n_categories: int = 0
+    #: Of a column of numbers.
     mean: float = 0.0
     deviation: float = 1.0
+    #: (knots,): of the spline, in standard units; empty for a line only.
     knots: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
@@ -96,20 +82,13 @@ class ColumnBasis:
 
 @dataclass
 class ContemporaneousEffects:
-    """Additive effects of covariates on the values of the same step.
+    """Additive effects of covariates on the values of the same step."""
 
-    Attributes
-    ----------
-    bases : list of ColumnBasis
-        One per column.
-    weights : array (features, variables)
-        In units of a series' scale.
-    explained : array (variables,)
-        Share of the variation within blocks that they explained on left-out rows.
-    """
-
+    #: One per column.
     bases: list[ColumnBasis]
+    #: (features, variables): in units of a series' scale.
     weights: np.ndarray
+    #: (variables,): share of the variation within blocks that they explained on left-out rows.
     explained: np.ndarray
 
     def to_state(self) -> dict[str, Any]:
@@ -139,20 +118,13 @@ class ContemporaneousEffects:
 
 @dataclass
 class CodedSeries:
-    """One series as the regression reads it.
+    """One series as the regression reads it."""
 
-    Attributes
-    ----------
-    columns : list of array (time,)
-        The covariates as numbers, categories as positions.
-    values : array (time, variables)
-        NaN where not observed.
-    scale : array (variables,)
-        0 where the series never changes.
-    """
-
+    #: Each (time,): the covariates as numbers, categories as positions.
     columns: list[np.ndarray]
+    #: (time, variables): NaN where not observed.
     values: np.ndarray
+    #: (variables,): 0 where the series never changes.
     scale: np.ndarray
 
 

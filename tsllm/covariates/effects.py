@@ -32,21 +32,14 @@ class Covariates:
     """The fitted effects of the covariates; immutable after the fit.
 
     The model forecasts the residual of the contemporaneous effects.
-
-    Attributes
-    ----------
-    columns : CovariateColumns
-    block : int
-        Steps of the blocks that a series' scale is measured in.
-    known : ContemporaneousEffects or None
-        Of the columns whose future is known; None where there are none.
-    past : LaggedEffects or None
-        Of the others.
     """
 
     columns: CovariateColumns
+    #: Steps of the blocks that a series' scale is measured in.
     block: int
+    #: Of the columns whose future is known; None where there are none.
     known: ContemporaneousEffects | None
+    #: Of the other columns.
     past: LaggedEffects | None
 
     def to_state(self) -> dict[str, Any]:

@@ -20,29 +20,20 @@ class LaggedEffects:
 
     Past covariates enter as lagged regressors on the residuals of the series' own lags. Their
     effect is added to a forecast that reads the series' past only.
-
-    Attributes
-    ----------
-    bases : list of ColumnBasis
-        One per column.
-    window : int
-        Steps whose mean and deviation standardise a series.
-    own_lags, lags : int
-        Lags of the series and of the covariates.
-    weights : array (variables, own_lags + lags * features, horizon)
-        0 for steps without an effect.
-    explained : array (variables,)
-        Share of the own lags' error that they explained on left-out origins.
-    learnt : bool, default=True
-        Whether there were enough origins to learn from.
     """
 
+    #: One per column.
     bases: list[ColumnBasis]
+    #: Steps whose mean and deviation standardise a series.
     window: int
+    #: Lags of the series and of the covariates.
     own_lags: int
     lags: int
+    #: (variables, own_lags + lags * features, horizon): 0 for steps without an effect.
     weights: np.ndarray
+    #: (variables,): Share of the own lags' error that they explained on left-out origins.
     explained: np.ndarray
+    #: True where there were enough origins to learn from.
     learnt: bool = True
 
     def to_state(self) -> dict[str, Any]:

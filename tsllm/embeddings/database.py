@@ -55,20 +55,13 @@ _open: dict[Path, Database] = {}
 
 @dataclass(frozen=True)
 class Space:
-    """Everything that determines an embedding, except the text.
+    """Everything that determines an embedding, except the text."""
 
-    Attributes
-    ----------
-    description : bytes
-        Canonical JSON. A key is the hash of the description and the text.
-    name : str
-        The name of the space's database.
-    hidden_size, stored_dtype, pooling, spec
-        Facts of the description, and the name with which the backbone was loaded.
-    """
-
+    #: Canonical JSON. A key is the hash of the description and the text.
     description: bytes
+    #: The name of the space's database.
     name: str
+    #: Facts of the description, and the name with which the backbone was loaded.
     hidden_size: int
     stored_dtype: str
     pooling: str

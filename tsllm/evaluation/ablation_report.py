@@ -50,28 +50,19 @@ _SHOWN_COSTS = {
 
 @dataclass
 class AblationDocument(ABC):
-    """A verdict with its tables.
+    """A verdict with its tables."""
 
-    Attributes
-    ----------
-    verdict, answer : str
-        Sentences, and one word.
-    table, differences, costs : DataFrame
-        Errors by variant; paired differences; costs, indexed by variant.
-    left_out : dict of str to str
-        Variants that cannot be, with the reason.
-    settings : dict
-    notes : list of str
-        Restrictions that a reader must know.
-    """
-
+    #: Sentences, and one word.
     verdict: str
     answer: str
+    #: Errors by variant; paired differences; costs, indexed by variant.
     table: pd.DataFrame
     differences: pd.DataFrame
     costs: pd.DataFrame
+    #: Variants that cannot be, with the reason.
     left_out: dict[str, str]
     settings: dict[str, Any]
+    #: Restrictions that a reader must know.
     notes: list[str]
 
     @abstractmethod

@@ -21,30 +21,20 @@ DEFAULT_TEST_FRACTION = 0.2
 
 @dataclass(frozen=True)
 class Holdout:
-    """Series and the positions that cut them.
+    """Series and the positions that cut them."""
 
-    Attributes
-    ----------
-    contexts : list of Context
-        The whole series.
-    train_ends, borders, ends : int array (series,)
-        The end of the training part (its statistics scale the errors), the start of the test part
-        (methods may be fitted on all earlier steps), and its end.
-    layout : Layout
-        Of the sktime ``y`` that methods are fitted on.
-    freq : str or None
-    season : int
-    X : DataFrame or None
-        The covariates, in the form of that ``y``.
-    """
-
+    #: The whole series.
     contexts: list[Context]
+    #: (series,): The end of the training part (its statistics scale the errors), the start of the
+    #: test part (methods may be fitted on all earlier steps), and its end.
     train_ends: np.ndarray
     borders: np.ndarray
     ends: np.ndarray
+    #: Of the sktime ``y`` that methods are fitted on.
     layout: Layout
     freq: str | None
     season: int
+    #: The covariates, in the form of that ``y``.
     X: pd.DataFrame | None = None
 
     @property
@@ -77,24 +67,16 @@ class Holdout:
 
 @dataclass(frozen=True)
 class WindowSet:
-    """The windows of the test parts, ordered by series and time; all arrays are (windows,).
+    """The windows of the test parts, ordered by series and time; all arrays are (windows,)."""
 
-    Attributes
-    ----------
-    series, origin : int array
-        The number of the series, and the position of the first step to forecast.
-    turn : int array
-        The number of the origin within its series, from 0.
-    reach : int array
-        The longest horizon that ends inside the test part.
-    when : int array
-        The position of the origin on the union of all series' stamps.
-    """
-
+    #: The number of the series, and the position of the first step to forecast.
     series: np.ndarray
     origin: np.ndarray
+    #: The number of the origin within its series, from 0.
     turn: np.ndarray
+    #: The longest horizon that ends inside the test part.
     reach: np.ndarray
+    #: The position of the origin on the union of all series' stamps.
     when: np.ndarray
 
     def __len__(self) -> int:

@@ -26,17 +26,11 @@ DEFAULT_BASELINES = ("seasonal_naive", "auto_ets", "theta", "dlinear", "patchtst
 
 
 class Method(Protocol):
-    """A method in a backtest.
+    """A method in a backtest."""
 
-    Attributes
-    ----------
-    refits_per_window : bool
-        True where every window needs a fit, so that windows must be few.
-    takes_seed : bool
-        True where a seed changes the result.
-    """
-
+    #: True where every window needs a fit, so that windows must be few.
     refits_per_window: bool
+    #: True where a seed changes the result.
     takes_seed: bool
 
     def fit(self, ends: np.ndarray, seed: int | None) -> None:

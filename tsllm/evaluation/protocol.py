@@ -25,22 +25,13 @@ MAX_BATCH = 512
 
 @dataclass(frozen=True)
 class Plan:
-    """The data, windows and settings that all methods of a backtest share.
-
-    Attributes
-    ----------
-    holdout : Holdout
-    windows : WindowSet
-        Of the test parts.
-    scorer : Scorer
-    settings : dict
-        The arguments of `backtest` and the sizes of the data, as plain values.
-    progress : bool
-    """
+    """The data, windows and settings that all methods of a backtest share."""
 
     holdout: Holdout
+    #: Of the test parts.
     windows: WindowSet
     scorer: Scorer
+    #: The arguments of `backtest` and the sizes of the data, as plain values.
     settings: dict[str, Any]
     progress: bool
 

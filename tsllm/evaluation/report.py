@@ -20,30 +20,21 @@ ALL_HORIZONS = "all"
 
 @dataclass
 class MethodRun:
-    """The scores of one method, per seed.
+    """The scores of one method, per seed."""
 
-    Attributes
-    ----------
-    windows : int array (windows,)
-        The test windows that it forecast.
-    totals : array (seeds, 2, metrics, windows, horizons, variables)
-        Sums of errors and of their weights, see `Scorer.score`.
-    steps : array (seeds, 2, metrics, longest horizon, variables)
-        The same sums over the windows, step by step.
-    fit_seconds, predict_seconds : float
-        Means over the seeds.
-    context_length : int or None
-        Steps of history that the method reads; None: all.
-    backbone : str or None
-        Its language model.
-    """
-
+    #: (windows,): The test windows that it forecast.
     windows: np.ndarray
+    #: (seeds, 2, metrics, windows, horizons, variables): Sums of errors and of their weights, see
+    #: `Scorer.score`.
     totals: np.ndarray
+    #: (seeds, 2, metrics, longest horizon, variables): sums over the windows, by step.
     steps: np.ndarray
+    #: Means over the seeds.
     fit_seconds: float
     predict_seconds: float
+    #: Steps of history that the method reads; None: all.
     context_length: int | None
+    #: Its language model.
     backbone: str | None
 
 

@@ -47,54 +47,36 @@ def last_times(table: EventTable) -> np.ndarray:
 
 
 class Intervals(NamedTuple):
-    """Intervals between events; all arrays have one entry per interval.
+    """Intervals between events; all arrays have one entry per interval."""
 
-    Attributes
-    ----------
-    sequence : int array
-        Index of the sequence in ``table.ids``.
-    number : int array
-        Index of the interval in its sequence: interval i ends in event i, the last one at the
-        window's end.
-    start, end : float arrays
-        In the table's numbers; ``start`` is the event before, or the window's start.
-    observed : bool array
-        True where the interval ends in an event.
-    code : int array
-        The class code of that event, -1 where there is none.
-    length_before : float array
-        Length of the interval before, NaN where it is not known or there is none.
-    code_before : int array
-        The class code of the event before, -1 where there is none.
-    """
-
+    #: Index of the sequence in ``table.ids``.
     sequence: np.ndarray
+    #: Index of the interval in its sequence: interval i ends in event i, the last one at the
+    #: window's end.
     number: np.ndarray
+    #: In the table's numbers; ``start`` is the event before, or the window's start.
     start: np.ndarray
     end: np.ndarray
+    #: True where the interval ends in an event.
     observed: np.ndarray
+    #: The class code of that event, -1 where there is none.
     code: np.ndarray
+    #: Length of the interval before, NaN where it is not known or there is none.
     length_before: np.ndarray
+    #: The class code of the event before, -1 where there is none.
     code_before: np.ndarray
 
 
 class Moments(NamedTuple):
-    """Queried times of sequences, and the positions before them.
+    """Queried times of sequences, and the positions before them."""
 
-    Attributes
-    ----------
-    sequence, moment : int arrays
-        Indices of the sequence and of the time.
-    row, position : int arrays
-        Indices of the row and the position in `EventWindows`.
-    elapsed : float array
-        Time since that position, in the table's unit.
-    """
-
+    #: Indices of the sequence and of the time.
     sequence: np.ndarray
     moment: np.ndarray
+    #: Indices of the row and the position in `EventWindows`.
     row: np.ndarray
     position: np.ndarray
+    #: Time since that position, in the table's unit.
     elapsed: np.ndarray
 
 

@@ -18,39 +18,26 @@ from tsllm.events.sampling import Encode, Paths
 
 @dataclass(frozen=True)
 class FittedModel:
-    """A fitted event model: its encoder and decoder, its units, and the batches that it reads.
+    """A fitted event model: its encoder and decoder, its units, and the batches that it reads."""
 
-    Attributes
-    ----------
-    encode : callable
-        Map an `EventBatch` to ``(decoder, states)``.
-    start_paths : callable
-        Map an `EventBatch` and a number of copies to `Paths`.
-    classes : array of str (types,)
-        The event types.
-    time_scale, resolution : float
-        In the unit of the table's times.
-    context_length : int or None
-        Number of last events that the model reads. None: all.
-    longest : float or None
-        Scaled time from now on within which the next event can be predicted. None: no limit.
-    device : torch device
-        Device of the batches.
-    dtype : torch dtype
-        Type of the times in the batches.
-    rows_at_once : int
-        Rows of a batch.
-    """
-
+    #: Map an `EventBatch` to ``(decoder, states)``.
     encode: Encode
+    #: Map an `EventBatch` and a number of copies to `Paths`.
     start_paths: Callable[[EventBatch, int], Paths]
+    #: (types,): The event types.
     classes: np.ndarray
+    #: In the unit of the table's times.
     time_scale: float
     resolution: float
+    #: Number of last events that the model reads. None: all.
     context_length: int | None
+    #: Scaled time from now on within which the next event can be predicted. None: no limit.
     longest: float | None
+    #: Device of the batches.
     device: torch.device
+    #: Type of the times in the batches.
     dtype: torch.dtype
+    #: Rows of a batch.
     rows_at_once: int
 
     def rows(self, table: EventTable, t_start: Any = None, t_end: Any = None) -> EventWindows:
@@ -74,19 +61,12 @@ class FittedModel:
 
 
 class Origin(NamedTuple):
-    """The sequences that a forecast continues, and the time from which it starts.
-
-    Attributes
-    ----------
-    table : EventTable
-    last : float array (sequences,)
-        Time of the last event, or of the window's start, in the table's numbers.
-    elapsed : float array (sequences,)
-        Scaled time from there to now, without an event.
-    """
+    """The sequences that a forecast continues, and the time from which it starts."""
 
     table: EventTable
+    #: (sequences,): Time of the last event, or of the window's start, in the table's numbers.
     last: np.ndarray
+    #: (sequences,): Scaled time from there to now, without an event.
     elapsed: np.ndarray
 
     @property

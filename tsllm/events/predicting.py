@@ -21,20 +21,16 @@ ROWS_AT_ONCE = 512
 
 
 class Prediction(NamedTuple):
-    """Time and type of the next event; times are scaled and count from the last event.
+    """Time and type of the next event; times are scaled and count from the last event."""
 
-    Attributes
-    ----------
-    mean, median : float arrays (sequences,)
-    quantiles : float array (sequences, levels)
-    types : float array (sequences, types)
-    no_event : float array (sequences,)
-    """
-
+    #: (sequences,)
     mean: np.ndarray
     median: np.ndarray
+    #: (sequences, levels)
     quantiles: np.ndarray
+    #: (sequences, types)
     types: np.ndarray
+    #: (sequences,)
     no_event: np.ndarray
 
 

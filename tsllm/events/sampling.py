@@ -19,17 +19,11 @@ MOST_EVENTS = 100_000
 
 
 class Futures(NamedTuple):
-    """Sampled futures; scaled times from the last event of the history on.
+    """Sampled futures; scaled times from the last event of the history on."""
 
-    Attributes
-    ----------
-    elapsed : float array (..., steps)
-        inf where a future has fewer events.
-    types : int array (..., steps)
-        Class codes, -1 there.
-    """
-
+    #: (..., steps): inf where a future has fewer events.
     elapsed: np.ndarray
+    #: (..., steps): Class codes, -1 there.
     types: np.ndarray
 
 

@@ -23,26 +23,17 @@ from tsllm.saving.damage import load_weights
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The sizes that a model is built for.
+    """The sizes that a model is built for."""
 
-    Attributes
-    ----------
-    context_length : int
-        Steps of history that a forecast reads.
-    horizon : int
-        Steps that the intervals are calibrated for; the default horizon.
-    n_variables : int
-        Variables of each series.
-    freq : str or None
-        Frequency of the series; None for integer steps.
-    extra : dict
-        Further sizes of the method, as JSON values (for AutoTimes the token length).
-    """
-
+    #: Steps of history that a forecast reads.
     context_length: int
+    #: Steps that the intervals are calibrated for; the default horizon.
     horizon: int
+    #: Variables of each series.
     n_variables: int
+    #: Frequency of the series; None for integer steps.
     freq: str | None
+    #: Further sizes of the method, as JSON values (for AutoTimes the token length).
     extra: dict[str, Any] = field(default_factory=dict)
 
 

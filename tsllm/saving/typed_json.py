@@ -21,17 +21,11 @@ _TIME_INDEXES = (pd.DatetimeIndex, pd.TimedeltaIndex, pd.PeriodIndex)
 
 @dataclass
 class Blobs:
-    """The values of a document that lie in other files.
+    """The values of a document that lie in other files."""
 
-    Attributes
-    ----------
-    tensors : dict of str to Tensor
-        Arrays and tensors by their path in the document.
-    table : DataFrame or None
-        The one table.
-    """
-
+    #: Arrays and tensors by their path in the document.
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    #: The one table.
     table: pd.DataFrame | None = None
 
 

@@ -65,82 +65,55 @@ class ChoosesBatches(Protocol):
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss of one batch, as a sum and a count.
+    """The loss of one batch, as a sum and a count."""
 
-    Attributes
-    ----------
-    total : Tensor, ()
-        Sum of the loss over the observed target values, or over the events; differentiable.
-    count : Tensor, ()
-        Number of observed target values, or of events.
-    extras : mapping of str to Tensor, (), default={}
-        Further means over the batch, for the history.
-    """
-
+    #: Sum of the loss over the observed target values, or over the events; differentiable.
     total: Tensor
+    #: Number of observed target values, or of events.
     count: Tensor
+    #: Further means over the batch, for the history.
     extras: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """The settings of a training.
+    """The settings of a training."""
 
-    Attributes
-    ----------
-    max_epochs : int, default=10
-        Passes over the training set.
-    max_steps : int or None, default=None
-        Largest number of optimiser steps.
-    batch_size : int, default=256
-        Examples per step; the last step of an epoch may have fewer.
-    learning_rate : float, default=5e-4
-        Learning rate of the first step.
-    weight_decay : float, default=0.0
-        Above 0, AdamW replaces Adam.
-    final_learning_rate : float, default=1e-8
-        Learning rate after all planned steps; the rate falls to it along half a cosine.
-    rate_factors : mapping of str to float, default={}
-        Factors on the learning rate of the parameters whose names begin with a key, such as
-        ``{"pool.": 10.0}``. The longest key that fits counts.
-    patience : int, default=3
-        Epochs without a lower validation loss before training stops.
-    clip_norm : float or None, default=5.0
-        Largest norm of the gradient of a step; None does not clip.
-    seed : int, default=0
-        Seed of the examples' order and of the model's draws, such as dropout.
-    device : torch.device, default=torch.device("cpu")
-        The model is moved there.
-    autocast : torch.dtype or None, default=None
-        Type that the backbone computes in, and only the backbone. None: the type of its weights.
-    verbose : int, default=0
-        From 1 on, show a progress bar on stderr.
-    checkpoint_dir : Path or None, default=None
-        Directory for the latest checkpoint. A training that finds its own checkpoint there
-        continues from it; the final weights are, bit for bit, those of an uninterrupted training.
-        The checkpoint of another training is an error.
-    checkpoint_every : int or None, default=None
-        Steps between checkpoints. None writes one at the end of each epoch, and every five minutes
-        of a long one. The end of training always writes one.
-    identity : mapping of str to JSON values, default={}
-        Further facts that tell this training from others, such as an estimator's parameters.
-    """
-
+    #: Passes over the training set.
     max_epochs: int = 10
+    #: Largest number of optimiser steps.
     max_steps: int | None = None
+    #: Examples per step; the last step of an epoch may have fewer.
     batch_size: int = 256
+    #: Learning rate of the first step.
     learning_rate: float = 5e-4
+    #: Above 0, AdamW replaces Adam.
     weight_decay: float = 0.0
+    #: Learning rate after all planned steps; the rate falls to it along half a cosine.
     final_learning_rate: float = 1e-8
+    #: Factors on the learning rate of the parameters whose names begin with a key, such as
+    #: ``{"pool.": 10.0}``. The longest key that fits counts.
     rate_factors: Mapping[str, float] = field(default_factory=dict)
+    #: Epochs without a lower validation loss before training stops.
     patience: int = 3
+    #: Largest norm of the gradient of a step; None does not clip.
     clip_norm: float | None = 5.0
+    #: Seed of the examples' order and of the model's draws, such as dropout.
     seed: int = 0
+    #: The model is moved there.
     device: torch.device = _CPU
+    #: Type that the backbone computes in, and only the backbone. None: the type of its weights.
     autocast: torch.dtype | None = None
+    #: From 1 on, show a progress bar on stderr.
     verbose: int = 0
+    #: Directory for the latest checkpoint. A training that finds its own checkpoint there continues
+    #: from it; the final weights are, bit for bit, those of an uninterrupted training. The
+    #: checkpoint of another training is an error.
     checkpoint_dir: Path | None = None
+    #: Steps between checkpoints. None writes one at the end of each epoch, and every five minutes
+    #: of a long one. The end of training always writes one.
     checkpoint_every: int | None = None
+    #: Further facts that tell this training from others, such as an estimator's parameters.
     identity: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -22,18 +22,12 @@ BASELINES = ("pretrained", "fine_tuned", "retrained", "joint", "hawkes", "naive"
 
 
 class SlicePart(NamedTuple):
-    """A slice of the stream, with its training and validation parts; the rest is the test part.
-
-    Attributes
-    ----------
-    whole, train, validation : EventTable
-    test_from : float
-        Start of the test part, in the table's numbers; earlier events are history.
-    """
+    """A slice of the stream, with its training and validation parts; the rest is the test part."""
 
     whole: EventTable
     train: EventTable
     validation: EventTable
+    #: Start of the test part, in the table's numbers; earlier events are history.
     test_from: float
 
 

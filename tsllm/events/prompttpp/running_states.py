@@ -85,23 +85,15 @@ class StreamPredictor:
     With an endless encoder every sequence has a state from its first event on, which remembers
     events that the history no longer holds. With the other encoders a sequence gets a state at its
     first update, and a new one where it would hold more events than the model reads at once.
-
-    Attributes
-    ----------
-    model : PromptTPPModel
-    fitted : FittedModel
-    context_length : int
-        Number of events that the model reads at once.
-    endless : bool
-        True for the encoders that read endless streams.
-    stepped : bool
-        False for the decoder "attnhp", whose intensities need all events and not a state.
     """
 
     model: PromptTPPModel
     fitted: FittedModel
+    #: Number of events that the model reads at once.
     context_length: int
+    #: True for the encoders that read endless streams.
     endless: bool
+    #: False for the decoder "attnhp", whose intensities need all events and not a state.
     stepped: bool
 
     # ------------------------------------------------------------------ the history
