@@ -168,14 +168,7 @@ AnyJob = TypeVar("AnyJob", bound=Job | EventsJob)
 def job_of(kind: type[AnyJob], context: typer.Context, **given: Any) -> AnyJob:
     """Build the job of the command that runs, from all its options; see `read_job`.
 
-    Parameters
-    ----------
-    kind : type
-        The class of the job.
-    context : Context
-        The command's.
-    **given
-        Values in place of the command's options.
+    ``given`` are values in place of the command's options.
     """
     for one in fields(kind):
         option = "target_col" if one.name == "target_cols" else one.name
@@ -191,16 +184,8 @@ def read_job(
 ) -> AnyJob:
     """Merge defaults, a job file, options and ``--set``; the later ones have priority.
 
-    Parameters
-    ----------
-    kind : type
-        The class of the job; its fields are the keys that the file may have.
-    given : mapping
-        Values of options by field; None where the option was not given.
-    config : Path or None
-        The job file.
-    sets : sequence of str or None
-        ``key=value``, with values in YAML.
+    ``given`` holds the options by field, None where one was not given; ``sets`` are texts
+    ``key=value``, with values in YAML.
 
     Raises
     ------

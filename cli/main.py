@@ -84,13 +84,7 @@ def _options(
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and end the process.
-
-    Parameters
-    ----------
-    arguments : sequence of str or None, default=None
-        None: the arguments of this process.
-    """
+    """Run the command line and end the process."""
     sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
 
 

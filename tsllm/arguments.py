@@ -56,17 +56,7 @@ def wanted_instead(value: object, hint: Any) -> str | None:
 
 
 def check_arguments(cls: type, known: Sequence[str], parameters: Mapping[str, Any]) -> None:
-    """Check settings from a file or a command line against a constructor.
-
-    Parameters
-    ----------
-    cls : type
-        The class, whose constructor has type hints.
-    known : sequence of str
-        The names of its parameters.
-    parameters : mapping
-        The settings.
-    """
+    """Check settings from a file or a command line against a constructor."""
     hints = get_type_hints(cls.__init__)  # type: ignore[misc]  # sound: only hints are read
     for name, value in parameters.items():
         if name not in known:

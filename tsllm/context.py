@@ -126,17 +126,7 @@ class ContextBatch:
 def batch_contexts(contexts: Sequence[Context], context_length: int) -> ContextBatch:
     """Standardise the last ``context_length`` steps of each context and stack them.
 
-    Parameters
-    ----------
-    contexts : sequence of Context
-        At least one, all with the same number of variables.
-    context_length : int
-        Number of steps.
-
-    Returns
-    -------
-    ContextBatch
-        Of shape (contexts, context_length, variables).
+    The result has the shape (contexts, context_length, variables).
 
     Raises
     ------

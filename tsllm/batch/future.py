@@ -42,16 +42,8 @@ def check_future(
 class FutureParts:
     """The parts with the known future, whose footers are read once for all blocks.
 
-    Parameters
-    ----------
-    future : Path
-        A ``.parquet`` file, or a directory of such files.
-    covariates : CovariateColumns
-        The model's.
-    id_col : str or None
-        The column with the series' names; None: all rows are one series.
-    time_col : str
-        The column with the times.
+    ``future`` is a ``.parquet`` file or a directory of such files. Without ``id_col`` all rows are
+    one series.
     """
 
     def __init__(

@@ -24,18 +24,8 @@ def measure_batch_size(
     """Find the batch size that forecasts the most series per second.
 
     The size is doubled from 16 while that is at least 10% faster and fits into the device's memory.
-    The estimator keeps its own ``batch_size``.
-
-    Parameters
-    ----------
-    estimator : SeriesForecaster
-        A fitted forecaster.
-    frame : DataFrame
-        Some of the series, in the form of `read_long`; they are repeated to fill a batch.
-    horizon : int
-        Steps to forecast.
-    freq : str or None, default=None
-        Frequency of the series, where their stamps do not show it.
+    The estimator keeps its own ``batch_size``. ``frame`` holds some of the series, in the form of
+    `read_long`; they are repeated to fill a batch.
     """
     contexts, _ = contexts_of(estimator, frame, freq)
     contexts = [replace(context, series_id=None) for context in contexts]

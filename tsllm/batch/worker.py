@@ -49,15 +49,7 @@ class BlockResult:
 
 
 class BlockForecaster:
-    """A forecaster of blocks that loads the model and the known future's footers once.
-
-    Parameters
-    ----------
-    job : Job
-        A job whose manifest is written.
-    estimator : SeriesForecaster or None, default=None
-        The model; None loads it.
-    """
+    """A forecaster of blocks that loads the model and the known future's footers once."""
 
     def __init__(self, job: Job, estimator: SeriesForecaster | None = None) -> None:
         self.job = job

@@ -90,16 +90,8 @@ def learn_columns(
 ) -> CovariateColumns:
     """Determine the kinds of a frame's columns.
 
-    Numbers stay numbers. Texts, truth values and pandas' categories become categories.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        The rows that a model is fitted with.
-    past : sequence of str, default=()
-        The columns whose future is not known.
-    static : sequence of str, default=()
-        The columns that are read as text.
+    Numbers stay numbers. Texts, truth values and pandas' categories become categories. ``past``
+    names the columns whose future is not known, ``static`` those that are read as text.
 
     Raises
     ------

@@ -103,12 +103,7 @@ class ContemporaneousEffects:
     def effect(self, columns: Sequence[np.ndarray], scale: np.ndarray) -> np.ndarray:
         """Compute the effect in a series' units: (rows, variables).
 
-        Parameters
-        ----------
-        columns : sequence of array (rows,)
-            One per column.
-        scale : array (variables,)
-            Of the series.
+        The columns are arrays (rows,); the scale of the series is an array (variables,).
         """
         features = features_of(self.bases, columns)
         # No matrix product, whose rounding depends on the number of rows.
@@ -138,18 +133,8 @@ def fit_contemporaneous(
     does (the hours of a working day). So effects are fitted twice: to deviations from the block's
     level, and to deviations from the same phase of the block's other seasons. Those are chosen
     whose residual is forecast best by its own seasons. Cross-validation chooses the penalty, and
-    whether there is any effect at all.
-
-    Parameters
-    ----------
-    series : sequence of CodedSeries
-        The training parts.
-    n_categories : sequence of int
-        Of each column; 0 for numbers.
-    block : int
-        Steps of a block: about one context.
-    season : int
-        Steps of a season.
+    whether there is any effect at all. ``n_categories`` has one number a column, 0 for a column of
+    numbers. ``block`` is the steps of a block, about one context; ``season`` those of a season.
     """
     bases = [
         basis_of(np.concatenate([one.columns[k] for one in series]), n)

@@ -163,18 +163,7 @@ def fit_covariates(
 ) -> Covariates:
     """Fit the effects of covariates on series.
 
-    Parameters
-    ----------
-    contexts : sequence of Context
-        The whole series, with their covariates.
-    columns : CovariateColumns
-        Of ``past_x``.
-    context_length, horizon : int
-        Steps of a context and of a forecast.
-    season : int
-        Steps of a season.
-    validation_fraction : float
-        Share of each series, at its end, that is left out to calibrate intervals.
+    The last ``validation_fraction`` of each series is left out to calibrate intervals.
     """
     block = _block_length(contexts, context_length, season)
     covariates = Covariates(columns, block, None, None)

@@ -50,14 +50,8 @@ class LaggedEffects:
     ) -> np.ndarray:
         """Forecast the residuals of the next steps from lagged covariates: (horizon, variables).
 
-        Parameters
-        ----------
-        values : array (time, variables)
-            The past of a series.
-        columns : sequence of array (time,)
-            The past of its covariates.
-        horizon : int
-            Steps ahead; the effect is 0 beyond the fitted horizon.
+        ``values`` (time, variables) and ``columns``, each (time,), are the past of one series. The
+        effect is 0 beyond the fitted horizon.
         """
         known = min(horizon, self.weights.shape[2])
         effects = np.zeros((horizon, values.shape[1]))
@@ -106,16 +100,8 @@ def fit_lagged(
 ) -> LaggedEffects:
     """Fit the effects of the covariates' past on the next ``horizon`` steps.
 
-    Parameters
-    ----------
-    values : sequence of array (time, variables)
-        The training parts of the series.
-    columns : sequence of sequences of array (time,)
-        The covariates of each.
-    bases : list of ColumnBasis
-        Of the columns.
-    window, season, horizon : int
-        Steps that a forecast reads, of a season, and ahead.
+    ``values`` are the training parts of the series, each (time, variables), and ``columns`` the
+    covariates of each. A forecast reads ``window`` steps.
     """
     lags = int(np.clip(max(season, 8), 1, min(window, MAX_LAGS)))
     own_lags = min(window, MAX_OWN_LAGS)

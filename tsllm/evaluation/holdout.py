@@ -45,11 +45,7 @@ class Holdout:
     def before(self, positions: np.ndarray, *, share: float = 1.0) -> pd.DataFrame:
         """Return the steps of each series before its own position, as sktime's ``y``.
 
-        Parameters
-        ----------
-        positions : int array (series,)
-        share : float, default=1.0
-            Keep only this last share of the steps.
+        Only the last ``share`` of the steps is kept.
         """
         frames: list[pd.DataFrame] = [
             pd.DataFrame(

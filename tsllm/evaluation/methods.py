@@ -92,17 +92,7 @@ def with_controls(estimators: Mapping[str, Any], X: pd.DataFrame | None) -> dict
 
 
 class GlobalMethod:
-    """A tsllm forecaster: fitted once on all series, it forecasts windows in batches.
-
-    Parameters
-    ----------
-    estimator : SeriesForecaster
-    holdout : Holdout
-    longest : int
-        The longest horizon.
-    X : DataFrame or None, default=None
-        Covariates.
-    """
+    """A tsllm forecaster: fitted once on all series, it forecasts windows in batches."""
 
     refits_per_window = False
 

@@ -109,15 +109,8 @@ class LocalBaseline:
 
     Gaps are interpolated, and a past that never changes is forecast by its constant. Models are
     seasonal where the past holds two seasons. Where a fit fails, the seasonal naive forecast
-    replaces it, and the report's notes count the failures.
-
-    Parameters
-    ----------
-    name : str
-        A key of `LOCAL_BASELINES`.
-    holdout : Holdout
-    max_history : int or None
-        Steps before each origin to fit on; None: all.
+    replaces it, and the report's notes count the failures. ``name`` is a key of `LOCAL_BASELINES`.
+    Models are fitted on ``max_history`` steps before each origin; None: all.
     """
 
     refits_per_window = True

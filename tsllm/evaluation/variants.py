@@ -42,15 +42,7 @@ def make_variants(
 ) -> Variants:
     """Make the variants of a forecaster, the forecaster itself first.
 
-    Parameters
-    ----------
-    estimator : LLMForecaster
-        With a language model.
-    holdout : Holdout
-    longest : int
-        The longest horizon.
-    wanted : sequence of str
-        Of `VARIANTS`; "pretrained" and "none" are always made.
+    ``wanted`` are names of `VARIANTS`; "pretrained" and "none" are always made.
     """
     _check(estimator, wanted)
     backbone = str(estimator.backbone)  # not None, as checked
@@ -119,18 +111,8 @@ def make_variants(
 class VariantMethod(GlobalMethod):
     """A forecaster that keeps its fitted model of every seed, and the cost of each fit.
 
-    Parameters
-    ----------
-    template : LLMForecaster
-    holdout : Holdout
-    longest : int
-        The longest horizon.
-    by_seed : callable or None, default=None
-        Returns parameters that depend on the seed.
-    share : float, default=1.0
-        The last share of the steps before the test part, to fit on.
-    shape_of : VariantMethod or None, default=None
-        Use the fitted sizes of this method.
+    ``by_seed`` returns parameters that depend on the seed. ``share`` is the last share of the steps
+    before the test part, to fit on. With ``shape_of`` the fitted sizes of that method are used.
     """
 
     def __init__(

@@ -161,16 +161,8 @@ def judge_baselines(
 def judge_naive(variants: Mapping[str, PairedDifference], *, min_difference: float) -> list[str]:
     """Report where the pretrained variant does not beat the seasonal naive forecast.
 
-    Parameters
-    ----------
-    variants : mapping of str to PairedDifference
-        Each trained variant, "pretrained" among them, less the seasonal naive forecast.
-    min_difference : float
-
-    Returns
-    -------
-    list of str
-        Sentences.
+    ``variants`` holds each trained variant, "pretrained" among them, less the seasonal naive
+    forecast.
     """
     better = [name for name, pair in variants.items() if classify(pair, min_difference) == "better"]
     if "pretrained" in better:

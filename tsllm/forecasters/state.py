@@ -91,12 +91,7 @@ class FittedState:
         return resolve_device(self.requested_device)
 
     def check_same_series(self, contexts: Sequence[Context]) -> None:
-        """Check that series have the variables and the frequency that the model was built for.
-
-        Parameters
-        ----------
-        contexts : sequence of Context
-        """
+        """Check that series have the variables and the frequency that the model was built for."""
         variables = contexts[0].n_variables
         if variables != self.shape.n_variables:
             raise DataError(
@@ -182,19 +177,7 @@ class FittedState:
     def card_facts(self, loss: str, *, pretrained: bool, with_context: bool) -> dict[str, Any]:
         """Return the facts of the training for the card of a saved forecaster.
 
-        Parameters
-        ----------
-        loss : str
-            The name of the training loss.
-        pretrained : bool
-            Whether the forecaster is not fitted to series of its own yet.
-        with_context : bool
-            Whether it was saved with the last values of its series.
-
-        Returns
-        -------
-        dict
-            As `tsllm.saving.cards.model_card` reads it.
+        ``pretrained``: the forecaster is not fitted to series of its own yet.
         """
         told, last = self.summary(), self.history[-1] if self.history else {}
         known = () if self.covariates is None else self.covariates.columns.known
@@ -266,16 +249,7 @@ class FittedState:
     ) -> FittedState:
         """Build a trained state from the output of `to_state`.
 
-        Parameters
-        ----------
-        state : mapping
-            The output of `to_state`.
-        build : callable
-            Builds the untrained model of a shape.
-        backbone : Backbone or None
-            The language model that the model was trained with.
-        device : str
-            The device that was asked for.
+        ``build`` makes the untrained model of a shape; ``device`` is the one that was asked for.
         """
         read = dict(state)
         shape = ModelShape(**read.pop("shape"))
@@ -334,12 +308,8 @@ class PendingForecasts:
     def add(self, forecast: np.ndarray, scale: np.ndarray, issued: np.ndarray) -> None:
         """Add a forecast that was made after the last step seen.
 
-        Parameters
-        ----------
-        forecast : array (horizon, variables, 1 + levels)
-        scale : array (variables,)
-        issued : array (grid, horizon, variables)
-            The calibration's offsets at its tracked levels.
+        ``forecast`` is (horizon, variables, 1 + levels), ``scale`` (variables,). ``issued`` (grid,
+        horizon, variables) are the calibration's offsets at its tracked levels.
         """
         self.waiting.append((self.seen, forecast, scale, issued.astype(np.float32)))
         while len(self.waiting) > self.horizon:

@@ -11,16 +11,8 @@ from tsllm.plotting.forecasts import new_axes
 def plot_differences(rows: pd.DataFrame, *, xlabel: str, least: float, ax: Any = None) -> Any:
     """Draw differences and their intervals, variant by variant.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        ``label`` (the variant), ``group``, ``value``, ``lower`` and ``upper``; NaN bounds mean no
-        interval. The last group is drawn in black.
-    xlabel : str
-    least : float
-        The least relevant difference, drawn as a grey band.
-    ax : matplotlib Axes or None, default=None
-        None makes a new figure.
+    ``rows`` has ``label`` (the variant), ``group``, ``value``, ``lower`` and ``upper``; NaN bounds
+    mean no interval. The last group is drawn in black, ``least`` is drawn as a grey band.
     """
     labels, groups = list(rows["label"].unique()), list(rows["group"].unique())
     ax = ax if ax is not None else new_axes((8.0, 1.2 + 0.45 * len(labels)))

@@ -22,18 +22,8 @@ def plot_joint_space(
 ) -> Any:
     """Draw anchors and tokens, scaled to length 1, in a plane.
 
-    Parameters
-    ----------
-    anchors : array (pool, width)
-    tokens : array (tokens, width)
-    chosen : int array
-        Rows of ``anchors`` to highlight.
-    names : sequence of str or None, default=None
-        Labels of those.
-    method : {"pca", "tsne"}, default="pca"
-        The plane of greatest variance, or scikit-learn's t-SNE.
-    ax : matplotlib Axes or None, default=None
-        None makes a new figure.
+    ``chosen`` are rows of ``anchors`` to highlight, ``names`` their labels. ``method`` is "pca",
+    the plane of greatest variance, or "tsne", scikit-learn's t-SNE.
 
     References
     ----------
@@ -61,14 +51,7 @@ def draw_similarities(
 ) -> Any:
     """Draw the mean cosine similarity of windows and their anchors over the epochs.
 
-    Parameters
-    ----------
-    similarities : sequence of float
-        One per epoch.
-    best_epoch : int or None, default=None
-        The epoch whose weights were kept, to mark it.
-    ax : matplotlib Axes or None, default=None
-        None makes a new figure.
+    ``best_epoch``, whose weights were kept, is marked.
     """
     ax = ax if ax is not None else new_axes((6.0, 3.5))
     ax.plot(np.arange(1, len(similarities) + 1), similarities, marker="o", ms=3, label="alignment")

@@ -72,14 +72,7 @@ def draw_losses(
 ) -> Any:
     """Draw training and validation losses over the epochs.
 
-    Parameters
-    ----------
-    history : sequence of dict
-        With ``epoch``, ``train_loss`` and ``validation_loss``, as in `FittedState.history`.
-    best_epoch : int or None, default=None
-        The epoch whose weights were kept, to mark it.
-    ax : matplotlib Axes or None, default=None
-        None makes a new figure.
+    ``history`` is that of a `FittedState`; ``best_epoch``, whose weights were kept, is marked.
     """
     ax = ax if ax is not None else new_axes((6.0, 3.5))
     epochs = np.arange(1, len(history) + 1)
@@ -94,16 +87,7 @@ def draw_losses(
 def new_axes(size: tuple[float, float], columns: int = 1) -> Any:
     """Make a figure without pyplot's global state and without a display.
 
-    Parameters
-    ----------
-    size : (float, float)
-        Width and height in inches.
-    columns : int, default=1
-        Axes beside each other.
-
-    Returns
-    -------
-    matplotlib Axes, or an array of them for several columns
+    ``size`` is in inches. Several ``columns`` are an array of axes.
     """
     try:
         from matplotlib.figure import Figure

@@ -31,19 +31,8 @@ def model_card(
 ) -> str:
     """Write a model's card in the form of the Hugging Face hub.
 
-    Parameters
-    ----------
-    estimator : forecaster
-        Fitted or pretrained.
-    versions : mapping of str to str
-        Of the packages that it was made with.
-    context : bool
-        Whether the model was saved with its context.
-
-    Returns
-    -------
-    str
-        Markdown.
+    ``versions`` are those of the packages that it was made with; ``context``: the model was saved
+    with its context.
     """
     facts = estimator._card_facts(context)
     backbone = facts.pop("backbone")

@@ -17,13 +17,7 @@ JOB = "job.yaml"
 
 
 def check_target(directory: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """Check that `tsllm.save` can write to a directory, before a model is trained for it.
-
-    Returns
-    -------
-    Path
-        The directory's full path.
-    """
+    """Check that `tsllm.save` can write to a directory, before a training; return its full path."""
     target = Path(directory).expanduser().resolve()
     _tidy_up(target)
     _check_free(target, overwrite)

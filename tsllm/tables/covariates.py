@@ -94,23 +94,8 @@ def read_future_ahead(
 ) -> pd.DataFrame | None:
     """Read the known future before the model is trained, so that errors come before the training.
 
-    Parameters
-    ----------
-    source : DataFrame, path, Table or None
-        As for `read_future`.
-    estimator : SeriesForecaster
-        Not fitted yet.
-    frame : DataFrame
-        The data to fit on, as `read_long` returns it.
-    covariates : sequence of str
-        The columns of the frame that are covariates.
-    horizon : int
-        Steps to forecast after the end of each series.
-
-    Returns
-    -------
-    DataFrame or None
-        As for `read_future`.
+    ``frame`` holds the data to fit on, as `read_long` returns them, and ``covariates`` its columns
+    that are covariates. The other arguments and the result are those of `read_future`.
     """
     if not covariates:
         check_future_given(None, source)

@@ -158,20 +158,7 @@ def fit_long(
 ) -> SeriesForecaster:
     """Fit a forecaster on all series of a canonical long frame, always as a panel with names.
 
-    Parameters
-    ----------
-    estimator : SeriesForecaster
-    frame : DataFrame
-        As `read_long` returns it.
-    horizon : int or None, default=None
-        Steps to forecast. None: the estimator's own choice.
-    covariates : sequence of str, default=()
-        The columns that are covariates.
-
-    Returns
-    -------
-    SeriesForecaster
-        The estimator.
+    ``frame`` is a table of `read_long`. Without a ``horizon`` the estimator chooses its own.
     """
     steps = None if horizon is None else list(range(1, horizon + 1))
     with warnings.catch_warnings():
@@ -260,23 +247,8 @@ def predict_stored(
 ) -> pd.DataFrame:
     """Forecast the series that a forecaster was fitted on, from its stored history.
 
-    Parameters
-    ----------
-    estimator : SeriesForecaster
-        Fitted, with its context.
-    horizon : int
-        Steps after the end of each series.
-    quantiles : sequence of float, default=(0.1, 0.5, 0.9)
-        Levels between 0 and 1.
-    series : sequence of str or None, default=None
-        Only these series, named by text. None: all.
-    future : DataFrame or None, default=None
-        The known future of the covariates, as `read_future` returns it.
-
-    Returns
-    -------
-    DataFrame
-        In the order of ``series``, or else in the order of the fit.
+    ``series`` names the series to forecast as text, None: all; the rows have their order, or that
+    of the fit. The other arguments are those of `predict_long`.
     """
     check_request(horizon, quantiles)
     kept = stored_series(estimator)

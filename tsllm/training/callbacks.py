@@ -37,10 +37,6 @@ class Callback:
 def training_callbacks(*callbacks: Callback) -> Iterator[None]:
     """Call callbacks in every training that starts in this block.
 
-    Parameters
-    ----------
-    *callbacks : Callback
-
     Examples
     --------
     >>> from sktime.datasets import load_airline

@@ -34,19 +34,8 @@ def check_resumable(checkpoint_dir: str | Path | None, random_state: Any) -> Non
 def describe_fit(estimator: Any, backbone_digest: str | None, *data: Any) -> dict[str, Any]:
     """Return the facts that tell an estimator's fit from others.
 
-    Parameters
-    ----------
-    estimator : scikit-learn or sktime estimator
-        Its class and the parameters that decide its weights are facts.
-    backbone_digest : str or None
-        Hash of the language model's weights.
-    *data : arrays, tensors, text or None
-        The data that it learns from; none where training sets describe all of it.
-
-    Returns
-    -------
-    dict of str to JSON values
-        For ``TrainingSettings.identity``.
+    Facts are its class, the parameters that decide its weights, the hash of the language model, and
+    the data that it learns from, where the training sets do not describe all of them.
     """
     facts = {"estimator": type(estimator).__name__}
     for name, value in sorted(estimator.get_params(deep=False).items()):
@@ -106,15 +95,8 @@ def save_checkpoint(
 
     The tensors go to a new file that is named after its content. Then ``state.json``, which names
     that file, is replaced in one step. A kill in between leaves the former checkpoint as it was.
-
-    Parameters
-    ----------
-    directory : Path
-        Made where it is missing; it holds one checkpoint.
-    tensors : mapping of str to Tensor
-        Tensors on any device; they may share memory.
-    facts : mapping
-        JSON values.
+    The directory is made where it is missing. Tensors may lie on any device and share memory; the
+    facts are JSON values.
     """
     directory.mkdir(parents=True, exist_ok=True)
     # safetensors does not accept tensors that share memory, such as tied weights.

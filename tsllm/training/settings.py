@@ -49,16 +49,7 @@ class ChoosesBatches(Protocol):
     def batches(self, batch_size: int, generator: torch.Generator | None) -> list[Tensor]:
         """Split all examples into batches, whose number is the same at every call.
 
-        Parameters
-        ----------
-        batch_size : int
-            Largest number of examples in a batch.
-        generator : torch.Generator or None
-            Source of the order of an epoch; None where the order does not matter.
-
-        Returns
-        -------
-        list of Tensor, each (batch,)
+        ``generator`` is the source of the order of an epoch; None where the order does not matter.
         """
         ...
 

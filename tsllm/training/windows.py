@@ -124,16 +124,8 @@ class Windows:
     def view(self, index: int) -> Tensor:
         """Return one window as a view that shares the series' memory.
 
-        Parameters
-        ----------
-        index : int
-            The window, from 0 to ``len(self) - 1``.
-
-        Returns
-        -------
-        Tensor, (length, variables)
-            In the series' own type, missing values still NaN. Of a partial window, the part that
-            lies inside the series.
+        The result is (length, variables), in the series' own type, with missing values still NaN;
+        of a partial window, the part that lies inside the series.
         """
         series, start = self._locate(torch.tensor([index]))
         return self._inside(int(series), int(start))
@@ -141,15 +133,8 @@ class Windows:
     def gather(self, indices: Tensor | Sequence[int]) -> WindowBatch:
         """Copy windows into one batch.
 
-        Parameters
-        ----------
-        indices : Tensor or sequence of int, (batch,)
-            Windows, from 0 to ``len(self) - 1``, in any order, repeated or not.
-
-        Returns
-        -------
-        WindowBatch
-            On the CPU, in the order of `indices`.
+        The indices, from 0 to ``len(self) - 1``, may repeat; the batch has their order and lies on
+        the CPU.
         """
         series, start = self._locate(torch.as_tensor(indices, dtype=torch.int64))
         length = self.context_length + self.target_length
@@ -237,11 +222,6 @@ class Windows:
 
         The windows are ordered by series and time: each series keeps its share. The result is
         always the same.
-
-        Parameters
-        ----------
-        most : int
-            At least 1.
         """
         if most < 1:
             raise DataError(f"most is {most}; it must be at least 1")

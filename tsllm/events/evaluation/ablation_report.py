@@ -169,13 +169,7 @@ def make_event_ablation_report(
 ) -> EventAblationReport:
     """Compare variants and judge them.
 
-    Parameters
-    ----------
-    scored, costs : mapping by variant
-    left_out, settings
-        See `EventAblationReport`.
-    controls : mapping
-        The variant that answers each question, "prompts" and "text".
+    ``controls`` names the variant that answers each question, "prompts" and "text".
     """
     given = scored[GIVEN]
     labels, unit, block = _units(given)

@@ -219,13 +219,7 @@ class StreamPredictor:
 class StreamedPaths:
     """Futures that grow event by event, each from the running state of its history.
 
-    Parameters
-    ----------
-    model : PromptTPPModel
-    batch : EventBatch
-        The histories; each is read once, for all of its futures.
-    copies : int
-        Futures of each history.
+    Each history of ``batch`` is read once, for all of its ``copies``.
     """
 
     def __init__(self, model: PromptTPPModel, batch: EventBatch, copies: int) -> None:
