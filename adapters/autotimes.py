@@ -256,8 +256,8 @@ class AutoTimesModel(nn.Module):
         n_tokens = x.shape[1] // self.token_length
         forecasts = []
         for step in range(steps):
-            marks = None if timestamps is None else timestamps[:, step : step + n_tokens]
-            forecast = self._forecast(x, marks, mask, last_only=True)  # (batch, S, channels, ...)
+            dates = None if timestamps is None else timestamps[:, step : step + n_tokens]
+            forecast = self._forecast(x, dates, mask, last_only=True)  # (batch, S, channels, ...)
             forecasts.append(forecast)
             path = self._path(forecast)  # (batch, S, channels)
             x = torch.cat([x[:, self.token_length :], path], dim=1)
@@ -273,7 +273,7 @@ class AutoTimesModel(nn.Module):
         n_tokens = x.shape[1] // self.token_length
         values, mean, std = instance_normalise(x, mask)
         segments = to_segments(values, self.token_length)  # (batch * channels, tokens, S)
-        marks = None if timestamps is None else timestamps[:, :n_tokens]
+        dates = None if timestamps is None else timestamps[:, :n_tokens]
         attended = self._attended(mask)
         past: Any = None
         forecasts: list[Tensor] = []
@@ -281,11 +281,11 @@ class AutoTimesModel(nn.Module):
             if step > 0:
                 segments = self._path(forecasts[-1])  # (batch * channels, 1, S)
                 if timestamps is not None:
-                    marks = timestamps[:, n_tokens + step - 1 : n_tokens + step]
+                    dates = timestamps[:, n_tokens + step - 1 : n_tokens + step]
                 if attended is not None:
                     attended = functional.pad(attended, (0, 1), value=True)
             decoded, past = self._next_segments(
-                segments, marks, attended, past, last_only=True, use_cache=steps > 1
+                segments, dates, attended, past, last_only=True, use_cache=steps > 1
             )
             forecasts.append(decoded)  # (batch * channels, 1, S, ...)
         forecast = from_segments(torch.cat(forecasts, dim=1), x.shape[2])

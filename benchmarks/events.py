@@ -125,7 +125,7 @@ def drift(settings: dict[str, Any], args: Any) -> dict[str, Any]:
 
 
 def split_sequences(events: EventTable) -> Part:
-    """Take 70, 10 and 20 per cent of the sequences."""
+    """Split the sequences: 70, 10 and 20 per cent."""
     first, second = round(0.7 * len(events)), round(0.8 * len(events))
     ids = events.ids
     return Part(*map(events.select, (ids[:first], ids[first:second], ids[second:])))

@@ -46,7 +46,10 @@ Ties = Annotated[
 ]
 Resolution = Annotated[
     float | None,
-    typer.Option("--resolution", help="Step of the clock, for --ties. Default: the smallest gap."),
+    typer.Option(
+        "--resolution",
+        help="Step of the clock, for --ties. Default: the smallest step between times.",
+    ),
 ]
 Windows = Annotated[
     str | None,

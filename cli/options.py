@@ -27,7 +27,11 @@ TimeCol = Annotated[
 ]
 TargetCol = Annotated[
     list[str] | None,
-    typer.Option("--target-col", help="A column with values; repeat for more.", metavar="NAME"),
+    typer.Option(
+        "--target-col",
+        help="A column with values; repeat for more (YAML: target_cols).",
+        metavar="NAME",
+    ),
 ]
 Freq = Annotated[
     str | None,
@@ -92,7 +96,7 @@ Config = Annotated[
     Path | None,
     typer.Option(
         "--config",
-        help="YAML file with these options (with underscores; data and target_cols too) and, under "
+        help="YAML file with these options (names with underscores, data for DATA) and, under "
         "'parameters', with the method's. Options on the command line have priority.",
         metavar="FILE",
     ),

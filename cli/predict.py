@@ -26,7 +26,7 @@ from tsllm.errors import DataError
 
 @dataclass(frozen=True)
 class _Asked:
-    """What the options of ``tsllm predict`` ask for, in blocks or not.
+    """The settings of ``tsllm predict``, with or without blocks.
 
     ``reading`` holds how DATA are read: arguments of `read_long`.
     """

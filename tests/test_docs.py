@@ -150,7 +150,7 @@ def test_every_public_name_is_in_the_reference(module):
 
 
 def _documented():
-    """Give the classes and functions of the reference, by whichever of their names."""
+    """Return the classes and functions of the reference, each by one of its names."""
     for page in (ROOT / "docs" / "reference").glob("*.md"):
         for path in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE):
             module, _, name = path.rpartition(".")
@@ -161,8 +161,13 @@ def _documented():
 
 def test_every_adapter_is_in_the_reference():
     page = (ROOT / "docs" / "reference" / "adapters.md").read_text()
-    modules = {path.stem for path in (ROOT / "adapters").glob("*.py")} - {"__init__"}
-    assert modules == set(re.findall(r"^::: tsllm\.adapters\.(\w+)$", page, re.M))
+    folder = ROOT / "adapters"
+    modules = {
+        ".".join(path.relative_to(folder).with_suffix("").parts)
+        for path in folder.rglob("*.py")
+        if path.stem != "__init__"
+    }
+    assert modules == set(re.findall(r"^::: tsllm\.adapters\.([\w.]+)$", page, re.M))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -13,7 +13,7 @@ from tsllm.cli.main import main
 
 
 class Result(NamedTuple):
-    """What a command left behind."""
+    """The results of a command: exit code and output."""
 
     code: int
     out: str

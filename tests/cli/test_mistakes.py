@@ -95,5 +95,5 @@ def test_model_of_another_frequency(tsllm, series, tmp_path):
 
 
 def _trains(command):
-    """Whether a command takes --set."""
+    """Return True if a command has the option --set."""
     return command.split()[0] in ("forecast", "fit", "backtest")

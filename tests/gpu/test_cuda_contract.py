@@ -132,7 +132,7 @@ def test_out_of_memory_says_what_needs_less(where):
 
 
 def test_a_7b_shaped_backbone_trains():
-    """A few steps; the figures are printed (``benchmarks/speed/autotimes.py --llama7b`` keeps them)."""
+    """Prints the figures of a few steps; ``benchmarks/speed/autotimes.py --llama7b`` keeps them."""
     if torch.cuda.mem_get_info()[0] < 30 * 2**30:
         pytest.skip("a 7B backbone needs a gpu with 30 GiB free")
     backbone = load_backbone(LLAMA_7B, device="cuda")

@@ -7,7 +7,7 @@ STEPS, KNOWN = 90, 12
 
 
 def covariate_frames(names=("b", "a"), *, freq="D"):
-    """Give (data, future): ``value``, ``warm`` and ``sky``, and the last two for steps to come."""
+    """Return (data, future): ``value``, ``warm`` and ``sky``, and the last two for later steps."""
     rng = np.random.default_rng(0)
     parts = []
     for level, name in enumerate(names):

@@ -16,7 +16,7 @@ def write(folder: Path, text: str, name: str = "data.csv") -> Path:
 
 
 def complaint_of(read: Callable[..., Any], source: Any, **arguments: Any) -> str:
-    """Give the sentence with which a reader refuses a source; it is one line."""
+    """Return the error sentence of a reader for a bad source; it is one line."""
     with pytest.raises(DataError) as error:
         read(source, **arguments)
     message = str(error.value)

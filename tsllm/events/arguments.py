@@ -22,7 +22,10 @@ SHARED = {
         "Treatment of events of a sequence at the same time.",
     ),
     "resolution": ("float or None", "The step of the clock, for ``ties``."),
-    "random_state": ("int, RandomState or None", "Seed of what is drawn, such as futures."),
+    "random_state": (
+        "int, RandomState or None",
+        "Seed of all random draws: futures, and the training of a network.",
+    ),
 }
 
 

@@ -68,8 +68,9 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
     A training (``update_epochs``) makes the states stale: they are rebuilt from the kept steps, and
     what lay before is forgotten. `forecast` reads any context from its first step on.
 
-    Not for series that are short or need recall of single events. Below some ten thousand tokens
-    attention with a cache is no slower a step; the gain is that nothing grows.
+    Do not use it for short series, or for series that need the recall of single events. Below some
+    ten thousand tokens, attention with a cache is as fast per step; the advantage of Aaren is that
+    neither time nor memory grows.
 
     Parameters
     ----------
@@ -84,7 +85,7 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
         every patch shows the same hours or months; 16 without a season; at least four patches a
         window.
     mixer : {"aaren", "mingru", "attention", "none"}, default="aaren"
-        The layer that mixes the patches. "mingru" (Feng et al., 2024, 2410.01201) streams alike;
+        The layer that mixes the patches. "mingru" (Feng et al., 2024, 2410.01201) streams too;
         "attention" cannot, and needs ``memory="reencode"``; "none" sees one patch at a time.
     memory : {"decay", "full", "window", "reencode"}, default="decay"
         "decay": each head of Aaren forgets at a rate that it learns (not in the paper). "full": the
@@ -100,13 +101,13 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
     hidden : int, default=64
         Width of a token, a multiple of the heads.
     layers : int, default=2
-        Blocks.
+        Number of blocks.
     heads : int, default=4
-        Heads of a block.
+        Heads of each block.
     feedforward : int, default=128
         Width inside the feed-forward parts.
     dropout : float, default=0.2
-        In the blocks.
+        Dropout in the blocks.
     soft_prompt_length : int, default=8
         Outputs that the language model reads.
     prompt : str, default="auto"

@@ -54,7 +54,7 @@ class AutoTimesForecaster(LLMForecaster):
     mlp_hidden : int, default=256
         Width inside the MLPs.
     dropout : float, default=0.2
-        On the tokens, or inside the MLPs.
+        Dropout on the tokens; with ``mlp_layers``, inside the MLPs instead.
     timestamps : bool, default=False
         Add the language model's embedding of each segment's dates to its token (section 3.1).
     rollout : {"sliding", "cached"}, default="sliding"
@@ -63,7 +63,7 @@ class AutoTimesForecaster(LLMForecaster):
     in_context : None, "earliest", "recent_period", "similar" or array, default=None
         Earlier steps of the series that the model reads before the lookback (section 3.3).
     in_context_length : int or "auto", default="auto"
-        Steps of ``context_length`` that they take. "auto": half of the tokens.
+        Steps of ``context_length`` that the earlier steps take. "auto": half of the tokens.
 
     Attributes
     ----------
@@ -214,9 +214,8 @@ class AutoTimesForecaster(LLMForecaster):
                 f"most {backbone.max_positions}: use a shorter context_length or a longer "
                 "token_length"
             )
-        core = tuned(backbone, lora=self.lora)
         return AutoTimesModel(
-            core,
+            tuned(backbone, lora=self.lora),
             shape.extra["token_length"],
             mlp_layers=self.mlp_layers,
             mlp_hidden=self.mlp_hidden,
@@ -247,7 +246,7 @@ class AutoTimesForecaster(LLMForecaster):
             table = self._embed(state, list(sentences)).to(state.device)  # (sentences, width)
 
         def loss(model: nn.Module, batch: WindowBatch) -> Loss:
-            marks = None
+            dates = None
             if table is not None:
                 starts = batch.start.cpu()[:, None] + token * torch.arange(n_tokens)
                 picked = torch.stack(
@@ -256,11 +255,11 @@ class AutoTimesForecaster(LLMForecaster):
                         for series, start in zip(batch.series.tolist(), starts)
                     ]
                 )  # (batch, tokens)
-                marks = table[picked.to(table.device)]  # (batch, tokens, width)
+                dates = table[picked.to(table.device)]  # (batch, tokens, width)
             total, count = next_segment_loss(
                 cast(AutoTimesModel, model),
                 batch.values,
-                marks,
+                dates,
                 mask=batch.mask,
                 loss=self.loss,
             )
@@ -272,7 +271,9 @@ class AutoTimesForecaster(LLMForecaster):
         self, state: FittedState, batch: ContextBatch, contexts: Sequence[Context], horizon: int
     ) -> Tensor:
         token = state.shape.extra["token_length"]
-        marks = None
+        # The batch is standardised in float64 so that float32 is enough; the module normalises each
+        # context again, as published.
+        dates = None
         if self.timestamps:
             n_tokens = state.shape.context_length // token + -(-horizon // token) - 1
             sentences = [
@@ -287,12 +288,12 @@ class AutoTimesForecaster(LLMForecaster):
                 )
             ]
             embedded = self._embed(state, sentences).to(state.device)
-            marks = embedded.unflatten(0, (len(contexts), n_tokens))  # (batch, tokens, width)
-            marks = marks.repeat_interleave(state.shape.n_variables, dim=0)
+            dates = embedded.unflatten(0, (len(contexts), n_tokens))  # (batch, tokens, width)
+            dates = dates.repeat_interleave(state.shape.n_variables, dim=0)
         model = state.model
         assert isinstance(model, AutoTimesModel)  # _build_model made it
         out = model.rollout(
-            batch.values, horizon, marks, mask=batch.mask, mode=self.rollout
+            batch.values, horizon, dates, mask=batch.mask, mode=self.rollout
         )  # (batch, horizon, variables[, levels])
         if model.quantile_head is None:
             return out.unsqueeze(-1)

@@ -158,26 +158,25 @@ class LearningMixin(ForecastingMixin):
         ``checkpoint_dir``.
         """
         started = time.perf_counter()
-        whole = contexts
-        contexts = state.residuals(contexts)
-        training, watched, held_out = self._windows(state.shape, contexts)
-        used = [training] if watched is None else [training, watched]
-        loss = self._make_loss(state, contexts, used)
+        residuals = state.residuals(contexts)
+        training, validation, held_out = self._windows(state.shape, residuals)
+        windows = [training] if validation is None else [training, validation]
+        loss = self._make_loss(state, residuals, windows)
         settings = self._training_settings(state, training, epochs)
         if resumable and self.checkpoint_dir is not None:
             weights = None if state.backbone is None else state.backbone.digest
             settings = replace(
                 settings,
                 checkpoint_dir=Path(self.checkpoint_dir).expanduser(),
-                identity=describe_fit(self, weights, *_data_of(whole)),
+                identity=describe_fit(self, weights, *_data_of(contexts)),
             )
-        result = train(state.model, loss, training, watched, settings)
+        result = train(state.model, loss, training, validation, settings)
         state.model.eval()
         state.history = [*state.history, *result.history]
         state.best_epoch, state.stopped = result.best_epoch, result.stopped
-        state.trained_on = [*state.trained_on, _span_of(contexts)]
+        state.trained_on = [*state.trained_on, _span_of(residuals)]
         if recalibrate:
-            state.calibration = self._make_calibration(state, contexts, held_out)
+            state.calibration = self._make_calibration(state, residuals, held_out)
         state.seconds += time.perf_counter() - started
 
     def _windows(
@@ -201,8 +200,8 @@ class LearningMixin(ForecastingMixin):
         held_out = [
             any(i * width + k in present for k in range(width)) for i in range(len(contexts))
         ]
-        watched = validation.thin(MAX_VALIDATION_WINDOWS) if len(validation) else None
-        return training, watched, held_out
+        some = validation.thin(MAX_VALIDATION_WINDOWS) if len(validation) else None
+        return training, some, held_out
 
     def _training_settings(
         self, state: FittedState, training: Windows, epochs: int | str

@@ -70,8 +70,8 @@ SHARED: dict[str, tuple[str, str]] = {
     ),
     "max_epochs": (
         'int or "auto"',
-        '"auto": ten, or more where the series are so few that ten make less than 400 steps; '
-        "``patience`` then grows alike.",
+        'Passes over the training windows. "auto": ten, or more if ten passes are less than 400 '
+        "steps; ``patience`` then grows in proportion.",
     ),
     "batch_size": ("int", "Windows of a training step; each variable is a window of its own."),
     "window_stride": (
@@ -79,12 +79,16 @@ SHARED: dict[str, tuple[str, str]] = {
         "Steps between training windows. More than 1 for long series and costly steps; a stride "
         "that shares a factor with the season misses some of its phases, with a warning.",
     ),
-    "learning_rate": ("float", "Of Adam, with a cosine schedule over the epochs."),
+    "learning_rate": (
+        "float",
+        "First learning rate of Adam; it falls along a cosine over the epochs.",
+    ),
     "weight_decay": ("float", "Above 0, AdamW replaces Adam."),
     "patience": ("int", "Epochs without a lower validation loss before training stops."),
     "validation_fraction": (
         "float",
-        "Share of each series, at its end, for early stopping and for calibrating intervals.",
+        "Share of each series, at its end, that is held out for early stopping and for calibrating "
+        "intervals.",
     ),
     "max_steps": ("int or None", "Stop after this number of training steps."),
     "checkpoint_dir": (
@@ -95,7 +99,8 @@ SHARED: dict[str, tuple[str, str]] = {
     ),
     "past_covariates": (
         "tuple of str",
-        "Columns of X that end with y; the other columns must be given for the steps to forecast.",
+        "Columns of X that are known only up to the last step of y. The other columns must be "
+        "given for the steps to forecast.",
     ),
     "embedding_store": (
         "EmbeddingStore, path or None",
@@ -105,9 +110,12 @@ SHARED: dict[str, tuple[str, str]] = {
     "device": ("str", '"auto" uses the GPU if there is one.'),
     "dtype": (
         "str",
-        'Of the language model. "auto": bfloat16 on a GPU, else float32.',
+        'Precision of the language model. "auto": bfloat16 on a GPU, else float32.',
     ),
-    "random_state": ("int, RandomState or None", "One random state leads to one result."),
+    "random_state": (
+        "int, RandomState or None",
+        "Seed of the initial weights and of the training: the same seed gives the same result.",
+    ),
     "verbose": ("int", "1 shows progress on stderr."),
 }
 

@@ -403,8 +403,8 @@ class TimeCMAForecaster(DirectForecaster, LLMForecaster):
     def _texts_to_embed(
         self, shape: ModelShape, contexts: Sequence[Context], backbone: Backbone
     ) -> Iterator[list[str]]:
-        training, watched, held_out = self._windows(shape, contexts)
-        windows = [training] if watched is None else [training, watched]
+        training, validation, held_out = self._windows(shape, contexts)
+        windows = [training] if validation is None else [training, validation]
         # The windows that calibration and then `predict` read.
         origins = calibration_origins(
             contexts, self.validation_fraction, held_out, season_length(shape.freq)

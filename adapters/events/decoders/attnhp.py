@@ -64,7 +64,7 @@ class TokenMask:
     seen: Tensor
     """(batch or 1, positions) int64, the last place that is visible."""
     aligned: bool
-    """Whether token i has place i, so that later tokens can be left out."""
+    """True where token i has place i, so that later tokens can be left out."""
 
     def bias(self, part: slice, prompt: LayerPrompt | None, dtype: torch.dtype) -> Tensor:
         """Return 0 or -inf for zero row, prompts and tokens: (batch or 1, n, columns).

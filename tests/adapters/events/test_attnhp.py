@@ -108,7 +108,7 @@ def by_loops(encoder, decoder, batch, row, elapsed, choice):
         return vector
 
     def mixed(number, layer, x, time, seen, position):
-        """What x at a time finds among the tokens before ``seen``."""
+        """Compute the attention of x at a time to the tokens before ``seen``."""
         out = []
         for head in range(encoder.heads):
             of = partial(part_of_head, head)

@@ -16,7 +16,7 @@ SLOTS = [0, 3]
 
 
 def choices_divide(model, batch):
-    """Say whether positions of one sequence take different slots."""
+    """Return True if positions of one sequence take different slots."""
     visible = model.retrieve(batch).visible
     return bool((visible != visible[:, -1:]).any())
 

@@ -85,7 +85,7 @@ def test_as_many_clusters_as_words_are_the_words(words):
 
 
 def computed(anchors, words):
-    """Give the anchors and whether the vocabulary was gone through for them."""
+    """Return the anchors, and whether the vocabulary was read for them."""
     calls = []
     anchors._mix = lambda w: calls.append(1) or type(anchors)._mix(anchors, w)
     try:

@@ -145,7 +145,7 @@ def test_the_published_sizes_make_64_patches():
 
 
 class PlainOfficial(nn.Module):
-    """What the authors' code computes, written anew from the paper and the names of its tensors."""
+    """Compute the authors' model, written anew from the paper and the names of its tensors."""
 
     def __init__(self, gpt2, horizon):
         super().__init__()

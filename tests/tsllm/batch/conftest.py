@@ -20,7 +20,7 @@ def model(frame, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def expected(frame, model):
-    """What the model forecasts of the frame, all at once."""
+    """The model's forecasts of the whole frame at once."""
     from tsllm.datasets import read_long
     from tsllm.tables.forecast import predict_long
 

@@ -95,7 +95,7 @@ def test_one_effect_serves_series_of_all_sizes():
 
 @settings(max_examples=20, deadline=None)
 @given(factor=st.floats(1e-3, 1e6), shift=st.floats(-1e6, 1e6), seed=st.integers(0, 100))
-def test_remainders_follow_the_units_of_the_series(factor, shift, seed):
+def test_residuals_follow_the_units_of_the_series(factor, shift, seed):
     rng = np.random.default_rng(seed)
     frame = pd.DataFrame({"x": rng.normal(size=120), "k": rng.choice(["a", "b"], 120)})
     y = frame["x"].to_numpy() + rng.normal(0, 0.2, 120)

@@ -137,7 +137,7 @@ def open_folder():
 
 
 def as_nobody():
-    """Give up root's rights, which no folder can refuse."""
+    """Drop root's rights, which no folder can refuse."""
     if os.getuid() == 0:
         os.setuid(65534)
 

@@ -54,7 +54,7 @@ def tables(draw):
 
 
 def scored_pieces(windows):
-    """What is scored: (sequence, from, to, type or None) -> how often."""
+    """Count the scored intervals: (sequence, from, to, type or None) -> number."""
     found: dict = {}
     for index in range(len(windows)):
         batch = windows.gather([index])

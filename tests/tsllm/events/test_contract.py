@@ -34,7 +34,7 @@ def fitted():
 
 
 def said(model, events=None):
-    """What a model says about its own histories, or about others."""
+    """Return the predictions of a model for its own histories, or for others."""
     return pd.concat(
         [
             model.predict(events, n_steps=2, n_paths=4),

@@ -52,7 +52,7 @@ def bursts(n_sequences, seed, *, over=0.25):
 
 
 def with_the_truth_of_bursts(model, over):
-    """Give a fitted model the law of `bursts`, and silence a place that no window shows."""
+    """Set a fitted model to the law of `bursts`, with a peak that no window shows."""
     head = model.model_.decoder.time_head
     gap, silence = np.log(0.2 / model.time_scale_), np.log(1000 / model.time_scale_)
     law = [np.log(1 - over), np.log(over), gap, silence, np.log(0.5), np.log(0.5)]
@@ -159,7 +159,7 @@ def test_slow_is_a_tenth_of_the_rate():
 
 
 def gradients(model, events, monkeypatch, slot):
-    """Which of the slot's and the network's parameters have a gradient at each training step."""
+    """List, for each training step, which parameters of slot and network have a gradient."""
     seen = []
     step = torch.optim.Adam.step
 
@@ -265,7 +265,7 @@ def test_too_little_to_learn_from():
     with pytest.raises(NotEnoughDataError, match="PromptTPP learns from the gaps"):
         small_prompttpp().fit(frame)
     model = small_prompttpp().fit(stream())
-    with pytest.raises(NotEnoughDataError, match="no gap to learn from"):
+    with pytest.raises(NotEnoughDataError, match="no inter-event time to learn from"):
         model.partial_fit(frame.replace({"x": "bark", "y": "bite"}))
 
 

@@ -77,7 +77,7 @@ def test_a_known_effect_moves_forecasts_and_intervals_alike(method, parameters):
     assert_allclose(wet.sub(moved["value"], axis=0), dry, rtol=1e-9)
 
 
-def test_intervals_are_those_of_the_remainder(method):
+def test_intervals_are_those_of_the_residuals(method):
     plain = small(method).fit(shown(Y), fh=range(1, 7))
     narrow = fitted(method).predict_interval(X=X, coverage=0.8)
     wide = plain.predict_interval(coverage=0.8)
@@ -202,7 +202,7 @@ def test_update_moves_the_context_with_its_covariates(method):
     assert_allclose(whole.predict(X=X), forecast, rtol=1e-6)
 
 
-def test_adaptive_intervals_learn_from_the_remainder():
+def test_adaptive_intervals_learn_from_the_residuals():
     forecaster = small("autotimes", adaptive=True).fit(shown(Y), X=X, fh=[1, 2])
     for step in range(SHOWN, SHOWN + 6):
         forecaster.update(Y.groupby(level=0, sort=False).nth(step), X=X)
@@ -229,7 +229,7 @@ def test_training_further_and_cloning_keep_x():
     assert again.fitted_.covariates.columns.names == ("warm", "sky")
 
 
-def test_embedding_ahead_writes_the_prompts_of_the_remainder(tmp_path):
+def test_embedding_ahead_writes_the_prompts_of_the_residuals(tmp_path):
     forecaster = small("timecma", embedding_store=tmp_path / "store", prediction_length=3)
     done = forecaster.embed(shown(Y), X=X)
     assert done["computed"] > 0

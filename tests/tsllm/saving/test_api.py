@@ -1,4 +1,4 @@
-"""Models that are saved in one process and used in another; their files: `test_model_directory.py`.
+"""Models that are saved in one process and used in another; their files: `test_directory.py`.
 
 Run as a script, this file is the other process: it loads what the tests saved and writes down what
 the models say.

@@ -1,6 +1,6 @@
 """Saved models that somebody has tampered with: our own message, and nothing else.
 
-`test_model_directory.py` damages files one by one; here whoever changes them also writes the
+`test_directory.py` damages files one by one; here whoever changes them also writes the
 checksums anew, as an attacker would.
 """
 

@@ -102,7 +102,7 @@ def other_process(folder):
 
 @pytest.fixture(scope="module")
 def exchanged(tmp_path_factory):
-    """What the originals say, what the other process says, and where the models lie."""
+    """The predictions of the originals and of the other process, and the folder of the models."""
     folder = tmp_path_factory.mktemp("exchanged") / "models"
     said = {}
     for name in NAMES:

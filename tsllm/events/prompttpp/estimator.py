@@ -53,15 +53,14 @@ class PromptTPP(EventForecaster):
     future events. Here retrieval is by position and causal, and each slice's prompts are frozen
     after it (``prompt_mode="allocate"``); the paper's shared pool, which forgets, is ``"shared"``.
 
-    The estimator holds a `SliceTrainer`, which trains the network and the prompts, and a
-    `StreamPredictor`, which keeps running states. Fixed settings, which need no tuning, are the
-    constants of their modules and the defaults of `PromptTPPModel` (``time_features``,
-    ``min_context``, ``cold_start``, ``matching_coef``).
+    The parameters are in the order: the encoder and the decoder (to ``grow_types``), the prompts
+    (to ``head_rank``), the training (to ``validation_fraction``), storage and device (to
+    ``verbose``), the event table.
 
     Parameters
     ----------
     encoder : {"attention", "aaren", "llm", "llm-full"}, default="attention"
-        The network, part 1: what reads the events. "attention": a small causal Transformer.
+        The network that reads the events. "attention": a small causal Transformer.
         "aaren": attention as a recurrent network, whose `update` takes constant time and memory.
         "llm": one of these (``text_encoder``) over types that a frozen language model embeds once
         from their texts. "llm-full": the frozen language model reads the events themselves.
@@ -82,22 +81,22 @@ class PromptTPP(EventForecaster):
     heads : int, default=4
         Attention heads of the encoder.
     dropout : float, default=0.1
-        In the encoder.
+        Dropout in the encoder.
     context_length : int or "auto", default="auto"
         Most events of a sequence that are read at once; longer sequences are trained and scored in
         overlapping rows. "auto": 128, or less for a short language model. "aaren" is trained so,
         and then reads endless streams.
     decoder : {"lognormal_mixture", "rmtpp", "exponential", "attnhp"}, default="lognormal_mixture"
-        The network, part 2: the distribution of the next event. "lognormal_mixture": closed forms
-        throughout. "rmtpp" and "exponential": intensities with closed integrals. "attnhp": the
-        paper's, which attends to the events anew at every queried time and is slow; with the
-        encoder "attention", or "llm" over it.
+        The distribution of the next event. "lognormal_mixture": closed forms throughout. "rmtpp"
+        and "exponential": intensities with closed integrals. "attnhp": the paper's decoder, which
+        attends to all events again at each queried time and is slow; it needs the encoder
+        "attention", or "llm" with ``text_encoder="attention"``.
     components : int, default=16
         Log-normal components of the mixture.
     grow_types : bool, default=False
         Accept unknown types in `partial_fit`; else they are an error.
     prompt_mode : {"allocate", "shared", "none"}, default="allocate"
-        The prompts: "allocate": each slice opens slots of its own. "shared": all slices train one
+        "allocate": each slice opens slots of its own. "shared": all slices train one
         pool, as published. "none": a plain temporal point process.
     prompt_length : int, default=5
         Vectors of a prompt.
@@ -113,8 +112,8 @@ class PromptTPP(EventForecaster):
         Rank of each slot's own change of the encoder's output, which learns most of a new slice on
         a frozen network. None: 8, but 0 with "attnhp", which needs 0. 0: no change.
     base_update : {"freeze", "slow", "full"}, default="freeze"
-        Training: of the network after the first ``warmup_slices``: none; at a tenth of its
-        learning rate; as before. The latter two forget.
+        The training of the network after the first ``warmup_slices``. "freeze": none. "slow": at a
+        tenth of its learning rate. "full": as before. With "slow" and "full" the model forgets.
     warmup_slices : int, default=1
         Slices that train the network.
     max_epochs : int or "auto", default="auto"
@@ -128,9 +127,9 @@ class PromptTPP(EventForecaster):
     batch_size : int, default=16
         Rows, sequences or parts of long ones, of a step.
     learning_rate : float, default=3e-3
-        Of the network.
+        Learning rate of the network.
     prompt_learning_rate : float, default=3e-2
-        Of the prompts, which need about ten times the network's rate.
+        Learning rate of the prompts, which need about ten times the network's rate.
     weight_decay : float, default=0.0
         Above 0, AdamW instead of Adam.
     patience : int, default=10
@@ -139,7 +138,7 @@ class PromptTPP(EventForecaster):
         The last part of a slice that is held out for early stopping where no ``validation`` is
         passed.
     embedding_store : EmbeddingStore, path or None, default=None
-        The machine: storage of the types' embeddings. None: in the user's cache folder.
+        Storage of the types' embeddings. None: in the user's cache folder.
     device : str, default="auto"
         "auto" uses a GPU where there is one.
     dtype : str, default="auto"

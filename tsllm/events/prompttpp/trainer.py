@@ -83,18 +83,18 @@ prompt_learning_rate, weight_decay, patience, validation_fraction, verbose
         model.to(self.device)
         if validation is None and self.validation_fraction > 0:
             table, validation = _hold_out(table, self.validation_fraction)
-        training, watched = self.rows(table), None
+        training, held_out = self.rows(table), None
         if validation is not None:
             # Sequences without validation events are not read.
             whole = table.extend(validation).select(validation.ids)
             ends = dict(zip(table.ids, _ends(table)))
             t_start = np.array([ends.get(name, np.nan) for name in whole.ids])
-            watched = self.rows(whole, t_start=t_start)
+            held_out = self.rows(whole, t_start=t_start)
         batches = list(_batches(training, self.batch_size, self.device))
         if not any(int(batch.events_scored) for batch in batches):
             raise NotEnoughDataError(
-                "the slice has no gap to learn from: give sequences of two events at least, or "
-                "windows with a known start"
+                "the slice has no inter-event time to learn from: give sequences of two events at "
+                "least, or windows with a known start"
             )
         slots = model.open_slots(model.slice_queries(batches))
         warm = number < self.warmup_slices
@@ -104,7 +104,7 @@ prompt_learning_rate, weight_decay, patience, validation_fraction, verbose
         callbacks = []
         if self.prompt_mode == "shared" and base:
             callbacks.append(_PromptsInSomeSteps(model, slots))
-        result = train(model, _make_loss(model, slots), training, watched, settings, callbacks)
+        result = train(model, _make_loss(model, slots), training, held_out, settings, callbacks)
         model.train_only(base=False)
         uses = _count_uses(model, batches)
         best = result.history[result.best_epoch - 1]
