@@ -136,6 +136,7 @@ class FittedState:
         """Add the effects of known-future covariates to forecasts of residuals."""
         if self.covariates is None:
             return values
+        # Without known covariates this only checks that no future was given.
         effects = [
             self.covariates.future_effect(context, None if futures is None else futures[row])
             for row, context in enumerate(contexts)
