@@ -1,6 +1,7 @@
 """The torch modules of the methods: tensors in, tensors out.
 
-The names below are imported on first use: importing one model imports no other.
+The names below are imported on first use: importing one model imports no other. Type checkers read
+``__init__.pyi``.
 """
 
 if __name__ == "adapters":
@@ -10,30 +11,6 @@ if __name__ == "adapters":
     )
 
 from importlib import import_module
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from tsllm.adapters.aaren.model import AarenModel
-    from tsllm.adapters.autotimes import AutoTimesModel
-    from tsllm.adapters.baselines import DLinearModel, PatchTSTModel
-    from tsllm.adapters.events.batch import EventBatch, EventStates, pad_sequences
-    from tsllm.adapters.events.decoders.attnhp import AttNHPDecoder, AttNHPEncoder
-    from tsllm.adapters.events.decoders.base import EventDecoder, log_likelihood
-    from tsllm.adapters.events.decoders.closed_form import (
-        ExponentialDecoder,
-        LogNormalMixtureDecoder,
-        RMTPPDecoder,
-    )
-    from tsllm.adapters.events.encoders.aaren import AarenEncoder
-    from tsllm.adapters.events.encoders.attention import AttentionEncoder
-    from tsllm.adapters.events.encoders.llm import LLMEncoder
-    from tsllm.adapters.events.features import EventEmbedding
-    from tsllm.adapters.events.hawkes import HawkesProcess
-    from tsllm.adapters.events.next_event import next_event, sample_next
-    from tsllm.adapters.events.prompt_pool import PromptPool
-    from tsllm.adapters.events.prompttpp import PromptTPPModel
-    from tsllm.adapters.s2ip.model import S2IPModel
-    from tsllm.adapters.timecma import TimeCMAModel
 
 #: The module of each public name.
 _HOMES = {
@@ -63,33 +40,7 @@ _HOMES = {
     "pad_sequences": "events.batch",
     "sample_next": "events.next_event",
 }
-__all__ = [
-    "AarenEncoder",
-    "AarenModel",
-    "AttNHPDecoder",
-    "AttNHPEncoder",
-    "AttentionEncoder",
-    "AutoTimesModel",
-    "DLinearModel",
-    "EventBatch",
-    "EventDecoder",
-    "EventEmbedding",
-    "EventStates",
-    "ExponentialDecoder",
-    "HawkesProcess",
-    "LLMEncoder",
-    "LogNormalMixtureDecoder",
-    "PatchTSTModel",
-    "PromptPool",
-    "PromptTPPModel",
-    "RMTPPDecoder",
-    "S2IPModel",
-    "TimeCMAModel",
-    "log_likelihood",
-    "next_event",
-    "pad_sequences",
-    "sample_next",
-]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> object:

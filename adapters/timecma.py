@@ -1,7 +1,5 @@
 """TimeCMA: the variables of a series, aligned with prompt embeddings by attention."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 
@@ -243,7 +241,7 @@ class TimeCMAModel(nn.Module):
         self.c_to_length = nn.Linear(channel, horizon * max(1, len(quantiles)))
 
     @classmethod
-    def from_official(cls, state_dict: Mapping[str, Tensor], n_heads: int = 8) -> TimeCMAModel:
+    def from_official(cls, state_dict: Mapping[str, Tensor], n_heads: int = 8) -> "TimeCMAModel":
         """Load a state dict of the authors' code; the outputs equal theirs to 1e-5.
 
         All sizes but the number of heads are read from the shapes. The authors' ``*_layer.*``

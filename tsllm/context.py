@@ -1,7 +1,5 @@
 """The history that a forecast is conditioned on, for one series and in batches."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -84,21 +82,21 @@ class Context:
         """Return the number of variables."""
         return self.values.shape[1]
 
-    def tail(self, steps: int | None) -> Context:
+    def tail(self, steps: int | None) -> "Context":
         """Return the last ``steps`` steps, or all of them if None."""
         if steps is None or steps >= len(self):
             return self
         return self._slice(slice(len(self) - steps, None))
 
-    def until(self, origin: int) -> Context:
+    def until(self, origin: int) -> "Context":
         """Return the steps before position ``origin``."""
         return self._slice(slice(0, origin))
 
-    def with_values(self, values: np.ndarray, **changes: Any) -> Context:
+    def with_values(self, values: np.ndarray, **changes: Any) -> "Context":
         """Replace the values, and other fields if the number of steps changes; the mask follows."""
         return replace(self, values=values, mask=None, **changes)  # type: ignore[arg-type]
 
-    def _slice(self, rows: slice) -> Context:
+    def _slice(self, rows: slice) -> "Context":
         past_x = None if self.past_x is None else self.past_x[rows]
         return self.with_values(self.values[rows], times=self.times[rows], past_x=past_x)
 
@@ -118,7 +116,7 @@ class ContextBatch:
     scale: np.ndarray  # (batch, variables) float64, 1 where the context is constant
     constant: np.ndarray  # (batch, variables) bool
 
-    def to(self, device: torch.device) -> ContextBatch:
+    def to(self, device: torch.device) -> "ContextBatch":
         """Move the tensors to a device."""
         return replace(self, values=self.values.to(device), mask=self.mask.to(device))
 

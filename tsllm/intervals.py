@@ -18,8 +18,6 @@ levels use the most extreme error, and a warning names these levels. If no windo
 out, training windows are used, and a warning says that the intervals are likely too narrow.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import warnings
@@ -151,7 +149,7 @@ class Calibration:
         return vars(self) | {"pooled": vars(self.pooled), "series": series}
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Calibration:
+    def from_state(cls, state: Mapping[str, Any]) -> "Calibration":
         """Build the calibration from the output of `to_state`."""
         series = {series_id: Scores(**scores) for series_id, scores in state["series"].items()}
         return cls(**{**state, "pooled": Scores(**state["pooled"]), "series": series})

@@ -1,7 +1,5 @@
 """Patches of series, each normalised by the observations up to its end."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,16 +28,16 @@ class RunningScale(NamedTuple):
     """The last observed value."""
 
     @classmethod
-    def empty(cls, rows: int, device: torch.device | str | None = None) -> RunningScale:
+    def empty(cls, rows: int, device: torch.device | str | None = None) -> "RunningScale":
         """Create the statistics of no observation."""
         zeros = torch.zeros(rows, dtype=torch.float64, device=device)
         return cls(zeros, zeros, zeros, zeros)
 
-    def last_patch(self) -> RunningScale:
+    def last_patch(self) -> "RunningScale":
         """Return the parts (rows,) after the last token of parts (rows, tokens)."""
         return RunningScale(*(part[:, -1] for part in self))
 
-    def over(self, patches: Tensor, seen: Tensor, forget: float) -> tuple[RunningScale, Tensor]:
+    def over(self, patches: Tensor, seen: Tensor, forget: float) -> "tuple[RunningScale, Tensor]":
         """Update the statistics by patches (rows, tokens, length), one after the other.
 
         The update of Chan, Golub and LeVeque (1979) needs no sum of squares, which loses its digits

@@ -1,7 +1,5 @@
 """States of constant size: of a softmax average over tokens, and of a stream that is forecast."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
@@ -48,12 +46,12 @@ class AarenState(NamedTuple):
         width: int,
         dtype: torch.dtype = torch.float64,
         device: torch.device | str | None = None,
-    ) -> AarenState:
+    ) -> "AarenState":
         """Create the state of no token."""
         zeros = torch.zeros(batch, heads, dtype=dtype, device=device)
         return cls(zeros - torch.inf, zeros, zeros.new_zeros(batch, heads, width))
 
-    def add(self, scores: Tensor, values: Tensor) -> AarenState:
+    def add(self, scores: Tensor, values: Tensor) -> "AarenState":
         """Add one token: scores (batch, heads), values (batch, heads, width).
 
         A score of -inf adds nothing, for any finite value.
@@ -61,7 +59,7 @@ class AarenState(NamedTuple):
         scores = scores.to(self.m.dtype)
         return self.merge(AarenState(scores, torch.ones_like(scores), values.to(self.w.dtype)))
 
-    def merge(self, other: AarenState) -> AarenState:
+    def merge(self, other: "AarenState") -> "AarenState":
         """Combine two sets of tokens."""
         m = torch.maximum(self.m, other.m)  # (batch, heads)
         finite = finite_or_zero(m)
@@ -69,7 +67,7 @@ class AarenState(NamedTuple):
         w = ours[..., None] * self.w + theirs[..., None] * other.w
         return AarenState(m, ours * self.u + theirs * other.u, w)
 
-    def fade(self, log_weight: Tensor | float) -> AarenState:
+    def fade(self, log_weight: Tensor | float) -> "AarenState":
         """Scale the weight of each token so far by exp(-log_weight), (batch, heads)."""
         return self._replace(m=self.m - log_weight)
 
@@ -77,7 +75,7 @@ class AarenState(NamedTuple):
         """Return the softmax average, (batch, heads, width); 0 where there is no token."""
         return self.w / torch.where(self.u > 0, self.u, 1.0)[..., None]
 
-    def where(self, rows: Tensor, other: AarenState) -> AarenState:
+    def where(self, rows: Tensor, other: "AarenState") -> "AarenState":
         """Select this state where ``rows`` (batch,) is True and ``other`` elsewhere."""
         return AarenState(
             *(
@@ -86,7 +84,7 @@ class AarenState(NamedTuple):
             )
         )
 
-    def to(self, device: torch.device | str) -> AarenState:
+    def to(self, device: torch.device | str) -> "AarenState":
         """Move to a device."""
         return AarenState(*(part.to(device) for part in self))
 
@@ -95,7 +93,7 @@ class AarenState(NamedTuple):
         return self._asdict()
 
     @classmethod
-    def from_state_dict(cls, tensors: Mapping[str, Tensor]) -> AarenState:
+    def from_state_dict(cls, tensors: Mapping[str, Tensor]) -> "AarenState":
         """Read a state from `state_dict`."""
         return cls(tensors["m"], tensors["u"], tensors["w"])
 
@@ -129,13 +127,13 @@ class AarenStream:
     """(rows,), the number of those steps."""
 
     @classmethod
-    def cat(cls, streams: Sequence[AarenStream]) -> AarenStream:
+    def cat(cls, streams: "Sequence[AarenStream]") -> "AarenStream":
         """Concatenate streams to one batch."""
         names = streams[0].state_dict().keys()
         tensors = [stream.state_dict() for stream in streams]
         return cls.from_state_dict({n: torch.cat([t[n] for t in tensors]) for n in names})
 
-    def split(self, sizes: Sequence[int]) -> list[AarenStream]:
+    def split(self, sizes: Sequence[int]) -> "list[AarenStream]":
         """Split a batch into streams of so many rows, each with its own memory."""
         parts = {name: tensor.split(list(sizes)) for name, tensor in self.state_dict().items()}
         return [
@@ -143,7 +141,7 @@ class AarenStream:
             for i in range(len(sizes))
         ]
 
-    def to(self, device: torch.device | str) -> AarenStream:
+    def to(self, device: torch.device | str) -> "AarenStream":
         """Move to a device."""
         return self.from_state_dict({n: t.to(device) for n, t in self.state_dict().items()})
 
@@ -163,7 +161,7 @@ class AarenStream:
         return tensors
 
     @classmethod
-    def from_state_dict(cls, tensors: Mapping[str, Tensor]) -> AarenStream:
+    def from_state_dict(cls, tensors: Mapping[str, Tensor]) -> "AarenStream":
         """Read a stream from `state_dict`."""
 
         def named(prefix: str) -> dict[str, Tensor]:

@@ -5,8 +5,6 @@ interval of a position ends at the next event or at the end of the window. All t
 the mean inter-event time in training; ``gaps`` are inter-event times.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -79,7 +77,7 @@ class EventBatch:
 class StateMemory(Protocol):
     """The inputs of a decoder beside `EventStates.hidden`, selected with them."""
 
-    def select(self, rows: Tensor, positions: Tensor) -> StateMemory:
+    def select(self, rows: Tensor, positions: Tensor) -> "StateMemory":
         """Select one position (n,) of each of the given sequences (n,)."""
 
 
@@ -92,12 +90,12 @@ class EventStates:
     memory: StateMemory | None = None
     """For decoders that attend to the events (AttNHP)."""
 
-    def select(self, rows: Tensor, positions: Tensor) -> EventStates:
+    def select(self, rows: Tensor, positions: Tensor) -> "EventStates":
         """Select one position (n,) of each of the given sequences (n,), as n sequences."""
         memory = None if self.memory is None else self.memory.select(rows, positions)
         return EventStates(self.hidden[rows, positions][:, None], memory)
 
-    def at(self, positions: Tensor) -> EventStates:
+    def at(self, positions: Tensor) -> "EventStates":
         """Select one position (batch,) of each sequence."""
         return self.select(torch.arange(len(self.hidden), device=positions.device), positions)
 

@@ -1,7 +1,5 @@
 """The prompt pool: slots of learnt prompts, their keys, and their retrieval."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,7 +50,7 @@ class PromptChoice:
         """Return the rows that each position sees, (batch, positions, slots * length)."""
         return self.visible.repeat_interleave(self.rows.shape[3], -1)
 
-    def at(self, positions: Tensor) -> PromptChoice:
+    def at(self, positions: Tensor) -> "PromptChoice":
         """Select one position (batch,) of each sequence."""
         rows = torch.arange(len(positions), device=positions.device)
         visible = self.visible[rows, positions][:, None]

@@ -5,8 +5,6 @@ integral as a piecewise polynomial. Means, type probabilities, quantiles and dra
 the table without further evaluations of the decoder.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -70,7 +68,7 @@ class SurvivalTable:
         states: EventStates,
         waited: Tensor,
         horizon_max: Tensor | None = None,
-    ) -> SurvivalTable:
+    ) -> "SurvivalTable":
         """Compute the table of a decoder at states (batch, positions, ...).
 
         ``waited`` is (batch, positions), the time since the last event without a new one;
@@ -206,7 +204,7 @@ class _Panels:
     @classmethod
     def of(
         cls, decoder: Intensities, states: EventStates, waited: Tensor, edges: Tensor, nodes: int
-    ) -> _Panels:
+    ) -> "_Panels":
         points, weights = (part.to(edges.device) for part in gauss_legendre(nodes))
         widths = edges.diff(dim=-1)  # (batch, positions, panels)
         times = edges[..., :-1, None] + widths[..., None] * points

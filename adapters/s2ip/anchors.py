@@ -1,7 +1,5 @@
 """Semantic anchors: pools of word embeddings, the anchors nearest to a patch, and k-means."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -49,7 +47,7 @@ def retrieve(query: Tensor, anchors: Tensor, count: int) -> Retrieved:
 
 def build_anchors(
     kind: str, pool_size: int, width: int, words: Tensor | None
-) -> FreeAnchors | PrototypeAnchors | ClusterAnchors:
+) -> "FreeAnchors | PrototypeAnchors | ClusterAnchors":
     """Build the module that maps word embeddings (vocab, width) to anchors (pool_size, width).
 
     Without word embeddings only "free" is possible, with random rows.
@@ -114,12 +112,12 @@ class PrototypeAnchors(nn.Module):
             kept = self._kept = _Kept(self._mix(words), sources, stamps)
         return kept.rows
 
-    def train(self, mode: bool = True) -> PrototypeAnchors:
+    def train(self, mode: bool = True) -> "PrototypeAnchors":
         """Set the mode, and delete the anchors that were kept."""
         self._kept = None
         return super().train(mode)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PrototypeAnchors:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PrototypeAnchors":
         self._kept = None
         return super()._apply(fn, recurse)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import tsllm
+import tsllm.adapters
 import tsllm.errors
 
 PACKAGES = {"adapters", "datasets", "embeddings", "errors", "evaluation", "events", "forecasters"}
@@ -24,22 +25,17 @@ def test_an_unknown_name_is_an_attribute_error():
         tsllm.Foretell  # noqa: B018
 
 
-def test_type_checkers_see_the_same_names():
-    stub = Path(tsllm.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
-    for node in ast.parse(stub).body:
-        if isinstance(node, ast.ImportFrom):
-            for one in node.names:
-                assert one.asname == one.name in dir(tsllm)
-                if node.module != "tsllm":
-                    __import__(node.module)
-                    assert getattr(sys.modules[node.module], one.name) is getattr(tsllm, one.name)
-    imported = {
-        one.name
-        for node in ast.parse(stub).body
-        if isinstance(node, ast.ImportFrom)
-        for one in node.names
-    }
-    assert imported == {*tsllm.__all__, *PACKAGES}
+@pytest.mark.parametrize(("package", "inner"), [(tsllm, PACKAGES), (tsllm.adapters, set())])
+def test_type_checkers_see_the_same_names(package, inner):
+    stub = ast.parse(Path(package.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    for node in imports:
+        for one in node.names:
+            assert one.asname == one.name in dir(package)
+            if node.module != "tsllm":
+                __import__(node.module)
+                assert getattr(sys.modules[node.module], one.name) is getattr(package, one.name)
+    assert {one.name for node in imports for one in node.names} == {*package.__all__, *inner}
 
 
 def test_nothing_is_imported_before_it_is_used():

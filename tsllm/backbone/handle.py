@@ -1,7 +1,5 @@
 """The handle of the shared, frozen language model, and its causal pass on embeddings."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -346,10 +344,10 @@ class Backbone(ModelFacts):
     def __hash__(self) -> int:
         return hash(self._shared.key)
 
-    def __copy__(self) -> Backbone:
+    def __copy__(self) -> "Backbone":
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Backbone":
         return self
 
 

@@ -1,7 +1,5 @@
 """The covariates of a forecaster: subtracted from the series it reads, added to its forecasts."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -52,7 +50,7 @@ class Covariates:
         }
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Covariates:
+    def from_state(cls, state: Mapping[str, Any]) -> "Covariates":
         """Build the covariates from the output of `to_state`."""
         known, past = state["known"], state["past"]
         return cls(

@@ -1,7 +1,5 @@
 """The LMDB database of an embedding store: its spaces, records and transactions."""
 
-from __future__ import annotations
-
 import datetime
 import errno
 import hashlib
@@ -50,7 +48,7 @@ _REASONS = {
     "the folder cannot be written to": (errno.EACCES, errno.EPERM, errno.EROFS),
 }
 _lock = threading.Lock()
-_open: dict[Path, Database] = {}
+_open: "dict[Path, Database]" = {}
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class Space:
     spec: str
 
     @classmethod
-    def of(cls, backbone: Backbone, *, stored_dtype: str, pooling: str = "last_token") -> Space:
+    def of(cls, backbone: Backbone, *, stored_dtype: str, pooling: str = "last_token") -> "Space":
         """Describe the space of a backbone's embeddings."""
         facts = {
             "digest": backbone.digest,

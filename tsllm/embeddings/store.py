@@ -1,7 +1,5 @@
 """`EmbeddingStore`: text embeddings on disk, each computed once."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -251,7 +249,7 @@ class EmbeddingStore:
 
     def export(
         self, path: str | os.PathLike[str], *, backbones: Sequence[Backbone] | None = None
-    ) -> EmbeddingStore:
+    ) -> "EmbeddingStore":
         """Copy embeddings to another store, to share them or to free space.
 
         Parameters

@@ -1,7 +1,5 @@
 """The variants of an ablation: a forecaster with its language model replaced."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -123,7 +121,7 @@ class VariantMethod(GlobalMethod):
         *,
         by_seed: Callable[[int], Mapping[str, Any]] | None = None,
         share: float = 1.0,
-        shape_of: VariantMethod | None = None,
+        shape_of: "VariantMethod | None" = None,
     ) -> None:
         super().__init__(template, holdout, longest, X=holdout.X)
         self.template = template

@@ -1,7 +1,5 @@
 """The multivariate Hawkes process, fitted by maximum likelihood."""
 
-from __future__ import annotations
-
 import warnings
 from typing import Any
 
@@ -147,7 +145,7 @@ class HawkesForecaster(EventForecaster):
         ).eval()
         return process, process.encode(batch)
 
-    def _start_paths(self, batch: EventBatch, copies: int) -> _HawkesPaths:
+    def _start_paths(self, batch: EventBatch, copies: int) -> "_HawkesPaths":
         process, states = self._encode(batch)
         rows = copies_of(len(batch), copies, batch.types.device)
         return _HawkesPaths(process, states.select(rows, batch.lengths[rows]))

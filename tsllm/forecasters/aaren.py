@@ -1,7 +1,5 @@
 """Aaren: a forecaster that follows its series in constant time and memory per observation."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -310,7 +308,7 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
 
     # ------------------------------------------------------------------ series that are followed
 
-    def _fit(self, y: Any, X: Any, fh: Any) -> AarenForecaster:
+    def _fit(self, y: Any, X: Any, fh: Any) -> "AarenForecaster":
         self._memories: dict[Hashable, Memory] = {}
         super()._fit(y, X, fh)
         return self

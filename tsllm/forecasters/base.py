@@ -1,7 +1,5 @@
 """The bases of the forecasters: sktime's contract, without and with a language model."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -83,15 +81,15 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
 
     # ------------------------------------------------------------------ sktime's public surface
 
-    def fit(self, y: Any, X: Any = None, fh: Any = None) -> SeriesForecaster:  # noqa: D102 (sktime's docstring is inherited)
+    def fit(self, y: Any, X: Any = None, fh: Any = None) -> "SeriesForecaster":  # noqa: D102 (sktime's docstring is inherited)
         check_input(y, freq=self._known_frequency(), at_least=2)
         return super().fit(y, X=X, fh=fh)
 
-    def pretrain(self, y: Any, X: Any = None, fh: Any = None) -> SeriesForecaster:  # noqa: D102
+    def pretrain(self, y: Any, X: Any = None, fh: Any = None) -> "SeriesForecaster":  # noqa: D102
         check_input(y, freq=self._known_frequency(), at_least=2)
         return super().pretrain(y, X=X, fh=fh)
 
-    def update(self, y: Any, X: Any = None, update_params: bool = True) -> SeriesForecaster:  # noqa: D102
+    def update(self, y: Any, X: Any = None, update_params: bool = True) -> "SeriesForecaster":  # noqa: D102
         self.check_is_fitted()
         if y is not None and len(y):
             check_input(y, freq=self._known_frequency(), at_least=1)
@@ -102,7 +100,7 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
             self._cutoff = cutoff  # sktime moves it first
             raise
 
-    def set_params(self, **params: Any) -> SeriesForecaster:
+    def set_params(self, **params: Any) -> "SeriesForecaster":
         """Set parameters; a pretrained model survives unless one of them decides its tensors.
 
         Parameters
@@ -187,7 +185,7 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
 
     # ------------------------------------------------------------------ sktime's private hooks
 
-    def _fit(self, y: pd.DataFrame, X: Any, fh: Any) -> SeriesForecaster:
+    def _fit(self, y: pd.DataFrame, X: Any, fh: Any) -> "SeriesForecaster":
         contexts = split_series(y, freq=self.freq, at_least=2)
         self._layout = layout_of(y)
         horizon = self._asked_horizon(fh, contexts)
@@ -228,14 +226,16 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         frame.columns = columns
         return frame
 
-    def _pretrain(self, y: pd.DataFrame, X: Any = None, fh: Any = None) -> SeriesForecaster:
+    def _pretrain(self, y: pd.DataFrame, X: Any = None, fh: Any = None) -> "SeriesForecaster":
         contexts = split_series(y, freq=self.freq, at_least=2)
         horizon = self._asked_horizon(fh, contexts)
         contexts, columns = self._learn_columns(contexts, X)
         self.pretrained_ = self._train_new(contexts, columns, horizon)
         return self
 
-    def _pretrain_update(self, y: pd.DataFrame, X: Any = None, fh: Any = None) -> SeriesForecaster:
+    def _pretrain_update(
+        self, y: pd.DataFrame, X: Any = None, fh: Any = None
+    ) -> "SeriesForecaster":
         contexts = split_series(y, freq=self.freq, at_least=2)
         state = self.pretrained_.copy()
         state.check_same_series(contexts)
@@ -246,7 +246,7 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
 
     def _update(
         self, y: pd.DataFrame, X: Any = None, update_params: bool = True
-    ) -> SeriesForecaster:
+    ) -> "SeriesForecaster":
         state = self.fitted_
         updates = split_series(y, freq=self._known_frequency())
         state.check_same_series(updates)

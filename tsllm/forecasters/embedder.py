@@ -1,7 +1,5 @@
 """Series as features: an sktime transformer for any classifier, regressor or clusterer."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any, ClassVar
 
@@ -108,7 +106,7 @@ class LastTokenEmbedder(BaseTransformer):
         self.verbose = verbose
         super().__init__()
 
-    def reset(self) -> LastTokenEmbedder:
+    def reset(self) -> "LastTokenEmbedder":
         """Reset everything but the parameters, as `fit` does first.
 
         Returns

@@ -1,7 +1,5 @@
 """The state of a fitted forecaster: trained model, sizes, calibration, pending forecasts."""
 
-from __future__ import annotations
-
 import copy
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -221,7 +219,7 @@ class FittedState:
             },
         }
 
-    def copy(self) -> FittedState:
+    def copy(self) -> "FittedState":
         """Copy what training changes; frozen tensors stay shared."""
         return copy.deepcopy(self)
 
@@ -247,7 +245,7 @@ class FittedState:
         build: Callable[[ModelShape], nn.Module],
         backbone: Backbone | None,
         device: str,
-    ) -> FittedState:
+    ) -> "FittedState":
         """Build a trained state from the output of `to_state`.
 
         ``build`` makes the untrained model of a shape; ``device`` is the one that was asked for.
@@ -301,7 +299,7 @@ class PendingForecasts:
         return vars(self) | {"waiting": waiting}
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> PendingForecasts:
+    def from_state(cls, state: Mapping[str, Any]) -> "PendingForecasts":
         """Build the forecasts from the output of `to_state`."""
         waiting = (state["waiting"][name] for name in ("origins", "forecasts", "scales", "issued"))
         return cls(**{**state, "waiting": deque(zip(*waiting))})

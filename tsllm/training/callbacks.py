@@ -1,14 +1,12 @@
 """Callbacks of trainings, also of trainings that an estimator's fit starts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 from tsllm.training.settings import TrainingState
 
-_CALLBACKS: ContextVar[tuple[Callback, ...]] = ContextVar("tsllm_training_callbacks", default=())
+_CALLBACKS: "ContextVar[tuple[Callback, ...]]" = ContextVar("tsllm_training_callbacks", default=())
 
 
 class Callback:

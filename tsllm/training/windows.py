@@ -1,7 +1,5 @@
 """Training windows: views of (context + target) steps of series."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +32,7 @@ class WindowBatch:
     series: Tensor
     start: Tensor
 
-    def to(self, device: torch.device | str) -> WindowBatch:
+    def to(self, device: torch.device | str) -> "WindowBatch":
         """Move the batch to a device, asynchronously where the device can."""
         return WindowBatch(
             *(
@@ -153,7 +151,7 @@ class Windows:
         values.nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
         return WindowBatch(values, mask, series, start)
 
-    def split(self, validation_fraction: float) -> tuple[Windows, Windows]:
+    def split(self, validation_fraction: float) -> "tuple[Windows, Windows]":
         """Split the windows in time, so that no training window contains a validation step.
 
         The last ``round(validation_fraction * steps)`` steps of each series are for validation.
@@ -217,7 +215,7 @@ class Windows:
         """Return the indices of the series that have windows."""
         return set(self._row_series.tolist())
 
-    def thin(self, most: int) -> Windows:
+    def thin(self, most: int) -> "Windows":
         """Keep at most `most` windows, evenly spaced, with the last one.
 
         The windows are ordered by series and time: each series keeps its share. The result is

@@ -1,7 +1,5 @@
 """The attentive neural Hawkes process: layer, encoder and decoder."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,7 +36,7 @@ class TimeRotation:
     """(batch, n, heads, time_width / 2), complex numbers of length 1."""
 
     @classmethod
-    def by(cls, angles: Tensor, dtype: torch.dtype) -> TimeRotation:
+    def by(cls, angles: Tensor, dtype: torch.dtype) -> "TimeRotation":
         """Create rotations by angles (batch, n, heads, time_width / 2), of any size in float64."""
         return cls(torch.complex(angles.cos().to(dtype), angles.sin().to(dtype)))
 
@@ -50,7 +48,7 @@ class TimeRotation:
         turned = torch.view_as_real(torch.view_as_complex(pairs) * self.phase).flatten(-2)
         return torch.cat([content.expand(*turned.shape[:-1], -1), turned], -1)
 
-    def at(self, part: slice) -> TimeRotation:
+    def at(self, part: slice) -> "TimeRotation":
         """Select some of the times."""
         return TimeRotation(self.phase[:, part])
 
@@ -85,7 +83,7 @@ class TokenMask:
         bias = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
         return bias.masked_fill_(~visible, -torch.inf)
 
-    def select(self, rows: Tensor, positions: Tensor) -> TokenMask:
+    def select(self, rows: Tensor, positions: Tensor) -> "TokenMask":
         """Select single positions of some sequences."""
         if len(self.order) == 1:
             order, seen = self.order.expand(len(rows), -1), self.seen[0, positions]
@@ -103,7 +101,7 @@ class LayerCache:
     values: Tensor
     prompt: LayerPrompt | None
 
-    def select(self, rows: Tensor, positions: Tensor) -> LayerCache:
+    def select(self, rows: Tensor, positions: Tensor) -> "LayerCache":
         """Select single positions of some sequences."""
         prompt = self.prompt
         if prompt is not None:
@@ -221,13 +219,13 @@ class AttNHPLayer(nn.Module):
 class AttNHPMemory:
     """Keys and values of the events, for queries at any time after each position."""
 
-    encoder: AttNHPEncoder
+    encoder: "AttNHPEncoder"
     caches: tuple[LayerCache, ...]
     mask: TokenMask
     time: Tensor
     """(batch, positions) float64, of the last event at each position."""
 
-    def select(self, rows: Tensor, positions: Tensor) -> AttNHPMemory:
+    def select(self, rows: Tensor, positions: Tensor) -> "AttNHPMemory":
         """Select single positions of some sequences."""
         caches = tuple(cache.select(rows, positions) for cache in self.caches)
         time = self.time[rows, positions][:, None]

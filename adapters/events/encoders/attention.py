@@ -1,7 +1,5 @@
 """Causal attention over events, with prompts as a prefix that each position chooses."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +33,7 @@ class LayerPrompt:
     visible: Tensor
     """(batch, 1, positions, rows) bool."""
 
-    def at(self, part: slice) -> LayerPrompt:
+    def at(self, part: slice) -> "LayerPrompt":
         """Select some positions."""
         return LayerPrompt(
             self.keys,

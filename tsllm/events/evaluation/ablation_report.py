@@ -1,7 +1,5 @@
 """The report of an ablation of PromptTPP: verdicts on prompts and texts, tables and a plot."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -49,7 +47,7 @@ class Scored(NamedTuple):
     slice: np.ndarray
 
     @classmethod
-    def of_seeds(cls, runs: Sequence[Scored]) -> Scored:
+    def of_seeds(cls, runs: "Sequence[Scored]") -> "Scored":
         """Combine runs of one seed each."""
         return runs[0]._replace(losses=np.concatenate([run.losses for run in runs]))
 

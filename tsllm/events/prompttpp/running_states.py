@@ -1,7 +1,5 @@
 """Running states of event sequences: moved event by event, saved as plain tensors."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
@@ -43,7 +41,7 @@ class RunningState(NamedTuple):
     events: int
     """Number of events that the state has read."""
 
-    def on(self, device: torch.device | str) -> RunningState:
+    def on(self, device: torch.device | str) -> "RunningState":
         """Copy the state to a device."""
         return RunningState(*_map_tensors(tuple(self), lambda tensor: tensor.to(device)))
 
@@ -54,7 +52,7 @@ class RunningState(NamedTuple):
         written["events"] = torch.tensor(self.events)
         return written
 
-    def from_state(self, tensors: Mapping[str, Tensor]) -> RunningState:
+    def from_state(self, tensors: Mapping[str, Tensor]) -> "RunningState":
         """Read what `to_state` returned; this state has the same shapes.
 
         Raises
