@@ -136,6 +136,7 @@ class EventWindows:
     ) -> None:
         self.table = table if t_end is None else _cut_after(table, t_end)
         self.time_scale = float(time_scale)
+        self.classes = list(classes)
         self.codes = _encode_types(self.table, classes)
         if not resolution > 0:
             _check_ties(self.table)
@@ -210,7 +211,9 @@ class EventWindows:
     def fingerprint(self) -> dict[str, int | str]:
         """Return the facts that identify these rows, for training checkpoints."""
         return {
-            "data": digest(*self._edges, *self.codes, *self.rows, self._history_until),
+            "data": digest(
+                self.classes, *self._edges, *self.codes, *self.rows, self._history_until
+            ),
             "rows": len(self),
             "events": int(self.lengths.sum()),
         }

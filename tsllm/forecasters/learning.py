@@ -335,6 +335,7 @@ def _data_of(contexts: Sequence[Context]) -> list[Any]:
         for part in (
             c.series_id,
             c.values,
+            str(getattr(c.times, "dtype", None)),  # periods of all lengths count from 0
             np.asarray(getattr(c.times, "asi8", c.times)),
             c.past_x,
             c.static,

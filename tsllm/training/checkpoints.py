@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,21 @@ from tsllm.training.randomness import RandomStream
 
 FORMAT_VERSION = 1
 _REMEDY = "continue with the same, or give another checkpoint directory, or remove this one"
+_TENSORS = re.compile(r"state-[0-9a-f]{16}\.safetensors(\.part)?")
+_STATE = re.compile(r"state\.json(\.part)?")
 # Arguments of estimators that change no weight.
 _INDIFFERENT = frozenset({"checkpoint_dir", "device", "embedding_store", "verbose"})
 
 
 def check_resumable(checkpoint_dir: str | Path | None, random_state: Any) -> None:
     """Check that a fit under `checkpoint_dir` draws the same when it is run again."""
-    if checkpoint_dir is not None and not isinstance(random_state, int | np.integer):
+    if checkpoint_dir is None:
+        return
+    if not isinstance(checkpoint_dir, str | os.PathLike) or not os.fspath(checkpoint_dir):
+        raise DataError(
+            f"checkpoint_dir must be the path of a directory or None, found {checkpoint_dir!r}"
+        )
+    if not isinstance(random_state, int | np.integer):
         raise DataError(
             f"checkpoint_dir needs a whole number as random_state, found {random_state!r}: without "
             "one a fit that is run again draws other numbers; give random_state=0"
@@ -40,10 +50,20 @@ def describe_fit(estimator: Any, backbone_digest: str | None, *data: Any) -> dic
     facts = {"estimator": type(estimator).__name__}
     for name, value in sorted(estimator.get_params(deep=False).items()):
         if name not in _INDIFFERENT:
-            array = isinstance(value, np.ndarray) or hasattr(value, "to_numpy")
-            facts[name] = digest(np.asarray(value)) if array else value
+            facts[name] = _plain(value)
     described = {"data": digest(*data)} if data else {}
     return {**facts, "backbone_weights": backbone_digest, **described}
+
+
+def _plain(value: Any) -> Any:
+    """Return the JSON value of an argument; an array becomes its digest."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray | Tensor) or hasattr(value, "to_numpy"):
+        return digest(value if isinstance(value, Tensor) else np.asarray(value))
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def digest(*data: Any) -> str:
@@ -67,7 +87,7 @@ def check_same_training(
     for name in [*now, *written]:
         if written.get(name) == now.get(name):
             continue
-        if name.endswith("data"):
+        if name.endswith(("data", "weights")):
             raise ModelFormatError(
                 f"the checkpoint in {directory} was written with other {name.replace('_', ' ')}; "
                 f"{_REMEDY}"
@@ -82,10 +102,51 @@ def remove_checkpoints(directory: str | Path) -> None:
     """Remove the checkpoints in a directory and its ``slice-*`` folders; other files are kept."""
     folder = Path(directory)
     for part in (*folder.glob("slice-*"), folder):
-        for path in (*part.glob("state-*.safetensors*"), *part.glob("state.json*")):
+        own = [path for path in part.glob("state*") if _TENSORS.fullmatch(path.name)]
+        for path in (*own, *(path for path in part.glob("state*") if _STATE.fullmatch(path.name))):
             path.unlink()
         if part.is_dir() and not any(part.iterdir()):
             part.rmdir()
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Make a checkpoint directory and keep other trainings away from it.
+
+    The lock is the process's: it ends with it. Without locks of files (Windows, some network file
+    systems) others are not kept away.
+
+    Raises
+    ------
+    DataError
+        The directory cannot be made or written to, or another training uses it.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(directory, error) from error
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise _unwritable(directory, "no permission")
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    lock = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise DataError(
+            f"another training writes to the checkpoint directory {directory}: give each fit its "
+            "own directory, or wait until the other has ended"
+        ) from error
+    except OSError:
+        pass  # no locks here
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def save_checkpoint(
@@ -98,19 +159,28 @@ def save_checkpoint(
     The directory is made where it is missing. Tensors may lie on any device and share memory; the
     facts are JSON values.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     # safetensors does not accept tensors that share memory, such as tied weights.
     content = safetensors.torch.save(
         {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     )
     digest = hashlib.sha256(content).hexdigest()
     name = f"state-{digest[:16]}.safetensors"
-    _write(directory / name, content)
-    state = {"format_version": FORMAT_VERSION, "tensors": name, "sha256": digest, "facts": facts}
-    _write(directory / "state.json", json.dumps(state, indent=1).encode())
-    for former in directory.glob("state-*.safetensors*"):
-        if former.name != name:
-            former.unlink()
+    state: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "tensors": name,
+        "sha256": digest,
+        "facts": facts,
+    }
+    state["checksum"] = _checksum(state)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _write(directory / name, content)
+        _write(directory / "state.json", json.dumps(state, indent=1).encode())
+        for former in directory.glob("state-*"):
+            if former.name != name and _TENSORS.fullmatch(former.name):
+                former.unlink()
+    except OSError as error:
+        raise _unwritable(directory, error) from error
 
 
 def load_checkpoint(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -127,18 +197,28 @@ def load_checkpoint(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]
         version = state["format_version"]
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(directory, "state.json is not a checkpoint's") from error
+    except OSError as error:
+        raise _damaged(directory, f"state.json cannot be read ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ModelFormatError(
+            f"the checkpoint in {directory} is damaged: state.json is not a checkpoint's; give "
+            "another checkpoint directory, or remove this file to train anew"
+        ) from error
     if version != FORMAT_VERSION:
         raise ModelFormatError(
             f"the checkpoint in {directory} has format version {version}, this tsllm reads version "
             f"{FORMAT_VERSION}; continue with the tsllm that wrote it, or remove the directory to "
             "train anew"
         )
+    if state.get("checksum") != _checksum(state):
+        raise _damaged(directory, "state.json is not as it was written")
     try:
         content = (directory / state["tensors"]).read_bytes()
     except FileNotFoundError as error:
         raise _damaged(directory, f"{state['tensors']} is missing") from error
+    except OSError as error:
+        reason = f"{state['tensors']} cannot be read ({error.strerror})"
+        raise _damaged(directory, reason) from error
     if hashlib.sha256(content).hexdigest() != state["sha256"]:
         raise _damaged(directory, f"{state['tensors']} is not as it was written")
     return safetensors.torch.load(content), state["facts"]
@@ -208,6 +288,21 @@ def _damaged(directory: Path, reason: str) -> ModelFormatError:
     return ModelFormatError(
         f"the checkpoint in {directory} is damaged: {reason}; remove the directory to train anew"
     )
+
+
+def _unwritable(directory: Path, error: OSError | str) -> DataError:
+    """Build the error of a directory that takes no checkpoint."""
+    reason = error if isinstance(error, str) else error.strerror
+    return DataError(
+        f"checkpoints cannot be written to {directory} ({reason}): give a directory that can be "
+        "written to, with space left"
+    )
+
+
+def _checksum(state: Mapping[str, Any]) -> str:
+    """Hash everything in state.json but the hash."""
+    rest = {name: value for name, value in state.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Generic, cast
 
@@ -20,6 +21,7 @@ from tsllm.training.callbacks import Callback, active_callbacks
 from tsllm.training.checkpoints import (
     check_same_training,
     collect_tensors,
+    held,
     load_checkpoint,
     overwrite,
     save_checkpoint,
@@ -111,7 +113,9 @@ def train(
     """
     callbacks = [*callbacks, *active_callbacks()]
     run = TrainingRun(model, loss, training, validation, settings)
-    with memory_errors_explained(settings.device, "training", settings.batch_size):
+    folder = None if settings.checkpoint_dir is None else Path(settings.checkpoint_dir)
+    own = held(folder) if folder is not None and distributed.world().leads else nullcontext()
+    with own, memory_errors_explained(settings.device, "training", settings.batch_size):
         run.prepare()
         with tqdm(
             desc="training",

@@ -12,10 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from tsllm.errors import ModelFormatError
+from tsllm.errors import DataError, ModelFormatError
 from tsllm.training import loop
 from tsllm.training.callbacks import Callback
-from tsllm.training.checkpoints import load_checkpoint, remove_checkpoints, save_checkpoint
+from tsllm.training.checkpoints import (
+    held,
+    load_checkpoint,
+    remove_checkpoints,
+    save_checkpoint,
+)
 from tsllm.training.loop import train
 from tsllm.training.randomness import seeded
 from tsllm.training.settings import Loss, TrainingSettings
@@ -156,9 +161,8 @@ def test_resuming_a_finished_training_only_restores_it(tmp_path):
 def test_time_before_the_interruption_counts(tmp_path):
     with pytest.raises(KilledError):
         run([KillAt(10)], checkpoint_dir=tmp_path)
-    state = json.loads((tmp_path / "state.json").read_text())
-    state["facts"]["seconds"] = 1000.0
-    (tmp_path / "state.json").write_text(json.dumps(state))
+    tensors, facts = load_checkpoint(tmp_path)
+    save_checkpoint(tmp_path, tensors, facts | {"seconds": 1000.0})
     settings = TrainingSettings(
         max_epochs=4, batch_size=16, learning_rate=0.05, checkpoint_dir=tmp_path
     )
@@ -203,6 +207,17 @@ def only_tensors(directory):
     return path
 
 
+def count_a_step_more(run):
+    state = json.loads((run / "state.json").read_text())
+    state["facts"]["step"] += 1
+    (run / "state.json").write_text(json.dumps(state))
+
+
+def make_a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
 def truncate(path):
     path.write_bytes(path.read_bytes()[:-10])
 
@@ -221,6 +236,9 @@ def flip_a_bit(path):
         (lambda run: only_tensors(run).unlink(), "damaged: state-.* is missing"),
         (lambda run: truncate(run / "state.json"), "damaged: state.json"),
         (lambda run: (run / "state.json").write_text("[]"), "damaged: state.json"),
+        (lambda run: count_a_step_more(run), "damaged: state.json is not as it was written"),
+        (lambda run: make_a_folder(run / "state.json"), "damaged: state.json cannot be read"),
+        (lambda run: make_a_folder(only_tensors(run)), "damaged: state-.* cannot be read"),
         (lambda run: (run / "state.json").write_bytes(b"\xff\x00"), "damaged: state.json"),
         (
             lambda run: (run / "state.json").write_text('{"format_version": 99}'),
@@ -277,11 +295,26 @@ def test_facts_of_the_caller_come_first_and_are_compared_as_json(tmp_path):
 
 def test_a_directory_without_a_checkpoint_starts_a_training(tmp_path, uninterrupted):
     (tmp_path / "state-0123456789abcdef.safetensors.part").write_bytes(b"killed while it wrote")
-    (tmp_path / "notes.txt").write_text("mine")
+    mine = {"notes.txt", "state-of-the-art.safetensors", "state.json.bak"}
+    for name in mine:
+        (tmp_path / name).write_text("mine")
     assert load_checkpoint(tmp_path) is None
     assert_same_training(run(checkpoint_dir=tmp_path), uninterrupted)
     remove_checkpoints(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    assert {path.name for path in tmp_path.iterdir()} == mine
+
+
+def test_a_directory_that_takes_no_checkpoint_is_refused_before_training(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(DataError, match=r"checkpoints cannot be written to .*: give a dir"):
+            run([KillAt(1)], checkpoint_dir=folder)
+
+
+def test_two_trainings_do_not_share_a_directory(tmp_path, uninterrupted):
+    with held(tmp_path), pytest.raises(DataError, match=r"another training writes to .* own"):
+        run(checkpoint_dir=tmp_path)
+    assert_same_training(run(checkpoint_dir=tmp_path), uninterrupted)
 
 
 def test_a_long_epoch_is_saved_before_its_end(tmp_path, monkeypatch, uninterrupted):

@@ -1,5 +1,6 @@
 """Fits that are killed at random moments, again and again, and run again."""
 
+import functools
 import multiprocessing
 import random
 import signal
@@ -97,6 +98,9 @@ def test_a_fit_that_is_killed_ends_in_the_weights_of_one_that_is_not(fit, tmp_pa
 def test_other_parameters_and_other_data_are_refused_by_name(tmp_path):
     fit = fit_series("aaren")
     fit(tmp_path, max_epochs=2)
+    # Days have the numbers of months: a prompt with dates tells them apart.
+    same_numbers = series()
+    same_numbers.index = pd.PeriodIndex.from_ordinals(series().index.asi8, freq="D")
     again = f"the checkpoint in {tmp_path} was written with "
     for changed, words in (
         ({"context_length": 15}, "context_length=12, this training has 15"),
@@ -105,11 +109,12 @@ def test_other_parameters_and_other_data_are_refused_by_name(tmp_path):
         ({"loss": "mae"}, "loss=mse, this training has mae"),
         ({"y": series(change=1e-9)}, "other data; continue with the same, or give another"),
         ({"y": series().shift(freq="M")}, "other data"),
+        ({"y": same_numbers}, "other data"),
     ):
         with pytest.raises(ModelFormatError) as refusal:
             fit(tmp_path, **({"max_epochs": 2} | changed))
         assert again + words in str(refusal.value)
-    fit(tmp_path, max_epochs=2, verbose=0, device="cpu")
+    fit(tmp_path, max_epochs=2, verbose=0, device="cpu", random_state=np.int64(0))
 
 
 def test_other_slices_are_refused_by_name(tmp_path):
@@ -119,6 +124,33 @@ def test_other_slices_are_refused_by_name(tmp_path):
         learn(tmp_path, hidden=16)
     with pytest.raises(ModelFormatError, match="slice-000 was written with other training data"):
         learn(tmp_path, seed=1)
+
+
+def test_other_names_of_types_are_other_data(tmp_path):
+    table = stream(t_end=36)
+    fit = functools.partial(small_prompttpp, "llm", checkpoint_dir=tmp_path, max_epochs=1)
+    fit().fit(table)
+    renamed = table.to_frame().replace({"bark": "zebra"})
+    with pytest.raises(ModelFormatError, match="slice-000 was written with other training data"):
+        fit().fit(renamed, windows=table.windows())
+
+
+def test_a_slice_after_other_slices_is_refused(tmp_path):
+    later = stream(t_end=36, seed=5)
+    for seed, words in ((0, None), (0, None), (1, "slice-001 was written with other initial wei")):
+        model = small_prompttpp(max_epochs=1).fit(stream(seed=seed))
+        model.set_params(checkpoint_dir=tmp_path)
+        if words is None:
+            model.partial_fit(later)
+        else:
+            with pytest.raises(ModelFormatError, match=words):
+                model.partial_fit(later)
+
+
+def test_a_checkpoint_dir_that_is_no_path_is_refused(tmp_path):
+    for wrong in (5, ""):
+        with pytest.raises(DataError, match="checkpoint_dir must be the path of a directory"):
+            fit_series("aaren")(wrong)
 
 
 def test_a_fit_that_draws_anew_each_time_cannot_be_resumed(tmp_path):

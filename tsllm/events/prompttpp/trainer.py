@@ -16,6 +16,7 @@ from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError, NotEnoughDataError
 from tsllm.events.batching import EventWindows, last_times
 from tsllm.training.callbacks import Callback
+from tsllm.training.checkpoints import digest
 from tsllm.training.loop import train
 from tsllm.training.settings import Loss, TrainingSettings, TrainingState
 
@@ -81,6 +82,10 @@ prompt_learning_rate, weight_decay, patience, validation_fraction, verbose
         """
         started = time.perf_counter()
         model.to(self.device)
+        identity = dict(self.identity)
+        if number and self.checkpoint_dir is not None:
+            # A model that was loaded may have learnt other slices before.
+            identity["initial_weights"] = digest(*_own_parameters(model))
         if validation is None and self.validation_fraction > 0:
             table, validation = _hold_out(table, self.validation_fraction)
         training, held_out = self.rows(table), None
@@ -100,7 +105,7 @@ prompt_learning_rate, weight_decay, patience, validation_fraction, verbose
         warm = number < self.warmup_slices
         base = warm or self.base_update != "freeze"
         model.train_only(base=base, slots=slots)
-        settings = self._settings(training, number, base, bool(slots))
+        settings = self._settings(training, number, base, bool(slots), identity)
         callbacks = []
         if self.prompt_mode == "shared" and base:
             callbacks.append(_PromptsInSomeSteps(model, slots))
@@ -126,7 +131,12 @@ prompt_learning_rate, weight_decay, patience, validation_fraction, verbose
         return record, uses
 
     def _settings(
-        self, training: EventWindows, number: int, base: bool, prompts: bool
+        self,
+        training: EventWindows,
+        number: int,
+        base: bool,
+        prompts: bool,
+        identity: Mapping[str, Any],
     ) -> TrainingSettings:
         """Make the settings of the training loop."""
         if not base and not prompts:
@@ -164,7 +174,7 @@ prompt_learning_rate, weight_decay, patience, validation_fraction, verbose
                 if self.checkpoint_dir is None
                 else Path(self.checkpoint_dir).expanduser() / f"slice-{number:03d}"
             ),
-            identity=self.identity,
+            identity=identity,
         )
 
 
@@ -181,6 +191,12 @@ class _PromptsInSomeSteps(Callback):
 
     def on_step_end(self, state: TrainingState) -> None:
         self.model.train_only(base=True, slots=self.slots)
+
+
+def _own_parameters(model: nn.Module) -> list[Tensor]:
+    """List the parameters that are saved with a model: all but a language model's."""
+    saved = model.state_dict()
+    return [value for name, value in model.named_parameters() if name in saved]
 
 
 def _make_loss(own: PromptTPPModel, slots: list[int]) -> Callable[[nn.Module, EventBatch], Loss]:
