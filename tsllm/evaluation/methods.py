@@ -123,6 +123,8 @@ class GlobalMethod:
         estimator = self._template.clone()
         known = estimator.get_params()
         params = dict(parameters)
+        if "checkpoint_dir" in known:
+            params["checkpoint_dir"] = None  # a directory belongs to one of many fits
         held = self._holdout
         if "validation_fraction" in known and (held.train_ends < held.borders).any():
             # One fraction for all series: that of the median series where lengths differ.

@@ -95,7 +95,8 @@ SHARED: dict[str, tuple[str, str]] = {
         "path or None",
         "Directory that saves the training of `fit` and `pretrain`. A killed fit continues when it "
         "is run again; other data or parameters are an error. Needs a whole number as "
-        "``random_state``. Give each fit its own directory; remove it when the model is saved.",
+        "``random_state``. Give each fit its own directory; remove it when the model is saved. "
+        "Backtests and ablations train many models, without it.",
     ),
     "past_covariates": (
         "tuple of str",

@@ -325,7 +325,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise ModelFormatError(
             f"{folder / CONFIG} is not as it was written: restore it, or save the model again"
         )
-    if config.get("class") not in _ESTIMATORS:
+    if config.get("class") not in list(_ESTIMATORS):  # a list: the value may have no hash
         raise ModelFormatError(
             f"the model in {folder} is a {config.get('class')!r}, which this tsllm does not know; "
             f"it knows {', '.join(_ESTIMATORS)}: load it with the version that saved it"

@@ -394,6 +394,13 @@ def test_a_prompt_is_scored_with_and_without():
     assert table["autotimes, no prompt"] == alone.table["mae"].item() != table["autotimes"]
 
 
+def test_many_fits_write_no_checkpoint(tmp_path):
+    estimator = small(checkpoint_dir=tmp_path / "run")
+    report = backtest(estimator, hours(80), horizons=2, test_size=10, seeds=(0, 1), **QUIET)
+    assert report.settings["seeds"] == [0, 1]
+    assert not (tmp_path / "run").exists() and estimator.checkpoint_dir == tmp_path / "run"
+
+
 def test_seeds_give_means_and_spreads():
     y = load_airline()
     arguments = {"horizons": 6, "test_size": 12, "quantiles": (), "metrics": ["mae"]}

@@ -148,6 +148,12 @@ def test_any_configuration_may_be_garbage(saved, folder, content):
     assert _load(folder, saved | {"config.json": content}) is None
 
 
+@pytest.mark.parametrize("value", [[], {}, None, 3, "os.system"])
+def test_a_class_that_is_not_known_is_refused(saved, folder, value):
+    config = json.loads(saved["config.json"]) | {"class": value}
+    assert _load(folder, _signed(config, saved)) is None
+
+
 @pytest.mark.parametrize("depth", [10, 100_000])
 def test_a_deep_document_is_refused(saved, folder, depth):
     assert _load(folder, saved | {"config.json": b"[" * depth + b"]" * depth}) is None

@@ -130,7 +130,9 @@ def ablate(
         for name, variant in planned.items():
             runs, spent = [], []
             for seed in seeds:
-                model = clone(estimator).set_params(**variant.settings, random_state=seed)
+                model = clone(estimator).set_params(
+                    **variant.settings, random_state=seed, checkpoint_dir=None
+                )
                 if variant.random:
                     spec = str(backbone_name(estimator.encoder, estimator.backbone))
                     model.set_params(backbone=with_random_weights(spec, seed + UNNAMED_SEEDS))

@@ -147,11 +147,16 @@ def _learners(
     plain = estimator._fine_tuned()
     network = clone(estimator) if plain is None else plain
 
+    def without_checkpoints(model: EventForecaster) -> EventForecaster:
+        # A directory belongs to one of many fits.
+        none = {"checkpoint_dir": None} if "checkpoint_dir" in model.get_params() else {}
+        return clone(model).set_params(**none)
+
     def anew(model: EventForecaster, part: SlicePart) -> EventForecaster:
-        return clone(model).fit(part.train, validation=part.validation, types=types)
+        return without_checkpoints(model).fit(part.train, validation=part.validation, types=types)
 
     def continued(model: EventForecaster) -> Callable[[int], EventForecaster]:
-        model = clone(model)
+        model = without_checkpoints(model)
 
         def learn(latest: int) -> EventForecaster:
             part = parts[latest]

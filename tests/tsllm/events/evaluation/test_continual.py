@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from known_events import GOLD
+from small_events import halves, small_prompttpp
 
 from tsllm.datasets.events import make_hawkes, read_events, time_slices
 from tsllm.datasets.events.drift import make_drift
@@ -181,6 +182,12 @@ def test_an_arm_that_is_trained_on_is_made_by_the_estimators_hook(slices):
 
 
 # ---------------------------------------------------------------- reports and refusals
+
+
+def test_variants_write_no_checkpoint(tmp_path):
+    estimator = small_prompttpp(checkpoint_dir=tmp_path / "run", max_epochs=1)
+    evaluate_stream(estimator, halves(t_end=40, n_sequences=12))
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_report_is_text_json_and_pictures(slices, look_up):
