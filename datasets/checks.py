@@ -38,16 +38,8 @@ def check_values(
 ) -> np.ndarray:
     """Check that values are finite numbers or missing, and return float64 (time, variables).
 
-    Parameters
-    ----------
-    values : pandas.Series, pandas.DataFrame or array-like
-        One column, or two dimensions (time, variables). The result may share their memory.
-    series : object, default=None
-        The identifier of the series, for error messages.
-    times : pandas.Index or None, default=None
-        The stamps of the rows, for error messages. None uses the index of ``values``, if any.
-    row : callable, default=row_number
-        Returns the name of the row at a position, for error messages.
+    ``values`` are one column or (time, variables), and the result may share their memory. The other
+    arguments are for error messages; ``row`` returns the name of the row at a position.
 
     Raises
     ------
@@ -124,16 +116,8 @@ def check_times(
 ) -> pd.Index:
     """Check that an index is increasing and regular, and return it with its frequency set.
 
-    An index that already has a frequency is not checked again: pandas guarantees it.
-
-    Parameters
-    ----------
-    times : pandas.Index
-        A DatetimeIndex, a PeriodIndex, or integers that count steps.
-    series : object, default=None
-    freq : str, pandas offset or None, default=None
-    row : callable, default=row_number
-        As in `check_values` and `infer_frequency`.
+    An index that already has a frequency is not checked again: pandas guarantees it. The arguments
+    are those of `check_values` and `infer_frequency`.
 
     Raises
     ------

@@ -29,17 +29,8 @@ _LIST_WORDS = {float: "a list of numbers", int: "a list of whole numbers", str: 
 def wanted_instead(value: object, hint: Any) -> str | None:
     """Describe the value that was expected, in words.
 
-    Parameters
-    ----------
-    value : object
-        As YAML or Python gives it; a list passes for a tuple, a whole number for a number.
-    hint : type hint
-        A class, ``list[...]``, ``tuple[..., ...]``, ``Any``, or a union of such.
-
-    Returns
-    -------
-    str or None
-        None where the value is what the hint says.
+    The value is as YAML or Python gives it; a list passes for a tuple, a whole number for a number.
+    The result is None where the value is what the hint says.
 
     Examples
     --------

@@ -172,14 +172,7 @@ def contexts_to_state(
 ) -> dict[str, Any]:
     """Return contexts as one table that other programs can read, with the fields that it lacks.
 
-    Parameters
-    ----------
-    contexts : sequence of Context
-        At least one.
-    columns : sequence of hashable
-        The names of the variables.
-    covariates : sequence of str, default=()
-        The names of the columns of ``past_x``.
+    ``columns`` are the names of the variables, ``covariates`` those of the columns of ``past_x``.
 
     Returns
     -------

@@ -81,14 +81,8 @@ def length_batches(
 ) -> Iterator[list[int]]:
     """Cut texts into batches of similar length, the longest first.
 
-    Parameters
-    ----------
-    lengths : array (texts,), int
-        Number of tokens of each text.
-    batch_size : int or "auto", default="auto"
-        Most texts in a batch. "auto" limits the tokens of a batch instead, by device.
-    device_type : {"cpu", "cuda"}, default="cpu"
-        The type of the device.
+    ``lengths`` are the tokens of each text. The batch size "auto" limits the tokens of a batch, by
+    device.
 
     Yields
     ------

@@ -166,18 +166,8 @@ def estimate_units(
 ) -> Estimate:
     """Compare two methods on items that are resampled in units; see `estimate`.
 
-    Parameters
-    ----------
-    metric, ours, others
-        As for `estimate`, with any items in place of windows.
-    labels : int array (items,)
-        The unit of each item, from 0; consecutive numbers are neighbours in time.
-    unit : str
-        The name of the units.
-    block : int
-        Neighbouring units that are drawn together; 1: independent units.
-    confidence : float, default=0.95
-    seed : int, default=0
+    ``labels`` has the unit of each item, from 0; consecutive numbers are neighbours in time, and
+    ``block`` of them are drawn together. ``unit`` is the name of the units.
     """
     count = int(labels.max()) + 1
     ours, others = _add_up(ours, labels, count), _add_up(others, labels, count)

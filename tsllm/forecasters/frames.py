@@ -195,23 +195,10 @@ def future_covariates(
 ) -> list[np.ndarray | None] | None:
     """Pick the known future of the covariates for the steps to forecast.
 
-    Parameters
-    ----------
-    contexts : sequence of Context
-        The past of each series.
-    X : DataFrame or None
-        Indexed as y; it must hold the stamps to forecast, further rows are ignored.
-    covariates : Covariates or None
-        Of the model.
-    steps : sequence of int arrays
-        The steps to forecast of each series, one being the first after its context.
-    horizon : int
-        Steps of each returned array.
-
-    Returns
-    -------
-    list of array (horizon, known columns), or None
-        None where the model reads no future. A step that is not to be forecast repeats another.
+    ``X`` is indexed as y and must hold the stamps to forecast; further rows are ignored. ``steps``
+    are those to forecast of each series, one being the first after its context. The result is an
+    array (horizon, known columns) for each series, or None where the model reads no future. A step
+    that is not to be forecast repeats another.
     """
     if covariates is None:
         return None if X is None else [None for _ in join_covariates(contexts, X, None)]

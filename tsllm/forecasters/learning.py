@@ -292,23 +292,9 @@ def calibration_origins(
     Where a panel is so large that its series get too few windows for scores of their own, the
     windows lie whole seasons before the end if possible: the steps that are forecast next are then
     calibrated at their own hours. Where no series has a held-out part, the second half of the
-    training data is used.
-
-    Parameters
-    ----------
-    contexts : sequence of Context
-        The series, whole.
-    validation_fraction : float
-        Share of each series, at its end, that training held out.
-    held_out : sequence of bool
-        For each series, whether training held out a part; it used the short ones whole.
-    season : int, default=1
-        Steps of a season.
-
-    Returns
-    -------
-    list of array (windows,), int
-        Rising positions of each window's first target step.
+    training data is used. ``held_out`` is True for each series of which training held out the last
+    ``validation_fraction``; it used the short ones whole. An origin is the position of a window's
+    first target step; they rise.
     """
     in_sample = not any(held_out)
     used = [in_sample or out for out in held_out]

@@ -54,24 +54,8 @@ def follow(
 
     Rows that were read before are skipped. Corrected rows are read anew from the state before the
     kept rows. After a training all kept rows are read anew, and what lay before is forgotten.
-
-    Parameters
-    ----------
-    state : FittedState
-        The model.
-    contexts : sequence of Context
-        The kept rows of each series and the new ones after them; a new series whole.
-    known : mapping of series id to Context
-        The rows kept so far.
-    memories : mapping of series id to Memory
-        They do not change.
-    batch_size : int
-        Rows that are advanced at once.
-
-    Returns
-    -------
-    dict of series id to Memory
-        Of these series.
+    ``contexts`` hold the kept rows of each series and the new ones after them, a new series whole;
+    ``known`` holds the rows kept so far. The given memories do not change.
     """
     version, keep = weights_version(state), state.shape.context_length
     model = exact_model(state)

@@ -57,16 +57,8 @@ class ServedModel:
     ) -> pd.DataFrame:
         """Predict what a request asks for.
 
-        Parameters
-        ----------
-        model_input : DataFrame
-            See `tsllm.mlflow.series` and `tsllm.mlflow.events`.
-        params : mapping or None, default=None
-            ``horizon`` and ``quantiles``.
-
-        Returns
-        -------
-        DataFrame
+        See `tsllm.mlflow.series` and `tsllm.mlflow.events` for the request; ``params`` may hold
+        ``horizon`` and ``quantiles``.
 
         Raises
         ------

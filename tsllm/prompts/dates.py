@@ -57,16 +57,10 @@ def stamps_in_words(times: pd.Index, freq: str | pd.offsets.BaseOffset | None = 
     """Write dates, periods or integer steps as text, with the time of day that the frequency needs.
 
     Dates are ``dd/mm/yyyy``. ``hh:mm`` follows if steps are shorter than a day, and seconds and
-    their fractions if they are shorter than a minute. Stamps with a time zone are in local time;
-    a time of day is followed by its offset from UTC, so that the hour that a daylight saving
-    change repeats has two names. A period is named by its start.
-
-    Parameters
-    ----------
-    times : pandas.DatetimeIndex, pandas.PeriodIndex or integer Index
-        The stamps.
-    freq : str, pandas offset or None, default=None
-        Their frequency, if ``times.freq`` is None. If both are None, dates and times are written.
+    their fractions if they are shorter than a minute. Stamps with a time zone are in local time; a
+    time of day is followed by its offset from UTC, so that the hour that a daylight saving change
+    repeats has two names. A period is named by its start. ``freq`` counts where ``times.freq`` is
+    None; if both are None, dates and times are written.
 
     Examples
     --------

@@ -65,17 +65,8 @@ def to_json(value: object, name: str, blobs: Blobs | None = None) -> Any:
 def from_json(written: Any, blobs: Blobs | None = None) -> Any:
     """Read the output of `to_json`.
 
-    Parameters
-    ----------
-    written : object
-        The output of `json.loads`.
-    blobs : Blobs or None, default=None
-        The values that lie in other files.
-
-    Returns
-    -------
-    object
-        Equal to the value that was written, and of its type.
+    ``written`` is the output of `json.loads`. The result is equal to the value that was written,
+    and of its type.
 
     Raises
     ------

@@ -62,18 +62,9 @@ def read_future(
 ) -> pd.DataFrame | None:
     """Read the known future of a fitted model's covariates.
 
-    Parameters
-    ----------
-    source : DataFrame, path, Table or None
-        Long format, with the columns of the covariates; other columns are ignored. None for a model
-        that reads none.
-    estimator : SeriesForecaster
-        Fitted; its frequency is used where ``freq`` is None.
-
-    Returns
-    -------
-    DataFrame or None
-        ``series_id, timestamp`` and the known covariates.
+    ``source`` is in long format, with the columns of the covariates; other columns are ignored. It
+    is None for a model that reads none. The frequency of the fitted ``estimator`` is used where
+    ``freq`` is None. The result has ``series_id, timestamp`` and the known covariates.
     """
     columns = columns_of(estimator)
     freq = freq or estimator.fitted_.shape.freq

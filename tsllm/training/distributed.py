@@ -83,11 +83,6 @@ def agreed_seed() -> int:
 def share(indices: Tensor) -> tuple[Tensor, float]:
     """Return this process's part of a batch.
 
-    Parameters
-    ----------
-    indices : Tensor, (windows,)
-        The whole batch.
-
     Returns
     -------
     Tensor

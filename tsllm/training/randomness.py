@@ -17,14 +17,7 @@ class RandomStream:
     Dropout and weight initialisation draw from the global generators only. Inside :meth:`active`
     these hold this stream's state; afterwards the stream keeps its new state, and the generators
     hold what they held before. A process-wide lock separates streams, so each draws what it would
-    draw alone.
-
-    Parameters
-    ----------
-    seed : int
-        Equal seeds lead to equal draws.
-    device : torch.device or None, default=None
-        A CUDA device whose generator belongs to the stream, beside the CPU's.
+    draw alone. With a CUDA ``device`` the generator of that device belongs to the stream too.
 
     Examples
     --------
@@ -74,12 +67,7 @@ class RandomStream:
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """Set the seed of torch's global generators in a block, and restore them afterwards.
 
-    Parameters
-    ----------
-    seed : int
-        Equal seeds lead to equal draws in the block.
-    device : torch.device or None, default=None
-        A CUDA device whose generator is seeded too.
+    With a CUDA ``device`` the generator of that device is seeded too.
 
     Examples
     --------

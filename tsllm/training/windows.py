@@ -159,11 +159,6 @@ class Windows:
         Training windows end before it. Windows across the border are dropped. A series in which one
         part would be empty is used for training only.
 
-        Parameters
-        ----------
-        validation_fraction : float
-            At least 0 and below 1.
-
         Returns
         -------
         training, validation : Windows

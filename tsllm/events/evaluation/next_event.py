@@ -67,17 +67,10 @@ def compare_with_guesses(
 ) -> EventEvaluation:
     """Compare predictions of the next event, and naive guesses, with the observed events.
 
-    Parameters
-    ----------
-    forecaster : EventForecaster
-        Fitted; the guesses use the statistics of its training events.
-    intervals : Intervals
-        The n scored intervals; predictions are evaluated where an event ends them.
-    log_likelihoods, lower, means, medians : float arrays (n,)
-        Scaled: of each interval, its given part, and the predicted mean and median time from the
-        event before.
-    types : float array (n, types)
-        Predicted probabilities.
+    The guesses use the statistics of the forecaster's training events. Predictions are evaluated
+    where an event ends an interval. ``log_likelihoods``, ``lower``, ``means`` and ``medians`` (n,)
+    are scaled: of each interval, its given part, and the predicted mean and median time from the
+    event before. ``types`` (n, types) are predicted probabilities.
     """
     seen, scale = intervals.observed, forecaster.time_scale_
     mean, name = forecaster.mean_inter_event_time_, type(forecaster).__name__

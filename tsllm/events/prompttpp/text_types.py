@@ -73,15 +73,8 @@ def embed_types(
 ) -> Tensor:
     """Embed the texts of types; each text is computed once and kept in the embedding store.
 
-    Parameters
-    ----------
-    classes, type_text
-        See `type_texts`.
-    backbone : Backbone
-        Encoders, such as sentence models, average the states of a text's tokens; decoders use the
-        state of the last token.
-    store : EmbeddingStore, path or None, default=None
-        None: in the user's cache folder.
+    Encoders, such as sentence models, average the states of a text's tokens; decoders use the state
+    of the last token. Without a ``store`` texts are kept in the user's cache folder.
 
     Returns
     -------
