@@ -145,7 +145,7 @@ class Covariates:
 
     def coded(self, context: Context, names: Sequence[str]) -> list[np.ndarray]:
         """Return some of a context's covariates as numbers, an array (time,) each."""
-        assert context.past_x is not None  # whoever asks has checked
+        assert context.past_x is not None  # the callers check it
         codes = self.columns.codes(context.past_x, self.columns.names, series=context.series_id)
         return [codes[i] for i in self.columns.positions(names)]
 

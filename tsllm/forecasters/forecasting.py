@@ -221,7 +221,7 @@ class ForecastingMixin(SharedParameters, ABC):
         contexts = list(self._contexts.values())
         if not contexts:
             raise DataError(
-                "the model was saved without its context: hand it the recent past of the series "
+                "the model was saved without its context: pass the recent past of the series "
                 "with update(y), or use forecast(contexts, horizon)"
             )
         return contexts
