@@ -10,13 +10,19 @@ from sklearn.utils import check_random_state
 
 from tsllm.adapters.layers import mirrored
 from tsllm.adapters.losses import LOSSES
-from tsllm.arguments import document_parameters
+from tsllm.arguments import check_arguments, document_parameters
 from tsllm.context import Context
 from tsllm.errors import DataError
 from tsllm.training.checkpoints import check_resumable
 
 #: The default levels of a quantile head.
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+#: The arguments that are only checked against their type hint before they are compared.
+TYPED = (
+    *("dropout", "quantiles", "learning_rate", "weight_decay", "validation_fraction"),
+    *("device", "dtype", "random_state"),
+)
 
 #: Type and description of each argument. A class documents only what it has for itself.
 SHARED: dict[str, tuple[str, str]] = {
@@ -163,6 +169,8 @@ class SharedParameters:
 
     def _check_parameters(self) -> None:
         """Check the shared arguments."""
+        given = self.get_params(deep=False)  # type: ignore[attr-defined]  # sktime's
+        check_arguments(type(self), [*given], {n: given[n] for n in TYPED if n in given})
         check_choice("loss", self.loss, LOSSES)
         quantiles = self.quantiles
         if (

@@ -1,5 +1,6 @@
 """Every mistake in the input ends in one sentence that names the place and the remedy."""
 
+import re
 import warnings
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from sktime.datasets import load_airline
 
-from small_forecasters import panel, season, small, tiny
+from small_forecasters import SMALL, panel, season, small, tiny
 from tsllm import Context
 from tsllm.errors import BackboneNotFoundError, DataError, InSampleError, NotEnoughDataError
 
@@ -190,3 +191,20 @@ def test_strided_windows_that_miss_phases_of_the_season_are_said():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         small("s2ip", window_stride=7).fit(y)
+
+
+@pytest.mark.parametrize("method", SMALL)
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("learning_rate", "fast", "must be a number, found 'fast'"),
+        ("weight_decay", None, "must be a number, found None"),
+        ("validation_fraction", [], "must be a number, found []"),
+        ("quantiles", 0.5, "must be a list of numbers, found 0.5"),
+        ("device", None, "must be text, found None"),
+        ("random_state", "x", "must be a whole number or a RandomState or null, found 'x'"),
+    ],
+)
+def test_an_argument_of_the_wrong_type_is_named(method, name, value, words):
+    with pytest.raises(DataError, match=re.escape(f"{name} {words}")):
+        small(method, **{name: value}).fit(pd.Series(season(40)), fh=[1])
