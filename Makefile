@@ -1,14 +1,15 @@
 # Two commands set up everything on a fresh machine:
 #   make forecast   forecast a bundled real series and draw it
 #   make test       run the style checks, the type checks and the tests
-# and one more builds the documentation: make docs, into site/
+# make quick runs the style checks, the type checks and the fast tests in under two minutes.
+# make docs builds the documentation into site/.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # The repository root stays off sys.path: `import datasets` inside transformers would find our folder.
 export PYTHONSAFEPATH := 1
 
-.PHONY: forecast test check dev slow gpu docs benchmarks-page notebooks clean
+.PHONY: forecast test quick check dev slow gpu docs benchmarks-page notebooks clean
 
 forecast: $(VENV)/forecast-ready
 	mkdir -p output
@@ -17,6 +18,15 @@ forecast: $(VENV)/forecast-ready
 
 test: $(VENV)/test-ready check
 	$(BIN)/python -m pytest -n 2
+
+# The tests that a contributor runs after each change
+QUICK := tests/test_architecture.py tests/test_docstrings.py tests/adapters tests/datasets \
+	tests/tsllm/covariates tests/tsllm/prompts tests/tsllm/tables tests/tsllm/training \
+	tests/tsllm/test_context.py tests/tsllm/test_intervals.py tests/tsllm/test_metrics.py \
+	tests/tsllm/forecasters/test_parameters.py tests/cli/test_config.py tests/cli/test_mistakes.py
+
+quick: $(VENV)/test-ready check
+	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not long" $(QUICK)
 
 check: $(VENV)/test-ready
 	$(BIN)/ruff check .

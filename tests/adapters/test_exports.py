@@ -25,6 +25,7 @@ def test_an_unknown_name_is_named():
         adapters.Unknown  # noqa: B018
 
 
+@pytest.mark.long
 def test_all_names_can_be_imported_on_lean_machines():
     heavy = ("sktime", "mlflow", "ray", "lmdb", "typer", "pandas", "transformers")
     code = (
@@ -35,6 +36,7 @@ def test_all_names_can_be_imported_on_lean_machines():
     assert run.stdout == "4\n", run.stderr
 
 
+@pytest.mark.long
 def test_one_model_imports_no_other():
     code = (
         "import sys; from tsllm.adapters import DLinearModel;"

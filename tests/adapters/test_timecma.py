@@ -203,6 +203,7 @@ def error_after_training(variables, cross_norm, *, target, steps):
         (2, "variables", "series", 100, False),
     ],
 )
+@pytest.mark.long
 def test_what_can_be_learnt_of_few_variables(variables, cross_norm, target, steps, learns):
     error = error_after_training(variables, cross_norm, target=target, steps=steps)
     assert error < 0.5 if learns else error > 0.8

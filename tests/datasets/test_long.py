@@ -365,6 +365,7 @@ def test_panel_to_long_refuses_hierarchies():
     kind=st.sampled_from(["h", "MS", "W-SUN", "tz", "period", "range"]),
     seed=st.integers(0, 9),
 )
+@pytest.mark.long
 def test_round_trip_between_panels_and_long_frames(lengths, variables, kind, seed):
     values = np.random.default_rng(seed).normal(size=(sum(lengths), variables))
     values[values > 1.5] = np.nan
@@ -446,6 +447,7 @@ def read_or_refuse(source, rows: int, **arguments) -> None:
     rows=st.lists(st.lists(CELLS, min_size=1, max_size=4), max_size=6),
     sort=st.booleans(),
 )
+@pytest.mark.long
 def test_any_csv_is_read_whole_or_refused(tmp_path, header, rows, sort):
     def quote(cell):
         return '"' + cell.replace('"', '""') + '"'
@@ -458,6 +460,7 @@ def test_any_csv_is_read_whole_or_refused(tmp_path, header, rows, sort):
 @given(
     text=st.text(max_size=60), name=st.sampled_from(["t.csv", "t.jsonl", "t.parquet", "t.csv.gz"])
 )
+@pytest.mark.long
 def test_any_text_is_refused_or_read(tmp_path, text, name):
     path = tmp_path / name
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
@@ -471,6 +474,7 @@ def test_any_text_is_refused_or_read(tmp_path, text, name):
 
 @ANYTHING
 @given(data=st.data(), length=st.integers(0, 6), fill=st.sampled_from([None, "nan", "ffill"]))
+@pytest.mark.long
 def test_any_frame_is_read_whole_or_refused(data, length, fill):
     names = data.draw(st.lists(NAMES, min_size=1, max_size=4))
     cells = [data.draw(st.lists(OBJECTS, min_size=length, max_size=length)) for _ in names]
@@ -497,6 +501,7 @@ def test_any_frame_is_read_whole_or_refused(data, length, fill):
     kind=st.sampled_from(["D", "B", "ME", "h", "int"]),
     sort=st.booleans(),
 )
+@pytest.mark.long
 def test_what_is_read_is_what_was_there(steps, ids, values, kind, sort):
     if kind == "int":
         times = pd.Index(steps)

@@ -236,6 +236,7 @@ def stream_coverage(level_shift, adaptive, steps=700, horizon=6):
 
 
 @pytest.mark.parametrize("shift", [0.0, 6.0, -15.0])
+@pytest.mark.long
 def test_adaptive_intervals_keep_coverage_through_a_level_shift(shift):
     hits = stream_coverage(shift, adaptive=True)
     before, learning, after = hits[:300], hits[300:350], hits[350:]

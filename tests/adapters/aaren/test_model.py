@@ -60,6 +60,7 @@ def test_a_stream_forecasts_what_its_whole_context_does(changes, steps):
 @pytest.mark.parametrize("changes", [*VARIANTS, {"restart": 5}], ids=str)
 @given(cuts=st.lists(st.integers(0, 130), max_size=6), seed=st.integers(0, 50))
 @settings(max_examples=12, deadline=None)
+@pytest.mark.long
 def test_updates_of_any_length_make_the_same_stream(changes, cuts, seed):
     model, x = build(**changes).exact(), series(2, 130, seed)
     x[0, seed : seed + 9] = torch.nan

@@ -119,6 +119,7 @@ def test_stamps_without_a_frequency_take_the_one_given():
     ),
     st.data(),
 )
+@pytest.mark.long
 def test_a_window_is_written_alone_as_among_others(values, data):
     steps = data.draw(st.integers(1, len(values)))
     starts = data.draw(
@@ -209,6 +210,7 @@ def test_prompts_that_do_not_fit_are_refused_with_their_length():
         check_prompts_fit(long, backbone)
 
 
+@pytest.mark.long
 def test_writing_is_quick():
     # 0.3 s where 60,000 take 1.2; a loop over values in Python takes 50 times as long.
     values = np.random.default_rng(0).normal(size=(2300, 7)).cumsum(axis=0)
@@ -223,6 +225,7 @@ def test_writing_is_quick():
 
 
 @pytest.mark.skipif(not ETTH1.exists(), reason="shared/data absent")
+@pytest.mark.long
 def test_prompts_of_different_series_are_told_apart(record_property):
     """The embeddings of ETTh1's variables are less alike than under the authors' format."""
     frame = pd.read_csv(ETTH1, index_col=0, parse_dates=True, nrows=8640).asfreq("h")

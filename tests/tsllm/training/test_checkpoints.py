@@ -124,6 +124,7 @@ def test_saving_checkpoints_does_not_change_the_training(tmp_path, uninterrupted
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.long
 def test_a_process_killed_by_signal_resumes_bit_for_bit(tmp_path, uninterrupted):
     script = f"""
         import importlib.util, os, signal, sys, torch

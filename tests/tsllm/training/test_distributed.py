@@ -58,6 +58,7 @@ def outcome(batch_size):
     return [history, model.weight.detach().ravel().tolist()]
 
 
+@pytest.mark.long
 def test_two_processes_train_what_one_does():
     code = _CHILD.format(folder=str(Path(__file__).parent))
     ranks, seeds, outcomes = zip(*_together([sys.executable, "-c", code]))

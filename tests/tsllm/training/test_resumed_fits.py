@@ -77,6 +77,7 @@ def kill_at_random(fit, folder, seconds):
 
 
 @pytest.mark.parametrize("fit", FITS.values(), ids=FITS)
+@pytest.mark.long
 def test_a_fit_that_is_killed_ends_in_the_weights_of_one_that_is_not(fit, tmp_path):
     started = time.perf_counter()
     weights, history, forecasts = fit(None)
