@@ -11,6 +11,9 @@ import torch
 from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError
 
+#: A spread of at most this share of the level is within the rounding of the values.
+ROUNDING = 1e-12
+
 # Columns before the values in a table of contexts.
 _LABELS = ("series", "series_id", "timestamp")
 
@@ -154,8 +157,7 @@ def batch_contexts(contexts: Sequence[Context], context_length: int) -> ContextB
     location = filled.sum(axis=1) / counts  # (batch, variables)
     centred = np.where(mask, raw - location[:, None], 0.0)
     spread = np.sqrt((centred**2).sum(axis=1) / counts)
-    # a spread within rounding errors: the context is constant
-    constant = spread <= 1e-12 * np.maximum(np.abs(location), 1e-300)
+    constant = within_rounding(spread, location)  # (batch, variables)
     scale = np.where(constant, 1.0, spread)
     standard = np.where(constant[:, None], 0.0, centred / scale[:, None])
     return ContextBatch(
@@ -165,6 +167,30 @@ def batch_contexts(contexts: Sequence[Context], context_length: int) -> ContextB
         scale=scale,
         constant=constant,
     )
+
+
+def within_rounding(spread: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Return where a spread is no larger than the rounding of values at a level."""
+    return spread <= ROUNDING * np.maximum(np.abs(level), 1e-300)
+
+
+def faint_spread(context: Context) -> np.ndarray:
+    """Return the standard deviation of each variable, (variables,); 0 where all values are equal.
+
+    Models read a spread within rounding as none; the intervals of such a context still have it.
+
+    Examples
+    --------
+    >>> faint_spread(Context(np.array([[1e12, 5.0], [1e12 + 0.5, 5.0]]))).tolist()
+    [0.25, 0.0]
+    """
+    least = np.where(context.mask, context.values, np.inf).min(axis=0)  # (variables,)
+    from_least = np.where(context.mask, context.values - least, 0.0)  # (time, variables)
+    counts = np.maximum(context.mask.sum(axis=0), 1)
+    mean = from_least.sum(axis=0) / counts
+    centred = np.where(context.mask, from_least - mean, 0.0)
+    changes = from_least.max(axis=0) > 0
+    return np.where(changes, np.sqrt((centred**2).sum(axis=0) / counts), 0.0)
 
 
 def contexts_to_state(

@@ -15,7 +15,8 @@ overlapping forecasts are similar, so offsets that have just adapted to them wou
 A series with at least ``MIN_WINDOWS`` held-out windows has its own scores. Any other series uses
 the scores of the whole panel, times its own scale. If the panel has few windows as well, extreme
 levels use the most extreme error, and a warning names these levels. If no window could be held
-out, training windows are used, and a warning says that the intervals are likely too narrow.
+out, or none of the held-out values was observed, training windows are used, and a warning says that
+the intervals are likely too narrow. Without any score there is no interval, but an error.
 """
 
 import copy
@@ -26,6 +27,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from tsllm.datasets.checks import series_name
+from tsllm.errors import NotEnoughDataError
 
 #: A series with fewer held-out windows uses the scores of the panel: 39 windows are the fewest for
 #: which a 95 % interval has finite ends (rank (n + 1) * 0.975 <= n).
@@ -200,6 +204,11 @@ class Calibration:
         -------
         array (series, horizon, variables, alphas)
             The quantile forecasts.
+
+        Raises
+        ------
+        NotEnoughDataError
+            No step of a variable has a score.
         """
         n_series, horizon, variables, _ = forecasts.shape
         levels = np.asarray(alphas, dtype=float)
@@ -211,18 +220,24 @@ class Calibration:
                 offsets[id(scores)] = extend_steps(scores.offsets(levels, self.levels), horizon)
             for i, alpha in enumerate(levels):
                 base = blend_levels(forecasts[row], alpha, self.levels)  # (horizon, variables)
-                out[row, ..., i] = base + offsets[id(scores)][i] * scales[row]
+                # A context of equal values has no scale, whether or not there are scores.
+                width = np.where(scales[row] > 0, offsets[id(scores)][i] * scales[row], 0.0)
+                out[row, ..., i] = base + width
+            if np.isnan(offsets[id(scores)]).any():
+                _check_scored(offsets[id(scores)], scales[row], series_id)
         order = np.argsort(levels, kind="stable")
         out[..., order] = np.maximum.accumulate(out[..., order], axis=-1)
         return out
 
     def warn_if_weak(self, horizon: int) -> None:
         """Warn if the intervals have too few scores, or are asked beyond the calibrated steps."""
-        windows = int((~np.isnan(self.pooled.errors[:, 0, :, 0])).sum(axis=0).max(initial=0))
+        counts = (~np.isnan(self.pooled.errors[..., 0])).sum(axis=0)  # (steps, variables)
+        windows = int(counts[0].max(initial=0))
         if self.in_sample:
             warnings.warn(
-                "the intervals rest on training windows, since no window could be held out, and "
-                "are likely too narrow: give longer series, or a validation_fraction above 0",
+                "the intervals rest on training windows, since no held-out window could be scored, "
+                "and are likely too narrow: give longer series that are observed up to their end, "
+                "or a validation_fraction above 0",
                 stacklevel=3,
             )
         elif windows < MIN_WINDOWS and not self.series:
@@ -230,6 +245,15 @@ class Calibration:
                 f"the intervals rest on {windows} held-out windows only: levels beyond "
                 f"{1 / (windows + 1):.2g} and {windows / (windows + 1):.2g} cannot be told apart "
                 "and use the most extreme error seen",
+                stacklevel=3,
+            )
+        bare = np.flatnonzero((counts[:horizon] == 0).any(axis=1)) + 1
+        if len(bare) and windows:
+            steps = f"step {bare[0]}" if len(bare) == 1 else f"steps {bare[0]} to {bare[-1]}"
+            warnings.warn(
+                f"no window scores {steps}: their intervals are those of the nearest scored step, "
+                "widened with the square root of the step; give longer series, a larger "
+                "validation_fraction or a shorter prediction_length",
                 stacklevel=3,
             )
         if horizon > self.horizon:
@@ -329,7 +353,8 @@ def extend_steps(offsets: np.ndarray, horizon: int) -> np.ndarray:
     """Extend or cut offsets (alphas, steps, variables) to a horizon, and fill steps without scores.
 
     Steps without scores are NaN in the input. Beyond the last step with scores, offsets grow with
-    the square root of the step, like the errors of a random walk. A variable without scores is 0.
+    the square root of the step, like the errors of a random walk. A variable without scores stays
+    NaN.
     """
     n_alphas, _, variables = offsets.shape
     known = ~np.isnan(offsets[0])  # (steps, variables)
@@ -337,7 +362,7 @@ def extend_steps(offsets: np.ndarray, horizon: int) -> np.ndarray:
     for v in range(variables):
         positions = np.flatnonzero(known[:, v])
         if len(positions) == 0:
-            out[:, :, v] = 0.0
+            out[:, :, v] = np.nan
             continue
         # the nearest calibrated step at or before each one; before the first, the first
         at = np.searchsorted(positions, np.arange(horizon), side="right") - 1
@@ -356,6 +381,18 @@ def blend_levels(values: np.ndarray, alpha: float, levels: Sequence[float]) -> n
         return values[..., 0]
     low, high, weight = _neighbours(alpha, levels)
     return (1 - weight) * values[..., 1 + low] + weight * values[..., 1 + high]
+
+
+def _check_scored(offsets: np.ndarray, scale: np.ndarray, series_id: Hashable) -> None:
+    """Check that each variable that changes, of scale (variables,) above 0, has scores."""
+    bare = np.isnan(offsets).any(axis=(0, 1)) & (scale > 0)  # (variables,)
+    if bare.any():
+        of = f" of variable {int(np.flatnonzero(bare)[0])}" if len(bare) > 1 else ""
+        raise NotEnoughDataError(
+            f"there is no interval for {series_name(series_id)}: no window of the training data "
+            f"has an observed value{of} to score; fit on longer series with fewer missing values, "
+            "or ask for the point forecast alone, without quantiles or coverage"
+        )
 
 
 def _no_shifts(errors: np.ndarray, adaptive: bool) -> np.ndarray | None:

@@ -4,6 +4,7 @@
 all take it. Step 2 is a `Reader`: it reads contexts anew, or the running states of followed series.
 """
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -13,14 +14,14 @@ import torch
 from torch import Tensor
 
 from tsllm.backbone.devices import memory_errors_explained
-from tsllm.context import Context, ContextBatch, batch_contexts
+from tsllm.context import Context, ContextBatch, batch_contexts, faint_spread
 from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError
 from tsllm.forecasters.parameters import SharedParameters
 from tsllm.forecasters.state import FittedState
 
 #: Forecasts (series, horizon, variables, 1 + levels) in the series' units, and the scale of each
-#: context (series, variables), 0 where it is constant.
+#: context (series, variables), 0 where all its values are equal.
 Prediction = tuple[np.ndarray, np.ndarray]
 
 
@@ -30,6 +31,13 @@ class Reader(ABC):
     @abstractmethod
     def predict(self, contexts: Sequence[Context], horizon: int) -> Prediction:
         """Predict the next ``horizon`` steps of each context."""
+
+
+def with_faint_spreads(scales: np.ndarray, contexts: Sequence[Context]) -> np.ndarray:
+    """Return scales (series, variables) with spreads within rounding where they are 0."""
+    for row in np.flatnonzero((scales == 0).any(axis=1)):
+        scales[row] = np.where(scales[row] == 0, faint_spread(contexts[row]), scales[row])
+    return scales
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ class ContextReader(Reader):
             raw = out.float().cpu().numpy().astype(np.float64)  # (batch, horizon, variables, 1 + q)
             raw = np.where(batch.constant[:, None, :, None], 0.0, raw)  # constants stay constant
             values.append(raw * batch.scale[:, None, :, None] + batch.location[:, None, :, None])
-            scales.append(np.where(batch.constant, 0.0, batch.scale))
+            scales.append(with_faint_spreads(np.where(batch.constant, 0.0, batch.scale), chunk))
         return np.concatenate(values), np.concatenate(scales)
 
 
@@ -178,6 +186,7 @@ class ForecastingMixin(SharedParameters, ABC):
         calibration = self.fitted_.calibration
         assert calibration is not None  # fit ends with it
         calibration.warn_if_weak(values.shape[1])
+        _warn_of_still_contexts(contexts, scales)
         ids = [context.series_id for context in contexts]
         spread = calibration.quantiles(values, scales, ids, quantiles)
         return np.concatenate([point, spread], axis=-1)
@@ -246,6 +255,19 @@ def _checked_levels(quantiles: Sequence[float]) -> tuple[float, ...]:
     if bad:
         raise DataError(f"quantiles must lie strictly between 0 and 1, found {bad[0]!r}")
     return levels
+
+
+def _warn_of_still_contexts(contexts: Sequence[Context], scales: np.ndarray) -> None:
+    """Warn once of all series whose intervals have no width, for their context is constant."""
+    names = [series_name(contexts[row].series_id) for row in np.flatnonzero((scales == 0).any(1))]
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        warnings.warn(
+            f"the steps that the model reads of {', '.join(names[:3])}{more} are all equal: the "
+            "forecast is their value, and its interval has no width; a longer context_length may "
+            "reach steps that change",
+            stacklevel=3,
+        )
 
 
 def _check_variables(state: FittedState, contexts: Sequence[Context]) -> None:

@@ -4,7 +4,7 @@ import math
 import time
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tsllm.backbone import Backbone, resolve_device
-from tsllm.context import Context
+from tsllm.context import Context, within_rounding
 from tsllm.covariates import CovariateColumns, Covariates, fit_covariates
 from tsllm.datasets.checks import series_name
 from tsllm.datasets.frequency import season_length
@@ -235,14 +235,46 @@ class LearningMixin(ForecastingMixin):
     ) -> Calibration:
         """Calibrate intervals on the part of each series that training did not see.
 
-        The model forecasts from `calibration_origins`; near the end of a series a window scores
-        only the observed steps.
+        A variable that is not observed there is calibrated on training windows, with a warning.
         """
-        shape, levels = state.shape, self._head_levels()
+        levels, in_sample = self._head_levels(), not any(held_out)
+        errors, spacings = self._score_windows(state, contexts, held_out)
+        bare = unscored(errors)  # (variables,)
+        if bare.any() and not in_sample:
+            training, training_spacings = self._score_windows(
+                state, contexts, [False] * len(contexts)
+            )
+            lent = bare & ~unscored(training)
+            if lent.any():
+                _warn_of_lent_scores(contexts, lent)
+            if lent.all():
+                errors, spacings, in_sample = training, training_spacings, True
+            elif lent.any():
+                for series_id, older in training.items():
+                    older[:, :, ~lent] = np.nan
+                    errors[series_id] = np.concatenate([older, errors[series_id]])
+        elif any(held_out):
+            self._warn_of_unobserved_ends(contexts, held_out)
+        if not any(map(len, errors.values())):
+            # Only unobserved pasts: the one origin that is left is the start of the series.
+            n_variables, horizon = contexts[0].n_variables, state.shape.horizon
+            return _without_scores(n_variables, horizon, levels, self.adaptive)
+        return make_calibration(
+            errors, levels, spacings=spacings, adaptive=self.adaptive, in_sample=in_sample
+        )
+
+    def _score_windows(
+        self, state: FittedState, contexts: Sequence[Context], held_out: Sequence[bool]
+    ) -> tuple[dict[Hashable, np.ndarray], dict[Hashable, float]]:
+        """Compute the scaled errors of each series' windows, and the steps between the windows.
+
+        The model forecasts from `calibration_origins`; near the end of a series a window scores
+        only the observed steps. The errors are (windows, horizon, variables, 1 + levels).
+        """
+        shape = state.shape
         origins_of = calibration_origins(
             contexts, self.validation_fraction, held_out, season_length(shape.freq)
         )
-        errors: dict[Hashable, np.ndarray] = {}
         pasts: list[Context] = []
         futures: list[np.ndarray] = []
         counts: dict[Hashable, int] = {}
@@ -260,24 +292,39 @@ class LearningMixin(ForecastingMixin):
                     futures.append(_padded(future, shape.horizon))
                     counts[context.series_id] += 1
         if not pasts:
-            # Only unobserved pasts: the one origin that is left is the start of the series.
-            return _without_scores(contexts[0].n_variables, shape.horizon, levels, self.adaptive)
+            nothing = np.empty((0, shape.horizon, shape.n_variables, 1 + len(self._head_levels())))
+            return dict.fromkeys(counts, nothing), spacings
         forecasts, scales = self._reader(state).predict(pasts, shape.horizon)
+        faint = within_rounding(scales, forecasts[:, 0, :, 0])  # (windows, variables)
         forecasts = state.with_lagged_effects(forecasts, pasts)
+        misses = np.stack(futures)[..., None] - forecasts
         # A constant context has no scale, and an interval of no width: it has no score.
-        divisor = np.where(scales > 0, scales, np.nan)[:, None, :, None]
-        scores = (np.stack(futures)[..., None] - forecasts) / divisor
-        first = 0
-        for series_id, count in counts.items():
-            errors[series_id] = scores[first : first + count]
-            first += count
-        return make_calibration(
-            errors,
-            levels,
-            spacings=spacings,
-            adaptive=self.adaptive,
-            in_sample=not any(held_out),
-        )
+        scores = misses / np.where(faint, np.nan, scales)[:, None, :, None]
+        # A spread within rounding is a scale only where a variable has no other.
+        bare = unscored({None: scores})
+        if bare.any():
+            own = misses / np.where(faint & (scales > 0), scales, np.nan)[:, None, :, None]
+            scores = np.where(bare[:, None], own, scores)
+        parts = np.split(scores, np.cumsum([*counts.values()])[:-1])
+        return dict(zip(counts, parts)), spacings
+
+    def _warn_of_unobserved_ends(
+        self, contexts: Sequence[Context], held_out: Sequence[bool]
+    ) -> None:
+        """Warn once of all series of a panel whose held-out part is not observed."""
+        names = [
+            series_name(context.series_id)
+            for context, out in zip(contexts, held_out)
+            if out
+            and not context.mask[-round(self.validation_fraction * len(context)) :].any(0).all()
+        ]
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            warnings.warn(
+                f"the held-out end of {', '.join(names[:3])}{more} has no observed value: the "
+                "intervals use the errors on the other series",
+                stacklevel=2,
+            )
 
 
 def calibration_origins(
@@ -335,10 +382,32 @@ def _padded(future: np.ndarray, horizon: int) -> np.ndarray:
     return np.concatenate([future, missing])
 
 
+def unscored(errors: Mapping[Hashable, np.ndarray]) -> np.ndarray:
+    """Return which variables, (variables,), have no score, or none but zeros.
+
+    Zeros only are what values give that are missing or filled in: they tell nothing of an error.
+    """
+    told = [(np.nan_to_num(one[..., 0]) != 0).any(axis=(0, 1)) for one in errors.values()]
+    return ~np.any(told, axis=0)
+
+
+def _warn_of_lent_scores(contexts: Sequence[Context], lent: np.ndarray) -> None:
+    """Warn of variables, (variables,), whose held-out values cannot be scored."""
+    name = series_name(contexts[0].series_id) if len(contexts) == 1 else "every series"
+    which = ", ".join(map(str, np.flatnonzero(lent)))
+    of = "" if lent.all() else f" in variable {which}"
+    warnings.warn(
+        f"the held-out end of {name} has no observed change{of}: its intervals rest on training "
+        "windows and are likely too narrow; give values up to the end, or a larger "
+        "validation_fraction",
+        stacklevel=2,
+    )
+
+
 def _without_scores(
     n_variables: int, horizon: int, levels: tuple[float, ...], adaptive: bool
 ) -> Calibration:
-    """Make a calibration that widens nothing, for series without a window to score."""
+    """Make a calibration without any score, for series without a window to score."""
     empty = np.full((1, horizon, n_variables, 1 + len(levels)), np.nan)
     return make_calibration({None: empty}, levels, adaptive=adaptive, in_sample=True)
 
@@ -367,14 +436,12 @@ def _warn_of_phases(stride: int, season: int) -> None:
 
 
 def _warn_of_constants(contexts: Sequence[Context]) -> None:
-    """Warn once of all series that never change."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a variable without any observation
-        names = [
-            series_name(context.series_id)
-            for context in contexts
-            if (np.nanmax(context.values, axis=0) == np.nanmin(context.values, axis=0)).all()
-        ]
+    """Warn once of all series that never change beyond the rounding of their values."""
+    names = [
+        series_name(context.series_id)
+        for context in contexts
+        if within_rounding(*_spread_and_level(context.values)).all()
+    ]
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         warnings.warn(
@@ -384,14 +451,19 @@ def _warn_of_constants(contexts: Sequence[Context]) -> None:
         )
 
 
+def _spread_and_level(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return deviation and mean of each variable; NaN without any observation."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a variable without any observation
+        return np.nanstd(values, axis=0), np.nanmean(values, axis=0)
+
+
 def _standardised(values: np.ndarray, *, split: bool) -> list[Tensor]:
     """Scale a series by its own mean and deviation: (time, variables), or one tensor a column.
 
     Losses of series with different units then weigh alike; the models undo any scaling themselves.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a variable without any observation
-        mean, spread = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
-    spread = np.where(spread > 1e-12 * np.maximum(np.abs(mean), 1e-300), spread, 1.0)
+    spread, mean = _spread_and_level(values)
+    spread = np.where(within_rounding(spread, mean) | np.isnan(spread), 1.0, spread)
     tensor = torch.from_numpy(((values - mean) / spread).astype(np.float32))  # (time, variables)
     return list(tensor.split(1, dim=1)) if split else [tensor]

@@ -16,7 +16,7 @@ from tsllm.backbone.devices import memory_errors_explained
 from tsllm.context import Context
 from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError
-from tsllm.forecasters.forecasting import Prediction, Reader
+from tsllm.forecasters.forecasting import Prediction, Reader, with_faint_spreads
 from tsllm.forecasters.state import FittedState, ModelShape
 
 #: ``memory="full"`` warns of a stream of more than this number of training contexts.
@@ -118,7 +118,8 @@ class StreamReader(Reader):
             shape = (len(some), variables, *out.shape[1:])
             values.append(np.moveaxis(out.reshape(shape), 1, 2))
             spread = model.spread(batch).cpu().numpy()
-            scales.append(spread.reshape(len(some), variables))
+            scale = spread.reshape(len(some), variables).astype(np.float64)
+            scales.append(with_faint_spreads(scale, [contexts[i] for i in some]))
         return np.concatenate(values), np.concatenate(scales)
 
     def encode(self, contexts: Sequence[Context]) -> list[AarenStream]:

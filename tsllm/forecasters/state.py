@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tsllm.backbone import Backbone, resolve_device
-from tsllm.context import Context
+from tsllm.context import Context, within_rounding
 from tsllm.covariates import Covariates
 from tsllm.errors import DataError
 from tsllm.forecasters.frames import frequency_of
@@ -324,7 +324,9 @@ class PendingForecasts:
             for origin, forecast, scale, issued in self.waiting:
                 step = self.seen - origin
                 if step < self.horizon:
-                    divisor = np.where(scale > 0, scale, np.nan)[:, None]
+                    # An error of a context that is constant but for rounding tells nothing.
+                    clear = ~within_rounding(scale, forecast[0, :, 0])  # (variables,)
+                    divisor = np.where(clear, scale, np.nan)[:, None]
                     errors[step] = (row[:, None] - forecast[step]) / divisor
                     bounds[:, step] = issued[:, step]
             scores.append(errors, bounds, calibration.levels)
