@@ -1,6 +1,7 @@
 """Checks of input data: numeric values, regular times, and errors that name series and row."""
 
 from collections.abc import Callable
+from decimal import Decimal
 from numbers import Real
 
 import numpy as np
@@ -200,7 +201,8 @@ def _first_non_number(column: pd.Series) -> int | None:
         return 0
     for position, value in enumerate(column):
         missing = value is None or value is pd.NA
-        if isinstance(value, bool | np.bool_) or not (missing or isinstance(value, Real)):
+        number = isinstance(value, Real) or (isinstance(value, Decimal) and not value.is_snan())
+        if isinstance(value, bool | np.bool_) or not (missing or number):
             return position
     return None
 

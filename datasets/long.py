@@ -30,6 +30,8 @@ def read_long(
     sort: bool = False,
     covariates: str | Sequence[str] = (),
     categorical: Collection[str] | None = None,
+    tz: str | None = None,
+    format: str | None = None,
 ) -> pd.DataFrame:
     """Read and check one or many time series from a table.
 
@@ -63,6 +65,13 @@ def read_long(
         values; categories need ``fill="ffill"``.
     categorical : collection of str or None, default=None
         The covariates that are categories. None: all that hold more than numbers.
+    tz : str or None, default=None
+        The time zone of the series, for example ``"Europe/Berlin"``. Stamps with a zone or an
+        offset are converted to it; stamps without one are its local times. None keeps the stamps
+        as they are, and makes different offsets in one column an error.
+    format : str or None, default=None
+        How times in text and integers are written, in the codes of ``strptime``, for example
+        ``"%d.%m.%Y"``, or ``"%Y%m"`` for 202401. None reads dates year first (ISO 8601).
 
     Returns
     -------
@@ -108,7 +117,7 @@ def read_long(
         name = series_name(None if columns.id is None else ids[position])
         return f"{name}, {table.row(position)}"
 
-    times = read_stamps(table.frame[columns.time], table.text, place)
+    times = read_stamps(table.frame[columns.time], table.text, place, tz=tz, format=format)
     beside = read_covariates(
         table, covariates, place, categorical=categorical, fill=fill, resample=resample
     )

@@ -1,19 +1,33 @@
 """Columns of time stamps: dates, periods or integer steps, read strictly."""
 
 import datetime
+import decimal
 from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
+from tsllm.datasets.dates import (
+    check_format,
+    check_one_zone,
+    check_time_zone,
+    read_dates,
+    text_dates,
+    to_zone,
+)
 from tsllm.datasets.tables import missing_text
 from tsllm.errors import DataError
 
 # Larger integers are dates, not steps: 20240131, or seconds since 1970.
 _LARGEST_STEP = 10_000_000
 
-_YEAR_FIRST = "write dates year first, for example 2024-01-31 or 2024-01-31 13:00"
-_ONE_ZONE = "write every stamp in one time zone, for example UTC"
+
+def holds_dates(column: pd.Series) -> bool:
+    """Check whether a column holds dates or periods, rather than text or numbers."""
+    if isinstance(column.dtype, pd.DatetimeTZDtype | pd.PeriodDtype) or column.dtype.kind == "M":
+        return True
+    return len(column) > 0 and isinstance(column.iloc[0], datetime.date | np.datetime64)
 
 
 def looks_like_dates(column: pd.Series) -> bool:
@@ -25,35 +39,57 @@ def looks_like_dates(column: pd.Series) -> bool:
         return False
     return all(
         isinstance(cell, datetime.date)
-        or (not cell.strip().isdigit() and not pd.isna(_from_text(pd.Series([cell]))[0]))
+        or (not cell.strip().isdigit() and not pd.isna(text_dates(pd.Series([cell]))[0]))
         for cell in cells
     )
 
 
-def read_stamps(column: pd.Series, text: bool, place: Callable[[int], str]) -> pd.Index:
+def read_stamps(
+    column: pd.Series,
+    text: bool,
+    place: Callable[[int], str],
+    *,
+    tz: str | None = None,
+    format: str | None = None,
+) -> pd.Index:
     """Read a time column of dates, periods, integers or text with dates, one stamp for each row.
 
     ``text`` says that the table is a text file, in which digits alone are an integer. ``place``
     names the row at a position in error messages: for missing and unreadable stamps, mixed time
-    zones, and integers that are too large to be steps.
+    zones, and integers that are too large to be steps. ``tz`` and ``format`` are those of
+    `read_long`.
     """
+    check_time_zone(tz)
+    check_format(format)
     missing = missing_text(column) if text else column.isna().to_numpy()
     if missing.any():
         raise DataError(
             f"{place(int(missing.argmax()))} has no stamp in column {column.name!r}; "
             "give it one or drop the row"
         )
+    column = _without_decimals(column, place)
     kind = column.dtype
-    if isinstance(kind, pd.PeriodDtype):
-        return pd.PeriodIndex(column, name=None)
-    if isinstance(kind, pd.DatetimeTZDtype) or kind.kind == "M":
-        return pd.DatetimeIndex(column, name=None)
-    if text and column.str.fullmatch(r"\s*[+-]?\d+\s*").all():
+    digits = text and column.str.fullmatch(r"\s*[+-]?\d+\s*").all()
+    whole = not text and pd.api.types.is_integer_dtype(kind)
+    if format is not None and (digits or whole):
+        return read_dates(column.astype(str), place, tz=tz, format=format)
+    if tz is not None and (digits or whole or isinstance(kind, pd.PeriodDtype)):
+        found = "periods" if isinstance(kind, pd.PeriodDtype) else "integers"
+        raise DataError(
+            f"tz={tz!r} has no effect on column {column.name!r}, which holds {found}; leave it out"
+            + (", or pass format= if they are dates" if found == "integers" else "")
+        )
+    if isinstance(kind, pd.PeriodDtype | pd.DatetimeTZDtype) or kind.kind == "M":
+        _check_no_format(column, format)
+        if isinstance(kind, pd.PeriodDtype):
+            return pd.PeriodIndex(column, name=None)
+        return to_zone(pd.DatetimeIndex(column, name=None), tz, place)
+    if digits:
         return _steps(column.astype(np.float64).to_numpy(), column.tolist(), place)
-    if pd.api.types.is_integer_dtype(kind):
+    if whole:
         return _steps(column.to_numpy(np.int64), column.tolist(), place)
     if pd.api.types.is_string_dtype(kind) and not pd.api.types.is_object_dtype(kind):
-        return _dates(column, place)
+        return read_dates(column, place, tz=tz, format=format)
     cells = column.tolist()
     kinds = (str,) if isinstance(cells[0], str) else (datetime.date, np.datetime64)
     for position, cell in enumerate(cells):
@@ -63,10 +99,38 @@ def read_stamps(column: pd.Series, text: bool, place: Callable[[int], str]) -> p
                 "give dates only, or integers that count steps"
             )
     if kinds == (str,):
-        return _dates(column, place)
+        return read_dates(column.astype(str), place, tz=tz, format=format)
+    _check_no_format(column, format)
     zones = [str(getattr(cell, "tzinfo", None)) for cell in cells]
-    _check_zones(zones, cells, place)
-    return pd.DatetimeIndex(pd.to_datetime(cells))
+    check_one_zone(zones, cells, place, tz)
+    aware = tz is not None and zones[0] != "None"
+    return to_zone(pd.DatetimeIndex(pd.to_datetime(cells, utc=aware)), tz, place)
+
+
+def _without_decimals(column: pd.Series, place: Callable[[int], str]) -> pd.Series:
+    """Turn times that are whole numbers of type Decimal into integers."""
+    kind = column.dtype
+    arrow = isinstance(kind, pd.ArrowDtype) and pa.types.is_decimal(kind.pyarrow_dtype)
+    loose = pd.api.types.is_object_dtype(kind) and isinstance(column.iloc[0], decimal.Decimal)
+    if not (arrow or loose):
+        return column
+    cells = column.tolist()
+    for position, cell in enumerate(cells):
+        if not isinstance(cell, decimal.Decimal) or cell != cell.to_integral_value():
+            raise DataError(
+                f"{place(position)} has the stamp {cell} of type {type(cell).__name__}; give dates "
+                "only, or integers that count steps"
+            )
+    return pd.Series([int(cell) for cell in cells], index=column.index, name=column.name)
+
+
+def _check_no_format(column: pd.Series, format: str | None) -> None:
+    """Check that no format is given for a column that holds dates already."""
+    if format is not None:
+        raise DataError(
+            f"format={format!r} has no effect on column {column.name!r}, which holds dates and no "
+            "text; leave it out"
+        )
 
 
 def _steps(numbers: np.ndarray, cells: list, place: Callable[[int], str]) -> pd.Index:
@@ -76,38 +140,7 @@ def _steps(numbers: np.ndarray, cells: list, place: Callable[[int], str]) -> pd.
         bad = int(large.argmax())
         raise DataError(
             f"{place(bad)} has the stamp {cells[bad]}, too large to count steps; convert it to a "
-            "date, for example with pd.to_datetime(..., unit='s') or format='%Y%m%d'"
+            "date, for example with pd.to_datetime(..., unit='s'), or pass format='%Y%m%d' "
+            "(--time-format on the command line)"
         )
     return pd.Index(numbers.astype(np.int64))
-
-
-def _dates(column: pd.Series, place: Callable[[int], str]) -> pd.DatetimeIndex:
-    """Read text as dates, year first, all with the same time zone or all without."""
-    cells = column.str.strip()
-    # an offset follows a time of day only: the last "-01" of a date is not an offset
-    zones = cells.str.extract(r":\d\d(?:\.\d+)?\s*(Z|[+-]\d\d:?(?:\d\d)?)$", expand=False)
-    zones = zones.fillna("").str.replace(":", "").replace({"Z": "+0000"}).str.ljust(5, "0")
-    zones = zones.replace({"00000": "no time zone"})
-    _check_zones(zones.tolist(), cells.tolist(), place)
-    stamps = _from_text(cells)
-    unread = stamps.isna()
-    if unread.any():
-        bad = int(unread.argmax())
-        raise DataError(f"{place(bad)} has the stamp {cells.iloc[bad]!r}, no date; {_YEAR_FIRST}")
-    return stamps
-
-
-def _from_text(cells: pd.Series) -> pd.DatetimeIndex:
-    """Parse ISO dates; return NaT for other text, such as dates that start with the day."""
-    dated = cells.where(cells.str.match(r"\s*\d{4}(?!\d{1,3}$)"))
-    return pd.DatetimeIndex(pd.to_datetime(dated, errors="coerce", format="ISO8601"))
-
-
-def _check_zones(zones: list[str], cells: list, place: Callable[[int], str]) -> None:
-    """Check that all stamps have the time zone of the first."""
-    for position, zone in enumerate(zones):
-        if zone != zones[0]:
-            raise DataError(
-                f"{place(position)} has the stamp {str(cells[position])!r} in another time zone "
-                f"than the first, {str(cells[0])!r}; {_ONE_ZONE}"
-            )

@@ -236,7 +236,7 @@ def test_the_callers_frame_stays_as_it_was():
         ("a,2024-01-02,2", "a,today,2", ["line 4", "'today', no date"]),
         ("a,2024-01-02,2", "a,2024-02-30,2", ["line 4", "'2024-02-30', no date"]),
         ("a,2024-01-02,2", "a,5,2", ["line 4", "'5', no date"]),
-        ("a,2024-01-02,2", "a,2024-01-02T00:00Z,2", ["line 4", "another time zone", "UTC"]),
+        ("a,2024-01-02,2", "a,2024-01-02T00:00Z,2", ["line 4", "another time zone", "offset"]),
         ("a,2024-01-02,2", "a,2024-01-02", ["line 4 has 2 cells where the header has 3"]),
         ("a,2024-01-02,2", "\n\na,2024-01-02,2,5", ["line 6 has 4 cells where the header has 3"]),
         ("a,2024-01-02,2", "a,2024-01-02 07:00,2", ["series 'a' has", "line", "resample"]),

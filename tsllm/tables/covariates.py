@@ -8,7 +8,10 @@ import pandas as pd
 
 from tsllm.context import Context
 from tsllm.covariates import CovariateColumns, Covariates
+from tsllm.datasets.layout import find_columns
 from tsllm.datasets.long import read_long
+from tsllm.datasets.stamps import holds_dates
+from tsllm.datasets.tables import open_table
 from tsllm.errors import DataError
 from tsllm.forecasters.base import SeriesForecaster
 from tsllm.forecasters.frames import (
@@ -55,20 +58,19 @@ def read_future(
     source: Any,
     estimator: SeriesForecaster,
     *,
-    id_col: str | None = None,
-    time_col: str | None = None,
     freq: str | None = None,
-    sort: bool = False,
+    **reading: Any,
 ) -> pd.DataFrame | None:
     """Read the known future of a fitted model's covariates.
 
     ``source`` is in long format, with the columns of the covariates; other columns are ignored. It
     is None for a model that reads none. The frequency of the fitted ``estimator`` is used where
-    ``freq`` is None. The result has ``series_id, timestamp`` and the known covariates.
+    ``freq`` is None. ``reading`` are arguments of `read_long`, such as ``id_col`` and ``tz``. The
+    result has ``series_id, timestamp`` and the known covariates.
     """
     columns = columns_of(estimator)
     freq = freq or estimator.fitted_.shape.freq
-    return _read_future(source, columns, id_col=id_col, time_col=time_col, freq=freq, sort=sort)
+    return _read_future(source, columns, freq=freq, **reading)
 
 
 def read_future_ahead(
@@ -78,10 +80,8 @@ def read_future_ahead(
     covariates: Sequence[str],
     horizon: int,
     *,
-    id_col: str | None = None,
-    time_col: str | None = None,
     freq: str | None = None,
-    sort: bool = False,
+    **reading: Any,
 ) -> pd.DataFrame | None:
     """Read the known future before the model is trained, so that errors come before the training.
 
@@ -96,7 +96,7 @@ def read_future_ahead(
         split_series(y, freq=freq), X, estimator.past_covariates, estimator.static_attributes
     )
     freq = freq or frequency_of(contexts)
-    future = _read_future(source, columns, id_col=id_col, time_col=time_col, freq=freq, sort=sort)
+    future = _read_future(source, columns, freq=freq, **reading)
     if future is not None:
         assert columns is not None  # there are covariates
         # The needed rows do not depend on the effects, which are not fitted yet.
@@ -130,20 +130,27 @@ def futures_for(
 
 
 def _read_future(
-    source: Any, columns: CovariateColumns | None, *, freq: str | None, **how: Any
+    source: Any, columns: CovariateColumns | None, *, freq: str | None, **reading: Any
 ) -> pd.DataFrame | None:
     """Read the known future of columns, if there are any."""
     check_future_given(columns, source)
     if source is None:
         return None
     assert columns is not None  # checked above
+    table = open_table(source, freq)
+    if reading.get("format") is not None:
+        names = find_columns(
+            table, reading.get("id_col"), reading.get("time_col"), [], columns.known
+        )
+        if holds_dates(table.frame[names.time]):
+            reading["format"] = None  # it says how the data write their times
     return read_long(
-        source,
+        table,
         target_cols=[],
         freq=freq,
         covariates=list(columns.known),
         categorical=_categorical(columns),
-        **how,
+        **reading,
     )
 
 

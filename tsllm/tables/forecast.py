@@ -35,6 +35,8 @@ def forecast(
     sort: bool = False,
     covariates: str | Sequence[str] = (),
     future: Any = None,
+    tz: str | None = None,
+    format: str | None = None,
     **parameters: Any,
 ) -> pd.DataFrame:
     """Fit one model on all series of a long frame and forecast each of them.
@@ -66,6 +68,12 @@ def forecast(
         ``static_attributes`` need not be listed.
     future : DataFrame, path or None, default=None
         A second long table with the covariates of the steps to forecast.
+    tz : str or None, default=None
+        The time zone of the series, for example ``"Europe/Berlin"``; the forecasts have it too. It
+        is needed where one column has different offsets, as after a clock change.
+    format : str or None, default=None
+        How times in text and integers are written, in the codes of ``strptime``, for example
+        ``"%d.%m.%Y"`` or ``"%Y%m"``. None: year first.
     **parameters
         Of the method's forecaster, for example ``backbone``, ``random_state`` or
         ``past_covariates``.
@@ -100,28 +108,23 @@ def forecast(
     settings: dict[str, Any] = {"freq": freq, "prediction_length": horizon, **parameters}
     estimator = make_forecaster(method, **settings)
     beside = all_covariates(covariates, estimator.past_covariates, estimator.static_attributes)
+    reading: dict[str, Any] = {
+        "id_col": id_col,
+        "time_col": time_col,
+        "freq": freq,
+        "sort": sort,
+        "tz": tz,
+        "format": format,
+    }
     frame = read_long(
         data,
-        id_col=id_col,
-        time_col=time_col,
         target_cols=target_cols,
-        freq=freq,
         fill=fill,
         resample=resample,
-        sort=sort,
         covariates=beside,
+        **reading,
     )
-    known = read_future_ahead(
-        future,
-        estimator,
-        frame,
-        beside,
-        horizon,
-        id_col=id_col,
-        time_col=time_col,
-        freq=freq,
-        sort=sort,
-    )
+    known = read_future_ahead(future, estimator, frame, beside, horizon, **reading)
     fit_long(estimator, frame, horizon, covariates=beside)
     return predict_long(estimator, frame, horizon, quantiles=quantiles, freq=freq, future=known)
 

@@ -185,3 +185,16 @@ def test_unknown_columns_are_named():
     with pytest.raises(DataError, match="covariates='rain' is no column"):
         tsllm.forecast(DATA, 2, covariates=["rain"], **OPTIONS)
     assert isinstance(KNOWN, pd.DataFrame)
+
+
+def test_zone_and_format_apply_to_the_future_too(tmp_path):
+    data = DATA.assign(timestamp=DATA["timestamp"].dt.strftime("%d.%m.%Y"))
+    data.to_csv(tmp_path / "data.csv", index=False)
+    known = KNOWN.assign(timestamp=KNOWN["timestamp"].dt.strftime("%d.%m.%Y"))
+    how = {"covariates": ["warm", "sky"], "tz": "Europe/Berlin", "format": "%d.%m.%Y"}
+    table = tsllm.forecast(tmp_path / "data.csv", 3, future=known, **how, **OPTIONS)
+    plain = tsllm.forecast(DATA, 3, covariates=["warm", "sky"], future=KNOWN, **OPTIONS)
+    assert table["timestamp"].tolist() == list(plain["timestamp"].dt.tz_localize("Europe/Berlin"))
+    # dates need no format
+    dated = tsllm.forecast(tmp_path / "data.csv", 3, future=KNOWN, **how, **OPTIONS)
+    pd.testing.assert_frame_equal(dated, table)

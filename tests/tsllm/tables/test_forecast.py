@@ -208,3 +208,15 @@ def test_what_is_stored_of_a_stream_is_forecast_as_predict_does():
     np.testing.assert_array_equal(stored["forecast"], forecaster.predict(fh=[1, 2, 3]))
     quantiles = forecaster.predict_quantiles(fh=[1, 2, 3], alpha=[0.1, 0.9]).to_numpy()
     np.testing.assert_array_equal(stored[["q0.1", "q0.9"]], quantiles)
+
+
+def test_forecasts_have_the_time_zone_of_the_series(tmp_path):
+    days = pd.date_range("2024-02-20", periods=40, freq="D", tz="Europe/Berlin")
+    frame = pd.DataFrame({"timestamp": days, "y": np.sin(np.arange(40.0))})
+    frame.to_csv(tmp_path / "data.csv", index=False)  # +01:00, and +02:00 from 31 March on
+    with pytest.raises(DataError, match="tz='Europe/Berlin'"):
+        forecast(tmp_path / "data.csv", 3)
+    table = forecast(tmp_path / "data.csv", 3, tz="Europe/Berlin")
+    ahead = pd.date_range(days[-1], periods=4, freq="D")[1:]
+    assert table["timestamp"].tolist() == ahead.tolist()
+    pd.testing.assert_frame_equal(table, forecast(frame, 3))
