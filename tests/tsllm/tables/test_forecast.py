@@ -211,7 +211,7 @@ def test_what_is_stored_of_a_stream_is_forecast_as_predict_does():
 
 
 def test_forecasts_have_the_time_zone_of_the_series(tmp_path):
-    days = pd.date_range("2024-02-20", periods=40, freq="D", tz="Europe/Berlin")
+    days = pd.date_range("2024-03-01", periods=40, freq="D", tz="Europe/Berlin")
     frame = pd.DataFrame({"timestamp": days, "y": np.sin(np.arange(40.0))})
     frame.to_csv(tmp_path / "data.csv", index=False)  # +01:00, and +02:00 from 31 March on
     with pytest.raises(DataError, match="tz='Europe/Berlin'"):
