@@ -2,12 +2,14 @@
 
 import warnings
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from tsllm.datasets.bad_series import SkippedSeries
 from tsllm.datasets.checks import bad_value, check_times, check_values, not_a_number, series_name
 from tsllm.datasets.covariates import read_covariates
 from tsllm.datasets.frequency import parse_frequency
@@ -32,6 +34,7 @@ def read_long(
     categorical: Collection[str] | None = None,
     tz: str | None = None,
     format: str | None = None,
+    skipped: SkippedSeries | None = None,
 ) -> pd.DataFrame:
     """Read and check one or many time series from a table.
 
@@ -72,6 +75,9 @@ def read_long(
     format : str or None, default=None
         How times in text and integers are written, in the codes of ``strptime``, for example
         ``"%d.%m.%Y"``, or ``"%Y%m"`` for 202401. None reads dates year first (ISO 8601).
+    skipped : SkippedSeries or None, default=None
+        Collects the series that cannot be read, which are then left out. None: such a series is an
+        error. A mistake in the table as a whole is always an error.
 
     Returns
     -------
@@ -112,6 +118,43 @@ def read_long(
     covariates = [covariates] if isinstance(covariates, str) else list(covariates)
     columns = find_columns(table, id_col, time_col, target_cols, covariates)
     ids = _read_ids(table, columns)
+    read = partial(
+        _read_rows,
+        columns=columns,
+        freq=freq,
+        fill=fill,
+        resample=resample,
+        sort=sort,
+        covariates=covariates,
+        categorical=categorical,
+        tz=tz,
+        format=format,
+    )
+    try:
+        frame = read(table, ids)
+    except DataError:
+        if skipped is None or columns.id is None:
+            raise
+        frame = _read_good(table, ids, read, skipped)
+    _warn_constant(frame, columns)
+    return frame
+
+
+def _read_rows(
+    table: Table,
+    ids: np.ndarray,
+    *,
+    columns: Columns,
+    freq: str | None,
+    fill: str | None,
+    resample: str | None,
+    sort: bool,
+    covariates: Sequence[str],
+    categorical: Collection[str] | None,
+    tz: str | None,
+    format: str | None,
+) -> pd.DataFrame:
+    """Read and check the rows of the series ``ids`` (rows,); see `read_long`."""
 
     def place(position: int) -> str:
         name = series_name(None if columns.id is None else ids[position])
@@ -159,7 +202,6 @@ def read_long(
     frame[columns.targets] = values[:, :width]
     for name, column in beside.columns(values[:, width:]).items():
         frame[name] = column
-    _warn_constant(frame, columns)
     return frame
 
 
@@ -246,6 +288,35 @@ def panel_to_long(y: pd.Series | pd.DataFrame, series_id: str = "series") -> pd.
     frame["timestamp"] = y.index.get_level_values(-1)
     frame[[str(name) for name in y.columns]] = check_values(y)
     return frame
+
+
+def _read_good(
+    table: Table,
+    ids: np.ndarray,
+    read: Callable[[Table, np.ndarray], pd.DataFrame],
+    skipped: SkippedSeries,
+) -> pd.DataFrame:
+    """Read the series that can be read; collect the others."""
+    codes, names = pd.factorize(ids)
+    order = np.argsort(codes, kind="stable")
+    counts = np.bincount(codes)
+    spans = dict(zip(names, np.split(order, np.cumsum(counts)[:-1]), strict=True))
+
+    def read_some(some: Sequence[str]) -> pd.DataFrame:
+        positions = np.sort(np.concatenate([spans[name] for name in some]))
+        frame = table.frame.iloc[positions].reset_index(drop=True)
+        rows = table._replace(frame=frame, row=lambda i: table.row(int(positions[i])))
+        return read(rows, ids[positions])
+
+    # A short series gets the frequency of the others: it is read together with one of them.
+    long = [name for name, count in zip(names, counts) if count >= 3]
+    short = [name for name, count in zip(names, counts) if count < 3]
+    good = skipped.keep(long, read_some)
+    beside = good[:1]
+    good += skipped.keep(short, lambda some: read_some([*beside, *some]))
+    if not good:
+        raise skipped.none_left()
+    return read_some(good)
 
 
 def _read_ids(table: Table, columns: Columns) -> np.ndarray:

@@ -10,6 +10,7 @@ __all__ = [
     "EmbeddingStoreError",
     "InSampleError",
     "ModelFormatError",
+    "NoSeriesLeftError",
     "NotEnoughDataError",
     "TrainingDivergedError",
     "TsllmError",
@@ -27,6 +28,10 @@ class DataError(TsllmError, ValueError):
 
 class NotEnoughDataError(DataError):
     """A series is too short for the task."""
+
+
+class NoSeriesLeftError(DataError):
+    """Bad series were to be skipped, and all series are bad; the message tells the first reason."""
 
 
 class DataTypeError(DataError, TypeError):

@@ -8,6 +8,7 @@ import pandas as pd
 
 from tsllm.context import Context
 from tsllm.covariates import CovariateColumns, Covariates
+from tsllm.datasets.bad_series import SkippedSeries
 from tsllm.datasets.layout import find_columns
 from tsllm.datasets.long import read_long
 from tsllm.datasets.stamps import holds_dates
@@ -59,18 +60,20 @@ def read_future(
     estimator: SeriesForecaster,
     *,
     freq: str | None = None,
+    skipped: SkippedSeries | None = None,
     **reading: Any,
 ) -> pd.DataFrame | None:
     """Read the known future of a fitted model's covariates.
 
     ``source`` is in long format, with the columns of the covariates; other columns are ignored. It
     is None for a model that reads none. The frequency of the fitted ``estimator`` is used where
-    ``freq`` is None. ``reading`` are arguments of `read_long`, such as ``id_col`` and ``tz``. The
-    result has ``series_id, timestamp`` and the known covariates.
+    ``freq`` is None. ``skipped`` collects the series whose future cannot be read; None: they are an
+    error. ``reading`` are arguments of `read_long`, such as ``id_col`` and ``tz``. The result has
+    ``series_id, timestamp`` and the known covariates.
     """
     columns = columns_of(estimator)
     freq = freq or estimator.fitted_.shape.freq
-    return _read_future(source, columns, freq=freq, **reading)
+    return _read_future(source, columns, freq=freq, skipped=skipped, **reading)
 
 
 def read_future_ahead(
@@ -81,12 +84,14 @@ def read_future_ahead(
     horizon: int,
     *,
     freq: str | None = None,
+    skipped: SkippedSeries | None = None,
     **reading: Any,
 ) -> pd.DataFrame | None:
     """Read the known future before the model is trained, so that errors come before the training.
 
     ``frame`` holds the data to fit on, as `read_long` returns them, and ``covariates`` its columns
-    that are covariates. The other arguments and the result are those of `read_future`.
+    that are covariates. The other arguments and the result are those of `read_future`; ``skipped``
+    also collects the series whose future lacks a step.
     """
     if not covariates:
         check_future_given(None, source)
@@ -96,11 +101,20 @@ def read_future_ahead(
         split_series(y, freq=freq), X, estimator.past_covariates, estimator.static_attributes
     )
     freq = freq or frequency_of(contexts)
-    future = _read_future(source, columns, freq=freq, **reading)
-    if future is not None:
-        assert columns is not None  # there are covariates
-        # The needed rows do not depend on the effects, which are not fitted yet.
-        _rows_ahead(contexts, future, Covariates(columns, 1, None, None), horizon)
+    bad = None if skipped is None else SkippedSeries()
+    future = _read_future(source, columns, freq=freq, skipped=bad, **reading)
+    if future is None:
+        return None
+    assert columns is not None  # there are covariates
+    # The needed rows do not depend on the effects, which are not fitted yet.
+    effects = Covariates(columns, 1, None, None)
+    if skipped is None or bad is None:
+        _rows_ahead(contexts, future, effects, horizon)
+        return future
+    named = {str(context.series_id): context for context in contexts}
+    skipped.adopt(bad, named)
+    rest = [name for name in named if name not in skipped.reasons]
+    skipped.keep(rest, lambda some: _rows_ahead([named[n] for n in some], future, effects, horizon))
     return future
 
 

@@ -1,7 +1,7 @@
 """Forecasts from a long frame to a long frame, for `tsllm.forecast`, the command and serving."""
 
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,14 +10,22 @@ import pandas as pd
 
 from tsllm.arguments import check_arguments, wanted_instead
 from tsllm.context import Context
+from tsllm.datasets.bad_series import SkippedSeries, skipping
 from tsllm.datasets.covariates import all_covariates
 from tsllm.datasets.long import read_long
 from tsllm.errors import DataError
 from tsllm.forecasters.base import SeriesForecaster
-from tsllm.forecasters.frames import join_covariates, split_series, stamps_after
+from tsllm.forecasters.frames import (
+    join_covariates,
+    learn_covariates,
+    split_series,
+    stamps_after,
+)
 from tsllm.tables.covariates import futures_for, read_future_ahead, split_frame
 
 DEFAULT_QUANTILES = (0.1, 0.5, 0.9)
+# Series that are forecast at once where bad ones are skipped: a bad one costs no more than these.
+_AT_ONCE = 1024
 
 
 def forecast(
@@ -37,6 +45,7 @@ def forecast(
     future: Any = None,
     tz: str | None = None,
     format: str | None = None,
+    on_error: str = "raise",
     **parameters: Any,
 ) -> pd.DataFrame:
     """Fit one model on all series of a long frame and forecast each of them.
@@ -74,6 +83,10 @@ def forecast(
     format : str or None, default=None
         How times in text and integers are written, in the codes of ``strptime``, for example
         ``"%d.%m.%Y"`` or ``"%Y%m"``. None: year first.
+    on_error : {"raise", "skip"}, default="raise"
+        The treatment of a series that cannot be used. "raise": it is an error. "skip": it is left
+        out; a warning tells the number, and ``attrs["skipped"]`` of the result is a dict with the
+        reason for each. If every series is bad, it is an error.
     **parameters
         Of the method's forecaster, for example ``backbone``, ``random_state`` or
         ``past_covariates``.
@@ -105,6 +118,7 @@ def forecast(
     ['series_id', 'timestamp', 'forecast']
     """
     check_request(horizon, quantiles)
+    skipped = skipping(on_error)
     settings: dict[str, Any] = {"freq": freq, "prediction_length": horizon, **parameters}
     estimator = make_forecaster(method, **settings)
     beside = all_covariates(covariates, estimator.past_covariates, estimator.static_attributes)
@@ -122,11 +136,23 @@ def forecast(
         fill=fill,
         resample=resample,
         covariates=beside,
+        skipped=skipped,
         **reading,
     )
-    known = read_future_ahead(future, estimator, frame, beside, horizon, **reading)
-    fit_long(estimator, frame, horizon, covariates=beside)
-    return predict_long(estimator, frame, horizon, quantiles=quantiles, freq=freq, future=known)
+    if skipped is not None:
+        frame = fittable(estimator, frame, beside, skipped)
+    known = read_future_ahead(future, estimator, frame, beside, horizon, skipped=skipped, **reading)
+    fit_long(estimator, frame, horizon, covariates=beside, skipped=skipped)
+    table = predict_long(
+        estimator, frame, horizon, quantiles=quantiles, freq=freq, future=known, skipped=skipped
+    )
+    if skipped is not None:
+        table.attrs["skipped"] = dict(skipped.reasons)
+        series = table["series_id"].nunique() + len(skipped.reasons)
+        if skipped.reasons:
+            said = skipped.sentence(series, ", which attrs['skipped'] of the result lists")
+            warnings.warn(said, UserWarning, stacklevel=2)
+    return table
 
 
 def check_request(horizon: object, quantiles: Sequence[float]) -> None:
@@ -152,17 +178,40 @@ def make_forecaster(method: str, **parameters: Any) -> SeriesForecaster:
     return forecaster.set_params(**parameters)
 
 
+def fittable(
+    estimator: SeriesForecaster,
+    frame: pd.DataFrame,
+    covariates: Sequence[str],
+    skipped: SkippedSeries,
+) -> pd.DataFrame:
+    """Return the rows of the series that a forecaster can be fitted on; collect the others."""
+    rows = _Rows(frame)
+
+    def check(names: list[str]) -> None:
+        y, X = split_frame(rows.of(names), covariates)
+        contexts = split_series(y, freq=estimator.freq, at_least=2)
+        learn_covariates(contexts, X, estimator.past_covariates, estimator.static_attributes)
+
+    if not skipped.keep(rows.names, check):
+        raise skipped.none_left()
+    return skipped.without(rows.frame)
+
+
 def fit_long(
     estimator: SeriesForecaster,
     frame: pd.DataFrame,
     horizon: int | None = None,
     *,
     covariates: Sequence[str] = (),
+    skipped: SkippedSeries | None = None,
 ) -> SeriesForecaster:
     """Fit a forecaster on all series of a canonical long frame, always as a panel with names.
 
     ``frame`` is a table of `read_long`. Without a ``horizon`` the estimator chooses its own.
+    The series that ``skipped`` holds are left out; see `fittable`.
     """
+    if skipped is not None:
+        frame = skipped.without(frame)
     steps = None if horizon is None else list(range(1, horizon + 1))
     with warnings.catch_warnings():
         # read_long has warned of constant series already.
@@ -179,6 +228,7 @@ def predict_long(
     quantiles: Sequence[float] = DEFAULT_QUANTILES,
     freq: str | None = None,
     future: pd.DataFrame | None = None,
+    skipped: SkippedSeries | None = None,
 ) -> pd.DataFrame:
     """Forecast every series of a canonical long frame from its own history.
 
@@ -197,6 +247,9 @@ def predict_long(
         Frequency of the series. None: from the stamps.
     future : DataFrame or None, default=None
         The known future of the covariates, as `read_future` returns it.
+    skipped : SkippedSeries or None, default=None
+        Collects the series that cannot be forecast, which are then left out; those that it holds
+        already are not looked at. None: such a series is an error.
 
     Returns
     -------
@@ -204,12 +257,12 @@ def predict_long(
         In the order of the frame's series.
     """
     check_request(horizon, quantiles)
+    if skipped is not None:
+        return _predict_good(estimator, frame, horizon, quantiles, freq, future, skipped)
     contexts, variables = contexts_of(estimator, frame, freq)
     futures = futures_for(estimator, contexts, future, horizon)
     ids = [context.series_id for context in contexts]
-    if len(contexts) == 1 and not estimator._layout.is_panel:
-        # The only series of a model that knows no names.
-        contexts = [replace(contexts[0], series_id=None)]
+    contexts = _without_name(estimator, contexts)
     values = estimator.forecast(contexts, horizon, quantiles=quantiles, future_x=futures)
     return forecasts_to_long(values, contexts, ids, variables, quantiles)
 
@@ -247,6 +300,7 @@ def predict_stored(
     quantiles: Sequence[float] = DEFAULT_QUANTILES,
     series: Sequence[str] | None = None,
     future: pd.DataFrame | None = None,
+    skipped: SkippedSeries | None = None,
 ) -> pd.DataFrame:
     """Forecast the series that a forecaster was fitted on, from its stored history.
 
@@ -263,12 +317,18 @@ def predict_stored(
             raise DataError(
                 f"the model keeps no history of series {name!r}: pass the data to forecast from"
             )
-    contexts = [kept[name] for name in ids]
-    named = [replace(context, series_id=name) for name, context in zip(ids, contexts)]
-    futures = futures_for(estimator, named, future, horizon)
-    values = estimator._forecast_kept(contexts, horizon, quantiles, futures)
+
+    def forecast(names: list[str]) -> tuple[list[str], np.ndarray]:
+        named = [replace(kept[name], series_id=name) for name in names]
+        futures = futures_for(estimator, named, future, horizon)
+        contexts = [kept[name] for name in names]
+        return names, estimator._forecast_kept(contexts, horizon, quantiles, futures)
+
+    ids, values = (
+        forecast(ids) if skipped is None else _in_batches(estimator, ids, forecast, skipped)
+    )
     variables = [str(column) for column in estimator._layout.columns]
-    return forecasts_to_long(values, contexts, ids, variables, quantiles)
+    return forecasts_to_long(values, [kept[name] for name in ids], ids, variables, quantiles)
 
 
 def stored_series(estimator: SeriesForecaster) -> dict[str, Context]:
@@ -301,6 +361,85 @@ def forecasts_to_long(
     for i, q in enumerate(quantiles):
         columns[f"q{q:g}"] = by_variable[:, 1 + i]
     return pd.DataFrame(columns)
+
+
+def _predict_good(
+    estimator: SeriesForecaster,
+    frame: pd.DataFrame,
+    horizon: int,
+    quantiles: Sequence[float],
+    freq: str | None,
+    future: pd.DataFrame | None,
+    skipped: SkippedSeries,
+) -> pd.DataFrame:
+    """Forecast the series that can be forecast, and collect the others; see `predict_long`."""
+    rows = _Rows(skipped.without(frame))
+
+    def prepare(names: list[str]) -> tuple[list[Context], list[str], list[np.ndarray | None]]:
+        contexts, variables = contexts_of(estimator, rows.of(names), freq)
+        futures = futures_for(estimator, contexts, future, horizon)
+        return contexts, variables, [None] * len(contexts) if futures is None else futures
+
+    groups = skipped.each(rows.names, prepare)
+    contexts = {str(c.series_id): c for some, _, _ in groups for c in some}
+    futures = dict(zip(contexts, [one for _, _, some in groups for one in some]))
+    if len(contexts) == 1:
+        (name,) = contexts
+        contexts = {name: _without_name(estimator, list(contexts.values()))[0]}
+
+    def forecast(names: list[str]) -> tuple[list[str], np.ndarray]:
+        ahead = [futures[name] for name in names]
+        known = None if future is None else ahead
+        some = [contexts[name] for name in names]
+        return names, estimator.forecast(some, horizon, quantiles=quantiles, future_x=known)
+
+    names, values = _in_batches(estimator, list(contexts), forecast, skipped)
+    variables = groups[0][1]
+    return forecasts_to_long(values, [contexts[n] for n in names], names, variables, quantiles)
+
+
+def _in_batches(
+    estimator: SeriesForecaster,
+    names: list[str],
+    forecast: Callable[[list[str]], tuple[list[str], np.ndarray]],
+    skipped: SkippedSeries,
+) -> tuple[list[str], np.ndarray]:
+    """Forecast whole batches of series, so that a bad series repeats no more than its batches."""
+    rows = estimator._rows_at_once(estimator.fitted_)
+    size = rows * -(-_AT_ONCE // rows)
+    found = [
+        one
+        for first in range(0, len(names), size)
+        for one in skipped.each(names[first : first + size], forecast)
+    ]
+    if not found:
+        raise skipped.none_left()
+    return [name for some, _ in found for name in some], np.concatenate([one for _, one in found])
+
+
+class _Rows:
+    """The rows of a canonical long frame by series."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.frame = frame
+        codes, names = pd.factorize(frame["series_id"])
+        order = np.argsort(codes, kind="stable")
+        self.names = [str(name) for name in names]
+        spans = np.split(order, np.cumsum(np.bincount(codes))[:-1])
+        self._spans = dict(zip(self.names, spans))
+
+    def of(self, names: Sequence[str]) -> pd.DataFrame:
+        """Return the rows of some series."""
+        if len(names) == len(self.names):
+            return self.frame
+        return self.frame.iloc[np.concatenate([self._spans[name] for name in names])]
+
+
+def _without_name(estimator: SeriesForecaster, contexts: list[Context]) -> list[Context]:
+    """Drop the name of the only series where the model knows no names."""
+    if len(contexts) == 1 and not estimator._layout.is_panel:
+        return [replace(contexts[0], series_id=None)]
+    return contexts
 
 
 def _fitted_variables(estimator: SeriesForecaster, y: pd.DataFrame) -> list[str]:
