@@ -91,6 +91,8 @@ class ForecastJob(FitJob):
 
     quantiles: list[float] = field(default_factory=lambda: [0.1, 0.5, 0.9])
     future: str | None = None
+    #: Leave out series that cannot be used.
+    skip_bad: bool = False
 
 
 @dataclass

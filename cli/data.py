@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tsllm.datasets import BenchmarkSplit, EventTable
+    from tsllm.datasets.bad_series import SkippedSeries
 
 
 class Opened(NamedTuple):
@@ -37,6 +38,7 @@ def open_data(
     sort: bool = False,
     covariates: Sequence[str] = (),
     categorical: Sequence[str] | None = None,
+    skipped: SkippedSeries | None = None,
 ) -> Opened:
     """Read and check DATA; the arguments are those of `read_long`."""
     from tsllm.datasets import read_long
@@ -56,6 +58,7 @@ def open_data(
             sort=sort,
             covariates=covariates,
             categorical=categorical,
+            skipped=skipped,
         )
     return Opened(frame, split)
 

@@ -20,6 +20,7 @@ from tsllm.cli.output import (
     check_picture,
     count,
     deliver,
+    deliver_skipped,
     print_json,
     say,
     silence,
@@ -32,6 +33,7 @@ from tsllm.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tsllm.datasets.bad_series import SkippedSeries
     from tsllm.forecasters.base import SeriesForecaster
 
 
@@ -45,6 +47,7 @@ def forecast(
     fill: options.Fill = None,
     resample: options.Resample = None,
     sort: options.Sort = None,
+    skip_bad: options.SkipBad = None,
     covariates: options.Covariates = None,
     past_covariates: options.PastCovariates = None,
     future: options.Future = None,
@@ -70,11 +73,17 @@ def forecast(
         check_output(out, "--out", TABLE_ENDINGS)
     check_picture(plot)
     check_future_file(job.future)
-    frame, estimator = _prepare(job, job.horizon, job.quantiles)
+
+    from tsllm.datasets.bad_series import SkippedSeries
+
+    skipped = SkippedSeries() if job.skip_bad else None
+    frame, estimator = _prepare(job, job.horizon, job.quantiles, skipped=skipped)
 
     from tsllm.tables.covariates import read_future_ahead
-    from tsllm.tables.forecast import predict_long
+    from tsllm.tables.forecast import fittable, predict_long
 
+    if skipped is not None:
+        frame = fittable(estimator, frame, job.all_covariates(), skipped)
     known = read_future_ahead(
         job.future,
         estimator,
@@ -85,11 +94,20 @@ def forecast(
         time_col=job.time_col,
         freq=job.freq,
         sort=job.sort,
+        skipped=skipped,
     )
+    if skipped is not None:
+        frame = skipped.without(frame)
     _train(job, frame, estimator, job.horizon)
     with working("forecasting"):
         table = predict_long(
-            estimator, frame, job.horizon, quantiles=job.quantiles, freq=job.freq, future=known
+            estimator,
+            frame,
+            job.horizon,
+            quantiles=job.quantiles,
+            freq=job.freq,
+            future=known,
+            skipped=skipped,
         )
     if plot is not None:
         from tsllm.plotting.forecasts import plot_forecast
@@ -98,7 +116,8 @@ def forecast(
         drawn = table["series_id"].iloc[0]
         say(f"wrote {plot}, the forecast of {drawn!r}")
     drawn_to = None if plot is None else str(plot)
-    deliver(table, out, json, {"plot": drawn_to, "summary": estimator.summary()})
+    left_out = deliver_skipped(skipped, table["series_id"].nunique(), out)
+    deliver(table, out, json, {"plot": drawn_to, "summary": estimator.summary(), **left_out})
 
 
 def fit(
@@ -167,10 +186,11 @@ def _prepare(
     horizon: int | None,
     quantiles: Sequence[float] = (),
     checkpoint: Path | None = None,
+    skipped: SkippedSeries | None = None,
 ) -> tuple[pd.DataFrame, SeriesForecaster]:
     """Read the data and make the forecaster, with all checks before the training."""
     with working(f"reading {job.data}"):
-        frame, _ = open_data(job.data, **job.data_options())
+        frame, _ = open_data(job.data, skipped=skipped, **job.data_options())
 
     # After the data, since this takes seconds to import and a wrong file is told at once.
     from tsllm.tables.forecast import check_request, make_forecaster

@@ -80,6 +80,14 @@ Future = Annotated[
     ),
 ]
 Sort = Annotated[bool | None, typer.Option("--sort", help="Sort each series by time.")]
+SkipBad = Annotated[
+    bool | None,
+    typer.Option(
+        "--skip-bad",
+        help="Leave out series that cannot be used, and list them with their reasons beside --out. "
+        "Default: such a series is an error.",
+    ),
+]
 Method = Annotated[
     str | None, typer.Option("--method", help="Default: autotimes.", metavar="METHOD")
 ]

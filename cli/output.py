@@ -26,6 +26,7 @@ from tsllm.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tsllm.datasets.bad_series import SkippedSeries
     from tsllm.evaluation.ablation_report import AblationDocument
     from tsllm.evaluation.report import BacktestReport
 
@@ -168,6 +169,27 @@ def deliver(
         print_json({name: rows, "out": None if out is None else str(out), **beside})
     elif out is None:
         sys.stdout.write(table.to_csv(index=False))
+
+
+def deliver_skipped(
+    skipped: SkippedSeries | None, series: int, out: Path | None, table: Path | None = None
+) -> dict[str, Any]:
+    """Write the list of series left out beside the output, and print their number.
+
+    ``series`` is the number of series that were forecast. ``table`` is the path of a list that is
+    written already; None: it is named after ``out``. The result is for JSON, empty if no series
+    was to be left out.
+    """
+    if skipped is None:
+        return {}
+    if table is None and out is not None:
+        table = out.with_name(f"{out.stem}.skipped.csv")
+        write_table(skipped.table(), table)
+    where = ", which --out or --json lists" if table is None else f", listed in {table}"
+    if skipped.reasons:
+        said = skipped.sentence(series + len(skipped.reasons), where)
+        say(f"Warning: {said}", style="yellow")
+    return {"skipped": skipped.table().to_dict("records")}
 
 
 def deliver_ablation(

@@ -16,6 +16,7 @@ from tsllm.cli.output import (
     check_output,
     count,
     deliver,
+    deliver_skipped,
     log_form,
     print_json,
     say,
@@ -40,6 +41,7 @@ class _Asked:
     out: Path | None
     json: bool
     reading: dict[str, Any]
+    skip_bad: bool
 
 
 def predict(
@@ -54,6 +56,7 @@ def predict(
     fill: options.Fill = None,
     resample: options.Resample = None,
     sort: options.Sort = None,
+    skip_bad: options.SkipBad = None,
     future: options.Future = None,
     id_col: options.IdCol = None,
     time_col: options.TimeCol = None,
@@ -129,6 +132,7 @@ def predict(
             "fill": fill,
             "sort": bool(sort),
         },
+        bool(skip_bad),
     )
     in_blocks = out is not None and (out.is_dir() or not out.suffix)
     if out is not None and not in_blocks:
@@ -153,28 +157,38 @@ def predict(
 def _forecast_at_once(asked: _Asked, resample: str | None) -> None:
     """Forecast DATA, or the series that the model keeps, and write one table."""
     from tsllm.batch.sizing import measure_batch_size
+    from tsllm.datasets.bad_series import SkippedSeries
     from tsllm.saving.api import load_forecaster
     from tsllm.tables.covariates import columns_to_read, read_future
-    from tsllm.tables.forecast import predict_long, predict_stored
+    from tsllm.tables.forecast import predict_long, predict_stored, stored_series
 
+    skipped, ahead = (SkippedSeries() if asked.skip_bad else None for _ in range(2))
     with working("loading the model"):
         estimator = load_forecaster(asked.model)
     started = time.perf_counter()
     steps = estimator.fitted_.shape.horizon if asked.horizon is None else asked.horizon
     names = {name: asked.reading[name] for name in ("id_col", "time_col", "sort")}
-    future = read_future(asked.future, estimator, **names)
+    future = read_future(asked.future, estimator, skipped=ahead, **names)
     size, freq = asked.batch_size, asked.reading["freq"]
     if asked.data is None and size == "auto":
         raise DataError("--batch-size auto measures on DATA: give a number, or DATA")
     if asked.data is not None:
         columns = columns_to_read(estimator)
-        frame, _ = open_data(asked.data, resample=resample, **columns, **asked.reading)
+        how_to_read = {**columns, **asked.reading}
+        frame, _ = open_data(asked.data, resample=resample, skipped=skipped, **how_to_read)
+    if skipped is not None and ahead is not None:
+        there = stored_series(estimator) if asked.data is None else frame["series_id"].unique()
+        skipped.adopt(ahead, there)
     with working("forecasting"):
         if size == "auto":
-            size = measure_batch_size(estimator, frame, steps, freq=freq)
+            size = measure_batch_size(estimator, frame, steps, freq=freq, skipped=skipped)
         # Set on the instance: set_params would reset the model.
         estimator.batch_size = size or estimator.batch_size
-        how: dict[str, Any] = {"quantiles": asked.quantiles, "future": future}
+        how: dict[str, Any] = {
+            "quantiles": asked.quantiles,
+            "future": future,
+            "skipped": skipped,
+        }
         if asked.data is None:
             table = predict_stored(estimator, steps, **how)
         else:
@@ -182,8 +196,9 @@ def _forecast_at_once(asked: _Asked, resample: str | None) -> None:
     seconds = time.perf_counter() - started
     series = table["series_id"].nunique()
     _report(series, steps, seconds)
+    left_out = deliver_skipped(skipped, series, asked.out)
     summary = {"series": series, "horizon": steps, "seconds": seconds}
-    deliver(table, asked.out, asked.json, {"summary": summary})
+    deliver(table, asked.out, asked.json, {"summary": summary, **left_out})
 
 
 def _forecast_in_blocks(

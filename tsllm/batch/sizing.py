@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tsllm.context import Context
+from tsllm.datasets.bad_series import SkippedSeries
 from tsllm.errors import DeviceMemoryError
 from tsllm.forecasters.base import SeriesForecaster
 from tsllm.tables.covariates import columns_of
@@ -19,14 +20,22 @@ _WORTH = 1.1
 
 
 def measure_batch_size(
-    estimator: SeriesForecaster, frame: pd.DataFrame, horizon: int, *, freq: str | None = None
+    estimator: SeriesForecaster,
+    frame: pd.DataFrame,
+    horizon: int,
+    *,
+    freq: str | None = None,
+    skipped: SkippedSeries | None = None,
 ) -> int:
     """Find the batch size that forecasts the most series per second.
 
     The size is doubled from 16 while that is at least 10% faster and fits into the device's memory.
     The estimator keeps its own ``batch_size``. ``frame`` holds some of the series, in the form of
-    `read_long`; they are repeated to fill a batch.
+    `read_long`; they are repeated to fill a batch. The series that ``skipped`` holds, and with it
+    all that cannot be forecast, are not measured.
     """
+    if skipped is not None:
+        frame = _forecastable(estimator, skipped.without(frame), freq)
     contexts, _ = contexts_of(estimator, frame, freq)
     contexts = [replace(context, series_id=None) for context in contexts]
     futures = _some_future(estimator, contexts, horizon)
@@ -52,6 +61,24 @@ def measure_batch_size(
     finally:
         estimator.batch_size = before
     return best
+
+
+def _forecastable(
+    estimator: SeriesForecaster, frame: pd.DataFrame, freq: str | None
+) -> pd.DataFrame:
+    """Return the first series that can be forecast, as many as the smallest batch."""
+    bad = SkippedSeries()
+
+    def check(names: list[str]) -> None:
+        contexts, _ = contexts_of(estimator, frame[frame["series_id"].isin(names)], freq)
+        estimator.forecast(contexts, 1, future_x=_some_future(estimator, contexts, 1))
+
+    names = frame["series_id"].unique().tolist()
+    for first in range(0, len(names), _SMALLEST):
+        good = bad.keep(names[first : first + _SMALLEST], check)
+        if good:
+            return frame[frame["series_id"].isin(good)]
+    raise bad.none_left()
 
 
 def _some_future(

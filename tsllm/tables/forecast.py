@@ -312,11 +312,18 @@ def predict_stored(
     if not kept:
         raise DataError("the model was saved without its context: pass the data to forecast from")
     ids = list(kept) if series is None else list(series)
-    for name in ids:
-        if name not in kept:
-            raise DataError(
-                f"the model keeps no history of series {name!r}: pass the data to forecast from"
-            )
+
+    def check(names: list[str]) -> None:
+        for name in names:
+            if name not in kept:
+                raise DataError(
+                    f"the model keeps no history of series {name!r}: pass the data to forecast from"
+                )
+
+    if skipped is None:
+        check(ids)
+    else:
+        ids = skipped.keep([name for name in ids if name not in skipped.reasons], check)
 
     def forecast(names: list[str]) -> tuple[list[str], np.ndarray]:
         named = [replace(kept[name], series_id=name) for name in names]
