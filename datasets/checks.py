@@ -1,6 +1,6 @@
 """Checks of input data: numeric values, regular times, and errors that name series and row."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from numbers import Real
 
@@ -28,6 +28,21 @@ def series_name(series_id: object) -> str:
     if series_id is None:
         return "the series"
     return f"series {_shown(series_id)}"
+
+
+def in_column(variable: int, count: int, columns: Sequence[str] | None) -> str:
+    """Return the words that name one of ``count`` variables in an error message.
+
+    They begin with a space, and are empty for the only variable of a series without names.
+
+    Examples
+    --------
+    >>> in_column(0, 1, ["sales"]), in_column(1, 2, None), in_column(0, 1, None)
+    (" in column 'sales'", ' in variable 1 (counted from 0)', '')
+    """
+    if columns is not None and len(columns) == count:
+        return f" in column {columns[variable]!r}"
+    return "" if count == 1 else f" in variable {variable} (counted from 0)"
 
 
 def check_values(

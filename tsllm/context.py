@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tsllm.datasets.checks import series_name
+from tsllm.datasets.checks import in_column, series_name
 from tsllm.errors import DataError
 
 #: A spread of at most this share of the level is within the rounding of the values.
@@ -39,6 +39,8 @@ class Context:
         The name of the series in the fit: intervals then use its own calibration.
     x_scale : array (variables,) or None, default=None
         The scale of the covariates' effects on this series. None: measured on ``values``.
+    columns : tuple of str or None, default=None
+        The names of the variables in error messages.
 
     See Also
     --------
@@ -59,6 +61,7 @@ class Context:
     static: dict[str, object] | None = None
     series_id: Hashable = None
     x_scale: np.ndarray | None = None
+    columns: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         values = np.asarray(self.values, dtype=np.float64)
@@ -84,6 +87,10 @@ class Context:
     def n_variables(self) -> int:
         """Return the number of variables."""
         return self.values.shape[1]
+
+    def in_column(self, variable: int) -> str:
+        """Return the words that name a variable in an error message; see `in_column`."""
+        return in_column(variable, self.n_variables, self.columns)
 
     def tail(self, steps: int | None) -> "Context":
         """Return the last ``steps`` steps, or all of them if None."""
@@ -150,8 +157,9 @@ def batch_contexts(contexts: Sequence[Context], context_length: int) -> ContextB
     if (counts == 0).any():
         row, variable = (int(i) for i in np.argwhere(counts == 0)[0])
         raise DataError(
-            f"{series_name(contexts[row].series_id)} has no observed value of variable {variable} "
-            f"in its last {context_length} steps: drop it, or give a longer context_length"
+            f"{series_name(contexts[row].series_id)} has no observed value"
+            f"{contexts[row].in_column(variable)} in its last {context_length} steps: drop it, or "
+            "give a longer context_length"
         )
     filled = np.where(mask, raw, 0.0)
     location = filled.sum(axis=1) / counts  # (batch, variables)
@@ -191,6 +199,11 @@ def faint_spread(context: Context) -> np.ndarray:
     centred = np.where(context.mask, from_least - mean, 0.0)
     changes = from_least.max(axis=0) > 0
     return np.where(changes, np.sqrt((centred**2).sum(axis=0) / counts), 0.0)
+
+
+def column_names(columns: pd.Index) -> tuple[str, ...] | None:
+    """Return the names of variables for error messages; None for a Series without a name."""
+    return None if list(columns) in ([None], [0]) else tuple(map(str, columns))
 
 
 def contexts_to_state(

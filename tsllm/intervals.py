@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from tsllm.datasets.checks import series_name
+from tsllm.datasets.checks import in_column, series_name
 from tsllm.errors import NotEnoughDataError
 
 #: A series with fewer held-out windows uses the scores of the panel: 39 windows are the fewest for
@@ -186,6 +186,7 @@ class Calibration:
         scales: np.ndarray,
         series_ids: Sequence[Hashable],
         alphas: Sequence[float],
+        columns: Sequence[str] | None = None,
     ) -> np.ndarray:
         """Compute quantile forecasts that do not cross.
 
@@ -199,6 +200,8 @@ class Calibration:
             One for each series; unknown series use the pooled scores.
         alphas : sequence of float
             Levels strictly between 0 and 1.
+        columns : sequence of str or None, default=None
+            The names of the variables in error messages.
 
         Returns
         -------
@@ -224,7 +227,7 @@ class Calibration:
                 width = np.where(scales[row] > 0, offsets[id(scores)][i] * scales[row], 0.0)
                 out[row, ..., i] = base + width
             if np.isnan(offsets[id(scores)]).any():
-                _check_scored(offsets[id(scores)], scales[row], series_id)
+                _check_scored(offsets[id(scores)], scales[row], series_id, columns)
         order = np.argsort(levels, kind="stable")
         out[..., order] = np.maximum.accumulate(out[..., order], axis=-1)
         return out
@@ -383,15 +386,17 @@ def blend_levels(values: np.ndarray, alpha: float, levels: Sequence[float]) -> n
     return (1 - weight) * values[..., 1 + low] + weight * values[..., 1 + high]
 
 
-def _check_scored(offsets: np.ndarray, scale: np.ndarray, series_id: Hashable) -> None:
+def _check_scored(
+    offsets: np.ndarray, scale: np.ndarray, series_id: Hashable, columns: Sequence[str] | None
+) -> None:
     """Check that each variable that changes, of scale (variables,) above 0, has scores."""
     bare = np.isnan(offsets).any(axis=(0, 1)) & (scale > 0)  # (variables,)
     if bare.any():
-        of = f" of variable {int(np.flatnonzero(bare)[0])}" if len(bare) > 1 else ""
+        where = in_column(int(np.flatnonzero(bare)[0]), len(bare), columns)
         raise NotEnoughDataError(
             f"there is no interval for {series_name(series_id)}: no window of the training data "
-            f"has an observed value{of} to score; fit on longer series with fewer missing values, "
-            "or ask for the point forecast alone, without quantiles or coverage"
+            f"has an observed value{where} to score; fit on longer series with fewer missing "
+            "values, or ask for the point forecast alone, without quantiles or coverage"
         )
 
 

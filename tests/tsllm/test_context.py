@@ -33,7 +33,11 @@ def test_other_values_bring_their_own_mask():
 
 def test_what_a_batch_cannot_read_is_named():
     holed = Context(np.array([1.0, np.nan, np.nan]), series_id="a")
-    with pytest.raises(DataError, match="series 'a' has no observed value of variable 0 in its la"):
+    with pytest.raises(DataError, match="series 'a' has no observed value in its last 2 steps"):
         batch_contexts([holed], 2)
+    two = np.array([[1.0, 1.0], [2.0, np.nan], [3.0, np.nan]])
+    for columns, words in [(None, r"variable 1 \(counted from 0\)"), (("a", "b"), "column 'b'")]:
+        with pytest.raises(DataError, match=f"the series has no observed value in {words} in its"):
+            batch_contexts([Context(two, columns=columns)], 2)
     with pytest.raises(DataError, match="same number of variables, found 1 and 2"):
         batch_contexts([holed, Context(np.ones((3, 2)))], 3)

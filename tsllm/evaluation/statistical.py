@@ -159,7 +159,7 @@ class LocalBaseline:
         values = observed.interpolate(limit_direction="both").to_numpy()
         if np.isnan(values).any():
             raise DataError(
-                f"{series_name(past.series_id)} has no observed value of variable {variable} "
+                f"{series_name(past.series_id)} has no observed value{past.in_column(variable)} "
                 "before a test window: pass a longer history, or leave the variable out"
             )
         if np.ptp(values) == 0:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -11,7 +12,7 @@ from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 from torch import Tensor
 
 from tsllm.backbone import Backbone, load_backbone, native_bfloat16
-from tsllm.context import Context, contexts_from_state, contexts_to_state
+from tsllm.context import Context, column_names, contexts_from_state, contexts_to_state
 from tsllm.embeddings import open_store
 from tsllm.errors import DataError, InSampleError
 from tsllm.forecasters.frames import (
@@ -376,6 +377,8 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
             forecaster._layout = Layout(**state["layout"])
             kept = state["contexts"]
             contexts = [] if kept is None else contexts_from_state(kept)
+            names = column_names(forecaster._layout.columns)
+            contexts = [replace(context, columns=names) for context in contexts]
             forecaster._contexts = {context.series_id: context for context in contexts}
             pending = map(PendingForecasts.from_state, state["pending"])
             forecaster._pending = {one.series_id: one for one in pending}

@@ -188,7 +188,8 @@ class ForecastingMixin(SharedParameters, ABC):
         calibration.warn_if_weak(values.shape[1])
         _warn_of_still_contexts(contexts, scales)
         ids = [context.series_id for context in contexts]
-        spread = calibration.quantiles(values, scales, ids, quantiles)
+        columns = contexts[0].columns
+        spread = calibration.quantiles(values, scales, ids, quantiles, columns)
         return np.concatenate([point, spread], axis=-1)
 
     # ------------------------------------------------------------------ the hooks of a method

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from sktime.forecasting.base import ForecastingHorizon
 
-from tsllm.context import Context
+from tsllm.context import Context, column_names
 from tsllm.covariates import CovariateColumns, Covariates
 from tsllm.covariates.columns import attribute_text, learn_columns
 from tsllm.covariates.effects import missing_future
@@ -326,7 +326,10 @@ def _checked_context(
             f"least {at_least} are needed: drop it, or pass more of its history"
         )
     return Context(
-        values, times=check_times(times, series=series_id, freq=freq), series_id=series_id
+        values,
+        times=check_times(times, series=series_id, freq=freq),
+        series_id=series_id,
+        columns=column_names(rows.columns),
     )
 
 

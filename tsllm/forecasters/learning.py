@@ -394,8 +394,8 @@ def unscored(errors: Mapping[Hashable, np.ndarray]) -> np.ndarray:
 def _warn_of_lent_scores(contexts: Sequence[Context], lent: np.ndarray) -> None:
     """Warn of variables, (variables,), whose held-out values cannot be scored."""
     name = series_name(contexts[0].series_id) if len(contexts) == 1 else "every series"
-    which = ", ".join(map(str, np.flatnonzero(lent)))
-    of = "" if lent.all() else f" in variable {which}"
+    which = [contexts[0].in_column(variable) for variable in np.flatnonzero(lent).tolist()]
+    of = "" if lent.all() else " and".join(which)
     warnings.warn(
         f"the held-out end of {name} has no observed change{of}: its intervals rest on training "
         "windows and are likely too narrow; give values up to the end, or a larger "

@@ -106,9 +106,10 @@ class StreamReader(Reader):
             seen = model.observed(batch).unflatten(0, (-1, variables))  # (series, variables)
             if not bool(seen.all()):
                 row, variable = (int(k) for k in np.argwhere(~seen.cpu().numpy())[0])
+                context = contexts[some[row]]
                 raise DataError(
-                    f"{series_name(contexts[some[row]].series_id)} has no observed value of "
-                    f"variable {variable}: drop it, or pass more of its history"
+                    f"{series_name(context.series_id)} has no observed value"
+                    f"{context.in_column(variable)}: drop it, or pass more of its history"
                 )
             with (
                 torch.no_grad(),

@@ -369,7 +369,7 @@ def test_parameters_that_do_not_fit_are_named(parameters, words):
 
 def test_a_series_without_observations_is_named():
     forecaster = aaren().fit(y)
-    with pytest.raises(DataError, match="series 'new' has no observed value of variable 0"):
+    with pytest.raises(DataError, match="series 'new' has no observed value: drop it"):
         forecaster.forecast([Context(np.full(9, np.nan), series_id="new")], 2)
 
 

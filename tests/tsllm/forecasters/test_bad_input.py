@@ -9,6 +9,7 @@ import pytest
 import torch
 from sktime.datasets import load_airline
 
+import tsllm
 from small_forecasters import SMALL, panel, season, small, tiny
 from tsllm import Context
 from tsllm.errors import BackboneNotFoundError, DataError, InSampleError, NotEnoughDataError
@@ -208,3 +209,19 @@ def test_strided_windows_that_miss_phases_of_the_season_are_said():
 def test_an_argument_of_the_wrong_type_is_named(method, name, value, words):
     with pytest.raises(DataError, match=re.escape(f"{name} {words}")):
         small(method, **{name: value}).fit(pd.Series(season(40)), fh=[1])
+
+
+@pytest.mark.parametrize("name", ["autotimes", "aaren"])
+def test_a_refusal_names_the_column_also_after_saving(name, tmp_path):
+    y = pd.DataFrame({"price": season(30), "sales": season(30) ** 2}, index=DAYS)
+    model = small(name).fit(y, fh=[1, 2])
+    silent = pd.DataFrame({"price": 1.0, "sales": np.nan}, index=DAYS)
+    context = Context(silent.to_numpy(), times=DAYS, columns=("price", "sales"))
+    with pytest.raises(DataError, match="no observed value in column 'sales'"):
+        model.forecast([context], 2)
+    if name == "autotimes":  # aaren remembers all that it has read
+        later = silent.set_axis(DAYS + 30 * DAYS.freq, axis=0)
+        model.update(later, update_params=False)
+        tsllm.save(model, tmp_path / "model")
+        with pytest.raises(DataError, match="no observed value in column 'sales'"):
+            tsllm.load(tmp_path / "model").predict(fh=[1])

@@ -53,7 +53,7 @@ def test_so_are_those_of_other_intervals(parameters):
 @pytest.mark.filterwarnings("ignore:the intervals")
 def test_a_variable_without_observations_borrows_its_training_windows_only():
     y = pd.DataFrame({"whole": season(80), "ends": with_missing_end(9)}, index=DAYS)
-    with pytest.warns(UserWarning, match="no observed change in variable 1"):
+    with pytest.warns(UserWarning, match="no observed change in column 'ends'"):
         forecaster = dlinear().fit(y, fh=STEPS)
     assert widths(forecaster).to_numpy().min() > 0.1
     assert not forecaster.summary()["calibration_in_sample"]
