@@ -2,6 +2,7 @@
 #   make forecast   forecast a bundled real series and draw it
 #   make test       run the style checks, the type checks and the tests
 # make quick runs the style checks, the type checks and the fast tests in under two minutes.
+# make fuzz tries hostile and ordinary inputs at every door (ten minutes and more) and counts.
 # make docs builds the documentation into site/.
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 # The repository root stays off sys.path: `import datasets` inside transformers would find our folder.
 export PYTHONSAFEPATH := 1
 
-.PHONY: forecast test quick check dev slow gpu docs benchmarks-page notebooks clean
+.PHONY: forecast test quick check dev slow gpu fuzz docs benchmarks-page notebooks clean
 
 forecast: $(VENV)/forecast-ready
 	mkdir -p output
@@ -38,6 +39,10 @@ slow: $(VENV)/test-ready
 
 gpu: $(VENV)/test-ready
 	$(BIN)/python -m pytest -m gpu
+
+# FUZZ="--seed 1 --doors tables" for other cases
+fuzz: $(VENV)/test-ready
+	PYTHONPATH=benchmarks $(BIN)/python -m fuzz --out benchmarks/results $(FUZZ)
 
 dev: $(VENV)/test-ready
 	$(BIN)/pip install --quiet -c constraints.txt --no-deps --editable . --config-settings editable_mode=strict
