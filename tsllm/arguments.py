@@ -1,14 +1,22 @@
-"""Constructor arguments: checked against their type hints, and documented where they are shared."""
+"""Arguments: checked against type hints and limits, and documented where they are shared.
+
+A constructor keeps what it is given, as scikit-learn and sktime require; `fit` and the commands
+check it here, with one table of limits for each family of estimators.
+"""
 
 import inspect
+import math
 import numbers
 import re
 import textwrap
 import types
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from tsllm.errors import DataError
 
@@ -18,12 +26,77 @@ _WORDS = {
     dict: "a mapping",
     float: "a number",
     int: "a whole number",
+    Mapping: "a mapping",
     Path: "a path",
     str: "text",
     types.NoneType: "null",
 }
 _NUMBERS: dict[type, type] = {float: numbers.Real, int: numbers.Integral}
 _LIST_WORDS = {float: "a list of numbers", int: "a list of whole numbers", str: "a list of text"}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The numbers that an argument may be, and the texts that stand for a number.
+
+    Examples
+    --------
+    >>> Limits(1, 10, words=("auto",)).check("layers", "auto")
+    >>> Limits(0, 1, whole=False, below=True).check("dropout", 1.5)
+    Traceback (most recent call last):
+    tsllm.errors.DataError: dropout must be at least 0 and less than 1, found 1.5
+    """
+
+    least: float
+    most: float = math.inf
+    whole: bool = True
+    #: Whether the least number itself is not allowed, and whether the most is not.
+    above: bool = False
+    below: bool = False
+    words: tuple[str, ...] = ()
+
+    def check(self, name: str, value: object) -> None:
+        """Check a value; the `DataError` names the argument and the value."""
+        if isinstance(value, str) and value in self.words:
+            return
+        kind = numbers.Integral if self.whole else numbers.Real
+        fits = isinstance(value, kind) and not isinstance(value, bool | np.bool_)
+        if fits and self._holds(value):
+            return
+        if self.whole:
+            too_much = fits and value > self.most
+            wanted = f"at most {self.most:,}" if too_much else self._whole_in_words()
+        else:
+            wanted = self._real_in_words()
+        raise DataError(f"{name} must be {wanted}, found {shown(value)}")
+
+    def _holds(self, value: Any) -> bool:
+        """Return whether a number lies within the limits; NaN does not."""
+        least = self.least < value if self.above else self.least <= value
+        most = value < self.most if self.below or math.isinf(self.most) else value <= self.most
+        return bool(least and most)
+
+    def _whole_in_words(self) -> str:
+        words = "".join(f" or {word!r}" for word in self.words)
+        return f"a whole number of at least {self.least:,}{words}"
+
+    def _real_in_words(self) -> str:
+        parts = [f"above {self.least:g}" if self.above else f"at least {self.least:g}"]
+        if not math.isinf(self.most):
+            parts.append(f"less than {self.most:g}" if self.below else f"at most {self.most:,g}")
+        return " and ".join(parts)
+
+
+def shown(value: object) -> str:
+    """Write a value on one line, in at most 80 characters.
+
+    Examples
+    --------
+    >>> shown(np.eye(2))
+    'array([[1., 0.], [0., 1.]])'
+    """
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def wanted_instead(value: object, hint: Any) -> str | None:
@@ -46,17 +119,27 @@ def wanted_instead(value: object, hint: Any) -> str | None:
     return " or ".join(_in_words(kind) for kind in kinds)
 
 
-def check_arguments(cls: type, known: Sequence[str], parameters: Mapping[str, Any]) -> None:
-    """Check settings from a file or a command line against a constructor."""
+def check_arguments(
+    cls: type,
+    known: Sequence[str],
+    parameters: Mapping[str, Any],
+    limits: Mapping[str, Limits] | None = None,
+) -> None:
+    """Check arguments of a constructor against its type hints and against limits by name."""
     hints = get_type_hints(cls.__init__)  # type: ignore[misc]  # sound: only hints are read
+    hints["verbose"] = int | bool  # as Python takes True for 1
     for name, value in parameters.items():
         if name not in known:
             near = get_close_matches(name, known, n=1)
             remedy = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
             raise DataError(f"{cls.__name__} has no parameter {name!r}: {remedy}")
-        wanted = wanted_instead(value, hints[name])
+        wanted = wanted_instead(value, hints.get(name, Any))
         if wanted:
-            raise DataError(f"{name} must be {wanted}, found {value!r}")
+            raise DataError(f"{name} must be {wanted}, found {shown(value)}")
+        limit = limits.get(name) if limits else None
+        if limit and isinstance(value, str | numbers.Real):
+            takes_text = wanted_instead("", hints.get(name, Any)) is None
+            (limit if takes_text else replace(limit, words=())).check(name, value)
 
 
 def document_parameters(cls: ClassT, shared: Mapping[str, tuple[str, str]]) -> ClassT:
@@ -97,6 +180,8 @@ def _fits(value: object, kind: Any) -> bool:
     if origin in _NUMBERS:
         # True is a whole number to Python, and never meant as one.
         return isinstance(value, _NUMBERS[origin]) and not isinstance(value, bool)
+    if origin is bool:
+        return isinstance(value, bool | np.bool_)
     return isinstance(value, origin)
 
 

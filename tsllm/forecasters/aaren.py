@@ -18,7 +18,7 @@ from tsllm.errors import DataError
 from tsllm.forecasters.base import LLMForecaster
 from tsllm.forecasters.direct import DirectForecaster
 from tsllm.forecasters.forecasting import Reader
-from tsllm.forecasters.parameters import DECILES, check_choice, check_whole, choose_flips
+from tsllm.forecasters.parameters import DECILES, check_choice, choose_flips
 from tsllm.forecasters.running_state import (
     Memory,
     StreamReader,
@@ -351,10 +351,6 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
             ("query", QUERIES),
         ):
             check_choice(name, getattr(self, name), choices)
-        if self.patch_length != "auto":
-            check_whole("patch_length", self.patch_length, or_auto=True)
-        for name in ("hidden", "layers", "heads", "feedforward", "soft_prompt_length"):
-            check_whole(name, getattr(self, name))
         self._check_multiple("hidden", "heads")
         for name, value in (("mixer", "attention"), ("normalisation", "window")):
             if getattr(self, name) == value and self.memory != "reencode":

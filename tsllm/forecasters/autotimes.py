@@ -1,7 +1,6 @@
 """AutoTimes: a frozen language model continues a series the way it continues text."""
 
 from collections.abc import Callable, Iterator, Sequence
-from numbers import Integral
 from pathlib import Path
 from typing import Any, cast
 
@@ -362,7 +361,7 @@ class AutoTimesForecaster(LLMForecaster):
     def _check_own_parameters(self) -> None:
         """Check the parameters that only AutoTimes has."""
         check_choice("rollout", self.rollout, ROLLOUTS)
-        if self.mlp_layers < 0 or self.mlp_layers == 1:
+        if self.mlp_layers == 1:
             raise DataError(
                 f"mlp_layers counts the linear layers of an MLP, 2 or more, or is 0 for a linear "
                 f"projection, found {self.mlp_layers!r}"
@@ -371,11 +370,6 @@ class AutoTimesForecaster(LLMForecaster):
             raise DataError(
                 "timestamps=True embeds dates with the language model, and backbone=None has none: "
                 "set timestamps=False"
-            )
-        token = self.token_length
-        if token != "auto" and (not isinstance(token, Integral) or token < 1):
-            raise DataError(
-                f"token_length must be a whole number of steps or 'auto', found {token!r}"
             )
 
     def _embed(self, state: FittedState, sentences: list[str]) -> Tensor:

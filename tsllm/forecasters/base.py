@@ -1,5 +1,6 @@
 """The bases of the forecasters: sktime's contract, without and with a language model."""
 
+import os
 import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -11,9 +12,10 @@ import torch
 from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 from torch import Tensor
 
+from tsllm.arguments import shown
 from tsllm.backbone import Backbone, load_backbone, native_bfloat16
 from tsllm.context import Context, column_names, contexts_from_state, contexts_to_state
-from tsllm.embeddings import open_store
+from tsllm.embeddings import EmbeddingStore, open_store
 from tsllm.errors import DataError, InSampleError
 from tsllm.forecasters.frames import (
     Layout,
@@ -29,7 +31,7 @@ from tsllm.forecasters.frames import (
     split_series,
 )
 from tsllm.forecasters.learning import LearningMixin
-from tsllm.forecasters.parameters import check_whole
+from tsllm.forecasters.parameters import check_horizon, checked_levels
 from tsllm.forecasters.sktime_fields import sktime_from_state, sktime_to_state
 from tsllm.forecasters.state import FittedState, ModelShape, PendingForecasts
 from tsllm.intervals import LEVEL_GRID
@@ -83,15 +85,18 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
     # ------------------------------------------------------------------ sktime's public surface
 
     def fit(self, y: Any, X: Any = None, fh: Any = None) -> "SeriesForecaster":  # noqa: D102 (sktime's docstring is inherited)
+        self._check_parameters()
         check_input(y, freq=self._known_frequency(), at_least=2)
         return super().fit(y, X=X, fh=fh)
 
     def pretrain(self, y: Any, X: Any = None, fh: Any = None) -> "SeriesForecaster":  # noqa: D102
+        self._check_parameters()
         check_input(y, freq=self._known_frequency(), at_least=2)
         return super().pretrain(y, X=X, fh=fh)
 
     def update(self, y: Any, X: Any = None, update_params: bool = True) -> "SeriesForecaster":  # noqa: D102
         self.check_is_fitted()
+        self._check_parameters()
         if y is not None and len(y):
             check_input(y, freq=self._known_frequency(), at_least=1)
         cutoff = self._cutoff
@@ -174,6 +179,7 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
             for an index that counts steps), missing values are null.
         """
         self.check_is_fitted()
+        horizon, quantiles = check_horizon(horizon), checked_levels(quantiles)
         covariates = self.fitted_.covariates
         if y is None:
             contexts = list(self._contexts.values())
@@ -214,7 +220,7 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         """Forecast every fitted series: points, or quantiles if there are any."""
         contexts = self._kept_contexts()
         steps = [relative_steps(fh, context) for context in contexts]
-        horizon = max(int(keep.max()) for keep in steps)
+        horizon = check_horizon(max(int(keep.max()) for keep in steps))
         futures = future_covariates(contexts, X, self.fitted_.covariates, steps, horizon)
         values = self._forecast_kept(contexts, horizon, quantiles, futures)
         if quantiles:
@@ -440,7 +446,7 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
             return int(self.prediction_length)
         if fh is None:
             return None
-        return max(int(relative_steps(fh, context).max()) for context in contexts)
+        return check_horizon(max(int(relative_steps(fh, context).max()) for context in contexts))
 
 
 class LLMForecaster(SeriesForecaster):
@@ -484,9 +490,9 @@ class LLMForecaster(SeriesForecaster):
         DataError
             The series or the parameters cannot be used, or the method embeds no text with them.
         """
+        self._check_parameters()
         check_input(y, freq=self._known_frequency(), at_least=2)
         contexts = split_series(y, freq=self.freq, at_least=2)
-        self._check_parameters()
         steps = None if fh is None else ForecastingHorizon(fh)
         contexts, columns = self._learn_columns(contexts, X)
         shape = self._choose_shape(contexts, self._asked_horizon(steps, contexts))
@@ -547,8 +553,12 @@ class LLMForecaster(SeriesForecaster):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        if self.backbone_layers is not None:
-            check_whole("backbone_layers", self.backbone_layers)
+        store = self.embedding_store
+        named = isinstance(store, str) and store != ""
+        if not (named or isinstance(store, EmbeddingStore | os.PathLike | None)):
+            raise DataError(
+                f"embedding_store must be an EmbeddingStore, a path or None, found {shown(store)}"
+            )
         if self.backbone is None and self.lora is not None:
             raise DataError("lora tunes the language model, and backbone=None has none: drop one")
 

@@ -10,7 +10,7 @@ from tsllm.adapters.baselines import DLinearModel, PatchTSTModel
 from tsllm.backbone import Backbone
 from tsllm.errors import DataError
 from tsllm.forecasters.direct import DirectForecaster
-from tsllm.forecasters.parameters import DECILES, check_whole
+from tsllm.forecasters.parameters import DECILES
 from tsllm.forecasters.state import ModelShape
 
 #: Both papers compare the methods at this lookback.
@@ -100,7 +100,6 @@ class DLinearForecaster(DirectForecaster):
         ]
 
     def _build_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
-        check_whole("kernel_size", self.kernel_size)
         if self.kernel_size % 2 == 0:
             raise DataError(
                 f"kernel_size must be an odd number of steps, found {self.kernel_size!r}"
@@ -217,8 +216,6 @@ class PatchTSTForecaster(DirectForecaster):
         ]
 
     def _build_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
-        for name in ("patch_length", "hidden", "layers", "heads", "feedforward"):
-            check_whole(name, getattr(self, name))
         self._check_multiple("hidden", "heads")
         # A series too short for one patch of this length makes one patch of all it has.
         patch = min(self.patch_length, shape.context_length)

@@ -6,12 +6,11 @@ from typing import Any, ClassVar
 import pandas as pd
 from sktime.transformations.base import BaseTransformer
 
-from tsllm.arguments import document_parameters
+from tsllm.arguments import check_arguments, document_parameters
 from tsllm.backbone import DEFAULT_BACKBONE, load_backbone
 from tsllm.embeddings import open_store
-from tsllm.errors import DataError
 from tsllm.forecasters.frames import split_series
-from tsllm.forecasters.parameters import SHARED
+from tsllm.forecasters.parameters import LIMITS, SHARED
 from tsllm.prompts.writer import DEFAULT_TEMPLATE, PromptWriter, check_prompts_fit
 
 
@@ -123,12 +122,10 @@ class LastTokenEmbedder(BaseTransformer):
 
     def _transform(self, X: pd.DataFrame, y: Any = None) -> pd.DataFrame:
         """Embed every series of a panel, one row each."""
+        given = self.get_params(deep=False)
+        check_arguments(type(self), [*given], given, LIMITS)
         writer = PromptWriter(self.prompt_template, self.value_format)
         most = self.context_length
-        if most is not None and (not isinstance(most, int) or most < 1):
-            raise DataError(
-                f"context_length must be None or a whole number of at least 1, found {most!r}"
-            )
         backbone = load_backbone(
             self.backbone, layers=self.backbone_layers, device=self.device, dtype=self.dtype
         )

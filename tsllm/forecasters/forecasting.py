@@ -17,7 +17,7 @@ from tsllm.backbone.devices import memory_errors_explained
 from tsllm.context import Context, ContextBatch, batch_contexts, faint_spread
 from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError
-from tsllm.forecasters.parameters import SharedParameters
+from tsllm.forecasters.parameters import SharedParameters, check_horizon, checked_levels
 from tsllm.forecasters.state import FittedState
 
 #: Forecasts (series, horizon, variables, 1 + levels) in the series' units, and the scale of each
@@ -122,11 +122,7 @@ class ForecastingMixin(SharedParameters, ABC):
         """
         self.check_is_fitted()
         state = self.fitted_
-        if not isinstance(horizon, int | np.integer) or horizon < 1:
-            raise DataError(
-                f"horizon must be a whole number of steps, at least 1, found {horizon!r}"
-            )
-        quantiles = _checked_levels(quantiles)
+        horizon, quantiles = check_horizon(horizon), checked_levels(quantiles)
         _check_future_arrays(state, contexts, future_x, horizon)
         if not contexts:
             return np.empty((0, horizon, state.shape.n_variables, 1 + len(quantiles)))
@@ -224,7 +220,9 @@ class ForecastingMixin(SharedParameters, ABC):
     ) -> np.ndarray:
         """Forecast series that this forecaster keeps, as `forecast` forecasts any others."""
         reader = self._reader(self.fitted_, followed=True)
-        return self._forecast(reader, contexts, horizon, _checked_levels(quantiles), futures)
+        return self._forecast(
+            reader, contexts, check_horizon(horizon), checked_levels(quantiles), futures
+        )
 
     def _kept_contexts(self) -> list[Context]:
         """Return the kept end of every fitted series."""
@@ -247,15 +245,6 @@ class ForecastingMixin(SharedParameters, ABC):
 
 
 # ---------------------------------------------------------------------- checks
-
-
-def _checked_levels(quantiles: Sequence[float]) -> tuple[float, ...]:
-    """Check that quantile levels lie in (0, 1)."""
-    levels = tuple(float(q) for q in quantiles)
-    bad = [q for q in levels if not 0 < q < 1]
-    if bad:
-        raise DataError(f"quantiles must lie strictly between 0 and 1, found {bad[0]!r}")
-    return levels
 
 
 def _warn_of_still_contexts(contexts: Sequence[Context], scales: np.ndarray) -> None:

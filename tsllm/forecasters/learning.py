@@ -97,7 +97,6 @@ class LearningMixin(ForecastingMixin):
         self, contexts: Sequence[Context], columns: CovariateColumns | None, horizon: int | None
     ) -> FittedState:
         """Learn the covariates' effects; build, train and calibrate a model of the residuals."""
-        self._check_parameters()
         _warn_of_constants(contexts)
         shape = self._choose_shape(contexts, horizon)
         backbone = self._load_backbone()

@@ -1,6 +1,6 @@
 """The constructor arguments that forecasters share: declared, assigned, documented and checked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,13 @@ from sklearn.utils import check_random_state
 
 from tsllm.adapters.layers import mirrored
 from tsllm.adapters.losses import LOSSES
-from tsllm.arguments import check_arguments, document_parameters
+from tsllm.arguments import (
+    Limits,
+    check_arguments,
+    document_parameters,
+    shown,
+    wanted_instead,
+)
 from tsllm.context import Context
 from tsllm.errors import DataError
 from tsllm.training.checkpoints import check_resumable
@@ -18,11 +24,41 @@ from tsllm.training.checkpoints import check_resumable
 #: The default levels of a quantile head.
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
-#: The arguments that are only checked against their type hint before they are compared.
-TYPED = (
-    *("dropout", "quantiles", "learning_rate", "weight_decay", "validation_fraction"),
-    *("device", "dtype", "random_state"),
-)
+#: Most steps of a forecast, and of the history that it reads.
+MAX_STEPS = 100_000
+#: Most quantile levels.
+MAX_LEVELS = 1_000
+
+_STEPS = Limits(1, MAX_STEPS)
+_STEPS_OR_AUTO = Limits(1, MAX_STEPS, words=("auto",))
+_WIDTH = Limits(1, 65_536)
+_LAYERS = Limits(1, 1_000)
+_COUNT = Limits(1, 1_000_000_000)
+_RATE = Limits(0, 1_000, whole=False, above=True)
+_SHARE = Limits(0, 1, whole=False, below=True)
+
+#: What the numbers among all forecasters' arguments may be, by name.
+LIMITS: dict[str, Limits] = {
+    "backbone_layers": _LAYERS,
+    "context_length": _STEPS_OR_AUTO,
+    "prediction_length": _STEPS,
+    **dict.fromkeys(("token_length", "in_context_length"), _STEPS_OR_AUTO),
+    **dict.fromkeys(("patch_length", "stride", "trend_length", "seasonal_length"), _STEPS_OR_AUTO),
+    "kernel_size": _STEPS,
+    **dict.fromkeys(("hidden", "mlp_hidden", "channel", "feedforward", "heads"), _WIDTH),
+    **dict.fromkeys(("layers", "encoder_layers", "decoder_layers"), _LAYERS),
+    "mlp_layers": Limits(0, 1_000),
+    **dict.fromkeys(("prompt_length", "soft_prompt_length"), _WIDTH),
+    "pool_size": Limits(1, 1_000_000),
+    "similarity_coef": Limits(-1_000, 1_000, whole=False),
+    **dict.fromkeys(("dropout", "validation_fraction"), _SHARE),
+    "update_epochs": Limits(0, 1_000_000_000),
+    "max_epochs": Limits(1, 1_000_000_000, words=("auto",)),
+    **dict.fromkeys(("batch_size", "window_stride", "patience", "max_steps"), _COUNT),
+    "learning_rate": _RATE,
+    "weight_decay": Limits(0, 1_000, whole=False),
+    "random_state": Limits(0, 2**32 - 1),
+}
 
 #: Type and description of each argument. A class documents only what it has for itself.
 SHARED: dict[str, tuple[str, str]] = {
@@ -168,9 +204,9 @@ class SharedParameters:
             document_parameters(cls, SHARED)
 
     def _check_parameters(self) -> None:
-        """Check the shared arguments."""
+        """Check the arguments: their kinds, their limits, and the shared ones together."""
         given = self.get_params(deep=False)  # type: ignore[attr-defined]  # sktime's
-        check_arguments(type(self), [*given], {n: given[n] for n in TYPED if n in given})
+        check_arguments(type(self), [*given], given, LIMITS)
         check_choice("loss", self.loss, LOSSES)
         quantiles = self.quantiles
         if (
@@ -179,27 +215,11 @@ class SharedParameters:
             or list(quantiles) != sorted(set(quantiles))
         ):
             raise DataError(
-                f"quantiles must be rising levels strictly between 0 and 1, found {quantiles!r}"
+                "quantiles must be rising levels strictly between 0 and 1, found "
+                f"{shown(quantiles)}"
             )
-        for name in ("batch_size", "patience", "window_stride"):
-            check_whole(name, getattr(self, name))
-        for name in ("max_steps", "prediction_length"):
-            if getattr(self, name) is not None:
-                check_whole(name, getattr(self, name))
-        for name in ("context_length", "max_epochs"):
-            if getattr(self, name) != "auto":
-                check_whole(name, getattr(self, name), or_auto=True)
-        check_whole("update_epochs", self.update_epochs, least=0)
+        check_level_count("quantiles", quantiles)
         check_resumable(self.checkpoint_dir, self.random_state)
-        if not 0 <= self.validation_fraction < 1:
-            raise DataError(
-                "validation_fraction must be at least 0 and less than 1, found "
-                f"{self.validation_fraction!r}"
-            )
-        if not self.learning_rate > 0:
-            raise DataError(f"learning_rate must be above 0, found {self.learning_rate!r}")
-        if not self.weight_decay >= 0:
-            raise DataError(f"weight_decay must not be negative, found {self.weight_decay!r}")
 
     def _check_multiple(self, width: str, parts: str) -> None:
         """Check that one argument divides by another; both are given by name."""
@@ -219,20 +239,44 @@ class SharedParameters:
 # ---------------------------------------------------------------------- checks
 
 
-def check_whole(name: str, value: Any, *, least: int = 1, or_auto: bool = False) -> None:
-    """Check that an argument is a whole number of at least ``least``.
+def check_horizon(horizon: Any) -> int:
+    """Return a number of steps to forecast, from 1 to `MAX_STEPS`."""
+    if not isinstance(horizon, Integral) or isinstance(horizon, bool) or horizon < 1:
+        raise DataError(
+            f"horizon must be a whole number of steps, at least 1, found {shown(horizon)}"
+        )
+    if horizon > MAX_STEPS:
+        raise DataError(
+            f"a forecast has at most {MAX_STEPS:,} steps, and {int(horizon):,} are asked for: ask "
+            "for fewer, or for series of a lower frequency"
+        )
+    return int(horizon)
 
-    ``or_auto`` adds "auto" to the message. The `DataError` names the argument and the value.
-    """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        auto = " or 'auto'" if or_auto else ""
-        raise DataError(f"{name} must be a whole number of at least {least}{auto}, found {value!r}")
+
+def checked_levels(quantiles: Any) -> tuple[float, ...]:
+    """Return quantile levels strictly between 0 and 1, at most `MAX_LEVELS`."""
+    wanted = isinstance(quantiles, str) or not isinstance(quantiles, Iterable)
+    levels = () if wanted else tuple(quantiles)
+    check_level_count("quantiles", levels)
+    bad = [quantiles] if wanted else [q for q in levels if wanted_instead(q, float)]
+    if bad:
+        raise DataError(f"quantiles must be a list of numbers, found {shown(bad[0])}")
+    bad = [q for q in levels if not 0 < q < 1]
+    if bad:
+        raise DataError(f"quantiles must lie strictly between 0 and 1, found {bad[0]!r}")
+    return tuple(float(q) for q in levels)
+
+
+def check_level_count(name: str, levels: Sequence[float]) -> None:
+    """Check that there are at most `MAX_LEVELS` levels."""
+    if len(levels) > MAX_LEVELS:
+        raise DataError(f"{name} holds {len(levels):,} levels: ask for at most {MAX_LEVELS:,}")
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """Check that an argument is one of some names; the `DataError` lists them."""
-    if value not in choices:
-        raise DataError(f"{name} must be one of {', '.join(choices)}, found {value!r}")
+    if not isinstance(value, str) or value not in choices:
+        raise DataError(f"{name} must be one of {', '.join(choices)}, found {shown(value)}")
 
 
 # ---------------------------------------------------------------------- flip_invariance="auto"

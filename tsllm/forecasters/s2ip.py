@@ -14,6 +14,7 @@ from torch.nn import functional
 from tsllm.adapters.layers import count_patches
 from tsllm.adapters.s2ip.anchors import ANCHORS
 from tsllm.adapters.s2ip.model import Alignment, S2IPModel
+from tsllm.arguments import Limits
 from tsllm.backbone import DEFAULT_BACKBONE, Backbone, tuned
 from tsllm.context import Context, batch_contexts
 from tsllm.datasets.frequency import season_length
@@ -21,7 +22,7 @@ from tsllm.errors import DataError
 from tsllm.forecasters.base import LLMForecaster
 from tsllm.forecasters.direct import DirectForecaster
 from tsllm.forecasters.frames import join_covariates, split_series
-from tsllm.forecasters.parameters import DECILES, check_choice, check_whole
+from tsllm.forecasters.parameters import DECILES, check_choice
 from tsllm.forecasters.state import ModelShape
 
 
@@ -265,7 +266,7 @@ class S2IPForecaster(DirectForecaster, LLMForecaster):
             a series does not fit the model.
         """
         self.check_is_fitted()
-        check_whole("top", top)
+        Limits(1, 1_000).check("top", top)
         state = self.fitted_
         if state.backbone is None:
             raise DataError(
@@ -452,15 +453,10 @@ class S2IPForecaster(DirectForecaster, LLMForecaster):
             raise DataError(
                 f"tune lists some of {', '.join(TUNABLE)}, or nothing, found {self.tune!r}"
             )
-        for name in ("pool_size", "prompt_length"):
-            check_whole(name, getattr(self, name))
         if self.prompt_length > self.pool_size:
             raise DataError(
                 f"prompt_length={self.prompt_length} must be at most pool_size={self.pool_size}"
             )
-        for name in ("patch_length", "stride", "trend_length", "seasonal_length"):
-            if getattr(self, name) != "auto":
-                check_whole(name, getattr(self, name), or_auto=True)
 
     def _check_fits(self, backbone: Backbone, shape: ModelShape) -> None:
         """Check that the language model reads so many tokens and has so many words."""

@@ -20,7 +20,7 @@ from tsllm.forecasters.base import LLMForecaster
 from tsllm.forecasters.direct import DirectForecaster
 from tsllm.forecasters.frames import stamps_after
 from tsllm.forecasters.learning import calibration_origins
-from tsllm.forecasters.parameters import DECILES, check_whole
+from tsllm.forecasters.parameters import DECILES
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.prompts.writer import (
     DEFAULT_TEMPLATE,
@@ -434,8 +434,4 @@ class TimeCMAForecaster(DirectForecaster, LLMForecaster):
                 "behind; leave lora out, or use AutoTimesForecaster"
             )
         PromptWriter(self.prompt_template, self.value_format)  # checks both
-        for name in ("channel", "heads", "encoder_layers", "decoder_layers", "feedforward"):
-            check_whole(name, getattr(self, name))
         self._check_multiple("channel", "heads")
-        if not 0 <= self.dropout < 1:
-            raise DataError(f"dropout must be at least 0 and less than 1, found {self.dropout!r}")

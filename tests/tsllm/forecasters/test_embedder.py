@@ -67,7 +67,9 @@ def test_before_a_classifier_in_both_kinds_of_pipeline(tmp_path):
 
 def test_what_cannot_be_written_is_refused():
     y = pd.Series(season(20))
-    with pytest.raises(DataError, match="context_length must be None or a whole number"):
+    with pytest.raises(
+        DataError, match="context_length must be a whole number of at least 1, found 0"
+    ):
         LastTokenEmbedder(TINY, context_length=0).fit_transform(y)
     with pytest.raises(DataError, match="value_format must be one of"):
         LastTokenEmbedder(TINY, value_format="float").fit_transform(y)

@@ -237,7 +237,7 @@ def test_rows_of_the_embeddings_without_a_token_are_no_words():
     ("parameters", "words"),
     [
         ({"anchor_pool": "words"}, "anchor_pool must be one of free, prototypes, clusters, found"),
-        ({"tune": "positions"}, "tune lists some of layer_norms, positions, or nothing"),
+        ({"tune": "positions"}, "tune must be a list of text, found 'positions'"),
         ({"tune": ("heads",)}, "tune lists some of layer_norms, positions"),
         ({"pool_size": 0}, "pool_size must be a whole number of at least 1, found 0"),
         ({"prompt_length": 21}, "prompt_length=21 must be at most pool_size=20"),
