@@ -31,7 +31,10 @@ def stats(folder: Folder = None, json: options.Json = False) -> None:
     """Print the contents of a store by backbone, and its size."""
     from tsllm.embeddings import open_store
 
-    found = open_store(folder).stats()
+    store = open_store(folder)
+    if folder is not None:
+        store.check_exists()
+    found = store.stats()
     if json:
         print_json({key: found[key] for key in ("path", "vectors", "bytes", "spaces")})
         return

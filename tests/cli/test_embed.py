@@ -60,6 +60,10 @@ def test_embed_for_the_timestamps_of_autotimes(tsllm, series):
         (["embed", "series.csv", "--set", "context_length=-1"], "context_length must be"),
         (["embed", "series.csv", "--method", "dlinear"], "method must be one of"),
         (["store", "stats", "series.csv"], "cannot be"),
+        (["store", "stats", "nothing"], "there is no embedding store in"),
+        (["store", "verify", "."], "there is no embedding store in"),
+        (["store", "prune", "."], "there is no embedding store in"),
+        (["store", "prune", "--unused-days", "-5"], "unused_days must be a number of at least 0"),
     ],
 )
 def test_mistakes(tsllm, series, arguments, words):
@@ -71,7 +75,6 @@ def test_mistakes(tsllm, series, arguments, words):
 
 def test_store_commands(tsllm, tiny_backbone, tmp_path):
     store = EmbeddingStore(tmp_path / "kept")
-    assert "0 embeddings" in tsllm("store", "stats", "kept").out
     store.encode(["up", "down"], tiny_backbone)
     stats = tsllm("store", "stats", "kept", "--json").json
     assert (stats["vectors"], len(stats["spaces"])) == (2, 1)
@@ -97,6 +100,7 @@ def test_a_damaged_store_ends_in_exit_code_1(tsllm, tiny_backbone, tmp_path, mon
 
 def test_the_store_of_the_user_is_the_default(tsllm, tiny_backbone, tmp_path, monkeypatch):
     monkeypatch.setenv("TSLLM_STORE", str(tmp_path / "named"))
+    assert "0 embeddings" in tsllm("store", "stats").out
     EmbeddingStore().encode(["up"], tiny_backbone)
     stats = tsllm("store", "stats", "--json").json
     assert stats["path"] == str(tmp_path / "named")

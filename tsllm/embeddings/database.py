@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tsllm.backbone import Backbone
+from tsllm.embeddings.pages import PageError, check_pages
 from tsllm.errors import DataError, EmbeddingStoreError
 
 T = TypeVar("T")
@@ -78,7 +79,7 @@ class Space:
             "hidden_size": backbone.hidden_size,
         }
         description = json.dumps(facts, sort_keys=True).encode()
-        name = hashlib.sha256(description).hexdigest()[:32]
+        name = _name_of(description)
         return cls(description, name, backbone.hidden_size, stored_dtype, pooling, backbone.spec)
 
 
@@ -105,10 +106,39 @@ class Database:
                 )
             self.check_writable()
         self._environment = self._open_environment()
-        self.inode = self.file.stat().st_ino
+        self._seen = self.file.stat()
+
+    def check_pages(self, *, whole: bool = True) -> None:
+        """Raise an error if the file is damaged such that reading it could end the process."""
+        try:
+            if self.file.exists():
+                check_pages(self.file, whole=whole)
+        except PageError as damage:
+            raise EmbeddingStoreError(
+                f"the embedding store {self.folder} is damaged ({damage}): delete or move away "
+                "this folder, and what it held is computed again when it is needed; or give "
+                "another folder as embedding_store (or TSLLM_STORE)"
+            ) from damage
+        except OSError as error:
+            raise EmbeddingStoreError(
+                f"the embedding store {self.folder} cannot be read ({error.strerror}): make its "
+                "files readable, or give another folder as embedding_store (or TSLLM_STORE)"
+            ) from error
+
+    def is_current(self) -> bool:
+        """Check whether the file is still the one that was opened, and not shorter."""
+        try:
+            now = self.file.stat()
+        except OSError:
+            return False
+        if now.st_ino != self._seen.st_ino or now.st_size < self._seen.st_size:
+            return False
+        self._seen = now
+        return True
 
     def _open_environment(self) -> Any:
         lmdb = import_lmdb()
+        self.check_pages(whole=False)
         size = self.file.stat().st_size if self.file.exists() else 0
         try:
             if self.writable:
@@ -125,8 +155,15 @@ class Database:
             )
             if self.writable:
                 environment.reader_check()  # frees the slots of readers that were killed
+            foreign = _is_foreign(environment)
         except (lmdb.Error, OSError) as error:
             raise _explained(error, self.folder) from error
+        if foreign:
+            environment.close()
+            raise EmbeddingStoreError(
+                f"{self.folder} is no embedding store, but holds an LMDB database of another "
+                "program: give another folder as embedding_store (or TSLLM_STORE)"
+            )
         return environment
 
     def read(self, space: str, work: Callable[[Any], T], missing: T) -> T:
@@ -155,7 +192,7 @@ class Database:
         self.check_writable()
 
         def attempt() -> T:
-            database = self._environment.open_db(space.encode())
+            database = self._environment.open_db(_name_bytes(space))
             with self._environment.begin(write=True, db=database) as transaction:
                 return work(transaction)
 
@@ -186,7 +223,7 @@ class Database:
         """Open a space's database; return None if it does not exist."""
         lmdb = import_lmdb()
         try:
-            return self._environment.open_db(space.encode(), create=False)
+            return self._environment.open_db(_name_bytes(space), create=False)
         except (lmdb.NotFoundError, lmdb.ReadonlyError):
             return None
 
@@ -216,10 +253,11 @@ def open_database(folder: Path, *, create: bool) -> Database:
     folder = folder.expanduser().resolve()
     with _lock:
         known = _open.get(folder)
-        if known is not None and _is_same_file(known):
+        if known is not None and known.is_current():
             return known
         # a folder that was removed, and perhaps created again, is another store
         if known is not None:
+            del _open[folder]
             known._environment.close()
         _open[folder] = Database(folder, create=create)
         return _open[folder]
@@ -235,19 +273,21 @@ def import_lmdb() -> Any:
     try:
         import lmdb
     except ImportError as error:
-        raise ImportError("the embedding store needs lmdb: pip install 'lmdb>=1.5'") from error
+        raise ImportError("the embedding store needs lmdb: pip install 'lmdb>=3.0'") from error
     return lmdb
 
 
-def list_spaces(database: Database) -> list[tuple[str, dict[str, Any]]]:
-    """List the names and descriptions of the spaces."""
-    return database.read(
-        SPACES,
-        lambda transaction: [
-            (name.decode(), json.loads(entry)) for name, entry in transaction.cursor()
-        ],
-        [],
-    )
+def list_spaces(database: Database) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
+    """List the spaces with their descriptions, and the names of those whose entry is damaged."""
+    sound, damaged = [], []
+    for name, entry in database.read(SPACES, lambda transaction: [*transaction.cursor()], []):
+        text = name.decode(errors="surrogateescape")
+        facts = _read_entry(name, entry)
+        if facts is None:
+            damaged.append(text)
+        else:
+            sound.append((text, facts))
+    return sound, damaged
 
 
 def touch_space(database: Database, space: Space) -> None:
@@ -255,12 +295,28 @@ def touch_space(database: Database, space: Space) -> None:
     today = datetime.date.today().isoformat()
     name = space.name.encode()
     entry: bytes | None = database.read(SPACES, lambda transaction: transaction.get(name), None)
-    known = json.loads(entry) if entry else {"created": today, "used": None}
+    known = (_read_entry(name, entry) if entry else None) or {"created": today, "used": None}
     if known["used"] == today:
         return
     facts = {"backbone": space.spec, **json.loads(space.description)}
     facts |= {"created": known["created"], "used": today}
     database.write(SPACES, lambda transaction: transaction.put(name, json.dumps(facts).encode()))
+
+
+def _read_entry(name: bytes, entry: bytes) -> dict[str, Any] | None:
+    """Read the entry of a space; return None if it is damaged.
+
+    The name is the hash of all facts but three.
+    """
+    try:
+        facts: dict[str, Any] = json.loads(entry)
+        rest = dict(facts)
+        backbone, _, used = (rest.pop(key) for key in ("backbone", "created", "used"))
+        datetime.date.fromisoformat(used)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None
+    same = _name_of(json.dumps(rest, sort_keys=True).encode()).encode() == name
+    return facts if same and isinstance(backbone, str) else None
 
 
 def text_keys(space: Space, texts: Sequence[str]) -> list[bytes]:
@@ -292,14 +348,11 @@ def make_records(
     return [(key, vector + _checksum(key, vector)) for key, vector in zip(keys, packed)]
 
 
-def read_vectors(space: Space, records: Sequence[bytes | None]) -> np.ndarray | None:
-    """Return the vectors of records, (records, hidden) float32; None if one is missing or cut."""
+def read_vectors(space: Space, records: Sequence[bytes]) -> np.ndarray:
+    """Return the vectors of sound records, (records, hidden) float32."""
     dtype = STORED_DTYPES[space.stored_dtype]
     size = space.hidden_size * dtype.itemsize + _CHECKSUM_BYTES
-    whole = [record for record in records if record is not None and len(record) == size]
-    if len(whole) < len(records):
-        return None
-    table = np.frombuffer(b"".join(whole), dtype=np.uint8).reshape(len(whole), size)
+    table = np.frombuffer(b"".join(records), dtype=np.uint8).reshape(len(records), size)
     vectors = table[:, :-_CHECKSUM_BYTES].copy().view(dtype)  # (records, hidden)
     return vectors.astype(np.float32, copy=False)
 
@@ -310,11 +363,41 @@ def is_sound(key: bytes, record: bytes) -> bool:
     return record[-_CHECKSUM_BYTES:] == _checksum(key, vector)
 
 
+def find_damaged(space: Space, keys: Sequence[bytes], records: Sequence[bytes | None]) -> list[int]:
+    """Return the positions of the records that are damaged; None stands for a missing one."""
+    size = space.hidden_size * STORED_DTYPES[space.stored_dtype].itemsize + _CHECKSUM_BYTES
+    return [
+        i
+        for i, (key, record) in enumerate(zip(keys, records, strict=True))
+        if record is not None and not (len(record) == size and is_sound(key, record))
+    ]
+
+
 def put_records(
     transaction: Any, records: Sequence[tuple[bytes, bytes]], append: bool = False
 ) -> None:
     """Write records in the order of their keys; existing records stay."""
     transaction.cursor().putmulti(sorted(records), overwrite=False, append=append)
+
+
+def replace_records(
+    transaction: Any, records: Sequence[tuple[bytes, bytes]], damaged: Collection[bytes]
+) -> None:
+    """Write records as `put_records` does, also over those of damaged keys.
+
+    A record that another process has repaired in the meantime stays.
+    """
+    for key in damaged:
+        found = transaction.get(key)
+        if found is not None and not is_sound(key, found):
+            transaction.delete(key)
+    put_records(transaction, records)
+
+
+def remove_entry(database: Database, name: str) -> None:
+    """Remove a space with its records from the list."""
+    database.drop(name)
+    database.write(SPACES, partial(delete_records, keys=[_name_bytes(name)]))
 
 
 def delete_records(transaction: Any, keys: Sequence[bytes]) -> None:
@@ -356,15 +439,29 @@ def _records_after(transaction: Any, after: bytes | None) -> list[tuple[bytes, b
     return records
 
 
+def _name_bytes(space: str) -> bytes:
+    """Return a name as LMDB has it; a damaged one may be no text."""
+    return space.encode(errors="surrogateescape")
+
+
+def _name_of(description: bytes) -> str:
+    """Return the name of the space of a description."""
+    return hashlib.sha256(description).hexdigest()[:32]
+
+
 def _checksum(key: bytes, vector: bytes) -> bytes:
     return hashlib.blake2b(vector, digest_size=_CHECKSUM_BYTES, key=key).digest()
 
 
-def _is_same_file(database: Database) -> bool:
-    try:
-        return database.file.stat().st_ino == database.inode
-    except OSError:
+def _is_foreign(environment: Any) -> bool:
+    """Check whether another program filled an environment: a store lists its spaces first."""
+    if environment.stat()["entries"] == 0:
         return False
+    try:
+        environment.open_db(SPACES.encode(), create=False)
+    except (import_lmdb().NotFoundError, import_lmdb().ReadonlyError):
+        return True
+    return False
 
 
 def _is_writable(folder: Path) -> bool:

@@ -1,7 +1,8 @@
 """`EmbeddingStore`: text embeddings on disk, each computed once."""
 
 import os
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,11 +17,12 @@ from tsllm.embeddings.database import (
     STORED_DTYPES,
     Database,
     Space,
+    find_damaged,
     is_store,
     make_records,
     open_database,
-    put_records,
     read_vectors,
+    replace_records,
     text_keys,
     touch_space,
 )
@@ -121,10 +123,11 @@ class EmbeddingStore:
         """
         space = self._space(backbone, pooling)
         keys = text_keys(space, texts)
-        records = self._look_up(space, keys)
+        records, damaged = self._look_up_sound(space, keys)
         missing = [i for i, record in enumerate(records) if record is None]
-        self._compute(space, texts, keys, missing, backbone, batch_size, progress)
-        for number, record in zip(missing, self._look_up(space, [keys[i] for i in missing])):
+        self._compute(space, texts, keys, missing, damaged, backbone, batch_size, progress)
+        computed, _ = self._look_up_sound(space, [keys[i] for i in missing])
+        for number, record in zip(missing, computed):
             records[number] = record
         return self._vectors(space, records)
 
@@ -154,12 +157,10 @@ class EmbeddingStore:
         space = self._space(backbone)
         keys = text_keys(space, texts)
 
-        def absent(transaction: Any) -> list[int]:
-            cursor = transaction.cursor()
-            return [i for i, key in enumerate(keys) if not cursor.set_key(key)]
-
-        missing = self._read(space.name, absent, list(range(len(keys))))
-        self._compute(space, texts, keys, missing, backbone, batch_size, progress)
+        records, damaged = self._look_up_sound(space, keys)
+        missing = [i for i, record in enumerate(records) if record is None]
+        del records
+        self._compute(space, texts, keys, missing, damaged, backbone, batch_size, progress)
         return np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), KEY_BYTES)
 
     def read(self, keys: Keys, backbone: Backbone) -> Tensor:
@@ -185,7 +186,17 @@ class EmbeddingStore:
         space = self._space(backbone)
         packed = np.ascontiguousarray(keys, dtype=np.uint8).tobytes()
         rows = [packed[i : i + KEY_BYTES] for i in range(0, len(packed), KEY_BYTES)]
-        return self._vectors(space, self._look_up(space, rows))
+        return self._vectors(space, self._look_up_sound(space, rows)[0])
+
+    def check_exists(self) -> None:
+        """Raise an error if the folder holds no store.
+
+        Raises
+        ------
+        EmbeddingStoreError
+            If there is none, or it is damaged.
+        """
+        open_database(self._folder(), create=False)
 
     def stats(self) -> dict[str, Any]:
         """Count the embeddings of the store, and those that this process read or computed.
@@ -218,9 +229,13 @@ class EmbeddingStore:
         -------
         dict
             The number of ``vectors`` and of ``damaged`` ones, which `prune` removes.
+
+        Raises
+        ------
+        EmbeddingStoreError
+            If there is no store in the folder, or its file is damaged beyond single embeddings.
         """
-        database = self._existing()
-        return {"vectors": 0, "damaged": 0} if database is None else count_damaged(database)
+        return count_damaged(open_database(self._folder(), create=False))
 
     def prune(
         self, *, unused_days: float | None = None, keep: Sequence[Backbone] | None = None
@@ -241,10 +256,19 @@ class EmbeddingStore:
         -------
         dict
             Numbers of embeddings: ``damaged`` and ``unwanted`` ones, and those that are ``kept``.
+
+        Raises
+        ------
+        DataError
+            If ``unused_days`` is negative or no number.
+        EmbeddingStoreError
+            As for `verify`, or if the folder is not writable.
         """
-        database = self._existing()
-        if database is None:
-            return {"damaged": 0, "unwanted": 0, "kept": 0}
+        if unused_days is not None and not (
+            isinstance(unused_days, int | float) and unused_days >= 0
+        ):
+            raise DataError(f"unused_days must be a number of at least 0, found {unused_days!r}")
+        database = open_database(self._folder(), create=False)
         return remove_unwanted(database, unused_days=unused_days, digests=_digests(keep))
 
     def export(
@@ -267,9 +291,8 @@ class EmbeddingStore:
         other = EmbeddingStore(path, dtype=self.dtype)
         if other.path.resolve() == self.path.resolve():
             raise DataError(f"path={str(path)!r} is the store itself: give another folder")
-        source, target = self._existing(), open_database(other.path, create=True)
-        if source is not None:
-            copy_spaces(source, target, _digests(backbones))
+        source = open_database(self._folder(), create=False)
+        copy_spaces(source, open_database(other._folder(), create=True), _digests(backbones))
         return other
 
     def _space(self, backbone: Backbone, pooling: str = "last_token") -> Space:
@@ -277,13 +300,17 @@ class EmbeddingStore:
             raise DataError(f"pooling={pooling!r} is not known; use 'last_token' or 'mean'")
         return Space.of(backbone, stored_dtype=self.dtype, pooling=pooling)
 
-    def _existing(self) -> Database | None:
-        """Open the folder's database, if there is one."""
+    def _folder(self) -> Path:
+        """Return the folder; raise an error if it is a file."""
         if self.path.exists() and not self.path.is_dir():
             raise EmbeddingStoreError(
                 f"the embedding store {self.path} cannot be a file: give a folder"
             )
-        return open_database(self.path, create=False) if is_store(self.path) else None
+        return self.path
+
+    def _existing(self) -> Database | None:
+        """Open the folder's database, if there is one."""
+        return open_database(self._folder(), create=False) if is_store(self.path) else None
 
     def _read(self, name: str, work: Callable[[Any], Any], missing: Any) -> Any:
         """Run a reading transaction; return ``missing`` if there is no store yet."""
@@ -300,18 +327,35 @@ class EmbeddingStore:
         found: list[bytes | None] = self._read(space.name, work, [None] * len(keys))
         return found
 
+    def _look_up_sound(
+        self, space: Space, keys: Sequence[bytes]
+    ) -> tuple[list[bytes | None], set[bytes]]:
+        """Find the sound records of keys, None for others; and the keys of damaged records."""
+        records = self._look_up(space, keys)
+        damaged = find_damaged(space, keys, records)
+        for i in damaged:
+            records[i] = None
+        return records, {keys[i] for i in damaged}
+
     def _compute(
         self,
         space: Space,
         texts: Sequence[str],
         keys: Sequence[bytes],
         missing: Sequence[int],
+        damaged: Collection[bytes],
         backbone: Backbone,
         batch_size: int | str,
         progress: bool,
     ) -> None:
-        """Embed the texts of the given numbers, each distinct one once, and store them."""
+        """Embed the texts of the missing numbers, each distinct one once, and store them."""
         check_batch_size(batch_size)
+        if damaged:
+            warnings.warn(
+                f"{len(damaged)} embeddings in the store {self.path} are damaged and are computed "
+                "again: check the disk; tsllm store verify counts all of them",
+                stacklevel=3,
+            )
         distinct = list({keys[i]: i for i in reversed(missing)}.values())[::-1]
         if not texts:
             return
@@ -329,10 +373,11 @@ class EmbeddingStore:
             records = make_records(
                 space, [keys[i] for i in numbers], vectors, [texts[i] for i in numbers]
             )
-            database.write(space.name, partial(put_records, records=records))
+            bad = [key for key, _ in records if key in damaged]
+            database.write(space.name, partial(replace_records, records=records, damaged=bad))
 
         def is_done(rows: list[int]) -> list[bool]:
-            found = self._look_up(space, [keys[distinct[row]] for row in rows])
+            found, _ = self._look_up_sound(space, [keys[distinct[row]] for row in rows])
             return [record is not None for record in found]
 
         embed_texts(
@@ -347,13 +392,13 @@ class EmbeddingStore:
 
     def _vectors(self, space: Space, records: Sequence[bytes | None]) -> Tensor:
         """Read records as one tensor, (records, hidden)."""
-        vectors = read_vectors(space, records)
-        if vectors is None:
+        sound = [record for record in records if record is not None]
+        if len(sound) < len(records):
             raise EmbeddingStoreError(
-                f"embeddings are missing or damaged in the store {self.path}: run tsllm store "
-                "prune, and embed again"
+                f"{len(records) - len(sound)} embeddings are missing or damaged in the store "
+                f"{self.path}: run tsllm store prune, and embed again"
             )
-        return torch.from_numpy(vectors)
+        return torch.from_numpy(read_vectors(space, sound))
 
     def __eq__(self, other: object) -> bool:
         return (

@@ -6,50 +6,20 @@ import random
 import resource
 import shutil
 import signal
-import sys
 import tempfile
 import time
-import traceback
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from children import child, exit_code
 
 from tsllm.backbone import Backbone
 from tsllm.embeddings import EmbeddingStore, encoding
 from tsllm.errors import EmbeddingStoreError
 
 TEXTS = [f"{'word ' * (number % 5)}{number}" for number in range(240)]
-
-
-def child(work):
-    """Run a function in a forked child; its exit code is 0 where it returned."""
-    process = os.fork()
-    if process == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    return process
-
-
-def exit_code(process, seconds=120):
-    """Wait for a child; one that hangs fails the test."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        done, status = os.waitpid(process, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    os.kill(process, signal.SIGKILL)
-    os.waitpid(process, 0)
-    raise AssertionError(f"a child hung for {seconds} s")
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.slow)])
@@ -170,7 +140,7 @@ def test_a_read_only_store_answers_and_says_what_it_cannot(open_folder, tiny_bac
 def test_a_file_that_is_no_store_is_refused(store, tiny_backbone):
     store.path.mkdir()
     (store.path / "data.mdb").write_bytes(b"not a database" * 1000)
-    with pytest.raises(EmbeddingStoreError, match="cannot be used"):
+    with pytest.raises(EmbeddingStoreError, match=r"not an LMDB data file.*move away"):
         store.encode(["up"], tiny_backbone)
-    with pytest.raises(EmbeddingStoreError, match="cannot be used"):
+    with pytest.raises(EmbeddingStoreError, match=r"not an LMDB data file.*move away"):
         store.stats()

@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from damaged_stores import flip_a_bit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -217,8 +218,9 @@ def test_an_unknown_dtype():
 def test_a_store_that_is_not_there_holds_nothing(store):
     stats = store.stats()
     assert (stats["vectors"], stats["bytes"], stats["spaces"]) == (0, 0, [])
-    assert store.verify() == {"vectors": 0, "damaged": 0}
-    assert store.prune() == {"damaged": 0, "unwanted": 0, "kept": 0}
+    for call in (store.verify, store.prune, store.check_exists):
+        with pytest.raises(EmbeddingStoreError, match="there is no embedding store"):
+            call()
     assert not store.path.exists()
 
 
@@ -240,27 +242,12 @@ def test_means_and_last_tokens_are_kept_apart(store, tiny_backbone, computed):
 def test_verify_finds_and_prune_removes_what_is_damaged(store, tiny_backbone, computed):
     texts = [f"text {number}" for number in range(10)]
     whole = store.encode(texts, tiny_backbone)
-    _damage(store, texts[3], tiny_backbone)
+    flip_a_bit(store, texts[3], tiny_backbone)
     assert store.verify() == {"vectors": 10, "damaged": 1}
     assert store.prune() == {"damaged": 1, "unwanted": 0, "kept": 9}
     assert store.verify() == {"vectors": 9, "damaged": 0}
     assert torch.equal(store.encode(texts, tiny_backbone), whole)
     assert len(computed) == 11
-
-
-def _damage(store, text, backbone):
-    """Flip a bit of a text's vector."""
-    from tsllm.embeddings.database import Space, open_database
-
-    space = Space.of(backbone, stored_dtype="float32")
-    key = store.fill([text], backbone)[0].tobytes()
-
-    def flip(transaction):
-        record = bytearray(transaction.get(key))
-        record[5] ^= 1
-        transaction.put(key, bytes(record))
-
-    open_database(store.path, create=False).write(space.name, flip)
 
 
 def test_prune_keeps_the_backbones_that_are_named(store, tiny_backbone):
@@ -271,6 +258,14 @@ def test_prune_keeps_the_backbones_that_are_named(store, tiny_backbone):
     assert [space["vectors"] for space in store.stats()["spaces"]] == [1]
     assert len(store.encode(["a", "b"], tiny_backbone)) == 2  # and they can come back
     assert store.stats()["vectors"] == 3
+
+
+@pytest.mark.parametrize("days", [-5, float("nan"), "old"])
+def test_days_that_are_none(store, tiny_backbone, days):
+    store.encode(["a"], tiny_backbone)
+    with pytest.raises(DataError, match="unused_days must be a number of at least 0"):
+        store.prune(unused_days=days)
+    assert store.stats()["vectors"] == 1
 
 
 def test_prune_by_age(store, tiny_backbone):
@@ -284,7 +279,7 @@ def test_export_copies_what_is_wanted(store, tiny_backbone, tmp_path, computed):
     texts = [f"text {number}" for number in range(200)]
     whole = store.encode(texts, tiny_backbone)
     store.encode(texts, other)
-    _damage(store, texts[7], tiny_backbone)
+    flip_a_bit(store, texts[7], tiny_backbone)
     copied = store.export(tmp_path / "copy", backbones=[tiny_backbone])
     assert copied.verify() == {"vectors": 199, "damaged": 0}
     assert torch.equal(copied.encode(texts, tiny_backbone), whole)
