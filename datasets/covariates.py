@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from tsllm.datasets.checks import bad_value
+from tsllm.datasets.checks import bad_value, not_a_number
+from tsllm.datasets.delimited import decimal_hint, has_decimal_commas
 from tsllm.datasets.tables import Table, missing_text, text_to_numbers
 from tsllm.errors import DataError
 
@@ -88,10 +89,15 @@ def _as_numbers(
 ) -> np.ndarray | None:
     """Read a column as numbers; return None for other values unless numbers are wanted."""
     if table.text:
-        numbers = text_to_numbers(column)
+        numbers = text_to_numbers(column, table.decimal)
         if isinstance(numbers, int):
-            if not wanted:
+            if not wanted and not has_decimal_commas(column[~missing_text(column)]):
                 return None
+            hint = decimal_hint(column.iloc[numbers])
+            if hint:
+                raise DataError(
+                    f"{place(numbers)}, column {name!r} {not_a_number(column.iloc[numbers])}{hint}"
+                )
             raise DataError(
                 f"{place(numbers)}, column {name!r} holds {column.iloc[numbers]!r}, which is no "
                 "number, and the model was fitted with numbers there"

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tsllm.datasets.stamps import looks_like_dates
-from tsllm.datasets.tables import Table, missing_text
+from tsllm.datasets.tables import Table, check_everywhere, missing_text
 from tsllm.errors import DataError
 
 # Column names of the known layouts: ours, Nixtla's, AutoGluon's and that of the ETT files.
@@ -62,6 +62,21 @@ def find_columns(
         id_col = _known(free, _ID_NAMES, "id_col", source)
         free = [name for name in free if name != id_col]
     if targets is None:
+        free = [name for name in free if name != table.roles.row_index]
+        labels = [name for name in free if name in table.roles.labels]
+        if labels:
+            raise DataError(
+                f"{source} has {labels[0]!r} in the names of its folders or in an index; give it a "
+                "role with id_col=, time_col= or covariates=, or pass "
+                f"target_cols={_without(free, labels)!r} to leave it out"
+            )
+        lacking = [name for name in free if name in table.roles.lacking]
+        if lacking:
+            raise DataError(
+                f"{table.roles.lacking[lacking[0]]!r} in {source} has no column {lacking[0]!r}, "
+                "which other parts have; give every part the same, or pass "
+                f"target_cols={_without(free, lacking)!r} to leave it out"
+            )
         targets = free
         foreign = time_col.lower() == "ds" or str(id_col).lower() in ("unique_id", "item_id")
         named = [name for name in free if name.lower() in _TARGET_NAMES]
@@ -82,6 +97,8 @@ def find_columns(
     clash = sorted({"series_id", "timestamp"} & {*targets, *covariates})
     if clash:
         raise DataError(f"{source} has values in a column named {clash[0]!r}; rename it")
+    names = [name for name in (id_col, time_col, *targets, *covariates) if name is not None]
+    check_everywhere(table, names)
     return Columns(id_col, time_col, list(targets))
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from tsllm.datasets.bad_series import SkippedSeries
 from tsllm.datasets.checks import bad_value, check_times, check_values, not_a_number, series_name
 from tsllm.datasets.covariates import read_covariates
+from tsllm.datasets.delimited import decimal_hint, dialect_of
 from tsllm.datasets.frequency import parse_frequency
 from tsllm.datasets.gaps import FILLS, fill_gaps, regular_times, stamp_numbers, to_steps
 from tsllm.datasets.layout import Columns, find_columns, group_rows, read_labels
@@ -34,6 +35,9 @@ def read_long(
     categorical: Collection[str] | None = None,
     tz: str | None = None,
     format: str | None = None,
+    sep: str | None = None,
+    decimal: str | None = None,
+    encoding: str | None = None,
     skipped: SkippedSeries | None = None,
 ) -> pd.DataFrame:
     """Read and check one or many time series from a table.
@@ -45,8 +49,9 @@ def read_long(
     Parameters
     ----------
     source : str, pathlib.Path, pandas.DataFrame or Table
-        A ``.csv``, ``.csv.gz``, ``.parquet``, ``.jsonl`` or ``.jsonl.gz`` file, a directory of
-        Parquet parts, a frame, or a table of `tsllm.datasets.tables`.
+        A ``.csv``, ``.csv.gz``, ``.parquet``, ``.pq``, ``.jsonl`` or ``.jsonl.gz`` file, a
+        directory of such files of one kind (with its subfolders, whose names ``column=value`` are
+        columns), a frame, or a table of `tsllm.datasets.tables`.
     id_col, time_col : str or None, default=None
         The columns with the series' identifiers and the times. None recognises known names.
     target_cols : str, sequence of str or None, default=None
@@ -75,6 +80,9 @@ def read_long(
     format : str or None, default=None
         How times in text and integers are written, in the codes of ``strptime``, for example
         ``"%d.%m.%Y"``, or ``"%Y%m"`` for 202401. None reads dates year first (ISO 8601).
+    sep, decimal, encoding : str or None, default=None
+        How CSV is written: the character between cells, the decimal sign ``"."`` or ``","``, and
+        the encoding, for example ``"latin-1"`` or ``"utf-16"``. None: comma, point and UTF-8.
     skipped : SkippedSeries or None, default=None
         Collects the series that cannot be read, which are then left out. None: such a series is an
         error. A mistake in the table as a whole is always an error.
@@ -113,7 +121,7 @@ def read_long(
         raise DataError(f"fill={fill!r} is not known; pass one of {', '.join(FILLS)}")
     if freq is not None:
         parse_frequency(freq)
-    table = open_table(source, freq)
+    table = open_table(source, freq, dialect_of(sep, decimal, encoding))
     table = table._replace(frame=table.frame.set_axis(table.frame.columns.astype(str), axis=1))
     covariates = [covariates] if isinstance(covariates, str) else list(covariates)
     columns = find_columns(table, id_col, time_col, target_cols, covariates)
@@ -335,8 +343,9 @@ def _read_values(table: Table, columns: Columns, place: Callable[[int], str]) ->
         column = table.frame[name]
         hint = "" if columns.id is not None else f", or pass id_col={name!r} if it names the series"
         if table.text:
-            numbers = text_to_numbers(column)
+            numbers = text_to_numbers(column, table.decimal)
             if isinstance(numbers, int):
+                hint = decimal_hint(column.iloc[numbers]) or hint
                 complaint = not_a_number(column.iloc[numbers])
                 raise DataError(f"{place(numbers)}, column {name!r} {complaint}{hint}")
             column = pd.Series(numbers)

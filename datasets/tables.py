@@ -1,29 +1,27 @@
 """Tables from CSV, Parquet and JSON lines, with the place of every row in its file."""
 
 import csv
-import gzip
-import json
-import warnings
 import zlib
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.csv
+import pyarrow.parquet as pq
 
-from tsllm.datasets.checks import check_values
-from tsllm.datasets.frequency import future_times, row_number
+from tsllm.datasets.delimited import Dialect, read_csv
+from tsllm.datasets.frequency import row_number
+from tsllm.datasets.json_lines import read_json_lines
+from tsllm.datasets.parquet import Roles, common_schema, find_roles, read_parquet
+from tsllm.datasets.parts import PartFile, kind_of, list_parts
 from tsllm.errors import DataError
 
 # Text cells that stand for a missing value.
 _MISSING = ["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "-nan", "null", "NULL", "None"]
-_ENDINGS = (".csv", ".parquet", ".jsonl")
-_GLUONTS_FIELDS = {"item_id", "start", "freq", "target"}
 
 
 class Table(NamedTuple):
@@ -33,18 +31,27 @@ class Table(NamedTuple):
     row: Callable[[int], str]  # the name of the row at a position, for error messages
     source: str  # the name of the table in error messages
     text: bool  # whether every cell is text, as in CSV
+    decimal: str = "."  # the decimal sign of numbers in text
+    roles: Roles = Roles()
 
 
-def open_table(source: str | Path | pd.DataFrame | Table, freq: str | None = None) -> Table:
+def open_table(
+    source: str | Path | pd.DataFrame | Table,
+    freq: str | None = None,
+    dialect: Dialect | None = None,
+) -> Table:
     """Open a table without interpreting it; see `read_long` for the sources.
 
     A line of JSON is one row, or one series of GluonTS with ``start`` and ``target``, whose
-    frequency is ``freq`` or that of the line. CSV cells are text; other cells have the types of
-    the file. Error messages name rows of CSV and JSON by line, other rows by position from 0.
+    frequency is ``freq`` or that of the line. CSV cells are text, written as ``dialect`` says;
+    other cells have the types of the file. Error messages name rows of CSV and JSON by line, other
+    rows by position from 0.
     """
     if isinstance(source, Table):
+        _check_dialect(dialect, source.source, csv=False)
         return _checked(source)
     if isinstance(source, pd.DataFrame):
+        _check_dialect(dialect, "the frame", csv=False)
         return _checked(Table(source, row_number, "the frame", text=False))
     if not isinstance(source, str | Path):
         raise DataError(
@@ -54,21 +61,19 @@ def open_table(source: str | Path | pd.DataFrame | Table, freq: str | None = Non
     path = Path(source).expanduser()
     if not path.exists():
         raise DataError(f"there is no file or directory {str(source)!r}; check the path")
-    extension = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-    if not path.is_dir() and (extension not in _ENDINGS or path.name.endswith(".parquet.gz")):
+    kind = kind_of(path)
+    if not path.is_dir() and kind is None:
         raise DataError(
             f"{str(source)!r} has an ending that is not known; "
-            "pass a .csv, .csv.gz, .parquet, .jsonl or .jsonl.gz file or a directory of Parquet"
+            "pass a .csv, .csv.gz, .parquet, .pq, .jsonl or .jsonl.gz file or a directory of them"
         )
     try:
         if path.is_dir():
-            table = _read_parts(path)
-        elif extension == ".jsonl":
-            table = _read_json_lines(path, freq)
-        elif extension == ".csv":
-            table = _read_csv(path)
+            table = _read_folder(path, freq, dialect)
         else:
-            table = Table(pd.read_parquet(path), row_number, repr(path.name), text=False)
+            part = PartFile(path, path.name, kind or "CSV", {})
+            _check_dialect(dialect, repr(path.name), csv=kind == "CSV")
+            table = _read_part(part, freq, dialect)
     except DataError:
         raise  # also a ValueError, and complete already
     except (OSError, EOFError, zlib.error, ValueError, csv.Error, pa.ArrowException) as error:
@@ -80,7 +85,17 @@ def open_table(source: str | Path | pd.DataFrame | Table, freq: str | None = Non
     return _checked(table)
 
 
-def text_to_numbers(column: pd.Series) -> np.ndarray | int:
+def is_csv(source: object) -> bool:
+    """Check whether a source of `open_table` is a CSV file, or a folder of them."""
+    if not isinstance(source, str | Path):
+        return False
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return list_parts(path)[0].kind == "CSV"
+    return kind_of(path) == "CSV"
+
+
+def text_to_numbers(column: pd.Series, decimal: str = ".") -> np.ndarray | int:
     """Read text cells as float64, (rows,), NaN where missing.
 
     If a cell is not a number, the position of the first such cell is returned instead.
@@ -91,9 +106,15 @@ def text_to_numbers(column: pd.Series) -> np.ndarray | int:
     array([1.5, 2. , nan])
     >>> text_to_numbers(pd.Series(["1.5", "2,5"]))
     1
+    >>> text_to_numbers(pd.Series(["1,5", "2,5"]), decimal=",")
+    array([1.5, 2.5])
     """
     cells = pa.compute.utf8_trim_whitespace(pa.array(column, type=pa.string()))
     cells = pa.compute.if_else(missing_text(column), pa.scalar(None, pa.string()), cells)
+    if decimal != ".":
+        # a point would separate thousands, which no number has: two points are none
+        cells = pa.compute.replace_substring(cells, ".", "..")
+        cells = pa.compute.replace_substring(cells, decimal, ".")
     try:
         return np.array(pa.compute.cast(cells, pa.float64()).to_numpy(zero_copy_only=False))
     except pa.ArrowInvalid:
@@ -103,6 +124,16 @@ def text_to_numbers(column: pd.Series) -> np.ndarray | int:
 def missing_text(column: pd.Series) -> np.ndarray:
     """Find the text cells that stand for a missing value: bool, (rows,)."""
     return column.str.strip().isin(_MISSING).to_numpy(dtype=bool)
+
+
+def check_everywhere(table: Table, names: Sequence[str]) -> None:
+    """Check that every part of a table has some columns."""
+    for name in names:
+        if name in table.roles.lacking:
+            raise DataError(
+                f"column {name!r} of {table.source} is missing in "
+                f"{table.roles.lacking[name]!r}; give it to every part, or leave it out"
+            )
 
 
 def _checked(table: Table) -> Table:
@@ -116,166 +147,107 @@ def _checked(table: Table) -> Table:
     return table
 
 
-def _open_text(path: Path) -> TextIO:
-    """Open a text file, compressed or not; skip a byte order mark."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
-
-
-def _read_csv(path: Path) -> Table:
-    """Read CSV as text and check the number of cells of each row."""
-    source = repr(path.name)
-    with _open_text(path) as file:
-        header = next((record for record in csv.reader(file) if record), None)
-    if header is None:
-        raise DataError(f"{source} is empty; pass a file with a header line and data")
-    if len(set(header)) < len(header):
-        twice = next(name for name in header if header.count(name) > 1)
-        raise DataError(f"{source} has two columns named {twice!r}; rename or drop one")
-    ragged: list[Any] = []
-
-    def stop(record: Any) -> str:
-        ragged.append(record)
-        return "error"
-
-    text = dict.fromkeys(header, pa.string())
-    try:
-        cells = pa.csv.read_csv(
-            path,
-            # ragged rows have numbers with one thread only
-            read_options=pa.csv.ReadOptions(use_threads=False),
-            parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=stop),
-            convert_options=pa.csv.ConvertOptions(column_types=text, strings_can_be_null=False),
-        )
-    except pa.ArrowInvalid:
-        if not ragged:
-            raise
-        record = ragged[0]
+def _check_dialect(dialect: Dialect | None, source: str, *, csv: bool) -> None:
+    """Check that the arguments for CSV are given for CSV only."""
+    if dialect is not None and not csv:
         raise DataError(
-            f"{source}, line {_csv_line(path, record.number - 2)} has {record.actual_columns} "
-            f"cells where the header has {record.expected_columns}; repair the line, with a comma "
-            "between cells and a point in numbers"
-        ) from None
-    return Table(
-        cells.to_pandas(), lambda position: f"line {_csv_line(path, position)}", source, text=True
+            f"sep=, decimal= and encoding= are for CSV, and have no effect on {source}; leave them "
+            "out"
+        )
+
+
+def _read_part(
+    part: PartFile, freq: str | None, dialect: Dialect | None, *, alone: bool = True
+) -> Table:
+    """Read one file; ``alone`` says that it is a whole table."""
+    source = repr(part.name)
+    if part.kind == "JSON lines":
+        frame, row = read_json_lines(part.path, source, freq, named=not alone)
+        return Table(frame, row, source, text=False)
+    if part.kind == "CSV":
+        dialect = dialect or Dialect()
+        frame, row = read_csv(part.path, source, dialect)
+        return Table(frame, row, source, text=True, decimal=dialect.decimal)
+    roles = find_roles([(part.name, pq.read_schema(part.path))], [])
+    frame = read_parquet(part.path).to_pandas()
+    return Table(frame, row_number, source, text=False, roles=roles)
+
+
+def _read_folder(folder: Path, freq: str | None, dialect: Dialect | None) -> Table:
+    """Read the parts of a folder as one table; columns are matched by name."""
+    parts = list_parts(folder)
+    source, kind = repr(folder.name), parts[0].kind
+    _check_dialect(dialect, source, csv=kind == "CSV")
+    if kind == "Parquet":
+        return _join_parquet(parts, source)
+    tables = [_read_part(part, freq, dialect, alone=len(parts) == 1) for part in parts]
+    for part, table in zip(parts, tables):
+        for name, value in part.keys.items():
+            if name in table.frame:
+                raise DataError(
+                    f"{part.name!r} has a column {name!r}, which the name of its folder gives too; "
+                    "drop the column or rename the folder"
+                )
+            missing = "" if table.text else None
+            table.frame[name] = pd.Series(missing if value is None else value, table.frame.index)
+    lacking = {
+        str(name): part.name
+        for table in tables
+        for name in table.frame
+        for part, other in zip(parts, tables)
+        if name not in other.frame
+    }
+    frame = pd.concat([table.frame for table in tables], ignore_index=True)
+    row = _row_of_parts(
+        [table.row for table in tables], [len(table.frame) for table in tables], parts
     )
+    roles = Roles(tuple(parts[0].keys), None, lacking)
+    return Table(frame, row, source, tables[0].text, tables[0].decimal, roles)
 
 
-def _csv_line(path: Path, position: int) -> int:
-    """Find the line at which a CSV row starts, counted from 1 with the header."""
-    with _open_text(path) as file:
-        reader = csv.reader(file)
-        start, seen = 1, -2
-        for record in reader:
-            seen += bool(record)
-            if seen == position:
-                break
-            start = reader.line_num + 1
-    return start
-
-
-def _read_parts(folder: Path) -> Table:
-    """Read a directory of Parquet parts as one table."""
-    paths = sorted(path for path in folder.glob("*.parquet") if path.name[0] not in "._")
-    if not paths:
-        raise DataError(
-            f"the directory {folder.name!r} holds no .parquet file; pass one with Parquet parts"
-        )
-    parts = [pd.read_parquet(path) for path in paths]
-    for path, part in zip(paths, parts, strict=True):
-        if list(part.columns) != list(parts[0].columns):
+def _join_parquet(parts: Sequence[PartFile], source: str) -> Table:
+    """Read Parquet parts, with one type for each column."""
+    tables, names = [], [part.name for part in parts]
+    schemas = []
+    for part in parts:
+        try:
+            schemas.append(pq.read_schema(part.path))
+            tables.append(read_parquet(part.path, part.keys))
+        except (OSError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())
             raise DataError(
-                f"{path.name!r} has the columns {list(part.columns)}, but {paths[0].name!r} has "
-                f"{list(parts[0].columns)}; give every part the same"
-            )
-    starts = np.cumsum([0, *(len(part) for part in parts)]).tolist()
+                f"{part.name!r} cannot be read ({reason}); check that the file is whole"
+            ) from error
+    roles = find_roles(list(zip(names, schemas)), list(parts[0].keys))
+    columns = list(dict.fromkeys(name for table in tables for name in table.column_names))
+    schema = common_schema([table.schema for table in tables], columns, source, names)
+    whole = pa.concat_tables(_with_columns(table, schema) for table in tables)
+    row = _row_of_parts([row_number] * len(parts), [len(table) for table in tables], parts)
+    return Table(whole.to_pandas(), row, source, text=False, roles=roles)
+
+
+def _with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Bring a table to a schema; a column that it lacks is empty."""
+    columns = [
+        table[field.name].cast(field.type)
+        if field.name in table.column_names
+        else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _row_of_parts(
+    rows: Sequence[Callable[[int], str]], sizes: Sequence[int], parts: Sequence[PartFile]
+) -> Callable[[int], str]:
+    """Name the rows of joined parts by their places in the parts."""
+    starts = np.cumsum([0, *sizes]).tolist()
 
     def row(position: int) -> str:
-        part = bisect_right(starts, position) - 1
-        return f"row {position - starts[part]} of {paths[part].name}"
+        number = bisect_right(starts, position) - 1
+        return f"{rows[number](position - starts[number])} of {parts[number].name}"
 
-    return Table(pd.concat(parts, ignore_index=True), row, repr(folder.name), text=False)
-
-
-def _read_json_lines(path: Path, freq: str | None) -> Table:
-    """Read JSON lines: one row, or one GluonTS series, on each line."""
-    source = repr(path.name)
-    records: list[dict[str, Any]] = []
-    lines: list[int] = []
-    with _open_text(path) as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(
-                    f"{source}, line {number} is no JSON ({error.msg}); write one object a line"
-                ) from None
-            if not isinstance(record, dict):
-                raise DataError(f"{source}, line {number} is no JSON object; write one a line")
-            records.append(record)
-            lines.append(number)
-    if records and {"start", "target"} <= records[0].keys():
-        return _expand_gluonts(records, lines, source, freq)
-    for record, number in zip(records, lines, strict=True):
-        different = sorted(record.keys() ^ records[0].keys())
-        if different:
-            raise DataError(
-                f"{source}, lines {lines[0]} and {number} differ in {different[0]!r}; give every "
-                "line the same fields, null where a value is missing"
-            )
-    return Table(pd.DataFrame(records), lambda i: f"line {lines[i]}", source, text=False)
-
-
-def _expand_gluonts(
-    records: list[dict[str, Any]], lines: list[int], source: str, freq: str | None
-) -> Table:
-    """Convert GluonTS series to rows; warn once about unused fields."""
-    frames, places = [], []
-    for count, (record, number) in enumerate(zip(records, lines, strict=True)):
-        where = f"{source}, line {number}"
-        target = record.get("target")
-        if not isinstance(target, list) or not target or isinstance(target[0], list):
-            raise DataError(f"{where} has no 'target' with one list of numbers; give it one")
-        item = record.get("item_id", str(count))
-        # GluonTS writes missing values as the text NaN
-        numbers = pd.Series([None if value == "NaN" else value for value in target], dtype=object)
-        values = check_values(numbers, series=item, row=_step_of(number))
-        step = freq or record.get("freq")
-        if step is None:
-            raise DataError(f"{where} has no 'freq'; pass freq=, for example freq='h'")
-        start = pd.to_datetime(str(record.get("start")), errors="coerce", format="ISO8601")
-        if not isinstance(start, pd.Timestamp):
-            raise DataError(
-                f"{where} has the start {record.get('start')!r}; write it year first, for example "
-                "2024-01-31 13:00"
-            )
-        try:
-            times = pd.DatetimeIndex([start]).append(future_times(start, step, len(target)))
-        except DataError as error:
-            raise DataError(f"{where}: {error}") from None
-        frames.append(
-            pd.DataFrame(
-                {"item_id": item, "timestamp": times[: len(target)], "target": values[:, 0]}
-            )
-        )
-        places += [(number, step_number) for step_number in range(len(target))]
-    unused = sorted({key for record in records for key in record} - _GLUONTS_FIELDS)
-    if unused:
-        warnings.warn(f"{source} has fields that are not used: {', '.join(unused)}", stacklevel=5)
-    return Table(
-        pd.concat(frames, ignore_index=True),
-        lambda i: f"line {places[i][0]}, step {places[i][1]}",
-        source,
-        text=False,
-    )
-
-
-def _step_of(line: int) -> Callable[[int], str]:
-    """Name the steps of a GluonTS series."""
-    return lambda step: f"line {line}, step {step}"
+    return row
 
 
 def _is_number(cell: Any) -> bool:

@@ -9,10 +9,11 @@ import pandas as pd
 from tsllm.context import Context
 from tsllm.covariates import CovariateColumns, Covariates
 from tsllm.datasets.bad_series import SkippedSeries
+from tsllm.datasets.delimited import dialect_of
 from tsllm.datasets.layout import find_columns
 from tsllm.datasets.long import read_long
 from tsllm.datasets.stamps import holds_dates
-from tsllm.datasets.tables import open_table
+from tsllm.datasets.tables import is_csv, open_table
 from tsllm.errors import DataError
 from tsllm.forecasters.base import SeriesForecaster
 from tsllm.forecasters.frames import (
@@ -151,7 +152,8 @@ def _read_future(
     if source is None:
         return None
     assert columns is not None  # checked above
-    table = open_table(source, freq)
+    written = [reading.pop(name, None) for name in ("sep", "decimal", "encoding")]
+    table = open_table(source, freq, dialect_of(*written) if is_csv(source) else None)
     if reading.get("format") is not None:
         names = find_columns(
             table, reading.get("id_col"), reading.get("time_col"), [], columns.known

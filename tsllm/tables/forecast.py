@@ -45,6 +45,9 @@ def forecast(
     future: Any = None,
     tz: str | None = None,
     format: str | None = None,
+    sep: str | None = None,
+    decimal: str | None = None,
+    encoding: str | None = None,
     on_error: str = "raise",
     **parameters: Any,
 ) -> pd.DataFrame:
@@ -83,6 +86,9 @@ def forecast(
     format : str or None, default=None
         How times in text and integers are written, in the codes of ``strptime``, for example
         ``"%d.%m.%Y"`` or ``"%Y%m"``. None: year first.
+    sep, decimal, encoding : str or None, default=None
+        How CSV is written, for example ``sep=";"``, ``decimal=","``, ``encoding="latin-1"``. None:
+        comma, point and UTF-8.
     on_error : {"raise", "skip"}, default="raise"
         The treatment of a series that cannot be used. "raise": it is an error. "skip": it is left
         out; a warning tells the number, and ``attrs["skipped"]`` of the result is a dict with the
@@ -129,6 +135,9 @@ def forecast(
         "sort": sort,
         "tz": tz,
         "format": format,
+        "sep": sep,
+        "decimal": decimal,
+        "encoding": encoding,
     }
     frame = read_long(
         data,
