@@ -32,8 +32,8 @@ def dialect_of(sep: str | None, decimal: str | None, encoding: str | None) -> Di
     Raises
     ------
     DataError
-        If the separator is not one character, the decimal sign neither point nor comma, both are
-        the same, or the encoding is not known.
+        If the separator is not one character, the decimal sign neither point nor comma, or the
+        encoding is not known.
 
     Examples
     --------
@@ -52,10 +52,6 @@ def dialect_of(sep: str | None, decimal: str | None, encoding: str | None) -> Di
         raise DataError(f"sep={sep!r} is not one character; pass for example ';' or '\\t'")
     if given.decimal not in (".", ","):
         raise DataError(f"decimal={decimal!r} is no decimal sign; pass '.' or ','")
-    if given.sep == given.decimal:
-        raise DataError(
-            f"{given.sep!r} cannot be both separator and decimal sign; pass another sep= (--sep)"
-        )
     try:
         codecs.lookup(given.encoding)
     except (LookupError, TypeError):
