@@ -43,12 +43,18 @@ def read_parquet(path: Path, keys: Mapping[str, str | None] | None = None) -> pa
     for name, value in (keys or {}).items():
         if name not in table.column_names:
             table = table.append_column(name, pa.array([value] * len(table), pa.string()))
-        elif not _is_everywhere(table[name], value):
-            raise DataError(
-                f"{path.name!r} has a column {name!r} with other values than {value!r}, the name "
-                "of its folder; rename the column or the folder"
-            )
+        else:
+            check_key(table[name], name, value, path.name)
     return table.replace_schema_metadata(None)
+
+
+def check_key(column: pa.Array | pa.ChunkedArray, name: str, value: str | None, part: str) -> None:
+    """Check that a column of a part has the value that its folder gives it."""
+    if not _is_everywhere(column, value):
+        raise DataError(
+            f"{part!r} has a column {name!r} with other values than {value!r}, the name of its "
+            "folder; rename the column or the folder"
+        )
 
 
 def columns_of(schema: pa.Schema) -> list[str]:
@@ -157,7 +163,7 @@ def _counts(schema: pa.Schema, name: str) -> bool:
     return name not in schema.names or pa.types.is_integer(schema.field(name).type)
 
 
-def _is_everywhere(column: pa.ChunkedArray, value: str | None) -> bool:
+def _is_everywhere(column: pa.Array | pa.ChunkedArray, value: str | None) -> bool:
     """Check that a column has the value of its folder in every row."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)

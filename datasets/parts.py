@@ -26,14 +26,17 @@ _MISSING_KEY = "__HIVE_DEFAULT_PARTITION__"
 class PartFile(NamedTuple):
     """One file of a folder.
 
-    ``name`` is the path in the folder, with ``/`` between folders. ``keys`` are the columns that
-    folders named ``column=value`` stand for, as text; None is a missing value.
+    ``name`` is the path in the folder, with ``/`` between folders.
     """
 
     path: Path
     name: str
     kind: Kind
-    keys: dict[str, str | None]
+
+    @property
+    def keys(self) -> dict[str, str | None]:
+        """Return the columns that folders named ``column=value`` stand for; see `keys_of`."""
+        return keys_of(self.name)
 
 
 def kind_of(path: Path) -> Kind | None:
@@ -48,6 +51,23 @@ def kind_of(path: Path) -> Kind | None:
     return next((kind for ending, kind in KINDS.items() if name.endswith(ending)), None)
 
 
+def keys_of(name: str) -> dict[str, str | None]:
+    """Return the columns that the folders of a part stand for, from its path in the folder.
+
+    Examples
+    --------
+    >>> keys_of("year=2024/region=north/part-0.parquet")
+    {'year': '2024', 'region': 'north'}
+    """
+    *folders, _ = name.split("/")
+    keys: dict[str, str | None] = {}
+    for folder in folders:
+        column, equals, value = folder.partition("=")
+        if equals and column:
+            keys[unquote(column)] = None if value == _MISSING_KEY else unquote(value)
+    return keys
+
+
 def list_parts(folder: Path) -> list[PartFile]:
     """List the files of a folder and of its subfolders, in the order of their names.
 
@@ -60,7 +80,7 @@ def list_parts(folder: Path) -> list[PartFile]:
         If the folder holds no table or something else than tables, if its parts are of different
         kinds, or if some lie in folders ``column=value`` and others do not.
     """
-    parts = list(_walk(folder, folder, {}))
+    parts = list(_walk(folder, folder))
     if not parts:
         raise DataError(
             f"the directory {folder.name!r} holds no .parquet, .csv or .jsonl file; pass one with "
@@ -82,7 +102,7 @@ def list_parts(folder: Path) -> list[PartFile]:
     return parts
 
 
-def _walk(folder: Path, top: Path, keys: dict[str, str | None]) -> Iterator[PartFile]:
+def _walk(folder: Path, top: Path) -> Iterator[PartFile]:
     """Go through the files of a folder, and of the folders in it."""
     for path in sorted(folder.iterdir()):
         if path.name[0] in "._":
@@ -93,7 +113,7 @@ def _walk(folder: Path, top: Path, keys: dict[str, str | None]) -> Iterator[Part
                 raise DataError(
                     f"{name!r} in {top.name!r} links to a folder that holds it; remove the link"
                 )
-            yield from _walk(path, top, keys | _key(path.name))
+            yield from _walk(path, top)
             continue
         kind = kind_of(path)
         if kind is None or not path.is_file():
@@ -101,12 +121,4 @@ def _walk(folder: Path, top: Path, keys: dict[str, str | None]) -> Iterator[Part
                 f"the directory {top.name!r} holds {name!r}, which is no table; move it away, or "
                 f"let its name begin with an underscore (tables end in {', '.join(KINDS)})"
             )
-        yield PartFile(path, name, kind, keys)
-
-
-def _key(name: str) -> dict[str, str | None]:
-    """Read the name of a folder ``column=value``; other names stand for no column."""
-    column, equals, value = name.partition("=")
-    if not equals or not column:
-        return {}
-    return {unquote(column): None if value == _MISSING_KEY else unquote(value)}
+        yield PartFile(path, name, kind)

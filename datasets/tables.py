@@ -71,7 +71,7 @@ def open_table(
         if path.is_dir():
             table = _read_folder(path, freq, dialect)
         else:
-            part = PartFile(path, path.name, kind or "CSV", {})
+            part = PartFile(path, path.name, kind or "CSV")
             _check_dialect(dialect, repr(path.name), csv=kind == "CSV")
             table = _read_part(part, freq, dialect)
     except DataError:

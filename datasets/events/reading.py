@@ -12,7 +12,7 @@ from tsllm.datasets.events.clock import Clock, clock_of, read_event_times
 from tsllm.datasets.events.table import EventColumns, EventTable, find_fault, sequence_name
 from tsllm.datasets.events.windows import read_windows
 from tsllm.datasets.layout import group_rows, read_labels
-from tsllm.datasets.tables import Table, open_table
+from tsllm.datasets.tables import Table, check_everywhere, open_table
 from tsllm.errors import DataError
 
 TIES = ("error", "jitter", "batch")
@@ -99,6 +99,7 @@ def read_events(
         return source
     table = _open(source)
     names = _find_columns(table, id_col, time_col, type_col)
+    check_everywhere(table, [*names, "window_start", "window_end"])
 
     def place(position: int) -> str:
         return f"{sequence_name(ids[position])}, {table.row(position)}"

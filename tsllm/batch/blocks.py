@@ -49,7 +49,7 @@ def plan_blocks(
     keys: list[np.ndarray] = []
     last: str | None = None
     for part, offset in zip(parts, offsets):
-        found = _scan(folder / part.name, id_col, last)
+        found = _scan(folder, part, id_col, last)
         last = found.last
         keys.append(found.keys)
         if found.starts is None:
@@ -66,13 +66,13 @@ def plan_blocks(
     return _cut(np.concatenate(cuts), np.concatenate(series), offsets, block_rows)
 
 
-def _scan(path: Path, id_col: str, previous: str | None) -> _PartSeries:
+def _scan(folder: Path, part: Part, id_col: str, previous: str | None) -> _PartSeries:
     """Find the first row of each series of a part."""
     starts: list[np.ndarray] = []
     keys = np.empty(0, np.uint64)
     waiting: list[np.ndarray] = []
     whole, continues, row, last = True, False, 0, previous
-    for batch in rows_of(path, [id_col]):
+    for batch in rows_of(folder, part, [id_col]):
         ids = id_texts(batch.column(0))
         change = np.ones(len(ids), bool)
         change[0] = ids[0].as_py() != last

@@ -28,10 +28,10 @@ def check_future(
         return None
     assert covariates is not None  # else it is not wanted
     folder, parts = find_parts(future)
-    names = pq.read_schema(folder / parts[0].name).names
     wanted = _columns(covariates, id_col, time_col)
+    there = [pq.read_schema(folder / part.name).names for part in parts]
     for name in wanted:
-        if name not in names:
+        if not all(name in names for names in there):
             raise DataError(
                 f"{future.name!r} has no column {name!r}: the future needs {', '.join(wanted)}, "
                 "named as in the data"

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import filelock
@@ -187,9 +187,9 @@ def check_directory(out: Path) -> None:
 
 
 def _part(name: str, rows: int, digest: str) -> Part:
-    """Build a part, whose name must be a plain file name."""
-    if Path(name).name != name:
-        raise ValueError(f"the part {name!r} has a path in its name")
+    """Build a part, whose name must be a path inside its folder."""
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise ValueError(f"the part {name!r} has a path out of its folder")
     return Part(name, rows, digest)
 
 

@@ -16,6 +16,9 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
+from tsllm.datasets import parquet
+from tsllm.datasets.parquet import columns_of
+from tsllm.datasets.parts import PartFile, keys_of, kind_of, list_parts
 from tsllm.datasets.tables import Table
 from tsllm.errors import DataError
 
@@ -52,60 +55,64 @@ class Piece(NamedTuple):
 def find_parts(data: Path) -> tuple[Path, list[Part]]:
     """List the Parquet files of `data`: their folder, and the files that have rows, by name.
 
-    `data` is a ``.parquet`` file, or a directory of such files; names that begin with a point or an
-    underscore are left out.
+    `data` is a Parquet file, or a directory as `tsllm.datasets.parts.list_parts` reads it.
     """
     if not data.exists():
         raise DataError(f"there is no file or directory {str(data)!r}; check the path")
     if data.is_dir():
-        folder = data
-        paths = sorted(path for path in data.glob("*.parquet") if path.name[0] not in "._")
+        folder, files = data, list_parts(data)
     else:
-        folder, paths = data.parent, [data]
-        if data.suffix != ".parquet":
-            raise DataError(
-                f"{str(data)!r} is no Parquet file, which forecasting in blocks needs: write it as "
-                "Parquet, or give an --out that ends in .csv or .parquet"
-            )
-    if not paths:
-        raise DataError(f"the directory {str(data)!r} holds no .parquet file")
+        folder, files = data.parent, [PartFile(data, data.name, kind_of(data) or "CSV")]
+    if files[0].kind != "Parquet":
+        raise DataError(
+            f"{files[0].name!r} is no Parquet file, which forecasting in blocks needs: write it as "
+            "Parquet, or give an --out that ends in .csv or .parquet"
+        )
     parts = []
-    first: list[str] | None = None
-    for path in paths:
+    for file in files:
         try:
-            with pq.ParquetFile(path) as file:
-                rows, names = file.metadata.num_rows, file.schema_arrow.names
+            rows = pq.read_metadata(file.path).num_rows
         except (OSError, pa.ArrowException) as error:
             raise DataError(
-                f"{str(path)!r} cannot be read ({_reason(error)}); check that the file is complete"
+                f"{str(file.path)!r} cannot be read ({_reason(error)}); check that the file is "
+                "complete"
             ) from error
-        first = names if first is None else first
-        if names != first:
-            raise DataError(
-                f"{path.name!r} has the columns {names}, but {paths[0].name!r} has {first}; give "
-                "every part the same"
-            )
         if rows:
-            parts.append(Part(path.name, rows, _digest(path)))
+            parts.append(Part(file.name, rows, _digest(file.path)))
     if not parts:
         raise DataError(f"{str(data)!r} has no rows; pass a table with data")
     return folder, parts
 
 
 def rows_of(
-    path: Path, columns: Sequence[str] | None, start: int = 0, stop: int | None = None
+    folder: Path,
+    part: Part,
+    columns: Sequence[str] | None = None,
+    start: int = 0,
+    stop: int | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Read rows `start` to `stop` (excluded) of a part in batches; memory is bounded."""
-    with pq.ParquetFile(path) as file:
+    """Read rows `start` to `stop` (excluded) of a part in batches; memory is bounded.
+
+    The names of the part's folders are columns too.
+    """
+    with pq.ParquetFile(folder / part.name) as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         ends = list(accumulate(sizes))
         stop = ends[-1] if stop is None else stop
         groups = [i for i, end in enumerate(ends) if end > start and end - sizes[i] < stop]
         row = ends[groups[0]] - sizes[groups[0]]
-        for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=groups, columns=columns):
+        keys = _keys_beside(file.schema_arrow, part)
+        wanted = columns_of(file.schema_arrow) if columns is None else columns
+        own = [name for name in wanted if name not in keys]
+        for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=groups, columns=own):
             first, last = max(start - row, 0), min(stop - row, len(batch))
             if first < last:
-                yield batch.slice(first, last - first)
+                rows = batch.slice(first, last - first)
+                for name in {*own} & {*keys_of(part.name)}:
+                    parquet.check_key(rows[name], name, keys_of(part.name)[name], part.name)
+                for name, value in keys.items():
+                    rows = rows.append_column(name, pa.array([value] * len(rows), pa.string()))
+                yield rows if columns is None else rows.select(list(columns))
             row += len(batch)
             if row >= stop:
                 return
@@ -123,7 +130,7 @@ def read_block(
     table = pa.concat_tables(
         pa.Table.from_batches([batch]).cast(schema)
         for piece in pieces
-        for batch in rows_of(folder / parts[piece.part].name, columns, piece.start, piece.stop)
+        for batch in rows_of(folder, parts[piece.part], columns, piece.start, piece.stop)
     )
     if ORIGIN_PART in columns:
         part, row = table[ORIGIN_PART].to_pylist(), table[ORIGIN_ROW].to_pylist()
@@ -145,16 +152,36 @@ def read_block(
 
 
 def common_schema(folder: Path, parts: Sequence[Part], columns: Sequence[str]) -> pa.Schema:
-    """Return types that fit the columns of all parts."""
-    schemas = [pq.read_schema(folder / part.name).remove_metadata() for part in parts]
-    schemas = [pa.schema([schema.field(name) for name in columns]) for schema in schemas]
-    try:
-        return pa.unify_schemas(schemas, promote_options="permissive")
-    except pa.ArrowException as error:
-        raise DataError(
-            f"the parts of {folder.name!r} differ in the types of their columns "
-            f"({_reason(error)}): write each column with one type"
-        ) from error
+    """Return types that fit the columns of all parts; every part must have them."""
+    schemas = [_schema(folder, part) for part in parts]
+    for part, schema in zip(parts, schemas):
+        for name in columns:
+            if name not in schema.names:
+                raise DataError(
+                    f"{part.name!r} has no column {name!r}, which other parts of {folder.name!r} "
+                    "have: give it to every part"
+                )
+    names = [part.name for part in parts]
+    return parquet.common_schema(schemas, columns, repr(folder.name), names)
+
+
+def roles_of(folder: Path, parts: Sequence[Part]) -> parquet.Roles:
+    """Find the columns of the parts that are values only where they are named."""
+    schemas = [(part.name, pq.read_schema(folder / part.name)) for part in parts]
+    return parquet.find_roles(schemas, list(keys_of(parts[0].name)))
+
+
+def _schema(folder: Path, part: Part) -> pa.Schema:
+    """Return the columns of a part, those of its folders included."""
+    schema = pq.read_schema(folder / part.name).remove_metadata()
+    for name in _keys_beside(schema, part):
+        schema = schema.append(pa.field(name, pa.string()))
+    return schema
+
+
+def _keys_beside(schema: pa.Schema, part: Part) -> dict[str, str | None]:
+    """Return the columns of a part's folders that its file does not have."""
+    return {name: key for name, key in keys_of(part.name).items() if name not in schema.names}
 
 
 def write_part(frame: pd.DataFrame, path: Path, job: str) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from tsllm.batch.blocks import plan_blocks
 from tsllm.batch.manifest import GROUPED, Manifest, Request, current_versions
-from tsllm.batch.parts import Part, find_parts, rows_of
+from tsllm.batch.parts import Part, find_parts, roles_of, rows_of
 from tsllm.batch.regroup import MOST_GROUPS, regroup
 from tsllm.batch.sizing import measure_batch_size
 from tsllm.batch.worker import Job, block_table, read_table
@@ -84,8 +84,10 @@ def columns_of_parts(
     covariates: Sequence[str],
 ) -> Columns:
     """Find the columns of the input in its first rows; see `find_columns`."""
-    head = next(rows_of(folder / parts[0].name, None, 0, min(parts[0].rows, _DECISIVE_ROWS)))
-    frame = pa.Table.from_batches([head]).to_pandas()
-    frame = frame.set_axis(frame.columns.astype(str), axis=1)
-    table = Table(frame, row_number, repr(parts[0].name), text=False)
+    head = next(rows_of(folder, parts[0], None, 0, min(parts[0].rows, _DECISIVE_ROWS)))
+    frame = pa.Table.from_batches([head]).to_pandas(ignore_metadata=True)
+    source = parts[0].name if len(parts) == 1 else folder.name
+    roles = roles_of(folder, parts)
+    frame = frame.assign(**{name: None for name in roles.lacking if name not in frame})
+    table = Table(frame, row_number, repr(source), text=False, roles=roles)
     return find_columns(table, id_col, time_col, target_cols, covariates)

@@ -56,7 +56,7 @@ def regroup(
         schema = common_schema(folder, parts, columns)
         for part in parts:
             row = 0
-            for batch in rows_of(folder / part.name, columns):
+            for batch in rows_of(folder, part, columns):
                 origin = pa.array([part.name] * len(batch)).dictionary_encode()
                 table = pa.Table.from_batches([batch]).cast(schema)
                 table = table.append_column(ORIGIN_PART, origin.dictionary_decode())

