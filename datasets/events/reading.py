@@ -99,7 +99,8 @@ def read_events(
         return source
     table = _open(source)
     names = _find_columns(table, id_col, time_col, type_col)
-    check_everywhere(table, [*names, "window_start", "window_end"])
+    used = [names.id_col, names.time_col, names.type_col, "window_start", "window_end"]
+    check_everywhere(table, used)
 
     def place(position: int) -> str:
         return f"{sequence_name(ids[position])}, {table.row(position)}"
