@@ -1,6 +1,8 @@
 """Frequencies of time stamps: parse, infer, complete and continue them, and find their seasons."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +20,9 @@ _CALENDAR_SEASONS = {"D": 7, "B": 5, "C": 5, "W": 52, "WOM": 12, "LWOM": 12}
 _CALENDAR_SEASONS |= dict.fromkeys(["MS", "ME", "BMS", "BME", "CBMS", "CBME"], 12)
 _CALENDAR_SEASONS |= dict.fromkeys(["SMS", "SME"], 24)
 _CALENDAR_SEASONS |= dict.fromkeys(["QS", "QE", "BQS", "BQE", "REQ"], 4)
+
+# Years and quarters of 52 or 53 whole weeks.
+_WEEKS_OF_YEARS = (pd.offsets.FY5253, pd.offsets.FY5253Quarter)
 
 # Names that pandas has for periods only, and the frequency of the ends of those periods.
 _PERIOD_NAMES = {"M": "ME", "Q": "QE", "Y": "YE"}
@@ -149,6 +154,10 @@ def set_frequency(times: pd.DatetimeIndex, offset: pd.offsets.BaseOffset) -> pd.
     """Return the same stamps with a frequency, which pandas checks; the input stays unchanged."""
     # pandas rejects another name of the frequency of an index (QS-JAN for QS-OCT): drop it first
     bare = pd.DatetimeIndex(times, freq=None)  # type: ignore[arg-type]  # None is what drops it
+    if len(bare) == 1 and isinstance(offset, _WEEKS_OF_YEARS):
+        # pandas multiplies the frequency of one stamp by 0, which these do not have
+        pair = pd.date_range(bare[0], periods=2, freq=offset, unit=bare.unit, name=bare.name)
+        return pd.DatetimeIndex(bare, freq=offset) if pair[0] != bare[0] else pair[:1]
     return pd.DatetimeIndex(bare, freq=offset)
 
 
@@ -240,13 +249,109 @@ def future_times(
         return pd.Index(np.arange(1, horizon + 1, dtype=np.int64) + last)
     if freq is None:
         raise DataError(f"the stamps after {last} need a frequency; pass it, for example freq='h'")
-    times = pd.date_range(last, periods=horizon + 1, freq=parse_frequency(freq), unit=last.unit)
+    offset = parse_frequency(freq)
+    with _no_such_stamps(last, offset):
+        times = pd.date_range(last, periods=horizon + 1, freq=offset, unit=last.unit)
     if times[0] != last:
         raise DataError(
             f"the last stamp {last} does not lie on freq={freq_name(freq)!r}; "
             "pass the frequency that the stamps have"
         )
     return times[1:]
+
+
+def stamps_until(
+    last: pd.Timestamp, freq: str | pd.offsets.BaseOffset, end: pd.Timestamp
+) -> pd.DatetimeIndex:
+    """Return the stamps of a frequency from ``last`` to ``end``, both included.
+
+    Raises
+    ------
+    DataError
+        If there are too many, or the clock skips or repeats one of them.
+
+    Examples
+    --------
+    >>> friday, tuesday = pd.Timestamp("2024-01-05"), pd.Timestamp("2024-01-09")
+    >>> [str(day.date()) for day in stamps_until(friday, "B", tuesday)]
+    ['2024-01-05', '2024-01-08', '2024-01-09']
+    """
+    offset = parse_frequency(freq)
+    with _no_such_stamps(last, offset):
+        if (end - last) / ((last + offset) - last) > _MOST_GRID_STAMPS:
+            raise DataError(
+                f"{end} lies more than {_MOST_GRID_STAMPS:,} steps of {freq_name(freq)!r} after "
+                f"{last}; check it"
+            )
+        # rounded up to the unit of the series
+        end = end.as_unit(last.unit) + pd.Timedelta(1, unit=last.unit)
+        return pd.date_range(last, end, freq=offset, unit=last.unit)
+
+
+def count_steps(
+    last: pd.Timestamp | pd.Period | int | np.integer,
+    freq: str | pd.offsets.BaseOffset | None,
+    stamps: pd.Index,
+) -> np.ndarray:
+    """Count the steps from ``last`` to later stamps, (stamps,); -1 where a stamp is no step.
+
+    Parameters are those of `future_times`; ``stamps`` are of the kind of ``last``.
+
+    Examples
+    --------
+    >>> stamps = pd.to_datetime(["2024-03-31", "2024-04-01", "2024-04-30"])
+    >>> count_steps(pd.Timestamp("2024-01-31"), "ME", stamps)
+    array([ 2, -1,  3])
+    """
+    if isinstance(last, pd.Timestamp):
+        assert freq is not None and isinstance(stamps, pd.DatetimeIndex)
+        offset = parse_frequency(freq)
+        if not isinstance(offset, pd.offsets.Tick):
+            return stamps_until(last, offset, stamps.max()).get_indexer(stamps)
+        ahead, step = stamps - last, pd.Timedelta(offset)
+        on_grid = ahead % step == pd.Timedelta(0)
+        return np.where(on_grid, ahead // step, -1)
+    if isinstance(last, pd.Period):
+        ahead, step = stamps.asi8 - last.ordinal, last.freq.n
+    else:
+        ahead, step = stamps.to_numpy(np.int64) - last, 1
+    return np.where(ahead % step == 0, ahead // step, -1)
+
+
+def stamps_around(
+    last: pd.Timestamp | pd.Period | int | np.integer,
+    freq: str | pd.offsets.BaseOffset | None,
+    stamp: Any,
+) -> tuple[Any, Any]:
+    """Return the steps before and after a later stamp that is no step; see `count_steps`."""
+    if isinstance(last, pd.Timestamp):
+        assert freq is not None
+        offset = parse_frequency(freq)
+        if isinstance(offset, pd.offsets.Tick):
+            before = last + (stamp - last) // pd.Timedelta(offset) * pd.Timedelta(offset)
+        else:
+            before = stamps_until(last, offset, stamp)[-1]
+        return before, future_times(before, offset, 1)[0]
+    if isinstance(last, pd.Period):  # adding 1 adds a whole step
+        before = last + (stamp.ordinal - last.ordinal) // last.freq.n
+        return before, before + 1
+    before = last + int(stamp - last)
+    return before, before + 1
+
+
+@contextmanager
+def _no_such_stamps(last: pd.Timestamp, offset: pd.offsets.BaseOffset) -> Iterator[None]:
+    """Explain pandas' errors about stamps that do not exist, exist twice, or are too far away."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (ValueError, OverflowError) as error:
+        reason = str(error).splitlines()[0].split(", try")[0].split(". Try")[0].rstrip(".")
+        raise DataError(
+            f"the steps after {last} at freq={offset.freqstr!r} have no stamps: {reason}; ask for "
+            "fewer steps, or convert the stamps to UTC or to dates without a time zone"
+        ) from None
 
 
 def _regular_frequency(times: pd.DatetimeIndex) -> pd.offsets.BaseOffset | None:

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from tsllm.datasets.checks import in_column, series_name
+from tsllm.datasets.frequency import set_frequency
 from tsllm.errors import DataError
 
 #: A spread of at most this share of the level is within the rounding of the values.
@@ -294,7 +295,7 @@ def _like(template: pd.Index, stamps: pd.Index) -> pd.Index:
     if isinstance(template, pd.DatetimeIndex):
         dates = pd.DatetimeIndex(stamps).as_unit(template.unit).rename(template.name)
         dates = dates if template.tz is None else dates.tz_convert(template.tz)
-        return dates if template.freq is None else pd.DatetimeIndex(dates, freq=template.freq)
+        return dates if template.freq is None else set_frequency(dates, template.freq)
     if isinstance(template, pd.RangeIndex):
         stop = stamps[-1] + template.step
         return pd.RangeIndex(stamps[0], stop, template.step, name=template.name)

@@ -15,8 +15,9 @@ from torch import Tensor
 from tsllm.arguments import shown
 from tsllm.backbone import Backbone, load_backbone, native_bfloat16
 from tsllm.context import Context, column_names, contexts_from_state, contexts_to_state
+from tsllm.datasets.frequency import parse_frequency, set_frequency
 from tsllm.embeddings import EmbeddingStore, open_store
-from tsllm.errors import DataError, InSampleError
+from tsllm.errors import DataError
 from tsllm.forecasters.frames import (
     Layout,
     check_input,
@@ -26,10 +27,10 @@ from tsllm.forecasters.frames import (
     future_covariates,
     join_covariates,
     layout_of,
-    relative_steps,
     request_payload,
     split_series,
 )
+from tsllm.forecasters.horizons import read_horizon, steps_after
 from tsllm.forecasters.learning import LearningMixin
 from tsllm.forecasters.parameters import check_horizon, checked_levels
 from tsllm.forecasters.sktime_fields import sktime_from_state, sktime_to_state
@@ -86,12 +87,16 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
 
     def fit(self, y: Any, X: Any = None, fh: Any = None) -> "SeriesForecaster":  # noqa: D102 (sktime's docstring is inherited)
         self._check_parameters()
-        check_input(y, freq=self._known_frequency(), at_least=2)
+        contexts = check_input(y, freq=self._known_frequency(), at_least=2)
+        if contexts and fh is not None:  # offsets and texts need the ends of all series
+            fh = read_horizon(fh, contexts)
         return super().fit(y, X=X, fh=fh)
 
     def pretrain(self, y: Any, X: Any = None, fh: Any = None) -> "SeriesForecaster":  # noqa: D102
         self._check_parameters()
-        check_input(y, freq=self._known_frequency(), at_least=2)
+        contexts = check_input(y, freq=self._known_frequency(), at_least=2)
+        if contexts and fh is not None:  # offsets and texts need the ends of all series
+            fh = read_horizon(fh, contexts)
         return super().pretrain(y, X=X, fh=fh)
 
     def update(self, y: Any, X: Any = None, update_params: bool = True) -> "SeriesForecaster":  # noqa: D102
@@ -219,8 +224,8 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
     ) -> pd.DataFrame:
         """Forecast every fitted series: points, or quantiles if there are any."""
         contexts = self._kept_contexts()
-        steps = [relative_steps(fh, context) for context in contexts]
-        horizon = check_horizon(max(int(keep.max()) for keep in steps))
+        steps = steps_after(fh, contexts)
+        horizon = max(int(keep.max()) for keep in steps)
         futures = future_covariates(contexts, X, self.fitted_.covariates, steps, horizon)
         values = self._forecast_kept(contexts, horizon, quantiles, futures)
         if quantiles:
@@ -278,21 +283,26 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         return self
 
     def _set_cutoff_from_y(self, y: pd.DataFrame) -> None:
+        freq: Any = None
+        if isinstance(y.index, pd.DatetimeIndex) and y.index.freq is not None:
+            # sktime would give it to a single stamp, which fails for years of 52 or 53 weeks
+            freq, y = y.index.freq, y.set_axis(y.index._with_freq(None), axis=0)
         super()._set_cutoff_from_y(y)
         # sktime loses the frequency of a panel, and needs it to place a horizon.
         cutoff: pd.Index = self._cutoff
         if isinstance(cutoff, pd.DatetimeIndex) and cutoff.freq is None and len(cutoff):
-            freq = self._known_frequency() or frequency_of(split_series(y)) or ""
-            self._cutoff = pd.DatetimeIndex(cutoff, freq=freq)
+            freq = freq or self._known_frequency() or frequency_of(split_series(y))
+            self._cutoff = set_frequency(cutoff, parse_frequency(freq))
 
     def _check_fh(self, fh: Any, pred_int: bool = False) -> ForecastingHorizon | None:
-        try:
-            return super()._check_fh(fh, pred_int=pred_int)
-        except NotImplementedError:  # sktime's sentence has no remedy
-            raise InSampleError(
-                f"fh={_brief_horizon(fh)} asks for an in-sample forecast: every step must lie "
-                f"after the last observation ({self._cutoff[0]}); the next step is 1"
-            ) from None
+        # sktime's own conversion goes through periods, which not every frequency has.
+        if fh is None:
+            if self._fh is None and self.is_fitted:
+                raise DataError("fh is missing: pass the steps to forecast to predict, or to fit")
+            return self._fh
+        contexts = list(self._contexts.values()) if self.is_fitted else []
+        self._fh = read_horizon(fh, contexts or [Context(np.zeros(1), times=self._cutoff)])
+        return self._fh
 
     # ------------------------------------------------------------------ saving and loading
 
@@ -442,11 +452,10 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         self, fh: ForecastingHorizon | None, contexts: Sequence[Context]
     ) -> int | None:
         """Return prediction_length, else the farthest step of fh."""
-        if self.prediction_length is not None:
-            return int(self.prediction_length)
-        if fh is None:
-            return None
-        return check_horizon(max(int(relative_steps(fh, context).max()) for context in contexts))
+        farthest = None
+        if fh is not None:
+            farthest = max(int(steps.max()) for steps in steps_after(fh, contexts))
+        return farthest if self.prediction_length is None else int(self.prediction_length)
 
 
 class LLMForecaster(SeriesForecaster):
@@ -493,7 +502,8 @@ class LLMForecaster(SeriesForecaster):
         self._check_parameters()
         check_input(y, freq=self._known_frequency(), at_least=2)
         contexts = split_series(y, freq=self.freq, at_least=2)
-        steps = None if fh is None else ForecastingHorizon(fh)
+        self._check_parameters()
+        steps = None if fh is None else read_horizon(fh, contexts)
         contexts, columns = self._learn_columns(contexts, X)
         shape = self._choose_shape(contexts, self._asked_horizon(steps, contexts))
         covariates = self._learn_effects(contexts, columns, shape)
@@ -561,13 +571,6 @@ class LLMForecaster(SeriesForecaster):
             )
         if self.backbone is None and self.lora is not None:
             raise DataError("lora tunes the language model, and backbone=None has none: drop one")
-
-
-def _brief_horizon(fh: object) -> str:
-    """Write a horizon in a few words."""
-    steps = fh.to_pandas() if isinstance(fh, ForecastingHorizon) else np.atleast_1d(np.asarray(fh))
-    shown = ", ".join(str(step) for step in steps[:3])
-    return f"[{shown}{', ...' * (len(steps) > 3)}]"
 
 
 def _count_new_steps(known: Context | None, whole: Context) -> int:

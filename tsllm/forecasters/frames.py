@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sktime.forecasting.base import ForecastingHorizon
 
 from tsllm.context import Context, column_names
 from tsllm.covariates import CovariateColumns, Covariates
@@ -14,7 +13,7 @@ from tsllm.covariates.columns import attribute_text, learn_columns
 from tsllm.covariates.effects import missing_future
 from tsllm.datasets.checks import check_times, check_values, series_name
 from tsllm.datasets.frequency import future_times
-from tsllm.errors import DataError, InSampleError, NotEnoughDataError
+from tsllm.errors import DataError, NotEnoughDataError
 
 
 @dataclass(frozen=True)
@@ -38,15 +37,18 @@ def layout_of(y: pd.DataFrame) -> Layout:
 # ---------------------------------------------------------------------- y in
 
 
-def check_input(y: Any, *, freq: str | None, at_least: int) -> None:
-    """Check pandas input before sktime does, whose messages name no row; skip other types."""
+def check_input(y: Any, *, freq: str | None, at_least: int) -> list[Context]:
+    """Check pandas input before sktime does, whose messages name no row; skip other types.
+
+    Return the series, none for other types.
+    """
     if not isinstance(y, pd.Series | pd.DataFrame) or len(y) == 0:
-        return
+        return []
     times = y.index.get_level_values(-1) if isinstance(y.index, pd.MultiIndex) else y.index
     nested = isinstance(y, pd.DataFrame) and len(y) and isinstance(y.iloc[0, 0], pd.Series)
     if nested or not isinstance(times, pd.DatetimeIndex | pd.PeriodIndex | pd.Index):
-        return
-    split_series(y, freq=freq, at_least=at_least)
+        return []
+    return split_series(y, freq=freq, at_least=at_least)
 
 
 def split_series(
@@ -221,27 +223,6 @@ def future_covariates(
 
 
 # ---------------------------------------------------------------------- forecasts out
-
-
-def relative_steps(fh: ForecastingHorizon, context: Context) -> np.ndarray:
-    """Convert the horizon to steps (steps,) after the context's last stamp, one being the next.
-
-    A step at or before the last stamp raises an `InSampleError`.
-    """
-    if fh.is_relative:
-        steps = np.asarray(fh.to_numpy())
-    else:
-        last = context.times[-1:]
-        if isinstance(context.times, pd.DatetimeIndex) and context.times.freq is not None:
-            last = pd.DatetimeIndex(last, freq=context.times.freq)
-        steps = np.asarray(fh.to_relative(last).to_numpy())
-    steps = steps.astype(int)
-    if int(steps.min()) < 1:
-        raise InSampleError(
-            f"fh asks for an in-sample forecast of {series_name(context.series_id)}, which ends at "
-            f"{context.times[-1]}: every step must lie after it"
-        )
-    return steps
 
 
 def forecast_frame(

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from tsllm.datasets.frequency import parse_frequency, set_frequency
 from tsllm.errors import DataError
 
 # Marks an object that stands for a value of another kind.
@@ -209,8 +210,10 @@ def _read_index(written: dict[str, Any]) -> pd.Index:
     if dtype.startswith("period"):
         # The type stubs of pandas lack it.
         return pd.PeriodIndex.from_ordinals(values, freq=freq, name=name)  # type: ignore[attr-defined]
-    cls = pd.TimedeltaIndex if dtype.startswith("timedelta") else pd.DatetimeIndex
-    return cls(values, dtype=dtype, freq=freq, name=name)
+    if dtype.startswith("timedelta"):
+        return pd.TimedeltaIndex(values, dtype=dtype, freq=freq, name=name)
+    dates = pd.DatetimeIndex(values, dtype=dtype, name=name)
+    return dates if freq is None else set_frequency(dates, parse_frequency(freq))
 
 
 def _reads_as(written: dict[str, Any], index: pd.Index) -> bool:
