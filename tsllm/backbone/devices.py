@@ -105,9 +105,14 @@ def memory_errors_explained(device: torch.device, doing: str, batch_size: int) -
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        # The allocator of a CPU raises a plain RuntimeError.
+        on_cpu = isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
+        if not on_cpu and not isinstance(error, torch.OutOfMemoryError):
+            raise
         raise DeviceMemoryError(
             f"{device} ran out of memory in {doing} with batch_size={batch_size}; lower "
-            "batch_size, keep fewer layers of the language model (backbone_layers), or compute in "
+            "batch_size or context_length, keep fewer layers of the language model "
+            "(backbone_layers), or compute in "
             "a smaller type (dtype='bfloat16')"
         ) from error

@@ -25,6 +25,7 @@ from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.intervals import MAX_WINDOWS, MIN_WINDOWS, Calibration, make_calibration
 from tsllm.training.checkpoints import describe_fit
 from tsllm.training.loop import train
+from tsllm.training.memory import memory_estimated
 from tsllm.training.randomness import seeded
 from tsllm.training.settings import Loss, TrainingSettings
 from tsllm.training.windows import WindowBatch, Windows
@@ -118,8 +119,10 @@ class LearningMixin(ForecastingMixin):
     def _new_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
         """Build an untrained model on its device."""
         device = resolve_device(self.device) if backbone is None else backbone.device
-        with seeded(self._seed()):
-            return self._build_model(backbone, shape).to(device)
+        sizes = f"context_length={shape.context_length} and prediction_length={shape.horizon}"
+        with seeded(self._seed()), memory_estimated(device, sizes):
+            model = self._build_model(backbone, shape)
+        return model.to(device)
 
     def _learn_columns(
         self, contexts: Sequence[Context], X: pd.DataFrame | None
