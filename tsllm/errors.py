@@ -12,6 +12,7 @@ __all__ = [
     "ModelFormatError",
     "NoSeriesLeftError",
     "NotEnoughDataError",
+    "StoppedError",
     "TrainingDivergedError",
     "TsllmError",
     "WorkerDiedError",
@@ -60,6 +61,10 @@ class EmbeddingStoreError(TsllmError, OSError):
 
 class DeviceMemoryError(TsllmError, RuntimeError):
     """The device ran out of memory; the message names settings that need less."""
+
+
+class StoppedError(TsllmError, TimeoutError):
+    """The work was stopped: its time was over, or the process ends."""
 
 
 class TrainingDivergedError(TsllmError, ArithmeticError):

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from tsllm.backbone.stopping import check_time
 from tsllm.datasets.checks import in_column, series_name
 from tsllm.errors import NotEnoughDataError
 
@@ -213,19 +214,21 @@ class Calibration:
         NotEnoughDataError
             No step of a variable has a score.
         """
-        n_series, horizon, variables, _ = forecasts.shape
+        horizon = forecasts.shape[1]
         levels = np.asarray(alphas, dtype=float)
-        out = np.empty((n_series, horizon, variables, len(levels)))
+        out = np.empty((*forecasts.shape[:-1], len(levels)))
+        for i, alpha in enumerate(levels):
+            out[..., i] = blend_levels(forecasts, alpha, self.levels)
         offsets: dict[int, np.ndarray] = {}
         for row, series_id in enumerate(series_ids):
             scores = self.scores_of(series_id)
             if id(scores) not in offsets:
+                check_time()
                 offsets[id(scores)] = extend_steps(scores.offsets(levels, self.levels), horizon)
-            for i, alpha in enumerate(levels):
-                base = blend_levels(forecasts[row], alpha, self.levels)  # (horizon, variables)
-                # A context of equal values has no scale, whether or not there are scores.
-                width = np.where(scales[row] > 0, offsets[id(scores)][i] * scales[row], 0.0)
-                out[row, ..., i] = base + width
+            # A context of equal values has no scale, whether or not there are scores.
+            scale = scales[row][:, None]
+            width = np.moveaxis(offsets[id(scores)], 0, -1) * scale
+            out[row] += np.where(scale > 0, width, 0.0)
             if np.isnan(offsets[id(scores)]).any():
                 _check_scored(offsets[id(scores)], scales[row], series_id, columns)
         order = np.argsort(levels, kind="stable")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -313,14 +314,23 @@ class AarenModel(nn.Module):
         return stream
 
     @torch.no_grad()
-    def forecast(self, stream: AarenStream, horizon: int) -> Tensor:
+    def forecast(
+        self,
+        stream: AarenStream,
+        horizon: int,
+        *,
+        before_step: Callable[[], None] | None = None,
+    ) -> Tensor:
         """Forecast after streams: (series, horizon, 1 + levels), float64, in raw units.
 
         The last axis holds the point forecast, then the quantiles. Beyond the model's horizon the
-        point forecasts are read as observations, in a copy of the streams.
+        point forecasts are read as observations, in a copy of the streams. ``before_step`` is called
+        before each reading and may raise, to stop a long forecast.
         """
         parts = []
         for done in range(0, horizon, self.horizon):
+            if before_step is not None:
+                before_step()
             out = self._read_both_ways(stream).double()  # (rows, horizon of the model[, levels])
             point = out
             if self.quantile_head is not None:

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tsllm.backbone.devices import backbone_autocast
 from tsllm.backbone.shared import SharedBackbone
+from tsllm.backbone.stopping import check_time
 from tsllm.errors import BackboneMismatchError, DataError
 
 
@@ -295,6 +296,7 @@ class Backbone(ModelFacts):
 
     def _token_states(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Run a batch of token ids: states (batch, longest, hidden), and lengths (batch,)."""
+        check_time()
         shared = self._shared
         longest = max(len(row) for row in tokens)
         shortest = min(len(row) for row in tokens)
@@ -376,6 +378,7 @@ def run_causally(
             f"inputs_embeds has shape {tuple(inputs_embeds.shape)}; "
             f"it must be (batch, tokens, {shared.hidden_size})."
         )
+    check_time()
     batch, tokens, _ = inputs_embeds.shape
     seen = 0 if past is None else past.get_seq_length()
     total = seen + tokens

@@ -10,6 +10,7 @@ import torch
 from tsllm.adapters.events.batch import EventBatch, EventStates
 from tsllm.adapters.events.decoders.base import EventDecoder
 from tsllm.adapters.events.next_event import NextEvent, next_event
+from tsllm.backbone.stopping import check_time
 from tsllm.datasets.events import EventTable
 from tsllm.events.arguments import in_chunks
 from tsllm.events.encoding import FittedModel, Origin
@@ -55,12 +56,14 @@ def predict_next_event(
         if running is not None:
             decoder, states = running
             for places in in_chunks(len(origin.table), ROWS_AT_ONCE):
+                check_time()
                 rows = torch.as_tensor(places, device=model.device)
                 here = states.select(rows, torch.zeros_like(rows))
                 results.append(describe(decoder, here, elapsed[places]))
         else:
             sequences = model.last_rows(origin.table)
             for places in in_chunks(len(origin.table), model.rows_at_once):
+                check_time()
                 batch = sequences.gather(places).to(model.device)
                 decoder, states = model.encode(batch)
                 results.append(describe(decoder, states.at(batch.lengths), elapsed[places]))

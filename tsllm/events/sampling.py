@@ -11,6 +11,7 @@ from torch import Tensor
 from tsllm.adapters.events.batch import EventBatch, EventStates
 from tsllm.adapters.events.decoders.base import EventDecoder
 from tsllm.adapters.events.next_event import sample_next
+from tsllm.backbone.stopping import check_time
 from tsllm.errors import DataError
 
 Encode = Callable[[EventBatch], tuple[EventDecoder, EventStates]]
@@ -137,6 +138,7 @@ def draw_futures(
     all_types: list[np.ndarray] = []
     wait = torch.as_tensor(waited, dtype=torch.float64, device=device)
     while True:
+        check_time()
         if len(all_types) == MOST_EVENTS:
             raise DataError(
                 f"a sampled future has more than {MOST_EVENTS} events before its end: the model "

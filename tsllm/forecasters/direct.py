@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tsllm.adapters.layers import MonotoneQuantileHead
 from tsllm.adapters.losses import elementwise_loss
+from tsllm.backbone.stopping import check_time
 from tsllm.context import Context, ContextBatch
 from tsllm.datasets.frequency import season_length
 from tsllm.forecasters.base import SeriesForecaster
@@ -91,6 +92,7 @@ class DirectForecaster(SeriesForecaster):
         values, mask = batch.values, batch.mask  # (batch, context, variables)
         parts = []
         for done in range(0, horizon, state.shape.horizon):
+            check_time()
             inputs = self._forecast_inputs(state, values, contexts, done)
             out, _, _ = self._read_output(state.model(values, mask=mask, **inputs))
             if self.loss == "quantile":

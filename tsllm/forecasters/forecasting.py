@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tsllm.backbone.devices import memory_errors_explained
+from tsllm.backbone.stopping import check_time
 from tsllm.context import Context, ContextBatch, batch_contexts, faint_spread
 from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError
@@ -55,6 +56,7 @@ class ContextReader(Reader):
         state, device = self.state, self.state.device
         values, scales = [], []
         for first in range(0, len(contexts), self.rows):
+            check_time()
             chunk = [self.arrange_context(state, c) for c in contexts[first : first + self.rows]]
             batch = batch_contexts(chunk, state.shape.context_length)
             with (

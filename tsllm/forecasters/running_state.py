@@ -13,6 +13,7 @@ from torch import Tensor
 from tsllm.adapters.aaren.model import AarenModel
 from tsllm.adapters.aaren.state import AarenStream
 from tsllm.backbone.devices import memory_errors_explained
+from tsllm.backbone.stopping import check_time
 from tsllm.context import Context
 from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError
@@ -115,7 +116,8 @@ class StreamReader(Reader):
                 torch.no_grad(),
                 memory_errors_explained(self.state.device, "forecasting", self.batch_size),
             ):
-                out = model.forecast(batch, horizon).cpu().numpy()  # (rows, horizon, 1 + levels)
+                # (rows, horizon, 1 + levels)
+                out = model.forecast(batch, horizon, before_step=check_time).cpu().numpy()
             shape = (len(some), variables, *out.shape[1:])
             values.append(np.moveaxis(out.reshape(shape), 1, 2))
             spread = model.spread(batch).cpu().numpy()
@@ -249,6 +251,7 @@ def _batches(items: Sequence[int], batch_size: int, variables: int) -> Iterator[
     """Split series into batches of about ``batch_size`` rows."""
     size = max(1, batch_size // variables)
     for first in range(0, len(items), size):
+        check_time()
         yield list(items[first : first + size])
 
 

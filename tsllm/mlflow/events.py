@@ -46,6 +46,12 @@ class ServedEvents(ServedKind):
         names = model.history_.names
         return [names.id_col, names.time_col, names.type_col, *_WINDOW]
 
+    def cell_kinds(self, model: EventForecaster) -> dict[str, list[str]]:
+        """List the columns of numbers, times and marks."""
+        times = [model.history_.names.time_col, *_WINDOW]
+        stamps = model.history_.clock.is_stamps
+        return {"numbers": [] if stamps else times, "times": times, "marks": []}
+
     def default_horizon(self, model: EventForecaster) -> int:
         """Return the horizon of a request that names none: the next event."""
         return 1
@@ -72,8 +78,8 @@ class ServedEvents(ServedKind):
     ) -> pd.DataFrame:
         """Predict the next events of a request's sequences; see the head of this file."""
         history = _history(model, request)
-        limits.check_answer(len(history), int(horizon), _COLUMNS + len(quantiles))
-        answer = model.predict(history, n_steps=int(horizon), levels=list(quantiles))
+        limits.check_answer(len(history), horizon, _COLUMNS + len(quantiles))
+        answer = model.predict(history, n_steps=horizon, levels=list(quantiles))
         # JSON has no infinity: the time of an event that does not come is missing; see no_event.
         numbers = answer.select_dtypes("number").columns
         answer[numbers] = answer[numbers].replace([np.inf, -np.inf], np.nan)

@@ -36,6 +36,7 @@ from mlflow.utils.model_utils import (
 import tsllm
 from tsllm.backbone.export import export_backbone
 from tsllm.errors import DataError, ModelFormatError
+from tsllm.mlflow.enforcement import prepare_requests, seconds_of_server
 from tsllm.mlflow.kinds import Limits
 from tsllm.mlflow.registry import kind_named, kind_of
 from tsllm.mlflow.serving import ServedModel
@@ -282,7 +283,9 @@ def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> Se
             f"{', '.join(known)}"
         )
     model, kind = _load(Path(path), None if device == "auto" else device, backbone)
-    return ServedModel(model, kind, Limits(**asked))
+    limits = Limits(**asked)
+    prepare_requests()
+    return ServedModel(model, kind, limits, seconds=seconds_of_server())
 
 
 def _load(data: Path, device: str | None, backbone: str | None) -> tuple[Any, Any]:

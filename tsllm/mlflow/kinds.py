@@ -16,9 +16,16 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType
 from sklearn.utils.validation import check_is_fitted
 
+from tsllm.arguments import wanted_instead
 from tsllm.backbone import Backbone
 from tsllm.errors import DataError
+from tsllm.mlflow.csv_requests import is_text, read_cells
 from tsllm.saving.api import load, save
+from tsllm.tables.forecast import check_request
+
+#: The parameters of a request.
+PARAMETERS = ("horizon", "quantiles")
+_LONGEST = 100  # characters of a client's value in a sentence
 
 
 @dataclass(frozen=True)
@@ -29,18 +36,29 @@ class Limits:
     ----------
     max_rows : int, default=1_000_000
         Rows of the request.
+    max_series : int, default=10_000
+        Series to forecast, or sequences of events.
     max_horizon : int, default=10_000
         Steps to forecast, or events.
-    max_values : int, default=10_000_000
+    max_quantiles : int, default=100
+        Quantiles of each step.
+    max_values : int, default=1_000_000
         Numbers in the answer.
+    max_seconds : int, default=50
+        Seconds until a request is stopped, its wait for others included. MLflow's server answers
+        after 60 seconds with 504 (``MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT``); behind it a request
+        has 5/6 of that time at most.
     max_concurrent : int or None, default=None
         Requests computed at the same time; others wait. None: the number of processors divided by
         torch's threads.
     """
 
     max_rows: int = 1_000_000
+    max_series: int = 10_000
     max_horizon: int = 10_000
-    max_values: int = 10_000_000
+    max_quantiles: int = 100
+    max_values: int = 1_000_000
+    max_seconds: int = 50
     max_concurrent: int | None = None
 
     def __post_init__(self) -> None:
@@ -59,11 +77,25 @@ class Limits:
                 "fewer series at a time, or shorter histories"
             )
 
-    def check_answer(self, series: int, horizon: int, numbers: int) -> None:
-        """Check the size of an answer; ``numbers`` are those of one step."""
+    def check_parameters(self, horizon: int, quantiles: int) -> None:
+        """Check the horizon and the number of quantiles of a request."""
         if horizon > self.max_horizon:
             raise DataError(
-                f"horizon={horizon:,} and this server forecasts up to {self.max_horizon:,} steps"
+                f"horizon={shown(horizon)} and this server forecasts up to {self.max_horizon:,} "
+                "steps"
+            )
+        if quantiles > self.max_quantiles:
+            raise DataError(
+                f"the request asks for {quantiles:,} quantiles and this server computes up to "
+                f"{self.max_quantiles:,}"
+            )
+
+    def check_answer(self, series: int, horizon: int, numbers: int) -> None:
+        """Check the size of an answer; ``numbers`` are those of one step."""
+        if series > self.max_series:
+            raise DataError(
+                f"the request asks for {series:,} series and this server forecasts up to "
+                f"{self.max_series:,} at a time: send fewer"
             )
         if series * horizon * numbers > self.max_values:
             raise DataError(
@@ -93,6 +125,10 @@ class ServedKind(ABC):
     @abstractmethod
     def columns(self, model: Any) -> list[str]:
         """List the columns of a request; the first names what is predicted."""
+
+    @abstractmethod
+    def cell_kinds(self, model: Any) -> dict[str, list[str]]:
+        """List the columns of numbers, times and marks, as arguments of `read_cells`."""
 
     @abstractmethod
     def default_horizon(self, model: Any) -> int:
@@ -157,13 +193,85 @@ class ServedKind(ABC):
         """
         if not isinstance(request, pd.DataFrame):
             raise DataError(f"the request is a {type(request).__name__} and must be a table")
-        if not len(request.columns):  # MLflow drops the columns that the signature does not know
-            columns = self.columns(model)
-            raise DataError(
-                f"the request has none of the model's columns: send {', '.join(columns)}, or "
-                f"{columns[0]} without rows for all that the model keeps"
-            )
+        horizon, quantiles = self._parameters(model, params, limits)
         limits.check_rows(len(request))
+        if any(name is not None for name in request.index.names):
+            request = request.reset_index()  # Parquet keeps an index of pandas
+        text = is_text(request)
+        request = request.set_axis(request.columns.map(str), axis=1).reset_index(drop=True)
+        known = self.columns(model)
+        if twice := request.columns[request.columns.duplicated()].intersection(known).tolist():
+            raise DataError(f"the request has two columns {twice[0]!r}: leave one out")
+        request = request[[name for name in request if name in known]]
+        if not len(request.columns):
+            raise DataError(
+                f"the request has none of the model's columns: send {', '.join(known)}, or "
+                f"{known[0]} without rows for all that the model keeps"
+            )
+        if text:
+            request = read_cells(request, **self.cell_kinds(model))
+        check_names(request, known[0])
+        answer = self.predict(model, request, horizon, quantiles, limits)
+        _check_finite(answer)
+        return answer
+
+    def _parameters(
+        self, model: Any, params: Mapping[str, Any], limits: Limits
+    ) -> tuple[int, list[float]]:
+        """Read the parameters of a request: horizon and quantiles."""
+        if unknown := [name for name in params if name not in PARAMETERS]:
+            raise DataError(
+                f"the request has the parameter {shown(unknown[0])} and this server reads "
+                f"{' and '.join(PARAMETERS)}: leave it out"
+            )
         horizon = params.get("horizon", self.default_horizon(model))
-        quantiles = [float(q) for q in np.ravel(params.get("quantiles", self.default_quantiles))]
-        return self.predict(model, request.reset_index(drop=True), horizon, quantiles, limits)
+        if wanted_instead(horizon, int):
+            raise DataError(
+                f"horizon must be a whole number of steps, at least 1, found {shown(horizon)}"
+            )
+        quantiles = params.get("quantiles", self.default_quantiles)
+        if isinstance(quantiles, np.ndarray):
+            quantiles = quantiles.tolist()
+        if not isinstance(quantiles, list | tuple):
+            raise DataError(
+                "quantiles must be a list of numbers between 0 and 1, found "
+                f"{shown(quantiles)}"
+            )
+        limits.check_parameters(horizon, len(quantiles))
+        check_request(horizon, quantiles)
+        return int(horizon), [float(q) for q in quantiles]
+
+
+def shown(value: object) -> str:
+    """Show a value of a request in a sentence, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def check_names(request: pd.DataFrame, column: str) -> None:
+    """Check that the names of the series are text or whole numbers, or missing."""
+    if column not in request:
+        return
+    cells = request[column]
+    if pd.api.types.is_integer_dtype(cells.dtype) or isinstance(cells.dtype, pd.StringDtype):
+        return
+    for row, cell in enumerate(cells):
+        missing = pd.api.types.is_scalar(cell) and pd.isna(cell)
+        whole = isinstance(cell, int | np.integer) and not isinstance(cell, bool)
+        if not (missing or whole or isinstance(cell, str)):
+            raise DataError(
+                f"row {row}, column {column!r} holds {shown(cell)}, which is no name: send text, or "
+                "a whole number"
+            )
+
+
+def _check_finite(answer: pd.DataFrame) -> None:
+    """Check that an answer holds no infinite number, which JSON cannot write."""
+    numbers = answer.select_dtypes("number")
+    bad = np.isinf(numbers.to_numpy(dtype=float)).any(axis=1)
+    if bad.any():
+        name = answer.iloc[int(bad.argmax()), 0]
+        raise DataError(
+            f"the forecast of {shown(name)} is too large for a number: send values of less than "
+            "1e150, for example in larger units"
+        )

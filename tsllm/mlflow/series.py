@@ -33,11 +33,10 @@ from tsllm.datasets.long import read_long
 from tsllm.datasets.tables import Table
 from tsllm.errors import DataError
 from tsllm.forecasters.base import SeriesForecaster
-from tsllm.mlflow.kinds import Limits, ServedKind
+from tsllm.mlflow.kinds import Limits, ServedKind, shown
 from tsllm.tables.covariates import columns_of, columns_to_read, read_future
 from tsllm.tables.forecast import (
     DEFAULT_QUANTILES,
-    check_request,
     predict_long,
     predict_stored,
     stored_series,
@@ -64,6 +63,11 @@ class ServedSeries(ServedKind):
         """List the columns of a request."""
         future = [] if _FUTURE in _variables(model) else [_FUTURE]
         return [_ID, _TIME, *_variables(model), *_covariates(model), *future]
+
+    def cell_kinds(self, model: SeriesForecaster) -> dict[str, list[str]]:
+        """List the columns of numbers, times and marks."""
+        marks = [_FUTURE] if _FUTURE not in _variables(model) else []
+        return {"numbers": _numbers(model), "times": [_TIME], "marks": marks}
 
     def default_horizon(self, model: SeriesForecaster) -> int:
         """Return the horizon of fitting."""
@@ -101,17 +105,16 @@ class ServedSeries(ServedKind):
         limits: Limits,
     ) -> pd.DataFrame:
         """Forecast the series of a request; see the head of this file."""
-        check_request(horizon, quantiles)
         numbers = len(_variables(model)) * (1 + len(quantiles))
         request, future = _split_future(model, request)
         if _brings_history(model, request):
             series = request[_ID].nunique(dropna=False) if _ID in request else 1
-            limits.check_answer(series, int(horizon), numbers)
+            limits.check_answer(series, horizon, numbers)
             frame = _history(model, request)
             table = predict_long(
                 model,
                 frame,
-                int(horizon),
+                horizon,
                 quantiles=quantiles,
                 freq=_asked_frequency(model),
                 future=future,
@@ -121,9 +124,9 @@ class ServedSeries(ServedKind):
             if ids is None and future is not None and _ID in request:
                 ids = list(dict.fromkeys(future[_ID]))
             kept = len(stored_series(model)) if ids is None else len(ids)
-            limits.check_answer(kept, int(horizon), numbers)
+            limits.check_answer(kept, horizon, numbers)
             table = predict_stored(
-                model, int(horizon), quantiles=quantiles, series=ids, future=future
+                model, horizon, quantiles=quantiles, series=ids, future=future
             )
         if isinstance(table[_TIME].dtype, pd.PeriodDtype):  # JSON has no periods
             table[_TIME] = table[_TIME].astype(str)
@@ -134,6 +137,14 @@ def _variables(model: SeriesForecaster) -> list[str]:
     """List the value columns; a Series without a name is called as in `to_payload`."""
     columns = list(model._layout.columns)
     return ["y"] if columns in ([None], [0]) else [str(column) for column in columns]
+
+
+def _numbers(model: SeriesForecaster) -> list[str]:
+    """List the columns of numbers: the values, and the covariates that are no categories."""
+    numbers, columns = _variables(model), columns_of(model)
+    if columns is not None:
+        numbers += [n for n, known in zip(columns.names, columns.categories) if known is None]
+    return numbers
 
 
 def _covariates(model: SeriesForecaster) -> list[str]:
@@ -148,7 +159,7 @@ def _split_future(
     """Return the rows of histories, and the known future of the covariates as `read_future`."""
     if _FUTURE not in request or _FUTURE in _variables(model):
         return request, None
-    marked = request[_FUTURE].fillna(False).astype(bool)
+    marked = _marks(request[_FUTURE])
     request = request.drop(columns=_FUTURE)
     if not marked.any():
         return request, None
@@ -174,6 +185,17 @@ def _split_future(
         freq=_asked_frequency(model),
     )
     return request[~marked], future
+
+
+def _marks(cells: pd.Series) -> pd.Series:
+    """Read the marks of rows that lie in the future: true, false or null."""
+    for row, cell in enumerate(cells):
+        known = pd.api.types.is_scalar(cell) and (pd.isna(cell) or cell in (True, False))
+        if not known:
+            raise DataError(
+                f"row {row}, column {_FUTURE!r} holds {shown(cell)}: send true, false or null"
+            )
+    return pd.Series([not pd.isna(cell) and bool(cell) for cell in cells], index=cells.index)
 
 
 def _brings_history(model: SeriesForecaster, request: pd.DataFrame) -> bool:
@@ -241,11 +263,7 @@ def _with_periods(model: SeriesForecaster, request: pd.DataFrame) -> pd.DataFram
 def _as_table(model: SeriesForecaster, request: pd.DataFrame) -> Table:
     """Return rows of a request as a table with their numbers in the request."""
     places = request.index.to_numpy()
-    numbers = _variables(model)
-    columns = columns_of(model)
-    if columns is not None:
-        numbers += [n for n, known in zip(columns.names, columns.categories) if known is None]
-    frame = _plain(request, [name for name in numbers if name in request])
+    frame = _plain(request, [name for name in _numbers(model) if name in request])
     return Table(
         frame.reset_index(drop=True),
         lambda row: row_number(int(places[row])),

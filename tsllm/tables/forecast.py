@@ -171,9 +171,21 @@ def check_request(horizon: object, quantiles: Sequence[float]) -> None:
     bad = [q for q in quantiles if wanted_instead(q, float) or not 0 < q < 1]
     if bad:
         raise DataError(f"quantiles must lie strictly between 0 and 1, found {bad[0]!r}")
-    twice = [q for q in quantiles if list(quantiles).count(q) > 1]
-    if twice:
-        raise DataError(f"quantiles must differ from each other, found {twice[0]!r} twice")
+    columns: dict[str, float] = {}
+    for q in quantiles:
+        if (column := quantile_column(q)) in columns:
+            raise DataError(
+                f"quantiles must differ from each other, found {q!r} twice"
+                if q == columns[column]
+                else f"the quantiles {columns[column]!r} and {q!r} would both be {column}: leave "
+                "one out"
+            )
+        columns[column] = q
+
+
+def quantile_column(level: float) -> str:
+    """Return the name of a quantile's column."""
+    return f"q{level:g}"
 
 
 def make_forecaster(method: str, **parameters: Any) -> SeriesForecaster:
@@ -375,7 +387,7 @@ def forecasts_to_long(
     by_variable = values.transpose(0, 2, 1, 3).reshape(rows, -1)
     columns["forecast"] = by_variable[:, 0]
     for i, q in enumerate(quantiles):
-        columns[f"q{q:g}"] = by_variable[:, 1 + i]
+        columns[quantile_column(q)] = by_variable[:, 1 + i]
     return pd.DataFrame(columns)
 
 

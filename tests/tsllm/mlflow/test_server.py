@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -14,10 +17,53 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+HISTORY = {
+    "columns": ["series_id", "timestamp", "value"],
+    "data": [["a", f"2024-01-{day:02d}", float(day % 3)] for day in range(1, 21)],
+}
+JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
+SECRET = "confidential" * 20
+#: Body, content type, and words of the answer.
+BAD = {
+    "no JSON": (f'{{"dataframe_split": {{"{SECRET}"'.encode(), JSON, "is no JSON"),
+    "deep": (b"[" * 100_000, JSON, "is no JSON"),
+    "long number": (b'{"dataframe_split": ' + b"9" * 5_000 + b"}", JSON, "is no JSON"),
+    "no UTF-8": (b'{"\xff": "' + SECRET.encode() + b'"}', JSON, "not UTF-8"),
+    "a list": (b"[1]", JSON, "JSON list"),
+    "another format": ({"rows": [SECRET]}, JSON, "dataframe_split"),
+    "short rows": ({"dataframe_split": HISTORY | {"columns": ["value"]}}, JSON, "columns"),
+    "a list as name": (
+        {"dataframe_records": [{"series_id": ["a"], "timestamp": "2024-01-01", "value": 1}]},
+        JSON,
+        "row 0, column 'series_id' holds \\['a'\\]",
+    ),
+    "params of a wrong kind": (
+        {"dataframe_split": HISTORY, "params": {"horizon": SECRET}},
+        JSON,
+        "horizon must be a whole number",
+    ),
+    "params as a list": ({"dataframe_split": HISTORY, "params": [3]}, JSON, "must be an object"),
+    "an unknown parameter": (
+        {"dataframe_split": HISTORY, "params": {"horizn": 3}},
+        JSON,
+        "'horizn'",
+    ),
+    "100,000 quantiles": (
+        {"dataframe_split": HISTORY, "params": {"quantiles": [0.5] * 100_000}},
+        JSON,
+        "100,000 quantiles",
+    ),
+    "unordered": ({"dataframe_split": HISTORY | {"data": HISTORY["data"][::-1]}}, JSON, "earlier"),
+    "ragged CSV": (b"series_id,timestamp,value\na,2024-01-01\n", CSV, "line 2 .* 2 cells"),
+    "text in CSV": (b"series_id,timestamp,value\na,2024-01-01,much\n", CSV, "row 0.*'much'"),
+    "empty CSV": (b"", CSV, "empty"),
+    "no Parquet": (SECRET.encode(), PARQUET, "Parquet"),
+}
+
 
 @pytest.fixture(scope="module")
 def server(saved, tmp_path_factory):
-    """The address of a server of the saved model."""
+    """The address of a server of the saved model, and its process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -49,20 +95,26 @@ def server(saved, tmp_path_factory):
             except OSError:
                 assert time.monotonic() < deadline, log.read_text()
                 time.sleep(0.1)
-        yield address
+        yield address, process
     finally:
-        os.killpg(process.pid, 15)
-        process.wait(30)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(30)
+
+
+def _no_json(word):
+    raise AssertionError(f"{word} is no JSON")
 
 
 def _ask(server, body, content_type="application/json"):
     """Post a request and give status and document."""
+    body = body if isinstance(body, bytes) else json.dumps(body).encode()
     request = urllib.request.Request(
-        f"{server}/invocations", data=body, headers={"Content-Type": content_type}
+        f"{server[0]}/invocations", data=body, headers={"Content-Type": content_type}
     )
     try:
         with urllib.request.urlopen(request, timeout=120) as response:
-            return response.status, json.load(response)
+            return response.status, json.loads(response.read(), parse_constant=_no_json)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
 
@@ -73,7 +125,7 @@ def test_a_server_answers_json_and_parquet_and_says_what_is_wrong(
 ):
     payload = forecaster.to_payload(2)
     own = forecaster.predict(fh=[1, 2])["value"].tolist()
-    status, answer = _ask(server, json.dumps(payload).encode())
+    status, answer = _ask(server, payload)
     assert status == 200
     predictions = pd.DataFrame(answer["predictions"])
     assert list(predictions) == ["series_id", "timestamp", "forecast"]
@@ -88,7 +140,7 @@ def test_a_server_answers_json_and_parquet_and_says_what_is_wrong(
     assert len(table) == 8 * 3 and {"q0.1", "q0.5", "q0.9"} <= set(table)
 
     payload["dataframe_split"]["data"][3][2] = "much"
-    status, answer = _ask(server, json.dumps(payload).encode())
+    status, answer = _ask(server, payload)
     assert status == 400
     assert answer["message"].startswith("series 's0000', row 3, column 'value' holds 'much'")
     assert "\n" not in answer["message"] and "stack_trace" not in answer
@@ -96,9 +148,64 @@ def test_a_server_answers_json_and_parquet_and_says_what_is_wrong(
     def stored(number):
         name = f"s{number % 8:04d}"
         request = {"dataframe_split": {"columns": ["series_id"], "data": [[name]]}}
-        return name, _ask(server, json.dumps(request).encode())
+        return name, _ask(server, request)
 
     with ThreadPoolExecutor(8) as pool:
         for name, (status, answer) in pool.map(stored, range(24)):
             assert status == 200
             assert {row["series_id"] for row in answer["predictions"]} == {name}
+
+
+def test_csv_keeps_the_names_of_series_and_of_stored_ones(server, frame):
+    zeros = frame.assign(series_id="00" + frame["series_id"].str[1:])
+    status, answer = _ask(server, zeros.to_csv(index=False).encode(), CSV)
+    assert status == 200
+    found = pd.DataFrame(answer["predictions"])
+    assert found["series_id"].unique().tolist() == zeros["series_id"].unique().tolist()
+    status, same = _ask(server, {"dataframe_records": json.loads(zeros.to_json(orient="records"))})
+    assert status == 400  # milliseconds, as pandas writes them
+    records = zeros.astype({"timestamp": str}).to_dict(orient="records")
+    status, same = _ask(server, {"dataframe_records": records})
+    assert status == 200
+    pd.testing.assert_frame_equal(found, pd.DataFrame(same["predictions"]), rtol=1e-6)
+    status, answer = _ask(server, b"series_id\ns0003\n", CSV)
+    assert {row["series_id"] for row in answer["predictions"]} == {"s0003"}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_bad_request_gets_one_short_sentence_over_http(server, bad):
+    body, content_type, words = BAD[bad]
+    status, answer = _ask(server, body, content_type)
+    assert status == 400
+    assert re.search(words, answer["message"])
+    assert "stack_trace" not in answer and "\n" not in answer["message"]
+    assert "confidential" * 10 not in answer["message"] and len(answer["message"]) < 500
+    assert "--" not in answer["message"]
+
+
+def test_a_server_ends_in_seconds_while_it_computes(server):
+    long = {"dataframe_split": {"columns": ["series_id"], "data": []}, "params": {"horizon": 10_000}}
+    answers = []
+    client = threading.Thread(target=lambda: answers.append(_ask(server, long)))
+    client.start()
+    time.sleep(1)  # the forecast alone takes longer
+    started = time.monotonic()
+    os.killpg(server[1].pid, signal.SIGTERM)
+    server[1].wait(30)
+    client.join(30)
+    assert time.monotonic() - started < 15
+    status, answer = answers[0]
+    assert status == 503 and "ends" in answer["message"]
+
+
+def test_predict_reads_names_in_csv_as_text(saved, frame, tmp_path):
+    """``mlflow models predict -t csv``."""
+    zeros = frame.query("series_id == 's0003'").assign(series_id="007")
+    zeros.to_csv(tmp_path / "request.csv", index=False)
+    command = [sys.executable, "-m", "mlflow", "models", "predict", "-m", saved, "-t", "csv"]
+    command += ["-i", tmp_path / "request.csv", "-o", tmp_path / "answer.json"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    command = [str(part) for part in [*command, "--env-manager", "local"]]
+    subprocess.run(command, check=True, env=environment, cwd=tmp_path, capture_output=True)
+    answer = json.loads((tmp_path / "answer.json").read_text())
+    assert {row["series_id"] for row in answer["predictions"]} == {"007"}

@@ -1,0 +1,215 @@
+"""The functions of MLflow that stand between a request and our models, replaced by ours.
+
+MLflow has no hook before the model. Its own functions read the name 007 in CSV as the number 7,
+leave unknown parameters out, put the whole request or a stack trace into an error, and write NaN,
+which is no JSON. Decision 27 says what is replaced and why. Models of other flavors keep MLflow's
+functions.
+"""
+
+import functools
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow import pyfunc
+from mlflow.environment_variables import (
+    _MLFLOW_IS_IN_SERVING_ENVIRONMENT,
+    MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT,
+)
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
+from mlflow.pyfunc import scoring_server
+from mlflow.types.schema import AnyType, Schema
+
+from tsllm.backbone.stopping import stop_everything
+from tsllm.errors import DataError
+from tsllm.mlflow.csv_requests import read_csv
+from tsllm.mlflow.serving import LOG, RequestError
+
+_MODULE = "tsllm.mlflow"
+#: MLflow's server gives up after its own time; ours must be over before.
+_SHARE_OF_TIMEOUT = 5 / 6
+_JSON, _CSV, _PARQUET = (
+    scoring_server.CONTENT_TYPE_JSON,
+    scoring_server.CONTENT_TYPE_CSV,
+    scoring_server.CONTENT_TYPE_PARQUET,
+)
+
+
+def seconds_of_server() -> float | None:
+    """Return the seconds that a request may take behind MLflow's server; None: there is none."""
+    if not _is_serving():
+        return None
+    return float(MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()) * _SHARE_OF_TIMEOUT
+
+
+def prepare_requests() -> None:
+    """Replace MLflow's functions; called when a model is loaded, and effective once.
+
+    A model in any process gets its requests as they are. A process of MLflow's server or of
+    ``mlflow models predict`` serves one model: it also gets our CSV, errors and JSON, and ends
+    soon when it is asked to.
+    """
+    _replace(pyfunc, "_validate_prediction_input", _hand_over)
+    if not _is_serving():
+        return
+    _replace(scoring_server, "parse_csv_input", _read_csv)
+    _replace(scoring_server, "invocations", _answer)
+    _replace(scoring_server, "predictions_to_json", _write_json)
+    _end_when_asked()
+
+
+def _is_serving() -> bool:
+    """Return whether this process is MLflow's server, or ``mlflow models predict``."""
+    return (
+        scoring_server._SERVER_MODEL_PATH in os.environ
+        or _MLFLOW_IS_IN_SERVING_ENVIRONMENT.get() is True
+    )
+
+
+def _replace(module: Any, name: str, ours: Callable[..., Any]) -> None:
+    """Replace a function of MLflow by ours, which gets MLflow's as its first argument."""
+    theirs = getattr(module, name)
+    if getattr(theirs, "func", None) is not ours:
+        setattr(module, name, functools.partial(ours, theirs))
+
+
+def _hand_over(
+    theirs: Callable[..., Any],
+    data: Any,
+    params: Any,
+    input_schema: Schema | None,
+    params_schema: Any,
+    flavor: str | None = None,
+) -> tuple[Any, Any]:
+    """Hand a request to our model as it is, in place of MLflow's enforcement of the schema."""
+    if flavor != _MODULE:
+        return theirs(data, params, input_schema, params_schema, flavor)
+    if params is not None and not isinstance(params, dict):
+        raise RequestError(
+            f"params must be an object with horizon and quantiles, found {type(params).__name__}",
+            INVALID_PARAMETER_VALUE,
+        )
+    if input_schema is not None and not _is_ours(input_schema):  # the user's own signature
+        try:
+            data, _ = theirs(data, None, input_schema, None, flavor)
+        except MlflowException as error:
+            raise RequestError(error.message, INVALID_PARAMETER_VALUE) from error
+    return _as_table(data), params
+
+
+def _is_ours(schema: Schema) -> bool:
+    """Return whether a schema is that of our models, which takes every type."""
+    return all(isinstance(column.type, AnyType) for column in schema.inputs)
+
+
+def _as_table(data: Any) -> pd.DataFrame:
+    """Return what MLflow takes as a table as one: lists of columns, or of rows."""
+    if isinstance(data, pd.DataFrame):
+        return data
+    if isinstance(data, np.ndarray) or not isinstance(data, dict | list):
+        raise RequestError(
+            f"the request is a {type(data).__name__} and must be a table: send dataframe_split or "
+            "dataframe_records",
+            INVALID_PARAMETER_VALUE,
+        )
+    try:
+        return pd.DataFrame(data)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise RequestError(
+            f"the request is no table ({error}): send dataframe_split or dataframe_records",
+            INVALID_PARAMETER_VALUE,
+        ) from error
+
+
+def _read_csv(theirs: Callable[..., Any], csv_input: Any, schema: Any = None) -> pd.DataFrame:
+    """Read CSV as text, in place of MLflow's guesses."""
+    try:
+        return read_csv(csv_input)
+    except (DataError, UnicodeDecodeError, OSError) as error:
+        raise RequestError(str(error), INVALID_PARAMETER_VALUE) from error
+
+
+def _answer(
+    theirs: Callable[..., Any], data: Any, content_type: Any, model: Any, input_schema: Any
+) -> Any:
+    """Answer a request over HTTP; every error is one sentence."""
+    if model.loader_module != _MODULE:
+        return theirs(data, content_type, model, input_schema)
+    if not content_type:
+        raise RequestError(
+            f"the request has no Content-Type: send {_JSON}, {_CSV} or {_PARQUET}",
+            INVALID_PARAMETER_VALUE,
+        )
+    kind = str(content_type).partition(";")[0].strip()
+    try:
+        if kind in (_JSON, _CSV):
+            data = data.decode("utf-8") if isinstance(data, bytes) else data
+        if kind == _JSON:
+            data = json.loads(data)
+            if not isinstance(data, dict):
+                raise RequestError(
+                    f"the request is a JSON {type(data).__name__}: send an object with "
+                    "dataframe_split or dataframe_records",
+                    INVALID_PARAMETER_VALUE,
+                )
+        return theirs(data, content_type, model, input_schema)
+    except RequestError:
+        raise
+    except UnicodeDecodeError as error:
+        sentence = f"the request is not UTF-8 (byte {error.start}): send text in that encoding"
+    except (json.JSONDecodeError, RecursionError, ValueError) as error:
+        sentence = f"the request is no JSON: {getattr(error, 'msg', None) or _short(error)}"
+    except MlflowException as error:
+        if error.get_http_status_code() >= 500:
+            LOG.exception("a request failed unexpectedly")
+        sentence = _short(error)
+    except Exception as error:
+        LOG.exception("a request failed unexpectedly")
+        raise RequestError(
+            f"unexpected {type(error).__name__}: the server's log says more", INTERNAL_ERROR
+        ) from error
+    raise RequestError(sentence, INVALID_PARAMETER_VALUE)
+
+
+def _short(error: Exception) -> str:
+    """Return the first line of an error's message."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _write_json(
+    theirs: Callable[..., Any], raw_predictions: Any, output: Any, metadata: Any = None
+) -> Any:
+    """Write an answer as JSON; missing values are null."""
+    if isinstance(raw_predictions, pd.DataFrame):
+        known = raw_predictions.notna()
+        raw_predictions = raw_predictions.astype(object).where(known, None)
+    return theirs(raw_predictions, output, metadata)
+
+
+def _end_when_asked() -> None:
+    """Stop all forecasts when SIGTERM asks this process to end, then do what it did before.
+
+    The server waits for the requests that it computes, however long they take.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return  # only the main thread handles signals
+    before = signal.getsignal(signal.SIGTERM)
+    if getattr(before, "stops_forecasts", False):
+        return
+
+    def end(number: int, frame: Any) -> None:
+        stop_everything()
+        if callable(before):
+            before(number, frame)
+        else:
+            signal.signal(number, before if before is not None else signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    end.stops_forecasts = True  # type: ignore[attr-defined]  # seen by the next call
+    signal.signal(signal.SIGTERM, end)
