@@ -324,8 +324,8 @@ class AarenModel(nn.Module):
         """Forecast after streams: (series, horizon, 1 + levels), float64, in raw units.
 
         The last axis holds the point forecast, then the quantiles. Beyond the model's horizon the
-        point forecasts are read as observations, in a copy of the streams. ``before_step`` is called
-        before each reading and may raise, to stop a long forecast.
+        point forecasts are read as observations, in a copy of the streams. ``before_step`` is
+        called before each reading and may raise, to stop a long forecast.
         """
         parts = []
         for done in range(0, horizon, self.horizon):

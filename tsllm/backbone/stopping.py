@@ -5,9 +5,8 @@ may go on. A server sets the deadline; elsewhere there is none, and a look costs
 microsecond.
 """
 
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -15,7 +14,7 @@ from tsllm.errors import StoppedError
 
 #: The moment (of ``time.monotonic``) at which this thread's work stops, and the error's sentence.
 _DEADLINE: ContextVar[tuple[float, str] | None] = ContextVar("deadline", default=None)
-_ENDING = threading.Event()
+_asked_to_end: Callable[[], bool] | None = None
 
 
 @contextmanager
@@ -46,18 +45,22 @@ def seconds_left() -> float | None:
 
 def check_time() -> None:
     """Raise a `StoppedError` where the work must stop; called between batches and steps."""
-    if _ENDING.is_set():
+    if ends():
         raise StoppedError("this process ends: send the request again")
     found = _DEADLINE.get()
     if found is not None and time.monotonic() >= found[0]:
         raise StoppedError(found[1])
 
 
-def stop_everything() -> None:
-    """Stop the work of all threads of this process, for a process that is asked to end."""
-    _ENDING.set()
+def end_when(asked: Callable[[], bool]) -> None:
+    """Say how this process knows that it is asked to end; all its forecasts then stop.
+
+    ``asked`` is called at each look, from any thread.
+    """
+    global _asked_to_end
+    _asked_to_end = asked
 
 
 def ends() -> bool:
     """Return whether this process is asked to end."""
-    return _ENDING.is_set()
+    return _asked_to_end is not None and _asked_to_end()

@@ -10,7 +10,6 @@ import functools
 import json
 import os
 import signal
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -26,9 +25,10 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import scoring_server
 from mlflow.types.schema import AnyType, Schema
 
-from tsllm.backbone.stopping import stop_everything
+from tsllm.backbone.stopping import end_when
 from tsllm.errors import DataError
 from tsllm.mlflow.csv_requests import read_csv
+from tsllm.mlflow.kinds import shown
 from tsllm.mlflow.serving import LOG, RequestError
 
 _MODULE = "tsllm.mlflow"
@@ -39,6 +39,7 @@ _JSON, _CSV, _PARQUET = (
     scoring_server.CONTENT_TYPE_CSV,
     scoring_server.CONTENT_TYPE_PARQUET,
 )
+_TABLES = scoring_server.SUPPORTED_FORMATS
 
 
 def seconds_of_server() -> float | None:
@@ -61,7 +62,7 @@ def prepare_requests() -> None:
     _replace(scoring_server, "parse_csv_input", _read_csv)
     _replace(scoring_server, "invocations", _answer)
     _replace(scoring_server, "predictions_to_json", _write_json)
-    _end_when_asked()
+    end_when(_server_ends)
 
 
 def _is_serving() -> bool:
@@ -151,13 +152,7 @@ def _answer(
         if kind in (_JSON, _CSV):
             data = data.decode("utf-8") if isinstance(data, bytes) else data
         if kind == _JSON:
-            data = json.loads(data)
-            if not isinstance(data, dict):
-                raise RequestError(
-                    f"the request is a JSON {type(data).__name__}: send an object with "
-                    "dataframe_split or dataframe_records",
-                    INVALID_PARAMETER_VALUE,
-                )
+            data = _read_json(data)
         return theirs(data, content_type, model, input_schema)
     except RequestError:
         raise
@@ -177,6 +172,26 @@ def _answer(
     raise RequestError(sentence, INVALID_PARAMETER_VALUE)
 
 
+def _read_json(text: str) -> dict[str, Any]:
+    """Read the body of a request: one table, and the parameters."""
+    data = json.loads(text)
+    if not isinstance(data, dict):
+        raise RequestError(
+            f"the request is a JSON {type(data).__name__}: send an object with dataframe_split or "
+            "dataframe_records",
+            INVALID_PARAMETER_VALUE,
+        )
+    unknown = [key for key in data if key not in (*_TABLES, scoring_server.SERVING_PARAMS_KEY)]
+    if unknown or len(data.keys() & _TABLES) != 1:
+        found = f", and not {shown(unknown[0])}" if unknown else ""
+        raise RequestError(
+            "the request must hold one table, as dataframe_split, dataframe_records, inputs or "
+            f"instances, and may hold params{found}",
+            INVALID_PARAMETER_VALUE,
+        )
+    return data
+
+
 def _short(error: Exception) -> str:
     """Return the first line of an error's message."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
@@ -192,24 +207,10 @@ def _write_json(
     return theirs(raw_predictions, output, metadata)
 
 
-def _end_when_asked() -> None:
-    """Stop all forecasts when SIGTERM asks this process to end, then do what it did before.
+def _server_ends() -> bool:
+    """Return whether uvicorn is asked to end: it waits for the requests that it computes.
 
-    The server waits for the requests that it computes, however long they take.
+    Its handler of SIGTERM is a method of the server.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return  # only the main thread handles signals
-    before = signal.getsignal(signal.SIGTERM)
-    if getattr(before, "stops_forecasts", False):
-        return
-
-    def end(number: int, frame: Any) -> None:
-        stop_everything()
-        if callable(before):
-            before(number, frame)
-        else:
-            signal.signal(number, before if before is not None else signal.SIG_DFL)
-            signal.raise_signal(number)
-
-    end.stops_forecasts = True  # type: ignore[attr-defined]  # seen by the next call
-    signal.signal(signal.SIGTERM, end)
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return getattr(server, "should_exit", False) is True

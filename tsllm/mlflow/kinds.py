@@ -234,8 +234,7 @@ class ServedKind(ABC):
             quantiles = quantiles.tolist()
         if not isinstance(quantiles, list | tuple):
             raise DataError(
-                "quantiles must be a list of numbers between 0 and 1, found "
-                f"{shown(quantiles)}"
+                f"quantiles must be a list of numbers between 0 and 1, found {shown(quantiles)}"
             )
         limits.check_parameters(horizon, len(quantiles))
         check_request(horizon, quantiles)
@@ -260,8 +259,8 @@ def check_names(request: pd.DataFrame, column: str) -> None:
         whole = isinstance(cell, int | np.integer) and not isinstance(cell, bool)
         if not (missing or whole or isinstance(cell, str)):
             raise DataError(
-                f"row {row}, column {column!r} holds {shown(cell)}, which is no name: send text, or "
-                "a whole number"
+                f"row {row}, column {column!r} holds {shown(cell)}, which is no name: send text, "
+                "or a whole number"
             )
 
 

@@ -125,9 +125,7 @@ class ServedSeries(ServedKind):
                 ids = list(dict.fromkeys(future[_ID]))
             kept = len(stored_series(model)) if ids is None else len(ids)
             limits.check_answer(kept, horizon, numbers)
-            table = predict_stored(
-                model, horizon, quantiles=quantiles, series=ids, future=future
-            )
+            table = predict_stored(model, horizon, quantiles=quantiles, series=ids, future=future)
         if isinstance(table[_TIME].dtype, pd.PeriodDtype):  # JSON has no periods
             table[_TIME] = table[_TIME].astype(str)
         return table

@@ -20,10 +20,10 @@ from mlflow.protos.databricks_pb2 import (
 from tsllm.backbone import stopping
 from tsllm.errors import DataError, StoppedError, TsllmError
 from tsllm.mlflow.kinds import Limits, ServedKind
+from tsllm.mlflow.sentences import for_client
 
 LOG = logging.getLogger(__name__)
 _LOOK = 0.2  # seconds between two looks whether a waiting request may go on
-_LONGEST = 1_000  # characters of an answer's sentence
 
 
 class RequestError(MlflowException):
@@ -33,11 +33,7 @@ class RequestError(MlflowException):
     """
 
     def __init__(self, sentence: str, error_code: int) -> None:
-        sentence = " ".join(sentence.split())
-        if len(sentence) > _LONGEST:
-            half = _LONGEST // 2
-            sentence = f"{sentence[:half]} ... {sentence[-half:]}"
-        self._sentence = sentence
+        self._sentence = for_client(sentence)
         super().__init__(self._sentence, error_code=error_code)
 
     @property

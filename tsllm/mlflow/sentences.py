@@ -1,0 +1,60 @@
+"""Errors in words for a client, who has no Python and no command line.
+
+The sentences of the library end with the argument or the option that helps. Behind a server the
+remedy is another request.
+"""
+
+import re
+
+_LONGEST = 1_000  # characters of a sentence
+_IN_ORDER = r"send the rows of each \1 in the order of time"
+_MISSING_ROWS = "send the missing rows, with null where nothing was observed"
+#: Patterns of the library's remedies, and what a client can do. The first ones come first.
+_REMEDIES = tuple(
+    (re.compile(pattern), words)
+    for pattern, words in (
+        (r"pass sort=True (?:\([^)]*\) )?to sort each (\w+) by time", _IN_ORDER),
+        (r"insert the missing rows[^;]*?, or read the data with fill=.*", _MISSING_ROWS),
+        (r"read the data (?:again )?with fill=.*", _MISSING_ROWS),
+        (r", or name the column that tells series apart with id_col=", ", or name the series"),
+        (
+            r"convert text and categorical columns to numbers, NaN where a value is missing",
+            "send numbers, with null where a value is missing",
+        ),
+        (
+            r"replace infinite values with numbers, or with NaN to count them as missing",
+            "send numbers, with null where a value is missing",
+        ),
+        (r"convert it to a date, for example with pd\..*", "send dates, such as 2024-01-31"),
+        (r"; write every stamp in one time zone.*", "; send all stamps with one offset"),
+        (r"pass the future of the covariates[^;]*", "send it in rows with future=true"),
+        (r"give it as future= \(--future\)[^;]*;.*", "send it in rows with future=true"),
+        (r": pass X for the steps to forecast.*", ": send it in rows with future=true"),
+        (r"pass ties=.*|, or pass ties=.*", ""),
+        (r", for example with (?:drop_duplicates|sort_index|tz_localize|\.resample\S*)", ""),
+        (r",? or convert (?:the index|the times) with \S+", ""),
+        (r"pass the data to forecast from", "send its history"),
+        (r" \(--[^)]*\)", ""),
+        (r"\bNaN\b", "null"),
+        (r"\bpass\b", "send"),
+    )
+)
+
+
+def for_client(sentence: str) -> str:
+    """Write an error of the library for the client of a server: one line, not too long.
+
+    Examples
+    --------
+    >>> for_client("row 3 is earlier than row 2; pass sort=True (--sort on the command line) to "
+    ...            "sort each series by time")
+    'row 3 is earlier than row 2; send the rows of each series in the order of time'
+    """
+    sentence = " ".join(sentence.split())
+    for pattern, words in _REMEDIES:
+        sentence = pattern.sub(words, sentence)
+    sentence = sentence.strip().rstrip(";,:").strip()
+    if len(sentence) > _LONGEST:
+        half = _LONGEST // 2
+        sentence = f"{sentence[:half]} ... {sentence[-half:]}"
+    return sentence
