@@ -53,7 +53,7 @@ def check_time() -> None:
 
 
 def end_when(asked: Callable[[], bool]) -> None:
-    """Say how this process knows that it is asked to end; all its forecasts then stop.
+    """Set how this process knows that it is asked to end; all its forecasts then stop.
 
     ``asked`` is called at each look, from any thread.
     """
