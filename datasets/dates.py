@@ -114,7 +114,7 @@ def read_dates(
 def to_zone(
     times: pd.DatetimeIndex, tz: str | None, place: Callable[[int], str]
 ) -> pd.DatetimeIndex:
-    """Bring stamps into a time zone: convert those with a zone, read the others as its local time.
+    """Convert stamps to a time zone; those without a zone are its local times.
 
     ``place`` names the row at a position in error messages: for a local time that a clock change
     skips or repeats. Without ``tz`` the stamps stay as they are.

@@ -1,12 +1,13 @@
 """Regular time stamps for the series of a panel: check, complete, fill and resample."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tsllm.datasets.checks import check_times, series_name
-from tsllm.datasets.frequency import complete_times
+from tsllm.datasets.frequency import complete_times, parse_frequency
 from tsllm.errors import DataError
 
 FILLS = ("nan", "ffill", "interpolate")
@@ -82,7 +83,8 @@ def to_steps(
 ) -> tuple[np.ndarray, pd.DatetimeIndex, np.ndarray]:
     """Resample rows (rows, variables) of one series to a frequency; empty steps stay gaps.
 
-    ``how`` is "mean", "sum" or "last", of the values that are not missing.
+    ``how`` is "mean", "sum" or "last", of the values that are not missing. Rows may have the same
+    stamp.
 
     Returns
     -------
@@ -108,15 +110,30 @@ def to_steps(
         raise DataError(
             f"resample={how!r} needs dates, and the times are of type {times.dtype}: leave it out"
         )
-    # the same grid for all series of a table, whatever their start
-    bins = pd.DataFrame(values, index=times).resample(freq, origin="epoch")
+    bins = _bins(pd.DataFrame(values, index=times), parse_frequency(freq))
     counts = bins.size().to_numpy()
     steps = bins.sum(min_count=1) if how == "sum" else getattr(bins, how)()
     steps, counts = steps[counts > 0], counts[counts > 0]
     first = np.cumsum(counts) - counts  # (steps,)
     stamps = steps.index[np.arange(len(steps))]  # drops the frequency
     assert isinstance(stamps, pd.DatetimeIndex)  # resample keeps the type of the index
+    if stamps.tz is None and times.tz is not None:
+        stamps = stamps.tz_localize(times.tz)
     return steps.to_numpy(), stamps, first
+
+
+def _bins(frame: pd.DataFrame, offset: pd.offsets.BaseOffset) -> Any:
+    """Put rows into the steps of a frequency, with the same grid for all series of a table.
+
+    Steps of several days are counted on the local calendar: their stamps have no time zone.
+    """
+    if isinstance(offset, pd.offsets.Tick):
+        return frame.resample(offset, origin="epoch")
+    if isinstance(offset, pd.offsets.Day) and offset.n > 1:
+        assert isinstance(frame.index, pd.DatetimeIndex)
+        days = frame.set_axis(frame.index.tz_localize(None).normalize(), axis=0)
+        return days.resample(f"{24 * offset.n}h", origin="epoch")
+    return frame.resample(offset)
 
 
 def _regular(

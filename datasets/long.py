@@ -64,8 +64,8 @@ def read_long(
         the row before, or a line between the rows around them. None makes a gap an error.
         Missing values in existing rows stay missing.
     resample : {"mean", "sum", "last"} or None, default=None
-        How to aggregate rows at irregular times to the steps of ``freq``. Steps without a row
-        are gaps, see ``fill``. None makes irregular times an error.
+        How to aggregate rows at irregular times, or several rows at one time, to the steps of
+        ``freq``. Steps without a row are gaps, see ``fill``. None makes irregular times an error.
     sort : bool, default=False
         Sort each series by time. False makes unsorted rows an error.
     covariates : str or sequence of str, default=()
@@ -175,7 +175,8 @@ def _read_rows(
     # (rows, variables + covariates)
     values = np.hstack([_read_values(table, columns, place), beside.numbers])
     codes, names = pd.factorize(ids)
-    _check_duplicates(codes, times, place, table.row, several=columns.id is not None)
+    if resample is None:
+        _check_duplicates(codes, times, place, table.row, several=columns.id is not None)
     order = group_rows(
         codes, stamp_numbers(times), times, place, table.row, noun="series", sort=sort
     )
@@ -370,11 +371,12 @@ def _check_duplicates(
     if twice.any():
         bad = int(twice.argmax())
         first = int((keys == keys.iloc[bad]).all(axis=1).argmax())
-        remedy = "" if several else ", or name the column that tells series apart with id_col="
-        raise DataError(
-            f"{place(first)} and {row(bad)} have the same stamp {times[bad]}; "
-            f"drop one of the two{remedy}"
-        )
+        remedy = "drop one of the two"
+        if not several:
+            remedy += ", name the column that tells series apart with id_col="
+        if isinstance(times, pd.DatetimeIndex):
+            remedy += ", or aggregate the rows of a step with resample='sum' and freq= (--resample)"
+        raise DataError(f"{place(first)} and {row(bad)} have the same stamp {times[bad]}; {remedy}")
 
 
 def _spans(codes: np.ndarray) -> list[slice]:

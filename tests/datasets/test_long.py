@@ -219,6 +219,62 @@ def test_the_callers_frame_stays_as_it_was():
     pd.testing.assert_frame_equal(frame, before)
 
 
+SALES = pd.DataFrame(
+    {
+        "series_id": list("ababaaba"),
+        "timestamp": pd.to_datetime(
+            ["2024-01-01 09:00", "2024-01-02", "2024-01-01 09:00", "2024-01-02", "2024-01-01 18:00",
+             "2024-01-02 11:00", "2024-01-03", "2024-01-03"],
+            format="ISO8601",
+        ),
+        "y": [1.0, 5, 2, 7, 4, np.nan, 9, 6],
+    }
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["sum", "mean", "last"])
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_several_rows_a_stamp_are_aggregated(how, zone):
+    assert "resample='sum' and freq= (--resample)" in complaint(SALES)
+    frame = SALES.assign(timestamp=SALES["timestamp"].dt.tz_localize(zone))
+    read = read_long(frame, resample=how, freq="D")
+    expected = {"sum": [7, np.nan, 6], "mean": [7 / 3, np.nan, 6], "last": [4, np.nan, 6]}[how]
+    np.testing.assert_allclose(read["y"][read["series_id"] == "a"], expected)
+    assert read["y"][read["series_id"] == "b"].tolist() == [
+        {"sum": 12, "mean": 6, "last": 7}[how],
+        9,
+    ]
+    assert read["timestamp"].drop_duplicates().tolist() == list(
+        pd.date_range("2024-01-01", periods=3, freq="D", tz=zone)
+    )
+    shuffled = frame.sample(frac=1.0, random_state=1)
+    if how != "last":
+        again = read_long(shuffled, resample=how, freq="D", sort=True)
+        assert sorted(again["y"].dropna()) == pytest.approx(sorted(read["y"].dropna()))
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    stamps=st.lists(st.integers(0, 24 * 12), min_size=1, max_size=30),
+    zone=st.sampled_from([None, "Europe/Berlin"]),
+    freq=st.sampled_from(["h", "6h", "D", "2D", "MS"]),
+)
+def test_sums_of_steps_keep_the_total(stamps, zone, freq):
+    times = pd.DatetimeIndex(["2024-03-25"]).tz_localize(zone)[0] + pd.to_timedelta(
+        sorted(stamps), unit="h"
+    )
+    values = np.arange(1.0, len(times) + 1)
+    frame = pd.DataFrame({"timestamp": times, "y": values})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        read = read_long(frame, resample="sum", freq=freq, fill="nan")
+    assert read["y"].sum() == values.sum()
+    if freq == "2D":  # one grid for every series, whatever its start
+        local = pd.DatetimeIndex(read["timestamp"]).tz_localize(None)
+        assert ((local - pd.Timestamp(0)).days % 2 == 0).all()
+
+
 # What is refused
 
 

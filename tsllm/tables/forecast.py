@@ -72,7 +72,8 @@ def forecast(
     fill : {"nan", "ffill", "interpolate"} or None, default=None
         The treatment of gaps. None: gaps are an error.
     resample : {"mean", "sum", "last"} or None, default=None
-        Aggregate rows at irregular times to ``freq``. None: they are an error.
+        Aggregate rows at irregular times, or several rows at one time, to ``freq``. None: they are
+        an error.
     sort : bool, default=False
         Sort each series by time. False: unordered rows are an error.
     covariates : str or sequence of str, default=()
