@@ -180,8 +180,9 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         dict
             ``dataframe_split`` with the columns ``series_id, timestamp``, the variables, and for a
             model with covariates these and ``future``; and ``params``: the input of ``json.dumps``
-            and of an MLflow scoring server. Stamps are ISO texts in UTC without a zone (integers
-            for an index that counts steps), missing values are null.
+            and of an MLflow scoring server. Stamps are ISO texts, with the offset of their time
+            zone where they have one (integers for an index that counts steps), missing values are
+            null.
         """
         self.check_is_fitted()
         horizon, quantiles = check_horizon(horizon), checked_levels(quantiles)

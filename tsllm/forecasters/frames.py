@@ -468,11 +468,9 @@ def _json_rows(values: np.ndarray) -> list[list[Any]]:
 
 
 def _json_stamps(times: pd.Index) -> list[str] | list[int]:
-    """Write stamps as ISO texts in UTC without a zone; integers stay."""
+    """Write stamps as ISO texts, with their offset where they have a zone; integers stay."""
     if isinstance(times, pd.PeriodIndex):
         times = times.to_timestamp()
     if not isinstance(times, pd.DatetimeIndex):
         return [int(step) for step in times]
-    if times.tz is not None:
-        times = times.tz_convert("UTC").tz_localize(None)
     return [stamp.isoformat() for stamp in times]

@@ -26,7 +26,10 @@ _REMEDIES = tuple(
             "send numbers, with null where a value is missing",
         ),
         (r"convert it to a date, for example with pd\..*", "send dates, such as 2024-01-31"),
-        (r"; write every stamp in one time zone.*", "; send all stamps with one offset"),
+        (
+            r"pass the time zone of the series with tz=.*",
+            "send all with one offset, or local times without one",
+        ),
         (r"pass the future of the covariates[^;]*", "send it in rows with future=true"),
         (r"give it as future= \(--future\)[^;]*;.*", "send it in rows with future=true"),
         (r": pass X for the steps to forecast.*", ": send it in rows with future=true"),

@@ -4,7 +4,8 @@ A request is a table with the columns
 
 - ``series_id``, optional: without it all rows are one series;
 - ``timestamp``: as in any long table: dates (year first, with or without a zone), or integers that
-  count steps;
+  count steps. A model that was fitted in a time zone brings stamps with an offset into it, reads
+  the others as its local times, and answers with the offset;
 - the value columns that the model was fitted on, by name; null where nothing was observed;
 - the covariates that the model was fitted with, by name;
 - ``future``, optional: true in the rows after a history that hold the known covariates of the steps
@@ -21,6 +22,7 @@ with a limit in front of a public server. `tsllm.mlflow.kinds.Limits` has the li
 """
 
 import warnings
+import zoneinfo
 from collections.abc import Sequence
 from typing import Any
 
@@ -181,6 +183,7 @@ def _split_future(
         id_col=_ID if _named(rows) else None,
         time_col=_TIME,
         freq=_asked_frequency(model),
+        tz=_time_zone(model),
     )
     return request[~marked], future
 
@@ -240,6 +243,7 @@ def _history(model: SeriesForecaster, request: pd.DataFrame) -> pd.DataFrame:
             time_col=_TIME,
             target_cols=variables,
             freq=_asked_frequency(model),
+            tz=_time_zone(model),
             **columns_to_read(model),
         )
     columns = [str(column) for column in model._layout.columns]
@@ -286,6 +290,15 @@ def _plain(request: pd.DataFrame, variables: Sequence[str]) -> pd.DataFrame:
 def _asked_frequency(model: SeriesForecaster) -> str | None:
     """Return the frequency that every history must have; periods have their own."""
     return None if _counts_periods(model) else model.fitted_.shape.freq
+
+
+def _time_zone(model: SeriesForecaster) -> str | None:
+    """Return the time zone that histories are brought into; None: they keep their own.
+
+    A zone without a name has one offset, which each request writes itself.
+    """
+    zone = getattr(model.cutoff, "tz", None)
+    return str(zone) if str(zone) in zoneinfo.available_timezones() else None
 
 
 def _counts_periods(model: SeriesForecaster) -> bool:

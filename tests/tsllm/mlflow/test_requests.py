@@ -1,5 +1,6 @@
 """Requests: all forms of the same history give the same answer, and bad ones one sentence."""
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -126,6 +127,53 @@ def test_all_kinds_of_time_travel_as_payload(y, stamp, tmp_path):
     assert (first if isinstance(stamp, int) else str(first)[: len(stamp)]) == stamp
     example = served.metadata.load_input_example(str(tmp_path / "model"))
     assert len(served.predict(example)) == 2
+
+
+ZONED = pd.date_range("2024-03-29", periods=40, freq="D", tz="Europe/Berlin")
+
+
+@pytest.mark.parametrize(
+    ("index", "stamps"),
+    [
+        (ZONED, ["2024-05-08T00:00:00+02:00", "2024-05-09T00:00:00+02:00"]),
+        (
+            pd.date_range("2024-09-17", periods=40, freq="D", tz="Europe/Berlin"),
+            ["2024-10-27T00:00:00+02:00", "2024-10-28T00:00:00+01:00"],
+        ),
+        (
+            pd.date_range("2023-06-25", periods=40, freq="W-SUN", tz="Europe/Berlin"),
+            ["2024-03-31T00:00:00+01:00", "2024-04-07T00:00:00+02:00"],
+        ),
+        (
+            pd.date_range("2020-07-01", periods=40, freq="MS", tz="Europe/Berlin"),
+            ["2023-11-01T00:00:00+01:00", "2023-12-01T00:00:00+01:00"],
+        ),
+        (
+            pd.date_range("2024-10-25 10:00", periods=40, freq="h", tz="Europe/Berlin"),
+            ["2024-10-27T02:00:00+02:00", "2024-10-27T02:00:00+01:00"],
+        ),
+        (
+            pd.date_range("2024-10-25 10:00", periods=40, freq="h", tz="UTC"),
+            ["2024-10-27T02:00:00+00:00", "2024-10-27T03:00:00+00:00"],
+        ),
+    ],
+    ids=["D in spring", "D in autumn", "W", "MS", "h in autumn", "UTC"],
+)
+def test_a_model_with_a_time_zone_reads_its_own_payload(index, stamps, tmp_path):
+    """The answer carries offsets, across clock changes; a request in UTC is the same one."""
+    y = pd.Series(np.sin(np.arange(40.0)), index, name="sales")
+    forecaster = tsllm.DLinearForecaster(context_length=36, max_steps=2, random_state=0)
+    own = forecaster.fit(y, fh=[1, 2]).predict()
+    tsllm.mlflow.save_model(forecaster, str(tmp_path / "model"))
+    served = mlflow.pyfunc.load_model(str(tmp_path / "model"))
+    payload = json.loads(json.dumps(forecaster.to_payload(2)))
+    request = pd.DataFrame(**payload["dataframe_split"])
+    assert request["timestamp"].iloc[-1] == index[-1].isoformat()
+    for stamp in (str, lambda text: str(pd.Timestamp(text).tz_convert("UTC"))):
+        answer = served.predict(request.assign(timestamp=request["timestamp"].map(stamp)))
+        assert [one.isoformat() for one in answer["timestamp"]] == stamps
+        assert answer["timestamp"].tolist() == own.index.tolist()
+        assert answer["forecast"].tolist() == pytest.approx(own.tolist(), rel=1e-6)
 
 
 BAD = {
