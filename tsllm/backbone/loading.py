@@ -132,6 +132,22 @@ def load_backbone(
     raise not_found(spec, looked, allow_download)
 
 
+def count_layers(spec: str) -> int:
+    """Return the number of layers of a backbone on this machine, without loading its weights.
+
+    Examples
+    --------
+    >>> count_layers("random:gpt2?hidden=64&layers=3&heads=4")
+    3
+    """
+    if spec.startswith(LAYER_PREFIX):
+        return 1
+    looked: list[str] = []
+    for source in find_sources(spec, None, True, looked):
+        return _count_layers(source, spec, None)
+    raise not_found(spec, looked, True)
+
+
 def _load_replacement(spec: str, arguments: dict[str, Any]) -> Backbone:
     """Build the handle of a ``layer:...`` spec around the word embeddings of its model."""
     kind, like = parse_layer(spec)

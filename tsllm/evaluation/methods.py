@@ -10,15 +10,11 @@ from sktime.forecasting.base import BaseForecaster
 from tsllm.context import Context
 from tsllm.errors import DataError
 from tsllm.evaluation.holdout import Holdout
-from tsllm.evaluation.statistical import (
-    LOCAL_BASELINES,
-    LocalBaseline,
-    SeasonalNaive,
-    SktimeMethod,
-)
+from tsllm.evaluation.statistical import LocalBaseline, SeasonalNaive, SktimeMethod
 from tsllm.forecasters.base import SeriesForecaster
 from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
 from tsllm.forecasters.frames import join_covariates
+from tsllm.forecasters.statistical import MODELS
 
 #: The baselines that can be asked for by name.
 BASELINES = ("seasonal_naive", "auto_ets", "theta", "auto_theta", "dlinear", "patchtst")
@@ -54,7 +50,7 @@ def make_method(
             raise DataError(f"baselines must be among {', '.join(BASELINES)}, found {method!r}")
         if method == "seasonal_naive":
             return SeasonalNaive(holdout)
-        if method in LOCAL_BASELINES:
+        if method in MODELS:
             return LocalBaseline(method, holdout, max_history)
         fresh = {"dlinear": DLinearForecaster, "patchtst": PatchTSTForecaster}[method]
         return GlobalMethod(fresh(random_state=0), holdout, longest)

@@ -1,7 +1,6 @@
 """The statistical methods of a backtest: the seasonal naive, and those fitted at each window."""
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -13,9 +12,7 @@ from tsllm.context import Context
 from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError
 from tsllm.evaluation.holdout import Holdout
-
-#: The longest season that AutoETS models itself.
-MAX_ETS_SEASON = 24
+from tsllm.forecasters.statistical import carried_forward, fit_and_forecast, interpolated
 
 
 class SeasonalNaive:
@@ -35,7 +32,7 @@ class SeasonalNaive:
     def __init__(self, holdout: Holdout) -> None:
         self._season = holdout.season
         # The value to repeat, from the nearest earlier season that has one, else the last value.
-        self._known = [_carried_forward(c.values, self._season) for c in holdout.contexts]
+        self._known = [carried_forward(c.values, self._season) for c in holdout.contexts]
         self._values = [context.values for context in holdout.contexts]
         self._deviation: list[np.ndarray] = []
 
@@ -90,7 +87,7 @@ class SktimeMethod:
             past = self._holdout.contexts[i].until(int(origin)).tail(self._max_history)
             y = pd.DataFrame(past.values, index=past.times, columns=columns)
             out.append(
-                fit_and_forecast(
+                fit_sktime(
                     self._forecaster.clone(),
                     y if len(columns) > 1 else y[columns[0]],
                     horizon,
@@ -109,7 +106,7 @@ class LocalBaseline:
 
     Gaps are interpolated, and a past that never changes is forecast by its constant. Models are
     seasonal where the past holds two seasons. Where a fit fails, the seasonal naive forecast
-    replaces it, and the report's notes count the failures. ``name`` is a key of `LOCAL_BASELINES`.
+    replaces it, and the report's notes count the failures. ``name`` is a key of `MODELS`.
     Models are fitted on ``max_history`` steps before each origin; None: all.
     """
 
@@ -155,33 +152,19 @@ class LocalBaseline:
         self, past: Context, variable: int, horizon: int, levels: Sequence[float]
     ) -> np.ndarray | None:
         """Forecast one variable, (horizon, 1 + levels); None where the fit failed."""
-        observed = pd.Series(past.values[:, variable])
-        values = observed.interpolate(limit_direction="both").to_numpy()
+        values = interpolated(past.values[:, variable])
         if np.isnan(values).any():
             raise DataError(
                 f"{series_name(past.series_id)} has no observed value{past.in_column(variable)} "
                 "before a test window: pass a longer history, or leave the variable out"
             )
-        if np.ptp(values) == 0:
-            return np.full((horizon, 1 + len(levels)), values[0])
-        season = self._holdout.season if len(values) >= 2 * self._holdout.season else 1
         self._fits += 1
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # each candidate model warns
-            state = np.random.get_state()  # noqa: NPY002  statsforecast seeds it for its paths
-            try:
-                out = _model_forecast(LOCAL_BASELINES[self._name](season), values, horizon, levels)
-            except Exception:  # statsforecast raises bare ones where no candidate fits
-                out = np.array(np.nan)
-            finally:
-                np.random.set_state(state)  # noqa: NPY002
-        if not np.isfinite(out).all():
-            self._failures += 1
-            return None
+        out = fit_and_forecast(self._name, values, horizon, self._holdout.season, levels)
+        self._failures += out is None
         return out
 
 
-def fit_and_forecast(
+def fit_sktime(
     forecaster: BaseForecaster, y: pd.Series | pd.DataFrame, horizon: int, levels: Sequence[float]
 ) -> np.ndarray:
     """Fit an sktime forecaster and forecast: (horizon, variables, 1 + levels).
@@ -196,61 +179,6 @@ def fit_and_forecast(
         return point
     spread = forecaster.predict_quantiles(steps, alpha=list(levels)).to_numpy(dtype=float)
     return np.concatenate([point, spread.reshape(horizon, variables, len(levels))], axis=-1)
-
-
-def _model_forecast(
-    model: Any, values: np.ndarray, horizon: int, levels: Sequence[float]
-) -> np.ndarray:
-    """Forecast with a statsforecast model: (horizon, 1 + levels)."""
-    # A quantile is a bound of the central interval with this percentage.
-    widths = [round(100 * abs(2 * level - 1), 6) for level in levels]
-    found = model.forecast(y=values, h=horizon, level=sorted(set(widths)) or None)
-    names = [f"{'lo' if q < 0.5 else 'hi'}-{width}" for q, width in zip(levels, widths)]
-    return np.stack([found[name] for name in ("mean", *names)], axis=1)
-
-
-# statsforecast takes seconds to import, so it is imported where a model is made.
-
-
-def _auto_ets(season: int) -> Any:
-    """Make exponential smoothing whose form is chosen by AICc.
-
-    It models seasons of up to 24 steps; a longer one is removed by STL first, as R's stlf does.
-    """
-    from statsforecast.models import MSTL, AutoETS
-
-    if season <= MAX_ETS_SEASON:
-        return AutoETS(season_length=season)
-    return MSTL(season_length=season, trend_forecaster=AutoETS(season_length=1, model="ZZN"))
-
-
-def _theta(season: int) -> Any:
-    """Make the standard Theta model, seasonally adjusted by ratios where a test finds a season."""
-    from statsforecast.models import Theta
-
-    return Theta(season_length=season, decomposition_type="multiplicative")
-
-
-def _auto_theta(season: int) -> Any:
-    """Make the best of four Theta models."""
-    from statsforecast.models import AutoTheta
-
-    return AutoTheta(season_length=season, decomposition_type="multiplicative")
-
-
-#: The function that makes a model of a season, for each name of `LocalBaseline`.
-LOCAL_BASELINES: dict[str, Callable[[int], Any]] = {
-    "auto_ets": _auto_ets,
-    "theta": _theta,
-    "auto_theta": _auto_theta,
-}
-
-
-def _carried_forward(values: np.ndarray, season: int) -> np.ndarray:
-    """Fill gaps with the value a season earlier, else with the last value: (time, variables)."""
-    frame = pd.DataFrame(values)
-    by_phase = frame.groupby(np.arange(len(frame)) % season).ffill()
-    return by_phase.ffill().to_numpy()
 
 
 def _naive_deviation(values: np.ndarray, season: int) -> np.ndarray:

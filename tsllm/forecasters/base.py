@@ -375,20 +375,12 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
             assert backbone is not None  # the model was trained with one
             backbone.check_state(state["backbone"])
 
-        def trained(saved: Mapping[str, Any]) -> FittedState:
-            return FittedState.from_state(
-                saved,
-                lambda shape: forecaster._new_model(backbone, shape),
-                backbone,
-                forecaster.device,
-            )
-
         if state["pretrained"] is not None:
-            forecaster.pretrained_ = trained(state["pretrained"])
+            forecaster.pretrained_ = forecaster._restore_state(state["pretrained"], backbone)
         if state["fitted_is_pretrained"]:
             forecaster.fitted_ = forecaster.pretrained_
         elif state["fitted"] is not None:
-            forecaster.fitted_ = trained(state["fitted"])
+            forecaster.fitted_ = forecaster._restore_state(state["fitted"], backbone)
         sktime_from_state(forecaster, state["sktime"])
         if state["layout"] is not None:
             forecaster._layout = Layout(**state["layout"])

@@ -99,13 +99,22 @@ class LearningMixin(ForecastingMixin):
     ) -> FittedState:
         """Learn the covariates' effects; build, train and calibrate a model of the residuals."""
         _warn_of_constants(contexts)
-        shape = self._choose_shape(contexts, horizon)
-        backbone = self._load_backbone()
-        model = self._new_model(backbone, shape)
-        state = FittedState(model, backbone, shape, self.device)
-        state.covariates = self._learn_effects(contexts, columns, shape)
+        state = self._new_state(contexts, horizon)
+        state.covariates = self._learn_effects(contexts, columns, state.shape)
         self._train(state, contexts, self.max_epochs, resumable=True)
         return state
+
+    def _new_state(self, contexts: Sequence[Context], horizon: int | None) -> FittedState:
+        """Build an untrained model for some series."""
+        shape = self._choose_shape(contexts, horizon)
+        backbone = self._load_backbone()
+        return FittedState(self._new_model(backbone, shape), backbone, shape, self.device)
+
+    def _restore_state(self, saved: Mapping[str, Any], backbone: Backbone | None) -> FittedState:
+        """Build a trained state from the output of its `to_state`."""
+        return FittedState.from_state(
+            saved, lambda shape: self._new_model(backbone, shape), backbone, self.device
+        )
 
     def _adopt(self, state: FittedState, contexts: Sequence[Context]) -> FittedState:
         """Use a pretrained model for new series; train it for ``update_epochs``."""

@@ -341,7 +341,7 @@ def test_a_fit_that_fails_is_counted_and_the_seasonal_naive_stands_in(monkeypatc
         def forecast(self, y, h, level):
             raise ValueError("did not converge")
 
-    monkeypatch.setitem(statistical.LOCAL_BASELINES, "theta", lambda season: Broken())
+    monkeypatch.setitem(statistical.MODELS, "theta", lambda season: Broken())
     report = backtest(
         {}, hours(60), horizons=4, test_size=6, max_windows=2, baselines=["theta", "seasonal_naive"]
     )
@@ -374,7 +374,7 @@ def test_statistical_baselines_leave_numpys_global_random_state(monkeypatch):
             np.random.seed(1)  # noqa: NPY002
             raise ValueError("did not converge")
 
-    monkeypatch.setitem(statistical.LOCAL_BASELINES, "theta", lambda season: Seeding())
+    monkeypatch.setitem(statistical.MODELS, "theta", lambda season: Seeding())
     np.random.seed(7)  # noqa: NPY002
     expected = np.random.get_state()[1].copy()  # noqa: NPY002
     backtest({}, hours(60), horizons=4, test_size=4, baselines=["theta"])

@@ -1,0 +1,709 @@
+"""AutoForecaster: it fits several methods, scores them on held-out windows, and combines them."""
+
+import copy
+import time
+import warnings
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Real
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from sktime.forecasting.base import BaseForecaster
+from torch import nn
+
+from tsllm.backbone import DEFAULT_BACKBONE, Backbone, count_layers, load_backbone
+from tsllm.context import Context
+from tsllm.datasets.checks import series_name
+from tsllm.datasets.frequency import season_length
+from tsllm.errors import DataError
+from tsllm.forecasters.aaren import AarenForecaster
+from tsllm.forecasters.autotimes import AutoTimesForecaster
+from tsllm.forecasters.base import SeriesForecaster
+from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
+from tsllm.forecasters.candidates import (
+    Candidate,
+    SktimeCandidate,
+    StatisticalCandidate,
+    TrainedCandidate,
+    longest_history,
+)
+from tsllm.forecasters.combining import Combination, Windows, learn_combination
+from tsllm.forecasters.forecasting import Prediction, Reader
+from tsllm.forecasters.frames import frequency_of
+from tsllm.forecasters.parameters import DECILES, check_whole
+from tsllm.forecasters.s2ip import S2IPForecaster
+from tsllm.forecasters.state import FittedState, ModelShape
+from tsllm.forecasters.statistical import MODELS
+from tsllm.forecasters.timecma import TimeCMAForecaster
+from tsllm.intervals import make_calibration
+from tsllm.metrics import seasonal_scale
+
+#: The statistical candidates by name.
+STATISTICAL = ("seasonal_naive", *MODELS)
+#: The candidates that are trained, by name.
+TRAINED: dict[str, type[SeriesForecaster]] = {
+    "dlinear": DLinearForecaster,
+    "patchtst": PatchTSTForecaster,
+    "autotimes": AutoTimesForecaster,
+    "timecma": TimeCMAForecaster,
+    "s2ip": S2IPForecaster,
+    "aaren": AarenForecaster,
+}
+#: ``candidates="auto"`` takes a trained method where a typical series has at least this many steps.
+LEAST_STEPS = {"dlinear": 24, "autotimes": 100}
+#: Training steps of a candidate with a language model, and its layers for ``"auto"``.
+LANGUAGE_MODEL_STEPS = 300
+AUTO_LAYERS = 2
+#: ``n_origins="auto"``: windows of a series, and of the whole panel; most series that are scored.
+MAX_ORIGINS = 24
+PANEL_WINDOWS = 150
+MAX_SCORED_SERIES = 600
+#: The held-out end of a series has at least this share of it, and at most half.
+HELD_OUT = 0.1
+
+
+@dataclass
+class CombinedState(FittedState):
+    """The fitted candidates and the weights that combine them.
+
+    Attributes
+    ----------
+    candidates : list of Candidate
+        In the order of the table.
+    combination : Combination or None
+        Their weights; None before the first fit.
+    table : list of dict
+        A row a candidate: its name, held-out error, weight, seconds and a note.
+    facts : dict
+        The error of the combination, the number of windows, and what the language model added.
+    """
+
+    candidates: list[Candidate] = field(default_factory=list)
+    combination: Combination | None = None
+    table: list[dict[str, Any]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, Any]:
+        """Summarise the candidates, beside what every forecaster summarises."""
+        trained = [one.state for one in self.candidates if isinstance(one, TrainedCandidate)]
+        parameters = sum(
+            p.numel() for state in trained if state is not None for p in state.model.parameters()
+        )
+        told = super().summary() | {"trained_parameters": parameters}
+        return {**told, "candidates": copy.deepcopy(self.table), **self.facts}
+
+    def card_facts(self, loss: str, *, pretrained: bool, with_context: bool) -> dict[str, Any]:
+        """Return the facts for the card of a saved forecaster."""
+        facts = super().card_facts(loss, pretrained=pretrained, with_context=with_context)
+        facts["results"] = {
+            "Candidates (mean absolute scaled error on held-out windows, weight)": {
+                row["candidate"]: _short(row) for row in self.table
+            },
+            "Combination": {
+                "error": f"{self.facts['error']:.4g}",
+                "windows": self.facts["windows"],
+                "language model": self.facts["language_model"],
+                "seconds": round(self.seconds, 1),
+            },
+        }
+        return facts
+
+    def to_state(self) -> dict[str, Any]:
+        """Return everything but the backbone as plain values, arrays and tensors."""
+        assert self.combination is not None  # training ends with it
+        return super().to_state() | {
+            "names": [one.name for one in self.candidates],
+            "candidates": [one.to_state() for one in self.candidates],
+            "combination": self.combination.to_state(),
+            "table": self.table,
+            "facts": self.facts,
+        }
+
+
+@dataclass(frozen=True)
+class CombinedReader(Reader):
+    """Forecasts contexts with each candidate that has a weight, and combines them."""
+
+    state: CombinedState
+
+    def predict(self, contexts: Sequence[Context], horizon: int) -> Prediction:
+        """Combine the forecasts of the candidates."""
+        assert self.state.combination is not None  # training ends with it
+        variables = self.state.shape.n_variables
+        weights = np.stack(
+            [self.state.combination.weights(c.series_id, horizon, variables) for c in contexts]
+        )  # (contexts, horizon, variables, candidates)
+        values = np.zeros(weights.shape[:-1])
+        for number, candidate in enumerate(self.state.candidates):
+            share = weights[..., number]
+            rows = np.flatnonzero(share.any(axis=(1, 2)))
+            if len(rows):
+                forecast = candidate.forecast([contexts[row] for row in rows], horizon)
+                values[rows] += share[rows] * forecast
+        season = season_length(self.state.shape.freq)
+        keep = self.state.shape.context_length
+        scales = np.stack([usual_change(c.tail(keep).values, season) for c in contexts])
+        return values[..., None], scales
+
+
+class AutoForecaster(SeriesForecaster):
+    """Combine statistical, linear and language-model forecasters by their held-out errors.
+
+    Each candidate forecasts windows at the end of the series that it was not fitted on. Weights
+    that are not negative and sum to one combine the candidates, by block of the horizon; few
+    windows shrink them towards equal weights. A series with enough windows has its own weights.
+    The intervals are conformal, on the combination's own errors.
+
+    Parameters
+    ----------
+    candidates : "auto" or list of names and forecasters, default="auto"
+        "auto": ``seasonal_naive``, ``auto_theta``, ``auto_ets``, for series of at least 24 steps
+        ``dlinear``, and from 100 steps on ``autotimes`` if there is a ``backbone``. Other names are
+        ``theta``, ``patchtst``, ``timecma``, ``s2ip`` and ``aaren``. A forecaster of tsllm is
+        trained once; any other forecaster of sktime is fitted to each series anew.
+    backbone_layers : int, None or "auto", default="auto"
+        The first layers of the language model to use. None: all. "auto": two.
+    prediction_length : int or None, default=None
+        The horizon that the candidates are compared on and that the intervals are calibrated for.
+        None: the ``fh`` of `fit`, else a season.
+    n_origins : int or "auto", default="auto"
+        Held-out windows of each series. "auto": up to 24, and about 150 for a whole panel.
+    time_limit : float or None, default=None
+        Seconds that fitting may take. Candidates are fitted in their order; one that would take
+        longer is left out, with a warning. The first is always fitted.
+    batch_size : int, default=64
+        Windows of a training step, and contexts of a forecast, of trained candidates.
+    checkpoint_dir : path or None, default=None
+        Directory that saves the trainings, so that a killed fit continues. Needs a whole number as
+        ``random_state``.
+
+    Attributes
+    ----------
+    fitted_ : CombinedState
+        The fitted candidates, their weights, the calibration.
+
+    See Also
+    --------
+    AutoTimesForecaster, DLinearForecaster
+    tsllm.forecast : Forecast from long tables; its default method is this one.
+
+    References
+    ----------
+    Y. Yang, "Combining forecasting procedures: some theoretical results", Econometric Theory 2004.
+
+    Examples
+    --------
+    >>> from sktime.datasets import load_airline
+    >>> from tsllm import AutoForecaster
+    >>> forecaster = AutoForecaster(backbone=None, random_state=0)
+    >>> forecaster.fit(load_airline(), fh=[1, 2, 3]).predict().round(-1).tolist()
+    [450.0, 420.0, 470.0]
+    >>> [row["candidate"] for row in forecaster.summary()["candidates"]]
+    ['seasonal_naive', 'auto_theta', 'auto_ets', 'dlinear']
+    """
+
+    _free_parameters: ClassVar[frozenset[str]] = frozenset(
+        ("adaptive", "batch_size", "checkpoint_dir", "freq", "device", "random_state", "verbose")
+    )
+
+    # The arguments of one training that this forecaster leaves to its candidates.
+    context_length = "auto"
+    loss = "mse"
+    quantiles = DECILES
+    update_epochs = 0
+    max_epochs = "auto"
+    learning_rate = 1e-3
+    weight_decay = 0.0
+    patience = 3
+    validation_fraction = HELD_OUT
+    max_steps = None
+
+    def __init__(
+        self,
+        candidates: str | Sequence[Any] = "auto",
+        *,
+        backbone: str | None = DEFAULT_BACKBONE,
+        backbone_layers: int | str | None = "auto",
+        prediction_length: int | None = None,
+        n_origins: int | str = "auto",
+        time_limit: float | None = None,
+        adaptive: bool = False,
+        batch_size: int = 64,
+        checkpoint_dir: str | Path | None = None,
+        past_covariates: tuple[str, ...] = (),
+        freq: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.candidates = candidates
+        self.backbone = backbone
+        self.backbone_layers = backbone_layers
+        self.n_origins = n_origins
+        self.time_limit = time_limit
+        self.dtype = dtype
+        super().__init__(locals())
+
+    @classmethod
+    def get_test_params(cls, parameter_set: str = "default") -> list[dict[str, Any]]:
+        """Return small settings for sktime's tests; there is one ``parameter_set``."""
+        tiny = "random:gpt2?hidden=8&layers=1&heads=2&positions=128"
+        return [
+            {"candidates": ["seasonal_naive", "theta"], "n_origins": 2, "random_state": 42},
+            {
+                "candidates": ["seasonal_naive", AutoTimesForecaster(tiny, max_steps=1)],
+                "backbone": None,
+                "n_origins": 1,
+                "device": "cpu",
+                "random_state": 42,
+            },
+        ]
+
+    def plot_history(self, ax: Any = None) -> Any:
+        """Raise an error: there is no single training to draw; `summary` compares the candidates.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes or None, default=None
+            Not used.
+
+        Raises
+        ------
+        DataError
+            Always.
+        """
+        raise DataError(
+            "AutoForecaster has no single training to draw: summary()['candidates'] compares the "
+            "candidates, and fit one of them by itself to see its training"
+        )
+
+    # ------------------------------------------------------------------ fitting
+
+    def _new_state(self, contexts: Sequence[Context], horizon: int | None) -> CombinedState:
+        shape = self._choose_shape(contexts, horizon)
+        candidates = self._make_candidates(contexts, shape.freq)
+        # A missing language model ends the fit before other candidates take their time.
+        backbones = [c.load_backbone() for c in candidates if isinstance(c, TrainedCandidate)]
+        backbone = next((one for one in backbones if one is not None), None)
+        return CombinedState(nn.ModuleDict(), backbone, shape, self.device, candidates=candidates)
+
+    def _restore_state(self, saved: Mapping[str, Any], backbone: Backbone | None) -> CombinedState:
+        read = dict(saved)
+        names, states = read.pop("names"), read.pop("candidates")
+        combination = Combination.from_state(read.pop("combination"))
+        state = CombinedState.from_state(read, lambda shape: nn.ModuleDict(), backbone, self.device)
+        assert isinstance(state, CombinedState)
+        state.combination = combination
+        state.candidates = [self._candidate(name, state.shape.freq) for name in names]
+        for candidate, learnt in zip(state.candidates, states, strict=True):
+            candidate.restore(learnt)
+        return state
+
+    def _train(
+        self,
+        state: FittedState,
+        contexts: Sequence[Context],
+        epochs: int | str,
+        *,
+        recalibrate: bool = True,
+        resumable: bool = False,
+    ) -> None:
+        """Fit every candidate before the held-out windows, and combine them by their errors."""
+        assert isinstance(state, CombinedState)  # _new_state made it
+        started = time.perf_counter()
+        residuals = state.residuals(contexts)
+        horizon = state.shape.horizon
+        count = self.n_origins if self.n_origins == "auto" else int(self.n_origins)
+        origins_of = choose_origins(residuals, horizon, count)
+        before = [
+            context.until(int(origins[0])) if len(origins) else context
+            for context, origins in zip(residuals, origins_of)
+        ]
+        scored = [context for context, origins in zip(before, origins_of) if len(origins)]
+        held_out = _HeldOut.of(residuals, origins_of, horizon, season_length(state.shape.freq))
+        fitted: list[Candidate] = []
+        forecasts: list[np.ndarray] = []
+        notes: list[dict[str, Any]] = []
+        for candidate in state.candidates:
+            if fitted and self._takes_too_long(candidate, before, scored, held_out, horizon, started):
+                notes.append({"candidate": candidate.name, "note": "left out: time_limit"})
+                continue
+            begun = time.perf_counter()
+            candidate.fit(before if candidate.learns else scored, horizon)
+            forecasts.append(candidate.forecast(held_out.pasts, horizon))
+            candidate.seconds = time.perf_counter() - begun
+            fitted.append(candidate)
+        state.candidates = fitted
+        windows = held_out.windows(np.stack(forecasts, axis=-1))
+        ids = [context.series_id for context in residuals]
+        state.combination = learn_combination(windows, ids)
+        state.table, state.facts = _report(state, windows, ids)
+        state.table += notes
+        keep = max(longest_history(contexts), *(one.steps_to_keep() for one in fitted))
+        state.shape = ModelShape(**vars(state.shape) | {"context_length": keep})
+        state.calibration = held_out.calibrate(state, windows, ids, adaptive=self.adaptive)
+        state.seconds += time.perf_counter() - started
+
+    def _takes_too_long(
+        self,
+        candidate: Candidate,
+        before: Sequence[Context],
+        scored: Sequence[Context],
+        held_out: "_HeldOut",
+        horizon: int,
+        started: float,
+    ) -> bool:
+        """Check whether a candidate would not be ready within the time limit; warn if so."""
+        if self.time_limit is None:
+            return False
+        contexts = before if candidate.learns else scored
+        needed = candidate.estimate_seconds(contexts, horizon, len(held_out.pasts))
+        spent = time.perf_counter() - started
+        if spent + needed <= self.time_limit:
+            return False
+        warnings.warn(
+            f"candidate {candidate.name} is left out: it would take about {needed:.0f} s, and "
+            f"{max(0.0, self.time_limit - spent):.0f} s of time_limit={self.time_limit:g} are left",
+            stacklevel=2,
+        )
+        return True
+
+    # ------------------------------------------------------------------ candidates
+
+    def _make_candidates(self, contexts: Sequence[Context], freq: str | None) -> list[Candidate]:
+        """Make the unfitted candidates for some series."""
+        given = self.candidates
+        if isinstance(given, str):
+            typical = int(np.median([len(context) for context in contexts]))
+            names: list[Any] = [name for name in STATISTICAL if name != "theta"]
+            names.sort(key=("seasonal_naive", "auto_theta", "auto_ets").index)
+            names += [name for name, least in LEAST_STEPS.items() if typical >= least]
+            if self.backbone is None:
+                names = [name for name in names if name != "autotimes"]
+            return [self._candidate(name, freq) for name in names]
+        return [
+            self._candidate(one, freq)
+            if isinstance(one, str)
+            else self._from_forecaster(f"{type(one).__name__}_{number}", one, freq)
+            for number, one in enumerate(given)
+        ]
+
+    def _candidate(self, name: str, freq: str | None) -> Candidate:
+        """Make an unfitted candidate by its name in the table."""
+        if name in STATISTICAL:
+            return StatisticalCandidate(name, freq)
+        if name in TRAINED:
+            return TrainedCandidate(name, self._trained(name))
+        _, _, number = name.rpartition("_")
+        return self._from_forecaster(name, self.candidates[int(number)], freq)
+
+    def _from_forecaster(self, name: str, forecaster: Any, freq: str | None) -> Candidate:
+        """Make a candidate of a forecaster that was passed."""
+        if isinstance(forecaster, SeriesForecaster):
+            return TrainedCandidate(name, forecaster.clone())
+        return SktimeCandidate(name, forecaster, freq)
+
+    def _trained(self, name: str) -> SeriesForecaster:
+        """Make the forecaster of a trained candidate with the settings of this one."""
+        cls = TRAINED[name]
+        checkpoints = self.checkpoint_dir
+        settings: dict[str, Any] = {
+            "batch_size": self.batch_size,
+            "checkpoint_dir": None if checkpoints is None else Path(checkpoints) / name,
+            "device": self.device,
+            "random_state": self._seed(),
+            "verbose": self.verbose,
+        }
+        if name not in ("dlinear", "patchtst", "aaren"):
+            settings |= {
+                "backbone": self.backbone,
+                "backbone_layers": self._layers(),
+                "dtype": self.dtype,
+                "max_steps": LANGUAGE_MODEL_STEPS,
+            }
+        return cls(**settings)
+
+    def _layers(self) -> int | None:
+        """Return the number of the language model's layers to use."""
+        if isinstance(self.backbone_layers, str):
+            return None if self.backbone is None else min(AUTO_LAYERS, count_layers(self.backbone))
+        return self.backbone_layers
+
+    def _load_backbone(self) -> Backbone | None:
+        if self.backbone is None:
+            return None
+        return load_backbone(
+            self.backbone, layers=self._layers(), device=self.device, dtype=self.dtype
+        )
+
+    # ------------------------------------------------------------------ the hooks of a method
+
+    def _choose_shape(self, contexts: Sequence[Context], horizon: int | None) -> ModelShape:
+        freq = frequency_of(contexts)
+        if horizon is None:
+            typical = int(np.median([len(context) for context in contexts]))
+            horizon = int(np.clip(typical // 4, 1, max(season_length(freq), 8)))
+        return ModelShape(longest_history(contexts), horizon, contexts[0].n_variables, freq)
+
+    def _reader(self, state: FittedState, *, followed: bool = False) -> Reader:
+        assert isinstance(state, CombinedState)  # _new_state made it
+        return CombinedReader(state)
+
+    def _build_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
+        raise NotImplementedError("candidates build their own models")
+
+    def _run_model(self, *args: Any) -> Any:
+        raise NotImplementedError("candidates run their own models")
+
+    def _target_length(self, shape: ModelShape) -> int:
+        raise NotImplementedError("candidates cut their own windows")
+
+    def _make_loss(self, *args: Any) -> Any:
+        raise NotImplementedError("candidates make their own losses")
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if self.n_origins != "auto":
+            check_whole("n_origins", self.n_origins, or_auto=True)
+        if self.backbone_layers not in (None, "auto"):
+            check_whole("backbone_layers", self.backbone_layers, or_auto=True)
+        limit = self.time_limit
+        if limit is not None and (
+            isinstance(limit, bool) or not isinstance(limit, Real) or not limit > 0
+        ):
+            raise DataError(f"time_limit must be a number of seconds above 0, found {limit!r}")
+        self._check_candidates()
+
+    def _check_candidates(self) -> None:
+        """Check the argument ``candidates``."""
+        given = self.candidates
+        if given == "auto":
+            return
+        names = ", ".join((*STATISTICAL, *TRAINED))
+        if isinstance(given, str) or not isinstance(given, Sequence) or not given:
+            raise DataError(
+                f"candidates must be 'auto' or a list of names and forecasters, found {given!r}: "
+                f"the names are {names}"
+            )
+        for number, one in enumerate(given):
+            if isinstance(one, AutoForecaster) or not isinstance(one, str | BaseForecaster):
+                raise DataError(
+                    f"candidates[{number}] must be one of {names}, or an sktime forecaster that is "
+                    f"no AutoForecaster, found {one!r}"
+                )
+            if isinstance(one, str) and one not in (*STATISTICAL, *TRAINED):
+                raise DataError(f"candidates[{number}] must be one of {names}, found {one!r}")
+            if isinstance(one, str) and list(given).count(one) > 1:
+                raise DataError(f"candidates names {one!r} twice: drop one")
+
+
+# ---------------------------------------------------------------------- held-out windows
+
+
+def choose_origins(
+    contexts: Sequence[Context], horizon: int, n_origins: int | str
+) -> list[np.ndarray]:
+    """Choose the positions of each series that held-out windows begin at; none for some series.
+
+    The last window ends with the series. The windows lie in the last tenth of a series, or in as
+    much more as the horizon and the origins need, but not in its first half. Where that leaves no
+    room for a whole horizon, windows are cut at the end of the series. Of a large panel,
+    `MAX_SCORED_SERIES` evenly spaced series are scored.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> [origins.tolist() for origins in choose_origins([Context(np.arange(40.0))], 12, 5)]
+    [[24, 25, 26, 27, 28]]
+    """
+    n_windows = sum(context.n_variables for context in contexts)
+    most = n_origins if isinstance(n_origins, int) else PANEL_WINDOWS // n_windows
+    most = most if isinstance(n_origins, int) else int(np.clip(most, 1, MAX_ORIGINS))
+    scored = np.linspace(0, len(contexts) - 1, min(len(contexts), MAX_SCORED_SERIES))
+    chosen = set(scored.round().astype(int).tolist())
+    origins = []
+    for number, context in enumerate(contexts):
+        steps = len(context)
+        earliest = max(1, steps - steps // 2)
+        last = steps - horizon
+        if number not in chosen:
+            origins.append(np.empty(0, dtype=int))
+        elif last >= earliest:
+            reach = max(round(HELD_OUT * steps), most - 1)
+            first = max(earliest, last - reach)
+            first = last if most == 1 else first
+            origins.append(_spread(first, last, most))
+        else:
+            origins.append(_spread(earliest, steps - 1, most))
+    return origins
+
+
+def usual_change(values: np.ndarray, season: int) -> np.ndarray:
+    """Return the mean absolute change over a season, else over a step, else 0: (variables,)."""
+    scale = np.zeros(values.shape[1])
+    for lag in (1, season):
+        if len(values) > lag:
+            found = seasonal_scale(values, lag)
+            scale = np.where(np.isfinite(found) & (found > 0), found, scale)
+    return scale
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """The held-out windows of some series, in the order of the series."""
+
+    pasts: list[Context]
+    series: np.ndarray  # (windows,)
+    origins: np.ndarray  # (windows,)
+    actual: np.ndarray  # (windows, horizon, variables), NaN where not observed
+    scale: np.ndarray  # (windows, variables)
+
+    @classmethod
+    def of(
+        cls,
+        contexts: Sequence[Context],
+        origins_of: Sequence[np.ndarray],
+        horizon: int,
+        season: int,
+    ) -> "_HeldOut":
+        """Cut the windows whose past has an observed value of each variable."""
+        pasts, series, origins, actual, scale = [], [], [], [], []
+        for number, (context, positions) in enumerate(zip(contexts, origins_of)):
+            for origin in positions.tolist():
+                past = context.until(origin)
+                if not past.tail(longest_history(contexts)).mask.any(axis=0).all():
+                    continue
+                future = context.values[origin : origin + horizon]
+                padded = np.full((horizon, context.n_variables), np.nan)
+                padded[: len(future)] = future
+                pasts.append(past)
+                series.append(number)
+                origins.append(origin)
+                actual.append(padded)
+                scale.append(usual_change(past.values, season))
+        if not pasts:
+            raise DataError(
+                f"{series_name(contexts[0].series_id)} and the other series have no observed value "
+                "before their last steps, so that no candidate can be scored: pass longer series"
+            )
+        return cls(pasts, np.array(series), np.array(origins), np.stack(actual), np.stack(scale))
+
+    def windows(self, forecasts: np.ndarray) -> Windows:
+        """Add the candidates' forecasts (windows, horizon, variables, candidates)."""
+        return Windows(forecasts, self.actual, self.scale, self.series)
+
+    def calibrate(
+        self, state: CombinedState, windows: Windows, ids: Sequence[Hashable], *, adaptive: bool
+    ) -> Any:
+        """Calibrate intervals on the errors of the combination."""
+        assert state.combination is not None
+        horizon, variables = self.actual.shape[1:]
+        weights = np.stack(
+            [state.combination.weights(ids[number], horizon, variables) for number in self.series]
+        )
+        combined = (windows.forecasts * weights).sum(axis=-1)  # (windows, horizon, variables)
+        # The scale that a forecast from this past has.
+        season, keep = season_length(state.shape.freq), state.shape.context_length
+        scale = np.stack([usual_change(p.tail(keep).values, season) for p in self.pasts])
+        divisor = np.where(scale > 0, scale, np.nan)[:, None]
+        scores = ((self.actual - combined) / divisor)[..., None]
+        errors, spacings = {}, {}
+        for number in np.unique(self.series):
+            rows = self.series == number
+            gaps = np.diff(self.origins[rows])
+            errors[ids[number]] = scores[rows]
+            spacings[ids[number]] = float(gaps.mean()) if len(gaps) else float(horizon)
+        return make_calibration(errors, (), spacings=spacings, adaptive=adaptive)
+
+
+def _spread(first: int, last: int, most: int) -> np.ndarray:
+    """Return at most ``most`` evenly spaced whole numbers from first to last."""
+    count = min(most, last - first + 1)
+    if count == 1:
+        return np.array([last if most == 1 else first])
+    return np.unique(np.linspace(first, last, count).round().astype(int))
+
+
+# ---------------------------------------------------------------------- what is told
+
+
+def _report(
+    state: CombinedState, windows: Windows, ids: Sequence[Hashable]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Write the table of candidates, and the facts of the combination."""
+    assert state.combination is not None
+    horizon, variables = windows.actual.shape[1:]
+    n_candidates = len(state.candidates)
+    single = windows.mean_errors(np.eye(n_candidates), 0, horizon)
+    errors = np.nanmean(single.reshape(-1, n_candidates), axis=0) if _any(single) else None
+    weights = state.combination.mean_weights()
+    table = [
+        {
+            "candidate": candidate.name,
+            "error": None if errors is None else float(errors[number]),
+            "weight": float(weights[number]),
+            "seconds": candidate.seconds,
+        }
+        for number, candidate in enumerate(state.candidates)
+    ]
+    whole = _combined_error(state.combination, windows, ids)
+    facts: dict[str, Any] = {
+        "error": whole,
+        "windows": len(windows.actual),
+        "validation_loss": whole,
+        "language_model": _what_it_added(state.candidates, windows, ids, whole),
+    }
+    return table, facts
+
+
+def _what_it_added(
+    candidates: Sequence[Candidate], windows: Windows, ids: Sequence[Hashable], whole: float | None
+) -> str:
+    """Write in a sentence what the language model added to the combination."""
+    without = [number for number, one in enumerate(candidates) if not one.uses_language_model]
+    if len(without) == len(candidates):
+        return "no candidate with a language model took part"
+    if not without:
+        return "every candidate has a language model"
+    if whole is None:
+        return "no held-out window could be scored"
+    rest = Windows(windows.forecasts[..., without], windows.actual, windows.scale, windows.series)
+    error = _combined_error(learn_combination(rest, ids), rest, ids)
+    assert error is not None  # the same windows are scored
+    change = 0.0 if error == 0 else 100 * (whole / error - 1)
+    verb = "lowers" if change < -0.5 else "raises" if change > 0.5 else "does not change"
+    by = f" by {abs(change):.0f} %" if abs(change) > 0.5 else ""
+    return (
+        f"the language model {verb} the held-out error of the combination{by} "
+        f"({error:.3f} without, {whole:.3f} with it)"
+    )
+
+
+def _combined_error(
+    combination: Combination, windows: Windows, ids: Sequence[Hashable]
+) -> float | None:
+    """Compute the mean scaled error of a combination on its windows; None without a score."""
+    horizon, variables = windows.actual.shape[1:]
+    weights = np.stack(
+        [combination.weights(ids[number], horizon, variables) for number in windows.series]
+    )
+    combined = (windows.forecasts * weights).sum(axis=-1, keepdims=True)
+    one = Windows(combined, windows.actual, windows.scale, windows.series)
+    errors = one.mean_errors(np.ones((1, 1)), 0, horizon)
+    return float(np.nanmean(errors)) if _any(errors) else None
+
+
+def _any(errors: np.ndarray) -> bool:
+    """Return whether there is any error."""
+    return bool((~np.isnan(errors)).any())
+
+
+def _short(row: Mapping[str, Any]) -> str:
+    """Write a row of the table for the card."""
+    if "note" in row:
+        return str(row["note"])
+    error = "not scored" if row["error"] is None else f"{row['error']:.4g}"
+    return f"{error}, {row['weight']:.2f}"

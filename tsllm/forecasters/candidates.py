@@ -1,0 +1,265 @@
+"""The candidates of `AutoForecaster`: methods that are fitted once and forecast any context.
+
+A candidate forecasts points. Its intervals do not count: `AutoForecaster` calibrates those of the
+combination.
+"""
+
+import time
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from sktime.forecasting.base import BaseForecaster
+
+from tsllm.backbone import Backbone
+from tsllm.context import Context
+from tsllm.datasets.checks import series_name
+from tsllm.datasets.frequency import season_length
+from tsllm.errors import DataError, NotEnoughDataError
+from tsllm.forecasters.base import SeriesForecaster
+from tsllm.forecasters.frames import frequency_of
+from tsllm.forecasters.state import FittedState
+from tsllm.forecasters.statistical import (
+    choose_ets_form,
+    fit_and_forecast,
+    interpolated,
+    seasonal_naive,
+)
+
+#: Steps of history that statistical candidates read: some seasons, within bounds.
+HISTORY_SEASONS = 8
+HISTORY_BOUNDS = (500, 2000)
+
+
+class Candidate(ABC):
+    """A method that `AutoForecaster` may combine with others."""
+
+    #: Whether a candidate of this kind is fitted to all series, or to each context anew.
+    learns: ClassVar[bool] = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        #: Whether a frozen language model does a part of the work.
+        self.uses_language_model = False
+        #: Seconds that fitting took, and the forecasts of the held-out windows.
+        self.seconds = 0.0
+
+    @abstractmethod
+    def fit(self, contexts: Sequence[Context], horizon: int) -> None:
+        """Fit on series; none of their steps is in a held-out window."""
+
+    @abstractmethod
+    def forecast(self, contexts: Sequence[Context], horizon: int) -> np.ndarray:
+        """Forecast each context: (contexts, horizon, variables)."""
+
+    @abstractmethod
+    def estimate_seconds(self, contexts: Sequence[Context], horizon: int, windows: int) -> float:
+        """Estimate the seconds of `fit` and of forecasting some windows, on a small part."""
+
+    def steps_to_keep(self) -> int:
+        """Return the steps of history that a forecast reads."""
+        return 1
+
+    def to_state(self) -> dict[str, Any]:
+        """Return what `fit` learnt, as plain values, arrays and tensors."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Restore the output of `to_state`."""
+
+
+class StatisticalCandidate(Candidate):
+    """The seasonal naive, AutoETS, Theta or AutoTheta: fitted to each context anew.
+
+    Gaps are interpolated. Where a model cannot be fitted, the seasonal naive forecast replaces it.
+    AutoETS chooses its form once for each series of the fit, since a model of a known form is
+    fitted in a tenth of the time. For other series it chooses the form anew.
+    """
+
+    def __init__(self, name: str, freq: str | None) -> None:
+        super().__init__(name)
+        self._season = season_length(freq)
+        self._forms: dict[tuple[Hashable, int], str] = {}
+
+    def fit(self, contexts: Sequence[Context], horizon: int) -> None:
+        """Choose the form of each series, for AutoETS."""
+        if self.name != "auto_ets":
+            return
+        for context in contexts:
+            for variable in range(context.n_variables):
+                values = interpolated(context.tail(self.steps_to_keep()).values[:, variable])
+                form = None if np.isnan(values).any() else choose_ets_form(values, self._season)
+                if form is not None:
+                    self._forms[context.series_id, variable] = form
+
+    def forecast(self, contexts: Sequence[Context], horizon: int) -> np.ndarray:
+        """Fit and forecast each variable of each context."""
+        return np.stack([self._forecast_one(context, horizon) for context in contexts])
+
+    def estimate_seconds(self, contexts: Sequence[Context], horizon: int, windows: int) -> float:
+        """Time the first series; each series is fitted, and each window forecast."""
+        started = time.perf_counter()
+        self.forecast(contexts[:1], horizon)  # the first call imports the library
+        imported = time.perf_counter()
+        self.forecast([replace(contexts[0], series_id=None)], horizon)
+        seconds = time.perf_counter() - imported
+        fits = len(contexts) if self.name == "auto_ets" else 0
+        return imported - started + seconds * (fits + windows)
+
+    def steps_to_keep(self) -> int:
+        """Return some seasons of history, within bounds."""
+        return int(np.clip(HISTORY_SEASONS * self._season, *HISTORY_BOUNDS))
+
+    def to_state(self) -> dict[str, Any]:
+        """Return the forms."""
+        return {
+            "ids": [series_id for series_id, _ in self._forms],
+            "variables": [variable for _, variable in self._forms],
+            "forms": list(self._forms.values()),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Restore the forms."""
+        keys = zip(state["ids"], state["variables"])
+        self._forms = dict(zip(keys, state["forms"], strict=True))
+
+    def _forecast_one(self, context: Context, horizon: int) -> np.ndarray:
+        """Forecast one context: (horizon, variables)."""
+        values = context.tail(self.steps_to_keep()).values
+        out = seasonal_naive(values, horizon, self._season)
+        if self.name == "seasonal_naive":
+            return _observed(out, context)
+        for variable in range(context.n_variables):
+            filled = interpolated(values[:, variable])
+            if np.isnan(filled).any():
+                continue
+            form = self._forms.get((context.series_id, variable))
+            found = fit_and_forecast(self.name, filled, horizon, self._season, form=form)
+            if found is not None:
+                out[:, variable] = found[:, 0]
+        return _observed(out, context)
+
+
+class TrainedCandidate(Candidate):
+    """A forecaster of tsllm, trained once on all series."""
+
+    learns = True
+
+    def __init__(self, name: str, forecaster: SeriesForecaster) -> None:
+        super().__init__(name)
+        self._forecaster = forecaster
+        self.uses_language_model = getattr(forecaster, "backbone", None) is not None
+        self.state: FittedState | None = None
+
+    def fit(self, contexts: Sequence[Context], horizon: int) -> None:
+        """Train a new model, or train the one of an earlier fit further."""
+        with warnings.catch_warnings():
+            # The forecaster around this one warns of constant series.
+            warnings.filterwarnings("ignore", message=".* never changes?:")
+            if self.state is None:
+                self.state = self._forecaster._train_new(contexts, None, horizon)
+            else:
+                self._forecaster._train(self.state, contexts, self._forecaster.max_epochs)
+
+    def forecast(self, contexts: Sequence[Context], horizon: int) -> np.ndarray:
+        """Forecast the contexts in batches."""
+        assert self.state is not None  # fitted or restored
+        plain = [replace(context, past_x=None, static=None) for context in contexts]
+        values, _ = self._forecaster._reader(self.state).predict(plain, horizon)
+        points: np.ndarray = values[..., 0]
+        return points
+
+    def estimate_seconds(self, contexts: Sequence[Context], horizon: int, windows: int) -> float:
+        """Time a training of a few steps; the rest takes as long a step."""
+        seconds = []
+        for steps in (1, 4):
+            trial = self._forecaster.clone().set_params(max_steps=steps, checkpoint_dir=None)
+            started = time.perf_counter()
+            TrainedCandidate(self.name, trial).fit(contexts, horizon)
+            seconds.append(time.perf_counter() - started)
+        most = self._forecaster.max_steps or self._forecaster._auto_steps
+        return seconds[0] + max(0.0, seconds[1] - seconds[0]) / 3 * most
+
+    def load_backbone(self) -> Backbone | None:
+        """Load the language model; None for a forecaster without one."""
+        return self._forecaster._load_backbone()
+
+    def steps_to_keep(self) -> int:
+        """Return the model's context length."""
+        assert self.state is not None  # fitted or restored
+        return self._forecaster._steps_to_keep(self.state) or self.state.shape.context_length
+
+    def to_state(self) -> dict[str, Any]:
+        """Return the trained state."""
+        assert self.state is not None  # fitted
+        return self.state.to_state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Build the trained model again."""
+        backbone = self.load_backbone()
+        self.state = FittedState.from_state(
+            state,
+            lambda shape: self._forecaster._new_model(backbone, shape),
+            backbone,
+            self._forecaster.device,
+        )
+
+
+class SktimeCandidate(Candidate):
+    """An sktime forecaster, fitted to each context anew."""
+
+    def __init__(self, name: str, forecaster: BaseForecaster, freq: str | None) -> None:
+        super().__init__(name)
+        self._forecaster = forecaster
+        self._season = season_length(freq)
+
+    def fit(self, contexts: Sequence[Context], horizon: int) -> None:
+        """Keep nothing: the forecaster is fitted to each context."""
+
+    def forecast(self, contexts: Sequence[Context], horizon: int) -> np.ndarray:
+        """Fit a clone to each context and forecast it."""
+        out = []
+        steps = list(range(1, horizon + 1))
+        for context in contexts:
+            past = context.tail(self.steps_to_keep())
+            y = pd.DataFrame(past.values, index=past.times)
+            try:
+                fitted = self._forecaster.clone().fit(y if y.shape[1] > 1 else y[0], fh=steps)
+                found = np.asarray(fitted.predict(), dtype=float)
+            except Exception as error:
+                raise DataError(
+                    f"candidate {self.name!r} cannot forecast {series_name(context.series_id)} "
+                    f"({type(error).__name__}: {error}): leave it out of candidates"
+                ) from error
+            out.append(found.reshape(horizon, context.n_variables))
+        return np.stack(out)
+
+    def estimate_seconds(self, contexts: Sequence[Context], horizon: int, windows: int) -> float:
+        """Time the first series."""
+        started = time.perf_counter()
+        self.forecast(contexts[:1], horizon)
+        return (time.perf_counter() - started) * windows
+
+    def steps_to_keep(self) -> int:
+        """Return some seasons of history, within bounds."""
+        return int(np.clip(HISTORY_SEASONS * self._season, *HISTORY_BOUNDS))
+
+
+def longest_history(contexts: Sequence[Context]) -> int:
+    """Return the steps of history that statistical candidates read of series like these."""
+    return StatisticalCandidate("seasonal_naive", frequency_of(contexts)).steps_to_keep()
+
+
+def _observed(forecast: np.ndarray, context: Context) -> np.ndarray:
+    """Check that every variable of a context has an observed value to forecast from."""
+    missing = np.flatnonzero(np.isnan(forecast).any(axis=0))
+    if len(missing):
+        raise NotEnoughDataError(
+            f"{series_name(context.series_id)} has no observed value of variable {missing[0]} in "
+            "the history that a forecast reads: drop it, or pass more of its history"
+        )
+    return forecast

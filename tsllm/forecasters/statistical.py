@@ -1,0 +1,188 @@
+"""Statistical forecasts of one series: the seasonal naive, AutoETS, Theta and AutoTheta."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+#: The longest season that AutoETS models itself.
+MAX_ETS_SEASON = 24
+
+
+def seasonal_naive(values: np.ndarray, horizon: int, season: int) -> np.ndarray:
+    """Repeat the last season of a series, or its last value where it has no whole season.
+
+    Parameters
+    ----------
+    values : array (time, variables)
+        NaN where not observed: the value a season earlier replaces it, else the last value.
+    horizon : int
+        Steps to forecast.
+    season : int
+        Steps of a season.
+
+    Returns
+    -------
+    array (horizon, variables)
+        NaN for a variable without any observed value.
+    """
+    known = carried_forward(values, season)
+    if len(known) < season:
+        return np.repeat(known[-1:], horizon, axis=0)
+    return known[len(known) - season + np.arange(horizon) % season]
+
+
+def carried_forward(values: np.ndarray, season: int) -> np.ndarray:
+    """Fill gaps with the value a season earlier, else with the last value: (time, variables)."""
+    frame = pd.DataFrame(values)
+    by_phase = frame.groupby(np.arange(len(frame)) % season).ffill()
+    return by_phase.ffill().to_numpy()
+
+
+def interpolated(values: np.ndarray) -> np.ndarray:
+    """Fill the gaps of one variable, (time,), along straight lines; its ends are constant."""
+    return pd.Series(values).interpolate(limit_direction="both").to_numpy()
+
+
+def fit_and_forecast(
+    name: str,
+    values: np.ndarray,
+    horizon: int,
+    season: int,
+    levels: Sequence[float] = (),
+    *,
+    form: str | None = None,
+) -> np.ndarray | None:
+    """Fit a statsforecast model to one variable and forecast it.
+
+    Parameters
+    ----------
+    name : {"auto_ets", "theta", "auto_theta"}
+        The model.
+    values : array (time,)
+        Without gaps. A constant is forecast by itself.
+    horizon : int
+        Steps to forecast.
+    season : int
+        Steps of a season; the model is seasonal where ``values`` hold two.
+    levels : sequence of float, default=()
+        Quantile levels strictly between 0 and 1.
+    form : str or None, default=None
+        For "auto_ets": the form that `choose_ets_form` returned. None: it is chosen here.
+
+    Returns
+    -------
+    array (horizon, 1 + levels) or None
+        The points, then the quantiles; None where the fit failed.
+    """
+    if np.ptp(values) == 0:
+        return np.full((horizon, 1 + len(levels)), values[0])
+    season = usable_season(values, season)
+    # A quantile is a bound of the central interval with this percentage.
+    widths = [round(100 * abs(2 * level - 1), 6) for level in levels]
+    make = MODELS[name] if form is None else _ets_of_form(form)
+    found = _quietly(
+        lambda: make(season).forecast(y=values, h=horizon, level=sorted(set(widths)) or None)
+    )
+    if found is None:
+        return None
+    names = [f"{'lo' if q < 0.5 else 'hi'}-{width}" for q, width in zip(levels, widths)]
+    out = np.stack([found[column] for column in ("mean", *names)], axis=1)
+    return out if np.isfinite(out).all() else None
+
+
+def choose_ets_form(values: np.ndarray, season: int) -> str | None:
+    """Choose the form of exponential smoothing for one variable by AICc.
+
+    A model of a known form is fitted in a tenth of the time.
+
+    Parameters
+    ----------
+    values : array (time,)
+        Without gaps.
+    season : int
+        Steps of a season.
+
+    Returns
+    -------
+    str or None
+        Error, trend, season and damping in four letters, such as ``"MAMD"``. None where the
+        form cannot be kept: the series is constant, its season is removed by STL, or no form fits.
+    """
+    season = usable_season(values, season)
+    if season > MAX_ETS_SEASON or np.ptp(values) == 0:
+        return None
+    fitted = _quietly(lambda: _auto_ets(season).fit(values))
+    return None if fitted is None else str(fitted.model_["components"])
+
+
+def usable_season(values: np.ndarray, season: int) -> int:
+    """Return the season, or 1 where a series does not hold two seasons."""
+    return season if len(values) >= 2 * season else 1
+
+
+def _quietly(compute: Callable[[], Any]) -> Any:
+    """Compute without warnings and without a trace in numpy's global generator; None if it fails.
+
+    Each candidate form of a model warns. statsforecast seeds the generator for its sample paths,
+    and raises bare exceptions where no form fits.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        state = np.random.get_state()  # noqa: NPY002
+        try:
+            return compute()
+        except Exception:
+            return None
+        finally:
+            np.random.set_state(state)  # noqa: NPY002
+
+
+# statsforecast takes seconds to import, so it is imported where a model is made.
+
+
+def _auto_ets(season: int) -> Any:
+    """Make exponential smoothing whose form is chosen by AICc.
+
+    It models seasons of up to 24 steps; a longer one is removed by STL first, as R's stlf does.
+    """
+    from statsforecast.models import MSTL, AutoETS
+
+    if season <= MAX_ETS_SEASON:
+        return AutoETS(season_length=season)
+    return MSTL(season_length=season, trend_forecaster=AutoETS(season_length=1, model="ZZN"))
+
+
+def _ets_of_form(form: str) -> Callable[[int], Any]:
+    """Return the function that makes exponential smoothing of one form."""
+
+    def make(season: int) -> Any:
+        from statsforecast.models import AutoETS
+
+        return AutoETS(season_length=season, model=form[:3], damped=form[3] == "D")
+
+    return make
+
+
+def _theta(season: int) -> Any:
+    """Make the standard Theta model, seasonally adjusted by ratios where a test finds a season."""
+    from statsforecast.models import Theta
+
+    return Theta(season_length=season, decomposition_type="multiplicative")
+
+
+def _auto_theta(season: int) -> Any:
+    """Make the best of four Theta models."""
+    from statsforecast.models import AutoTheta
+
+    return AutoTheta(season_length=season, decomposition_type="multiplicative")
+
+
+#: The function that makes a model of a season, by name.
+MODELS: dict[str, Callable[[int], Any]] = {
+    "auto_ets": _auto_ets,
+    "theta": _theta,
+    "auto_theta": _auto_theta,
+}
