@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AarenForecaster": "tsllm.forecasters.aaren",
+    "AutoForecaster": "tsllm.forecasters.auto",
     "AutoTimesForecaster": "tsllm.forecasters.autotimes",
     "Backbone": "tsllm.backbone",
     "Context": "tsllm.context",

@@ -15,6 +15,7 @@ from tsllm.events import HawkesForecaster as HawkesForecaster
 from tsllm.events import NaiveEventForecaster as NaiveEventForecaster
 from tsllm.events import PromptTPP as PromptTPP
 from tsllm.forecasters.aaren import AarenForecaster as AarenForecaster
+from tsllm.forecasters.auto import AutoForecaster as AutoForecaster
 from tsllm.forecasters.autotimes import AutoTimesForecaster as AutoTimesForecaster
 from tsllm.forecasters.baselines import DLinearForecaster as DLinearForecaster
 from tsllm.forecasters.baselines import PatchTSTForecaster as PatchTSTForecaster

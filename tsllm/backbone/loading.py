@@ -133,7 +133,7 @@ def load_backbone(
 
 
 def count_layers(spec: str) -> int:
-    """Return the number of layers of a backbone on this machine, without loading its weights.
+    """Return the number of layers of a backbone, without loading its weights.
 
     Examples
     --------

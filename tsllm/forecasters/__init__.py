@@ -1,12 +1,14 @@
 """The sktime forecasters: one base class and one file per method."""
 
 from tsllm.forecasters.aaren import AarenForecaster
+from tsllm.forecasters.auto import AutoForecaster
 from tsllm.forecasters.autotimes import AutoTimesForecaster
 from tsllm.forecasters.s2ip import S2IPForecaster
 from tsllm.forecasters.timecma import TimeCMAForecaster
 
 #: The methods by the short names that the command line and `tsllm.forecast` use.
 METHODS = {
+    "auto": AutoForecaster,
     "autotimes": AutoTimesForecaster,
     "timecma": TimeCMAForecaster,
     "s2ip": S2IPForecaster,
@@ -16,6 +18,7 @@ METHODS = {
 __all__ = [
     "METHODS",
     "AarenForecaster",
+    "AutoForecaster",
     "AutoTimesForecaster",
     "S2IPForecaster",
     "TimeCMAForecaster",

@@ -51,8 +51,14 @@ TRAINED: dict[str, type[SeriesForecaster]] = {
     "s2ip": S2IPForecaster,
     "aaren": AarenForecaster,
 }
-#: ``candidates="auto"`` takes a trained method where a typical series has at least this many steps.
-LEAST_STEPS = {"dlinear": 24, "autotimes": 100}
+#: ``candidates="auto"``: each method, and the steps that a typical series must have for it.
+AUTO_CANDIDATES = {
+    "seasonal_naive": 1,
+    "auto_theta": 1,
+    "auto_ets": 1,
+    "dlinear": 24,
+    "autotimes": 100,
+}
 #: Training steps of a candidate with a language model, and its layers for ``"auto"``.
 LANGUAGE_MODEL_STEPS = 300
 AUTO_LAYERS = 2
@@ -328,7 +334,9 @@ class AutoForecaster(SeriesForecaster):
         forecasts: list[np.ndarray] = []
         notes: list[dict[str, Any]] = []
         for candidate in state.candidates:
-            if fitted and self._takes_too_long(candidate, before, scored, held_out, horizon, started):
+            if fitted and self._takes_too_long(
+                candidate, before, scored, held_out, horizon, started
+            ):
                 notes.append({"candidate": candidate.name, "note": "left out: time_limit"})
                 continue
             begun = time.perf_counter()
@@ -337,6 +345,9 @@ class AutoForecaster(SeriesForecaster):
             candidate.seconds = time.perf_counter() - begun
             fitted.append(candidate)
         state.candidates = fitted
+        trained = [one.state for one in fitted if isinstance(one, TrainedCandidate)]
+        used = [one.backbone for one in trained if one is not None and one.backbone is not None]
+        state.backbone = used[0] if used else None
         windows = held_out.windows(np.stack(forecasts, axis=-1))
         ids = [context.series_id for context in residuals]
         state.combination = learn_combination(windows, ids)
@@ -378,9 +389,7 @@ class AutoForecaster(SeriesForecaster):
         given = self.candidates
         if isinstance(given, str):
             typical = int(np.median([len(context) for context in contexts]))
-            names: list[Any] = [name for name in STATISTICAL if name != "theta"]
-            names.sort(key=("seasonal_naive", "auto_theta", "auto_ets").index)
-            names += [name for name, least in LEAST_STEPS.items() if typical >= least]
+            names = [name for name, least in AUTO_CANDIDATES.items() if typical >= least]
             if self.backbone is None:
                 names = [name for name in names if name != "autotimes"]
             return [self._candidate(name, freq) for name in names]
@@ -635,7 +644,7 @@ def _report(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Write the table of candidates, and the facts of the combination."""
     assert state.combination is not None
-    horizon, variables = windows.actual.shape[1:]
+    horizon = windows.actual.shape[1]
     n_candidates = len(state.candidates)
     single = windows.mean_errors(np.eye(n_candidates), 0, horizon)
     errors = np.nanmean(single.reshape(-1, n_candidates), axis=0) if _any(single) else None

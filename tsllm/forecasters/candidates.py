@@ -64,10 +64,11 @@ class Candidate(ABC):
         """Return the steps of history that a forecast reads."""
         return 1
 
+    @abstractmethod
     def to_state(self) -> dict[str, Any]:
         """Return what `fit` learnt, as plain values, arrays and tensors."""
-        return {}
 
+    @abstractmethod
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore the output of `to_state`."""
 
@@ -247,6 +248,13 @@ class SktimeCandidate(Candidate):
     def steps_to_keep(self) -> int:
         """Return some seasons of history, within bounds."""
         return int(np.clip(HISTORY_SEASONS * self._season, *HISTORY_BOUNDS))
+
+    def to_state(self) -> dict[str, Any]:
+        """Return nothing: `fit` keeps nothing."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Restore nothing."""
 
 
 def longest_history(contexts: Sequence[Context]) -> int:

@@ -2,9 +2,10 @@
 
 The weights of a block of steps are not negative and sum to one. Each point of a grid on the simplex
 is scored by the error of that combination on the held-out windows. The weights are the mean of the
-points, each weighted by ``exp(-SHARPNESS * windows * excess)``, with the excess of its error over the
-lowest one as a share (exponential weighting: Yang, "Combining forecasting procedures", Econometric
-Theory 2004). They are then shrunk towards equal weights, the more the fewer windows there are.
+points, each weighted by ``exp(-SHARPNESS * windows * excess)``, where the excess is the share by
+which its error is above the lowest one (exponential weighting: Yang, "Combining forecasting
+procedures", Econometric Theory 2004). They are then shrunk towards equal weights, the more the
+fewer windows there are.
 
 Choosing the single best candidate would follow chance where windows are few, and equal weights
 would keep a bad candidate where windows are many.
@@ -158,7 +159,9 @@ def learn_combination(windows: Windows, series_ids: Sequence[Hashable]) -> Combi
         if rows.sum() >= SERIES_WINDOWS and len(series_ids) * variables > 1:
             own[series_id] = np.stack(
                 [
-                    np.stack([_weights(e[rows, v], grid, prior) for e, prior in zip(errors, pooled)])
+                    np.stack(
+                        [_weights(e[rows, v], grid, prior) for e, prior in zip(errors, pooled)]
+                    )
                     for v in range(variables)
                 ]
             )

@@ -50,6 +50,7 @@ FORMAT_VERSION = 1
 # Loading builds no other class and imports no other module, whatever a file holds.
 _SERIES = {
     "AarenForecaster": "tsllm.forecasters.aaren",
+    "AutoForecaster": "tsllm.forecasters.auto",
     "AutoTimesForecaster": "tsllm.forecasters.autotimes",
     "DLinearForecaster": "tsllm.forecasters.baselines",
     "PatchTSTForecaster": "tsllm.forecasters.baselines",
