@@ -82,6 +82,7 @@ class Job:
 class FitJob(Job):
     """The job of ``tsllm fit``."""
 
+    method: str = "auto"
     horizon: int | None = None
 
 

@@ -41,7 +41,7 @@ def forecast(
     context: typer.Context,
     data: options.Data = None,
     horizon: options.Horizon = None,
-    method: options.Method = None,
+    method: options.FittedMethod = None,
     quantiles: options.Quantiles = None,
     freq: options.Freq = None,
     fill: options.Fill = None,
@@ -124,7 +124,7 @@ def fit(
     context: typer.Context,
     data: options.Data = None,
     out: options.ModelOut = None,
-    method: options.Method = None,
+    method: options.FittedMethod = None,
     horizon: options.Horizon = None,
     freq: options.Freq = None,
     fill: options.Fill = None,
@@ -210,7 +210,29 @@ def _train(job: Job, frame: pd.DataFrame, estimator: SeriesForecaster, horizon: 
     from tsllm.tables.forecast import fit_long
 
     fit_long(estimator, frame, horizon, covariates=job.all_covariates())
-    say(_in_a_line(job.method, frame, estimator.summary()))
+    summary = estimator.summary()
+    say(_in_a_line(job.method, frame, summary))
+    for line in _lines_of_candidates(summary):
+        say(line)
+
+
+def _lines_of_candidates(summary: dict[str, Any]) -> list[str]:
+    """Write the table of an AutoForecaster's candidates, and what its language model added."""
+    if "candidates" not in summary:
+        return []
+    lines = [f"  {'candidate':<24} {'error':>8} {'weight':>7} {'seconds':>8}"]
+    for row in summary["candidates"]:
+        if "note" in row:
+            lines.append(f"  {row['candidate']:<24} {row['note']}")
+            continue
+        error = "-" if row["error"] is None else f"{row['error']:.4g}"
+        lines.append(
+            f"  {row['candidate']:<24} {error:>8} {row['weight']:>7.2f} {row['seconds']:>8.1f}"
+        )
+    error = "-" if summary["error"] is None else f"{summary['error']:.4g}"
+    lines.append(f"  {'combination':<24} {error:>8} {1:>7.2f} {summary['seconds']:>8.1f}")
+    said: str = summary["language_model"]
+    return [*lines, f"{said[0].upper()}{said[1:]}."]
 
 
 def _in_a_line(method: str, frame: pd.DataFrame, summary: dict[str, Any]) -> str:
@@ -221,11 +243,15 @@ def _in_a_line(method: str, frame: pd.DataFrame, summary: dict[str, Any]) -> str
             f"{summary['backbone']} ({summary['backbone_source']}), "
             f"{count(summary['backbone_layers'], 'layers')}"
         )
+    start = (
+        f"fitted {method} on {count(frame['series_id'].nunique(), 'series')}: {model}; "
+        f"{count(summary['trained_parameters'], 'parameters')} trained, "
+    )
+    if "candidates" in summary:
+        return f"{start}{summary['seconds']:.1f} s, compared on {summary['windows']} windows"
     held_out = summary["validation_loss"]
     loss = "none held out" if held_out is None else f"{held_out:.4g}"
     return (
-        f"fitted {method} on {count(frame['series_id'].nunique(), 'series')}: {model}; "
-        f"{count(summary['trained_parameters'], 'parameters')} trained, "
-        f"{count(summary['epochs'], 'epochs')}, "
-        f"{summary['seconds']:.1f} s, validation loss {loss}"
+        f"{start}{count(summary['epochs'], 'epochs')}, {summary['seconds']:.1f} s, "
+        f"validation loss {loss}"
     )

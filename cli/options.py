@@ -88,8 +88,12 @@ SkipBad = Annotated[
         "Default: such a series is an error.",
     ),
 ]
+_METHODS = "auto, autotimes, timecma, s2ip or aaren. Default:"
 Method = Annotated[
-    str | None, typer.Option("--method", help="Default: autotimes.", metavar="METHOD")
+    str | None, typer.Option("--method", help=f"{_METHODS} autotimes.", metavar="METHOD")
+]
+FittedMethod = Annotated[
+    str | None, typer.Option("--method", help=f"{_METHODS} auto.", metavar="METHOD")
 ]
 Horizon = Annotated[
     int | None, typer.Option("--horizon", help="Steps to forecast.", metavar="STEPS")

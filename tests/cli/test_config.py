@@ -23,7 +23,7 @@ def test_set_before_option_before_file_before_default(config):
         "data: a.csv\nhorizon: 3\nfreq: D\nparameters:\n  max_steps: 5\n  batch_size: 8\n"
     )
     job = read_job(ForecastJob, {"horizon": 7, "freq": None}, path, ["max_steps=9"])
-    assert (job.data, job.horizon, job.freq, job.method) == ("a.csv", 7, "D", "autotimes")
+    assert (job.data, job.horizon, job.freq, job.method) == ("a.csv", 7, "D", "auto")
     assert job.parameters == {"max_steps": 9, "batch_size": 8}
     assert job.quantiles == [0.1, 0.5, 0.9]
 

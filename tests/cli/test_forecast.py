@@ -14,7 +14,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
 
 
 def python_forecast(data, horizon, **options):
-    return library.forecast(data, horizon, backbone=TINY, max_steps=2, random_state=0, **options)
+    settings = {"method": "autotimes", "backbone": TINY, "max_steps": 2, "random_state": 0}
+    return library.forecast(data, horizon, **(settings | options))
 
 
 def written(frame):

@@ -16,7 +16,10 @@ MISTAKES = {
     "quantile text": ("forecast series.csv --horizon 2 --quantiles a", "--quantiles must be"),
     "quantile twice": ("forecast series.csv --horizon 2 --quantiles .1,.1", "found 0.1 twice"),
     "unknown method": ("forecast series.csv --horizon 2 --method autotime", "autotimes"),
-    "unknown parameter": ("forecast series.csv --horizon 2 --set max_step=3", "'max_steps'?"),
+    "unknown parameter": (
+        "forecast series.csv --horizon 2 --method autotimes --set max_step=3",
+        "'max_steps'?",
+    ),
     "bad --set": ("forecast series.csv --horizon 2 --set max_steps", "key=value"),
     "wrong kind": ("forecast series.csv --horizon 2 --set learning_rate=fast", "found 'fast'"),
     "value out of range": ("forecast series.csv --horizon 2 --set batch_size=0", "batch_size"),
@@ -63,7 +66,9 @@ def files(series, tmp_path):
 def test_one_line_and_exit_code_2(tsllm, files, tmp_path, mistake):
     command, words = MISTAKES[mistake]
     before = sorted(tmp_path.rglob("*"))
-    result = tsllm(*command.split(), *(SET if "--set" not in command else []) * _trains(command))
+    given = {"--method", "--set"} & set(command.split())
+    settings = [] if given or not _trains(command) else SET
+    result = tsllm(*command.split(), *settings)
     assert result.code == 2
     assert result.out == ""
     lines = result.err.splitlines()

@@ -11,6 +11,13 @@ TINY = "random:gpt2?hidden=16&layers=1&heads=2&positions=256"
 
 #: What makes each method small; the contract tests run on all of them.
 SMALL = {
+    "auto": {
+        "candidates": ["seasonal_naive", "theta", "autotimes"],
+        "backbone": TINY,
+        "n_origins": 3,
+        "batch_size": 32,
+        "random_state": 0,
+    },
     "aaren": {
         "context_length": 12,
         "patch_length": 3,
@@ -57,6 +64,7 @@ SMALL = {
 }
 #: Per method, settings under which it computes in another way.
 VARIANTS = {
+    "auto": [{}, {"candidates": ["seasonal_naive", "dlinear"], "backbone": None}],
     "aaren": [
         {},
         {"loss": "quantile", "quantiles": (0.1, 0.5, 0.9), "normalisation": "anchored"},

@@ -229,7 +229,9 @@ class SktimeCandidate(Candidate):
             past = context.tail(self.steps_to_keep())
             y = pd.DataFrame(past.values, index=past.times)
             try:
-                fitted = self._forecaster.clone().fit(y if y.shape[1] > 1 else y[0], fh=steps)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", FutureWarning)  # sktime announces defaults
+                    fitted = self._forecaster.clone().fit(y if y.shape[1] > 1 else y[0], fh=steps)
                 found = np.asarray(fitted.predict(), dtype=float)
             except Exception as error:
                 raise DataError(

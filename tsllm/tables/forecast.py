@@ -32,7 +32,7 @@ def forecast(
     data: Any,
     horizon: int,
     *,
-    method: str = "autotimes",
+    method: str = "auto",
     quantiles: Sequence[float] = DEFAULT_QUANTILES,
     id_col: str | None = None,
     time_col: str | None = None,
@@ -59,8 +59,8 @@ def forecast(
         Long format, as `tsllm.datasets.read_long` reads it.
     horizon : int
         Steps to forecast after the end of each series.
-    method : {"autotimes", "timecma", "s2ip", "aaren"}, default="autotimes"
-        The method of the forecaster.
+    method : {"auto", "autotimes", "timecma", "s2ip", "aaren"}, default="auto"
+        The method of the forecaster. "auto" combines several; see `tsllm.AutoForecaster`.
     quantiles : sequence of float, default=(0.1, 0.5, 0.9)
         Levels between 0 and 1; empty for point forecasts only.
     id_col, time_col : str or None, default=None
@@ -120,7 +120,7 @@ def forecast(
     >>> days = pd.date_range("2024-01-01", periods=60, freq="D")
     >>> frame = pd.DataFrame({"unique_id": "a", "ds": days, "y": range(60)})
     >>> tsllm.forecast(
-    ...     frame, 2, quantiles=[], backbone="random:gpt2?hidden=16&layers=1&heads=2", max_steps=2
+    ...     frame, 2, quantiles=[], backbone=None, random_state=0
     ... ).columns.tolist()
     ['series_id', 'timestamp', 'forecast']
     """
@@ -196,7 +196,15 @@ def make_forecaster(method: str, **parameters: Any) -> SeriesForecaster:
     if method not in METHODS:
         raise DataError(f"method must be one of {', '.join(METHODS)}, found {method!r}")
     forecaster = METHODS[method]()
-    check_arguments(type(forecaster), forecaster.get_param_names(), parameters)
+    own = forecaster.get_param_names()
+    for name in parameters if method == "auto" else ():
+        others = [other for other, cls in METHODS.items() if name in cls.get_param_names()]
+        if name not in own and others:
+            raise DataError(
+                f"method 'auto' has no parameter {name!r}: name the method that it belongs to "
+                f"({', '.join(others)}) with method= (--method), or leave it out"
+            )
+    check_arguments(type(forecaster), own, parameters)
     return forecaster.set_params(**parameters)
 
 

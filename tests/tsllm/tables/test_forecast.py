@@ -36,7 +36,8 @@ def long_frame(lengths, *, variables=("value",), start="2024-01-01", freq="D", s
 
 
 def forecast(data, horizon, **options):
-    return tsllm.forecast(data, horizon, backbone=TINY, max_steps=2, random_state=0, **options)
+    settings = {"method": "autotimes", "backbone": TINY, "max_steps": 2, "random_state": 0}
+    return tsllm.forecast(data, horizon, **(settings | options))
 
 
 def test_labels_dates_and_columns_in_the_order_of_the_data():

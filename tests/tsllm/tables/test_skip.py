@@ -14,6 +14,7 @@ from tsllm.tables.forecast import predict_long
 
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
 SMALL = {
+    "method": "autotimes",
     "backbone": None,
     "max_steps": 2,
     "context_length": 12,
