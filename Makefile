@@ -14,7 +14,7 @@ export PYTHONSAFEPATH := 1
 
 forecast: $(VENV)/forecast-ready
 	mkdir -p output
-	$(BIN)/tsllm forecast co2 --horizon 52 --set random_state=0 --set backbone_layers=2 \
+	$(BIN)/tsllm forecast co2 --horizon 52 --set random_state=0 \
 		--out output/co2_forecast.csv --plot output/co2_forecast.png
 
 test: $(VENV)/test-ready check

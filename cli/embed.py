@@ -57,6 +57,8 @@ def embed(
 
     check_request(1 if job.horizon is None else job.horizon, ())
     estimator = make_forecaster(job.method, **settings)
+    if not hasattr(estimator, "embed"):
+        raise DataError(f"method {job.method!r} embeds no text itself: name timecma or autotimes")
     steps = None if job.horizon is None else list(range(1, job.horizon + 1))
     y, X = split_frame(frame, job.all_covariates())
     done = estimator.embed(y, fh=steps, X=X)
