@@ -9,6 +9,7 @@ from tsllm.cli import options
 from tsllm.cli.config import FitJob, job_of
 from tsllm.cli.data import open_data
 from tsllm.cli.output import check_folder, print_json
+from tsllm.errors import DataError
 
 
 def embed(

