@@ -5,7 +5,6 @@ import time
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,7 +31,7 @@ from tsllm.forecasters.candidates import (
 from tsllm.forecasters.combining import Combination, Windows, learn_combination
 from tsllm.forecasters.forecasting import Prediction, Reader
 from tsllm.forecasters.frames import frequency_of
-from tsllm.forecasters.parameters import DECILES, check_whole
+from tsllm.forecasters.parameters import DECILES
 from tsllm.forecasters.s2ip import S2IPForecaster
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.forecasters.statistical import MODELS
@@ -228,7 +227,7 @@ class AutoForecaster(SeriesForecaster):
 
     def __init__(
         self,
-        candidates: str | Sequence[Any] = "auto",
+        candidates: str | list[Any] = "auto",
         *,
         backbone: str | None = DEFAULT_BACKBONE,
         backbone_layers: int | str | None = "auto",
@@ -411,9 +410,12 @@ class AutoForecaster(SeriesForecaster):
 
     def _from_forecaster(self, name: str, forecaster: Any, freq: str | None) -> Candidate:
         """Make a candidate of a forecaster that was passed."""
-        if isinstance(forecaster, SeriesForecaster):
-            return TrainedCandidate(name, forecaster.clone())
-        return SktimeCandidate(name, forecaster, freq)
+        own = forecaster.clone()
+        if own.get_params(deep=False).get("random_state", 0) is None:
+            own.set_params(random_state=self._seed())
+        if isinstance(own, SeriesForecaster):
+            return TrainedCandidate(name, own)
+        return SktimeCandidate(name, own, freq)
 
     def _trained(self, name: str) -> SeriesForecaster:
         """Make the forecaster of a trained candidate with the settings of this one."""
@@ -475,15 +477,6 @@ class AutoForecaster(SeriesForecaster):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        if self.n_origins != "auto":
-            check_whole("n_origins", self.n_origins, or_auto=True)
-        if self.backbone_layers not in (None, "auto"):
-            check_whole("backbone_layers", self.backbone_layers, or_auto=True)
-        limit = self.time_limit
-        if limit is not None and (
-            isinstance(limit, bool) or not isinstance(limit, Real) or not limit > 0
-        ):
-            raise DataError(f"time_limit must be a number of seconds above 0, found {limit!r}")
         self._check_candidates()
 
     def _check_candidates(self) -> None:

@@ -102,7 +102,7 @@ class StatisticalCandidate(Candidate):
         return np.stack([self._forecast_one(context, horizon) for context in contexts])
 
     def estimate_seconds(self, contexts: Sequence[Context], horizon: int, windows: int) -> float:
-        """Time the first series; each series is fitted, and each window forecast."""
+        """Compute them from the time of the first series: each is fitted, each window forecast."""
         started = time.perf_counter()
         self.forecast(contexts[:1], horizon)  # the first call imports the library
         imported = time.perf_counter()
@@ -175,7 +175,7 @@ class TrainedCandidate(Candidate):
         return points
 
     def estimate_seconds(self, contexts: Sequence[Context], horizon: int, windows: int) -> float:
-        """Time a training of a few steps; the rest takes as long a step."""
+        """Compute them from the time of a few training steps."""
         seconds = []
         for steps in (1, 4):
             trial = self._forecaster.clone().set_params(max_steps=steps, checkpoint_dir=None)
@@ -242,7 +242,7 @@ class SktimeCandidate(Candidate):
         return np.stack(out)
 
     def estimate_seconds(self, contexts: Sequence[Context], horizon: int, windows: int) -> float:
-        """Time the first series."""
+        """Compute them from the time of the first series."""
         started = time.perf_counter()
         self.forecast(contexts[:1], horizon)
         return (time.perf_counter() - started) * windows

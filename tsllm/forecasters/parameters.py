@@ -1,5 +1,6 @@
 """The constructor arguments that forecasters share: declared, assigned, documented and checked."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -39,7 +40,7 @@ _SHARE = Limits(0, 1, whole=False, below=True)
 
 #: What the numbers among all forecasters' arguments may be, by name.
 LIMITS: dict[str, Limits] = {
-    "backbone_layers": _LAYERS,
+    "backbone_layers": Limits(1, 1_000, words=("auto",)),
     "context_length": _STEPS_OR_AUTO,
     "prediction_length": _STEPS,
     **dict.fromkeys(("token_length", "in_context_length"), _STEPS_OR_AUTO),
@@ -58,6 +59,8 @@ LIMITS: dict[str, Limits] = {
     "learning_rate": _RATE,
     "weight_decay": Limits(0, 1_000, whole=False),
     "random_state": Limits(0, 2**32 - 1),
+    "n_origins": _STEPS_OR_AUTO,
+    "time_limit": Limits(0, math.inf, whole=False, above=True),
 }
 
 #: Type and description of each argument. A class documents only what it has for itself.
