@@ -12,7 +12,8 @@ from sktime.forecasting.trend import TrendForecaster
 from tsllm import AutoTimesForecaster, DLinearForecaster, backtest
 from tsllm.datasets.long import panel_to_long
 from tsllm.errors import DataError, NotEnoughDataError
-from tsllm.evaluation import METRICS, methods, protocol, statistical
+from tsllm.evaluation import METRICS, methods, protocol
+from tsllm.forecasters import statistical
 from tsllm.metrics import mae, mase, mse, seasonal_scale, smape
 
 SEASON = 12
