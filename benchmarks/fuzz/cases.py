@@ -24,6 +24,8 @@ from tsllm.errors import TsllmError
 DOORS = (
     "estimators",
     "horizons",
+    "tables",
+    "files",
 )
 #: The counts: the first two are good.
 COUNTS = ("clear", "sane", "raw", "wrong", "hang")

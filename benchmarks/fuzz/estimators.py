@@ -268,7 +268,7 @@ def odd_series(case: Case) -> None:
         "list": [],
         "dict": {},
         "text": "co2",
-        "array": y.to_numpy().reshape(2, 2, -1),
+        "array": y.to_numpy().reshape(2, 2, 3, -1),
         "empty": y.iloc[:0],
         "one row": y.iloc[:1],
         "no columns": pd.DataFrame(index=y.index),
@@ -347,7 +347,7 @@ _ODD: dict[str, Any] = {
     "True": True,
     "list": [1, 2],
     "dict": {"a": 1},
-    "object": object(),
+    "Ellipsis": ...,
     "empty": "",
     "tuple of text": ("a", "b"),
     "Decimal": decimal.Decimal("0.5"),
@@ -394,7 +394,7 @@ def odd_horizons(case: Case) -> None:
     horizons: dict[str, Any] = {
         "0": 0, "-1": [-1], "1.5": [1.5], "text": ["a"], "empty": [], "million": 10**6,
         "billion": 10**9, "1e18": [10**18], "1e30": [10**30], "nan": [float("nan")], "True": True,
-        "dict": {1: 2}, "object": object(), "two dimensions": np.ones((2, 2), int),
+        "dict": {1: 2}, "Ellipsis": ..., "two dimensions": np.ones((2, 2), int),
         "[1, 0]": [1, 0],
         "-1e18": [-(10**18)], "range of a million": range(1, 10**6),
     }  # fmt: skip
