@@ -26,6 +26,8 @@ DOORS = (
     "horizons",
     "tables",
     "files",
+    "commands",
+    "batch",
 )
 #: The counts: the first two are good.
 COUNTS = ("clear", "sane", "raw", "wrong", "hang")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 import tsllm
 from fuzz.cases import Attack, Case, check
@@ -111,6 +112,7 @@ def times_of_other_kinds(case: Case) -> None:
     """Read stamps however they are written, or say how to write them."""
     days = pd.Series(pd.date_range("2024-01-01", periods=40, freq="D"))
     hours = pd.Series(pd.date_range("2024-03-29", periods=60, freq="h", tz="Europe/Berlin"))
+    months = pd.Series([(2020 + i // 12) * 100 + i % 12 + 1 for i in range(40)])
     kinds: dict[str, tuple[Any, dict[str, Any]]] = {
         "text": (days.astype(str), {}),
         "dates": (days.dt.date, {}),
@@ -130,11 +132,8 @@ def times_of_other_kinds(case: Case) -> None:
         "AM": (days.dt.strftime("%Y-%m-%d 01:00 PM"), {}),
         "weeks": (pd.Series([f"2024-W{week:02d}" for week in range(1, 41)]), {}),
         "quarters": (pd.Series([f"{2000 + i // 4}Q{i % 4 + 1}" for i in range(40)]), {}),
-        "months as integers": (pd.Series([(2020 + i // 12) * 100 + i % 12 + 1 for i in range(40)]), {}),
-        "months with format": (
-            pd.Series([(2020 + i // 12) * 100 + i % 12 + 1 for i in range(40)]),
-            {"format": "%Y%m"},
-        ),
+        "months as integers": (months, {}),
+        "months with format": (months, {"format": "%Y%m"}),
         "days as integers": (days.dt.strftime("%Y%m%d").astype(int), {}),
         "epoch": (days.astype("int64") // 10**9, {}),
         "steps": (pd.Series(range(40)), {}),
@@ -158,7 +157,8 @@ def times_of_other_kinds(case: Case) -> None:
     name = case.drawn["times"]
     frame = pd.DataFrame({"timestamp": times, "value": waves(len(times))})
     if name in ("text", "dates", "objects", "seconds", "periods", "arrow", "arrow dates", "zone",
-                "offsets", "ISO with Z", "German", "months with format", "steps", "years"):  # fmt: skip
+                "offsets", "ISO with Z", "German", "months with format", "steps",
+                "years"):  # fmt: skip
         case.expect("answer")
     if name in ("months as integers", "days as integers", "epoch", "two zones", "NaT"):
         case.expect("refusal")
@@ -190,8 +190,9 @@ def values_of_other_kinds(case: Case) -> None:
         "None": lambda: plain.astype(object).where(plain.index != 5, None),
         "Float64": lambda: plain.astype("Float64"),
         "arrow": lambda: plain.astype("double[pyarrow]"),
-        "arrow decimal": lambda: (
-            plain.round(2).astype("string").astype("decimal128(10,2)[pyarrow]")
+        "arrow decimal": lambda: pd.Series(
+            [decimal.Decimal(f"{one:.2f}") for one in plain],
+            dtype=pd.ArrowDtype(pa.decimal128(10, 2)),
         ),
         "NaN": lambda: plain.where(plain.index != 5),
     }
@@ -227,7 +228,8 @@ def arguments_of_wrong_kinds(case: Case) -> None:
                       np.linspace(0.001, 0.999, 1000).tolist(), {"a": 1}],
         "id_col": [3, "nope", ["series_id"], "value", "timestamp", ""],
         "time_col": [3, "nope", "value", "series_id", ["timestamp"]],
-        "target_cols": [2, "nope", ["value", "value"], [], ["series_id"], {"value": 1}, "timestamp"],
+        "target_cols": [2, "nope", ["value", "value"], [], ["series_id"], {"value": 1},
+                        "timestamp"],
         "freq": ["X", "h", 5, "", "M", "W", ["D"], "-1D"],
         "fill": ["zero", 0, True, ["nan"]],
         "resample": ["max", 1, True],
@@ -276,11 +278,12 @@ def odd_tables(case: Case) -> None:
         "no times": frame.drop(columns="timestamp"),
         "short series": pd.concat([frame, frame.iloc[:1].assign(series_id="x")]),
         "two frequencies": pd.concat(
-            [frame, one.assign(series_id="x", timestamp=pd.date_range("2024", periods=40, freq="h"))]
+            [frame,
+             one.assign(series_id="x", timestamp=pd.date_range("2024", periods=40, freq="h"))]
         ),
         "zones and none": pd.concat(
             [frame.astype({"timestamp": object}),
-             one.assign(series_id="x", timestamp=one["timestamp"].dt.tz_localize("UTC").astype(object))]
+             one.assign(series_id="x", timestamp=[*one["timestamp"].dt.tz_localize("UTC")])]
         ),
         "number": 5,
         "dict": frame.to_dict("list"),
