@@ -351,6 +351,12 @@ class AutoForecaster(SeriesForecaster):
         ids = [context.series_id for context in residuals]
         state.combination = learn_combination(windows, ids)
         state.table, state.facts = _report(state, windows, ids)
+        if self.candidates == "auto" and self.backbone is not None:
+            typical, least = _typical_steps(contexts), AUTO_CANDIDATES["autotimes"]
+            if typical < least:
+                state.facts["language_model"] += (
+                    f": a typical series has {typical} steps, and autotimes joins from {least} on"
+                )
         state.table += notes
         keep = max(longest_history(contexts), *(one.steps_to_keep() for one in fitted))
         state.shape = ModelShape(**vars(state.shape) | {"context_length": keep})
@@ -387,7 +393,7 @@ class AutoForecaster(SeriesForecaster):
         """Make the unfitted candidates for some series."""
         given = self.candidates
         if isinstance(given, str):
-            typical = int(np.median([len(context) for context in contexts]))
+            typical = _typical_steps(contexts)
             names = [name for name, least in AUTO_CANDIDATES.items() if typical >= least]
             if self.backbone is None:
                 names = [name for name in names if name != "autotimes"]
@@ -455,8 +461,7 @@ class AutoForecaster(SeriesForecaster):
     def _choose_shape(self, contexts: Sequence[Context], horizon: int | None) -> ModelShape:
         freq = frequency_of(contexts)
         if horizon is None:
-            typical = int(np.median([len(context) for context in contexts]))
-            horizon = int(np.clip(typical // 4, 1, max(season_length(freq), 8)))
+            horizon = int(np.clip(_typical_steps(contexts) // 4, 1, max(season_length(freq), 8)))
         return ModelShape(longest_history(contexts), horizon, contexts[0].n_variables, freq)
 
     def _reader(self, state: FittedState, *, followed: bool = False) -> Reader:
@@ -503,6 +508,11 @@ class AutoForecaster(SeriesForecaster):
 
 
 # ---------------------------------------------------------------------- held-out windows
+
+
+def _typical_steps(contexts: Sequence[Context]) -> int:
+    """Return the steps of a typical series."""
+    return int(np.median([len(context) for context in contexts]))
 
 
 def choose_origins(

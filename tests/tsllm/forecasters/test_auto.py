@@ -47,6 +47,8 @@ def test_automatic_candidates_follow_the_length_of_the_series(
     monkeypatch.setattr("tsllm.forecasters.auto.LANGUAGE_MODEL_STEPS", 2)
     forecaster = AutoForecaster(backbone=backbone, n_origins=2, random_state=0)
     assert names(forecaster.fit(monthly(steps), fh=[1, 2, 3])) == expected
+    said = forecaster.summary()["language_model"]
+    assert ("joins from 100 on" in said) == (backbone is not None and steps < 100)
 
 
 def test_the_candidates_that_know_the_series_get_the_weight():
