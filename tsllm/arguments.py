@@ -95,7 +95,10 @@ def shown(value: object) -> str:
     >>> shown(np.eye(2))
     'array([[1., 0.], [0., 1.]])'
     """
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        text = f"a value of type {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from tsllm.arguments import shown
 from tsllm.datasets.checks import in_column, series_name
 from tsllm.datasets.frequency import set_frequency
-from tsllm.errors import DataError
+from tsllm.errors import DataError, DataTypeError
 
 #: A spread of at most this share of the level is within the rounding of the values.
 ROUNDING = 1e-12
@@ -65,7 +66,12 @@ class Context:
     columns: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        values = np.asarray(self.values, dtype=np.float64)
+        try:
+            values = np.asarray(self.values, dtype=np.float64)
+        except (ValueError, TypeError, OverflowError):
+            raise DataTypeError(
+                f"a context's values must be numbers, found {shown(self.values)}"
+            ) from None
         if values.ndim == 1:
             values = values[:, None]
         if values.ndim != 2 or len(values) == 0:
@@ -74,10 +80,21 @@ class Context:
                 f"step, found {values.shape}"
             )
         if self.mask is not None:
-            mask = np.asarray(self.mask, dtype=bool).reshape(values.shape)
+            mask = np.asarray(self.mask, dtype=bool)
+            if mask.size != values.size:
+                raise DataError(
+                    f"a context's mask must have the shape of its values, {values.shape}, found "
+                    f"{mask.shape}"
+                )
+            mask = mask.reshape(values.shape)
             values = np.where(mask, values, np.nan)
         if self.times is None:
             object.__setattr__(self, "times", pd.RangeIndex(len(values)))
+        elif not isinstance(self.times, pd.Index) or len(self.times) != len(values):
+            raise DataError(
+                f"a context's times must be a pandas Index of {len(values)} stamps, one a step, "
+                f"found {shown(self.times)}"
+            )
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "mask", ~np.isnan(values))
 

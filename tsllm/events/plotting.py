@@ -10,7 +10,7 @@ from scipy import stats
 from tsllm.events.base import EventForecaster
 from tsllm.events.evaluation.diagnostics import EventDiagnostics
 from tsllm.events.evaluation.stream_report import GAINS, StreamReport
-from tsllm.plotting.forecasts import new_axes
+from tsllm.plotting.forecasts import axes_or_new, new_axes
 
 
 def plot_intensity(
@@ -48,7 +48,7 @@ def plot_intensity(
     -------
     matplotlib Axes
     """
-    ax = ax if ax is not None else new_axes((9.0, 4.0))
+    ax = axes_or_new(ax, (9.0, 4.0))
     table = forecaster._table(history, windows)
     name = table.ids[0] if sequence is None else sequence
     table = table.select([name])
@@ -198,7 +198,7 @@ def plot_slot_use(slot_history: Any, *, ax: Any = None) -> Any:
     """
     counts = np.asarray(slot_history, dtype=np.float64)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    ax = ax if ax is not None else new_axes((6.0, 3.5))
+    ax = axes_or_new(ax, (6.0, 3.5))
     bottom = np.zeros(len(shares))
     for slot in range(shares.shape[1]):
         if shares[:, slot].any():

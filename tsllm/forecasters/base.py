@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 from torch import Tensor
 
-from tsllm.arguments import shown
+from tsllm.arguments import shown, wanted_instead
 from tsllm.backbone import Backbone, load_backbone, native_bfloat16
 from tsllm.context import Context, column_names, contexts_from_state, contexts_to_state
 from tsllm.datasets.frequency import parse_frequency, set_frequency
@@ -102,6 +103,8 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
     def update(self, y: Any, X: Any = None, update_params: bool = True) -> "SeriesForecaster":  # noqa: D102
         self.check_is_fitted()
         self._check_parameters()
+        if wanted_instead(update_params, bool):
+            raise DataError(f"update_params must be true or false, found {shown(update_params)}")
         if y is not None and len(y):
             check_input(y, freq=self._known_frequency(), at_least=1)
         cutoff = self._cutoff
@@ -110,6 +113,13 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         except DataError:
             self._cutoff = cutoff  # sktime moves it first
             raise
+
+    def predict_interval(self, fh: Any = None, X: Any = None, coverage: Any = 0.9) -> pd.DataFrame:  # noqa: D102
+        return super().predict_interval(fh, X, _levels_of_call("coverage", coverage))
+
+    def predict_quantiles(self, fh: Any = None, X: Any = None, alpha: Any = None) -> pd.DataFrame:  # noqa: D102
+        alpha = alpha if alpha is None else _levels_of_call("alpha", alpha)
+        return super().predict_quantiles(fh, X, alpha)
 
     def set_params(self, **params: Any) -> "SeriesForecaster":
         """Set parameters; a pretrained model survives unless one of them decides its tensors.
@@ -564,6 +574,14 @@ class LLMForecaster(SeriesForecaster):
             )
         if self.backbone is None and self.lora is not None:
             raise DataError("lora tunes the language model, and backbone=None has none: drop one")
+
+
+def _levels_of_call(name: str, levels: Any) -> list[float]:
+    """Check the levels that a method of sktime takes: one number, or at least one in a list."""
+    found = checked_levels([levels] if isinstance(levels, Real) else levels, name)
+    if not found:
+        raise DataError(f"{name} is empty: pass a number between 0 and 1, or some")
+    return list(found)
 
 
 def _count_new_steps(known: Context | None, whole: Context) -> int:

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tsllm.arguments import shown
 from tsllm.backbone.devices import memory_errors_explained
 from tsllm.backbone.stopping import check_time
 from tsllm.context import Context, ContextBatch, batch_contexts, faint_spread
 from tsllm.datasets.checks import series_name
-from tsllm.errors import DataError
+from tsllm.errors import DataError, DataTypeError
 from tsllm.forecasters.parameters import SharedParameters, check_horizon, checked_levels
 from tsllm.forecasters.state import FittedState
 
@@ -125,6 +126,7 @@ class ForecastingMixin(SharedParameters, ABC):
         self.check_is_fitted()
         state = self.fitted_
         horizon, quantiles = check_horizon(horizon), checked_levels(quantiles)
+        _check_kinds(contexts, future_x)
         _check_future_arrays(state, contexts, future_x, horizon)
         if not contexts:
             return np.empty((0, horizon, state.shape.n_variables, 1 + len(quantiles)))
@@ -262,6 +264,19 @@ def _warn_of_still_contexts(contexts: Sequence[Context], scales: np.ndarray) -> 
         )
 
 
+def _check_kinds(contexts: object, future_x: object) -> None:
+    """Check that contexts are contexts, and the arrays of their futures a list."""
+    some = contexts if isinstance(contexts, list | tuple) else [contexts]
+    wrong = [one for one in some if not isinstance(one, Context)]
+    if wrong or some is not contexts:
+        raise DataTypeError(
+            f"contexts must be a list of tsllm.Context, found {shown((wrong or some)[0])}: write "
+            "[Context(values)], or use predict for the series of fit"
+        )
+    if future_x is not None and not isinstance(future_x, list | tuple | np.ndarray):
+        raise DataTypeError(f"future_x must be a list of arrays, found {shown(future_x)}")
+
+
 def _check_variables(state: FittedState, contexts: Sequence[Context]) -> None:
     """Check that contexts have as many variables as the model."""
     for context in contexts:
@@ -293,8 +308,16 @@ def _check_future_arrays(
             f"future_x holds {len(future_x)} arrays for {len(contexts)} contexts: pass one each"
         )
     for context, future in zip(contexts, future_x):
-        if future is not None and len(future) != horizon:
+        if future is None:
+            continue
+        name = series_name(context.series_id)
+        if np.ndim(future) != 2:
+            raise DataTypeError(
+                f"the future_x of {name} must be an array (steps, covariates), found "
+                f"{shown(future)}"
+            )
+        if len(future) != horizon:
             raise DataError(
-                f"the future_x of {series_name(context.series_id)} has {len(future)} rows and the "
-                f"horizon {horizon} steps: pass one row a step"
+                f"the future_x of {name} has {len(future)} rows and the horizon {horizon} steps: "
+                "pass one row a step"
             )

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from sktime.forecasting.base import ForecastingHorizon
 
+from tsllm.arguments import shown
 from tsllm.context import Context
 from tsllm.datasets.checks import series_name
 from tsllm.datasets.frequency import count_steps, freq_name, stamps_around, stamps_until
@@ -103,7 +104,7 @@ def _read(fh: Any, contexts: Sequence[Context]) -> ForecastingHorizon:
     if all(isinstance(cell, str) for cell in cells):
         return _make(_stamps_of_text(cells, contexts[0]), False, contexts)
     kinds = sorted({type(cell).__name__ for cell in cells})
-    raise DataTypeError(f"fh holds {cells[0]!r} (type {' and '.join(kinds)}): {_KINDS}")
+    raise DataTypeError(f"fh holds {shown(cells[0])} (type {' and '.join(kinds)}): {_KINDS}")
 
 
 def _listed(fh: Any) -> Any:

@@ -250,24 +250,24 @@ def check_horizon(horizon: Any) -> int:
         )
     if horizon > MAX_STEPS:
         raise DataError(
-            f"a forecast has at most {MAX_STEPS:,} steps, and {int(horizon):,} are asked for: ask "
+            f"a forecast has at most {MAX_STEPS:,} steps, and the horizon is {shown(horizon)}: ask "
             "for fewer, or for series of a lower frequency"
         )
     return int(horizon)
 
 
-def checked_levels(quantiles: Any) -> tuple[float, ...]:
-    """Return quantile levels strictly between 0 and 1, at most `MAX_LEVELS`."""
-    wanted = isinstance(quantiles, str) or not isinstance(quantiles, Iterable)
-    levels = () if wanted else tuple(quantiles)
-    check_level_count("quantiles", levels)
-    bad = [quantiles] if wanted else [q for q in levels if wanted_instead(q, float)]
-    if bad:
-        raise DataError(f"quantiles must be a list of numbers, found {shown(bad[0])}")
-    bad = [q for q in levels if not 0 < q < 1]
-    if bad:
-        raise DataError(f"quantiles must lie strictly between 0 and 1, found {bad[0]!r}")
-    return tuple(float(q) for q in levels)
+def checked_levels(levels: Any, name: str = "quantiles") -> tuple[float, ...]:
+    """Return probability levels strictly between 0 and 1, at most `MAX_LEVELS`."""
+    if isinstance(levels, str | bytes | Mapping) or not isinstance(levels, Iterable):
+        raise DataError(f"{name} must be a list of numbers, found {shown(levels)}")
+    found = tuple(levels)
+    check_level_count(name, found)
+    for level in found:
+        if wanted_instead(level, float):
+            raise DataError(f"{name} must be a list of numbers, found {shown(level)} in it")
+        if not 0 < level < 1:
+            raise DataError(f"{name} must lie strictly between 0 and 1, found {shown(level)}")
+    return tuple(float(level) for level in found)
 
 
 def check_level_count(name: str, levels: Sequence[float]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsllm.plotting.forecasts import new_axes
+from tsllm.plotting.forecasts import axes_or_new
 
 
 def plot_differences(rows: pd.DataFrame, *, xlabel: str, least: float, ax: Any = None) -> Any:
@@ -15,7 +15,7 @@ def plot_differences(rows: pd.DataFrame, *, xlabel: str, least: float, ax: Any =
     mean no interval. The last group is drawn in black, ``least`` is drawn as a grey band.
     """
     labels, groups = list(rows["label"].unique()), list(rows["group"].unique())
-    ax = ax if ax is not None else new_axes((8.0, 1.2 + 0.45 * len(labels)))
+    ax = axes_or_new(ax, (8.0, 1.2 + 0.45 * len(labels)))
     ax.axvspan(-least, least, color="0.9", lw=0)
     ax.axvline(0, color="0.5", lw=0.8)
     offsets = np.linspace(-0.28, 0.28, len(groups)) if len(groups) > 1 else [0.0]

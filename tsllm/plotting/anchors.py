@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tsllm.errors import DataError
-from tsllm.plotting.forecasts import label_epochs, new_axes
+from tsllm.plotting.forecasts import axes_or_new, label_epochs
 
 METHODS = ("pca", "tsne")
 
@@ -32,7 +32,7 @@ def plot_joint_space(
     """
     if method not in METHODS:
         raise DataError(f"method must be one of {', '.join(METHODS)}, found {method!r}")
-    ax = ax if ax is not None else new_axes((7.0, 5.0))
+    ax = axes_or_new(ax, (7.0, 5.0))
     plane = _to_plane(np.concatenate([anchors, tokens]), method)
     rows, points = plane[: len(anchors)], plane[len(anchors) :]
     ax.scatter(*rows.T, s=8, color="lightgrey", label="anchors")
@@ -53,7 +53,7 @@ def draw_similarities(
 
     ``best_epoch``, whose weights were kept, is marked.
     """
-    ax = ax if ax is not None else new_axes((6.0, 3.5))
+    ax = axes_or_new(ax, (6.0, 3.5))
     ax.plot(np.arange(1, len(similarities) + 1), similarities, marker="o", ms=3, label="alignment")
     label_epochs(ax, "cosine similarity to the chosen anchors", best_epoch)
     return ax

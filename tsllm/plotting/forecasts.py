@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsllm.arguments import shown
+from tsllm.errors import DataError
+
 
 def plot_forecast(
     history: pd.DataFrame,
@@ -42,7 +45,7 @@ def plot_forecast(
     -------
     matplotlib Axes
     """
-    ax = ax if ax is not None else new_axes((9.0, 4.0))
+    ax = axes_or_new(ax, (9.0, 4.0))
     series_id = forecast["series_id"].iloc[0] if series_id is None else series_id
     values = [c for c in history.columns if c not in ("series_id", "timestamp")]
     variable = values[0] if variable is None else variable
@@ -74,13 +77,22 @@ def draw_losses(
 
     ``history`` is that of a `FittedState`; ``best_epoch``, whose weights were kept, is marked.
     """
-    ax = ax if ax is not None else new_axes((6.0, 3.5))
+    ax = axes_or_new(ax, (6.0, 3.5))
     epochs = np.arange(1, len(history) + 1)
     ax.plot(epochs, [h["train_loss"] for h in history], label="training")
     validation = [h.get("validation_loss") for h in history]
     if any(v is not None for v in validation):
         ax.plot(epochs, [np.nan if v is None else v for v in validation], label="validation")
     label_epochs(ax, "loss", best_epoch)
+    return ax
+
+
+def axes_or_new(ax: Any, size: tuple[float, float]) -> Any:
+    """Return the axes to draw on: those given, or new ones of a size in inches."""
+    if ax is None:
+        return new_axes(size)
+    if not (hasattr(ax, "plot") and hasattr(ax, "set_xlabel")):
+        raise DataError(f"ax must be axes of matplotlib or None, found {shown(ax)}")
     return ax
 
 

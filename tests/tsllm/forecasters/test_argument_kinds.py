@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from small_forecasters import SMALL, season
-from tsllm import DLinearForecaster, PatchTSTForecaster
+from tsllm import Context, DLinearForecaster, PatchTSTForecaster
 from tsllm.errors import TsllmError
 from tsllm.forecasters import METHODS
 
@@ -19,11 +19,24 @@ CLASSES = {
     PatchTSTForecaster: BUDGET | {"hidden": 4, "layers": 1, "heads": 1, "feedforward": 4},
 }
 STRANGE = [
-    *(None, "x", "", -1, 0, 1.5, np.nan, np.inf, 10**30, 10**400, True),
+    *(None, "x", "", -1, 0, 1.5, np.nan, np.inf, 10**30, 10**400, 10**5000, True),
     *([], (), {}, [None], ["a"], {"a": 1}, object(), np.zeros(2), pd.Series([1.0]), {1, 2}, b"x"),
 ]
 Y = pd.Series(season(30), index=pd.RangeIndex(30))
 CASES = [(cls, name) for cls in CLASSES for name in inspect.signature(cls).parameters]
+
+
+def outcome(call, name, value):
+    """Check that a call works or names its argument in one short sentence."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            call(value)
+        except TsllmError as error:
+            message = str(error)
+            assert name in message or (name == "fh" and "horizon" in message), (value, message)
+            assert "\n" not in message
+            assert len(message) < 500
 
 
 @pytest.mark.parametrize(("cls", "name"), CASES, ids=lambda one: getattr(one, "__name__", one))
@@ -31,12 +44,50 @@ def test_any_value_of_an_argument_works_or_is_named(cls, name, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)  # a text may be a folder
     for value in STRANGE:
         forecaster = cls(**(CLASSES[cls] | {name: value}))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                forecaster.fit(Y, fh=[1, 2]).predict_quantiles(fh=[1, 2], alpha=[0.1, 0.9])
-            except TsllmError as error:
-                message = str(error)
-                assert name in message, (value, message)
-                assert "\n" not in message
-                assert len(message) < 500
+        outcome(lambda _: predict_two(forecaster.fit(Y, fh=[1, 2])), name, value)  # noqa: B023
+
+
+def predict_two(forecaster):
+    return forecaster.predict_quantiles(fh=[1, 2], alpha=[0.1, 0.9])
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return DLinearForecaster(**BUDGET).fit(Y, fh=[1, 2])
+
+
+@pytest.fixture(scope="module")
+def with_covariates():
+    X = pd.DataFrame({"known": np.arange(30.0) % 7}, index=Y.index)
+    return DLinearForecaster(**BUDGET).fit(Y, X=X, fh=[1, 2])
+
+
+CONTEXTS = [Context(np.arange(20.0))]
+CALLS = {
+    "contexts": lambda model, value: model.forecast(value, 2),
+    "horizon": lambda model, value: model.forecast(CONTEXTS, value),
+    "quantiles": lambda model, value: model.forecast(CONTEXTS, 2, quantiles=value),
+    "future_x": lambda model, value: model.forecast(CONTEXTS, 2, future_x=value),
+    "fh": lambda model, value: model.predict(value),
+    "coverage": lambda model, value: model.predict_interval([1, 2], coverage=value),
+    "alpha": lambda model, value: model.predict_quantiles([1, 2], alpha=value),
+    "update_params": lambda model, value: model.update(Y[:0], update_params=value),
+    "ax": lambda model, value: model.plot_history(ax=value),
+    "payload horizon": lambda model, value: model.to_payload(value),
+    "payload quantiles": lambda model, value: model.to_payload(2, quantiles=value),
+    "values": lambda model, value: Context(value),
+    "mask": lambda model, value: Context(np.arange(3.0), mask=value),
+    "times": lambda model, value: Context(np.arange(3.0), times=value),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_any_value_of_a_methods_argument_works_or_is_named(fitted, name):
+    for value in [*STRANGE, "80", CONTEXTS, [0.1, 2.0]]:
+        outcome(lambda given: CALLS[name](fitted, given), name.split()[-1], value)
+
+
+def test_any_value_of_the_covariates_future_works_or_is_named(with_covariates):
+    for value in [*STRANGE, [np.zeros((2, 1))], [np.zeros((3, 1))], [np.zeros((2, 4))]]:
+        for given in (value, [value]):
+            outcome(lambda given: with_covariates.forecast(CONTEXTS, 2, future_x=given), "f", given)

@@ -15,9 +15,9 @@ Y = pd.Series(np.sin(np.arange(30.0)), index=pd.RangeIndex(30))
 
 
 def test_a_model_beyond_the_memory_is_refused_before_it_is_built():
-    with pytest.raises(DeviceMemoryError, match="a model with n=1 takes more than .* GiB, and cpu"):
-        with memory_estimated(CPU, "n=1"):
-            torch.nn.Linear(2**20, 2**20)
+    words = r"a model with n=1 takes more than .* GiB, and cpu"
+    with pytest.raises(DeviceMemoryError, match=words), memory_estimated(CPU, "n=1"):
+        torch.nn.Linear(2**20, 2**20)
 
 
 def test_copies_count_and_small_models_draw_the_same_weights():
@@ -34,9 +34,12 @@ def test_copies_count_and_small_models_draw_the_same_weights():
 
 
 def test_the_error_of_the_cpus_allocator_is_explained():
-    with pytest.raises(DeviceMemoryError, match="cpu ran out of memory in training with batch_"):
-        with memory_errors_explained(CPU, "training", 8):
-            torch.empty(2**50)
+    words = "cpu ran out of memory in training with batch_size=8"
+    with (
+        pytest.raises(DeviceMemoryError, match=words),
+        memory_errors_explained(CPU, "training", 8),
+    ):
+        torch.empty(2**50)
     with pytest.raises(RuntimeError, match="another"), memory_errors_explained(CPU, "training", 8):
         raise RuntimeError("another error")
 
