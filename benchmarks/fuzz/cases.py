@@ -28,6 +28,8 @@ DOORS = (
     "files",
     "commands",
     "batch",
+    "saved",
+    "stores",
 )
 #: The counts: the first two are good.
 COUNTS = ("clear", "sane", "raw", "wrong", "hang")
