@@ -16,6 +16,9 @@ from tsllm.datasets.frequency import (
 )
 from tsllm.errors import DataError, DataTypeError
 
+#: The square of a larger value may overflow, and then a forecast is no number.
+LARGEST = 1e140
+
 
 def series_name(series_id: object) -> str:
     """Return the name of a series in an error message; None stands for a single series.
@@ -62,7 +65,7 @@ def check_values(
     DataTypeError
         If a value is not a real number; the message names series, row and column.
     DataError
-        If a value is infinite.
+        If a value is infinite, or beyond 1e140.
 
     Examples
     --------
@@ -93,7 +96,7 @@ def check_values(
 
 
 def bad_value(column: pd.Series) -> tuple[int, str] | None:
-    """Find the first value of a column that is neither a finite number nor missing.
+    """Find the first value of a column that is neither missing nor a number to compute with.
 
     Returns
     -------
@@ -104,15 +107,34 @@ def bad_value(column: pd.Series) -> tuple[int, str] | None:
         position = _first_non_number(column)
         if position is not None:
             return position, not_a_number(column.iloc[position])
-    numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    infinite = np.isinf(numbers)
-    if not infinite.any():
+    try:
+        numbers = np.abs(column.to_numpy(dtype=np.float64, na_value=np.nan))
+    except OverflowError:  # a whole number that no float64 reaches
+        numbers = np.array([min(abs(value), 2 * LARGEST) for value in column.fillna(0)])
+    large = numbers > LARGEST
+    if not large.any():
         return None
-    position = int(infinite.argmax())
+    position = int(large.argmax())
+    if np.isinf(numbers[position]):
+        return position, (
+            f"holds {float(column.iloc[position])}; "
+            "replace infinite values with numbers, or with NaN to count them as missing"
+        )
     return position, (
-        f"holds {numbers[position]}; "
-        "replace infinite values with numbers, or with NaN to count them as missing"
+        f"holds a value beyond {LARGEST:g}, too large to compute with; rescale the column, for "
+        "example divide it by its largest value"
     )
+
+
+def holds_numbers(column: pd.Series) -> bool:
+    """Return whether all values of a column are real numbers or missing, as JSON with nulls gives.
+
+    Examples
+    --------
+    >>> holds_numbers(pd.Series([1, None], dtype=object)), holds_numbers(pd.Series(["1", None]))
+    (True, False)
+    """
+    return _is_numeric(column) or _first_non_number(column) is None
 
 
 def not_a_number(value: object) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from tsllm.arguments import shown
-from tsllm.datasets.checks import in_column, series_name
+from tsllm.datasets.checks import LARGEST, check_values, in_column, series_name
 from tsllm.datasets.frequency import set_frequency
 from tsllm.errors import DataError, DataTypeError
 
@@ -193,6 +193,19 @@ def batch_contexts(contexts: Sequence[Context], context_length: int) -> ContextB
         scale=scale,
         constant=constant,
     )
+
+
+def check_contexts(contexts: Sequence[Context]) -> None:
+    """Check that the values of contexts are missing or can be computed with.
+
+    Raises
+    ------
+    DataError
+        A value is infinite or beyond 1e140; the message names series, row and column.
+    """
+    for context in contexts:
+        if not (~context.mask | (np.abs(context.values) <= LARGEST)).all():
+            check_values(context.values, series=context.series_id, times=context.times)
 
 
 def within_rounding(spread: np.ndarray, level: np.ndarray) -> np.ndarray:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 from difflib import get_close_matches
 
 import numpy as np
 import pandas as pd
 
-from tsllm.datasets.checks import bad_value, series_name
+from tsllm.datasets.checks import LARGEST, bad_value, holds_numbers, series_name
 from tsllm.datasets.frequency import row_number
 from tsllm.errors import DataError
 
@@ -77,7 +78,7 @@ class CovariateColumns:
         for name, column in zip(names, values.T):
             known = kinds[name]
             codes = _as_float(column) if known is None else _places(column, known)
-            if codes is None or not np.isfinite(codes).all():
+            if codes is None or not (np.abs(codes) <= LARGEST).all():
                 frame = pd.DataFrame({name: column}).infer_objects()
                 self.read(frame, [name], place=lambda row: f"{series_name(series)}, row {row}")
                 raise AssertionError("a column that cannot be coded cannot be read")
@@ -122,13 +123,12 @@ def learn_columns(
     for name, (_, column) in zip(names, frame.items()):
         if name in static:
             continue
-        if column.dtype.kind in "mM" or isinstance(column.dtype, pd.PeriodDtype):
+        if _holds_dates(column):
             raise DataError(
                 f"column {name!r} of X holds dates: make numbers or categories of them, such as "
                 "the hour or the weekday"
             )
-        numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-        if numeric or _holds_numbers(column):
+        if holds_numbers(column) and not isinstance(column.dtype, pd.CategoricalDtype):
             kinds.append(None)
         else:
             kinds.append(tuple(sorted(set(column.dropna().map(str)))))
@@ -155,14 +155,11 @@ def attribute_text(value: object) -> str:
         return text
 
 
-def _holds_numbers(column: pd.Series) -> bool:
-    """Return whether a column of objects holds only numbers, as JSON with nulls does."""
-    there = column.dropna()
-    return (
-        column.dtype == object
-        and len(there) > 0
-        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in there)
-    )
+def _holds_dates(column: pd.Series) -> bool:
+    """Return whether a column holds dates, times or differences of times, also as objects."""
+    if column.dtype == object and column.notna().any():
+        return isinstance(column.dropna().iloc[0], date | timedelta | pd.Period)
+    return column.dtype.kind in "mM" or isinstance(column.dtype, pd.PeriodDtype)
 
 
 def _numbers(column: pd.Series, name: str, place: Callable[[int], str]) -> np.ndarray:

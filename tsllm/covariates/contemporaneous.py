@@ -108,7 +108,8 @@ class ContemporaneousEffects:
         features = features_of(self.bases, columns)
         # No matrix product, whose rounding depends on the number of rows.
         parts = [(features * weights).sum(axis=1) for weights in self.weights.T]
-        return np.stack(parts, axis=1) * scale
+        with np.errstate(over="ignore"):  # a forecast that is not finite is refused
+            return np.stack(parts, axis=1) * scale
 
 
 @dataclass

@@ -18,7 +18,7 @@ from tsllm.backbone import Backbone, load_backbone, native_bfloat16
 from tsllm.context import Context, column_names, contexts_from_state, contexts_to_state
 from tsllm.datasets.frequency import parse_frequency, set_frequency
 from tsllm.embeddings import EmbeddingStore, open_store
-from tsllm.errors import DataError
+from tsllm.errors import DataError, DataTypeError
 from tsllm.forecasters.frames import (
     Layout,
     check_input,
@@ -32,6 +32,15 @@ from tsllm.forecasters.frames import (
     split_series,
 )
 from tsllm.forecasters.horizons import read_horizon, steps_after
+from tsllm.forecasters.inputs import (
+    is_table,
+    match_columns,
+    match_rows,
+    read_container,
+    read_covariates,
+    times_of,
+    wrong_container,
+)
 from tsllm.forecasters.learning import LearningMixin
 from tsllm.forecasters.parameters import check_horizon, checked_levels
 from tsllm.forecasters.sktime_fields import sktime_from_state, sktime_to_state
@@ -88,14 +97,16 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
 
     def fit(self, y: Any, X: Any = None, fh: Any = None) -> "SeriesForecaster":  # noqa: D102 (sktime's docstring is inherited)
         self._check_parameters()
-        contexts = check_input(y, freq=self._known_frequency(), at_least=2)
+        y, X = self._read_input(y, X, trains=True)
+        contexts = check_input(y, freq=self.freq, at_least=2)
         if contexts and fh is not None:  # offsets and texts need the ends of all series
             fh = read_horizon(fh, contexts)
         return super().fit(y, X=X, fh=fh)
 
     def pretrain(self, y: Any, X: Any = None, fh: Any = None) -> "SeriesForecaster":  # noqa: D102
         self._check_parameters()
-        contexts = check_input(y, freq=self._known_frequency(), at_least=2)
+        y, X = self._read_input(y, X, trains=True)
+        contexts = check_input(y, freq=self.freq, at_least=2)
         if contexts and fh is not None:  # offsets and texts need the ends of all series
             fh = read_horizon(fh, contexts)
         return super().pretrain(y, X=X, fh=fh)
@@ -106,6 +117,7 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         if wanted_instead(update_params, bool):
             raise DataError(f"update_params must be true or false, found {shown(update_params)}")
         if y is not None and len(y):
+            y, X = self._read_input(y, X, trains=False)
             check_input(y, freq=self._known_frequency(), at_least=1)
         cutoff = self._cutoff
         try:
@@ -120,6 +132,11 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
     def predict_quantiles(self, fh: Any = None, X: Any = None, alpha: Any = None) -> pd.DataFrame:  # noqa: D102
         alpha = alpha if alpha is None else _levels_of_call("alpha", alpha)
         return super().predict_quantiles(fh, X, alpha)
+
+    def score(self, y: Any, X: Any = None, fh: Any = None) -> float:  # noqa: D102
+        self.check_is_fitted()
+        score: float = super().score(self._read_input(y, None, trains=False)[0], X=X, fh=fh)
+        return score
 
     def set_params(self, **params: Any) -> "SeriesForecaster":
         """Set parameters; a pretrained model survives unless one of them decides its tensors.
@@ -200,6 +217,7 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         if y is None:
             contexts = list(self._contexts.values())
         else:
+            y = match_columns(read_container(y, "y"), self._layout.columns)
             contexts = join_covariates(split_series(y, freq=self.freq), X, covariates)
         steps = [np.arange(1, horizon + 1)] * len(contexts)
         futures = future_covariates(contexts, X, covariates, steps, horizon)
@@ -207,6 +225,48 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         return request_payload(contexts, self._layout.columns, horizon, quantiles, columns, futures)
 
     # ------------------------------------------------------------------ sktime's private hooks
+
+    def _check_X_y(  # noqa: N802 (sktime's name)
+        self, X: Any = None, y: Any = None, y_inner_mtype: Any = None, multivariate: Any = None
+    ) -> tuple[Any, Any]:
+        # Every method of sktime passes its data through here; of them, pretrain alone passes types.
+        trains = self._state != "fitted" or y_inner_mtype is not None
+        if y is not None:
+            y, X = self._read_input(y, X, trains=trains)
+        elif X is not None:
+            X = read_covariates(X, len(self._layout.index_names), self._known_times())
+        try:
+            return super()._check_X_y(X, y, y_inner_mtype, multivariate)
+        except TypeError as error:  # pages of text that name neither column nor row
+            raise _brief_error(error, y, X) from error
+
+    def _read_input(self, y: Any, X: Any, *, trains: bool) -> tuple[Any, Any]:
+        """Check the columns, the index and the containers of y and X before sktime reads them."""
+        y = read_container(y, "y")
+        columns = self._known_columns(trains=trains)
+        if columns is not None:
+            y = match_columns(y, columns)
+        if not trains:
+            y = match_rows(y, self._layout.index_names, self._known_times())
+        if X is None:
+            return y, None
+        if is_table(y):
+            return y, read_covariates(X, y.index.nlevels, times_of(y.index))
+        return y, read_container(X, "X")
+
+    def _known_times(self) -> pd.Index | None:
+        """Return stamps of the series that this forecaster keeps; None if it keeps none."""
+        kept = next(iter(self._contexts.values()), None)
+        return None if kept is None else kept.times
+
+    def _known_columns(self, *, trains: bool) -> pd.Index | None:
+        """Return the columns that y must have; None where it may have any."""
+        if not trains:
+            return self._layout.columns
+        pretrained: FittedState | None = getattr(self, "pretrained_", None)
+        variables = None if pretrained is None else pretrained.variables
+        # A model of one variable is pretrained to forecast series of other names.
+        return variables if variables is not None and len(variables) > 1 else None
 
     def _fit(self, y: pd.DataFrame, X: Any, fh: Any) -> "SeriesForecaster":
         contexts = split_series(y, freq=self.freq, at_least=2)
@@ -218,6 +278,7 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         else:
             contexts, columns = self._learn_columns(contexts, X)
             self.fitted_ = self._train_new(contexts, columns, horizon)
+            self.fitted_.variables = y.columns
         self._contexts, self._pending = {}, {}
         self._remember(self.fitted_.scaled(contexts))
         return self
@@ -254,11 +315,14 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         horizon = self._asked_horizon(fh, contexts)
         contexts, columns = self._learn_columns(contexts, X)
         self.pretrained_ = self._train_new(contexts, columns, horizon)
+        self.pretrained_.variables = y.columns
         return self
 
     def _pretrain_update(
         self, y: pd.DataFrame, X: Any = None, fh: Any = None
     ) -> "SeriesForecaster":
+        if not hasattr(self, "pretrained_"):  # sktime comes here also after a plain fit
+            return self._pretrain(y, X, fh)
         contexts = split_series(y, freq=self.freq, at_least=2)
         state = self.pretrained_.copy()
         state.check_same_series(contexts)
@@ -582,6 +646,14 @@ def _levels_of_call(name: str, levels: Any) -> list[float]:
     if not found:
         raise DataError(f"{name} is empty: pass a number between 0 and 1, or some")
     return list(found)
+
+
+def _brief_error(error: TypeError, y: Any, X: Any) -> DataTypeError:
+    """Make one sentence of sktime's refusal of a container."""
+    for data, argument in ((y, "y"), (X, "X")):
+        if data is not None and not is_table(data):
+            return wrong_container(data, argument)
+    return DataTypeError(f"y or X cannot be read: {str(error).splitlines()[0]}")
 
 
 def _count_new_steps(known: Context | None, whole: Context) -> int:

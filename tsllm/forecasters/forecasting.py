@@ -16,7 +16,7 @@ from torch import Tensor
 from tsllm.arguments import shown
 from tsllm.backbone.devices import memory_errors_explained
 from tsllm.backbone.stopping import check_time
-from tsllm.context import Context, ContextBatch, batch_contexts, faint_spread
+from tsllm.context import Context, ContextBatch, batch_contexts, check_contexts, faint_spread
 from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError, DataTypeError
 from tsllm.forecasters.parameters import SharedParameters, check_horizon, checked_levels
@@ -131,6 +131,7 @@ class ForecastingMixin(SharedParameters, ABC):
         if not contexts:
             return np.empty((0, horizon, state.shape.n_variables, 1 + len(quantiles)))
         _check_variables(state, contexts)
+        check_contexts(contexts)
         contexts = [self._with_known_scale(context) for context in contexts]
         return self._forecast(self._reader(state), contexts, horizon, quantiles, future_x)
 
@@ -148,7 +149,9 @@ class ForecastingMixin(SharedParameters, ABC):
         contexts, residuals = self._prepare_contexts(contexts)
         values, scales = reader.predict(residuals, horizon)
         values = self._add_covariate_effects(values, contexts, residuals, futures)
-        return self._calibrate(values, scales, contexts, quantiles)
+        values = self._calibrate(values, scales, contexts, quantiles)
+        _check_finite(values, contexts)
+        return values
 
     def _prepare_contexts(
         self, contexts: Sequence[Context]
@@ -285,6 +288,17 @@ def _check_variables(state: FittedState, contexts: Sequence[Context]) -> None:
                 f"the model was fitted on {state.shape.n_variables} variable(s) and a context "
                 f"has {context.n_variables}: pass the same variables"
             )
+
+
+def _check_finite(values: np.ndarray, contexts: Sequence[Context]) -> None:
+    """Check that forecasts (series, horizon, variables, 1 + quantiles) are numbers."""
+    bad = ~np.isfinite(values).all(axis=(1, 2, 3))
+    if bad.any():
+        raise DataError(
+            f"the forecast of {series_name(contexts[int(bad.argmax())].series_id)} is no finite "
+            "number: its values or covariates lie too far from those that the model was fitted on, "
+            "or the weights of the model are damaged; rescale the data, or fit anew"
+        )
 
 
 def _check_future_arrays(

@@ -14,6 +14,12 @@ from tsllm.covariates.effects import missing_future
 from tsllm.datasets.checks import check_times, check_values, series_name
 from tsllm.datasets.frequency import future_times
 from tsllm.errors import DataError, NotEnoughDataError
+from tsllm.forecasters.inputs import (
+    is_table,
+    read_container,
+    read_covariates,
+    wrong_container,
+)
 
 
 @dataclass(frozen=True)
@@ -42,13 +48,7 @@ def check_input(y: Any, *, freq: str | None, at_least: int) -> list[Context]:
 
     Return the series, none for other types.
     """
-    if not isinstance(y, pd.Series | pd.DataFrame) or len(y) == 0:
-        return []
-    times = y.index.get_level_values(-1) if isinstance(y.index, pd.MultiIndex) else y.index
-    nested = isinstance(y, pd.DataFrame) and len(y) and isinstance(y.iloc[0, 0], pd.Series)
-    if nested or not isinstance(times, pd.DatetimeIndex | pd.PeriodIndex | pd.Index):
-        return []
-    return split_series(y, freq=freq, at_least=at_least)
+    return split_series(y, freq=freq, at_least=at_least) if is_table(y) else []
 
 
 def split_series(
@@ -57,13 +57,16 @@ def split_series(
     """Split sktime's ``y`` into one checked context per series, in order of first appearance.
 
     ``freq`` is for an index that has none. A `DataError` names the series, the row and the remedy:
-    text, infinities, unsorted or repeated stamps, gaps, or series of different frequencies. A
-    series of fewer than ``at_least`` steps raises a `NotEnoughDataError`.
+    text, infinities, unsorted or repeated stamps, gaps, series without an id or of different
+    frequencies. A series of fewer than ``at_least`` steps raises a `NotEnoughDataError`.
     """
+    y = read_container(y, "y")
+    if not is_table(y):
+        raise wrong_container(y, "y")
     frame = y.to_frame() if isinstance(y, pd.Series) else y
     contexts = [
         _checked_context(frame.iloc[rows], times, series_id, freq, at_least)
-        for series_id, rows, times in _instances(frame.index)
+        for series_id, rows, times in _instances(frame.index, "y")
     ]
     if not contexts:
         raise NotEnoughDataError("y holds no rows: pass at least two steps of a series")
@@ -142,6 +145,7 @@ def learn_covariates(
     columns ``past`` is not known; the columns ``static`` are read as text. A missing row or value
     raises a `DataError` that names series, stamp, column and remedy.
     """
+    X = None if X is None else _frame_of(X, contexts)
     for argument, names in (("past_covariates", past), ("static_attributes", static)):
         if isinstance(names, str):
             raise DataError(
@@ -182,7 +186,7 @@ def join_covariates(
             f"X is missing: the model was fitted with the covariates "
             f"{', '.join(columns.everything)}, which must come with y"
         )
-    X = _select_columns(X, columns.everything)
+    X = _check_columns(_frame_of(X, contexts), columns.everything, columns)
     rows = _rows_by_series(X)
     picked = [_positions(rows, context, context.times) for context in contexts]
     return _join(contexts, X, picked, columns)
@@ -209,7 +213,7 @@ def future_covariates(
         return None
     if X is None:
         raise DataError(missing_future(contexts[0], columns))
-    X = _select_columns(X, columns.known)
+    X = _check_columns(_frame_of(X, contexts), columns.known, columns)
     rows = _rows_by_series(X)
     picked = [
         _positions(rows, context, stamps_after(context, int(asked.max()))[asked - 1], future=True)
@@ -281,10 +285,20 @@ def request_payload(
 # ---------------------------------------------------------------------- helpers
 
 
-def _instances(index: pd.Index) -> list[tuple[Hashable, np.ndarray | slice, pd.Index]]:
-    """List (series id, row positions, stamps) in order of first appearance."""
+def _instances(
+    index: pd.Index, argument: str
+) -> list[tuple[Hashable, np.ndarray | slice, pd.Index]]:
+    """List (series id, row positions, stamps) of y or X, in order of first appearance."""
     if not isinstance(index, pd.MultiIndex):
         return [(None, slice(None), index)]
+    for level in range(index.nlevels - 1):
+        nameless = np.asarray(index.codes[level]) < 0
+        if nameless.any():
+            row = int(nameless.argmax())
+            raise DataError(
+                f"row {row} of {argument} has no series id (level {index.names[level]!r} is "
+                "missing): give it one, or drop the row"
+            )
     ids = index.droplevel(-1)
     codes, unique = pd.factorize(ids)
     order = np.argsort(codes, kind="stable")
@@ -386,15 +400,35 @@ def _read_rows(
     return np.split(columns.read(X.iloc[rows], names, place=place), ends[:-1])
 
 
-def _select_columns(X: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Rename the columns of X to text and check that none is missing."""
+def _frame_of(X: Any, contexts: Sequence[Context]) -> pd.DataFrame:
+    """Read X, which is indexed as the series are."""
+    name = contexts[0].series_id
+    levels = 1 if name is None else 1 + (len(name) if isinstance(name, tuple) else 1)
+    X = read_covariates(X, levels, contexts[0].times)
+    if not is_table(X):
+        raise wrong_container(X, "X")
+    return X.to_frame() if isinstance(X, pd.Series) else X
+
+
+def _check_columns(
+    X: pd.DataFrame, needed: Sequence[str], columns: CovariateColumns
+) -> pd.DataFrame:
+    """Rename the columns of X to text and check that none is missing or unknown."""
     X = X.set_axis([str(name) for name in X.columns], axis=1)
-    for name in names:
+    for name in needed:
         if name not in X.columns:
             raise DataError(
                 f"X has no column {name!r}, and the model was fitted with it: pass the columns "
-                f"{', '.join(names)}"
+                f"{', '.join(needed)}"
             )
+    for number, name in enumerate(X.columns):
+        if name not in columns.everything:
+            raise DataError(
+                f"X has the column {name!r}, and the model was fitted without it: leave it out, or "
+                "fit anew"
+            )
+        if name in X.columns[:number]:
+            raise DataError(f"X has the column {name!r} twice: drop one of them")
     return X
 
 
@@ -402,7 +436,7 @@ def _rows_by_series(X: pd.DataFrame) -> dict[Hashable, tuple[np.ndarray, pd.Inde
     """Find the positions and stamps of each series' rows of X."""
     everything = np.arange(len(X))
     rows = {}
-    for series_id, positions, stamps in _instances(X.index):
+    for series_id, positions, stamps in _instances(X.index, "X"):
         if not stamps.is_unique:
             twice = stamps[stamps.duplicated()][0]
             raise DataError(

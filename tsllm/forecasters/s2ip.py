@@ -22,6 +22,7 @@ from tsllm.errors import DataError
 from tsllm.forecasters.base import LLMForecaster
 from tsllm.forecasters.direct import DirectForecaster
 from tsllm.forecasters.frames import join_covariates, split_series
+from tsllm.forecasters.inputs import match_columns, read_container
 from tsllm.forecasters.parameters import DECILES, check_choice
 from tsllm.forecasters.state import ModelShape
 
@@ -412,6 +413,7 @@ class S2IPForecaster(DirectForecaster, LLMForecaster):
     def _known_or(self, y: Any, X: Any) -> list[Context]:
         """Return the residuals of `y`, or of the contexts that this forecaster keeps."""
         if y is not None:
+            y = match_columns(read_container(y, "y"), self._layout.columns)
             contexts = split_series(y, freq=self._known_frequency())
             self.fitted_.check_same_series(contexts)
             contexts = join_covariates(contexts, X, self.fitted_.covariates)

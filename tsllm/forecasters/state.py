@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
@@ -66,6 +67,8 @@ class FittedState:
         Wall time of all trainings.
     trained_on : list of dict
         One entry a training: the number of series and steps, the first and last stamp, as text.
+    variables : Index or None
+        The columns of y that it was trained on; None in models of earlier versions.
     """
 
     model: nn.Module
@@ -80,6 +83,7 @@ class FittedState:
     seconds: float = 0.0
     stopped: str = ""
     trained_on: list[dict[str, Any]] = field(default_factory=list)
+    variables: pd.Index | None = None
 
     @property
     def device(self) -> torch.device:
@@ -226,7 +230,7 @@ class FittedState:
     def to_state(self) -> dict[str, Any]:
         """Return everything but the backbone as plain values, arrays and tensors."""
         assert self.calibration is not None  # training ends with it
-        rest = ("history", "best_epoch", "seconds", "stopped", "trained_on")
+        rest = ("history", "best_epoch", "seconds", "stopped", "trained_on", "variables")
         values = list(self.statistics.values())
         return {
             "model": dict(self.model.state_dict()),

@@ -1,0 +1,345 @@
+"""y and X as users pass them: columns by name, numbers of every type, one kind of index."""
+
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_array_equal
+
+import tsllm
+from small_forecasters import SMALL, panel, season, small
+from tsllm import Context
+from tsllm.errors import DataError, DataTypeError, NotEnoughDataError
+
+DAYS = pd.date_range("2024-01-01", periods=60, freq="D")
+Y = pd.DataFrame({"lo": season(60), "hi": season(60, level=1000.0, seed=1)}, index=DAYS)
+PANEL = pd.concat({"a": Y, "b": Y + 5}, names=["id", "time"])
+X = pd.DataFrame({"warm": season(60, seed=2), "open": np.arange(60) % 3 == 0}, index=DAYS)
+
+
+def make(method="autotimes", **parameters):
+    return small(method, **({"backbone": None, "max_steps": 2} | parameters))
+
+
+def first(y, steps):
+    return y.groupby(level=0).head(steps) if isinstance(y.index, pd.MultiIndex) else y[:steps]
+
+
+def after(y, steps):
+    return y.drop(index=first(y, steps).index)
+
+
+def answers(forecaster):
+    points = forecaster.predict(fh=[1, 2])
+    return points, forecaster.predict_quantiles(fh=[1, 2], alpha=[0.1, 0.9])
+
+
+# ---------------------------------------------------------------- the columns of y
+
+
+@pytest.mark.parametrize("method", SMALL)
+@pytest.mark.parametrize("y", [Y, PANEL], ids=["series", "panel"])
+def test_columns_are_taken_by_name(method, y):
+    fitted = make(method, adaptive=True).fit(first(y, 50), fh=[1, 2])
+    expected = answers(fitted.clone().fit(first(y, 50), fh=[1, 2]).update(after(y, 50)))
+    swapped = fitted.update(after(y, 50)[["hi", "lo"]])
+    for one, other in zip(answers(swapped), expected):
+        pd.testing.assert_frame_equal(one, other)
+    again = fitted.update_predict_single(after(y, 50)[["hi", "lo"]], fh=[1, 2])
+    pd.testing.assert_frame_equal(again, expected[0])
+
+
+def test_scores_and_residuals_take_columns_by_name():
+    fitted = make().fit(Y[:50], fh=range(1, 11))
+    assert fitted.score(Y[50:][["hi", "lo"]]) == fitted.score(Y[50:])
+    residuals = fitted.predict_residuals(Y[50:][["hi", "lo"]])
+    pd.testing.assert_frame_equal(residuals[["lo", "hi"]], fitted.predict_residuals(Y[50:]))
+
+
+def test_payloads_and_pretrained_models_take_columns_by_name():
+    forecaster = make().fit(Y)
+    swapped = forecaster.to_payload(2, y=Y[["hi", "lo"]])
+    assert swapped == forecaster.to_payload(2, y=Y)
+    pretrained = make().pretrain(PANEL)
+    expected = pretrained.clone().fit(Y).predict(fh=[1, 2])
+    pd.testing.assert_frame_equal(
+        pretrained.clone().fit(Y[["hi", "lo"]]).predict(fh=[1, 2]), expected
+    )
+    more = pretrained.clone().pretrain(PANEL[["hi", "lo"]]).fit(Y).predict(fh=[1, 2])
+    pd.testing.assert_frame_equal(
+        more, pretrained.clone().pretrain(PANEL).fit(Y).predict(fh=[1, 2])
+    )
+
+
+def test_the_columns_of_a_pretrained_model_are_saved(tmp_path):
+    tsllm.save(make().pretrain(PANEL), tmp_path / "model")
+    loaded = tsllm.load(tmp_path / "model")
+    pd.testing.assert_frame_equal(
+        loaded.clone().fit(Y[["hi", "lo"]]).predict(fh=[1]), loaded.fit(Y).predict(fh=[1])
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"hi": "high"}, "y has the columns 'lo', 'high' and the model was fitted on 'lo', 'hi'"),
+        ({"lo": 0, "hi": 7}, "'lo', 'hi' is missing"),
+    ],
+)
+def test_foreign_columns_are_refused(columns, words):
+    forecaster = make().fit(Y[:50])
+    before = forecaster.predict(fh=[1])
+    foreign = Y[50:].rename(columns=columns)
+    for call in (
+        forecaster.update,
+        forecaster.update_predict_single,
+        lambda y: forecaster.to_payload(2, y=y),
+        make().pretrain(PANEL).fit,
+    ):
+        with pytest.raises(DataError, match=words):
+            call(foreign)
+    with pytest.raises(DataError, match="leave 'more' out"):
+        forecaster.update(Y[50:].assign(more=1.0))
+    pd.testing.assert_frame_equal(forecaster.predict(fh=[1]), before)
+
+
+def test_columns_that_only_count_have_no_names():
+    expected = make().fit(Y[:50]).update(Y[50:]).predict(fh=[1, 2])
+    counted = make().fit(Y[:50]).update(Y[50:].set_axis([0, 1], axis=1)).predict(fh=[1, 2])
+    pd.testing.assert_frame_equal(counted, expected)
+    ranged = make().fit(Y[:50].set_axis(pd.RangeIndex(2), axis=1)).update(Y[50:])
+    assert_array_equal(ranged.predict(fh=[1, 2]), expected)
+    assert ranged.predict(fh=[1]).columns.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("fitted", "new"), [("lo", None), (None, "lo"), (None, None)])
+def test_a_series_without_a_name_is_the_only_variable(fitted, new):
+    y = Y["lo"]
+    forecaster = make().fit(y[:50].rename(fitted)).update(y[50:].rename(new))
+    expected = make().fit(y[:50]).update(y[50:]).predict(fh=[1, 2])
+    pd.testing.assert_series_equal(forecaster.predict(fh=[1, 2]), expected.rename(fitted))
+
+
+def test_another_name_of_the_only_variable():
+    with pytest.raises(DataError, match="y has the columns 'hi' and the model was fitted on 'lo'"):
+        make().fit(Y["lo"][:50]).update(Y["hi"][50:])
+    # A model of one variable is pretrained for series of other names.
+    forecast = make().pretrain(PANEL[["lo"]]).fit(Y["hi"]).predict(fh=[1])
+    assert forecast.name == "hi"
+
+
+def test_numbers_of_a_categorical_column_are_numbers():
+    y = Y["lo"].round()
+    expected = make().fit(y).predict(fh=[1, 2])
+    pd.testing.assert_series_equal(make().fit(y.astype("category")).predict(fh=[1, 2]), expected)
+
+
+# ---------------------------------------------------------------- the columns of X
+
+
+@pytest.mark.parametrize("kind", ["boolean", "bool[pyarrow]", object])
+def test_truth_values_of_every_type_are_the_same_category(kind):
+    def forecast(train, future):
+        fitted = make().fit(Y["lo"][:50], X=train, fh=[1, 2])
+        return fitted.update(Y["lo"][50:55], X=future).predict(X=future)
+
+    expected = forecast(X, X)
+    other = X.astype({"open": kind})
+    assert_array_equal(forecast(X, other), expected)
+    assert_array_equal(forecast(other, X), expected)
+
+
+@pytest.mark.parametrize("number", [Decimal, np.float64, lambda text: float(text)])
+def test_numbers_among_objects_are_numbers(number):
+    def forecast(y, x):
+        return make().fit(y[:50], X=x, fh=[1, 2]).predict(X=x)
+
+    numbers = X.assign(warm=X["warm"].round(3))
+    objects = X.assign(warm=[number(f"{v:.3f}") for v in X["warm"]]).astype({"warm": object})
+    y = Y["lo"].round(3)
+    same = pd.Series([number(f"{v:.3f}") for v in y], index=DAYS, dtype=object, name="lo")
+    assert_array_equal(forecast(same, objects), forecast(y, numbers))
+    y.iloc[7], same.iloc[7] = np.nan, None
+    assert_array_equal(forecast(same, objects), forecast(y, numbers))
+    missing = objects.copy()
+    missing.loc[DAYS[3], "warm"] = None
+    with pytest.raises(DataError, match=r"2024-01-04.*column 'warm' of X has no value"):
+        forecast(y, missing)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x: pd.concat([x, x["warm"]], axis=1), "X has the column 'warm' twice"),
+        (lambda x: x.assign(more=1.0), "X has the column 'more', and the model was fitted without"),
+        (lambda x: x[["warm"]], "X has no column 'open'"),
+        (lambda x: x.reset_index(drop=True), "X is indexed by integers and y by dates without"),
+        (lambda x: x.set_axis(DAYS.to_period("D")), "X is indexed by periods and y by dates"),
+        (lambda x: x.tz_localize("UTC"), r"X is indexed by dates with .* tz_localize\(None\)"),
+        (lambda x: pd.concat({"a": x}), "X is a panel"),
+        (lambda x: x.assign(warm=x["warm"] * 1e150), r"2024.*column 'warm' of X .* beyond 1e\+140"),
+        (lambda x: x.set_axis(DAYS.where(DAYS[55] != DAYS)), "row 55 of X has no stamp"),
+        (lambda x: [1, 2], "X is of type list"),
+    ],
+)
+@pytest.mark.parametrize("door", ["predict", "update", "to_payload"])
+def test_x_that_is_not_that_of_the_fit(door, change, words):
+    y = Y["lo"]
+    fitted = make().fit(y[:50], X=X, fh=[1, 2])
+    call = {
+        "predict": lambda x: fitted.predict(X=x),
+        "update": lambda x: fitted.update(y[50:55], X=x),
+        "to_payload": lambda x: fitted.to_payload(2, y=y[:50], X=x),
+    }[door]
+    with pytest.raises(DataError, match=words) as raised:
+        call(change(X))
+    assert "\n" not in str(raised.value)
+
+
+def test_x_of_a_panel():
+    y = PANEL[["lo"]]
+    with pytest.raises(DataError, match="X has no series ids and y is a panel"):
+        make().fit(y, X=X)
+    each = pd.concat(dict.fromkeys(("a", "b"), X), names=["id", "time"])
+    expected = make().fit(y, X=each["warm"].to_frame()).to_payload(1, y=y[:50], X=each[["warm"]])
+    shuffled = each[["warm"]].sample(frac=1, random_state=0)
+    assert expected == make().fit(y, X=shuffled).to_payload(1, y=y[:50], X=shuffled)
+    assert expected == make().fit(y, X=each["warm"]).to_payload(1, y=y[:50], X=each["warm"])
+
+
+# ---------------------------------------------------------------- containers and series ids
+
+
+@pytest.mark.parametrize("call", ["fit", "pretrain", "update"])
+def test_a_panel_may_be_a_series(call):
+    frame = panel([50, 50], ["a", "b"])
+    train = first(frame, 45) if call == "update" else frame
+
+    def forecast(as_series):
+        y, new = (part["value"] if as_series else part for part in (train, frame))
+        if call == "pretrain":
+            return make().pretrain(y).fit(new).predict(fh=[1, 2])
+        forecaster = make().fit(y)
+        return (forecaster.update(new) if call == "update" else forecaster).predict(fh=[1, 2])
+
+    pd.testing.assert_frame_equal(forecast(True), forecast(False))
+
+
+@pytest.mark.parametrize("y", [None, [], (), (1.0, 2.0), [1.0, 2.0], "y", {"a": [1.0]}, 3, {1.0}])
+@pytest.mark.parametrize("call", ["fit", "pretrain"])
+def test_what_holds_no_series(call, y):
+    with pytest.raises(DataTypeError, match=r"y is (None|of type \w+, which holds no series)"):
+        getattr(make(), call)(y)
+
+
+def test_empty_frames_and_repeated_columns():
+    with pytest.raises(NotEnoughDataError, match="0 steps"):
+        make().fit(Y[:0])
+    with pytest.raises(DataError, match="y has no column"):
+        make().fit(Y[[]])
+    with pytest.raises(DataError, match="y has the column 'lo' twice"):
+        make().fit(Y[["lo", "hi", "lo"]])
+
+
+@pytest.mark.parametrize("nothing", [None, np.nan, pd.NaT])
+@pytest.mark.parametrize("levels", [2, 3])
+def test_a_series_without_an_id_is_refused(nothing, levels):
+    ids = pd.Index([nothing] * 60 + ["b"] * 60, dtype=object)
+    arrays = [["x"] * 120] * (levels - 2) + [ids, DAYS.append(DAYS)]
+    names = ["region", "id", "time"][-levels:]
+    nameless = PANEL.set_axis(pd.MultiIndex.from_arrays(arrays, names=names))
+    for call in (make().fit, make().pretrain, make().fit(PANEL).update):
+        with pytest.raises(DataError, match=r"row 0 of y has no series id|index levels"):
+            call(nameless)
+    with pytest.raises(DataError, match="row 0 of X has no series id"):
+        make().fit(nameless.loc[nameless.index.get_level_values("id") == "b"], X=nameless)
+
+
+# ---------------------------------------------------------------- updates of another form
+
+
+def zoned(y, zone):
+    return y.set_axis(DAYS[: len(y)].tz_localize("Europe/Berlin").tz_convert(zone))
+
+
+@pytest.mark.parametrize(
+    ("fitted", "new", "words"),
+    [
+        (Y[:50], PANEL, r"y is a panel, with the index levels \(id, time\).*y.xs\('a'\)"),
+        (PANEL, Y, "y is a single series and the model follows a panel"),
+        (PANEL, pd.concat({"r": PANEL}), r"pass the levels of the fit"),
+        (Y[:50], zoned(Y, "UTC"), r"dates with a time zone .* tz_localize\(None\)"),
+        (zoned(Y[:50], "UTC"), Y, r"dates without a time zone .* tz_localize\('UTC'\)"),
+        (Y[:50], Y.reset_index(drop=True), "y is indexed by integers"),
+        (Y.reset_index(drop=True), Y, "y is indexed by dates"),
+        (Y[:50], Y.set_axis(DAYS.to_period("D")), "y is indexed by periods"),
+    ],
+)
+def test_an_update_of_another_form(fitted, new, words):
+    forecaster = make().fit(fitted)
+    before = forecaster.predict(fh=[1])
+    with pytest.raises(DataError, match=words):
+        forecaster.update(new)
+    pd.testing.assert_frame_equal(forecaster.predict(fh=[1]), before)
+
+
+@pytest.mark.parametrize("as_panel", [False, True])
+def test_an_update_in_another_time_zone_is_converted(as_panel):
+    days = pd.date_range("2024-03-01", periods=60, freq="D", tz="Europe/Berlin")  # one has 23 h
+    y = Y.set_axis(days)
+    wrap = (
+        (lambda part: pd.concat({"a": part}, names=["id", "time"]))
+        if as_panel
+        else lambda part: part
+    )
+    expected = make().fit(wrap(y[:20])).update(wrap(y[20:])).predict(fh=[1, 2])
+    utc = make().fit(wrap(y[:20])).update(wrap(y[20:].tz_convert("UTC"))).predict(fh=[1, 2])
+    pd.testing.assert_frame_equal(utc, expected)
+
+
+def test_a_fitted_forecaster_is_pretrained():
+    pretrained = make().fit(Y).pretrain(PANEL)
+    expected = make().pretrain(PANEL).fit(Y).predict(fh=[1])
+    pd.testing.assert_frame_equal(pretrained.fit(Y).predict(fh=[1]), expected)
+
+
+def test_a_forecaster_is_fitted_again_to_series_of_another_form():
+    forecaster = make().fit(PANEL)
+    hourly = pd.Series(season(50), index=pd.date_range("2024-01-01", periods=50, freq="h"))
+    assert_array_equal(forecaster.fit(hourly).predict(fh=[1]), make().fit(hourly).predict(fh=[1]))
+
+
+# ---------------------------------------------------------------- large values
+
+
+@pytest.mark.parametrize("factor", [1e140, 1e154, 1e300])
+def test_values_too_large_to_compute_with(factor):
+    forecaster = make().fit(Y[:50])
+    infinite = Y.to_numpy().copy()
+    infinite[3, 1] = np.inf
+    words = r"row 0.* holds a value beyond 1e\+140, too large .* rescale"
+    for call in (make().fit, make().pretrain(PANEL).fit, forecaster.update):
+        with pytest.raises(DataError, match=words):
+            call(Y[50:] * factor)
+    with pytest.raises(DataError, match=f"series 'big', {words}"):
+        forecaster.forecast([Context(Y.to_numpy() * factor, series_id="big")], 2)
+    with pytest.raises(DataError, match="series 'big', row 3, column 1 holds inf"):
+        forecaster.forecast([Context(infinite, series_id="big")], 2)
+
+
+@pytest.mark.parametrize("method", SMALL)
+@pytest.mark.parametrize("size", [1e-140, 1e136])
+def test_the_largest_values_have_finite_forecasts(method, size):
+    y = Y * size
+    points, quantiles = answers(make(method, loss="quantile").fit(y))
+    assert np.isfinite(points).all(axis=None)
+    assert np.isfinite(quantiles).all(axis=None)
+    assert (points["hi"] / size).between(900, 1100).all()
+
+
+def test_covariates_that_lead_beyond_all_numbers():
+    small_x = X[["warm"]] * 1e-139
+    fitted = make().fit(Y["lo"][:50] * 1e130, X=small_x, fh=[1])
+    with pytest.raises(DataError, match="the forecast of the series is no finite number"):
+        fitted.predict(X=X[["warm"]] * 1e130)
