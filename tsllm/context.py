@@ -42,7 +42,7 @@ class Context:
     x_scale : array (variables,) or None, default=None
         The scale of the covariates' effects on this series. None: measured on ``values``.
     columns : tuple of str or None, default=None
-        The names of the variables in error messages.
+        The names of the variables, for error messages; `forecast` finds the variables by them.
 
     See Also
     --------

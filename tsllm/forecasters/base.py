@@ -116,7 +116,7 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         self._check_parameters()
         if wanted_instead(update_params, bool):
             raise DataError(f"update_params must be true or false, found {shown(update_params)}")
-        if y is not None and len(y):
+        if y is not None and (not hasattr(y, "__len__") or len(y)):
             y, X = self._read_input(y, X, trains=False)
             check_input(y, freq=self._known_frequency(), at_least=1)
         cutoff = self._cutoff

@@ -16,7 +16,14 @@ from torch import Tensor
 from tsllm.arguments import shown
 from tsllm.backbone.devices import memory_errors_explained
 from tsllm.backbone.stopping import check_time
-from tsllm.context import Context, ContextBatch, batch_contexts, check_contexts, faint_spread
+from tsllm.context import (
+    Context,
+    ContextBatch,
+    batch_contexts,
+    check_contexts,
+    column_names,
+    faint_spread,
+)
 from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError, DataTypeError
 from tsllm.forecasters.parameters import SharedParameters, check_horizon, checked_levels
@@ -94,7 +101,8 @@ class ForecastingMixin(SharedParameters, ABC):
         Parameters
         ----------
         contexts : sequence of Context
-            One per series, of any lengths and dates.
+            One per series, of any lengths and dates. Variables with names (``columns``) have any
+            order, others that of the fit.
         horizon : int
             Steps to forecast.
         quantiles : sequence of float, default=()
@@ -106,7 +114,8 @@ class ForecastingMixin(SharedParameters, ABC):
         Returns
         -------
         array (series, horizon, variables, 1 + quantiles)
-            The point forecasts, then the quantiles in the requested order, in the series' units.
+            The point forecasts, then the quantiles in the requested order, in the series' units;
+            variables in the order of the fit.
 
         Raises
         ------
@@ -132,7 +141,7 @@ class ForecastingMixin(SharedParameters, ABC):
             return np.empty((0, horizon, state.shape.n_variables, 1 + len(quantiles)))
         _check_variables(state, contexts)
         check_contexts(contexts)
-        contexts = [self._with_known_scale(context) for context in contexts]
+        contexts = [self._with_known_scale(_by_name(state, context)) for context in contexts]
         return self._forecast(self._reader(state), contexts, horizon, quantiles, future_x)
 
     # ------------------------------------------------------------------ the path
@@ -288,6 +297,27 @@ def _check_variables(state: FittedState, contexts: Sequence[Context]) -> None:
                 f"the model was fitted on {state.shape.n_variables} variable(s) and a context "
                 f"has {context.n_variables}: pass the same variables"
             )
+
+
+def _by_name(state: FittedState, context: Context) -> Context:
+    """Return a context with its variables in the order of the fit, where both have names.
+
+    The name of an only variable does not count: a context may be any series.
+    """
+    known = None if state.variables is None else column_names(state.variables)
+    given = context.columns
+    if known is None or given is None or given == known or len(known) == 1:
+        return context
+    if tuple(map(str, range(len(known)))) in (given, known):  # columns that only count
+        return context
+    if sorted(given) != sorted(known):
+        raise DataError(
+            f"{series_name(context.series_id)} has the columns {', '.join(given)} and the model "
+            f"was fitted on {', '.join(known)}: pass the columns of the fit, in any order"
+        )
+    order = [given.index(name) for name in known]
+    scale = None if context.x_scale is None else context.x_scale[order]
+    return context.with_values(context.values[:, order], columns=known, x_scale=scale)
 
 
 def _check_finite(values: np.ndarray, contexts: Sequence[Context]) -> None:

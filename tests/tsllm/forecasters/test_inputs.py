@@ -50,6 +50,15 @@ def test_columns_are_taken_by_name(method, y):
     pd.testing.assert_frame_equal(again, expected[0])
 
 
+def test_contexts_with_columns_are_read_by_name():
+    fitted = make().fit(Y)
+    named = Context(Y[["hi", "lo"]].to_numpy(), times=DAYS, columns=("hi", "lo"))
+    expected = fitted.forecast([Context(Y.to_numpy(), times=DAYS)], 2, quantiles=[0.1])
+    assert_array_equal(fitted.forecast([named], 2, quantiles=[0.1]), expected)
+    with pytest.raises(DataError, match="has the columns hi, x and the model was fitted on lo, hi"):
+        fitted.forecast([Context(Y.to_numpy(), columns=("hi", "x"))], 2)
+
+
 def test_scores_and_residuals_take_columns_by_name():
     fitted = make().fit(Y[:50], fh=range(1, 11))
     assert fitted.score(Y[50:][["hi", "lo"]]) == fitted.score(Y[50:])
@@ -227,10 +236,13 @@ def test_a_panel_may_be_a_series(call):
 
 
 @pytest.mark.parametrize("y", [None, [], (), (1.0, 2.0), [1.0, 2.0], "y", {"a": [1.0]}, 3, {1.0}])
-@pytest.mark.parametrize("call", ["fit", "pretrain"])
-def test_what_holds_no_series(call, y):
-    with pytest.raises(DataTypeError, match=r"y is (None|of type \w+, which holds no series)"):
-        getattr(make(), call)(y)
+def test_what_holds_no_series(y):
+    calls = [make().fit, make().pretrain]
+    if y not in (None, [], ()):  # nothing to update with
+        calls.append(make().fit(Y).update)
+    for call in calls:
+        with pytest.raises(DataTypeError, match=r"y is (None|of type \w+, which holds no series)"):
+            call(y)
 
 
 def test_empty_frames_and_repeated_columns():
