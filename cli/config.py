@@ -39,6 +39,11 @@ class Job:
     fill: str | None = None
     resample: str | None = None
     sort: bool = False
+    tz: str | None = None
+    time_format: str | None = None
+    sep: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
     covariates: list[str] | None = None
     past_covariates: list[str] | None = None
     method: str = "autotimes"
@@ -47,8 +52,14 @@ class Job:
 
     def data_options(self) -> dict[str, Any]:
         """Return the arguments of `tsllm.cli.data.open_data`."""
-        names = ("id_col", "time_col", "target_cols", "freq", "fill", "resample", "sort")
-        return {name: getattr(self, name) for name in names} | {"covariates": self.all_covariates()}
+        names = ("target_cols", "fill", "resample")
+        own = {name: getattr(self, name) for name in names}
+        return {**own, **self.reading(), "covariates": self.all_covariates()}
+
+    def reading(self) -> dict[str, Any]:
+        """Return how DATA and the known future are read: arguments of `read_long`."""
+        names = ("id_col", "time_col", "freq", "sort", "tz", "sep", "decimal", "encoding")
+        return {name: getattr(self, name) for name in names} | {"format": self.time_format}
 
     def all_covariates(self) -> list[str]:
         """List the columns that are covariates, those with a known future first."""

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tsllm.datasets import BenchmarkSplit, EventTable
-    from tsllm.datasets.bad_series import SkippedSeries
 
 
 class Opened(NamedTuple):
@@ -26,41 +25,15 @@ class Opened(NamedTuple):
     split: BenchmarkSplit | None
 
 
-def open_data(
-    data: str,
-    *,
-    id_col: str | None = None,
-    time_col: str | None = None,
-    target_cols: list[str] | None = None,
-    freq: str | None = None,
-    fill: str | None = None,
-    resample: str | None = None,
-    sort: bool = False,
-    covariates: Sequence[str] = (),
-    categorical: Sequence[str] | None = None,
-    skipped: SkippedSeries | None = None,
-) -> Opened:
-    """Read and check DATA; the arguments are those of `read_long`."""
+def open_data(data: str, **reading: Any) -> Opened:
+    """Read and check DATA; the other arguments are those of `read_long`."""
     from tsllm.datasets import read_long
 
     source, split = _find(data)
     with tempfile.TemporaryDirectory(prefix="tsllm-") as folder:
         if data == "-":
             source = _from_stdin(folder)
-        frame = read_long(
-            source,
-            id_col=id_col,
-            time_col=time_col,
-            target_cols=target_cols,
-            freq=freq,
-            fill=fill,
-            resample=resample,
-            sort=sort,
-            covariates=covariates,
-            categorical=categorical,
-            skipped=skipped,
-        )
-    return Opened(frame, split)
+        return Opened(read_long(source, **reading), split)
 
 
 def check_future_file(future: str | None) -> None:

@@ -1,6 +1,6 @@
 """Options that several commands share, and the values of options that are lists."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -14,7 +14,7 @@ Data = Annotated[
     str | None,
     typer.Argument(
         metavar="DATA",
-        help="A .csv, .csv.gz, .parquet or .jsonl file, a directory of Parquet parts, - for CSV "
+        help="A .csv, .csv.gz, .parquet or .jsonl file, a directory of such files, - for CSV "
         "from stdin, or a data set that 'tsllm datasets' lists; a file has priority.",
         show_default=False,
     ),
@@ -51,7 +51,8 @@ Resample = Annotated[
     str | None,
     typer.Option(
         "--resample",
-        help="Resample irregular times to --freq by mean, sum or last. Default: they are an error.",
+        help="Aggregate rows at irregular or equal times to --freq by mean, sum or last. Default: "
+        "they are an error.",
         metavar="HOW",
     ),
 ]
@@ -86,6 +87,46 @@ SkipBad = Annotated[
         "--skip-bad",
         help="Leave out series that cannot be used, and list them with their reasons beside --out. "
         "Default: such a series is an error.",
+    ),
+]
+Tz = Annotated[
+    str | None,
+    typer.Option(
+        "--tz",
+        help="Time zone of the series, such as Europe/Berlin. Stamps with an offset are converted.",
+        metavar="ZONE",
+    ),
+]
+TimeFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--time-format",
+        help="How times are written, such as %d.%m.%Y or %Y%m. Default: year first.",
+        metavar="FORMAT",
+    ),
+]
+Sep = Annotated[
+    str | None,
+    typer.Option(
+        "--sep",
+        help="Character between the cells of CSV, such as ; or tab. Default: a comma.",
+        metavar="CHARACTER",
+    ),
+]
+Decimal = Annotated[
+    str | None,
+    typer.Option(
+        "--decimal",
+        help="Decimal sign in CSV: a point or a comma. Default: a point.",
+        metavar="SIGN",
+    ),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        "--encoding",
+        help="Encoding of CSV, such as latin-1 or utf-16. Default: utf-8.",
+        metavar="NAME",
     ),
 ]
 _METHODS = "auto, autotimes, timecma, s2ip or aaren. Default:"
@@ -209,6 +250,11 @@ def window(option: str, text: str) -> list[float | str]:
     return [time(part) for part in parts]
 
 
+def separator(option: str, text: str) -> str:
+    """Read the character between cells; a tab may be written in letters."""
+    return "\t" if text in ("tab", "\\t") else text
+
+
 def time(text: str) -> float | str:
     """Read a time: a number, or a stamp as it is written."""
     try:
@@ -217,7 +263,7 @@ def time(text: str) -> float | str:
         return text
 
 
-#: The functions that read options written with commas, by the option's name.
+#: The functions that read the text of options, by the option's name.
 READERS: dict[str, Callable[[str, str], Any]] = {
     "baselines": names,
     "covariates": names,
@@ -225,6 +271,7 @@ READERS: dict[str, Callable[[str, str], Any]] = {
     "past_covariates": names,
     "quantiles": levels,
     "seeds": whole_numbers,
+    "sep": separator,
     "variants": names,
     "windows": window,
 }
@@ -236,6 +283,19 @@ def read(context: typer.Context, name: str) -> Any:
     if value is None or name not in READERS:
         return value or None if isinstance(value, list | tuple) else value
     return READERS[name](f"--{name.replace('_', '-')}", value)
+
+
+def refuse(context: typer.Context, names: Sequence[str], why: str) -> None:
+    """Refuse options that were given and have no effect, before any work is done.
+
+    ``why`` completes the sentence "--option has no effect ...". The names are those of the
+    command's parameters.
+    """
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            shown = "DATA" if name == "data" else f"--{name.rstrip('_').replace('_', '-')}"
+            raise DataError(f"{shown} has no effect {why}")
 
 
 def _numbers(option: str, text: str, kind: Callable[[str], Number], wanted: str) -> list[Number]:

@@ -104,10 +104,19 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(columns, row)) for row in zip(*columns.values())]
 
 
-def check_output(path: Path, option: str, endings: Sequence[str]) -> None:
-    """Check that a file can be written, before any work is done for it."""
-    if path.suffix not in endings:
-        raise DataError(f"{option} must end in {' or '.join(endings)}, found {str(path)!r}")
+def check_output(
+    path: Path, option: str, endings: Sequence[str], *, directory: bool = False
+) -> None:
+    """Check that a file can be written, before any work is done for it.
+
+    ``endings`` are in small letters; a file may have capital ones. ``directory`` says that the
+    option also takes a directory.
+    """
+    if path.suffix.lower() not in endings:
+        folder_too = ", or be a directory that exists or has no point in its name" * directory
+        raise DataError(
+            f"{option} must end in {' or '.join(endings)}{folder_too}, found {str(path)!r}"
+        )
     if path.is_dir():
         raise DataError(f"{option} {str(path)!r} is a directory: give the name of a file in it")
     folder = path.absolute().parent
@@ -143,9 +152,9 @@ def check_folder(folder: Path, option: str) -> None:
 def write_table(frame: pd.DataFrame, path: Path) -> None:
     """Write a table of forecasts as CSV, Parquet or JSON lines, according to the ending."""
     with in_one_step(path) as temporary:
-        if path.suffix == ".csv":
+        if path.suffix.lower() == ".csv":
             frame.to_csv(temporary, index=False)
-        elif path.suffix == ".parquet":
+        elif path.suffix.lower() == ".parquet":
             frame.to_parquet(temporary, index=False)
         else:
             lines = (json.dumps(record, allow_nan=False) + "\n" for record in records(frame))

@@ -24,6 +24,11 @@ from tsllm.cli.output import (
 )
 from tsllm.errors import DataError
 
+# Options that say how times and CSV are written.
+_WRITTEN = ("tz", "time_format", "sep", "decimal", "encoding")
+# Options of forecasts that are not made in blocks.
+_AT_ONCE = ("resample", "sep", "decimal", "encoding")
+
 
 @dataclass(frozen=True)
 class _Asked:
@@ -61,6 +66,11 @@ def predict(
     id_col: options.IdCol = None,
     time_col: options.TimeCol = None,
     target_col: options.TargetCol = None,
+    tz: options.Tz = None,
+    time_format: options.TimeFormat = None,
+    sep: options.Sep = None,
+    decimal: options.Decimal = None,
+    encoding: options.Encoding = None,
     engine: Annotated[
         Literal["local", "ray"],
         typer.Option(
@@ -110,6 +120,8 @@ def predict(
     With a directory as --out, Parquet is forecast block by block in bounded memory. A job that was
     killed continues when it is started again.
     """
+    in_blocks = out is not None and (out.is_dir() or not out.suffix)
+    _refuse_what_has_no_effect(context, in_blocks=in_blocks)
     check_future_file(future)
 
     from tsllm.tables.forecast import DEFAULT_QUANTILES, check_request
@@ -131,19 +143,17 @@ def predict(
             "freq": freq,
             "fill": fill,
             "sort": bool(sort),
+            "tz": tz,
+            "format": time_format,
+            "resample": resample,
+            "sep": options.read(context, "sep"),
+            "decimal": decimal,
+            "encoding": encoding,
         },
         bool(skip_bad),
     )
-    in_blocks = out is not None and (out.is_dir() or not out.suffix)
     if out is not None and not in_blocks:
-        check_output(out, "--out", TABLE_ENDINGS)
-    if not in_blocks and (engine == "ray" or block_rows is not None):
-        option = "--engine ray" if engine == "ray" else "--block-rows"
-        raise DataError(f"{option} writes parts: give --out the name of a directory")
-    if in_blocks and resample is not None:
-        raise DataError(
-            "--resample is not for jobs in blocks: resample the data first, or write one file"
-        )
+        check_output(out, "--out", TABLE_ENDINGS, directory=True)
     check_request(1 if horizon is None else horizon, asked.quantiles)
     if in_blocks:
         from tsllm.batch import Workers
@@ -151,10 +161,31 @@ def predict(
         ray_workers = Workers(workers, worker_cpus, worker_gpus)
         _forecast_in_blocks(asked, engine, ray_workers, block_rows)
     else:
-        _forecast_at_once(asked, resample)
+        _forecast_at_once(asked)
 
 
-def _forecast_at_once(asked: _Asked, resample: str | None) -> None:
+def _refuse_what_has_no_effect(context: typer.Context, *, in_blocks: bool) -> None:
+    """Refuse options that a run like this one does not read."""
+    given = context.params
+    if in_blocks:
+        remedy = "on a job in blocks: prepare the data first, or give --out the name of a file"
+        options.refuse(context, _AT_ONCE, remedy)
+    else:
+        blocks = ["block_rows"] + ["engine"] * (given["engine"] == "ray")
+        remedy = "on one table: give --out the name of a directory for a job in blocks"
+        options.refuse(context, blocks, remedy)
+    if given["engine"] != "ray":
+        workers = ["workers", "worker_cpus", "worker_gpus"]
+        options.refuse(context, workers, "without --engine ray: leave it out")
+    if given["data"] is None and not in_blocks:
+        read = ["target_col", "freq", "fill", "resample"]
+        options.refuse(context, read, "without DATA: give DATA, or leave it out")
+        if given["future"] is None:
+            read = ["id_col", "time_col", "sort", *_WRITTEN]
+            options.refuse(context, read, "without DATA or --future: give one, or leave it out")
+
+
+def _forecast_at_once(asked: _Asked) -> None:
     """Forecast DATA, or the series that the model keeps, and write one table."""
     from tsllm.batch.sizing import measure_batch_size
     from tsllm.datasets.bad_series import SkippedSeries
@@ -167,15 +198,15 @@ def _forecast_at_once(asked: _Asked, resample: str | None) -> None:
         estimator = load_forecaster(asked.model)
     started = time.perf_counter()
     steps = estimator.fitted_.shape.horizon if asked.horizon is None else asked.horizon
-    names = {name: asked.reading[name] for name in ("id_col", "time_col", "sort")}
+    others = ("target_cols", "freq", "fill", "resample")
+    names = {name: value for name, value in asked.reading.items() if name not in others}
     future = read_future(asked.future, estimator, skipped=ahead, **names)
     size, freq = asked.batch_size, asked.reading["freq"]
     if asked.data is None and size == "auto":
         raise DataError("--batch-size auto measures on DATA: give a number, or DATA")
     if asked.data is not None:
         columns = columns_to_read(estimator)
-        how_to_read = {**columns, **asked.reading}
-        frame, _ = open_data(asked.data, resample=resample, skipped=skipped, **how_to_read)
+        frame, _ = open_data(asked.data, skipped=skipped, **columns, **asked.reading)
     if skipped is not None and ahead is not None:
         there = stored_series(estimator) if asked.data is None else frame["series_id"].unique()
         skipped.adopt(ahead, there)
@@ -224,7 +255,7 @@ def _forecast_in_blocks(
         block_rows=block_rows,
         future=asked.future,
         progress=log_form.get() != "json",
-        **asked.reading,
+        **{name: value for name, value in asked.reading.items() if name not in _AT_ONCE},
     )
     _report(result.series, result.horizon, result.seconds)
     say(f"wrote {out}, {count(result.blocks, 'parts')}")

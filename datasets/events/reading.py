@@ -95,6 +95,10 @@ def read_events(
     """
     if ties not in TIES:
         raise DataError(f"ties={ties!r} is not known; pass one of {', '.join(TIES)}")
+    if resolution is not None and not 0 < resolution < np.inf:
+        raise DataError(
+            f"resolution={resolution} must be a positive number; pass the step of the clock"
+        )
     if isinstance(source, EventTable):
         return source
     table = _open(source)

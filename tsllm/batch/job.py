@@ -86,6 +86,8 @@ def predict_batch(
     fill: str | None = None,
     sort: bool = False,
     future: str | Path | None = None,
+    tz: str | None = None,
+    format: str | None = None,
     device: str | None = None,
     backbone: str | None = None,
     progress: bool = False,
@@ -103,7 +105,7 @@ def predict_batch(
     model : path
         A directory that `tsllm.save` wrote.
     data : path
-        A ``.parquet`` file, or a directory of such files, in the long format of
+        A Parquet file, or a directory of such files with its subfolders, in the long format of
         `tsllm.datasets.read_long`.
     out : path
         The directory for ``part-00000.parquet, ...``; ``pd.read_parquet(out)`` reads them all.
@@ -132,6 +134,9 @@ def predict_batch(
     future : path or None, default=None
         Parquet with the known future of the model's covariates, with the columns of the data. Each
         block reads the rows of its own series: sort it by series.
+    tz, format : str or None, default=None
+        The time zone of the series, and how times in text and integers are written; as for
+        `tsllm.forecast`.
     device, backbone : str or None, default=None
         As for `tsllm.load`.
     progress : bool, default=False
@@ -189,6 +194,8 @@ def predict_batch(
         freq=freq,
         fill=fill,
         sort=sort,
+        tz=tz,
+        format=format,
         covariates=beside,
         future=None if ahead is None else str(ahead),
         future_digest=digest,

@@ -40,6 +40,8 @@ class Request:
     freq: str | None
     fill: str | None
     sort: bool
+    tz: str | None = None
+    format: str | None = None
     covariates: list[str] = field(default_factory=list)
     future: str | None = None
     future_digest: str | None = None

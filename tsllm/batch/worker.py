@@ -91,6 +91,8 @@ class BlockForecaster:
                 time_col=request.time_col,
                 freq=request.freq,
                 sort=request.sort,
+                tz=request.tz,
+                format=request.format,
             )
         return predict_long(
             self.estimator,
@@ -124,6 +126,8 @@ def read_table(estimator: SeriesForecaster, table: Table, request: Request) -> p
         freq=request.freq or estimator.fitted_.shape.freq,
         fill=request.fill,
         sort=request.sort,
+        tz=request.tz,
+        format=request.format,
         **columns_to_read(estimator),
     )
 

@@ -2,10 +2,13 @@
 
 import pandas as pd
 import pytest
+from long_frames import fit_tiny
 
+import tsllm
 from tsllm.batch import predict_batch
 from tsllm.datasets import read_long
 from tsllm.errors import DataError
+from tsllm.tables.forecast import predict_long
 
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
 
@@ -81,3 +84,17 @@ def test_a_partition_that_is_no_series_needs_a_role(model, frame, tmp_path):
         forecasts(model, tmp_path / "data", tmp_path / "out")
     table = forecasts(model, tmp_path / "data", tmp_path / "out", target_cols="value")
     assert table["series_id"].nunique() == 30
+
+
+def test_zone_and_format_of_the_times(frame, tmp_path):
+    zoned = frame.assign(timestamp=frame["timestamp"].dt.tz_localize("Europe/Berlin"))
+    saved = tsllm.save(fit_tiny(zoned[zoned["series_id"] < "s0005"]), tmp_path / "model")
+    expected = predict_long(tsllm.load(saved), read_long(zoned), 3)
+    texts = zoned.assign(timestamp=zoned["timestamp"].dt.strftime("%d.%m.%Y %z"))
+    texts.to_parquet(tmp_path / "data.parquet", index=False)
+    how = {"tz": "Europe/Berlin", "format": "%d.%m.%Y %z"}
+    table = forecasts(saved, tmp_path / "data.parquet", tmp_path / "out", **how)
+    assert table["timestamp"].tolist() == expected["timestamp"].tolist()
+    pd.testing.assert_frame_equal(table, expected, rtol=1e-6, check_dtype=False)
+    with pytest.raises(DataError, match="was started with tz='Europe/Berlin'"):
+        forecasts(saved, tmp_path / "data.parquet", tmp_path / "out", format="%d.%m.%Y %z")
