@@ -16,8 +16,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import numpy as np
-
 from tsllm.errors import DataError
 
 ClassT = TypeVar("ClassT", bound=type)
@@ -60,7 +58,9 @@ class Limits:
         if isinstance(value, str) and value in self.words:
             return
         kind = numbers.Integral if self.whole else numbers.Real
-        fits = isinstance(value, kind) and not isinstance(value, bool | np.bool_)
+        fits = isinstance(value, kind) and not isinstance(
+            value, bool
+        )  # a bool of numpy is no number
         if fits and self._holds(value):
             return
         if self.whole:
@@ -92,6 +92,7 @@ def shown(value: object) -> str:
 
     Examples
     --------
+    >>> import numpy as np
     >>> shown(np.eye(2))
     'array([[1., 0.], [0., 1.]])'
     """
@@ -184,7 +185,9 @@ def _fits(value: object, kind: Any) -> bool:
         # True is a whole number to Python, and never meant as one.
         return isinstance(value, _NUMBERS[origin]) and not isinstance(value, bool)
     if origin is bool:
-        return isinstance(value, bool | np.bool_)
+        # numpy is not imported for this: the command line's help needs no numpy
+        named = (type(value).__module__, type(value).__name__)
+        return isinstance(value, bool) or named in (("numpy", "bool"), ("numpy", "bool_"))
     return isinstance(value, origin)
 
 
