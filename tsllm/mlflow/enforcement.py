@@ -10,25 +10,25 @@ import functools
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from mlflow import pyfunc
 from mlflow.environment_variables import (
     _MLFLOW_IS_IN_SERVING_ENVIRONMENT,
     MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT,
 )
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
-from mlflow.pyfunc import scoring_server
+from mlflow.pyfunc import PyFuncModel, scoring_server
 from mlflow.types.schema import AnyType, Schema
 
 from tsllm.backbone.stopping import end_when
 from tsllm.errors import DataError
 from tsllm.mlflow.csv_requests import read_csv
-from tsllm.mlflow.kinds import shown
+from tsllm.mlflow.sentences import shown
 from tsllm.mlflow.serving import LOG, RequestError
 
 _MODULE = "tsllm.mlflow"
@@ -56,7 +56,8 @@ def prepare_requests() -> None:
     ``mlflow models predict`` serves one model: it also gets our CSV, errors and JSON, and ends
     soon when it is asked to.
     """
-    _replace(pyfunc, "_validate_prediction_input", _hand_over)
+    # the name mlflow.pyfunc may stand for a module that is loaded later
+    _replace(sys.modules[PyFuncModel.__module__], "_validate_prediction_input", _hand_over)
     if not _is_serving():
         return
     _replace(scoring_server, "parse_csv_input", _read_csv)

@@ -24,7 +24,9 @@ from tsllm.backbone import Backbone
 from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError
 from tsllm.events.base import EventForecaster
-from tsllm.mlflow.kinds import Limits, ServedKind
+from tsllm.mlflow.kinds import ServedKind
+from tsllm.mlflow.limits import Limits
+from tsllm.mlflow.requests import Asked
 
 _WINDOW = ("window_start", "window_end")
 #: Columns of an answer beside the quantiles: step, two times, type, probability, no_event.
@@ -69,17 +71,28 @@ class ServedEvents(ServedKind):
         )
 
     def predict(
-        self,
-        model: EventForecaster,
-        request: pd.DataFrame,
-        horizon: int,
-        quantiles: Sequence[float],
-        limits: Limits,
+        self, model: EventForecaster, request: pd.DataFrame, asked: Asked, limits: Limits
     ) -> pd.DataFrame:
         """Predict the next events of a request's sequences; see the head of this file."""
-        history = _history(model, request)
-        limits.check_answer(len(history), horizon, _COLUMNS + len(quantiles))
-        answer = model.predict(history, n_steps=horizon, levels=list(quantiles))
+        horizon, quantiles, skipped = asked
+        named = model.history_.names.id_col
+
+        def predict(rows: pd.DataFrame) -> pd.DataFrame:
+            history = _history(model, rows)
+            limits.check_answer(len(history), horizon, _COLUMNS + len(quantiles))
+            return model.predict(history, n_steps=horizon, levels=quantiles)
+
+        if skipped is None or named not in request or not request[named].notna().all():
+            answer = predict(request)
+        else:
+            names = request[named].astype(str)
+            limits.check_answer(names.nunique(), horizon, _COLUMNS + len(quantiles))
+            parts = skipped.each(
+                list(dict.fromkeys(names)), lambda some: predict(request[names.isin(some)])
+            )
+            if not parts:
+                raise skipped.none_left()
+            answer = pd.concat(parts, ignore_index=True)
         # JSON has no infinity: the time of an event that does not come is missing; see no_event.
         numbers = answer.select_dtypes("number").columns
         answer[numbers] = answer[numbers].replace([np.inf, -np.inf], np.nan)

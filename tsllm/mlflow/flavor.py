@@ -37,7 +37,7 @@ import tsllm
 from tsllm.backbone.export import export_backbone
 from tsllm.errors import DataError, ModelFormatError
 from tsllm.mlflow.enforcement import prepare_requests, seconds_of_server
-from tsllm.mlflow.kinds import Limits
+from tsllm.mlflow.limits import Limits
 from tsllm.mlflow.registry import kind_named, kind_of
 from tsllm.mlflow.serving import ServedModel
 

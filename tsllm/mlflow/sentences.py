@@ -7,6 +7,7 @@ remedy is another request.
 import re
 
 _LONGEST = 1_000  # characters of a sentence
+_LONGEST_VALUE = 100  # characters of a client's value in it
 _IN_ORDER = r"send the rows of each \1 in the order of time"
 _MISSING_ROWS = "send the missing rows, with null where nothing was observed"
 #: Patterns of the library's remedies, and what a client can do. The first ones come first.
@@ -61,3 +62,12 @@ def for_client(sentence: str) -> str:
         half = _LONGEST // 2
         sentence = f"{sentence[:half]} ... {sentence[-half:]}"
     return sentence
+
+
+def shown(value: object) -> str:
+    """Show a value of a request in a sentence, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of more digits than Python writes
+        text = f"a {type(value).__name__} of very many digits"
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."

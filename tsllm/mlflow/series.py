@@ -18,7 +18,7 @@ their future. Parameters: ``horizon`` (default: the horizon of fitting) and ``qu
 in Parquet has no parameters.
 
 MLflow's server reads requests of any size into memory before the model checks them: put a proxy
-with a limit in front of a public server. `tsllm.mlflow.kinds.Limits` has the limits of the model.
+with a limit in front of a public server. `tsllm.mlflow.limits.Limits` has the limits of the model.
 """
 
 import warnings
@@ -30,12 +30,16 @@ import numpy as np
 import pandas as pd
 
 from tsllm.backbone import Backbone
+from tsllm.datasets.bad_series import SkippedSeries
 from tsllm.datasets.frequency import row_number
 from tsllm.datasets.long import read_long
 from tsllm.datasets.tables import Table
-from tsllm.errors import DataError
+from tsllm.errors import DataError, ModelFormatError
 from tsllm.forecasters.base import SeriesForecaster
-from tsllm.mlflow.kinds import Limits, ServedKind, shown
+from tsllm.mlflow.kinds import ServedKind
+from tsllm.mlflow.limits import Limits
+from tsllm.mlflow.requests import Asked
+from tsllm.mlflow.sentences import shown
 from tsllm.tables.covariates import columns_of, columns_to_read, read_future
 from tsllm.tables.forecast import (
     DEFAULT_QUANTILES,
@@ -99,27 +103,23 @@ class ServedSeries(ServedKind):
         return pd.DataFrame(columns)
 
     def predict(
-        self,
-        model: SeriesForecaster,
-        request: pd.DataFrame,
-        horizon: int,
-        quantiles: Sequence[float],
-        limits: Limits,
+        self, model: SeriesForecaster, request: pd.DataFrame, asked: Asked, limits: Limits
     ) -> pd.DataFrame:
         """Forecast the series of a request; see the head of this file."""
+        horizon, quantiles, skipped = asked
         numbers = len(_variables(model)) * (1 + len(quantiles))
-        request, future = _split_future(model, request)
+        request, future = _split_future(model, request, skipped)
         if _brings_history(model, request):
             series = request[_ID].nunique(dropna=False) if _ID in request else 1
             limits.check_answer(series, horizon, numbers)
-            frame = _history(model, request)
             table = predict_long(
                 model,
-                frame,
+                _history(model, request, skipped),
                 horizon,
                 quantiles=quantiles,
                 freq=_asked_frequency(model),
                 future=future,
+                skipped=skipped,
             )
         else:
             ids = _names(request)
@@ -127,7 +127,10 @@ class ServedSeries(ServedKind):
                 ids = list(dict.fromkeys(future[_ID]))
             kept = len(stored_series(model)) if ids is None else len(ids)
             limits.check_answer(kept, horizon, numbers)
-            table = predict_stored(model, horizon, quantiles=quantiles, series=ids, future=future)
+            table = predict_stored(
+                model, horizon, quantiles=quantiles, series=ids, future=future, skipped=skipped
+            )
+        _check_numbers(table)
         if isinstance(table[_TIME].dtype, pd.PeriodDtype):  # JSON has no periods
             table[_TIME] = table[_TIME].astype(str)
         return table
@@ -154,7 +157,7 @@ def _covariates(model: SeriesForecaster) -> list[str]:
 
 
 def _split_future(
-    model: SeriesForecaster, request: pd.DataFrame
+    model: SeriesForecaster, request: pd.DataFrame, skipped: SkippedSeries | None
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Return the rows of histories, and the known future of the covariates as `read_future`."""
     if _FUTURE not in request or _FUTURE in _variables(model):
@@ -184,8 +187,19 @@ def _split_future(
         time_col=_TIME,
         freq=_asked_frequency(model),
         tz=_time_zone(model),
+        skipped=skipped,
     )
     return request[~marked], future
+
+
+def _check_numbers(table: pd.DataFrame) -> None:
+    """Check that each forecast is a number: a model whose weights are none must not answer."""
+    bad = table["forecast"].isna()
+    if bad.any():
+        raise ModelFormatError(
+            f"the forecast of series {table[_ID][int(bad.argmax())]!r} is no number: the weights "
+            "of the served model are damaged"
+        )
 
 
 def _marks(cells: pd.Series) -> pd.Series:
@@ -230,7 +244,9 @@ def _names(request: pd.DataFrame) -> list[str] | None:
     return list(dict.fromkeys(request[_ID].astype(str)))
 
 
-def _history(model: SeriesForecaster, request: pd.DataFrame) -> pd.DataFrame:
+def _history(
+    model: SeriesForecaster, request: pd.DataFrame, skipped: SkippedSeries | None
+) -> pd.DataFrame:
     """Check the histories and convert them to the canonical form."""
     variables = _variables(model)
     request = _with_periods(model, request)
@@ -244,6 +260,7 @@ def _history(model: SeriesForecaster, request: pd.DataFrame) -> pd.DataFrame:
             target_cols=variables,
             freq=_asked_frequency(model),
             tz=_time_zone(model),
+            skipped=skipped,
             **columns_to_read(model),
         )
     columns = [str(column) for column in model._layout.columns]

@@ -19,7 +19,8 @@ from mlflow.protos.databricks_pb2 import (
 
 from tsllm.backbone import stopping
 from tsllm.errors import DataError, StoppedError, TsllmError
-from tsllm.mlflow.kinds import Limits, ServedKind
+from tsllm.mlflow.kinds import ServedKind
+from tsllm.mlflow.limits import Limits
 from tsllm.mlflow.sentences import for_client
 
 LOG = logging.getLogger(__name__)

@@ -92,6 +92,15 @@ def test_bad_requests_end_in_one_sentence(served, request_, params, words):
     assert caught.value.get_http_status_code() == 400
 
 
+def test_bad_sequences_can_be_left_out(served):
+    history = events(7)
+    bad = history[history["sequence_id"] == "a"].assign(sequence_id="bad", type="z")
+    answer = served.predict(pd.concat([bad, history]), params={"on_error": "skip"})
+    expected = served.predict(history)
+    pd.testing.assert_frame_equal(answer[:-1].drop(columns="error"), expected, check_dtype=False)
+    assert answer.iloc[-1]["sequence_id"] == "bad" and "'z'" in answer.iloc[-1]["error"]
+
+
 def test_the_input_example_can_be_sent(saved, served):
     example = Model.load(str(saved)).load_input_example(str(saved))
     assert len(served.predict(example)) == 1

@@ -188,7 +188,7 @@ BAD = {
     ),
     "day first": (lambda f: f.assign(timestamp="31.12.2024"), {}, "year first"),
     "twice": (lambda f: pd.concat([f, f.tail(1)]), {}, "same stamp"),
-    "gap": (lambda f: f.drop(index=5), {}, "gap|missing|steps of"),
+    "gap": (lambda f: f.drop(index=5), {}, "send the missing rows"),
     "other frequency": (lambda f: f.iloc[::2], {}, "freq"),
     "empty": (lambda f: pd.DataFrame(), {}, "none of the model's"),
     "nothing known": (lambda f: f[["value"]].set_axis(["x"], axis=1), {}, "none of the model's"),
@@ -203,6 +203,26 @@ BAD = {
     "horizon": (lambda f: f, {"horizon": 0}, "at least 1"),
     "long horizon": (lambda f: f, {"horizon": 10**9}, "up to 10,000"),
     "quantile": (lambda f: f, {"quantiles": [1.5]}, "between 0 and 1"),
+    "many quantiles": (lambda f: f, {"quantiles": [0.5] * 101}, "101 quantiles .* up to 100"),
+    "one quantile": (lambda f: f, {"quantiles": 0.5}, "must be a list"),
+    "quantiles as text": (lambda f: f, {"quantiles": ["0.5"]}, "between 0 and 1"),
+    "half a horizon": (lambda f: f, {"horizon": 2.5}, "whole number"),
+    "horizon as text": (lambda f: f, {"horizon": "x" * 10_000}, "whole number.{,150}$"),
+    "unknown parameter": (lambda f: f, {"horizn": 3}, "'horizn'.*reads horizon, quantiles"),
+    "on_error": (lambda f: f, {"on_error": "ignore"}, "on_error must be 'raise'"),
+    "params": (lambda f: f, [3], "must be an object"),
+    "no table": (lambda f: "much", {}, "must be a table"),
+    "two columns": (lambda f: f[["series_id", "value", "value"]], {}, "two columns 'value'"),
+    "a list as name": (
+        lambda f: f.assign(series_id=[["a"]] * len(f)),
+        {},
+        r"row 0, column 'series_id' holds \['a'\]",
+    ),
+    "a number as name": (lambda f: f.assign(series_id=1.5), {}, "row 0.*holds 1.5"),
+    "truth as name": (lambda f: f.assign(series_id=True), {}, "row 0.*holds True"),
+    "unordered": (lambda f: f[::-1], {}, "send the rows of each series in the order of time$"),
+    "large": (lambda f: f.assign(value=f["value"] * 1e306), {}, "too large|1e"),
+    "future as text": (lambda f: f.assign(future="false"), {}, "row 0, column 'future'"),
     "quantile twice": (lambda f: f, {"quantiles": [0.5, 0.5]}, "twice"),
 }
 
@@ -213,9 +233,35 @@ def test_bad_requests_get_one_sentence(served, frame, bad):
     with pytest.raises(mlflow.MlflowException, match=words) as caught:
         served.predict(change(frame), params=params or None)
     assert caught.value.get_http_status_code() == 400
-    assert "\n" not in caught.value.message
+    assert "\n" not in caught.value.message and "--" not in caught.value.message
     caught.value.message = "Failed to predict data 'everything'"  # as MLflow's server does
     assert "everything" not in caught.value.serialize_as_json()
+
+
+def test_bad_series_can_be_left_out_and_are_listed(served, frame):
+    bad = frame.drop(index=5)  # a gap in the first series
+    bad.loc[bad["series_id"] == "s0003", "value"] = None
+    answer = served.predict(bad, params={"horizon": 2, "on_error": "skip"})
+    good = frame[~frame["series_id"].isin(["s0000", "s0003"])]
+    expected = served.predict(good, params={"horizon": 2})
+    told = answer["error"].notna()
+    pd.testing.assert_frame_equal(answer[~told].drop(columns="error"), expected, rtol=1e-5)
+    reasons = answer[told].set_index("series_id")["error"]
+    assert sorted(reasons.index) == ["s0000", "s0003"]
+    assert "send the missing rows" in reasons["s0000"]
+    assert all(f"series {name!r}" in reason for name, reason in reasons.items())
+    whole = served.predict(frame, params={"on_error": "skip"})
+    assert whole["error"].isna().all() and len(whole) == 24
+    some = pd.DataFrame({"series_id": ["s0001", "nobody"]})
+    stored = served.predict(some, params={"horizon": 1, "on_error": "skip"})
+    assert stored["series_id"].tolist() == ["s0001", "nobody"]
+    assert "send its history" in stored["error"][1]
+
+
+def test_a_request_of_bad_series_only_is_refused(served, frame):
+    with pytest.raises(mlflow.MlflowException, match="none of the 8 series") as caught:
+        served.predict(frame.assign(value=None), params={"on_error": "skip"})
+    assert caught.value.get_http_status_code() == 400
 
 
 def test_too_large_requests_are_refused(forecaster, frame, tmp_path):
