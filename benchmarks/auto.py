@@ -25,7 +25,8 @@ from measuring import parser, peak_memory_mib, write
 
 from tsllm import AutoForecaster, Context
 from tsllm.datasets.frequency import season_length
-from tsllm.forecasters.auto import CombinedState, usual_change
+from tsllm.forecasters.auto import CombinedState
+from tsllm.forecasters.held_out import usual_change
 
 COVERAGES = (0.8, 0.95)
 

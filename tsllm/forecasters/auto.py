@@ -31,13 +31,12 @@ from tsllm.forecasters.candidates import (
 from tsllm.forecasters.combining import Combination, Windows, learn_combination
 from tsllm.forecasters.forecasting import Prediction, Reader
 from tsllm.forecasters.frames import frequency_of
+from tsllm.forecasters.held_out import HELD_OUT, HeldOut, choose_origins, usual_change
 from tsllm.forecasters.parameters import DECILES
 from tsllm.forecasters.s2ip import S2IPForecaster
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.forecasters.statistical import MODELS
 from tsllm.forecasters.timecma import TimeCMAForecaster
-from tsllm.intervals import make_calibration
-from tsllm.metrics import seasonal_scale
 
 #: The statistical candidates by name.
 STATISTICAL = ("seasonal_naive", *MODELS)
@@ -58,15 +57,10 @@ AUTO_CANDIDATES = {
     "dlinear": 24,
     "autotimes": 100,
 }
-#: Training steps of a candidate with a language model, and its layers for ``"auto"``.
+#: Most training steps of a candidate, without and with a language model; ``"auto"`` layers of it.
+TRAINING_STEPS = 2000
 LANGUAGE_MODEL_STEPS = 300
 AUTO_LAYERS = 2
-#: ``n_origins="auto"``: windows of a series, and of the whole panel; most series that are scored.
-MAX_ORIGINS = 24
-PANEL_WINDOWS = 150
-MAX_SCORED_SERIES = 600
-#: The held-out end of a series has at least this share of it, and at most half.
-HELD_OUT = 0.1
 
 
 @dataclass
@@ -140,6 +134,7 @@ class CombinedReader(Reader):
         weights = np.stack(
             [self.state.combination.weights(c.series_id, horizon, variables) for c in contexts]
         )  # (contexts, horizon, variables, candidates)
+        weights = self._of_readers(weights, contexts)
         values = np.zeros(weights.shape[:-1])
         for number, candidate in enumerate(self.state.candidates):
             share = weights[..., number]
@@ -151,6 +146,24 @@ class CombinedReader(Reader):
         keep = self.state.shape.context_length
         scales = np.stack([usual_change(c.tail(keep).values, season) for c in contexts])
         return values[..., None], scales
+
+    def _of_readers(self, weights: np.ndarray, contexts: Sequence[Context]) -> np.ndarray:
+        """Share the weight of candidates that cannot read a context among the others; warn."""
+        readers = np.array(
+            [[one.can_read(context) for one in self.state.candidates] for context in contexts]
+        )  # (contexts, candidates)
+        left = np.where(readers[:, None, None], weights, 0.0)
+        total = left.sum(axis=-1, keepdims=True)
+        if readers.all() or not (total > 0).all():  # a candidate says what is missing
+            return weights
+        row, number = (int(i) for i in np.argwhere(~readers)[0])
+        warnings.warn(
+            f"{series_name(contexts[row].series_id)} has no observed value in the last "
+            f"{self.state.candidates[number].steps_to_keep()} steps, which candidate "
+            f"{self.state.candidates[number].name} reads: the others forecast it",
+            stacklevel=2,
+        )
+        return left / total
 
 
 class AutoForecaster(SeriesForecaster):
@@ -328,7 +341,13 @@ class AutoForecaster(SeriesForecaster):
             for context, origins in zip(residuals, origins_of)
         ]
         scored = [context for context, origins in zip(before, origins_of) if len(origins)]
-        held_out = _HeldOut.of(residuals, origins_of, horizon, season_length(state.shape.freq))
+        held_out = HeldOut.of(
+            residuals,
+            origins_of,
+            horizon=horizon,
+            season=season_length(state.shape.freq),
+            history=longest_history(contexts),
+        )
         fitted: list[Candidate] = []
         forecasts: list[np.ndarray] = []
         notes: list[dict[str, Any]] = []
@@ -340,7 +359,7 @@ class AutoForecaster(SeriesForecaster):
                 continue
             begun = time.perf_counter()
             candidate.fit(before if candidate.learns else scored, horizon)
-            forecasts.append(candidate.forecast(held_out.pasts, horizon))
+            forecasts.append(_forecasts_of(candidate, held_out))
             candidate.seconds = time.perf_counter() - begun
             fitted.append(candidate)
         state.candidates = fitted
@@ -360,7 +379,9 @@ class AutoForecaster(SeriesForecaster):
         state.table += notes
         keep = max(longest_history(contexts), *(one.steps_to_keep() for one in fitted))
         state.shape = ModelShape(**vars(state.shape) | {"context_length": keep})
-        state.calibration = held_out.calibrate(state, windows, ids, adaptive=self.adaptive)
+        state.calibration = held_out.calibrate(
+            state.combination, windows, ids, history=keep, adaptive=self.adaptive
+        )
         state.seconds += time.perf_counter() - started
 
     def _takes_too_long(
@@ -368,7 +389,7 @@ class AutoForecaster(SeriesForecaster):
         candidate: Candidate,
         before: Sequence[Context],
         scored: Sequence[Context],
-        held_out: "_HeldOut",
+        held_out: HeldOut,
         horizon: int,
         started: float,
     ) -> bool:
@@ -429,6 +450,7 @@ class AutoForecaster(SeriesForecaster):
         checkpoints = self.checkpoint_dir
         settings: dict[str, Any] = {
             "batch_size": self.batch_size,
+            "max_steps": TRAINING_STEPS,
             "checkpoint_dir": None if checkpoints is None else Path(checkpoints) / name,
             "device": self.device,
             "random_state": self._seed(),
@@ -507,139 +529,21 @@ class AutoForecaster(SeriesForecaster):
                 raise DataError(f"candidates names {one!r} twice: drop one")
 
 
-# ---------------------------------------------------------------------- held-out windows
+# ---------------------------------------------------------------------- what is told
+
+
+def _forecasts_of(candidate: Candidate, held_out: HeldOut) -> np.ndarray:
+    """Forecast the held-out windows; those that the candidate cannot read are NaN."""
+    out = np.full(held_out.actual.shape, np.nan)
+    rows = [row for row, past in enumerate(held_out.pasts) if candidate.can_read(past)]
+    if rows:
+        out[rows] = candidate.forecast([held_out.pasts[row] for row in rows], out.shape[1])
+    return out
 
 
 def _typical_steps(contexts: Sequence[Context]) -> int:
     """Return the steps of a typical series."""
     return int(np.median([len(context) for context in contexts]))
-
-
-def choose_origins(
-    contexts: Sequence[Context], horizon: int, n_origins: int | str
-) -> list[np.ndarray]:
-    """Choose the positions of each series that held-out windows begin at; none for some series.
-
-    The last window ends with the series. The windows lie in the last tenth of a series, or in as
-    much more as the horizon and the origins need, but not in its first half. Where that leaves no
-    room for a whole horizon, windows are cut at the end of the series. Of a large panel,
-    `MAX_SCORED_SERIES` evenly spaced series are scored.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> [origins.tolist() for origins in choose_origins([Context(np.arange(40.0))], 12, 5)]
-    [[24, 25, 26, 27, 28]]
-    """
-    n_windows = sum(context.n_variables for context in contexts)
-    most = n_origins if isinstance(n_origins, int) else PANEL_WINDOWS // n_windows
-    most = most if isinstance(n_origins, int) else int(np.clip(most, 1, MAX_ORIGINS))
-    scored = np.linspace(0, len(contexts) - 1, min(len(contexts), MAX_SCORED_SERIES))
-    chosen = set(scored.round().astype(int).tolist())
-    origins = []
-    for number, context in enumerate(contexts):
-        steps = len(context)
-        earliest = max(1, steps - steps // 2)
-        last = steps - horizon
-        if number not in chosen:
-            origins.append(np.empty(0, dtype=int))
-        elif last >= earliest:
-            reach = max(round(HELD_OUT * steps), most - 1)
-            first = max(earliest, last - reach)
-            first = last if most == 1 else first
-            origins.append(_spread(first, last, most))
-        else:
-            origins.append(_spread(earliest, steps - 1, most))
-    return origins
-
-
-def usual_change(values: np.ndarray, season: int) -> np.ndarray:
-    """Return the mean absolute change over a season, else over a step, else 0: (variables,)."""
-    scale = np.zeros(values.shape[1])
-    for lag in (1, season):
-        if len(values) > lag:
-            found = seasonal_scale(values, lag)
-            scale = np.where(np.isfinite(found) & (found > 0), found, scale)
-    return scale
-
-
-@dataclass(frozen=True)
-class _HeldOut:
-    """The held-out windows of some series, in the order of the series."""
-
-    pasts: list[Context]
-    series: np.ndarray  # (windows,)
-    origins: np.ndarray  # (windows,)
-    actual: np.ndarray  # (windows, horizon, variables), NaN where not observed
-    scale: np.ndarray  # (windows, variables)
-
-    @classmethod
-    def of(
-        cls,
-        contexts: Sequence[Context],
-        origins_of: Sequence[np.ndarray],
-        horizon: int,
-        season: int,
-    ) -> "_HeldOut":
-        """Cut the windows whose past has an observed value of each variable."""
-        pasts, series, origins, actual, scale = [], [], [], [], []
-        for number, (context, positions) in enumerate(zip(contexts, origins_of)):
-            for origin in positions.tolist():
-                past = context.until(origin)
-                if not past.tail(longest_history(contexts)).mask.any(axis=0).all():
-                    continue
-                future = context.values[origin : origin + horizon]
-                padded = np.full((horizon, context.n_variables), np.nan)
-                padded[: len(future)] = future
-                pasts.append(past)
-                series.append(number)
-                origins.append(origin)
-                actual.append(padded)
-                scale.append(usual_change(past.values, season))
-        if not pasts:
-            raise DataError(
-                f"{series_name(contexts[0].series_id)} and the other series have no observed value "
-                "before their last steps, so that no candidate can be scored: pass longer series"
-            )
-        return cls(pasts, np.array(series), np.array(origins), np.stack(actual), np.stack(scale))
-
-    def windows(self, forecasts: np.ndarray) -> Windows:
-        """Add the candidates' forecasts (windows, horizon, variables, candidates)."""
-        return Windows(forecasts, self.actual, self.scale, self.series)
-
-    def calibrate(
-        self, state: CombinedState, windows: Windows, ids: Sequence[Hashable], *, adaptive: bool
-    ) -> Any:
-        """Calibrate intervals on the errors of the combination."""
-        assert state.combination is not None
-        horizon, variables = self.actual.shape[1:]
-        weights = np.stack(
-            [state.combination.weights(ids[number], horizon, variables) for number in self.series]
-        )
-        combined = (windows.forecasts * weights).sum(axis=-1)  # (windows, horizon, variables)
-        # The scale that a forecast from this past has.
-        season, keep = season_length(state.shape.freq), state.shape.context_length
-        scale = np.stack([usual_change(p.tail(keep).values, season) for p in self.pasts])
-        divisor = np.where(scale > 0, scale, np.nan)[:, None]
-        scores = ((self.actual - combined) / divisor)[..., None]
-        errors, spacings = {}, {}
-        for number in np.unique(self.series):
-            rows = self.series == number
-            gaps = np.diff(self.origins[rows])
-            errors[ids[number]] = scores[rows]
-            spacings[ids[number]] = float(gaps.mean()) if len(gaps) else float(horizon)
-        return make_calibration(errors, (), spacings=spacings, adaptive=adaptive)
-
-
-def _spread(first: int, last: int, most: int) -> np.ndarray:
-    """Return at most ``most`` evenly spaced whole numbers from first to last."""
-    count = min(most, last - first + 1)
-    if count == 1:
-        return np.array([last if most == 1 else first])
-    return np.unique(np.linspace(first, last, count).round().astype(int))
-
-
-# ---------------------------------------------------------------------- what is told
 
 
 def _report(
@@ -698,13 +602,9 @@ def _combined_error(
     combination: Combination, windows: Windows, ids: Sequence[Hashable]
 ) -> float | None:
     """Compute the mean scaled error of a combination on its windows; None without a score."""
-    horizon, variables = windows.actual.shape[1:]
-    weights = np.stack(
-        [combination.weights(ids[number], horizon, variables) for number in windows.series]
-    )
-    combined = (windows.forecasts * weights).sum(axis=-1, keepdims=True)
+    combined = combination.combine(windows, ids)[..., None]
     one = Windows(combined, windows.actual, windows.scale, windows.series)
-    errors = one.mean_errors(np.ones((1, 1)), 0, horizon)
+    errors = one.mean_errors(np.ones((1, 1)), 0, combined.shape[1])
     return float(np.nanmean(errors)) if _any(errors) else None
 
 

@@ -60,9 +60,13 @@ class Candidate(ABC):
     def estimate_seconds(self, contexts: Sequence[Context], horizon: int, windows: int) -> float:
         """Estimate the seconds of `fit` and of forecasting some windows, on a small part."""
 
+    @abstractmethod
     def steps_to_keep(self) -> int:
         """Return the steps of history that a forecast reads."""
-        return 1
+
+    def can_read(self, context: Context) -> bool:
+        """Return whether the steps that a forecast reads have values of every variable."""
+        return bool(context.tail(self.steps_to_keep()).mask.any(axis=0).all())
 
     @abstractmethod
     def to_state(self) -> dict[str, Any]:

@@ -91,11 +91,14 @@ class Combination:
             return np.repeat(self.pooled[blocks][:, None], variables, axis=1)
         return own.transpose(1, 0, 2)[blocks]
 
-    def used(self) -> np.ndarray:
-        """Return whether each candidate has any weight: (candidates,)."""
-        own = [weights.max(axis=(0, 1)) for weights in self.series.values()]
-        used: np.ndarray = np.max([self.pooled.max(axis=0), *own], axis=0) > 0
-        return used
+    def combine(self, windows: Windows, series_ids: Sequence[Hashable]) -> np.ndarray:
+        """Combine the forecasts of windows: (windows, horizon, variables)."""
+        horizon, variables = windows.actual.shape[1:]
+        weights = np.stack(
+            [self.weights(series_ids[number], horizon, variables) for number in windows.series]
+        )
+        combined: np.ndarray = (windows.forecasts * weights).sum(axis=-1)
+        return combined
 
     def mean_weights(self) -> np.ndarray:
         """Return the weights averaged over blocks and series: (candidates,)."""

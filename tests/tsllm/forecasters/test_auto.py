@@ -12,8 +12,8 @@ from small_forecasters import TINY, panel, season
 from tsllm import AutoForecaster, Context
 from tsllm.errors import DataError
 from tsllm.forecasters import statistical
-from tsllm.forecasters.auto import MAX_ORIGINS, MAX_SCORED_SERIES, choose_origins
 from tsllm.forecasters.candidates import StatisticalCandidate, TrainedCandidate
+from tsllm.forecasters.held_out import MAX_ORIGINS, MAX_SCORED_SERIES, choose_origins
 from tsllm.metrics import mae
 
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
@@ -264,6 +264,19 @@ def test_intervals_hold_about_their_level_of_the_values():
     bounds = forecaster.predict_interval(coverage=0.8).to_numpy()
     inside = (bounds[:, 0] <= later["value"]) & (later["value"] <= bounds[:, 1])
     assert 0.7 < inside.mean() < 0.9
+
+
+def test_a_long_missing_end_is_left_to_the_candidates_that_can_read_it():
+    y = monthly(120)
+    y.iloc[70:] = np.nan
+    forecaster = AutoForecaster(["seasonal_naive", "dlinear"], random_state=0)
+    forecaster.fit(y, fh=[1, 2, 3])
+    forecaster.fitted_.combination.pooled[:] = 0.5  # no window could be scored by both
+    with pytest.warns(
+        UserWarning, match="no observed value in the last .* candidate dlinear"
+    ):
+        found = forecaster.predict()
+    assert np.isfinite(found).all()
 
 
 def test_plot_history_says_what_to_read_instead():

@@ -1,0 +1,150 @@
+"""Windows at the end of series that candidates are compared on, and intervals calibrated."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tsllm.context import Context
+from tsllm.datasets.checks import series_name
+from tsllm.errors import DataError
+from tsllm.forecasters.combining import Combination, Windows
+from tsllm.intervals import Calibration, make_calibration
+from tsllm.metrics import seasonal_scale
+
+#: ``n_origins="auto"``: windows of a series, and of the whole panel; most series that are scored.
+MAX_ORIGINS = 24
+PANEL_WINDOWS = 150
+MAX_SCORED_SERIES = 600
+#: The held-out end of a series has at least this share of it, and at most half.
+HELD_OUT = 0.1
+
+
+def choose_origins(
+    contexts: Sequence[Context], horizon: int, n_origins: int | str
+) -> list[np.ndarray]:
+    """Choose the positions of each series that held-out windows begin at; none for some series.
+
+    The last window ends with the series. The windows lie in the last tenth of a series, or in as
+    much more as the horizon and the origins need, but not in its first half. Where that leaves no
+    room for a whole horizon, windows are cut at the end of the series. Of a large panel,
+    `MAX_SCORED_SERIES` evenly spaced series are scored.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> [origins.tolist() for origins in choose_origins([Context(np.arange(40.0))], 12, 5)]
+    [[24, 25, 26, 27, 28]]
+    """
+    n_windows = sum(context.n_variables for context in contexts)
+    most = n_origins if isinstance(n_origins, int) else PANEL_WINDOWS // n_windows
+    most = most if isinstance(n_origins, int) else int(np.clip(most, 1, MAX_ORIGINS))
+    scored = np.linspace(0, len(contexts) - 1, min(len(contexts), MAX_SCORED_SERIES))
+    chosen = set(scored.round().astype(int).tolist())
+    origins = []
+    for number, context in enumerate(contexts):
+        steps = len(context)
+        earliest = max(1, steps - steps // 2)
+        last = steps - horizon
+        if number not in chosen:
+            origins.append(np.empty(0, dtype=int))
+        elif last >= earliest:
+            reach = max(round(HELD_OUT * steps), most - 1)
+            first = max(earliest, last - reach)
+            first = last if most == 1 else first
+            origins.append(_spread(first, last, most))
+        else:
+            origins.append(_spread(earliest, steps - 1, most))
+    return origins
+
+
+def usual_change(values: np.ndarray, season: int) -> np.ndarray:
+    """Return the mean absolute change over a season, else over a step, else 0: (variables,)."""
+    scale = np.zeros(values.shape[1])
+    for lag in (1, season):
+        if len(values) > lag:
+            found = seasonal_scale(values, lag)
+            scale = np.where(np.isfinite(found) & (found > 0), found, scale)
+    return scale
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The held-out windows of some series, in the order of the series."""
+
+    pasts: list[Context]
+    series: np.ndarray  # (windows,)
+    origins: np.ndarray  # (windows,)
+    actual: np.ndarray  # (windows, horizon, variables), NaN where not observed
+    scale: np.ndarray  # (windows, variables)
+
+    season: int
+
+    @classmethod
+    def of(
+        cls,
+        contexts: Sequence[Context],
+        origins_of: Sequence[np.ndarray],
+        *,
+        horizon: int,
+        season: int,
+        history: int,
+    ) -> "HeldOut":
+        """Cut the windows whose last ``history`` steps have an observed value of each variable."""
+        pasts, series, origins, actual = [], [], [], []
+        for number, (context, positions) in enumerate(zip(contexts, origins_of)):
+            for origin in positions.tolist():
+                past = context.until(origin)
+                if not past.tail(history).mask.any(axis=0).all():
+                    continue
+                future = context.values[origin : origin + horizon]
+                padded = np.full((horizon, context.n_variables), np.nan)
+                padded[: len(future)] = future
+                pasts.append(past)
+                series.append(number)
+                origins.append(origin)
+                actual.append(padded)
+        if not pasts:
+            raise DataError(
+                f"{series_name(contexts[0].series_id)} and the other series have no observed value "
+                "before their last steps, so that no candidate can be scored: pass longer series"
+            )
+        scale = np.stack([usual_change(past.values, season) for past in pasts])
+        return cls(pasts, np.array(series), np.array(origins), np.stack(actual), scale, season)
+
+    def windows(self, forecasts: np.ndarray) -> Windows:
+        """Add the candidates' forecasts (windows, horizon, variables, candidates)."""
+        return Windows(forecasts, self.actual, self.scale, self.series)
+
+    def calibrate(
+        self,
+        combination: Combination,
+        windows: Windows,
+        ids: Sequence[Hashable],
+        *,
+        history: int,
+        adaptive: bool,
+    ) -> Calibration:
+        """Calibrate intervals on the errors of the combination.
+
+        ``history`` are the steps whose usual change scales a forecast.
+        """
+        combined = combination.combine(windows, ids)
+        scale = np.stack([usual_change(p.tail(history).values, self.season) for p in self.pasts])
+        divisor = np.where(scale > 0, scale, np.nan)[:, None]
+        scores = ((self.actual - combined) / divisor)[..., None]
+        errors, spacings = {}, {}
+        for number in np.unique(self.series):
+            rows = self.series == number
+            gaps = np.diff(self.origins[rows])
+            errors[ids[number]] = scores[rows]
+            spacings[ids[number]] = float(gaps.mean()) if len(gaps) else float(combined.shape[1])
+        return make_calibration(errors, (), spacings=spacings, adaptive=adaptive)
+
+
+def _spread(first: int, last: int, most: int) -> np.ndarray:
+    """Return at most ``most`` evenly spaced whole numbers from first to last."""
+    count = min(most, last - first + 1)
+    if count == 1:
+        return np.array([last if most == 1 else first])
+    return np.unique(np.linspace(first, last, count).round().astype(int))
