@@ -166,9 +166,10 @@ class TrainedCandidate(Candidate):
             # The forecaster around this one warns of constant series.
             warnings.filterwarnings("ignore", message=".* never changes?:")
             if self.state is None:
-                self.state = self._forecaster._train_new(contexts, None, horizon)
+                self.state = self._forecaster._train_new(contexts, None, horizon, calibrate=False)
             else:
-                self._forecaster._train(self.state, contexts, self._forecaster.max_epochs)
+                epochs = self._forecaster.max_epochs
+                self._forecaster._train(self.state, contexts, epochs, recalibrate=False)
 
     def forecast(self, contexts: Sequence[Context], horizon: int) -> np.ndarray:
         """Forecast the contexts in batches."""

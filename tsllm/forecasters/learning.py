@@ -95,13 +95,18 @@ class LearningMixin(ForecastingMixin):
     # ------------------------------------------------------------------ from series to a model
 
     def _train_new(
-        self, contexts: Sequence[Context], columns: CovariateColumns | None, horizon: int | None
+        self,
+        contexts: Sequence[Context],
+        columns: CovariateColumns | None,
+        horizon: int | None,
+        *,
+        calibrate: bool = True,
     ) -> FittedState:
         """Learn the covariates' effects; build, train and calibrate a model of the residuals."""
         _warn_of_constants(contexts)
         state = self._new_state(contexts, horizon)
         state.covariates = self._learn_effects(contexts, columns, state.shape)
-        self._train(state, contexts, self.max_epochs, resumable=True)
+        self._train(state, contexts, self.max_epochs, recalibrate=calibrate, resumable=True)
         return state
 
     def _new_state(self, contexts: Sequence[Context], horizon: int | None) -> FittedState:

@@ -229,13 +229,13 @@ class FittedState:
 
     def to_state(self) -> dict[str, Any]:
         """Return everything but the backbone as plain values, arrays and tensors."""
-        assert self.calibration is not None  # training ends with it
+        calibration = self.calibration  # None for a candidate of another forecaster
         rest = ("history", "best_epoch", "seconds", "stopped", "trained_on", "variables")
         values = list(self.statistics.values())
         return {
             "model": dict(self.model.state_dict()),
             "shape": vars(self.shape),
-            "calibration": self.calibration.to_state(),
+            "calibration": None if calibration is None else calibration.to_state(),
             "covariates": None if self.covariates is None else self.covariates.to_state(),
             "described": list(self.statistics),
             "statistics": np.stack(values) if values else np.empty((0, 2, 0)),  # (series, 2, v)
@@ -258,14 +258,14 @@ class FittedState:
         shape = ModelShape(**read.pop("shape"))
         model = build(shape)
         load_weights(model, read.pop("model"))
-        covariates = read.pop("covariates")
+        covariates, calibration = read.pop("covariates"), read.pop("calibration")
         statistics = zip(read.pop("described"), read["statistics"], strict=True)
         return cls(
             model.eval(),
             backbone,
             shape,
             device,
-            Calibration.from_state(read.pop("calibration")),
+            None if calibration is None else Calibration.from_state(calibration),
             None if covariates is None else Covariates.from_state(covariates),
             **{**read, "statistics": dict(statistics)},
         )

@@ -272,9 +272,7 @@ def test_a_long_missing_end_is_left_to_the_candidates_that_can_read_it():
     forecaster = AutoForecaster(["seasonal_naive", "dlinear"], random_state=0)
     forecaster.fit(y, fh=[1, 2, 3])
     forecaster.fitted_.combination.pooled[:] = 0.5  # no window could be scored by both
-    with pytest.warns(
-        UserWarning, match="no observed value in the last .* candidate dlinear"
-    ):
+    with pytest.warns(UserWarning, match="no observed value in the last .* candidate dlinear"):
         found = forecaster.predict()
     assert np.isfinite(found).all()
 
