@@ -30,6 +30,7 @@ DOORS = (
     "batch",
     "saved",
     "stores",
+    "served",
 )
 #: The counts: the first two are good.
 COUNTS = ("clear", "sane", "raw", "wrong", "hang")
