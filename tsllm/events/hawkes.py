@@ -1,7 +1,8 @@
 """The multivariate Hawkes process, fitted by maximum likelihood."""
 
 import warnings
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from tsllm.adapters.events.hawkes import HawkesProcess
 from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError, TrainingDivergedError
 from tsllm.events.arguments import checked_count
+from tsllm.events.attributes import COMMON, Attribute
 from tsllm.events.base import EventForecaster
 from tsllm.events.batching import EventWindows
 from tsllm.events.sampling import copies_of
@@ -103,6 +105,20 @@ class HawkesForecaster(EventForecaster):
         self.max_steps = max_steps
         self.standard_errors = standard_errors
         super().__init__(locals())
+
+    _attributes: ClassVar[Mapping[str, Attribute]] = {
+        **COMMON,
+        "mu_": Attribute(np.ndarray, by_type=1, least=0.0),
+        "alpha_": Attribute(np.ndarray, by_type=2, least=0.0),
+        "beta_": Attribute(np.ndarray, by_type=1, least=0.0),
+        "branching_radius_": Attribute(float),
+        "stationary_": Attribute(bool),
+        "n_steps_": Attribute(int),
+        "converged_": Attribute(bool),
+        "mu_error_": Attribute(np.ndarray, by_type=1, finite=False, needed=False),
+        "alpha_error_": Attribute(np.ndarray, by_type=2, finite=False, needed=False),
+        "beta_error_": Attribute(np.ndarray, by_type=1, finite=False, needed=False),
+    }
 
     def _fit(self, table: EventTable, validation: EventTable | None) -> None:
         max_steps = checked_count("max_steps", self.max_steps)

@@ -17,7 +17,7 @@ from tsllm.covariates import Covariates
 from tsllm.errors import DataError
 from tsllm.forecasters.frames import frequency_of
 from tsllm.intervals import Calibration
-from tsllm.saving.damage import load_weights
+from tsllm.saving.allocation import build_model
 
 
 @dataclass(frozen=True)
@@ -256,12 +256,11 @@ class FittedState:
         """
         read = dict(state)
         shape = ModelShape(**read.pop("shape"))
-        model = build(shape)
-        load_weights(model, read.pop("model"))
+        model = build_model(lambda: build(shape), read.pop("model"))
         covariates, calibration = read.pop("covariates"), read.pop("calibration")
         statistics = zip(read.pop("described"), read["statistics"], strict=True)
         return cls(
-            model.eval(),
+            model,
             backbone,
             shape,
             device,

@@ -14,6 +14,7 @@ import io
 import json
 import os
 import platform
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import version
@@ -22,10 +23,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import safetensors.torch
 from sklearn.utils.validation import check_is_fitted
 
-from tsllm.backbone import resolve_device
+from tsllm.arguments import check_arguments
+from tsllm.backbone import backbones_of_file, resolve_device
 from tsllm.errors import DataError, ModelFormatError
 from tsllm.saving.cards import MACHINE_PARAMETERS, model_card
 from tsllm.saving.damage import readable
@@ -34,12 +37,14 @@ from tsllm.saving.directory import (
     CONFIG,
     CONTEXT,
     FORMAT,
+    LARGEST_CONFIG,
     TENSORS,
     check_target,
     find_model,
+    read_file,
     write_files,
 )
-from tsllm.saving.typed_json import Blobs, from_json, to_json
+from tsllm.saving.typed_json import Blobs, from_json, parse_json, to_json
 
 if TYPE_CHECKING:
     from tsllm.events.base import EventForecaster
@@ -63,6 +68,8 @@ _EVENTS = {
     "PromptTPP": "tsllm.events.prompttpp.estimator",
 }
 _ESTIMATORS = dict(sorted((_SERIES | _EVENTS).items()))
+# Constant series take almost no space in Parquet: 200,000 steps of four columns are allowed in any.
+_VALUES_PER_BYTE, _LEAST_VALUES = 1000, 10**6
 _PACKAGES = ("tsllm", "torch", "transformers", "numpy", "pandas", "sktime")
 
 
@@ -147,10 +154,12 @@ def load(
     *,
     device: str | None = None,
     backbone: str | None = None,
+    allow_download: bool = False,
 ) -> SeriesForecaster | EventForecaster:
     """Load a forecaster that `save` wrote.
 
-    Nothing in the files is executed or imported, so a model from a stranger can be loaded.
+    Nothing in the files is executed or imported, nothing is fetched, and sizes are checked before
+    anything is allocated, so a model from a stranger can be loaded.
 
     Parameters
     ----------
@@ -162,6 +171,9 @@ def load(
     backbone : str or None, default=None
         The place of the backbone now, if that has changed: a directory or a Hugging Face id. It
         must hold the same weights.
+    allow_download : bool, default=False
+        Whether the backbone may be downloaded where this machine does not have it. The environment
+        variable ``TSLLM_ALLOW_DOWNLOAD=1`` allows it too.
 
     Returns
     -------
@@ -194,21 +206,16 @@ def load(
     folder = find_model(directory)
     config = _read_config(folder)
     with readable():
-        blobs = Blobs(safetensors.torch.load(_read(folder, TENSORS, config["files"][TENSORS])))
-        if CONTEXT in config["files"]:
-            content = _read(folder, CONTEXT, config["files"][CONTEXT])
-            blobs.table = pd.read_parquet(io.BytesIO(content))
+        files = config["files"]
+        tensors = _read(folder, TENSORS, files[TENSORS])
+        blobs = Blobs(safetensors.torch.load(tensors))
+        if CONTEXT in files:
+            blobs.table = _read_table(_read(folder, CONTEXT, files[CONTEXT]))
         parameters = from_json(config["parameters"], blobs)
         state = from_json(config["state"], blobs)
         cls = getattr(import_module(_ESTIMATORS[config["class"]]), config["class"])
-        known = inspect.signature(cls).parameters
-        for name in parameters:
-            if name not in known:
-                raise ModelFormatError(
-                    f"the saved model has the parameter {name!r}, which {cls.__name__} does not "
-                    "know: load it with the version of tsllm that saved it"
-                )
-        if device is not None and "device" in known:
+        _check_parameters(cls, parameters)
+        if device is not None and "device" in inspect.signature(cls).parameters:
             parameters["device"] = device
         if backbone is not None:
             if state["backbone"] is None:
@@ -218,7 +225,9 @@ def load(
             parameters["backbone"] = backbone
         if "device" in parameters:
             resolve_device(parameters["device"])
-        return cls.from_state(state, parameters)
+        any_size = backbone is not None  # the caller names it, not the file
+        with backbones_of_file(allow_download=allow_download, any_size=any_size):
+            return cls.from_state(state, parameters)
 
 
 def load_forecaster(
@@ -226,6 +235,7 @@ def load_forecaster(
     *,
     device: str | None = None,
     backbone: str | None = None,
+    allow_download: bool = False,
 ) -> SeriesForecaster:
     """Load a forecaster of series, and nothing else; otherwise as `load`."""
     name = _read_config(find_model(directory))["class"]
@@ -234,7 +244,8 @@ def load_forecaster(
             f"{os.fspath(directory)!r} holds a {name}, which forecasts events: "
             "use 'tsllm events predict', or tsllm.load and its predict"
         )
-    return cast("SeriesForecaster", load(directory, device=device, backbone=backbone))
+    loaded = load(directory, device=device, backbone=backbone, allow_download=allow_download)
+    return cast("SeriesForecaster", loaded)
 
 
 def fingerprint(directory: str | os.PathLike[str]) -> str:
@@ -300,15 +311,19 @@ def _parameters(estimator: SeriesForecaster | EventForecaster) -> dict[str, Any]
 def _read_config(folder: Path) -> dict[str, Any]:
     """Read config.json and check everything that can be checked without the other files."""
     try:
-        content = (folder / CONFIG).read_bytes()
-    except OSError as error:
+        content = read_file(folder / CONFIG, largest=LARGEST_CONFIG)
+    except FileNotFoundError as error:
         raise ModelFormatError(
             f"{folder} holds no model, for it has no {CONFIG}: give the directory that tsllm.save "
             "wrote"
         ) from error
+    except OSError as error:
+        raise ModelFormatError(
+            f"{folder / CONFIG} cannot be read ({error.strerror}): copy the model again"
+        ) from error
     try:
-        config = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        config = parse_json(content)
+    except ValueError as error:
         raise ModelFormatError(
             f"{folder / CONFIG} is damaged ({error}): restore it, or save the model again"
         ) from error
@@ -340,18 +355,63 @@ def _checksum(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
+def _check_parameters(cls: type, parameters: Any) -> None:
+    """Check the constructor's arguments that a file holds."""
+    known = inspect.signature(cls).parameters
+    for name in parameters:
+        if name not in known:
+            raise ModelFormatError(
+                f"the saved model has the parameter {name!r}, which {cls.__name__} does not "
+                "know: load it with the version of tsllm that saved it"
+            )
+        if name in MACHINE_PARAMETERS:
+            raise ModelFormatError(
+                f"the saved model names a place on this machine as {name}: tsllm.save writes none; "
+                "do not use this model unless you know who made it"
+            )
+    try:
+        check_arguments(cls, list(known), parameters)
+    except DataError as error:
+        raise ModelFormatError(
+            f"the saved model's parameters are no parameters: {error}"
+        ) from error
+
+
 def _read(folder: Path, name: str, facts: Mapping[str, Any]) -> bytes:
     """Read a file and check that it is as it was written."""
+    size = facts["bytes"]
     try:
-        content = (folder / name).read_bytes()
+        found = (folder / name).stat().st_size
+        content = b"" if found != size else read_file(folder / name, largest=_memory())
     except OSError as error:
         raise ModelFormatError(
-            f"the model in {folder} is incomplete: {name} cannot be read; copy the whole directory"
+            f"the model in {folder} is incomplete: {name} cannot be read ({error.strerror}); copy "
+            "the whole directory"
         ) from error
-    if len(content) != facts["bytes"]:
+    if found != size:
         raise ModelFormatError(
-            f"{folder / name} has {len(content)} bytes instead of {facts['bytes']}: copy it again"
+            f"{folder / name} has {found} bytes instead of {size}: copy it again"
         )
     if hashlib.sha256(content).hexdigest() != facts["sha256"]:
         raise ModelFormatError(f"{folder / name} is not as it was written: copy it again")
     return content
+
+
+def _read_table(content: bytes) -> pd.DataFrame:
+    """Read a Parquet file, whose values may take far more memory than the file."""
+    file = pq.ParquetFile(io.BytesIO(content))
+    values = file.metadata.num_rows * file.metadata.num_columns
+    if values > _VALUES_PER_BYTE * len(content) + _LEAST_VALUES:
+        raise ModelFormatError(
+            f"{CONTEXT} of the saved model claims {values:,} values in {len(content):,} bytes: it "
+            "is damaged, or made to fill the memory; restore it, or save the model again"
+        )
+    return pd.read_parquet(io.BytesIO(content))
+
+
+def _memory() -> int:
+    """Return the bytes of this machine's memory, where the system tells them."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return sys.maxsize

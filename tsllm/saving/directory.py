@@ -1,19 +1,23 @@
 """The directory of a saved model: its files, its place, and the step in which it appears."""
 
-import json
+import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 from tsllm.errors import DataError, ModelFormatError
+from tsllm.saving.typed_json import parse_json
 
 #: The name of the format in config.json.
 FORMAT = "tsllm model"
 CONFIG, TENSORS, CONTEXT, CARD = "config.json", "model.safetensors", "context.parquet", "card.md"
 #: The job that the command line adds to a model. `tsllm.load` does not read it.
 JOB = "job.yaml"
+#: Bytes of the largest config.json that is read. It has some hundred for each series.
+LARGEST_CONFIG = 2**30
 
 
 def check_target(directory: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -33,6 +37,26 @@ def find_model(directory: str | os.PathLike[str]) -> Path:
     if not folder.is_dir():
         raise ModelFormatError(f"{folder} is no directory: give the one that tsllm.save wrote")
     return folder
+
+
+def read_file(path: Path, *, largest: int) -> bytes:
+    """Read a regular file of limited size.
+
+    A fifo would hang, a device would fill the memory.
+
+    Raises
+    ------
+    OSError
+        The file is missing, larger, no regular file, or cannot be read.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(handle, "rb") as file:
+        facts = os.fstat(handle)
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        if facts.st_size > largest:
+            raise OSError(errno.EFBIG, f"it has {facts.st_size:,} bytes")
+        return file.read()
 
 
 def write_files(files: Mapping[str, bytes], target: Path) -> None:
@@ -87,8 +111,8 @@ def _check_free(target: Path, overwrite: bool) -> None:
 def _says_model(path: Path) -> bool:
     """Return True where a directory has the config.json of a model."""
     try:
-        config = json.loads((path / CONFIG).read_bytes())
-    except (OSError, ValueError, RecursionError):
+        config = parse_json(read_file(path / CONFIG, largest=LARGEST_CONFIG))
+    except (OSError, ValueError):
         return False
     return isinstance(config, dict) and config.get("format") == FORMAT
 

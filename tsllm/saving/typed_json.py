@@ -3,6 +3,7 @@
 Nothing is imported or called by a name that stands in a file.
 """
 
+import json
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,10 @@ from tsllm.errors import DataError
 
 # Marks an object that stands for a value of another kind.
 _KIND = "$type"
+# Documents of ours have some ten levels.
+_DEEPEST = 64
+# A range is a few bytes in a file and has any length in memory.
+_LONGEST_RANGE = 10**8
 _TIME_INDEXES = (pd.DatetimeIndex, pd.TimedeltaIndex, pd.PeriodIndex)
 
 
@@ -28,6 +33,39 @@ class Blobs:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     #: The one table.
     table: pd.DataFrame | None = None
+
+
+def parse_json(content: bytes) -> Any:
+    """Parse JSON that may be a stranger's.
+
+    Raises
+    ------
+    ValueError
+        It is no JSON, is nested deeper than 64 levels, or has a number that is not finite.
+
+    Examples
+    --------
+    >>> parse_json(b'{"a": [1, 2.5]}')
+    {'a': [1, 2.5]}
+    """
+    try:
+        document = json.loads(content, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    level: list[Any] = [document]
+    for _ in range(_DEEPEST):
+        inner: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                inner += value.values()
+            elif isinstance(value, list):
+                inner += value
+            elif isinstance(value, float) and not math.isfinite(value):
+                raise ValueError("it has a number that is too large")
+        level = inner
+        if not level:
+            return document
+    raise ValueError(f"it is nested deeper than {_DEEPEST} levels")
 
 
 def to_json(value: object, name: str, blobs: Blobs | None = None) -> Any:
@@ -88,7 +126,7 @@ def from_json(written: Any, blobs: Blobs | None = None) -> Any:
     if kind == "tuple":
         return tuple(from_json(item, blobs) for item in written["items"])
     if kind == "numpy":
-        return np.dtype(written["dtype"]).type(from_json(written["value"]))
+        return _number_type(written["dtype"])(from_json(written["value"]))
     if kind == "stamp":
         return _read_index(written["index"])[0]
     if kind == "texts":
@@ -101,6 +139,10 @@ def from_json(written: Any, blobs: Blobs | None = None) -> Any:
     if blobs is not None and kind == "table" and blobs.table is not None:
         return blobs.table
     return _read_index(written)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"it has the number {name}, which JSON does not know")
 
 
 def _write(value: object, path: tuple[str | int, ...], blobs: Blobs | None) -> Any:
@@ -200,7 +242,10 @@ def _read_index(written: dict[str, Any]) -> pd.Index:
     kind, name = written[_KIND], from_json(written["name"])
     if kind == "range":
         start, stop, step = written["bounds"]
-        return pd.RangeIndex(start, stop, step, name=name)
+        index = pd.RangeIndex(start, stop, step, name=name)
+        if len(index) > _LONGEST_RANGE:
+            raise ValueError(f"a range of {len(index):,} steps")
+        return index
     dtype = written["dtype"]
     if kind == "index":
         return pd.Index(from_json(written["values"]), dtype=dtype, name=name)
@@ -214,6 +259,14 @@ def _read_index(written: dict[str, Any]) -> pd.Index:
         return pd.TimedeltaIndex(values, dtype=dtype, freq=freq, name=name)
     dates = pd.DatetimeIndex(values, dtype=dtype, name=name)
     return dates if freq is None else set_frequency(dates, parse_frequency(freq))
+
+
+def _number_type(name: str) -> type[np.generic]:
+    """Return the type of NumPy's numbers of a name."""
+    dtype = np.dtype(name)
+    if dtype.kind not in "biuf":
+        raise ValueError(f"{name!r} is no type of numbers")
+    return dtype.type
 
 
 def _reads_as(written: dict[str, Any], index: pd.Index) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from tsllm.backbone import Backbone, load_backbone, resolve_device, tuned
 from tsllm.datasets.events import EventTable
 from tsllm.errors import BackboneMismatchError, DataError
 from tsllm.events.arguments import in_chunks
+from tsllm.events.attributes import COMMON, Attribute
 from tsllm.events.base import EventForecaster
 from tsllm.events.batching import EventWindows, last_events, longest_inter_event_time
 from tsllm.events.prompttpp.parameters import (
@@ -36,7 +37,8 @@ from tsllm.events.prompttpp.running_states import RunningStates, StreamedPaths, 
 from tsllm.events.prompttpp.text_types import type_vectors
 from tsllm.events.prompttpp.trainer import SliceTrainer
 from tsllm.events.sampling import Paths
-from tsllm.saving.damage import load_weights, readable
+from tsllm.saving.allocation import build_model
+from tsllm.saving.damage import readable
 from tsllm.training.checkpoints import describe_fit
 from tsllm.training.randomness import seeded
 
@@ -359,6 +361,21 @@ class PromptTPP(EventForecaster):
         self._remember(whole)
         return self
 
+    _attributes: ClassVar[Mapping[str, Attribute]] = {
+        **COMMON,
+        "architecture_": Attribute(dict),
+        "seed_": Attribute(int),
+        "n_slices_": Attribute(int, least=1),
+        "slices_": Attribute(list[Any]),
+        "scaled_median_": Attribute(float, least=np.finfo(float).tiny),
+        "context_length_": Attribute(int, least=1),
+        "backbone_digest_": Attribute(str | None),
+        "text_width_": Attribute(int | None),
+        "slot_history_": Attribute(np.ndarray),
+        "prompt_usage_": Attribute(np.ndarray),
+        "longest_inter_event_time_": Attribute(float, least=0.0),
+    }
+
     def _fit(self, table: EventTable, validation: EventTable | None) -> None:
         check_parameters(self.get_params(deep=False))
         self._running = {}
@@ -551,9 +568,9 @@ class PromptTPP(EventForecaster):
         """Build a forecaster from the output of `to_state`; see `EventForecaster.from_state`."""
         estimator = super().from_state(state, parameters)
         with readable(holds_data=True):
-            model = estimator._build_model()
-            load_weights(model, state["model"])
-            estimator.model_ = model.eval()
+            backbone = estimator._load_backbone()  # held, so that building finds it loaded
+            estimator.model_ = build_model(estimator._build_model, state["model"])
+            del backbone
             parts: dict[str, dict[str, Tensor]] = {}
             for name, tensor in state["running"].items():
                 number, _, rest = name.partition(".")
