@@ -237,6 +237,8 @@ def _forecast_in_blocks(
 ) -> None:
     """Run a batch job: forecast DATA block by block into a directory."""
     from tsllm.batch import predict_batch
+    from tsllm.batch.job import SKIPPED
+    from tsllm.datasets.bad_series import SkippedSeries
 
     out = asked.out
     assert out is not None  # else there are no blocks
@@ -254,13 +256,19 @@ def _forecast_in_blocks(
         batch_size=asked.batch_size,
         block_rows=block_rows,
         future=asked.future,
+        on_error="skip" if asked.skip_bad else "raise",
         progress=log_form.get() != "json",
         **{name: value for name, value in asked.reading.items() if name not in _AT_ONCE},
     )
     _report(result.series, result.horizon, result.seconds)
     say(f"wrote {out}, {count(result.blocks, 'parts')}")
+    skipped = SkippedSeries() if asked.skip_bad else None
+    if skipped is not None:
+        skipped.reasons = result.skipped
+    left_out = deliver_skipped(skipped, result.series, out, out / SKIPPED)
     if asked.json:
-        print_json({"out": str(out), "summary": {**vars(result), "out": str(result.out)}})
+        summary = {name: value for name, value in vars(result).items() if name != "skipped"}
+        print_json({"out": str(out), "summary": {**summary, "out": str(result.out)}, **left_out})
 
 
 def _report(series: int, steps: int, seconds: float) -> None:

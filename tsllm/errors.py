@@ -12,6 +12,7 @@ __all__ = [
     "ModelFormatError",
     "NoSeriesLeftError",
     "NotEnoughDataError",
+    "OutputError",
     "StoppedError",
     "TrainingDivergedError",
     "TsllmError",
@@ -57,6 +58,10 @@ class ModelFormatError(TsllmError, ValueError):
 
 class EmbeddingStoreError(TsllmError, OSError):
     """The embedding store cannot be opened, read or written; its content is safe."""
+
+
+class OutputError(TsllmError, OSError):
+    """A result cannot be written, as on a full disk; the message says what is kept."""
 
 
 class DeviceMemoryError(TsllmError, RuntimeError):

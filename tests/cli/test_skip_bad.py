@@ -60,6 +60,19 @@ def test_predict_lists_what_it_leaves_out(tsllm, spoilt, tmp_path):
     assert (tmp_path / "fine.skipped.csv").read_text() == "series_id,reason\n"
 
 
+def test_a_job_lists_what_it_leaves_out(tsllm, spoilt, tmp_path):
+    spoilt.to_parquet(tmp_path / "spoilt.parquet", index=False)
+    assert tsllm("fit", "good.csv", "--horizon", 3, "--out", "model", *SET).code == 0
+    command = ("predict", "model", "spoilt.parquet", "--sort", "-o", "parts")
+    assert tsllm(*command).code == 2
+    result = tsllm(*command, "--skip-bad", "--json")
+    assert result.code == 0 and result.json["summary"]["series"] == 3
+    assert "left out 2 of 5 series, listed in parts/_skipped.csv: the first beca" in result.err
+    listed = pd.read_csv(tmp_path / "parts" / "_skipped.csv")
+    assert listed.to_dict("records") == result.json["skipped"]
+    assert sorted(listed["series_id"]) == ["doubled", "silent"]
+
+
 def test_when_all_are_bad_the_command_fails(tsllm, spoilt, tmp_path):
     spoilt[spoilt["series_id"] == "doubled"].to_csv(tmp_path / "spoilt.csv", index=False)
     result = tsllm("forecast", *COMMAND, *SET, "--skip-bad", "-o", "out.csv")

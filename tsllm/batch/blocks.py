@@ -33,12 +33,17 @@ class _PartSeries(NamedTuple):
 
 
 def plan_blocks(
-    folder: Path, parts: Sequence[Part], id_col: str | None, block_rows: int
+    folder: Path,
+    parts: Sequence[Part],
+    id_col: str | None,
+    block_rows: int,
+    keep: Sequence[tuple[int, int]] = (),
 ) -> list[Block] | None:
     """Split parts into blocks of whole series, in the order of the rows.
 
     Needs 16 bytes of memory per series. Each block ends with a series and has about `block_rows`
-    rows; with ``id_col=None`` all rows are one series. None: the rows of a series are scattered
+    rows; with ``id_col=None`` all rows are one series. ``keep`` are blocks that should be blocks
+    again: first row and end, counted over all parts. None: the rows of a series are scattered
     over parts, or mixed with those of others in a part that is too large for one block.
     """
     offsets = np.cumsum([0, *(part.rows for part in parts)])  # (parts + 1,)
@@ -63,7 +68,7 @@ def plan_blocks(
     everything = np.concatenate(keys)
     if len(np.unique(everything)) < len(everything):
         return None  # a series begins in two places
-    return _cut(np.concatenate(cuts), np.concatenate(series), offsets, block_rows)
+    return _cut(np.concatenate(cuts), np.concatenate(series), offsets, block_rows, keep)
 
 
 def _scan(folder: Path, part: Part, id_col: str, previous: str | None) -> _PartSeries:
@@ -102,15 +107,27 @@ def _merged(keys: np.ndarray, more: Sequence[np.ndarray]) -> tuple[np.ndarray, b
     return unique, len(unique) == len(together)
 
 
-def _cut(cuts: np.ndarray, series: np.ndarray, offsets: np.ndarray, block_rows: int) -> list[Block]:
-    """Fill blocks with as many series as fit."""
+def _cut(
+    cuts: np.ndarray,
+    series: np.ndarray,
+    offsets: np.ndarray,
+    block_rows: int,
+    keep: Sequence[tuple[int, int]],
+) -> list[Block]:
+    """Fill blocks with as many series as fit; a block to keep begins and ends a block."""
     ends = np.append(cuts[1:], offsets[-1])
     counted = np.cumsum(series)
+    possible = {*cuts.tolist(), int(offsets[-1])}
+    borders = np.array(sorted({row for span in keep if possible >= {*span} for row in span}))
     blocks = []
     first = 0
     while first < len(cuts):
+        limit = cuts[first] + block_rows
+        border = int(np.searchsorted(borders, cuts[first], side="right"))
+        if border < len(borders):
+            limit = min(limit, borders[border])
         # At least one series, even if it does not fit.
-        fit = int(np.searchsorted(ends, cuts[first] + block_rows, side="right"))
+        fit = int(np.searchsorted(ends, limit, side="right"))
         after = max(fit, first + 1)
         before = int(counted[first - 1]) if first else 0
         pieces = _pieces(int(cuts[first]), int(ends[after - 1]), offsets)

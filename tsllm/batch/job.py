@@ -6,8 +6,9 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,11 +26,14 @@ from tsllm.batch.manifest import (
     read_manifest,
     series_in,
 )
-from tsllm.batch.parts import UNFINISHED, find_parts, is_written
-from tsllm.batch.planning import bring_together, columns_of_parts, plan_job
+from tsllm.batch.outcomes import RECORDS, Outcome, written_outcomes
+from tsllm.batch.parts import Part, find_parts, hash_parts
+from tsllm.batch.planning import bring_together, columns_of_parts, plan_again, plan_job
 from tsllm.batch.ray_engine import Workers, run_on_ray
 from tsllm.batch.worker import BlockForecaster, BlockResult, Job
-from tsllm.errors import DataError
+from tsllm.batch.writing import UNFINISHED, whole_file, writing_to
+from tsllm.datasets.bad_series import SkippedSeries, skipping
+from tsllm.errors import DataError, NoSeriesLeftError, OutputError
 from tsllm.forecasters.base import SeriesForecaster
 from tsllm.logs import log_event
 from tsllm.saving.api import fingerprint, load_forecaster
@@ -38,6 +42,8 @@ from tsllm.tables.forecast import DEFAULT_QUANTILES, check_request
 
 #: Default of the approximate number of rows per block.
 BLOCK_ROWS = 250_000
+#: The list of series that were left out, in a job's directory.
+SKIPPED = "_skipped.csv"
 _LOG = logging.getLogger(__name__)
 
 
@@ -57,6 +63,8 @@ class BatchResult:
         Series per batch.
     seconds : float
         Wall time of this run.
+    skipped : dict of str to str
+        The series that were left out, with their reasons; see ``on_error``.
     """
 
     out: Path
@@ -66,6 +74,7 @@ class BatchResult:
     blocks_before: int
     batch_size: int
     seconds: float
+    skipped: dict[str, str] = field(default_factory=dict)
 
 
 def predict_batch(
@@ -88,6 +97,7 @@ def predict_batch(
     future: str | Path | None = None,
     tz: str | None = None,
     format: str | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
     device: str | None = None,
     backbone: str | None = None,
     progress: bool = False,
@@ -96,7 +106,9 @@ def predict_batch(
     """Forecast every series of Parquet parts with a saved model, into Parquet parts.
 
     The plan is written to ``_manifest.json`` in ``out`` before the first block. A job that was
-    killed continues when it is started again, and writes the same forecasts. Memory depends on
+    killed continues when it is started again, and writes the same forecasts. All files of the data
+    are hashed first: where one has changed, the blocks that read it are forecast again, and the
+    others stay. A part of the output that is damaged is forecast again, too. Memory depends on
     ``block_rows`` and the longest series only. Series whose rows are scattered over parts are
     regrouped on disk first; the output then has another order than the data.
 
@@ -133,10 +145,15 @@ def predict_batch(
         Sort each series by time.
     future : path or None, default=None
         Parquet with the known future of the model's covariates, with the columns of the data. Each
-        block reads the rows of its own series: sort it by series.
+        block reads the rows of its own series: sort it by series. Where it has changed since the
+        job was started, all blocks are forecast again.
     tz, format : str or None, default=None
         The time zone of the series, and how times in text and integers are written; as for
         `tsllm.forecast`.
+    on_error : {"raise", "skip"}, default="raise"
+        The treatment of a series that cannot be used. "raise": it ends the job, which continues
+        when the series is repaired. "skip": it is left out; ``_skipped.csv`` in ``out`` lists it
+        with the reason. If every series is bad, it is an error.
     device, backbone : str or None, default=None
         As for `tsllm.load`.
     progress : bool, default=False
@@ -154,6 +171,8 @@ def predict_batch(
         The data or the request cannot be used, or ``out`` holds another job.
     ModelFormatError
         There is no model, or it is damaged.
+    OutputError
+        The disk is full, or ``out`` cannot be written to; what is written already stays.
 
     Examples
     --------
@@ -173,19 +192,22 @@ def predict_batch(
     """
     started = time.perf_counter()
     _check_arguments(engine, batch_size, block_rows, horizon, quantiles)
+    skip = skipping(on_error) is not None
     target = Path(out).expanduser().absolute()
     check_directory(target)
     folder, parts = find_parts(Path(data).expanduser().absolute())
     source = Path(model).expanduser().absolute()
     checksum = fingerprint(source)
-    job = Job(source, folder, target, device, backbone)
     estimator = load_forecaster(source, device=device, backbone=backbone)
     covariates = columns_of(estimator)
     beside = [] if covariates is None else list(covariates.everything)
     columns = columns_of_parts(folder, parts, id_col, time_col, target_cols, beside)
     ahead = None if future is None else Path(future).expanduser().absolute()
-    digest = check_future(ahead, covariates, columns.id, columns.time)
+    digest, future_stamps = check_future(ahead, covariates, columns.id, columns.time)
+    parts, stamps = hash_parts(folder, parts)
+    job = Job(source, folder, target, device, backbone, skip, ahead, stamps, future_stamps)
     request = Request(
+        data=str(Path(data).expanduser().absolute()),
         horizon=estimator.fitted_.shape.horizon if horizon is None else int(horizon),
         quantiles=[float(q) for q in quantiles],
         id_col=columns.id,
@@ -197,14 +219,12 @@ def predict_batch(
         tz=tz,
         format=format,
         covariates=beside,
-        future=None if ahead is None else str(ahead),
         future_digest=digest,
     )
-    target.mkdir(parents=True, exist_ok=True)
     with lock(target):
         _sweep(target)
-        manifest = read_manifest(target)
-        if manifest is None:
+        planned = read_manifest(target)
+        if planned is None:
             manifest = plan_job(
                 estimator, job, parts, request, checksum, batch_size, block_rows or BLOCK_ROWS
             )
@@ -217,28 +237,46 @@ def predict_batch(
                 batch_size=manifest.batch_size,
             )
         else:
-            asked: dict[str, Any] = {"model": checksum, "parts": parts, "request": request}
+            asked: dict[str, Any] = {"model": checksum, "request": request}
             asked["batch_size"] = batch_size if isinstance(batch_size, int) else None
-            check_same(manifest, asked | {"block_rows": block_rows}, target)
-            _warn_of_versions(manifest)
-        numbers = _missing(manifest, target)
+            check_same(planned, asked | {"block_rows": block_rows}, target)
+            _warn_of_versions(planned)
+            manifest = _planned_for(planned, job, parts, request)
+        outcomes = written_outcomes(target, manifest.keys, manifest.job)
+        if not skip:
+            outcomes = {n: outcome for n, outcome in outcomes.items() if not outcome.skipped}
+        numbers = [n for n in range(len(manifest.blocks)) if n not in outcomes]
+        if planned is not None and manifest is not planned:
+            _warn_of_changes(planned, manifest, len(outcomes))
         if numbers and manifest.grouped and not (target / GROUPED).exists():
             bring_together(job, manifest.parts, request, manifest.block_rows)
-        before = len(manifest.blocks) - len(numbers)
+        before = len(outcomes)
         if engine == "ray":
             results = run_on_ray(job, numbers, workers or Workers()) if numbers else iter(())
         else:
             results = _run_here(job, estimator, numbers)
-        _follow(results, manifest, numbers, progress, on_block)
-        shutil.rmtree(target / GROUPED, ignore_errors=True)
+        try:
+            _follow(results, manifest, numbers, outcomes, progress, on_block)
+            skipped = _list_skipped(target, outcomes, skip)
+        except OutputError as error:
+            raise OutputError(
+                f"{error}, which continues: {len(outcomes):,} of {len(manifest.blocks):,} blocks "
+                "are written and stay"
+            ) from error
+        with suppress(OSError):
+            shutil.rmtree(target / GROUPED)
+    series = sum(outcome.series for outcome in outcomes.values())
+    if not series:
+        raise NoSeriesLeftError(f"{skipped.none_left()}; {str(target / SKIPPED)!r} lists them all")
     return BatchResult(
         target,
-        series_in(manifest.blocks),
+        series,
         request.horizon,
         len(manifest.blocks),
         before,
         manifest.batch_size,
         time.perf_counter() - started,
+        skipped.reasons,
     )
 
 
@@ -266,6 +304,8 @@ def _run_here(
     job: Job, estimator: SeriesForecaster, numbers: Sequence[int]
 ) -> Iterator[BlockResult]:
     """Forecast blocks in this process."""
+    if not numbers:
+        return
     forecaster = BlockForecaster(job, estimator)
     for number in numbers:
         yield forecaster.run(number)
@@ -275,10 +315,11 @@ def _follow(
     results: Iterator[BlockResult],
     manifest: Manifest,
     numbers: Sequence[int],
+    outcomes: dict[int, Outcome],
     progress: bool,
     on_block: Callable[[BlockResult], None] | None,
 ) -> None:
-    """Consume blocks as they are written; show progress and print each kind of warning once."""
+    """Add the outcomes of blocks as they are written; print each kind of warning once."""
     total = series_in(manifest.blocks)
     said: Counter[str] = Counter()
     with tqdm(
@@ -291,6 +332,7 @@ def _follow(
         disable=not progress,
     ) as bar:
         for result in results:
+            outcomes[result.number] = result.outcome
             bar.update(result.series)
             log_event(
                 _LOG,
@@ -316,23 +358,64 @@ def _follow(
             )
 
 
-def _missing(manifest: Manifest, out: Path) -> list[int]:
-    """List the blocks that are not written yet."""
-    return [
-        number
-        for number in range(len(manifest.blocks))
-        if not is_written(manifest.part_of(out, number), manifest.digest)
-    ]
+def _planned_for(planned: Manifest, job: Job, parts: list[Part], request: Request) -> Manifest:
+    """Return the plan of a job that is continued: another one where its data have changed."""
+    before = planned.request
+    if parts == planned.parts and request.future_digest == before.future_digest:
+        return planned
+    shared = {part.digest for part in parts} & {part.digest for part in planned.parts}
+    if not shared and request.data != before.data:
+        raise DataError(
+            f"the job in {str(job.out)!r} was started with other data ({before.data!r}): continue "
+            "with the same, or give another directory"
+        )
+    return plan_again(planned, job, parts, request)
+
+
+def _warn_of_changes(planned: Manifest, manifest: Manifest, stand: int) -> None:
+    """Say in one line what has changed since the job was started, and what that costs."""
+    blocks = len(manifest.blocks)
+    if planned.request.future_digest != manifest.request.future_digest:
+        what = "the known future of the covariates has"
+    else:
+        before = {part.digest for part in planned.parts}
+        changed = [part.name for part in manifest.parts if part.digest not in before]
+        gone = [p.name for p in planned.parts if p.digest not in {q.digest for q in manifest.parts}]
+        names = list(dict.fromkeys([*changed, *gone]))
+        more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+        which = f" ({', '.join(names[:3])}{more})" if names else ", by the names of their parts,"
+        what = f"the data{which} have"
+    warnings.warn(
+        f"{what} changed since the job was started: {stand:,} of {blocks:,} blocks stay as they "
+        f"are, {blocks - stand:,} are forecast now",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
+def _list_skipped(out: Path, outcomes: Mapping[int, Outcome], skip: bool) -> SkippedSeries:
+    """Write the list of the series that all blocks left out, in the order of the blocks."""
+    skipped = SkippedSeries()
+    for number in sorted(outcomes):
+        skipped.reasons |= outcomes[number].skipped
+    with writing_to(out):
+        if skip:
+            with whole_file(out / SKIPPED) as file:
+                skipped.table().to_csv(file, index=False)
+        else:
+            (out / SKIPPED).unlink(missing_ok=True)
+    return skipped
 
 
 def _sweep(out: Path) -> None:
     """Remove unfinished files of a killed run; the directory is locked."""
-    for path in out.iterdir():
-        if path.name.startswith(".") and path.name.endswith(UNFINISHED):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+    with writing_to(out):
+        for path in [*out.iterdir(), *(out / RECORDS).glob(".*")]:
+            if path.name.startswith(".") and path.name.endswith(UNFINISHED):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
 
 def _warn_of_versions(manifest: Manifest) -> None:

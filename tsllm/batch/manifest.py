@@ -1,6 +1,7 @@
 """The manifest of a batch job: its request and its blocks, written before the first block.
 
-It never changes, so a job that was killed and is started again writes the same forecasts.
+A job that was killed and is started again reads it, and writes the same forecasts. Only a job whose
+data have changed is planned again.
 """
 
 import hashlib
@@ -14,13 +15,16 @@ from typing import Any
 import filelock
 
 from tsllm.batch.blocks import Block
-from tsllm.batch.parts import Part, Piece, whole_file
+from tsllm.batch.parts import Part, Piece
+from tsllm.batch.writing import whole_file, writing_to
 from tsllm.errors import DataError
 
 MANIFEST = "_manifest.json"
-FORMAT, FORMAT_VERSION = "tsllm batch job", 1
+FORMAT, FORMAT_VERSION = "tsllm batch job", 2
 #: Folder of regrouped series.
 GROUPED = "_grouped"
+# Fields of a request that change with the data.
+_OF_THE_DATA = ("data", "future_digest")
 _PACKAGES = ("tsllm", "torch", "transformers", "numpy", "pandas", "pyarrow")
 
 
@@ -28,10 +32,11 @@ _PACKAGES = ("tsllm", "torch", "transformers", "numpy", "pandas", "pyarrow")
 class Request:
     """The request of a job, with the arguments of `tsllm.forecast`.
 
-    ``covariates`` are the model's. ``future`` is the path of their known future, and
-    ``future_digest`` the hash of its content.
+    ``data`` is the path of the data. ``covariates`` are the model's, and ``future_digest`` is the
+    hash of their known future.
     """
 
+    data: str
     horizon: int
     quantiles: list[float]
     id_col: str | None
@@ -43,7 +48,6 @@ class Request:
     tz: str | None = None
     format: str | None = None
     covariates: list[str] = field(default_factory=list)
-    future: str | None = None
     future_digest: str | None = None
 
     @property
@@ -74,26 +78,34 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """Hash all that determines the job's output."""
-        return hashlib.sha256(self._text().encode()).hexdigest()
+        """Hash all fields."""
+        return _hash(asdict(self))
+
+    @property
+    def job(self) -> str:
+        """Hash what stays the same when the data of the job change."""
+        request = {k: v for k, v in asdict(self.request).items() if k not in _OF_THE_DATA}
+        return _hash([FORMAT_VERSION, self.model, request, self.batch_size, self.block_rows])
+
+    @property
+    def keys(self) -> list[str]:
+        """Hash for each block all that determines its forecasts: the job, its rows, the future."""
+        job, future, parts = self.job, self.request.future_digest, self.read_from
+        return [
+            _hash([job, future, [(parts[p].digest, start, stop) for p, start, stop in pieces]])
+            for _, pieces in self.blocks
+        ]
 
     @property
     def read_from(self) -> list[Part]:
         """Return the parts that the blocks are read from."""
         return self.grouped or self.parts
 
-    def part_of(self, out: Path, number: int) -> Path:
-        """Return the path that a block is written to."""
-        return out / f"part-{number:05d}.parquet"
-
     def write(self, out: Path) -> None:
         """Write the manifest to the job's directory, in one step."""
-        with whole_file(out / MANIFEST) as file:
-            file.write(json.dumps({"digest": self.digest, **json.loads(self._text())}).encode())
-
-    def _text(self) -> str:
-        document = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
-        return json.dumps(document, allow_nan=False)
+        head = {"digest": self.digest, "format": FORMAT, "format_version": FORMAT_VERSION}
+        with writing_to(out), whole_file(out / MANIFEST) as file:
+            file.write(json.dumps({**head, **asdict(self)}, allow_nan=False).encode())
 
 
 def current_versions() -> dict[str, str]:
@@ -136,13 +148,14 @@ def read_manifest(out: Path) -> Manifest | None:
 def check_same(planned: Manifest, asked: dict[str, Any], out: Path) -> None:
     """Check that a job is continued with the request that it was started with.
 
-    `asked` holds the current ``model``, ``parts``, ``request`` and, where they are given,
-    ``batch_size`` and ``block_rows``.
+    `asked` holds the current ``model``, ``request`` and, where they are given, ``batch_size`` and
+    ``block_rows``. The data may have changed.
     """
     wanted: Request = asked["request"]
     pairs: list[tuple[str, Any, Any]] = [
         (one.name, getattr(planned.request, one.name), getattr(wanted, one.name))
         for one in fields(Request)
+        if one.name not in _OF_THE_DATA
     ]
     pairs += [
         (name, getattr(planned, name), asked[name])
@@ -155,23 +168,25 @@ def check_same(planned: Manifest, asked: dict[str, Any], out: Path) -> None:
                 f"the job in {str(out)!r} was started with {name}={before!r} and now "
                 f"{name}={now!r} is given: continue with the same, or give another directory"
             )
-    for name, what in (("model", "another model"), ("parts", "other data")):
-        if getattr(planned, name) != asked[name]:
-            raise DataError(
-                f"the job in {str(out)!r} was started with {what}: continue with the same, or give "
-                "another directory"
-            )
+    if planned.model != asked["model"]:
+        raise DataError(
+            f"the job in {str(out)!r} was started with another model: continue with the same, or "
+            "give another directory"
+        )
 
 
 def lock(out: Path) -> filelock.BaseFileLock:
-    """Lock the directory of a job for this process."""
-    held = filelock.FileLock(out / ".lock")
-    try:
-        held.acquire(timeout=0)
-    except filelock.Timeout:
-        raise DataError(
-            f"another process is working on {str(out)!r}: wait for it, or give another directory"
-        ) from None
+    """Make the directory of a job, and lock it for this process."""
+    with writing_to(out):
+        out.mkdir(parents=True, exist_ok=True)
+        held = filelock.FileLock(out / ".lock")
+        try:
+            held.acquire(timeout=0)
+        except filelock.Timeout:
+            raise DataError(
+                f"another process is working on {str(out)!r}: wait for it, or give another "
+                "directory"
+            ) from None
     return held
 
 
@@ -193,6 +208,11 @@ def _part(name: str, rows: int, digest: str) -> Part:
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         raise ValueError(f"the part {name!r} has a path out of its folder")
     return Part(name, rows, digest)
+
+
+def _hash(value: Any) -> str:
+    """Hash JSON values."""
+    return hashlib.sha256(json.dumps(value, allow_nan=False).encode()).hexdigest()
 
 
 def series_in(blocks: Sequence[Block]) -> int:

@@ -1,14 +1,12 @@
-"""Parquet parts: the parts of the input, the rows of a block, and the part that a block writes."""
+"""Parquet parts: the parts of the input, and the rows of a block."""
 
 import hashlib
-import os
-import secrets
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,22 +24,18 @@ from tsllm.errors import DataError
 ROWS_AT_ONCE = 65_536
 #: Columns of regrouped parts: the part and the row in the user's data.
 ORIGIN_PART, ORIGIN_ROW = "__tsllm_part", "__tsllm_row"
-#: End of the names of unfinished files and directories.
-UNFINISHED = ".part"
-# Metadata key of a part with the digest of its job.
-_JOB = b"tsllm.job"
 
 
 class Part(NamedTuple):
-    """One file of the input.
-
-    ``digest`` is a hash of the file's size and footer, which holds the counts, offsets and extremes
-    of all columns. It is quick to read and changes with the data.
-    """
+    """One file of the input; ``digest`` is a hash of its content, empty where none is needed."""
 
     name: str
     rows: int
-    digest: str
+    digest: str = ""
+
+
+#: Size of a file and the time of its last change, in nanoseconds.
+Stamp = tuple[int, int]
 
 
 class Piece(NamedTuple):
@@ -78,10 +72,51 @@ def find_parts(data: Path) -> tuple[Path, list[Part]]:
                 "complete"
             ) from error
         if rows:
-            parts.append(Part(file.name, rows, _digest(file.path)))
+            parts.append(Part(file.name, rows))
     if not parts:
         raise DataError(f"{str(data)!r} has no rows; pass a table with data")
     return folder, parts
+
+
+def hash_parts(folder: Path, parts: Sequence[Part]) -> tuple[list[Part], list[Stamp]]:
+    """Read the files once to hash them; the stamps tell later whether a file has changed since.
+
+    The columns that the names of folders stand for are part of the content.
+    """
+    stamps = stamps_of(folder, parts)
+    hashed = []
+    for part in parts:
+        with reading_explained(part.name), (folder / part.name).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+        keys = keys_of(part.name)
+        if keys:
+            digest.update(repr(keys).encode())
+        hashed.append(part._replace(digest=digest.hexdigest()))
+    check_unchanged(folder, parts, stamps)
+    return hashed, stamps
+
+
+def stamps_of(folder: Path, parts: Sequence[Part]) -> list[Stamp]:
+    """Return the stamps of files; see `check_unchanged`."""
+    stamps = []
+    for part in parts:
+        with reading_explained(part.name):
+            found = (folder / part.name).stat()
+        stamps.append((found.st_size, found.st_mtime_ns))
+    return stamps
+
+
+def check_unchanged(folder: Path, parts: Sequence[Part], stamps: Sequence[Stamp]) -> None:
+    """Check that files are as they were, so that no block mixes old and new data."""
+    now = stamps_of(folder, parts)
+    if now != list(stamps):
+        several = len(now) == len(stamps)
+        changed = [i for i in range(len(now)) if several and now[i] != stamps[i]]
+        name = parts[changed[0]].name if changed else folder.name
+        raise DataError(
+            f"{name!r} has changed while the job was running: start the job again when "
+            "the data are complete; it forecasts again what reads this part"
+        )
 
 
 def rows_of(
@@ -95,6 +130,14 @@ def rows_of(
 
     The names of the part's folders are columns too.
     """
+    with reading_explained(part.name):
+        yield from _read_rows(folder, part, columns, start, stop)
+
+
+def _read_rows(
+    folder: Path, part: Part, columns: Sequence[str] | None, start: int, stop: int | None
+) -> Iterator[pa.RecordBatch]:
+    """Read rows as `rows_of` does, with Arrow's own errors."""
     with pq.ParquetFile(folder / part.name) as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         ends = list(accumulate(sizes))
@@ -184,41 +227,6 @@ def _keys_beside(schema: pa.Schema, part: Part) -> dict[str, str | None]:
     return {name: key for name, key in keys_of(part.name).items() if name not in schema.names}
 
 
-def write_part(frame: pd.DataFrame, path: Path, job: str) -> None:
-    """Write the forecasts of a block in one step, with the digest of the job's manifest."""
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), _JOB: job.encode()})
-    with whole_file(path) as file:
-        pq.write_table(table, file)
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that gets its name when it is on the disk as a whole."""
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{UNFINISHED}")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def is_written(path: Path, job: str) -> bool:
-    """Return True if the part of a block is complete and belongs to this job."""
-    if not path.exists():
-        return False
-    try:
-        found = (pq.read_schema(path).metadata or {}).get(_JOB)
-    except (OSError, pa.ArrowException):
-        return False  # damaged: the block is written again
-    if found != job.encode():
-        raise DataError(f"{str(path)!r} belongs to another job: give another directory to write to")
-    return True
-
-
 def series_keys(ids: pa.Array) -> np.ndarray:
     """Hash names of series (n,) to uint64, with the same result in every process.
 
@@ -234,14 +242,16 @@ def id_texts(column: pa.Array) -> pa.Array:
     return pa.compute.fill_null(pa.compute.cast(column, pa.string()), "")
 
 
-def _digest(path: Path) -> str:
-    """Hash the size and the footer of a Parquet file."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        file.seek(-8, os.SEEK_END)
-        length = int.from_bytes(file.read(4), "little")
-        file.seek(-min(size, length + 8), os.SEEK_END)
-        return hashlib.sha256(str(size).encode() + file.read()).hexdigest()
+@contextmanager
+def reading_explained(name: str) -> Iterator[None]:
+    """Turn errors of reading a file into one sentence."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"{name!r} cannot be read ({_reason(error)}): check that the file is complete, and "
+            "start the job again"
+        ) from error
 
 
 def _reason(error: Exception) -> str:

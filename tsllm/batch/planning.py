@@ -1,22 +1,33 @@
 """The plan of a batch job: its columns, its blocks and its batch size."""
 
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
-from tsllm.batch.blocks import plan_blocks
+from tsllm.batch.blocks import Block, plan_blocks
 from tsllm.batch.manifest import GROUPED, Manifest, Request, current_versions
-from tsllm.batch.parts import Part, find_parts, roles_of, rows_of
+from tsllm.batch.parts import (
+    Part,
+    check_unchanged,
+    find_parts,
+    hash_parts,
+    roles_of,
+    rows_of,
+)
 from tsllm.batch.regroup import MOST_GROUPS, regroup
 from tsllm.batch.sizing import measure_batch_size
 from tsllm.batch.worker import Job, block_table, read_table
+from tsllm.datasets.bad_series import SkippedSeries
 from tsllm.datasets.frequency import row_number
 from tsllm.datasets.layout import Columns, find_columns
 from tsllm.datasets.tables import Table
-from tsllm.errors import DataError
+from tsllm.errors import DataError, NoSeriesLeftError
 from tsllm.forecasters.base import SeriesForecaster
 from tsllm.logs import log_event
 
@@ -39,30 +50,102 @@ def plan_job(
     `checksum` is the model's. `batch_size` "auto" is measured on the first block; None is the
     model's.
     """
-    blocks = plan_blocks(job.data, parts, request.id_col, block_rows)
-    grouped: list[Part] = []
-    if blocks is None:
-        bring_together(job, parts, request, block_rows)
-        folder, grouped = find_parts(job.out / GROUPED)
-        most = max(block_rows, *(part.rows for part in grouped))
-        blocks = plan_blocks(folder, grouped, request.id_col, most)
-        assert blocks is not None  # each part holds whole series
+    blocks, grouped = _plan(job, parts, request, block_rows)
     manifest = Manifest(
         checksum, request, 1, block_rows, parts, grouped, blocks, current_versions()
     )
     size = estimator.batch_size if batch_size is None else batch_size
     if size == "auto":
-        frame = read_table(estimator, block_table(manifest, 0, job), request)
-        own = request.freq or estimator.fitted_.shape.freq
-        size = measure_batch_size(estimator, frame, request.horizon, freq=own)
+        size = _measured_batch_size(estimator, manifest, job)
     manifest = replace(manifest, batch_size=int(size))
     manifest.write(job.out)
     return manifest
 
 
-def bring_together(job: Job, parts: list[Part], request: Request, block_rows: int) -> None:
-    """Write scattered series to parts of the job's directory that hold whole series."""
-    rows = sum(part.rows for part in parts)
+def plan_again(planned: Manifest, job: Job, parts: list[Part], request: Request) -> Manifest:
+    """Plan a job whose data have changed since it was started, and write its manifest.
+
+    A block that reads the same rows as before stays a block, so that its part stands.
+    """
+    blocks, grouped = planned.blocks, planned.grouped
+    if parts != planned.parts:
+        shutil.rmtree(job.out / GROUPED, ignore_errors=True)
+        blocks, grouped = _plan(job, parts, request, planned.block_rows, planned)
+    manifest = replace(planned, request=request, parts=parts, grouped=grouped, blocks=blocks)
+    manifest.write(job.out)
+    return manifest
+
+
+def _plan(
+    job: Job,
+    parts: list[Part],
+    request: Request,
+    block_rows: int,
+    planned: Manifest | None = None,
+) -> tuple[list[Block], list[Part]]:
+    """Return the blocks, and the regrouped parts if the rows of a series are scattered.
+
+    `planned` is the manifest of the data before they changed.
+    """
+    before: list[Part] = [] if planned is None else planned.parts
+    keep = [] if planned is None or planned.grouped else _kept_rows(planned, parts)
+    blocks = plan_blocks(job.data, parts, request.id_col, block_rows, keep)
+    if blocks is not None:
+        return blocks, []
+    bring_together(job, parts, request, block_rows, before)
+    folder, grouped = find_parts(job.out / GROUPED)
+    grouped, _ = hash_parts(folder, grouped)
+    most = max(block_rows, *(part.rows for part in grouped))
+    keep = [] if planned is None or not planned.grouped else _kept_rows(planned, grouped)
+    blocks = plan_blocks(folder, grouped, request.id_col, most, keep)
+    assert blocks is not None  # each part holds whole series
+    return blocks, grouped
+
+
+def _kept_rows(planned: Manifest, parts: Sequence[Part]) -> list[tuple[int, int]]:
+    """List the old blocks whose rows lie together in the new parts, by their rows there.
+
+    Each is a first row and an end, counted over all parts.
+    """
+    offsets = np.cumsum([0, *(part.rows for part in parts)]).tolist()
+    places = {part.digest: offset for part, offset in zip(parts, offsets)}
+    old = planned.read_from
+    kept = []
+    for block in planned.blocks:
+        found = [
+            (places[old[p].digest] + start, places[old[p].digest] + stop)
+            for p, start, stop in block.pieces
+            if old[p].digest in places
+        ]
+        together = all(end == start for (_, end), (start, _) in pairwise(found))
+        if len(found) == len(block.pieces) and together:
+            kept.append((found[0][0], found[-1][1]))
+    return kept
+
+
+def _measured_batch_size(estimator: SeriesForecaster, manifest: Manifest, job: Job) -> int:
+    """Measure the batch size on the first block that has a good series."""
+    request = manifest.request
+    freq = request.freq or estimator.fitted_.shape.freq
+    for number in range(len(manifest.blocks)):
+        skipped = SkippedSeries() if job.skip else None
+        try:
+            frame = read_table(estimator, block_table(manifest, number, job), request, skipped)
+            return measure_batch_size(estimator, frame, request.horizon, freq=freq, skipped=skipped)
+        except NoSeriesLeftError:
+            continue
+    return int(estimator.batch_size)
+
+
+def bring_together(
+    job: Job, parts: list[Part], request: Request, block_rows: int, before: Sequence[Part] = ()
+) -> None:
+    """Write scattered series to parts of the job's directory that hold whole series.
+
+    `before` are the parts of the job before its data changed: their rows determine the number of
+    new parts, so that unchanged series come to the same part.
+    """
+    rows = sum(part.rows for part in before or parts)
     groups = -(-rows // block_rows)
     if groups > MOST_GROUPS:
         raise DataError(
@@ -73,6 +156,7 @@ def bring_together(job: Job, parts: list[Part], request: Request, block_rows: in
     assert request.id_col is not None  # a single series is not scattered
     log_event(_LOG, "regrouping scattered series", rows=rows, parts=groups)
     regroup(job.data, parts, request.columns, request.id_col, job.out / GROUPED, groups)
+    check_unchanged(job.data, parts, job.stamps)
 
 
 def columns_of_parts(

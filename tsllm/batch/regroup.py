@@ -3,6 +3,7 @@
 import secrets
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,13 @@ import pyarrow.parquet as pq
 from tsllm.batch.parts import (
     ORIGIN_PART,
     ORIGIN_ROW,
-    UNFINISHED,
     Part,
     common_schema,
     id_texts,
     rows_of,
     series_keys,
 )
+from tsllm.batch.writing import UNFINISHED, writing_to
 from tsllm.errors import DataError
 
 #: Largest number of files that are open at the same time.
@@ -49,7 +50,8 @@ def regroup(
             "free: free some space, or sort the data by series"
         )
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{UNFINISHED}")
-    temporary.mkdir()
+    with writing_to(target.parent):
+        temporary.mkdir()
     writers: dict[int, pq.ParquetWriter] = {}
     try:
         waiting: list[pa.Table] = []
@@ -68,15 +70,16 @@ def regroup(
                     waiting = []
         if waiting:
             _write(waiting, id_col, groups, temporary, writers)
-        for writer in writers.values():
-            writer.close()
-        writers.clear()
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.replace(target)
+        with writing_to(target.parent):
+            for writer in writers.values():
+                writer.close()
+            if target.exists():
+                shutil.rmtree(target)
+            temporary.replace(target)
     finally:
         for writer in writers.values():
-            writer.close()
+            with suppress(OSError):  # on a full disk closing fails as well
+                writer.close()
         shutil.rmtree(temporary, ignore_errors=True)
 
 
@@ -99,7 +102,8 @@ def _write(
         first, last = int(borders[group]), int(borders[group + 1])
         if first == last:
             continue
-        if group not in writers:
-            path = folder / f"group-{group:05d}.parquet"
-            writers[group] = pq.ParquetWriter(path, table.schema)
-        writers[group].write_table(table.slice(first, last - first))
+        with writing_to(folder.parent):
+            if group not in writers:
+                path = folder / f"group-{group:05d}.parquet"
+                writers[group] = pq.ParquetWriter(path, table.schema)
+            writers[group].write_table(table.slice(first, last - first))

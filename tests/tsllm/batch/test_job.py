@@ -54,7 +54,8 @@ def test_a_job_that_stopped_goes_on_and_ends_the_same(model, data, tmp_path):
     assert len(_parts(broken)) == 3
     (broken / ".part-00003.abcd.part").write_bytes(b"half")  # what a killed run leaves
     (broken / "part-00001.parquet").write_bytes(b"damaged")
-    result = predict_batch(model, data, broken)  # the manifest knows the blocks
+    with pytest.warns(UserWarning, match=r"damaged parts: part-00001\.parquet in"):
+        result = predict_batch(model, data, broken)  # the manifest knows the blocks
     assert result.blocks_before == 2
     assert _parts(broken) == _parts(whole)
     assert not list(broken.glob(".*.part"))
@@ -121,8 +122,10 @@ def test_another_job_is_not_mixed_in(model, data, frame, tmp_path):
     with pytest.raises(DataError, match="batch_size=8 and now batch_size=4"):
         predict_batch(model, data, out, batch_size=4)
     other = write_parts(frame.assign(value=frame["value"] + 1), tmp_path / "other", [333, 700])
-    with pytest.raises(DataError, match="other data"):
+    before = _parts(out)
+    with pytest.raises(DataError, match=r"started with other data \('.*data'\)"):
         predict_batch(model, other, out)
+    assert _parts(out) == before
     (out / "_manifest.json").unlink()
     with pytest.raises(DataError, match=r"holds 'part-00000\.parquet' and no job"):
         predict_batch(model, data, out)
