@@ -93,11 +93,19 @@ def column_settings(job: EventsJob) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def read_table(data: str, settings: Mapping[str, Any], windows: Any = None) -> EventTable:
-    """Read DATA."""
+def read_table(
+    data: str, settings: Mapping[str, Any], windows: Any = None, *, unit: str | None = None
+) -> EventTable:
+    """Read DATA; ``unit`` is the value of ``--time-unit``, which only timestamps need."""
     with working(f"reading {data}"):
         bounds = None if windows is None else tuple(windows)
-        return open_events(data, windows=bounds, **settings)
+        table = open_events(data, windows=bounds, **settings)
+    if unit is not None and table.clock.origin is None:
+        raise DataError(
+            f"--time-unit has no effect on the times of {data!r}, which are numbers and keep their "
+            "unit: leave it out"
+        )
+    return table
 
 
 def load_model(folder: Path) -> EventForecaster:

@@ -83,7 +83,7 @@ def fit(
 
     check_target(out, overwrite=overwrite)
     settings = column_settings(job)
-    table = read_table(job.data, settings, job.windows)
+    table = read_table(job.data, settings, job.windows, unit=job.time_unit)
     parts = slices_of(table, job.slices, job.by)
 
     from tsllm.events import make_event_forecaster
@@ -133,6 +133,10 @@ def update(
     """
     if data is None:
         raise DataError("there is no DATA: give a file with the new events")
+    if out is None:
+        options.refuse(
+            context, ["overwrite"], "without --out: the model in MODEL_DIR is replaced anyway"
+        )
     from tsllm.saving.api import save
     from tsllm.saving.directory import JOB, check_target
 
@@ -240,6 +244,7 @@ def simulate(
             "--new",
             help="Draw N new sequences of length --horizon that start without events.",
             metavar="N",
+            min=1,
         ),
     ] = None,
     windows: event_options.Windows = None,
@@ -255,6 +260,9 @@ def simulate(
     _check_places(out, None)
     if horizon is None and (steps is None or new is not None):
         raise DataError("--horizon is missing: give the length of the futures, such as 7D")
+    if new is not None:
+        names = ["data", "paths", "steps", "windows", "sort"]
+        options.refuse(context, names, "with --new, which needs no history: leave it out")
     estimator = load_model(model)
     if seed is not None:
         estimator.random_state = seed
@@ -294,8 +302,7 @@ def _history(context: typer.Context, estimator: EventForecaster) -> Any:
     """Read the history to predict from; None: the model's own."""
     data, bounds = context.params["data"], options.read(context, "windows")
     if data is None:
-        if bounds is not None:
-            raise DataError("--windows belongs to DATA, and there is none")
+        options.refuse(context, ["windows", "sort"], "without DATA: give DATA, or leave it out")
         return None
     return read_table(data, settings_of(estimator, {"sort": context.params["sort"]}), bounds)
 

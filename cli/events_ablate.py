@@ -68,7 +68,9 @@ def ablate(
     check_report_files(out, markdown)
     check_picture(plot)
     settings = column_settings(job)
-    parts = slices_of(read_table(job.data, settings, job.windows), job.slices, job.by)
+    parts = slices_of(
+        read_table(job.data, settings, job.windows, unit=job.time_unit), job.slices, job.by
+    )
 
     from tsllm import events
 

@@ -98,12 +98,16 @@ def evaluate(
         check_output(out, "--out", (".json",))
     check_picture(plot)
     stream = job.slices is not None or job.by is not None
-    if model is not None and (stream or method is not None or set_):
+    if model is not None and (stream or method is not None or job.parameters):
         raise DataError(
-            "--model is evaluated as it is: leave out --method, --set, --slices and --by"
+            "--model is evaluated as it is: leave out --method, --set, --slices and --by, and "
+            "'parameters' of the job file"
         )
-    if baselines is not None and not stream:
-        raise DataError("--baselines go with --slices or --by: give one of them")
+    if model is not None or stream:
+        what = "with --slices or --by" if stream else "with --model, which is tested on all of DATA"
+        options.refuse(context, ["test_fraction"], f"{what}: leave it out")
+    if not stream:
+        options.refuse(context, ["baselines"], "without --slices or --by: give one of them")
     if stream:
         found = _evaluate_stream(job, options.read(context, "baselines"))
     elif model is not None:
@@ -133,7 +137,8 @@ class _Found(NamedTuple):
 def _evaluate_model(job: EventsJob, folder: Path) -> _Found:
     """Evaluate a saved model on all of DATA."""
     estimator = load_model(folder)
-    table = read_table(job.data, settings_of(estimator, column_settings(job)), job.windows)
+    settings = settings_of(estimator, column_settings(job))
+    table = read_table(job.data, settings, job.windows, unit=job.time_unit)
     return _evaluate(estimator, table, None)
 
 
@@ -142,7 +147,7 @@ def _evaluate_method(job: EventsJob, test_fraction: float) -> _Found:
     if not 0 < test_fraction < 1:
         raise DataError(f"--test-fraction must be between 0 and 1, found {test_fraction}")
     settings = column_settings(job)
-    table = read_table(job.data, settings, job.windows)
+    table = read_table(job.data, settings, job.windows, unit=job.time_unit)
     training, _ = table.split((1 - test_fraction, test_fraction), keep_empty=True)
     estimator = _new(job, settings)
     estimator.fit(training, types=table.type_names)
@@ -176,7 +181,7 @@ def _evaluate(estimator: Any, table: Any, border: Any) -> _Found:
 def _evaluate_stream(job: EventsJob, baselines: list[str] | None) -> _Found:
     """Learn the slices one after another and score each."""
     settings = column_settings(job)
-    table = read_table(job.data, settings, job.windows)
+    table = read_table(job.data, settings, job.windows, unit=job.time_unit)
     parts = slices_of(table, job.slices, job.by)
     estimator = _new(job, settings)
     from tsllm.events import evaluate_stream

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from difflib import get_close_matches
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -95,12 +96,9 @@ def read_events(
     """
     if ties not in TIES:
         raise DataError(f"ties={ties!r} is not known; pass one of {', '.join(TIES)}")
-    if resolution is not None and not 0 < resolution < np.inf:
-        raise DataError(
-            f"resolution={resolution} must be a positive number; pass the step of the clock"
-        )
     if isinstance(source, EventTable):
         return source
+    _check_resolution(resolution, ties)
     table = _open(source)
     names = _find_columns(table, id_col, time_col, type_col)
     used = [names.id_col, names.time_col, names.type_col, "window_start", "window_end"]
@@ -188,6 +186,22 @@ def _find_columns(table: Table, id_col: str | None, time_col: str, type_col: str
     if len(set(chosen)) < len(chosen):
         raise DataError(f"the columns {chosen} are not different; give each its own role")
     return EventColumns("sequence_id" if id_col is None else id_col, time_col, type_col)
+
+
+def _check_resolution(resolution: float | None, ties: str) -> None:
+    """Check the step of the clock, which only tied events need."""
+    if resolution is None:
+        return
+    if not isinstance(resolution, Real) or not 0 < resolution < np.inf:
+        raise DataError(
+            f"resolution={resolution} does not say how far to spread tied events; pass the "
+            "positive step of the clock that wrote them"
+        )
+    if ties == "error":
+        raise DataError(
+            f"resolution={resolution} has no effect where ties are an error; pass ties='jitter' or "
+            "'batch' (--ties), or leave it out"
+        )
 
 
 def _check_ties(

@@ -220,7 +220,7 @@ MISTAKES = {
     "levels": ("predict model --quantiles 1.5", "1.5"),
     "now": ("predict model --now 2023-01-01", "before the last event"),
     "now text": ("predict model --now soon", "cannot be read as timestamps"),
-    "windows without data": ("predict model --windows 0,1", "--windows belongs to DATA"),
+    "windows without data": ("predict model --windows 0,1", "--windows has no effect without DATA"),
     "ending": ("predict model --out out.txt", ".parquet"),
     "plot": ("predict model --plot out.bmp", ".png"),
     "new types": ("update model howls.csv", "'howl' was not seen in training"),

@@ -336,6 +336,8 @@ def test_arguments_that_are_not_known():
     assert "ties='drop' is not known; pass one of error, jitter" in complaint(tied(), ties="drop")
     assert "time_unit='fortnight' is not known" in complaint(stamped(), time_unit="fortnight")
     assert "resolution=-1 does not say" in complaint(tied(), ties="jitter", resolution=-1)
+    assert "resolution=nan does not say" in complaint(tied(), ties="batch", resolution=np.nan)
+    assert "resolution=0.1 has no effect" in complaint(tied(), resolution=0.1)
     every = pd.DataFrame({"time": [1.0, 1.0], "type": "a"})
     assert "resolution=inf does not say" in complaint(every, ties="jitter")
 
