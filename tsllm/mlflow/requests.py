@@ -116,6 +116,7 @@ def read_table(
     if twice := request.columns[request.columns.duplicated()].intersection(columns).tolist():
         raise DataError(f"the request has two columns {twice[0]!r}: leave one out")
     request = request[[name for name in request if name in columns]]
+    request = request.astype({n: object for n, kind in request.dtypes.items() if kind.kind == "S"})
     if not len(request.columns):
         raise DataError(
             f"the request has none of the model's columns: send {', '.join(columns)}, or "

@@ -15,9 +15,10 @@ _REMEDIES = tuple(
     (re.compile(pattern), words)
     for pattern, words in (
         (r"pass sort=True (?:\([^)]*\) )?to sort each (\w+) by time", _IN_ORDER),
-        (r"insert the missing rows[^;]*?, or read the data with fill=.*", _MISSING_ROWS),
+        (r"insert the (?:missing )?rows[^;]*?, or read the data with fill=.*", _MISSING_ROWS),
         (r"read the data (?:again )?with fill=.*", _MISSING_ROWS),
-        (r", or name the column that tells series apart with id_col=", ", or name the series"),
+        (r",? or aggregate the rows of a step with resample=.*", ""),
+        (r", (?:or )?name the column that tells series apart with id_col=", ", or name the series"),
         (
             r"convert text and categorical columns to numbers, NaN where a value is missing",
             "send numbers, with null where a value is missing",
@@ -39,7 +40,9 @@ _REMEDIES = tuple(
         (r",? or convert (?:the index|the times) with \S+", ""),
         (r"pass the data to forecast from", "send its history"),
         (r" \(--[^)]*\)", ""),
-        (r"\bNaN\b", "null"),
+        (r", and others with format=.*", ""),
+        (r", so fill it, for example with ffill.*", ": send one"),
+        (r", or give a longer context_length", ""),
         (r"\bpass\b", "send"),
     )
 )

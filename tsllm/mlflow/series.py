@@ -21,6 +21,8 @@ MLflow's server reads requests of any size into memory before the model checks t
 with a limit in front of a public server. `tsllm.mlflow.limits.Limits` has the limits of the model.
 """
 
+import datetime
+import re
 import warnings
 import zoneinfo
 from collections.abc import Sequence
@@ -48,6 +50,8 @@ from tsllm.tables.forecast import (
     stored_series,
 )
 
+#: A day, or a time of that day, without a zone.
+_DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?")
 _ID, _TIME, _FUTURE = "series_id", "timestamp", "future"
 
 
@@ -324,10 +328,27 @@ def _counts_periods(model: SeriesForecaster) -> bool:
 
 
 def _periods(stamps: pd.Series, freq: str) -> pd.Series:
-    """Convert dates or the names of periods to periods."""
+    """Convert dates or the names of periods to periods; the index has the numbers of the rows."""
     if isinstance(stamps.dtype, pd.PeriodDtype):
         return stamps
+    periods = [
+        _period(cell, freq, row_number(int(row)))
+        for row, cell in zip(stamps.index, stamps.astype(object))
+    ]
+    return pd.Series(pd.PeriodIndex(periods, freq=freq), index=stamps.index)
+
+
+def _period(cell: Any, freq: str, row: str) -> pd.Period:
+    """Convert a date, or the name of a period; pandas alone would guess at other text."""
+    text = cell.isoformat() if isinstance(cell, datetime.date) else str(cell).strip()
     try:
-        return pd.Series(pd.PeriodIndex(pd.to_datetime(stamps), freq=freq), index=stamps.index)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"the timestamps are no periods of frequency {freq}: {error}") from None
+        period = pd.Period(text, freq=freq)
+    except (ValueError, TypeError, OverflowError):
+        period = None
+    if not isinstance(period, pd.Period) or not (text == str(period) or _DATE.fullmatch(text)):
+        example = pd.Period("2024-01-31", freq=freq)
+        raise DataError(
+            f"{row} has the stamp {shown(cell)}, no period of the model's frequency {freq}: send "
+            f"its name, such as {str(example)!r}, or a date in it, such as '2024-01-31'"
+        )
+    return period

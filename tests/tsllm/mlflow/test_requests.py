@@ -129,6 +129,26 @@ def test_all_kinds_of_time_travel_as_payload(y, stamp, tmp_path):
     assert len(served.predict(example)) == 2
 
 
+@pytest.mark.parametrize("freq", ["M", "Q", "W-SUN", "Y", "D", "h"])
+def test_periods_travel_by_name_or_date_and_nothing_is_guessed(freq, tmp_path):
+    y = pd.Series(np.sin(np.arange(40.0)), pd.period_range("1990-03", periods=40, freq=freq))
+    forecaster = tsllm.DLinearForecaster(context_length=12, max_steps=2, random_state=0)
+    own = forecaster.fit(y, fh=[1, 2]).predict()
+    tsllm.mlflow.save_model(forecaster, str(tmp_path / "model"))
+    served = mlflow.pyfunc.load_model(str(tmp_path / "model"))
+    names = pd.DataFrame({"timestamp": y.index.astype(str), "y": y.to_numpy()})
+    for form in (names, names.assign(timestamp=y.index.to_timestamp())):
+        answer = served.predict(form, params={"horizon": 2})
+        assert answer["timestamp"].tolist() == own.index.astype(str).tolist()
+    wrong = [3, "31.12.2024", "2024-13", "x", "", None, True, 2.5, "2024-01-31T00:00+02:00"]
+    wrong += [] if freq == "Y" else ["2024"]
+    for stamp in wrong:
+        with pytest.raises(mlflow.MlflowException, match=r"row 7 has the stamp .*, no period"):
+            served.predict(
+                names.assign(timestamp=names["timestamp"].where(names.index != 7, stamp))
+            )
+
+
 ZONED = pd.date_range("2024-03-29", periods=40, freq="D", tz="Europe/Berlin")
 
 
