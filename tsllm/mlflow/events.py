@@ -103,6 +103,11 @@ def _history(model: EventForecaster, request: pd.DataFrame) -> EventTable:
     """Read the histories of a request, or return those that the model keeps."""
     kept, names = model.history_, model.history_.names
     told = [column for column in (names.time_col, names.type_col, *_WINDOW) if column in request]
+    if told and not len(request):
+        raise DataError(
+            f"the request has the column {told[0]!r} and no rows: send rows, or {names.id_col} "
+            "alone without rows for all that the model keeps"
+        )
     if not len(request) or not request[told].notna().to_numpy().any():
         return kept if not len(request) else kept.select(_asked(request, names.id_col))
     for column in (names.time_col, names.type_col):

@@ -156,7 +156,7 @@ def save_model(
         python_env=_PYTHON_ENV_FILE_NAME,
         code=code,
         # Every entry has a value, because MLflow leaves an empty configuration out.
-        model_config={"device": "auto", **asdict(chosen)},
+        model_config={"device": "auto", "allow_download": False, **asdict(chosen)},
     )
     described.add_flavor(
         FLAVOR_NAME,
@@ -226,6 +226,7 @@ def load_model(
     dst_path: str | None = None,
     device: str | None = None,
     backbone: str | None = None,
+    allow_download: bool = False,
 ) -> Any:
     """Load a forecaster that `save_model` or `log_model` wrote.
 
@@ -237,6 +238,7 @@ def load_model(
     dst_path : str or None, default=None
         The directory to download to.
     device, backbone : str or None, default=None
+    allow_download : bool, default=False
         As for `tsllm.load`.
 
     Returns
@@ -251,7 +253,7 @@ def load_model(
     folder = _download_artifact_from_uri(artifact_uri=model_uri, output_path=dst_path)
     configuration = _get_flavor_configuration(model_path=folder, flavor_name=FLAVOR_NAME)
     _add_code_from_conf_to_system_path(folder, configuration)
-    return _load(Path(folder) / _DATA, device, backbone)[0]
+    return _load(Path(folder) / _DATA, device, backbone, allow_download)[0]
 
 
 def get_default_pip_requirements() -> list[str]:
@@ -270,25 +272,31 @@ def get_default_conda_env() -> dict[str, Any]:
 def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> ServedModel:
     """Load a model for serving; MLflow calls this by its name.
 
-    ``model_config`` may hold ``device``, ``backbone`` and the fields of `Limits`. A server reads it
-    from the environment variable ``SERVING_MODEL_CONFIG``.
+    ``model_config`` may hold ``device``, ``backbone``, ``allow_download`` and the fields of
+    `Limits`. A server reads it from the environment variable ``SERVING_MODEL_CONFIG``.
     """
     asked = dict(model_config or {})
     device, backbone = asked.pop("device", None), asked.pop("backbone", None)
+    allow_download = asked.pop("allow_download", False)
+    if not isinstance(allow_download, bool):
+        raise DataError(f"allow_download must be true or false, found {allow_download!r}")
     known = [field.name for field in fields(Limits)]
     unknown = sorted(asked.keys() - set(known))
     if unknown:
         raise DataError(
             f"the model's configuration has no {unknown[0]!r}: it takes device, backbone, "
-            f"{', '.join(known)}"
+            f"allow_download, {', '.join(known)}"
         )
-    model, kind = _load(Path(path), None if device == "auto" else device, backbone)
+    device = None if device == "auto" else device
+    model, kind = _load(Path(path), device, backbone, allow_download)
     limits = Limits(**asked)
     prepare_requests()
     return ServedModel(model, kind, limits, seconds=seconds_of_server())
 
 
-def _load(data: Path, device: str | None, backbone: str | None) -> tuple[Any, Any]:
+def _load(
+    data: Path, device: str | None, backbone: str | None, allow_download: bool
+) -> tuple[Any, Any]:
     """Load a model and its kind."""
     try:
         written = yaml.safe_load((data / _KIND).read_text(encoding="utf-8"))
@@ -301,7 +309,10 @@ def _load(data: Path, device: str | None, backbone: str | None) -> tuple[Any, An
     kind = kind_named(name)
     if backbone is None and (data / _BACKBONE).is_dir():
         backbone = str(data / _BACKBONE)
-    return kind.load(data / _MODEL, device=device, backbone=backbone), kind
+    model = kind.load(
+        data / _MODEL, device=device, backbone=backbone, allow_download=allow_download
+    )
+    return model, kind
 
 
 def _write_environment(

@@ -65,7 +65,9 @@ class ServedKind(ABC):
         """Save a model without its language model."""
         save(model, directory, include_context=include_context)
 
-    def load(self, directory: Path, *, device: str | None, backbone: str | None) -> Any:
+    def load(
+        self, directory: Path, *, device: str | None, backbone: str | None, allow_download: bool
+    ) -> Any:
         """Load a model of this kind.
 
         Raises
@@ -73,7 +75,7 @@ class ServedKind(ABC):
         DataError
             The directory holds a model of another kind.
         """
-        model = load(directory, device=device, backbone=backbone)
+        model = load(directory, device=device, backbone=backbone, allow_download=allow_download)
         if not isinstance(model, self.models):
             raise DataError(
                 f"{directory} holds a {type(model).__name__}, which is no model of {self.name}"

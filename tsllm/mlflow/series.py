@@ -220,6 +220,11 @@ def _marks(cells: pd.Series) -> pd.Series:
 def _brings_history(model: SeriesForecaster, request: pd.DataFrame) -> bool:
     """Return True where the rows hold histories, False where they only name series."""
     there = [name for name in (_TIME, *_variables(model)) if name in request]
+    if there and not len(request):
+        raise DataError(
+            f"the request has the column {there[0]!r} and no rows: send rows, or {_ID} alone "
+            "without rows for all that the model keeps"
+        )
     filled = request[there].notna().any(axis=1)
     if not len(request) or not filled.any():
         return False
