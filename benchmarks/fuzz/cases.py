@@ -31,6 +31,8 @@ DOORS = (
     "saved",
     "stores",
     "served",
+    "streams",
+    "evaluation",
 )
 #: The counts: the first two are good.
 COUNTS = ("clear", "sane", "raw", "wrong", "hang")
