@@ -14,7 +14,7 @@ overlapping forecasts are similar, so offsets that have just adapted to them wou
 
 A series with at least ``MIN_WINDOWS`` held-out windows has its own scores. Any other series uses
 the scores of the whole panel, times its own scale. If the panel has few windows as well, extreme
-levels use the most extreme error, and a warning names these levels. If no window could be held
+levels are extrapolated, and a warning names these levels. If no window could be held
 out, or none of the held-out values was observed, training windows are used, and a warning says that
 the intervals are likely too narrow. Without any score there is no interval, but an error.
 """
@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 from tsllm.backbone.stopping import check_time
 from tsllm.datasets.checks import in_column, series_name
@@ -42,6 +43,8 @@ MAX_POOLED = 2048
 #: innovations; h / OVERLAP of them count as one. The value 3 was chosen on the test parts of ETTh1
 #: and co2, with AutoTimes without a language model, so these are no clean test.
 OVERLAP = 3.0
+#: Fewest degrees of freedom for levels beyond the sample; fewer have no finite variance.
+LEAST_DEGREES = 3.0
 #: How far a miss moves an offset, in interquartile ranges of the scores: the rate, but at most the
 #: delay divided by the step. The misses of a forecast are known only that many steps later, and
 #: larger moves would overshoot.
@@ -249,8 +252,8 @@ class Calibration:
         elif windows < MIN_WINDOWS and not self.series:
             warnings.warn(
                 f"the intervals rest on {windows} held-out windows only: levels beyond "
-                f"{1 / (windows + 1):.2g} and {windows / (windows + 1):.2g} cannot be told apart "
-                "and use the most extreme error seen",
+                f"{1 / (windows + 1):.2g} and {windows / (windows + 1):.2g} are extrapolated from "
+                "the most extreme error seen",
                 stacklevel=3,
             )
         bare = np.flatnonzero((counts[:horizon] == 0).any(axis=1)) + 1
@@ -321,8 +324,10 @@ def conformal_quantile(
 
     Upper levels use rank ``ceil((n + 1) * level)`` and lower levels mirror them, so that an
     interval between two such quantiles has its nominal coverage for exchangeable errors. Of
-    overlapping errors, ``n`` count as ``n / overlap``, and their ranks are as extreme. For ranks
-    outside the sample the most extreme error is used. The result is NaN at a step without errors.
+    overlapping errors, ``n`` count as ``n / overlap``, and their ranks are as extreme. A level
+    whose rank lies outside the sample is extrapolated from the most extreme error, with the spread
+    of the errors and Student's t distribution, so that different levels differ. Two errors are the
+    fewest that have a spread. The result is NaN at a step without errors.
 
     Parameters
     ----------
@@ -352,7 +357,30 @@ def conformal_quantile(
     most = np.maximum(count, 1)  # (horizon, variables)
     picked = _at_rank(ordered, np.clip(rank, 1, most))
     median = (_at_rank(ordered, (most + 1) // 2) + _at_rank(ordered, most // 2 + 1)) / 2
-    return np.where(level == 0.5, median, picked)
+    picked = np.where(level == 0.5, median, picked)
+    outside = ((rank > count) | (rank < 1)) & (count > 1)
+    if outside.any():
+        picked = np.where(outside, picked + _beyond(ordered, level, count, overlap), picked)
+    return picked
+
+
+def _beyond(
+    ordered: np.ndarray, level: np.ndarray, count: np.ndarray, overlap: np.ndarray | float
+) -> np.ndarray:
+    """Compute how far levels lie beyond the most extreme error: ([levels,] horizon, variables).
+
+    The most extreme of n errors stands for the level n / (n + 1). The distance from there to a
+    level is that of Student's t distribution, which is exact for the mean of normal errors.
+    """
+    count = np.maximum(count, 2)
+    total = np.nansum(ordered, axis=0)
+    squares = np.nansum((ordered - total / count) ** 2, axis=0)
+    spread = np.sqrt(squares / (count - 1) * (1 + overlap / count))
+    degrees = np.maximum(count / overlap - 1, LEAST_DEGREES)
+    upper = np.where(level >= 0.5, level, 1 - level)
+    reached = count / (count + overlap)
+    distance = np.maximum(stdtrit(degrees, upper) - stdtrit(degrees, reached), 0.0)
+    return np.where(level >= 0.5, 1.0, -1.0) * spread * distance
 
 
 def extend_steps(offsets: np.ndarray, horizon: int) -> np.ndarray:

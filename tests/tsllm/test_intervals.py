@@ -29,12 +29,37 @@ def column(values):
 @given(st.integers(1, 60), st.floats(0.01, 0.99))
 def test_ranks_are_those_of_split_conformal_prediction(n, level):
     picked = conformal_quantile(column(range(1, n + 1)), np.array([[level]])).item()
-    if level > 0.5:
-        assert picked == min(n, math.ceil((n + 1) * level - 1e-9))
-    elif level < 0.5:
-        assert picked == max(1, n + 1 - math.ceil((n + 1) * (1 - level) - 1e-9))
-    else:
+    rank = math.ceil((n + 1) * level - 1e-9)
+    if level < 0.5:
+        rank = n + 1 - math.ceil((n + 1) * (1 - level) - 1e-9)
+    if level == 0.5:
         assert picked == (n + 1) / 2
+    elif 1 <= rank <= n:
+        assert picked == rank
+    elif n == 1:
+        assert picked == 1
+    else:
+        assert picked < 1 if level < 0.5 else picked > n
+
+
+@given(st.lists(st.integers(-9, 9), min_size=2, max_size=40), st.floats(1, 8))
+def test_intervals_widen_with_the_level_and_mirror(values, overlap):
+    levels = np.array([0.6, 0.75, 0.9, 0.95, 0.975, 0.995])[:, None, None]
+    upper = conformal_quantile(column(values), levels, overlap).ravel()
+    assert (np.diff(upper) >= -1e-12).all()
+    mirrored = conformal_quantile(-column(values)[::-1], 1 - levels, overlap).ravel()
+    np.testing.assert_allclose(mirrored, -upper, atol=1e-9)
+    beyond = levels.ravel() * (len(values) + overlap) > len(values) + 1e-6
+    if len(set(values)) > 1:
+        assert (np.diff(upper)[beyond[:-1]] > 0).all()
+
+
+@pytest.mark.parametrize("n", [4, 8, 16])
+def test_levels_beyond_the_sample_hold_their_share_of_normal_errors(n):
+    rng = np.random.default_rng(n)
+    errors, fresh = np.sort(rng.normal(size=(n, 1, 4000)), axis=0), rng.normal(size=(1, 4000))
+    low, high = (conformal_quantile(errors, np.array(level)) for level in (0.025, 0.975))
+    assert 0.94 < ((low <= fresh) & (fresh <= high)).mean() < 0.985
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30), st.integers(0, 5))
@@ -42,7 +67,8 @@ def test_missing_errors_change_nothing(values, missing):
     padded = column([*values, *[np.nan] * missing])
     for level in (0.05, 0.3, 0.5, 0.8, 0.99):
         at = np.array([[level]])
-        assert conformal_quantile(padded, at) == conformal_quantile(column(values), at)
+        expected = conformal_quantile(column(values), at)
+        assert conformal_quantile(padded, at) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 def test_a_step_without_any_error_has_no_quantile():
@@ -149,9 +175,13 @@ def test_overlapping_windows_count_as_fewer(n, overlap, level):
     shared = conformal_quantile(ordered, level, overlap).item()
     assert shared >= conformal_quantile(ordered, level).item()
     # The rank lies where that of n / overlap independent errors does, as a share of the sample.
-    wanted = min(1.0, (n / overlap + 1) * level / (n / overlap))
-    assert wanted * n - 1e-6 <= shared <= wanted * n + 1
-    assert conformal_quantile(ordered, 1 - level, overlap).item() == n + 1 - shared
+    wanted = (n / overlap + 1) * level / (n / overlap)
+    if wanted <= 1 - 1e-6:
+        assert wanted * n - 1e-6 <= shared <= wanted * n + 1
+    else:
+        assert shared >= n
+    mirrored = conformal_quantile(ordered, 1 - level, overlap).item()
+    assert mirrored == pytest.approx(n + 1 - shared)
 
 
 def test_coverage_of_overlapping_windows_is_nominal_on_average():

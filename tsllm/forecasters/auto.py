@@ -16,7 +16,7 @@ from tsllm.backbone import DEFAULT_BACKBONE, Backbone, count_layers, load_backbo
 from tsllm.context import Context
 from tsllm.datasets.checks import series_name
 from tsllm.datasets.frequency import season_length
-from tsllm.errors import DataError
+from tsllm.errors import DataError, NotEnoughDataError
 from tsllm.forecasters.aaren import AarenForecaster
 from tsllm.forecasters.autotimes import AutoTimesForecaster
 from tsllm.forecasters.base import SeriesForecaster
@@ -358,10 +358,19 @@ class AutoForecaster(SeriesForecaster):
                 notes.append({"candidate": candidate.name, "note": "left out: time_limit"})
                 continue
             begun = time.perf_counter()
-            candidate.fit(before if candidate.learns else scored, horizon)
+            try:
+                candidate.fit(before if candidate.learns else scored, horizon)
+            except NotEnoughDataError as error:
+                if len(state.candidates) == 1:
+                    raise
+                warnings.warn(f"candidate {candidate.name} is left out: {error}", stacklevel=2)
+                notes.append({"candidate": candidate.name, "note": "left out: too few steps"})
+                continue
             forecasts.append(_forecasts_of(candidate, held_out))
             candidate.seconds = time.perf_counter() - begun
             fitted.append(candidate)
+        if not fitted:
+            raise NotEnoughDataError("no candidate can be fitted: pass longer series")
         state.candidates = fitted
         trained = [one.state for one in fitted if isinstance(one, TrainedCandidate)]
         used = [one.backbone for one in trained if one is not None and one.backbone is not None]

@@ -25,10 +25,10 @@ def choose_origins(
 ) -> list[np.ndarray]:
     """Choose the positions of each series that held-out windows begin at; none for some series.
 
-    The last window ends with the series. The windows lie in the last tenth of a series, or in as
-    much more as the horizon and the origins need, but not in its first half. Where that leaves no
-    room for a whole horizon, windows are cut at the end of the series. Of a large panel,
-    `MAX_SCORED_SERIES` evenly spaced series are scored.
+    The last window ends with the last observed step. The windows lie in the last tenth of a
+    series, or in as much more as the horizon and the origins need, but not in its first half. Where
+    that leaves no room for a whole horizon, windows are cut at the end of the series. Of a large
+    panel, `MAX_SCORED_SERIES` evenly spaced series are scored.
 
     Examples
     --------
@@ -43,7 +43,8 @@ def choose_origins(
     chosen = set(scored.round().astype(int).tolist())
     origins = []
     for number, context in enumerate(contexts):
-        steps = len(context)
+        observed = np.flatnonzero(context.mask.any(axis=1))
+        steps = int(observed[-1]) + 1 if len(observed) else len(context)
         earliest = max(1, steps - steps // 2)
         last = steps - horizon
         if number not in chosen:
