@@ -189,6 +189,7 @@ def _forecast_at_once(asked: _Asked) -> None:
     """Forecast DATA, or the series that the model keeps, and write one table."""
     from tsllm.batch.sizing import measure_batch_size
     from tsllm.datasets.bad_series import SkippedSeries
+    from tsllm.datasets.counts import count_step
     from tsllm.saving.api import load_forecaster
     from tsllm.tables.covariates import columns_to_read, read_future
     from tsllm.tables.forecast import predict_long, predict_stored, stored_series
@@ -202,6 +203,8 @@ def _forecast_at_once(asked: _Asked) -> None:
     names = {name: value for name, value in asked.reading.items() if name not in others}
     future = read_future(asked.future, estimator, skipped=ahead, **names)
     size, freq = asked.batch_size, asked.reading["freq"]
+    if freq is None and count_step(estimator.fitted_.shape.freq):
+        freq = asked.reading["freq"] = estimator.fitted_.shape.freq  # the data count steps, too
     if asked.data is None and size == "auto":
         raise DataError("--batch-size auto measures on DATA: give a number, or DATA")
     if asked.data is not None:

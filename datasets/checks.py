@@ -7,6 +7,7 @@ from numbers import Real
 import numpy as np
 import pandas as pd
 
+from tsllm.datasets.counts import check_no_dates, count_step
 from tsllm.datasets.frequency import (
     freq_name,
     infer_frequency,
@@ -191,15 +192,20 @@ def check_times(
             f"{name} has times of type {times.dtype} (first: {times[0]}); "
             "convert them with pd.to_datetime, or use integers that count steps"
         )
-    if freq is not None:
+    step = count_step(freq)
+    if freq is not None and step is None:
+        if times.is_monotonic_increasing:
+            check_no_dates(times, name, row)
         raise DataError(
             f"{name} has integer times, to which freq={freq_name(freq)!r} does not apply; "
-            "leave freq out, or convert the times with pd.to_datetime"
+            f"leave freq out, or convert the times with pd.to_datetime{_epoch(times[:1])}"
         )
-    if isinstance(times, pd.RangeIndex) and times.step > 0:
-        return times
-    _check_increasing(times, name, row)
-    _check_constant_step(times, None, name, row)
+    if not (isinstance(times, pd.RangeIndex) and times.step > 0):
+        _check_increasing(times, name, row)
+    if step is None:
+        check_no_dates(times, name, row)
+    if not (isinstance(times, pd.RangeIndex) and times.step == (step or times.step)):
+        _check_constant_step(times, step, name, row)
     return times
 
 
@@ -301,7 +307,16 @@ def _check_constant_step(
             f"next is {times[bad + 1]}; insert the missing rows by reindexing, or read the data "
             "with fill='nan', 'ffill' or 'interpolate' (--fill on the command line)"
         )
+    unit = "" if isinstance(times, pd.PeriodIndex) else _epoch(times)
+    since = unit and f", or make them dates with pd.to_datetime{unit}"
     raise DataError(
         f"{name} has irregular times: {row(bad + 1)} ({times[bad + 1]}) is no multiple of the "
-        f"step {step} after {row(bad)} ({times[bad]}); bring them to one step"
+        f"step {step} after {row(bad)} ({times[bad]}); bring them to one step{since}"
     )
+
+
+def _epoch(times: pd.Index) -> str:
+    """Return the arguments that read integers that may be times since 1970, or nothing."""
+    units = {9: "s", 10: "s", 12: "ms", 13: "ms", 15: "us", 16: "us", 18: "ns", 19: "ns"}
+    unit = units.get(len(str(times[0])))
+    return "" if unit is None else f"(times, unit={unit!r})"

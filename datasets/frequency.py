@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from pandas.tseries.frequencies import to_offset
 
+from tsllm.datasets.counts import count_step
 from tsllm.errors import DataError
 
 _DAY = pd.Timedelta(days=1)
@@ -38,6 +39,20 @@ def freq_name(freq: str | pd.offsets.BaseOffset) -> str:
     return freq if isinstance(freq, str) else freq.freqstr
 
 
+def frequency_name(freq: str | None) -> str:
+    """Return the name of the frequency of series, which is a step for integer times.
+
+    Examples
+    --------
+    >>> frequency_name("h"), frequency_name("1"), frequency_name("5"), frequency_name(None)
+    ('h', 'integer steps', 'integer steps of 5', 'integer steps')
+    """
+    step = 1 if freq is None else count_step(freq)
+    if step is None:
+        return str(freq)
+    return "integer steps" if step == 1 else f"integer steps of {step}"
+
+
 def parse_frequency(freq: str | pd.offsets.BaseOffset) -> pd.offsets.BaseOffset:
     """Convert the name of a frequency, for example ``"h"`` or ``"W-SAT"``, into the pandas offset.
 
@@ -55,6 +70,11 @@ def parse_frequency(freq: str | pd.offsets.BaseOffset) -> pd.offsets.BaseOffset:
         offset = to_offset(freq)
     except (ValueError, TypeError):
         offset = None
+    if offset is None and count_step(freq):
+        raise DataError(
+            f"freq={freq!r} is the step of times that are integers, and these are dates; pass the "
+            "frequency of the dates, for example 'h', '15min', 'D', 'W-SUN', 'MS' or 'ME'"
+        )
     if offset is None or offset.n <= 0:
         raise DataError(
             f"freq={freq!r} is not a frequency that steps forwards; "
@@ -184,14 +204,14 @@ def season_length(freq: str | pd.offsets.BaseOffset | None) -> int:
     The season is a day for steps from a minute to a day, an hour for steps from a second, a
     minute for shorter steps, a week for days, a business week for business days, and a year for
     weeks, months and quarters. 1 means no season, or a season that is not a whole number of
-    steps. ``freq`` is None for an integer index.
+    steps, as for an integer index, whose ``freq`` is None or its step.
 
     Examples
     --------
     >>> [season_length(freq) for freq in ("h", "15min", "B", "W-SAT", "MS", "2QS", None)]
     [24, 96, 5, 52, 12, 2, 1]
     """
-    if freq is None:
+    if freq is None or count_step(freq):
         return 1
     offset = _parse_any(freq)
     step = pd.Timedelta(offset) if isinstance(offset, pd.offsets.Tick) else None
@@ -223,8 +243,8 @@ def future_times(
     last : pandas.Timestamp, pandas.Period or int
         The stamp of the last step seen. The result has its type, time zone and unit.
     freq : str, pandas offset or None
-        The step between stamps. None for integers, which step by 1, and for periods, which step
-        by their own frequency.
+        The step between stamps. None for periods, which step by their own frequency, and for
+        integers that step by 1; ``"5"`` for integers that step by 5.
     horizon : int
         Number of stamps, at least 1.
 
@@ -238,15 +258,15 @@ def future_times(
     --------
     >>> list(future_times(pd.Timestamp("2024-01-31"), "ME", 2).strftime("%Y-%m-%d"))
     ['2024-02-29', '2024-03-31']
-    >>> list(future_times(9, None, 3))
-    [10, 11, 12]
+    >>> list(future_times(9, None, 3)), list(future_times(2015, "5", 2))
+    ([10, 11, 12], [2020, 2025])
     """
     if not isinstance(horizon, int | np.integer) or horizon < 1:
         raise DataError(f"horizon={horizon!r} is no positive integer; pass the steps to forecast")
     if isinstance(last, pd.Period):
         return pd.period_range(last, periods=horizon + 1, freq=last.freq)[1:]
     if isinstance(last, int | np.integer):
-        return pd.Index(np.arange(1, horizon + 1, dtype=np.int64) + last)
+        return pd.Index(np.arange(1, horizon + 1, dtype=np.int64) * (count_step(freq) or 1) + last)
     if freq is None:
         raise DataError(f"the stamps after {last} need a frequency; pass it, for example freq='h'")
     offset = parse_frequency(freq)
@@ -314,7 +334,7 @@ def count_steps(
     if isinstance(last, pd.Period):
         ahead, step = stamps.asi8 - last.ordinal, last.freq.n
     else:
-        ahead, step = stamps.to_numpy(np.int64) - last, 1
+        ahead, step = stamps.to_numpy(np.int64) - last, count_step(freq) or 1
     return np.where(ahead % step == 0, ahead // step, -1)
 
 
@@ -335,8 +355,9 @@ def stamps_around(
     if isinstance(last, pd.Period):  # adding 1 adds a whole step
         before = last + (stamp.ordinal - last.ordinal) // last.freq.n
         return before, before + 1
-    before = last + int(stamp - last)
-    return before, before + 1
+    step = count_step(freq) or 1
+    before = last + int(stamp - last) // step * step
+    return before, before + step
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tsllm.datasets.checks import check_times, series_name
+from tsllm.datasets.counts import check_no_dates, count_step, step_of
 from tsllm.datasets.frequency import complete_times, parse_frequency
 from tsllm.errors import DataError
 
@@ -25,20 +26,22 @@ def regular_times(
     """Check or complete the increasing stamps of each series of a panel.
 
     ``labels`` and ``rows`` name the series and their rows in error messages. If ``freq`` is None,
-    each series has its own frequency, and a series of fewer than three dates gets the frequency
-    that all others share. ``complete`` inserts missing stamps, which are an error otherwise.
+    each series has its own frequency, and a series of fewer than three dates or integers gets the
+    frequency that all others share. ``complete`` inserts missing stamps, which are an error
+    otherwise.
     """
     # Many series of a panel share their stamps: check each set of stamps once.
     known: dict[bytes, pd.Index] = {}
     indexes: dict[int, pd.Index] = {}
     for number, index in enumerate(times):
-        if freq is None and isinstance(index, pd.DatetimeIndex) and len(index) < 3:
+        short = isinstance(index, pd.DatetimeIndex) or pd.api.types.is_integer_dtype(index.dtype)
+        if freq is None and short and len(index) < 3:
             continue
         key = stamp_numbers(index).tobytes()
         if key not in known:
             known[key] = _regular(index, labels[number], rows[number], freq, complete)
         indexes[number] = known[key]
-    found = {index.freqstr for index in known.values() if isinstance(index, pd.DatetimeIndex)}
+    found = {_frequency_of(index) for index in known.values()} - {None}
     shared = found.pop() if len(found) == 1 else freq
     for number in set(range(len(times))) - indexes.keys():
         indexes[number] = _regular(times[number], labels[number], rows[number], shared, complete)
@@ -136,6 +139,14 @@ def _bins(frame: pd.DataFrame, offset: pd.offsets.BaseOffset) -> Any:
     return frame.resample(offset)
 
 
+def _frequency_of(times: pd.Index) -> str | None:
+    """Return the frequency of dates, or the step of integers as text; None for periods."""
+    if isinstance(times, pd.DatetimeIndex):
+        return times.freqstr
+    step = None if isinstance(times, pd.PeriodIndex) else step_of(times)
+    return None if step is None else str(step)
+
+
 def _regular(
     index: pd.Index,
     label: str | None,
@@ -153,7 +164,9 @@ def _regular(
     if isinstance(index, pd.PeriodIndex):
         whole = pd.period_range(index[0], index[-1], freq=index.freq)
     else:
-        step = int(np.diff(index).min()) if len(index) > 1 else 1
+        if freq is None:
+            check_no_dates(index, series_name(label), row)
+        step = count_step(freq) or (int(np.diff(index).min()) if len(index) > 1 else 1)
         whole = pd.RangeIndex(index[0], index[-1] + 1, step)
     off = ~index.isin(whole)
     if off.any():

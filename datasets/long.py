@@ -11,6 +11,7 @@ import pandas as pd
 
 from tsllm.datasets.bad_series import SkippedSeries
 from tsllm.datasets.checks import bad_value, check_times, check_values, not_a_number, series_name
+from tsllm.datasets.counts import count_step
 from tsllm.datasets.covariates import read_covariates
 from tsllm.datasets.delimited import decimal_hint, dialect_of
 from tsllm.datasets.frequency import parse_frequency
@@ -119,7 +120,7 @@ def read_long(
     """
     if fill not in (None, *FILLS):
         raise DataError(f"fill={fill!r} is not known; pass one of {', '.join(FILLS)}")
-    if freq is not None:
+    if freq is not None and count_step(freq) is None:
         parse_frequency(freq)
     table = open_table(source, freq, dialect_of(sep, decimal, encoding))
     table = table._replace(frame=table.frame.set_axis(table.frame.columns.astype(str), axis=1))

@@ -19,9 +19,6 @@ from tsllm.datasets.dates import (
 from tsllm.datasets.tables import missing_text
 from tsllm.errors import DataError
 
-# Larger integers are dates, not steps: 20240131, or seconds since 1970.
-_LARGEST_STEP = 10_000_000
-
 
 def holds_dates(column: pd.Series) -> bool:
     """Check whether a column holds dates or periods, rather than text or numbers."""
@@ -56,7 +53,7 @@ def read_stamps(
 
     ``text`` says that the table is a text file, in which digits alone are an integer. ``place``
     names the row at a position in error messages: for missing and unreadable stamps, mixed time
-    zones, and integers that are too large to be steps. ``tz`` and ``format`` are those of
+    zones, and integers of more than 64 bits. ``tz`` and ``format`` are those of
     `read_long`.
     """
     check_time_zone(tz)
@@ -85,9 +82,9 @@ def read_stamps(
             return pd.PeriodIndex(column, name=None)
         return to_zone(pd.DatetimeIndex(column, name=None), tz, place)
     if digits:
-        return _steps(column.astype(np.float64).to_numpy(), column.tolist(), place)
+        return _steps([int(cell) for cell in column], place)
     if whole:
-        return _steps(column.to_numpy(np.int64), column.tolist(), place)
+        return _steps(column.tolist(), place)
     if pd.api.types.is_string_dtype(kind) and not pd.api.types.is_object_dtype(kind):
         return read_dates(column, place, tz=tz, format=format)
     cells = column.tolist()
@@ -133,14 +130,12 @@ def _check_no_format(column: pd.Series, format: str | None) -> None:
         )
 
 
-def _steps(numbers: np.ndarray, cells: list, place: Callable[[int], str]) -> pd.Index:
-    """Check that integers are small enough to be steps."""
-    large = np.abs(numbers) > _LARGEST_STEP
-    if large.any():
-        bad = int(large.argmax())
+def _steps(numbers: list[int], place: Callable[[int], str]) -> pd.Index:
+    """Return integers of 64 bits."""
+    bad = next((i for i, number in enumerate(numbers) if abs(number) >= 2**63), None)
+    if bad is not None:
         raise DataError(
-            f"{place(bad)} has the stamp {cells[bad]}, too large to count steps; convert it to a "
-            "date, for example with pd.to_datetime(..., unit='s'), or pass format='%Y%m%d' "
-            "(--time-format on the command line)"
+            f"{place(bad)} has the stamp {numbers[bad]}, too large for an integer of 64 bits; "
+            "count steps from 0, or give dates"
         )
-    return pd.Index(numbers.astype(np.int64))
+    return pd.Index(np.array(numbers, dtype=np.int64))

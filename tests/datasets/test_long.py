@@ -315,8 +315,9 @@ def test_lines_are_counted_as_editors_do(tmp_path):
 @pytest.mark.parametrize(
     ("stamps", "parts"),
     [
-        ([1700000000, 1700003600], ["row 0", "too large to count steps", "unit='s'"]),
-        ([20240101, 20240102], ["too large to count steps", "%Y%m%d"]),
+        ([1700000000, 1702000000, 1705000000], ["row 2", "irregular", "unit='s'"]),
+        ([20240101, 20240102], ["days written YYYYMMDD", "--time-format", "%Y%m%d"]),
+        ([2**63, 2**63 + 1], ["row 0", "64 bits"]),
         ([0.5, 1.5], ["row 0", "0.5 of type float"]),
         ([True, False], ["row 0", "bool"]),
         ([1, 2, 4], ["3 is missing after row 1"]),

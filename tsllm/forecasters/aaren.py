@@ -13,6 +13,7 @@ from tsllm.adapters.aaren.model import AarenModel, prefix_loss
 from tsllm.adapters.aaren.patches import NORMALISATIONS
 from tsllm.backbone import Backbone, tuned
 from tsllm.context import Context
+from tsllm.datasets.counts import count_step
 from tsllm.datasets.frequency import season_length
 from tsllm.errors import DataError
 from tsllm.forecasters.base import LLMForecaster
@@ -362,5 +363,6 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
 
 def _prompt_of(shape: ModelShape) -> str:
     """Write the sentence that tells the language model its task."""
-    every = "equal steps" if shape.freq is None else f"frequency {shape.freq}"
+    counted = shape.freq is None or count_step(shape.freq)
+    every = "equal steps" if counted else f"frequency {shape.freq}"
     return f"A time series of {every}. Its next {shape.horizon} values follow from:"

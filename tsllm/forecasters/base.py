@@ -218,7 +218,7 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
             contexts = list(self._contexts.values())
         else:
             y = match_columns(read_container(y, "y"), self._layout.columns)
-            contexts = join_covariates(split_series(y, freq=self.freq), X, covariates)
+            contexts = join_covariates(split_series(y, freq=self._known_frequency()), X, covariates)
         steps = [np.arange(1, horizon + 1)] * len(contexts)
         futures = future_covariates(contexts, X, covariates, steps, horizon)
         columns = None if covariates is None else covariates.columns
@@ -513,7 +513,8 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
     def _known_frequency(self) -> str | None:
         """Return the frequency of the parameters, else the fitted one."""
         fitted: FittedState | None = getattr(self, "fitted_", None)
-        return self.freq or (None if fitted is None else fitted.shape.freq)
+        # models of earlier versions have None for integer steps
+        return self.freq or (None if fitted is None else fitted.shape.freq or "1")
 
     def _asked_horizon(
         self, fh: ForecastingHorizon | None, contexts: Sequence[Context]
@@ -567,7 +568,7 @@ class LLMForecaster(SeriesForecaster):
             The series or the parameters cannot be used, or the method embeds no text with them.
         """
         self._check_parameters()
-        check_input(y, freq=self._known_frequency(), at_least=2)
+        check_input(y, freq=self.freq, at_least=2)
         contexts = split_series(y, freq=self.freq, at_least=2)
         self._check_parameters()
         steps = None if fh is None else read_horizon(fh, contexts)

@@ -12,7 +12,8 @@ from tsllm.covariates import CovariateColumns, Covariates
 from tsllm.covariates.columns import attribute_text, learn_columns
 from tsllm.covariates.effects import missing_future
 from tsllm.datasets.checks import check_times, check_values, series_name
-from tsllm.datasets.frequency import future_times
+from tsllm.datasets.counts import as_counts, step_of
+from tsllm.datasets.frequency import frequency_name, future_times, set_frequency
 from tsllm.errors import DataError, NotEnoughDataError
 from tsllm.forecasters.inputs import (
     is_table,
@@ -75,9 +76,17 @@ def split_series(
 
 
 def frequency_of(contexts: Sequence[Context]) -> str | None:
-    """Return the frequency that all contexts share; None for integer steps."""
-    freq = getattr(contexts[0].times, "freq", None)
-    return None if freq is None else getattr(freq, "freqstr", str(freq))
+    """Return the frequency that all contexts share; the step of integers as text, such as "1"."""
+    freq = own_frequency(contexts[0].times) or "1"
+    return getattr(freq, "freqstr", freq)
+
+
+def own_frequency(times: pd.Index) -> str | pd.offsets.BaseOffset | None:
+    """Return the frequency of stamps, or the step of integers as text; None if they have none."""
+    if isinstance(times, pd.DatetimeIndex | pd.PeriodIndex):
+        return times.freq
+    step = step_of(times)
+    return None if step is None else str(step)
 
 
 def extend_context(known: Context, new: Context) -> Context:
@@ -115,14 +124,16 @@ def extend_context(known: Context, new: Context) -> Context:
         if position < 0:
             raise DataError(
                 f"the update of {name} has the stamp {times[0]}, which lies between the stamps of "
-                f"the series (its frequency is {getattr(known.times, 'freqstr', 'one step')}): "
+                f"the series (its frequency is {frequency_name(frequency_of([known]))}): "
                 "resample it first"
             )
     end = position + len(times)  # known rows after the new ones stay
     merged = np.concatenate([known.values[:position], values, known.values[end:]])
     stamps = known.times[:position].append([times, known.times[end:]])
     if isinstance(known.times, pd.DatetimeIndex) and known.times.freq is not None:
-        stamps = pd.DatetimeIndex(stamps, freq=known.times.freq)
+        stamps = set_frequency(pd.DatetimeIndex(stamps), known.times.freq)
+    elif isinstance(known.times, pd.RangeIndex):
+        stamps = as_counts(stamps)
     past_x = None
     if known.past_x is not None and new.past_x is not None:
         rows = new.past_x[begin:]
@@ -245,7 +256,7 @@ def stamps_after(context: Context, horizon: int, *, freq: str | None = None) -> 
 
     ``freq`` is for a context whose stamps have none.
     """
-    return future_times(context.times[-1], getattr(context.times, "freq", None) or freq, horizon)
+    return future_times(context.times[-1], own_frequency(context.times) or freq, horizon)
 
 
 def request_payload(
@@ -320,9 +331,12 @@ def _checked_context(
             f"{series_name(series_id)} has {len(values)} step{'s' * (len(values) != 1)} and at "
             f"least {at_least} are needed: drop it, or pass more of its history"
         )
+    times = check_times(times, series=series_id, freq=freq)
+    if not isinstance(times, pd.DatetimeIndex | pd.PeriodIndex):
+        times = as_counts(times, freq)
     return Context(
         values,
-        times=check_times(times, series=series_id, freq=freq),
+        times=times,
         series_id=series_id,
         columns=column_names(rows.columns),
     )
@@ -330,9 +344,9 @@ def _checked_context(
 
 def _check_one_frequency(contexts: Sequence[Context]) -> None:
     """Check that all series have the frequency of the first."""
-    ours = frequency_of(contexts) or "integer steps"
+    ours = frequency_name(frequency_of(contexts))
     for context in contexts[1:]:
-        theirs = frequency_of([context]) or "integer steps"
+        theirs = frequency_name(frequency_of([context]))
         if ours != theirs:
             raise DataError(
                 f"the panel mixes frequencies: {series_name(contexts[0].series_id)} has {ours}, "

@@ -18,6 +18,7 @@ from tsllm.context import Context
 from tsllm.datasets.checks import series_name
 from tsllm.datasets.frequency import count_steps, freq_name, stamps_around, stamps_until
 from tsllm.errors import DataError, DataTypeError, InSampleError
+from tsllm.forecasters.frames import own_frequency
 from tsllm.forecasters.parameters import check_horizon
 
 _STAMPS = (pd.Timestamp, datetime.date, np.datetime64)
@@ -69,7 +70,7 @@ def steps_after(fh: ForecastingHorizon, contexts: Sequence[Context]) -> list[np.
     steps = []
     for context in contexts:
         # most series of a panel end together
-        end = context.times[-1], getattr(context.times, "freq", None)
+        end = context.times[-1], own_frequency(context.times)
         if end not in known:
             known[end] = _steps(fh, context)
             check_horizon(known[end].max())
@@ -226,13 +227,13 @@ def _steps_to(stamps: pd.Index, context: Context) -> np.ndarray:
         _refuse_dates("dates" if isinstance(stamps, pd.DatetimeIndex) else "periods", name)
     if (stamps <= times[-1]).any():
         _refuse_past(stamps, context)
-    freq = getattr(times, "freq", None)
+    freq = own_frequency(times)
     steps = count_steps(times[-1], freq, stamps)
     off = steps < 0
     if off.any():
         stamp = stamps[int(off.argmax())]
         before, after = stamps_around(times[-1], freq, stamp)
-        grid = "" if freq is None else f" at freq={freq_name(freq)!r}"
+        grid = "" if freq in (None, "1") else f" at freq={freq_name(freq)!r}"
         raise DataError(
             f"fh asks for {stamp}, where {name} has no step{grid}: its steps around it are "
             f"{before} and {after}"

@@ -14,6 +14,7 @@ from torch import nn
 from tsllm.backbone import Backbone, resolve_device
 from tsllm.context import Context, within_rounding
 from tsllm.covariates import Covariates
+from tsllm.datasets.frequency import frequency_name
 from tsllm.errors import DataError
 from tsllm.forecasters.frames import frequency_of
 from tsllm.intervals import Calibration
@@ -30,7 +31,7 @@ class ModelShape:
     horizon: int
     #: Variables of each series.
     n_variables: int
-    #: Frequency of the series; None for integer steps.
+    #: Frequency of the series; the step of integer times as text, such as "1".
     freq: str | None
     #: Further sizes of the method, as JSON values (for AutoTimes the token length).
     extra: dict[str, Any] = field(default_factory=dict)
@@ -100,8 +101,8 @@ class FittedState:
                 f"the model was trained on {self.shape.n_variables} variable(s) and y has "
                 f"{variables}: pass the same variables, or fit anew"
             )
-        ours = self.shape.freq or "integer steps"
-        theirs = frequency_of(contexts) or "integer steps"
+        ours = frequency_name(self.shape.freq)
+        theirs = frequency_name(frequency_of(contexts))
         if ours != theirs:
             raise DataError(
                 f"the model was trained on series of frequency {ours} and y has {theirs}: pass "
@@ -204,7 +205,7 @@ class FittedState:
             "usage": usage,
             "trained_on": [
                 *series,
-                f"frequency: {self.shape.freq or 'steps without dates'}",
+                f"frequency: {frequency_name(self.shape.freq)}",
                 f"variables: {self.shape.n_variables}",
                 f"context: {self.shape.context_length} steps",
             ],

@@ -9,6 +9,7 @@ import re
 _LONGEST = 1_000  # characters of a sentence
 _LONGEST_VALUE = 100  # characters of a client's value in it
 _IN_ORDER = r"send the rows of each \1 in the order of time"
+_DATES = "send dates, such as 2024-01-31"
 _MISSING_ROWS = "send the missing rows, with null where nothing was observed"
 #: Patterns of the library's remedies, and what a client can do. The first ones come first.
 _REMEDIES = tuple(
@@ -27,7 +28,9 @@ _REMEDIES = tuple(
             r"replace infinite values with numbers, or with NaN to count them as missing",
             "send numbers, with null where a value is missing",
         ),
-        (r"convert it to a date, for example with pd\..*", "send dates, such as 2024-01-31"),
+        (r"leave freq out, or convert the times with pd\..*", _DATES),
+        (r"(?:read|write|give|make) [^;]*; if they count steps, pass freq=.*", _DATES),
+        (r", or make them dates with pd\..*", ""),
         (
             r"pass the time zone of the series with tz=.*",
             "send all with one offset, or local times without one",

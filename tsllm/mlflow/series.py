@@ -33,6 +33,7 @@ import pandas as pd
 
 from tsllm.backbone import Backbone
 from tsllm.datasets.bad_series import SkippedSeries
+from tsllm.datasets.counts import count_step
 from tsllm.datasets.frequency import row_number
 from tsllm.datasets.long import read_long
 from tsllm.datasets.tables import Table
@@ -89,8 +90,9 @@ class ServedSeries(ServedKind):
         past = min(shape.context_length, 24)
         known = covariates is not None and bool(covariates.columns.known)
         steps = past + shape.horizon if known else past
-        if shape.freq is None:
-            times: Any = np.arange(steps)
+        step = 1 if shape.freq is None else count_step(shape.freq)
+        if step is not None:
+            times: Any = np.arange(steps) * step
         elif _counts_periods(model):
             freq = model.cutoff.freqstr
             times = pd.period_range("2024-01-01", periods=steps, freq=freq).astype(str)

@@ -11,6 +11,7 @@ import pandas as pd
 from tsllm.arguments import check_arguments, wanted_instead
 from tsllm.context import Context
 from tsllm.datasets.bad_series import SkippedSeries, skipping
+from tsllm.datasets.counts import count_step
 from tsllm.datasets.covariates import all_covariates
 from tsllm.datasets.long import read_long
 from tsllm.errors import DataError
@@ -315,9 +316,12 @@ def contexts_of(
     y, X = split_frame(frame, beside)
     variables = _fitted_variables(estimator, y)
     y = y[variables]
-    dated = not pd.api.types.is_integer_dtype(frame["timestamp"].dtype)
-    if freq is None and dated and frame.groupby("series_id").size().min() < 3:
-        freq = estimator.fitted_.shape.freq  # too short to determine its own
+    counted = pd.api.types.is_integer_dtype(frame["timestamp"].dtype)
+    fitted = estimator.fitted_.shape.freq
+    if freq is None and counted and count_step(fitted):
+        freq = fitted  # they count steps as those of the fit did
+    elif freq is None and not counted and frame.groupby("series_id").size().min() < 3:
+        freq = fitted  # too short to determine its own
     contexts = split_series(y, freq=freq)
     estimator.fitted_.check_same_series(contexts)
     return join_covariates(contexts, X, covariates), variables

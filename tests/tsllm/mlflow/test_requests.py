@@ -204,7 +204,7 @@ BAD = {
     "milliseconds": (
         lambda f: f.assign(timestamp=f["timestamp"].astype("int64")),
         {},
-        "too large to count steps",
+        r"integer times, to which freq='D' does not apply; send dates",
     ),
     "day first": (lambda f: f.assign(timestamp="31.12.2024"), {}, "year first"),
     "twice": (lambda f: pd.concat([f, f.tail(1)]), {}, "same stamp"),
