@@ -16,6 +16,7 @@ import pandas as pd
 from sktime.forecasting.base import BaseForecaster
 
 from tsllm.backbone import Backbone
+from tsllm.backbone.stopping import check_time
 from tsllm.context import Context
 from tsllm.datasets.checks import series_name
 from tsllm.datasets.frequency import season_length
@@ -103,7 +104,11 @@ class StatisticalCandidate(Candidate):
 
     def forecast(self, contexts: Sequence[Context], horizon: int) -> np.ndarray:
         """Fit and forecast each variable of each context."""
-        return np.stack([self._forecast_one(context, horizon) for context in contexts])
+        out = []
+        for context in contexts:
+            check_time()
+            out.append(self._forecast_one(context, horizon))
+        return np.stack(out)
 
     def estimate_seconds(self, contexts: Sequence[Context], horizon: int, windows: int) -> float:
         """Compute them from the time of the first series: each is fitted, each window forecast."""
@@ -231,6 +236,7 @@ class SktimeCandidate(Candidate):
         out = []
         steps = list(range(1, horizon + 1))
         for context in contexts:
+            check_time()
             past = context.tail(self.steps_to_keep())
             y = pd.DataFrame(past.values, index=past.times)
             try:

@@ -10,7 +10,8 @@ from sktime.forecasting.naive import NaiveForecaster
 import tsllm
 from small_forecasters import TINY, panel, season
 from tsllm import AutoForecaster, Context
-from tsllm.errors import DataError
+from tsllm.backbone.stopping import deadline
+from tsllm.errors import DataError, StoppedError
 from tsllm.forecasters import statistical
 from tsllm.forecasters.candidates import StatisticalCandidate, TrainedCandidate
 from tsllm.forecasters.held_out import MAX_ORIGINS, MAX_SCORED_SERIES, choose_origins
@@ -275,6 +276,12 @@ def test_a_long_missing_end_is_left_to_the_candidates_that_can_read_it():
     with pytest.warns(UserWarning, match="no observed value in the last .* candidate dlinear"):
         found = forecaster.predict()
     assert np.isfinite(found).all()
+
+
+def test_a_deadline_stops_the_forecast():
+    forecaster = AutoForecaster(**QUICK).fit(monthly(60), fh=[1])
+    with deadline(0.0, "too long"), pytest.raises(StoppedError, match="too long"):
+        forecaster.predict()
 
 
 def test_plot_history_says_what_to_read_instead():
