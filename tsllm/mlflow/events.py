@@ -11,7 +11,7 @@ A request is a table with the columns that the model was fitted with, by default
 Each sequence is predicted from the events in the request; the model need not have seen it. Rows
 with only a ``sequence_id`` ask for the next events of a sequence that the model keeps, and the
 column ``sequence_id`` without rows asks for all that it keeps. Parameters: ``horizon``, the number
-of events ahead (default 1), and ``quantiles`` of their times.
+of events ahead (default 1), ``quantiles`` of their times, and ``on_error`` as for series.
 """
 
 from collections.abc import Sequence

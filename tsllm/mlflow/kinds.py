@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from tsllm.backbone import Backbone
 from tsllm.errors import DataError
 from tsllm.mlflow.limits import Limits
-from tsllm.mlflow.requests import Asked, check_finite, read_parameters, read_table, with_left_out
+from tsllm.mlflow.requests import Asked, read_parameters, read_table, with_left_out
 from tsllm.saving.api import load, save
 
 
@@ -116,5 +116,4 @@ class ServedKind(ABC):
             request, limits, columns=self.columns(model), cell_kinds=self.cell_kinds(model)
         )
         answer = self.predict(model, table, asked, limits)
-        check_finite(answer)
         return with_left_out(answer, asked.skipped)

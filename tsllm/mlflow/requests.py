@@ -144,18 +144,6 @@ def with_left_out(answer: pd.DataFrame, skipped: SkippedSeries | None) -> pd.Dat
     return pd.concat([answer.astype(dict.fromkeys(whole, object)), rows], ignore_index=True)
 
 
-def check_finite(answer: pd.DataFrame) -> None:
-    """Check that an answer holds no infinite number, which JSON cannot write."""
-    numbers = answer.select_dtypes("number")
-    bad = np.isinf(numbers.to_numpy(dtype=float)).any(axis=1)
-    if bad.any():
-        name = answer.iloc[int(bad.argmax()), 0]
-        raise DataError(
-            f"the forecast of {shown(name)} is too large for a number: send values of less than "
-            "1e150, for example in larger units"
-        )
-
-
 def _check_names(request: pd.DataFrame, column: str) -> None:
     """Check that the names of the series are text or whole numbers, or missing."""
     if column not in request:

@@ -6,7 +6,8 @@ remedy is another request.
 
 import re
 
-_LONGEST = 1_000  # characters of a sentence
+_LONGEST = 600  # characters of a sentence
+_LONG_WORD = re.compile(r"\S{100,}")
 _LONGEST_VALUE = 100  # characters of a client's value in it
 _IN_ORDER = r"send the rows of each \1 in the order of time"
 _DATES = "send dates, such as 2024-01-31"
@@ -63,6 +64,7 @@ def for_client(sentence: str) -> str:
     sentence = " ".join(sentence.split())
     for pattern, words in _REMEDIES:
         sentence = pattern.sub(words, sentence)
+    sentence = _LONG_WORD.sub(lambda found: f"{found[0][:60]}...", sentence)
     sentence = sentence.strip().rstrip(";,:").strip()
     if len(sentence) > _LONGEST:
         half = _LONGEST // 2

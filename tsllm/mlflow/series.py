@@ -14,8 +14,9 @@ A request is a table with the columns
 Each series is forecast from the history in the request; the model need not have seen it. Rows with
 only a ``series_id`` ask for the forecast of a series that the model keeps, and the column
 ``series_id`` without rows asks for all of them; for a model with known covariates these rows hold
-their future. Parameters: ``horizon`` (default: the horizon of fitting) and ``quantiles``. A request
-in Parquet has no parameters.
+their future. Parameters: ``horizon`` (default: the horizon of fitting), ``quantiles`` and
+``on_error``: with "skip" bad series are left out and listed in rows with the reason in the column
+``error``. Requests in CSV and Parquet have no parameters.
 
 MLflow's server reads requests of any size into memory before the model checks them: put a proxy
 with a limit in front of a public server. `tsllm.mlflow.limits.Limits` has the limits of the model.
@@ -37,7 +38,7 @@ from tsllm.datasets.counts import count_step
 from tsllm.datasets.frequency import row_number
 from tsllm.datasets.long import read_long
 from tsllm.datasets.tables import Table
-from tsllm.errors import DataError, ModelFormatError
+from tsllm.errors import DataError
 from tsllm.forecasters.base import SeriesForecaster
 from tsllm.mlflow.kinds import ServedKind
 from tsllm.mlflow.limits import Limits
@@ -136,7 +137,6 @@ class ServedSeries(ServedKind):
             table = predict_stored(
                 model, horizon, quantiles=quantiles, series=ids, future=future, skipped=skipped
             )
-        _check_numbers(table)
         if isinstance(table[_TIME].dtype, pd.PeriodDtype):  # JSON has no periods
             table[_TIME] = table[_TIME].astype(str)
         return table
@@ -196,16 +196,6 @@ def _split_future(
         skipped=skipped,
     )
     return request[~marked], future
-
-
-def _check_numbers(table: pd.DataFrame) -> None:
-    """Check that each forecast is a number: a model whose weights are none must not answer."""
-    bad = table["forecast"].isna()
-    if bad.any():
-        raise ModelFormatError(
-            f"the forecast of series {table[_ID][int(bad.argmax())]!r} is no number: the weights "
-            "of the served model are damaged"
-        )
 
 
 def _marks(cells: pd.Series) -> pd.Series:
