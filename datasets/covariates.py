@@ -8,6 +8,7 @@ import pandas as pd
 
 from tsllm.datasets.checks import bad_value, not_a_number
 from tsllm.datasets.delimited import decimal_hint, has_decimal_commas
+from tsllm.datasets.layout import column_names
 from tsllm.datasets.tables import Table, missing_text, text_to_numbers
 from tsllm.errors import DataError
 
@@ -74,10 +75,10 @@ def read_covariates(
     return CovariateTable(list(names), stacked, categories)
 
 
-def all_covariates(known: str | Sequence[str], *others: Sequence[str]) -> list[str]:
+def all_covariates(known: object, *others: Sequence[str]) -> list[str]:
     """List covariates without duplicates, those with a known future first."""
-    known = [known] if isinstance(known, str) else list(known)
-    return list(dict.fromkeys([*known, *(name for some in others for name in some)]))
+    first = column_names("covariates", known)
+    return list(dict.fromkeys([*first, *(name for some in others for name in some)]))
 
 
 def _as_numbers(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -40,7 +41,8 @@ def find_columns(
     """
     frame, source = table.frame, table.source
     names = list(frame.columns)
-    targets = [target_cols] if isinstance(target_cols, str) else target_cols
+    targets = None if target_cols is None else column_names("target_cols", target_cols)
+    id_col, time_col = _one_name("id_col", id_col), _one_name("time_col", time_col)
     given = [("id_col", id_col), ("time_col", time_col)]
     given += [("target_cols", name) for name in targets or []]
     given += [("covariates", name) for name in covariates]
@@ -102,6 +104,28 @@ def find_columns(
     return Columns(id_col, time_col, list(targets))
 
 
+def column_names(argument: str, value: object) -> list[str]:
+    """Return the names of columns in an argument: one name, a list of them, or None for none.
+
+    A whole number is the name of a column whose name is a number.
+
+    Examples
+    --------
+    >>> column_names("target_cols", "y"), column_names("target_cols", ["y", 2])
+    (['y'], ['y', '2'])
+    """
+    if value is None:
+        return []
+    several = isinstance(value, list | tuple | np.ndarray | pd.Index | pd.Series)
+    names = [_name(one) for one in (value if several else [value])]
+    if None in names:
+        raise DataError(
+            f"{argument}={value!r} is no name of a column, nor a list of names; pass for "
+            f"example {argument}='y' or {argument}=['y1', 'y2']"
+        )
+    return [name for name in names if name is not None]
+
+
 def read_labels(
     table: Table,
     column: str,
@@ -126,6 +150,14 @@ def read_labels(
             f"{column!r}; give it one or drop the row"
         )
     names = cells.astype(str)
+    if pd.api.types.is_object_dtype(cells.dtype):
+        odd = cells.map(lambda cell: isinstance(cell, list | dict | set | np.ndarray)).to_numpy()
+        if odd.any():
+            bad = int(odd.argmax())
+            raise DataError(
+                f"{table.row(bad)} of {table.source} has {cells.iloc[bad]!r} in column "
+                f"{column!r}, which is no name of a {noun}; write it as text"
+            )
     if cells.dtype == object:  # the number 1 and the text "1" are two names
         kinds = pd.DataFrame({"name": names.array, "kind": [type(cell).__name__ for cell in cells]})
         both = kinds.drop_duplicates().duplicated("name")
@@ -164,6 +196,26 @@ def group_rows(
             f"pass sort=True (--sort on the command line) to sort each {noun} by time"
         )
     return order
+
+
+def _name(value: object) -> str | None:
+    """Return the name of a column as text; None for what is no name."""
+    if isinstance(value, str):
+        return str(value)
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    return str(value) if whole else None
+
+
+def _one_name(argument: str, value: object) -> str | None:
+    """Check an argument that is the name of one column, or None."""
+    if value is None:
+        return None
+    name = _name(value)
+    if name is None:
+        raise DataError(
+            f"{argument}={value!r} is no name of a column; pass for example {argument}='name'"
+        )
+    return name
 
 
 def _without(names: list[str], left_out: list[str]) -> list[str]:

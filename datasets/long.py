@@ -16,7 +16,7 @@ from tsllm.datasets.covariates import read_covariates
 from tsllm.datasets.delimited import decimal_hint, dialect_of
 from tsllm.datasets.frequency import parse_frequency
 from tsllm.datasets.gaps import FILLS, fill_gaps, regular_times, stamp_numbers, to_steps
-from tsllm.datasets.layout import Columns, find_columns, group_rows, read_labels
+from tsllm.datasets.layout import Columns, column_names, find_columns, group_rows, read_labels
 from tsllm.datasets.stamps import read_stamps
 from tsllm.datasets.tables import Table, open_table, text_to_numbers
 from tsllm.errors import DataError
@@ -120,11 +120,12 @@ def read_long(
     """
     if fill not in (None, *FILLS):
         raise DataError(f"fill={fill!r} is not known; pass one of {', '.join(FILLS)}")
+    if not isinstance(sort, bool | np.bool_):
+        raise DataError(f"sort must be True or False, found {sort!r}")
     if freq is not None and count_step(freq) is None:
         parse_frequency(freq)
     table = open_table(source, freq, dialect_of(sep, decimal, encoding))
-    table = table._replace(frame=table.frame.set_axis(table.frame.columns.astype(str), axis=1))
-    covariates = [covariates] if isinstance(covariates, str) else list(covariates)
+    covariates = column_names("covariates", covariates)
     columns = find_columns(table, id_col, time_col, target_cols, covariates)
     ids = _read_ids(table, columns)
     read = partial(

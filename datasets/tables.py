@@ -59,7 +59,7 @@ def open_table(
             "(panel_to_long makes one of an sktime panel)"
         )
     path = Path(source).expanduser()
-    if not path.exists():
+    if source == "" or not path.exists():
         raise DataError(f"there is no file or directory {str(source)!r}; check the path")
     kind = kind_of(path)
     if not path.is_dir() and kind is None:
@@ -137,14 +137,21 @@ def check_everywhere(table: Table, names: Sequence[str]) -> None:
 
 
 def _checked(table: Table) -> Table:
-    """Check that a table has rows and that its column names differ."""
-    names = table.frame.columns.astype(str)
+    """Check that a table has rows and columns with different names, and make the names text."""
+    columns = table.frame.columns
+    if columns.nlevels > 1:
+        raise DataError(
+            f"{table.source} has {columns.nlevels} levels of column names, the first "
+            f"{columns[0]!r}; give each column one name, for example with "
+            "frame.columns = ['_'.join(map(str, name)) for name in frame.columns]"
+        )
+    names = pd.Index(["" if name is None or name is np.nan else str(name) for name in columns])
     if names.duplicated().any():
         twice = names[names.duplicated()][0]
         raise DataError(f"{table.source} has two columns named {twice!r}; rename or drop one")
     if len(table.frame) == 0:
         raise DataError(f"{table.source} has no rows; pass a table with data")
-    return table
+    return table._replace(frame=table.frame.set_axis(names, axis=1))
 
 
 def _check_dialect(dialect: Dialect | None, source: str, *, csv: bool) -> None:

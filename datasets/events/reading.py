@@ -161,8 +161,7 @@ def _open(source: str | Path | pd.DataFrame) -> Table:
             )
         if source in bundled.index:
             source = load_dataset(source)
-    table = open_table(source)
-    return table._replace(frame=table.frame.set_axis(table.frame.columns.astype(str), axis=1))
+    return open_table(source)
 
 
 def _find_columns(table: Table, id_col: str | None, time_col: str, type_col: str) -> EventColumns:

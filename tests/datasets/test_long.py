@@ -582,3 +582,61 @@ def test_what_is_read_is_what_was_there(steps, ids, values, kind, sort):
     pd.testing.assert_frame_equal(
         read, expected.reset_index(drop=True), check_dtype=False, check_index_type=False
     )
+
+
+# Arguments and columns of a wrong kind
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"target_cols": 2}, ["target_cols='2' is no column", "series_id, timestamp, y"]),
+        ({"target_cols": 2.5}, ["target_cols=2.5 is no name", "target_cols=['y1', 'y2']"]),
+        ({"target_cols": [None]}, ["target_cols=[None]"]),
+        ({"target_cols": {"y": 1}}, ["nor a list of names"]),
+        ({"target_cols": b"y"}, ["nor a list of names"]),
+        ({"target_cols": [["y"]]}, ["nor a list of names"]),
+        ({"id_col": ["series_id"]}, ["id_col=['series_id'] is no name of a column"]),
+        ({"id_col": True}, ["id_col=True"]),
+        ({"time_col": {}}, ["time_col={}"]),
+        ({"covariates": True}, ["covariates=True"]),
+        ({"covariates": {"y"}}, ["nor a list of names"]),
+        ({"covariates": ["y", "y"]}, ["given twice"]),
+        ({"sort": "yes"}, ["sort must be True or False, found 'yes'"]),
+    ],
+)
+def test_names_of_a_wrong_kind_are_named(arguments, words):
+    message = complaint(canonical(), **arguments)
+    assert [word for word in words if word not in message] == [], message
+
+
+def test_names_in_every_kind_of_list_and_as_numbers():
+    frame = canonical()
+    for names in (["y"], ("y",), np.array(["y"]), pd.Index(["y"]), pd.Series(["y"])):
+        pd.testing.assert_frame_equal(read_long(frame, target_cols=names), frame)
+    numbered = frame.set_axis([0, 1, 2], axis=1)
+    read = read_long(numbered, id_col=0, time_col=1, target_cols=2)
+    pd.testing.assert_frame_equal(read, frame.rename(columns={"y": "2"}))
+
+
+def test_columns_with_several_levels_or_without_a_name():
+    frame = canonical()
+    levels = frame.set_axis(pd.MultiIndex.from_product([["a"], frame.columns]), axis=1)
+    message = complaint(levels)
+    assert "2 levels of column names, the first ('a', 'series_id')" in message
+    for nameless in (None, np.nan, ""):
+        other = frame.assign(z=1.0).set_axis([*frame.columns, nameless], axis=1)
+        assert "without a name" in complaint(other)
+
+
+@pytest.mark.parametrize("missing", [np.nan, None, pd.NA, pd.NaT, "", " ", ["a"], {}])
+@pytest.mark.parametrize("kind", [object, "category"])
+def test_a_missing_or_odd_name_of_a_series_is_refused(missing, kind):
+    frame = canonical().astype({"series_id": object})
+    frame.at[3, "series_id"] = missing
+    if kind == "category":
+        if isinstance(missing, list | dict):
+            pytest.skip("no category")
+        frame = frame.astype({"series_id": "category"})
+    assert "row 3 of the frame has " in complaint(frame)
+    assert "no file or directory" in complaint("")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsllm.arguments import check_arguments, wanted_instead
+from tsllm.arguments import check_arguments
 from tsllm.context import Context
 from tsllm.datasets.bad_series import SkippedSeries, skipping
 from tsllm.datasets.counts import count_step
@@ -22,6 +22,7 @@ from tsllm.forecasters.frames import (
     split_series,
     stamps_after,
 )
+from tsllm.forecasters.parameters import check_horizon, checked_levels
 from tsllm.tables.covariates import futures_for, read_future_ahead, split_frame
 
 DEFAULT_QUANTILES = (0.1, 0.5, 0.9)
@@ -168,11 +169,8 @@ def forecast(
 
 def check_request(horizon: object, quantiles: Sequence[float]) -> None:
     """Check horizon and quantiles of a request, before any training."""
-    if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer) or horizon < 1:
-        raise DataError(f"horizon must be a whole number of steps, at least 1, found {horizon!r}")
-    bad = [q for q in quantiles if wanted_instead(q, float) or not 0 < q < 1]
-    if bad:
-        raise DataError(f"quantiles must lie strictly between 0 and 1, found {bad[0]!r}")
+    check_horizon(horizon)
+    checked_levels(quantiles)
     columns: dict[str, float] = {}
     for q in quantiles:
         if (column := quantile_column(q)) in columns:
@@ -194,7 +192,7 @@ def make_forecaster(method: str, **parameters: Any) -> SeriesForecaster:
     """Make the unfitted forecaster of a method by its short name."""
     from tsllm.forecasters import METHODS
 
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise DataError(f"method must be one of {', '.join(METHODS)}, found {method!r}")
     forecaster = METHODS[method]()
     own = forecaster.get_param_names()
