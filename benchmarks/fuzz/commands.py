@@ -22,7 +22,10 @@ from tsllm.datasets import make_hawkes
 
 IDS = ["s0", "s1", "s2"]
 #: Options that make a command train in no time.
-SET = "--set backbone=null --set max_steps=2 --set random_state=0 --set context_length=12"
+SET = (
+    "--method autotimes --set backbone=null --set max_steps=2 --set random_state=0 "
+    "--set context_length=12"
+)
 
 
 class Result(NamedTuple):
