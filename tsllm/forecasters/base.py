@@ -245,7 +245,7 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         y = read_container(y, "y")
         columns = self._known_columns(trains=trains)
         if columns is not None:
-            y = match_columns(y, columns)
+            y = match_columns(y, columns, rename=not trains)
         if not trains:
             y = match_rows(y, self._layout.index_names, self._known_times())
         if X is None:

@@ -1,6 +1,6 @@
 """pandas in and out: checked series and covariates from sktime's containers, dated forecasts."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,10 +65,30 @@ def split_series(
     if not is_table(y):
         raise wrong_container(y, "y")
     frame = y.to_frame() if isinstance(y, pd.Series) else y
-    contexts = [
-        _checked_context(frame.iloc[rows], times, series_id, freq, at_least)
-        for series_id, rows, times in _instances(frame.index, "y")
-    ]
+    try:
+        everything = check_values(frame)  # (rows, variables)
+    except DataError:
+        everything = None  # the checks of each series name it
+    columns = column_names(frame.columns)
+    known: dict[Hashable, pd.Index] = {}  # most series of a panel have the same stamps
+    contexts = []
+    for rows in _rows_of_series(frame.index, "y"):
+        name = rows.series_id
+        if everything is None:
+            part = frame.iloc[rows.positions]
+            values = check_values(part, series=name, times=rows.stamps)
+        else:
+            values = everything[rows.positions]
+        if len(values) < at_least:
+            raise NotEnoughDataError(
+                f"{series_name(name)} has {len(values)} step{'s' * (len(values) != 1)} and at "
+                f"least {at_least} are needed: drop it, or pass more of its history"
+            )
+        if rows.key not in known:
+            times = check_times(rows.stamps, series=name, freq=freq)
+            dated = isinstance(times, pd.DatetimeIndex | pd.PeriodIndex)
+            known[rows.key] = times if dated else as_counts(times, freq)
+        contexts.append(Context(values, times=known[rows.key], series_id=name, columns=columns))
     if not contexts:
         raise NotEnoughDataError("y holds no rows: pass at least two steps of a series")
     _check_one_frequency(contexts)
@@ -296,12 +316,25 @@ def request_payload(
 # ---------------------------------------------------------------------- helpers
 
 
-def _instances(
-    index: pd.Index, argument: str
-) -> list[tuple[Hashable, np.ndarray | slice, pd.Index]]:
-    """List (series id, row positions, stamps) of y or X, in order of first appearance."""
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of one series in y or X."""
+
+    series_id: Hashable
+    positions: np.ndarray | slice
+    stamps_of_all: pd.Index
+    key: Hashable  # equal for equal stamps
+
+    @property
+    def stamps(self) -> pd.Index:
+        return self.stamps_of_all[self.positions]
+
+
+def _rows_of_series(index: pd.Index, argument: str) -> Iterator[_Rows]:
+    """List the rows of each series of y or X, in order of first appearance."""
     if not isinstance(index, pd.MultiIndex):
-        return [(None, slice(None), index)]
+        yield _Rows(None, slice(None), index, None)
+        return
     for level in range(index.nlevels - 1):
         nameless = np.asarray(index.codes[level]) < 0
         if nameless.any():
@@ -313,33 +346,12 @@ def _instances(
     ids = index.droplevel(-1)
     codes, unique = pd.factorize(ids)
     order = np.argsort(codes, kind="stable")
-    borders = np.searchsorted(codes[order], np.arange(len(unique) + 1))
+    borders = np.searchsorted(codes[order], np.arange(len(unique) + 1)).tolist()
     stamps = index.get_level_values(-1)
-    return [
-        (unique[i], order[borders[i] : borders[i + 1]], stamps[order[borders[i] : borders[i + 1]]])
-        for i in range(len(unique))
-    ]
-
-
-def _checked_context(
-    rows: pd.DataFrame, times: pd.Index, series_id: Hashable, freq: str | None, at_least: int
-) -> Context:
-    """Check one series."""
-    values = check_values(rows, series=series_id, times=times)
-    if len(values) < at_least:
-        raise NotEnoughDataError(
-            f"{series_name(series_id)} has {len(values)} step{'s' * (len(values) != 1)} and at "
-            f"least {at_least} are needed: drop it, or pass more of its history"
-        )
-    times = check_times(times, series=series_id, freq=freq)
-    if not isinstance(times, pd.DatetimeIndex | pd.PeriodIndex):
-        times = as_counts(times, freq)
-    return Context(
-        values,
-        times=times,
-        series_id=series_id,
-        columns=column_names(rows.columns),
-    )
+    # A stamp is one of its level, so equal codes are equal stamps.
+    numbers = np.asarray(index.codes[-1])[order]
+    for series_id, first, end in zip(unique, borders[:-1], borders[1:]):
+        yield _Rows(series_id, order[first:end], stamps, numbers[first:end].tobytes())
 
 
 def _check_one_frequency(contexts: Sequence[Context]) -> None:
@@ -449,15 +461,16 @@ def _check_columns(
 def _rows_by_series(X: pd.DataFrame) -> dict[Hashable, tuple[np.ndarray, pd.Index]]:
     """Find the positions and stamps of each series' rows of X."""
     everything = np.arange(len(X))
-    rows = {}
-    for series_id, positions, stamps in _instances(X.index, "X"):
+    found = {}
+    for rows in _rows_of_series(X.index, "X"):
+        stamps = rows.stamps
         if not stamps.is_unique:
             twice = stamps[stamps.duplicated()][0]
             raise DataError(
-                f"X has two rows of {series_name(series_id)} at {twice}: keep one of them"
+                f"X has two rows of {series_name(rows.series_id)} at {twice}: keep one of them"
             )
-        rows[series_id] = everything[positions], stamps
-    return rows
+        found[rows.series_id] = everything[rows.positions], stamps
+    return found
 
 
 def _positions(

@@ -51,11 +51,11 @@ def wrong_container(data: Any, argument: str) -> DataTypeError:
     )
 
 
-def match_columns(y: Any, columns: pd.Index) -> Any:
+def match_columns(y: Any, columns: pd.Index, *, rename: bool = True) -> Any:
     """Return ``y`` with the columns of the fit, found by name, in the order of the fit.
 
     Columns that only count, as those of arrays and of a Series without a name do, have no names:
-    they are taken in their order.
+    they are taken in their order, and with ``rename`` they get the names of the fit.
 
     Raises
     ------
@@ -69,13 +69,15 @@ def match_columns(y: Any, columns: pd.Index) -> Any:
     ['low', 'high']
     """
     if isinstance(y, list):
-        return [match_columns(one, columns) for one in y]
+        return [match_columns(one, columns, rename=rename) for one in y]
     if not is_table(y):
         return y
     given, known = _names_of(y), list(columns)
     if given == known:
         return y
     if len(given) == len(known) and (_only_count(given) or _only_count(known)):
+        if not rename:
+            return y
         if isinstance(y, pd.Series):
             return y.rename(None if _only_count(known) else known[0])
         return y.set_axis(columns, axis=1)

@@ -121,6 +121,9 @@ def test_columns_that_only_count_have_no_names():
     ranged = make().fit(Y[:50].set_axis(pd.RangeIndex(2), axis=1)).update(Y[50:])
     assert_array_equal(ranged.predict(fh=[1, 2]), expected)
     assert ranged.predict(fh=[1]).columns.tolist() == [0, 1]
+    pretrained = make().pretrain(PANEL).fit(Y.set_axis([0, 1], axis=1)).predict(fh=[1])
+    assert_array_equal(pretrained, make().pretrain(PANEL).fit(Y).predict(fh=[1]))
+    assert pretrained.columns.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(("fitted", "new"), [("lo", None), (None, "lo"), (None, None)])
