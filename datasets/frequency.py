@@ -1,7 +1,9 @@
 """Frequencies of time stamps: parse, infer, complete and continue them, and find their seasons."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -22,8 +24,18 @@ _CALENDAR_SEASONS |= dict.fromkeys(["MS", "ME", "BMS", "BME", "CBMS", "CBME"], 1
 _CALENDAR_SEASONS |= dict.fromkeys(["SMS", "SME"], 24)
 _CALENDAR_SEASONS |= dict.fromkeys(["QS", "QE", "BQS", "BQE", "REQ"], 4)
 
+# A weekday of the month, such as the third Friday.
+_DAYS_OF_MONTHS = (pd.offsets.WeekOfMonth, pd.offsets.LastWeekOfMonth)
+
 # Years and quarters of 52 or 53 whole weeks.
 _WEEKS_OF_YEARS = (pd.offsets.FY5253, pd.offsets.FY5253Quarter)
+
+# Former names of pandas, and words, for frequencies of dates.
+_FORMER_NAMES = {"M": "ME", "Q": "QE", "A": "YE", "Y": "YE", "BM": "BME", "BQ": "BQE", "BA": "BYE"}
+_FORMER_NAMES |= {"BY": "BYE", "CBM": "CBME", "SM": "SME", "AS": "YS", "BAS": "BYS", "H": "h"}
+_FORMER_NAMES |= {"T": "min", "S": "s", "L": "ms", "U": "us", "N": "ns", "BH": "bh", "CBH": "cbh"}
+_FORMER_NAMES |= {"D": "D", "W": "W", "B": "B", "HOURLY": "h", "DAILY": "D", "WEEKLY": "W"}
+_FORMER_NAMES |= {"MONTHLY": "ME", "QUARTERLY": "QE", "YEARLY": "YE", "ANNUAL": "YE"}
 
 # Names that pandas has for periods only, and the frequency of the ends of those periods.
 _PERIOD_NAMES = {"M": "ME", "Q": "QE", "Y": "YE"}
@@ -76,6 +88,11 @@ def parse_frequency(freq: str | pd.offsets.BaseOffset) -> pd.offsets.BaseOffset:
             "frequency of the dates, for example 'h', '15min', 'D', 'W-SUN', 'MS' or 'ME'"
         )
     if offset is None or offset.n <= 0:
+        now = None if offset is not None else _successor(freq)
+        if now is not None:
+            raise DataError(
+                f"freq={freq!r} is not a frequency of dates, or no longer one; pass {now}"
+            )
         raise DataError(
             f"freq={freq!r} is not a frequency that steps forwards; "
             "pass a pandas one, for example 'h', '15min', 'D', 'W-SUN', 'MS' or 'ME'"
@@ -118,6 +135,8 @@ def infer_frequency(
     """
     wanted = None if freq is None else parse_frequency(freq)
     own = times.freq
+    if isinstance(own, _DAYS_OF_MONTHS) and not _follows(times, own):
+        own = None  # pandas did not check it
     if own is not None and own.n > 0 and wanted in (None, own):
         return own
     if wanted is None:
@@ -375,6 +394,21 @@ def _no_such_stamps(last: pd.Timestamp, offset: pd.offsets.BaseOffset) -> Iterat
         ) from None
 
 
+def _successor(freq: object) -> str | None:
+    """Return the new names of a former name of pandas, as text to quote; None if it is none."""
+    parts = re.fullmatch(r"(\d*)([A-Za-z]+)(-[A-Za-z]+)?", freq) if isinstance(freq, str) else None
+    if parts is None:
+        return None
+    count, name, anchor = parts[1], parts[2], parts[3] or ""
+    new = _FORMER_NAMES.get(name) or _FORMER_NAMES.get(name.upper())
+    if new is None:
+        return None
+    end, start = f"{count}{new}{anchor}", f"{count}{new[:-1]}S"
+    if not new.endswith("E") or anchor:  # the start of a quarter has another anchor than its end
+        return repr(end)
+    return f"{end!r} (stamps at the end) or {start!r} (at the start)"
+
+
 def _regular_frequency(times: pd.DatetimeIndex) -> pd.offsets.BaseOffset | None:
     """Infer the frequency of three stamps or more; return None if they have none."""
     # pandas.infer_freq fails for hourly data over a daylight saving change: check equal steps first
@@ -382,6 +416,8 @@ def _regular_frequency(times: pd.DatetimeIndex) -> pd.offsets.BaseOffset | None:
     if not (np.diff(local.asi8) % _ticks(times, _DAY)).any():
         inferred = pd.infer_freq(local)
         offset = None if inferred is None else to_offset(inferred)
+        if offset is None or not _follows(local, offset):
+            offset = _other_calendar(local)
     else:
         steps = np.diff(times.asi8)
         offset = None
@@ -416,10 +452,60 @@ def _likely_frequency(times: pd.DatetimeIndex) -> pd.offsets.BaseOffset | None:
     return to_offset(pd.Timedelta(int(values[counts.argmax()]), unit=times.unit))
 
 
+def _other_calendar(times: pd.DatetimeIndex) -> pd.offsets.BaseOffset | None:
+    """Infer a frequency that pandas knows and does not infer; None if none or several fit."""
+    days = np.diff(times.asi8) // _ticks(times, _DAY)
+    if 14 < days.mean() < 17 and days.max() < 28:
+        fits = _half_months(times)
+    else:
+        fits = _weeks_of_years(times)
+    return fits[0] if len(fits) == 1 else None
+
+
+def _half_months(times: pd.DatetimeIndex) -> list[pd.offsets.BaseOffset]:
+    """Return the frequencies of two stamps a month that stamps have."""
+    starts = (times.day == 1).any()
+    inner = {int(day) for day in times.day if 1 < day < 28}
+    kind = pd.offsets.SemiMonthBegin if starts else pd.offsets.SemiMonthEnd
+    fits = [kind(day_of_month=day) for day in inner] if len(inner) == 1 else []
+    return [offset for offset in fits if _follows(times, offset)]
+
+
+def _weeks_of_years(times: pd.DatetimeIndex) -> list[pd.offsets.BaseOffset]:
+    """Return the frequencies of years or quarters of 52 or 53 weeks that stamps have.
+
+    Those of the same stamps in the next thirty years are one.
+    """
+    days = set((np.diff(times.asi8) // _ticks(times, _DAY)).tolist())
+    quarters = days <= {91, 98}
+    if not (quarters or days <= {364, 371}):
+        return []
+    fits: dict[tuple[pd.Timestamp, ...], pd.offsets.BaseOffset] = {}
+    months = {int(month) for shift in (-3, 3) for month in (times + shift * _DAY).month}
+    for month, variation in product(sorted(months), ("nearest", "last")):
+        year = {"weekday": times[0].weekday(), "startingMonth": month, "variation": variation}
+        if not any(map(pd.offsets.FY5253(**year).is_on_offset, times[:4])):
+            continue
+        offsets = [pd.offsets.FY5253(**year)]
+        if quarters:
+            offsets = [
+                pd.offsets.FY5253Quarter(**year, qtr_with_extra_week=quarter)
+                for quarter in (1, 2, 3, 4)
+            ]
+        for offset in offsets:
+            if _follows(times, offset):
+                future = pd.date_range(times[-1], periods=120 if quarters else 30, freq=offset)
+                fits.setdefault(tuple(future), offset)
+    return list(fits.values())
+
+
 def _follows(times: pd.DatetimeIndex, offset: pd.offsets.BaseOffset) -> bool:
     """Check whether the stamps are exactly those of a frequency, from the first to the last."""
     try:
         set_frequency(times, offset)
+        if isinstance(offset, _DAYS_OF_MONTHS):
+            # pandas takes yearly stamps on a weekday for monthly ones, and checks nothing then
+            return pd.date_range(times[0], periods=len(times), freq=offset).equals(times)
     except (ValueError, OverflowError):  # a local time that daylight saving skips is a ValueError
         return False
     return True
@@ -448,8 +534,24 @@ def _explain_break(
     """Describe where the stamps leave the frequency and the remedy, in one sentence."""
     if offset is None:
         steps = np.diff(_local(times).asi8) / _ticks(times, _DAY)
+        calendars = [repr(fit.freqstr) for fit in _weeks_of_years(_local(times))]
         remedy = "bring them to one frequency, for example with .resample('h').mean()"
-        if steps.min() >= 28 and steps.max() <= 31:
+        if calendars:
+            remedy = (
+                "years of 52 and 53 weeks fit in several ways: pass the one that is meant, "
+                f"freq={' or freq='.join(calendars[:4])}"
+            )
+        elif set(steps) <= {28.0, 35.0}:
+            remedy = (
+                "months of 4 and 5 weeks have no frequency: number the periods 0, 1, 2, ..., or "
+                "use the weeks"
+            )
+        elif set(steps) <= {84.0, 91.0, 98.0, 112.0, 364.0, 371.0}:
+            remedy = (
+                "periods of whole weeks that are no calendar of pandas have no frequency: number "
+                "them 0, 1, 2, ..., or use the weeks"
+            )
+        elif steps.min() >= 28 and steps.max() <= 31:
             remedy = "make them months with index.to_period('M')"
         first = int(np.flatnonzero([*np.diff(times.asi8, 2), 1])[0]) + 1
         first = min(first, len(times) - 2)

@@ -50,6 +50,41 @@ def test_inferred_frequency_rebuilds_the_index(freq, unit):
     assert pd.date_range(times[0], periods=30, freq=found, unit=unit).equals(times)
 
 
+@pytest.mark.parametrize("length", [12, 40])
+@pytest.mark.parametrize(
+    "freq",
+    ["SMS", "SME", "SMS-10", "SME-20", "WOM-3FRI", "RE-N-DEC-MON", "RE-L-JAN-SAT", "2QS", "BQE"],
+)
+def test_calendars_are_inferred_and_continued(freq, length):
+    times = pd.date_range("2010-01-01", periods=length + 30, freq=freq)
+    found = infer_frequency(without_frequency(times[:length]))
+    assert future_times(times[length - 1], found, 30).equals(times[length:])
+
+
+def test_a_year_of_52_or_53_weeks_that_fits_twice_is_asked_for():
+    times = without_frequency(pd.date_range("2010-01-01", periods=40, freq="REQ-L-JAN-SAT-4"))
+    with pytest.raises(DataError, match=r"freq='REQ-L-JAN-SAT-4' or freq='REQ-L-OCT-SAT-1'"):
+        infer_frequency(times)
+    assert infer_frequency(times, "REQ-L-JAN-SAT-4").freqstr == "REQ-L-JAN-SAT-4"
+
+
+@pytest.mark.parametrize("weeks", [(4, 4, 5), (4, 5, 4), (5, 4, 4), (12, 12, 12, 16)])
+def test_months_of_whole_weeks_are_numbered(weeks):
+    ends = np.cumsum([0, *weeks * 5]) * 7
+    times = pd.Timestamp("2020-02-02") + pd.to_timedelta(ends, unit="D")
+    with pytest.raises(DataError, match=r"number (the periods|them) 0, 1, 2, \.\.\., or use the"):
+        infer_frequency(pd.DatetimeIndex(times))
+
+
+def test_yearly_stamps_on_a_weekday_are_not_monthly_ones():
+    # pandas takes them for the fourth Saturdays of months, and checks nothing
+    times = pd.date_range("2010-01-01", periods=9, freq="RE-L-JAN-SAT")
+    wrong = pd.DatetimeIndex(without_frequency(times), freq="infer")
+    assert infer_frequency(wrong).freqstr == "RE-L-JAN-SAT"
+    with pytest.raises(DataError, match="stamps off freq='WOM-4SAT'"):
+        infer_frequency(without_frequency(times), "WOM-4SAT")
+
+
 @pytest.mark.parametrize("freq", ["15min", "h", "D", "W-SUN", "MS"])
 @pytest.mark.parametrize("start", ["2024-03-25", "2024-10-20"])
 def test_change_of_the_clocks_is_no_break(freq, start):
@@ -133,6 +168,25 @@ def test_within_one_week_a_gap_is_one_of_days_not_of_business_days():
 def test_unknown_frequencies_are_refused(freq):
     with pytest.raises(DataError, match="is not a frequency"):
         parse_frequency(freq)
+
+
+@pytest.mark.parametrize(
+    ("freq", "names"),
+    [
+        ("M", ["'ME'", "'MS'"]), ("2M", ["'2ME'", "'2MS'"]), ("H", ["'h'"]), ("15T", ["'15min'"]),
+        ("Q", ["'QE'", "'QS'"]), ("Q-NOV", ["'QE-NOV'"]), ("A", ["'YE'", "'YS'"]),
+        ("Y", ["'YE'", "'YS'"]), ("AS-APR", ["'YS-APR'"]), ("BM", ["'BME'", "'BMS'"]),
+        ("S", ["'s'"]), ("L", ["'ms'"]), ("SM", ["'SME'", "'SMS'"]), ("monthly", ["'ME'", "'MS'"]),
+    ],
+)  # fmt: skip
+def test_former_names_are_refused_with_the_new_ones(freq, names):
+    with pytest.raises(DataError) as error:
+        parse_frequency(freq)
+    message = str(error.value)
+    assert message.startswith(f"freq={freq!r} is not a frequency of dates")
+    assert all(name in message for name in names)
+    for name in names:
+        parse_frequency(name.strip("'"))
 
 
 @pytest.mark.parametrize(
