@@ -4,7 +4,9 @@ import codecs
 import csv
 import gzip
 import re
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TextIO
 
@@ -99,6 +101,7 @@ def read_csv(path: Path, name: str, dialect: Dialect) -> tuple[pd.DataFrame, Cal
 
 def _read(path: Path, name: str, dialect: Dialect) -> tuple[pd.DataFrame, Callable[[int], str]]:
     header = _header(path, name, dialect)
+    line = _line_finder(path, dialect)
     ragged: list[Any] = []
 
     def stop(record: Any) -> str:
@@ -124,11 +127,11 @@ def _read(path: Path, name: str, dialect: Dialect) -> tuple[pd.DataFrame, Callab
             raise
         record = ragged[0]
         raise DataError(
-            f"{name}, line {_line(path, record.number - 2, dialect)} has {record.actual_columns} "
+            f"{name}, line {line(record.number - 2)} has {record.actual_columns} "
             f"cells where the header has {record.expected_columns}; repair the line, with "
             f"{dialect.sep!r} between cells (sep=) and {dialect.decimal!r} in numbers (decimal=)"
         ) from None
-    return cells.to_pandas(), lambda position: f"line {_line(path, position, dialect)}"
+    return cells.to_pandas(), lambda position: f"line {line(position)}"
 
 
 def _header(path: Path, name: str, dialect: Dialect) -> list[str]:
@@ -160,17 +163,28 @@ def _comma_too(path: Path, sep: str, dialect: Dialect) -> str:
     return " and decimal=','" if commas else ""
 
 
-def _line(path: Path, position: int, dialect: Dialect) -> int:
-    """Find the line at which a CSV row starts, counted from 1 with the header."""
+def _line_finder(path: Path, dialect: Dialect) -> Callable[[int], int]:
+    """Return the function that finds the line at which a row starts; it reads each line once."""
+    found = array("q")
+    rest = _starts(path, dialect)
+
+    def line(position: int) -> int:
+        found.extend(islice(rest, max(0, position + 1 - len(found))))
+        return found[position]
+
+    return line
+
+
+def _starts(path: Path, dialect: Dialect) -> Iterator[int]:
+    """Yield the line at which each row starts, counted from 1 with the header."""
     with open_text(path, dialect.encoding) as file:
         reader = csv.reader(file, delimiter=dialect.sep)
-        start, seen = 1, -2
+        start, header = 1, True
         for record in reader:
-            seen += bool(record)
-            if seen == position:
-                break
+            if record and not header:
+                yield start
+            header = header and not record
             start = reader.line_num + 1
-    return start
 
 
 def _wrong_encoding(path: Path, name: str, dialect: Dialect) -> DataError:

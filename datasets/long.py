@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pandas as pd
 from tsllm.datasets.bad_series import SkippedSeries
 from tsllm.datasets.checks import bad_value, check_times, check_values, not_a_number, series_name
 from tsllm.datasets.counts import count_step
-from tsllm.datasets.covariates import read_covariates
+from tsllm.datasets.covariates import CovariateTable, read_covariates
 from tsllm.datasets.delimited import decimal_hint, dialect_of
 from tsllm.datasets.frequency import parse_frequency
 from tsllm.datasets.gaps import FILLS, fill_gaps, regular_times, stamp_numbers, to_steps
@@ -128,59 +128,78 @@ def read_long(
     covariates = column_names("covariates", covariates)
     columns = find_columns(table, id_col, time_col, target_cols, covariates)
     ids = _read_ids(table, columns)
-    read = partial(
-        _read_rows,
-        columns=columns,
-        freq=freq,
-        fill=fill,
-        resample=resample,
-        sort=sort,
-        covariates=covariates,
-        categorical=categorical,
-        tz=tz,
-        format=format,
+    how = _Reading(
+        columns, freq, fill, resample, sort, covariates, categorical, tz=tz, format=format
     )
     try:
-        frame = read(table, ids)
+        frame = _read_rows(table, ids, how)
     except DataError:
         if skipped is None or columns.id is None:
             raise
-        frame = _read_good(table, ids, read, skipped)
+        frame = _read_good(table, ids, how, skipped)
     _warn_constant(frame, columns)
     return frame
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """How the rows of a table are read: the arguments of `read_long`."""
+
+    columns: Columns
+    freq: str | None
+    fill: str | None
+    resample: str | None
+    sort: bool
+    covariates: Sequence[str]
+    categorical: Collection[str] | None
+    tz: str | None
+    format: str | None
+
+    def place(self, table: Table, ids: np.ndarray) -> Callable[[int], str]:
+        """Return the function that names a row in an error message."""
+
+        def place(position: int) -> str:
+            name = series_name(None if self.columns.id is None else ids[position])
+            return f"{name}, {table.row(position)}"
+
+        return place
+
+    def times(self, table: Table, ids: np.ndarray) -> pd.Index:
+        """Read the stamps of the rows."""
+        column, place = table.frame[self.columns.time], self.place(table, ids)
+        return read_stamps(column, table.text, place, tz=self.tz, format=self.format)
+
+    def values(self, table: Table, ids: np.ndarray) -> np.ndarray:
+        """Read the values of the rows, (rows, variables)."""
+        return _read_values(table, self.columns, self.place(table, ids))
+
+    def beside(self, table: Table, ids: np.ndarray) -> CovariateTable:
+        """Read the covariates of the rows."""
+        return read_covariates(
+            table,
+            self.covariates,
+            self.place(table, ids),
+            categorical=self.categorical,
+            fill=self.fill,
+            resample=self.resample,
+        )
+
+
 def _read_rows(
-    table: Table,
-    ids: np.ndarray,
-    *,
-    columns: Columns,
-    freq: str | None,
-    fill: str | None,
-    resample: str | None,
-    sort: bool,
-    covariates: Sequence[str],
-    categorical: Collection[str] | None,
-    tz: str | None,
-    format: str | None,
+    table: Table, ids: np.ndarray, how: _Reading, times: pd.Index | None = None
 ) -> pd.DataFrame:
-    """Read and check the rows of the series ``ids`` (rows,); see `read_long`."""
-
-    def place(position: int) -> str:
-        name = series_name(None if columns.id is None else ids[position])
-        return f"{name}, {table.row(position)}"
-
-    times = read_stamps(table.frame[columns.time], table.text, place, tz=tz, format=format)
-    beside = read_covariates(
-        table, covariates, place, categorical=categorical, fill=fill, resample=resample
-    )
+    """Read and check the rows of the series ``ids`` (rows,); ``times`` if they are read already."""
+    columns, place, freq, fill = how.columns, how.place(table, ids), how.freq, how.fill
+    resample = how.resample
+    times = how.times(table, ids) if times is None else times
+    beside = how.beside(table, ids)
     # (rows, variables + covariates)
-    values = np.hstack([_read_values(table, columns, place), beside.numbers])
+    values = np.hstack([how.values(table, ids), beside.numbers])
     codes, names = pd.factorize(ids)
     if resample is None:
         _check_duplicates(codes, times, place, table.row, several=columns.id is not None)
     order = group_rows(
-        codes, stamp_numbers(times), times, place, table.row, noun="series", sort=sort
+        codes, stamp_numbers(times), times, place, table.row, noun="series", sort=how.sort
     )
     codes, times, values = codes[order], times[order], values[order]
 
@@ -302,32 +321,39 @@ def panel_to_long(y: pd.Series | pd.DataFrame, series_id: str = "series") -> pd.
 
 
 def _read_good(
-    table: Table,
-    ids: np.ndarray,
-    read: Callable[[Table, np.ndarray], pd.DataFrame],
-    skipped: SkippedSeries,
+    table: Table, ids: np.ndarray, how: _Reading, skipped: SkippedSeries
 ) -> pd.DataFrame:
     """Read the series that can be read; collect the others."""
     codes, names = pd.factorize(ids)
-    order = np.argsort(codes, kind="stable")
-    counts = np.bincount(codes)
-    spans = dict(zip(names, np.split(order, np.cumsum(counts)[:-1]), strict=True))
+    spans = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+    rows = dict(zip(names.tolist(), spans, strict=True))
 
-    def read_some(some: Sequence[str]) -> pd.DataFrame:
-        positions = np.sort(np.concatenate([spans[name] for name in some]))
-        frame = table.frame.iloc[positions].reset_index(drop=True)
-        rows = table._replace(frame=frame, row=lambda i: table.row(int(positions[i])))
-        return read(rows, ids[positions])
+    def some_rows(some: Sequence[str]) -> tuple[np.ndarray, Table, np.ndarray]:
+        where = np.sort(np.concatenate([rows[name] for name in some]))
+        frame = table.frame.iloc[where].reset_index(drop=True)
+        part = table._replace(frame=frame, row=lambda i: table.row(int(where[i])))
+        return where, part, ids[where]
 
-    # A short series gets the frequency of the others: it is read together with one of them.
-    long = [name for name, count in zip(names, counts) if count >= 3]
-    short = [name for name, count in zip(names, counts) if count < 3]
-    good = skipped.keep(long, read_some)
-    beside = good[:1]
-    good += skipped.keep(short, lambda some: read_some([*beside, *some]))
+    # Cells first: they are the most, and are then read no more.
+    good = list(rows)
+    for cells in (how.times, how.values, how.beside):
+        good = skipped.keep(good, lambda some, cells=cells: cells(*some_rows(some)[1:]))
     if not good:
         raise skipped.none_left()
-    return read_some(good)
+    read, *those = some_rows(good)
+    times = how.times(*those)
+
+    def check(some: Sequence[str]) -> pd.DataFrame:
+        where, *these = some_rows(some)
+        return _read_rows(*these, how, times[np.searchsorted(read, where)])
+
+    # A short series gets the frequency of the others: it is read together with one of them.
+    long = skipped.keep([name for name in good if len(rows[name]) >= 3], check)
+    short = [name for name in good if len(rows[name]) < 3]
+    good = long + skipped.keep(short, lambda some: check([*long[:1], *some]))
+    if not good:
+        raise skipped.none_left()
+    return check(good)
 
 
 def _read_ids(table: Table, columns: Columns) -> np.ndarray:

@@ -280,7 +280,8 @@ def _observed(forecast: np.ndarray, context: Context) -> np.ndarray:
     missing = np.flatnonzero(np.isnan(forecast).any(axis=0))
     if len(missing):
         raise NotEnoughDataError(
-            f"{series_name(context.series_id)} has no observed value of variable {missing[0]} in "
-            "the history that a forecast reads: drop it, or pass more of its history"
+            f"{series_name(context.series_id)} has no observed value"
+            f"{context.in_column(int(missing[0]))} in the history that a forecast reads: drop it, "
+            "or pass more of its history"
         )
     return forecast
