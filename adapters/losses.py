@@ -75,6 +75,7 @@ def next_segment_loss(
     *,
     mask: Tensor | None = None,
     loss: str = "mse",
+    last_only: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Compute AutoTimes' training loss: next-token prediction at each position.
 
@@ -94,6 +95,9 @@ def next_segment_loss(
         Bool, the shape of ``values``, True where observed. None: everything is observed.
     loss : {"mse", "mae", "huber", "quantile"}, default="mse"
         "quantile" exactly when the model forecasts quantiles.
+    last_only : bool, default=False
+        Count the targets of the last segment only. The model normalises each window by the
+        statistics of its whole context, which contain the other targets.
 
     Returns
     -------
@@ -121,6 +125,9 @@ def next_segment_loss(
         source = source.any(-1, keepdim=True).expand_as(source)
         counted = from_segments(source, values.shape[2]) & mask[:, length:]
         target = torch.where(counted, target, 0.0)
+    if last_only:
+        forecast, target = forecast[:, -length:], target[:, -length:]
+        counted = counted[:, -length:]
     errors = elementwise_loss(loss, forecast, target, model.quantiles)
     return torch.where(counted, errors, 0.0).sum(), counted.sum()
 

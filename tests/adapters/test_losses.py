@@ -76,6 +76,17 @@ def test_next_segment_loss_compares_with_the_series_shifted_by_one_segment():
     assert total.item() == pytest.approx(plain, rel=1e-5)
 
 
+def test_the_loss_on_the_last_segment_counts_its_targets_only():
+    model = AutoTimesModel(None, token_length=3, width=8)
+    values, mask = torch.randn(4, 9 + 3, 2), torch.ones(4, 12, 2, dtype=torch.bool)
+    mask[0, -1] = False
+    total, count = next_segment_loss(model, values, mask=mask, last_only=True)
+    forecast = model(values[:, :9], mask=mask[:, :9]).detach()
+    errors = (forecast[:, -3:] - values[:, -3:]) ** 2
+    assert count == 4 * 3 * 2 - 2
+    assert total.item() == pytest.approx(errors[mask[:, -3:]].sum().item(), rel=1e-5)
+
+
 @pytest.mark.parametrize(("loss", "quantiles"), [("mse", ()), ("huber", ()), ("quantile", LEVELS)])
 def test_masked_targets_and_those_of_empty_segments_do_not_count(loss, quantiles):
     model = AutoTimesModel(None, token_length=2, width=8, quantiles=quantiles)

@@ -13,6 +13,7 @@ from tsllm.adapters.autotimes import AutoTimesModel
 from tsllm.adapters.losses import next_segment_loss
 from tsllm.backbone import DEFAULT_BACKBONE, Backbone, tuned
 from tsllm.context import Context, ContextBatch
+from tsllm.covariates import CovariateColumns
 from tsllm.datasets.frequency import season_length
 from tsllm.embeddings import open_store
 from tsllm.errors import DataError
@@ -56,6 +57,13 @@ class AutoTimesForecaster(LLMForecaster):
         Dropout on the tokens; with ``mlp_layers``, inside the MLPs instead.
     timestamps : bool, default=False
         Add the language model's embedding of each segment's dates to its token (section 3.1).
+    loss_on : {"all", "last", "auto"}, default="all"
+        The segments whose forecasts training compares. "all", as published: each segment of the
+        window. A window is normalised by the statistics of its whole context, which contain the
+        targets of all segments but the last; a model without positions, as with ``backbone=None``,
+        then learns to revert to the mean. "last": only the segment after the context. "auto": train
+        with both and keep the model with the lower loss on the last segments of the held-out part,
+        which takes twice the time; ``summary()["loss_on"]`` names it.
     rollout : {"sliding", "cached"}, default="sliding"
         Method for horizons beyond one token. "sliding" reads the last context again for each token;
         "cached" reads one token more on the key-value cache.
@@ -117,6 +125,7 @@ class AutoTimesForecaster(LLMForecaster):
         dropout: float = 0.2,
         flip_invariance: bool | str = "auto",
         timestamps: bool = False,
+        loss_on: str = "all",
         rollout: str = "sliding",
         in_context: str | np.ndarray | pd.DataFrame | None = None,
         in_context_length: int | str = "auto",
@@ -141,6 +150,7 @@ class AutoTimesForecaster(LLMForecaster):
         self.mlp_hidden = mlp_hidden
         self.dropout = dropout
         self.timestamps = timestamps
+        self.loss_on = loss_on
         self.rollout = rollout
         self.in_context = in_context
         self.in_context_length = in_context_length
@@ -200,6 +210,8 @@ class AutoTimesForecaster(LLMForecaster):
             held_out=self.validation_fraction,
         )
         extra = {"token_length": token, "season": season, "flip_invariance": flips}
+        if self.loss_on != "all":
+            extra["loss_on"] = self.loss_on
         if self.in_context is not None:
             self._in_context_steps(context_length, token)  # checks them
         return ModelShape(context_length, horizon or token, contexts[0].n_variables, freq, extra)
@@ -224,6 +236,30 @@ class AutoTimesForecaster(LLMForecaster):
             flip_invariance=shape.extra.get("flip_invariance", False),
         )
 
+    def _train_new(
+        self,
+        contexts: Sequence[Context],
+        columns: CovariateColumns | None,
+        horizon: int | None,
+        *,
+        calibrate: bool = True,
+    ) -> FittedState:
+        if self.loss_on != "auto":
+            return super()._train_new(contexts, columns, horizon, calibrate=calibrate)
+        found = []
+        for segments in ("all", "last"):
+            state = self._new_state(contexts, horizon)
+            state.shape.extra["loss_on"] = segments
+            state.covariates = self._learn_effects(contexts, columns, state.shape)
+            self._train(state, contexts, self.max_epochs, recalibrate=False)
+            held_out = [epoch.get("validation_loss") for epoch in state.history]
+            lowest = min((loss for loss in held_out if loss is not None), default=np.inf)
+            found.append((lowest, len(found), state))
+        state = min(found)[-1]  # "all" where both are equal, or nothing was held out
+        if calibrate:
+            self._calibrate_state(state, contexts)
+        return state
+
     def _target_length(self, shape: ModelShape) -> int:
         return int(shape.extra["token_length"])
 
@@ -232,6 +268,7 @@ class AutoTimesForecaster(LLMForecaster):
     ) -> Callable[[nn.Module, WindowBatch], Loss]:
         token = state.shape.extra["token_length"]
         n_tokens = state.shape.context_length // token
+        segments = state.shape.extra.get("loss_on", "all")
         # Sentences repeat over series and variables: one row each, and a row number per step.
         table, rows = None, []
         if self.timestamps:
@@ -261,6 +298,7 @@ class AutoTimesForecaster(LLMForecaster):
                 dates,
                 mask=batch.mask,
                 loss=self.loss,
+                last_only=segments == "last" or (self.loss_on == "auto" and not model.training),
             )
             return Loss(total, count)
 
@@ -361,6 +399,12 @@ class AutoTimesForecaster(LLMForecaster):
     def _check_own_parameters(self) -> None:
         """Check the parameters that only AutoTimes has."""
         check_choice("rollout", self.rollout, ROLLOUTS)
+        check_choice("loss_on", self.loss_on, ("all", "last", "auto"))
+        if self.loss_on == "auto" and self.checkpoint_dir is not None:
+            raise DataError(
+                "checkpoint_dir resumes one training, and loss_on='auto' runs two: choose 'all' or "
+                "'last', or leave checkpoint_dir out"
+            )
         if self.mlp_layers == 1:
             raise DataError(
                 f"mlp_layers counts the linear layers of an MLP, 2 or more, or is 0 for a linear "

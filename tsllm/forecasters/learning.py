@@ -195,6 +195,12 @@ class LearningMixin(ForecastingMixin):
             state.calibration = self._make_calibration(state, residuals, held_out)
         state.seconds += time.perf_counter() - started
 
+    def _calibrate_state(self, state: FittedState, contexts: Sequence[Context]) -> None:
+        """Calibrate the intervals of a state that was trained without a calibration."""
+        residuals = state.residuals(contexts)
+        _, _, held_out = self._windows(state.shape, residuals)
+        state.calibration = self._make_calibration(state, residuals, held_out)
+
     def _windows(
         self, shape: ModelShape, contexts: Sequence[Context]
     ) -> tuple[Windows, Windows | None, list[bool]]:
