@@ -11,7 +11,7 @@ import torch
 from tsllm.arguments import shown
 from tsllm.datasets.checks import LARGEST, check_values, in_column, series_name
 from tsllm.datasets.frequency import set_frequency
-from tsllm.errors import DataError, DataTypeError
+from tsllm.errors import DataError, DataTypeError, ModelFormatError
 
 #: A spread of at most this share of the level is within the rounding of the values.
 ROUNDING = 1e-12
@@ -288,6 +288,11 @@ def contexts_from_state(state: Mapping[str, Any]) -> list[Context]:
     stamps = pd.Index(table["timestamp"])
     last = table.shape[1] - n_covariates
     values = table.iloc[:, len(_LABELS) : last].to_numpy(dtype=np.float64)  # (steps, variables)
+    if np.isinf(values).any():
+        raise ModelFormatError(
+            "the saved model has infinite values in its series, so that every forecast would be "
+            "NaN: save it again from series without them"
+        )
     x = table.iloc[:, last:].to_numpy() if n_covariates else None  # (steps, covariates)
     return [
         Context(

@@ -257,7 +257,7 @@ class FittedState:
         """
         read = dict(state)
         shape = ModelShape(**read.pop("shape"))
-        model = build_model(lambda: build(shape), read.pop("model"))
+        model = build_model(lambda: build(shape), read.pop("model"), backbone)
         covariates, calibration = read.pop("covariates"), read.pop("calibration")
         statistics = zip(read.pop("described"), read["statistics"], strict=True)
         return cls(

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from tsllm.backbone import Backbone
 from tsllm.errors import ModelFormatError
 
-# Modules also make tensors that are not saved, such as positions and initial draws: a few times the
-# numbers of the saved ones, and some thousands for the smallest models.
-_TIMES, _EXTRA_NUMBERS, _EXTRA_TENSORS = 8, 2**22, 2000
+# Modules also make tensors that are not saved, such as positions and initial draws, some of the
+# size of the vocabulary: a few times the numbers of the saved ones and of the backbone.
+_TIMES, _BACKBONE_TIMES, _EXTRA_NUMBERS, _EXTRA_TENSORS = 8, 4, 2**22, 2000
 
 # The functions that make tensors of sizes that they are given.
 _BY_SIZE = frozenset(
@@ -29,12 +30,16 @@ class BoundedAllocation(TorchFunctionMode):
     ----------
     weights : mapping of str to Tensor
         The tensors in the file.
+    backbone : Backbone or None
+        The language model that the model is built with, which is loaded already.
     """
 
-    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+    def __init__(self, weights: Mapping[str, Tensor], backbone: Backbone | None) -> None:
         super().__init__()
         self._held = sum(tensor.numel() for tensor in weights.values())
         self._numbers = _TIMES * self._held + _EXTRA_NUMBERS
+        if backbone is not None:
+            self._numbers += _BACKBONE_TIMES * backbone.parameter_count
         self._tensors = _TIMES * len(weights) + _EXTRA_TENSORS
 
     def __torch_function__(
@@ -60,7 +65,9 @@ class BoundedAllocation(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def build_model(build: Callable[[], nn.Module], weights: Mapping[str, Tensor]) -> nn.Module:
+def build_model(
+    build: Callable[[], nn.Module], weights: Mapping[str, Tensor], backbone: Backbone | None
+) -> nn.Module:
     """Build the model that saved weights belong to, and load them.
 
     Parameters
@@ -69,6 +76,8 @@ def build_model(build: Callable[[], nn.Module], weights: Mapping[str, Tensor]) -
         Makes the untrained model, with the sizes that the saved model names.
     weights : mapping of str to Tensor
         They must be exactly the model's own.
+    backbone : Backbone or None
+        The language model that it is built with.
 
     Returns
     -------
@@ -87,7 +96,7 @@ def build_model(build: Callable[[], nn.Module], weights: Mapping[str, Tensor]) -
                 f"the tensor {name!r} of the saved model has numbers that are NaN or infinite, so "
                 "that every forecast would be NaN: train and save the model again"
             )
-    with BoundedAllocation(weights):
+    with BoundedAllocation(weights, backbone):
         model = build()
     _load_weights(model, weights)
     return model.eval()
@@ -112,6 +121,8 @@ def _load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 def _count_numbers(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | None:
     """Count the numbers of the tensor that a function makes; None for any other function."""
+    if name == "clone":  # layers are also made as copies of one
+        return int(args[0].numel())
     own = args[1:] if args and isinstance(args[0], Tensor) else args
     if name in _BY_SIZE or name in _BY_SIZE_FIRST:
         size = kwargs.get("size", own)

@@ -41,6 +41,7 @@ from tsllm.saving.directory import (
     TENSORS,
     check_target,
     find_model,
+    full_path,
     read_file,
     write_files,
 )
@@ -68,8 +69,8 @@ _EVENTS = {
     "PromptTPP": "tsllm.events.prompttpp.estimator",
 }
 _ESTIMATORS = dict(sorted((_SERIES | _EVENTS).items()))
-# Constant series take almost no space in Parquet: 200,000 steps of four columns are allowed in any.
-_VALUES_PER_BYTE, _LEAST_VALUES = 1000, 10**6
+# Constant columns take almost no space in Parquet; 5,000,000 steps of four columns always pass.
+_VALUES_PER_BYTE, _LEAST_VALUES = 100, 2 * 10**7
 _PACKAGES = ("tsllm", "torch", "transformers", "numpy", "pandas", "sktime")
 
 
@@ -250,7 +251,7 @@ def load_forecaster(
 
 def fingerprint(directory: str | os.PathLike[str]) -> str:
     """Return the checksum of a saved model, over its parameters, weights and contexts."""
-    checksum: str = _read_config(Path(directory).expanduser().resolve())["checksum"]
+    checksum: str = _read_config(full_path(directory))["checksum"]
     return checksum
 
 

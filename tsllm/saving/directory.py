@@ -20,9 +20,19 @@ JOB = "job.yaml"
 LARGEST_CONFIG = 2**30
 
 
+def full_path(directory: str | os.PathLike[str]) -> Path:
+    """Return the full path of a directory that a user names."""
+    try:
+        return Path(directory).expanduser().resolve()
+    except (TypeError, ValueError, RuntimeError, OSError) as error:
+        raise DataError(
+            f"directory={directory!r} is no path ({error}): give that of a model"
+        ) from error
+
+
 def check_target(directory: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """Check that `tsllm.save` can write to a directory, before a training; return its full path."""
-    target = Path(directory).expanduser().resolve()
+    target = full_path(directory)
     _tidy_up(target)
     _check_free(target, overwrite)
     return target
@@ -30,7 +40,7 @@ def check_target(directory: str | os.PathLike[str], *, overwrite: bool = False) 
 
 def find_model(directory: str | os.PathLike[str]) -> Path:
     """Find the directory of a model, also after a save was killed while it replaced the model."""
-    folder = Path(directory).expanduser().resolve()
+    folder = full_path(directory)
     previous = _previous(folder)
     if not folder.exists() and previous.exists():
         folder = previous  # killed between the two renames

@@ -569,8 +569,7 @@ class PromptTPP(EventForecaster):
         estimator = super().from_state(state, parameters)
         with readable(holds_data=True):
             backbone = estimator._load_backbone()  # held, so that building finds it loaded
-            estimator.model_ = build_model(estimator._build_model, state["model"])
-            del backbone
+            estimator.model_ = build_model(estimator._build_model, state["model"], backbone)
             parts: dict[str, dict[str, Tensor]] = {}
             for name, tensor in state["running"].items():
                 number, _, rest = name.partition(".")
