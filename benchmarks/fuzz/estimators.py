@@ -58,6 +58,8 @@ def foreign_columns(case: Case) -> None:
     frame = pd.DataFrame(data).set_axis(names, axis=1)
     forecaster = fitted(case.pick("method", NAMES), "two")
     case.expect("refusal", "column", "variable", "lo", "hi")
+    if names == [0, 1]:  # counted columns are no names
+        case.expect("either")
     forecaster.update(frame)
 
 

@@ -79,17 +79,14 @@ def long(n_series: int = 3, steps: int = 40, *, freq: str = "D") -> pd.DataFrame
 
 
 def covariates(steps: int, *, start: str = "2024-01-01") -> pd.DataFrame:
-    """Return a number and a category for each day."""
+    """Return two numbers and a category for each day; more steps begin with the same rows."""
     rng = np.random.default_rng(5)
-    index = pd.date_range(start, periods=steps, freq="D")
-    return pd.DataFrame(
-        {
-            "warm": rng.normal(size=steps),
-            "wind": rng.normal(50, 10, size=steps),
-            "sky": rng.choice(["sun", "rain"], steps),
-        },
-        index=index,
-    )
+    columns = {
+        "warm": rng.normal(size=200),
+        "wind": rng.normal(50, 10, size=200),
+        "sky": rng.choice(["sun", "rain"], 200),
+    }
+    return pd.DataFrame(columns, pd.date_range(start, periods=200, freq="D")).iloc[:steps]
 
 
 def affected(X: pd.DataFrame) -> pd.Series:
