@@ -123,7 +123,7 @@ def to_zone(
         return times
     if times.tz is not None:
         return times.tz_convert(tz)
-    local = times.tz_localize(tz, ambiguous="NaT", nonexistent="NaT")  # type: ignore[arg-type]
+    local = times.tz_localize(tz, ambiguous="NaT", nonexistent="NaT")
     lost = local.isna()
     if lost.any():
         bad = int(lost.argmax())

@@ -65,7 +65,7 @@ def dialect_of(sep: str | None, decimal: str | None, encoding: str | None) -> Di
 
 def has_decimal_commas(column: pd.Series) -> bool:
     """Check whether all cells of some text are numbers with a decimal comma."""
-    return len(column) > 0 and column.map(lambda cell: bool(_DECIMAL_COMMA.fullmatch(cell))).all()
+    return len(column) > 0 and all(_DECIMAL_COMMA.fullmatch(cell) for cell in column)
 
 
 def decimal_hint(cell: object) -> str:

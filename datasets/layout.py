@@ -116,8 +116,10 @@ def column_names(argument: str, value: object) -> list[str]:
     """
     if value is None:
         return []
-    several = isinstance(value, list | tuple | np.ndarray | pd.Index | pd.Series)
-    names = [_name(one) for one in (value if several else [value])]
+    several = (
+        value if isinstance(value, list | tuple | np.ndarray | pd.Index | pd.Series) else [value]
+    )
+    names = [_name(one) for one in several]
     if None in names:
         raise DataError(
             f"{argument}={value!r} is no name of a column, nor a list of names; pass for "
