@@ -168,6 +168,11 @@ class EventsJob:
     sort: bool | None = None
     ties: str | None = None
     resolution: float | None = None
+    tz: str | None = None
+    time_format: str | None = None
+    sep: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
     windows: list[float | str] | None = None
     slices: int | None = None
     by: str | None = None

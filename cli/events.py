@@ -11,11 +11,14 @@ import typer
 from tsllm.cli import event_options, options
 from tsllm.cli.config import EventsJob, checkpoint_settings, job_of, write_job
 from tsllm.cli.event_options import (
+    WRITTEN,
     column_settings,
     load_model,
     read_table,
     settings_of,
     slices_of,
+    written,
+    written_in,
 )
 from tsllm.cli.events_ablate import ablate
 from tsllm.cli.events_evaluate import evaluate
@@ -62,6 +65,11 @@ def fit(
     sort: event_options.Sort = None,
     ties: event_options.Ties = None,
     resolution: event_options.Resolution = None,
+    tz: options.Tz = None,
+    time_format: options.TimeFormat = None,
+    sep: options.Sep = None,
+    decimal: options.Decimal = None,
+    encoding: options.Encoding = None,
     config: options.Config = None,
     set_: options.Set = None,
     checkpoint: options.Checkpoint = None,
@@ -83,7 +91,7 @@ def fit(
 
     check_target(out, overwrite=overwrite)
     settings = column_settings(job)
-    table = read_table(job.data, settings, job.windows, unit=job.time_unit)
+    table = read_table(job.data, settings | written(job), job.windows, unit=job.time_unit)
     parts = slices_of(table, job.slices, job.by)
 
     from tsllm.events import make_event_forecaster
@@ -121,6 +129,11 @@ def update(
     ] = None,
     windows: event_options.Windows = None,
     sort: event_options.Sort = None,
+    tz: options.Tz = None,
+    time_format: options.TimeFormat = None,
+    sep: options.Sep = None,
+    decimal: options.Decimal = None,
+    encoding: options.Encoding = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the model that --out names.")
     ] = False,
@@ -145,9 +158,8 @@ def update(
         check_folder(out.absolute().parent, "--out")
         check_target(out, overwrite=overwrite)
     estimator = load_model(model)
-    table = read_table(
-        data, settings_of(estimator, {"sort": sort}), options.read(context, "windows")
-    )
+    settings = settings_of(estimator, {"sort": sort}) | written_in(context)
+    table = read_table(data, settings, options.read(context, "windows"))
     if learn:
         if not hasattr(estimator, "partial_fit"):
             raise DataError(
@@ -184,6 +196,11 @@ def predict(
     ] = None,
     windows: event_options.Windows = None,
     sort: event_options.Sort = None,
+    tz: options.Tz = None,
+    time_format: options.TimeFormat = None,
+    sep: options.Sep = None,
+    decimal: options.Decimal = None,
+    encoding: options.Encoding = None,
     out: options.Out = None,
     plot: Annotated[
         Path | None,
@@ -249,6 +266,11 @@ def simulate(
     ] = None,
     windows: event_options.Windows = None,
     sort: event_options.Sort = None,
+    tz: options.Tz = None,
+    time_format: options.TimeFormat = None,
+    sep: options.Sep = None,
+    decimal: options.Decimal = None,
+    encoding: options.Encoding = None,
     seed: Annotated[
         int | None,
         typer.Option("--seed", help="Seed of the draws. Default: the model's.", metavar="SEED"),
@@ -261,7 +283,7 @@ def simulate(
     if horizon is None and (steps is None or new is not None):
         raise DataError("--horizon is missing: give the length of the futures, such as 7D")
     if new is not None:
-        names = ["data", "paths", "steps", "windows", "sort"]
+        names = ["data", "paths", "steps", "windows", "sort", *WRITTEN]
         options.refuse(context, names, "with --new, which needs no history: leave it out")
     estimator = load_model(model)
     if seed is not None:
@@ -302,9 +324,11 @@ def _history(context: typer.Context, estimator: EventForecaster) -> Any:
     """Read the history to predict from; None: the model's own."""
     data, bounds = context.params["data"], options.read(context, "windows")
     if data is None:
-        options.refuse(context, ["windows", "sort"], "without DATA: give DATA, or leave it out")
+        names = ["windows", "sort", *WRITTEN]
+        options.refuse(context, names, "without DATA: give DATA, or leave it out")
         return None
-    return read_table(data, settings_of(estimator, {"sort": context.params["sort"]}), bounds)
+    settings = settings_of(estimator, {"sort": context.params["sort"]}) | written_in(context)
+    return read_table(data, settings, bounds)
 
 
 def _check_places(out: Path | None, plot: Path | None) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from tsllm.cli import event_options, options
 from tsllm.cli.config import EventsJob, job_of
-from tsllm.cli.event_options import column_settings, read_table, slices_of
+from tsllm.cli.event_options import column_settings, read_table, slices_of, written
 from tsllm.cli.output import check_picture, check_report_files, deliver_ablation
 
 
@@ -49,6 +49,11 @@ def ablate(
     sort: event_options.Sort = None,
     ties: event_options.Ties = None,
     resolution: event_options.Resolution = None,
+    tz: options.Tz = None,
+    time_format: options.TimeFormat = None,
+    sep: options.Sep = None,
+    decimal: options.Decimal = None,
+    encoding: options.Encoding = None,
     config: options.Config = None,
     set_: options.Set = None,
     out: options.ReportOut = None,
@@ -69,7 +74,9 @@ def ablate(
     check_picture(plot)
     settings = column_settings(job)
     parts = slices_of(
-        read_table(job.data, settings, job.windows, unit=job.time_unit), job.slices, job.by
+        read_table(job.data, settings | written(job), job.windows, unit=job.time_unit),
+        job.slices,
+        job.by,
     )
 
     from tsllm import events

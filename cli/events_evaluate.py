@@ -18,6 +18,7 @@ from tsllm.cli.event_options import (
     read_table,
     settings_of,
     slices_of,
+    written,
 )
 from tsllm.cli.output import (
     check_output,
@@ -71,6 +72,11 @@ def evaluate(
     sort: event_options.Sort = None,
     ties: event_options.Ties = None,
     resolution: event_options.Resolution = None,
+    tz: options.Tz = None,
+    time_format: options.TimeFormat = None,
+    sep: options.Sep = None,
+    decimal: options.Decimal = None,
+    encoding: options.Encoding = None,
     config: options.Config = None,
     set_: options.Set = None,
     out: Annotated[
@@ -138,7 +144,7 @@ def _evaluate_model(job: EventsJob, folder: Path) -> _Found:
     """Evaluate a saved model on all of DATA."""
     estimator = load_model(folder)
     settings = settings_of(estimator, column_settings(job))
-    table = read_table(job.data, settings, job.windows, unit=job.time_unit)
+    table = read_table(job.data, settings | written(job), job.windows, unit=job.time_unit)
     return _evaluate(estimator, table, None)
 
 
@@ -147,7 +153,7 @@ def _evaluate_method(job: EventsJob, test_fraction: float) -> _Found:
     if not 0 < test_fraction < 1:
         raise DataError(f"--test-fraction must be between 0 and 1, found {test_fraction}")
     settings = column_settings(job)
-    table = read_table(job.data, settings, job.windows, unit=job.time_unit)
+    table = read_table(job.data, settings | written(job), job.windows, unit=job.time_unit)
     training, _ = table.split((1 - test_fraction, test_fraction), keep_empty=True)
     estimator = _new(job, settings)
     estimator.fit(training, types=table.type_names)
@@ -181,7 +187,7 @@ def _evaluate(estimator: Any, table: Any, border: Any) -> _Found:
 def _evaluate_stream(job: EventsJob, baselines: list[str] | None) -> _Found:
     """Learn the slices one after another and score each."""
     settings = column_settings(job)
-    table = read_table(job.data, settings, job.windows, unit=job.time_unit)
+    table = read_table(job.data, settings | written(job), job.windows, unit=job.time_unit)
     parts = slices_of(table, job.slices, job.by)
     estimator = _new(job, settings)
     from tsllm.events import evaluate_stream

@@ -32,6 +32,8 @@ class Table(NamedTuple):
     source: str  # the name of the table in error messages
     text: bool  # whether every cell is text, as in CSV
     decimal: str = "."  # the decimal sign of numbers in text
+    tz: str | None = None  # the time zone of events
+    format: str | None = None  # how the times of events are written
     roles: Roles = Roles()
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tsllm.datasets.checks import bad_value
+from tsllm.datasets.dates import check_format
 from tsllm.datasets.stamps import read_stamps
 from tsllm.datasets.tables import Table, missing_text, text_to_numbers
 from tsllm.errors import DataError
@@ -201,12 +202,18 @@ def read_event_times(
     def known_place(position: int) -> str:
         return place(int(known[position]))
 
+    check_format(table.format)
+    whole = pd.api.types.is_integer_dtype(present)
+    dated = table.format is not None and len(present) > 0 and (text or whole)
     if text:
         present = present.astype(str)
-        numbers = text_to_numbers(present)
+    if text and not dated:
+        numbers = text_to_numbers(present, table.decimal)
         if isinstance(numbers, np.ndarray):
             present = pd.Series(numbers, name=name)
-        elif numbers > 0 and isinstance(text_to_numbers(present.iloc[:1]), np.ndarray):
+        elif numbers > 0 and isinstance(
+            text_to_numbers(present.iloc[:1], table.decimal), np.ndarray
+        ):
             raise DataError(
                 f"{known_place(numbers)} has the time {present.iloc[numbers]!r}, no number as in "
                 "the rows before; write all times of the column in one way"
@@ -223,7 +230,13 @@ def read_event_times(
             f"column {name!r} of {table.source} holds periods, not points in time; convert it "
             "with .dt.to_timestamp()"
         )
-    if pd.api.types.is_numeric_dtype(present) and not pd.api.types.is_bool_dtype(present):
+    numeric = pd.api.types.is_numeric_dtype(present) and not pd.api.types.is_bool_dtype(present)
+    if numeric and not dated:
+        if table.tz is not None and len(present):
+            raise DataError(
+                f"tz={table.tz!r} has no effect on column {name!r}, which holds numbers; leave it "
+                "out, or pass format= if they are dates"
+            )
         bad = bad_value(present)
         if bad is not None:
             raise DataError(
@@ -233,7 +246,7 @@ def read_event_times(
         values = np.full(len(column), np.nan)
         values[known] = present.to_numpy(dtype=np.float64)
         return values
-    stamps = read_stamps(present, table.text, known_place)
+    stamps = read_stamps(present, table.text, known_place, tz=table.tz, format=table.format)
     assert isinstance(stamps, pd.DatetimeIndex)  # numbers and periods were handled above
     full = pd.Series(pd.NaT, index=range(len(column)), dtype=stamps.dtype)
     full.iloc[known] = stamps

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tsllm.datasets.bundled import list_datasets, load_dataset
+from tsllm.datasets.delimited import Dialect, dialect_of
 from tsllm.datasets.events.clock import Clock, clock_of, read_event_times
 from tsllm.datasets.events.table import EventColumns, EventTable, find_fault, sequence_name
 from tsllm.datasets.events.windows import read_windows
@@ -31,6 +32,11 @@ def read_events(
     resolution: float | None = None,
     time_unit: str = "s",
     random_state: int | None = None,
+    tz: str | None = None,
+    format: str | None = None,
+    sep: str | None = None,
+    decimal: str | None = None,
+    encoding: str | None = None,
 ) -> EventTable:
     """Read and check sequences of events from a table.
 
@@ -66,6 +72,11 @@ def read_events(
         The unit in which timestamps are counted. Numbers keep their unit.
     random_state : int or None, default=None
         Seed of the jitter.
+    tz, format : str or None, default=None
+        The time zone of timestamps, and how times in text and integers are written; as for
+        `read_long`.
+    sep, decimal, encoding : str or None, default=None
+        How CSV is written; as for `read_long`.
 
     Returns
     -------
@@ -99,7 +110,7 @@ def read_events(
     if isinstance(source, EventTable):
         return source
     _check_resolution(resolution, ties)
-    table = _open(source)
+    table = _open(source, dialect_of(sep, decimal, encoding))._replace(tz=tz, format=format)
     names = _find_columns(table, id_col, time_col, type_col)
     used = [names.id_col, names.time_col, names.type_col, "window_start", "window_end"]
     check_everywhere(table, used)
@@ -149,7 +160,7 @@ def read_events(
     )
 
 
-def _open(source: str | Path | pd.DataFrame) -> Table:
+def _open(source: str | Path | pd.DataFrame, dialect: Dialect | None) -> Table:
     """Open a table by its path, or a bundled data set by its name."""
     if isinstance(source, str) and not Path(source).exists():
         bundled = list_datasets().set_index("name")["kind"]
@@ -161,7 +172,7 @@ def _open(source: str | Path | pd.DataFrame) -> Table:
             )
         if source in bundled.index:
             source = load_dataset(source)
-    return open_table(source)
+    return open_table(source, dialect=dialect)
 
 
 def _find_columns(table: Table, id_col: str | None, time_col: str, type_col: str) -> EventColumns:

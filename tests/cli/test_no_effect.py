@@ -134,6 +134,29 @@ for _command, _start in {
         (_command, "resolution"): (f"events.csv {_start} --resolution 1", "has no effect"),
     }
 
+_WRITTEN = {
+    name: _WITHOUT_DATA[name] for name in ("tz", "time_format", "sep", "decimal", "encoding")
+}
+for _command, _start, _words in (
+    ("events predict", "stream", "without DATA"),
+    ("events simulate", "stream --new 1 --horizon 9", "with --new"),
+):
+    IGNORED |= {
+        (_command, option): (f"{_start} --{option.replace('_', '-')} {value}", _words)
+        for option, value in _WRITTEN.items()
+    }
+for _command, _start in {
+    "events fit": "DATA --out new",
+    "events update": "stream DATA",
+    "events evaluate": "DATA",
+    "events ablate": "DATA --slices 2",
+}.items():
+    for _option, _value in _WRITTEN.items():
+        _data = "events.csv" if _option == "tz" else "stamps.parquet"
+        _words = {"tz": "holds numbers", "time_format": "holds dates"}.get(_option, "are for CSV")
+        _rest = f"{_start.replace('DATA', _data)} --{_option.replace('_', '-')} {_value}"
+        IGNORED[_command, _option] = (_rest, _words)
+
 # More runs that would ignore an option, and values out of range.
 MORE = [
     ("predict", "model series.parquet -o p --resample mean", "on a job in blocks"),
@@ -189,6 +212,8 @@ def workshop(tmp_path_factory):
     library.save(model.fit(frame.set_index("timestamp")[["value"]], fh=[1, 2]), folder / "model")
     events = stream(t_end=40).to_frame()[["sequence_id", "time", "type"]]
     events.to_csv(folder / "events.csv", index=False)
+    stamps = pd.Timestamp("2024-01-01") + pd.to_timedelta(events["time"], unit="h")
+    events.assign(time=stamps).to_parquet(folder / "stamps.parquet", index=False)
     library.save(library.NaiveEventForecaster().fit(events), folder / "stream")
     (folder / "job.yaml").write_text("data: events.csv\nparameters: {hidden_size: 8}\n")
     return folder

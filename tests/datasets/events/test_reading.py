@@ -376,3 +376,34 @@ def test_a_table_comes_back_from_its_frame(sequences, stamps, known, data):
     assert back == table
     assert isinstance(back, EventTable)
     assert sorted(table.to_frame()["time"]) == sorted(frame["time"])
+
+
+# How events are written
+
+
+def test_european_csv_and_offsets(tmp_path):
+    stamps = pd.date_range("2024-03-30 23:30", periods=6, freq="h", tz="Europe/Berlin")
+    frame = pd.DataFrame({"time": stamps, "type": list("ababab"), "sequence_id": "Zürich"})
+    expected = read_events(frame)
+    frame.to_csv(tmp_path / "offsets.csv", index=False)
+    assert "tz='Europe/Berlin'" in complaint(tmp_path / "offsets.csv")
+    assert read_events(tmp_path / "offsets.csv", tz="Europe/Berlin") == expected
+    written = frame.assign(time=stamps.strftime("%d.%m.%Y %H:%M %z"))
+    written.to_csv(tmp_path / "german.csv", index=False, sep=";", encoding="latin-1")
+    assert "latin-1" in complaint(tmp_path / "german.csv", sep=";")
+    how = {"sep": ";", "encoding": "latin-1", "format": "%d.%m.%Y %H:%M %z"}
+    read = read_events(tmp_path / "german.csv", tz="Europe/Berlin", **how)
+    assert read == expected and read.ids == ("Zürich",)
+
+
+def test_decimal_commas_and_numbers_that_are_dates(tmp_path):
+    (tmp_path / "commas.csv").write_text("time;type\n0,5;a\n2,25;b\n")
+    read = read_events(tmp_path / "commas.csv", sep=";", decimal=",")
+    assert read.times[0].tolist() == [0.5, 2.25]
+    days = pd.DataFrame({"time": [20240131, 20240201], "type": ["a", "b"]})
+    read = read_events(days, format="%Y%m%d", time_unit="D")
+    assert np.diff(read.times[0]).tolist() == [1.0]
+    assert "holds numbers" in complaint(days, tz="UTC")
+    windows = days.assign(window_start=20240101, window_end=[None, None])
+    read = read_events(windows, format="%Y%m%d", time_unit="D")
+    assert read.times[0].tolist() == [30.0, 31.0] and np.isnan(read.ends[0])
