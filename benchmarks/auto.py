@@ -96,7 +96,9 @@ def _measure(panel: Panel, args: Any, seed: int) -> dict[str, Any]:
         for i, coverage in enumerate(COVERAGES):
             inside = (spread[..., 2 * i] <= actual) & (actual <= spread[..., 2 * i + 1])
             hits.setdefault(f"coverage{100 * coverage:g}", []).append(inside)
-    mase = {name: float(np.nanmean(np.concatenate(e))) for name, e in errors.items()}
+    # A candidate that joined at some origins only, for the length of the series, is not compared.
+    whole = {name: e for name, e in errors.items() if len(e) == panel.origins}
+    mase = {name: float(np.nanmean(np.concatenate(e))) for name, e in whole.items()}
     return (
         mase
         | {f"ratio {name}": error / mase["seasonal_naive"] for name, error in mase.items()}
