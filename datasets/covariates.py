@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from tsllm.datasets.checks import bad_value, not_a_number
+from tsllm.datasets.checks import bad_value, holds_numbers, not_a_number
 from tsllm.datasets.delimited import decimal_hint, has_decimal_commas
 from tsllm.datasets.layout import column_names
 from tsllm.datasets.tables import Table, missing_text, text_to_numbers
@@ -108,9 +108,7 @@ def _as_numbers(
     bad = bad_value(column) if not truth else (0, "holds true or false, which is no number")
     if bad is not None:
         position, complaint = bad
-        value = column.iloc[position]
-        infinite = isinstance(value, float) and np.isinf(value)
-        if wanted or infinite:
+        if wanted or (not truth and holds_numbers(column)):  # infinite, or too large
             raise DataError(f"{place(position)}, column {name!r} {complaint}")
         return None
     return column.to_numpy(dtype=np.float64, na_value=np.nan)

@@ -85,8 +85,11 @@ def test_covariates_that_cannot_be_read(tmp_path, options, told):
             read_long(source, **options)
 
 
-def test_infinite_numbers_are_no_category(tmp_path):
-    data = DATA.assign(warm=DATA["warm"].where(DATA.index != 3, np.inf))
+@pytest.mark.parametrize(
+    ("number", "words"), [(np.inf, "holds inf"), (1e150, r"holds a value beyond 1e\+140")]
+)
+def test_numbers_that_cannot_be_computed_with_are_no_category(tmp_path, number, words):
+    data = DATA.assign(warm=DATA["warm"].where(DATA.index != 3, number))
     for source in (data, csv(tmp_path, data)):
-        with pytest.raises(DataError, match="column 'warm' holds inf"):
+        with pytest.raises(DataError, match=f"column 'warm' {words}"):
             read_long(source, covariates=BOTH)

@@ -18,7 +18,7 @@ from tsllm.backbone import Backbone, load_backbone, native_bfloat16
 from tsllm.context import Context, column_names, contexts_from_state, contexts_to_state
 from tsllm.datasets.frequency import parse_frequency, set_frequency
 from tsllm.embeddings import EmbeddingStore, open_store
-from tsllm.errors import DataError, DataTypeError
+from tsllm.errors import DataError
 from tsllm.forecasters.frames import (
     Layout,
     check_input,
@@ -38,8 +38,8 @@ from tsllm.forecasters.inputs import (
     match_rows,
     read_container,
     read_covariates,
+    refused_container,
     times_of,
-    wrong_container,
 )
 from tsllm.forecasters.learning import LearningMixin
 from tsllm.forecasters.parameters import check_horizon, checked_levels
@@ -238,7 +238,7 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         try:
             return super()._check_X_y(X, y, y_inner_mtype, multivariate)
         except TypeError as error:  # pages of text that name neither column nor row
-            raise _brief_error(error, y, X) from error
+            raise refused_container(error, y=y, X=X) from error
 
     def _read_input(self, y: Any, X: Any, *, trains: bool) -> tuple[Any, Any]:
         """Check the columns, the index and the containers of y and X before sktime reads them."""
@@ -647,14 +647,6 @@ def _levels_of_call(name: str, levels: Any) -> list[float]:
     if not found:
         raise DataError(f"{name} is empty: pass a number between 0 and 1, or some")
     return list(found)
-
-
-def _brief_error(error: TypeError, y: Any, X: Any) -> DataTypeError:
-    """Make one sentence of sktime's refusal of a container."""
-    for data, argument in ((y, "y"), (X, "X")):
-        if data is not None and not is_table(data):
-            return wrong_container(data, argument)
-    return DataTypeError(f"y or X cannot be read: {str(error).splitlines()[0]}")
 
 
 def _count_new_steps(known: Context | None, whole: Context) -> int:

@@ -9,7 +9,8 @@ from sktime.transformations.base import BaseTransformer
 from tsllm.arguments import check_arguments, document_parameters
 from tsllm.backbone import DEFAULT_BACKBONE, load_backbone
 from tsllm.embeddings import open_store
-from tsllm.forecasters.frames import split_series
+from tsllm.forecasters.frames import check_input, split_series
+from tsllm.forecasters.inputs import read_container, refused_container
 from tsllm.forecasters.parameters import LIMITS, SHARED
 from tsllm.prompts.writer import DEFAULT_TEMPLATE, PromptWriter, check_prompts_fit
 
@@ -120,6 +121,15 @@ class LastTokenEmbedder(BaseTransformer):
             self._parent_callback_ctx = context
         return self
 
+    def _check_X_y(self, X: Any = None, y: Any = None, return_metadata: bool = False) -> Any:  # noqa: N802 (sktime's name)
+        if X is not None:
+            X = read_container(X, "X")
+            check_input(X, freq=self.freq, at_least=1, argument="X")
+        try:
+            return super()._check_X_y(X, y, return_metadata)
+        except TypeError as error:  # pages of text that name neither column nor row
+            raise refused_container(error, X=X) from error
+
     def _transform(self, X: pd.DataFrame, y: Any = None) -> pd.DataFrame:
         """Embed every series of a panel, one row each."""
         given = self.get_params(deep=False)
@@ -129,7 +139,7 @@ class LastTokenEmbedder(BaseTransformer):
         backbone = load_backbone(
             self.backbone, layers=self.backbone_layers, device=self.device, dtype=self.dtype
         )
-        contexts = split_series(X, freq=self.freq)
+        contexts = split_series(X, freq=self.freq, argument="X")
         prompts: list[str] = []
         for context in contexts:
             steps = min(len(context), most or len(context))

@@ -44,26 +44,33 @@ def layout_of(y: pd.DataFrame) -> Layout:
 # ---------------------------------------------------------------------- y in
 
 
-def check_input(y: Any, *, freq: str | None, at_least: int) -> list[Context]:
+def check_input(y: Any, *, freq: str | None, at_least: int, argument: str = "y") -> list[Context]:
     """Check pandas input before sktime does, whose messages name no row; skip other types.
 
     Return the series, none for other types.
     """
-    return split_series(y, freq=freq, at_least=at_least) if is_table(y) else []
+    if not is_table(y):
+        return []
+    return split_series(y, freq=freq, at_least=at_least, argument=argument)
 
 
 def split_series(
-    y: pd.Series | pd.DataFrame, *, freq: str | None = None, at_least: int = 1
+    y: pd.Series | pd.DataFrame,
+    *,
+    freq: str | None = None,
+    at_least: int = 1,
+    argument: str = "y",
 ) -> list[Context]:
     """Split sktime's ``y`` into one checked context per series, in order of first appearance.
 
-    ``freq`` is for an index that has none. A `DataError` names the series, the row and the remedy:
-    text, infinities, unsorted or repeated stamps, gaps, series without an id or of different
-    frequencies. A series of fewer than ``at_least`` steps raises a `NotEnoughDataError`.
+    ``freq`` is for an index that has none; ``argument`` names ``y`` in messages. A `DataError`
+    names the series, the row and the remedy: text, infinities, unsorted or repeated stamps, gaps,
+    series without an id or of different frequencies. A series of fewer than ``at_least`` steps
+    raises a `NotEnoughDataError`.
     """
-    y = read_container(y, "y")
+    y = read_container(y, argument)
     if not is_table(y):
-        raise wrong_container(y, "y")
+        raise wrong_container(y, argument)
     frame = y.to_frame() if isinstance(y, pd.Series) else y
     try:
         everything = check_values(frame)  # (rows, variables)
@@ -72,7 +79,7 @@ def split_series(
     columns = column_names(frame.columns)
     known: dict[Hashable, pd.Index] = {}  # most series of a panel have the same stamps
     contexts = []
-    for rows in _rows_of_series(frame.index, "y"):
+    for rows in _rows_of_series(frame.index, argument):
         name = rows.series_id
         if everything is None:
             part = frame.iloc[rows.positions]
@@ -90,7 +97,7 @@ def split_series(
             known[rows.key] = times if dated else as_counts(times, freq)
         contexts.append(Context(values, times=known[rows.key], series_id=name, columns=columns))
     if not contexts:
-        raise NotEnoughDataError("y holds no rows: pass at least two steps of a series")
+        raise NotEnoughDataError(f"{argument} holds no rows: pass at least two steps of a series")
     _check_one_frequency(contexts)
     return contexts
 

@@ -51,6 +51,15 @@ def wrong_container(data: Any, argument: str) -> DataTypeError:
     )
 
 
+def refused_container(error: TypeError, **arguments: Any) -> DataTypeError:
+    """Make one sentence of sktime's refusal of an argument, which is pages long."""
+    for name, data in arguments.items():
+        if data is not None and not is_table(data):
+            return wrong_container(data, name)
+    reason = str(error).splitlines()[0].split(". ")[0]
+    return DataTypeError(f"{' or '.join(arguments)} cannot be read: {reason}")
+
+
 def match_columns(y: Any, columns: pd.Index, *, rename: bool = True) -> Any:
     """Return ``y`` with the columns of the fit, found by name, in the order of the fit.
 

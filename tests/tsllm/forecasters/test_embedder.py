@@ -1,5 +1,7 @@
 """Series as features: sktime's whole suite, and pipelines around the embedder."""
 
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -48,6 +50,30 @@ def test_series_that_differ_only_in_level_are_told_apart_where_asked_to():
     stepped = y + 5.0 * (np.arange(40) < 30)  # the last steps are low in one and not in the other
     assert_array_equal(same.fit_transform(y), same.fit_transform(stepped))
     assert not np.allclose(other.fit_transform(y), other.fit_transform(stepped))
+
+
+def test_series_of_every_form_have_the_same_embeddings():
+    y = panel([30, 12], ["c", "a"])["value"].round(2)
+    embedder = LastTokenEmbedder(TINY, context_length=15)
+    expected = embedder.fit_transform(y.to_frame())
+    assert_array_equal(embedder.fit_transform(y), expected)
+    assert_array_equal(embedder.fit_transform(y.map(lambda v: Decimal(f"{v:.2f}"))), expected)
+
+
+@pytest.mark.parametrize(
+    ("X", "words"),
+    [
+        ((1.0, 2.0), "X is of type tuple, which holds no series"),
+        ([], "X is of type list"),
+        (pd.Series(season(20))[::-1], "the series is not in time order: row 1"),
+        (pd.Series(season(20) * 1e150), r"row 0.*beyond 1e\+140"),
+        (pd.concat({np.nan: pd.Series(season(20))}), "row 0 of X has no series id"),
+        (pd.Series(["a", "b"]), "row 0, .*holds 'a', which is no number"),
+    ],
+)
+def test_what_cannot_be_embedded(X, words):
+    with pytest.raises(DataError, match=words):
+        LastTokenEmbedder(TINY).fit_transform(X)
 
 
 def test_a_lone_series_is_one_row():
