@@ -113,7 +113,7 @@ def read_table(
     if any(name is not None for name in request.index.names):
         request = request.reset_index()  # Parquet keeps an index of pandas
     request = request.set_axis(request.columns.map(str), axis=1).reset_index(drop=True)
-    if twice := request.columns[request.columns.duplicated()].intersection(columns).tolist():
+    if twice := request.columns[request.columns.duplicated()].intersection(list(columns)).tolist():
         raise DataError(f"the request has two columns {twice[0]!r}: leave one out")
     request = request[[name for name in request if name in columns]]
     request = request.astype({n: object for n, kind in request.dtypes.items() if kind.kind == "S"})

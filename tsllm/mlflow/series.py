@@ -115,6 +115,7 @@ class ServedSeries(ServedKind):
         """Forecast the series of a request; see the head of this file."""
         horizon, quantiles, skipped = asked
         numbers = len(_variables(model)) * (1 + len(quantiles))
+        _check_rows(model, request)
         request, future = _split_future(model, request, skipped)
         if _brings_history(model, request):
             series = request[_ID].nunique(dropna=False) if _ID in request else 1
@@ -160,6 +161,16 @@ def _covariates(model: SeriesForecaster) -> list[str]:
     """List the columns of covariates."""
     columns = columns_of(model)
     return [] if columns is None else list(columns.everything)
+
+
+def _check_rows(model: SeriesForecaster, request: pd.DataFrame) -> None:
+    """Check that a table with columns of histories has rows; without, it would ask for all."""
+    there = [name for name in (_TIME, *_variables(model)) if name in request]
+    if there and not len(request):
+        raise DataError(
+            f"the request has the column {there[0]!r} and no rows: send rows, or {_ID} alone "
+            "without rows for all that the model keeps"
+        )
 
 
 def _split_future(
@@ -212,11 +223,6 @@ def _marks(cells: pd.Series) -> pd.Series:
 def _brings_history(model: SeriesForecaster, request: pd.DataFrame) -> bool:
     """Return True where the rows hold histories, False where they only name series."""
     there = [name for name in (_TIME, *_variables(model)) if name in request]
-    if there and not len(request):
-        raise DataError(
-            f"the request has the column {there[0]!r} and no rows: send rows, or {_ID} alone "
-            "without rows for all that the model keeps"
-        )
     filled = request[there].notna().any(axis=1)
     if not len(request) or not filled.any():
         return False

@@ -40,7 +40,7 @@ def served(model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(model):
-    X = AHEAD.set_index(["series_id", "timestamp"])
+    X = AHEAD.drop(columns="future").set_index(["series_id", "timestamp"])
     return model.predict(X=X)["value"].to_numpy()
 
 
@@ -65,7 +65,7 @@ def test_rows_of_the_future_alone_ask_for_what_the_model_keeps(served, expected)
 
 
 def test_a_payload_brings_covariates(model, served, expected):
-    X = AHEAD.set_index(["series_id", "timestamp"])
+    X = AHEAD.drop(columns="future").set_index(["series_id", "timestamp"])
     payload = model.to_payload(3, X=X)
     assert payload["dataframe_split"]["columns"][2:] == ["value", "warm", "sky", "future"]
     assert_allclose(served.predict(asked(payload))["forecast"], expected, rtol=1e-5)

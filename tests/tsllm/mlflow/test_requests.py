@@ -211,6 +211,7 @@ BAD = {
     "gap": (lambda f: f.drop(index=5), {}, "send the missing rows"),
     "other frequency": (lambda f: f.iloc[::2], {}, "freq"),
     "empty": (lambda f: pd.DataFrame(), {}, "none of the model's"),
+    "no rows": (lambda f: f.head(0), {}, "'timestamp' and no rows"),
     "nothing known": (lambda f: f[["value"]].set_axis(["x"], axis=1), {}, "none of the model's"),
     "unknown name": (lambda f: pd.DataFrame({"series_id": ["x"]}), {}, "no history of series 'x'"),
     "no name": (lambda f: pd.DataFrame({"series_id": [None, "s0001"]}), {}, "row 0"),
