@@ -4,6 +4,7 @@ Only light modules are imported here, so that ``tsllm --help`` is quick; each co
 it needs when it runs. Exit codes: 0 success, 1 a failure in tsllm, 2 a mistake of the user.
 """
 
+import errno
 import logging
 import os
 import sys
@@ -31,6 +32,9 @@ from tsllm.errors import TsllmError
 from tsllm.logs import log_to_stderr
 
 prepare()
+
+# Full disks, quotas and folders that cannot be written to.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 app = typer.Typer(
     name="tsllm",
@@ -124,8 +128,10 @@ def _explain(error: Exception) -> int:
         return _fail(f"{error.format_message().rstrip('.')}{_where_help_is(error)}", 2)
     if isinstance(error, TsllmError) or _is_missing_extra(error):
         return _fail(str(error), 2)
-    if isinstance(error, OSError) and error.filename is not None:
-        return _fail(f"{error.filename}: {error.strerror or type(error).__name__}", 2)
+    if isinstance(error, OSError) and error.errno is not None:
+        place = "" if error.filename is None else f"{error.filename}: "
+        remedy = "; write to another place, or make room" if error.errno in _UNWRITABLE else ""
+        return _fail(f"{place}{error.strerror or type(error).__name__}{remedy}", 2)
     return _fail(
         f"unexpected {type(error).__name__}: {error} (a bug in tsllm; put --debug right after "
         "'tsllm' to see the traceback)",

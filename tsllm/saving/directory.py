@@ -33,8 +33,16 @@ def full_path(directory: str | os.PathLike[str]) -> Path:
 def check_target(directory: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """Check that `tsllm.save` can write to a directory, before a training; return its full path."""
     target = full_path(directory)
-    _tidy_up(target)
-    _check_free(target, overwrite)
+    try:
+        _tidy_up(target)
+        _check_free(target, overwrite)
+        there = next(parent for parent in target.parents if parent.exists())
+    except OSError as error:
+        raise _unwritable(target, error.strerror or str(error)) from error
+    if not there.is_dir():
+        raise _unwritable(target, f"{there} is no directory")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise _unwritable(target, f"{there} cannot be written to")
     return target
 
 
@@ -73,17 +81,32 @@ def write_files(files: Mapping[str, bytes], target: Path) -> None:
     """Write a model's files; their directory appears whole or not at all.
 
     ``target`` is the output of `check_target`. A model there is replaced.
+
+    Raises
+    ------
+    DataError
+        The disk is full, or the directory cannot be written to. A model there is kept.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    temporary.mkdir()
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
         for name, content in files.items():
             _write(temporary / name, content)
         _flush_directory(temporary)
         _put_in_place(temporary, target)
+    except OSError as error:
+        raise _unwritable(target, error.strerror or str(error)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _unwritable(target: Path, reason: str) -> DataError:
+    """Build the error of a place that takes no model."""
+    return DataError(
+        f"the model cannot be written to {target} ({reason}): choose a directory that can be "
+        "written to, with space left; a model that was there before is kept"
+    )
 
 
 def _previous(target: Path) -> Path:

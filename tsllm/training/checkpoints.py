@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tsllm.errors import DataError, ModelFormatError
+from tsllm.saving.directory import LARGEST_CONFIG, read_file
 from tsllm.training.randomness import RandomStream
 
 FORMAT_VERSION = 1
@@ -193,7 +195,7 @@ def load_checkpoint(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]
     facts : dict
     """
     try:
-        state = json.loads((directory / "state.json").read_bytes())
+        state = json.loads(read_file(directory / "state.json", largest=LARGEST_CONFIG))
         version = state["format_version"]
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -213,7 +215,7 @@ def load_checkpoint(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]
     if state.get("checksum") != _checksum(state):
         raise _damaged(directory, "state.json is not as it was written")
     try:
-        content = (directory / state["tensors"]).read_bytes()
+        content = read_file(directory / state["tensors"], largest=sys.maxsize)
     except FileNotFoundError as error:
         raise _damaged(directory, f"{state['tensors']} is missing") from error
     except OSError as error:

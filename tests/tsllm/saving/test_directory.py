@@ -2,11 +2,15 @@
 
 import hashlib
 import json
+import os
+import resource
+import signal
 import sys
 
 import pytest
 import safetensors.torch
 import torch
+from children import child, exit_code
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_series_equal
@@ -16,6 +20,7 @@ import tsllm
 from small_forecasters import SMALL
 from tsllm import AutoTimesForecaster
 from tsllm.errors import DataError, ModelFormatError, TsllmError
+from tsllm.saving.directory import check_target
 
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
 
@@ -148,6 +153,31 @@ def replace_tensors(path, tensors):
     facts = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     files = json.loads((path / "config.json").read_text())["files"]
     sign(path, files={**files, "model.safetensors": facts})
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_full_disk_is_a_sentence_and_keeps_the_model(airline, saved, overwrite):
+    before = {file.name: file.read_bytes() for file in saved.iterdir()}
+    target = saved if overwrite else saved.with_name("other")
+
+    def work():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        with pytest.raises(DataError, match=r"cannot be written to .* \(File too large\).*kept"):
+            tsllm.save(airline, target, overwrite=overwrite)
+
+    assert exit_code(child(work)) == 0
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+    assert {file.name: file.read_bytes() for file in saved.iterdir()} == before
+
+
+def test_places_that_cannot_be_written_to_are_found_before_training(airline, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="file is no directory"):
+        check_target(tmp_path / "file" / "model")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(DataError, match=r"cannot be written to .*choose a directory"):
+        check_target(tmp_path / "model")
 
 
 def test_no_directory(tmp_path):
