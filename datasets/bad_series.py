@@ -41,7 +41,7 @@ class SkippedSeries:
         self.reasons: dict[str, str] = {}
 
     def each(self, names: Sequence[str], work: Callable[[list[str]], Result]) -> list[Result]:
-        """Do ``work`` for all series that it accepts, and return its results.
+        """Return the results of ``work`` for all series that it accepts.
 
         Each result is for one group of series. Groups and results are in the order of ``names``.
         """
@@ -80,7 +80,7 @@ class SkippedSeries:
         return kept.reset_index(drop=True)
 
     def adopt(self, other: "SkippedSeries", names: Iterable[str]) -> None:
-        """Leave out those of the series ``names`` that another table, such as a future, lacks."""
+        """Add those of the series ``names`` that another table, such as a future, leaves out."""
         self.reasons |= {name: other.reasons[name] for name in names if name in other.reasons}
 
     def none_left(self) -> NoSeriesLeftError:
@@ -96,7 +96,7 @@ class SkippedSeries:
         return pd.DataFrame(rows, columns=["series_id", "reason"], dtype=object)
 
     def sentence(self, series: int, where: str = "") -> str:
-        """Say how many of ``series`` are left out, and why the first is.
+        """Return the number of ``series`` that are left out, and the first reason, in words.
 
         ``where`` tells where all are listed. The text is empty if none is left out.
         """

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -328,24 +329,29 @@ def _read_good(
     spans = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
     rows = dict(zip(names.tolist(), spans, strict=True))
 
-    def some_rows(some: Sequence[str]) -> tuple[np.ndarray, Table, np.ndarray]:
-        where = np.sort(np.concatenate([rows[name] for name in some]))
-        frame = table.frame.iloc[where].reset_index(drop=True)
-        part = table._replace(frame=frame, row=lambda i: table.row(int(where[i])))
-        return where, part, ids[where]
+    def where(some: Sequence[str]) -> np.ndarray:
+        return np.sort(np.concatenate([rows[name] for name in some]))
+
+    def part(at: np.ndarray) -> Table:
+        frame = table.frame.iloc[at].reset_index(drop=True)
+        return table._replace(frame=frame, row=lambda i: table.row(int(at[i])))
+
+    def on_rows(cells: Callable[[Table, np.ndarray], object], some: Sequence[str]) -> object:
+        at = where(some)
+        return cells(part(at), ids[at])
 
     # Cells first: they are the most, and are then read no more.
     good = list(rows)
     for cells in (how.times, how.values, how.beside):
-        good = skipped.keep(good, lambda some, cells=cells: cells(*some_rows(some)[1:]))
+        good = skipped.keep(good, partial(on_rows, cells))
     if not good:
         raise skipped.none_left()
-    read, *those = some_rows(good)
-    times = how.times(*those)
+    read = where(good)
+    times = how.times(part(read), ids[read])
 
     def check(some: Sequence[str]) -> pd.DataFrame:
-        where, *these = some_rows(some)
-        return _read_rows(*these, how, times[np.searchsorted(read, where)])
+        at = where(some)
+        return _read_rows(part(at), ids[at], how, times[np.searchsorted(read, at)])
 
     # A short series gets the frequency of the others: it is read together with one of them.
     long = skipped.keep([name for name in good if len(rows[name]) >= 3], check)

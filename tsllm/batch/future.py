@@ -18,6 +18,7 @@ from tsllm.batch.parts import (
     reading_explained,
 )
 from tsllm.covariates import CovariateColumns
+from tsllm.datasets.parts import keys_of
 from tsllm.datasets.tables import Table
 from tsllm.errors import DataError
 from tsllm.tables.covariates import check_future_given
@@ -37,7 +38,7 @@ def check_future(
     assert covariates is not None  # else it is not wanted
     folder, parts = find_parts(future)
     wanted = _columns(covariates, id_col, time_col)
-    there = [pq.read_schema(folder / part.name).names for part in parts]
+    there = [{*pq.read_schema(folder / part.name).names, *keys_of(part.name)} for part in parts]
     for name in wanted:
         if not all(name in names for names in there):
             raise DataError(
@@ -69,8 +70,14 @@ class FutureParts:
         self._id_col = id_col
         self._schema = common_schema(folder, parts, _columns(covariates, id_col, time_col))
         files = [str(folder / part.name) for part in parts]
+        keys = pa.schema([f for f in self._schema if f.name in keys_of(parts[0].name)])
         # The data set caches the footers that it has read.
-        self._rows = pyarrow.dataset.dataset(files, schema=self._schema, format="parquet")
+        self._rows = pyarrow.dataset.dataset(
+            files,
+            schema=self._schema,
+            format="parquet",
+            partitioning=pyarrow.dataset.partitioning(keys, flavor="hive"),
+        )
 
     def lacks(self, series: str) -> DataError:
         """Return the error for a series without any row."""

@@ -7,7 +7,6 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +27,13 @@ from tsllm.batch.manifest import (
 )
 from tsllm.batch.outcomes import RECORDS, Outcome, written_outcomes
 from tsllm.batch.parts import Part, find_parts, hash_parts
-from tsllm.batch.planning import bring_together, columns_of_parts, plan_again, plan_job
+from tsllm.batch.planning import (
+    bring_together,
+    columns_of_parts,
+    is_grouped,
+    plan_again,
+    plan_job,
+)
 from tsllm.batch.ray_engine import Workers, run_on_ray
 from tsllm.batch.worker import BlockForecaster, BlockResult, Job
 from tsllm.batch.writing import UNFINISHED, whole_file, writing_to
@@ -223,34 +228,13 @@ def predict_batch(
     )
     with lock(target):
         _sweep(target)
-        planned = read_manifest(target)
-        if planned is None:
-            manifest = plan_job(
-                estimator, job, parts, request, checksum, batch_size, block_rows or BLOCK_ROWS
-            )
-            log_event(
-                _LOG,
-                "job planned",
-                out=str(target),
-                series=series_in(manifest.blocks),
-                blocks=len(manifest.blocks),
-                batch_size=manifest.batch_size,
-            )
-        else:
-            asked: dict[str, Any] = {"model": checksum, "request": request}
-            asked["batch_size"] = batch_size if isinstance(batch_size, int) else None
-            check_same(planned, asked | {"block_rows": block_rows}, target)
-            _warn_of_versions(planned)
-            manifest = _planned_for(planned, job, parts, request)
-        outcomes = written_outcomes(target, manifest.keys, manifest.job)
-        if not skip:
-            outcomes = {n: outcome for n, outcome in outcomes.items() if not outcome.skipped}
-        numbers = [n for n in range(len(manifest.blocks)) if n not in outcomes]
-        if planned is not None and manifest is not planned:
-            _warn_of_changes(planned, manifest, len(outcomes))
-        if numbers and manifest.grouped and not (target / GROUPED).exists():
-            bring_together(job, manifest.parts, request, manifest.block_rows)
+        manifest, outcomes = _plan_or_continue(
+            estimator, job, parts, request, checksum, batch_size, block_rows
+        )
         before = len(outcomes)
+        numbers = [n for n in range(len(manifest.blocks)) if n not in outcomes]
+        if numbers and manifest.grouped and not is_grouped(job, manifest.grouped):
+            bring_together(job, manifest.parts, request, manifest.block_rows)
         if engine == "ray":
             results = run_on_ray(job, numbers, workers or Workers()) if numbers else iter(())
         else:
@@ -263,8 +247,7 @@ def predict_batch(
                 f"{error}, which continues: {len(outcomes):,} of {len(manifest.blocks):,} blocks "
                 "are written and stay"
             ) from error
-        with suppress(OSError):
-            shutil.rmtree(target / GROUPED)
+        shutil.rmtree(target / GROUPED, ignore_errors=True)
     series = sum(outcome.series for outcome in outcomes.values())
     if not series:
         raise NoSeriesLeftError(f"{skipped.none_left()}; {str(target / SKIPPED)!r} lists them all")
@@ -358,18 +341,54 @@ def _follow(
             )
 
 
-def _planned_for(planned: Manifest, job: Job, parts: list[Part], request: Request) -> Manifest:
-    """Return the plan of a job that is continued: another one where its data have changed."""
-    before = planned.request
-    if parts == planned.parts and request.future_digest == before.future_digest:
-        return planned
-    shared = {part.digest for part in parts} & {part.digest for part in planned.parts}
-    if not shared and request.data != before.data:
-        raise DataError(
-            f"the job in {str(job.out)!r} was started with other data ({before.data!r}): continue "
-            "with the same, or give another directory"
+def _plan_or_continue(
+    estimator: SeriesForecaster,
+    job: Job,
+    parts: list[Part],
+    request: Request,
+    checksum: str,
+    batch_size: int | str | None,
+    block_rows: int | None,
+) -> tuple[Manifest, dict[int, Outcome]]:
+    """Return the plan of a job and what its blocks have written, planned again for changed data."""
+    planned = read_manifest(job.out)
+    if planned is None:
+        manifest = plan_job(
+            estimator, job, parts, request, checksum, batch_size, block_rows or BLOCK_ROWS
         )
-    return plan_again(planned, job, parts, request)
+        log_event(
+            _LOG,
+            "job planned",
+            out=str(job.out),
+            series=series_in(manifest.blocks),
+            blocks=len(manifest.blocks),
+            batch_size=manifest.batch_size,
+        )
+        return manifest, written_outcomes(job.out, manifest.keys, manifest.job)
+    asked: dict[str, Any] = {"model": checksum, "request": request, "block_rows": block_rows}
+    asked["batch_size"] = batch_size if isinstance(batch_size, int) else None
+    check_same(planned, asked, job.out)
+    _warn_of_versions(planned)
+    changed = parts != planned.parts or request.future_digest != planned.request.future_digest
+    if changed:
+        _check_related(planned, parts, request, job.out)
+    manifest = plan_again(planned, job, parts, request) if changed else planned
+    outcomes = written_outcomes(job.out, manifest.keys, manifest.job)
+    if not job.skip:
+        outcomes = {n: outcome for n, outcome in outcomes.items() if not outcome.skipped}
+    if changed:
+        _warn_of_changes(planned, manifest, len(outcomes))
+    return manifest, outcomes
+
+
+def _check_related(planned: Manifest, parts: list[Part], request: Request, out: Path) -> None:
+    """Check that changed data are those of the job, not others that are given by mistake."""
+    shared = {part.digest for part in parts} & {part.digest for part in planned.parts}
+    if not shared and request.data != planned.request.data:
+        raise DataError(
+            f"the job in {str(out)!r} was started with other data ({planned.request.data!r}): "
+            "continue with the same, or give another directory"
+        )
 
 
 def _warn_of_changes(planned: Manifest, manifest: Manifest, stand: int) -> None:

@@ -244,7 +244,7 @@ def id_texts(column: pa.Array) -> pa.Array:
 
 @contextmanager
 def reading_explained(name: str) -> Iterator[None]:
-    """Turn errors of reading a file into one sentence."""
+    """Raise errors of reading a file as one sentence."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:

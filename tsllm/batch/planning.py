@@ -159,6 +159,17 @@ def bring_together(
     check_unchanged(job.data, parts, job.stamps)
 
 
+def is_grouped(job: Job, grouped: Sequence[Part]) -> bool:
+    """Check that the job's directory holds the regrouped parts that the plan is made for."""
+    if not (job.out / GROUPED).exists():
+        return False
+    try:
+        found, _ = hash_parts(*find_parts(job.out / GROUPED))
+    except DataError:
+        return False
+    return found == list(grouped)
+
+
 def columns_of_parts(
     folder: Path,
     parts: list[Part],

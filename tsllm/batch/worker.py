@@ -159,8 +159,8 @@ def block_table(manifest: Manifest, number: int, job: Job) -> Table:
     table = read_block(folder, manifest.read_from, pieces, columns)
     if not manifest.grouped:  # regrouped parts are the job's own
         read = [piece.part for piece in pieces]
-        parts, stamps = ([some[i] for i in read] for some in (manifest.parts, job.stamps))
-        check_unchanged(folder, parts, stamps)
+        stamps = [job.stamps[i] for i in read]
+        check_unchanged(folder, [manifest.parts[i] for i in read], stamps)
     return table
 
 

@@ -32,7 +32,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def writing_to(out: Path) -> Iterator[None]:
-    """Turn errors of the disk into one sentence about the directory ``out``.
+    """Raise errors of the disk as one sentence about the directory ``out``.
 
     Only writing may stand in the block, since an error of reading would be told as one of writing.
     """

@@ -155,6 +155,21 @@ def test_scattered_series_are_forecast_again_alone(model, frame, tmp_path):
     assert result.blocks_before == whole.blocks - 1
 
 
+def test_regrouped_parts_of_other_data_are_not_used(model, frame, tmp_path):
+    data = write_parts(frame.sort_values("timestamp", kind="stable"), tmp_path / "data", [300])
+
+    def stop(block):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_batch(model, data, tmp_path / "out", block_rows=ROWS, on_block=stop)
+    for path in (tmp_path / "out" / "_grouped").iterdir():
+        rewrite(path, lambda rows: rows.__setitem__("value", rows["value"] + 1))
+    predict_batch(model, data, tmp_path / "out")
+    predict_batch(model, data, tmp_path / "fresh", block_rows=ROWS)
+    assert _parts(tmp_path / "out") == _parts(tmp_path / "fresh")
+
+
 def test_a_changed_future_is_used_by_every_block(tmp_path):
     values, known = covariate_frames([f"s{i}" for i in range(6)])
     frame = read_long(values[values["series_id"] < "s3"], covariates=["warm", "sky"])

@@ -39,7 +39,7 @@ def expected(model):
     return predict_long(model, frame, 3, future=read_future(FUTURE, model))
 
 
-@pytest.mark.parametrize("order", ["sorted", "shuffled", "parts"])
+@pytest.mark.parametrize("order", ["sorted", "shuffled", "parts", "partitions"])
 def test_blocks_give_what_all_at_once_gives(model, saved, tmp_path, order):
     future = tmp_path / "future.parquet"
     if order == "parts":
@@ -47,6 +47,12 @@ def test_blocks_give_what_all_at_once_gives(model, saved, tmp_path, order):
         future.mkdir()
         KNOWN[:40].to_parquet(future / "a.parquet")
         KNOWN[40:].to_parquet(future / "b.parquet")
+    elif order == "partitions":
+        for name, rows in KNOWN.groupby("series_id"):
+            (future.with_suffix("") / f"series_id={name}").mkdir(parents=True)
+            part = future.with_suffix("") / f"series_id={name}" / "0.parquet"
+            rows.drop(columns="series_id").to_parquet(part)
+        future = future.with_suffix("")
     else:
         shuffled = KNOWN.sample(frac=1.0, random_state=0)
         (KNOWN if order == "sorted" else shuffled).to_parquet(future, row_group_size=20)
