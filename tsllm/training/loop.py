@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from tsllm.backbone import autocast_backbone
 from tsllm.backbone.devices import memory_errors_explained
+from tsllm.backbone.forks import before_computing
 from tsllm.errors import DataError, NotEnoughDataError, TrainingDivergedError
 from tsllm.training import distributed
 from tsllm.training.callbacks import Callback, active_callbacks
@@ -111,6 +112,7 @@ def train(
     >>> result.history[-1]["validation_loss"] < 0.01
     True
     """
+    before_computing()
     callbacks = [*callbacks, *active_callbacks()]
     run = TrainingRun(model, loss, training, validation, settings)
     folder = None if settings.checkpoint_dir is None else Path(settings.checkpoint_dir)
