@@ -15,10 +15,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import tsllm
-from fuzz.cases import Attack, Case, check
-from fuzz.shared import NAMES, check_levels, check_table, check_values, fitted, long
+from fuzz.cases import Attack, Case, check, riddle_of
+from fuzz.shared import (
+    NAMES,
+    check_levels,
+    check_table,
+    check_values,
+    fitted,
+    full_disk,
+    killed_after,
+    long,
+)
 from tsllm.datasets import read_long
-from tsllm.errors import DataError
+from tsllm.errors import DataError, TsllmError
 from tsllm.tables.forecast import predict_long
 
 SERIES = 6
@@ -44,9 +53,9 @@ def _saved(case: Case) -> Path:
 
 def _predict(case: Case, data: Path, **arguments: Any) -> pd.DataFrame:
     """Run a job and read what it wrote."""
-    out = case.folder / "out"
-    tsllm.predict_batch(case.folder / "model", data, out, **({"block_rows": 80} | arguments))
-    return pd.read_parquet(out)
+    given: dict[str, Any] = {"out": case.folder / "out", "block_rows": 80} | arguments
+    tsllm.predict_batch(case.folder / "model", data, **given)
+    return pd.read_parquet(given["out"])
 
 
 def _cut_short(case: Case, data: Path, after: int, **arguments: Any) -> None:
@@ -168,6 +177,33 @@ def jobs_cut_short(case: Case) -> None:
     )  # fmt: skip
     case.expect("answer" if not change else "either")
     _check(case, _predict(case, data, **change), frame)
+
+
+def killed_jobs(case: Case) -> None:
+    """Continue a job that was killed at any time, and lose or double nothing."""
+    frame = long(SERIES)
+    _saved(case)
+    data = _write(frame, case.folder / "data")
+    _predict(case, data, out=case.folder / "warm")  # what a fresh process would import
+    milliseconds = case.whole("milliseconds", 1, 150)
+    killed_after(milliseconds / 1000, lambda: _predict(case, data))
+    case.expect("answer")
+    _check(case, _predict(case, data), frame)
+
+
+def full_disks(case: Case) -> None:
+    """Say that the disk is full, and finish the job when it has room again."""
+    frame = long(SERIES)
+    _saved(case)
+    data = _write(frame, case.folder / "data")
+    try:
+        with full_disk(case.whole("room", 0, 6000)):
+            _predict(case, data)
+    except TsllmError as error:
+        riddle = riddle_of(str(error))
+        check(riddle is None, f"{riddle}: {error}")
+    case.expect("answer")
+    _check(case, _predict(case, data), frame)
 
 
 def damaged_outputs(case: Case) -> None:
@@ -427,6 +463,8 @@ ATTACKS: list[Attack] = [
     parts_that_are_not_read,
     changes_between_runs,
     jobs_cut_short,
+    killed_jobs,
+    full_disks,
     damaged_outputs,
     damaged_inputs,
     damaged_manifests,

@@ -231,7 +231,7 @@ def damaged_files(case: Case) -> None:
     elif how == "noise":
         content = bytearray(case.rng.bytes(500))
     elif how == "doubled":
-        content += content
+        content = content * 2
     elif how == "NUL":
         content.insert(place, 0)
     else:

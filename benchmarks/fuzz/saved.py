@@ -18,7 +18,17 @@ import torch
 
 import tsllm
 from fuzz.cases import Attack, Case, check
-from fuzz.shared import NAMES, TINY, check_same, check_values, fitted, new, series
+from fuzz.shared import (
+    NAMES,
+    TINY,
+    check_same,
+    check_values,
+    fitted,
+    full_disk,
+    killed_after,
+    new,
+    series,
+)
 from tsllm.events import HawkesForecaster, NaiveEventForecaster
 
 TENSORS, CONFIG, CONTEXT = "model.safetensors", "config.json", "context.parquet"
@@ -325,6 +335,41 @@ def targets_of_save(case: Case) -> None:
     check_same(tsllm.load(given).predict(), model.predict(), rtol=1e-6)
 
 
+def killed_saves(case: Case) -> None:
+    """Keep a whole model, the old or the new, when a save is killed at any time."""
+    old, model = fitted("dlinear"), fitted("dlinear").update(series(3, start="2024-03-01"))
+    target = case.folder / "model"
+    tsllm.save(old, target)
+    milliseconds = case.whole("tenths of a millisecond", 1, 150)
+    killed_after(milliseconds / 10_000, lambda: tsllm.save(model, target, overwrite=True))
+    case.expect("answer")
+    found = tsllm.load(target).predict()
+    same = [found.index.equals(one.predict().index) for one in (old, model)]
+    check(any(same), "neither the old model nor the new one")
+    tsllm.save(model, target, overwrite=True)
+    check_same(tsllm.load(target).predict(), model.predict(), rtol=1e-6)
+
+
+def full_disks(case: Case) -> None:
+    """Say that the disk is full, and keep the model that is there."""
+    old, model = fitted("dlinear"), fitted("dlinear").update(series(3, start="2024-03-01"))
+    target = case.folder / "model"
+    if case.pick("there", [True, False]):
+        tsllm.save(old, target)
+    case.expect("either", "disk", "space", "full", "room")
+    room = case.whole("room", 0, 20_000)
+    try:
+        with full_disk(room):
+            tsllm.save(model, target, overwrite=True)
+    except Exception:
+        if case.drawn["there"]:
+            check_same(tsllm.load(target).predict(), old.predict(), rtol=1e-6)
+        else:
+            check(not target.exists(), "half a model is left behind")
+        raise
+    check_same(tsllm.load(target).predict(), model.predict(), rtol=1e-6)
+
+
 def event_models(case: Case) -> None:
     """Refuse event models that are damaged or tampered with."""
     days = pd.date_range("2024-01-01", periods=30, freq="D")
@@ -382,6 +427,8 @@ ATTACKS: list[Attack] = [
     attributes_and_places,
     odd_places,
     targets_of_save,
+    killed_saves,
+    full_disks,
     event_models,
     backbones,
     damaged_directories,

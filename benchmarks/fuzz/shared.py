@@ -2,39 +2,52 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
+import os
+import resource
+import signal
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from fuzz.cases import check
-from tsllm import DLinearForecaster, PatchTSTForecaster
+from tsllm import AutoForecaster, DLinearForecaster, PatchTSTForecaster
 from tsllm.forecasters import METHODS
 from tsllm.forecasters.base import SeriesForecaster
 
 TINY = "random:gpt2?hidden=16&layers=1&heads=2&positions=256"
+_TRAINING = {"context_length": 12, "max_steps": 2}
 #: Enough for a fit in some 30 ms.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "dlinear": {},
-    "patchtst": {"hidden": 16, "layers": 1, "heads": 2},
-    "aaren": {"hidden": 16, "layers": 1, "heads": 2, "patch_length": 3},
-    "autotimes": {"backbone": None, "token_length": 6},
-    "timecma": {"backbone": None, "channel": 8, "heads": 2, "decoder_layers": 1},
-    "s2ip": {"backbone": None, "patch_length": 4, "trend_length": 4, "seasonal_length": 6},
+    "auto": {"candidates": ["seasonal_naive"], "backbone": None},
+    "dlinear": _TRAINING,
+    "patchtst": _TRAINING | {"hidden": 16, "layers": 1, "heads": 2},
+    "aaren": _TRAINING | {"hidden": 16, "layers": 1, "heads": 2, "patch_length": 3},
+    "autotimes": _TRAINING | {"backbone": None, "token_length": 6},
+    "timecma": _TRAINING | {"backbone": None, "channel": 8, "heads": 2, "decoder_layers": 1},
+    "s2ip": _TRAINING
+    | {"backbone": None, "patch_length": 4, "trend_length": 4, "seasonal_length": 6},
 }
 NAMES = tuple(SETTINGS)
-_CLASSES = {**METHODS, "dlinear": DLinearForecaster, "patchtst": PatchTSTForecaster}
+_CLASSES = {
+    **METHODS,
+    "auto": AutoForecaster,
+    "dlinear": DLinearForecaster,
+    "patchtst": PatchTSTForecaster,
+}
 #: Steps that the shared forecasters were asked for when they were fitted.
 HORIZON = 3
 
 
 def new(method: str, **parameters: Any) -> SeriesForecaster:
     """Make an unfitted forecaster that trains in no time."""
-    common = {"context_length": 12, "max_steps": 2, "random_state": 0, "device": "cpu"}
+    common = {"random_state": 0, "device": "cpu"}
     return _CLASSES[method](**(common | SETTINGS[method] | parameters))
 
 
@@ -137,6 +150,30 @@ def fitted(method: str, kind: str = "one") -> SeriesForecaster:
 def stamps_after(last: pd.Timestamp, freq: str, steps: Sequence[int]) -> pd.DatetimeIndex:
     """Return the stamps some steps after a stamp, by pandas' own arithmetic."""
     return pd.date_range(last, periods=max(steps) + 1, freq=freq)[list(steps)]
+
+
+@contextlib.contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """Let no file grow beyond some bytes, as on a disk without room."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def killed_after(seconds: float, work: Callable[[], Any]) -> None:
+    """Run ``work`` in a child process and kill it, as the system does that needs its memory."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
 
 
 # ---------------------------------------------------------------------- oracles

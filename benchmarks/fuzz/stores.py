@@ -13,9 +13,10 @@ import numpy as np
 
 from fuzz.cases import Attack, Case, check
 from fuzz.commands import run
-from fuzz.shared import TINY
+from fuzz.shared import TINY, full_disk
 from tsllm.backbone import Backbone, load_backbone
 from tsllm.embeddings import EmbeddingStore, open_store
+from tsllm.errors import EmbeddingStoreError
 
 TEXTS = [f"{'word ' * (number % 5)}{number}" for number in range(120)]
 
@@ -117,6 +118,21 @@ def noise(case: Case) -> None:
     _read_it(case, _store(case, bytes(content)))
 
 
+def full_disks(case: Case) -> None:
+    """Say that the disk is full, lose nothing that is kept, and go on when there is room."""
+    folder = case.folder / "store"
+    some = TEXTS[: case.whole("kept", 0, 100)]
+    EmbeddingStore(folder).encode(some, _backbone())
+    case.expect("either", "disk", "full", "room")
+    try:
+        with full_disk(case.whole("room", 0, 60_000)):
+            EmbeddingStore(folder).encode(TEXTS, _backbone())
+    except EmbeddingStoreError:
+        _check_vectors(EmbeddingStore(folder).encode(TEXTS, _backbone()))
+        raise
+    _check_vectors(EmbeddingStore(folder).encode(TEXTS, _backbone()))
+
+
 def no_stores(case: Case) -> None:
     """Refuse a folder that is no store, and make none of it."""
     folder = case.folder / "store"
@@ -192,6 +208,7 @@ ATTACKS: list[Attack] = [
     zeroed_pages,
     flipped_bits,
     noise,
+    full_disks,
     no_stores,
     odd_arguments,
     ordinary_use,
