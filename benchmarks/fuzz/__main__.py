@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -53,8 +54,13 @@ def main() -> int:
     arguments.add_argument("--limit", type=float, default=LIMIT, help="seconds of a case")
     arguments.add_argument("--out", type=Path, help="folder for fuzz.json; none: only the table")
     chosen = arguments.parse_args()
-    if chosen.case:
-        return show(chosen.case, chosen.seed)
+    with tempfile.TemporaryDirectory(prefix="tsllm-fuzz-store-") as store:
+        os.environ["TSLLM_STORE"] = store  # not the user's own
+        return show(chosen.case, chosen.seed) if chosen.case else run(chosen)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Run the cases that the options choose."""
     begun = time.perf_counter()
     jobs = plan(chosen.doors, chosen.cases, chosen.seed)
     outcomes = run_jobs(jobs, workers=chosen.workers, limit=chosen.limit, report=tell)

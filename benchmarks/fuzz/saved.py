@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import safetensors.torch
-import torch
 
 import tsllm
 from fuzz.cases import Attack, Case, check
@@ -402,8 +401,7 @@ def event_models(case: Case) -> None:
 def backbones(case: Case) -> None:
     """Find the language model again, or say that it is another or nowhere."""
     method = case.pick("method", ["autotimes", "timecma"])
-    store = {} if method == "autotimes" else {"embedding_store": case.folder / "store"}
-    model = new(method, backbone=TINY, **store).fit(series(), fh=[1, 2])
+    model = new(method, backbone=TINY).fit(series(), fh=[1, 2])
     folder = tsllm.save(model, case.folder / "model")
     backbone = case.pick(
         "backbone", [None, TINY, "random:gpt2?hidden=32&layers=1&heads=2", "nowhere/at-all", "", 5,
@@ -411,9 +409,6 @@ def backbones(case: Case) -> None:
     )  # fmt: skip
     case.expect("answer" if backbone in (None, TINY) else "refusal")
     loaded = tsllm.load(folder, backbone=backbone)
-    if method == "timecma":
-        loaded.set_params(embedding_store=case.folder / "store")
-    check(torch.get_num_threads() >= 1, "no threads")
     check_same(loaded.predict(), model.predict(), rtol=1e-5)
 
 
