@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
@@ -13,7 +14,7 @@ import typer
 import yaml
 
 import tsllm
-from tsllm.arguments import wanted_instead
+from tsllm.arguments import shown, wanted_instead
 from tsllm.cli import options
 from tsllm.cli.output import check_folder
 from tsllm.errors import DataError
@@ -255,6 +256,8 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("None$"), ["N
 
 def _read_file(kind: type[AnyJob], path: Path) -> dict[str, Any]:
     """Read a job file; check its keys and the types of its values."""
+    if path.exists() and not path.is_file():
+        raise DataError(f"--config {str(path)!r} is no file: give a file of YAML")
     try:
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=_Loader)
@@ -264,6 +267,8 @@ def _read_file(kind: type[AnyJob], path: Path) -> dict[str, Any]:
         raise DataError(f"--config {str(path)!r} cannot be read ({reason})") from None
     except (yaml.YAMLError, ValueError) as error:
         raise DataError(f"--config {str(path)!r} is no YAML: {_complaint(error)}") from None
+    except RecursionError:
+        raise DataError(f"--config {str(path)!r} is nested too deeply: write it flat") from None
     if not isinstance(node, yaml.MappingNode):
         raise DataError(f"--config {str(path)!r} must hold lines of 'key: value'")
     hints = get_type_hints(kind)
@@ -281,7 +286,9 @@ def _read_file(kind: type[AnyJob], path: Path) -> dict[str, Any]:
         seen.add(key)
         wanted = wanted_instead(settings[key], hints[key])
         if wanted:
-            raise DataError(f"{place}: {key} must be {wanted}, found {settings[key]!r}")
+            # not repr: aliases can make a value that is short to write and endless to print
+            found = reprlib.repr(settings[key])
+            raise DataError(f"{place}: {key} must be {wanted}, found {found}")
     return dict(settings)
 
 
@@ -300,9 +307,9 @@ def _read_sets(sets: Sequence[str]) -> dict[str, Any]:
             raise DataError(f"--set takes key=value, such as max_steps=100, found {one!r}")
         try:
             parameters[key.strip()] = yaml.load(text, Loader=_Loader)
-        except (yaml.YAMLError, ValueError):
+        except (yaml.YAMLError, ValueError, RecursionError):
             raise DataError(
-                f"--set {key} has a value that is no YAML: {text!r}; put text with odd signs in "
+                f"--set {key} has a value that is no YAML: {shown(text)}; put text with odd signs in "
                 "quotes"
             ) from None
     return parameters

@@ -1,5 +1,8 @@
 """The files of tables: the kinds of files that are read, and the parts of a folder."""
 
+import errno
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -49,6 +52,30 @@ def kind_of(path: Path) -> Kind | None:
     """
     name = path.name.lower()
     return next((kind for ending, kind in KINDS.items() if name.endswith(ending)), None)
+
+
+def check_there(path: Path) -> None:
+    """Check that a path is a file or a directory, and no pipe or device, which may have no end.
+
+    Raises
+    ------
+    DataError
+        If it is not.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        code = getattr(error, "errno", None)
+        if code in (None, errno.ENOENT, errno.ENOTDIR):
+            problem = f"there is no file or directory {str(path)!r}"
+        else:
+            problem = f"{str(path)!r} cannot be read ({os.strerror(code)})"
+        raise DataError(f"{problem}; check the path") from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise DataError(
+            f"{str(path)!r} is a pipe or a device; write its content to a file, or let the command "
+            "line read CSV from standard input with - as DATA"
+        )
 
 
 def keys_of(name: str) -> dict[str, str | None]:

@@ -17,7 +17,7 @@ from tsllm.datasets.delimited import Dialect, read_csv
 from tsllm.datasets.frequency import row_number
 from tsllm.datasets.json_lines import read_json_lines
 from tsllm.datasets.parquet import Roles, common_schema, find_roles, read_parquet
-from tsllm.datasets.parts import PartFile, kind_of, list_parts
+from tsllm.datasets.parts import PartFile, check_there, kind_of, list_parts
 from tsllm.errors import DataError
 
 # Text cells that stand for a missing value.
@@ -60,9 +60,10 @@ def open_table(
             f"source has the type {type(source).__name__}; pass a file's path or a DataFrame "
             "(panel_to_long makes one of an sktime panel)"
         )
+    if source == "":
+        raise DataError("there is no file or directory ''; check the path")
     path = Path(source).expanduser()
-    if source == "" or not path.exists():
-        raise DataError(f"there is no file or directory {str(source)!r}; check the path")
+    check_there(path)
     kind = kind_of(path)
     if not path.is_dir() and kind is None:
         raise DataError(

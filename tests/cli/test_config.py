@@ -1,5 +1,7 @@
 """Job files and ``--set``: what they say, what goes first, and what is refused."""
 
+import os
+
 import pytest
 
 from tsllm.cli.config import BacktestJob, FitJob, ForecastJob, read_job, write_job
@@ -74,6 +76,12 @@ def test_a_job_written_is_the_job_read(kind, config):
         ("data: !!python/object/apply:os.getcwd []", "is no YAML"),
         ("parameters: {freq: D}\ndata: a", "give it with --freq"),
         ("horizon: 3", "there is no DATA"),
+        (f"data: {'[' * 5000}{']' * 5000}", "nested too deeply"),
+        ("data: a\nhorizon: .inf", "found inf"),
+        (
+            "data: [&b [&a [x, x, x, x], *a, *a, *a, *a], *b, *b, *b, *b]",
+            "data must be text, found [[[",
+        ),
     ],
 )
 def test_files_that_are_refused(text, complaint, config):
@@ -82,12 +90,18 @@ def test_files_that_are_refused(text, complaint, config):
     assert complaint in str(refusal.value)
 
 
-@pytest.mark.parametrize("pair", ["max_steps", "=3", "key=[1,", "key=!!python/name:os.getcwd"])
+@pytest.mark.parametrize(
+    "pair", ["key=" + "[" * 5000, "max_steps", "=3", "key=[1,", "key=!!python/name:os.getcwd"]
+)
 def test_sets_that_are_refused(pair):
     with pytest.raises(DataError, match="--set"):
         read_job(FitJob, {"data": "a"}, None, [pair])
 
 
 def test_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for odd in (tmp_path, tmp_path / "pipe.yaml"):
+        with pytest.raises(DataError, match="is no file"):
+            read_job(FitJob, {}, odd, None)
     with pytest.raises(DataError, match="No such file"):
         read_job(FitJob, {}, tmp_path / "none.yaml", None)

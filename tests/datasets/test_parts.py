@@ -234,3 +234,15 @@ def test_forecasts_of_a_folder_are_those_of_one_file(tmp_path):
     how = {"method": "autotimes", "backbone": None, "max_steps": 2, "random_state": 0}
     one = tsllm.forecast(tmp_path / "whole.csv", 2, **how)
     pd.testing.assert_frame_equal(tsllm.forecast(tmp_path / "parts", 2, **how), one)
+
+
+@pytest.mark.parametrize(
+    "name", ["pipe.csv", "zero.csv", "loop.csv", "x" * 300 + ".csv", "a/b.csv", "\0"]
+)
+def test_what_is_no_file_is_refused_without_reading(tmp_path, name):
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "zero.csv").symlink_to("/dev/zero")
+    (tmp_path / "loop.csv").symlink_to("loop.csv")
+    (tmp_path / "a").write_text("x")
+    message = complaint(tmp_path / name)
+    assert "check the path" in message or "a pipe or a device" in message

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from tsllm.datasets import parquet
 from tsllm.datasets.parquet import columns_of
-from tsllm.datasets.parts import PartFile, keys_of, kind_of, list_parts
+from tsllm.datasets.parts import PartFile, check_there, keys_of, kind_of, list_parts
 from tsllm.datasets.tables import Table
 from tsllm.errors import DataError
 
@@ -51,8 +51,7 @@ def find_parts(data: Path) -> tuple[Path, list[Part]]:
 
     `data` is a Parquet file, or a directory as `tsllm.datasets.parts.list_parts` reads it.
     """
-    if not data.exists():
-        raise DataError(f"there is no file or directory {str(data)!r}; check the path")
+    check_there(data)
     if data.is_dir():
         folder, files = data, list_parts(data)
     else:
