@@ -10,7 +10,7 @@ import numbers
 import re
 import textwrap
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,6 +19,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from tsllm.errors import DataError
 
 ClassT = TypeVar("ClassT", bound=type)
+#: Most quantile levels of a call.
+MAX_LEVELS = 1_000
 _WORDS = {
     bool: "true or false",
     dict: "a mapping",
@@ -121,6 +123,32 @@ def wanted_instead(value: object, hint: Any) -> str | None:
     if any(_fits(value, kind) for kind in kinds):
         return None
     return " or ".join(_in_words(kind) for kind in kinds)
+
+
+def checked_levels(levels: Any, name: str = "quantiles") -> tuple[float, ...]:
+    """Return probability levels strictly between 0 and 1, at most `MAX_LEVELS`.
+
+    Examples
+    --------
+    >>> checked_levels([0.1, 0.9], "quantiles")
+    (0.1, 0.9)
+    """
+    if isinstance(levels, str | bytes | Mapping) or not isinstance(levels, Iterable):
+        raise DataError(f"{name} must be a list of numbers, found {shown(levels)}")
+    found = tuple(levels)
+    check_level_count(found, name)
+    for level in found:
+        if wanted_instead(level, float):
+            raise DataError(f"{name} must be a list of numbers, found {shown(level)} in it")
+        if not 0 < level < 1:
+            raise DataError(f"{name} must lie strictly between 0 and 1, found {shown(level)}")
+    return tuple(float(level) for level in found)
+
+
+def check_level_count(levels: Sequence[float], name: str) -> None:
+    """Check that there are at most `MAX_LEVELS` levels."""
+    if len(levels) > MAX_LEVELS:
+        raise DataError(f"{name} holds {len(levels):,} levels: ask for at most {MAX_LEVELS:,}")
 
 
 def check_arguments(

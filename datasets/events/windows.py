@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from tsllm.arguments import shown
 from tsllm.datasets.events.clock import Clock, read_event_times, read_loose_stamps
 from tsllm.datasets.events.table import EventColumns, sequence_name
 from tsllm.datasets.tables import Table
@@ -40,12 +41,9 @@ def read_windows(
     elif isinstance(windows, pd.DataFrame):
         pairs = _window_frame(windows, names)
     elif isinstance(windows, Mapping):
-        pairs = {str(name): tuple(window) for name, window in windows.items()}
+        pairs = {str(name): _pair(window, repr(name)) for name, window in windows.items()}
     else:
-        pairs = dict.fromkeys(order, tuple(windows))
-    wrong = next((name for name, pair in pairs.items() if len(pair) != 2), None)
-    if wrong is not None:
-        raise DataError(f"windows= has {pairs[wrong]!r} for {wrong!r}; pass (start, end)")
+        pairs = dict.fromkeys(order, _pair(windows, "all sequences"))
     order = list(dict.fromkeys([*order, *pairs]))  # those without events last
     found = [pairs.get(name, (None, None)) for name in order]
     bounds = Bounds(order, *(_like([pair[side] for pair in found], stamps) for side in (0, 1)))
@@ -57,6 +55,14 @@ def read_windows(
                 "start and end, or leave it out"
             )
     return bounds
+
+
+def _pair(window: Any, whose: str) -> tuple[Any, Any]:
+    """Check that a window is a start and an end."""
+    listed = isinstance(window, list | tuple | np.ndarray | pd.Index | pd.Series)
+    if not listed or len(window) != 2 or any(np.ndim(bound) for bound in window):
+        raise DataError(f"windows= has {shown(window)} for {whose}; pass (start, end)")
+    return tuple(window)
 
 
 def _window_columns(

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tsllm.arguments import shown
 from tsllm.backbone import Backbone
 from tsllm.embeddings.database import (
     KEY_BYTES,
@@ -438,6 +439,15 @@ def open_store(store: EmbeddingStore | str | os.PathLike[str] | None) -> Embeddi
     ('embeddings', True)
     """
     return store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
+
+
+def check_store(store: object) -> None:
+    """Check an ``embedding_store`` argument, without opening it."""
+    named = isinstance(store, str) and store != ""
+    if not (named or isinstance(store, EmbeddingStore | os.PathLike | None)):
+        raise DataError(
+            f"embedding_store must be an EmbeddingStore, a path or None, found {shown(store)}"
+        )
 
 
 def _digests(backbones: Sequence[Backbone] | None) -> set[str] | None:

@@ -14,13 +14,21 @@ from sklearn.utils.validation import check_is_fitted
 
 from tsllm.adapters.events.batch import EventBatch, EventStates
 from tsllm.adapters.events.decoders.base import EventDecoder
-from tsllm.arguments import document_parameters
+from tsllm.arguments import Limits, check_arguments, checked_levels, document_parameters
 from tsllm.backbone import Backbone
 from tsllm.datasets.events import EventTable, read_events
 from tsllm.errors import DataError, NotEnoughDataError
-from tsllm.events.arguments import SHARED, checked_count, checked_levels, checked_times
+from tsllm.events.arguments import (
+    LIMITS,
+    SHARED,
+    check_choice,
+    checked_count,
+    checked_flag,
+    checked_times,
+    checked_types,
+)
 from tsllm.events.attributes import COMMON, Attribute, check_attributes
-from tsllm.events.batching import EventWindows, inter_event_times, last_events
+from tsllm.events.batching import last_events
 from tsllm.events.encoding import FittedModel, Origin, forecast_origin
 from tsllm.events.evaluation.diagnostics import EventDiagnostics, diagnose
 from tsllm.events.evaluation.next_event import EventEvaluation, compare_with_guesses
@@ -42,6 +50,7 @@ from tsllm.events.scoring import (
     sums_by_sequence,
 )
 from tsllm.events.simulating import count_events, sample_frame, simulate_sequences
+from tsllm.events.statistics import shortest_time, statistics_of, time_scale_of
 from tsllm.saving.damage import readable
 
 
@@ -90,7 +99,7 @@ class EventForecaster(BaseEstimator, ABC):
     """
 
     # The shared constructor arguments.
-    id_col: str
+    id_col: str | None
     time_col: str
     type_col: str
     time_unit: str
@@ -103,6 +112,8 @@ class EventForecaster(BaseEstimator, ABC):
     _dtype: ClassVar[torch.dtype] = torch.float32
     _rows_at_once: int = 64
     _attributes: ClassVar[Mapping[str, Attribute]] = COMMON
+    # What the numbers among the constructor's arguments may be.
+    _limits: ClassVar[Mapping[str, Limits]] = LIMITS
 
     # Set in fitting.
     classes_: np.ndarray
@@ -213,6 +224,7 @@ class EventForecaster(BaseEstimator, ABC):
         NotEnoughDataError
             No inter-event time is known.
         """
+        self._check_parameters()
         table = self._read(events, windows=windows)
         held_back = None if validation is None else self._read(validation)
         for name in [n for n in vars(self) if n.endswith("_") and not n.startswith("_")]:
@@ -289,7 +301,7 @@ class EventForecaster(BaseEstimator, ABC):
         0     1 2024-01-05 12:00:00  off
         """
         origin, model = self._origin(history, now, windows), self._fitted()
-        n_steps, levels = checked_count("n_steps", n_steps), checked_levels(levels)
+        n_steps, levels = checked_count("n_steps", n_steps), checked_levels(levels, "levels")
         steps = [predict_next_event(model, origin, levels, self._running_states(history))]
         if n_steps > 1:
             steps += predict_later_events(
@@ -336,7 +348,7 @@ class EventForecaster(BaseEstimator, ABC):
             Times: one row per sequence, named by the index, and one column per level (``q0.1``);
             missing (NaT, inf for numbers) where the event comes with less probability.
         """
-        origin, levels = self._origin(history, now, windows), checked_levels(levels)
+        origin, levels = self._origin(history, now, windows), checked_levels(levels, "levels")
         found = predict_next_event(self._fitted(), origin, levels, self._running_states(history))
         times = origin.last[:, None] + found.quantiles * self.time_scale_
         clock = origin.table.clock
@@ -371,7 +383,7 @@ class EventForecaster(BaseEstimator, ABC):
         """
         table = self._table(history, windows)
         frame = intensity_frame(self._fitted(), table, checked_times(table.clock, times))
-        if by_type:
+        if checked_flag("by_type", by_type):
             return frame
         return pd.DataFrame({"intensity": frame.to_numpy().sum(-1)}, index=frame.index)
 
@@ -405,7 +417,7 @@ class EventForecaster(BaseEstimator, ABC):
             A row per sequence and type, and one of type "all": the ``mean`` count, its quantiles,
             and ``none``, the probability of no event.
         """
-        origin, levels = self._origin(history, now, windows), checked_levels(levels)
+        origin, levels = self._origin(history, now, windows), checked_levels(levels, "levels")
         return count_events(self._fitted(), origin, window, levels, n_paths, self._seed())
 
     def sample(
@@ -521,8 +533,7 @@ class EventForecaster(BaseEstimator, ABC):
             scored). By event: its sequence, time, type and ``log_likelihood``; a row without a type
             is the time from a sequence's last event to the end of its window.
         """
-        if by not in ("sequence", "event"):
-            raise DataError(f"by must be 'sequence' or 'event', found {by!r}")
+        check_choice("by", by, ("sequence", "event"))
         table, intervals, (parts,) = self._measure(events, log_likelihoods, windows, t_start, t_end)
         parts = parts - intervals.observed * np.log(self.time_scale_)
         if by == "sequence":
@@ -560,7 +571,7 @@ class EventForecaster(BaseEstimator, ABC):
             events, expected_events, windows, t_start, t_end
         )
         frame = interval_frame(self._fitted(), table, intervals)
-        if by_type:
+        if checked_flag("by_type", by_type):
             return residuals_by_type(frame, intervals, increments, self.classes_)
         return frame.assign(residual=increments.sum(1), observed=intervals.observed)
 
@@ -651,6 +662,11 @@ class EventForecaster(BaseEstimator, ABC):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "history_")  # set last in fitting
 
+    def _check_parameters(self) -> None:
+        """Check the constructor's arguments."""
+        given = self.get_params(deep=False)
+        check_arguments(type(self), [*given], given, self._limits)
+
     def _read(self, events: Any, *, windows: Any = None) -> EventTable:
         """Read events with the columns that the constructor names."""
         shared = {name: getattr(self, name) for name in SHARED} | {"random_state": self._seed()}
@@ -706,37 +722,18 @@ class EventForecaster(BaseEstimator, ABC):
 
     def _begin(self, table: EventTable, types: Any = None) -> None:
         """Set the types and the time scale, before anything is learnt."""
-        times = inter_event_times(table)
-        if not len(times):
-            raise NotEnoughDataError(
-                f"{type(self).__name__} learns from the gaps between events, and no sequence has "
-                "two events or one event and a known window start"
-            )
-        if not times.mean() > 0:
-            raise DataError(
-                "all events happen at one time, so there is no time scale to learn: pass "
-                'ties="jitter" with their resolution, or finer times'
-            )
-        named = set() if types is None else {str(name) for name in types}
+        self.time_scale_ = time_scale_of(table, type(self).__name__)
+        named = {str(name) for name in checked_types(types)}
         self.classes_ = np.array(sorted(named.union(table.type_names)), dtype=object)
-        self.time_scale_ = float(times.mean())
         self.resolution_ = 0.0
         if self.ties == "batch":
-            least = float(times[times > 0].min())
-            self.resolution_ = least if self.resolution is None else float(self.resolution)
+            given = self.resolution
+            self.resolution_ = shortest_time(table) if given is None else float(given)
         self.n_events_ = int(table.n_events)
 
     def _describe(self, table: EventTable) -> None:
-        """Compute the statistics of the naive guesses: inter-event times, types, transitions."""
-        times = inter_event_times(table)
-        self.mean_inter_event_time_ = float(times.mean())
-        self.median_inter_event_time_ = float(np.median(times))
-        codes = EventWindows(table, self.classes_, 1.0, resolution=self.resolution_).codes
-        k = len(self.classes_)
-        self.type_counts_ = np.bincount(np.concatenate(codes), minlength=k)
-        self.transition_counts_ = np.zeros((k, k), dtype=np.int64)
-        for one in codes:
-            np.add.at(self.transition_counts_, (one[:-1], one[1:]), 1)
+        """Compute the statistics of the naive guesses."""
+        vars(self).update(statistics_of(table, self.classes_, self.resolution_))
 
     def _remember(self, table: EventTable) -> None:
         """Keep the last events that the model reads as the history of predictions."""

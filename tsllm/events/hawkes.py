@@ -12,9 +12,10 @@ from torch import Tensor
 from tsllm.adapters.events.batch import EventBatch, EventStates, length_buckets
 from tsllm.adapters.events.decoders.base import EventDecoder, log_likelihood
 from tsllm.adapters.events.hawkes import HawkesProcess
+from tsllm.arguments import Limits
 from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError, TrainingDivergedError
-from tsllm.events.arguments import checked_count
+from tsllm.events.arguments import LIMITS
 from tsllm.events.attributes import COMMON, Attribute
 from tsllm.events.base import EventForecaster
 from tsllm.events.batching import EventWindows
@@ -87,13 +88,14 @@ class HawkesForecaster(EventForecaster):
     """
 
     _dtype = torch.float64
+    _limits = LIMITS | {"max_steps": Limits(1, 1_000_000_000)}
 
     def __init__(
         self,
         *,
         max_steps: int = 200,
         standard_errors: bool = False,
-        id_col: str = "sequence_id",
+        id_col: str | None = "sequence_id",
         time_col: str = "time",
         type_col: str = "type",
         time_unit: str = "s",
@@ -121,7 +123,7 @@ class HawkesForecaster(EventForecaster):
     }
 
     def _fit(self, table: EventTable, validation: EventTable | None) -> None:
-        max_steps = checked_count("max_steps", self.max_steps)
+        max_steps = int(self.max_steps)
         whole = table if validation is None else table.extend(validation)
         objective = _Objective(self._fitted().rows(whole), len(self.classes_))
         found = _search(objective, max_steps)

@@ -7,9 +7,9 @@ from torch import Tensor
 from tsllm.adapters.events.batch import EventBatch, EventStates
 from tsllm.adapters.events.decoders.base import ClosedDecoder, EventDecoder
 from tsllm.adapters.events.hawkes import decayed_sums
+from tsllm.arguments import Limits
 from tsllm.datasets.events import EventTable
-from tsllm.errors import DataError
-from tsllm.events.arguments import check_choice
+from tsllm.events.arguments import LIMITS, check_choice
 from tsllm.events.base import EventForecaster
 
 GAPS = ("mean", "median", "last", "ema")
@@ -50,6 +50,7 @@ class NaiveEventForecaster(EventForecaster):
     """
 
     _dtype = torch.float64
+    _limits = LIMITS | {"smoothing": Limits(0, 1, whole=False, above=True)}
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class NaiveEventForecaster(EventForecaster):
         gap: str = "mean",
         types: str = "majority",
         smoothing: float = 0.3,
-        id_col: str = "sequence_id",
+        id_col: str | None = "sequence_id",
         time_col: str = "time",
         type_col: str = "type",
         time_unit: str = "s",
@@ -75,8 +76,6 @@ class NaiveEventForecaster(EventForecaster):
         """Check the parameters; the base has computed the statistics."""
         for name, value, known in (("gap", self.gap, GAPS), ("types", self.types, TYPES)):
             check_choice(name, value, known)
-        if not 0 < self.smoothing <= 1:
-            raise DataError(f"smoothing must be above 0 and at most 1, found {self.smoothing!r}")
 
     def _encode(self, batch: EventBatch) -> tuple[EventDecoder, EventStates]:
         k = len(self.type_counts_)

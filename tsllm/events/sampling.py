@@ -13,10 +13,15 @@ from tsllm.adapters.events.decoders.base import EventDecoder
 from tsllm.adapters.events.next_event import sample_next
 from tsllm.backbone.stopping import check_time
 from tsllm.errors import DataError
+from tsllm.events.arguments import MOST_EVENTS
 
 Encode = Callable[[EventBatch], tuple[EventDecoder, EventStates]]
-#: A future with more events than this is an explosion and an error.
-MOST_EVENTS = 100_000
+#: The pace of futures is checked at this number of events, and whenever it has doubled.
+FIRST_CHECK = 512
+#: Mean events per mean inter-event time of the training, over 1,024 events: an explosion.
+FAST_RATE = 20.0
+#: Events of all futures that are drawn together: two arrays of 8 bytes each.
+MOST_DRAWN = 20_000_000
 
 
 class Futures(NamedTuple):
@@ -137,12 +142,15 @@ def draw_futures(
     all_elapsed: list[np.ndarray] = []
     all_types: list[np.ndarray] = []
     wait = torch.as_tensor(waited, dtype=torch.float64, device=device)
+    pace = _Pace()
     while True:
         check_time()
-        if len(all_types) == MOST_EVENTS:
+        if n_events is None and len(all_types):
+            pace.check(len(all_types), time[alive], end[alive])
+        if len(all_types) * rows >= MOST_DRAWN:
             raise DataError(
-                f"a sampled future has more than {MOST_EVENTS} events before its end: the model "
-                "explodes there, or horizon is far longer than its gaps; ask for a shorter one"
+                f"{rows:,} futures of {len(all_types):,} events are too many to draw at once: ask "
+                "for fewer n_paths, or for a shorter time"
             )
         uniforms = np.concatenate([one.random((per_history, 2)) for one in generators])
         gaps, types = sample_next(
@@ -166,6 +174,33 @@ def draw_futures(
         np.pad(np.stack(all_elapsed, 1), missing, constant_values=np.inf),
         np.pad(np.stack(all_types, 1), missing, constant_values=-1),
     )
+
+
+class _Pace:
+    """Stops futures that would have too many events, long before they have them."""
+
+    def __init__(self) -> None:
+        self.n_events, self.reached = 0, 0.0  # at the check before
+
+    def check(self, n_events: int, time: np.ndarray, end: np.ndarray) -> None:
+        """Check futures of so many events, at scaled times (alive,), that stop at their ends."""
+        if n_events < FIRST_CHECK or n_events & (n_events - 1):
+            return
+        reached = float(np.median(time))
+        if n_events > FIRST_CHECK and n_events > FAST_RATE * (1 + reached):
+            raise DataError(
+                f"a sampled future has {n_events:,} events in {reached:,.0f} times the mean "
+                "inter-event time of the training: the model explodes; ask for a shorter time, or "
+                "for n_events"
+            )
+        rate = (n_events - self.n_events) / max(reached - self.reached, 1e-300)
+        expected = n_events + rate * (float(np.median(end)) - reached)
+        if expected > MOST_EVENTS:
+            raise DataError(
+                f"a sampled future would have about {expected:.3g} events, and has at most "
+                f"{MOST_EVENTS:,}: ask for a shorter time (horizon, window or duration)"
+            )
+        self.n_events, self.reached = n_events, reached
 
 
 def sequence_generator(seed: int, sequence: Hashable) -> np.random.Generator:

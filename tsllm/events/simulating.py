@@ -7,9 +7,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tsllm.datasets.events import EventTable
+from tsllm.arguments import shown
+from tsllm.datasets.events import Clock, EventTable
 from tsllm.errors import DataError
-from tsllm.events.arguments import checked_count, duration_in_numbers, in_chunks
+from tsllm.events.arguments import (
+    checked_count,
+    duration_in_numbers,
+    in_chunks,
+    read_times,
+)
 from tsllm.events.encoding import FittedModel, Origin
 from tsllm.events.sampling import Futures, draw_futures, sequence_generator
 
@@ -98,11 +104,11 @@ def _window_edges(
     if not isinstance(window, tuple | list):
         return current, current + duration_in_numbers(table.clock, window, "window")
     if len(window) != 2:
-        raise DataError(f"window must be a duration or a pair (start, end), found {window!r}")
-    opens, closes = np.asarray(table.clock.to_number(list(window)), dtype=np.float64)
+        raise DataError(f"window must be a duration or a pair (start, end), found {shown(window)}")
+    opens, closes = read_times(table.clock, list(window), "window")
     if not closes > opens or (opens < current).any():
         raise DataError(
-            f"window={window!r} must start no earlier than now, "
+            f"window={shown(window)} must start no earlier than now, "
             f"{table.clock.to_stamp(current.max())}, and end later than it starts"
         )
     return np.full(len(table), opens), np.full(len(table), closes)
@@ -138,12 +144,20 @@ def sample_frame(
     return pd.concat(frames, ignore_index=True)
 
 
+def _start_of(clock: Clock, start: Any) -> float:
+    """Read the one time at which simulated sequences start."""
+    begins = read_times(clock, start, "start")
+    if begins.ndim or not np.isfinite(begins):
+        raise DataError(f"start must be one known time, found {shown(start)}")
+    return float(begins)
+
+
 def simulate_sequences(
     model: FittedModel, like: EventTable, size: int, duration: Any, start: Any, seed: int
 ) -> EventTable:
     """Simulate whole sequences, with the clock and the column names of another table."""
     clock = like.clock
-    begins = 0.0 if start is None else float(clock.to_number(start))
+    begins = 0.0 if start is None else _start_of(clock, start)
     length = duration_in_numbers(clock, duration, "duration")
     empty = EventTable(
         ids=tuple(str(i) for i in range(size)),

@@ -1,6 +1,5 @@
 """The bases of the forecasters: sktime's contract, without and with a language model."""
 
-import os
 import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -13,11 +12,11 @@ import torch
 from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 from torch import Tensor
 
-from tsllm.arguments import shown, wanted_instead
+from tsllm.arguments import checked_levels, shown, wanted_instead
 from tsllm.backbone import Backbone, load_backbone, native_bfloat16
 from tsllm.context import Context, column_names, contexts_from_state, contexts_to_state
 from tsllm.datasets.frequency import parse_frequency, set_frequency
-from tsllm.embeddings import EmbeddingStore, open_store
+from tsllm.embeddings import check_store, open_store
 from tsllm.errors import DataError
 from tsllm.forecasters.frames import (
     Layout,
@@ -42,7 +41,7 @@ from tsllm.forecasters.inputs import (
     times_of,
 )
 from tsllm.forecasters.learning import LearningMixin
-from tsllm.forecasters.parameters import check_horizon, checked_levels
+from tsllm.forecasters.parameters import check_horizon
 from tsllm.forecasters.sktime_fields import sktime_from_state, sktime_to_state
 from tsllm.forecasters.state import FittedState, ModelShape, PendingForecasts
 from tsllm.intervals import LEVEL_GRID
@@ -631,12 +630,7 @@ class LLMForecaster(SeriesForecaster):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        store = self.embedding_store
-        named = isinstance(store, str) and store != ""
-        if not (named or isinstance(store, EmbeddingStore | os.PathLike | None)):
-            raise DataError(
-                f"embedding_store must be an EmbeddingStore, a path or None, found {shown(store)}"
-            )
+        check_store(self.embedding_store)
         if self.backbone is None and self.lora is not None:
             raise DataError("lora tunes the language model, and backbone=None has none: drop one")
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tsllm.arguments import shown
+from tsllm.arguments import checked_levels, shown
 from tsllm.backbone.devices import memory_errors_explained
 from tsllm.backbone.forks import before_computing
 from tsllm.backbone.stopping import check_time
@@ -27,7 +27,7 @@ from tsllm.context import (
 )
 from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError, DataTypeError
-from tsllm.forecasters.parameters import SharedParameters, check_horizon, checked_levels
+from tsllm.forecasters.parameters import SharedParameters, check_horizon
 from tsllm.forecasters.state import FittedState
 
 #: Forecasts (series, horizon, variables, 1 + levels) in the series' units, and the scale of each

@@ -1,7 +1,7 @@
 """The constructor arguments that forecasters share: declared, assigned, documented and checked."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from tsllm.adapters.losses import LOSSES
 from tsllm.arguments import (
     Limits,
     check_arguments,
+    check_level_count,
     document_parameters,
     shown,
-    wanted_instead,
 )
 from tsllm.context import Context
 from tsllm.errors import DataError
@@ -27,15 +27,13 @@ DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 #: Most steps of a forecast, and of the history that it reads.
 MAX_STEPS = 100_000
-#: Most quantile levels.
-MAX_LEVELS = 1_000
 
 _STEPS = Limits(1, MAX_STEPS)
 _STEPS_OR_AUTO = Limits(1, MAX_STEPS, words=("auto",))
 _WIDTH = Limits(1, 65_536)
 _LAYERS = Limits(1, 1_000)
 _COUNT = Limits(1, 1_000_000_000)
-_RATE = Limits(0, 1_000, whole=False, above=True)
+_RATE = Limits(0, 1e30, whole=False, above=True)
 _SHARE = Limits(0, 1, whole=False, below=True)
 
 #: What the numbers among all forecasters' arguments may be, by name.
@@ -221,7 +219,7 @@ class SharedParameters:
                 "quantiles must be rising levels strictly between 0 and 1, found "
                 f"{shown(quantiles)}"
             )
-        check_level_count("quantiles", quantiles)
+        check_level_count(quantiles, "quantiles")
         check_resumable(self.checkpoint_dir, self.random_state)
 
     def _check_multiple(self, width: str, parts: str) -> None:
@@ -254,26 +252,6 @@ def check_horizon(horizon: Any) -> int:
             "for fewer, or for series of a lower frequency"
         )
     return int(horizon)
-
-
-def checked_levels(levels: Any, name: str = "quantiles") -> tuple[float, ...]:
-    """Return probability levels strictly between 0 and 1, at most `MAX_LEVELS`."""
-    if isinstance(levels, str | bytes | Mapping) or not isinstance(levels, Iterable):
-        raise DataError(f"{name} must be a list of numbers, found {shown(levels)}")
-    found = tuple(levels)
-    check_level_count(name, found)
-    for level in found:
-        if wanted_instead(level, float):
-            raise DataError(f"{name} must be a list of numbers, found {shown(level)} in it")
-        if not 0 < level < 1:
-            raise DataError(f"{name} must lie strictly between 0 and 1, found {shown(level)}")
-    return tuple(float(level) for level in found)
-
-
-def check_level_count(name: str, levels: Sequence[float]) -> None:
-    """Check that there are at most `MAX_LEVELS` levels."""
-    if len(levels) > MAX_LEVELS:
-        raise DataError(f"{name} holds {len(levels):,} levels: ask for at most {MAX_LEVELS:,}")
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:

@@ -358,7 +358,7 @@ def test_too_little_to_learn_or_to_score_is_told(stream):
         model.score(stream, t_start=60.0)
     with pytest.raises(NotEnoughDataError, match="no event is scored"):
         model.score(stream, t_start=59.999, t_end=59.9991)
-    with pytest.raises(DataError, match="by must be 'sequence' or 'event'"):
+    with pytest.raises(DataError, match="by must be one of sequence, event"):
         model.score_samples(stream, by="type")
     with pytest.raises(DataError, match="'7' was not seen in training"):
         model.score(pd.DataFrame({"time": [1.0, 2.0], "type": ["0", "7"]}))

@@ -16,7 +16,6 @@ from tsllm.events import (
     HawkesForecaster,
     NaiveEventForecaster,
     PromptTPP,
-    sampling,
 )
 
 START = {"windows": (0.0, None)}
@@ -314,8 +313,24 @@ def test_a_sequence_of_which_nothing_is_known_is_refused_by_name():
         model.predict(blank)
 
 
-def test_an_explosion_is_told(monkeypatch):
-    monkeypatch.setattr(sampling, "MOST_EVENTS", 100)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model: model.sample(1, horizon=20.0),
+        lambda model: model.predict_count(1e6),
+        lambda model: model.simulate(2, duration=1e9),
+    ],
+)
+def test_an_explosion_is_told(call):
     model = hawkes_with([1.0], [[3.0]], [5.0], random_state=0)
-    with pytest.raises(DataError, match="more than 100 events"):
-        model.sample(1, horizon=1e6)
+    with pytest.raises(DataError, match=r"the model explodes|would have about .* events"):
+        call(model)
+    assert len(model.sample(1, horizon=20.0, n_events=600)) == 600
+
+
+def test_a_time_with_too_many_events_is_told_after_the_first():
+    model = hawkes_with([1.0], [[0.5]], [5.0], random_state=0)
+    with pytest.raises(DataError, match=r"would have about .* at most 100,000"):
+        model.sample(1, horizon=1e9)
+    with pytest.raises(DataError, match=r"100,000 futures of 200 events are too many"):
+        model.sample(100_000, n_events=1000)

@@ -19,6 +19,7 @@ from tsllm.adapters.events.decoders.base import EventDecoder
 from tsllm.adapters.events.prompttpp import PromptTPPModel
 from tsllm.backbone import Backbone, load_backbone, resolve_device, tuned
 from tsllm.datasets.events import EventTable
+from tsllm.embeddings import check_store
 from tsllm.errors import BackboneMismatchError, DataError
 from tsllm.events.arguments import in_chunks
 from tsllm.events.attributes import COMMON, Attribute
@@ -27,6 +28,7 @@ from tsllm.events.batching import EventWindows, last_events, longest_inter_event
 from tsllm.events.prompttpp.parameters import (
     FIXED_PARAMETERS,
     MODEL_PARAMETERS,
+    PROMPTTPP_LIMITS,
     backbone_name,
     check_parameters,
     count_context_events,
@@ -209,6 +211,8 @@ class PromptTPP(EventForecaster):
     #: The states after the last events of ``history_``.
     _running: RunningStates
 
+    _limits = PROMPTTPP_LIMITS
+
     def __init__(
         self,
         encoder: str = "attention",
@@ -248,7 +252,7 @@ class PromptTPP(EventForecaster):
         device: str = "auto",
         dtype: str = "auto",
         verbose: int = 0,
-        id_col: str = "sequence_id",
+        id_col: str | None = "sequence_id",
         time_col: str = "time",
         type_col: str = "type",
         time_unit: str = "s",
@@ -343,6 +347,7 @@ class PromptTPP(EventForecaster):
             return self.fit(events, windows=windows, validation=validation, types=types)
         if types is not None:
             raise DataError("types belongs to the first call: use grow_types=True for new ones")
+        self._check_parameters()
         self._check_unchanged()
         table = self._read(events, windows=windows)
         held_back = None if validation is None else self._read(validation)
@@ -376,8 +381,12 @@ class PromptTPP(EventForecaster):
         "longest_inter_event_time_": Attribute(float, least=0.0),
     }
 
-    def _fit(self, table: EventTable, validation: EventTable | None) -> None:
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_store(self.embedding_store)
         check_parameters(self.get_params(deep=False))
+
+    def _fit(self, table: EventTable, validation: EventTable | None) -> None:
         self._running = {}
         self.architecture_ = {name: getattr(self, name) for name in FIXED_PARAMETERS}
         self.seed_ = self._seed()

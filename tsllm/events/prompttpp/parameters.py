@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from tsllm.adapters.events.prompttpp import DECODERS, ENCODERS, TEXT_ENCODERS
+from tsllm.arguments import Limits
 from tsllm.backbone import DEFAULT_BACKBONE, Backbone
 from tsllm.errors import DataError
-from tsllm.events.arguments import check_choice, checked_count
+from tsllm.events.arguments import LIMITS, check_choice
 from tsllm.training.checkpoints import check_resumable
 
 PROMPT_MODES = ("allocate", "shared", "none")
@@ -31,6 +32,24 @@ MODEL_PARAMETERS = (
 )
 #: The parameters that cannot change once there is a model.
 FIXED_PARAMETERS = (*MODEL_PARAMETERS, "lora", "context_length")
+_RATE = Limits(0, 1e30, whole=False, above=True)
+_SHARE = Limits(0, 1, whole=False, below=True)
+_COUNT = Limits(1, 1_000_000_000)
+_SIZE = Limits(1, 65_536)
+#: What the numbers among the parameters may be, by name.
+PROMPTTPP_LIMITS: dict[str, Limits] = {
+    **LIMITS,
+    **dict.fromkeys(("hidden", "heads", "components", "prompt_length"), _SIZE),
+    **dict.fromkeys(("max_slots", "slots_per_slice", "top_slots"), _SIZE),
+    **dict.fromkeys(("layers", "backbone_layers"), Limits(1, 1_000)),
+    "head_rank": Limits(0, 65_536),
+    "context_length": Limits(1, 100_000, words=("auto",)),
+    "max_epochs": Limits(1, 1_000_000_000, words=("auto",)),
+    **dict.fromkeys(("warmup_slices", "max_steps", "batch_size", "patience"), _COUNT),
+    **dict.fromkeys(("learning_rate", "prompt_learning_rate"), _RATE),
+    "weight_decay": Limits(0, 1_000, whole=False),
+    **dict.fromkeys(("dropout", "validation_fraction"), _SHARE),
+}
 #: ``context_length="auto"``.
 AUTO_CONTEXT = 128
 
@@ -45,22 +64,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
         ("base_update", BASE_UPDATES),
     ):
         check_choice(name, parameters[name], known)
-    for name in ("warmup_slices", "batch_size", "patience"):
-        checked_count(name, parameters[name])
-    for name in ("max_epochs", "context_length"):
-        if parameters[name] != "auto":
-            checked_count(name, parameters[name], " or 'auto'")
     check_resumable(parameters["checkpoint_dir"], parameters["random_state"])
-    if parameters["max_steps"] is not None:
-        checked_count("max_steps", parameters["max_steps"])
-    for name in ("learning_rate", "prompt_learning_rate"):
-        if not parameters[name] > 0:
-            raise DataError(f"{name} must be above 0, found {parameters[name]!r}")
-    if not 0 <= parameters["validation_fraction"] < 1:
-        raise DataError(
-            "validation_fraction must be at least 0 and less than 1, found "
-            f"{parameters['validation_fraction']!r}"
-        )
     encoder, text_encoder = parameters["encoder"], parameters["text_encoder"]
     if parameters["decoder"] == "attnhp" and (
         is_endless(encoder, text_encoder) or encoder == "llm-full"
