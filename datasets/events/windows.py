@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from tsllm.arguments import shown
 from tsllm.datasets.events.clock import Clock, read_event_times, read_loose_stamps
 from tsllm.datasets.events.table import EventColumns, sequence_name
 from tsllm.datasets.tables import Table
@@ -61,7 +60,8 @@ def _pair(window: Any, whose: str) -> tuple[Any, Any]:
     """Check that a window is a start and an end."""
     listed = isinstance(window, list | tuple | np.ndarray | pd.Index | pd.Series)
     if not listed or len(window) != 2 or any(np.ndim(bound) for bound in window):
-        raise DataError(f"windows= has {shown(window)} for {whose}; pass (start, end)")
+        shown = " ".join(repr(window).split())[:80]
+        raise DataError(f"windows= has {shown} for {whose}; pass (start, end)")
     return tuple(window)
 
 

@@ -143,15 +143,13 @@ def draw_futures(
     all_types: list[np.ndarray] = []
     wait = torch.as_tensor(waited, dtype=torch.float64, device=device)
     pace = _Pace()
+    if until is None and n_events is not None:
+        _check_drawn(rows, n_events)
     while True:
         check_time()
         if n_events is None and len(all_types):
             pace.check(len(all_types), time[alive], end[alive])
-        if len(all_types) * rows >= MOST_DRAWN:
-            raise DataError(
-                f"{rows:,} futures of {len(all_types):,} events are too many to draw at once: ask "
-                "for fewer n_paths, or for a shorter time"
-            )
+        _check_drawn(rows, len(all_types))
         uniforms = np.concatenate([one.random((per_history, 2)) for one in generators])
         gaps, types = sample_next(
             paths.decoder, paths.states, waited=wait, uniforms=torch.from_numpy(uniforms).to(device)
@@ -174,6 +172,15 @@ def draw_futures(
         np.pad(np.stack(all_elapsed, 1), missing, constant_values=np.inf),
         np.pad(np.stack(all_types, 1), missing, constant_values=-1),
     )
+
+
+def _check_drawn(rows: int, n_events: int) -> None:
+    """Check that futures drawn together do not fill the memory."""
+    if rows * n_events > MOST_DRAWN:
+        raise DataError(
+            f"{rows:,} futures of {n_events:,} events are too many to draw at once: ask for fewer "
+            "n_paths, fewer events or a shorter time"
+        )
 
 
 class _Pace:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsllm.arguments import check_arguments
+from tsllm.arguments import check_arguments, checked_levels
 from tsllm.context import Context
 from tsllm.datasets.bad_series import SkippedSeries, skipping
 from tsllm.datasets.counts import count_step
@@ -22,7 +22,7 @@ from tsllm.forecasters.frames import (
     split_series,
     stamps_after,
 )
-from tsllm.forecasters.parameters import check_horizon, checked_levels
+from tsllm.forecasters.parameters import check_horizon
 from tsllm.tables.covariates import futures_for, read_future_ahead, split_frame
 
 DEFAULT_QUANTILES = (0.1, 0.5, 0.9)

@@ -73,7 +73,9 @@ CALLS = {
     "t_end": lambda model, value: model.score_samples(EVENTS, t_end=value),
     "by": lambda model, value: model.score_samples(EVENTS, by=value),
     "by_type": lambda model, value: model.residuals(EVENTS, by_type=value),
-    "intensity by_type": lambda model, value: model.predict_intensity([9.0], by_type=value),
+    "intensity by_type": lambda model, value: model.predict_intensity(
+        model.history_.clock.to_stamp(9.0), by_type=value
+    ),
     "types": lambda model, value: NaiveEventForecaster().fit(EVENTS, types=value),
     "fit windows": lambda model, value: NaiveEventForecaster().fit(
         EVENTS.to_frame().drop(columns=["window_start", "window_end"]), windows=value
