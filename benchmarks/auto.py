@@ -11,7 +11,6 @@ coverage of 80 % and 95 % intervals is that of all steps.
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,26 +45,25 @@ def main() -> None:
     arguments.add_argument("--seeds", nargs="+", type=int, default=[0])
     args = arguments.parse_args()
     torch.set_num_threads(1)
-    rows = []
+    ratios, errors = [], []
     for name in args.sets:
         panel = SETS[name](Path(args.data) if args.data else Path())
         for seed in args.seeds:
-            started = time.perf_counter()
-            row = {"set": name, "seed": seed, "series": len(panel.series), "horizon": panel.horizon}
-            row |= _measure(panel, args, seed)
-            row["seconds"] = time.perf_counter() - started
-            rows.append(row)
-            print(pd.Series(row).to_frame().T.round(3).to_string(index=False), flush=True)
-    table = pd.DataFrame(rows)
-    methods = [c for c in table if c.startswith("ratio ")]
-    means = np.exp(np.log(table[methods]).mean()).rename(lambda name: name.removeprefix("ratio "))
+            kind = {"set": name, "series": len(panel.series), "horizon": panel.horizon}
+            kind |= {"seed": seed}
+            mase, rest = _measure(panel, args, seed)
+            errors.append(kind | mase)
+            ratios.append(kind | {k: v / mase["seasonal_naive"] for k, v in mase.items()} | rest)
+            print(pd.Series(ratios[-1]).to_frame().T.round(3).to_string(index=False), flush=True)
+    methods = [name for name in pd.DataFrame(errors) if name not in kind]
+    means = np.exp(np.log(pd.DataFrame(ratios)[methods]).mean())
     print(means.round(3).to_string())
-    found = {"geometric_means": means.to_dict(), "table": rows, "memory": peak_memory_mib()}
-    write("auto" + args.tag, found, args.out)
+    found = {"ratios": ratios, "geometric_means": [means.to_dict()], "errors": errors}
+    write("auto" + args.tag, found | {"memory": peak_memory_mib()}, args.out)
 
 
-def _measure(panel: Panel, args: Any, seed: int) -> dict[str, Any]:
-    """Fit at each origin and score every row of the table: errors, ratios, coverage."""
+def _measure(panel: Panel, args: Any, seed: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Fit at each origin; return the MASE of each method, and coverage and seconds of a fit."""
     errors: dict[str, list[np.ndarray]] = {}
     hits: dict[str, list[np.ndarray]] = {}
     for turn in range(panel.origins, 0, -1):
@@ -99,12 +97,8 @@ def _measure(panel: Panel, args: Any, seed: int) -> dict[str, Any]:
     # A candidate that joined at some origins only, for the length of the series, is not compared.
     whole = {name: e for name, e in errors.items() if len(e) == panel.origins}
     mase = {name: float(np.nanmean(np.concatenate(e))) for name, e in whole.items()}
-    return (
-        mase
-        | {f"ratio {name}": error / mase["seasonal_naive"] for name, error in mase.items()}
-        | {name: float(np.mean(inside)) for name, inside in hits.items()}
-        | {"fit_seconds": forecaster.fitted_.seconds}
-    )
+    covered = {name: float(np.mean(inside)) for name, inside in hits.items()}
+    return mase, covered | {"fit_seconds": forecaster.fitted_.seconds}
 
 
 def _forecasts(
