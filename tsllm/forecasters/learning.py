@@ -486,6 +486,7 @@ def _standardised(values: np.ndarray, *, split: bool) -> list[Tensor]:
     Losses of series with different units then weigh alike; the models undo any scaling themselves.
     """
     spread, mean = _spread_and_level(values)
-    spread = np.where(within_rounding(spread, mean) | np.isnan(spread), 1.0, spread)
-    tensor = torch.from_numpy(((values - mean) / spread).astype(np.float32))  # (time, variables)
+    constant = within_rounding(spread, mean) | np.isnan(spread)  # (variables,)
+    centred = np.where(constant & ~np.isnan(values), 0.0, values - mean)  # (time, variables)
+    tensor = torch.from_numpy((centred / np.where(constant, 1.0, spread)).astype(np.float32))
     return list(tensor.split(1, dim=1)) if split else [tensor]

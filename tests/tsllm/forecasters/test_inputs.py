@@ -1,16 +1,18 @@
 """y and X as users pass them: columns by name, numbers of every type, one kind of index."""
 
+import time
 from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 import tsllm
 from small_forecasters import SMALL, panel, season, small
 from tsllm import Context
 from tsllm.errors import DataError, DataTypeError, NotEnoughDataError
+from tsllm.forecasters.frames import split_series
 
 DAYS = pd.date_range("2024-01-01", periods=60, freq="D")
 Y = pd.DataFrame({"lo": season(60), "hi": season(60, level=1000.0, seed=1)}, index=DAYS)
@@ -272,6 +274,36 @@ def test_a_series_without_an_id_is_refused(nothing, levels):
         make().fit(nameless.loc[nameless.index.get_level_values("id") == "b"], X=nameless)
 
 
+@pytest.mark.parametrize(
+    "index", [DAYS, pd.RangeIndex(3, 63), DAYS.to_period("D")], ids=["d", "i", "p"]
+)
+def test_panels_are_split_as_their_series_are(index):
+    rng = np.random.default_rng(0)
+    parts = {}
+    for name in rng.permutation(12).tolist():  # some share their stamps
+        first, steps = rng.integers(0, 3), rng.integers(3, 6)
+        stamps = index[first : first + steps]
+        parts[name] = pd.DataFrame(rng.normal(size=(steps, 2)), index=stamps, columns=["u", "v"])
+    together = pd.concat(parts)
+    shuffled = together.iloc[np.argsort(rng.integers(0, 3, len(together)), kind="stable")]
+    shuffled = shuffled.sort_index(level=1, sort_remaining=False, kind="stable")
+    for context in split_series(shuffled):
+        (alone,) = split_series(parts[context.series_id])
+        assert_array_equal(context.values, alone.values)
+        assert context.times.equals(alone.times)
+        assert getattr(context.times, "freq", 0) == getattr(alone.times, "freq", 0)
+
+
+def test_many_short_series_are_refused_quickly():
+    ids = pd.MultiIndex.from_product([range(10_000), DAYS[:1]])
+    y = pd.DataFrame({"lo": 1.0, "hi": 2.0}, index=ids)
+    forecaster = make().fit(PANEL.rename(index={"a": 0, "b": 1}))
+    started = time.perf_counter()
+    with pytest.raises(DataError, match="the update of series 0 ends at 2024-01-01"):
+        forecaster.update(y)
+    assert time.perf_counter() - started < 10  # a second on a quiet machine
+
+
 # ---------------------------------------------------------------- updates of another form
 
 
@@ -352,6 +384,13 @@ def test_the_largest_values_have_finite_forecasts(method, size):
     assert np.isfinite(points).all(axis=None)
     assert np.isfinite(quantiles).all(axis=None)
     assert (points["hi"] / size).between(900, 1100).all()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("method", SMALL)
+def test_a_large_constant_is_its_constant(method):
+    y = pd.Series(9e139, index=DAYS)
+    assert_allclose(make(method).fit(y).predict(fh=[1, 2]), 9e139, rtol=1e-12)
 
 
 def test_covariates_that_lead_beyond_all_numbers():
