@@ -36,7 +36,9 @@ TargetCol = Annotated[
 Freq = Annotated[
     str | None,
     typer.Option(
-        "--freq", help="Frequency, such as h, D, W, MS. Default: inferred.", metavar="FREQ"
+        "--freq",
+        help="Frequency, such as h, D, W, MS, or 5 for integers in steps of 5. Default: inferred.",
+        metavar="FREQ",
     ),
 ]
 Fill = Annotated[

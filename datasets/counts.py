@@ -63,13 +63,15 @@ _FORMS = (
 
 
 def count_step(freq: object) -> int | None:
-    """Return the step of integer times that a frequency states; None if it is one of dates.
+    """Return the step of integer times that a frequency states; None if it states none.
 
     Examples
     --------
     >>> count_step("5"), count_step("D"), count_step(None)
     (5, None, None)
     """
+    if isinstance(freq, int) and not isinstance(freq, bool):
+        freq = str(freq)
     if isinstance(freq, str) and freq.isascii() and freq.isdigit() and int(freq) > 0:
         return int(freq)
     return None

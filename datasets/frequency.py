@@ -48,7 +48,7 @@ def row_number(position: int) -> str:
 
 def freq_name(freq: str | pd.offsets.BaseOffset) -> str:
     """Return the name of a frequency for a message."""
-    return freq if isinstance(freq, str) else freq.freqstr
+    return freq if isinstance(freq, str) else getattr(freq, "freqstr", repr(freq))
 
 
 def frequency_name(freq: str | None) -> str:

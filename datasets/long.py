@@ -59,8 +59,9 @@ def read_long(
     target_cols : str, sequence of str or None, default=None
         The value columns. None uses all other columns. May be empty if there are covariates.
     freq : str or None, default=None
-        The frequency that every series must have, for example ``"h"``. None infers a frequency
-        for each series. A series that is too short gets the frequency that all others share.
+        The frequency that every series must have, for example ``"h"``, or ``"5"`` for integers in
+        steps of 5. None infers a frequency for each series. A series that is too short gets the
+        frequency that all others share.
     fill : {"nan", "ffill", "interpolate"} or None, default=None
         How to fill rows that are inserted for missing stamps: NaN (masked by the forecasters),
         the row before, or a line between the rows around them. None makes a gap an error.

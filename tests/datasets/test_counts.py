@@ -110,7 +110,7 @@ def test_a_stated_step_says_that_they_count(numbers):
         check_times(pd.Index(numbers), freq="5")
 
 
-@pytest.mark.parametrize("freq", ["0", "-5", "5.0", "", "D", None, 5])
+@pytest.mark.parametrize("freq", ["0", "-5", "5.0", "", "D", None, True, 1.0])
 def test_other_frequencies_state_no_step(freq):
     assert count_step(freq) is None
 

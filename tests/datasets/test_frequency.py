@@ -164,7 +164,7 @@ def test_within_one_week_a_gap_is_one_of_days_not_of_business_days():
         infer_frequency(pd.DatetimeIndex(["2024-01-01", "2024-01-02", "2024-01-03", "2024-01-05"]))
 
 
-@pytest.mark.parametrize("freq", ["H", "M", "nonsense", "-1h", "0D", 5])
+@pytest.mark.parametrize("freq", ["H", "M", "nonsense", "-1h", "0D", True])
 def test_unknown_frequencies_are_refused(freq):
     with pytest.raises(DataError, match="is not a frequency"):
         parse_frequency(freq)

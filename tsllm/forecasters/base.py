@@ -125,6 +125,15 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
             self._cutoff = cutoff  # sktime moves it first
             raise
 
+    def predict_residuals(self, y: Any = None, X: Any = None) -> Any:  # noqa: D102
+        horizon = self._fh
+        if isinstance(y, pd.Series | pd.DataFrame):
+            self._fh = None  # sktime would convert the stamps of y to steps through periods
+        try:
+            return super().predict_residuals(y, X)
+        finally:
+            self._fh = horizon
+
     def predict_interval(self, fh: Any = None, X: Any = None, coverage: Any = 0.9) -> pd.DataFrame:  # noqa: D102
         return super().predict_interval(fh, X, _levels_of_call("coverage", coverage))
 

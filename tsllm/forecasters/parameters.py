@@ -150,7 +150,10 @@ SHARED: dict[str, tuple[str, str]] = {
         "EmbeddingStore, path or None",
         "Where the embeddings of texts are kept. None: in the user's cache folder.",
     ),
-    "freq": ("str or None", "Frequency of the series, for an index that has none."),
+    "freq": (
+        "str or None",
+        'Frequency of the series, for an index that has none; ``"5"`` for integers that step by 5.',
+    ),
     "device": ("str", '"auto" uses the GPU if there is one.'),
     "dtype": (
         "str",

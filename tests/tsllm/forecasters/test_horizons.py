@@ -291,6 +291,31 @@ def test_forecasts_carry_the_stamps_asked_for(freq, tmp_path):
     assert again.predict(fh=[1]).index[0] == times[32]
 
 
+@pytest.mark.parametrize(
+    ("freq", "zone"), [("BME", None), ("D", "Europe/Berlin"), ("h", "Europe/Berlin"), ("SMS", None)]
+)
+def test_residuals_are_those_of_the_stamps_of_y(freq, zone):
+    times = pd.date_range("2024-03-29", periods=34, freq=freq, tz=zone)
+    y = pd.Series(season(34), index=times)
+    model = fitted(times[:30])
+    model.predict(fh=[2])
+    residuals = model.predict_residuals(y[30:])
+    np.testing.assert_allclose(residuals, y[30:] - model.predict(fh=times[30:]), rtol=1e-12)
+    assert residuals.index.equals(times[30:])
+    with pytest.raises(InSampleError):
+        model.predict_residuals(y[28:])
+
+
+def test_the_horizon_of_a_saved_forecaster_stays(tmp_path):
+    times = pd.date_range("2024-01-01", periods=60, freq="D")
+    y = pd.Series(season(40), index=times[:40])
+    kinds = [pd.to_timedelta([2, 3], unit="D"), pd.offsets.Day(2), "2024-02-11", times[[41, 43]]]
+    for number, fh in enumerate(kinds):
+        model = DLinearForecaster(context_length=8, max_steps=1).fit(y, fh=fh)
+        tsllm.save(model, tmp_path / str(number))
+        assert tsllm.load(tmp_path / str(number)).predict().equals(model.predict())
+
+
 def test_a_refused_horizon_is_not_remembered():
     model = fitted(pd.date_range("2024-01-01", periods=30, freq="D"))
     expected = model.predict(fh=[2])
