@@ -202,10 +202,23 @@ def _write_json(
     theirs: Callable[..., Any], raw_predictions: Any, output: Any, metadata: Any = None
 ) -> Any:
     """Write an answer as JSON; missing values are null."""
-    if isinstance(raw_predictions, pd.DataFrame):
-        known = raw_predictions.notna()
-        raw_predictions = raw_predictions.astype(object).where(known, None)
-    return theirs(raw_predictions, output, metadata)
+    if not isinstance(raw_predictions, pd.DataFrame):
+        return theirs(raw_predictions, output, metadata)
+    plain = raw_predictions.apply(_plain_cells).to_dict(orient="records")
+    # MLflow writes piece by piece, which takes ten times as long.
+    answer = {"predictions": plain, **(metadata or {})}
+    return output.write(json.dumps(answer, allow_nan=False, cls=scoring_server.NumpyEncoder))
+
+
+def _plain_cells(column: pd.Series) -> pd.Series:
+    """Convert a column to what JSON has: texts for stamps, and null for what is missing."""
+    if column.dtype.kind == "M" or isinstance(column.dtype, pd.DatetimeTZDtype):
+        stamps = [None if pd.isna(stamp) else stamp.isoformat() for stamp in column]
+        return pd.Series(stamps, index=column.index, dtype=object)
+    known = column.notna()
+    if not known.all():
+        return column.astype(object).where(known, None)
+    return column
 
 
 def _server_ends() -> bool:

@@ -82,25 +82,27 @@ def test_what_is_missing_in_an_answer_is_null(serve, monkeypatch):
     assert row["time"] is None and row["time_median"] is None and row["step"] == 1
 
 
-def test_left_out_series_stand_in_the_answer_with_whole_numbers_and_nulls(serve):
-    y = pd.Series(np.sin(np.arange(40.0)), name="v")
-    ask = serve(
-        tsllm.DLinearForecaster(context_length=12, max_steps=2, random_state=0).fit(y, fh=1)
-    )
-    good = [["a", step, float(value)] for step, value in y.items()]
-    bad = [["b", 0, 1.0], ["b", 1, 2.0], ["b", 7, 3.0]]
-    columns = ["series_id", "timestamp", "v"]
-    body = {"dataframe_split": {"columns": columns, "data": [*good, *bad]}}
-    answer = ask(body | {"params": {"on_error": "skip", "quantiles": []}})
-    assert answer[0]["timestamp"] == 40 and isinstance(answer[0]["timestamp"], int)
-    assert answer[0]["error"] is None
-    assert answer[1] | {"error": ""} == {
-        "series_id": "b",
-        "timestamp": None,
-        "forecast": None,
-        "error": "",
-    }
-    assert "series 'b'" in answer[1]["error"]
+@pytest.mark.parametrize(
+    ("index", "next_stamp"),
+    [
+        (pd.RangeIndex(40), 40),
+        (pd.date_range("2024-01-01", periods=40, freq="D"), "2024-02-10T00:00:00"),
+        (
+            pd.date_range("2024-02-21", periods=40, freq="D", tz="Europe/Berlin"),
+            "2024-04-01T00:00:00+02:00",
+        ),
+    ],
+)
+def test_left_out_series_stand_in_the_answer_beside_whole_stamps(serve, index, next_stamp):
+    y = pd.Series(np.sin(np.arange(40.0)), index, name="v")
+    model = tsllm.DLinearForecaster(context_length=12, max_steps=2, random_state=0).fit(y, fh=1)
+    ask, body = serve(model), model.to_payload(1)
+    rows = body["dataframe_split"]["data"]
+    rows += [["bad", stamp, value] for _, stamp, value in (rows[0], rows[1], rows[7])]
+    good, bad = ask(body | {"params": {"on_error": "skip", "quantiles": [], "horizon": 1}})
+    assert good["timestamp"] == next_stamp and good["error"] is None
+    assert bad["series_id"] == "bad" and "series 'bad'" in bad["error"]
+    assert bad["timestamp"] is None and bad["forecast"] is None
 
 
 def test_a_request_that_takes_too_long_is_stopped_with_504(serve, forecaster, monkeypatch):

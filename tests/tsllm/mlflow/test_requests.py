@@ -108,8 +108,9 @@ def test_a_payload_gives_what_predict_gives(served, forecaster):
         (pd.Series(range(40), pd.period_range("2020-01", periods=40, freq="M")), "2023-05"),
         (pd.Series(range(40), pd.date_range("2020-01-01", periods=40, freq="MS")), "2023-05-01"),
         (pd.Series(range(40), name="sales"), 40),
+        (pd.Series(range(40), pd.RangeIndex(1825, 2025, 5)), 2025),
     ],
-    ids=["periods", "month starts", "steps"],
+    ids=["periods", "month starts", "steps", "every fifth year"],
 )
 def test_all_kinds_of_time_travel_as_payload(y, stamp, tmp_path):
     y = (y + np.sin(np.arange(40))).astype(float)
@@ -226,7 +227,7 @@ BAD = {
     "quantile": (lambda f: f, {"quantiles": [1.5]}, "between 0 and 1"),
     "many quantiles": (lambda f: f, {"quantiles": [0.5] * 101}, "101 quantiles .* up to 100"),
     "one quantile": (lambda f: f, {"quantiles": 0.5}, "must be a list"),
-    "quantiles as text": (lambda f: f, {"quantiles": ["0.5"]}, "between 0 and 1"),
+    "quantiles as text": (lambda f: f, {"quantiles": ["0.5"]}, "list of numbers, found '0.5'"),
     "half a horizon": (lambda f: f, {"horizon": 2.5}, "whole number"),
     "horizon as text": (lambda f: f, {"horizon": "x" * 10_000}, "whole number.{,150}$"),
     "unknown parameter": (lambda f: f, {"horizn": 3}, "'horizn'.*reads horizon, quantiles"),
