@@ -96,6 +96,8 @@ class FitJob(Job):
 
     method: str = "auto"
     horizon: int | None = None
+    #: Leave out series that cannot be used.
+    skip_bad: bool = False
 
 
 @dataclass
@@ -104,8 +106,6 @@ class ForecastJob(FitJob):
 
     quantiles: list[float] = field(default_factory=lambda: [0.1, 0.5, 0.9])
     future: str | None = None
-    #: Leave out series that cannot be used.
-    skip_bad: bool = False
 
 
 @dataclass

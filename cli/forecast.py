@@ -78,17 +78,11 @@ def forecast(
         check_output(out, "--out", TABLE_ENDINGS)
     check_picture(plot)
     check_future_file(job.future)
-
-    from tsllm.datasets.bad_series import SkippedSeries
-
-    skipped = SkippedSeries() if job.skip_bad else None
-    frame, estimator = _prepare(job, job.horizon, job.quantiles, skipped=skipped)
+    frame, estimator, skipped = _prepare(job, job.horizon, job.quantiles)
 
     from tsllm.tables.covariates import read_future_ahead
-    from tsllm.tables.forecast import fittable, predict_long
+    from tsllm.tables.forecast import predict_long
 
-    if skipped is not None:
-        frame = fittable(estimator, frame, job.all_covariates(), skipped)
     known = read_future_ahead(
         job.future,
         estimator,
@@ -132,6 +126,7 @@ def fit(
     fill: options.Fill = None,
     resample: options.Resample = None,
     sort: options.Sort = None,
+    skip_bad: options.SkipBad = None,
     covariates: options.Covariates = None,
     past_covariates: options.PastCovariates = None,
     id_col: options.IdCol = None,
@@ -169,7 +164,7 @@ def fit(
     if together.size > 1 and not seeded:
         job.parameters["random_state"] = distributed.agreed_seed()
     with nullcontext() if together.leads else silence():
-        frame, estimator = _prepare(job, job.horizon, checkpoint=checkpoint)
+        frame, estimator, skipped = _prepare(job, job.horizon, checkpoint=checkpoint)
         known = job.known_covariates()
         if known:
             say(
@@ -182,25 +177,32 @@ def fit(
         write_text(write_job(job), folder / JOB)
         if checkpoint is not None:
             remove_checkpoints(checkpoint)
+        series = frame["series_id"].nunique()
+        left_out = deliver_skipped(skipped, series, out.with_name(f"{out.name}.csv"))
         say(f"saved the model in {out}")
         if json:
-            print_json({"model": str(folder), "summary": estimator.summary()})
+            print_json({"model": str(folder), "summary": estimator.summary(), **left_out})
     distributed.leave()
 
 
 def _prepare(
-    job: Job,
+    job: FitJob,
     horizon: int | None,
     quantiles: Sequence[float] = (),
     checkpoint: Path | None = None,
-    skipped: SkippedSeries | None = None,
-) -> tuple[pd.DataFrame, SeriesForecaster]:
-    """Read the data and make the forecaster, with all checks before the training."""
+) -> tuple[pd.DataFrame, SeriesForecaster, SkippedSeries | None]:
+    """Read the data and make the forecaster, with all checks before the training.
+
+    The last value collects the series that are left out; None without --skip-bad.
+    """
+    from tsllm.datasets.bad_series import SkippedSeries
+
+    skipped = SkippedSeries() if job.skip_bad else None
     with working(f"reading {job.data}"):
         frame, _ = open_data(job.data, skipped=skipped, **job.data_options())
 
     # After the data, since this takes seconds to import and a wrong file is told at once.
-    from tsllm.tables.forecast import check_request, make_forecaster
+    from tsllm.tables.forecast import check_request, fittable, make_forecaster
 
     check_request(1 if horizon is None else horizon, quantiles)
     settings: dict[str, Any] = {
@@ -209,7 +211,10 @@ def _prepare(
         **checkpoint_settings(job, checkpoint),
         **job.settings(),
     }
-    return frame, make_forecaster(job.method, **settings)
+    estimator = make_forecaster(job.method, **settings)
+    if skipped is not None:
+        frame = fittable(estimator, frame, job.all_covariates(), skipped)
+    return frame, estimator, skipped
 
 
 def _train(job: Job, frame: pd.DataFrame, estimator: SeriesForecaster, horizon: int | None) -> None:

@@ -60,6 +60,18 @@ def test_predict_lists_what_it_leaves_out(tsllm, spoilt, tmp_path):
     assert (tmp_path / "fine.skipped.csv").read_text() == "series_id,reason\n"
 
 
+def test_fit_lists_what_it_leaves_out(tsllm, spoilt, tmp_path):
+    command = ("fit", *COMMAND, "--out", "model", *SET)
+    assert tsllm(*command).code == 2
+    result = tsllm(*command, "--skip-bad", "--json")
+    assert result.code == 0
+    assert "left out 2 of 5 series, listed in model.skipped.csv: the first bec" in result.err
+    listed = pd.read_csv(tmp_path / "model.skipped.csv")
+    assert listed.to_dict("records") == result.json["skipped"]
+    again = tsllm("fit", "--config", "model/job.yaml", "--out", "model", "--overwrite")
+    assert again.code == 0 and "left out 2 of 5" in again.err
+
+
 def test_a_job_lists_what_it_leaves_out(tsllm, spoilt, tmp_path):
     spoilt.to_parquet(tmp_path / "spoilt.parquet", index=False)
     assert tsllm("fit", "good.csv", "--horizon", 3, "--out", "model", *SET).code == 0

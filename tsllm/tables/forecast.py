@@ -221,8 +221,15 @@ def fittable(
         contexts = split_series(y, freq=estimator.freq, at_least=2)
         learn_covariates(contexts, X, estimator.past_covariates, estimator.static_attributes)
 
-    if not skipped.keep(rows.names, check):
+    good = skipped.keep(rows.names, check)
+    if not good:
         raise skipped.none_left()
+    try:
+        check(good)
+    except DataError as error:  # each alone is good: they do not fit together
+        raise DataError(
+            f"{error}; with freq= (--freq) those of other frequencies are left out"
+        ) from None
     return skipped.without(rows.frame)
 
 

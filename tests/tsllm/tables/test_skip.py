@@ -62,6 +62,18 @@ def test_nothing_bad_changes_nothing():
     pd.testing.assert_frame_equal(found, tsllm.forecast(frame, 3, **SMALL))
 
 
+def test_series_of_several_frequencies_need_one_to_be_stated():
+    hourly = long_frame(1, freq="h").assign(series_id="hourly")
+    frame = pd.concat([long_frame(3), hourly])
+    with pytest.raises(
+        DataError, match=r"mixes frequencies.*; with freq= \(--freq\) those of other"
+    ):
+        tsllm.forecast(frame, 3, on_error="skip", **SMALL)
+    with pytest.warns(UserWarning, match="left out 1 of 4 series"):
+        table = tsllm.forecast(frame, 3, freq="D", on_error="skip", **SMALL)
+    assert list(table.attrs["skipped"]) == ["hourly"]
+
+
 def test_all_bad_is_an_error():
     frame = long_frame(3).assign(value=np.inf)
     with pytest.raises(NoSeriesLeftError, match="none of the 3 series"):
