@@ -1,10 +1,16 @@
 """Callbacks of trainings, also of trainings that an estimator's fit starts."""
 
+import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 from tsllm.training.settings import TrainingState
+
+#: A training that will take longer is announced, in seconds, from the time of its first steps.
+LONG_TRAINING = 60.0
+MEASURED = 3.0
 
 _CALLBACKS: "ContextVar[tuple[Callback, ...]]" = ContextVar("tsllm_training_callbacks", default=())
 
@@ -28,6 +34,37 @@ class Callback:
 
     def on_epoch_end(self, state: TrainingState) -> bool | None:
         """Run after an epoch's validation, whose entry is ``state.history[-1]``."""
+        return None
+
+
+class ExpectedTime(Callback):
+    """Warn once, after the first steps, of a training that will take more than a minute."""
+
+    def __init__(self) -> None:
+        self._started: float | None = None
+        self._first = 0
+        self._told = False
+
+    def on_step_begin(self, state: TrainingState) -> None:
+        """Start the clock at the first step."""
+        if self._started is None:
+            self._started, self._first = time.perf_counter(), state.step
+
+    def on_step_end(self, state: TrainingState) -> bool | None:
+        """Estimate the rest from the steps so far."""
+        assert self._started is not None  # a step began
+        spent = time.perf_counter() - self._started
+        if self._told or spent < MEASURED:
+            return None
+        self._told = True
+        left = spent / (state.step - self._first) * (state.planned_steps - state.step)
+        if left > LONG_TRAINING:
+            warnings.warn(
+                f"this training will take up to {_in_words(left)} ({state.planned_steps:,} steps, "
+                "fewer where early stopping ends it): a smaller max_steps, a larger window_stride "
+                "or batch_size, fewer backbone_layers, or a GPU shorten it",
+                stacklevel=2,
+            )
         return None
 
 
@@ -59,3 +96,10 @@ def training_callbacks(*callbacks: Callback) -> Iterator[None]:
 def active_callbacks() -> tuple[Callback, ...]:
     """Return the callbacks of the `training_callbacks` blocks that are open."""
     return _CALLBACKS.get()
+
+
+def _in_words(seconds: float) -> str:
+    """Write a time in minutes or hours."""
+    if seconds < 5400:
+        return f"{max(1, round(seconds / 60))} minutes"
+    return f"{seconds / 3600:.1f} hours"

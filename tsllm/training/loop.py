@@ -18,7 +18,7 @@ from tsllm.backbone.devices import memory_errors_explained
 from tsllm.backbone.forks import before_computing
 from tsllm.errors import DataError, NotEnoughDataError, TrainingDivergedError
 from tsllm.training import distributed
-from tsllm.training.callbacks import Callback, active_callbacks
+from tsllm.training.callbacks import Callback, ExpectedTime, active_callbacks
 from tsllm.training.checkpoints import (
     check_same_training,
     collect_tensors,
@@ -114,6 +114,8 @@ def train(
     """
     before_computing()
     callbacks = [*callbacks, *active_callbacks()]
+    if distributed.world().leads:
+        callbacks.append(ExpectedTime())
     run = TrainingRun(model, loss, training, validation, settings)
     folder = None if settings.checkpoint_dir is None else Path(settings.checkpoint_dir)
     own = held(folder) if folder is not None and distributed.world().leads else nullcontext()
