@@ -309,7 +309,7 @@ def _read_sets(sets: Sequence[str]) -> dict[str, Any]:
             parameters[key.strip()] = yaml.load(text, Loader=_Loader)
         except (yaml.YAMLError, ValueError, RecursionError):
             raise DataError(
-                f"--set {key} has a value that is no YAML: {shown(text)}; put text with odd signs in "
-                "quotes"
+                f"--set {key} has a value that is no YAML: {shown(text)}; put text with odd signs "
+                "in quotes"
             ) from None
     return parameters
