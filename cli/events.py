@@ -240,7 +240,7 @@ def simulate(
     model: event_options.ModelDir,
     data: options.Data = None,
     paths: Annotated[
-        int, typer.Option("--paths", help="Futures per sequence.", metavar="N", min=1)
+        int, typer.Option("--paths", help="Futures per sequence.", metavar="N", min=1, max=100_000)
     ] = 1,
     horizon: Annotated[
         str | None,
@@ -262,6 +262,7 @@ def simulate(
             help="Draw N new sequences of length --horizon that start without events.",
             metavar="N",
             min=1,
+            max=1_000_000,
         ),
     ] = None,
     windows: event_options.Windows = None,
@@ -273,7 +274,13 @@ def simulate(
     encoding: options.Encoding = None,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", help="Seed of the draws. Default: the model's.", metavar="SEED"),
+        typer.Option(
+            "--seed",
+            help="Seed of the draws. Default: the model's.",
+            metavar="SEED",
+            min=0,
+            max=2**32 - 1,
+        ),
     ] = None,
     out: options.Out = None,
     json: options.Json = False,

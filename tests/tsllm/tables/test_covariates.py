@@ -1,7 +1,10 @@
 """Covariates in long frames: `tsllm.forecast`, forecasts of saved models, and backtests."""
 
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from covariate_frames import covariate_frames
 from numpy.testing import assert_allclose, assert_array_equal
@@ -198,3 +201,20 @@ def test_zone_and_format_apply_to_the_future_too(tmp_path):
     # dates need no format
     dated = tsllm.forecast(tmp_path / "data.csv", 3, future=KNOWN, **how, **OPTIONS)
     pd.testing.assert_frame_equal(dated, table)
+
+
+@pytest.mark.parametrize("kind", ["order", "boolean", "object", "arrow", "csv", "Decimal"])
+def test_kinds_and_orders_of_covariates_that_mean_the_same(tmp_path, kind):
+    sunny = {"sky": lambda table: table["sky"] == "sun"}
+    data, known = DATA.assign(**sunny), KNOWN.assign(**sunny)
+    how = {"covariates": ["warm", "sky"], **OPTIONS}
+    expected = tsllm.forecast(data, 3, future=known, **how)
+    other = {
+        "order": lambda: known[known.columns[::-1]].assign(more=1),
+        "boolean": lambda: known.astype({"sky": "boolean"}),
+        "object": lambda: known.astype({"sky": object}),
+        "arrow": lambda: known.astype({"sky": pd.ArrowDtype(pa.bool_())}),
+        "csv": lambda: known.to_csv(tmp_path / "known.csv", index=False) or tmp_path / "known.csv",
+        "Decimal": lambda: known.assign(warm=known["warm"].map(Decimal)),
+    }[kind]()
+    pd.testing.assert_frame_equal(tsllm.forecast(data, 3, future=other, **how), expected)
