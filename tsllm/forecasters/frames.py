@@ -343,7 +343,9 @@ def _rows_of_series(index: pd.Index, argument: str) -> Iterator[_Rows]:
         yield _Rows(None, slice(None), index, None)
         return
     for level in range(index.nlevels - 1):
-        nameless = np.asarray(index.codes[level]) < 0
+        # pandas marks a missing id by its code, or keeps NaN as the value of a level.
+        missing = np.append(index.levels[level].isna(), True)
+        nameless = missing[np.asarray(index.codes[level])]
         if nameless.any():
             row = int(nameless.argmax())
             raise DataError(

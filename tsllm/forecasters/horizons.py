@@ -6,7 +6,7 @@ were asked for, and a stamp where the series has no step is refused.
 """
 
 import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -111,6 +111,10 @@ def _read(fh: Any, contexts: Sequence[Context]) -> ForecastingHorizon:
 def _listed(fh: Any) -> Any:
     """Return the values of a horizon that is no index; one value is a list of one."""
     single = (str, pd.Period, pd.offsets.BaseOffset, *_STAMPS, *_DURATIONS)
+    if isinstance(fh, Mapping) or getattr(fh, "ndim", 1) > 1:
+        raise DataTypeError(
+            f"fh is of type {type(fh).__name__}, which is no list of steps: {_KINDS}"
+        )
     if isinstance(fh, single) or not isinstance(fh, Iterable):
         fh = [fh]
     if isinstance(fh, np.ndarray | pd.Series | range):

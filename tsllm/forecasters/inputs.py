@@ -27,7 +27,7 @@ def read_container(data: Any, argument: str) -> Any:
     DataTypeError
         ``data`` hold no series, such as a tuple.
     DataError
-        A column name stands twice, or there is no column.
+        A column name stands twice, the columns have several levels, or there is no column.
     """
     if isinstance(data, pd.Series):
         if isinstance(data.index, pd.MultiIndex):
@@ -197,6 +197,12 @@ def _plain_frame(frame: pd.DataFrame, argument: str) -> pd.DataFrame:
     """Check the names of a frame's columns and make its columns plain."""
     if argument == "y" and frame.shape[1] == 0:
         raise DataError("y has no column: pass a column for each variable")
+    if frame.columns.nlevels > 1:
+        raise DataError(
+            f"{argument} has columns of {frame.columns.nlevels} levels: join their names into one, "
+            f"for example with {argument}.columns = ['_'.join(map(str, name)) for name in "
+            f"{argument}.columns]"
+        )
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise DataError(

@@ -190,6 +190,8 @@ def test_one_value_or_several(fh, expected):
         ([1.0, 2.0], "type float"),
         (True, "fh=True is no horizon"),
         ([], "fh is empty"),
+        ({1: 2}, "fh is of type dict, which is no list of steps"),
+        (np.ones((2, 2), int), "fh is of type ndarray, which is no list of steps"),
         ([1, 1], "fh holds 1 twice"),
         ([1, "2024-03-01"], "type int and str"),
         (["2024-03-01", None], "type NoneType and str|type float and str"),

@@ -258,6 +258,8 @@ def test_empty_frames_and_repeated_columns():
         make().fit(Y[[]])
     with pytest.raises(DataError, match="y has the column 'lo' twice"):
         make().fit(Y[["lo", "hi", "lo"]])
+    with pytest.raises(DataError, match="y has columns of 2 levels: join"):
+        make().fit(pd.concat({"a": Y}, axis=1))
 
 
 @pytest.mark.parametrize("nothing", [None, np.nan, pd.NaT])
@@ -272,6 +274,13 @@ def test_a_series_without_an_id_is_refused(nothing, levels):
             call(nameless)
     with pytest.raises(DataError, match="row 0 of X has no series id"):
         make().fit(nameless.loc[nameless.index.get_level_values("id") == "b"], X=nameless)
+
+
+def test_a_series_whose_id_is_nan_in_the_level_is_refused():
+    panel = pd.concat({"a": Y, np.nan: Y})
+    assert -1 not in panel.index.codes[0]
+    with pytest.raises(DataError, match="row 60 of y has no series id"):
+        make().fit(panel)
 
 
 @pytest.mark.parametrize(
