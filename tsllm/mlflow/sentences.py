@@ -45,6 +45,8 @@ _REMEDIES = tuple(
         (r"pass the data to forecast from", "send its history"),
         (r" \(--[^)]*\)", ""),
         (r", and others with format=.*", ""),
+        (r"pass the frequency of the dates.*", "send integers that count steps"),
+        (r"pass the frequency that the stamps have.*", "send stamps of the model's frequency"),
         (r", so fill it, for example with ffill.*", ": send one"),
         (r", or give a longer context_length", ""),
         (r"\bpass\b", "send"),

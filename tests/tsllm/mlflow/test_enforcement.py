@@ -26,10 +26,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:the intervals ", "ignore:.*all e
 
 
 @pytest.fixture
-def serve(monkeypatch, tmp_path):
-    """Save a model and load it as MLflow's server does; return a function that asks it."""
+def restored(monkeypatch):
+    """Give MLflow its functions back after a test."""
     for name in ("parse_csv_input", "invocations", "predictions_to_json"):
-        monkeypatch.setattr(scoring_server, name, getattr(scoring_server, name))  # restored
+        monkeypatch.setattr(scoring_server, name, getattr(scoring_server, name))
+
+
+@pytest.fixture
+def serve(restored, monkeypatch, tmp_path):
+    """Save a model and load it as MLflow's server does; return a function that asks it."""
     monkeypatch.setenv(scoring_server._SERVER_MODEL_PATH, str(tmp_path))
 
     def load(model, **config):
@@ -67,6 +72,17 @@ def test_events_in_csv_keep_their_names_and_types(serve):
     assert [row["sequence_id"] for row in answer] == ["007", "7"]
     assert {row["type"] for row in answer} <= {"01", "1"}
     assert [row["time"] for row in answer] == pytest.approx([row["time"] for row in expected])
+
+
+@pytest.mark.usefixtures("restored")
+def test_the_command_predict_reads_names_in_csv_as_text(saved, frame, tmp_path):
+    """``mlflow models predict -t csv`` calls this function."""
+    zeros = frame.query("series_id == 's0003'").assign(series_id="007")
+    zeros.to_csv(tmp_path / "request.csv", index=False)
+    places = str(saved), str(tmp_path / "request.csv"), str(tmp_path / "answer.json")
+    scoring_server._predict(*places, "csv")
+    answer = json.loads((tmp_path / "answer.json").read_text())
+    assert {row["series_id"] for row in answer["predictions"]} == {"007"}
 
 
 def test_what_is_missing_in_an_answer_is_null(serve, monkeypatch):

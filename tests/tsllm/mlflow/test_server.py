@@ -193,16 +193,3 @@ def test_a_server_ends_in_seconds_while_it_computes(server):
     server[1].wait(30)
     stopped = [answer for status, answer in (one.result() for one in answers) if status == 503]
     assert stopped and all("ends" in answer["message"] for answer in stopped)
-
-
-def test_predict_reads_names_in_csv_as_text(saved, frame, tmp_path):
-    """``mlflow models predict -t csv``."""
-    zeros = frame.query("series_id == 's0003'").assign(series_id="007")
-    zeros.to_csv(tmp_path / "request.csv", index=False)
-    command = [sys.executable, "-m", "mlflow", "models", "predict", "-m", saved, "-t", "csv"]
-    command += ["-i", tmp_path / "request.csv", "-o", tmp_path / "answer.json"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    command = [str(part) for part in [*command, "--env-manager", "local"]]
-    subprocess.run(command, check=True, env=environment, cwd=tmp_path, capture_output=True)
-    answer = json.loads((tmp_path / "answer.json").read_text())
-    assert {row["series_id"] for row in answer["predictions"]} == {"007"}
