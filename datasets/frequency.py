@@ -189,10 +189,15 @@ def complete_times(
     return grid
 
 
+def without_frequency(times: pd.DatetimeIndex) -> pd.DatetimeIndex:
+    """Return the same stamps without a frequency."""
+    return pd.DatetimeIndex(times, freq=None)  # type: ignore[arg-type]  # None is what drops it
+
+
 def set_frequency(times: pd.DatetimeIndex, offset: pd.offsets.BaseOffset) -> pd.DatetimeIndex:
     """Return the same stamps with a frequency, which pandas checks; the input stays unchanged."""
     # pandas rejects another name of the frequency of an index (QS-JAN for QS-OCT): drop it first
-    bare = pd.DatetimeIndex(times, freq=None)  # type: ignore[arg-type]  # None is what drops it
+    bare = without_frequency(times)
     if len(bare) == 1 and isinstance(offset, _WEEKS_OF_YEARS):
         # pandas multiplies the frequency of one stamp by 0, which these do not have
         pair = pd.date_range(bare[0], periods=2, freq=offset, unit=bare.unit, name=bare.name)
@@ -351,10 +356,11 @@ def count_steps(
         on_grid = ahead % step == pd.Timedelta(0)
         return np.where(on_grid, ahead // step, -1)
     if isinstance(last, pd.Period):
-        ahead, step = stamps.asi8 - last.ordinal, last.freq.n
+        assert isinstance(stamps, pd.PeriodIndex)
+        count, number = stamps.asi8 - last.ordinal, last.freq.n
     else:
-        ahead, step = stamps.to_numpy(np.int64) - last, count_step(freq) or 1
-    return np.where(ahead % step == 0, ahead // step, -1)
+        count, number = stamps.to_numpy(np.int64) - last, count_step(freq) or 1
+    return np.where(count % number == 0, count // number, -1)
 
 
 def stamps_around(
@@ -483,13 +489,17 @@ def _weeks_of_years(times: pd.DatetimeIndex) -> list[pd.offsets.BaseOffset]:
     fits: dict[tuple[pd.Timestamp, ...], pd.offsets.BaseOffset] = {}
     months = {int(month) for shift in (-3, 3) for month in (times + shift * _DAY).month}
     for month, variation in product(sorted(months), ("nearest", "last")):
-        year = {"weekday": times[0].weekday(), "startingMonth": month, "variation": variation}
+        year: dict[str, Any] = {
+            "weekday": times[0].weekday(),
+            "startingMonth": month,
+            "variation": variation,
+        }
         if not any(map(pd.offsets.FY5253(**year).is_on_offset, times[:4])):
             continue
-        offsets = [pd.offsets.FY5253(**year)]
+        offsets: list[Any] = [pd.offsets.FY5253(**year)]
         if quarters:
             offsets = [
-                pd.offsets.FY5253Quarter(**year, qtr_with_extra_week=quarter)
+                pd.offsets.FY5253Quarter(**year, qtr_with_extra_week=quarter)  # type: ignore[call-arg]
                 for quarter in (1, 2, 3, 4)
             ]
         for offset in offsets:

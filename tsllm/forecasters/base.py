@@ -15,7 +15,7 @@ from torch import Tensor
 from tsllm.arguments import checked_levels, shown, wanted_instead
 from tsllm.backbone import Backbone, load_backbone, native_bfloat16
 from tsllm.context import Context, column_names, contexts_from_state, contexts_to_state
-from tsllm.datasets.frequency import parse_frequency, set_frequency
+from tsllm.datasets.frequency import parse_frequency, set_frequency, without_frequency
 from tsllm.embeddings import check_store, open_store
 from tsllm.errors import DataError
 from tsllm.forecasters.frames import (
@@ -83,6 +83,7 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
     fitted_: FittedState
     pretrained_: FittedState
     _cutoff: Any  # sktime's: an index of one stamp, or None
+    _fh: ForecastingHorizon | None  # sktime's: the latest horizon
     _layout: Layout
     _contexts: dict[Hashable, Context]
     _pending: dict[Hashable, PendingForecasts]
@@ -369,7 +370,7 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         freq: Any = None
         if isinstance(y.index, pd.DatetimeIndex) and y.index.freq is not None:
             # sktime would give it to a single stamp, which fails for years of 52 or 53 weeks
-            freq, y = y.index.freq, y.set_axis(y.index._with_freq(None), axis=0)
+            freq, y = y.index.freq, y.set_axis(without_frequency(y.index), axis=0)
         super()._set_cutoff_from_y(y)
         # sktime loses the frequency of a panel, and needs it to place a horizon.
         cutoff: pd.Index = self._cutoff

@@ -13,7 +13,7 @@ from tsllm.covariates.columns import attribute_text, learn_columns
 from tsllm.covariates.effects import missing_future
 from tsllm.datasets.checks import check_times, check_values, series_name
 from tsllm.datasets.counts import as_counts, step_of
-from tsllm.datasets.frequency import frequency_name, future_times, set_frequency
+from tsllm.datasets.frequency import freq_name, frequency_name, future_times, set_frequency
 from tsllm.errors import DataError, NotEnoughDataError
 from tsllm.forecasters.inputs import (
     is_table,
@@ -104,8 +104,7 @@ def split_series(
 
 def frequency_of(contexts: Sequence[Context]) -> str | None:
     """Return the frequency that all contexts share; the step of integers as text, such as "1"."""
-    freq = own_frequency(contexts[0].times) or "1"
-    return getattr(freq, "freqstr", freq)
+    return freq_name(own_frequency(contexts[0].times) or "1")
 
 
 def own_frequency(times: pd.Index) -> str | pd.offsets.BaseOffset | None:

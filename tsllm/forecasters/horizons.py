@@ -16,7 +16,13 @@ from sktime.forecasting.base import ForecastingHorizon
 from tsllm.arguments import shown
 from tsllm.context import Context
 from tsllm.datasets.checks import series_name
-from tsllm.datasets.frequency import count_steps, freq_name, stamps_around, stamps_until
+from tsllm.datasets.frequency import (
+    count_steps,
+    freq_name,
+    stamps_around,
+    stamps_until,
+    without_frequency,
+)
 from tsllm.errors import DataError, DataTypeError, InSampleError
 from tsllm.forecasters.frames import own_frequency
 from tsllm.forecasters.parameters import check_horizon
@@ -88,8 +94,8 @@ def _read(fh: Any, contexts: Sequence[Context]) -> ForecastingHorizon:
     if isinstance(fh, bool | np.bool_):
         raise DataTypeError(f"fh={fh!r} is no horizon: {_KINDS}")
     if isinstance(fh, int | np.integer):
-        values = range(1, check_horizon(fh) + 1) if fh > 0 else [int(fh)]
-        return _make(pd.Index(values), True, contexts)
+        steps = range(1, check_horizon(fh) + 1) if fh > 0 else [int(fh)]
+        return _make(pd.Index(steps), True, contexts)
     values = fh if isinstance(fh, pd.Index) else pd.Index(_listed(fh))
     if not len(values):
         raise DataError(f"fh is empty: {_KINDS}")
@@ -135,8 +141,10 @@ def _make(values: pd.Index, relative: bool, contexts: Sequence[Context]) -> Fore
     if not isinstance(values, pd.PeriodIndex):
         # The frequency of the values is no concern: every second day is a horizon of days.
         values = pd.Index(values.to_numpy() if isinstance(values, pd.RangeIndex) else values)
-        if isinstance(values, pd.DatetimeIndex | pd.TimedeltaIndex):
-            values = values._with_freq(None)
+        if isinstance(values, pd.DatetimeIndex):
+            values = without_frequency(values)
+        if isinstance(values, pd.TimedeltaIndex):
+            values = pd.TimedeltaIndex(values.to_numpy())
         freq = getattr(contexts[0].times, "freq", None)
     return ForecastingHorizon(values, is_relative=relative, freq=freq)
 
@@ -192,7 +200,7 @@ def _date_of_text(text: str, tz: datetime.tzinfo | None) -> pd.Timestamp:
 def _period_of_text(text: str, times: pd.PeriodIndex, name: str) -> pd.Period:
     """Read the name of a period, of another one of the same span, or a date that stands for it."""
     try:
-        period = pd.Period(text, freq=times.freq)
+        period = pd.Period(text, freq=times.freqstr)
         if str(period) == text:
             return period
         short = pd.Period(text)
@@ -352,7 +360,7 @@ def _dates_in_periods(periods: pd.PeriodIndex, context: Context, name: str) -> p
 
 def _same_span(periods: pd.PeriodIndex, times: pd.PeriodIndex, name: str) -> pd.PeriodIndex:
     """Convert periods of another frequency that begin and end as those of a series."""
-    own = periods.to_timestamp(how="start").to_period(times.freq)
+    own = periods.to_timestamp(how="start").to_period(times.freqstr)
     same = (own.start_time == periods.start_time) & (own.end_time == periods.end_time)
     if not same.all():
         raise DataError(
@@ -369,7 +377,7 @@ def _periods_of_dates(stamps: pd.DatetimeIndex, times: pd.PeriodIndex, name: str
             f"fh has the time zone {stamps.tz} and {name} has periods, which have none: drop it "
             "with tz_localize(None)"
         )
-    own = stamps.to_period(times.freq)
+    own = stamps.to_period(times.freqstr)
     same = (own.start_time == stamps) | (own.end_time.normalize() == stamps)
     if not same.all():
         bad = int((~same).argmax())
