@@ -8,9 +8,10 @@ import inspect
 import math
 import numbers
 import re
+import reprlib
 import textwrap
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -32,6 +33,9 @@ _WORDS = {
     types.NoneType: "null",
 }
 _NUMBERS: dict[type, type] = {float: numbers.Real, int: numbers.Integral}
+#: Writes values that refer to one another many times, too, as YAML's aliases can.
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother, _BRIEF.maxlong = 3, 80, 80, 80
 _LIST_WORDS = {float: "a list of numbers", int: "a list of whole numbers", str: "a list of text"}
 
 
@@ -99,7 +103,7 @@ def shown(value: object) -> str:
     'array([[1., 0.], [0., 1.]])'
     """
     try:
-        text = " ".join(repr(value).split())
+        text = " ".join(_BRIEF.repr(value).split())
     except ValueError:  # Python writes no number of more than 4,300 digits
         text = f"a value of type {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."
@@ -165,13 +169,37 @@ def check_arguments(
             near = get_close_matches(name, known, n=1)
             remedy = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
             raise DataError(f"{cls.__name__} has no parameter {name!r}: {remedy}")
-        wanted = wanted_instead(value, hints.get(name, Any))
-        if wanted:
-            raise DataError(f"{name} must be {wanted}, found {shown(value)}")
-        limit = limits.get(name) if limits else None
-        if limit and isinstance(value, str | numbers.Real):
-            takes_text = wanted_instead("", hints.get(name, Any)) is None
+        _check_argument(name, value, hints.get(name, Any), limits)
+
+
+def check_call(
+    function: Callable[..., Any], given: Mapping[str, Any], limits: Mapping[str, Limits]
+) -> None:
+    """Check the arguments of a call against the function's type hints and against limits by name.
+
+    ``given`` are its ``locals()`` at the start. Limits hold for the numbers of a list, too.
+    """
+    hints = get_type_hints(function) | {"verbose": int | bool}
+    for name, value in given.items():
+        _check_argument(name, value, hints.get(name, Any), limits)
+
+
+def _check_argument(name: str, value: Any, hint: Any, limits: Mapping[str, Limits] | None) -> None:
+    """Check one argument against its hint and its limits."""
+    wanted = wanted_instead(value, hint)
+    if wanted:
+        raise DataError(f"{name} must be {wanted}, found {shown(value)}")
+    limit = limits.get(name) if limits else None
+    if limit is None:
+        return
+    if isinstance(value, str | numbers.Real):
+        # False in place of a number, where the hint allows it, is no number.
+        if value is not False:
+            takes_text = wanted_instead("", hint) is None
             (limit if takes_text else replace(limit, words=())).check(name, value)
+    elif _is_list(value):
+        for one in value:
+            limit.check(name, one)
 
 
 def document_parameters(cls: ClassT, shared: Mapping[str, tuple[str, str]]) -> ClassT:
@@ -209,6 +237,8 @@ def _fits(value: object, kind: Any) -> bool:
         return isinstance(value, list | tuple) and all(
             _fits(one, get_args(kind)[0]) for one in value
         )
+    if origin is Sequence:
+        return _is_list(value) and all(_fits(one, get_args(kind)[0]) for one in value)
     if origin in _NUMBERS:
         # True is a whole number to Python, and never meant as one.
         return isinstance(value, _NUMBERS[origin]) and not isinstance(value, bool)
@@ -219,9 +249,16 @@ def _fits(value: object, kind: Any) -> bool:
     return isinstance(value, origin)
 
 
+def _is_list(value: object) -> bool:
+    """Return whether a value is a list, or an array or index of one dimension."""
+    if isinstance(value, list | tuple | range):
+        return True
+    return hasattr(value, "__array__") and getattr(value, "ndim", 0) == 1
+
+
 def _in_words(kind: Any) -> str:
     """Name a kind for people."""
     origin = get_origin(kind) or kind
-    if origin in (list, tuple):
+    if origin in (list, tuple, Sequence):
         return _LIST_WORDS.get(get_args(kind)[0], "a list")
     return _WORDS.get(origin, f"a {getattr(origin, '__name__', origin)}")

@@ -5,10 +5,11 @@ from typing import Any
 
 import pandas as pd
 
+from tsllm.arguments import check_call
 from tsllm.errors import DataError
 from tsllm.evaluation.ablation_report import AblationReport, make_ablation_report
 from tsllm.evaluation.paired import check_seeds_and_confidence
-from tsllm.evaluation.protocol import make_plan, run_methods
+from tsllm.evaluation.protocol import LIMITS, make_plan, run_methods
 from tsllm.evaluation.scoring import POINT_METRICS
 from tsllm.evaluation.variants import VARIANTS, make_variants
 
@@ -134,11 +135,10 @@ def ablate(
     >>> report.answer in ("yes", "architecture", "unclear", "undecided", "no", "harm")
     True
     """
+    check_call(ablate, locals(), LIMITS)
     check_seeds_and_confidence(seeds, confidence)
     if metric not in POINT_METRICS:
         raise DataError(f"metric must be one of {', '.join(POINT_METRICS)}, found {metric!r}")
-    if not 0 <= min_difference < 1:
-        raise DataError(f"min_difference must be a share from 0 to 1, found {min_difference!r}")
     metrics = list(dict.fromkeys([metric, "mse", "mae"]))
     plan = make_plan(
         y,

@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from tsllm.arguments import Limits, check_call, check_level_count
 from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError
 from tsllm.evaluation.holdout import Holdout, WindowSet, hold_out, list_windows
 from tsllm.evaluation.methods import DEFAULT_BASELINES, Method, make_method, with_controls
 from tsllm.evaluation.report import BacktestReport, MethodRun, make_report
 from tsllm.evaluation.scoring import Scorer
+from tsllm.forecasters.parameters import MAX_STEPS
 
 #: The largest number of values in a batch of windows, which limits memory.
 BATCH_VALUES = 8_000_000
@@ -39,6 +41,20 @@ class Plan:
         """Make the method of a baseline's name or of a forecaster."""
         longest, max_history = self.settings["horizons"][-1], self.settings["max_history"]
         return make_method(named, self.holdout, longest=longest, max_history=max_history)
+
+
+_COUNT = Limits(1, 1_000_000_000)
+#: What the numbers among the arguments of `backtest` and `ablate` may be, by name.
+LIMITS: dict[str, Limits] = {
+    "horizons": Limits(1, MAX_STEPS),
+    **dict.fromkeys(("test_size", "train_size", "validation_size", "stride", "refit"), _COUNT),
+    **dict.fromkeys(("max_windows", "max_history"), _COUNT),
+    "season": Limits(1, MAX_STEPS),
+    "test_fraction": Limits(0, 1, whole=False, above=True, below=True),
+    "seeds": Limits(0, 2**32 - 1),
+    "min_difference": Limits(0, 1, whole=False, below=True),
+    "confidence": Limits(0, 1, whole=False, above=True, below=True),
+}
 
 
 def backtest(
@@ -152,6 +168,8 @@ def backtest(
     [{'method': 'seasonal_naive', 'horizon': 1, 'windows': 24, 'mae': 47.6},
      {'method': 'seasonal_naive', 'horizon': 12, 'windows': 13, 'mae': 51.5}]
     """
+    check_call(backtest, locals(), LIMITS)
+    check_level_count(quantiles, "quantiles")
     plan = make_plan(
         y,
         X=X,
@@ -199,7 +217,10 @@ def make_plan(
 ) -> Plan:
     """Cut the test part and list its windows; the arguments are those of `backtest`."""
     steps = sorted({horizons} if isinstance(horizons, int | np.integer) else set(horizons))
-    _check_arguments(steps, stride, refit, seeds, max_windows, max_history, season)
+    if not steps:
+        raise DataError("horizons is empty: pass at least one number of steps")
+    if seeds is not None and len(seeds) == 0:
+        raise DataError("seeds is empty: pass at least one, or None")
     holdout = hold_out(
         y,
         steps,
@@ -262,6 +283,11 @@ def _name_methods(
     if not isinstance(estimators, Mapping):
         estimators = {type(estimators).__name__: estimators}
     named = with_controls(estimators, X)
+    texts = [one for one in named.values() if isinstance(one, str)]
+    if texts:
+        raise DataError(
+            f"estimators must be forecasters, found {texts[0]!r}: name baselines in baselines="
+        )
     for name in baselines:
         if name in named:
             raise DataError(f"an estimator has the name of the baseline {name!r}: rename it")
@@ -269,31 +295,6 @@ def _name_methods(
     if not named:
         raise DataError("there is nothing to evaluate: pass estimators, or baselines")
     return named
-
-
-def _check_arguments(
-    horizons: Sequence[int],
-    stride: int,
-    refit: int | bool,
-    seeds: Sequence[int] | None,
-    max_windows: int | None,
-    max_history: int | None,
-    season: int | None,
-) -> None:
-    """Raise an error for values that are not counts."""
-    if not horizons:
-        raise DataError("horizons is empty: pass at least one number of steps")
-    counts: list[tuple[str, int | None]] = [("horizons", h) for h in horizons]
-    counts += [("stride", stride)]
-    counts += [("max_windows", max_windows), ("max_history", max_history), ("season", season)]
-    counts += [("refit", refit)] if refit is not False else []
-    for name, value in counts:
-        if value is None and name in ("max_windows", "max_history", "season"):
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise DataError(f"{name} must be a whole number of at least 1, found {value!r}")
-    if seeds is not None and len(seeds) == 0:
-        raise DataError("seeds is empty: pass at least one, or None")
 
 
 def _run(

@@ -19,6 +19,7 @@ from tsllm.context import Context, within_rounding
 from tsllm.covariates import CovariateColumns, Covariates, fit_covariates
 from tsllm.datasets.checks import series_name
 from tsllm.datasets.frequency import season_length
+from tsllm.errors import TrainingDivergedError
 from tsllm.forecasters.forecasting import ForecastingMixin
 from tsllm.forecasters.frames import learn_covariates
 from tsllm.forecasters.state import FittedState, ModelShape
@@ -317,6 +318,11 @@ class LearningMixin(ForecastingMixin):
             nothing = np.empty((0, shape.horizon, shape.n_variables, 1 + len(self._head_levels())))
             return dict.fromkeys(counts, nothing), spacings
         forecasts, scales = self._reader(state).predict(pasts, shape.horizon)
+        if not np.isfinite(forecasts).all():
+            raise TrainingDivergedError(
+                "the trained model forecasts values that are not finite; lower learning_rate "
+                f"({self.learning_rate:g}), and check the data for extreme values"
+            )
         faint = within_rounding(scales, forecasts[:, 0, :, 0])  # (windows, variables)
         forecasts = state.with_lagged_effects(forecasts, pasts)
         misses = np.stack(futures)[..., None] - forecasts

@@ -294,8 +294,8 @@ def test_a_picture(report):
         ({"seeds": ()}, "seeds must be at least one whole number"),
         ({"seeds": (1, 1)}, "seeds must differ"),
         ({"metric": "crps"}, "metric must be one of mse, mae, mase, smape"),
-        ({"min_difference": 5}, "min_difference must be a share"),
-        ({"confidence": 95}, "confidence must lie between 0 and 1"),
+        ({"min_difference": 5}, "min_difference must be at least 0 and less"),
+        ({"confidence": 95}, "confidence must be above 0 and less than 1"),
         ({"baselines": ["prophet"]}, "baselines must be among"),
     ],
 )

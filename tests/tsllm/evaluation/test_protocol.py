@@ -515,7 +515,10 @@ def test_a_report_is_written_as_json_and_markdown():
         ({"stride": 0}, "stride must be a whole number of at least 1, found 0"),
         ({"refit": True}, "refit must be a whole number of at least 1, found True"),
         ({"test_fraction": 0.5}, "test_size=6 and test_fraction=0.5 both size the test part"),
-        ({"test_size": None, "test_fraction": 1.5}, "test_fraction must lie between 0 and 1"),
+        (
+            {"test_size": None, "test_fraction": 1.5},
+            "test_fraction must be above 0",
+        ),
         ({"metrics": ["rmse"]}, "metrics must be among .*found 'rmse'"),
         ({"metrics": ["crps"], "quantiles": (0.1, 0.2, 0.9)}, "'crps' cannot be computed"),
         ({"quantiles": (0.9, 0.1)}, r"quantiles must be rising levels.*\(0.9, 0.1\)"),
