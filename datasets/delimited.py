@@ -17,6 +17,8 @@ import pyarrow.csv
 from tsllm.errors import DataError
 
 _SEPARATORS = (";", "\t", "|", ",")
+# One character of ASCII that is no letter, digit, quote or end of a line.
+_SEPARATOR = re.compile(r"[\t !#-/:-@\[-`{-~]")
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
 
 
@@ -50,13 +52,13 @@ def dialect_of(sep: str | None, decimal: str | None, encoding: str | None) -> Di
             for one, default in zip((sep, decimal, encoding), Dialect())
         )
     )
-    if not isinstance(given.sep, str) or len(given.sep) != 1 or given.sep in '"\r\n':
+    if not isinstance(given.sep, str) or not _SEPARATOR.fullmatch(given.sep):
         raise DataError(f"sep={sep!r} is not one character; pass for example ';' or '\\t'")
     if given.decimal not in (".", ","):
         raise DataError(f"decimal={decimal!r} is no decimal sign; pass '.' or ','")
     try:
-        codecs.lookup(given.encoding)
-    except (LookupError, TypeError):
+        "".encode(given.encoding)
+    except (LookupError, TypeError, ValueError):
         raise DataError(
             f"encoding={encoding!r} is not known; pass one such as 'utf-8', 'latin-1' or 'utf-16'"
         ) from None
@@ -141,6 +143,11 @@ def _header(path: Path, name: str, dialect: Dialect) -> list[str]:
         header = next((record for record in records if record), None)
     if header is None:
         raise DataError(f"{name} is empty; pass a file with a header line and data")
+    if header[0].lower().startswith("sep="):
+        raise DataError(
+            f"{name} begins with {header[0]!r}, a line for Excel; remove it, and pass the separator "
+            "with sep= (--sep)"
+        )
     if len(header) == 1:
         for other in _SEPARATORS:
             if other != dialect.sep and other in header[0]:
@@ -191,7 +198,13 @@ def _wrong_encoding(path: Path, name: str, dialect: Dialect) -> DataError:
     """Describe the first line that the encoding cannot read, and guess another encoding."""
     with _open_bytes(path) as file:
         start = file.read(4)
-        for mark, encoding in ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
+        marks = (
+            (codecs.BOM_UTF32_LE, "utf-32"),
+            (codecs.BOM_UTF32_BE, "utf-32"),
+            (codecs.BOM_UTF16_LE, "utf-16"),
+            (codecs.BOM_UTF16_BE, "utf-16"),
+        )
+        for mark, encoding in marks:
             if start.startswith(mark) and dialect.encoding.lower() != encoding:
                 return DataError(
                     f"{name} is not {dialect.encoding} text but begins like {encoding}; pass "
