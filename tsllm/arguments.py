@@ -233,6 +233,8 @@ def _fits(value: object, kind: Any) -> bool:
     if kind is Any:
         return True
     origin = get_origin(kind) or kind
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, one) for one in get_args(kind))
     if origin in (list, tuple):
         return isinstance(value, list | tuple) and all(
             _fits(one, get_args(kind)[0]) for one in value

@@ -31,7 +31,8 @@ from scipy.special import stdtrit
 
 from tsllm.backbone.stopping import check_time
 from tsllm.datasets.checks import in_column, series_name
-from tsllm.errors import NotEnoughDataError
+from tsllm.errors import ModelFormatError, NotEnoughDataError
+from tsllm.saving.fields import read_fields
 
 #: A series with fewer held-out windows uses the scores of the panel: 39 windows are the fewest for
 #: which a 95 % interval has finite ends (rank (n + 1) * 0.975 <= n).
@@ -159,8 +160,19 @@ class Calibration:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Calibration":
         """Build the calibration from the output of `to_state`."""
-        series = {series_id: Scores(**scores) for series_id, scores in state["series"].items()}
-        return cls(**{**state, "pooled": Scores(**state["pooled"]), "series": series})
+        series = {
+            series_id: read_fields(Scores, scores) for series_id, scores in state["series"].items()
+        }
+        pooled = read_fields(Scores, state["pooled"])
+        calibration = read_fields(cls, {**state, "pooled": pooled, "series": series})
+        for scores in (pooled, *series.values()):
+            own, shared = scores.errors.shape, pooled.errors.shape
+            if len(own) != 4 or own[1:] != shared[1:] or own[3] != 1 + len(calibration.levels):
+                raise ModelFormatError(
+                    f"the saved model's scores have the shape {own}, which is not that of its "
+                    f"{len(calibration.levels)} levels"
+                )
+        return calibration
 
     @property
     def horizon(self) -> int:

@@ -160,8 +160,8 @@ class EventTable:
             tuple(types),
             state["starts"],
             state["ends"],
-            Clock(**state["clock"]),
-            EventColumns(**state["names"]),
+            _saved_clock(state["clock"]),
+            _saved_names(state["names"]),
         )
 
     def __len__(self) -> int:
@@ -528,3 +528,18 @@ def _frozen(values: object, kind: type) -> np.ndarray:
     array: np.ndarray = np.array(values, dtype=kind)  # a copy: the caller's stays writable
     array.setflags(write=False)
     return array
+
+
+def _saved_clock(fields: Mapping[str, Any]) -> Clock:
+    """Build the clock of a saved table, whose fields may be damaged."""
+    clock = Clock(**fields)
+    if clock.origin is not None and not isinstance(clock.origin, pd.Timestamp):
+        raise DataError(f"the origin of the times is {clock.origin!r}, which is no timestamp")
+    return clock
+
+
+def _saved_names(fields: Mapping[str, Any]) -> EventColumns:
+    """Build the names of the columns of a saved table, whose fields may be damaged."""
+    if not all(isinstance(name, str) for name in fields.values()):
+        raise DataError(f"the names of the columns are {dict(fields)}, which are no text")
+    return EventColumns(**fields)

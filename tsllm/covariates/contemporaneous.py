@@ -7,6 +7,8 @@ from typing import Any, Self
 import numpy as np
 from sklearn.preprocessing import SplineTransformer
 
+from tsllm.saving.fields import read_fields
+
 #: Candidate penalties, besides weights of 0.
 PENALTIES = 10.0 ** np.arange(-1, 7)
 N_FOLDS = 5
@@ -98,7 +100,8 @@ class ContemporaneousEffects:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """Build the effects from the output of `to_state`."""
-        return cls(**{**state, "bases": [ColumnBasis(**basis) for basis in state["bases"]]})
+        bases = [read_fields(ColumnBasis, basis) for basis in state["bases"]]
+        return read_fields(cls, {**state, "bases": bases})
 
     def effect(self, columns: Sequence[np.ndarray], scale: np.ndarray) -> np.ndarray:
         """Compute the effect in a series' units: (rows, variables).

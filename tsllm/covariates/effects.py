@@ -19,7 +19,8 @@ from tsllm.covariates.contemporaneous import (
 )
 from tsllm.covariates.lagged import LaggedEffects, fit_lagged
 from tsllm.datasets.checks import series_name
-from tsllm.errors import DataError
+from tsllm.errors import DataError, ModelFormatError
+from tsllm.saving.fields import read_fields
 
 #: Seasons in a block of the regression, where the series have as many.
 SEASONS_OF_A_BLOCK = 4
@@ -53,12 +54,17 @@ class Covariates:
     def from_state(cls, state: Mapping[str, Any]) -> "Covariates":
         """Build the covariates from the output of `to_state`."""
         known, past = state["known"], state["past"]
-        return cls(
-            CovariateColumns(**state["columns"]),
-            state["block"],
+        effects = (
             None if known is None else ContemporaneousEffects.from_state(known),
             None if past is None else LaggedEffects.from_state(past),
         )
+        if any(one is not None and not np.isfinite(one.weights).all() for one in effects):
+            raise ModelFormatError(
+                "the saved model has effects of covariates that are NaN or infinite, so that "
+                "every forecast would be NaN: fit and save the model again"
+            )
+        columns = read_fields(CovariateColumns, state["columns"])
+        return cls(columns, state["block"], *effects)
 
     def scaled(self, context: Context) -> Context:
         """Measure the scale of a context's effects, where it is not known."""

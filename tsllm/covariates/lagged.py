@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from tsllm.covariates.contemporaneous import ColumnBasis, choose_ridge, features_of, varies
+from tsllm.saving.fields import read_fields
 
 #: The largest numbers of lags of the covariates and of the series.
 MAX_LAGS, MAX_OWN_LAGS = 24, 48
@@ -43,7 +44,8 @@ class LaggedEffects:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """Build the effects from the output of `to_state`."""
-        return cls(**{**state, "bases": [ColumnBasis(**basis) for basis in state["bases"]]})
+        bases = [read_fields(ColumnBasis, basis) for basis in state["bases"]]
+        return read_fields(cls, {**state, "bases": bases})
 
     def lagged_effects(
         self, values: np.ndarray, columns: Sequence[np.ndarray], horizon: int

@@ -65,6 +65,9 @@ def _problem(value: Any, attribute: Attribute, n_types: int) -> str | None:
         return f"must be {wanted}, found {repr(value)[:200]}"
     if attribute.by_type is not None and value.shape != (n_types,) * attribute.by_type:
         return f"has the shape {value.shape}, and there are {n_types} types"
+    if attribute is COMMON["classes_"]:
+        texts = all(isinstance(name, str) for name in value)
+        return None if texts and len(set(value)) == n_types else "has names that are none"
     numbers = np.asarray(value)
     if numbers.dtype.kind not in "iuf" or isinstance(value, str):
         return None

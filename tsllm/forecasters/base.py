@@ -45,6 +45,7 @@ from tsllm.forecasters.parameters import check_horizon
 from tsllm.forecasters.sktime_fields import sktime_from_state, sktime_to_state
 from tsllm.forecasters.state import FittedState, ModelShape, PendingForecasts
 from tsllm.intervals import LEVEL_GRID
+from tsllm.saving.fields import read_fields
 
 
 class SeriesForecaster(LearningMixin, BaseForecaster):
@@ -466,9 +467,11 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
             forecaster.fitted_ = forecaster._restore_state(state["fitted"], backbone)
         sktime_from_state(forecaster, state["sktime"])
         if state["layout"] is not None:
-            forecaster._layout = Layout(**state["layout"])
+            forecaster._layout = layout = read_fields(Layout, state["layout"])
             kept = state["contexts"]
             contexts = [] if kept is None else contexts_from_state(kept)
+            fitted = forecaster.fitted_
+            fitted.check_saved(len(layout.columns), len(layout.index_names), contexts)
             names = column_names(forecaster._layout.columns)
             contexts = [replace(context, columns=names) for context in contexts]
             forecaster._contexts = {context.series_id: context for context in contexts}

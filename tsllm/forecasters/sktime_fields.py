@@ -7,20 +7,32 @@ pickles the whole object. A test compares the names with those that sktime sets.
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
+from sktime.datatypes import MTYPE_REGISTER
 from sktime.datatypes._dtypekind import DtypeKind
 from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 
-#: Plain values, in a pretrained forecaster and, all of them, in a fitted one.
-PLAIN = (
-    "_state",
-    "_cutoff",
-    "_is_vectorized",
-    "_pretrained_attrs",
-    "_converter_store_y",
-    "_y_mtype_last_seen",
-)
+from tsllm.arguments import wanted_instead
+from tsllm.errors import ModelFormatError
+
+#: Plain values with their types, in a pretrained and in a fitted forecaster.
+PLAIN: Mapping[str, Any] = {
+    "_state": str,
+    "_cutoff": pd.Index | None,
+    "_is_vectorized": bool,
+    "_pretrained_attrs": list[str],
+    "_converter_store_y": dict,
+    "_y_mtype_last_seen": str,
+}
+# Those that every forecaster of a state has.
+_NEEDED = {
+    "pretrained": ("_state", "_y_mtype_last_seen", "_converter_store_y"),
+    "fitted": ("_state", "_cutoff", "_is_vectorized", "_y_mtype_last_seen", "_converter_store_y"),
+}
 #: Holds enumerations, and the horizon that `fit` was given.
 METADATA, HORIZON = "_y_metadata", "_fh"
+# sktime's names of the forms of ``y``.
+_MTYPES = frozenset(name for name, *_ in MTYPE_REGISTER)
 
 
 def sktime_to_state(forecaster: BaseForecaster) -> dict[str, Any]:
@@ -40,6 +52,7 @@ def sktime_to_state(forecaster: BaseForecaster) -> dict[str, Any]:
 def sktime_from_state(forecaster: BaseForecaster, state: Mapping[str, Any]) -> None:
     """Set the output of `sktime_to_state` on a new forecaster."""
     metadata, horizon = state[METADATA], state[HORIZON]
+    _check(state)
     kinds = [DtypeKind[kind] for kind in metadata["feature_kind"]]
     fields = {name: state[name] for name in PLAIN if name in state}
     fields[METADATA] = metadata | {"feature_kind": kinds}
@@ -48,3 +61,23 @@ def sktime_from_state(forecaster: BaseForecaster, state: Mapping[str, Any]) -> N
         fields[HORIZON] = ForecastingHorizon(values, **horizon)
     for name, value in fields.items():
         setattr(forecaster, name, value)
+
+
+def _check(state: Mapping[str, Any]) -> None:
+    """Check what a file says of sktime's attributes."""
+    needed = _NEEDED.get(str(state["_state"]), ("_state",))
+    for name, hint in PLAIN.items():
+        if name in state or name in needed:
+            wanted = wanted_instead(state.get(name), hint)
+            if wanted:
+                raise ModelFormatError(
+                    f"the saved model's {name!r} must be {wanted}, found "
+                    f"{repr(state.get(name))[:200]}"
+                )
+    mtype, metadata = state["_y_mtype_last_seen"], state[METADATA]
+    if state["_state"] not in _NEEDED or state.get("_is_vectorized", False):
+        raise ModelFormatError("the saved model's state is none that a forecaster is saved in")
+    if metadata["mtype"] != mtype or mtype not in _MTYPES:
+        raise ModelFormatError(f"the saved model has y of the type {mtype!r}, which is none")
+    if set(state.get("_pretrained_attrs", ())) - {"pretrained_"}:
+        raise ModelFormatError("the saved model has attributes that pretraining does not set")

@@ -4,6 +4,7 @@ import copy
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ from tsllm.backbone import Backbone, resolve_device
 from tsllm.context import Context, within_rounding
 from tsllm.covariates import Covariates
 from tsllm.datasets.frequency import frequency_name
-from tsllm.errors import DataError
+from tsllm.errors import DataError, ModelFormatError
 from tsllm.forecasters.frames import frequency_of
 from tsllm.intervals import Calibration
 from tsllm.saving.allocation import build_model
+from tsllm.saving.fields import check_fields, read_fields
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,13 @@ class ModelShape:
     freq: str | None
     #: Further sizes of the method, as JSON values (for AutoTimes the token length).
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Check sizes that a file names."""
+        sizes = [self.context_length, self.horizon, self.n_variables]
+        further = [size for size in self.extra.values() if not isinstance(size, str)]
+        if not all(isinstance(size, Integral) for size in further) or min(sizes) < 1:
+            raise ModelFormatError(f"the saved model has sizes that are none: {self}")
 
 
 @dataclass
@@ -107,6 +116,23 @@ class FittedState:
             raise DataError(
                 f"the model was trained on series of frequency {ours} and y has {theirs}: pass "
                 "series of that frequency, or fit anew"
+            )
+
+    def check_saved(self, columns: int, levels: int, contexts: Sequence[Context]) -> None:
+        """Check that the series and the layout of a saved forecaster are those of its model."""
+        variables = self.shape.n_variables
+        names = () if self.covariates is None else self.covariates.columns.names
+        for context in contexts:
+            covariates = 0 if context.past_x is None else context.past_x.shape[1]
+            if (context.n_variables, covariates) != (variables, len(names)):
+                raise ModelFormatError(
+                    f"the saved model has {variables} variable(s) and {len(names)} covariate(s), "
+                    f"and a series of {context.n_variables} and {covariates}"
+                )
+        if columns != variables or levels < 1:
+            raise ModelFormatError(
+                f"the saved model has {variables} variable(s), {columns} column(s) and {levels} "
+                "level(s) of its index"
             )
 
     def scaled(self, contexts: Sequence[Context]) -> list[Context]:
@@ -256,19 +282,25 @@ class FittedState:
         ``build`` makes the untrained model of a shape; ``device`` is the one that was asked for.
         """
         read = dict(state)
-        shape = ModelShape(**read.pop("shape"))
+        shape = read_fields(ModelShape, read.pop("shape"))
+        shape.check()
         model = build_model(lambda: build(shape), read.pop("model"), backbone)
         covariates, calibration = read.pop("covariates"), read.pop("calibration")
         statistics = zip(read.pop("described"), read["statistics"], strict=True)
-        return cls(
-            model,
-            backbone,
-            shape,
-            device,
-            None if calibration is None else Calibration.from_state(calibration),
-            None if covariates is None else Covariates.from_state(covariates),
-            **{**read, "statistics": dict(statistics)},
-        )
+        fields = {
+            **read,
+            "statistics": dict(statistics),
+            "calibration": None if calibration is None else Calibration.from_state(calibration),
+            "covariates": None if covariates is None else Covariates.from_state(covariates),
+        }
+        check_fields(cls, fields)
+        scores = fields["calibration"]
+        if scores is not None and scores.pooled.errors.shape[2] != shape.n_variables:
+            raise ModelFormatError(
+                f"the saved model has {shape.n_variables} variable(s) and scores of "
+                f"{scores.pooled.errors.shape[2]}"
+            )
+        return cls(model, backbone, shape, device, **fields)
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
