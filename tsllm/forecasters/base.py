@@ -582,7 +582,6 @@ class LLMForecaster(SeriesForecaster):
         self._check_parameters()
         check_input(y, freq=self.freq, at_least=2)
         contexts = split_series(y, freq=self.freq, at_least=2)
-        self._check_parameters()
         steps = None if fh is None else read_horizon(fh, contexts)
         contexts, columns = self._learn_columns(contexts, X)
         shape = self._choose_shape(contexts, self._asked_horizon(steps, contexts))
