@@ -10,6 +10,8 @@ import pandas as pd
 from tsllm.errors import DataError
 
 _READ = "dates are read year first, such as 2024-01-31, 2024-01-31 13:00 or 2024-01-31T13:00Z"
+# Z or an offset after a time of day; the last "-01" of a date is no offset.
+_OFFSET = r"[T ]\d{1,2}[\d:.]*\s*(Z|[+-]\d\d:?(?:\d\d)?)$"
 _ONE_ZONE = (
     "pass the time zone of the series with tz=, such as tz='Europe/Berlin' (--tz on the command "
     "line), to bring them into it"
@@ -97,8 +99,7 @@ def read_dates(
     cells = column.str.strip()
     if format is not None:
         return _by_format(cells, place, tz, format)
-    # an offset follows a time of day only: the last "-01" of a date is not an offset
-    zones = _plain(cells).str.extract(r":\d\d(?:\.\d+)?\s*(Z|[+-]\d\d:?(?:\d\d)?)$", expand=False)
+    zones = _plain(cells).str.extract(_OFFSET, expand=False)
     zones = zones.fillna("").str.replace(":", "").replace({"Z": "+0000"}).str.ljust(5, "0")
     zones = zones.replace({"00000": "no time zone"})
     check_one_zone(zones.tolist(), cells.tolist(), place, tz)
@@ -183,8 +184,8 @@ def _by_format(
 
 
 def _plain(cells: pd.Series) -> pd.Series:
-    """Write the UTC that BigQuery puts after a time as Z."""
-    return cells.str.replace(r"(:\d\d(?:\.\d+)?)\s+UTC\s*$", r"\1Z", regex=True)
+    """Write UTC or GMT after a time, as BigQuery does, as Z."""
+    return cells.str.replace(r"(:\d\d(?:\.\d+)?)\s+(?:UTC|GMT)\s*$", r"\1Z", regex=True)
 
 
 def _in_utc(cells: pd.Series) -> pd.DatetimeIndex:

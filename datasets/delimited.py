@@ -145,8 +145,8 @@ def _header(path: Path, name: str, dialect: Dialect) -> list[str]:
         raise DataError(f"{name} is empty; pass a file with a header line and data")
     if header[0].lower().startswith("sep="):
         raise DataError(
-            f"{name} begins with {header[0]!r}, a line for Excel; remove it, and pass the separator "
-            "with sep= (--sep)"
+            f"{name} begins with {header[0]!r}, a line for Excel; remove it, and pass the "
+            "separator with sep= (--sep)"
         )
     if len(header) == 1:
         for other in _SEPARATORS:

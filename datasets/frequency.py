@@ -572,6 +572,11 @@ def _explain_break(
         )
     freq = f"{'freq=' if given else ''}{offset.freqstr!r}"
     grid = _lay_out(times, offset)
+    if grid is None and times.tz is not None and _lay_out(_local(times), offset) is not None:
+        return (
+            f"{name} has a stamp at {freq} that a clock change of {times.tz} skips; give its local "
+            "times without the zone, for example with tz_localize(None)"
+        )
     if grid is None:
         far = int(np.diff(times.asi8).argmax())
         return (

@@ -13,6 +13,8 @@ from tsllm.errors import DataError
 
 FILLS = ("nan", "ffill", "interpolate")
 RESAMPLES = ("mean", "sum", "last")
+# Most steps of a series that is resampled; more would need gigabytes.
+_MOST_STEPS = 5_000_000
 
 
 def regular_times(
@@ -113,7 +115,14 @@ def to_steps(
         raise DataError(
             f"resample={how!r} needs dates, and the times are of type {times.dtype}: leave it out"
         )
-    bins = _bins(pd.DataFrame(values, index=times), parse_frequency(freq))
+    offset = parse_frequency(freq)
+    first = times[0].tz_localize(None)
+    if (times[-1] - times[0]) / ((first + offset) - first) > _MOST_STEPS:
+        raise DataError(
+            f"the rows from {times[0]} to {times[-1]} make more than {_MOST_STEPS:,} steps of "
+            f"freq={freq!r}: give a lower frequency, or check the first and the last stamp"
+        )
+    bins = _bins(pd.DataFrame(values, index=times), offset)
     counts = bins.size().to_numpy()
     steps = bins.sum(min_count=1) if how == "sum" else getattr(bins, how)()
     steps, counts = steps[counts > 0], counts[counts > 0]
@@ -121,7 +130,7 @@ def to_steps(
     stamps = steps.index[np.arange(len(steps))]  # drops the frequency
     assert isinstance(stamps, pd.DatetimeIndex)  # resample keeps the type of the index
     if stamps.tz is None and times.tz is not None:
-        stamps = stamps.tz_localize(times.tz)
+        stamps = stamps.tz_localize(times.tz, ambiguous=True, nonexistent="shift_forward")
     return steps.to_numpy(), stamps, first
 
 

@@ -72,6 +72,14 @@ def test_python_datetimes_of_different_offsets(tmp_path):
     assert long_to_panel(read_long(frame, tz=BERLIN)).index.freqstr == "MS"
 
 
+@pytest.mark.parametrize("form", ["%Y%m%dT%H%M%S%z", "%Y-%m-%dT%H%z", "%Y-%m-%d %H:%M:%S.%f %z"])
+def test_offsets_in_every_form_of_iso(tmp_path, form):
+    times = pd.date_range("2024-10-26", periods=48, freq="h", tz=BERLIN)
+    path = write(tmp_path, csv_of(times.strftime(form)))
+    assert "line 29" in complaint(path)
+    assert list(times_of(path, tz=BERLIN)) == list(times)
+
+
 @pytest.mark.parametrize("stamp", ["2024-03-31 02:30", "2024-10-27 02:30"])
 def test_local_times_that_a_clock_change_skips_or_repeats(tmp_path, stamp):
     message = complaint(write(tmp_path, csv_of([stamp])), tz=BERLIN)
@@ -84,11 +92,21 @@ def test_local_times_that_a_clock_change_skips_or_repeats(tmp_path, stamp):
         (["2024-01-01 00:00:00 UTC", "2024-01-02 00:00:00 UTC"], "2024-01-01T00:00Z"),
         (["2024-01-01 00:00:00.5 UTC", "2024-01-02 00:00:00.5 UTC"], "2024-01-01T00:00:00.5Z"),
         (["2024-01-01T00:00:00Z", "2024-01-02 00:00:00 UTC"], "2024-01-01T00:00Z"),
+        (["2024-01-01 00:00:00 GMT", "2024-01-02 00:00 GMT"], "2024-01-01T00:00Z"),
     ],
 )
 def test_utc_as_bigquery_writes_it(tmp_path, stamps, expected):
     times = times_of(write(tmp_path, csv_of(stamps)), freq="D")
     assert times[0] == pd.Timestamp(expected) and str(times.tz) == "UTC"
+
+
+def test_days_whose_midnight_is_skipped_need_no_zone():
+    hours = pd.date_range("2018-11-02", periods=96, freq="h", tz="America/Sao_Paulo")
+    frame = pd.DataFrame({"timestamp": hours, "y": np.arange(96.0)})
+    message = complaint(frame, resample="sum", freq="D")
+    assert "a clock change of America/Sao_Paulo skips" in message and "without the zone" in message
+    frame["timestamp"] = hours.tz_localize(None)
+    assert read_long(frame, resample="sum", freq="D")["y"].sum() == frame["y"].sum()
 
 
 # Formats

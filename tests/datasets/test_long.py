@@ -253,6 +253,12 @@ def test_several_rows_a_stamp_are_aggregated(how, zone):
         assert sorted(again["y"].dropna()) == pytest.approx(sorted(read["y"].dropna()))
 
 
+def test_too_many_steps_are_refused_before_they_are_made():
+    times = pd.to_datetime(["2020-01-01", "2024-01-01"])
+    frame = pd.DataFrame({"timestamp": times, "y": [1.0, 2.0]})
+    assert "5,000,000 steps of freq='s'" in complaint(frame, resample="sum", freq="s")
+
+
 @settings(deadline=None, max_examples=30)
 @given(
     stamps=st.lists(st.integers(0, 24 * 12), min_size=1, max_size=30),
