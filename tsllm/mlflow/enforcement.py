@@ -16,10 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from mlflow.environment_variables import (
-    _MLFLOW_IS_IN_SERVING_ENVIRONMENT,
-    MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT,
-)
+from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PyFuncModel, scoring_server
@@ -32,6 +29,8 @@ from tsllm.mlflow.sentences import shown
 from tsllm.mlflow.serving import LOG, RequestError
 
 _MODULE = "tsllm.mlflow"
+#: The environment variables that MLflow sets in its server, and in ``mlflow models predict``.
+_OF_SERVER, _OF_COMMAND = "__pyfunc_model_path__", "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 #: MLflow's server gives up after its own time; ours must be over before.
 _SHARE_OF_TIMEOUT = 5 / 6
 _JSON, _CSV, _PARQUET = (
@@ -68,16 +67,15 @@ def prepare_requests() -> None:
 
 def _is_serving() -> bool:
     """Return whether this process is MLflow's server, or ``mlflow models predict``."""
-    return (
-        scoring_server._SERVER_MODEL_PATH in os.environ
-        or _MLFLOW_IS_IN_SERVING_ENVIRONMENT.get() is True
-    )
+    return _OF_SERVER in os.environ or os.environ.get(_OF_COMMAND, "false").lower() == "true"
 
 
 def _replace(module: Any, name: str, ours: Callable[..., Any]) -> None:
     """Replace a function of MLflow by ours, which gets MLflow's as its first argument."""
-    theirs = getattr(module, name)
-    if getattr(theirs, "func", None) is not ours:
+    theirs = getattr(module, name, None)
+    if theirs is None:
+        LOG.warning("this version of MLflow has no %s: it reads requests in its own way", name)
+    elif getattr(theirs, "func", None) is not ours:
         setattr(module, name, functools.partial(ours, theirs))
 
 
@@ -149,33 +147,43 @@ def _answer(
             INVALID_PARAMETER_VALUE,
         )
     kind = str(content_type).partition(";")[0].strip()
+    if kind in (_JSON, _CSV):
+        data = _read_text(data)
+    if kind == _JSON:
+        data = _read_json(data)
     try:
-        if kind in (_JSON, _CSV):
-            data = data.decode("utf-8") if isinstance(data, bytes) else data
-        if kind == _JSON:
-            data = _read_json(data)
         return theirs(data, content_type, model, input_schema)
     except RequestError:
         raise
-    except UnicodeDecodeError as error:
-        sentence = f"the request is not UTF-8 (byte {error.start}): send text in that encoding"
-    except (json.JSONDecodeError, RecursionError, ValueError) as error:
-        sentence = f"the request is no JSON: {getattr(error, 'msg', None) or _short(error)}"
-    except MlflowException as error:
-        if error.get_http_status_code() >= 500:
-            LOG.exception("a request failed unexpectedly")
-        sentence = _short(error)
+    except MlflowException as error:  # MLflow's own reading of the table
+        raise RequestError(_short(error), INVALID_PARAMETER_VALUE) from error
     except Exception as error:
         LOG.exception("a request failed unexpectedly")
         raise RequestError(
             f"unexpected {type(error).__name__}: the server's log says more", INTERNAL_ERROR
         ) from error
-    raise RequestError(sentence, INVALID_PARAMETER_VALUE)
+
+
+def _read_text(data: bytes | str) -> str:
+    """Decode the body of a request."""
+    try:
+        return data.decode("utf-8") if isinstance(data, bytes) else data
+    except UnicodeDecodeError as error:
+        raise RequestError(
+            f"the request is not UTF-8 (byte {error.start}): send text in that encoding",
+            INVALID_PARAMETER_VALUE,
+        ) from None  # the error holds the whole request
 
 
 def _read_json(text: str) -> dict[str, Any]:
     """Read the body of a request: one table, and the parameters."""
-    data = json.loads(text)
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(
+            f"the request is no JSON: {getattr(error, 'msg', None) or _short(error)}",
+            INVALID_PARAMETER_VALUE,
+        ) from None  # the error holds the whole request
     if not isinstance(data, dict):
         raise RequestError(
             f"the request is a JSON {type(data).__name__}: send an object with dataframe_split or "

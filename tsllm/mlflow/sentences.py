@@ -7,6 +7,7 @@ remedy is another request.
 import re
 
 _LONGEST = 600  # characters of a sentence
+_QUOTED, _KEPT = re.compile(r"(?<!\w)(?:'[^']*'|\"[^\"]*\")"), re.compile(r"\0(\d+)\0")
 _LONG_WORD = re.compile(r"\S{100,}")
 _LONGEST_VALUE = 100  # characters of a client's value in it
 _IN_ORDER = r"send the rows of each \1 in the order of time"
@@ -57,15 +58,24 @@ _REMEDIES = tuple(
 def for_client(sentence: str) -> str:
     """Write an error of the library for the client of a server: one line, not too long.
 
+    Quoted names and values stay as they are, unless they are long.
+
     Examples
     --------
     >>> for_client("row 3 is earlier than row 2; pass sort=True (--sort on the command line) to "
     ...            "sort each series by time")
     'row 3 is earlier than row 2; send the rows of each series in the order of time'
     """
-    sentence = " ".join(sentence.split())
+    quoted: list[str] = []  # names and values of the request stay as they are
+
+    def keep(found: re.Match[str]) -> str:
+        quoted.append(found[0])
+        return f"\0{len(quoted) - 1}\0"
+
+    sentence = _QUOTED.sub(keep, " ".join(sentence.replace("\0", " ").split()))
     for pattern, words in _REMEDIES:
         sentence = pattern.sub(words, sentence)
+    sentence = _KEPT.sub(lambda found: quoted[int(found[1])], sentence)
     sentence = _LONG_WORD.sub(lambda found: f"{found[0][:60]}...", sentence)
     sentence = sentence.strip().rstrip(";,:").strip()
     if len(sentence) > _LONGEST:

@@ -19,6 +19,7 @@ import tsllm.mlflow
 from tsllm.errors import DataError
 from tsllm.events import NaiveEventForecaster
 from tsllm.mlflow.csv_requests import read_cells, read_csv
+from tsllm.mlflow.sentences import for_client
 from tsllm.mlflow.serving import RequestError
 
 CSV, JSON = "text/csv", "application/json"
@@ -184,6 +185,12 @@ def test_a_signature_of_ones_own_is_enforced_in_a_short_sentence(forecaster, fra
     with pytest.raises(RequestError) as caught:
         served.predict(frame.drop(columns="value"))
     assert len(caught.value.message) < 1_000 and "value" in caught.value.message
+
+
+def test_a_sentence_for_a_client_keeps_the_names_of_the_request():
+    sentence = "series 'pass (--sort) me' has a gap; pass the data to forecast from (--data)"
+    assert for_client(sentence) == "series 'pass (--sort) me' has a gap; send its history"
+    assert len(for_client(f"series '{'x' * 10_000}' has a gap; pass more")) < 200
 
 
 CELLS = st.text(
