@@ -1,6 +1,7 @@
 """Batch jobs: start or continue a job, forecast its blocks, finish it."""
 
 import logging
+import os
 import shutil
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
+from tsllm.arguments import Limits, shown
 from tsllm.batch.future import check_future
 from tsllm.batch.manifest import (
     GROUPED,
@@ -196,7 +198,11 @@ def predict_batch(
     (3, 6)
     """
     started = time.perf_counter()
-    _check_arguments(engine, batch_size, block_rows, horizon, quantiles)
+    given = {"model": model, "data": data, "out": out}
+    given |= {} if future is None else {"future": future}
+    switches = {"sort": sort, "progress": progress}
+    _check_arguments(given, switches, engine, workers, batch_size, block_rows, on_block)
+    check_request(1 if horizon is None else horizon, quantiles)
     skip = skipping(on_error) is not None
     target = Path(out).expanduser().absolute()
     check_directory(target)
@@ -264,23 +270,31 @@ def predict_batch(
 
 
 def _check_arguments(
-    engine: str,
+    paths: Mapping[str, object],
+    flags: Mapping[str, object],
+    engine: object,
+    workers: object,
     batch_size: object,
-    block_rows: int | None,
-    horizon: int | None,
-    quantiles: Sequence[float],
+    block_rows: object,
+    on_block: object,
 ) -> None:
     """Check the arguments before any work is done."""
-    check_request(1 if horizon is None else horizon, quantiles)
+    for name, path in paths.items():
+        if not isinstance(path, str | os.PathLike):
+            raise DataError(f"{name} must be a path, found {shown(path)}")
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise DataError(f"{name} must be True or False, found {shown(flag)}")
     if engine not in ("local", "ray"):
-        raise DataError(f"engine must be 'local' or 'ray', found {engine!r}")
-    whole = isinstance(batch_size, int) and not isinstance(batch_size, bool) and batch_size > 0
-    if batch_size not in (None, "auto") and not whole:
-        raise DataError(
-            f"batch_size must be a number of series, at least 1, or 'auto', found {batch_size!r}"
-        )
-    if block_rows is not None and block_rows < 1:
-        raise DataError(f"block_rows must be at least 1, found {block_rows!r}")
+        raise DataError(f"engine must be 'local' or 'ray', found {shown(engine)}")
+    if not isinstance(workers, Workers | None):
+        raise DataError(f"workers must be a tsllm.batch.Workers, found {shown(workers)}")
+    if on_block is not None and not callable(on_block):
+        raise DataError(f"on_block must be a function, found {shown(on_block)}")
+    if batch_size is not None:
+        Limits(1, words=("auto",)).check("batch_size", batch_size)
+    if block_rows is not None:
+        Limits(1).check("block_rows", block_rows)
 
 
 def _run_here(

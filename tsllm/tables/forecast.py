@@ -216,16 +216,18 @@ def fittable(
     """Return the rows of the series that a forecaster can be fitted on; collect the others."""
     rows = _Rows(frame)
 
-    def check(names: list[str]) -> None:
+    def check(names: list[str]) -> list[str]:
         y, X = split_frame(rows.of(names), covariates)
         contexts = split_series(y, freq=estimator.freq, at_least=2)
         learn_covariates(contexts, X, estimator.past_covariates, estimator.static_attributes)
+        return names
 
-    good = skipped.keep(rows.names, check)
-    if not good:
+    groups = skipped.each(rows.names, check)
+    if not groups:
         raise skipped.none_left()
     try:
-        check(good)
+        if len(groups) > 1:
+            check([name for names in groups for name in names])
     except DataError as error:  # each alone is good: they do not fit together
         raise DataError(
             f"{error}; with freq= (--freq) those of other frequencies are left out"
