@@ -129,7 +129,9 @@ class FittedState:
                     f"the saved model has {variables} variable(s) and {len(names)} covariate(s), "
                     f"and a series of {context.n_variables} and {covariates}"
                 )
-        if columns != variables or levels < 1:
+        ids = [context.series_id for context in contexts]
+        depths = {0 if i is None else len(i) if isinstance(i, tuple) else 1 for i in ids}
+        if columns != variables or levels < 1 or depths - {levels - 1}:
             raise ModelFormatError(
                 f"the saved model has {variables} variable(s), {columns} column(s) and {levels} "
                 "level(s) of its index"

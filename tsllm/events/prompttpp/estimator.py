@@ -378,7 +378,7 @@ class PromptTPP(EventForecaster):
         "text_width_": Attribute(int | None),
         "slot_history_": Attribute(np.ndarray),
         "prompt_usage_": Attribute(np.ndarray),
-        "longest_inter_event_time_": Attribute(float, least=0.0),
+        "longest_inter_event_time_": Attribute(float, least=np.finfo(float).tiny),
     }
 
     def _check_parameters(self) -> None:
