@@ -92,7 +92,7 @@ def request(kind: str, body: bytes | str, content: str = JSON) -> pd.DataFrame:
 
 
 def _rows(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.astype({"timestamp": str})
+    return frame.astype({"timestamp": str}) if "timestamp" in frame else frame
 
 
 def _body(frame: pd.DataFrame, **params: Any) -> str:
