@@ -227,7 +227,7 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         if y is None:
             contexts = list(self._contexts.values())
         else:
-            y = match_columns(read_container(y, "y"), self._layout.columns)
+            y = match_columns(read_container(y, "y"), self._layout.columns, other_series=True)
             contexts = join_covariates(split_series(y, freq=self._known_frequency()), X, covariates)
         steps = [np.arange(1, horizon + 1)] * len(contexts)
         futures = future_covariates(contexts, X, covariates, steps, horizon)
@@ -253,9 +253,10 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
     def _read_input(self, y: Any, X: Any, *, trains: bool) -> tuple[Any, Any]:
         """Check the columns, the index and the containers of y and X before sktime reads them."""
         y = read_container(y, "y")
-        columns = self._known_columns(trains=trains)
+        known = getattr(self, "pretrained_", None) if trains else self._layout
+        columns = None if known is None else known.columns
         if columns is not None:
-            y = match_columns(y, columns, rename=not trains)
+            y = match_columns(y, columns, other_series=trains)
         if not trains:
             y = match_rows(y, self._layout.index_names, self._known_times())
         if X is None:
@@ -269,15 +270,6 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         kept = next(iter(self._contexts.values()), None)
         return None if kept is None else kept.times
 
-    def _known_columns(self, *, trains: bool) -> pd.Index | None:
-        """Return the columns that y must have; None where it may have any."""
-        if not trains:
-            return self._layout.columns
-        pretrained: FittedState | None = getattr(self, "pretrained_", None)
-        variables = None if pretrained is None else pretrained.variables
-        # A model of one variable is pretrained to forecast series of other names.
-        return variables if variables is not None and len(variables) > 1 else None
-
     def _fit(self, y: pd.DataFrame, X: Any, fh: Any) -> "SeriesForecaster":
         contexts = split_series(y, freq=self.freq, at_least=2)
         self._layout = layout_of(y)
@@ -288,7 +280,7 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         else:
             contexts, columns = self._learn_columns(contexts, X)
             self.fitted_ = self._train_new(contexts, columns, horizon)
-            self.fitted_.variables = y.columns
+            self.fitted_.columns = y.columns
         self._contexts, self._pending = {}, {}
         self._remember(self.fitted_.scaled(contexts))
         return self
@@ -325,7 +317,7 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         horizon = self._asked_horizon(fh, contexts)
         contexts, columns = self._learn_columns(contexts, X)
         self.pretrained_ = self._train_new(contexts, columns, horizon)
-        self.pretrained_.variables = y.columns
+        self.pretrained_.columns = y.columns
         return self
 
     def _pretrain_update(
@@ -652,6 +644,9 @@ def _levels_of_call(name: str, levels: Any) -> list[float]:
     found = checked_levels([levels] if isinstance(levels, Real) else levels, name)
     if not found:
         raise DataError(f"{name} is empty: pass a number between 0 and 1, or some")
+    if len(set(found)) < len(found):
+        twice = next(level for level in found if found.count(level) > 1)
+        raise DataError(f"{name} holds {twice} twice: pass each level once")
     return list(found)
 
 

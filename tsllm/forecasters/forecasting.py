@@ -306,7 +306,7 @@ def _by_name(state: FittedState, context: Context) -> Context:
 
     The name of an only variable does not count: a context may be any series.
     """
-    known = None if state.variables is None else column_names(state.variables)
+    known = None if state.columns is None else column_names(state.columns)
     given = context.columns
     if known is None or given is None or given == known or len(known) == 1:
         return context

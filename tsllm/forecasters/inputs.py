@@ -60,11 +60,12 @@ def refused_container(error: TypeError, **arguments: Any) -> DataTypeError:
     return DataTypeError(f"{' or '.join(arguments)} cannot be read: {reason}")
 
 
-def match_columns(y: Any, columns: pd.Index, *, rename: bool = True) -> Any:
+def match_columns(y: Any, columns: pd.Index, *, other_series: bool = False) -> Any:
     """Return ``y`` with the columns of the fit, found by name, in the order of the fit.
 
     Columns that only count, as those of arrays and of a Series without a name do, have no names:
-    they are taken in their order, and with ``rename`` they get the names of the fit.
+    they are taken in their order and get the names of the fit. With ``other_series`` these keep
+    their names, and so does an only variable: a model may forecast series of any name.
 
     Raises
     ------
@@ -78,14 +79,15 @@ def match_columns(y: Any, columns: pd.Index, *, rename: bool = True) -> Any:
     ['low', 'high']
     """
     if isinstance(y, list):
-        return [match_columns(one, columns, rename=rename) for one in y]
+        return [match_columns(one, columns, other_series=other_series) for one in y]
     if not is_table(y):
         return y
     given, known = _names_of(y), list(columns)
     if given == known:
         return y
-    if len(given) == len(known) and (_only_count(given) or _only_count(known)):
-        if not rename:
+    nameless = _only_count(given) or _only_count(known)
+    if len(given) == len(known) and (nameless or (other_series and len(known) == 1)):
+        if other_series:
             return y
         if isinstance(y, pd.Series):
             return y.rename(None if _only_count(known) else known[0])

@@ -413,7 +413,7 @@ class S2IPForecaster(DirectForecaster, LLMForecaster):
     def _known_or(self, y: Any, X: Any) -> list[Context]:
         """Return the residuals of `y`, or of the contexts that this forecaster keeps."""
         if y is not None:
-            y = match_columns(read_container(y, "y"), self._layout.columns)
+            y = match_columns(read_container(y, "y"), self._layout.columns, other_series=True)
             contexts = split_series(y, freq=self._known_frequency())
             self.fitted_.check_same_series(contexts)
             contexts = join_covariates(contexts, X, self.fitted_.covariates)

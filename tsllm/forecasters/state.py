@@ -77,7 +77,7 @@ class FittedState:
         Wall time of all trainings.
     trained_on : list of dict
         One entry a training: the number of series and steps, the first and last stamp, as text.
-    variables : Index or None
+    columns : Index or None
         The columns of y that it was trained on; None in models of earlier versions.
     """
 
@@ -93,7 +93,7 @@ class FittedState:
     seconds: float = 0.0
     stopped: str = ""
     trained_on: list[dict[str, Any]] = field(default_factory=list)
-    variables: pd.Index | None = None
+    columns: pd.Index | None = None
 
     @property
     def device(self) -> torch.device:
@@ -259,7 +259,7 @@ class FittedState:
     def to_state(self) -> dict[str, Any]:
         """Return everything but the backbone as plain values, arrays and tensors."""
         calibration = self.calibration  # None for a candidate of another forecaster
-        rest = ("history", "best_epoch", "seconds", "stopped", "trained_on", "variables")
+        rest = ("history", "best_epoch", "seconds", "stopped", "trained_on", "columns")
         values = list(self.statistics.values())
         return {
             "model": dict(self.model.state_dict()),

@@ -139,7 +139,10 @@ def test_a_series_without_a_name_is_the_only_variable(fitted, new):
 def test_another_name_of_the_only_variable():
     with pytest.raises(DataError, match="y has the columns 'hi' and the model was fitted on 'lo'"):
         make().fit(Y["lo"][:50]).update(Y["hi"][50:])
-    # A model of one variable is pretrained for series of other names.
+    # A model may forecast other series than those of the fit.
+    assert make().fit(Y["lo"]).to_payload(1, y=Y["hi"])["dataframe_split"]["columns"][2] == "lo"
+    with pytest.raises(DataError, match="y has the columns 'lo', 'hi' and the model was fitted on"):
+        make().fit(Y["lo"]).to_payload(1, y=Y)
     forecast = make().pretrain(PANEL[["lo"]]).fit(Y["hi"]).predict(fh=[1])
     assert forecast.name == "hi"
 

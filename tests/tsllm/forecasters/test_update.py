@@ -138,7 +138,7 @@ def test_pretrain_refuses_what_the_model_was_not_built_for(make):
     with pytest.raises(DataError, match="frequency D and y has h"):
         forecaster.fit(hourly)
     wide = pd.DataFrame({"x": season(30), "z": season(30)}, index=hourly.index)
-    with pytest.raises(DataError, match=r"1 variable\(s\) and y has 2"):
+    with pytest.raises(DataError, match="'x', 'z' and the model was fitted on 'value'"):
         forecaster.fit(wide)
 
 
