@@ -212,7 +212,7 @@ def _read_folder(folder: Path, freq: str | None, dialect: Dialect | None) -> Tab
         [table.row for table in tables], [len(table.frame) for table in tables], parts
     )
     roles = Roles(tuple(parts[0].keys), None, lacking)
-    return Table(frame, row, source, tables[0].text, tables[0].decimal, roles)
+    return Table(frame, row, source, tables[0].text, tables[0].decimal, roles=roles)
 
 
 def _join_parquet(parts: Sequence[PartFile], source: str) -> Table:

@@ -119,6 +119,6 @@ def test_irregular_times_are_resampled_where_it_is_asked_for(tsllm, tmp_path):
     again = tsllm("predict", "model", "late.csv", *bring)
     assert again.out == result.out
     assert (
-        "--resample is not for jobs in blocks"
+        "--resample has no effect on a job in blocks"
         in tsllm("predict", "model", "late.csv", "--resample", "mean", "-o", "folder").err
     )

@@ -18,7 +18,7 @@ _JOB = [*_READING, "data", "past_covariates", "config", "set_", "method", "json"
 _EVENTS = ["data", "id_col", "time_col", "type_col", "windows", "sort", "ties", "config", "set_"]
 USED = {
     "forecast": [*_JOB, "horizon", "quantiles", "skip_bad", "out", "plot"],
-    "fit": [*_JOB, "out", "horizon", "checkpoint", "overwrite"],
+    "fit": [*_JOB, "out", "horizon", "skip_bad", "checkpoint", "overwrite"],
     "embed": [*_JOB, "store", "horizon"],
     "backtest": [
         *(*_JOB, "horizons", "test_size", "baselines", "stride", "seeds", "scaled"),
