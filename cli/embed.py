@@ -8,7 +8,7 @@ import typer
 from tsllm.cli import options
 from tsllm.cli.config import FitJob, job_of
 from tsllm.cli.data import open_data
-from tsllm.cli.output import check_folder, print_json
+from tsllm.cli.output import check_folder, deliver_skipped, print_json
 from tsllm.errors import DataError
 
 
@@ -31,6 +31,7 @@ def embed(
     fill: options.Fill = None,
     resample: options.Resample = None,
     sort: options.Sort = None,
+    skip_bad: options.SkipBad = None,
     covariates: options.Covariates = None,
     past_covariates: options.PastCovariates = None,
     id_col: options.IdCol = None,
@@ -55,21 +56,28 @@ def embed(
     if store is not None:
         check_folder(store.absolute(), "--store")
         settings["embedding_store"] = str(store)
-    frame, _ = open_data(job.data, **job.data_options())
+
+    from tsllm.datasets.bad_series import SkippedSeries
+
+    skipped = SkippedSeries() if job.skip_bad else None
+    frame, _ = open_data(job.data, skipped=skipped, **job.data_options())
 
     # After the data, since this takes seconds to import and a wrong file is told at once.
     from tsllm.tables.covariates import split_frame
-    from tsllm.tables.forecast import check_request, make_forecaster
+    from tsllm.tables.forecast import check_request, fittable, make_forecaster
 
     check_request(1 if job.horizon is None else job.horizon, ())
     estimator = make_forecaster(job.method, **settings)
     if not hasattr(estimator, "embed"):
         raise DataError(f"method {job.method!r} embeds no text itself: name timecma or autotimes")
+    if skipped is not None:
+        frame = fittable(estimator, frame, job.all_covariates(), skipped)
     steps = None if job.horizon is None else list(range(1, job.horizon + 1))
     y, X = split_frame(frame, job.all_covariates())
     done = estimator.embed(y, fh=steps, X=X)
+    left_out = deliver_skipped(skipped, frame["series_id"].nunique(), None, listed_by="--json")
     if json:
-        print_json(done)
+        print_json(done | left_out)
     else:
         print(
             f"{done['texts']:,} texts, {done['computed']:,} embedded now in {done['seconds']:.1f} "

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from command_line import SET
+from command_line import SET, TINY
 
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
 
@@ -70,6 +70,16 @@ def test_fit_lists_what_it_leaves_out(tsllm, spoilt, tmp_path):
     assert listed.to_dict("records") == result.json["skipped"]
     again = tsllm("fit", "--config", "model/job.yaml", "--out", "model", "--overwrite")
     assert again.code == 0 and "left out 2 of 5" in again.err
+
+
+def test_embed_leaves_out_what_fit_leaves_out(tsllm, spoilt):
+    small = ["--set", f"backbone={TINY}", "--set", "context_length=12"]
+    command = ("embed", *COMMAND, "--store", "kept", *small)
+    assert tsllm(*command).code == 2
+    result = tsllm(*command, "--skip-bad", "--json")
+    assert result.code == 0, result.err
+    assert "left out 2 of 5 series, which --json lists: the first because" in result.err
+    assert sorted(row["series_id"] for row in result.json["skipped"]) == ["doubled", "single"]
 
 
 def test_a_job_lists_what_it_leaves_out(tsllm, spoilt, tmp_path):
