@@ -8,8 +8,14 @@ import pandas as pd
 import pytest
 from small_events import SMALL, stream
 
-from tsllm.errors import TsllmError
-from tsllm.events import HawkesForecaster, NaiveEventForecaster, PromptTPP
+from tsllm.errors import DataError, NotEnoughDataError, TsllmError
+from tsllm.events import (
+    HawkesForecaster,
+    NaiveEventForecaster,
+    PromptTPP,
+    ablate,
+    evaluate_stream,
+)
 
 EVENTS = stream(t_end=8, n_sequences=2)
 STAMPS = EVENTS.to_frame().assign(
@@ -92,3 +98,37 @@ def fitted(request):
 def test_any_value_of_a_methods_argument_works_or_is_named(fitted, name):
     for value in STRANGE:
         outcome(lambda given: CALLS[name](fitted, given), name.split()[-1], value)
+
+
+STREAM = list(EVENTS.split((0.5, 0.5)))
+EVALUATIONS = {
+    "estimator": lambda value: evaluate_stream(value, STREAM, baselines=[]),
+    "slices": lambda value: evaluate_stream(NaiveEventForecaster(), value, baselines=[]),
+    "stream baselines": lambda value: evaluate_stream(
+        NaiveEventForecaster(), STREAM, baselines=value
+    ),
+    "fractions": lambda value: evaluate_stream(
+        NaiveEventForecaster(), STREAM, baselines=[], fractions=value
+    ),
+    # An ablation trains: each of these is refused before that, for it names no estimator.
+    **{
+        name: lambda value, name=name: ablate(NaiveEventForecaster(), STREAM, **{name: value})
+        for name in ("variants", "baselines", "seeds", "min_difference", "confidence")
+    },
+}
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_any_value_of_an_evaluations_argument_works_or_is_named(name):
+    for value in STRANGE:
+
+        def call(given):
+            try:
+                EVALUATIONS[name](given)
+            except NotEnoughDataError:
+                pass  # of the slices that a share leaves
+            except DataError as error:
+                if "estimator must be a PromptTPP" not in str(error):
+                    raise
+
+        outcome(call, name.split()[-1], value)

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.base import clone
 from tqdm.auto import tqdm
 
+from tsllm.arguments import check_call
 from tsllm.backbone.synthetic import UNNAMED_SEEDS, with_random_weights
 from tsllm.errors import DataError
 from tsllm.evaluation.paired import check_seeds_and_confidence
@@ -23,9 +24,11 @@ from tsllm.events.evaluation.ablation_report import (
     make_event_ablation_report,
 )
 from tsllm.events.evaluation.continual import (
+    LIMITS,
     SlicePart,
     hawkes_like,
     naive_like,
+    read_slices,
     split_slice,
     stack_slices,
 )
@@ -116,8 +119,10 @@ def ablate(
     >>> report.table["variant"].tolist()
     ['given', 'allocate, full', 'hawkes', 'naive']
     """
-    _check(estimator, variants, baselines, seeds, min_difference, confidence)
-    tables = [estimator._read(one) for one in slices]
+    given = {name: value for name, value in locals().items() if name != "estimator"}
+    check_call(ablate, given, LIMITS)
+    _check(estimator, variants, baselines, seeds, confidence)
+    tables = read_slices(estimator, slices)
     if not tables:
         raise DataError("slices is empty: pass at least one")
     parts = [split_slice(table, fractions, number) for number, table in enumerate(tables)]
@@ -266,7 +271,6 @@ def _check(
     variants: Sequence[str],
     baselines: Sequence[str],
     seeds: Sequence[int],
-    min_difference: float,
     confidence: float,
 ) -> None:
     """Raise an error for arguments that cannot be used."""
@@ -283,5 +287,3 @@ def _check(
         if unknown:
             raise DataError(f"{name} must be among {', '.join(known)}, found {unknown[0]!r}")
     check_seeds_and_confidence(seeds, confidence)
-    if not min_difference >= 0:
-        raise DataError(f"min_difference must not be negative, found {min_difference!r}")

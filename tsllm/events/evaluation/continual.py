@@ -1,5 +1,6 @@
 """Continual learning of a stream, slice by slice, with tests on every slice after each."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pandas as pd
 from sklearn.base import clone
 from tqdm.auto import tqdm
 
+from tsllm.arguments import Limits, check_call
 from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError, NotEnoughDataError
 from tsllm.events.base import EventForecaster
@@ -18,6 +20,13 @@ from tsllm.events.evaluation.stream_report import METRICS, StreamReport
 from tsllm.events.hawkes import HawkesForecaster
 from tsllm.events.naive import NaiveEventForecaster
 
+#: What the numbers among the arguments of `evaluate_stream` and of the ablation may be.
+LIMITS: dict[str, Limits] = {
+    "fractions": Limits(0, 1, whole=False, above=True, below=True),
+    "seeds": Limits(0, 2**32 - 1),
+    "min_difference": Limits(0, math.inf, whole=False),
+    "confidence": Limits(0, 1, whole=False, above=True, below=True),
+}
 BASELINES = ("pretrained", "fine_tuned", "retrained", "joint", "hawkes", "naive")
 
 
@@ -87,11 +96,12 @@ def evaluate_stream(
     >>> report.matrix("time_mae").shape
     (3, 3)
     """
+    check_call(evaluate_stream, locals(), LIMITS)
     baselines = BASELINES if baselines is None else baselines
     unknown = [name for name in baselines if name not in BASELINES]
     if unknown:
         raise DataError(f"baselines must be among {', '.join(BASELINES)}, found {unknown[0]!r}")
-    tables = [estimator._read(one) for one in slices]
+    tables = read_slices(estimator, slices)
     if len(tables) < 2:
         raise DataError(f"a stream needs at least two slices, found {len(tables)}")
     parts = [split_slice(table, fractions, number) for number, table in enumerate(tables)]
@@ -124,8 +134,21 @@ def evaluate_stream(
     return StreamReport(matrices, reference, seconds, counts, tuple(notes), _guesses(guesses[0]))
 
 
+def read_slices(estimator: EventForecaster, slices: Sequence[Any]) -> list[EventTable]:
+    """Read the slices of a stream with the columns that the estimator names."""
+    tables = []
+    for number, one in enumerate(slices):
+        try:
+            tables.append(estimator._read(one))
+        except DataError as error:
+            raise type(error)(f"slice {number} of the stream: {error}") from error
+    return tables
+
+
 def split_slice(table: EventTable, fractions: tuple[float, float, float], number: int) -> SlicePart:
     """Split a slice by time."""
+    if len(fractions) != 3 or not 0.99 < sum(fractions) < 1.01:
+        raise DataError(f"fractions must be three shares that add up to 1, found {fractions!r}")
     try:
         train, validation, _ = table.split(fractions, keep_empty=True)
     except NotEnoughDataError as error:

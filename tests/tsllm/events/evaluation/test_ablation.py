@@ -157,10 +157,10 @@ def test_prompts_help_on_a_stream_that_changes():
         ({"slices": []}, "slices is empty"),
         ({"variants": ["none"]}, "variants must be among prompts, base, text, found 'none'"),
         ({"baselines": ["poisson"]}, "baselines must be among hawkes, naive"),
-        ({"seeds": 3}, "seeds must be at least one"),
+        ({"seeds": 3}, "seeds must be a list of whole numbers"),
         ({"seeds": [1, 1]}, "seeds must differ"),
-        ({"min_difference": -1}, "min_difference must not be negative"),
-        ({"confidence": 1.0}, "confidence must lie"),
+        ({"min_difference": -1}, "min_difference must be at least 0"),
+        ({"confidence": 1.0}, "confidence must be above 0"),
     ],
 )
 def test_arguments_that_are_refused(arguments, words):
