@@ -63,7 +63,10 @@ def test_embed_for_the_timestamps_of_autotimes(tsllm, series):
         (["store", "stats", "nothing"], "there is no embedding store in"),
         (["store", "verify", "."], "there is no embedding store in"),
         (["store", "prune", "."], "there is no embedding store in"),
-        (["store", "prune", "--unused-days", "-5"], "unused_days must be a number of at least 0"),
+        (
+            ["store", "prune", "--unused-days", "-5"],
+            "--unused-days': Input should be greater than or equal to 0",
+        ),
     ],
 )
 def test_mistakes(tsllm, series, arguments, words):
