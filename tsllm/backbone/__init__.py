@@ -5,7 +5,7 @@
 
 from tsllm.backbone.devices import autocast_backbone, native_bfloat16, resolve_device
 from tsllm.backbone.handle import Backbone, Hidden
-from tsllm.backbone.loading import backbones_of_file, count_layers, load_backbone
+from tsllm.backbone.loading import count_layers, load_backbone
 from tsllm.backbone.private import PrivateBackbone, tuned
 from tsllm.backbone.sources import DEFAULT_BACKBONE
 
@@ -15,7 +15,6 @@ __all__ = [
     "Hidden",
     "PrivateBackbone",
     "autocast_backbone",
-    "backbones_of_file",
     "count_layers",
     "load_backbone",
     "native_bfloat16",

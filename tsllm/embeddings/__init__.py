@@ -1,5 +1,5 @@
 """Text embeddings that are computed once: the store on disk, and how it is filled."""
 
-from tsllm.embeddings.store import EmbeddingStore, Keys, check_store, default_path, open_store
+from tsllm.embeddings.store import EmbeddingStore, Keys, default_path, open_store
 
-__all__ = ["EmbeddingStore", "Keys", "check_store", "default_path", "open_store"]
+__all__ = ["EmbeddingStore", "Keys", "default_path", "open_store"]

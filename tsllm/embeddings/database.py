@@ -279,8 +279,10 @@ def import_lmdb() -> Any:
 
 def list_spaces(database: Database) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
     """List the spaces with their descriptions, and the names of those whose entry is damaged."""
+    nothing: list[tuple[bytes, bytes]] = []
+    entries = database.read(SPACES, lambda transaction: [*transaction.cursor()], nothing)
     sound, damaged = [], []
-    for name, entry in database.read(SPACES, lambda transaction: [*transaction.cursor()], []):
+    for name, entry in entries:
         text = name.decode(errors="surrogateescape")
         facts = _read_entry(name, entry)
         if facts is None:

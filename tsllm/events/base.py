@@ -632,7 +632,8 @@ class EventForecaster(BaseEstimator, ABC):
         """Build a forecaster from the output of `to_state` and the constructor's arguments."""
         estimator = cls(**parameters)
         check_attributes(state["fitted"], cls._attributes)
-        vars(estimator).update(state["fitted"])
+        for name, value in state["fitted"].items():
+            setattr(estimator, name, value)
         backbone = estimator._load_backbone()
         if state["backbone"] is not None and backbone is not None:
             backbone.check_state(state["backbone"])

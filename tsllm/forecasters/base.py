@@ -16,7 +16,8 @@ from tsllm.arguments import checked_levels, shown, wanted_instead
 from tsllm.backbone import Backbone, load_backbone, native_bfloat16
 from tsllm.context import Context, column_names, contexts_from_state, contexts_to_state
 from tsllm.datasets.frequency import parse_frequency, set_frequency, without_frequency
-from tsllm.embeddings import check_store, open_store
+from tsllm.embeddings import open_store
+from tsllm.embeddings.store import check_store
 from tsllm.errors import DataError
 from tsllm.forecasters.frames import (
     Layout,

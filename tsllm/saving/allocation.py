@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,8 @@ from torch.overrides import TorchFunctionMode
 
 from tsllm.backbone import Backbone
 from tsllm.errors import ModelFormatError
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 # Modules also make tensors that are not saved, such as positions and initial draws, some of the
 # size of the vocabulary: a few times the numbers of the saved ones and of the backbone.
@@ -66,8 +68,8 @@ class BoundedAllocation(TorchFunctionMode):
 
 
 def build_model(
-    build: Callable[[], nn.Module], weights: Mapping[str, Tensor], backbone: Backbone | None
-) -> nn.Module:
+    build: Callable[[], ModuleT], weights: Mapping[str, Tensor], backbone: Backbone | None
+) -> ModuleT:
     """Build the model that saved weights belong to, and load them.
 
     Parameters

@@ -28,7 +28,8 @@ import safetensors.torch
 from sklearn.utils.validation import check_is_fitted
 
 from tsllm.arguments import check_arguments
-from tsllm.backbone import backbones_of_file, resolve_device
+from tsllm.backbone import resolve_device
+from tsllm.backbone.loading import backbones_of_file
 from tsllm.errors import DataError, ModelFormatError
 from tsllm.saving.cards import MACHINE_PARAMETERS, model_card
 from tsllm.saving.damage import readable

@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from long_frames import fit_tiny, long_frame
 
 import tsllm
-from tsllm.backbone import backbones_of_file, load_backbone
+from tsllm.backbone.loading import backbones_of_file, load_backbone
 from tsllm.errors import DataError, ModelFormatError, TsllmError
 from tsllm.saving.api import _checksum
 

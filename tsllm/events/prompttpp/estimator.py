@@ -19,7 +19,7 @@ from tsllm.adapters.events.decoders.base import EventDecoder
 from tsllm.adapters.events.prompttpp import PromptTPPModel
 from tsllm.backbone import Backbone, load_backbone, resolve_device, tuned
 from tsllm.datasets.events import EventTable
-from tsllm.embeddings import check_store
+from tsllm.embeddings.store import check_store
 from tsllm.errors import BackboneMismatchError, DataError
 from tsllm.events.arguments import in_chunks
 from tsllm.events.attributes import COMMON, Attribute
