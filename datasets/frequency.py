@@ -198,7 +198,7 @@ def set_frequency(times: pd.DatetimeIndex, offset: pd.offsets.BaseOffset) -> pd.
     """Return the same stamps with a frequency, which pandas checks; the input stays unchanged."""
     # pandas rejects another name of the frequency of an index (QS-JAN for QS-OCT): drop it first
     bare = without_frequency(times)
-    if len(bare) == 1 and isinstance(offset, _WEEKS_OF_YEARS):
+    if len(bare) == 1 and isinstance(offset, (*_WEEKS_OF_YEARS, pd.offsets.LastWeekOfMonth)):
         # pandas multiplies the frequency of one stamp by 0, which these do not have
         pair = pd.date_range(bare[0], periods=2, freq=offset, unit=bare.unit, name=bare.name)
         return pd.DatetimeIndex(bare, freq=offset) if pair[0] != bare[0] else pair[:1]

@@ -11,6 +11,7 @@ from tsllm.datasets.frequency import (
     is_period_frequency,
     parse_frequency,
     season_length,
+    set_frequency,
 )
 from tsllm.errors import DataError
 
@@ -59,6 +60,12 @@ def test_calendars_are_inferred_and_continued(freq, length):
     times = pd.date_range("2010-01-01", periods=length + 30, freq=freq)
     found = infer_frequency(without_frequency(times[:length]))
     assert future_times(times[length - 1], found, 30).equals(times[length:])
+
+
+@pytest.mark.parametrize("freq", ["LWOM-FRI", "RE-N-DEC-MON", "WOM-3FRI", "BQE-DEC", "SMS"])
+def test_one_stamp_takes_every_frequency(freq):
+    times = pd.date_range("2010-01-01", periods=3, freq=freq)
+    assert set_frequency(without_frequency(times[:1]), times.freq).equals(times[:1])
 
 
 def test_a_year_of_52_or_53_weeks_that_fits_twice_is_asked_for():

@@ -328,8 +328,15 @@ def text_keys(space: Space, texts: Sequence[str]) -> list[bytes]:
     for text in texts:
         if not isinstance(text, str):
             raise DataError(f"texts must be a list of str, found {text!r} among them")
+        try:
+            written = text.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"the text {text[:60]!a} holds half a character (a surrogate), which no "
+                "tokenizer reads: repair it where it is read"
+            ) from None
         digest = begun.copy()
-        digest.update(text.encode("utf-8", "surrogatepass"))
+        digest.update(written)
         keys.append(digest.digest())
     return keys
 

@@ -34,7 +34,7 @@ from tsllm.embeddings.maintenance import (
     describe_spaces,
     remove_unwanted,
 )
-from tsllm.errors import DataError, EmbeddingStoreError
+from tsllm.errors import DataError, DataTypeError, EmbeddingStoreError
 
 #: Keys of texts in a store, (texts, 32) uint8.
 Keys: TypeAlias = np.ndarray
@@ -299,6 +299,11 @@ class EmbeddingStore:
     def _space(self, backbone: Backbone, pooling: str = "last_token") -> Space:
         if pooling not in _POOLINGS:
             raise DataError(f"pooling={pooling!r} is not known; use 'last_token' or 'mean'")
+        if not isinstance(backbone, Backbone):
+            raise DataTypeError(
+                f"backbone must be a loaded Backbone, found {shown(backbone)}: pass the output of "
+                "tsllm.load_backbone"
+            )
         return Space.of(backbone, stored_dtype=self.dtype, pooling=pooling)
 
     def _folder(self) -> Path:

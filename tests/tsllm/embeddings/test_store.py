@@ -121,6 +121,13 @@ def test_texts_that_are_none(store, tiny_backbone, texts):
         store.encode(texts, tiny_backbone)
 
 
+def test_half_a_character_and_no_backbone(store, tiny_backbone):
+    with pytest.raises(DataError, match="half a character"):
+        store.encode(["a", "\ud800"], tiny_backbone)
+    with pytest.raises(DataError, match="backbone must be a loaded Backbone, found None"):
+        store.encode(["a"], None)
+
+
 @pytest.mark.parametrize("batch_size", [0, -1, 2.5, "many"])
 def test_bad_batch_sizes(store, tiny_backbone, batch_size):
     with pytest.raises(DataError, match="batch_size must be 'auto'"):
