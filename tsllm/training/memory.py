@@ -24,7 +24,7 @@ _CGROUP_LIMITS = (
 def memory_estimated(
     device: torch.device, sizes: str, *, copies: int = TRAINING_COPIES
 ) -> Iterator[None]:
-    """Refuse to build a model whose weights the memory of a device cannot hold.
+    """Check that the memory of a device holds the weights of a model before it is built.
 
     Parameters
     ----------
