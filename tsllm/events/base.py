@@ -734,7 +734,7 @@ class EventForecaster(BaseEstimator, ABC):
 
     def _describe(self, table: EventTable) -> None:
         """Compute the statistics of the naive guesses."""
-        vars(self).update(statistics_of(table, self.classes_, self.resolution_))
+        self.__dict__.update(statistics_of(table, self.classes_, self.resolution_))
 
     def _remember(self, table: EventTable) -> None:
         """Keep the last events that the model reads as the history of predictions."""
