@@ -83,6 +83,7 @@ def prune(
             "--unused-days",
             help="Remove embeddings of backbones that were not used for this many days.",
             metavar="DAYS",
+            min=0,
         ),
     ] = None,
     json: options.Json = False,
