@@ -19,7 +19,7 @@ _EVENTS = ["data", "id_col", "time_col", "type_col", "windows", "sort", "ties", 
 USED = {
     "forecast": [*_JOB, "horizon", "quantiles", "skip_bad", "out", "plot"],
     "fit": [*_JOB, "out", "horizon", "skip_bad", "checkpoint", "overwrite"],
-    "embed": [*_JOB, "store", "horizon"],
+    "embed": [*_JOB, "store", "horizon", "skip_bad"],
     "backtest": [
         *(*_JOB, "horizons", "test_size", "baselines", "stride", "seeds", "scaled"),
         *("out", "markdown"),
