@@ -123,14 +123,14 @@ def match_rows(y: Any, index_names: Sequence[Hashable], times: pd.Index | None) 
         return y
     if y.index.nlevels != len(index_names):
         raise DataError(_other_levels(y.index, index_names))
-    own = times_of(y.index)
-    if times is None or not len(own):
+    if times is None or not len(y):
         return y
+    own = y.index.get_level_values(-1)
     _check_kind(own, times, "y", "the model's series")
     zone = getattr(times, "tz", None)
-    if zone is None or str(own.tz) == str(zone):
+    if not isinstance(own, pd.DatetimeIndex) or zone is None or str(own.tz) == str(zone):
         return y
-    moved = pd.DatetimeIndex(own.tz_convert(zone), freq=None)
+    moved = own.tz_convert(zone)
     if isinstance(y.index, pd.MultiIndex):
         levels = [y.index.get_level_values(i) for i in range(y.index.nlevels - 1)]
         return y.set_axis(pd.MultiIndex.from_arrays([*levels, moved], names=y.index.names))

@@ -348,11 +348,11 @@ def test_an_update_of_another_form(fitted, new, words):
 def test_an_update_in_another_time_zone_is_converted(as_panel):
     days = pd.date_range("2024-03-01", periods=60, freq="D", tz="Europe/Berlin")  # one has 23 h
     y = Y.set_axis(days)
-    wrap = (
-        (lambda part: pd.concat({"a": part}, names=["id", "time"]))
-        if as_panel
-        else lambda part: part
-    )
+
+    def wrap(part):
+        series = {"b": part, "a": part[:-1] + 1}
+        return pd.concat(series, names=["id", "time"]) if as_panel else part
+
     expected = make().fit(wrap(y[:20])).update(wrap(y[20:])).predict(fh=[1, 2])
     utc = make().fit(wrap(y[:20])).update(wrap(y[20:].tz_convert("UTC"))).predict(fh=[1, 2])
     pd.testing.assert_frame_equal(utc, expected)
