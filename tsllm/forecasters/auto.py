@@ -546,7 +546,8 @@ def _forecasts_of(candidate: Candidate, held_out: HeldOut) -> np.ndarray:
     out = np.full(held_out.actual.shape, np.nan)
     rows = [row for row, past in enumerate(held_out.pasts) if candidate.can_read(past)]
     if rows:
-        out[rows] = candidate.forecast([held_out.pasts[row] for row in rows], out.shape[1])
+        pasts, horizon = [held_out.pasts[row] for row in rows], held_out.actual.shape[1]
+        out[rows] = candidate.forecast(pasts, horizon)
     return out
 
 

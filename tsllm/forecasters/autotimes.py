@@ -209,7 +209,7 @@ class AutoTimesForecaster(LLMForecaster):
             target_length=token,
             held_out=self.validation_fraction,
         )
-        extra = {"token_length": token, "season": season, "flip_invariance": flips}
+        extra: dict[str, Any] = {"token_length": token, "season": season, "flip_invariance": flips}
         if self.loss_on != "all":
             extra["loss_on"] = self.loss_on
         if self.in_context is not None:
@@ -246,7 +246,7 @@ class AutoTimesForecaster(LLMForecaster):
     ) -> FittedState:
         if self.loss_on != "auto":
             return super()._train_new(contexts, columns, horizon, calibrate=calibrate)
-        found = []
+        found: list[tuple[float, int, FittedState]] = []
         for segments in ("all", "last"):
             state = self._new_state(contexts, horizon)
             state.shape.extra["loss_on"] = segments
