@@ -350,7 +350,7 @@ def test_an_update_in_another_time_zone_is_converted(as_panel):
     y = Y.set_axis(days)
 
     def wrap(part):
-        series = {"b": part, "a": part[:-1] + 1}
+        series = {"b": part, "a": part + 1}
         return pd.concat(series, names=["id", "time"]) if as_panel else part
 
     expected = make().fit(wrap(y[:20])).update(wrap(y[20:])).predict(fh=[1, 2])
