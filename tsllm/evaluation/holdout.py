@@ -142,6 +142,12 @@ def hold_out(
         _check_cut(context, train_end, border, end, horizons)
         cuts.append((train_end, border, end))
     train_ends, borders, ends = np.array(cuts).T
+    scored = (context.values[border:end] for context, border, end in zip(contexts, borders, ends))
+    if not any(np.isfinite(values).any() for values in scored):
+        raise DataError(
+            "no value is observed in the test part, so there is nothing to score: make it larger, "
+            "or check the data"
+        )
     _warn_of_unreached(contexts, ends - borders, horizons)
     name_of_freq = frequency_of(contexts)
     return Holdout(

@@ -525,7 +525,7 @@ def test_a_report_is_written_as_json_and_markdown():
         ({"baselines": ["prophet"]}, "baselines must be among .*found 'prophet'"),
         ({"baselines": []}, "there is nothing to evaluate"),
         ({"estimators": {"theta": NaiveForecaster()}, "baselines": ["theta"]}, "rename it"),
-        ({"estimators": {"x": "naive_forecaster"}}, "baselines must be among"),
+        ({"estimators": {"x": "naive_forecaster"}}, "estimators must be forecasters, found"),
         ({"estimators": {"x": 3}}, "must be tsllm or sktime forecasters, found int"),
         ({"seeds": []}, "seeds is empty"),
         ({"test_size": 2}, "test part of 2 steps and the shortest horizon is 3"),
@@ -547,6 +547,13 @@ def test_a_series_too_short_for_a_horizon_is_named():
     assert report.per_series.query("horizon == 15")["series_id"].tolist() == ["s9"]
     with pytest.raises(NotEnoughDataError, match="longest test part has 18 steps"):
         backtest({}, y, horizons=[2, 30], test_fraction=0.2, baselines=["seasonal_naive"])
+
+
+def test_a_test_part_without_a_value_is_refused():
+    y = hours(40)
+    y.iloc[32:] = np.nan
+    with pytest.raises(DataError, match="no value is observed in the test part"):
+        backtest({}, y, horizons=2, test_size=8, baselines=["seasonal_naive"])
 
 
 def test_a_method_that_forecasts_nothing_is_not_dropped_from_the_score():
