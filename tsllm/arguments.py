@@ -59,7 +59,7 @@ class Limits:
     below: bool = False
     words: tuple[str, ...] = ()
 
-    def check(self, name: str, value: object) -> None:
+    def check(self, name: str, value: Any) -> None:
         """Check a value; the `DataError` names the argument and the value."""
         if isinstance(value, str) and value in self.words:
             return
@@ -228,7 +228,7 @@ def document_parameters(cls: ClassT, shared: Mapping[str, tuple[str, str]]) -> C
     return cls
 
 
-def _fits(value: object, kind: Any) -> bool:
+def _fits(value: Any, kind: Any) -> bool:
     """Return whether a value is of one kind."""
     if kind is Any:
         return True
@@ -251,7 +251,7 @@ def _fits(value: object, kind: Any) -> bool:
     return isinstance(value, origin)
 
 
-def _is_list(value: object) -> bool:
+def _is_list(value: Any) -> bool:
     """Return whether a value is a list, or an array or index of one dimension."""
     if isinstance(value, list | tuple | range):
         return True

@@ -45,7 +45,7 @@ class Reader(ABC):
 
 def with_faint_spreads(scales: np.ndarray, contexts: Sequence[Context]) -> np.ndarray:
     """Return scales (series, variables) with spreads within rounding where they are 0."""
-    for row in np.flatnonzero((scales == 0).any(axis=1)):
+    for row in np.flatnonzero((scales == 0).any(axis=1)).tolist():
         scales[row] = np.where(scales[row] == 0, faint_spread(contexts[row]), scales[row])
     return scales
 
@@ -267,7 +267,8 @@ class ForecastingMixin(SharedParameters, ABC):
 
 def _warn_of_still_contexts(contexts: Sequence[Context], scales: np.ndarray) -> None:
     """Warn once of all series whose intervals have no width, for their context is constant."""
-    names = [series_name(contexts[row].series_id) for row in np.flatnonzero((scales == 0).any(1))]
+    rows = np.flatnonzero((scales == 0).any(axis=1)).tolist()
+    names = [series_name(contexts[row].series_id) for row in rows]
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         warnings.warn(

@@ -245,7 +245,8 @@ class SharedParameters:
 
 def check_horizon(horizon: Any) -> int:
     """Return a number of steps to forecast, from 1 to `MAX_STEPS`."""
-    if not isinstance(horizon, Integral) or isinstance(horizon, bool) or horizon < 1:
+    whole = isinstance(horizon, Integral) and not isinstance(horizon, bool)
+    if not whole or horizon < 1:
         raise DataError(
             f"horizon must be a whole number of steps, at least 1, found {shown(horizon)}"
         )
