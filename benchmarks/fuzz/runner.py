@@ -17,8 +17,9 @@ import psutil
 
 from fuzz.cases import Outcome, attacks_of, run_case
 
-#: Seconds of the processor that a case may take; of the clock it may take four times as many.
-LIMIT = 20.0
+#: Seconds of the processor that a case may take; of the clock it may take more, for other
+#: processes may keep the processors busy.
+LIMIT, PATIENCE = 20.0, 8
 #: Bytes that a worker may allocate, and those with which it is replaced after a case.
 MEMORY, MEMORY_KEPT = 4 << 30, 1 << 30
 
@@ -139,7 +140,7 @@ def _collect(worker: Worker, limit: float) -> Outcome | None:
         fault = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     if fault is None:
         used = _processor_seconds(worker) - worker.taken
-        if used < limit and clock < 4 * limit:
+        if used < limit and clock < PATIENCE * limit:
             return None
         fault = f"stopped after {clock:.0f} s, {used:.0f} s of the processor"
         worker.process.kill()

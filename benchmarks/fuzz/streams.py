@@ -273,7 +273,7 @@ def long_futures(case: Case) -> None:
     elif kind == "many events":
         model.sample(n_paths=1, n_events=case.pick("events", [10**6, 10**9]))
     else:
-        model.simulate(case.pick("sequences", [10**6, 10**9]), duration=10.0)
+        model.simulate(case.pick("sequences", [10**9, 10**12]), duration=10.0)
 
 
 def scores_of_known_processes(case: Case) -> None:
