@@ -49,7 +49,7 @@ def main() -> None:
     for name in args.sets:
         panel = SETS[name](Path(args.data) if args.data else Path())
         for seed in args.seeds:
-            kind = {"set": name, "series": len(panel.series), "horizon": panel.horizon}
+            kind = {"data": name, "series": len(panel.series), "horizon": panel.horizon}
             kind |= {"seed": seed}
             mase, rest = _measure(panel, args, seed)
             errors.append(kind | mase)

@@ -24,9 +24,9 @@ def holed(steps, gaps, **options):
 
 
 @pytest.mark.parametrize("gaps", [[(20, 26), (90, 91)], [(100, 118)], [(116, 120)]])
-def test_gaps_in_training_and_context_are_masked(make, gaps):
+def test_gaps_in_training_and_context_are_masked(make_trained, gaps):
     y = pd.Series(holed(120, gaps), index=STAMPS[:120])
-    forecaster = make(**LEARNT).fit(y, fh=range(1, 7))
+    forecaster = make_trained(**LEARNT).fit(y, fh=range(1, 7))
     forecast = forecaster.predict_quantiles(alpha=[0.1, 0.5, 0.9])
     assert np.isfinite(forecast.to_numpy()).all()
     assert (abs(forecaster.predict() - 10) < 3).all()
@@ -37,12 +37,12 @@ def test_gaps_in_training_and_context_are_masked(make, gaps):
     assert_array_equal(answer, forecaster.forecast([wild], 6))
 
 
-def test_a_gap_in_one_variable_leaves_the_others_theirs(make):
+def test_a_gap_in_one_variable_leaves_the_others_theirs(make_trained):
     index = STAMPS[:100]
     y = pd.DataFrame({"a": season(100), "b": season(100, level=50.0)}, index=index)
     gapped = y.copy()
     gapped.iloc[90:97, 0] = np.nan
-    forecaster = make(**LEARNT).fit(y, fh=[1, 2])
+    forecaster = make_trained(**LEARNT).fit(y, fh=[1, 2])
     whole, part = (
         forecaster.forecast([Context(one.to_numpy(), times=index)], 2)[0, :, :, 0]
         for one in (y, gapped)
@@ -60,7 +60,7 @@ def test_nothing_observed_in_reach_is_refused(make):
         forecaster.forecast([empty], 2)
 
 
-def test_series_start_and_end_when_they_like(make):
+def test_series_start_and_end_when_they_like(make_trained):
     spans = {"late": (60, 160), "early": (0, 90), "short": (130, 137)}
     y = pd.concat(
         {
@@ -69,7 +69,7 @@ def test_series_start_and_end_when_they_like(make):
         },
         names=["id", "time"],
     )
-    forecaster = make(**LEARNT).fit(y, fh=[1, 3])
+    forecaster = make_trained(**LEARNT).fit(y, fh=[1, 3])
     forecast = forecaster.predict()
     for k, (name, (a, b)) in enumerate(spans.items(), start=1):
         rows = forecast.loc[name]
