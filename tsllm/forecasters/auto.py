@@ -152,9 +152,11 @@ class CombinedReader(Reader):
         readers = np.array(
             [[one.can_read(context) for one in self.state.candidates] for context in contexts]
         )  # (contexts, candidates)
+        if readers.all():
+            return weights
         left = np.where(readers[:, None, None], weights, 0.0)
         total = left.sum(axis=-1, keepdims=True)
-        if readers.all() or not (total > 0).all():  # a candidate says what is missing
+        if not (total > 0).all():  # a candidate says what is missing
             return weights
         row, number = (int(i) for i in np.argwhere(~readers)[0])
         warnings.warn(
@@ -163,7 +165,8 @@ class CombinedReader(Reader):
             f"{self.state.candidates[number].name} reads: the others forecast it",
             stacklevel=2,
         )
-        return left / total
+        whole = readers.all(axis=1)[:, None, None, None]  # as in a batch without the others
+        return np.where(whole, weights, left / total)
 
 
 class AutoForecaster(SeriesForecaster):
@@ -366,8 +369,18 @@ class AutoForecaster(SeriesForecaster):
                 warnings.warn(f"candidate {candidate.name} is left out: {error}", stacklevel=2)
                 notes.append({"candidate": candidate.name, "note": "left out: too few steps"})
                 continue
-            forecasts.append(_forecasts_of(candidate, held_out))
+            forecast = _forecasts_of(candidate, held_out)
             candidate.seconds = time.perf_counter() - begun
+            if np.isnan(forecast).all() and len(state.candidates) > 1:
+                warnings.warn(
+                    f"candidate {candidate.name} is left out: the last "
+                    f"{candidate.steps_to_keep()} steps before every held-out window, which it "
+                    "reads, have a variable without an observed value",
+                    stacklevel=2,
+                )
+                notes.append({"candidate": candidate.name, "note": "left out: values are missing"})
+                continue
+            forecasts.append(forecast)
             fitted.append(candidate)
         if not fitted:
             raise NotEnoughDataError("no candidate can be fitted: pass longer series")
@@ -375,7 +388,7 @@ class AutoForecaster(SeriesForecaster):
         trained = [one.state for one in fitted if isinstance(one, TrainedCandidate)]
         used = [one.backbone for one in trained if one is not None and one.backbone is not None]
         state.backbone = used[0] if used else None
-        windows = held_out.windows(np.stack(forecasts, axis=-1))
+        windows = held_out.windows(_filled(np.stack(forecasts, axis=-1)))
         ids = [context.series_id for context in residuals]
         state.combination = learn_combination(windows, ids)
         state.table, state.facts = _report(state, windows, ids)
@@ -551,9 +564,22 @@ def _forecasts_of(candidate: Candidate, held_out: HeldOut) -> np.ndarray:
     return out
 
 
+def _filled(forecasts: np.ndarray) -> np.ndarray:
+    """Replace what a candidate cannot forecast, NaN, by the mean of the others.
+
+    The shape is (windows, horizon, variables, candidates). The weights of a forecast are shared
+    among the candidates that can read its context, too.
+    """
+    known = ~np.isnan(forecasts)
+    total = np.where(known, forecasts, 0.0).sum(axis=-1, keepdims=True)
+    count = known.sum(axis=-1, keepdims=True)
+    mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return np.where(known, forecasts, mean)
+
+
 def _typical_steps(contexts: Sequence[Context]) -> int:
-    """Return the steps of a typical series."""
-    return int(np.median([len(context) for context in contexts]))
+    """Return the steps of a typical series, from its first observed one on."""
+    return int(np.median([len(c) - c.mask.any(axis=1).argmax() for c in contexts]))
 
 
 def _report(

@@ -29,6 +29,7 @@ from tsllm.forecasters.statistical import (
     fit_and_forecast,
     interpolated,
     seasonal_naive,
+    usable_season,
 )
 
 #: Steps of history that statistical candidates read: some seasons, within bounds.
@@ -98,7 +99,10 @@ class StatisticalCandidate(Candidate):
         for context in contexts:
             for variable in range(context.n_variables):
                 values = interpolated(context.tail(self.steps_to_keep()).values[:, variable])
-                form = None if np.isnan(values).any() else choose_ets_form(values, self._season)
+                # The whole series may hold the two seasons that its start does not hold.
+                known = not np.isnan(values).any()
+                known = known and usable_season(values, self._season) == self._season
+                form = choose_ets_form(values, self._season) if known else None
                 if form is not None:
                     self._forms[context.series_id, variable] = form
 
@@ -149,6 +153,8 @@ class StatisticalCandidate(Candidate):
                 continue
             form = self._forms.get((context.series_id, variable))
             found = fit_and_forecast(self.name, filled, horizon, self._season, form=form)
+            if found is None and form is not None:  # of other values than these
+                found = fit_and_forecast(self.name, filled, horizon, self._season)
             if found is not None:
                 out[:, variable] = found[:, 0]
         return _observed(out, context)
@@ -245,10 +251,16 @@ class SktimeCandidate(Candidate):
                     fitted = self._forecaster.clone().fit(y if y.shape[1] > 1 else y[0], fh=steps)
                 found = np.asarray(fitted.predict(), dtype=float)
             except Exception as error:
+                said = " ".join(str(error).split())
                 raise DataError(
                     f"candidate {self.name!r} cannot forecast {series_name(context.series_id)} "
-                    f"({type(error).__name__}: {error}): leave it out of candidates"
+                    f"({type(error).__name__}: {said}): leave it out of candidates"
                 ) from error
+            if not np.isfinite(found).all():
+                raise DataError(
+                    f"candidate {self.name!r} forecasts {series_name(context.series_id)} with a "
+                    "value that is no finite number: leave it out of candidates"
+                )
             out.append(found.reshape(horizon, context.n_variables))
         return np.stack(out)
 

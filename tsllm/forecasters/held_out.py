@@ -7,7 +7,7 @@ import numpy as np
 
 from tsllm.context import Context
 from tsllm.datasets.checks import series_name
-from tsllm.errors import DataError
+from tsllm.errors import NotEnoughDataError
 from tsllm.forecasters.combining import Combination, Windows
 from tsllm.intervals import Calibration, make_calibration
 from tsllm.metrics import seasonal_scale
@@ -25,7 +25,8 @@ def choose_origins(
 ) -> list[np.ndarray]:
     """Choose the positions of each series that held-out windows begin at; none for some series.
 
-    The last window ends with the last observed step. The windows lie in the last tenth of a
+    Steps are counted from the first that has a value of every variable before it or at it, to the
+    last observed one, with which the last window ends. The windows lie in the last tenth of a
     series, or in as much more as the horizon and the origins need, but not in its first half. Where
     that leaves no room for a whole horizon, windows are cut at the end of the series. Of a large
     panel, `MAX_SCORED_SERIES` evenly spaced series are scored.
@@ -43,10 +44,10 @@ def choose_origins(
     chosen = set(scored.round().astype(int).tolist())
     origins = []
     for number, context in enumerate(contexts):
-        observed = np.flatnonzero(context.mask.any(axis=1))
-        steps = int(observed[-1]) + 1 if len(observed) else len(context)
-        earliest = max(1, steps - steps // 2)
-        last = steps - horizon
+        start, end = _observed_span(context)
+        steps = end - start
+        earliest = start + max(1, steps - steps // 2)
+        last = end - horizon
         if number not in chosen:
             origins.append(np.empty(0, dtype=int))
         elif last >= earliest:
@@ -55,7 +56,7 @@ def choose_origins(
             first = last if most == 1 else first
             origins.append(_spread(first, last, most))
         else:
-            origins.append(_spread(earliest, steps - 1, most))
+            origins.append(_spread(earliest, end - 1, most))
     return origins
 
 
@@ -106,9 +107,11 @@ class HeldOut:
                 origins.append(origin)
                 actual.append(padded)
         if not pasts:
-            raise DataError(
-                f"{series_name(contexts[0].series_id)} and the other series have no observed value "
-                "before their last steps, so that no candidate can be scored: pass longer series"
+            single = series_name(contexts[0].series_id) if len(contexts) == 1 else "each series"
+            raise NotEnoughDataError(
+                f"no candidate can be scored, for {single} has too few observed values: it needs a "
+                "step after the first value of every variable; pass more values, or drop a "
+                "variable without any"
             )
         scale = np.stack([usual_change(past.values, season) for past in pasts])
         return cls(pasts, np.array(series), np.array(origins), np.stack(actual), scale, season)
@@ -134,18 +137,36 @@ class HeldOut:
         scale = np.stack([usual_change(p.tail(history).values, self.season) for p in self.pasts])
         divisor = np.where(scale > 0, scale, np.nan)[:, None]
         scores = ((self.actual - combined) / divisor)[..., None]
-        errors, spacings = {}, {}
+        errors: dict[Hashable, np.ndarray] = {}
+        spacings = {}
         for number in np.unique(self.series):
             rows = self.series == number
             gaps = np.diff(self.origins[rows])
             errors[ids[number]] = scores[rows]
             spacings[ids[number]] = float(gaps.mean()) if len(gaps) else float(combined.shape[1])
+        # One error alone has no spread: an interval would be a point beside the forecast.
+        alone = (~np.isnan(scores)).sum(axis=0) == 1  # (horizon, variables, 1)
+        if alone.any():
+            mirrored = np.where(alone, -np.nansum(scores, axis=0), np.nan)[None]
+            last = ids[self.series[-1]]
+            errors[last] = np.concatenate([errors[last], mirrored])
         return make_calibration(errors, (), spacings=spacings, adaptive=adaptive)
+
+
+def _observed_span(context: Context) -> tuple[int, int]:
+    """Return the first step that has seen a value of every variable, and the last observed + 1.
+
+    Both are 0 where a variable has no value.
+    """
+    if not context.mask.any(axis=0).all():
+        return 0, 0
+    start = int(context.mask.argmax(axis=0).max())
+    return start, int(np.flatnonzero(context.mask.any(axis=1))[-1]) + 1
 
 
 def _spread(first: int, last: int, most: int) -> np.ndarray:
     """Return at most ``most`` evenly spaced whole numbers from first to last."""
-    count = min(most, last - first + 1)
+    count = max(0, min(most, last - first + 1))
     if count == 1:
         return np.array([last if most == 1 else first])
     return np.unique(np.linspace(first, last, count).round().astype(int))

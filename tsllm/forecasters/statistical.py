@@ -31,7 +31,9 @@ def seasonal_naive(values: np.ndarray, horizon: int, season: int) -> np.ndarray:
     known = carried_forward(values, season)
     if len(known) < season:
         return np.repeat(known[-1:], horizon, axis=0)
-    return known[len(known) - season + np.arange(horizon) % season]
+    whole = known[len(known) - season + np.arange(horizon) % season]
+    began = np.isnan(known[-season:]).any(axis=0)  # within the last season
+    return np.where(began, known[-1:], whole)
 
 
 def carried_forward(values: np.ndarray, season: int) -> np.ndarray:

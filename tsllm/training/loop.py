@@ -265,7 +265,7 @@ class TrainingRun(Generic[BatchT]):
         """Validate, add the epoch to the history, and keep the weights if they are the best."""
         state, count = self.state, self.sums["count"]
         if count == 0:
-            raise DataError(
+            raise NotEnoughDataError(
                 "no target of the training windows holds an observed value; give series with fewer "
                 "missing values"
             )

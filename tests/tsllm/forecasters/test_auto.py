@@ -5,13 +5,14 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from sktime.forecasting.base import BaseForecaster
 from sktime.forecasting.naive import NaiveForecaster
 
 import tsllm
 from small_forecasters import TINY, panel, season
 from tsllm import AutoForecaster, Context
 from tsllm.backbone.stopping import deadline
-from tsllm.errors import DataError, StoppedError
+from tsllm.errors import DataError, NotEnoughDataError, StoppedError
 from tsllm.forecasters import statistical
 from tsllm.forecasters.candidates import StatisticalCandidate, TrainedCandidate
 from tsllm.forecasters.held_out import MAX_ORIGINS, MAX_SCORED_SERIES, choose_origins
@@ -192,6 +193,100 @@ def test_future_values_never_change_the_forecast():
     changed.iloc[80:] += 100
     again = AutoForecaster(**QUICK).fit(changed[:80], fh=[1, 2, 3])
     assert np.array_equal(whole.predict(), again.predict())
+
+
+@pytest.mark.parametrize("horizon", [1, 3, 12])
+def test_a_series_that_begins_late_is_scored_after_its_beginning(horizon):
+    """A table of many series has empty rows where a series had not begun."""
+    y = monthly(60)
+    y.iloc[:50] = np.nan
+    (origins,) = choose_origins([Context(y.to_numpy())], horizon, "auto")
+    assert origins.min() >= 55 and origins.max() < 60
+    forecaster = AutoForecaster(backbone=None, random_state=0).fit(y, fh=range(1, horizon + 1))
+    assert np.isfinite(forecaster.predict()).all()
+    assert forecaster.summary()["error"] > 0
+
+
+def test_origins_of_series_without_two_values():
+    never = Context(np.full((9, 2), np.nan))
+    once = Context(np.array([np.nan, np.nan, 1.0]))
+    half = Context(np.column_stack([np.arange(9.0), np.full(9, np.nan)]))
+    for context in (never, once, half):
+        (origins,) = choose_origins([context], 3, "auto")
+        assert not len(origins)
+    y = monthly(30)
+    y.iloc[1:] = np.nan
+    with pytest.raises(NotEnoughDataError, match="the series has too few observed values"):
+        AutoForecaster(**QUICK).fit(y, fh=[1])
+
+
+def test_one_window_gives_an_interval_around_the_forecast():
+    forecaster = AutoForecaster(**QUICK).fit(monthly(3), fh=[1])
+    low, high = forecaster.predict_interval(coverage=0.8).to_numpy()[0]
+    assert low < forecaster.predict().to_numpy()[0] < high
+
+
+def test_a_candidate_that_can_read_no_window_is_left_out():
+    """DLinear reads the last steps, and b has its values in the first ones."""
+    y = pd.DataFrame({"a": season(60), "b": season(60, seed=1)})
+    y.loc[5:, "b"] = np.nan
+    forecaster = AutoForecaster(["seasonal_naive", "theta", "dlinear"], random_state=0)
+    with pytest.warns(UserWarning, match="candidate dlinear is left out: .* before every held-out"):
+        forecaster.fit(y, fh=range(1, 7))
+    told = forecaster.summary()
+    assert told["error"] > 0 and np.isfinite(forecaster.predict()).all(axis=None)
+    assert told["candidates"][-1] == {
+        "candidate": "dlinear",
+        "note": "left out: values are missing",
+    }
+
+
+# ---------------------------------------------------------------------- candidates that fail
+
+
+class Constant(BaseForecaster):
+    """Forecasts one value."""
+
+    def __init__(self, value):
+        self.value = value
+        super().__init__()
+
+    def _fit(self, y, X, fh):
+        if self.value is None:
+            raise RuntimeError("broken,\n  in two lines")
+        return self
+
+    def _predict(self, fh, X):
+        return pd.Series(float(self.value), index=fh.to_absolute_index(self.cutoff))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    "value, words",
+    [
+        (np.nan, "candidate 'Constant_1' forecasts the series with a value that is no finite"),
+        (None, r"cannot forecast the series \(RuntimeError: broken, in two lines\): leave it out"),
+    ],
+)
+def test_a_forecaster_that_fails_is_named(value, words):
+    with pytest.raises(DataError, match=words):
+        AutoForecaster(["theta", Constant(value)]).fit(monthly(40), fh=[1, 2])
+
+
+def test_a_form_that_does_not_fit_other_values_is_chosen_anew():
+    y = np.exp(3 + 0.02 * np.arange(120)) * (1 + 0.3 * np.sin(np.arange(120) * np.pi / 6))
+    candidate = StatisticalCandidate("auto_ets", "ME")
+    candidate.fit([Context(y, series_id="a")], 3)
+    assert candidate.to_state()["forms"][0].startswith("M")  # errors that multiply need values > 0
+    below = y - 300
+    found = candidate.forecast([Context(below, series_id="a")], 3)
+    assert np.array_equal(found, candidate.forecast([Context(below, series_id="other")], 3))
+
+
+def test_no_form_is_kept_of_a_start_that_does_not_hold_two_seasons():
+    candidate = StatisticalCandidate("auto_ets", "ME")
+    candidate.fit([Context(season(20), series_id="a"), Context(season(24), series_id="b")], 3)
+    assert candidate.to_state()["ids"] == ["b"]
 
 
 # ---------------------------------------------------------------------- the doors
