@@ -1,5 +1,6 @@
 """AutoForecaster: candidates, held-out windows, time limit, and the doors of every forecaster."""
 
+import pickle
 import warnings
 
 import numpy as np
@@ -315,6 +316,27 @@ def test_a_model_with_a_forecaster_as_candidate_cannot_be_saved(tmp_path):
     forecaster = AutoForecaster([NaiveForecaster()]).fit(monthly(40), fh=[1])
     with pytest.raises(DataError, match="candidates"):
         tsllm.save(forecaster, tmp_path / "model")
+
+
+def test_pickled_forecasters_forecast_alike():
+    candidates = ["seasonal_naive", "auto_ets", "autotimes"]
+    forecaster = AutoForecaster(candidates, backbone=TINY, random_state=0)
+    forecaster.fit(monthly(60), fh=[1, 2, 3])
+    other = pickle.loads(pickle.dumps(forecaster))
+    assert np.array_equal(other.predict(), forecaster.predict())
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_forecasts_follow_the_units_of_the_series(factor):
+    y = monthly(60)
+    one, other = (AutoForecaster(**QUICK).fit(y * f, fh=[1, 2, 3]) for f in (1.0, factor))
+    np.testing.assert_allclose(other.predict() / factor, one.predict(), rtol=2e-3)
+
+
+def test_fitting_leaves_the_global_generators_alone():
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    AutoForecaster(random_state=0, backbone=None).fit(monthly(60), fh=[1]).predict()
+    assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
 
 
 def test_one_series_forecasts_as_it_does_among_others():
