@@ -99,9 +99,7 @@ class StatisticalCandidate(Candidate):
         for context in contexts:
             for variable in range(context.n_variables):
                 values = interpolated(context.tail(self.steps_to_keep()).values[:, variable])
-                # The whole series may hold the two seasons that its start does not hold.
-                known = not np.isnan(values).any()
-                known = known and usable_season(values, self._season) == self._season
+                known = not np.isnan(values).any() and not self._may_turn_seasonal(values)
                 form = choose_ets_form(values, self._season) if known else None
                 if form is not None:
                     self._forms[context.series_id, variable] = form
@@ -140,6 +138,11 @@ class StatisticalCandidate(Candidate):
         """Restore the forms."""
         keys = zip(state["ids"], state["variables"])
         self._forms = dict(zip(keys, state["forms"], strict=True))
+
+    def _may_turn_seasonal(self, values: np.ndarray) -> bool:
+        """Return whether the whole series may hold the two seasons that its start does not hold."""
+        whole = self.steps_to_keep() >= 2 * self._season
+        return whole and usable_season(values, self._season) < self._season
 
     def _forecast_one(self, context: Context, horizon: int) -> np.ndarray:
         """Forecast one context: (horizon, variables)."""

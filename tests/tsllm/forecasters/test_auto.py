@@ -288,6 +288,9 @@ def test_no_form_is_kept_of_a_start_that_does_not_hold_two_seasons():
     candidate = StatisticalCandidate("auto_ets", "ME")
     candidate.fit([Context(season(20), series_id="a"), Context(season(24), series_id="b")], 3)
     assert candidate.to_state()["ids"] == ["b"]
+    minutes = StatisticalCandidate("auto_ets", "min")  # no history that is read holds two days
+    minutes.fit([Context(season(20), series_id="a")], 3)
+    assert minutes.to_state()["ids"] == ["a"]
 
 
 # ---------------------------------------------------------------------- the doors
