@@ -495,6 +495,7 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
     def _remember(self, contexts: Sequence[Context]) -> None:
         """Keep the part of each series that forecasts read; start the next adaptive forecast."""
         keep = self._steps_to_keep(self.fitted_)
+        before = dict(self._contexts)
         for context in contexts:
             self._contexts[context.series_id] = context.tail(keep)
         if not self.adaptive:
@@ -503,7 +504,11 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         assert calibration is not None
         residuals = self.fitted_.residuals(contexts)
         reader = self._reader(self.fitted_, followed=True)
-        values, scales = reader.predict(residuals, calibration.horizon)
+        try:
+            values, scales = reader.predict(residuals, calibration.horizon)
+        except DataError:  # a series without a value to forecast from
+            self._contexts = before
+            raise
         values = self.fitted_.with_lagged_effects(values, residuals)
         for context, forecast, scale in zip(contexts, values, scales):
             calibration.follow(context.series_id)

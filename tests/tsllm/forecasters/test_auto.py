@@ -342,6 +342,15 @@ def test_fitting_leaves_the_global_generators_alone():
     assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
 
 
+def test_an_update_that_is_refused_adds_no_series():
+    y = panel([40, 40], ["a", "b"])
+    forecaster = AutoForecaster(**QUICK, adaptive=True).fit(y, fh=[1, 2])
+    before = forecaster.predict()
+    with pytest.raises(NotEnoughDataError, match="series 'c' has no observed value"):
+        forecaster.update(panel([3], ["c"]) * np.nan)
+    pd.testing.assert_frame_equal(forecaster.predict(), before)
+
+
 def test_one_series_forecasts_as_it_does_among_others():
     y = panel([80, 60, 50], ["a", "b", "c"])
     forecaster = AutoForecaster(**QUICK).fit(y, fh=range(1, 8))
