@@ -165,7 +165,9 @@ class CombinedReader(Reader):
             f"{self.state.candidates[number].name} reads: the others forecast it",
             stacklevel=2,
         )
-        whole = readers.all(axis=1)[:, None, None, None]  # as in a batch without the others
+        whole = np.asarray(readers.all(axis=1))[
+            :, None, None, None
+        ]  # as in a batch without the others
         return np.where(whole, weights, left / total)
 
 
