@@ -44,6 +44,8 @@ MAX_POOLED = 2048
 #: innovations; h / OVERLAP of them count as one. The value 3 was chosen on the test parts of ETTh1
 #: and co2, with AutoTimes without a language model, so these are no clean test.
 OVERLAP = 3.0
+#: With so few windows or fewer, every level is a guess.
+FEWEST_WINDOWS = 4
 #: Fewest degrees of freedom for levels beyond the sample; fewer have no finite variance.
 LEAST_DEGREES = 3.0
 #: How far a miss moves an offset, in interquartile ranges of the scores: the rate, but at most the
@@ -250,8 +252,8 @@ class Calibration:
         out[..., order] = np.maximum.accumulate(out[..., order], axis=-1)
         return out
 
-    def warn_if_weak(self, horizon: int) -> None:
-        """Warn if the intervals have too few scores, or are asked beyond the calibrated steps."""
+    def warn_if_weak(self, horizon: int, alphas: Sequence[float]) -> None:
+        """Warn if levels have too few scores, or are asked beyond the calibrated steps."""
         counts = (~np.isnan(self.pooled.errors[..., 0])).sum(axis=0)  # (steps, variables)
         windows = int(counts[0].max(initial=0))
         if self.in_sample:
@@ -261,11 +263,16 @@ class Calibration:
                 "or a validation_fraction above 0",
                 stacklevel=3,
             )
-        elif windows < MIN_WINDOWS and not self.series:
+        elif not self.series and windows < _windows_for(alphas):
+            what = "are a rough guess"
+            if windows > FEWEST_WINDOWS:
+                what = (
+                    f"beyond the levels {1 / (windows + 1):.2g} and {windows / (windows + 1):.2g} "
+                    "are extrapolated from the most extreme error seen"
+                )
             warnings.warn(
-                f"the intervals rest on {windows} held-out windows only: levels beyond "
-                f"{1 / (windows + 1):.2g} and {windows / (windows + 1):.2g} are extrapolated from "
-                "the most extreme error seen",
+                f"the intervals rest on {windows} held-out window{'s' * (windows != 1)} only and "
+                f"{what}",
                 stacklevel=3,
             )
         bare = np.flatnonzero((counts[:horizon] == 0).any(axis=1)) + 1
@@ -284,6 +291,12 @@ class Calibration:
                 f"prediction_length={horizon} to calibrate them",
                 stacklevel=3,
             )
+
+
+def _windows_for(alphas: Sequence[float]) -> int:
+    """Return the fewest windows with which no level is extrapolated."""
+    farthest = max((max(alpha, 1 - alpha) for alpha in alphas), default=0.5)
+    return max(FEWEST_WINDOWS + 1, math.ceil(farthest / (1 - farthest) - 1e-9))
 
 
 def make_calibration(
@@ -338,8 +351,8 @@ def conformal_quantile(
     interval between two such quantiles has its nominal coverage for exchangeable errors. Of
     overlapping errors, ``n`` count as ``n / overlap``, and their ranks are as extreme. A level
     whose rank lies outside the sample is extrapolated from the most extreme error, with the spread
-    of the errors and Student's t distribution, so that different levels differ. Two errors are the
-    fewest that have a spread. The result is NaN at a step without errors.
+    of the errors and Student's t distribution, so that different levels differ. A single error
+    has no spread: its negative is added. The result is NaN at a step without errors.
 
     Parameters
     ----------
@@ -360,7 +373,7 @@ def conformal_quantile(
     >>> conformal_quantile(errors, np.array([[0.9]]), overlap=5.0).item()
     94.0
     """
-    count = (~np.isnan(ordered)).sum(axis=0)  # (horizon, variables)
+    ordered, count = _with_two(ordered)  # count: (horizon, variables)
     level = np.broadcast_to(level, np.broadcast_shapes(np.shape(level), count.shape))
     # minus a small number, so that 0.9 * 100 does not round up to rank 91
     upper = np.ceil((count + overlap) * level - 1e-9)
@@ -374,6 +387,19 @@ def conformal_quantile(
     if outside.any():
         picked = np.where(outside, picked + _beyond(ordered, level, count, overlap), picked)
     return picked
+
+
+def _with_two(ordered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Add the negative of an error that is the only one of its step; count the errors."""
+    count = (~np.isnan(ordered)).sum(axis=0)  # (horizon, variables)
+    single = count == 1
+    if not single.any():
+        return ordered, count
+    if len(ordered) == 1:
+        ordered = np.concatenate([ordered, np.full_like(ordered, np.nan)])
+    size = np.abs(ordered[0])
+    pair = np.where(single, np.stack([-size, size]), ordered[:2])
+    return np.concatenate([pair, ordered[2:]]), np.where(single, 2, count)
 
 
 def _beyond(

@@ -28,6 +28,10 @@ def column(values):
 
 @given(st.integers(1, 60), st.floats(0.01, 0.99))
 def test_ranks_are_those_of_split_conformal_prediction(n, level):
+    if n == 1:  # its negative is added
+        pair = conformal_quantile(column([-1, 1]), np.array([[level]])).item()
+        assert conformal_quantile(column([1]), np.array([[level]])).item() == pair
+        return
     picked = conformal_quantile(column(range(1, n + 1)), np.array([[level]])).item()
     rank = math.ceil((n + 1) * level - 1e-9)
     if level < 0.5:
@@ -36,8 +40,6 @@ def test_ranks_are_those_of_split_conformal_prediction(n, level):
         assert picked == (n + 1) / 2
     elif 1 <= rank <= n:
         assert picked == rank
-    elif n == 1:
-        assert picked == 1
     else:
         assert picked < 1 if level < 0.5 else picked > n
 
@@ -156,17 +158,19 @@ def test_steps_beyond_the_calibrated_ones_widen_with_the_square_root():
     assert_allclose(widened[2:], 2.0 * np.sqrt(np.arange(3, 9) / 2))
     calibration = make_calibration({"a": np.ones((50, 2, 1, 1))}, ())
     with pytest.warns(UserWarning, match=r"calibrated for 2 steps .* prediction_length=5"):
-        calibration.warn_if_weak(5)
+        calibration.warn_if_weak(5, [0.1, 0.9])
 
 
 def test_good_calibrations_are_silent_and_weak_ones_say_so():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        make_calibration({"a": np.ones((50, 3, 1, 1))}, ()).warn_if_weak(3)
+        make_calibration({"a": np.ones((50, 3, 1, 1))}, ()).warn_if_weak(3, [0.1, 0.9])
     with pytest.warns(UserWarning, match="5 held-out windows only"):
-        make_calibration({"a": np.ones((5, 3, 1, 1))}, ()).warn_if_weak(3)
+        make_calibration({"a": np.ones((5, 3, 1, 1))}, ()).warn_if_weak(3, [0.1, 0.9])
     with pytest.warns(UserWarning, match="rest on training windows"):
-        make_calibration({"a": np.ones((50, 3, 1, 1))}, (), in_sample=True).warn_if_weak(3)
+        make_calibration({"a": np.ones((50, 3, 1, 1))}, (), in_sample=True).warn_if_weak(
+            3, [0.1, 0.9]
+        )
 
 
 @given(st.integers(2, 200), st.floats(1, 50), st.floats(0.51, 0.99))

@@ -12,7 +12,7 @@ from tsllm.context import Context
 from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError
 from tsllm.evaluation.holdout import Holdout
-from tsllm.forecasters.statistical import carried_forward, fit_and_forecast, interpolated
+from tsllm.forecasters.statistical import carried_forward, fit_and_forecast
 
 
 class SeasonalNaive:
@@ -152,8 +152,8 @@ class LocalBaseline:
         self, past: Context, variable: int, horizon: int, levels: Sequence[float]
     ) -> np.ndarray | None:
         """Forecast one variable, (horizon, 1 + levels); None where the fit failed."""
-        values = interpolated(past.values[:, variable])
-        if np.isnan(values).any():
+        values = past.values[:, variable]
+        if np.isnan(values).all():
             raise DataError(
                 f"{series_name(past.series_id)} has no observed value{past.in_column(variable)} "
                 "before a test window: pass a longer history, or leave the variable out"

@@ -27,7 +27,7 @@ from tsllm.forecasters.state import FittedState
 from tsllm.forecasters.statistical import (
     choose_ets_form,
     fit_and_forecast,
-    interpolated,
+    observed_part,
     seasonal_naive,
     usable_season,
 )
@@ -98,8 +98,9 @@ class StatisticalCandidate(Candidate):
             return
         for context in contexts:
             for variable in range(context.n_variables):
-                values = interpolated(context.tail(self.steps_to_keep()).values[:, variable])
-                known = not np.isnan(values).any() and not self._may_turn_seasonal(values)
+                values = context.tail(self.steps_to_keep()).values[:, variable]
+                seen, _ = observed_part(values)
+                known = len(seen) > 0 and not self._may_turn_seasonal(seen)
                 form = choose_ets_form(values, self._season) if known else None
                 if form is not None:
                     self._forms[context.series_id, variable] = form
@@ -151,13 +152,13 @@ class StatisticalCandidate(Candidate):
         if self.name == "seasonal_naive":
             return _observed(out, context)
         for variable in range(context.n_variables):
-            filled = interpolated(values[:, variable])
-            if np.isnan(filled).any():
+            own = values[:, variable]
+            if np.isnan(own).all():
                 continue
             form = self._forms.get((context.series_id, variable))
-            found = fit_and_forecast(self.name, filled, horizon, self._season, form=form)
+            found = fit_and_forecast(self.name, own, horizon, self._season, form=form)
             if found is None and form is not None:  # of other values than these
-                found = fit_and_forecast(self.name, filled, horizon, self._season)
+                found = fit_and_forecast(self.name, own, horizon, self._season)
             if found is not None:
                 out[:, variable] = found[:, 0]
         return _observed(out, context)
@@ -243,10 +244,13 @@ class SktimeCandidate(Candidate):
     def forecast(self, contexts: Sequence[Context], horizon: int) -> np.ndarray:
         """Fit a clone to each context and forecast it."""
         out = []
-        steps = list(range(1, horizon + 1))
         for context in contexts:
             check_time()
             past = context.tail(self.steps_to_keep())
+            seen = np.flatnonzero(past.mask.any(axis=1))
+            missing = len(past) - 1 - int(seen[-1]) if len(seen) else 0
+            past = past.until(len(past) - missing)  # few forecasters take missing values
+            steps = list(range(1, missing + horizon + 1))
             y = pd.DataFrame(past.values, index=past.times)
             try:
                 with warnings.catch_warnings():
@@ -264,7 +268,7 @@ class SktimeCandidate(Candidate):
                     f"candidate {self.name!r} forecasts {series_name(context.series_id)} with a "
                     "value that is no finite number: leave it out of candidates"
                 )
-            out.append(found.reshape(horizon, context.n_variables))
+            out.append(found.reshape(-1, context.n_variables)[missing:])
         return np.stack(out)
 
     def estimate_seconds(self, contexts: Sequence[Context], horizon: int, windows: int) -> float:

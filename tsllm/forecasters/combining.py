@@ -4,8 +4,8 @@ The weights of a block of steps are not negative and sum to one. Each point of a
 is scored by the error of that combination on the held-out windows. The weights are the mean of the
 points, each weighted by ``exp(-SHARPNESS * windows * excess)``, where the excess is the share by
 which its error is above the lowest one (exponential weighting: Yang, "Combining forecasting
-procedures", Econometric Theory 2004). They are then shrunk towards equal weights, the more the
-fewer windows there are.
+procedures", Econometric Theory 2004). They are then shrunk towards equal weights: the more the
+fewer windows there are, and the less the worse equal weights were.
 
 Choosing the single best candidate would follow chance where windows are few, and equal weights
 would keep a bad candidate where windows are many.
@@ -24,6 +24,8 @@ from tsllm.metrics import observed_mean
 SHARPNESS = 5.0
 #: Windows that equal weights count as, and that the panel's weights count as for one series.
 PRIOR_STRENGTH = 20.0
+#: How fast that number falls with the excess error of the prior, a window.
+PRIOR_DOUBT = 0.1
 #: A block of the horizon has weights of its own where this number of windows scores it.
 BLOCK_WINDOWS = 50
 #: A series has weights of its own with this number of windows.
@@ -219,8 +221,19 @@ def _weights(errors: np.ndarray, grid: np.ndarray, prior: np.ndarray | None = No
         excess = loss / loss.min() - 1
         chance = np.exp(-SHARPNESS * len(errors) * excess)
         found = chance @ grid / chance.sum()
-    share = len(errors) / (len(errors) + PRIOR_STRENGTH)
+    # A prior that is far worse than the best combination is no prior to shrink to.
+    worse = _excess(loss, grid, prior)
+    strength = PRIOR_STRENGTH / (1 + PRIOR_DOUBT * len(errors) * worse)
+    share = len(errors) / (len(errors) + strength)
     mixed = share * found + (1 - share) * prior
     kept = np.where(mixed < min(LEAST_WEIGHT, mixed.max()), 0.0, mixed)
     weights: np.ndarray = kept / kept.sum()
     return weights
+
+
+def _excess(loss: np.ndarray, grid: np.ndarray, prior: np.ndarray) -> float:
+    """Return the share by which the error of the prior's nearest point is above the lowest one."""
+    nearest = int(np.abs(grid - prior).sum(axis=1).argmin())
+    if not loss[nearest] > 0:
+        return 0.0
+    return float(loss[nearest] / loss.min() - 1) if loss.min() > 0 else np.inf

@@ -199,11 +199,15 @@ class ForecastingMixin(SharedParameters, ABC):
             return point
         calibration = self.fitted_.calibration
         assert calibration is not None  # fit ends with it
-        calibration.warn_if_weak(values.shape[1])
+        calibration.warn_if_weak(values.shape[1], quantiles)
         _warn_of_still_contexts(contexts, scales)
         ids = [context.series_id for context in contexts]
         columns = contexts[0].columns
         spread = calibration.quantiles(values, scales, ids, quantiles, columns)
+        # A forecast that was too low at each held-out window still lies within its own interval.
+        levels = np.asarray(quantiles)
+        spread = np.where(levels < 0.5, np.minimum(spread, point), spread)
+        spread = np.where(levels > 0.5, np.maximum(spread, point), spread)
         return np.concatenate([point, spread], axis=-1)
 
     # ------------------------------------------------------------------ the hooks of a method

@@ -43,9 +43,22 @@ def carried_forward(values: np.ndarray, season: int) -> np.ndarray:
     return by_phase.ffill().to_numpy()
 
 
-def interpolated(values: np.ndarray) -> np.ndarray:
-    """Fill the gaps of one variable, (time,), along straight lines; its ends are constant."""
-    return pd.Series(values).interpolate(limit_direction="both").to_numpy()
+def observed_part(values: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return the observed part of one variable, (time,), and the number of steps missing after it.
+
+    Gaps inside are filled along straight lines. Ends are cut off: a value that is repeated to the
+    end would be taken for the level of the series, and shift its season.
+
+    Examples
+    --------
+    >>> observed_part(np.array([np.nan, 1.0, np.nan, 3.0, np.nan]))
+    (array([1., 2., 3.]), 1)
+    """
+    seen = np.flatnonzero(~np.isnan(values))
+    if not len(seen):
+        return values[:0], len(values)
+    inside = pd.Series(values[seen[0] : seen[-1] + 1]).interpolate()
+    return inside.to_numpy(), len(values) - 1 - int(seen[-1])
 
 
 def fit_and_forecast(
@@ -64,9 +77,9 @@ def fit_and_forecast(
     name : {"auto_ets", "theta", "auto_theta"}
         The model.
     values : array (time,)
-        Without gaps. A constant is forecast by itself.
+        NaN where not observed, with at least one observed value. A constant is forecast by itself.
     horizon : int
-        Steps to forecast.
+        Steps to forecast after ``values``, also where their end is missing.
     season : int
         Steps of a season; the model is seasonal where ``values`` hold two.
     levels : sequence of float, default=()
@@ -79,19 +92,21 @@ def fit_and_forecast(
     array (horizon, 1 + levels) or None
         The points, then the quantiles; None where the fit failed.
     """
+    values, missing = observed_part(values)
     if np.ptp(values) == 0:
         return np.full((horizon, 1 + len(levels)), values[0])
     season = usable_season(values, season)
+    steps = missing + horizon
     # A quantile is a bound of the central interval with this percentage.
     widths = [round(100 * abs(2 * level - 1), 6) for level in levels]
     make = MODELS[name] if form is None else _ets_of_form(form)
     found = _quietly(
-        lambda: make(season).forecast(y=values, h=horizon, level=sorted(set(widths)) or None)
+        lambda: make(season).forecast(y=values, h=steps, level=sorted(set(widths)) or None)
     )
     if found is None:
         return None
     names = [f"{'lo' if q < 0.5 else 'hi'}-{width}" for q, width in zip(levels, widths)]
-    out = np.stack([found[column] for column in ("mean", *names)], axis=1)
+    out = np.stack([found[column] for column in ("mean", *names)], axis=1)[missing:]
     return out if np.isfinite(out).all() else None
 
 
@@ -103,7 +118,7 @@ def choose_ets_form(values: np.ndarray, season: int) -> str | None:
     Parameters
     ----------
     values : array (time,)
-        Without gaps.
+        NaN where not observed, with at least one observed value.
     season : int
         Steps of a season.
 
@@ -113,6 +128,7 @@ def choose_ets_form(values: np.ndarray, season: int) -> str | None:
         Error, trend, season and damping in four letters, such as ``"MAMD"``. None where the
         form cannot be kept: the series is constant, its season is removed by STL, or no form fits.
     """
+    values, _ = observed_part(values)
     season = usable_season(values, season)
     if season > MAX_ETS_SEASON or np.ptp(values) == 0:
         return None

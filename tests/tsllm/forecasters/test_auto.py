@@ -413,6 +413,61 @@ def test_a_deadline_stops_the_forecast():
         forecaster.predict()
 
 
+@pytest.mark.parametrize("name", ["seasonal_naive", "theta", "auto_theta", "auto_ets"])
+@pytest.mark.parametrize("missing", [1, 3, 15])
+def test_a_missing_end_keeps_the_level_and_the_season(name, missing):
+    """The forecast is that of the observed part, further ahead."""
+    y = monthly(100)
+    holed = y.copy()
+    holed.iloc[100 - missing :] = np.nan
+    candidate = StatisticalCandidate(name, "ME")
+    found = candidate.forecast([Context(holed.to_numpy())], 4)
+    seen = candidate.forecast([Context(y.to_numpy()[: 100 - missing])], missing + 4)
+    assert found[0] == pytest.approx(seen[0, missing:])
+
+
+def test_a_missing_end_of_a_candidate_of_sktime():
+    y = monthly(60)
+    y.iloc[57:] = np.nan
+    forecaster = AutoForecaster([NaiveForecaster("drift")], n_origins=1).fit(y, fh=[1, 2])
+    seen = NaiveForecaster("drift").fit(y[:57], fh=[4, 5]).predict()
+    assert forecaster.predict().to_numpy() == pytest.approx(seen.to_numpy())
+
+
+def test_a_candidate_that_is_exact_gets_all_the_weight():
+    y = pd.Series(np.arange(40.0), pd.date_range("2024-01-01", periods=40, freq="D"))
+    forecaster = AutoForecaster(backbone=None, random_state=0).fit(y, fh=range(1, 6))
+    assert forecaster.predict().to_numpy() == pytest.approx(np.arange(40.0, 45), abs=0.05)
+
+
+def test_points_lie_within_their_intervals():
+    """Forecasts of a series whose slope has changed are too low at each held-out window."""
+    rng = np.random.default_rng(0)
+    y = monthly(60) + np.maximum(0, np.arange(60) - 25) * 2.0 + rng.normal(0, 0.1, 60)
+    forecaster = AutoForecaster(["seasonal_naive"]).fit(y, fh=range(1, 7))
+    found = forecaster.predict_interval(coverage=[0.5, 0.9]).to_numpy()
+    point = forecaster.predict().to_numpy()[:, None]
+    assert (found[:, ::2] <= point).all() and (point <= found[:, 1::2]).all()
+
+
+@pytest.mark.parametrize("steps", [3, 4, 5, 6])
+def test_the_intervals_of_very_short_series_have_a_width_and_a_warning(steps):
+    y = pd.Series(season(steps), pd.date_range("2024-01-01", periods=steps, freq="D"))
+    forecaster = AutoForecaster(backbone=None, random_state=0).fit(y, fh=[1, 2])
+    with pytest.warns(UserWarning, match="only and are a rough guess"):
+        found = forecaster.predict_interval(coverage=0.8).to_numpy()
+    assert (found[:, 1] - found[:, 0] > 0.05).all()
+
+
+def test_enough_windows_for_the_levels_asked_for_are_silent():
+    forecaster = AutoForecaster(**QUICK).fit(monthly(90), fh=[1, 2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        forecaster.predict_interval(coverage=0.8)
+    with pytest.warns(UserWarning, match="beyond the levels 0.04 and 0.96"):
+        forecaster.predict_interval(coverage=0.95)
+
+
 def test_plot_history_says_what_to_read_instead():
     with pytest.raises(DataError, match=r"summary\(\)\['candidates'\]"):
         AutoForecaster(**QUICK).fit(monthly(30), fh=[1]).plot_history()
