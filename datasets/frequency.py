@@ -545,7 +545,8 @@ def _explain_break(
     if offset is None:
         steps = np.diff(_local(times).asi8) / _ticks(times, _DAY)
         calendars = [repr(fit.freqstr) for fit in _weeks_of_years(_local(times))]
-        remedy = "bring them to one frequency, for example with .resample('h').mean()"
+        week = times[-1] - times[0] >= 7 * _DAY
+        remedy = _to_one_frequency("D" if week else "h")
         if calendars:
             remedy = (
                 "years of 52 and 53 weeks fit in several ways: pass the one that is meant, "
@@ -587,20 +588,21 @@ def _explain_break(
     if (positions < 0).any():
         bad = int(np.flatnonzero(positions < 0)[0])
         found = _regular_frequency(times) if given and len(times) >= 3 else None
-        remedy = f"bring them to one frequency, for example with .resample({offset.freqstr!r})"
+        remedy = _to_one_frequency(offset.freqstr)
         if found is not None:
             remedy = f"pass the frequency that the stamps have, which is {found.freqstr!r}"
         elif given:
-            remedy = "pass the frequency that the stamps have"
+            remedy = f"pass the frequency that the stamps have, or {remedy}"
         return f"{name} has stamps off {freq}: {row(bad)} is {times[bad]}; {remedy}"
     jumps = np.diff(positions)
     before = int(np.flatnonzero(jumps > 1)[0])
     wider, counts = np.unique(jumps[jumps > 1], return_counts=True)
     if not given and counts.max() >= max(3, len(jumps) / 4):
+        most = int(wider[counts.argmax()])
         return (
             f"{name} mixes frequencies: {counts.max()} of its {len(jumps)} steps are "
-            f"{wider[counts.argmax()]} times {freq}, the first after {row(before)} "
-            f"({times[before]}); bring them to one frequency, for example with .resample"
+            f"{most} times {freq}, the first after {row(before)} ({times[before]}); "
+            f"{_to_one_frequency((offset * most).freqstr)}"
         )
     missing = int((jumps - 1).sum())
     lacks = "1 stamp is missing:" if missing == 1 else f"{missing} stamps are missing, first"
@@ -608,6 +610,15 @@ def _explain_break(
         f"{name} has a gap at {freq}: {lacks} {grid[positions[before] + 1]} after {row(before)} "
         f"({times[before]}); insert the rows with .asfreq({offset.freqstr!r}), or read the data "
         "with fill='nan', 'ffill' or 'interpolate' (--fill on the command line)"
+    )
+
+
+def _to_one_frequency(freq: str) -> str:
+    """Return the remedy for irregular stamps: in a table, on the command line and in ``y``."""
+    return (
+        "bring them to one frequency, in a table with resample='sum' (or 'mean') and "
+        f"freq={freq!r} (--resample, --freq on the command line), in y with "
+        f"y.resample({freq!r}).sum()"
     )
 
 

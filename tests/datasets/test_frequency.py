@@ -13,6 +13,7 @@ from tsllm.datasets.frequency import (
     season_length,
     set_frequency,
 )
+from tsllm.datasets.long import read_long
 from tsllm.errors import DataError
 
 FREQUENCIES = [
@@ -151,6 +152,33 @@ def test_irregular_stamps_are_no_gap(times, complaint):
     with pytest.raises(DataError, match=complaint) as error:
         infer_frequency(pd.DatetimeIndex(times))
     assert "gap" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("times", "freq"),
+    [
+        (["2024-01-01", "2024-01-02", "2024-05-09", "2025-01-01"], "D"),
+        (["2024-01-01 00:00", "2024-01-01 00:41", "2024-01-01 03:07", "2024-01-01 03:30"], "h"),
+        (["2024-01-01 00:00", "2024-01-01 01:00", "2024-01-01 02:07", "2024-01-01 03:00"], "h"),
+    ],
+)
+def test_irregular_stamps_are_cured_by_the_remedy_that_is_named(times, freq):
+    stamps = pd.DatetimeIndex(times)
+    with pytest.raises(DataError) as error:
+        infer_frequency(stamps)
+    message = str(error.value)
+    assert f"resample='sum' (or 'mean') and freq='{freq}' (--resample, --freq" in message
+    assert f"in y with y.resample('{freq}').sum()" in message
+    table = pd.DataFrame({"timestamp": stamps, "value": range(4)})
+    assert read_long(table, resample="sum", freq=freq, fill="nan")["value"].sum() == 6
+    y = pd.Series(range(4), stamps).resample(freq).sum()
+    assert (infer_frequency(y.index), y.sum()) == (freq, 6)
+
+
+def test_stamps_off_the_given_frequency_can_be_brought_to_it():
+    stamps = pd.DatetimeIndex(["2024-01-01 10:00", "2024-01-01 17:30", "2024-01-03 09:00"])
+    with pytest.raises(DataError, match=r"off freq='D'.*resample='sum' .* freq='D' \(--resample"):
+        infer_frequency(stamps, "D")
 
 
 def test_mixed_frequencies_are_no_gap():

@@ -190,6 +190,11 @@ def test_a_signature_of_ones_own_is_enforced_in_a_short_sentence(forecaster, fra
 def test_a_sentence_for_a_client_keeps_the_names_of_the_request():
     sentence = "series 'pass (--sort) me' has a gap; pass the data to forecast from (--data)"
     assert for_client(sentence) == "series 'pass (--sort) me' has a gap; send its history"
+    sentence = (
+        "row 2 is off 'D'; bring them to one frequency, in a table with resample='sum' (or 'mean') "
+        "and freq='D' (--resample, --freq on the command line), in y with y.resample('D').sum()"
+    )
+    assert for_client(sentence) == "row 2 is off 'D'; bring them to one frequency"
     assert len(for_client(f"series '{'x' * 10_000}' has a gap; pass more")) < 200
 
 
