@@ -69,15 +69,15 @@ def find_columns(
         if labels:
             raise DataError(
                 f"{source} has {labels[0]!r} in the names of its folders or in an index; give it a "
-                "role with id_col=, time_col= or covariates=, or pass "
-                f"target_cols={_without(free, labels)!r} to leave it out"
+                "role with id_col=, time_col= or covariates= (--id-col, --time-col, --covariates)"
+                f"{_or_only(_without(free, labels), ' to leave it out')}"
             )
         lacking = [name for name in free if name in table.roles.lacking]
         if lacking:
             raise DataError(
                 f"{table.roles.lacking[lacking[0]]!r} in {source} has no column {lacking[0]!r}, "
-                "which other parts have; give every part the same, or pass "
-                f"target_cols={_without(free, lacking)!r} to leave it out"
+                "which other parts have; give every part the same"
+                f"{_or_only(_without(free, lacking), ' to leave it out')}"
             )
         targets = free
         foreign = time_col.lower() == "ds" or str(id_col).lower() in ("unique_id", "item_id")
@@ -86,13 +86,14 @@ def find_columns(
             other = next(name for name in free if name != named[0])
             raise DataError(
                 f"{source} has {other!r} beside {named[0]!r}; "
-                f"pass target_cols={named[:1]!r} to leave it out or target_cols={free!r} to keep it"
+                f"pass target_cols={named[:1]!r} to leave it out or target_cols={free!r} to keep "
+                "it (--target-col)"
             )
         nameless = [name for name in free if name == "" or name.startswith("Unnamed:")]
         if nameless:
             raise DataError(
                 f"{source} has a column without a name, probably a row index; "
-                f"write it with index=False, or pass target_cols={_without(free, nameless)!r}"
+                f"write it with index=False{_or_only(_without(free, nameless))}"
             )
     if not targets and not (covariates and target_cols is not None):
         raise DataError(f"{source} has no value columns beside {chosen or names}; add one")
@@ -100,7 +101,8 @@ def find_columns(
     if clash:
         raise DataError(f"{source} has values in a column named {clash[0]!r}; rename it")
     names = [name for name in (id_col, time_col, *targets, *covariates) if name is not None]
-    check_everywhere(table, names)
+    only = targets if len(targets) == 1 else []
+    check_everywhere(table, names, required=[id_col, time_col, *only])
     return Columns(id_col, time_col, list(targets))
 
 
@@ -223,6 +225,11 @@ def _one_name(argument: str, value: object) -> str | None:
 def _without(names: list[str], left_out: list[str]) -> list[str]:
     """Return the names without some of them."""
     return [name for name in names if name not in left_out]
+
+
+def _or_only(targets: list[str], purpose: str = "") -> str:
+    """Return the end of a remedy that passes some columns as the targets; nothing without one."""
+    return f", or pass target_cols={targets!r} (--target-col){purpose}" if targets else ""
 
 
 def _nearest(name: str, names: list[str]) -> str:

@@ -129,13 +129,16 @@ def missing_text(column: pd.Series) -> np.ndarray:
     return column.str.strip().isin(_MISSING).to_numpy(dtype=bool)
 
 
-def check_everywhere(table: Table, names: Sequence[str]) -> None:
-    """Check that every part of a table has some columns."""
+def check_everywhere(
+    table: Table, names: Sequence[str], *, required: Sequence[str | None] = ()
+) -> None:
+    """Check that every part of a table has some columns; ``required`` ones cannot be left out."""
     for name in names:
         if name in table.roles.lacking:
             raise DataError(
                 f"column {name!r} of {table.source} is missing in "
-                f"{table.roles.lacking[name]!r}; give it to every part, or leave it out"
+                f"{table.roles.lacking[name]!r}; give it to every part"
+                f"{'' if name in required else ', or leave it out'}"
             )
 
 

@@ -226,6 +226,19 @@ def test_a_level_without_a_role_is_named(tmp_path):
     assert names_in(tmp_path / "a.parquet", id_col="shop") == ["1", "2"]
 
 
+def test_a_target_that_a_part_lacks_is_left_out_only_if_another_remains(tmp_path):
+    write_part(series("a"), tmp_path / "a.parquet")
+    write_part(series("b").drop(columns="y"), tmp_path / "b.parquet")
+    message = complaint(tmp_path)
+    assert "'b.parquet' in" in message and message.endswith("give every part the same"), message
+    assert complaint(tmp_path, target_cols=["y"]).endswith("give it to every part")
+    write_part(series("a").assign(z=1.5), tmp_path / "a.parquet")
+    write_part(series("b").drop(columns="y").assign(z=2.5), tmp_path / "b.parquet")
+    assert complaint(tmp_path).endswith("or pass target_cols=['z'] (--target-col) to leave it out")
+    assert complaint(tmp_path, target_cols=["y", "z"]).endswith("or leave it out")
+    assert names_in(tmp_path, target_cols=["z"]) == ["a", "b"]
+
+
 def test_forecasts_of_a_folder_are_those_of_one_file(tmp_path):
     whole = pd.concat([series("a", 30), series("b", 30)], ignore_index=True)
     write_part(whole[:30], tmp_path / "parts" / "0.PARQUET")
