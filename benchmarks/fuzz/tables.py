@@ -203,7 +203,7 @@ def values_of_other_kinds(case: Case) -> None:
         "dates": lambda: frame["timestamp"],
         "dicts": lambda: pd.Series([{"a": 1}] * len(plain)),
         "huge decimal": lambda: plain.map(lambda one: decimal.Decimal("1e400")),
-        "huge integer": lambda: pd.Series([10**400] * len(plain)),
+        "huge integer": lambda: pd.Series([10**400] * len(plain), dtype=object),
         "one series missing": lambda: plain.where(frame["series_id"] != "s1"),
         "end missing": lambda: plain.where((frame["series_id"] != "s1") | (frame.index % 40 < 38)),
     }

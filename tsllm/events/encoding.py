@@ -15,6 +15,9 @@ from tsllm.events.arguments import at_each_sequence
 from tsllm.events.batching import EventWindows, last_events, last_times
 from tsllm.events.sampling import Encode, Paths
 
+#: Longest time after the last event, in the model's units, in which a further unit is not lost.
+MAX_SILENCE = 1e9
+
 
 @dataclass(frozen=True)
 class FittedModel:
@@ -95,4 +98,13 @@ def forecast_origin(table: EventTable, now: Any, time_scale: float) -> Origin:
             f"{table.ids[at]!r}, {table.clock.to_stamp(last[at])}: leave later events out of "
             "the history"
         )
-    return Origin(table, last, (current - last) / time_scale)
+    elapsed = (current - last) / time_scale
+    far = ~(elapsed <= MAX_SILENCE)
+    if far.any():
+        at = int(far.argmax())
+        raise DataError(
+            f"now lies {current[at] - last[at]:.3g} after the last event of sequence "
+            f"{table.ids[at]!r}, which is beyond all that a model can tell: pass an earlier now, or "
+            "a later history"
+        )
+    return Origin(table, last, elapsed)
