@@ -104,7 +104,7 @@ def forecast_origin(table: EventTable, now: Any, time_scale: float) -> Origin:
         at = int(far.argmax())
         raise DataError(
             f"now lies {current[at] - last[at]:.3g} after the last event of sequence "
-            f"{table.ids[at]!r}, which is beyond all that a model can tell: pass an earlier now, or "
-            "a later history"
+            f"{table.ids[at]!r}, which is beyond all that a model can tell: pass an earlier now, "
+            "or a later history"
         )
     return Origin(table, last, elapsed)
