@@ -131,6 +131,8 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
     def predict_residuals(self, y: Any = None, X: Any = None) -> Any:  # noqa: D102
         horizon = self._fh
         if isinstance(y, pd.Series | pd.DataFrame):
+            self.check_is_fitted()
+            y = self._read_input(y, None, trains=False)[0]
             self._fh = None  # sktime would convert the stamps of y to steps through periods
         try:
             return super().predict_residuals(y, X)
@@ -249,6 +251,8 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         try:
             return super()._check_X_y(X, y, y_inner_mtype, multivariate)
         except TypeError as error:  # pages of text that name neither column nor row
+            if y is not None:  # fit_predict comes here without the checks of fit
+                check_input(y, freq=self.freq, at_least=1)
             raise refused_container(error, y=y, X=X) from error
 
     def _read_input(self, y: Any, X: Any, *, trains: bool) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tsllm.datasets.checks import holds_numbers
+from tsllm.datasets.stamps import looks_like_dates
 from tsllm.errors import DataError, DataTypeError
 
 #: How many names an error message lists.
@@ -212,10 +213,34 @@ def _plain_frame(frame: pd.DataFrame, argument: str) -> pd.DataFrame:
         )
     if not is_table(frame):
         return frame
+    if argument == "y":
+        _check_no_dates(frame)
     plain = [_plain_column(column, argument) for _, column in frame.items()]
     if all(one.dtype == kind for one, kind in zip(plain, frame.dtypes)):
         return frame
     return pd.concat(plain, axis=1).set_axis(frame.columns, axis=1)
+
+
+def _check_no_dates(y: pd.DataFrame) -> None:
+    """Check that no column beside the values holds the stamps, as after ``reset_index``."""
+    others = [name for name, column in y.items() if not pd.api.types.is_numeric_dtype(column)]
+    dates = next((name for name in others if looks_like_dates(y[name])), None)
+    if dates is None or y.shape[1] == 1:
+        return
+    if isinstance(times_of(y.index), pd.DatetimeIndex | pd.PeriodIndex):
+        raise DataTypeError(f"column {dates!r} of y holds dates and its index too: leave it out")
+    ids = [name for name in others if name != dates and pd.api.types.is_string_dtype(y[name])]
+    if not pd.api.types.is_integer_dtype(y.index.dtype):
+        remedy = f"y.set_index({dates!r}, append=True)"
+    elif len(ids) == 1:
+        remedy = f"y.set_index([{ids[0]!r}, {dates!r}])"
+    else:
+        remedy = f"y.set_index({dates!r})"
+    text = any(isinstance(cell, str) for cell in y[dates].head(5))
+    first = f"read them with y[{dates!r}] = pd.to_datetime(y[{dates!r}]), then " if text else ""
+    raise DataTypeError(
+        f"column {dates!r} of y holds dates, which belong in the index: {first}pass {remedy}"
+    )
 
 
 def _plain_column(column: pd.Series, argument: str) -> pd.Series:
@@ -282,7 +307,9 @@ def _check_kind(own: pd.Index, others: pd.Index, mine: str, theirs: str) -> None
     if kind == other or not len(own):
         return
     zone = getattr(others, "tz", None)
-    if not {kind, other} <= {NAIVE, AWARE}:
+    if pd.api.types.is_string_dtype(own.dtype) and isinstance(others, pd.DatetimeIndex):
+        remedy = f"convert those of {mine} with pd.to_datetime"
+    elif not {kind, other} <= {NAIVE, AWARE}:
         remedy = "give both the same kind of index"
     elif zone is None:
         remedy = f"drop the time zone of {mine} with tz_localize(None)"

@@ -254,6 +254,41 @@ def test_what_holds_no_series(y):
             call(y)
 
 
+TEXT = Y.set_axis(DAYS.strftime("%Y-%m-%d"))
+
+
+@pytest.mark.parametrize(
+    ("y", "told"),
+    [
+        (TEXT, r"convert them with pd\.to_datetime"),
+        (TEXT["lo"], r"convert them with pd\.to_datetime"),
+        (Y.rename_axis("day").reset_index(), r"column 'day' .* pass y\.set_index\('day'\)$"),
+        (
+            TEXT.rename_axis("day").reset_index(),
+            r"y\['day'\] = pd\.to_datetime\(y\['day'\]\), then pass y\.set_index\('day'\)$",
+        ),
+        (PANEL.reset_index(), r"column 'time' .* pass y\.set_index\(\['id', 'time'\]\)$"),
+        (PANEL.reset_index("time"), r"pass y\.set_index\('time', append=True\)$"),
+        (Y.assign(day=DAYS), "column 'day' of y holds dates and its index too: leave it out"),
+        (Y.assign(kind="a"), "row 0 .*, column 'kind' holds 'a', which is no number"),
+    ],
+)
+@pytest.mark.parametrize("call", ["fit", "fit_predict", "pretrain"])
+def test_dates_that_are_no_index(call, y, told):
+    horizon = {"fh": [1]} if call == "fit_predict" else {}
+    with pytest.raises(DataError, match=told):
+        getattr(make(), call)(y, **horizon)
+
+
+@pytest.mark.parametrize("call", ["update", "update_predict_single", "score", "predict_residuals"])
+def test_text_for_a_forecaster_of_dates(call):
+    forecaster = make().fit(first(Y, 50), fh=[1])
+    with pytest.raises(DataError, match=r"convert those of y with pd\.to_datetime"):
+        getattr(forecaster, call)(after(TEXT, 50))
+    with pytest.raises(DataError, match=r"pass y\.set_index\('day'\)$"):
+        getattr(forecaster, call)(after(Y, 50).rename_axis("day").reset_index())
+
+
 def test_empty_frames_and_repeated_columns():
     with pytest.raises(NotEnoughDataError, match="0 steps"):
         make().fit(Y[:0])
