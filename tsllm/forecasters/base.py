@@ -364,6 +364,16 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         self._remember(merged)
         return self
 
+    def _update_predict_single(
+        self, y: pd.DataFrame, fh: Any, X: Any = None, update_params: bool = True
+    ) -> Any:
+        # sktime updates with its own frame here, and would answer later calls with frames.
+        kept = self._y_metadata, self._y_mtype_last_seen, dict(self._converter_store_y)
+        try:
+            return super()._update_predict_single(y, fh, X, update_params)
+        finally:
+            self._y_metadata, self._y_mtype_last_seen, self._converter_store_y = kept
+
     def _set_cutoff_from_y(self, y: pd.DataFrame) -> None:
         freq: Any = None
         if isinstance(y.index, pd.DatetimeIndex) and y.index.freq is not None:

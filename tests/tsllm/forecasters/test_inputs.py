@@ -289,6 +289,15 @@ def test_text_for_a_forecaster_of_dates(call):
         getattr(forecaster, call)(after(Y, 50).rename_axis("day").reset_index())
 
 
+@pytest.mark.parametrize("y", [Y["lo"], Y["lo"].rename(None), Y[["lo"]], PANEL[["lo"]]])
+def test_update_predict_single_answers_in_the_form_of_y(y):
+    fitted = make().fit(first(y, 50), fh=[1, 2])
+    expected = fitted.clone().fit(first(y, 50), fh=[1, 2]).update(after(y, 50))
+    same = pd.testing.assert_series_equal if y.ndim == 1 else pd.testing.assert_frame_equal
+    same(fitted.update_predict_single(after(y, 50)), expected.predict())
+    same(fitted.predict(), expected.predict())
+
+
 def test_empty_frames_and_repeated_columns():
     with pytest.raises(NotEnoughDataError, match="0 steps"):
         make().fit(Y[:0])
