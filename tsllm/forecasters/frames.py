@@ -63,7 +63,8 @@ def split_series(
 ) -> list[Context]:
     """Split sktime's ``y`` into one checked context per series, in order of first appearance.
 
-    ``freq`` is for an index that has none; ``argument`` names ``y`` in messages. A `DataError`
+    ``freq`` is for an index that has none; without it, a series of one or two stamps takes the
+    frequency that all others share. ``argument`` names ``y`` in messages. A `DataError`
     names the series, the row and the remedy: text, infinities, unsorted or repeated stamps, gaps,
     series without an id or of different frequencies. A series of fewer than ``at_least`` steps
     raises a `NotEnoughDataError`.
@@ -78,9 +79,16 @@ def split_series(
         everything = None  # the checks of each series name it
     columns = column_names(frame.columns)
     known: dict[Hashable, pd.Index] = {}  # most series of a panel have the same stamps
-    contexts = []
-    for rows in _rows_of_series(frame.index, argument):
-        name = rows.series_id
+    found = list(_rows_of_series(frame.index, argument))
+    short = [freq is None and rows.are_too_few for rows in found]
+    contexts: list[Context] = []
+    # short series come last: their frequency is that of the others
+    places = np.argsort(short, kind="stable").tolist()
+    for place in places:
+        rows, name = found[place], found[place].series_id
+        if short[place] and freq is None and not short[places[0]]:
+            _check_one_frequency(contexts)
+            freq = frequency_of(contexts)
         if everything is None:
             part = frame.iloc[rows.positions]
             values = check_values(part, series=name, times=rows.stamps)
@@ -98,6 +106,7 @@ def split_series(
         contexts.append(Context(values, times=known[rows.key], series_id=name, columns=columns))
     if not contexts:
         raise NotEnoughDataError(f"{argument} holds no rows: pass at least two steps of a series")
+    contexts = [contexts[position] for position in np.argsort(places).tolist()]
     _check_one_frequency(contexts)
     return contexts
 
@@ -334,6 +343,14 @@ class _Rows:
     @property
     def stamps(self) -> pd.Index:
         return self.stamps_of_all[self.positions]
+
+    @property
+    def are_too_few(self) -> bool:
+        """Return whether a series of a panel has too few dates or integers for a frequency."""
+        alone = isinstance(self.positions, slice)
+        if alone or isinstance(self.stamps_of_all, pd.PeriodIndex):
+            return False
+        return len(self.positions) < 3
 
 
 def _rows_of_series(index: pd.Index, argument: str) -> Iterator[_Rows]:

@@ -12,7 +12,7 @@ import tsllm
 from small_forecasters import SMALL, panel, season, small
 from tsllm import Context
 from tsllm.errors import DataError, DataTypeError, NotEnoughDataError
-from tsllm.forecasters.frames import split_series
+from tsllm.forecasters.frames import frequency_of, split_series
 
 DAYS = pd.date_range("2024-01-01", periods=60, freq="D")
 Y = pd.DataFrame({"lo": season(60), "hi": season(60, level=1000.0, seed=1)}, index=DAYS)
@@ -348,6 +348,34 @@ def test_panels_are_split_as_their_series_are(index):
         assert_array_equal(context.values, alone.values)
         assert context.times.equals(alone.times)
         assert getattr(context.times, "freq", 0) == getattr(alone.times, "freq", 0)
+
+
+WEEKS = pd.date_range("2024-01-07", periods=12, freq="W-SUN")
+
+
+@pytest.mark.parametrize("stamps", [WEEKS, pd.RangeIndex(0, 60, 5)], ids=["weeks", "integers"])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_short_series_takes_the_frequency_of_its_panel(stamps, steps):
+    whole = pd.DataFrame({"u": np.arange(12.0)}, stamps)
+    panel = pd.concat({"short": whole[4 : 4 + steps], "long": whole, "other": whole[2:]})
+    contexts = split_series(panel)
+    assert [context.series_id for context in contexts] == ["short", "long", "other"]
+    assert [len(context) for context in contexts] == [steps, 12, 10]
+    assert len({frequency_of([context]) for context in contexts}) == 1
+    assert contexts[0].times.equals(stamps[4 : 4 + steps])
+
+
+def test_short_series_of_a_panel_are_forecast_and_others_refused():
+    panel = pd.concat({"zwei": Y[20:22], "a": Y})
+    points = make().fit(panel).predict(fh=[1, 2])
+    assert points.loc["zwei"].index.tolist() == DAYS[22:24].tolist()
+    with pytest.raises(DataError, match=r"series 'zwei' has a gap at freq='D': 2 stamps"):
+        make().fit(pd.concat({"zwei": Y[20:24:3], "a": Y}))
+    off = Y[20:22].set_axis(pd.DatetimeIndex(["2024-01-21 00:00", "2024-01-21 12:00"]))
+    with pytest.raises(DataError, match=r"series 'zwei' has stamps off freq='D'"):
+        make().fit(pd.concat({"zwei": off, "a": Y}))
+    with pytest.raises(DataError, match=r"series 'zwei' has 2 stamps, too few"):
+        make().fit(pd.concat({"zwei": Y[20:22], "a": Y[:2]}))
 
 
 def test_many_short_series_are_refused_quickly():
