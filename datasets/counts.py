@@ -132,7 +132,7 @@ def check_no_dates(times: pd.Index, name: str, row: Callable[[int], str]) -> Non
     raise DataError(
         f"{name} has integer times that read as {form.what} ({row(0)}: {times[0]}, {row(last)}: "
         f"{times[last]}), which a constant step does not continue; {remedy}; if they count steps, "
-        f"pass freq='{step}'"
+        f"pass freq='{step}' (--freq)"
     )
 
 

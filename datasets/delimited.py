@@ -131,7 +131,8 @@ def _read(path: Path, name: str, dialect: Dialect) -> tuple[pd.DataFrame, Callab
         raise DataError(
             f"{name}, line {line(record.number - 2)} has {record.actual_columns} "
             f"cells where the header has {record.expected_columns}; repair the line, with "
-            f"{dialect.sep!r} between cells (sep=) and {dialect.decimal!r} in numbers (decimal=)"
+            f"{dialect.sep!r} between cells (sep=, --sep) and {dialect.decimal!r} in numbers "
+            "(decimal=, --decimal)"
         ) from None
     return cells.to_pandas(), lambda position: f"line {line(position)}"
 
@@ -153,7 +154,7 @@ def _header(path: Path, name: str, dialect: Dialect) -> list[str]:
             if other != dialect.sep and other in header[0]:
                 raise DataError(
                     f"{name} has one column {header[0]!r}, in which {other!r} seems to separate "
-                    f"several; pass sep={other!r}{_comma_too(path, other, dialect)} (--sep)"
+                    f"several; pass sep={other!r} (--sep){_comma_too(path, other, dialect)}"
                 )
     if len(set(header)) < len(header):
         twice = next(name for name in header if header.count(name) > 1)
@@ -167,7 +168,7 @@ def _comma_too(path: Path, sep: str, dialect: Dialect) -> str:
         records = csv.reader(file, delimiter=sep)
         rows = [record for record, _ in zip((record for record in records if record), range(2))]
     commas = sep != "," and any(_DECIMAL_COMMA.fullmatch(cell) for cell in rows[-1])
-    return " and decimal=','" if commas else ""
+    return " and decimal=',' (--decimal)" if commas else ""
 
 
 def _line_finder(path: Path, dialect: Dialect) -> Callable[[int], int]:

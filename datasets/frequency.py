@@ -143,7 +143,7 @@ def infer_frequency(
         if len(times) < 3:
             raise DataError(
                 f"{name} has {len(times)} stamp{'s' * (len(times) != 1)}, too few to infer their "
-                "frequency from; pass it, for example freq='h'"
+                "frequency from; pass it, for example freq='h' (--freq)"
             )
         wanted = _regular_frequency(times)
         if wanted is not None:

@@ -110,7 +110,9 @@ def to_steps(
     if how not in RESAMPLES:
         raise DataError(f"resample={how!r} is not known; pass one of {', '.join(RESAMPLES)}")
     if freq is None:
-        raise DataError(f"resample={how!r} needs the frequency to bring the rows to: pass freq=")
+        raise DataError(
+            f"resample={how!r} needs the frequency to bring the rows to: pass freq= (--freq)"
+        )
     if not isinstance(times, pd.DatetimeIndex):
         raise DataError(
             f"resample={how!r} needs dates, and the times are of type {times.dtype}: leave it out"

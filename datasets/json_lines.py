@@ -78,7 +78,7 @@ def _expand_gluonts(
         values = check_values(numbers, series=item, row=_step_of(number))
         step = freq or record.get("freq")
         if step is None:
-            raise DataError(f"{where} has no 'freq'; pass freq=, for example freq='h'")
+            raise DataError(f"{where} has no 'freq'; pass freq=, for example freq='h' (--freq)")
         start = pd.to_datetime(str(record.get("start")), errors="coerce", format="ISO8601")
         if not isinstance(start, pd.Timestamp):
             raise DataError(

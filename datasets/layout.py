@@ -243,7 +243,8 @@ def _known(names: list[str], known: Sequence[str], argument: str, source: str) -
     found = [name for name in names if name.lower() in known]
     if len(found) > 1:
         raise DataError(
-            f"{source} has both {found[0]!r} and {found[1]!r}; say which one it is with {argument}="
+            f"{source} has both {found[0]!r} and {found[1]!r}; say which one it is with "
+            f"{argument}= (--{argument.replace('_', '-')})"
         )
     return found[0] if found else None
 
@@ -261,5 +262,5 @@ def _first_dates(table: Table, names: list[str]) -> str:
         )
     raise DataError(
         f"{table.source} has no time column known by its name or its dates; "
-        f"say which of {', '.join(map(str, names))} it is with time_col="
+        f"say which of {', '.join(map(str, names))} it is with time_col= (--time-col)"
     )

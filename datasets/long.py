@@ -377,7 +377,8 @@ def _read_values(table: Table, columns: Columns, place: Callable[[int], str]) ->
     values = []
     for name in columns.targets:
         column = table.frame[name]
-        hint = "" if columns.id is not None else f", or pass id_col={name!r} if it names the series"
+        hint = f", or pass id_col={name!r} (--id-col) if it names the series"
+        hint = "" if columns.id is not None else hint
         if table.text:
             numbers = text_to_numbers(column, table.decimal)
             if isinstance(numbers, int):
@@ -408,9 +409,10 @@ def _check_duplicates(
         first = int((keys == keys.iloc[bad]).all(axis=1).argmax())
         remedy = "drop one of the two"
         if not several:
-            remedy += ", name the column that tells series apart with id_col="
+            remedy += ", name the column that tells series apart with id_col= (--id-col)"
         if isinstance(times, pd.DatetimeIndex):
-            remedy += ", or aggregate the rows of a step with resample='sum' and freq= (--resample)"
+            remedy += ", or aggregate the rows of a step with resample='sum' and freq= "
+            remedy += "(--resample, --freq)"
         raise DataError(f"{place(first)} and {row(bad)} have the same stamp {times[bad]}; {remedy}")
 
 

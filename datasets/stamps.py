@@ -74,7 +74,7 @@ def read_stamps(
         found = "periods" if isinstance(kind, pd.PeriodDtype) else "integers"
         raise DataError(
             f"tz={tz!r} has no effect on column {column.name!r}, which holds {found}; leave it out"
-            + (", or pass format= if they are dates" if found == "integers" else "")
+            + (", or pass format= (--time-format) if they are dates" if found == "integers" else "")
         )
     if isinstance(kind, pd.PeriodDtype | pd.DatetimeTZDtype) or kind.kind == "M":
         _check_no_format(column, format)

@@ -164,8 +164,8 @@ def _check_dialect(dialect: Dialect | None, source: str, *, csv: bool) -> None:
     """Check that the arguments for CSV are given for CSV only."""
     if dialect is not None and not csv:
         raise DataError(
-            f"sep=, decimal= and encoding= are for CSV, and have no effect on {source}; leave them "
-            "out"
+            "sep=, decimal= and encoding= (--sep, --decimal, --encoding) are for CSV, and have no "
+            f"effect on {source}; leave them out"
         )
 
 

@@ -235,7 +235,7 @@ def read_event_times(
         if table.tz is not None and len(present):
             raise DataError(
                 f"tz={table.tz!r} has no effect on column {name!r}, which holds numbers; leave it "
-                "out, or pass format= if they are dates"
+                "out, or pass format= (--time-format) if they are dates"
             )
         bad = bad_value(present)
         if bad is not None:

@@ -187,11 +187,14 @@ def _find_columns(table: Table, id_col: str | None, time_col: str, type_col: str
             if close:
                 raise DataError(
                     f"{table.source} has no column 'sequence_id' but one called {close[0]!r}; pass "
-                    f"id_col={close[0]!r} if it tells sequences apart, or id_col=None"
+                    f"id_col={close[0]!r} (--id-col) if it tells sequences apart, or id_col=None"
                 )
             continue
         hint = f"did you mean {close[0]!r}?" if close else f"its columns are {', '.join(columns)}"
-        raise DataError(f"{table.source} has no column {name!r}; pass {argument}= ({hint})")
+        option = f"--{argument.replace('_', '-')}"
+        raise DataError(
+            f"{table.source} has no column {name!r}; pass {argument}= ({option}): {hint}"
+        )
     chosen = [name for name in (id_col, time_col, type_col) if name is not None]
     if len(set(chosen)) < len(chosen):
         raise DataError(f"the columns {chosen} are not different; give each its own role")

@@ -60,7 +60,7 @@ def test_integers_that_read_as_dates_are_refused(numbers, what, remedy):
     assert message.startswith(f"series 'a' has integer times that read as {what}")
     assert remedy in message
     assert f"row 0: {times[0]}, row {len(times) - 1}: {times[-1]}" in message
-    assert "if they count steps, pass freq='" in message
+    assert "if they count steps, pass freq='" in message and message.endswith("' (--freq)")
 
 
 @pytest.mark.parametrize(

@@ -50,9 +50,9 @@ def test_other_separators(tmp_path, sep):
 @pytest.mark.parametrize(
     ("text", "arguments", "words"),
     [
-        (GERMAN, {}, ["';'", "sep=';' and decimal=',' (--sep)"]),
+        (GERMAN, {}, ["';'", "sep=';' (--sep) and decimal=',' (--decimal)"]),
         (GERMAN.replace(",", "."), {}, ["pass sep=';' (--sep)"]),
-        (GERMAN.replace(";", "\t"), {}, ["sep='\\t' and decimal=','"]),
+        (GERMAN.replace(";", "\t"), {}, ["sep='\\t' (--sep) and decimal=','"]),
         (GERMAN, {"sep": ";"}, ["line 2", "'1,5'", "decimal=',' (--decimal)"]),
         (GERMAN, {"sep": "|"}, ["pass sep=';'"]),
         (GERMAN.replace("1,5", "1.234,5"), {"sep": ";", "decimal": ","}, ["'1.234,5'"]),

@@ -235,7 +235,7 @@ SALES = pd.DataFrame(
 @pytest.mark.parametrize("how", ["sum", "mean", "last"])
 @pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
 def test_several_rows_a_stamp_are_aggregated(how, zone):
-    assert "resample='sum' and freq= (--resample)" in complaint(SALES)
+    assert "resample='sum' and freq= (--resample, --freq)" in complaint(SALES)
     frame = SALES.assign(timestamp=SALES["timestamp"].dt.tz_localize(zone))
     read = read_long(frame, resample=how, freq="D")
     expected = {"sum": [7, np.nan, 6], "mean": [7 / 3, np.nan, 6], "last": [4, np.nan, 6]}[how]
@@ -344,10 +344,10 @@ def test_bad_stamps_of_a_frame_are_refused(stamps, parts):
 @pytest.mark.parametrize(
     ("header", "arguments", "parts"),
     [
-        ("when,y,z", {}, ["time_col="]),
+        ("when,y,z", {}, ["time_col= (--time-col)"]),
         ("unique_id,ds,y,price", {}, ["'price' beside 'y'", "target_cols=['y']"]),
-        ("unique_id,item_id,ds,y", {}, ["'unique_id' and 'item_id'", "id_col="]),
-        ("date,timestamp,a,b", {}, ["'date' and 'timestamp'", "time_col="]),
+        ("unique_id,item_id,ds,y", {}, ["'unique_id' and 'item_id'", "id_col= (--id-col)"]),
+        ("date,timestamp,a,b", {}, ["'date' and 'timestamp'", "time_col= (--time-col)"]),
         (",unique_id,ds,z", {}, ["without a name", "index=False"]),
         ("series_id,timestamp,y", {"time_col": "timestmp"}, ["did you mean 'timestamp'?"]),
         ("series_id,timestamp,y", {"id_col": "q"}, ["id_col='q'", "its columns are series_id"]),

@@ -258,7 +258,9 @@ def test_missing_columns():
     frame = canonical()
     assert "has no column 'time'; pass time_col=" in complaint(frame.drop(columns="time"))
     renamed = frame.rename(columns={"type": "typ"})
-    assert "has no column 'type'; pass type_col= (did you mean 'typ'?)" in complaint(renamed)
+    assert "has no column 'type'; pass type_col= (--type-col): did you mean 'typ'?" in complaint(
+        renamed
+    )
     assert "has no column 'user'; pass id_col=" in complaint(frame, id_col="user")
     near = complaint(frame.rename(columns={"sequence_id": "seq_id"}))
     assert "no column 'sequence_id' but one called 'seq_id'; pass id_col='seq_id'" in near
