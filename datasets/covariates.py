@@ -104,11 +104,13 @@ def _as_numbers(
                 "number, and the model was fitted with numbers there"
             )
         column = pd.Series(numbers)
-    truth = pd.api.types.is_bool_dtype(column)
-    bad = bad_value(column) if not truth else (0, "holds true or false, which is no number")
+    if pd.api.types.is_bool_dtype(column):
+        # 1 and 0 where the model was fitted with numbers, as in X
+        return column.to_numpy(dtype=np.float64, na_value=np.nan) if wanted else None
+    bad = bad_value(column)
     if bad is not None:
         position, complaint = bad
-        if wanted or (not truth and holds_numbers(column)):  # infinite, or too large
+        if wanted or holds_numbers(column):  # infinite, or too large
             raise DataError(f"{place(position)}, column {name!r} {complaint}")
         return None
     return column.to_numpy(dtype=np.float64, na_value=np.nan)

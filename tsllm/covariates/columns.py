@@ -46,21 +46,22 @@ class CovariateColumns:
         names: Sequence[str],
         *,
         place: Callable[[int], str] = row_number,
+        argument: str = "X",
     ) -> np.ndarray:
         """Check columns of a frame and return them as an array (rows, columns).
 
         The array is float64 where all columns are numbers, else of objects. ``place`` returns the
-        name of the row at a position, for error messages.
+        name of the row at a position, for error messages, and ``argument`` names the frame.
         """
         kinds = dict(zip(self.names, self.categories))
         columns = [
-            _numbers(frame[name], name, place)
+            _numbers(frame[name], f"column {name!r} of {argument}", place)
             if kinds[name] is None
-            else _texts(frame[name], name, place)
+            else _texts(frame[name], f"column {name!r} of {argument}", place)
             for name in names
         ]
         for name, column in zip(names, columns):
-            _check_categories(column, kinds[name], name, place)
+            _check_categories(column, kinds[name], f"column {name!r} of {argument}", place)
         return _stacked(columns, len(frame))
 
     def codes(
@@ -162,21 +163,21 @@ def _holds_dates(column: pd.Series) -> bool:
     return column.dtype.kind in "mM" or isinstance(column.dtype, pd.PeriodDtype)
 
 
-def _numbers(column: pd.Series, name: str, place: Callable[[int], str]) -> np.ndarray:
+def _numbers(column: pd.Series, title: str, place: Callable[[int], str]) -> np.ndarray:
     """Return a column of numbers, none missing."""
     if pd.api.types.is_bool_dtype(column):
         column = column.astype(float)
     bad = bad_value(column)
     if bad is not None:
-        raise DataError(f"{place(bad[0])}, column {name!r} of X {bad[1]}")
+        raise DataError(f"{place(bad[0])}, {title} {bad[1]}")
     values = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    _check_missing(np.isnan(values), name, place)
+    _check_missing(np.isnan(values), title, place)
     return values
 
 
-def _texts(column: pd.Series, name: str, place: Callable[[int], str]) -> np.ndarray:
+def _texts(column: pd.Series, title: str, place: Callable[[int], str]) -> np.ndarray:
     """Return a column of categories as text, none missing."""
-    _check_missing(column.isna().to_numpy(), name, place)
+    _check_missing(column.isna().to_numpy(), title, place)
     return column.map(str).to_numpy(dtype=object)
 
 
@@ -194,10 +195,10 @@ def _places(column: np.ndarray, known: Sequence[str]) -> np.ndarray:
     return np.array([place.get(str(value), np.nan) for value in column])
 
 
-def _check_missing(missing: np.ndarray, name: str, place: Callable[[int], str]) -> None:
+def _check_missing(missing: np.ndarray, title: str, place: Callable[[int], str]) -> None:
     if missing.any():
         raise DataError(
-            f"{place(int(missing.argmax()))}, column {name!r} of X has no value: covariates must "
+            f"{place(int(missing.argmax()))}, {title} has no value: covariates must "
             "be known in every row, so fill it, for example with ffill() or interpolate()"
         )
 
@@ -205,7 +206,7 @@ def _check_missing(missing: np.ndarray, name: str, place: Callable[[int], str]) 
 def _check_categories(
     column: np.ndarray,
     known: tuple[str, ...] | None,
-    name: str,
+    title: str,
     place: Callable[[int], str],
 ) -> None:
     """Raise an error for unseen categories."""
@@ -216,7 +217,7 @@ def _check_categories(
         row = int(new.argmax())
         shown = ", ".join(map(repr, known[:10])) + ", ..." * (len(known) > 10)
         raise DataError(
-            f"{place(row)}, column {name!r} of X holds {column[row]!r}, which was not seen in "
+            f"{place(row)}, {title} holds {column[row]!r}, which was not seen in "
             f"fitting: put one of {shown} in its place, or fit anew"
         )
 

@@ -1,6 +1,6 @@
 """pandas in and out: checked series and covariates from sktime's containers, dated forecasts."""
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -244,13 +244,15 @@ def future_covariates(
     covariates: Covariates | None,
     steps: Sequence[np.ndarray],
     horizon: int,
+    *,
+    argument: str = "X",
 ) -> list[np.ndarray | None] | None:
     """Pick the known future of the covariates for the steps to forecast.
 
     ``X`` is indexed as y and must hold the stamps to forecast; further rows are ignored. ``steps``
     are those to forecast of each series, one being the first after its context. The result is an
     array (horizon, known columns) for each series, or None where the model reads no future. A step
-    that is not to be forecast repeats another.
+    that is not to be forecast repeats another. ``argument`` names ``X`` in messages.
     """
     if covariates is None:
         return None if X is None else [None for _ in join_covariates(contexts, X, None)]
@@ -262,11 +264,18 @@ def future_covariates(
     X = _check_columns(_frame_of(X, contexts), columns.known, columns)
     rows = _rows_by_series(X)
     picked = [
-        _positions(rows, context, stamps_after(context, int(asked.max()))[asked - 1], future=True)
+        _positions(
+            rows,
+            context,
+            stamps_after(context, int(asked.max()))[asked - 1],
+            future=True,
+            argument=argument,
+        )
         for context, asked in zip(contexts, steps)
     ]
     futures: list[np.ndarray | None] = []
-    for asked, values in zip(steps, _read_rows(X, picked, columns, columns.known, contexts)):
+    read = _read_rows(X, picked, columns, columns.known, contexts, argument)
+    for asked, values in zip(steps, read):
         nearest = np.minimum(np.searchsorted(asked, np.arange(1, horizon + 1)), len(asked) - 1)
         futures.append(values[nearest])
     return futures
@@ -438,6 +447,7 @@ def _read_rows(
     columns: CovariateColumns,
     names: Sequence[str],
     contexts: Sequence[Context],
+    argument: str = "X",
 ) -> list[np.ndarray]:
     """Check and read the rows of each series, all at once."""
     rows = np.concatenate(picked)
@@ -448,7 +458,7 @@ def _read_rows(
         owner = contexts[int(np.searchsorted(ends, row, side="right"))]
         return f"{series_name(owner.series_id)}, {stamps[rows[row]]}"
 
-    return np.split(columns.read(X.iloc[rows], names, place=place), ends[:-1])
+    return np.split(columns.read(X.iloc[rows], names, place=place, argument=argument), ends[:-1])
 
 
 def _frame_of(X: Any, contexts: Sequence[Context]) -> pd.DataFrame:
@@ -504,18 +514,46 @@ def _positions(
     stamps: pd.Index,
     *,
     future: bool = False,
+    argument: str = "X",
 ) -> np.ndarray:
     """Find the rows of X at a series' stamps."""
     name = series_name(context.series_id)
     if context.series_id not in rows:
-        raise DataError(f"X holds no row of {name}: pass its covariates, or leave the series out")
+        raise DataError(
+            f"{argument} holds no row of {name}: {_same_number(context.series_id, rows)}"
+            "pass its covariates, or leave the series out"
+        )
     positions, known = rows[context.series_id]
     found = known.get_indexer(stamps)
     if (found < 0).any():
         stamp = stamps[int((found < 0).argmax())]
-        why = "which is to be forecast" if future else "where y has one"
-        raise DataError(f"X has no row of {name} at {stamp}, {why}: X must hold every such step")
+        wanted = f"the {len(stamps)} steps to forecast, {stamps[0]} to {stamps[-1]}"
+        if len(stamps) == 1:
+            wanted = "the step to forecast"
+        remedy = (
+            f"which is to be forecast: {argument} must hold {wanted}, of each series"
+            if future
+            else f"where y has one: {argument} must hold every such step"
+        )
+        raise DataError(f"{argument} has no row of {name} at {stamp}, {remedy}")
     return positions[found]
+
+
+def _same_number(wanted: Hashable, ids: Iterable[Hashable]) -> str:
+    """Say what helps where an id was read as a number, which loses zeros: "0001" and 1."""
+    number = _number(wanted)
+    same = next((one for one in ids if number is not None and _number(one) == number), None)
+    if same is None:
+        return ""
+    return f"it has the id {same!s}, the same number; read the ids as text (dtype=str), or else "
+
+
+def _number(series_id: Hashable) -> float | None:
+    """Return the number that an id writes; None for other ids."""
+    try:
+        return float(str(series_id))
+    except ValueError:
+        return None
 
 
 def _forecast_index(

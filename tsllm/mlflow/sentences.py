@@ -45,11 +45,12 @@ _REMEDIES = tuple(
         (r", for example with (?:drop_duplicates|sort_index|tz_localize)", ""),
         (r",? or convert (?:the index|the times) with \S+", ""),
         (r"pass the data to forecast from", "send its history"),
-        (r" \(--[^)]*\)", ""),
+        (r" \((?:future=, )?--[^)]*\)", ""),
         (r", and others with format=.*", ""),
         (r"pass the frequency of the dates.*", "send integers that count steps"),
         (r"pass the frequency that the stamps have.*", "send stamps of the model's frequency"),
         (r", so fill it, for example with ffill.*", ": send one"),
+        (r"read the ids as text \(dtype=str\)", "send the ids as text"),
         (r", or give a longer context_length", ""),
         (r"\bpass\b", "send"),
     )

@@ -14,7 +14,7 @@ from tsllm.datasets.layout import find_columns
 from tsllm.datasets.long import read_long
 from tsllm.datasets.stamps import holds_dates
 from tsllm.datasets.tables import is_csv, open_table
-from tsllm.errors import DataError
+from tsllm.errors import DataError, NoSeriesLeftError
 from tsllm.forecasters.base import SeriesForecaster
 from tsllm.forecasters.frames import (
     frequency_of,
@@ -23,6 +23,8 @@ from tsllm.forecasters.frames import (
     split_series,
 )
 
+#: The table of a known future, for error messages.
+_AHEAD = "the future (future=, --future)"
 _LABELS = ["series_id", "timestamp"]
 
 
@@ -152,6 +154,18 @@ def _read_future(
     if source is None:
         return None
     assert columns is not None  # checked above
+    try:
+        return _read_known(source, columns, freq=freq, **reading)
+    except NoSeriesLeftError:
+        raise  # it counts series
+    except DataError as error:  # it names a place, as an error of the data does
+        raise type(error)(f"{_AHEAD}: {error}") from error
+
+
+def _read_known(
+    source: Any, columns: CovariateColumns, *, freq: str | None, **reading: Any
+) -> pd.DataFrame:
+    """Read the known covariates of a long table."""
     written = [reading.pop(name, None) for name in ("sep", "decimal", "encoding")]
     table = open_table(source, freq, dialect_of(*written) if is_csv(source) else None)
     if reading.get("format") is not None:
@@ -179,7 +193,7 @@ def _rows_ahead(
     """Select the rows of a future for every step of a horizon: (horizon, known columns) each."""
     X = None if future is None else future.set_index(_LABELS)
     steps = [np.arange(1, horizon + 1)] * len(contexts)
-    return future_covariates(contexts, X, covariates, steps, horizon)
+    return future_covariates(contexts, X, covariates, steps, horizon, argument=_AHEAD)
 
 
 def _categorical(columns: CovariateColumns) -> list[str]:

@@ -116,7 +116,7 @@ def test_what_is_wrong_is_said_before_or_with_the_series(saved, tmp_path):
     with pytest.raises(DataError, match=r"'future.parquet' has no column 'sky'"):
         run(future=future)
     KNOWN[KNOWN["series_id"] != "s4"].to_parquet(future)
-    with pytest.raises(DataError, match="X holds no row of series 's4'"):
+    with pytest.raises(DataError, match="holds no row of series 's4'"):
         run(future=future)
     KNOWN.to_parquet(future)
     with pytest.warns(

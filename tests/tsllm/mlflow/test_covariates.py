@@ -101,11 +101,11 @@ def test_past_covariates_and_attributes_come_with_the_history(tmp_path):
 
 BAD = {
     "no future": (DATA, "the future of the covariates warm, sky is missing for series 'b'"),
-    "short": (pd.concat([DATA, AHEAD[:2]]), "X has no row of series 'b' at 2024-04-02"),
+    "short": (pd.concat([DATA, AHEAD[:2]]), "the future has no row of series 'b' at 2024-04-02"),
     "no covariates": (DATA[["series_id", "timestamp", "value"]], "covariates='warm' is no column"),
     "hole": (
         pd.concat([DATA, AHEAD.assign(warm=np.nan)]),
-        "series 'b', 2024-03-31.*, column 'warm' of X has no value",
+        "series 'b', 2024-03-31.*, column 'warm' of the future has no value",
     ),
     "text": (
         pd.concat([DATA, AHEAD.assign(warm="hot")], ignore_index=True),
@@ -113,7 +113,7 @@ BAD = {
     ),
     "category": (
         pd.concat([DATA, AHEAD.assign(sky="hail")]),
-        "column 'sky' of X holds 'hail', which was not seen in fitting",
+        "column 'sky' of the future holds 'hail', which was not seen in fitting",
     ),
     "no stamp": (AHEAD.drop(columns="timestamp"), "no column 'timestamp'"),
 }

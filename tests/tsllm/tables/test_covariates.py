@@ -92,7 +92,7 @@ def test_categories_that_look_like_numbers_stay_categories(tmp_path):
         ),
         (
             lambda: tsllm.forecast(DATA, 20, covariates=["warm", "sky"], future=KNOWN, **OPTIONS),
-            "X has no row of series 'b' at 2024-04-12",
+            r"future \(future=, --future\) has no row of series 'b' at 2024-04-12",
         ),
         (
             lambda: tsllm.forecast(
@@ -121,9 +121,23 @@ def test_futures_that_do_not_fit(call, told):
         ({}, "the future of the covariates warm, sky is missing: give it"),
         ({"covariates": "sky", "past_covariates": ["warm"]}, "covariates sky is missing: give it"),
         ({"future": KNOWN.drop(columns="sky")}, "covariates='sky' is no column"),
-        ({"future": KNOWN, "horizon": 20}, "X has no row of series 'b' at 2024-04-12"),
-        ({"future": KNOWN[KNOWN["series_id"] == "b"]}, "X holds no row of series 'a'"),
-        ({"future": KNOWN.assign(sky="hail")}, "hail"),
+        (
+            {"future": KNOWN, "horizon": 20},
+            r"^the future \(future=, --future\) has no row of series 'b' at 2024-04-12 .*"
+            r"must hold the 20 steps to forecast, 2024-03-31 .* to 2024-04-19 .*, of each series$",
+        ),
+        (
+            {"future": KNOWN[KNOWN["series_id"] == "b"]},
+            r"the future \(future=, --future\) holds no row of series 'a': pass its covariates",
+        ),
+        (
+            {"future": KNOWN.assign(warm="hot")},
+            r"the future \(future=, --future\): series 'b', row 0, column 'warm' holds 'hot'",
+        ),
+        (
+            {"future": KNOWN.assign(sky="hail")},
+            r"column 'sky' of the future \(future=, --future\) holds 'hail'",
+        ),
         ({"past_covariates": ["warm", "sky"], "future": KNOWN}, "the model reads none"),
     ],
 )
@@ -201,6 +215,26 @@ def test_zone_and_format_apply_to_the_future_too(tmp_path):
     # dates need no format
     dated = tsllm.forecast(tmp_path / "data.csv", 3, future=KNOWN, **how, **OPTIONS)
     pd.testing.assert_frame_equal(dated, table)
+
+
+@pytest.mark.parametrize("number", [int, float])
+def test_ids_of_the_future_that_were_read_as_numbers(number):
+    def named(table, names):
+        return table.assign(series_id=table["series_id"].map(names))
+
+    data = named(DATA, {"a": "0001", "b": "0002"})
+    known = named(KNOWN, {"a": number(1), "b": number(2)})
+    told = r"the same number; read the ids as text \(dtype=str\)"
+    with pytest.raises(DataError, match=told):
+        tsllm.forecast(data, 5, covariates=["warm", "sky"], future=known, **OPTIONS)
+
+
+@pytest.mark.parametrize("kind", [bool, "boolean", pd.ArrowDtype(pa.bool_())])
+def test_truth_values_of_the_future_where_the_history_has_numbers(kind):
+    data, known = (one.assign(sky=(one["sky"] == "sun").astype(int)) for one in (DATA, KNOWN))
+    how = {"covariates": ["warm", "sky"], **OPTIONS}
+    table = tsllm.forecast(data, 3, future=known.astype({"sky": kind}), **how)
+    pd.testing.assert_frame_equal(table, tsllm.forecast(data, 3, future=known, **how))
 
 
 @pytest.mark.parametrize("kind", ["order", "boolean", "object", "arrow", "csv", "Decimal"])
