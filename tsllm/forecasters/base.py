@@ -86,6 +86,9 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
     pretrained_: FittedState
     _cutoff: Any  # sktime's: an index of one stamp, or None
     _fh: ForecastingHorizon | None  # sktime's: the latest horizon
+    _y_metadata: dict[str, Any]  # sktime's: the form of the latest y, also in the next two
+    _y_mtype_last_seen: str
+    _converter_store_y: dict[str, Any]
     _layout: Layout
     _contexts: dict[Hashable, Context]
     _pending: dict[Hashable, PendingForecasts]
