@@ -356,8 +356,7 @@ class _Rows:
     @property
     def are_too_few(self) -> bool:
         """Return whether a series of a panel has too few dates or integers for a frequency."""
-        alone = isinstance(self.positions, slice)
-        if alone or isinstance(self.stamps_of_all, pd.PeriodIndex):
+        if isinstance(self.positions, slice) or isinstance(self.stamps_of_all, pd.PeriodIndex):
             return False
         return len(self.positions) < 3
 
