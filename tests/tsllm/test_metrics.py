@@ -35,6 +35,12 @@ GRID = tuple(np.arange(0.1, 0.91, 0.1))
 RNG = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def same_draws_in_any_order(monkeypatch):
+    """Start the generator anew for each test, since several processes share the tests."""
+    monkeypatch.setitem(globals(), "RNG", np.random.default_rng(0))
+
+
 def test_hand_computed_point_errors_leave_out_what_was_not_observed():
     # errors: -1, 3; 0, -; 3, 4
     assert mse(ACTUAL, FORECAST) == (1 + 9 + 0 + 9 + 16) / 5
