@@ -19,7 +19,7 @@ from tsllm.datasets.frequency import season_length
 from tsllm.errors import DataError, NotEnoughDataError
 from tsllm.forecasters.aaren import AarenForecaster
 from tsllm.forecasters.autotimes import AutoTimesForecaster
-from tsllm.forecasters.base import SeriesForecaster
+from tsllm.forecasters.base import ModelForecaster, SeriesForecaster
 from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
 from tsllm.forecasters.candidates import (
     Candidate,
@@ -41,7 +41,7 @@ from tsllm.forecasters.timecma import TimeCMAForecaster
 #: The statistical candidates by name.
 STATISTICAL = ("seasonal_naive", *MODELS)
 #: The candidates that are trained, by name.
-TRAINED: dict[str, type[SeriesForecaster]] = {
+TRAINED: dict[str, type[ModelForecaster]] = {
     "dlinear": DLinearForecaster,
     "patchtst": PatchTSTForecaster,
     "autotimes": AutoTimesForecaster,
@@ -464,11 +464,11 @@ class AutoForecaster(SeriesForecaster):
         own = forecaster.clone()
         if own.get_params(deep=False).get("random_state", 0) is None:
             own.set_params(random_state=self._seed())
-        if isinstance(own, SeriesForecaster):
+        if isinstance(own, ModelForecaster):
             return TrainedCandidate(name, own)
         return SktimeCandidate(name, own, freq)
 
-    def _trained(self, name: str) -> SeriesForecaster:
+    def _trained(self, name: str) -> ModelForecaster:
         """Make the forecaster of a trained candidate with the settings of this one."""
         cls = TRAINED[name]
         checkpoints = self.checkpoint_dir
@@ -513,18 +513,6 @@ class AutoForecaster(SeriesForecaster):
     def _reader(self, state: FittedState, *, followed: bool = False) -> Reader:
         assert isinstance(state, CombinedState)  # _new_state made it
         return CombinedReader(state)
-
-    def _build_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
-        raise NotImplementedError("candidates build their own models")
-
-    def _run_model(self, *args: Any) -> Any:
-        raise NotImplementedError("candidates run their own models")
-
-    def _target_length(self, shape: ModelShape) -> int:
-        raise NotImplementedError("candidates cut their own windows")
-
-    def _make_loss(self, *args: Any) -> Any:
-        raise NotImplementedError("candidates make their own losses")
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

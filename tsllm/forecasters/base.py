@@ -41,7 +41,7 @@ from tsllm.forecasters.inputs import (
     refused_container,
     times_of,
 )
-from tsllm.forecasters.learning import LearningMixin
+from tsllm.forecasters.learning import FittingMixin, LearningMixin
 from tsllm.forecasters.parameters import check_horizon
 from tsllm.forecasters.sktime_fields import sktime_from_state, sktime_to_state
 from tsllm.forecasters.state import FittedState, ModelShape, PendingForecasts
@@ -49,12 +49,11 @@ from tsllm.intervals import LEVEL_GRID
 from tsllm.saving.fields import read_fields
 
 
-class SeriesForecaster(LearningMixin, BaseForecaster):
-    """Base class of all forecasters: sktime's contract over training and the path of a forecast.
+class SeriesForecaster(FittingMixin, BaseForecaster):
+    """Base class of all forecasters: sktime's contract over fitting and the path of a forecast.
 
-    A method is a subclass with five hooks: `_choose_shape` (sizes from the data), `_build_model`,
-    `_target_length` and `_make_loss` (training), and `_run_model` (a batch of standardised contexts
-    to forecasts). A method with a language model subclasses `LLMForecaster`.
+    A subclass builds, trains and restores its state (`_new_state`, `_train`, `_restore_state`) and
+    reads contexts with it (`_reader`). A method that trains one model subclasses `ModelForecaster`.
     """
 
     _tags: ClassVar[dict[str, Any]] = {
@@ -553,7 +552,16 @@ class SeriesForecaster(LearningMixin, BaseForecaster):
         return farthest if self.prediction_length is None else int(self.prediction_length)
 
 
-class LLMForecaster(SeriesForecaster):
+class ModelForecaster(LearningMixin, SeriesForecaster):
+    """Base class of the forecasters that train one model.
+
+    A method is a subclass with five hooks: `_choose_shape` (sizes from the data), `_build_model`,
+    `_target_length` and `_make_loss` (training), and `_run_model` (a batch of standardised contexts
+    to forecasts). A method with a language model subclasses `LLMForecaster`.
+    """
+
+
+class LLMForecaster(ModelForecaster):
     """Base class of the forecasters that put a frozen language model to work.
 
     A method whose language model embeds texts lists them in `_texts_to_embed`.

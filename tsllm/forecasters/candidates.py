@@ -21,7 +21,7 @@ from tsllm.context import Context
 from tsllm.datasets.checks import series_name
 from tsllm.datasets.frequency import season_length
 from tsllm.errors import DataError, NotEnoughDataError
-from tsllm.forecasters.base import SeriesForecaster
+from tsllm.forecasters.base import ModelForecaster
 from tsllm.forecasters.frames import frequency_of
 from tsllm.forecasters.state import FittedState
 from tsllm.forecasters.statistical import (
@@ -169,7 +169,7 @@ class TrainedCandidate(Candidate):
 
     learns = True
 
-    def __init__(self, name: str, forecaster: SeriesForecaster) -> None:
+    def __init__(self, name: str, forecaster: ModelForecaster) -> None:
         super().__init__(name)
         self._forecaster = forecaster
         self.uses_language_model = getattr(forecaster, "backbone", None) is not None

@@ -12,14 +12,14 @@ from tsllm.adapters.losses import elementwise_loss
 from tsllm.backbone.stopping import check_time
 from tsllm.context import Context, ContextBatch
 from tsllm.datasets.frequency import season_length
-from tsllm.forecasters.base import SeriesForecaster
+from tsllm.forecasters.base import ModelForecaster
 from tsllm.forecasters.frames import frequency_of
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.training.settings import Loss
 from tsllm.training.windows import WindowBatch, Windows
 
 
-class DirectForecaster(SeriesForecaster):
+class DirectForecaster(ModelForecaster):
     """A method whose model maps a context to `prediction_length` steps; longer ones roll out.
 
     A subclass builds a module with ``forward(x, mask=...)`` and ``quantile_head`` (None for a point

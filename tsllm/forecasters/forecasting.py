@@ -210,26 +210,11 @@ class ForecastingMixin(SharedParameters, ABC):
         spread = np.where(levels > 0.5, np.maximum(spread, point), spread)
         return np.concatenate([point, spread], axis=-1)
 
-    # ------------------------------------------------------------------ the hooks of a method
+    # ------------------------------------------------------------------ the second step
 
     @abstractmethod
-    def _run_model(
-        self, state: FittedState, batch: ContextBatch, contexts: Sequence[Context], horizon: int
-    ) -> Tensor:
-        """Forecast a batch: (batch, horizon, variables, 1 + levels), in standardised units."""
-
-    def _arrange_context(self, state: FittedState, context: Context) -> Context:
-        """Choose the steps of a context that the model reads."""
-        return context.tail(state.shape.context_length)
-
-    def _rows_at_once(self, state: FittedState) -> int:
-        """Return the number of contexts in a batch."""
-        return max(1, int(self.batch_size) // state.shape.n_variables)
-
     def _reader(self, state: FittedState, *, followed: bool = False) -> Reader:
         """Return the reader of contexts; ``followed``: of those that this forecaster keeps."""
-        rows = self._rows_at_once(state)
-        return ContextReader(state, self._arrange_context, self._run_model, rows, self.batch_size)
 
     # ------------------------------------------------------------------ series that are kept
 

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from tsllm.backbone import Backbone, resolve_device
-from tsllm.context import Context, within_rounding
+from tsllm.context import Context, ContextBatch, within_rounding
 from tsllm.covariates import CovariateColumns, Covariates, fit_covariates
 from tsllm.datasets.checks import series_name
 from tsllm.datasets.frequency import season_length
 from tsllm.errors import TrainingDivergedError
-from tsllm.forecasters.forecasting import ForecastingMixin
+from tsllm.forecasters.forecasting import ContextReader, ForecastingMixin, Reader
 from tsllm.forecasters.frames import learn_covariates
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.intervals import MAX_WINDOWS, MIN_WINDOWS, Calibration, make_calibration
@@ -37,7 +37,95 @@ MAX_VALIDATION_WINDOWS = 4096
 MAX_CALIBRATION_WINDOWS = 4096
 
 
-class LearningMixin(ForecastingMixin):
+class FittingMixin(ForecastingMixin):
+    """The part of a forecaster that learns the effects of covariates and fits to the residuals.
+
+    Nothing here reads or changes what the forecaster keeps of series; the `FittedState` is
+    returned.
+    """
+
+    #: Parameters that a pretrained state survives, for they do not decide what it learnt.
+    _free_parameters: ClassVar[frozenset[str]] = frozenset()
+
+    # ------------------------------------------------------------------ the hooks of a kind
+
+    @abstractmethod
+    def _new_state(self, contexts: Sequence[Context], horizon: int | None) -> FittedState:
+        """Build the state before its training, for some series."""
+
+    @abstractmethod
+    def _restore_state(self, saved: Mapping[str, Any], backbone: Backbone | None) -> FittedState:
+        """Build a trained state from the output of its `to_state`."""
+
+    @abstractmethod
+    def _train(
+        self,
+        state: FittedState,
+        contexts: Sequence[Context],
+        epochs: int | str,
+        *,
+        recalibrate: bool = True,
+        resumable: bool = False,
+    ) -> None:
+        """Train a state on whole series, in place, and calibrate its intervals.
+
+        An update that trains passes ``recalibrate=False``. Only a new model is trained under
+        ``checkpoint_dir``.
+        """
+
+    def _load_backbone(self) -> Backbone | None:
+        """Load the language model; None for a method without one."""
+        return None
+
+    # ------------------------------------------------------------------ from series to a state
+
+    def _train_new(
+        self,
+        contexts: Sequence[Context],
+        columns: CovariateColumns | None,
+        horizon: int | None,
+        *,
+        calibrate: bool = True,
+    ) -> FittedState:
+        """Learn the covariates' effects; build, train and calibrate a model of the residuals."""
+        _warn_of_constants(contexts)
+        state = self._new_state(contexts, horizon)
+        state.covariates = self._learn_effects(contexts, columns, state.shape)
+        self._train(state, contexts, self.max_epochs, recalibrate=calibrate, resumable=True)
+        return state
+
+    def _adopt(self, state: FittedState, contexts: Sequence[Context]) -> FittedState:
+        """Use a pretrained model for new series; train it for ``update_epochs``."""
+        state.check_same_series(contexts)
+        if self.update_epochs > 0 or self.adaptive:
+            state = state.copy()
+        if self.update_epochs > 0:
+            self._train(state, contexts, self.update_epochs)
+        return state
+
+    def _learn_columns(
+        self, contexts: Sequence[Context], X: pd.DataFrame | None
+    ) -> tuple[list[Context], CovariateColumns | None]:
+        """Join X to series that a model is fitted on."""
+        return learn_covariates(contexts, X, self.past_covariates, self.static_attributes)
+
+    def _learn_effects(
+        self, contexts: Sequence[Context], columns: CovariateColumns | None, shape: ModelShape
+    ) -> Covariates | None:
+        """Learn the effects of the covariates on the series; None without covariates."""
+        if columns is None:
+            return None
+        return fit_covariates(
+            contexts,
+            columns,
+            context_length=shape.context_length,
+            horizon=shape.horizon,
+            season=season_length(shape.freq),
+            validation_fraction=self.validation_fraction,
+        )
+
+
+class LearningMixin(FittingMixin):
     """The part of a forecaster that chooses, builds, trains and calibrates a model.
 
     Nothing here reads or changes what the forecaster keeps of series; the trained `FittedState` is
@@ -85,30 +173,25 @@ class LearningMixin(ForecastingMixin):
         variable is a series, variables fastest.
         """
 
-    def _load_backbone(self) -> Backbone | None:
-        """Load the language model; None for a method without one."""
-        return None
+    @abstractmethod
+    def _run_model(
+        self, state: FittedState, batch: ContextBatch, contexts: Sequence[Context], horizon: int
+    ) -> Tensor:
+        """Forecast a batch: (batch, horizon, variables, 1 + levels), in standardised units."""
+
+    def _arrange_context(self, state: FittedState, context: Context) -> Context:
+        """Choose the steps of a context that the model reads."""
+        return context.tail(state.shape.context_length)
+
+    def _rows_at_once(self, state: FittedState) -> int:
+        """Return the number of contexts in a batch."""
+        return max(1, int(self.batch_size) // state.shape.n_variables)
 
     def _autocast(self, state: FittedState) -> torch.dtype | None:
         """Return the type that training computes the frozen backbone in; None: its own."""
         return None
 
     # ------------------------------------------------------------------ from series to a model
-
-    def _train_new(
-        self,
-        contexts: Sequence[Context],
-        columns: CovariateColumns | None,
-        horizon: int | None,
-        *,
-        calibrate: bool = True,
-    ) -> FittedState:
-        """Learn the covariates' effects; build, train and calibrate a model of the residuals."""
-        _warn_of_constants(contexts)
-        state = self._new_state(contexts, horizon)
-        state.covariates = self._learn_effects(contexts, columns, state.shape)
-        self._train(state, contexts, self.max_epochs, recalibrate=calibrate, resumable=True)
-        return state
 
     def _new_state(self, contexts: Sequence[Context], horizon: int | None) -> FittedState:
         """Build an untrained model for some series."""
@@ -122,15 +205,6 @@ class LearningMixin(ForecastingMixin):
             saved, lambda shape: self._new_model(backbone, shape), backbone, self.device
         )
 
-    def _adopt(self, state: FittedState, contexts: Sequence[Context]) -> FittedState:
-        """Use a pretrained model for new series; train it for ``update_epochs``."""
-        state.check_same_series(contexts)
-        if self.update_epochs > 0 or self.adaptive:
-            state = state.copy()
-        if self.update_epochs > 0:
-            self._train(state, contexts, self.update_epochs)
-        return state
-
     def _new_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
         """Build an untrained model on its device."""
         device = resolve_device(self.device) if backbone is None else backbone.device
@@ -138,27 +212,6 @@ class LearningMixin(ForecastingMixin):
         with seeded(self._seed()), memory_estimated(device, sizes):
             model = self._build_model(backbone, shape)
         return model.to(device)
-
-    def _learn_columns(
-        self, contexts: Sequence[Context], X: pd.DataFrame | None
-    ) -> tuple[list[Context], CovariateColumns | None]:
-        """Join X to series that a model is fitted on."""
-        return learn_covariates(contexts, X, self.past_covariates, self.static_attributes)
-
-    def _learn_effects(
-        self, contexts: Sequence[Context], columns: CovariateColumns | None, shape: ModelShape
-    ) -> Covariates | None:
-        """Learn the effects of the covariates on the series; None without covariates."""
-        if columns is None:
-            return None
-        return fit_covariates(
-            contexts,
-            columns,
-            context_length=shape.context_length,
-            horizon=shape.horizon,
-            season=season_length(shape.freq),
-            validation_fraction=self.validation_fraction,
-        )
 
     def _train(
         self,
@@ -250,6 +303,10 @@ class LearningMixin(ForecastingMixin):
             autocast=self._autocast(state),
             verbose=self.verbose,
         )
+
+    def _reader(self, state: FittedState, *, followed: bool = False) -> Reader:
+        rows = self._rows_at_once(state)
+        return ContextReader(state, self._arrange_context, self._run_model, rows, self.batch_size)
 
     # ------------------------------------------------------------------ calibration
 
