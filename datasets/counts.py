@@ -18,14 +18,23 @@ from tsllm.errors import DataError
 class _Form:
     """A way to write dates as integers: the year, then its parts."""
 
-    what: str
-    digits: int
-    parts: int  # one year adds this to the integer
-    years: tuple[int, int]  # that are believed
+    unit: str  # of the steps of such dates
+    pattern: str
+    years: tuple[int, int]  # the first and the last that are taken for years
     remedy: str
     #: Whether all such integers are dates. Others are dates if they go on where integers jump, or
     #: if they begin with the first date of a year or month.
     sure: bool = False
+
+    @property
+    def digits(self) -> int:
+        """Return the number of digits of such integers."""
+        return len(self.pattern)
+
+    @property
+    def per_year(self) -> int:
+        """Return what one year adds to the integer: 100 for months written YYYYMM."""
+        return 10 ** (self.digits - self.pattern.count("Y"))
 
 
 def _read_by(format: str) -> str:
@@ -47,18 +56,18 @@ def _mondays_by(format: str) -> str:
 _QUARTERS = "make them pd.PeriodIndex.from_fields(year=times // 10, quarter=times % 10)"
 _FOUR, _NEAR, _TWO = (1800, 2199), (1950, 2049), (0, 99)
 _FORMS = (
-    _Form("seconds written YYYYMMDDHHMMSS", 14, 10**10, _FOUR, _read_by("%Y%m%d%H%M%S"), True),
-    _Form("minutes written YYYYMMDDHHMM", 12, 10**8, _FOUR, _read_by("%Y%m%d%H%M"), True),
-    _Form("hours written YYYYMMDDHH", 10, 10**6, _FOUR, _read_by("%Y%m%d%H"), True),
-    _Form("days written YYYYMMDD", 8, 10**4, _FOUR, _read_by("%Y%m%d"), True),
-    _Form("days of years written YYYYDDD", 7, 10**3, _NEAR, _read_by("%Y%j"), True),
-    _Form("months written YYYYMM", 6, 100, _FOUR, _read_by("%Y%m"), True),
-    _Form("weeks written YYYYWW", 6, 100, (1900, 2099), _mondays_by("%G%V%u"), True),
-    _Form("days written YYMMDD", 6, 10**4, _TWO, _read_by("%y%m%d")),
-    _Form("quarters written YYYYQ", 5, 10, _FOUR, _QUARTERS),
-    _Form("days of years written YYDDD", 5, 10**3, _TWO, _read_by("%y%j")),
-    _Form("months written YYMM", 4, 100, _TWO, _read_by("%y%m")),
-    _Form("weeks written YYWW", 4, 100, _TWO, _mondays_by("%y%W%w")),
+    _Form("seconds", "YYYYMMDDHHMMSS", _FOUR, _read_by("%Y%m%d%H%M%S"), True),
+    _Form("minutes", "YYYYMMDDHHMM", _FOUR, _read_by("%Y%m%d%H%M"), True),
+    _Form("hours", "YYYYMMDDHH", _FOUR, _read_by("%Y%m%d%H"), True),
+    _Form("days", "YYYYMMDD", _FOUR, _read_by("%Y%m%d"), True),
+    _Form("days of years", "YYYYDDD", _NEAR, _read_by("%Y%j"), True),
+    _Form("months", "YYYYMM", _FOUR, _read_by("%Y%m"), True),
+    _Form("weeks", "YYYYWW", (1900, 2099), _mondays_by("%G%V%u"), True),
+    _Form("days", "YYMMDD", _TWO, _read_by("%y%m%d")),
+    _Form("quarters", "YYYYQ", _FOUR, _QUARTERS),
+    _Form("days of years", "YYDDD", _TWO, _read_by("%y%j")),
+    _Form("months", "YYMM", _TWO, _read_by("%y%m")),
+    _Form("weeks", "YYWW", _TWO, _mondays_by("%y%W%w")),
 )
 
 
@@ -130,9 +139,9 @@ def check_no_dates(times: pd.Index, name: str, row: Callable[[int], str]) -> Non
     if len(str(times[0])) < form.digits:  # strptime would not see the zeros in front
         remedy = "write them with years of four digits"
     raise DataError(
-        f"{name} has integer times that read as {form.what} ({row(0)}: {times[0]}, {row(last)}: "
-        f"{times[last]}), which a constant step does not continue; {remedy}; if they count steps, "
-        f"pass freq='{step}' (--freq)"
+        f"{name} has integer times that read as {form.unit} written {form.pattern} "
+        f"({row(0)}: {times[0]}, {row(last)}: {times[last]}), which a constant step does not "
+        f"continue; {remedy}; if they count steps, pass freq='{step}' (--freq)"
     )
 
 
@@ -151,17 +160,17 @@ def _form_of(times: pd.Index) -> _Form | None:
         return None
     numbers = times.to_numpy(np.int64)
     found = [form for form in possible if _reads_as(form, numbers)]
-    return next((form for form in found if "months" in form.what), found[0] if found else None)
+    return next((form for form in found if form.unit == "months"), found[0] if found else None)
 
 
 def _reads_as(form: _Form, numbers: np.ndarray) -> bool:
     """Check whether integers are dates of a form that their step does not continue."""
-    years, rest = np.divmod(numbers, form.parts)
+    years, rest = np.divmod(numbers, form.per_year)
     if years[0] < form.years[0] or years[-1] > form.years[1] or not rest.min():
         return False
     steps = np.diff(numbers)
     constant = bool((steps == steps[0]).all())
-    if constant and steps[0] % form.parts == 0:
+    if constant and steps[0] % form.per_year == 0:
         return False  # whole years: the step is right
     places = _places(form, years, rest)
     if places is None:
@@ -174,7 +183,9 @@ def _reads_as(form: _Form, numbers: np.ndarray) -> bool:
         regular = bool((gaps > 0).all() and (gaps != steps).any())
         return regular and bool(places[-1] - places[0] < 2 * len(places) * gaps.min())
     plain_years = form.digits == 4 and numbers[0] >= 1500 and numbers[-1] <= 2100
-    begins = form.parts != 10**3 and numbers[0] * 10 >= 10**form.digits and rest[0] % 100 == 1
+    begins = (
+        form.unit != "days of years" and numbers[0] * 10 >= 10**form.digits and rest[0] % 100 == 1
+    )
     return bool(steps[0] == 1 and len(numbers) >= 4 and begins and not plain_years)
 
 
@@ -182,20 +193,20 @@ def _places(form: _Form, years: np.ndarray, rest: np.ndarray) -> np.ndarray | No
     """Return the places of dates on the calendar, (times,), in steps; None if one is no date."""
     if form.years == _TWO:
         years = np.where(years < 69, 2000, 1900) + years
-    if form.what.startswith("months"):
+    if form.unit == "months":
         return None if rest.max() > 12 else 12 * years + rest
-    if form.what.startswith("quarters"):
+    if form.unit == "quarters":
         return None if rest.max() > 4 else 4 * years + rest
     first = (years - 1970).astype("datetime64[Y]").astype("datetime64[D]")  # of January
-    if form.what.startswith("weeks"):
+    if form.unit == "weeks":
         if rest.max() > 53:
             return None
         thursday = first + (3 - (first.astype(np.int64) + 3)) % 7  # of the first ISO week
         return (thursday.astype(np.int64) + 3) // 7 + rest
-    if form.what.startswith("days of years"):
+    if form.unit == "days of years":
         length = ((first.astype("datetime64[Y]") + 1).astype("datetime64[D]") - first).astype(int)
         return None if (rest > length).any() else first.astype(np.int64) + rest
-    clock = form.parts // 10**4  # what follows the day
+    clock = form.per_year // 10**4  # what follows the day
     date, time = np.divmod(rest, clock)
     months, days = np.divmod(date, 100)
     if months.min() < 1 or months.max() > 12 or days.min() < 1:

@@ -81,8 +81,7 @@ def check_format(format: object) -> None:
 
 def text_dates(cells: pd.Series) -> pd.DatetimeIndex:
     """Read ISO dates; return NaT for other text, such as dates that start with the day."""
-    dated = _plain(cells).where(cells.str.match(r"\s*\d{4}(?!\d{1,3}$)"))
-    return pd.DatetimeIndex(pd.to_datetime(dated, errors="coerce", format="ISO8601"))
+    return _iso_dates(_plain(cells))
 
 
 def read_dates(
@@ -99,12 +98,13 @@ def read_dates(
     cells = column.str.strip()
     if format is not None:
         return _by_format(cells, place, tz, format)
-    zones = _plain(cells).str.extract(_OFFSET, expand=False)
+    plain = _plain(cells)
+    zones = plain.str.extract(_OFFSET, expand=False)
     zones = zones.fillna("").str.replace(":", "").replace({"Z": "+0000"}).str.ljust(5, "0")
     zones = zones.replace({"00000": "no time zone"})
     check_one_zone(zones.tolist(), cells.tolist(), place, tz)
-    zoned = zones.iloc[0] != "no time zone"
-    stamps = text_dates(cells) if not (zoned and tz) else _in_utc(cells)
+    # dates with different offsets are read in UTC first
+    stamps = _iso_dates(plain, utc=tz is not None and _is_zone(zones.iloc[0]))
     unread = stamps.isna()
     if unread.any():
         bad = int(unread.argmax())
@@ -188,10 +188,11 @@ def _plain(cells: pd.Series) -> pd.Series:
     return cells.str.replace(r"(:\d\d(?:\.\d+)?)\s+(?:UTC|GMT)\s*$", r"\1Z", regex=True)
 
 
-def _in_utc(cells: pd.Series) -> pd.DatetimeIndex:
-    """Read ISO dates with different offsets in UTC."""
+def _iso_dates(plain: pd.Series, *, utc: bool = False) -> pd.DatetimeIndex:
+    """Read the cells of `_plain` as ISO dates, or return NaT; ``utc`` converts offsets to UTC."""
+    dated = plain.where(plain.str.match(r"\s*\d{4}(?!\d{1,3}$)"))
     return pd.DatetimeIndex(
-        pd.to_datetime(_plain(cells), errors="coerce", format="ISO8601", utc=True), name=None
+        pd.to_datetime(dated, errors="coerce", format="ISO8601", utc=utc), name=None
     )
 
 

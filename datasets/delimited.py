@@ -80,7 +80,7 @@ def decimal_hint(cell: object) -> str:
 def open_text(path: Path, encoding: str = "utf-8") -> TextIO:
     """Open a text file, compressed or not; skip a byte order mark."""
     encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
-    if path.name.lower().endswith(".gz"):
+    if _is_gzip(path):
         return gzip.open(path, "rt", encoding=encoding, newline="")
     return path.open(encoding=encoding, newline="")
 
@@ -110,7 +110,7 @@ def _read(path: Path, name: str, dialect: Dialect) -> tuple[pd.DataFrame, Callab
         ragged.append(record)
         return "error"
 
-    compression = "gzip" if path.name.lower().endswith(".gz") else None
+    compression = "gzip" if _is_gzip(path) else None
     try:
         with pa.input_stream(str(path), compression=compression) as stream:
             cells = pa.csv.read_csv(
@@ -165,9 +165,9 @@ def _header(path: Path, name: str, dialect: Dialect) -> list[str]:
 def _comma_too(path: Path, sep: str, dialect: Dialect) -> str:
     """Return the argument for decimal commas, if the first row has some."""
     with open_text(path, dialect.encoding) as file:
-        records = csv.reader(file, delimiter=sep)
-        rows = [record for record, _ in zip((record for record in records if record), range(2))]
-    commas = sep != "," and any(_DECIMAL_COMMA.fullmatch(cell) for cell in rows[-1])
+        records = filter(None, csv.reader(file, delimiter=sep))  # without empty lines
+        _, row = next(records), next(records, [])
+    commas = sep != "," and any(_DECIMAL_COMMA.fullmatch(cell) for cell in row)
     return " and decimal=',' (--decimal)" if commas else ""
 
 
@@ -228,4 +228,8 @@ def _wrong_encoding(path: Path, name: str, dialect: Dialect) -> DataError:
 
 
 def _open_bytes(path: Path) -> BinaryIO | gzip.GzipFile:
-    return gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")
+    return gzip.open(path) if _is_gzip(path) else path.open("rb")
+
+
+def _is_gzip(path: Path) -> bool:
+    return path.name.lower().endswith(".gz")

@@ -50,7 +50,7 @@ def read_parquet(path: Path, keys: Mapping[str, str | None] | None = None) -> pa
 
 def check_key(column: pa.Array | pa.ChunkedArray, name: str, value: str | None, part: str) -> None:
     """Check that a column of a part has the value that its folder gives it."""
-    if not _is_everywhere(column, value):
+    if not _has_only(column, value):
         raise DataError(
             f"{part!r} has a column {name!r} with other values than {value!r}, the name of its "
             "folder; rename the column or the folder"
@@ -85,7 +85,7 @@ def find_roles(parts: Sequence[tuple[str, pa.Schema]], keys: Sequence[str]) -> R
     for names, (_, schema) in zip(columns, parts):
         levels = [level["name"] if isinstance(level, dict) else level for level in _levels(schema)]
         levels = [name for name in levels if name in names]
-        if len(levels) == 1 and _counts(schema, levels[0]):
+        if len(levels) == 1 and _holds_integers(schema, levels[0]):
             row_index = levels[0]
         else:
             labels += levels
@@ -144,27 +144,28 @@ def _levels(schema: pa.Schema) -> list[str | dict]:
     ranges = [
         level
         for level in levels
-        if isinstance(level, dict) and level.get("kind") == "range" and _name_of(level, schema)
+        if isinstance(level, dict) and level.get("kind") == "range" and _has_own_name(level, schema)
     ]
     return [*named, *ranges]
 
 
-def _name_of(level: dict, schema: pa.Schema) -> bool:
+def _has_own_name(level: dict, schema: pa.Schema) -> bool:
     """Check whether a range has a name that no column has."""
     return isinstance(level.get("name"), str) and level["name"] not in schema.names
 
 
 def _ranges(schema: pa.Schema) -> list[str]:
+    """Return the levels of the index that are ranges, which the file does not hold as columns."""
     return [level["name"] for level in _levels(schema) if isinstance(level, dict)]
 
 
-def _counts(schema: pa.Schema, name: str) -> bool:
+def _holds_integers(schema: pa.Schema, name: str) -> bool:
     """Check whether the level of an index holds integers."""
     return name not in schema.names or pa.types.is_integer(schema.field(name).type)
 
 
-def _is_everywhere(column: pa.Array | pa.ChunkedArray, value: str | None) -> bool:
-    """Check that a column has the value of its folder in every row."""
+def _has_only(column: pa.Array | pa.ChunkedArray, value: str | None) -> bool:
+    """Check whether a column has the value of its folder in every row."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     found = column.unique()

@@ -3,6 +3,7 @@
 import datetime
 import decimal
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,14 +23,14 @@ from tsllm.errors import DataError
 
 def holds_dates(column: pd.Series) -> bool:
     """Check whether a column holds dates or periods, rather than text or numbers."""
-    if isinstance(column.dtype, pd.DatetimeTZDtype | pd.PeriodDtype) or column.dtype.kind == "M":
+    if _is_date_type(column.dtype):
         return True
     return len(column) > 0 and isinstance(column.iloc[0], datetime.date | np.datetime64)
 
 
 def looks_like_dates(column: pd.Series) -> bool:
     """Check whether a column holds dates, by its type or its first text cells."""
-    if isinstance(column.dtype, pd.DatetimeTZDtype | pd.PeriodDtype) or column.dtype.kind == "M":
+    if _is_date_type(column.dtype):
         return True
     cells = [cell for cell in column.head(5) if isinstance(cell, str | datetime.date)]
     if not cells:
@@ -76,7 +77,7 @@ def read_stamps(
             f"tz={tz!r} has no effect on column {column.name!r}, which holds {found}; leave it out"
             + (", or pass format= (--time-format) if they are dates" if found == "integers" else "")
         )
-    if isinstance(kind, pd.PeriodDtype | pd.DatetimeTZDtype) or kind.kind == "M":
+    if _is_date_type(kind):
         _check_no_format(column, format)
         if isinstance(kind, pd.PeriodDtype):
             return pd.PeriodIndex(column, name=None)
@@ -102,6 +103,11 @@ def read_stamps(
     check_one_zone(zones, cells, place, tz)
     aware = tz is not None and zones[0] != "None"
     return to_zone(pd.DatetimeIndex(pd.to_datetime(cells, utc=aware)), tz, place)
+
+
+def _is_date_type(kind: Any) -> bool:
+    """Check whether the dtype of a column holds dates or periods only."""
+    return isinstance(kind, pd.DatetimeTZDtype | pd.PeriodDtype) or kind.kind == "M"
 
 
 def _without_decimals(column: pd.Series, place: Callable[[int], str]) -> pd.Series:
