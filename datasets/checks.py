@@ -31,7 +31,7 @@ def series_name(series_id: object) -> str:
     """
     if series_id is None:
         return "the series"
-    return f"series {_shown(series_id)}"
+    return f"series {shown_value(series_id)}"
 
 
 def in_column(variable: int, count: int, columns: Sequence[str] | None) -> str:
@@ -141,7 +141,7 @@ def holds_numbers(column: pd.Series) -> bool:
 def not_a_number(value: object) -> str:
     """Return the end of an error message about a value that is not a number."""
     return (
-        f"holds {_shown(value)}, which is no number; "
+        f"holds {shown_value(value)}, which is no number; "
         "convert text and categorical columns to numbers, NaN where a value is missing"
     )
 
@@ -257,9 +257,12 @@ def _stamp(times: pd.Index | None, position: int) -> str:
     return f" ({times[position]})"
 
 
-def _shown(value: object) -> str:
+def shown_value(value: object) -> str:
     """Show a value in a message as the user wrote it."""
-    return repr(value.item() if isinstance(value, np.generic) else value)
+    try:
+        return repr(value.item() if isinstance(value, np.generic) else value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return f"a value of type {type(value).__name__}"
 
 
 def _check_increasing(times: pd.Index, name: str, row: Callable[[int], str]) -> None:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from tsllm.datasets.checks import shown_value
 from tsllm.datasets.events.clock import Clock, read_event_times, read_loose_stamps
 from tsllm.datasets.events.table import EventColumns, sequence_name
 from tsllm.datasets.tables import Table
@@ -60,7 +61,7 @@ def _pair(window: Any, whose: str) -> tuple[Any, Any]:
     """Check that a window is a start and an end."""
     listed = isinstance(window, list | tuple | np.ndarray | pd.Index | pd.Series)
     if not listed or len(window) != 2 or any(np.ndim(bound) for bound in window):
-        shown = " ".join(repr(window).split())[:80]
+        shown = " ".join(shown_value(window).split())[:80]
         raise DataError(f"windows= has {shown} for {whose}; pass (start, end)")
     return tuple(window)
 
