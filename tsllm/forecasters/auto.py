@@ -32,6 +32,7 @@ from tsllm.forecasters.combining import Combination, Windows, learn_combination
 from tsllm.forecasters.forecasting import Prediction, Reader
 from tsllm.forecasters.frames import frequency_of
 from tsllm.forecasters.held_out import HELD_OUT, HeldOut, choose_origins, usual_change
+from tsllm.forecasters.learning import span_of
 from tsllm.forecasters.parameters import DECILES
 from tsllm.forecasters.s2ip import S2IPForecaster
 from tsllm.forecasters.state import FittedState, ModelShape
@@ -101,7 +102,7 @@ class CombinedState(FittedState):
                 row["candidate"]: _short(row) for row in self.table
             },
             "Combination": {
-                "error": f"{self.facts['error']:.4g}",
+                "error": _error_in_words(self.facts["error"]),
                 "windows": self.facts["windows"],
                 "language model": self.facts["language_model"],
                 "seconds": round(self.seconds, 1),
@@ -144,7 +145,11 @@ class CombinedReader(Reader):
                 values[rows] += share[rows] * forecast
         season = season_length(self.state.shape.freq)
         keep = self.state.shape.context_length
-        scales = np.stack([usual_change(c.tail(keep).values, season) for c in contexts])
+        read = [context.tail(keep).values for context in contexts]
+        lowest, highest = (np.stack([f(v, axis=0) for v in read]) for f in (np.nanmin, np.nanmax))
+        constant = (lowest == highest)[:, None]  # (contexts, 1, variables)
+        values = np.where(constant, lowest[:, None], values)  # without the weights' rounding
+        scales = np.stack([usual_change(v, season) for v in read])
         return values[..., None], scales
 
     def _of_readers(self, weights: np.ndarray, contexts: Sequence[Context]) -> np.ndarray:
@@ -353,14 +358,49 @@ class AutoForecaster(SeriesForecaster):
             season=season_length(state.shape.freq),
             history=longest_history(contexts),
         )
+        forecasts, left_out = self._fit_candidates(state, before, scored, held_out, started)
+        windows = held_out.windows(_filled(forecasts))
+        ids = [context.series_id for context in residuals]
+        state.combination = learn_combination(windows, ids)
+        state.table, state.facts = _report(state, windows, ids)
+        if self.candidates == "auto" and self.backbone is not None:
+            typical, least = _typical_steps(contexts), AUTO_CANDIDATES["autotimes"]
+            if typical < least:
+                state.facts["language_model"] += (
+                    f": a typical series has {typical} steps, and autotimes joins from {least} on"
+                )
+        state.table += left_out
+        keep = max(longest_history(contexts), *(one.steps_to_keep() for one in state.candidates))
+        state.shape = ModelShape(**vars(state.shape) | {"context_length": keep})
+        state.calibration = held_out.calibrate(
+            state.combination, windows, ids, history=keep, adaptive=self.adaptive
+        )
+        state.trained_on = [*state.trained_on, span_of(residuals)]
+        state.seconds += time.perf_counter() - started
+
+    def _fit_candidates(
+        self,
+        state: CombinedState,
+        before: Sequence[Context],
+        scored: Sequence[Context],
+        held_out: HeldOut,
+        started: float,
+    ) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """Fit the candidates of a state and keep those that can be; forecast the held-out windows.
+
+        ``before`` are all series before their windows, ``scored`` those that have windows. The
+        result is (windows, horizon, variables, candidates), NaN for windows that a candidate cannot
+        read, and a row of the table for each candidate that is left out.
+        """
+        horizon = state.shape.horizon
         fitted: list[Candidate] = []
         forecasts: list[np.ndarray] = []
-        notes: list[dict[str, Any]] = []
+        left_out: list[dict[str, Any]] = []
         for candidate in state.candidates:
             if fitted and self._takes_too_long(
                 candidate, before, scored, held_out, horizon, started
             ):
-                notes.append({"candidate": candidate.name, "note": "left out: time_limit"})
+                left_out.append({"candidate": candidate.name, "note": "left out: time_limit"})
                 continue
             begun = time.perf_counter()
             try:
@@ -369,7 +409,7 @@ class AutoForecaster(SeriesForecaster):
                 if len(state.candidates) == 1:
                     raise
                 warnings.warn(f"candidate {candidate.name} is left out: {error}", stacklevel=2)
-                notes.append({"candidate": candidate.name, "note": "left out: too few steps"})
+                left_out.append({"candidate": candidate.name, "note": "left out: too few steps"})
                 continue
             forecast = _forecasts_of(candidate, held_out)
             candidate.seconds = time.perf_counter() - begun
@@ -380,7 +420,9 @@ class AutoForecaster(SeriesForecaster):
                     "reads, have a variable without an observed value",
                     stacklevel=2,
                 )
-                notes.append({"candidate": candidate.name, "note": "left out: values are missing"})
+                left_out.append(
+                    {"candidate": candidate.name, "note": "left out: values are missing"}
+                )
                 continue
             forecasts.append(forecast)
             fitted.append(candidate)
@@ -390,23 +432,7 @@ class AutoForecaster(SeriesForecaster):
         trained = [one.state for one in fitted if isinstance(one, TrainedCandidate)]
         used = [one.backbone for one in trained if one is not None and one.backbone is not None]
         state.backbone = used[0] if used else None
-        windows = held_out.windows(_filled(np.stack(forecasts, axis=-1)))
-        ids = [context.series_id for context in residuals]
-        state.combination = learn_combination(windows, ids)
-        state.table, state.facts = _report(state, windows, ids)
-        if self.candidates == "auto" and self.backbone is not None:
-            typical, least = _typical_steps(contexts), AUTO_CANDIDATES["autotimes"]
-            if typical < least:
-                state.facts["language_model"] += (
-                    f": a typical series has {typical} steps, and autotimes joins from {least} on"
-                )
-        state.table += notes
-        keep = max(longest_history(contexts), *(one.steps_to_keep() for one in fitted))
-        state.shape = ModelShape(**vars(state.shape) | {"context_length": keep})
-        state.calibration = held_out.calibrate(
-            state.combination, windows, ids, history=keep, adaptive=self.adaptive
-        )
-        state.seconds += time.perf_counter() - started
+        return np.stack(forecasts, axis=-1), left_out
 
     def _takes_too_long(
         self,
@@ -643,5 +669,9 @@ def _short(row: Mapping[str, Any]) -> str:
     """Write a row of the table for the card."""
     if "note" in row:
         return str(row["note"])
-    error = "not scored" if row["error"] is None else f"{row['error']:.4g}"
-    return f"{error}, {row['weight']:.2f}"
+    return f"{_error_in_words(row['error'])}, {row['weight']:.2f}"
+
+
+def _error_in_words(error: float | None) -> str:
+    """Write a held-out error."""
+    return "not scored" if error is None else f"{error:.4g}"

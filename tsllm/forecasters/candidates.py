@@ -106,11 +106,22 @@ class StatisticalCandidate(Candidate):
                     self._forms[context.series_id, variable] = form
 
     def forecast(self, contexts: Sequence[Context], horizon: int) -> np.ndarray:
-        """Fit and forecast each variable of each context."""
+        """Fit and forecast each variable of each context; warn of fits that failed."""
         out = []
+        failed: list[str] = []
         for context in contexts:
             check_time()
-            out.append(self._forecast_one(context, horizon))
+            forecast, all_fitted = self._forecast_one(context, horizon)
+            out.append(forecast)
+            if not all_fitted:
+                failed.append(series_name(context.series_id))
+        if failed:
+            others = f" and {len(failed) - 1} other forecasts" if len(failed) > 1 else ""
+            warnings.warn(
+                f"{self.name} cannot be fitted to {failed[0]}{others}: the seasonal naive forecast "
+                "replaces it",
+                stacklevel=2,
+            )
         return np.stack(out)
 
     def estimate_seconds(self, contexts: Sequence[Context], horizon: int, windows: int) -> float:
@@ -145,23 +156,24 @@ class StatisticalCandidate(Candidate):
         whole = self.steps_to_keep() >= 2 * self._season
         return whole and usable_season(values, self._season) < self._season
 
-    def _forecast_one(self, context: Context, horizon: int) -> np.ndarray:
-        """Forecast one context: (horizon, variables)."""
+    def _forecast_one(self, context: Context, horizon: int) -> tuple[np.ndarray, bool]:
+        """Forecast one context, (horizon, variables), and return whether every fit succeeded."""
         values = context.tail(self.steps_to_keep()).values
-        out = seasonal_naive(values, horizon, self._season)
+        out = _observed(seasonal_naive(values, horizon, self._season), context)
         if self.name == "seasonal_naive":
-            return _observed(out, context)
+            return out, True
+        all_fitted = True
         for variable in range(context.n_variables):
             own = values[:, variable]
-            if np.isnan(own).all():
-                continue
             form = self._forms.get((context.series_id, variable))
             found = fit_and_forecast(self.name, own, horizon, self._season, form=form)
             if found is None and form is not None:  # of other values than these
                 found = fit_and_forecast(self.name, own, horizon, self._season)
-            if found is not None:
+            if found is None:
+                all_fitted = False
+            else:
                 out[:, variable] = found[:, 0]
-        return _observed(out, context)
+        return out, all_fitted
 
 
 class TrainedCandidate(Candidate):

@@ -37,9 +37,11 @@ def choose_origins(
     >>> [origins.tolist() for origins in choose_origins([Context(np.arange(40.0))], 12, 5)]
     [[24, 25, 26, 27, 28]]
     """
-    n_windows = sum(context.n_variables for context in contexts)
-    most = n_origins if isinstance(n_origins, int) else PANEL_WINDOWS // n_windows
-    most = most if isinstance(n_origins, int) else int(np.clip(most, 1, MAX_ORIGINS))
+    if isinstance(n_origins, int):
+        most = n_origins
+    else:
+        variables = sum(context.n_variables for context in contexts)
+        most = int(np.clip(PANEL_WINDOWS // variables, 1, MAX_ORIGINS))
     scored = np.linspace(0, len(contexts) - 1, min(len(contexts), MAX_SCORED_SERIES))
     chosen = set(scored.round().astype(int).tolist())
     origins = []
@@ -52,9 +54,7 @@ def choose_origins(
             origins.append(np.empty(0, dtype=int))
         elif last >= earliest:
             reach = max(round(HELD_OUT * steps), most - 1)
-            first = max(earliest, last - reach)
-            first = last if most == 1 else first
-            origins.append(_spread(first, last, most))
+            origins.append(_spread(max(earliest, last - reach), last, most))
         else:
             origins.append(_spread(earliest, end - 1, most))
     return origins
@@ -74,12 +74,16 @@ def usual_change(values: np.ndarray, season: int) -> np.ndarray:
 class HeldOut:
     """The held-out windows of some series, in the order of the series."""
 
+    #: The history before each window.
     pasts: list[Context]
-    series: np.ndarray  # (windows,)
-    origins: np.ndarray  # (windows,)
-    actual: np.ndarray  # (windows, horizon, variables), NaN where not observed
-    scale: np.ndarray  # (windows, variables)
-
+    #: (windows,): The number of the series, and the position of the first step of the window.
+    series: np.ndarray
+    origins: np.ndarray
+    #: (windows, horizon, variables), NaN where not observed.
+    actual: np.ndarray
+    #: (windows, variables): The usual change of the history.
+    scale: np.ndarray
+    #: Steps of a season.
     season: int
 
     @classmethod
@@ -144,12 +148,6 @@ class HeldOut:
             gaps = np.diff(self.origins[rows])
             errors[ids[number]] = scores[rows]
             spacings[ids[number]] = float(gaps.mean()) if len(gaps) else float(combined.shape[1])
-        # One error alone has no spread: an interval would be a point beside the forecast.
-        alone = (~np.isnan(scores)).sum(axis=0) == 1  # (horizon, variables, 1)
-        if alone.any():
-            mirrored = np.where(alone, -np.nansum(scores, axis=0), np.nan)[None]
-            last = ids[self.series[-1]]
-            errors[last] = np.concatenate([errors[last], mirrored])
         return make_calibration(errors, (), spacings=spacings, adaptive=adaptive)
 
 
@@ -165,8 +163,8 @@ def _observed_span(context: Context) -> tuple[int, int]:
 
 
 def _spread(first: int, last: int, most: int) -> np.ndarray:
-    """Return at most ``most`` evenly spaced whole numbers from first to last."""
+    """Return at most ``most`` evenly spaced whole numbers from first to last; one is the last."""
     count = max(0, min(most, last - first + 1))
     if count == 1:
-        return np.array([last if most == 1 else first])
+        return np.array([last])
     return np.unique(np.linspace(first, last, count).round().astype(int))

@@ -244,7 +244,7 @@ class LearningMixin(FittingMixin):
         state.model.eval()
         state.history = [*state.history, *result.history]
         state.best_epoch, state.stopped = result.best_epoch, result.stopped
-        state.trained_on = [*state.trained_on, _span_of(residuals)]
+        state.trained_on = [*state.trained_on, span_of(residuals)]
         if recalibrate:
             state.calibration = self._make_calibration(state, residuals, held_out)
         state.seconds += time.perf_counter() - started
@@ -497,7 +497,7 @@ def _without_scores(
     return make_calibration({None: empty}, levels, adaptive=adaptive, in_sample=True)
 
 
-def _span_of(contexts: Sequence[Context]) -> dict[str, Any]:
+def span_of(contexts: Sequence[Context]) -> dict[str, Any]:
     """Describe the amount of data: series, steps in all, first and last stamp as text."""
     return {
         "series": len(contexts),

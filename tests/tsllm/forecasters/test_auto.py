@@ -468,6 +468,30 @@ def test_enough_windows_for_the_levels_asked_for_are_silent():
         forecaster.predict_interval(coverage=0.95)
 
 
+def test_series_without_a_score_are_saved(tmp_path):
+    y = pd.Series(7.0, pd.date_range("2024-01-01", periods=40, freq="D"))
+    with pytest.warns(UserWarning, match="never changes"):
+        forecaster = AutoForecaster(**QUICK).fit(y, fh=[1, 2])
+    assert forecaster.summary()["error"] is None
+    loaded = tsllm.load(tsllm.save(forecaster, tmp_path / "model"))
+    assert (loaded.predict() == 7.0).all()
+    card = (tmp_path / "model" / "card.md").read_text()
+    assert "not scored" in card and "1 series with 40 steps" in card
+
+
+def test_a_statistical_fit_that_fails_is_told(monkeypatch):
+    class Broken:
+        def forecast(self, y, h, level):
+            raise ValueError("did not converge")
+
+    monkeypatch.setitem(statistical.MODELS, "theta", lambda season: Broken())
+    contexts = [Context(monthly(60).to_numpy(), series_id=name) for name in "abc"]
+    with pytest.warns(UserWarning, match="theta cannot be fitted to series 'a' and 2 other"):
+        found = StatisticalCandidate("theta", "ME").forecast(contexts, 3)
+    naive = StatisticalCandidate("seasonal_naive", "ME").forecast(contexts, 3)
+    assert np.array_equal(found, naive)
+
+
 def test_plot_history_says_what_to_read_instead():
     with pytest.raises(DataError, match=r"summary\(\)\['candidates'\]"):
         AutoForecaster(**QUICK).fit(monthly(30), fh=[1]).plot_history()
