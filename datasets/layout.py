@@ -202,6 +202,20 @@ def group_rows(
     return order
 
 
+def rows_by_name(names: np.ndarray | pd.Series) -> dict[str, np.ndarray]:
+    """Return the positions of the rows of each name, in the order of first appearance.
+
+    Examples
+    --------
+    >>> rows_by_name(np.array(["b", "a", "b"], dtype=object))
+    {'b': array([0, 2]), 'a': array([1])}
+    """
+    codes, unique = pd.factorize(names)
+    order = np.argsort(codes, kind="stable")
+    parts = np.split(order, np.cumsum(np.bincount(codes))[:-1])
+    return dict(zip([str(name) for name in unique], parts, strict=True))
+
+
 def _name(value: object) -> str | None:
     """Return the name of a column as text; None for what is no name."""
     if isinstance(value, str):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,14 @@ from tsllm.datasets.covariates import CovariateTable, read_covariates
 from tsllm.datasets.delimited import decimal_hint, dialect_of
 from tsllm.datasets.frequency import parse_frequency
 from tsllm.datasets.gaps import FILLS, fill_gaps, regular_times, stamp_numbers, to_steps
-from tsllm.datasets.layout import Columns, column_names, find_columns, group_rows, read_labels
+from tsllm.datasets.layout import (
+    Columns,
+    column_names,
+    find_columns,
+    group_rows,
+    read_labels,
+    rows_by_name,
+)
 from tsllm.datasets.stamps import read_stamps
 from tsllm.datasets.tables import Table, open_table, text_to_numbers
 from tsllm.errors import DataError
@@ -134,13 +142,25 @@ def read_long(
         columns, freq, fill, resample, sort, covariates, categorical, tz=tz, format=format
     )
     try:
-        frame = _read_rows(table, ids, how)
+        frame = _make_series(table, ids, how, how.cells(table, ids))
     except DataError:
         if skipped is None or columns.id is None:
             raise
         frame = _read_good(table, ids, how, skipped)
     _warn_constant(frame, columns)
     return frame
+
+
+class _Cells(NamedTuple):
+    """The cells of some rows, read and not yet checked as series."""
+
+    times: pd.Index
+    numbers: np.ndarray  # (rows, variables + covariates)
+    beside: CovariateTable  # its numbers are the last columns of ``numbers``
+
+    def take(self, rows: np.ndarray) -> "_Cells":
+        """Return the cells of some of the rows."""
+        return self._replace(times=self.times[rows], numbers=self.numbers[rows])
 
 
 @dataclass(frozen=True)
@@ -186,17 +206,17 @@ class _Reading:
             resample=self.resample,
         )
 
+    def cells(self, table: Table, ids: np.ndarray) -> _Cells:
+        """Read the times, the values and the covariates of the rows."""
+        times, beside = self.times(table, ids), self.beside(table, ids)
+        return _Cells(times, np.hstack([self.values(table, ids), beside.numbers]), beside)
 
-def _read_rows(
-    table: Table, ids: np.ndarray, how: _Reading, times: pd.Index | None = None
-) -> pd.DataFrame:
-    """Read and check the rows of the series ``ids`` (rows,); ``times`` if they are read already."""
+
+def _make_series(table: Table, ids: np.ndarray, how: _Reading, cells: _Cells) -> pd.DataFrame:
+    """Check the rows of the series ``ids`` (rows,) as series, and return the frame of them."""
     columns, place, freq, fill = how.columns, how.place(table, ids), how.freq, how.fill
     resample = how.resample
-    times = how.times(table, ids) if times is None else times
-    beside = how.beside(table, ids)
-    # (rows, variables + covariates)
-    values = np.hstack([how.values(table, ids), beside.numbers])
+    times, values, beside = cells
     codes, names = pd.factorize(ids)
     if resample is None:
         _check_duplicates(codes, times, place, table.row, several=columns.id is not None)
@@ -326,9 +346,7 @@ def _read_good(
     table: Table, ids: np.ndarray, how: _Reading, skipped: SkippedSeries
 ) -> pd.DataFrame:
     """Read the series that can be read; collect the others."""
-    codes, names = pd.factorize(ids)
-    spans = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
-    rows = dict(zip(names.tolist(), spans, strict=True))
+    rows = rows_by_name(ids)
 
     def where(some: Sequence[str]) -> np.ndarray:
         return np.sort(np.concatenate([rows[name] for name in some]))
@@ -337,22 +355,22 @@ def _read_good(
         frame = table.frame.iloc[at].reset_index(drop=True)
         return table._replace(frame=frame, row=lambda i: table.row(int(at[i])))
 
-    def on_rows(cells: Callable[[Table, np.ndarray], object], some: Sequence[str]) -> object:
+    def on_rows(read: Callable[[Table, np.ndarray], object], some: Sequence[str]) -> object:
         at = where(some)
-        return cells(part(at), ids[at])
+        return read(part(at), ids[at])
 
-    # Cells first: they are the most, and are then read no more.
+    # The cells of good rows are then read once, and not again for each group of series.
     good = list(rows)
-    for cells in (how.times, how.values, how.beside):
-        good = skipped.keep(good, partial(on_rows, cells))
+    for read in (how.times, how.values, how.beside):
+        good = skipped.keep(good, partial(on_rows, read))
     if not good:
         raise skipped.none_left()
-    read = where(good)
-    times = how.times(part(read), ids[read])
+    known = where(good)
+    cells = how.cells(part(known), ids[known])
 
     def check(some: Sequence[str]) -> pd.DataFrame:
         at = where(some)
-        return _read_rows(part(at), ids[at], how, times[np.searchsorted(read, at)])
+        return _make_series(part(at), ids[at], how, cells.take(np.searchsorted(known, at)))
 
     # A short series gets the frequency of the others: it is read together with one of them.
     long = skipped.keep([name for name in good if len(rows[name]) >= 3], check)

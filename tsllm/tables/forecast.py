@@ -13,6 +13,7 @@ from tsllm.context import Context
 from tsllm.datasets.bad_series import SkippedSeries, skipping
 from tsllm.datasets.counts import count_step
 from tsllm.datasets.covariates import all_covariates
+from tsllm.datasets.layout import rows_by_name
 from tsllm.datasets.long import read_long
 from tsllm.errors import DataError
 from tsllm.forecasters.base import SeriesForecaster
@@ -160,8 +161,8 @@ def forecast(
     )
     if skipped is not None:
         table.attrs["skipped"] = dict(skipped.reasons)
-        series = table["series_id"].nunique() + len(skipped.reasons)
         if skipped.reasons:
+            series = table["series_id"].nunique() + len(skipped.reasons)
             said = skipped.sentence(series, ", which attrs['skipped'] of the result lists")
             warnings.warn(said, UserWarning, stacklevel=2)
     return table
@@ -470,17 +471,14 @@ class _Rows:
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self.frame = frame
-        codes, names = pd.factorize(frame["series_id"])
-        order = np.argsort(codes, kind="stable")
-        self.names = [str(name) for name in names]
-        spans = np.split(order, np.cumsum(np.bincount(codes))[:-1])
-        self._spans = dict(zip(self.names, spans))
+        self._rows = rows_by_name(frame["series_id"])
+        self.names = list(self._rows)
 
     def of(self, names: Sequence[str]) -> pd.DataFrame:
         """Return the rows of some series."""
         if len(names) == len(self.names):
             return self.frame
-        return self.frame.iloc[np.concatenate([self._spans[name] for name in names])]
+        return self.frame.iloc[np.concatenate([self._rows[name] for name in names])]
 
 
 def _without_name(estimator: SeriesForecaster, contexts: list[Context]) -> list[Context]:
