@@ -257,6 +257,7 @@ def long_futures(case: Case) -> None:
     kind = case.pick(
         "kind", ["supercritical", "far", "many paths", "many events", "many sequences"]
     )
+    case.expect("refusal")
     if kind == "supercritical":
         times = np.sort(
             np.concatenate([30 * (1 - 0.5**k) + 1e-3 * np.arange(40) for k in range(6)])
@@ -273,7 +274,7 @@ def long_futures(case: Case) -> None:
     elif kind == "many events":
         model.sample(n_paths=1, n_events=case.pick("events", [10**6, 10**9]))
     else:
-        model.simulate(case.pick("sequences", [10**9, 10**12]), duration=10.0)
+        model.simulate(case.pick("sequences", [10**6, 10**9, 10**12]), duration=10.0)
 
 
 def scores_of_known_processes(case: Case) -> None:

@@ -467,6 +467,11 @@ class EventForecaster(BaseEstimator, ABC):
         -------
         EventTable
             Sequences "0", "1", ...; their windows are known.
+
+        Raises
+        ------
+        DataError
+            All sequences would have more than 5,000,000 events, at the rate of the training.
         """
         check_is_fitted(self)
         size = checked_count("n_sequences", n_sequences)

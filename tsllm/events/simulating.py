@@ -21,6 +21,8 @@ from tsllm.events.sampling import Futures, draw_futures, sequence_generator
 
 #: Futures that are drawn at once.
 PATHS_AT_ONCE = 1024
+#: Events of all sequences of a simulation together.
+MOST_SIMULATED = 5_000_000
 
 
 def sample_futures(
@@ -152,6 +154,19 @@ def _start_of(clock: Clock, start: Any) -> float:
     return float(begins)
 
 
+def _check_simulated(size: int, length: float) -> None:
+    """Check that sequences of a scaled length have not too many events together.
+
+    The estimate takes the mean inter-event time of the training for that of the simulation.
+    """
+    expected = size * length
+    if expected > MOST_SIMULATED:
+        raise DataError(
+            f"a simulation of n_sequences={size:,} would have about {expected:.3g} events, and has "
+            f"at most {MOST_SIMULATED:,}: ask for fewer sequences or a shorter duration"
+        )
+
+
 def simulate_sequences(
     model: FittedModel, like: EventTable, size: int, duration: Any, start: Any, seed: int
 ) -> EventTable:
@@ -159,6 +174,7 @@ def simulate_sequences(
     clock = like.clock
     begins = 0.0 if start is None else _start_of(clock, start)
     length = duration_in_numbers(clock, duration, "duration")
+    _check_simulated(size, length / model.time_scale)
     empty = EventTable(
         ids=tuple(str(i) for i in range(size)),
         times=tuple(np.empty(0) for _ in range(size)),

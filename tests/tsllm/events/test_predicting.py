@@ -1,5 +1,6 @@
 """Predictions of event forecasters against exact values, brute force and each other."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -335,3 +336,7 @@ def test_a_time_with_too_many_events_is_told_after_the_first():
         model.sample(1, horizon=1e9)
     with pytest.raises(DataError, match="100,000 futures of 1,000 events are too many"):
         model.sample(100_000, n_events=1000)
+    expected = 1e6 * 10 / model.time_scale_
+    with pytest.raises(DataError, match=re.escape(f"would have about {expected:.3g} events, and")):
+        model.simulate(10**6, duration=10.0)
+    assert len(model.simulate(2, duration=10.0)) == 2
