@@ -28,7 +28,7 @@ from tsllm.forecasters.candidates import (
     TrainedCandidate,
     longest_history,
 )
-from tsllm.forecasters.combining import Combination, Windows, learn_combination
+from tsllm.forecasters.combining import Combination, HeldOutForecasts, learn_combination
 from tsllm.forecasters.forecasting import Prediction, Reader
 from tsllm.forecasters.frames import frequency_of
 from tsllm.forecasters.held_out import HELD_OUT, HeldOut, choose_origins, usual_change
@@ -202,7 +202,7 @@ class AutoForecaster(SeriesForecaster):
         Seconds that fitting may take. Candidates are fitted in their order; one that would take
         longer is left out, with a warning. The first is always fitted.
     batch_size : int, default=64
-        Windows of a training step, and contexts of a forecast, of trained candidates.
+        HeldOutForecasts of a training step, and contexts of a forecast, of trained candidates.
     checkpoint_dir : path or None, default=None
         Directory that saves the trainings, so that a killed fit continues. Needs a whole number as
         ``random_state``.
@@ -599,7 +599,7 @@ def _typical_steps(contexts: Sequence[Context]) -> int:
 
 
 def _report(
-    state: CombinedState, windows: Windows, ids: Sequence[Hashable]
+    state: CombinedState, windows: HeldOutForecasts, ids: Sequence[Hashable]
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Write the table of candidates, and the facts of the combination."""
     assert state.combination is not None
@@ -628,7 +628,10 @@ def _report(
 
 
 def _what_it_added(
-    candidates: Sequence[Candidate], windows: Windows, ids: Sequence[Hashable], whole: float | None
+    candidates: Sequence[Candidate],
+    windows: HeldOutForecasts,
+    ids: Sequence[Hashable],
+    whole: float | None,
 ) -> str:
     """Write in a sentence what the language model added to the combination."""
     without = [number for number, one in enumerate(candidates) if not one.uses_language_model]
@@ -638,7 +641,9 @@ def _what_it_added(
         return "every candidate has a language model"
     if whole is None:
         return "no held-out window could be scored"
-    rest = Windows(windows.forecasts[..., without], windows.actual, windows.scale, windows.series)
+    rest = HeldOutForecasts(
+        windows.forecasts[..., without], windows.actual, windows.scale, windows.series
+    )
     error = _combined_error(learn_combination(rest, ids), rest, ids)
     assert error is not None  # the same windows are scored
     change = 0.0 if error == 0 else 100 * (whole / error - 1)
@@ -651,11 +656,11 @@ def _what_it_added(
 
 
 def _combined_error(
-    combination: Combination, windows: Windows, ids: Sequence[Hashable]
+    combination: Combination, windows: HeldOutForecasts, ids: Sequence[Hashable]
 ) -> float | None:
     """Compute the mean scaled error of a combination on its windows; None without a score."""
     combined = combination.combine(windows, ids)[..., None]
-    one = Windows(combined, windows.actual, windows.scale, windows.series)
+    one = HeldOutForecasts(combined, windows.actual, windows.scale, windows.series)
     errors = one.mean_errors(np.ones((1, 1)), 0, combined.shape[1])
     return float(np.nanmean(errors)) if _any(errors) else None
 

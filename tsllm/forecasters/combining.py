@@ -4,11 +4,11 @@ The weights of a block of steps are not negative and sum to one. Each point of a
 is scored by the error of that combination on the held-out windows. The weights are the mean of the
 points, each weighted by ``exp(-SHARPNESS * windows * excess)``, where the excess is the share by
 which its error is above the lowest one (exponential weighting: Yang, "Combining forecasting
-procedures", Econometric Theory 2004). They are then shrunk towards equal weights: the more the
-fewer windows there are, and the less the worse equal weights were.
+procedures", Econometric Theory 2004). They are then shrunk towards equal weights. The shrinkage is
+strong where there are few windows, and weak where equal weights had a far larger error.
 
-Choosing the single best candidate would follow chance where windows are few, and equal weights
-would keep a bad candidate where windows are many.
+With few windows, the choice of the single best candidate would follow chance. With many windows,
+equal weights would keep a bad candidate.
 """
 
 import itertools
@@ -22,10 +22,10 @@ from tsllm.metrics import observed_mean
 
 #: How fast the weight of a combination falls with its excess error, a window.
 SHARPNESS = 5.0
-#: Windows that equal weights count as, and that the panel's weights count as for one series.
+#: HeldOutForecasts that equal weights count as, and that the panel's weights count as for one series.
 PRIOR_STRENGTH = 20.0
 #: How fast that number falls with the excess error of the prior, a window.
-PRIOR_DOUBT = 0.1
+PRIOR_DECAY = 0.1
 #: A block of the horizon has weights of its own where this number of windows scores it.
 BLOCK_WINDOWS = 50
 #: A series has weights of its own with this number of windows.
@@ -38,7 +38,7 @@ MAX_NUMBERS = 10_000_000
 
 
 @dataclass
-class Windows:
+class HeldOutForecasts:
     """The forecasts of every candidate for held-out windows, and what was observed."""
 
     #: (windows, horizon, variables, candidates)
@@ -93,7 +93,7 @@ class Combination:
             return np.repeat(self.pooled[blocks][:, None], variables, axis=1)
         return own.transpose(1, 0, 2)[blocks]
 
-    def combine(self, windows: Windows, series_ids: Sequence[Hashable]) -> np.ndarray:
+    def combine(self, windows: HeldOutForecasts, series_ids: Sequence[Hashable]) -> np.ndarray:
         """Combine the forecasts of windows: (windows, horizon, variables)."""
         horizon, variables = windows.actual.shape[1:]
         weights = np.stack(
@@ -126,12 +126,12 @@ class Combination:
         return cls(state["blocks"], state["pooled"], own)
 
 
-def learn_combination(windows: Windows, series_ids: Sequence[Hashable]) -> Combination:
+def learn_combination(windows: HeldOutForecasts, series_ids: Sequence[Hashable]) -> Combination:
     """Learn the weights of candidates from held-out windows.
 
     Parameters
     ----------
-    windows : Windows
+    windows : HeldOutForecasts
         The forecasts of all candidates.
     series_ids : sequence of hashable
         The names of the series, by their numbers.
@@ -146,7 +146,7 @@ def learn_combination(windows: Windows, series_ids: Sequence[Hashable]) -> Combi
     >>> import numpy as np
     >>> actual = np.random.default_rng(0).normal(size=(200, 2, 1))
     >>> forecasts = np.stack([actual, actual + 3.0], axis=-1)  # the first candidate is right
-    >>> windows = Windows(forecasts, actual, np.ones((200, 1)), np.zeros(200, dtype=int))
+    >>> windows = HeldOutForecasts(forecasts, actual, np.ones((200, 1)), np.zeros(200, dtype=int))
     >>> learn_combination(windows, ["a"]).mean_weights().round(1).tolist()
     [1.0, 0.0]
     """
@@ -223,7 +223,7 @@ def _weights(errors: np.ndarray, grid: np.ndarray, prior: np.ndarray | None = No
         found = chance @ grid / chance.sum()
     # A prior that is far worse than the best combination is no prior to shrink to.
     worse = _excess(loss, grid, prior)
-    strength = PRIOR_STRENGTH / (1 + PRIOR_DOUBT * len(errors) * worse)
+    strength = PRIOR_STRENGTH / (1 + PRIOR_DECAY * len(errors) * worse)
     share = len(errors) / (len(errors) + strength)
     mixed = share * found + (1 - share) * prior
     kept = np.where(mixed < min(LEAST_WEIGHT, mixed.max()), 0.0, mixed)

@@ -1,4 +1,4 @@
-"""Windows at the end of series that candidates are compared on, and intervals calibrated."""
+"""HeldOutForecasts at the end of series that candidates are compared on, and intervals calibrated."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 from tsllm.context import Context
 from tsllm.datasets.checks import series_name
 from tsllm.errors import NotEnoughDataError
-from tsllm.forecasters.combining import Combination, Windows
+from tsllm.forecasters.combining import Combination, HeldOutForecasts
 from tsllm.intervals import Calibration, make_calibration
 from tsllm.metrics import seasonal_scale
 
@@ -120,14 +120,14 @@ class HeldOut:
         scale = np.stack([usual_change(past.values, season) for past in pasts])
         return cls(pasts, np.array(series), np.array(origins), np.stack(actual), scale, season)
 
-    def windows(self, forecasts: np.ndarray) -> Windows:
+    def windows(self, forecasts: np.ndarray) -> HeldOutForecasts:
         """Add the candidates' forecasts (windows, horizon, variables, candidates)."""
-        return Windows(forecasts, self.actual, self.scale, self.series)
+        return HeldOutForecasts(forecasts, self.actual, self.scale, self.series)
 
     def calibrate(
         self,
         combination: Combination,
-        windows: Windows,
+        windows: HeldOutForecasts,
         ids: Sequence[Hashable],
         *,
         history: int,

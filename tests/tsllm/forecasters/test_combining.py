@@ -9,18 +9,18 @@ from tsllm.forecasters.combining import (
     BLOCK_WINDOWS,
     LEAST_WEIGHT,
     Combination,
-    Windows,
+    HeldOutForecasts,
     learn_combination,
     simplex_grid,
 )
 
 
 def windows(errors, *, series=None, actual=None):
-    """Windows whose candidates have these errors, (windows, horizon, variables, candidates)."""
+    """HeldOutForecasts whose candidates have these errors, (windows, horizon, variables, candidates)."""
     count, horizon, variables, _ = errors.shape
     actual = np.zeros((count, horizon, variables)) if actual is None else actual
     series = np.zeros(count, dtype=int) if series is None else series
-    return Windows(errors + actual[..., None], actual, np.ones((count, variables)), series)
+    return HeldOutForecasts(errors + actual[..., None], actual, np.ones((count, variables)), series)
 
 
 def test_the_grid_is_the_whole_simplex():
