@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tqdm import tqdm
 
@@ -28,7 +28,7 @@ from tsllm.batch.manifest import (
     series_in,
 )
 from tsllm.batch.outcomes import RECORDS, Outcome, written_outcomes
-from tsllm.batch.parts import Part, find_parts, hash_parts
+from tsllm.batch.parts import Part, find_parts, first_names, hash_parts
 from tsllm.batch.planning import (
     bring_together,
     columns_of_parts,
@@ -379,9 +379,8 @@ def _plan_or_continue(
             batch_size=manifest.batch_size,
         )
         return manifest, written_outcomes(job.out, manifest.keys, manifest.job)
-    asked: dict[str, Any] = {"model": checksum, "request": request, "block_rows": block_rows}
-    asked["batch_size"] = batch_size if isinstance(batch_size, int) else None
-    check_same(planned, asked, job.out)
+    size = batch_size if isinstance(batch_size, int) else None
+    check_same(planned, checksum, request, size, block_rows, job.out)
     _warn_of_versions(planned)
     changed = parts != planned.parts or request.future_digest != planned.request.future_digest
     if changed:
@@ -406,17 +405,20 @@ def _check_related(planned: Manifest, parts: list[Part], request: Request, out: 
 
 
 def _warn_of_changes(planned: Manifest, manifest: Manifest, stand: int) -> None:
-    """Say in one line what has changed since the job was started, and what that costs."""
+    """Say in one line what has changed since the job was started, and what that costs.
+
+    ``stand`` is the number of blocks that are not forecast again.
+    """
     blocks = len(manifest.blocks)
     if planned.request.future_digest != manifest.request.future_digest:
         what = "the known future of the covariates has"
     else:
         before = {part.digest for part in planned.parts}
+        now = {part.digest for part in manifest.parts}
         changed = [part.name for part in manifest.parts if part.digest not in before]
-        gone = [p.name for p in planned.parts if p.digest not in {q.digest for q in manifest.parts}]
+        gone = [part.name for part in planned.parts if part.digest not in now]
         names = list(dict.fromkeys([*changed, *gone]))
-        more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-        which = f" ({', '.join(names[:3])}{more})" if names else ", by the names of their parts,"
+        which = f" ({first_names(names)})" if names else ", by the names of their parts,"
         what = f"the data{which} have"
     warnings.warn(
         f"{what} changed since the job was started: {stand:,} of {blocks:,} blocks stay as they "

@@ -145,30 +145,33 @@ def read_manifest(out: Path) -> Manifest | None:
     return manifest
 
 
-def check_same(planned: Manifest, asked: dict[str, Any], out: Path) -> None:
-    """Check that a job is continued with the request that it was started with.
+def check_same(
+    planned: Manifest,
+    model: str,
+    request: Request,
+    batch_size: int | None,
+    block_rows: int | None,
+    out: Path,
+) -> None:
+    """Check that a job is continued with the model and the request that it was started with.
 
-    `asked` holds the current ``model``, ``request`` and, where they are given, ``batch_size`` and
-    ``block_rows``. The data may have changed.
+    `model` is the checksum of the current model. `batch_size` and `block_rows` are compared where
+    they are given. The data may have changed.
     """
-    wanted: Request = asked["request"]
     pairs: list[tuple[str, Any, Any]] = [
-        (one.name, getattr(planned.request, one.name), getattr(wanted, one.name))
+        (one.name, getattr(planned.request, one.name), getattr(request, one.name))
         for one in fields(Request)
         if one.name not in _OF_THE_DATA
     ]
-    pairs += [
-        (name, getattr(planned, name), asked[name])
-        for name in ("batch_size", "block_rows")
-        if asked.get(name) is not None
-    ]
+    given = {"batch_size": batch_size, "block_rows": block_rows}
+    pairs += [(n, getattr(planned, n), now) for n, now in given.items() if now is not None]
     for name, before, now in pairs:
         if before != now:
             raise DataError(
                 f"the job in {str(out)!r} was started with {name}={before!r} and now "
                 f"{name}={now!r} is given: continue with the same, or give another directory"
             )
-    if planned.model != asked["model"]:
+    if planned.model != model:
         raise DataError(
             f"the job in {str(out)!r} was started with another model: continue with the same, or "
             "give another directory"

@@ -1,8 +1,8 @@
 """What blocks have written: their parts, the digest of each part, the series that they left out.
 
 A block has a key, a hash of all that determines its forecasts. Its part carries the key in its
-footer. A record beside the parts, named by the key, holds the digest of the part. So a part that
-was damaged, or that belongs to data that have changed, is never taken for a result.
+footer. A record beside the parts, named by the key, holds the digest of the part. So a part that is
+damaged, or that was made from data that have changed since, is never used as a result.
 """
 
 import hashlib
@@ -16,14 +16,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tsllm.batch.parts import first_names
 from tsllm.batch.writing import whole_file, writing_to
 from tsllm.errors import DataError
 
-#: Folder of the records; readers of Parquet leave out what begins with an underscore.
+#: Folder of the records; readers of Parquet ignore names that begin with an underscore.
 RECORDS = "_blocks"
 # Metadata keys of a part: the job, and the block.
 _JOB, _BLOCK = b"tsllm.job", b"tsllm.block"
-# Begin of the name of a part that moves to another number.
+# The name of a part that moves to another number begins with this.
 _MOVING = ".moving-"
 
 
@@ -52,9 +53,10 @@ def write_outcome(
     key: str,
     job: str,
 ) -> Outcome:
-    """Write the forecasts of a block, None where every series was left out, and its record.
+    """Write the forecasts of a block and its record.
 
-    The record comes first: a part without a record could not be told from a damaged one.
+    ``frame`` is None where every series was left out. The record is written first, because a part
+    without a record looks like a damaged one.
     """
     if frame is None:
         outcome, content = Outcome(None, 0, dict(skipped)), b""
@@ -80,11 +82,11 @@ def write_outcome(
 
 
 def written_outcomes(out: Path, keys: Sequence[str], job: str) -> dict[int, Outcome]:
-    """Find the blocks whose parts stand, and leave no other part in the directory.
+    """Return what blocks have written, by their numbers; leave no other part in the directory.
 
-    ``keys`` are those of the blocks. A part whose block has another number now is renamed; a
-    damaged part is named in a warning and removed, for its block is forecast again; a part of data
-    that have changed is removed. A part of another job is an error.
+    ``keys`` are those of the blocks. A part whose block has another number now is renamed. A
+    damaged part is named in a warning and removed, because its block is forecast again. A part of
+    data that have changed is removed. A part of another job is an error.
     """
     records = _read_records(out)
     by_digest = {outcome.part: key for key, outcome in records.items() if outcome.part is not None}
@@ -105,14 +107,15 @@ def written_outcomes(out: Path, keys: Sequence[str], job: str) -> dict[int, Outc
             found[numbers[key]] = path
             stand[numbers[key]] = records[key]
             continue
-        if key is None and _check_job(path, job) in (None, *numbers):
-            damaged.append(path.name)
+        if key is None:
+            block = _check_job(path, job)
+            if block is None or block in numbers:
+                damaged.append(path.name)
         useless.append(path)
     if damaged:
-        more = f" and {len(damaged) - 3:,} more" if len(damaged) > 3 else ""
         warnings.warn(
-            f"damaged parts: {', '.join(damaged[:3])}{more} in {str(out)!r} differ from what was "
-            "written; their blocks are forecast again",
+            f"damaged parts: {first_names(damaged)} in {str(out)!r} differ from what was written; "
+            "their blocks are forecast again",
             UserWarning,
             stacklevel=4,
         )
@@ -122,7 +125,7 @@ def written_outcomes(out: Path, keys: Sequence[str], job: str) -> dict[int, Outc
         for key in records.keys() - numbers.keys():
             _record_of(out, key).unlink(missing_ok=True)
         moving = {n: path for n, path in found.items() if path != part_of(out, n)}
-        # In two steps, for two parts may change their places.
+        # In two steps, because two parts may change their places.
         for number, path in moving.items():
             path.replace(out / f"{_MOVING}{keys[number]}.parquet")
         for number in moving:
@@ -131,7 +134,7 @@ def written_outcomes(out: Path, keys: Sequence[str], job: str) -> dict[int, Outc
 
 
 def _check_job(path: Path, job: str) -> str | None:
-    """Return the block that a part names in its footer; None where the footer is damaged."""
+    """Return the key of the block in a part's footer; None where the footer is damaged."""
     try:
         named = pq.read_schema(path).metadata or {}
     except (OSError, pa.ArrowException):
@@ -146,7 +149,7 @@ def _record_of(out: Path, key: str) -> Path:
 
 
 def _read_records(out: Path) -> dict[str, Outcome]:
-    """Read the records by the keys of their blocks; a damaged record is none."""
+    """Read the records by the keys of their blocks; a damaged record is left out."""
     records = {}
     for path in (out / RECORDS).glob("*.json"):
         try:

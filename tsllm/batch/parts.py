@@ -78,9 +78,9 @@ def find_parts(data: Path) -> tuple[Path, list[Part]]:
 
 
 def hash_parts(folder: Path, parts: Sequence[Part]) -> tuple[list[Part], list[Stamp]]:
-    """Read the files once to hash them; the stamps tell later whether a file has changed since.
+    """Return the parts with hashes of their content, and stamps for `check_unchanged`.
 
-    The columns that the names of folders stand for are part of the content.
+    The columns that the names of the folders give are part of the content.
     """
     stamps = stamps_of(folder, parts)
     hashed = []
@@ -96,7 +96,7 @@ def hash_parts(folder: Path, parts: Sequence[Part]) -> tuple[list[Part], list[St
 
 
 def stamps_of(folder: Path, parts: Sequence[Part]) -> list[Stamp]:
-    """Return the stamps of files; see `check_unchanged`."""
+    """Return the size and the time of the last change of each file; see `check_unchanged`."""
     stamps = []
     for part in parts:
         with reading_explained(part.name):
@@ -109,9 +109,9 @@ def check_unchanged(folder: Path, parts: Sequence[Part], stamps: Sequence[Stamp]
     """Check that files are as they were, so that no block mixes old and new data."""
     now = stamps_of(folder, parts)
     if now != list(stamps):
-        several = len(now) == len(stamps)
-        changed = [i for i in range(len(now)) if several and now[i] != stamps[i]]
-        name = parts[changed[0]].name if changed else folder.name
+        name = folder.name  # parts were added or removed
+        if len(now) == len(stamps):
+            name = next(p.name for p, a, b in zip(parts, now, stamps) if a != b)
         raise DataError(
             f"{name!r} has changed while the job was running: start the job again when "
             "the data are complete; it forecasts again what reads this part"
@@ -208,7 +208,7 @@ def common_schema(folder: Path, parts: Sequence[Part], columns: Sequence[str]) -
 
 
 def roles_of(folder: Path, parts: Sequence[Part]) -> parquet.Roles:
-    """Find the columns of the parts that are values only where they are named."""
+    """Find the columns that are values only if the user names them; see `parquet.find_roles`."""
     schemas = [(part.name, pq.read_schema(folder / part.name)) for part in parts]
     return parquet.find_roles(schemas, list(keys_of(parts[0].name)))
 
@@ -239,6 +239,12 @@ def id_texts(column: pa.Array) -> pa.Array:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     return pa.compute.fill_null(pa.compute.cast(column, pa.string()), "")
+
+
+def first_names(names: Sequence[str]) -> str:
+    """List the first three names, and the number of the others."""
+    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}"
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def plan_job(
 def plan_again(planned: Manifest, job: Job, parts: list[Part], request: Request) -> Manifest:
     """Plan a job whose data have changed since it was started, and write its manifest.
 
-    A block that reads the same rows as before stays a block, so that its part stands.
+    A block whose rows are the same as before stays a block, so that its part is kept.
     """
     blocks, grouped = planned.blocks, planned.grouped
     if parts != planned.parts:
@@ -85,7 +85,7 @@ def _plan(
 ) -> tuple[list[Block], list[Part]]:
     """Return the blocks, and the regrouped parts if the rows of a series are scattered.
 
-    `planned` is the manifest of the data before they changed.
+    `planned` is the manifest from before the data changed, None for a new job.
     """
     before: list[Part] = [] if planned is None else planned.parts
     keep = [] if planned is None or planned.grouped else _kept_rows(planned, parts)
@@ -103,9 +103,9 @@ def _plan(
 
 
 def _kept_rows(planned: Manifest, parts: Sequence[Part]) -> list[tuple[int, int]]:
-    """List the old blocks whose rows lie together in the new parts, by their rows there.
+    """List the old blocks whose rows lie together in the new parts.
 
-    Each is a first row and an end, counted over all parts.
+    Each is its first row and its end (excluded) there, counted over all parts.
     """
     offsets = np.cumsum([0, *(part.rows for part in parts)]).tolist()
     places = {part.digest: offset for part, offset in zip(parts, offsets)}

@@ -1,4 +1,4 @@
-"""Files of a job's directory: written in one step, and errors of the disk in words."""
+"""Writing of a job's directory: each file in one step, and errors of the disk in one sentence."""
 
 import errno
 import os
@@ -18,7 +18,7 @@ _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that gets its name when it is on the disk as a whole."""
+    """Open a file for writing; it gets its name when all of it is on the disk."""
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
         with temporary.open("wb") as file:
@@ -34,7 +34,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 def writing_to(out: Path) -> Iterator[None]:
     """Raise errors of the disk as one sentence about the directory ``out``.
 
-    Only writing may stand in the block, since an error of reading would be told as one of writing.
+    The block may only write, because an error of reading would be reported as one of writing.
     """
     try:
         yield
