@@ -59,8 +59,8 @@ class Job:
 
     def reading(self) -> dict[str, Any]:
         """Return how DATA and the known future are read: arguments of `read_long`."""
-        names = ("id_col", "time_col", "freq", "sort", "tz", "sep", "decimal", "encoding")
-        return {name: getattr(self, name) for name in names} | {"format": self.time_format}
+        names = ("id_col", "time_col", "freq", "sort")
+        return {name: getattr(self, name) for name in names} | options.written(vars(self))
 
     def all_covariates(self) -> list[str]:
         """List the columns that are covariates, those with a known future first."""

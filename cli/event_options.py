@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tsllm.cli import options
 from tsllm.cli.config import EventsJob
 from tsllm.cli.data import open_events
 from tsllm.cli.output import working
@@ -80,8 +79,6 @@ By = Annotated[
 
 #: Options that are parameters of every event forecaster too.
 COLUMNS = ("id_col", "time_col", "type_col", "time_unit", "sort", "ties", "resolution")
-#: Options that say how times and CSV are written.
-WRITTEN = ("tz", "time_format", "sep", "decimal", "encoding")
 
 
 def column_settings(job: EventsJob) -> dict[str, Any]:
@@ -94,18 +91,6 @@ def column_settings(job: EventsJob) -> dict[str, Any]:
             f"{doubled[0]} belongs to the data, not to the method: give it with {option}"
         )
     return {name: value for name, value in settings.items() if value is not None}
-
-
-def written(job: EventsJob) -> dict[str, Any]:
-    """Return the arguments of `read_events` about how times and CSV are written."""
-    own = {name: getattr(job, name) for name in WRITTEN}
-    return {"format": own.pop("time_format"), **own}
-
-
-def written_in(context: typer.Context) -> dict[str, Any]:
-    """Return the arguments of `written` from the options of a command without a job."""
-    own = {name: options.read(context, name) for name in WRITTEN}
-    return {"format": own.pop("time_format"), **own}
 
 
 def read_table(

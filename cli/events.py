@@ -11,14 +11,11 @@ import typer
 from tsllm.cli import event_options, options
 from tsllm.cli.config import EventsJob, checkpoint_settings, job_of, write_job
 from tsllm.cli.event_options import (
-    WRITTEN,
     column_settings,
     load_model,
     read_table,
     settings_of,
     slices_of,
-    written,
-    written_in,
 )
 from tsllm.cli.events_ablate import ablate
 from tsllm.cli.events_evaluate import evaluate
@@ -91,7 +88,9 @@ def fit(
 
     check_target(out, overwrite=overwrite)
     settings = column_settings(job)
-    table = read_table(job.data, settings | written(job), job.windows, unit=job.time_unit)
+    table = read_table(
+        job.data, settings | options.written(vars(job)), job.windows, unit=job.time_unit
+    )
     parts = slices_of(table, job.slices, job.by)
 
     from tsllm.events import make_event_forecaster
@@ -158,7 +157,7 @@ def update(
         check_folder(out.absolute().parent, "--out")
         check_target(out, overwrite=overwrite)
     estimator = load_model(model)
-    settings = settings_of(estimator, {"sort": sort}) | written_in(context)
+    settings = settings_of(estimator, {"sort": sort}) | options.written_in(context)
     table = read_table(data, settings, options.read(context, "windows"))
     if learn:
         if not hasattr(estimator, "partial_fit"):
@@ -290,7 +289,7 @@ def simulate(
     if horizon is None and (steps is None or new is not None):
         raise DataError("--horizon is missing: give the length of the futures, such as 7D")
     if new is not None:
-        names = ["data", "paths", "steps", "windows", "sort", *WRITTEN]
+        names = ["data", "paths", "steps", "windows", "sort", *options.WRITTEN]
         options.refuse(context, names, "with --new, which needs no history: leave it out")
     estimator = load_model(model)
     if seed is not None:
@@ -331,10 +330,12 @@ def _history(context: typer.Context, estimator: EventForecaster) -> Any:
     """Read the history to predict from; None: the model's own."""
     data, bounds = context.params["data"], options.read(context, "windows")
     if data is None:
-        names = ["windows", "sort", *WRITTEN]
+        names = ["windows", "sort", *options.WRITTEN]
         options.refuse(context, names, "without DATA: give DATA, or leave it out")
         return None
-    settings = settings_of(estimator, {"sort": context.params["sort"]}) | written_in(context)
+    settings = settings_of(estimator, {"sort": context.params["sort"]}) | options.written_in(
+        context
+    )
     return read_table(data, settings, bounds)
 
 

@@ -1,6 +1,6 @@
 """Options that several commands share, and the values of options that are lists."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -131,6 +131,9 @@ Encoding = Annotated[
         metavar="NAME",
     ),
 ]
+#: Options that say how times and CSV are written.
+WRITTEN = ("tz", "time_format", "sep", "decimal", "encoding")
+
 _METHODS = "auto, autotimes, timecma, s2ip or aaren. Default:"
 Method = Annotated[
     str | None, typer.Option("--method", help=f"{_METHODS} autotimes.", metavar="METHOD")
@@ -285,6 +288,16 @@ def read(context: typer.Context, name: str) -> Any:
     if value is None or name not in READERS:
         return value or None if isinstance(value, list | tuple) else value
     return READERS[name](f"--{name.replace('_', '-')}", value)
+
+
+def written(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of `WRITTEN` as arguments of a reader, which calls one of them format."""
+    return {"format" if name == "time_format" else name: values[name] for name in WRITTEN}
+
+
+def written_in(context: typer.Context) -> dict[str, Any]:
+    """Return the arguments of `written` for a command without a job."""
+    return written({name: read(context, name) for name in WRITTEN})
 
 
 def refuse(context: typer.Context, names: Sequence[str], why: str) -> None:

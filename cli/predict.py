@@ -24,10 +24,8 @@ from tsllm.cli.output import (
 )
 from tsllm.errors import DataError
 
-# Options that say how times and CSV are written.
-_WRITTEN = ("tz", "time_format", "sep", "decimal", "encoding")
-# Options of forecasts that are not made in blocks.
-_AT_ONCE = ("resample", "sep", "decimal", "encoding")
+# Options that a job in blocks does not take.
+_NOT_IN_BLOCKS = ("resample", "sep", "decimal", "encoding")
 
 
 @dataclass(frozen=True)
@@ -143,12 +141,8 @@ def predict(
             "freq": freq,
             "fill": fill,
             "sort": bool(sort),
-            "tz": tz,
-            "format": time_format,
             "resample": resample,
-            "sep": options.read(context, "sep"),
-            "decimal": decimal,
-            "encoding": encoding,
+            **options.written_in(context),
         },
         bool(skip_bad),
     )
@@ -169,7 +163,7 @@ def _refuse_what_has_no_effect(context: typer.Context, *, in_blocks: bool) -> No
     given = context.params
     if in_blocks:
         remedy = "on a job in blocks: prepare the data first, or give --out the name of a file"
-        options.refuse(context, _AT_ONCE, remedy)
+        options.refuse(context, _NOT_IN_BLOCKS, remedy)
     else:
         blocks = ["block_rows"] + ["engine"] * (given["engine"] == "ray")
         remedy = "on one table: give --out the name of a directory for a job in blocks"
@@ -181,7 +175,7 @@ def _refuse_what_has_no_effect(context: typer.Context, *, in_blocks: bool) -> No
         read = ["target_col", "freq", "fill", "resample"]
         options.refuse(context, read, "without DATA: give DATA, or leave it out")
         if given["future"] is None:
-            read = ["id_col", "time_col", "sort", *_WRITTEN]
+            read = ["id_col", "time_col", "sort", *options.WRITTEN]
             options.refuse(context, read, "without DATA or --future: give one, or leave it out")
 
 
@@ -194,7 +188,8 @@ def _forecast_at_once(asked: _Asked) -> None:
     from tsllm.tables.covariates import columns_to_read, read_future
     from tsllm.tables.forecast import predict_long, predict_stored, stored_series
 
-    skipped, ahead = (SkippedSeries() if asked.skip_bad else None for _ in range(2))
+    skipped = SkippedSeries() if asked.skip_bad else None
+    ahead = None if skipped is None else SkippedSeries()  # of the future
     with working("loading the model"):
         estimator = load_forecaster(asked.model)
     started = time.perf_counter()
@@ -261,7 +256,7 @@ def _forecast_in_blocks(
         future=asked.future,
         on_error="skip" if asked.skip_bad else "raise",
         progress=log_form.get() != "json",
-        **{name: value for name, value in asked.reading.items() if name not in _AT_ONCE},
+        **{name: value for name, value in asked.reading.items() if name not in _NOT_IN_BLOCKS},
     )
     _report(result.series, result.horizon, result.seconds)
     say(f"wrote {out}, {count(result.blocks, 'parts')}")

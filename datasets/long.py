@@ -59,9 +59,9 @@ def read_long(
     Parameters
     ----------
     source : str, pathlib.Path, pandas.DataFrame or Table
-        A ``.csv``, ``.csv.gz``, ``.parquet``, ``.pq``, ``.jsonl`` or ``.jsonl.gz`` file, a
-        directory of such files of one kind (with its subfolders, whose names ``column=value`` are
-        columns), a frame, or a table of `tsllm.datasets.tables`.
+        A ``.csv``, ``.csv.gz``, ``.parquet``, ``.pq``, ``.parq``, ``.jsonl`` or ``.jsonl.gz``
+        file, a directory of such files of one kind (with its subfolders, whose names
+        ``column=value`` are columns), a frame, or a table of `tsllm.datasets.tables`.
     id_col, time_col : str or None, default=None
         The columns with the series' identifiers and the times. None recognises known names.
     target_cols : str, sequence of str or None, default=None

@@ -17,7 +17,7 @@ from tsllm.datasets.delimited import Dialect, read_csv
 from tsllm.datasets.frequency import row_number
 from tsllm.datasets.json_lines import read_json_lines
 from tsllm.datasets.parquet import Roles, common_schema, find_roles, read_parquet
-from tsllm.datasets.parts import PartFile, check_there, kind_of, list_parts
+from tsllm.datasets.parts import KINDS, PartFile, check_there, kind_of, list_parts
 from tsllm.errors import DataError
 
 # Text cells that stand for a missing value.
@@ -64,19 +64,11 @@ def open_table(
         raise DataError("there is no file or directory ''; check the path")
     path = Path(source).expanduser()
     check_there(path)
-    kind = kind_of(path)
-    if not path.is_dir() and kind is None:
-        raise DataError(
-            f"{str(source)!r} has an ending that is not known; "
-            "pass a .csv, .csv.gz, .parquet, .pq, .jsonl or .jsonl.gz file or a directory of them"
-        )
     try:
         if path.is_dir():
             table = _read_folder(path, freq, dialect)
         else:
-            part = PartFile(path, path.name, kind or "CSV")
-            _check_dialect(dialect, repr(path.name), csv=kind == "CSV")
-            table = _read_part(part, freq, dialect)
+            table = _read_file(path, freq, dialect)
     except DataError:
         raise  # also a ValueError, and complete already
     except (OSError, EOFError, zlib.error, ValueError, csv.Error, pa.ArrowException) as error:
@@ -167,6 +159,18 @@ def _check_dialect(dialect: Dialect | None, source: str, *, csv: bool) -> None:
             "sep=, decimal= and encoding= (--sep, --decimal, --encoding) are for CSV, and have no "
             f"effect on {source}; leave them out"
         )
+
+
+def _read_file(path: Path, freq: str | None, dialect: Dialect | None) -> Table:
+    """Read a file that is a whole table."""
+    kind = kind_of(path)
+    if kind is None:
+        raise DataError(
+            f"{str(path)!r} has an ending that is not known; pass a {', '.join(KINDS)} file or a "
+            "directory of them"
+        )
+    _check_dialect(dialect, repr(path.name), csv=kind == "CSV")
+    return _read_part(PartFile(path, path.name, kind), freq, dialect)
 
 
 def _read_part(

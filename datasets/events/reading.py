@@ -206,15 +206,20 @@ def _check_resolution(resolution: float | None, ties: str) -> None:
     if resolution is None:
         return
     if not isinstance(resolution, Real) or not 0 < resolution < np.inf:
-        raise DataError(
-            f"resolution={resolution} does not say how far to spread tied events; pass the "
-            "positive step of the clock that wrote them"
-        )
+        raise _no_resolution(resolution)
     if ties == "error":
         raise DataError(
             f"resolution={resolution} has no effect where ties are an error; pass ties='jitter' or "
             "'batch' (--ties), or leave it out"
         )
+
+
+def _no_resolution(resolution: object) -> DataError:
+    """Return the error for a step of the clock that is not positive and finite."""
+    return DataError(
+        f"resolution={resolution} does not say how far to spread tied events; pass the positive "
+        "step of the clock that wrote them"
+    )
 
 
 def _check_ties(
@@ -248,10 +253,7 @@ def _jitter(
     if resolution is None:
         resolution = float(intervals[intervals > 0].min(initial=np.inf))
     if (intervals == 0).any() and not 0 < resolution < np.inf:
-        raise DataError(
-            f"resolution={resolution} does not say how far to spread tied events; pass the "
-            "positive step of the clock that wrote them"
-        )
+        raise _no_resolution(resolution)
     seeds = np.random.SeedSequence(random_state).spawn(len(parts))
     moved = []
     for times, end, name, seed in zip(parts, ends, ids, seeds, strict=True):

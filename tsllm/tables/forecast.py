@@ -155,7 +155,9 @@ def forecast(
     if skipped is not None:
         frame = fittable(estimator, frame, beside, skipped)
     known = read_future_ahead(future, estimator, frame, beside, horizon, skipped=skipped, **reading)
-    fit_long(estimator, frame, horizon, covariates=beside, skipped=skipped)
+    if skipped is not None:
+        frame = skipped.without(frame)
+    fit_long(estimator, frame, horizon, covariates=beside)
     table = predict_long(
         estimator, frame, horizon, quantiles=quantiles, freq=freq, future=known, skipped=skipped
     )
@@ -242,15 +244,11 @@ def fit_long(
     horizon: int | None = None,
     *,
     covariates: Sequence[str] = (),
-    skipped: SkippedSeries | None = None,
 ) -> SeriesForecaster:
     """Fit a forecaster on all series of a canonical long frame, always as a panel with names.
 
     ``frame`` is a table of `read_long`. Without a ``horizon`` the estimator chooses its own.
-    The series that ``skipped`` holds are left out; see `fittable`.
     """
-    if skipped is not None:
-        frame = skipped.without(frame)
     steps = None if horizon is None else list(range(1, horizon + 1))
     with warnings.catch_warnings():
         # read_long has warned of constant series already.
