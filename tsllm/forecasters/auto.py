@@ -202,7 +202,7 @@ class AutoForecaster(SeriesForecaster):
         Seconds that fitting may take. Candidates are fitted in their order; one that would take
         longer is left out, with a warning. The first is always fitted.
     batch_size : int, default=64
-        HeldOutForecasts of a training step, and contexts of a forecast, of trained candidates.
+        Windows of a training step, and contexts of a forecast, of trained candidates.
     checkpoint_dir : path or None, default=None
         Directory that saves the trainings, so that a killed fit continues. Needs a whole number as
         ``random_state``.
@@ -359,7 +359,7 @@ class AutoForecaster(SeriesForecaster):
             history=longest_history(contexts),
         )
         forecasts, left_out = self._fit_candidates(state, before, scored, held_out, started)
-        windows = held_out.windows(_filled(forecasts))
+        windows = held_out.with_forecasts(_filled(forecasts))
         ids = [context.series_id for context in residuals]
         state.combination = learn_combination(windows, ids)
         state.table, state.facts = _report(state, windows, ids)

@@ -20,11 +20,12 @@ import numpy as np
 
 from tsllm.metrics import observed_mean
 
-#: How fast the weight of a combination falls with its excess error, a window.
+#: How fast the weight of a combination falls with its excess error, for each window.
 SHARPNESS = 5.0
-#: HeldOutForecasts that equal weights count as, and that the panel's weights count as for one series.
+#: The weights to shrink to count as this number of windows: equal weights for a panel, the panel's
+#: weights for a series.
 PRIOR_STRENGTH = 20.0
-#: How fast that number falls with the excess error of the prior, a window.
+#: How fast that number falls with the excess error of these weights, for each window.
 PRIOR_DECAY = 0.1
 #: A block of the horizon has weights of its own where this number of windows scores it.
 BLOCK_WINDOWS = 50

@@ -1,4 +1,4 @@
-"""HeldOutForecasts at the end of series that candidates are compared on, and intervals calibrated."""
+"""Windows at the end of series that candidates are compared on, and intervals calibrated."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -120,7 +120,7 @@ class HeldOut:
         scale = np.stack([usual_change(past.values, season) for past in pasts])
         return cls(pasts, np.array(series), np.array(origins), np.stack(actual), scale, season)
 
-    def windows(self, forecasts: np.ndarray) -> HeldOutForecasts:
+    def with_forecasts(self, forecasts: np.ndarray) -> HeldOutForecasts:
         """Add the candidates' forecasts (windows, horizon, variables, candidates)."""
         return HeldOutForecasts(forecasts, self.actual, self.scale, self.series)
 

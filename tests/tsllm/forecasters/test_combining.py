@@ -16,7 +16,7 @@ from tsllm.forecasters.combining import (
 
 
 def windows(errors, *, series=None, actual=None):
-    """HeldOutForecasts whose candidates have these errors, (windows, horizon, variables, candidates)."""
+    """Windows whose candidates have these errors, (windows, horizon, variables, candidates)."""
     count, horizon, variables, _ = errors.shape
     actual = np.zeros((count, horizon, variables)) if actual is None else actual
     series = np.zeros(count, dtype=int) if series is None else series
