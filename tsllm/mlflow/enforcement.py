@@ -18,20 +18,19 @@ import numpy as np
 import pandas as pd
 from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PyFuncModel, scoring_server
 from mlflow.types.schema import AnyType, Schema
 
+from tsllm.arguments import shown
 from tsllm.backbone.stopping import end_when
 from tsllm.errors import DataError
 from tsllm.mlflow.csv_requests import read_csv
-from tsllm.mlflow.sentences import shown
-from tsllm.mlflow.serving import LOG, RequestError
+from tsllm.mlflow.serving import LOG, RequestError, unexpected
 
 _MODULE = "tsllm.mlflow"
 #: The environment variables that MLflow sets in its server, and in ``mlflow models predict``.
 _OF_SERVER, _OF_COMMAND = "__pyfunc_model_path__", "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
-#: MLflow's server gives up after its own time; ours must be over before.
+#: MLflow's server gives up after its own time limit; ours must end before.
 _SHARE_OF_TIMEOUT = 5 / 6
 _JSON, _CSV, _PARQUET = (
     scoring_server.CONTENT_TYPE_JSON,
@@ -42,7 +41,7 @@ _TABLES = scoring_server.SUPPORTED_FORMATS
 
 
 def seconds_of_server() -> float | None:
-    """Return the seconds that a request may take behind MLflow's server; None: there is none."""
+    """Return the seconds that a request may take in MLflow's server; None: this is no server."""
     if not _is_serving():
         return None
     return float(MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()) * _SHARE_OF_TIMEOUT
@@ -51,11 +50,11 @@ def seconds_of_server() -> float | None:
 def prepare_requests() -> None:
     """Replace MLflow's functions; called when a model is loaded, and effective once.
 
-    A model in any process gets its requests as they are. A process of MLflow's server or of
-    ``mlflow models predict`` serves one model: it also gets our CSV, errors and JSON, and ends
-    soon when it is asked to.
+    In every process our models get their requests as they are. A process of MLflow's server or of
+    ``mlflow models predict`` serves one model. There MLflow's reading of CSV, its errors and its
+    JSON are replaced too, and a request to end the process stops the forecasts.
     """
-    # the name mlflow.pyfunc may stand for a module that is loaded later
+    # sys.modules, because the attribute mlflow.pyfunc may be a module that is loaded lazily
     _replace(sys.modules[PyFuncModel.__module__], "_validate_prediction_input", _hand_over)
     if not _is_serving():
         return
@@ -93,13 +92,12 @@ def _hand_over(
     if params is not None and not isinstance(params, dict):
         raise RequestError(
             f"params must be an object with horizon and quantiles, found {type(params).__name__}",
-            INVALID_PARAMETER_VALUE,
         )
     if input_schema is not None and not _is_ours(input_schema):  # the user's own signature
         try:
             data, _ = theirs(data, None, input_schema, None, flavor)
         except MlflowException as error:
-            raise RequestError(error.message, INVALID_PARAMETER_VALUE) from error
+            raise RequestError(error.message) from error
     return _as_table(data), params
 
 
@@ -109,21 +107,19 @@ def _is_ours(schema: Schema) -> bool:
 
 
 def _as_table(data: Any) -> pd.DataFrame:
-    """Return what MLflow takes as a table as one: lists of columns, or of rows."""
+    """Return a table, or the lists that MLflow takes for one, as a table."""
     if isinstance(data, pd.DataFrame):
         return data
     if isinstance(data, np.ndarray) or not isinstance(data, dict | list):
         raise RequestError(
             f"the request is a {type(data).__name__} and must be a table: send dataframe_split or "
             "dataframe_records",
-            INVALID_PARAMETER_VALUE,
         )
     try:
         return pd.DataFrame(data)
     except (ValueError, TypeError, AttributeError) as error:
         raise RequestError(
             f"the request is no table ({error}): send dataframe_split or dataframe_records",
-            INVALID_PARAMETER_VALUE,
         ) from error
 
 
@@ -132,7 +128,7 @@ def _read_csv(theirs: Callable[..., Any], csv_input: Any, schema: Any = None) ->
     try:
         return read_csv(csv_input)
     except (DataError, UnicodeDecodeError, OSError) as error:
-        raise RequestError(str(error), INVALID_PARAMETER_VALUE) from error
+        raise RequestError(str(error)) from error
 
 
 def _answer(
@@ -144,7 +140,6 @@ def _answer(
     if not content_type:
         raise RequestError(
             f"the request has no Content-Type: send {_JSON}, {_CSV} or {_PARQUET}",
-            INVALID_PARAMETER_VALUE,
         )
     kind = str(content_type).partition(";")[0].strip()
     if kind in (_JSON, _CSV):
@@ -156,12 +151,9 @@ def _answer(
     except RequestError:
         raise
     except MlflowException as error:  # MLflow's own reading of the table
-        raise RequestError(_short(error), INVALID_PARAMETER_VALUE) from error
+        raise RequestError(_short(error)) from error
     except Exception as error:
-        LOG.exception("a request failed unexpectedly")
-        raise RequestError(
-            f"unexpected {type(error).__name__}: the server's log says more", INTERNAL_ERROR
-        ) from error
+        raise unexpected(error) from error
 
 
 def _read_text(data: bytes | str) -> str:
@@ -171,7 +163,6 @@ def _read_text(data: bytes | str) -> str:
     except UnicodeDecodeError as error:
         raise RequestError(
             f"the request is not UTF-8 (byte {error.start}): send text in that encoding",
-            INVALID_PARAMETER_VALUE,
         ) from None  # the error holds the whole request
 
 
@@ -182,13 +173,11 @@ def _read_json(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise RequestError(
             f"the request is no JSON: {getattr(error, 'msg', None) or _short(error)}",
-            INVALID_PARAMETER_VALUE,
         ) from None  # the error holds the whole request
     if not isinstance(data, dict):
         raise RequestError(
             f"the request is a JSON {type(data).__name__}: send an object with dataframe_split or "
             "dataframe_records",
-            INVALID_PARAMETER_VALUE,
         )
     unknown = [key for key in data if key not in (*_TABLES, scoring_server.SERVING_PARAMS_KEY)]
     if unknown or len(data.keys() & _TABLES) != 1:
@@ -196,7 +185,6 @@ def _read_json(text: str) -> dict[str, Any]:
         raise RequestError(
             "the request must hold one table, as dataframe_split, dataframe_records, inputs or "
             f"instances, and may hold params{found}",
-            INVALID_PARAMETER_VALUE,
         )
     return data
 
@@ -230,9 +218,10 @@ def _plain_cells(column: pd.Series) -> pd.Series:
 
 
 def _server_ends() -> bool:
-    """Return whether uvicorn is asked to end: it waits for the requests that it computes.
+    """Return whether uvicorn, MLflow's server, is asked to end.
 
-    Its handler of SIGTERM is a method of the server.
+    It then waits for the requests that are computed. Its handler of SIGTERM is a method of the
+    server object.
     """
     server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return getattr(server, "should_exit", False) is True

@@ -26,7 +26,7 @@ from tsllm.errors import DataError
 from tsllm.events.base import EventForecaster
 from tsllm.mlflow.kinds import ServedKind
 from tsllm.mlflow.limits import Limits
-from tsllm.mlflow.requests import Asked
+from tsllm.mlflow.requests import Asked, check_has_rows
 
 _WINDOW = ("window_start", "window_end")
 #: Columns of an answer beside the quantiles: step, two times, type, probability, no_event.
@@ -102,12 +102,9 @@ class ServedEvents(ServedKind):
 def _history(model: EventForecaster, request: pd.DataFrame) -> EventTable:
     """Read the histories of a request, or return those that the model keeps."""
     kept, names = model.history_, model.history_.names
-    told = [column for column in (names.time_col, names.type_col, *_WINDOW) if column in request]
-    if told and not len(request):
-        raise DataError(
-            f"the request has the column {told[0]!r} and no rows: send rows, or {names.id_col} "
-            "alone without rows for all that the model keeps"
-        )
+    of_events = (names.time_col, names.type_col, *_WINDOW)
+    check_has_rows(request, of_events, names.id_col)
+    told = [column for column in of_events if column in request]
     if not len(request) or not request[told].notna().to_numpy().any():
         return kept if not len(request) else kept.select(_asked(request, names.id_col))
     for column in (names.time_col, names.type_col):

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, fields
 
+from tsllm.arguments import shown
 from tsllm.errors import DataError
-from tsllm.mlflow.sentences import shown
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from tsllm.arguments import wanted_instead
+from tsllm.arguments import shown, wanted_instead
 from tsllm.backbone.stopping import check_time
 from tsllm.datasets.bad_series import Result, SkippedSeries, skipping
 from tsllm.errors import DataError
 from tsllm.mlflow.csv_requests import is_text, read_cells
 from tsllm.mlflow.limits import Limits
-from tsllm.mlflow.sentences import for_client, shown
+from tsllm.mlflow.sentences import for_client
 from tsllm.tables.forecast import check_request
 
 #: The parameters of a request.
@@ -76,7 +76,7 @@ def read_parameters(
     limits.check_parameters(horizon, len(quantiles))
     check_request(horizon, quantiles)
     on_error = params.get("on_error", "raise")
-    skipped = skipping(on_error) if isinstance(on_error, str) else skipping(shown(on_error))
+    skipped = skipping(on_error if isinstance(on_error, str) else shown(on_error))
     return Asked(
         int(horizon), [float(q) for q in quantiles], None if skipped is None else _TimedSkips()
     )
@@ -128,6 +128,19 @@ def read_table(
     return request
 
 
+def check_has_rows(request: pd.DataFrame, columns: Sequence[str], id_col: str) -> None:
+    """Check that a request with any of the columns has rows; without rows it would ask for all.
+
+    ``columns`` are those of histories, and ``id_col`` names the series.
+    """
+    there = [name for name in columns if name in request]
+    if there and not len(request):
+        raise DataError(
+            f"the request has the column {there[0]!r} and no rows: send rows, or {id_col} alone "
+            "without rows for all that the model keeps"
+        )
+
+
 def with_left_out(answer: pd.DataFrame, skipped: SkippedSeries | None) -> pd.DataFrame:
     """Add a row for each series that was left out, with the reason in the column ``error``.
 
@@ -140,7 +153,7 @@ def with_left_out(answer: pd.DataFrame, skipped: SkippedSeries | None) -> pd.Dat
         return answer
     reasons = {name: for_client(reason) for name, reason in skipped.reasons.items()}
     rows = pd.DataFrame({answer.columns[0]: list(reasons), ERROR: list(reasons.values())})
-    whole = answer.select_dtypes("integer").columns  # they stay whole beside missing ones
+    whole = answer.select_dtypes("integer").columns  # beside missing values they would be floats
     return pd.concat([answer.astype(dict.fromkeys(whole, object)), rows], ignore_index=True)
 
 

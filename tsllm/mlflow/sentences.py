@@ -1,7 +1,7 @@
-"""Errors in words for a client, who has no Python and no command line.
+"""Errors for a client of a server, who has no Python and no command line.
 
-The sentences of the library end with the argument or the option that helps. Behind a server the
-remedy is another request.
+The sentences of the library end with the argument or the option that helps. A client can only send
+another request, so the remedies are replaced.
 """
 
 import re
@@ -9,11 +9,10 @@ import re
 _LONGEST = 600  # characters of a sentence
 _QUOTED, _KEPT = re.compile(r"(?<!\w)(?:'[^']*'|\"[^\"]*\")"), re.compile(r"\0(\d+)\0")
 _LONG_WORD = re.compile(r"\S{100,}")
-_LONGEST_VALUE = 100  # characters of a client's value in it
 _IN_ORDER = r"send the rows of each \1 in the order of time"
 _DATES = "send dates, such as 2024-01-31"
 _MISSING_ROWS = "send the missing rows, with null where nothing was observed"
-#: Patterns of the library's remedies, and what a client can do. The first ones come first.
+#: Patterns of the library's remedies, and what a client can do. They are applied in this order.
 _REMEDIES = tuple(
     (re.compile(pattern), words)
     for pattern, words in (
@@ -37,7 +36,6 @@ _REMEDIES = tuple(
             r"pass the time zone of the series with tz=.*",
             "send all with one offset, or local times without one",
         ),
-        (r"pass the future of the covariates[^;]*", "send it in rows with future=true"),
         (r"give it as future= \(--future\)[^;]*;.*", "send it in rows with future=true"),
         (r": pass X for the steps to forecast.*", ": send it in rows with future=true"),
         (r", in a table with resample=.*", ""),
@@ -84,12 +82,3 @@ def for_client(sentence: str) -> str:
         half = _LONGEST // 2
         sentence = f"{sentence[:half]} ... {sentence[-half:]}"
     return sentence
-
-
-def shown(value: object) -> str:
-    """Show a value of a request in a sentence, cut where it is long."""
-    try:
-        text = repr(value)
-    except ValueError:  # a whole number of more digits than Python writes
-        text = f"a {type(value).__name__} of very many digits"
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."

@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsllm.arguments import shown
 from tsllm.backbone import Backbone
 from tsllm.datasets.bad_series import SkippedSeries
 from tsllm.datasets.counts import count_step
@@ -42,8 +43,7 @@ from tsllm.errors import DataError
 from tsllm.forecasters.base import SeriesForecaster
 from tsllm.mlflow.kinds import ServedKind
 from tsllm.mlflow.limits import Limits
-from tsllm.mlflow.requests import Asked
-from tsllm.mlflow.sentences import shown
+from tsllm.mlflow.requests import Asked, check_has_rows
 from tsllm.tables.covariates import columns_of, columns_to_read, read_future
 from tsllm.tables.forecast import (
     DEFAULT_QUANTILES,
@@ -115,7 +115,7 @@ class ServedSeries(ServedKind):
         """Forecast the series of a request; see the head of this file."""
         horizon, quantiles, skipped = asked
         numbers = len(_variables(model)) * (1 + len(quantiles))
-        _check_rows(model, request)
+        check_has_rows(request, [_TIME, *_variables(model)], _ID)
         request, future = _split_future(model, request, skipped)
         if _brings_history(model, request):
             series = request[_ID].nunique(dropna=False) if _ID in request else 1
@@ -161,16 +161,6 @@ def _covariates(model: SeriesForecaster) -> list[str]:
     """List the columns of covariates."""
     columns = columns_of(model)
     return [] if columns is None else list(columns.everything)
-
-
-def _check_rows(model: SeriesForecaster, request: pd.DataFrame) -> None:
-    """Check that a table with columns of histories has rows; without, it would ask for all."""
-    there = [name for name in (_TIME, *_variables(model)) if name in request]
-    if there and not len(request):
-        raise DataError(
-            f"the request has the column {there[0]!r} and no rows: send rows, or {_ID} alone "
-            "without rows for all that the model keeps"
-        )
 
 
 def _split_future(
@@ -342,7 +332,7 @@ def _periods(stamps: pd.Series, freq: str) -> pd.Series:
 
 
 def _period(cell: Any, freq: str, row: str) -> pd.Period:
-    """Convert a date, or the name of a period; pandas alone would guess at other text."""
+    """Convert a date, or the name of a period; pandas would read other text as it guesses."""
     text = cell.isoformat() if isinstance(cell, datetime.date) else str(cell).strip()
     try:
         period = pd.Period(text, freq=freq)

@@ -24,16 +24,23 @@ from tsllm.mlflow.limits import Limits
 from tsllm.mlflow.sentences import for_client
 
 LOG = logging.getLogger(__name__)
-_LOOK = 0.2  # seconds between two looks whether a waiting request may go on
+_LOOK = 0.2  # seconds after which a waiting request checks again whether it may go on
 
 
 class RequestError(MlflowException):
     """The answer to a client whose request failed, in one sentence.
 
     MLflow's server would put the whole request before the message; this class keeps the sentence.
+
+    Parameters
+    ----------
+    sentence : str
+        As the library has it; it is changed for a client, see `for_client`.
+    error_code : int, default=INVALID_PARAMETER_VALUE
+        MLflow's code, which determines the status of the answer: 400 by default.
     """
 
-    def __init__(self, sentence: str, error_code: int) -> None:
+    def __init__(self, sentence: str, error_code: int = INVALID_PARAMETER_VALUE) -> None:
         self._sentence = for_client(sentence)
         super().__init__(self._sentence, error_code=error_code)
 
@@ -45,6 +52,14 @@ class RequestError(MlflowException):
     @message.setter
     def message(self, value: str) -> None:
         pass
+
+
+def unexpected(error: Exception) -> RequestError:
+    """Log an error of the server, and return the answer to the client: its class alone."""
+    LOG.error("a request failed unexpectedly", exc_info=error)
+    return RequestError(
+        f"unexpected {type(error).__name__}: the server's log says more", INTERNAL_ERROR
+    )
 
 
 class ServedModel:
@@ -71,13 +86,13 @@ class ServedModel:
         """Predict what a request asks for.
 
         See `tsllm.mlflow.series` and `tsllm.mlflow.events` for the request; ``params`` may hold
-        ``horizon`` and ``quantiles``.
+        ``horizon``, ``quantiles`` and ``on_error``.
 
         Raises
         ------
         RequestError
-            The server answers with status 400, or 500 where the request is not at fault; with 504
-            where it takes too long, and with 503 where the server is busy or ends.
+            The server answers with status 400; with 500 where the request is not at fault, with
+            504 where it takes too long, and with 503 where the server is busy or ends.
         """
         too_long = (
             f"the request took longer than {self.seconds:g} seconds and was stopped: ask for fewer "
@@ -92,14 +107,11 @@ class ServedModel:
             code = TEMPORARILY_UNAVAILABLE if stopping.ends() else DEADLINE_EXCEEDED
             raise RequestError(str(error), code) from error
         except DataError as error:
-            raise RequestError(str(error), INVALID_PARAMETER_VALUE) from error
+            raise RequestError(str(error)) from error
         except TsllmError as error:
             raise RequestError(str(error), INTERNAL_ERROR) from error
         except Exception as error:
-            LOG.exception("a request failed unexpectedly")
-            raise RequestError(
-                f"unexpected {type(error).__name__}: the server's log says more", INTERNAL_ERROR
-            ) from error
+            raise unexpected(error) from error
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
