@@ -34,6 +34,18 @@ def series_name(series_id: object) -> str:
     return f"series {shown_value(series_id)}"
 
 
+def series_names(ids: Sequence[object]) -> str:
+    """Return the names of the first three series in a message, and the number of the others.
+
+    Examples
+    --------
+    >>> series_names(["a", "b", "c", "d", "e"])
+    "series 'a', series 'b', series 'c' and 2 more"
+    """
+    more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
+    return ", ".join(map(series_name, ids[:3])) + more
+
+
 def in_column(variable: int, count: int, columns: Sequence[str] | None) -> str:
     """Return the words that name one of ``count`` variables in an error message.
 

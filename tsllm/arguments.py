@@ -33,7 +33,7 @@ _WORDS = {
     types.NoneType: "null",
 }
 _NUMBERS: dict[type, type] = {float: numbers.Real, int: numbers.Integral}
-#: Writes values that refer to one another many times, too, as YAML's aliases can.
+#: Writes a few values of a nest of lists, which YAML's aliases can make huge.
 _BRIEF = reprlib.Repr()
 _BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother, _BRIEF.maxlong = 3, 80, 80, 80
 _LIST_WORDS = {float: "a list of numbers", int: "a list of whole numbers", str: "a list of text"}
@@ -64,9 +64,8 @@ class Limits:
         if isinstance(value, str) and value in self.words:
             return
         kind = numbers.Integral if self.whole else numbers.Real
-        fits = isinstance(value, kind) and not isinstance(
-            value, bool
-        )  # a bool of numpy is no number
+        # numpy's truth values are no numbers, and Python's are.
+        fits = isinstance(value, kind) and not isinstance(value, bool)
         if fits and self._holds(value):
             return
         if self.whole:
@@ -155,6 +154,20 @@ def check_level_count(levels: Sequence[float], name: str) -> None:
         raise DataError(f"{name} holds {len(levels):,} levels: ask for at most {MAX_LEVELS:,}")
 
 
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+    """Check that an argument is one of some names; the `DataError` lists them."""
+    known = tuple(choices)
+    if not isinstance(value, str) or value not in known:
+        raise DataError(f"{name} must be one of {', '.join(known)}, found {shown(value)}")
+
+
+def checked_flag(name: str, value: Any) -> bool:
+    """Return an argument that must be true or false."""
+    if wanted_instead(value, bool):
+        raise DataError(f"{name} must be true or false, found {shown(value)}")
+    return bool(value)
+
+
 def check_arguments(
     cls: type,
     known: Sequence[str],
@@ -162,8 +175,7 @@ def check_arguments(
     limits: Mapping[str, Limits] | None = None,
 ) -> None:
     """Check arguments of a constructor against its type hints and against limits by name."""
-    hints = get_type_hints(cls.__init__)  # type: ignore[misc]  # sound: only hints are read
-    hints["verbose"] = int | bool  # as Python takes True for 1
+    hints = _hints_of(cls.__init__)  # type: ignore[misc]  # sound: only hints are read
     for name, value in parameters.items():
         if name not in known:
             near = get_close_matches(name, known, n=1)
@@ -179,9 +191,14 @@ def check_call(
 
     ``given`` are its ``locals()`` at the start. Limits hold for the numbers of a list, too.
     """
-    hints = get_type_hints(function) | {"verbose": int | bool}
+    hints = _hints_of(function)
     for name, value in given.items():
         _check_argument(name, value, hints.get(name, Any), limits)
+
+
+def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the type hints of a function's arguments."""
+    return get_type_hints(function) | {"verbose": int | bool}  # Python takes True for 1
 
 
 def _check_argument(name: str, value: Any, hint: Any, limits: Mapping[str, Limits] | None) -> None:
@@ -193,7 +210,7 @@ def _check_argument(name: str, value: Any, hint: Any, limits: Mapping[str, Limit
     if limit is None:
         return
     if isinstance(value, str | numbers.Real):
-        # False in place of a number, where the hint allows it, is no number.
+        # False has no limits: a hint that allows it gives it a meaning of its own.
         if value is not False:
             takes_text = wanted_instead("", hint) is None
             (limit if takes_text else replace(limit, words=())).check(name, value)

@@ -216,7 +216,8 @@ def within_rounding(spread: np.ndarray, level: np.ndarray) -> np.ndarray:
 def faint_spread(context: Context) -> np.ndarray:
     """Return the standard deviation of each variable, (variables,); 0 where all values are equal.
 
-    Models read a spread within rounding as none; the intervals of such a context still have it.
+    Models read a variable as constant if its deviation is within rounding; its intervals are still
+    as wide as the deviation.
 
     Examples
     --------

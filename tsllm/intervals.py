@@ -14,9 +14,9 @@ overlapping forecasts are similar, so offsets that have just adapted to them wou
 
 A series with at least ``MIN_WINDOWS`` held-out windows has its own scores. Any other series uses
 the scores of the whole panel, times its own scale. If the panel has few windows as well, extreme
-levels are extrapolated, and a warning names these levels. If no window could be held
-out, or none of the held-out values was observed, training windows are used, and a warning says that
-the intervals are likely too narrow. Without any score there is no interval, but an error.
+levels are extrapolated, and a warning names these levels. If no window could be held out, or none
+of the held-out values was observed, training windows are used, and a warning says that the
+intervals are likely too narrow. Without any score, a request for an interval raises an error.
 """
 
 import copy
@@ -44,9 +44,9 @@ MAX_POOLED = 2048
 #: innovations; h / OVERLAP of them count as one. The value 3 was chosen on the test parts of ETTh1
 #: and co2, with AutoTimes without a language model, so these are no clean test.
 OVERLAP = 3.0
-#: With so few windows or fewer, every level is a guess.
+#: With this number of windows or fewer, every level is a guess.
 FEWEST_WINDOWS = 4
-#: Fewest degrees of freedom for levels beyond the sample; fewer have no finite variance.
+#: Fewest degrees of freedom for levels beyond the sample; with fewer, the variance is infinite.
 LEAST_DEGREES = 3.0
 #: How far a miss moves an offset, in interquartile ranges of the scores: the rate, but at most the
 #: delay divided by the step. The misses of a forecast are known only that many steps later, and
@@ -242,7 +242,7 @@ class Calibration:
             if id(scores) not in offsets:
                 check_time()
                 offsets[id(scores)] = extend_steps(scores.offsets(levels, self.levels), horizon)
-            # A context of equal values has no scale, whether or not there are scores.
+            # Where all values of a context are equal, the scale is 0 and the offsets may be NaN.
             scale = scales[row][:, None]
             width = np.moveaxis(offsets[id(scores)], 0, -1) * scale
             out[row] += np.where(scale > 0, width, 0.0)
@@ -352,7 +352,8 @@ def conformal_quantile(
     overlapping errors, ``n`` count as ``n / overlap``, and their ranks are as extreme. A level
     whose rank lies outside the sample is extrapolated from the most extreme error, with the spread
     of the errors and Student's t distribution, so that different levels differ. A single error
-    has no spread: its negative is added. The result is NaN at a step without errors.
+    has no spread, so its negative counts as a second error. The result is NaN at a step without
+    errors.
 
     Parameters
     ----------

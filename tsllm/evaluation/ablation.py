@@ -5,8 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from tsllm.arguments import check_call
-from tsllm.errors import DataError
+from tsllm.arguments import check_call, check_choice
 from tsllm.evaluation.ablation_report import AblationReport, make_ablation_report
 from tsllm.evaluation.paired import check_seeds_and_confidence
 from tsllm.evaluation.protocol import LIMITS, make_plan, run_methods
@@ -137,8 +136,7 @@ def ablate(
     """
     check_call(ablate, locals(), LIMITS)
     check_seeds_and_confidence(seeds, confidence)
-    if metric not in POINT_METRICS:
-        raise DataError(f"metric must be one of {', '.join(POINT_METRICS)}, found {metric!r}")
+    check_choice("metric", metric, POINT_METRICS)
     metrics = list(dict.fromkeys([metric, "mse", "mae"]))
     plan = make_plan(
         y,

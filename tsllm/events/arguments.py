@@ -1,7 +1,7 @@
 """Arguments of event forecasters: times, durations, counts and probability levels."""
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -130,12 +130,6 @@ def in_chunks(n: int, size: int) -> list[np.ndarray]:
     return [np.arange(first, min(n, first + size)) for first in range(0, n, size)]
 
 
-def check_choice(name: str, value: object, known: Sequence[str]) -> None:
-    """Check that a value is one of the known ones."""
-    if not isinstance(value, str) or value not in known:
-        raise DataError(f"{name} must be one of {', '.join(known)}, found {shown(value)}")
-
-
 def checked_types(types: Any) -> tuple[Any, ...]:
     """Return the names of further types; None: there are none."""
     if types is None:
@@ -147,13 +141,6 @@ def checked_types(types: Any) -> tuple[Any, ...]:
     if odd:
         raise DataError(f"types must be a list of names, found {shown(odd[0])} in it")
     return named
-
-
-def checked_flag(name: str, value: object) -> bool:
-    """Return an argument that must be true or false."""
-    if not isinstance(value, bool | np.bool_):
-        raise DataError(f"{name} must be true or false, found {shown(value)}")
-    return bool(value)
 
 
 def checked_count(name: str, value: Any) -> int:

@@ -14,16 +14,21 @@ from sklearn.utils.validation import check_is_fitted
 
 from tsllm.adapters.events.batch import EventBatch, EventStates
 from tsllm.adapters.events.decoders.base import EventDecoder
-from tsllm.arguments import Limits, check_arguments, checked_levels, document_parameters
+from tsllm.arguments import (
+    Limits,
+    check_arguments,
+    check_choice,
+    checked_flag,
+    checked_levels,
+    document_parameters,
+)
 from tsllm.backbone import Backbone
 from tsllm.datasets.events import EventTable, read_events
 from tsllm.errors import DataError, NotEnoughDataError
 from tsllm.events.arguments import (
     LIMITS,
     SHARED,
-    check_choice,
     checked_count,
-    checked_flag,
     checked_times,
     checked_types,
 )

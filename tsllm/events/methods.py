@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from tsllm.arguments import check_arguments
-from tsllm.errors import DataError
+from tsllm.arguments import check_arguments, check_choice
 from tsllm.events.base import EventForecaster
 from tsllm.events.hawkes import HawkesForecaster
 from tsllm.events.naive import NaiveEventForecaster
@@ -39,8 +38,7 @@ def make_event_forecaster(method: str, **parameters: Any) -> EventForecaster:
     >>> make_event_forecaster("naive", gap="median")
     NaiveEventForecaster(gap='median')
     """
-    if method not in EVENT_METHODS:
-        raise DataError(f"method must be one of {', '.join(EVENT_METHODS)}, found {method!r}")
+    check_choice("method", method, EVENT_METHODS)
     cls = EVENT_METHODS[method]
     check_arguments(cls, cls._get_param_names(), parameters)
     return cls(**parameters)

@@ -7,9 +7,9 @@ from torch import Tensor
 from tsllm.adapters.events.batch import EventBatch, EventStates
 from tsllm.adapters.events.decoders.base import ClosedDecoder, EventDecoder
 from tsllm.adapters.events.hawkes import decayed_sums
-from tsllm.arguments import Limits
+from tsllm.arguments import Limits, check_choice
 from tsllm.datasets.events import EventTable
-from tsllm.events.arguments import LIMITS, check_choice
+from tsllm.events.arguments import LIMITS
 from tsllm.events.base import EventForecaster
 
 GAPS = ("mean", "median", "last", "ema")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tsllm.adapters.aaren.attention import MIXERS, QUERIES
 from tsllm.adapters.aaren.model import AarenModel, prefix_loss
 from tsllm.adapters.aaren.patches import NORMALISATIONS
+from tsllm.arguments import check_choice
 from tsllm.backbone import Backbone, tuned
 from tsllm.context import Context
 from tsllm.datasets.counts import count_step
@@ -19,7 +20,7 @@ from tsllm.errors import DataError
 from tsllm.forecasters.base import LLMForecaster
 from tsllm.forecasters.direct import DirectForecaster
 from tsllm.forecasters.forecasting import Reader
-from tsllm.forecasters.parameters import DECILES, check_choice, choose_flips
+from tsllm.forecasters.parameters import DECILES, choose_flips
 from tsllm.forecasters.running_state import (
     Memory,
     StreamReader,

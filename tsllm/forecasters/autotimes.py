@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tsllm.adapters.autotimes import AutoTimesModel
 from tsllm.adapters.losses import next_segment_loss
+from tsllm.arguments import check_choice
 from tsllm.backbone import DEFAULT_BACKBONE, Backbone, tuned
 from tsllm.context import Context, ContextBatch
 from tsllm.covariates import CovariateColumns
@@ -19,7 +20,7 @@ from tsllm.embeddings import open_store
 from tsllm.errors import DataError
 from tsllm.forecasters.base import LLMForecaster
 from tsllm.forecasters.frames import frequency_of
-from tsllm.forecasters.parameters import DECILES, check_choice, choose_flips
+from tsllm.forecasters.parameters import DECILES, choose_flips
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.prompts.segments import context_sentences, segment_sentences
 from tsllm.training.settings import Loss

@@ -12,7 +12,7 @@ import torch
 from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 from torch import Tensor
 
-from tsllm.arguments import checked_levels, shown, wanted_instead
+from tsllm.arguments import checked_flag, checked_levels
 from tsllm.backbone import Backbone, load_backbone, native_bfloat16
 from tsllm.context import Context, column_names, contexts_from_state, contexts_to_state
 from tsllm.datasets.frequency import parse_frequency, set_frequency, without_frequency
@@ -100,26 +100,17 @@ class SeriesForecaster(FittingMixin, BaseForecaster):
     # ------------------------------------------------------------------ sktime's public surface
 
     def fit(self, y: Any, X: Any = None, fh: Any = None) -> "SeriesForecaster":  # noqa: D102 (sktime's docstring is inherited)
-        self._check_parameters()
-        y, X = self._read_input(y, X, trains=True)
-        contexts = check_input(y, freq=self.freq, at_least=2)
-        if contexts and fh is not None:  # offsets and texts need the ends of all series
-            fh = read_horizon(fh, contexts)
+        y, X, fh = self._check_training(y, X, fh)
         return super().fit(y, X=X, fh=fh)
 
     def pretrain(self, y: Any, X: Any = None, fh: Any = None) -> "SeriesForecaster":  # noqa: D102
-        self._check_parameters()
-        y, X = self._read_input(y, X, trains=True)
-        contexts = check_input(y, freq=self.freq, at_least=2)
-        if contexts and fh is not None:  # offsets and texts need the ends of all series
-            fh = read_horizon(fh, contexts)
+        y, X, fh = self._check_training(y, X, fh)
         return super().pretrain(y, X=X, fh=fh)
 
     def update(self, y: Any, X: Any = None, update_params: bool = True) -> "SeriesForecaster":  # noqa: D102
         self.check_is_fitted()
         self._check_parameters()
-        if wanted_instead(update_params, bool):
-            raise DataError(f"update_params must be true or false, found {shown(update_params)}")
+        update_params = checked_flag("update_params", update_params)
         if y is not None and (not hasattr(y, "__len__") or len(y)):
             y, X = self._read_input(y, X, trains=False)
             check_input(y, freq=self._known_frequency(), at_least=1)
@@ -256,6 +247,15 @@ class SeriesForecaster(FittingMixin, BaseForecaster):
             if y is not None:  # fit_predict comes here without the checks of fit
                 check_input(y, freq=self.freq, at_least=1)
             raise refused_container(error, y=y, X=X) from error
+
+    def _check_training(self, y: Any, X: Any, fh: Any) -> tuple[Any, Any, Any]:
+        """Check the parameters and read the arguments of `fit` before sktime reads them."""
+        self._check_parameters()
+        y, X = self._read_input(y, X, trains=True)
+        contexts = check_input(y, freq=self.freq, at_least=2)
+        if contexts and fh is not None:  # offsets and texts need the ends of all series
+            fh = read_horizon(fh, contexts)
+        return y, X, fh
 
     def _read_input(self, y: Any, X: Any, *, trains: bool) -> tuple[Any, Any]:
         """Check the columns, the index and the containers of y and X before sktime reads them."""
@@ -603,7 +603,6 @@ class LLMForecaster(ModelForecaster):
             The series or the parameters cannot be used, or the method embeds no text with them.
         """
         self._check_parameters()
-        check_input(y, freq=self.freq, at_least=2)
         contexts = split_series(y, freq=self.freq, at_least=2)
         steps = None if fh is None else read_horizon(fh, contexts)
         contexts, columns = self._learn_columns(contexts, X)

@@ -25,7 +25,7 @@ from tsllm.context import (
     column_names,
     faint_spread,
 )
-from tsllm.datasets.checks import series_name
+from tsllm.datasets.checks import series_name, series_names
 from tsllm.errors import DataError, DataTypeError
 from tsllm.forecasters.parameters import SharedParameters, check_horizon
 from tsllm.forecasters.state import FittedState
@@ -257,13 +257,12 @@ class ForecastingMixin(SharedParameters, ABC):
 def _warn_of_still_contexts(contexts: Sequence[Context], scales: np.ndarray) -> None:
     """Warn once of all series whose intervals have no width, for their context is constant."""
     rows = np.flatnonzero((scales == 0).any(axis=1)).tolist()
-    names = [series_name(contexts[row].series_id) for row in rows]
-    if names:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    if rows:
+        names = series_names([contexts[row].series_id for row in rows])
         warnings.warn(
-            f"the steps that the model reads of {', '.join(names[:3])}{more} are all equal: the "
-            "forecast is their value, and its interval has no width; a longer context_length may "
-            "reach steps that change",
+            f"the steps that the model reads of {names} are all equal: the forecast is their "
+            "value, and its interval has no width; a longer context_length may reach steps that "
+            "change",
             stacklevel=3,
         )
 
@@ -286,8 +285,9 @@ def _check_variables(state: FittedState, contexts: Sequence[Context]) -> None:
     for context in contexts:
         if context.n_variables != state.shape.n_variables:
             raise DataError(
-                f"the model was fitted on {state.shape.n_variables} variable(s) and a context "
-                f"has {context.n_variables}: pass the same variables"
+                f"the model was fitted on {state.shape.n_variables} variable(s) and "
+                f"{series_name(context.series_id)} has {context.n_variables}: pass the same "
+                "variables"
             )
 
 

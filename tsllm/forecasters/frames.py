@@ -328,7 +328,7 @@ def request_payload(
             ahead = [[*map(x.get, covariates.everything), True] for x in known]
             stamps = _json_stamps(stamps_after(context, horizon))
             rows += [[name, stamp, *nothing, *x] for stamp, x in zip(stamps, ahead)]
-    names = ["y"] if list(columns) in ([None], [0]) else [str(c) for c in columns]
+    names = list(column_names(columns) or ["y"])
     if covariates is not None:
         names += [*covariates.everything, "future"]
     return {

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tsllm.backbone import Backbone, resolve_device
 from tsllm.context import Context, ContextBatch, within_rounding
 from tsllm.covariates import CovariateColumns, Covariates, fit_covariates
-from tsllm.datasets.checks import series_name
+from tsllm.datasets.checks import series_name, series_names
 from tsllm.datasets.frequency import season_length
 from tsllm.errors import TrainingDivergedError
 from tsllm.forecasters.forecasting import ContextReader, ForecastingMixin, Reader
@@ -397,17 +397,16 @@ class LearningMixin(FittingMixin):
         self, contexts: Sequence[Context], held_out: Sequence[bool]
     ) -> None:
         """Warn once of all series of a panel whose held-out part is not observed."""
-        names = [
-            series_name(context.series_id)
+        ids = [
+            context.series_id
             for context, out in zip(contexts, held_out)
             if out
             and not context.mask[-round(self.validation_fraction * len(context)) :].any(0).all()
         ]
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        if ids:
             warnings.warn(
-                f"the held-out end of {', '.join(names[:3])}{more} has no observed value: the "
-                "intervals use the errors on the other series",
+                f"the held-out end of {series_names(ids)} has no observed value: the intervals use "
+                "the errors on the other series",
                 stacklevel=2,
             )
 
@@ -468,9 +467,9 @@ def _padded(future: np.ndarray, horizon: int) -> np.ndarray:
 
 
 def unscored(errors: Mapping[Hashable, np.ndarray]) -> np.ndarray:
-    """Return which variables, (variables,), have no score, or none but zeros.
+    """Return which variables, (variables,), have no score other than 0.
 
-    Zeros only are what values give that are missing or filled in: they tell nothing of an error.
+    Values that are filled in have scores of 0, which tell nothing about the errors of others.
     """
     told = [(np.nan_to_num(one[..., 0]) != 0).any(axis=(0, 1)) for one in errors.values()]
     return ~np.any(told, axis=0)
@@ -522,16 +521,15 @@ def _warn_of_phases(stride: int, season: int) -> None:
 
 def _warn_of_constants(contexts: Sequence[Context]) -> None:
     """Warn once of all series that never change beyond the rounding of their values."""
-    names = [
-        series_name(context.series_id)
+    ids = [
+        context.series_id
         for context in contexts
         if within_rounding(*_spread_and_level(context.values)).all()
     ]
-    if names:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    if ids:
         warnings.warn(
-            f"{', '.join(names[:3])}{more} never change{'s' * (len(names) == 1)}: the forecast is "
-            "the constant",
+            f"{series_names(ids)} never change{'s' * (len(ids) == 1)}: the forecast is the "
+            "constant",
             stacklevel=2,
         )
 

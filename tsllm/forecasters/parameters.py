@@ -1,6 +1,5 @@
 """The constructor arguments that forecasters share: declared, assigned, documented and checked."""
 
-import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -14,6 +13,7 @@ from tsllm.adapters.losses import LOSSES
 from tsllm.arguments import (
     Limits,
     check_arguments,
+    check_choice,
     check_level_count,
     document_parameters,
     shown,
@@ -58,7 +58,7 @@ LIMITS: dict[str, Limits] = {
     "weight_decay": Limits(0, 1_000, whole=False),
     "random_state": Limits(0, 2**32 - 1),
     "n_origins": _STEPS_OR_AUTO,
-    "time_limit": Limits(0, math.inf, whole=False, above=True),
+    "time_limit": Limits(0, whole=False, above=True),
 }
 
 #: Type and description of each argument. A class documents only what it has for itself.
@@ -256,12 +256,6 @@ def check_horizon(horizon: Any) -> int:
             "for fewer, or for series of a lower frequency"
         )
     return int(horizon)
-
-
-def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    """Check that an argument is one of some names; the `DataError` lists them."""
-    if not isinstance(value, str) or value not in choices:
-        raise DataError(f"{name} must be one of {', '.join(choices)}, found {shown(value)}")
 
 
 # ---------------------------------------------------------------------- flip_invariance="auto"

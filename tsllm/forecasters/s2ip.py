@@ -14,7 +14,7 @@ from torch.nn import functional
 from tsllm.adapters.layers import count_patches
 from tsllm.adapters.s2ip.anchors import ANCHORS
 from tsllm.adapters.s2ip.model import Alignment, S2IPModel
-from tsllm.arguments import Limits
+from tsllm.arguments import Limits, check_choice
 from tsllm.backbone import DEFAULT_BACKBONE, Backbone, tuned
 from tsllm.context import Context, batch_contexts
 from tsllm.datasets.frequency import season_length
@@ -23,7 +23,7 @@ from tsllm.forecasters.base import LLMForecaster
 from tsllm.forecasters.direct import DirectForecaster
 from tsllm.forecasters.frames import join_covariates, split_series
 from tsllm.forecasters.inputs import match_columns, read_container
-from tsllm.forecasters.parameters import DECILES, check_choice
+from tsllm.forecasters.parameters import DECILES
 from tsllm.forecasters.state import ModelShape
 
 

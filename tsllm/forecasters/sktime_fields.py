@@ -12,7 +12,7 @@ from sktime.datatypes import MTYPE_REGISTER
 from sktime.datatypes._dtypekind import DtypeKind
 from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 
-from tsllm.arguments import wanted_instead
+from tsllm.arguments import shown, wanted_instead
 from tsllm.errors import ModelFormatError
 
 #: Plain values with their types, in a pretrained and in a fitted forecaster.
@@ -57,8 +57,7 @@ def sktime_from_state(forecaster: BaseForecaster, state: Mapping[str, Any]) -> N
     fields = {name: state[name] for name in PLAIN if name in state}
     fields[METADATA] = metadata | {"feature_kind": kinds}
     if horizon is not None:
-        values = horizon.pop("values")
-        fields[HORIZON] = ForecastingHorizon(values, **horizon)
+        fields[HORIZON] = ForecastingHorizon(**horizon)
     for name, value in fields.items():
         setattr(forecaster, name, value)
 
@@ -71,13 +70,18 @@ def _check(state: Mapping[str, Any]) -> None:
             wanted = wanted_instead(state.get(name), hint)
             if wanted:
                 raise ModelFormatError(
-                    f"the saved model's {name!r} must be {wanted}, found "
-                    f"{repr(state.get(name))[:200]}"
+                    f"the saved model's {name!r} must be {wanted}, found {shown(state.get(name))}"
                 )
     mtype, metadata = state["_y_mtype_last_seen"], state[METADATA]
     if state["_state"] not in _NEEDED or state.get("_is_vectorized", False):
-        raise ModelFormatError("the saved model's state is none that a forecaster is saved in")
+        raise ModelFormatError(
+            "the saved model has a state of sktime that is not one of a pretrained or fitted "
+            "forecaster"
+        )
     if metadata["mtype"] != mtype or mtype not in _MTYPES:
-        raise ModelFormatError(f"the saved model has y of the type {mtype!r}, which is none")
+        raise ModelFormatError(
+            f"the saved model names the types {mtype!r} and {metadata['mtype']!r} for y: they must "
+            "be the same type of sktime"
+        )
     if set(state.get("_pretrained_attrs", ())) - {"pretrained_"}:
         raise ModelFormatError("the saved model has attributes that pretraining does not set")

@@ -43,7 +43,7 @@ class ModelShape:
         sizes = [self.context_length, self.horizon, self.n_variables]
         further = [size for size in self.extra.values() if not isinstance(size, str)]
         if not all(isinstance(size, Integral) for size in further) or min(sizes) < 1:
-            raise ModelFormatError(f"the saved model has sizes that are none: {self}")
+            raise ModelFormatError(f"the saved model has sizes that no model can have: {self}")
 
 
 @dataclass

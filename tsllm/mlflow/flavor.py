@@ -34,6 +34,7 @@ from mlflow.utils.model_utils import (
 )
 
 import tsllm
+from tsllm.arguments import checked_flag
 from tsllm.backbone.export import export_backbone
 from tsllm.errors import DataError, ModelFormatError
 from tsllm.mlflow.enforcement import prepare_requests, seconds_of_server
@@ -277,9 +278,7 @@ def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> Se
     """
     asked = dict(model_config or {})
     device, backbone = asked.pop("device", None), asked.pop("backbone", None)
-    allow_download = asked.pop("allow_download", False)
-    if not isinstance(allow_download, bool):
-        raise DataError(f"allow_download must be true or false, found {allow_download!r}")
+    allow_download = checked_flag("allow_download", asked.pop("allow_download", False))
     known = [field.name for field in fields(Limits)]
     unknown = sorted(asked.keys() - set(known))
     if unknown:

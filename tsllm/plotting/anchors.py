@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tsllm.errors import DataError
+from tsllm.arguments import check_choice
 from tsllm.plotting.forecasts import axes_or_new, label_epochs
 
 METHODS = ("pca", "tsne")
@@ -30,8 +30,7 @@ def plot_joint_space(
     Z. Pan et al. (2024), "S²IP-LLM: Semantic Space Informed Prompt Learning with LLM for Time
     Series Forecasting", arXiv 2403.05798.
     """
-    if method not in METHODS:
-        raise DataError(f"method must be one of {', '.join(METHODS)}, found {method!r}")
+    check_choice("method", method, METHODS)
     ax = axes_or_new(ax, (7.0, 5.0))
     plane = _to_plane(np.concatenate([anchors, tokens]), method)
     rows, points = plane[: len(anchors)], plane[len(anchors) :]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from tsllm.arguments import check_choice
 from tsllm.context import Context
 from tsllm.errors import DataError
 from tsllm.prompts.dates import frequency_in_words, stamps_in_words
@@ -79,10 +80,7 @@ class PromptWriter:
     """
 
     def __init__(self, template: str = DEFAULT_TEMPLATE, value_format: str = "window") -> None:
-        if value_format not in VALUE_FORMATS:
-            raise DataError(
-                f"value_format must be one of {', '.join(VALUE_FORMATS)}, found {value_format!r}"
-            )
+        check_choice("value_format", value_format, VALUE_FORMATS)
         _check_template(template)
         self.template = template
         self.value_format = value_format

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsllm.arguments import check_arguments, checked_levels
+from tsllm.arguments import check_arguments, check_choice, checked_levels
 from tsllm.context import Context
 from tsllm.datasets.bad_series import SkippedSeries, skipping
 from tsllm.datasets.counts import count_step
@@ -195,8 +195,7 @@ def make_forecaster(method: str, **parameters: Any) -> SeriesForecaster:
     """Make the unfitted forecaster of a method by its short name."""
     from tsllm.forecasters import METHODS
 
-    if not isinstance(method, str) or method not in METHODS:
-        raise DataError(f"method must be one of {', '.join(METHODS)}, found {method!r}")
+    check_choice("method", method, METHODS)
     forecaster = METHODS[method]()
     own = forecaster.get_param_names()
     for name in parameters if method == "auto" else ():

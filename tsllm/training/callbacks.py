@@ -8,8 +8,9 @@ from contextvars import ContextVar
 
 from tsllm.training.settings import TrainingState
 
-#: A training that will take longer is announced, in seconds, from the time of its first steps.
+#: Seconds that are left of a training that is announced.
 LONG_TRAINING = 60.0
+#: Seconds of training from which the rest is estimated.
 MEASURED = 3.0
 
 _CALLBACKS: "ContextVar[tuple[Callback, ...]]" = ContextVar("tsllm_training_callbacks", default=())

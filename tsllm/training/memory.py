@@ -18,6 +18,15 @@ _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
+# The calls of torch that allocate the memory of new tensors; their first argument is the shape.
+_MAKE_TENSORS: set[Callable[..., Any]] = {
+    torch.ops.aten.empty.memory_format,
+    torch.ops.aten.zeros.default,
+    torch.ops.aten.ones.default,
+    torch.ops.aten.full.default,
+    torch.ops.aten.randn.default,
+    torch.ops.aten.rand.default,
+}
 
 
 @contextmanager
@@ -54,7 +63,7 @@ def memory_of(device: torch.device) -> int:
 
 
 class _Estimate(TorchDispatchMode):
-    """Adds up the tensors that are made inside it, before they are."""
+    """Adds up the sizes of new tensors, each before its memory is allocated."""
 
     def __init__(self, sizes: str, copies: int, most: int, device: torch.device) -> None:
         super().__init__()
@@ -79,13 +88,3 @@ class _Estimate(TorchDispatchMode):
                     f"{self.most / 2**30:,.0f} GiB: choose smaller lengths or layers"
                 )
         return func(*args, **kwargs)
-
-
-_MAKE_TENSORS: set[Callable[..., Any]] = {
-    torch.ops.aten.empty.memory_format,
-    torch.ops.aten.zeros.default,
-    torch.ops.aten.ones.default,
-    torch.ops.aten.full.default,
-    torch.ops.aten.randn.default,
-    torch.ops.aten.rand.default,
-}

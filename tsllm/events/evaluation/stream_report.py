@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsllm.errors import DataError
+from tsllm.arguments import check_choice
 
 METRICS = ("log_likelihood", "type_error", "time_rmse", "time_mae")
 #: The metrics of which greater is better.
@@ -71,10 +71,8 @@ class StreamReport:
             The metric or the variant is unknown.
         """
         variant = self.variants[0] if variant is None else variant
-        if metric not in METRICS:
-            raise DataError(f"metric must be one of {', '.join(METRICS)}, found {metric!r}")
-        if variant not in self.matrices:
-            raise DataError(f"variant must be one of {', '.join(self.variants)}, found {variant!r}")
+        check_choice("metric", metric, METRICS)
+        check_choice("variant", variant, self.variants)
         values = self.matrices[variant][:, :, METRICS.index(metric)]
         slices = pd.RangeIndex(len(values))
         return pd.DataFrame(values, index=slices.rename("learned"), columns=slices.rename("tested"))

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from tsllm.adapters.events.prompttpp import DECODERS, ENCODERS, TEXT_ENCODERS
-from tsllm.arguments import Limits
+from tsllm.arguments import Limits, check_choice
 from tsllm.backbone import DEFAULT_BACKBONE, Backbone
 from tsllm.errors import DataError
-from tsllm.events.arguments import LIMITS, check_choice
+from tsllm.events.arguments import LIMITS
 from tsllm.training.checkpoints import check_resumable
 
 PROMPT_MODES = ("allocate", "shared", "none")
