@@ -113,6 +113,5 @@ def memory_errors_explained(device: torch.device, doing: str, batch_size: int) -
         raise DeviceMemoryError(
             f"{device} ran out of memory in {doing} with batch_size={batch_size}; lower "
             "batch_size or context_length, keep fewer layers of the language model "
-            "(backbone_layers), or compute in "
-            "a smaller type (dtype='bfloat16')"
+            "(backbone_layers), or compute in a smaller type (dtype='bfloat16')"
         ) from error

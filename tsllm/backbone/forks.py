@@ -1,23 +1,25 @@
-"""Forked processes: the threads of torch do not survive a fork, and waiting for them hangs."""
+"""Forked processes: the threads of torch do not survive a fork, and work that needs them hangs."""
 
 import os
 import warnings
 
 import torch
 
-# Whether this process, or one that it was forked from, has computed with several threads; and
-# whether it was forked since.
+# Whether this process, or one that it was forked from, has computed with several threads.
 _has_computed = False
+# Whether it was forked since.
 _is_forked = False
 
 
-def before_computing() -> None:
-    """Keep a forked process from waiting for threads of its parent; called before a model runs.
+def limit_threads_after_fork() -> None:
+    """Set one thread in a process that was forked from one with several.
+
+    It is called before a model runs.
 
     Warns
     -----
     UserWarning
-        The process was forked after its parent had computed with several threads: it computes with
+        The process was forked after its parent had computed with several threads. It computes with
         one thread from now on.
     """
     global _has_computed, _is_forked

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from tsllm.backbone.devices import backbone_autocast
-from tsllm.backbone.forks import before_computing
+from tsllm.backbone.forks import limit_threads_after_fork
 from tsllm.backbone.shared import SharedBackbone
 from tsllm.backbone.stopping import check_time
 from tsllm.errors import BackboneMismatchError, DataError
@@ -298,7 +298,7 @@ class Backbone(ModelFacts):
     def _token_states(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Run a batch of token ids: states (batch, longest, hidden), and lengths (batch,)."""
         check_time()
-        before_computing()
+        limit_threads_after_fork()
         shared = self._shared
         longest = max(len(row) for row in tokens)
         shortest = min(len(row) for row in tokens)
@@ -375,7 +375,7 @@ def run_causally(
     use_cache: bool,
 ) -> Hidden:
     """Run a causal module: the shared one, or a private shell around it."""
-    before_computing()
+    limit_threads_after_fork()
     if inputs_embeds.ndim != 3 or inputs_embeds.shape[2] != shared.hidden_size:
         raise DataError(
             f"inputs_embeds has shape {tuple(inputs_embeds.shape)}; "

@@ -26,7 +26,7 @@ from tsllm.backbone.sources import (
     quiet,
     reason,
 )
-from tsllm.backbone.synthetic import check_moderate, empty_model, random_model
+from tsllm.backbone.synthetic import check_random_size, empty_model, random_model
 from tsllm.errors import DataError, DeviceMemoryError
 
 # Weights live as long as some handle holds them; the lock makes concurrent loads load once.
@@ -35,25 +35,25 @@ _LOCK = threading.RLock()
 
 
 class _Rules(NamedTuple):
-    """What a saved model may load."""
+    """Which backbones may be loaded; see `restricted_backbones`."""
 
     allow_download: bool = True
     any_size: bool = True
 
 
-_RULES: ContextVar[_Rules | None] = ContextVar("tsllm_backbone_rules", default=None)
+_RULES: ContextVar[_Rules] = ContextVar("tsllm_backbone_rules")
 
-#: Set to 1, it lets saved models download their backbones, as ``allow_download=True`` does.
+#: The environment variable that, set to 1, lets saved models download their backbones.
 ALLOW_DOWNLOAD = "TSLLM_ALLOW_DOWNLOAD"
 
 
 @contextmanager
-def backbones_of_file(*, allow_download: bool, any_size: bool = False) -> Iterator[None]:
-    """Load the backbones that a saved model, perhaps of a stranger, needs in this block.
+def restricted_backbones(*, allow_download: bool, any_size: bool = False) -> Iterator[None]:
+    """Restrict the backbones that the block may load, because a saved model names them.
 
-    They are looked up on this machine alone, unless ``allow_download`` or the environment variable
-    ``TSLLM_ALLOW_DOWNLOAD`` allows the network. Random ones have a limited size, unless
-    ``any_size``.
+    The model may come from a stranger. Its backbone is looked up on this machine only, unless
+    ``allow_download`` or the environment variable ``TSLLM_ALLOW_DOWNLOAD`` allows the network. One
+    with random weights has a limited size, unless ``any_size`` is True.
     """
     allow_download = allow_download or os.environ.get(ALLOW_DOWNLOAD, "") not in ("", "0")
     token = _RULES.set(_Rules(allow_download, any_size))
@@ -132,10 +132,10 @@ def load_backbone(
         raise DataError(
             f"backbone={spec!r} must be text: a Hugging Face id, a directory or 'random:...'."
         )
-    rules = _RULES.get() or _Rules()
+    rules = _RULES.get(_Rules())
     allow_download = allow_download and rules.allow_download
     if not rules.any_size:
-        check_moderate(spec)
+        check_random_size(spec)
     where = resolve_device(device)
     precision = resolve_dtype(dtype, where)
     looked: list[str] = []
@@ -170,6 +170,16 @@ def load_backbone(
 
 def count_layers(spec: str) -> int:
     """Return the number of layers of a backbone, without loading its weights.
+
+    Parameters
+    ----------
+    spec : str
+        As for `load_backbone`.
+
+    Raises
+    ------
+    BackboneNotFoundError
+        No place holds the backbone.
 
     Examples
     --------

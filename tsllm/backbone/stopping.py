@@ -1,8 +1,7 @@
 """Stop a forecast from outside: at a deadline, or because the process ends.
 
-Python cannot end a thread, so a forecast looks up itself, between its batches and steps, whether it
-may go on. A server sets the deadline; elsewhere there is none, and a look costs under a
-microsecond.
+Python cannot end a thread, so a forecast calls `check_time` between its batches and steps. A server
+sets the deadline. Elsewhere there is none, and the check takes less than a microsecond.
 """
 
 import time
@@ -12,21 +11,29 @@ from contextvars import ContextVar
 
 from tsllm.errors import StoppedError
 
-#: The moment (of ``time.monotonic``) at which this thread's work stops, and the error's sentence.
+#: The time (of ``time.monotonic``) at which this thread's work stops, and the error's sentence.
 _DEADLINE: ContextVar[tuple[float, str] | None] = ContextVar("deadline", default=None)
 _asked_to_end: Callable[[], bool] | None = None
 
 
 @contextmanager
 def deadline(seconds: float, sentence: str) -> Iterator[None]:
-    """Stop the work of the block after some seconds.
+    """Let `check_time` stop the work of the block after some seconds.
 
     Parameters
     ----------
     seconds : float
-        From now on. An earlier deadline around the block stays.
+        Counted from now. A deadline of a block around this one stays if it is earlier.
     sentence : str
         The message of the `StoppedError`.
+
+    Examples
+    --------
+    >>> with deadline(0, "it took too long"):
+    ...     check_time()
+    Traceback (most recent call last):
+        ...
+    tsllm.errors.StoppedError: it took too long
     """
     moment = (time.monotonic() + seconds, sentence)
     outer = _DEADLINE.get()
@@ -38,13 +45,13 @@ def deadline(seconds: float, sentence: str) -> Iterator[None]:
 
 
 def seconds_left() -> float | None:
-    """Return the time until the deadline, at least 0; None: there is none."""
+    """Return the seconds until the deadline, at least 0, or None if there is no deadline."""
     found = _DEADLINE.get()
     return None if found is None else max(0.0, found[0] - time.monotonic())
 
 
 def check_time() -> None:
-    """Raise a `StoppedError` where the work must stop; called between batches and steps."""
+    """Raise a `StoppedError` if the work must stop; call it between batches and steps."""
     if ends():
         raise StoppedError("this process ends: send the request again")
     found = _DEADLINE.get()
@@ -53,9 +60,9 @@ def check_time() -> None:
 
 
 def end_when(asked: Callable[[], bool]) -> None:
-    """Set how this process knows that it is asked to end; all its forecasts then stop.
+    """Set the function that tells whether this process is asked to end; its forecasts then stop.
 
-    ``asked`` is called at each look, from any thread.
+    ``asked`` is called by each `check_time`, from any thread.
     """
     global _asked_to_end
     _asked_to_end = asked

@@ -22,8 +22,8 @@ _BYTES = 256
 _SMALLEST_VOCABULARY = _BYTES + len(_SPECIAL_TOKENS)
 _SHAPE = {"hidden": 64, "layers": 2, "heads": 4, "positions": 1024, "vocab": _SMALLEST_VOCABULARY}
 _OPTIONAL_SHAPE = ("intermediate", "kv_heads")
-# About a gigabyte, drawn in some seconds.
-_MODERATE_NUMBERS, _MODERATE_LAYERS = 2**28, 1000
+# Largest random backbone of a saved model: about a gigabyte, drawn in some seconds.
+_MOST_NUMBERS, _MOST_LAYERS = 2**28, 1000
 # By name: transformers swaps the functions of torch.nn.init for its own while it initialises.
 _DRAWS = ("normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_")
 
@@ -94,8 +94,8 @@ def parse_random(spec: str) -> RandomSpec:
     return RandomSpec(seed, body, None, shape)
 
 
-def check_moderate(spec: str) -> None:
-    """Check that a spec of random weights, which a file names, needs little time and memory."""
+def check_random_size(spec: str) -> None:
+    """Check that random weights that a saved model names take little time and memory."""
     random = parse_random(spec) if spec.startswith("random:") else None
     if random is None or random.model_type is None:
         return
@@ -103,10 +103,10 @@ def check_moderate(spec: str) -> None:
     inner = shape.get("intermediate", 4 * hidden)
     numbers = hidden * (shape["vocab"] + shape["positions"])
     numbers += shape["layers"] * hidden * (4 * hidden + 3 * inner)
-    if numbers > _MODERATE_NUMBERS or shape["layers"] > _MODERATE_LAYERS:
+    if numbers > _MOST_NUMBERS or shape["layers"] > _MOST_LAYERS:
         raise DataError(
-            f"the saved model names the backbone {spec!r}, whose random weights are some "
-            f"{numbers:.1e} numbers: pass it as backbone=... if this is what you want"
+            f"the saved model names the backbone {spec!r}, which has about {numbers:.1e} random "
+            "weights: pass it as backbone=... if this is what you want"
         )
 
 

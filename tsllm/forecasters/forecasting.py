@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tsllm.arguments import checked_levels, shown
 from tsllm.backbone.devices import memory_errors_explained
-from tsllm.backbone.forks import before_computing
+from tsllm.backbone.forks import limit_threads_after_fork
 from tsllm.backbone.stopping import check_time
 from tsllm.context import (
     Context,
@@ -62,7 +62,7 @@ class ContextReader(Reader):
 
     def predict(self, contexts: Sequence[Context], horizon: int) -> Prediction:
         """Predict contexts in batches of ``rows``."""
-        before_computing()
+        limit_threads_after_fork()
         state, device = self.state, self.state.device
         values, scales = [], []
         for first in range(0, len(contexts), self.rows):

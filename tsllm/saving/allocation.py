@@ -1,4 +1,4 @@
-"""The model of saved weights, built only where the sizes that the file names fit its tensors."""
+"""The model of saved weights, built only if the sizes in the file fit the tensors in the file."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -13,11 +13,12 @@ from tsllm.errors import ModelFormatError
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
-# Modules also make tensors that are not saved, such as positions and initial draws, some of the
-# size of the vocabulary: a few times the numbers of the saved ones and of the backbone.
+# Modules also make tensors that are not saved, such as positions and initial draws, some as large
+# as the vocabulary. So a few times the numbers of the saved tensors and the backbone are allowed.
 _TIMES, _BACKBONE_TIMES, _EXTRA_NUMBERS, _EXTRA_TENSORS = 8, 4, 2**22, 2000
 
-# The functions that make tensors of sizes that they are given.
+# Functions that make tensors, by the arguments that tell the size: all of them, the first, or the
+# borders of a range.
 _BY_SIZE = frozenset(
     {"empty", "zeros", "ones", "rand", "randn", "new_empty", "new_zeros", "new_ones"}
 )
@@ -26,7 +27,7 @@ _BY_END = frozenset({"arange", "range", "randperm"})
 
 
 class BoundedAllocation(TorchFunctionMode):
-    """Refuse to make more numbers than a saved model can need, before they are made.
+    """Refuse tensors of more numbers than a saved model can need, before they are allocated.
 
     Parameters
     ----------

@@ -14,7 +14,6 @@ import io
 import json
 import os
 import platform
-import sys
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import version
@@ -25,11 +24,12 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import safetensors.torch
+import torch
 from sklearn.utils.validation import check_is_fitted
 
 from tsllm.arguments import check_arguments
 from tsllm.backbone import resolve_device
-from tsllm.backbone.loading import backbones_of_file
+from tsllm.backbone.loading import restricted_backbones
 from tsllm.errors import DataError, ModelFormatError
 from tsllm.saving.cards import MACHINE_PARAMETERS, model_card
 from tsllm.saving.damage import readable
@@ -47,6 +47,7 @@ from tsllm.saving.directory import (
     write_files,
 )
 from tsllm.saving.typed_json import Blobs, from_json, parse_json, to_json
+from tsllm.training.memory import memory_of
 
 if TYPE_CHECKING:
     from tsllm.events.base import EventForecaster
@@ -160,8 +161,8 @@ def load(
 ) -> SeriesForecaster | EventForecaster:
     """Load a forecaster that `save` wrote.
 
-    Nothing in the files is executed or imported, nothing is fetched, and sizes are checked before
-    anything is allocated, so a model from a stranger can be loaded.
+    A model from a stranger can be loaded: nothing in the files is executed or imported, nothing is
+    downloaded unless ``allow_download``, and sizes are checked before memory is allocated.
 
     Parameters
     ----------
@@ -228,7 +229,7 @@ def load(
         if "device" in parameters:
             resolve_device(parameters["device"])
         any_size = backbone is not None  # the caller names it, not the file
-        with backbones_of_file(allow_download=allow_download, any_size=any_size):
+        with restricted_backbones(allow_download=allow_download, any_size=any_size):
             return cls.from_state(state, parameters)
 
 
@@ -384,23 +385,23 @@ def _read(folder: Path, name: str, facts: Mapping[str, Any]) -> bytes:
     size = facts["bytes"]
     try:
         found = (folder / name).stat().st_size
-        content = b"" if found != size else read_file(folder / name, largest=_memory())
+        if found != size:
+            raise ModelFormatError(
+                f"{folder / name} has {found} bytes instead of {size}: copy it again"
+            )
+        content = read_file(folder / name, largest=memory_of(torch.device("cpu")))
     except OSError as error:
         raise ModelFormatError(
             f"the model in {folder} is incomplete: {name} cannot be read ({error.strerror}); copy "
             "the whole directory"
         ) from error
-    if found != size:
-        raise ModelFormatError(
-            f"{folder / name} has {found} bytes instead of {size}: copy it again"
-        )
     if hashlib.sha256(content).hexdigest() != facts["sha256"]:
         raise ModelFormatError(f"{folder / name} is not as it was written: copy it again")
     return content
 
 
 def _read_table(content: bytes) -> pd.DataFrame:
-    """Read a Parquet file, whose values may take far more memory than the file."""
+    """Read a Parquet file; refuse one whose values take far more memory than the file."""
     file = pq.ParquetFile(io.BytesIO(content))
     values = file.metadata.num_rows * file.metadata.num_columns
     if values > _VALUES_PER_BYTE * len(content) + _LEAST_VALUES:
@@ -409,11 +410,3 @@ def _read_table(content: bytes) -> pd.DataFrame:
             "is damaged, or made to fill the memory; restore it, or save the model again"
         )
     return pd.read_parquet(io.BytesIO(content))
-
-
-def _memory() -> int:
-    """Return the bytes of this machine's memory, where the system tells them."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return sys.maxsize

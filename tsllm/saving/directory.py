@@ -16,7 +16,7 @@ FORMAT = "tsllm model"
 CONFIG, TENSORS, CONTEXT, CARD = "config.json", "model.safetensors", "context.parquet", "card.md"
 #: The job that the command line adds to a model. `tsllm.load` does not read it.
 JOB = "job.yaml"
-#: Bytes of the largest config.json that is read. It has some hundred for each series.
+#: Bytes of the largest config.json that is read. A series takes some hundred bytes of it.
 LARGEST_CONFIG = 2**30
 
 
@@ -26,7 +26,7 @@ def full_path(directory: str | os.PathLike[str]) -> Path:
         return Path(directory).expanduser().resolve()
     except (TypeError, ValueError, RuntimeError, OSError) as error:
         raise DataError(
-            f"directory={directory!r} is no path ({error}): give that of a model"
+            f"directory={directory!r} is no path ({error}): give the path of a model's directory"
         ) from error
 
 
@@ -60,7 +60,13 @@ def find_model(directory: str | os.PathLike[str]) -> Path:
 def read_file(path: Path, *, largest: int) -> bytes:
     """Read a regular file of limited size.
 
-    A fifo would hang, a device would fill the memory.
+    Reading a fifo would hang, and reading a device would fill the memory.
+
+    Parameters
+    ----------
+    path : Path
+    largest : int
+        The most bytes that it may have.
 
     Raises
     ------
@@ -102,7 +108,7 @@ def write_files(files: Mapping[str, bytes], target: Path) -> None:
 
 
 def _unwritable(target: Path, reason: str) -> DataError:
-    """Build the error of a place that takes no model."""
+    """Build the error of a directory that a model cannot be written to."""
     return DataError(
         f"the model cannot be written to {target} ({reason}): choose a directory that can be "
         "written to, with space left; a model that was there before is kept"

@@ -13,6 +13,13 @@ T = TypeVar("T")
 def read_fields(cls: type[T], saved: Mapping[str, Any]) -> T:
     """Build a dataclass from saved fields.
 
+    Parameters
+    ----------
+    cls : type
+        The dataclass.
+    saved : mapping of str to object
+        Values by the names of the fields. Fields with a default may be missing.
+
     Raises
     ------
     ModelFormatError
@@ -43,7 +50,10 @@ def check_fields(cls: type, saved: Mapping[str, Any]) -> None:
     hints = get_type_hints(cls)
     for name, value in saved.items():
         if name not in names:
-            raise ModelFormatError(f"the saved model has the field {name!r}, which is none")
+            raise ModelFormatError(
+                f"the saved model has the field {name!r}, which {cls.__name__} does not know: load "
+                "it with the version of tsllm that saved it"
+            )
         wanted = wanted_instead(value, hints[name])
         if wanted:
             raise ModelFormatError(

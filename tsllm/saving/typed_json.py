@@ -18,9 +18,9 @@ from tsllm.errors import DataError
 
 # Marks an object that stands for a value of another kind.
 _KIND = "$type"
-# Documents of ours have some ten levels.
+# Levels of nesting. Documents of ours have about ten.
 _DEEPEST = 64
-# A range is a few bytes in a file and has any length in memory.
+# Steps of a range, which takes a few bytes in a file whatever its length is.
 _LONGEST_RANGE = 10**8
 _TIME_INDEXES = (pd.DatetimeIndex, pd.TimedeltaIndex, pd.PeriodIndex)
 
@@ -36,7 +36,7 @@ class Blobs:
 
 
 def parse_json(content: bytes) -> Any:
-    """Parse JSON that may be a stranger's.
+    """Parse JSON that may come from a stranger.
 
     Raises
     ------
@@ -262,7 +262,7 @@ def _read_index(written: dict[str, Any]) -> pd.Index:
 
 
 def _number_type(name: str) -> type[np.generic]:
-    """Return the type of NumPy's numbers of a name."""
+    """Return NumPy's type of numbers with a name, such as "float32"."""
     dtype = np.dtype(name)
     if dtype.kind not in "biuf":
         raise ValueError(f"{name!r} is no type of numbers")

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from tsllm.backbone import autocast_backbone
 from tsllm.backbone.devices import memory_errors_explained
-from tsllm.backbone.forks import before_computing
+from tsllm.backbone.forks import limit_threads_after_fork
 from tsllm.errors import DataError, NotEnoughDataError, TrainingDivergedError
 from tsllm.training import distributed
 from tsllm.training.callbacks import Callback, ExpectedTime, active_callbacks
@@ -112,7 +112,7 @@ def train(
     >>> result.history[-1]["validation_loss"] < 0.01
     True
     """
-    before_computing()
+    limit_threads_after_fork()
     callbacks = [*callbacks, *active_callbacks()]
     if distributed.world().leads:
         callbacks.append(ExpectedTime())

@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +58,10 @@ def memory_of(device: torch.device) -> int:
     """Return the bytes of memory of a device; of a CPU, those that this process may use."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # the system does not tell
+        whole = sys.maxsize
     limits = [path.read_text().strip() for path in _CGROUP_LIMITS if path.is_file()]
     return min([whole, *(int(limit) for limit in limits if limit.isdecimal())])
 

@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from long_frames import fit_tiny, long_frame
 
 import tsllm
-from tsllm.backbone.loading import backbones_of_file, load_backbone
+from tsllm.backbone.loading import load_backbone, restricted_backbones
 from tsllm.errors import DataError, ModelFormatError, TsllmError
 from tsllm.saving.api import _checksum
 
@@ -240,7 +240,7 @@ def test_layers_of_another_method_are_never_allocated(tmp_path):
     "shape", ["hidden=100000&heads=2", "layers=5000", "vocab=1000000000", "positions=100000000"]
 )
 def test_a_large_random_backbone_of_a_file_is_never_drawn(folder, shape):
-    with backbones_of_file(allow_download=False):
+    with restricted_backbones(allow_download=False):
         with pytest.raises(DataError, match=r"pass it as backbone=\.\.\. if this is what you want"):
             load_backbone(f"random:gpt2?{shape}", device="cpu")
         with pytest.raises(DataError, match=r"pass it as backbone=\.\.\. if this is what you want"):
