@@ -15,10 +15,10 @@ ON_ERROR = ("raise", "skip")
 class SkippedSeries:
     """The series that a call leaves out, in the order in which they were found.
 
-    A check or a computation that accepts many series at once is given to `each` or `keep`. They try
-    all series together, which costs nothing where no series is bad. Where the work raises a
-    `DataError`, they halve the series until they have found those that it refuses. A reason is thus
-    the sentence of the refusal.
+    `each` and `keep` call a function with all series at once, so that nothing is done twice if no
+    series is bad. If the function raises a `DataError`, they call it with each half of the series,
+    and so on, until they have found the series that it refuses. The reason for a series is the
+    sentence of that error.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class SkippedSeries:
             return some
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they come again with the series that are kept
+            warnings.simplefilter("ignore")  # the work on the kept series repeats them
             return [name for some in self.each(names, named) for name in some]
 
     def without(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -98,7 +98,8 @@ class SkippedSeries:
     def sentence(self, series: int, where: str = "") -> str:
         """Return the number of ``series`` that are left out, and the first reason, in words.
 
-        ``where`` tells where all are listed. The text is empty if none is left out.
+        ``where`` follows the number, for example ``", listed in skipped.csv"``. The text is empty
+        if none is left out.
         """
         if not self.reasons:
             return ""

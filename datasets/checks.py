@@ -17,7 +17,7 @@ from tsllm.datasets.frequency import (
 )
 from tsllm.errors import DataError, DataTypeError
 
-#: The square of a larger value may overflow, and then a forecast is no number.
+#: The square of a larger value may overflow, which makes a forecast infinite or NaN.
 LARGEST = 1e140
 
 

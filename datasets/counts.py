@@ -1,8 +1,8 @@
-"""Integer times: their constant step, and integers that are dates in disguise.
+"""Integer times: their constant step, and integers that are in fact dates.
 
 Integers count steps: 0, 1, 2, ..., the years of a census (1990, 1995, ...), or seconds since 1970.
 Their step is continued. A frequency of digits, such as ``freq="5"``, states it. Integers such as
-202411, 202412, 202501 are dates: a constant step leaves the calendar, so they are refused.
+202411, 202412, 202501 are dates: a constant step would leave the calendar, so they are refused.
 """
 
 from collections.abc import Callable
@@ -22,8 +22,8 @@ class _Form:
     pattern: str
     years: tuple[int, int]  # the first and the last that are taken for years
     remedy: str
-    #: Whether all such integers are dates. Others are dates if they go on where integers jump, or
-    #: if they begin with the first date of a year or month.
+    #: Whether all such integers are dates. Others are dates only if the dates are consecutive where
+    #: the integers jump, or if the first one begins a year or a month.
     sure: bool = False
 
     @property
@@ -190,7 +190,7 @@ def _reads_as(form: _Form, numbers: np.ndarray) -> bool:
 
 
 def _places(form: _Form, years: np.ndarray, rest: np.ndarray) -> np.ndarray | None:
-    """Return the places of dates on the calendar, (times,), in steps; None if one is no date."""
+    """Return dates as numbers of steps on the calendar, (times,); None if one is no date."""
     if form.years == _TWO:
         years = np.where(years < 69, 2000, 1900) + years
     if form.unit == "months":

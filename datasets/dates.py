@@ -138,7 +138,10 @@ def to_zone(
 def check_one_zone(
     zones: list[str], cells: list, place: Callable[[int], str], tz: str | None = None
 ) -> None:
-    """Check that all stamps have the time zone of the first; with ``tz``, that all have one."""
+    """Check that all stamps have the time zone of the first.
+
+    With ``tz``, zones may differ, but either all stamps have one or none has.
+    """
     for position, zone in enumerate(zones):
         if zone == zones[0] or (tz is not None and _is_zone(zone) and _is_zone(zones[0])):
             continue
@@ -184,7 +187,7 @@ def _by_format(
 
 
 def _plain(cells: pd.Series) -> pd.Series:
-    """Write UTC or GMT after a time, as BigQuery does, as Z."""
+    """Replace UTC or GMT after a time, which BigQuery writes, with Z."""
     return cells.str.replace(r"(:\d\d(?:\.\d+)?)\s+(?:UTC|GMT)\s*$", r"\1Z", regex=True)
 
 

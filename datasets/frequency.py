@@ -199,7 +199,7 @@ def set_frequency(times: pd.DatetimeIndex, offset: pd.offsets.BaseOffset) -> pd.
     # pandas rejects another name of the frequency of an index (QS-JAN for QS-OCT): drop it first
     bare = without_frequency(times)
     if len(bare) == 1 and isinstance(offset, (*_WEEKS_OF_YEARS, pd.offsets.LastWeekOfMonth)):
-        # pandas multiplies the frequency of one stamp by 0, which these do not have
+        # for one stamp pandas multiplies the frequency by 0, which these do not support
         pair = pd.date_range(bare[0], periods=2, freq=offset, unit=bare.unit, name=bare.name)
         return pd.DatetimeIndex(bare, freq=offset) if pair[0] != bare[0] else pair[:1]
     return pd.DatetimeIndex(bare, freq=offset)
@@ -480,7 +480,7 @@ def _half_months(times: pd.DatetimeIndex) -> list[pd.offsets.BaseOffset]:
 def _weeks_of_years(times: pd.DatetimeIndex) -> list[pd.offsets.BaseOffset]:
     """Return the frequencies of years or quarters of 52 or 53 weeks that stamps have.
 
-    Those of the same stamps in the next thirty years are one.
+    Frequencies with the same stamps in the next thirty years count as one.
     """
     days = set((np.diff(times.asi8) // _ticks(times, _DAY)).tolist())
     quarters = days <= {91, 98}

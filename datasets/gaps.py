@@ -13,7 +13,7 @@ from tsllm.errors import DataError
 
 FILLS = ("nan", "ffill", "interpolate")
 RESAMPLES = ("mean", "sum", "last")
-# Most steps of a series that is resampled; more would need gigabytes.
+# The most steps of a series that is resampled; more would need gigabytes.
 _MOST_STEPS = 5_000_000
 
 
@@ -118,8 +118,8 @@ def to_steps(
             f"resample={how!r} needs dates, and the times are of type {times.dtype}: leave it out"
         )
     offset = parse_frequency(freq)
-    first = times[0].tz_localize(None)
-    if (times[-1] - times[0]) / ((first + offset) - first) > _MOST_STEPS:
+    start = times[0].tz_localize(None)
+    if (times[-1] - times[0]) / ((start + offset) - start) > _MOST_STEPS:
         raise DataError(
             f"the rows from {times[0]} to {times[-1]} make more than {_MOST_STEPS:,} steps of "
             f"freq={freq!r}: give a lower frequency, or check the first and the last stamp"

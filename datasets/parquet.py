@@ -16,11 +16,11 @@ _UNNAMED = re.compile(r"__index_level_\d+__")
 
 
 class Roles(NamedTuple):
-    """Columns of a table that are values only where they are named.
+    """Columns of a table that become values only if an argument names them.
 
-    ``labels`` are the names of folders and the levels of an index, which need a role. ``row_index``
-    numbers the rows, and is left out without one. ``lacking`` has the columns that not every part
-    has, each with a part that lacks it.
+    ``labels`` are the columns of the folders and the levels of an index, which an argument must
+    give a role. ``row_index`` is an index that numbers the rows, and is left out unless an argument
+    names it. ``lacking`` maps each column that some parts lack to the name of one of those parts.
     """
 
     labels: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ def columns_of(schema: pa.Schema) -> list[str]:
 
 
 def find_roles(parts: Sequence[tuple[str, pa.Schema]], keys: Sequence[str]) -> Roles:
-    """Find the columns that are values only where they are named.
+    """Find the columns that become values only if an argument names them.
 
     ``parts`` are the names and the schemas of the files, and ``keys`` the columns of the folders.
     """

@@ -98,8 +98,8 @@ def keys_of(name: str) -> dict[str, str | None]:
 def list_parts(folder: Path) -> list[PartFile]:
     """List the files of a folder and of its subfolders, in the order of their names.
 
-    Names that begin with a point or an underscore are left out, as of files that Spark, Delta Lake
-    and batch jobs keep beside the parts.
+    Names that begin with a point or an underscore are left out: Spark, Delta Lake and batch jobs
+    keep such files beside the parts.
 
     Raises
     ------

@@ -22,7 +22,7 @@ from tsllm.errors import DataError
 
 
 def holds_dates(column: pd.Series) -> bool:
-    """Check whether a column holds dates or periods, rather than text or numbers."""
+    """Check whether a column holds dates or periods, by its type or its first cell."""
     if _is_date_type(column.dtype):
         return True
     return len(column) > 0 and isinstance(column.iloc[0], datetime.date | np.datetime64)

@@ -107,7 +107,7 @@ def text_to_numbers(column: pd.Series, decimal: str = ".") -> np.ndarray | int:
     cells = pa.compute.utf8_trim_whitespace(pa.array(column, type=pa.string()))
     cells = pa.compute.if_else(missing_text(column), pa.scalar(None, pa.string()), cells)
     if decimal != ".":
-        # a point would separate thousands, which no number has: two points are none
+        # "1.5" is no number here: with two points, the conversion below refuses it
         cells = pa.compute.replace_substring(cells, ".", "..")
         cells = pa.compute.replace_substring(cells, decimal, ".")
     try:
@@ -244,7 +244,7 @@ def _join_parquet(parts: Sequence[PartFile], source: str) -> Table:
 
 
 def _with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Bring a table to a schema; a column that it lacks is empty."""
+    """Bring a table to a schema; a column that it lacks has missing values."""
     columns = [
         table[field.name].cast(field.type)
         if field.name in table.column_names

@@ -4,7 +4,7 @@ import json
 
 import pandas as pd
 import pytest
-from command_line import SET, TINY
+from command_line import SET, SETTINGS
 from covariate_frames import covariate_frames
 
 import tsllm as library
@@ -22,19 +22,11 @@ def files(tmp_path):
     return data, future
 
 
-def asked(**more):
-    return {"backbone": TINY, "max_steps": 2, "random_state": 0, **more}
-
-
-def trained():
-    return asked(method="autotimes")
-
-
 def test_forecast_with_a_known_future(tsllm, files):
     result = tsllm("forecast", "data.csv", "--horizon", 4, *NAMES, "--future", "future.csv", *SET)
     assert result.code == 0
     expected = library.forecast(
-        files[0], 4, covariates=["warm", "sky"], future=files[1], **trained()
+        files[0], 4, covariates=["warm", "sky"], future=files[1], **SETTINGS
     )
     assert result.table["forecast"].to_numpy() == pytest.approx(expected["forecast"].to_numpy())
 
@@ -93,7 +85,7 @@ def test_backtest_with_and_without(tsllm, files):
     result = tsllm("backtest", "data.csv", *options, *NAMES, "--json", *SET)
     data, _ = files
     expected = library.backtest(
-        {"autotimes": make_forecaster("autotimes", **asked())},
+        {"autotimes": make_forecaster(**SETTINGS)},
         data[["series_id", "timestamp", "value"]],
         X=data[["series_id", "timestamp", "warm", "sky"]],
         horizons=3,
@@ -113,7 +105,7 @@ def test_irregular_times_are_resampled_where_it_is_asked_for(tsllm, tmp_path):
     assert tsllm("forecast", "late.csv", "--horizon", 2, *SET).code == 2
     bring = ["--resample", "mean", "--freq", "D"]
     result = tsllm("forecast", "late.csv", "--horizon", 2, *bring, *SET)
-    expected = library.forecast(data, 2, freq="D", **trained())
+    expected = library.forecast(data, 2, freq="D", **SETTINGS)
     assert result.table["forecast"].to_numpy() == pytest.approx(expected["forecast"].to_numpy())
     assert tsllm("fit", "late.csv", "--out", "model", "--horizon", 2, *bring, *SET).code == 0
     again = tsllm("predict", "model", "late.csv", *bring)

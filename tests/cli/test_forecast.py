@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from command_line import SET, TINY
+from command_line import SET, SETTINGS, TINY
 from PIL import Image
 
 import tsllm as library
@@ -14,8 +14,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
 
 
 def python_forecast(data, horizon, **options):
-    settings = {"method": "autotimes", "backbone": TINY, "max_steps": 2, "random_state": 0}
-    return library.forecast(data, horizon, **(settings | options))
+    return library.forecast(data, horizon, **(SETTINGS | options))
 
 
 def written(frame):

@@ -6,16 +6,7 @@ import pytest
 from command_line import SET
 
 BERLIN = "Europe/Berlin"
-FAST = [
-    "--method",
-    "autotimes",
-    "--set",
-    "max_steps=2",
-    "--set",
-    "random_state=0",
-    "--set",
-    "backbone=null",
-]
+FAST = [*SET, "--set", "backbone=null"]
 
 
 @pytest.fixture

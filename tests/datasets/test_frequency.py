@@ -12,6 +12,7 @@ from tsllm.datasets.frequency import (
     parse_frequency,
     season_length,
     set_frequency,
+    without_frequency,
 )
 from tsllm.datasets.long import read_long
 from tsllm.errors import DataError
@@ -38,10 +39,6 @@ FREQUENCIES = [
     "YS",
     "YE",
 ]
-
-
-def without_frequency(times: pd.DatetimeIndex) -> pd.DatetimeIndex:
-    return pd.DatetimeIndex(times, freq=None)
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])

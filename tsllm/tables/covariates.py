@@ -14,7 +14,7 @@ from tsllm.datasets.layout import find_columns
 from tsllm.datasets.long import read_long
 from tsllm.datasets.stamps import holds_dates
 from tsllm.datasets.tables import is_csv, open_table
-from tsllm.errors import DataError, NoSeriesLeftError
+from tsllm.errors import DataError
 from tsllm.forecasters.base import SeriesForecaster
 from tsllm.forecasters.frames import (
     frequency_of,
@@ -147,19 +147,26 @@ def futures_for(
 
 
 def _read_future(
-    source: Any, columns: CovariateColumns | None, *, freq: str | None, **reading: Any
+    source: Any,
+    columns: CovariateColumns | None,
+    *,
+    freq: str | None,
+    skipped: SkippedSeries | None,
+    **reading: Any,
 ) -> pd.DataFrame | None:
-    """Read the known future of columns, if there are any."""
+    """Read the known future of columns, if there are any. Errors and reasons name the future."""
     check_future_given(columns, source)
     if source is None:
         return None
     assert columns is not None  # checked above
+    bad = None if skipped is None else SkippedSeries()
     try:
-        return _read_known(source, columns, freq=freq, **reading)
-    except NoSeriesLeftError:
-        raise  # it counts series
-    except DataError as error:  # it names a place, as an error of the data does
+        return _read_known(source, columns, freq=freq, skipped=bad, **reading)
+    except DataError as error:  # its row could be one of the data
         raise type(error)(f"{_AHEAD}: {error}") from error
+    finally:
+        if skipped is not None and bad is not None:
+            skipped.reasons |= {name: f"{_AHEAD}: {why}" for name, why in bad.reasons.items()}
 
 
 def _read_known(
@@ -173,7 +180,7 @@ def _read_known(
             table, reading.get("id_col"), reading.get("time_col"), [], columns.known
         )
         if holds_dates(table.frame[names.time]):
-            reading["format"] = None  # it says how the data write their times
+            reading["format"] = None  # it describes the times of the data
     return read_long(
         table,
         target_cols=[],

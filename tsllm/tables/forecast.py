@@ -27,7 +27,8 @@ from tsllm.forecasters.parameters import check_horizon
 from tsllm.tables.covariates import futures_for, read_future_ahead, split_frame
 
 DEFAULT_QUANTILES = (0.1, 0.5, 0.9)
-# Series that are forecast at once where bad ones are skipped: a bad one costs no more than these.
+# Number of series that are forecast together while bad ones are skipped: only these are computed
+# again to find a bad one.
 _AT_ONCE = 1024
 
 
@@ -230,7 +231,7 @@ def fittable(
     try:
         if len(groups) > 1:
             check([name for names in groups for name in names])
-    except DataError as error:  # each alone is good: they do not fit together
+    except DataError as error:  # each group is good, but they do not fit together
         raise DataError(
             f"{error}; with freq= (--freq) those of other frequencies are left out"
         ) from None
@@ -450,7 +451,7 @@ def _in_batches(
     forecast: Callable[[list[str]], tuple[list[str], np.ndarray]],
     skipped: SkippedSeries,
 ) -> tuple[list[str], np.ndarray]:
-    """Forecast whole batches of series, so that a bad series repeats no more than its batches."""
+    """Forecast whole batches of series; a bad one makes only its own be computed again."""
     rows = estimator._rows_at_once(estimator.fitted_)
     size = rows * -(-_AT_ONCE // rows)
     found = [
@@ -479,7 +480,7 @@ class _Rows:
 
 
 def _without_name(estimator: SeriesForecaster, contexts: list[Context]) -> list[Context]:
-    """Drop the name of the only series where the model knows no names."""
+    """Drop the name of the only series if the model knows no names."""
     if len(contexts) == 1 and not estimator._layout.is_panel:
         return [replace(contexts[0], series_id=None)]
     return contexts

@@ -114,4 +114,5 @@ def test_a_series_without_its_future_is_left_out(fault):
         )
     assert list(table.attrs["skipped"]) == ["b"]
     assert "'b'" in table.attrs["skipped"]["b"]
+    assert "the future (future=, --future)" in table.attrs["skipped"]["b"]
     assert table["series_id"].unique().tolist() == ["a", "c", "d"]
