@@ -39,8 +39,8 @@ MAX_SPACES = 1024
 MAX_READERS = 1024
 _CHECKSUM_BYTES = 8
 
-# Records read in one transaction, so that other transactions do not wait long.
-_AT_ONCE = 8192
+#: Records read in one transaction, so that other transactions do not wait long.
+AT_ONCE = 8192
 
 # LMDB reports a page that was written half to a full disk as an input/output error.
 _REASONS = {
@@ -109,7 +109,10 @@ class Database:
         self._seen = self.file.stat()
 
     def check_pages(self, *, whole: bool = True) -> None:
-        """Raise an error if the file is damaged such that reading it could end the process."""
+        """Raise an error if the file is so damaged that reading it could end the process.
+
+        ``whole`` is as for `tsllm.embeddings.pages.check_pages`.
+        """
         try:
             if self.file.exists():
                 check_pages(self.file, whole=whole)
@@ -308,7 +311,7 @@ def touch_space(database: Database, space: Space) -> None:
 def _read_entry(name: bytes, entry: bytes) -> dict[str, Any] | None:
     """Read the entry of a space; return None if it is damaged.
 
-    The name is the hash of all facts but three.
+    The name is the hash of all facts except ``backbone``, ``created`` and ``used``.
     """
     try:
         facts: dict[str, Any] = json.loads(entry)
@@ -442,14 +445,14 @@ def _records_after(transaction: Any, after: bytes | None) -> list[tuple[bytes, b
     if there and after is not None and cursor.key() == after:
         there = cursor.next()
     records: list[tuple[bytes, bytes]] = []
-    while there and len(records) < _AT_ONCE:
+    while there and len(records) < AT_ONCE:
         records.append(cursor.item())
         there = cursor.next()
     return records
 
 
 def _name_bytes(space: str) -> bytes:
-    """Return a name as LMDB has it; a damaged one may be no text."""
+    """Return a name as bytes, as LMDB has it; a damaged one may not be valid UTF-8."""
     return space.encode(errors="surrogateescape")
 
 

@@ -1,15 +1,15 @@
 """The pages of a store's file, checked before LMDB maps them.
 
-LMDB trusts its file: a page that was cut off, or never written, ends the process with a signal.
-These checks use ordinary reads, so that damage becomes an error.
+LMDB does not check its file: a page that was cut off, or never written, ends the process with a
+signal. These checks read the file in the ordinary way, so that damage becomes an error.
 """
 
 import stat
 import struct
 from pathlib import Path
 
-#: Bytes of a file that is read whole when it is opened, at about 1 GB a second. Of a larger file
-#: only the length is compared then; `verify` and `prune` read it whole.
+#: Bytes of the largest file that is read whole when it is opened, at about 1 GB per second. Of a
+#: larger file only the length is checked then; `verify`, `prune` and `export` read it whole.
 READ_WHOLE = 2**30
 
 # Attempts on a file that another process changes meanwhile: its pages may be used again.
@@ -32,7 +32,7 @@ def check_pages(file: Path, *, whole: bool) -> None:
     Parameters
     ----------
     file : Path
-        The data file of a store. LMDB begins an empty one.
+        The data file of a store. An empty one is sound: LMDB fills it.
     whole : bool
         Whether to read all pages of a file above ``READ_WHOLE`` too.
 
@@ -52,7 +52,7 @@ def check_pages(file: Path, *, whole: bool) -> None:
             return
         if _first_pages(file) == before:
             raise PageError(problem)
-    # A process that commits that often has a sound file.
+    # The file of a process that commits that often is sound.
 
 
 def _problem(file: Path, whole: bool, first_pages: bytes) -> str | None:

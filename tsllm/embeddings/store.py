@@ -14,6 +14,7 @@ from torch import Tensor
 from tsllm.arguments import shown
 from tsllm.backbone import Backbone
 from tsllm.embeddings.database import (
+    AT_ONCE,
     KEY_BYTES,
     STORED_DTYPES,
     Database,
@@ -157,10 +158,12 @@ class EmbeddingStore:
         """
         space = self._space(backbone)
         keys = text_keys(space, texts)
-
-        records, damaged = self._look_up_sound(space, keys)
-        missing = [i for i, record in enumerate(records) if record is None]
-        del records
+        missing: list[int] = []
+        damaged: set[bytes] = set()
+        for first in range(0, len(keys), AT_ONCE):  # all records may not fit into memory
+            records, bad = self._look_up_sound(space, keys[first : first + AT_ONCE])
+            missing += [first + i for i, record in enumerate(records) if record is None]
+            damaged |= bad
         self._compute(space, texts, keys, missing, damaged, backbone, batch_size, progress)
         return np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), KEY_BYTES)
 

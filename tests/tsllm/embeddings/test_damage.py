@@ -57,12 +57,14 @@ def test_a_damaged_embedding_is_computed_again_with_a_warning(
         assert torch.equal(store.encode(TEXTS, tiny_backbone), again)
 
 
+@pytest.mark.parametrize("at_once", [8192, 50])
 def test_fill_computes_damaged_embeddings_again_and_read_refuses_them(
-    store, tiny_backbone, computed
+    store, tiny_backbone, computed, monkeypatch, at_once
 ):
+    monkeypatch.setattr("tsllm.embeddings.store.AT_ONCE", at_once)
     keys = store.fill(TEXTS, tiny_backbone)
     whole = store.read(keys, tiny_backbone)
-    flip_a_bit(store, TEXTS[5], tiny_backbone)
+    flip_a_bit(store, TEXTS[77], tiny_backbone)
     with pytest.raises(EmbeddingStoreError, match=r"^1 embeddings are missing or damaged"):
         store.read(keys, tiny_backbone)
     computed.clear()
@@ -70,6 +72,21 @@ def test_fill_computes_damaged_embeddings_again_and_read_refuses_them(
         assert np.array_equal(store.fill(TEXTS, tiny_backbone), keys)
     assert len(computed) == 1
     torch.testing.assert_close(store.read(keys, tiny_backbone), whole, rtol=0, atol=1e-5)
+
+
+def test_fill_holds_few_embeddings_at_a_time(store, tiny_backbone, monkeypatch):
+    store.fill(TEXTS[:100], tiny_backbone)
+    monkeypatch.setattr("tsllm.embeddings.store.AT_ONCE", 50)
+    look_up, sizes = EmbeddingStore._look_up, []
+
+    def counted(self, space, keys):
+        sizes.append(len(keys))
+        return look_up(self, space, keys)
+
+    monkeypatch.setattr(EmbeddingStore, "_look_up", counted)
+    keys = store.fill(TEXTS, tiny_backbone)
+    assert sizes[:3] == [50, 50, 20] and max(sizes) == 50
+    assert store.read(keys, tiny_backbone).shape[0] == store.verify()["vectors"] == len(TEXTS)
 
 
 @pytest.mark.parametrize(
