@@ -39,7 +39,7 @@ def test_every_method_continues_the_step(method, tmp_path):
     forecast = model.predict(fh=[1, 2, 3])
     assert forecast.index.tolist() == [2025, 2030, 2035]
     plain = small(method).fit(series(pd.RangeIndex(len(CENSUS))))
-    if method in ("aaren", "s2ip"):  # others write the times into their prompts, or could
+    if method in ("aaren", "s2ip"):  # the prompts of others may hold the times
         assert_array_equal(forecast, plain.predict(fh=[1, 2, 3]))
     tsllm.save(model, tmp_path / "model")
     again = tsllm.load(tmp_path / "model")
@@ -91,13 +91,8 @@ def test_windows_of_counts_that_look_like_months_are_forecast():
 
 def test_long_tables_and_saved_tables_continue_the_step(tmp_path):
     frame = pd.DataFrame({"unique_id": "a", "ds": CENSUS, "y": season(len(CENSUS))})
-    how = {
-        "method": "autotimes",
-        "backbone": None,
-        "max_steps": 1,
-        "quantiles": [],
-        "context_length": 8,
-    }
+    how = {"method": "autotimes", "backbone": None, "max_steps": 1, "context_length": 8}
+    how |= {"quantiles": []}
     answer = tsllm.forecast(frame, 2, **how)
     assert answer["timestamp"].tolist() == [2025, 2030]
     with pytest.raises(DataError, match="months written YYYYMM"):
@@ -118,9 +113,8 @@ def test_a_served_model_continues_the_step():
     request = pd.DataFrame(payload["data"], columns=payload["columns"])
     answer = kind.predict(model, request, Asked(2, [], None), Limits())
     assert answer["timestamp"].tolist() == [2025, 2030]
-    short = kind.predict(
-        model, request.tail(1), Asked(1, [], None), Limits()
-    )  # one row shows no step
+    # one row shows no step
+    short = kind.predict(model, request.tail(1), Asked(1, [], None), Limits())
     assert short["timestamp"].tolist() == [2025]
 
 
