@@ -27,14 +27,14 @@ class Context:
     Parameters
     ----------
     values : array (time, variables)
-        In the units of the series; NaN where not observed.
+        In the units of the series; NaN where not observed. A DataFrame brings its ``columns``.
     times : pandas Index (time,) or None, default=None
         The stamps of the rows, with their frequency set. None counts the steps 0, 1, 2, ...
     mask : bool array (time, variables) or None, default=None
         True where observed. None: wherever ``values`` is not NaN.
     past_x : array (time, covariates) or None, default=None
         The covariates up to the last step, in the order of the fitted X: numbers, and texts for
-        categories.
+        categories. The columns of a DataFrame are found by name.
     static : dict or None, default=None
         Constant attributes of the series, by name. TimeCMA writes them into its prompts.
     series_id : hashable, default=None
@@ -42,7 +42,8 @@ class Context:
     x_scale : array (variables,) or None, default=None
         The scale of the covariates' effects on this series. None: measured on ``values``.
     columns : tuple of str or None, default=None
-        The names of the variables, for error messages; `forecast` finds the variables by them.
+        The names of the variables: `forecast` finds the variables by them, and error messages have
+        them. None: the variables are in the order of the fit.
 
     See Also
     --------
@@ -66,6 +67,8 @@ class Context:
     columns: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.columns is None and isinstance(self.values, pd.DataFrame):
+            object.__setattr__(self, "columns", column_names(self.values.columns))
         try:
             values = np.asarray(self.values, dtype=np.float64)
         except (ValueError, TypeError, OverflowError):

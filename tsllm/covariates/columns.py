@@ -65,9 +65,14 @@ class CovariateColumns:
         return _stacked(columns, len(frame))
 
     def codes(
-        self, values: np.ndarray, names: Sequence[str], *, series: object = None
+        self, values: np.ndarray | pd.DataFrame, names: Sequence[str], *, series: object = None
     ) -> list[np.ndarray]:
-        """Convert each column of an array to numbers, categories to their positions."""
+        """Convert each column to numbers, categories to their positions.
+
+        The columns of an array are in the order of ``names``, and those of a DataFrame in any.
+        """
+        if isinstance(values, pd.DataFrame):
+            values = _in_order(values, names, series)
         values = np.asarray(values)
         if values.ndim != 2 or values.shape[1] != len(names):
             raise DataError(
@@ -154,6 +159,19 @@ def attribute_text(value: object) -> str:
         return f"{float(text):g}"
     except ValueError:
         return text
+
+
+def _in_order(frame: pd.DataFrame, names: Sequence[str], series: object) -> pd.DataFrame:
+    """Find the columns of a frame by name; those that only count have none."""
+    given = [str(name) for name in frame.columns]
+    if given == [str(number) for number in range(len(given))]:
+        return frame
+    if sorted(given) != sorted(names):
+        raise DataError(
+            f"the covariates of {series_name(series)} have the columns {', '.join(given)}, and the "
+            f"model reads {', '.join(names)}: pass these columns, in any order"
+        )
+    return frame.set_axis(given, axis=1)[list(names)]
 
 
 def _holds_dates(column: pd.Series) -> bool:

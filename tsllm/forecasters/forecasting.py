@@ -111,7 +111,8 @@ class ForecastingMixin(SharedParameters, ABC):
             Levels strictly between 0 and 1.
         future_x : sequence of array (horizon, known covariates) or None, default=None
             For a model that was fitted with X: one per series, the columns of X without the past
-            ones, in X's order. Numbers, and texts for categories. Contexts hold ``past_x``.
+            ones, in X's order; those of a DataFrame are found by name. Numbers, and texts for
+            categories. Contexts hold ``past_x``.
 
         Returns
         -------

@@ -58,8 +58,30 @@ def test_contexts_with_columns_are_read_by_name():
     named = Context(Y[["hi", "lo"]].to_numpy(), times=DAYS, columns=("hi", "lo"))
     expected = fitted.forecast([Context(Y.to_numpy(), times=DAYS)], 2, quantiles=[0.1])
     assert_array_equal(fitted.forecast([named], 2, quantiles=[0.1]), expected)
+    framed = Context(Y[["hi", "lo"]], times=DAYS)
+    assert_array_equal(fitted.forecast([framed], 2, quantiles=[0.1]), expected)
     with pytest.raises(DataError, match="has the columns hi, x and the model was fitted on lo, hi"):
         fitted.forecast([Context(Y.to_numpy(), columns=("hi", "x"))], 2)
+
+
+def test_covariates_of_contexts_that_are_frames_are_read_by_name():
+    numbers = X.assign(cold=season(60, seed=3))[["warm", "cold"]]
+    fitted = make().fit(Y["lo"], X=numbers)
+
+    def forecast(past, future):
+        context = Context(Y["lo"].to_numpy(), times=DAYS, past_x=past)
+        return fitted.forecast([context], 2, future_x=[future])
+
+    expected = forecast(numbers.to_numpy(), numbers[:2].to_numpy())
+    swapped = numbers[["cold", "warm"]]
+    assert_array_equal(forecast(swapped, swapped[:2]), expected)
+    counted = numbers.set_axis([0, 1], axis=1)
+    assert_array_equal(forecast(counted, counted[:2]), expected)
+    assert not np.array_equal(forecast(swapped.to_numpy(), swapped[:2].to_numpy()), expected)
+    foreign = swapped.rename(columns={"warm": "more"})
+    for past, future in [(foreign, numbers[:2]), (numbers, foreign[:2])]:
+        with pytest.raises(DataError, match="the columns cold, more, and the model reads warm"):
+            forecast(past, future)
 
 
 def test_scores_and_residuals_take_columns_by_name():
