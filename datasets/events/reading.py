@@ -108,6 +108,12 @@ def read_events(
     if ties not in TIES:
         raise DataError(f"ties={ties!r} is not known; pass one of {', '.join(TIES)}")
     if isinstance(source, EventTable):
+        written = {"tz": tz, "format": format, "sep": sep, "decimal": decimal, "encoding": encoding}
+        given = [name for name, value in written.items() if value is not None]
+        if given:
+            raise DataError(
+                f"{given[0]}= has no effect on an EventTable, whose times are read; leave it out"
+            )
         return source
     _check_resolution(resolution, ties)
     table = _open(source, dialect_of(sep, decimal, encoding))._replace(tz=tz, format=format)

@@ -383,6 +383,13 @@ def test_a_table_comes_back_from_its_frame(sequences, stamps, known, data):
 # How events are written
 
 
+@pytest.mark.parametrize("argument", ["tz", "format", "sep", "decimal", "encoding"])
+def test_a_table_that_is_read_has_no_way_to_be_written(argument):
+    table = read_events(canonical())
+    assert f"{argument}= has no effect on an EventTable" in complaint(table, **{argument: "UTC"})
+    assert read_events(table, sort=True) is table
+
+
 def test_european_csv_and_offsets(tmp_path):
     stamps = pd.date_range("2024-03-30 23:30", periods=6, freq="h", tz="Europe/Berlin")
     frame = pd.DataFrame({"time": stamps, "type": list("ababab"), "sequence_id": "Zürich"})
