@@ -16,7 +16,7 @@ import pandas as pd
 
 import tsllm
 from fuzz.cases import Attack, Case, RefusedError, UnexplainedError, check
-from fuzz.shared import check_index, check_levels, check_table, fitted, long, stamps_after
+from fuzz.shared import TINY, check_index, check_levels, check_table, fitted, long, stamps_after
 from tsllm.cli.main import main
 from tsllm.datasets import make_hawkes
 
@@ -166,17 +166,20 @@ def odd_options(case: Case) -> None:
     command = case.pick("command", list(_OPTIONS))
     option = case.pick("option", _OPTIONS[command])
     value = case.pick("value", _ODD)
+    also = ["directory"] if option == "--out" else [value] if value else []
+    case.expect("either", option[2:], option[2:].replace("-", "_"), *also)
     if command == "predict":
         _save_model(case)
         words = ["predict", "model", "data.csv"]
     else:
         words = [command, "data.csv", *shlex.split(SET)]
+        backbone = ["--set", f"backbone={TINY}"]
         defaults = {
             "forecast": ["--horizon", "2"],
             "backtest": ["--horizons", "2", "--test-size", "4", "--baselines", "none"],
             "ablate": ["--horizons", "2", "--test-size", "4", "--variants", "none",
-                       "--baselines", "none", "--seeds", "0"],
-            "embed": ["--store", "store", "--method", "timecma"],
+                       "--baselines", "none", "--seeds", "0", *backbone],
+            "embed": ["--store", "store", "--method", "timecma", *backbone],
             "fit": ["--horizon", "2", "--out", "made"],
         }  # fmt: skip
         words += defaults.get(command, [])

@@ -117,7 +117,9 @@ def damaged_directories(case: Case) -> None:
         case.expect("refusal")
     if name == CONFIG and how in ("flip", "of another"):
         case.expect("either")  # white space; the other model's tensors are checked
-    _use(_write(case.folder / "model", files))
+    answer = _use(_write(case.folder / "model", files))
+    if how == "flip":
+        check_same(answer, fitted(method, kind).predict(), rtol=1e-6)
 
 
 def broken_numbers(case: Case) -> None:
@@ -384,6 +386,7 @@ def event_models(case: Case) -> None:
         content = bytearray(files[name])
         content[case.whole("place", 0, len(content) - 1)] ^= 1
         files[name] = bytes(content)
+        case.expect("either" if name == CONFIG else "refusal")  # in CONFIG: white space
         folder = _write(folder, files)
     else:
         config = json.loads(files[CONFIG])

@@ -170,8 +170,7 @@ def odd_params(case: Case) -> None:
     """Refuse parameters of a wrong kind in a sentence without the request in it."""
     name = case.pick("name", ["horizon", "quantiles", "Horizon", "level", "model", "params"])
     value = case.pick("value", _ODD)
-    if name not in ("horizon", "quantiles"):
-        case.expect("refusal", name)
+    case.expect("either" if name in ("horizon", "quantiles") else "refusal", name)
     text = _body(long(), **{name: value})
     table = request("long", text)
     horizon = int(value) if name == "horizon" and value is not None else 3
@@ -181,7 +180,9 @@ def odd_params(case: Case) -> None:
 def odd_params_as_a_whole(case: Case) -> None:
     """Refuse params that are no object."""
     document = json.loads(_body(long()))
-    document["params"] = case.pick("params", [5, [], [1], "x", True, None, {}, 1.5, {"": 1}])
+    given = case.pick("params", [5, [], [1], "x", True, None, {}, 1.5, {"": 1}])
+    document["params"] = given
+    case.expect("refusal" if given else "either", "param")
     request("long", json.dumps(document))
 
 

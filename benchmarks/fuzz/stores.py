@@ -185,7 +185,7 @@ def odd_arguments(case: Case) -> None:
         "surrogates": lambda: EmbeddingStore(folder).encode(["\ud800"], _backbone()),
     }
     call = case.pick_named("call", calls)
-    if case.drawn["call"] not in ("empty text", "surrogates", "texts", "export to itself", "path"):
+    if case.drawn["call"] not in ("empty text", "surrogates", "texts", "export to itself"):
         case.expect("refusal")
     call()
 

@@ -82,10 +82,10 @@ def ordinary_streams(case: Case) -> None:
     names = ["sequence"] if form == "one sequence" else _names()
     found = table["sequence_id"].astype(str).tolist() if "sequence_id" in table else names
     check(sorted(found) == sorted(names), f"sequences {found} instead of {names}")
-    last = frame["time"].max()
-    check(bool((table["time"].dropna() >= frame.groupby("sequence_id")["time"].max().min()).all())
-          if form != "one sequence" else bool((table["time"].dropna() >= last).all()),
-          "an event before the last one")  # fmt: skip
+    keys = frame["sequence_id"].astype(str) if "sequence_id" in frame else ["sequence"] * len(frame)
+    last = frame["time"].groupby(keys).max()
+    for name, time in zip(found, table["time"]):
+        check(pd.isna(time) or time >= last[name], f"{time} in {name} before its last event")
     check(set(table["type"]) <= set(frame["type"]), f"types {set(table['type'])}")
     check(bool(table["probability"].between(0, 1).all()), "a probability beyond 0 and 1")
     levels = table[["q0.1", "time_median", "q0.9"]].dropna()
@@ -133,9 +133,7 @@ def odd_tables(case: Case) -> None:
     table = case.pick_named("table", tables)
     name = case.drawn["table"]
     model = METHODS[case.pick("method", list(METHODS))]()
-    if name not in ("one event", "huge times", "negative", "integer types", "mixed types",
-    "far times",
-                    "a type each", "column twice", "ties", "list"):  # fmt: skip
+    if name not in ("one event", "integer types", "mixed types", "a type each"):
         case.expect("refusal")
     model.fit(table).predict()
 
@@ -164,10 +162,8 @@ def odd_windows(case: Case) -> None:
         "list": [0.0, 24.0],
     }
     given = case.pick_named("windows", windows)
-    if case.drawn["windows"] in ("NaN", "None", "mapping", "frame"):
-        case.expect("answer")
-    elif case.drawn["windows"] not in ("list", "inf", "mapping of another"):
-        case.expect("refusal")
+    taken = ("NaN", "None", "mapping", "mapping of another", "frame", "list")
+    case.expect("answer" if case.drawn["windows"] in taken else "refusal")
     read_events(
         _stream().drop(columns=["window_start", "window_end"], errors="ignore"), windows=given
     )
@@ -197,6 +193,8 @@ def odd_calls(case: Case) -> None:
     call, arguments = calls[name]
     argument = case.pick("argument", arguments)
     value = case.pick("value", _ODD)
+    files = ["source", "file"] if argument in ("events", "history") else []
+    case.expect("either", argument.removesuffix("s"), *files)
     given: dict[str, Any] = {
         "sample": {"n_events": 2},
         "simulate": {"duration": 3.0},
@@ -287,7 +285,7 @@ def scores_of_known_processes(case: Case) -> None:
     model = NaiveEventForecaster(random_state=0).fit(frame, windows=(0.0, end))
     found = model.score(frame, windows=(0.0, end))
     wanted = np.log(rate) - 1
-    check(abs(found - wanted) < 0.5, f"{found:.3f} nats instead of {wanted:.3f}")
+    check(abs(found - wanted) < 0.02, f"{found:.3f} nats instead of {wanted:.3f}")
 
 
 def files_of_events(case: Case) -> None:

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 import numpy as np
 import pandas as pd
 
+from tsllm.arguments import shown
 from tsllm.datasets.checks import LARGEST, bad_value, holds_numbers, series_name
 from tsllm.datasets.frequency import row_number
 from tsllm.errors import DataError
@@ -196,6 +197,12 @@ def _numbers(column: pd.Series, title: str, place: Callable[[int], str]) -> np.n
 def _texts(column: pd.Series, title: str, place: Callable[[int], str]) -> np.ndarray:
     """Return a column of categories as text, none missing."""
     _check_missing(column.isna().to_numpy(), title, place)
+    listed = column.map(pd.api.types.is_list_like).to_numpy(dtype=bool)
+    if listed.any():
+        row = int(listed.argmax())
+        raise DataError(
+            f"{place(row)}, {title} holds {shown(column.iloc[row])}: pass numbers or text"
+        )
     return column.map(str).to_numpy(dtype=object)
 
 

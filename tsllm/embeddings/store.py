@@ -81,6 +81,8 @@ class EmbeddingStore:
     def __init__(self, path: str | os.PathLike[str] | None = None, *, dtype: str = "float32"):
         if dtype not in STORED_DTYPES:
             raise DataError(f"dtype={dtype!r} is not known; use 'float32' or 'float16'")
+        if not isinstance(path, str | os.PathLike | None):
+            raise DataTypeError(f"path must be that of a folder or None, found {shown(path)}")
         self.path = (default_path() if path is None else Path(path)).expanduser().absolute()
         self.dtype = dtype
 

@@ -170,6 +170,8 @@ def _choose_metrics(metrics: Sequence[str] | None, levels: Sequence[float]) -> t
         possible += ["coverage", "width"] if len(levels) > 1 else []
     if metrics is None:
         return tuple(possible)
+    if len(metrics) == 0:
+        raise DataError("metrics is empty: pass at least one, or None for all")
     for metric in metrics:
         if metric not in METRICS:
             raise DataError(f"metrics must be among {', '.join(METRICS)}, found {metric!r}")

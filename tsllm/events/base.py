@@ -306,7 +306,8 @@ class EventForecaster(BaseEstimator, ABC):
         0     1 2024-01-05 12:00:00  off
         """
         origin, model = self._origin(history, now, windows), self._fitted()
-        n_steps, levels = checked_count("n_steps", n_steps), checked_levels(levels, "levels")
+        n_steps, n_paths = checked_count("n_steps", n_steps), checked_count("n_paths", n_paths)
+        levels = checked_levels(levels, "levels")
         steps = [predict_next_event(model, origin, levels, self._running_states(history))]
         if n_steps > 1:
             steps += predict_later_events(
@@ -479,10 +480,8 @@ class EventForecaster(BaseEstimator, ABC):
             All sequences would have more than 5,000,000 events, at the rate of the training.
         """
         check_is_fitted(self)
-        size = checked_count("n_sequences", n_sequences)
-        return simulate_sequences(
-            self._fitted(), self.history_, size, duration, start, self._seed()
-        )
+        size, seed = checked_count("n_sequences", n_sequences), self._seed()
+        return simulate_sequences(self._fitted(), self.history_, size, duration, start, seed)
 
     # ------------------------------------------------------------------ scores
 

@@ -242,6 +242,9 @@ def test_a_number_that_cannot_be_used(value, told):
 def test_columns_that_cannot_be_used():
     with pytest.raises(DataError, match="column 'when' of X holds dates"):
         learn_columns(pd.DataFrame({"when": pd.date_range("2024", periods=2)}))
+    listed = pd.DataFrame({"k": ["a", [1]]})
+    with pytest.raises(DataError, match=r"row 1, column 'k' of X holds \[1\]: pass numbers"):
+        learn_columns(listed).read(listed, ["k"])
     with pytest.raises(DataError, match=r"'tmep', which is no column of X: did you mean 'temp'"):
         learn_columns(pd.DataFrame({"temp": [1.0]}), past=["tmep"])
     with pytest.raises(DataError, match="the column '1' twice"):

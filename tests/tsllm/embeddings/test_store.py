@@ -219,6 +219,11 @@ def test_an_unknown_dtype():
         EmbeddingStore(dtype="int8")
 
 
+def test_a_path_of_another_kind():
+    with pytest.raises(DataError, match="path must be that of a folder or None, found 5"):
+        EmbeddingStore(5)
+
+
 # ---------------------------------------------------------------- the store as a whole
 
 

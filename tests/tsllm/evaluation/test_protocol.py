@@ -519,6 +519,7 @@ def test_a_report_is_written_as_json_and_markdown():
             {"test_size": None, "test_fraction": 1.5},
             "test_fraction must be above 0",
         ),
+        ({"metrics": []}, "metrics is empty"),
         ({"metrics": ["rmse"]}, "metrics must be among .*found 'rmse'"),
         ({"metrics": ["crps"], "quantiles": (0.1, 0.2, 0.9)}, "'crps' cannot be computed"),
         ({"quantiles": (0.9, 0.1)}, r"quantiles must be rising levels.*\(0.9, 0.1\)"),

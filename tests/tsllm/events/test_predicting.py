@@ -287,6 +287,7 @@ def test_update_continues_the_history_like_one_table():
     ("call", "message"),
     [
         (lambda m: m.predict(n_steps=0), "n_steps must be a whole number"),
+        (lambda m: m.predict(n_paths=0), "n_paths must be a whole number"),
         (lambda m: m.predict(levels=[0.5, 1.0]), "levels must lie strictly between 0 and 1"),
         (lambda m: m.predict_quantiles(now=1e300), "beyond all that a model can tell"),
         (lambda m: m.predict(now=0.5), "now=0.5 lies before the last event of sequence 'sequence'"),
