@@ -35,6 +35,11 @@ def write_parts(frame, folder, borders):
     return folder
 
 
+def read_parts(folder):
+    """Return the bytes of each part by its name."""
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.parquet"))}
+
+
 def fit_tiny(frame, backbone=TINY, **parameters):
     settings = {"max_steps": 2, "context_length": 12, "token_length": 6, "random_state": 0}
     forecaster = tsllm.AutoTimesForecaster(backbone, **(settings | parameters))

@@ -1,9 +1,11 @@
 """A small saved model, and the series that it forecasts."""
 
 import pytest
+from covariate_frames import covariate_frames
 from long_frames import fit_tiny, long_frame
 
 import tsllm
+from small_forecasters import SMALL
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +27,15 @@ def expected(frame, model):
     from tsllm.tables.forecast import predict_long
 
     return predict_long(tsllm.load(model), read_long(frame), 3)
+
+
+@pytest.fixture(scope="session")
+def covariate_model():
+    """A forecaster with covariates, fitted on the first series of `covariate_frames`."""
+    from tsllm.datasets import read_long
+    from tsllm.tables.forecast import fit_long, make_forecaster
+
+    data, _ = covariate_frames(["s0", "s1", "s2"])
+    forecaster = make_forecaster("autotimes", **SMALL["autotimes"])
+    frame = read_long(data, covariates=["warm", "sky"])
+    return fit_long(forecaster, frame, 3, covariates=["warm", "sky"])

@@ -4,22 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from covariate_frames import covariate_frames
-from long_frames import write_parts
+from long_frames import read_parts, write_parts
 
 import tsllm
-from small_forecasters import SMALL
 from tsllm.batch import predict_batch
-from tsllm.datasets import read_long
 from tsllm.errors import DataError
-from tsllm.tables.forecast import fit_long, make_forecaster
 
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
 ROWS = 200  # in a block
 BORDERS = [333, 700]
-
-
-def _parts(out):
-    return {path.name: path.read_bytes() for path in sorted(out.glob("*.parquet"))}
 
 
 @pytest.fixture
@@ -51,7 +44,7 @@ def run_again(model, data, tmp_path, match="changed since the job was started", 
 @pytest.mark.parametrize("part", [0, 1, 2])
 def test_a_value_that_changed_at_full_precision_is_noticed(model, frame, data, tmp_path, part):
     predict_batch(model, data, tmp_path / "out", block_rows=ROWS)
-    before = _parts(tmp_path / "out")
+    before = read_parts(tmp_path / "out")
     path = data / f"in-{part:02d}.parquet"
     size = path.stat().st_size
 
@@ -67,14 +60,14 @@ def test_a_value_that_changed_at_full_precision_is_noticed(model, frame, data, t
     blocks = [set(pd.read_parquet(p)["series_id"]) for p in sorted((tmp_path / "out").glob("p*"))]
     reading = sum(any(part in of[name] for name in block) for block in blocks)
     assert result.blocks_before == result.blocks - reading < result.blocks
-    after = _parts(tmp_path / "out")
+    after = read_parts(tmp_path / "out")
     assert sum(after[name] == before[name] for name in before) >= result.blocks_before
 
 
 @pytest.mark.parametrize("change", ["first", "longer", "shorter", "removed", "added", "renamed"])
 def test_other_parts_are_never_forecast_again(model, frame, data, tmp_path, change):
     whole = predict_batch(model, data, tmp_path / "out", block_rows=ROWS)
-    kept = _parts(tmp_path / "out")
+    kept = read_parts(tmp_path / "out")
     extra = frame[frame["series_id"] == "s0001"].assign(series_id="new")
     if change == "first":  # every block gets another number
         extra.to_parquet(data / "a.parquet", index=False)
@@ -100,7 +93,7 @@ def test_other_parts_are_never_forecast_again(model, frame, data, tmp_path, chan
         assert result.blocks_before == whole.blocks == result.blocks
     else:
         assert result.blocks_before >= 3
-    after = set(_parts(tmp_path / "out").values())
+    after = set(read_parts(tmp_path / "out").values())
     assert len(after & set(kept.values())) >= result.blocks_before
 
 
@@ -124,10 +117,10 @@ def test_a_stopped_repair_leaves_nothing_old(model, data, tmp_path):
     with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match="0 of 8 blocks stay"):
         predict_batch(model, data, out, on_block=stop)
     predict_batch(model, data, tmp_path / "fresh", block_rows=ROWS)
-    fresh = _parts(tmp_path / "fresh")
-    assert _parts(out) == {"part-00000.parquet": fresh["part-00000.parquet"]}
+    fresh = read_parts(tmp_path / "fresh")
+    assert read_parts(out) == {"part-00000.parquet": fresh["part-00000.parquet"]}
     assert predict_batch(model, data, out).blocks_before == 1
-    assert _parts(out) == fresh
+    assert read_parts(out) == fresh
 
 
 def test_data_that_change_under_a_job_stop_it(model, data, tmp_path):
@@ -167,15 +160,12 @@ def test_regrouped_parts_of_other_data_are_not_used(model, frame, tmp_path):
         rewrite(path, lambda rows: rows.__setitem__("value", rows["value"] + 1))
     predict_batch(model, data, tmp_path / "out")
     predict_batch(model, data, tmp_path / "fresh", block_rows=ROWS)
-    assert _parts(tmp_path / "out") == _parts(tmp_path / "fresh")
+    assert read_parts(tmp_path / "out") == read_parts(tmp_path / "fresh")
 
 
-def test_a_changed_future_is_used_by_every_block(tmp_path):
+def test_a_changed_future_is_used_by_every_block(covariate_model, tmp_path):
     values, known = covariate_frames([f"s{i}" for i in range(6)])
-    frame = read_long(values[values["series_id"] < "s3"], covariates=["warm", "sky"])
-    forecaster = make_forecaster("autotimes", **SMALL["autotimes"])
-    fit_long(forecaster, frame, 3, covariates=["warm", "sky"])
-    model = tsllm.save(forecaster, tmp_path / "model")
+    model = tsllm.save(covariate_model, tmp_path / "model")
     data, future = tmp_path / "data.parquet", tmp_path / "future.parquet"
     values.to_parquet(data, index=False)
     known.to_parquet(future, index=False)
@@ -192,7 +182,7 @@ def test_a_changed_future_is_used_by_every_block(tmp_path):
 def test_a_damaged_part_is_named_and_forecast_again(model, data, tmp_path, where):
     out = tmp_path / "out"
     predict_batch(model, data, out, block_rows=ROWS)
-    before = _parts(out)
+    before = read_parts(out)
     path = out / "part-00002.parquet"
     content = bytearray(path.read_bytes())
     content[int(where * len(content))] ^= 4
@@ -200,20 +190,20 @@ def test_a_damaged_part_is_named_and_forecast_again(model, data, tmp_path, where
     with pytest.warns(UserWarning, match=r"damaged parts: part-00002\.parquet in '.*out'"):
         result = predict_batch(model, data, out)
     assert result.blocks_before == result.blocks - 1
-    assert _parts(out) == before
+    assert read_parts(out) == before
 
 
 def test_a_part_without_its_record_is_forecast_again(model, data, tmp_path):
     out = tmp_path / "out"
     whole = predict_batch(model, data, out, block_rows=ROWS)
-    before = _parts(out)
+    before = read_parts(out)
     first, second, *_ = sorted((out / "_blocks").iterdir())
     first.unlink()
     second.write_text("{}")
     with pytest.warns(UserWarning, match="damaged parts"):
         result = predict_batch(model, data, out)
     assert result.blocks_before == whole.blocks - 2
-    assert _parts(out) == before
+    assert read_parts(out) == before
 
 
 def test_a_part_of_another_job_is_refused(model, data, tmp_path):

@@ -8,30 +8,22 @@ from covariate_frames import covariate_frames
 from numpy.testing import assert_allclose
 
 import tsllm
-from small_forecasters import SMALL
 from tsllm.batch import future as future_module
 from tsllm.batch import predict_batch
 from tsllm.datasets import read_long
 from tsllm.errors import DataError
 from tsllm.tables.covariates import read_future
-from tsllm.tables.forecast import fit_long, make_forecaster, predict_long
+from tsllm.tables.forecast import predict_long
 
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
 DATA, FUTURE = covariate_frames([f"s{i}" for i in range(9)])
 KNOWN = FUTURE.drop(columns="value")
 
 
-@pytest.fixture(scope="module")
-def model():
-    frame = read_long(DATA[DATA["series_id"] < "s3"], covariates=["warm", "sky"])
-    forecaster = make_forecaster("autotimes", **SMALL["autotimes"])
-    return fit_long(forecaster, frame, 3, covariates=["warm", "sky"])
-
-
 @pytest.fixture
-def saved(model, tmp_path):
+def saved(covariate_model, tmp_path):
     DATA.to_parquet(tmp_path / "data.parquet", index=False)
-    return tsllm.save(model, tmp_path / "model")
+    return tsllm.save(covariate_model, tmp_path / "model")
 
 
 def expected(model):
@@ -40,7 +32,7 @@ def expected(model):
 
 
 @pytest.mark.parametrize("order", ["sorted", "shuffled", "parts", "partitions"])
-def test_blocks_give_what_all_at_once_gives(model, saved, tmp_path, order):
+def test_blocks_give_what_all_at_once_gives(covariate_model, saved, tmp_path, order):
     future = tmp_path / "future.parquet"
     if order == "parts":
         future = tmp_path / "future"
@@ -66,7 +58,7 @@ def test_blocks_give_what_all_at_once_gives(model, saved, tmp_path, order):
     )
     assert result.blocks > 2
     table = pd.read_parquet(tmp_path / "out")
-    assert_allclose(table["forecast"], expected(model)["forecast"], rtol=1e-6)
+    assert_allclose(table["forecast"], expected(covariate_model)["forecast"], rtol=1e-6)
 
 
 def test_scattered_series_and_names_that_are_numbers(saved, tmp_path):

@@ -13,17 +13,13 @@ import warnings
 import filelock
 import pandas as pd
 import pytest
-from long_frames import write_parts
+from long_frames import read_parts, write_parts
 
 from tsllm.batch import predict_batch
 from tsllm.batch import worker as worker_module
 from tsllm.errors import ClusterNotFoundError, DataError, ModelFormatError
 
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
-
-
-def _parts(out):
-    return {path.name: path.read_bytes() for path in sorted(out.glob("part-*.parquet"))}
 
 
 @pytest.fixture
@@ -37,7 +33,7 @@ def test_blocks_give_what_all_at_once_gives(model, data, expected, tmp_path):
     result = predict_batch(model, data, tmp_path / "out", block_rows=200, on_block=seen.append)
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out"), expected, rtol=1e-6)
     assert (result.series, result.horizon, result.blocks_before) == (30, 3, 0)
-    assert result.blocks == len(seen) == len(_parts(tmp_path / "out")) > 5
+    assert result.blocks == len(seen) == len(read_parts(tmp_path / "out")) > 5
     assert sum(block.series for block in seen) == 30
 
 
@@ -51,13 +47,13 @@ def test_a_job_that_stopped_goes_on_and_ends_the_same(model, data, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         predict_batch(model, data, broken, block_rows=200, on_block=stop)
-    assert len(_parts(broken)) == 3
+    assert len(read_parts(broken)) == 3
     (broken / ".part-00003.abcd.part").write_bytes(b"half")  # what a killed run leaves
     (broken / "part-00001.parquet").write_bytes(b"damaged")
     with pytest.warns(UserWarning, match=r"damaged parts: part-00001\.parquet in"):
         result = predict_batch(model, data, broken)  # the manifest knows the blocks
     assert result.blocks_before == 2
-    assert _parts(broken) == _parts(whole)
+    assert read_parts(broken) == read_parts(whole)
     assert not list(broken.glob(".*.part"))
     again = predict_batch(model, data, broken)
     assert again.blocks_before == again.blocks
@@ -75,15 +71,15 @@ def test_killed_at_any_moment(model, data, tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    while len(_parts(out)) < 2 and process.poll() is None:
+    while len(read_parts(out)) < 2 and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    done = len(_parts(out))
+    done = len(read_parts(out))
     assert done >= 2
     result = predict_batch(model, data, out)
     assert result.blocks_before == done
-    assert _parts(out) == _parts(whole)
+    assert read_parts(out) == read_parts(whole)
 
 
 def test_scattered_series_are_brought_together(model, frame, expected, tmp_path):
@@ -94,10 +90,10 @@ def test_scattered_series_are_brought_together(model, frame, expected, tmp_path)
     pd.testing.assert_frame_equal(found.reset_index(drop=True), expected, rtol=1e-6)
     assert result.blocks > 3
     assert not (tmp_path / "out" / "_grouped").exists()
-    before = _parts(tmp_path / "out")
+    before = read_parts(tmp_path / "out")
     (tmp_path / "out" / "part-00001.parquet").unlink()
     predict_batch(model, data, tmp_path / "out")
-    assert _parts(tmp_path / "out") == before
+    assert read_parts(tmp_path / "out") == before
 
 
 def test_what_is_wrong_is_named_by_its_first_place(model, frame, tmp_path):
@@ -122,10 +118,10 @@ def test_another_job_is_not_mixed_in(model, data, frame, tmp_path):
     with pytest.raises(DataError, match="batch_size=8 and now batch_size=4"):
         predict_batch(model, data, out, batch_size=4)
     other = write_parts(frame.assign(value=frame["value"] + 1), tmp_path / "other", [333, 700])
-    before = _parts(out)
+    before = read_parts(out)
     with pytest.raises(DataError, match=r"started with other data \('.*data'\)"):
         predict_batch(model, other, out)
-    assert _parts(out) == before
+    assert read_parts(out) == before
     (out / "_manifest.json").unlink()
     with pytest.raises(DataError, match=r"holds 'part-00000\.parquet' and no job"):
         predict_batch(model, data, out)
@@ -272,9 +268,10 @@ def test_ray_gives_the_same_though_a_worker_is_killed(model, data, expected, tmp
     assert result.series == 30
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "ray"), expected, rtol=1e-6)
     predict_batch(model, data, tmp_path / "local", block_rows=100)
-    for ours, rays in zip(_parts(tmp_path / "local"), _parts(tmp_path / "ray"), strict=True):
-        a = pd.read_parquet(tmp_path / "local" / ours)
-        b = pd.read_parquet(tmp_path / "ray" / rays)
+    local, rays = read_parts(tmp_path / "local"), read_parts(tmp_path / "ray")
+    for one, other in zip(local, rays, strict=True):
+        a = pd.read_parquet(tmp_path / "local" / one)
+        b = pd.read_parquet(tmp_path / "ray" / other)
         pd.testing.assert_frame_equal(a, b, check_exact=True)
 
 

@@ -7,11 +7,8 @@ from covariate_frames import covariate_frames
 from long_frames import write_parts
 
 import tsllm
-from small_forecasters import SMALL
 from tsllm.batch import predict_batch
-from tsllm.datasets import read_long
 from tsllm.errors import DataError, NoSeriesLeftError
-from tsllm.tables.forecast import fit_long, make_forecaster
 
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
 
@@ -95,12 +92,9 @@ def test_when_all_are_bad_the_job_fails_and_lists_them(model, frame, tmp_path):
         predict_batch(model, data, tmp_path / "out", on_error="drop")
 
 
-def test_series_without_a_good_future_are_left_out(tmp_path):
+def test_series_without_a_good_future_are_left_out(covariate_model, tmp_path):
     values, known = covariate_frames([f"s{i}" for i in range(6)])
-    frame = read_long(values[values["series_id"] < "s3"], covariates=["warm", "sky"])
-    forecaster = make_forecaster("autotimes", **SMALL["autotimes"])
-    fit_long(forecaster, frame, 3, covariates=["warm", "sky"])
-    model = tsllm.save(forecaster, tmp_path / "model")
+    model = tsllm.save(covariate_model, tmp_path / "model")
     values.to_parquet(tmp_path / "data.parquet", index=False)
     known.loc[known["series_id"] == "s1", "warm"] = np.inf
     known = known[~known["series_id"].isin(["s2", "s4"])]
