@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tsllm.cli import options
 from tsllm.cli.config import EventsJob
 from tsllm.cli.data import open_events
 from tsllm.cli.output import working
@@ -93,17 +94,20 @@ def column_settings(job: EventsJob) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def read_table(
-    data: str, settings: Mapping[str, Any], windows: Any = None, *, unit: str | None = None
-) -> EventTable:
-    """Read DATA; ``unit`` is the value of ``--time-unit``, which only timestamps need."""
+def read_table(data: str, settings: Mapping[str, Any], windows: Any = None) -> EventTable:
+    """Read DATA; ``settings`` are other arguments of `read_events`."""
     with working(f"reading {data}"):
         bounds = None if windows is None else tuple(windows)
-        table = open_events(data, windows=bounds, **settings)
-    if unit is not None and table.clock.origin is None:
+        return open_events(data, windows=bounds, **settings)
+
+
+def read_job_data(job: EventsJob, settings: Mapping[str, Any]) -> EventTable:
+    """Read the data of a job; ``settings`` are its columns, as `column_settings` returns them."""
+    table = read_table(job.data, {**settings, **options.written(vars(job))}, job.windows)
+    if job.time_unit is not None and table.clock.origin is None:
         raise DataError(
-            f"--time-unit has no effect on the times of {data!r}, which are numbers and keep their "
-            "unit: leave it out"
+            f"--time-unit has no effect on the times of {job.data!r}, which are numbers and keep "
+            "their unit: leave it out"
         )
     return table
 

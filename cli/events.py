@@ -13,6 +13,7 @@ from tsllm.cli.config import EventsJob, checkpoint_settings, job_of, write_job
 from tsllm.cli.event_options import (
     column_settings,
     load_model,
+    read_job_data,
     read_table,
     settings_of,
     slices_of,
@@ -35,6 +36,7 @@ from tsllm.cli.output import (
 from tsllm.errors import DataError
 
 if TYPE_CHECKING:
+    from tsllm.datasets import EventTable
     from tsllm.events import EventForecaster
 
 app = typer.Typer(
@@ -88,9 +90,7 @@ def fit(
 
     check_target(out, overwrite=overwrite)
     settings = column_settings(job)
-    table = read_table(
-        job.data, settings | options.written(vars(job)), job.windows, unit=job.time_unit
-    )
+    table = read_job_data(job, settings)
     parts = slices_of(table, job.slices, job.by)
 
     from tsllm.events import make_event_forecaster
@@ -157,8 +157,7 @@ def update(
         check_folder(out.absolute().parent, "--out")
         check_target(out, overwrite=overwrite)
     estimator = load_model(model)
-    settings = settings_of(estimator, {"sort": sort}) | options.written_in(context)
-    table = read_table(data, settings, options.read(context, "windows"))
+    table = _read_for(context, estimator)
     if learn:
         if not hasattr(estimator, "partial_fit"):
             raise DataError(
@@ -328,15 +327,18 @@ def _learn(estimator: EventForecaster, parts: list[Any]) -> None:
 
 def _history(context: typer.Context, estimator: EventForecaster) -> Any:
     """Read the history to predict from; None: the model's own."""
-    data, bounds = context.params["data"], options.read(context, "windows")
-    if data is None:
+    if context.params["data"] is None:
         names = ["windows", "sort", *options.WRITTEN]
         options.refuse(context, names, "without DATA: give DATA, or leave it out")
         return None
-    settings = settings_of(estimator, {"sort": context.params["sort"]}) | options.written_in(
-        context
-    )
-    return read_table(data, settings, bounds)
+    return _read_for(context, estimator)
+
+
+def _read_for(context: typer.Context, estimator: EventForecaster) -> EventTable:
+    """Read DATA with the columns of a model."""
+    settings = settings_of(estimator, {"sort": context.params["sort"]})
+    settings |= options.written_in(context)
+    return read_table(context.params["data"], settings, options.read(context, "windows"))
 
 
 def _check_places(out: Path | None, plot: Path | None) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from tsllm.cli import event_options, options
 from tsllm.cli.config import EventsJob, job_of
-from tsllm.cli.event_options import column_settings, read_table, slices_of
+from tsllm.cli.event_options import column_settings, read_job_data, slices_of
 from tsllm.cli.output import check_picture, check_report_files, deliver_ablation
 
 
@@ -73,13 +73,7 @@ def ablate(
     check_report_files(out, markdown)
     check_picture(plot)
     settings = column_settings(job)
-    parts = slices_of(
-        read_table(
-            job.data, settings | options.written(vars(job)), job.windows, unit=job.time_unit
-        ),
-        job.slices,
-        job.by,
-    )
+    parts = slices_of(read_job_data(job, settings), job.slices, job.by)
 
     from tsllm import events
 

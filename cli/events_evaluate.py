@@ -15,7 +15,7 @@ from tsllm.cli.config import EventsJob, job_of
 from tsllm.cli.event_options import (
     column_settings,
     load_model,
-    read_table,
+    read_job_data,
     settings_of,
     slices_of,
 )
@@ -143,9 +143,7 @@ def _evaluate_model(job: EventsJob, folder: Path) -> _Found:
     """Evaluate a saved model on all of DATA."""
     estimator = load_model(folder)
     settings = settings_of(estimator, column_settings(job))
-    table = read_table(
-        job.data, settings | options.written(vars(job)), job.windows, unit=job.time_unit
-    )
+    table = read_job_data(job, settings)
     return _evaluate(estimator, table, None)
 
 
@@ -154,9 +152,7 @@ def _evaluate_method(job: EventsJob, test_fraction: float) -> _Found:
     if not 0 < test_fraction < 1:
         raise DataError(f"--test-fraction must be between 0 and 1, found {test_fraction}")
     settings = column_settings(job)
-    table = read_table(
-        job.data, settings | options.written(vars(job)), job.windows, unit=job.time_unit
-    )
+    table = read_job_data(job, settings)
     training, _ = table.split((1 - test_fraction, test_fraction), keep_empty=True)
     estimator = _new(job, settings)
     estimator.fit(training, types=table.type_names)
@@ -190,9 +186,7 @@ def _evaluate(estimator: Any, table: Any, border: Any) -> _Found:
 def _evaluate_stream(job: EventsJob, baselines: list[str] | None) -> _Found:
     """Learn the slices one after another and score each."""
     settings = column_settings(job)
-    table = read_table(
-        job.data, settings | options.written(vars(job)), job.windows, unit=job.time_unit
-    )
+    table = read_job_data(job, settings)
     parts = slices_of(table, job.slices, job.by)
     estimator = _new(job, settings)
     from tsllm.events import evaluate_stream
