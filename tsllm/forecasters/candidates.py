@@ -233,13 +233,7 @@ class TrainedCandidate(Candidate):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Build the trained model again."""
-        backbone = self.load_backbone()
-        self.state = FittedState.from_state(
-            state,
-            lambda shape: self._forecaster._new_model(backbone, shape),
-            backbone,
-            self._forecaster.device,
-        )
+        self.state = self._forecaster._restore_state(state, self.load_backbone())
 
 
 class SktimeCandidate(Candidate):

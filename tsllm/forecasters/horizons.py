@@ -393,9 +393,9 @@ def _periods_of_dates(stamps: pd.DatetimeIndex, times: pd.PeriodIndex, name: str
 
 def _refuse_past(asked: pd.Index, context: Context) -> NoReturn:
     """Raise the error about a step at or before the end of a series."""
-    shown = ", ".join(str(value) for value in asked[:3])
+    first = ", ".join(str(value) for value in asked[:3])
     raise InSampleError(
-        f"fh=[{shown}{', ...' * (len(asked) > 3)}] asks for an in-sample forecast of "
+        f"fh=[{first}{', ...' * (len(asked) > 3)}] asks for an in-sample forecast of "
         f"{series_name(context.series_id)}: every step must lie after the last observation "
         f"({context.times[-1]}); the next step is 1"
     )

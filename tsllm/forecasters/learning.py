@@ -26,7 +26,7 @@ from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.intervals import MAX_WINDOWS, MIN_WINDOWS, Calibration, make_calibration
 from tsllm.training.checkpoints import describe_fit
 from tsllm.training.loop import train
-from tsllm.training.memory import memory_estimated
+from tsllm.training.memory import TRAINING_COPIES, memory_estimated
 from tsllm.training.randomness import seeded
 from tsllm.training.settings import Loss, TrainingSettings
 from tsllm.training.windows import WindowBatch, Windows
@@ -202,14 +202,16 @@ class LearningMixin(FittingMixin):
     def _restore_state(self, saved: Mapping[str, Any], backbone: Backbone | None) -> FittedState:
         """Build a trained state from the output of its `to_state`."""
         return FittedState.from_state(
-            saved, lambda shape: self._new_model(backbone, shape), backbone, self.device
+            saved, lambda shape: self._new_model(backbone, shape, copies=1), backbone, self.device
         )
 
-    def _new_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
-        """Build an untrained model on its device."""
+    def _new_model(
+        self, backbone: Backbone | None, shape: ModelShape, *, copies: int = TRAINING_COPIES
+    ) -> nn.Module:
+        """Build an untrained model on its device, which has memory for copies of its weights."""
         device = resolve_device(self.device) if backbone is None else backbone.device
         sizes = f"context_length={shape.context_length} and prediction_length={shape.horizon}"
-        with seeded(self._seed()), memory_estimated(device, sizes):
+        with seeded(self._seed()), memory_estimated(device, sizes, copies=copies):
             model = self._build_model(backbone, shape)
         return model.to(device)
 
@@ -336,7 +338,7 @@ class LearningMixin(FittingMixin):
         elif any(held_out):
             self._warn_of_unobserved_ends(contexts, held_out)
         if not any(map(len, errors.values())):
-            # Only unobserved pasts: the one origin that is left is the start of the series.
+            # No window begins with observed values of all variables, so none has a score.
             n_variables, horizon = contexts[0].n_variables, state.shape.horizon
             return _without_scores(n_variables, horizon, levels, self.adaptive)
         return make_calibration(

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
+import tsllm
 from tsllm import AarenForecaster, DLinearForecaster
 from tsllm.backbone.devices import memory_errors_explained
 from tsllm.errors import DataError, DeviceMemoryError
@@ -22,7 +23,7 @@ def test_a_model_beyond_the_memory_is_refused_before_it_is_built():
 
 def test_copies_count_and_small_models_draw_the_same_weights():
     weights = memory_of(CPU) // 4 // 2  # half of the memory, and twice that while it is trained
-    with memory_estimated(torch.device("cpu"), "n=1", copies=1):
+    with memory_estimated(CPU, "n=1", copies=1):
         torch.empty(weights, dtype=torch.float32)
     with pytest.raises(DeviceMemoryError), memory_estimated(CPU, "n=1"):
         torch.empty(weights, dtype=torch.float32)
@@ -31,6 +32,17 @@ def test_copies_count_and_small_models_draw_the_same_weights():
     torch.manual_seed(0)
     with memory_estimated(CPU, "n=1"):
         assert torch.equal(torch.nn.Linear(3, 3).weight, expected)
+
+
+def test_a_saved_model_needs_memory_for_its_weights_only(tmp_path, monkeypatch):
+    model = DLinearForecaster(context_length=12, max_steps=1).fit(Y, fh=[1, 2])
+    tsllm.save(model, tmp_path / "model")
+    weights = sum(one.numel() * one.element_size() for one in model.fitted_.model.parameters())
+    monkeypatch.setattr("tsllm.training.memory.memory_of", lambda device: 3 * weights)
+    loaded = tsllm.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.predict(), model.predict())
+    with pytest.raises(DeviceMemoryError, match="context_length=12 and prediction_length=2"):
+        loaded.fit(Y, fh=[1, 2])
 
 
 def test_the_error_of_the_cpus_allocator_is_explained():
