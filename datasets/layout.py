@@ -64,37 +64,7 @@ def find_columns(
         id_col = _known(free, _ID_NAMES, "id_col", source)
         free = [name for name in free if name != id_col]
     if targets is None:
-        free = [name for name in free if name != table.roles.row_index]
-        labels = [name for name in free if name in table.roles.labels]
-        if labels:
-            raise DataError(
-                f"{source} has {labels[0]!r} in the names of its folders or in an index; give it a "
-                "role with id_col=, time_col= or covariates= (--id-col, --time-col, --covariates)"
-                f"{_or_only(_without(free, labels), ' to leave it out')}"
-            )
-        lacking = [name for name in free if name in table.roles.lacking]
-        if lacking:
-            raise DataError(
-                f"{table.roles.lacking[lacking[0]]!r} in {source} has no column {lacking[0]!r}, "
-                "which other parts have; give every part the same"
-                f"{_or_only(_without(free, lacking), ' to leave it out')}"
-            )
-        targets = free
-        foreign = time_col.lower() == "ds" or str(id_col).lower() in ("unique_id", "item_id")
-        named = [name for name in free if name.lower() in _TARGET_NAMES]
-        if foreign and named and len(free) > 1:
-            other = next(name for name in free if name != named[0])
-            raise DataError(
-                f"{source} has {other!r} beside {named[0]!r}; "
-                f"pass target_cols={named[:1]!r} to leave it out or target_cols={free!r} to keep "
-                "it (--target-col)"
-            )
-        nameless = [name for name in free if name == "" or name.startswith("Unnamed:")]
-        if nameless:
-            raise DataError(
-                f"{source} has a column without a name, probably a row index; "
-                f"write it with index=False{_or_only(_without(free, nameless))}"
-            )
+        targets = _find_targets(table, free, id_col, time_col)
     if not targets and not (covariates and target_cols is not None):
         raise DataError(f"{source} has no value columns beside {chosen or names}; add one")
     clash = sorted({"series_id", "timestamp"} & {*targets, *covariates})
@@ -214,6 +184,42 @@ def rows_by_name(names: np.ndarray | pd.Series) -> dict[str, np.ndarray]:
     order = np.argsort(codes, kind="stable")
     parts = np.split(order, np.cumsum(np.bincount(codes))[:-1])
     return dict(zip([str(name) for name in unique], parts, strict=True))
+
+
+def _find_targets(table: Table, free: list[str], id_col: str | None, time_col: str) -> list[str]:
+    """Find the value columns among the ``free`` columns, which have no other role."""
+    source = table.source
+    free = [name for name in free if name != table.roles.row_index]
+    labels = [name for name in free if name in table.roles.labels]
+    if labels:
+        raise DataError(
+            f"{source} has {labels[0]!r} in the names of its folders or in an index; give it a "
+            "role with id_col=, time_col= or covariates= (--id-col, --time-col, --covariates)"
+            f"{_or_only(_without(free, labels), ' to leave it out')}"
+        )
+    lacking = [name for name in free if name in table.roles.lacking]
+    if lacking:
+        raise DataError(
+            f"{table.roles.lacking[lacking[0]]!r} in {source} has no column {lacking[0]!r}, "
+            "which other parts have; give every part the same"
+            f"{_or_only(_without(free, lacking), ' to leave it out')}"
+        )
+    foreign = time_col.lower() == "ds" or str(id_col).lower() in ("unique_id", "item_id")
+    named = [name for name in free if name.lower() in _TARGET_NAMES]
+    if foreign and named and len(free) > 1:
+        other = next(name for name in free if name != named[0])
+        raise DataError(
+            f"{source} has {other!r} beside {named[0]!r}; "
+            f"pass target_cols={named[:1]!r} to leave it out or target_cols={free!r} to keep "
+            "it (--target-col)"
+        )
+    nameless = [name for name in free if name == "" or name.startswith("Unnamed:")]
+    if nameless:
+        raise DataError(
+            f"{source} has a column without a name, probably a row index; "
+            f"write it with index=False{_or_only(_without(free, nameless))}"
+        )
+    return free
 
 
 def _name(value: object) -> str | None:
