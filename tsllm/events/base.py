@@ -25,13 +25,7 @@ from tsllm.arguments import (
 from tsllm.backbone import Backbone
 from tsllm.datasets.events import EventTable, read_events
 from tsllm.errors import DataError, NotEnoughDataError
-from tsllm.events.arguments import (
-    LIMITS,
-    SHARED,
-    checked_count,
-    checked_times,
-    checked_types,
-)
+from tsllm.events.arguments import LIMITS, SHARED, checked_count, checked_times, checked_types
 from tsllm.events.attributes import COMMON, Attribute, check_attributes
 from tsllm.events.batching import last_events
 from tsllm.events.encoding import FittedModel, Origin, forecast_origin
