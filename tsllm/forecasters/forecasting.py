@@ -217,6 +217,10 @@ class ForecastingMixin(SharedParameters, ABC):
     def _reader(self, state: FittedState, *, followed: bool = False) -> Reader:
         """Return the reader of contexts; ``followed``: of those that this forecaster keeps."""
 
+    def _rows_at_once(self, state: FittedState) -> int:
+        """Return the number of contexts in a batch; here each is computed on its own."""
+        return 1
+
     # ------------------------------------------------------------------ series that are kept
 
     def _forecast_kept(

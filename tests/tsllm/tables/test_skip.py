@@ -82,6 +82,17 @@ def test_all_bad_is_an_error():
         tsllm.forecast(frame, 3, on_error="ignore", **SMALL)
 
 
+def test_the_default_method_skips_as_well():
+    frame = long_frame(4)
+    bad = frame.assign(value=frame["value"].mask(frame["series_id"] == "s0001", np.inf))
+    candidates = {"candidates": ["seasonal_naive"], "backbone": None}
+    with pytest.warns(UserWarning, match="left out 1 of 4 series"):
+        table = tsllm.forecast(bad, 3, on_error="skip", **candidates)
+    good = frame[frame["series_id"] != "s0001"]
+    expected = tsllm.forecast(good, 3, **candidates)
+    pd.testing.assert_frame_equal(table, expected, rtol=1e-6)
+
+
 def test_a_saved_model_skips_as_well():
     frame = long_frame(9)
     model = tsllm.DLinearForecaster(max_steps=2, context_length=12, random_state=0)
