@@ -49,7 +49,7 @@ ALLOW_DOWNLOAD = "TSLLM_ALLOW_DOWNLOAD"
 
 @contextmanager
 def restricted_backbones(*, allow_download: bool, any_size: bool = False) -> Iterator[None]:
-    """Restrict the backbones that the block may load, because a saved model names them.
+    """Limit the backbones that the block may load, because a saved model names them.
 
     The model may come from a stranger. Its backbone is looked up on this machine only, unless
     ``allow_download`` or the environment variable ``TSLLM_ALLOW_DOWNLOAD`` allows the network. One

@@ -18,7 +18,7 @@ _asked_to_end: Callable[[], bool] | None = None
 
 @contextmanager
 def deadline(seconds: float, sentence: str) -> Iterator[None]:
-    """Let `check_time` stop the work of the block after some seconds.
+    """Limit the seconds of the block: `check_time` stops its work after them.
 
     Parameters
     ----------
