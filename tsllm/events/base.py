@@ -23,6 +23,7 @@ from tsllm.arguments import (
     document_parameters,
 )
 from tsllm.backbone import Backbone
+from tsllm.backbone.forks import limit_threads_after_fork
 from tsllm.datasets.events import EventTable, read_events
 from tsllm.errors import DataError, NotEnoughDataError
 from tsllm.events.arguments import LIMITS, SHARED, checked_count, checked_times, checked_types
@@ -678,6 +679,7 @@ class EventForecaster(BaseEstimator, ABC):
 
     def _fitted(self) -> FittedModel:
         """Return the fitted model that predictions, futures and scores are computed with."""
+        limit_threads_after_fork()
         return FittedModel(
             encode=self._encode,
             start_paths=self._start_paths,

@@ -13,6 +13,7 @@ from torch import Tensor
 from tsllm.adapters.aaren.model import AarenModel
 from tsllm.adapters.aaren.state import AarenStream
 from tsllm.backbone.devices import memory_errors_explained
+from tsllm.backbone.forks import limit_threads_after_fork
 from tsllm.backbone.stopping import check_time
 from tsllm.context import Context
 from tsllm.datasets.checks import series_name
@@ -249,6 +250,7 @@ def _advance_all(
 
 def _batches(items: Sequence[int], batch_size: int, variables: int) -> Iterator[list[int]]:
     """Split series into batches of about ``batch_size`` rows."""
+    limit_threads_after_fork()
     size = max(1, batch_size // variables)
     for first in range(0, len(items), size):
         check_time()

@@ -4,11 +4,17 @@ import subprocess
 import sys
 import warnings
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from children import child, exit_code
+from small_events import small_prompttpp, stream
 
+import tsllm
+from small_forecasters import small
 from tsllm.backbone import forks, load_backbone
+from tsllm.events import NaiveEventForecaster
 
 #: Long enough that torch computes it with all of its threads.
 SCRIPT = """
@@ -49,6 +55,30 @@ def test_a_child_warns_once_and_computes_with_one_thread(tiny_backbone, several_
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             tiny_backbone.last_token(["another text"])
+
+    assert exit_code(child(work)) == 0
+
+
+@pytest.mark.filterwarnings("ignore:the intervals ", "ignore:.* fewer ")
+@pytest.mark.parametrize("method", ["aaren", "dlinear", "markov", "prompttpp"])
+def test_every_kind_of_forecast_looks_for_a_fork(several_threads, method):
+    if method in ("markov", "prompttpp"):
+        model = small_prompttpp(backbone=None)
+        if method == "markov":
+            model = NaiveEventForecaster(types="markov", random_state=0)
+        model.fit(stream())
+    else:
+        y = pd.Series(np.sin(np.arange(40.0)), pd.date_range("2024-01-01", periods=40, freq="D"))
+        linear = tsllm.DLinearForecaster(context_length=12, max_steps=2, random_state=0)
+        model = (linear if method == "dlinear" else small(method)).fit(y, fh=[1, 2])
+    model.predict()
+
+    def work():
+        chosen = []
+        torch.set_num_threads = chosen.append
+        with pytest.warns(UserWarning, match="computes with one thread"):
+            model.predict()
+        assert chosen == [1]
 
     assert exit_code(child(work)) == 0
 
