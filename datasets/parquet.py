@@ -33,7 +33,7 @@ def read_parquet(path: Path, keys: Mapping[str, str | None] | None = None) -> pa
 
     ``keys`` are those of a `PartFile`. An index without a name that numbers the rows is left out.
     """
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
         table = file.read()
     for level in _levels(table.schema):
         if isinstance(level, dict):

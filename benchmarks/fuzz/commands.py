@@ -319,7 +319,7 @@ def broken_output(case: Case) -> None:
     )  # fmt: skip
     if where == "full.csv":
         (case.folder / where).symlink_to("/dev/full")
-    case.expect("either")
+    case.expect("refusal")
     before = sorted(case.folder.rglob("*"))
     try:
         run(case, *shlex.split(f"forecast data.csv --horizon 2 {SET}"), "-o", where)

@@ -210,7 +210,7 @@ def damaged_files(case: Case) -> None:
     kind = case.pick("file", ["data.csv", "data.parquet", "data.csv.gz", "data.jsonl"])
     path = case.folder / kind
     if kind.endswith("parquet"):
-        frame.to_parquet(path, index=False)
+        frame.to_parquet(path, index=False, write_page_checksum=True)
     elif kind.endswith("jsonl"):
         frame.astype({"timestamp": str}).to_json(path, orient="records", lines=True)
     else:
@@ -237,9 +237,13 @@ def damaged_files(case: Case) -> None:
     else:
         content = content[: content.find(b"\n") + 1] if b"\n" in content else content[:4]
     path.write_bytes(bytes(content))
-    if how in ("empty", "noise", "header"):
+    if how in ("empty", "noise", "header") or (
+        how == "cut" and kind in ("data.parquet", "data.csv.gz")
+    ):
         case.expect("refusal")
-    read_long(path, fill="nan", sort=True)
+    found = read_long(path, fill="nan", sort=True)
+    if kind == "data.parquet" or (kind == "data.csv.gz" and how != "NUL"):
+        _check_read(found, frame)
 
 
 def odd_paths(case: Case) -> None:

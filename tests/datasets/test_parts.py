@@ -259,3 +259,13 @@ def test_what_is_no_file_is_refused_without_reading(tmp_path, name):
     (tmp_path / "a").write_text("x")
     message = complaint(tmp_path / name)
     assert "check the path" in message or "a pipe or a device" in message
+
+
+def test_page_checksums_of_parquet_are_verified(tmp_path):
+    path = tmp_path / "p.parquet"
+    series("a", steps=50).to_parquet(path, index=False, write_page_checksum=True, compression=None)
+    content = bytearray(path.read_bytes())
+    place = content.index(np.arange(50).astype("int64")[20].tobytes())
+    content[place] ^= 1
+    path.write_bytes(bytes(content))
+    assert "p.parquet" in complaint(path) and "checksum" in complaint(path)

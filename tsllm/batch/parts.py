@@ -137,7 +137,7 @@ def _read_rows(
     folder: Path, part: Part, columns: Sequence[str] | None, start: int, stop: int | None
 ) -> Iterator[pa.RecordBatch]:
     """Read rows as `rows_of` does, with Arrow's own errors."""
-    with pq.ParquetFile(folder / part.name) as file:
+    with pq.ParquetFile(folder / part.name, page_checksum_verification=True) as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         ends = list(accumulate(sizes))
         stop = ends[-1] if stop is None else stop
