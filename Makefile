@@ -73,7 +73,7 @@ $(VENV)/forecast-ready: $(BIN)/python $(SOURCES)
 
 $(VENV)/test-ready: $(BIN)/python $(SOURCES)
 	rm -rf build
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt ".[offline,plot,mlflow,ray,docs,test]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt ".[offline,plot,mlflow,ray,baselines,docs,test]"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
 	touch $@ $(VENV)/forecast-ready
 

@@ -35,7 +35,7 @@ def ablate(
         str | None,
         typer.Option(
             "--baselines",
-            help="Methods to compare with, such as theta, or none. Default: "
+            help="Methods to compare with, such as theta or flair, or none. Default: "
             "seasonal_naive,auto_ets,dlinear.",
             metavar="NAMES",
         ),

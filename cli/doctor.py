@@ -23,6 +23,7 @@ _EXTRAS = {
     "plot": "matplotlib",
     "mlflow": "mlflow",
     "ray": "ray",
+    "baselines": "flaircast",
 }
 
 

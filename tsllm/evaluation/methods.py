@@ -1,6 +1,6 @@
 """The methods of a backtest: their interface, and how a name or a forecaster becomes one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,6 +9,8 @@ from sktime.forecasting.base import BaseForecaster
 
 from tsllm.context import Context
 from tsllm.errors import DataError
+from tsllm.evaluation.boosting import LightGBMMethod
+from tsllm.evaluation.external import PACKAGES, FlairMethod, FracastMethod
 from tsllm.evaluation.holdout import Holdout
 from tsllm.evaluation.statistical import LocalBaseline, SeasonalNaive, SktimeMethod
 from tsllm.forecasters.base import SeriesForecaster
@@ -16,15 +18,15 @@ from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
 from tsllm.forecasters.frames import join_covariates
 from tsllm.forecasters.statistical import MODELS
 
-#: The baselines that can be asked for by name.
-BASELINES = ("seasonal_naive", "auto_ets", "theta", "auto_theta", "dlinear", "patchtst")
+#: The baselines that can be asked for by name; those of `PACKAGES` need the extra ``baselines``.
+BASELINES = ("seasonal_naive", "auto_ets", "theta", "auto_theta", "dlinear", "patchtst", *PACKAGES)
 DEFAULT_BASELINES = ("seasonal_naive", "auto_ets", "theta", "dlinear", "patchtst")
 
 
 class Method(Protocol):
     """A method in a backtest."""
 
-    #: True where every window needs a fit, so that windows must be few.
+    #: True where every window costs a fit, or as much as one, so that windows must be few.
     refits_per_window: bool
     #: True where a seed changes the result.
     takes_seed: bool
@@ -38,7 +40,11 @@ class Method(Protocol):
         """Forecast windows: (windows, horizon, variables, 1 + levels), or only the points."""
 
     def describe(self) -> dict[str, Any]:
-        """Return ``context_length`` and ``backbone`` for the table, and ``notes``."""
+        """Return ``context_length`` and ``backbone`` for the table.
+
+        ``pretrained_on`` names other series that the method has learnt from, and ``notes`` are
+        sentences for the report.
+        """
 
 
 def make_method(
@@ -52,6 +58,8 @@ def make_method(
             return SeasonalNaive(holdout)
         if method in MODELS:
             return LocalBaseline(method, holdout, max_history)
+        if method in _OF_PACKAGES:
+            return _OF_PACKAGES[method](holdout)
         fresh = {"dlinear": DLinearForecaster, "patchtst": PatchTSTForecaster}[method]
         return GlobalMethod(fresh(random_state=0), holdout, longest)
     if isinstance(method, WithoutX):
@@ -64,6 +72,14 @@ def make_method(
         f"estimators must be tsllm or sktime forecasters, found {type(method).__name__}: "
         "pass instances, by name in a dict"
     )
+
+
+#: The baselines of other packages, by name.
+_OF_PACKAGES: dict[str, Callable[[Holdout], Method]] = {
+    "flair": FlairMethod,
+    "fracast": FracastMethod,
+    "lightgbm": LightGBMMethod,
+}
 
 
 class WithoutX:

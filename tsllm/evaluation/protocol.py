@@ -88,8 +88,8 @@ def backtest(
     dropped. All horizons are scored on one forecast of the longest horizon.
 
     tsllm forecasters are fitted once and forecast in batches. Other sktime forecasters and the
-    statistical baselines (AutoETS, Theta) are fitted at every window, so they run on
-    ``max_windows`` evenly spaced windows of each series. The table then scores every method on
+    statistical baselines (AutoETS, Theta, FLAIR) are fitted at every window, and Fracast takes as
+    long, so they run on ``max_windows`` evenly spaced windows of each series. The table then scores every method on
     those windows as well. An estimator with in-context series also runs without them.
 
     Parameters
@@ -122,8 +122,9 @@ def backtest(
         Levels to score, ascending; coverage and width use the outermost two. Empty: only point
         forecasts.
     baselines : sequence of str, default=DEFAULT_BASELINES
-        Among "seasonal_naive", "auto_ets", "theta", "auto_theta", "dlinear" and "patchtst". The
-        default is all but "auto_theta".
+        Among "seasonal_naive", "auto_ets", "theta", "auto_theta", "dlinear", "patchtst", and with
+        the extra ``tsllm[baselines]`` "flair", "fracast" and "lightgbm". The default is all of the
+        first six but "auto_theta".
     metrics : sequence of str or None, default=None
         Among "mse", "mae", "mase", "smape", "wql", "crps", "coverage" and "width"; see
         `tsllm.metrics`. None: all that ``quantiles`` allow.
@@ -138,7 +139,8 @@ def backtest(
     max_windows : int or None, default=20
         Windows of each series for methods that are fitted at each window. None: all.
     max_history : int or None, default=512
-        Steps before the origin that those methods are fitted on. None: all.
+        Steps before the origin that those methods are fitted on. None: all. FLAIR always reads all
+        of them, Fracast the last 2,048.
     freq : str or None, default=None
         Frequency of the series, where the index does not determine it.
     progress : bool, default=False
@@ -344,6 +346,7 @@ def _run(
         seconds["predict"] / len(seeds),
         described["context_length"],
         described["backbone"],
+        described.get("pretrained_on"),
     )
 
 

@@ -36,6 +36,8 @@ class MethodRun:
     context_length: int | None
     #: Its language model.
     backbone: str | None
+    #: Other series that it has learnt from.
+    pretrained_on: str | None = None
 
 
 @dataclass
@@ -46,8 +48,8 @@ class BacktestReport:
     ----------
     table : DataFrame
         One row per method and horizon: the number of ``windows``, ``scored_on``, the metrics, their
-        standard deviation over several seeds (``mse_sd``), the context length, the backbone and
-        the seconds. ``scored_on`` "all" means every window of the test part;
+        standard deviation over several seeds (``mse_sd``), the context length, the backbone, the
+        other series that the method was pretrained on, and the seconds. ``scored_on`` "all" means every window of the test part;
         "common" means the windows of the slow methods, where every method has a row.
     per_series : DataFrame
         The metrics by method, series and horizon, on the method's own windows.
@@ -212,6 +214,7 @@ def make_report(
                             "seeds": len(run.totals),
                             "context_length": run.context_length,
                             "backbone": run.backbone,
+                            "pretrained_on": run.pretrained_on,
                             "fit_seconds": run.fit_seconds,
                             "predict_seconds": run.predict_seconds,
                         }

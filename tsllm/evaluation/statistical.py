@@ -107,7 +107,8 @@ class LocalBaseline:
     Gaps are interpolated, and a past that never changes is forecast by its constant. Models are
     seasonal where the past holds two seasons. Where a fit fails, the seasonal naive forecast
     replaces it, and the report's notes count the failures. ``name`` is a key of `MODELS`.
-    Models are fitted on ``max_history`` steps before each origin; None: all.
+    Models are fitted on ``max_history`` steps before each origin; None: all. A subclass has another
+    model in `_fit_and_forecast`.
     """
 
     refits_per_window = True
@@ -117,12 +118,14 @@ class LocalBaseline:
         self._name = name
         self._holdout = holdout
         self._max_history = max_history
+        self._seed = 0
         self._fallback = SeasonalNaive(holdout)
         self._fits = self._failures = 0
 
     def fit(self, ends: np.ndarray, seed: int | None) -> None:
         """Fit the fallback; the models are fitted at each window."""
         self._fallback.fit(ends, seed)
+        self._seed = seed or 0
         self._fits = self._failures = 0
 
     def forecast(
@@ -159,9 +162,15 @@ class LocalBaseline:
                 "before a test window: pass a longer history, or leave the variable out"
             )
         self._fits += 1
-        out = fit_and_forecast(self._name, values, horizon, self._holdout.season, levels)
+        out = self._fit_and_forecast(values, horizon, levels)
         self._failures += out is None
         return out
+
+    def _fit_and_forecast(
+        self, values: np.ndarray, horizon: int, levels: Sequence[float]
+    ) -> np.ndarray | None:
+        """Fit the model to one variable, (time,), and forecast it, (horizon, 1 + levels)."""
+        return fit_and_forecast(self._name, values, horizon, self._holdout.season, levels)
 
 
 def fit_sktime(

@@ -100,7 +100,7 @@ def fit_and_forecast(
     # A quantile is a bound of the central interval with this percentage.
     widths = [round(100 * abs(2 * level - 1), 6) for level in levels]
     make = MODELS[name] if form is None else _ets_of_form(form)
-    found = _quietly(
+    found = quietly(
         lambda: make(season).forecast(y=values, h=steps, level=sorted(set(widths)) or None)
     )
     if found is None:
@@ -132,7 +132,7 @@ def choose_ets_form(values: np.ndarray, season: int) -> str | None:
     season = usable_season(values, season)
     if season > MAX_ETS_SEASON or np.ptp(values) == 0:
         return None
-    fitted = _quietly(lambda: _auto_ets(season).fit(values))
+    fitted = quietly(lambda: _auto_ets(season).fit(values))
     return None if fitted is None else str(fitted.model_["components"])
 
 
@@ -141,7 +141,7 @@ def usable_season(values: np.ndarray, season: int) -> int:
     return season if len(values) >= 2 * season else 1
 
 
-def _quietly(compute: Callable[[], Any]) -> Any:
+def quietly(compute: Callable[[], Any]) -> Any:
     """Compute without warnings and without a trace in numpy's global generator; None if it fails.
 
     Each candidate form of a model warns. statsforecast seeds the generator for its sample paths,
