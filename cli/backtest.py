@@ -22,8 +22,8 @@ def backtest(
         str | None,
         typer.Option(
             "--baselines",
-            help="Methods to compare with, such as auto_theta, flair, fracast or lightgbm, or none. "
-            "Default: seasonal_naive,auto_ets,theta,dlinear,patchtst.",
+            help="Methods to compare with, such as flair or lightgbm, or none. Default: "
+            "seasonal_naive,auto_ets,theta,dlinear,patchtst.",
             metavar="NAMES",
         ),
     ] = None,

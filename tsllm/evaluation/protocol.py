@@ -89,8 +89,9 @@ def backtest(
 
     tsllm forecasters are fitted once and forecast in batches. Other sktime forecasters and the
     statistical baselines (AutoETS, Theta, FLAIR) are fitted at every window, and Fracast takes as
-    long, so they run on ``max_windows`` evenly spaced windows of each series. The table then scores every method on
-    those windows as well. An estimator with in-context series also runs without them.
+    long, so they run on ``max_windows`` evenly spaced windows of each series. The table then scores
+    every method on those windows as well. An estimator with in-context series also runs without
+    them.
 
     Parameters
     ----------

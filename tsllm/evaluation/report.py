@@ -49,8 +49,9 @@ class BacktestReport:
     table : DataFrame
         One row per method and horizon: the number of ``windows``, ``scored_on``, the metrics, their
         standard deviation over several seeds (``mse_sd``), the context length, the backbone, the
-        other series that the method was pretrained on, and the seconds. ``scored_on`` "all" means every window of the test part;
-        "common" means the windows of the slow methods, where every method has a row.
+        other series that the method was pretrained on, and the seconds. ``scored_on`` "all" means
+        every window of the test part; "common" means the windows of the slow methods, where every
+        method has a row.
     per_series : DataFrame
         The metrics by method, series and horizon, on the method's own windows.
     per_step : DataFrame
