@@ -33,6 +33,10 @@ def open_data(data: str, **reading: Any) -> Opened:
     with tempfile.TemporaryDirectory(prefix="tsllm-") as folder:
         if data == "-":
             source = _from_stdin(folder)
+        if not isinstance(source, str | Path) and not reading.get("model_targets"):
+            beside = {"series_id", "timestamp", *reading.get("covariates", ())}
+            values = [name for name in source.columns if name not in beside]
+            reading["target_cols"] = reading.get("target_cols") or values
         return Opened(read_long(source, **reading), split)
 
 

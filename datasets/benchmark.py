@@ -259,7 +259,8 @@ def load_benchmark(
         train = _read_m4(paths[0], starts=None)
         lengths = train.groupby("series_id", sort=False).size()
         return Benchmark(name, train, None, _read_m4(paths[1], starts=lengths))
-    frame = read_long(paths[0])
+    variables = pd.read_csv(paths[0], nrows=0).columns[1:]  # beside the date
+    frame = read_long(paths[0], target_cols=list(variables))
     if name.startswith("ETT"):
         return Benchmark(name, frame, BenchmarkSplit(*_ETT_HOURLY), None)
     train_steps, test_steps = int(len(frame) * 0.7), int(len(frame) * 0.2)

@@ -1,5 +1,6 @@
 """Roles of the columns of a long table: series, time and values, and labels as text."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from numbers import Integral
@@ -8,14 +9,15 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from tsllm.datasets.checks import holds_numbers
 from tsllm.datasets.stamps import looks_like_dates
-from tsllm.datasets.tables import Table, check_everywhere, missing_text
+from tsllm.datasets.tables import Table, check_everywhere, missing_text, text_to_numbers
 from tsllm.errors import DataError
 
 # Column names of the known layouts: ours, Nixtla's, AutoGluon's and that of the ETT files.
 _ID_NAMES = ("series_id", "unique_id", "item_id")
 _TIME_NAMES = ("timestamp", "ds", "date", "datetime", "time")
-_TARGET_NAMES = ("y", "target")
+_TARGET_NAMES = ("value", "y", "target")
 
 
 class Columns(NamedTuple):
@@ -32,12 +34,15 @@ def find_columns(
     time_col: str | None = None,
     target_cols: str | Sequence[str] | None = None,
     covariates: Sequence[str] = (),
+    model_targets: Sequence[str] = (),
 ) -> Columns:
     """Find the columns with the series, the time and the values; see `read_long`.
 
-    ``id`` of the result is None if the table holds a single series. In the layouts of Nixtla and
-    AutoGluon, which keep covariates beside ``y`` or ``target``, other columns are an error unless
-    ``target_cols`` is given.
+    ``id`` of the result is None if the table holds a single series. Where ``target_cols`` is None,
+    the target is the column ``value``, ``y`` or ``target``, or the only column of numbers, and a
+    warning names the columns that are left out. A table with several candidates is an error.
+    ``model_targets`` are the variables of a fitted model, which are the targets of a table that has
+    them all.
     """
     frame, source = table.frame, table.source
     names = list(frame.columns)
@@ -64,7 +69,7 @@ def find_columns(
         id_col = _known(free, _ID_NAMES, "id_col", source)
         free = [name for name in free if name != id_col]
     if targets is None:
-        targets = _find_targets(table, free, id_col, time_col)
+        targets = _find_targets(table, free, model_targets)
     if not targets and not (covariates and target_cols is not None):
         raise DataError(f"{source} has no value columns beside {chosen or names}; add one")
     clash = sorted({"series_id", "timestamp"} & {*targets, *covariates})
@@ -186,7 +191,7 @@ def rows_by_name(names: np.ndarray | pd.Series) -> dict[str, np.ndarray]:
     return dict(zip([str(name) for name in unique], parts, strict=True))
 
 
-def _find_targets(table: Table, free: list[str], id_col: str | None, time_col: str) -> list[str]:
+def _find_targets(table: Table, free: list[str], model_targets: Sequence[str]) -> list[str]:
     """Find the value columns among the ``free`` columns, which have no other role."""
     source = table.source
     free = [name for name in free if name != table.roles.row_index]
@@ -197,6 +202,8 @@ def _find_targets(table: Table, free: list[str], id_col: str | None, time_col: s
             "role with id_col=, time_col= or covariates= (--id-col, --time-col, --covariates)"
             f"{_or_only(_without(free, labels), ' to leave it out')}"
         )
+    if model_targets and set(model_targets) <= set(free):
+        return list(model_targets)
     lacking = [name for name in free if name in table.roles.lacking]
     if lacking:
         raise DataError(
@@ -204,22 +211,52 @@ def _find_targets(table: Table, free: list[str], id_col: str | None, time_col: s
             "which other parts have; give every part the same"
             f"{_or_only(_without(free, lacking), ' to leave it out')}"
         )
-    foreign = time_col.lower() == "ds" or str(id_col).lower() in ("unique_id", "item_id")
-    named = [name for name in free if name.lower() in _TARGET_NAMES]
-    if foreign and named and len(free) > 1:
-        other = next(name for name in free if name != named[0])
-        raise DataError(
-            f"{source} has {other!r} beside {named[0]!r}; "
-            f"pass target_cols={named[:1]!r} to leave it out or target_cols={free!r} to keep "
-            "it (--target-col)"
-        )
+    if not free:
+        return []
     nameless = [name for name in free if name == "" or name.startswith("Unnamed:")]
     if nameless:
         raise DataError(
             f"{source} has a column without a name, probably a row index; "
             f"write it with index=False{_or_only(_without(free, nameless))}"
         )
-    return free
+    target = _only_target(table, free)
+    left_out = _without(free, [target])
+    if left_out:
+        warnings.warn(
+            f"{source}: {target!r} is read as the target, and {', '.join(map(repr, left_out))} "
+            f"{'is' if len(left_out) == 1 else 'are'} left out; name columns that the forecast "
+            "needs in covariates= (--covariates) or target_cols= (--target-col)",
+            UserWarning,
+            stacklevel=4,
+        )
+    return [target]
+
+
+def _only_target(table: Table, free: list[str]) -> str:
+    """Return the column that has a target's name, else the only one of numbers."""
+    if len(free) == 1:
+        return free[0]
+    named = [name for name in free if name.lower() in _TARGET_NAMES]
+    numeric = named or [name for name in free if _holds_numbers(table, name)]
+    if len(numeric) == 1:
+        return numeric[0]
+    found = ", ".join(map(repr, numeric))
+    raise DataError(
+        f"{table.source} has the columns of numbers {found}, and target_cols does not say which to "
+        f"forecast; pass for example target_cols={numeric[0]!r} (--target-col {numeric[0]}), or "
+        "several, and name those that help to forecast in covariates= (--covariates)"
+        if numeric
+        else f"{table.source} has no column of numbers among {', '.join(map(repr, free))}; "
+        "name the column to forecast in target_cols= (--target-col)"
+    )
+
+
+def _holds_numbers(table: Table, name: str) -> bool:
+    """Return whether every cell of a column is a number or missing."""
+    column = table.frame[name]
+    if table.text:
+        return not isinstance(text_to_numbers(column, table.decimal), int)
+    return holds_numbers(column)
 
 
 def _name(value: object) -> str | None:

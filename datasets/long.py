@@ -48,13 +48,15 @@ def read_long(
     sep: str | None = None,
     decimal: str | None = None,
     encoding: str | None = None,
+    model_targets: Sequence[str] = (),
     skipped: SkippedSeries | None = None,
 ) -> pd.DataFrame:
     """Read and check one or many time series from a table.
 
-    Known layouts need no arguments: ``series_id, timestamp, values...``, Nixtla's ``unique_id,
-    ds, y``, AutoGluon's ``item_id, timestamp, target``, the ETT files' ``date`` with one column
-    for each variable, a first column of dates with values beside it, and GluonTS's JSON lines.
+    Known layouts need no arguments: ``series_id, timestamp, value``, Nixtla's ``unique_id, ds, y``,
+    AutoGluon's ``item_id, timestamp, target``, a first column of dates with values beside it, and
+    GluonTS's JSON lines. A table with a column for each variable, such as the ETT files, needs
+    ``target_cols``.
 
     Parameters
     ----------
@@ -65,7 +67,9 @@ def read_long(
     id_col, time_col : str or None, default=None
         The columns with the series' identifiers and the times. None recognises known names.
     target_cols : str, sequence of str or None, default=None
-        The value columns. None uses all other columns. May be empty if there are covariates.
+        The value columns. None: the column ``value``, ``y`` or ``target``, else the only column
+        of numbers beside the covariates; several are an error. May be empty if there are
+        covariates.
     freq : str or None, default=None
         The frequency that every series must have, for example ``"h"``, or ``"5"`` for integers in
         steps of 5. None infers a frequency for each series. A series that is too short gets the
@@ -94,6 +98,9 @@ def read_long(
     sep, decimal, encoding : str or None, default=None
         How CSV is written: the character between cells, the decimal sign ``"."`` or ``","``, and
         the encoding, for example ``"latin-1"`` or ``"utf-16"``. None: comma, point and UTF-8.
+    model_targets : sequence of str, default=()
+        The variables of a fitted model. Where ``target_cols`` is None and the table has all of
+        them, they are the value columns.
     skipped : SkippedSeries or None, default=None
         Collects the series that cannot be read, which are then left out. None: such a series is an
         error. A mistake in the table as a whole is always an error.
@@ -115,7 +122,7 @@ def read_long(
     Warns
     -----
     UserWarning
-        Once, if some series are constant.
+        Once, if some series are constant; and if columns are left out beside the target.
 
     See Also
     --------
@@ -136,7 +143,7 @@ def read_long(
         parse_frequency(freq)
     table = open_table(source, freq, dialect_of(sep, decimal, encoding))
     covariates = column_names("covariates", covariates)
-    columns = find_columns(table, id_col, time_col, target_cols, covariates)
+    columns = find_columns(table, id_col, time_col, target_cols, covariates, model_targets)
     ids = _read_ids(table, columns)
     how = _Reading(
         columns, freq, fill, resample, sort, covariates, categorical, tz=tz, format=format

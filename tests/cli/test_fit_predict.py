@@ -66,6 +66,7 @@ def test_variables_are_matched_by_name(tsllm):
     turned = ["--target-col", "realgdp", "--target-col", "cpi"]
     there = tsllm("predict", "model", "macrodata", *turned)
     assert there.out == tsllm("predict", "model").out
+    assert there.out == tsllm("predict", "model", "macrodata").out  # the model knows its variables
     wrong = tsllm("predict", "model", "macrodata", "--target-col", "m1", "--target-col", "cpi")
     assert wrong.code == 2 and "cpi, realgdp" in wrong.err
 

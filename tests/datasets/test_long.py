@@ -75,10 +75,46 @@ def test_known_layouts_with_identifiers(tmp_path, header, targets):
 
 def test_one_time_column_and_several_value_columns_are_one_multivariate_series(tmp_path):
     text = "date,HUFL,OT\n2016-07-01 00:00:00,5.8,30\n2016-07-01 01:00:00,5.6,\n"
-    frame = read_long(write(tmp_path, text + "2016-07-01 02:00:00,5.1,27.5\n"))
+    path = write(tmp_path, text + "2016-07-01 02:00:00,5.1,27.5\n")
+    frame = read_long(path, target_cols=["HUFL", "OT"])
     assert frame.columns.tolist() == ["series_id", "timestamp", "HUFL", "OT"]
     assert frame["series_id"].unique().tolist() == ["series"]
     np.testing.assert_array_equal(frame["OT"], [30, np.nan, 27.5])
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "target", "left_out"),
+    [
+        ("ds,price,y", "2.5,7", "y", ["price"]),
+        ("ds,promo,Value,holiday", "0,7,1", "Value", ["promo", "holiday"]),
+        ("ds,shop,sold", "north,7", "sold", ["shop"]),
+        ("unique_id,ds,target,note", "7,", "target", ["note"]),
+    ],
+)
+def test_the_target_is_known_by_name_or_is_the_only_column_of_numbers(
+    tmp_path, header, row, target, left_out
+):
+    start = "a," if header.startswith("unique_id") else ""
+    days = "".join(f"{start}2024-01-0{day},{row}\n" for day in (1, 2, 3))
+    path = write(tmp_path, f"{header}\n{days}")
+    with pytest.warns(UserWarning) as caught:
+        frame = read_long(path)
+    assert frame.columns.tolist() == ["series_id", "timestamp", target]
+    assert (frame[target] == 7).all()
+    said = str(caught[0].message)
+    assert [name for name in left_out if f"{name!r}" not in said] == []
+    assert f"{target!r} is read as the target" in said
+    assert caught[0].filename == __file__
+
+
+def test_the_variables_of_a_model_are_the_targets_where_the_table_has_them(tmp_path):
+    path = write(
+        tmp_path, "ds,price,sold,left\n2024-01-01,2.5,7,1\n2024-01-02,2,6,3\n2024-01-03,2,5,1\n"
+    )
+    frame = read_long(path, model_targets=["sold", "left"])
+    assert frame.columns.tolist() == ["series_id", "timestamp", "sold", "left"]
+    with pytest.raises(DataError, match=r"'price', 'sold', 'left'.*target_cols='price'"):
+        read_long(path, model_targets=["sold", "returned"])
 
 
 def test_a_first_column_of_dates_is_the_time_whatever_its_name(tmp_path):
@@ -206,7 +242,7 @@ def test_sorting_is_asked_for(tmp_path):
 def test_constant_series_are_warned_about_once():
     frame = canonical().assign(y=[1, 1, 1, 2, 2, 3], z=[0, 1, 2, np.nan, 5, 5])
     with pytest.warns(UserWarning) as caught:
-        read_long(frame)
+        read_long(frame, target_cols=["y", "z"])
     assert len(caught) == 1
     assert "series 'a', column 'y'; series 'b', column 'z'; such" in str(caught[0].message)
     assert caught[0].filename == __file__
@@ -345,7 +381,8 @@ def test_bad_stamps_of_a_frame_are_refused(stamps, parts):
     ("header", "arguments", "parts"),
     [
         ("when,y,z", {}, ["time_col= (--time-col)"]),
-        ("unique_id,ds,y,price", {}, ["'price' beside 'y'", "target_cols=['y']"]),
+        ("unique_id,ds,sold,price", {}, ["'sold', 'price'", "target_cols='sold'"]),
+        ("series_id,date,y,value", {}, ["'y', 'value'", "--target-col y"]),
         ("unique_id,item_id,ds,y", {}, ["'unique_id' and 'item_id'", "id_col= (--id-col)"]),
         ("date,timestamp,a,b", {}, ["'date' and 'timestamp'", "time_col= (--time-col)"]),
         (",unique_id,ds,z", {}, ["without a name", "index=False"]),
@@ -454,7 +491,7 @@ def test_round_trip_between_panels_and_long_frames(lengths, variables, kind, see
     frame = panel_to_long(panel)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # three values may happen to be one
-        pd.testing.assert_frame_equal(read_long(frame), frame)
+        pd.testing.assert_frame_equal(read_long(frame, target_cols=columns), frame)
     back = long_to_panel(frame)
     pd.testing.assert_frame_equal(back, panel, check_names=False, check_index_type="equiv")
     if len(lengths) == 1:

@@ -44,7 +44,7 @@ from tsllm.errors import DataError, NoSeriesLeftError, OutputError
 from tsllm.forecasters.base import SeriesForecaster
 from tsllm.logs import log_event
 from tsllm.saving.api import fingerprint, load_forecaster
-from tsllm.tables.covariates import columns_of
+from tsllm.tables.covariates import columns_of, variables_of
 from tsllm.tables.forecast import DEFAULT_QUANTILES, check_request
 
 #: Default of the approximate number of rows per block.
@@ -143,7 +143,8 @@ def predict_batch(
     id_col, time_col : str or None, default=None
         Columns with the series' names and the times. None: found by name.
     target_cols : str, sequence of str or None, default=None
-        Columns with the values. None: found by name.
+        Columns with the values. None: the model's variables where the data have them all, else
+        found by name, as `tsllm.forecast` does.
     freq : str or None, default=None
         Frequency of the series. None: the model's.
     fill : str or None, default=None
@@ -212,7 +213,9 @@ def predict_batch(
     estimator = load_forecaster(source, device=device, backbone=backbone)
     covariates = columns_of(estimator)
     beside = [] if covariates is None else list(covariates.everything)
-    columns = columns_of_parts(folder, parts, id_col, time_col, target_cols, beside)
+    columns = columns_of_parts(
+        folder, parts, id_col, time_col, target_cols, beside, variables_of(estimator)
+    )
     ahead = None if future is None else Path(future).expanduser().absolute()
     digest, future_stamps = check_future(ahead, covariates, columns.id, columns.time)
     parts, stamps = hash_parts(folder, parts)

@@ -34,12 +34,18 @@ def columns_of(estimator: SeriesForecaster) -> CovariateColumns | None:
     return None if covariates is None else covariates.columns
 
 
+def variables_of(estimator: SeriesForecaster) -> list[str]:
+    """Return the names of a fitted model's variables."""
+    return [str(column) for column in estimator._layout.columns]
+
+
 def columns_to_read(estimator: SeriesForecaster) -> dict[str, Any]:
-    """Return the options with which `read_long` reads a fitted model's covariates."""
+    """Return the options with which `read_long` reads a fitted model's variables and covariates."""
+    own: dict[str, Any] = {"model_targets": variables_of(estimator)}
     columns = columns_of(estimator)
     if columns is None:
-        return {}
-    return {"covariates": list(columns.everything), "categorical": _categorical(columns)}
+        return own
+    return own | {"covariates": list(columns.everything), "categorical": _categorical(columns)}
 
 
 def check_future_given(columns: CovariateColumns | None, future: object) -> None:

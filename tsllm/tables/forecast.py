@@ -24,7 +24,12 @@ from tsllm.forecasters.frames import (
     stamps_after,
 )
 from tsllm.forecasters.parameters import check_horizon
-from tsllm.tables.covariates import futures_for, read_future_ahead, split_frame
+from tsllm.tables.covariates import (
+    futures_for,
+    read_future_ahead,
+    split_frame,
+    variables_of,
+)
 
 DEFAULT_QUANTILES = (0.1, 0.5, 0.9)
 # Number of series that are forecast together while bad ones are skipped: only these are computed
@@ -70,7 +75,8 @@ def forecast(
     id_col, time_col : str or None, default=None
         The columns of the series' identifiers and of the times. None: recognised by name.
     target_cols : str, sequence of str or None, default=None
-        The columns of the values. None: recognised by name.
+        The columns of the values. None: the column ``value``, ``y`` or ``target``, else the only
+        column of numbers beside the covariates; several are an error.
     freq : str or None, default=None
         Frequency of the series. None: from the stamps.
     fill : {"nan", "ffill", "interpolate"} or None, default=None
@@ -374,7 +380,7 @@ def predict_stored(
     ids, values = (
         forecast(ids) if skipped is None else _in_batches(estimator, ids, forecast, skipped)
     )
-    variables = [str(column) for column in estimator._layout.columns]
+    variables = variables_of(estimator)
     return forecasts_to_long(values, [kept[name] for name in ids], ids, variables, quantiles)
 
 
@@ -489,7 +495,7 @@ def _without_name(estimator: SeriesForecaster, contexts: list[Context]) -> list[
 def _fitted_variables(estimator: SeriesForecaster, y: pd.DataFrame) -> list[str]:
     """Return the value columns in the order of the fit."""
     found = list(y.columns)
-    fitted = [str(column) for column in estimator._layout.columns]
+    fitted = variables_of(estimator)
     if len(found) == len(fitted) == 1:
         return found
     if sorted(found) != sorted(fitted):

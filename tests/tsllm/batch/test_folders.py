@@ -61,19 +61,15 @@ def test_what_is_not_read_is_named(model, frame, tmp_path, other):
         forecasts(model, data, tmp_path / "out")
 
 
-def test_a_column_that_a_later_part_lacks_is_named(model, frame, tmp_path):
+def test_a_part_may_lack_columns_but_not_those_of_the_model(model, frame, tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     frame[:500].to_parquet(data / "0.parquet", index=False)
     frame[500:].assign(promo=1).to_parquet(data / "1.parquet", index=False)
-    with pytest.raises(DataError, match=r"no column 'promo'.*target_cols=\['value'\]"):
-        forecasts(model, data, tmp_path / "out")
-    assert (
-        forecasts(model, data, tmp_path / "out", target_cols="value")["series_id"].nunique() == 30
-    )
+    assert forecasts(model, data, tmp_path / "out")["series_id"].nunique() == 30
     frame[500:].rename(columns={"value": "sold"}).to_parquet(data / "1.parquet", index=False)
     with pytest.raises(DataError, match=r"'value'.*missing in '1.parquet'"):
-        forecasts(model, data, tmp_path / "other", target_cols="value")
+        forecasts(model, data, tmp_path / "other")
 
 
 def test_a_partition_that_is_no_series_needs_a_role(model, frame, tmp_path):

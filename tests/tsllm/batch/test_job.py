@@ -216,7 +216,7 @@ def test_bad_data_and_models(model, frame, tmp_path):
     with pytest.raises(ModelFormatError):
         predict_batch(tmp_path / "empty", tmp_path / "data", out)
     frame.rename(columns={"value": "other"}).to_parquet(tmp_path / "data" / "in-01.parquet")
-    with pytest.raises(DataError, match="give every part the same"):
+    with pytest.raises(DataError, match="'value' of 'data' is missing"):
         predict_batch(model, tmp_path / "data", out)
 
 

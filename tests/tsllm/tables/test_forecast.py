@@ -32,7 +32,7 @@ def long_frame(lengths, *, variables=("value",), start="2024-01-01", freq="D", s
             season = np.sin(np.arange(steps) * 2 * np.pi / 7)
             part[variable] = 10.0 * (number + 1) + season + rng.normal(0, 0.1, steps)
         parts.append(part)
-    return read_long(pd.concat(parts, ignore_index=True))
+    return read_long(pd.concat(parts, ignore_index=True), target_cols=list(variables))
 
 
 def forecast(data, horizon, **options):
@@ -42,7 +42,7 @@ def forecast(data, horizon, **options):
 
 def test_labels_dates_and_columns_in_the_order_of_the_data():
     frame = long_frame({"z": 40, "a": 45}, variables=("y2", "y1"))
-    table = forecast(frame, 3, quantiles=[0.9, 0.05])
+    table = forecast(frame, 3, quantiles=[0.9, 0.05], target_cols=["y2", "y1"])
     assert list(table) == ["series_id", "timestamp", "variable", "forecast", "q0.9", "q0.05"]
     assert table["series_id"].tolist() == ["z"] * 6 + ["a"] * 6
     assert table["variable"].tolist() == (["y2"] * 3 + ["y1"] * 3) * 2
@@ -54,7 +54,7 @@ def test_labels_dates_and_columns_in_the_order_of_the_data():
 
 def test_values_are_the_estimators():
     frame = long_frame({"z": 40, "a": 45}, variables=("y2", "y1"))
-    table = forecast(frame, 3, quantiles=[0.1, 0.9])
+    table = forecast(frame, 3, quantiles=[0.1, 0.9], target_cols=["y2", "y1"])
     y = frame.set_index(["series_id", "timestamp"])
     estimator = make_forecaster(
         "autotimes", backbone=TINY, max_steps=2, random_state=0, prediction_length=3
