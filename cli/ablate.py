@@ -53,6 +53,13 @@ def ablate(
             metavar="SHARE",
         ),
     ] = None,
+    as_given: Annotated[
+        bool | None,
+        typer.Option(
+            "--as-given",
+            help="All variants keep the settings of the method. Default: each chooses its loss.",
+        ),
+    ] = None,
     test_size: options.TestSize = None,
     test_fraction: options.TestFraction = None,
     stride: options.Stride = None,
@@ -81,8 +88,8 @@ def ablate(
 
     The method is trained with its language model, with random weights, with one attention layer or
     one transformer block instead, and without a language model: same head, data, seeds and budget.
-    Paired differences on a held-out test part lead to a verdict. For event streams see 'tsllm
-    events ablate'.
+    Each of these chooses its loss by itself. Paired differences on a held-out test part lead to a
+    verdict. For event streams see 'tsllm events ablate'.
     """
     job = job_of(AblateJob, context)
     job.check_horizons()
@@ -105,6 +112,7 @@ def ablate(
         X=X,
         metric=job.metric,
         min_difference=job.min_difference,
+        as_given=job.as_given,
         progress=sys.stderr.isatty(),
         **how,
     )

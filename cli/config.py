@@ -155,6 +155,7 @@ class AblateJob(EvaluationJob):
     variants: list[str] | None = None
     metric: str = "mse"
     min_difference: float = 0.01
+    as_given: bool = False
 
 
 @dataclass

@@ -27,6 +27,7 @@ def ablate(
     metric: str = "mse",
     min_difference: float = 0.01,
     confidence: float = 0.95,
+    as_given: bool = False,
     test_size: int | None = None,
     test_fraction: float | None = None,
     train_size: int | None = None,
@@ -42,9 +43,9 @@ def ablate(
     """Measure whether the language model helps on this data, or a replacement does as well.
 
     The forecaster is fitted as it is, and again with the language model replaced, with the same
-    head, data, seeds and budget. All variants forecast the same windows of an unseen test part by
-    the protocol of `tsllm.backtest`. The verdict rests on paired differences with intervals over
-    windows and seeds.
+    head, data, seeds and budget; each chooses its loss by itself. All variants forecast the same
+    windows of an unseen test part by the protocol of `tsllm.backtest`. The verdict rests on paired
+    differences with intervals over windows and seeds.
 
     Parameters
     ----------
@@ -78,6 +79,11 @@ def ablate(
         The least relevant difference, as a share of the error of "pretrained".
     confidence : float, default=0.95
         Of the intervals.
+    as_given : bool, default=False
+        Whether all variants have the estimator's parameters. False: each variant is compared at its
+        own best, so it also chooses by its own validation loss what suits a model with or without a
+        language model. This is AutoTimes' ``loss_on``, where it is "all", and takes twice the time
+        to train. The notes say what was chosen.
     test_size, train_size, validation_size : int or None, default=None
         See `tsllm.backtest`.
     test_fraction : float or None, default=None
@@ -158,7 +164,8 @@ def ablate(
         freq=freq,
         progress=progress,
     )
-    made = make_variants(estimator, plan.holdout, plan.settings["horizons"][-1], variants)
+    longest = plan.settings["horizons"][-1]
+    made = make_variants(estimator, plan.holdout, longest, variants, as_given=as_given)
     report = run_methods(plan, made.methods | {name: plan.method(name) for name in baselines})
     return make_ablation_report(
         report,

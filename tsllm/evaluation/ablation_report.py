@@ -3,6 +3,7 @@
 import json
 import math
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -302,6 +303,7 @@ def make_ablation_report(
     notes = [
         *(f"{variant} is left out: {reason}" for variant, reason in variants.left_out.items()),
         *variants.notes,
+        *_choices(variants),
         *_notes(pairs[NONE, PRETRAINED][overall], costs),
         *report.notes,
     ]
@@ -346,6 +348,24 @@ def _conditions(pairs: dict[tuple[str, str], PairedDifference]) -> list[str]:
             "with it."
         )
     return sentences
+
+
+def _choices(variants: Variants) -> list[str]:
+    """Write what each variant chose by itself."""
+    found: dict[str, list[str]] = {}
+    for variant, method in variants.methods.items():
+        if isinstance(method, VariantMethod):
+            for name, values in method.choices().items():
+                counted = Counter(values).most_common()
+                shown = " and ".join(
+                    value if len(counted) == 1 else f"{value} ({count} of {len(values)})"
+                    for value, count in counted
+                )
+                found.setdefault(name, []).append(f"{variant} {shown}")
+    return [
+        f"each variant chose {name} by its own validation loss: {', '.join(rows)}"
+        for name, rows in found.items()
+    ]
 
 
 def _notes(main: PairedDifference, costs: pd.DataFrame) -> list[str]:

@@ -21,6 +21,9 @@ REPLACEMENTS = ("random", "attention", "transformer")
 #: The conditions under which "pretrained" and "none" run again.
 CONDITIONS = ("shuffled", "few")
 VARIANTS = (*REPLACEMENTS, *CONDITIONS)
+#: Parameters that each variant chooses by itself: the value as published, and the one that
+#: chooses on the variant's own validation part.
+OWN_CHOICES = {"loss_on": ("all", "auto")}
 #: The share of the steps before the test part in the condition "few".
 FEW_SHARE = 0.1
 #: The fewest steps to train on.
@@ -36,13 +39,28 @@ class Variants(NamedTuple):
 
 
 def make_variants(
-    estimator: LLMForecaster, holdout: Holdout, longest: int, wanted: Sequence[str]
+    estimator: LLMForecaster,
+    holdout: Holdout,
+    longest: int,
+    wanted: Sequence[str],
+    *,
+    as_given: bool = False,
 ) -> Variants:
     """Make the variants of a forecaster, the forecaster itself first.
 
-    ``wanted`` are names of `VARIANTS`; "pretrained" and "none" are always made.
+    ``wanted`` are names of `VARIANTS`; "pretrained" and "none" are always made. Unless
+    ``as_given``, each variant chooses the parameters of `OWN_CHOICES` that have their published
+    value.
     """
     _check(estimator, wanted)
+    if not as_given:
+        given = estimator.get_params()
+        own = {
+            name: chooses
+            for name, (published, chooses) in OWN_CHOICES.items()
+            if given.get(name) == published
+        }
+        estimator = estimator.clone().set_params(**own) if own else estimator
     backbone = str(estimator.backbone)  # not None, as checked
     left_out: dict[str, str] = {}
     notes = []
@@ -171,6 +189,17 @@ class VariantMethod(GlobalMethod):
         found = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         # On a CPU all variants share one allocator, so their peaks are unknown.
         return found | ({} if self._peak is None else {"peak_gpu_mib": self._peak})
+
+    def choices(self) -> dict[str, list[str]]:
+        """Return what the models of all seeds chose of `OWN_CHOICES`; with ``shape_of`` nothing."""
+        if self._shape_of is not None:
+            return {}
+        given = self.template.get_params()
+        return {
+            name: [str(fitted.summary()[name]) for fitted in self.fitted.values()]
+            for name, (_, chooses) in OWN_CHOICES.items()
+            if given.get(name) == chooses
+        }
 
     def _note_memory(self) -> None:
         """Record the peak of torch's GPU memory since the fit began."""

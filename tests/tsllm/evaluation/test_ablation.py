@@ -150,14 +150,34 @@ def test_every_method_has_its_variants_and_names_those_that_it_cannot_have(metho
 def test_the_pretrained_arm_is_the_backtest_of_the_estimator():
     y = load_airline()
     estimator = small("autotimes")
-    report = ablate(estimator, y, horizons=[2, 6], test_size=24, variants=[], **FEW_STEPS)
-    direct = backtest(
-        {"it": estimator}, y, horizons=[2, 6], test_size=24, scaled=True, quantiles=(), **FEW_STEPS
-    )
+    settings = {"horizons": [2, 6], "test_size": 24, **FEW_STEPS}
+    report = ablate(estimator, y, variants=[], as_given=True, **settings)
+    direct = backtest({"it": estimator}, y, scaled=True, quantiles=(), **settings)
     ours = report.table.query("variant == 'pretrained' and horizon != 'all'")["mse"]
     theirs = direct.table.query("method == 'it'")["mse"]
     np.testing.assert_allclose(ours.to_numpy(dtype=float), theirs, rtol=1e-9)
     assert report.table["variant"].unique().tolist() == ["pretrained", "none", "seasonal_naive"]
+
+
+def test_each_variant_chooses_its_loss_unless_told_to_keep_it():
+    y = load_airline()
+    settings = {"horizons": 3, "test_size": 24, "variants": ["few"], **FEW_STEPS}
+    report = ablate(small("autotimes"), y, **settings)
+    (note,) = (note for note in report.notes if "chose loss_on" in note)
+    words = note.partition("loss: ")[2].split(", ")
+    # "few" keeps the loss that the whole part led to
+    assert [word.split()[0] for word in words] == ["pretrained", "none"]
+    assert all(word.split()[1] in ("all", "last") for word in words)
+    by_hand = backtest(
+        {"it": small("autotimes", backbone=None, backbone_layers=None, loss_on="auto",
+                     timestamps=False)},
+        y, horizons=3, test_size=24, scaled=True, quantiles=(), **FEW_STEPS,
+    )  # fmt: skip
+    ours = report.table.set_index("variant").loc["none", "mse"]
+    assert ours == pytest.approx(by_hand.table.query("method == 'it'")["mse"].item(), rel=1e-9)
+    for estimator, more in ((small("autotimes"), {"as_given": True}), (small("s2ip"), {})):
+        report = ablate(estimator, y, horizons=3, test_size=24, variants=[], **FEW_STEPS, **more)
+        assert not any("chose loss_on" in note for note in report.notes)
 
 
 def test_lora_stays_where_there_is_a_language_model():
