@@ -13,6 +13,7 @@ _HOMES = {
     "AutoForecaster": "tsllm.forecasters.auto",
     "AutoTimesForecaster": "tsllm.forecasters.autotimes",
     "Backbone": "tsllm.backbone",
+    "ColdStart": "tsllm.forecasters.cold_start",
     "Context": "tsllm.context",
     "DLinearForecaster": "tsllm.forecasters.baselines",
     "HawkesForecaster": "tsllm.events",

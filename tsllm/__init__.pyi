@@ -19,6 +19,7 @@ from tsllm.forecasters.auto import AutoForecaster as AutoForecaster
 from tsllm.forecasters.autotimes import AutoTimesForecaster as AutoTimesForecaster
 from tsllm.forecasters.baselines import DLinearForecaster as DLinearForecaster
 from tsllm.forecasters.baselines import PatchTSTForecaster as PatchTSTForecaster
+from tsllm.forecasters.cold_start import ColdStart as ColdStart
 from tsllm.forecasters.embedder import LastTokenEmbedder as LastTokenEmbedder
 from tsllm.forecasters.s2ip import S2IPForecaster as S2IPForecaster
 from tsllm.forecasters.timecma import TimeCMAForecaster as TimeCMAForecaster

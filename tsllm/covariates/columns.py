@@ -26,6 +26,8 @@ class CovariateColumns:
     past: tuple[str, ...] = ()
     #: Further columns, constant within a series, that the method reads as text.
     static: tuple[str, ...] = ()
+    #: Those of the static columns in which a series may have no value.
+    optional: tuple[str, ...] = ()
 
     @property
     def known(self) -> tuple[str, ...]:

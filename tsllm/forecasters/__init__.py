@@ -3,6 +3,7 @@
 from tsllm.forecasters.aaren import AarenForecaster
 from tsllm.forecasters.auto import AutoForecaster
 from tsllm.forecasters.autotimes import AutoTimesForecaster
+from tsllm.forecasters.cold_start import ColdStart
 from tsllm.forecasters.s2ip import S2IPForecaster
 from tsllm.forecasters.timecma import TimeCMAForecaster
 
@@ -20,6 +21,7 @@ __all__ = [
     "AarenForecaster",
     "AutoForecaster",
     "AutoTimesForecaster",
+    "ColdStart",
     "S2IPForecaster",
     "TimeCMAForecaster",
 ]

@@ -304,7 +304,7 @@ class SeriesForecaster(FittingMixin, BaseForecaster):
         self, fh: ForecastingHorizon, X: pd.DataFrame | None, quantiles: list[float]
     ) -> pd.DataFrame:
         """Forecast every fitted series: points, or quantiles if there are any."""
-        contexts = self._kept_contexts()
+        contexts = self._contexts_to_predict(X)
         steps = steps_after(fh, contexts)
         horizon = max(int(keep.max()) for keep in steps)
         futures = future_covariates(contexts, X, self.fitted_.covariates, steps, horizon)
@@ -318,6 +318,10 @@ class SeriesForecaster(FittingMixin, BaseForecaster):
         frame = forecast_frame(values, steps, contexts, self._layout)
         frame.columns = columns
         return frame
+
+    def _contexts_to_predict(self, X: pd.DataFrame | None) -> list[Context]:
+        """Return the series that `predict` forecasts."""
+        return self._kept_contexts()
 
     def _pretrain(self, y: pd.DataFrame, X: Any = None, fh: Any = None) -> "SeriesForecaster":
         contexts = split_series(y, freq=self.freq, at_least=2)

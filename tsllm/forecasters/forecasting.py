@@ -162,7 +162,7 @@ class ForecastingMixin(SharedParameters, ABC):
         values, scales = reader.predict(residuals, horizon)
         values = self._add_covariate_effects(values, contexts, residuals, futures)
         values = self._calibrate(values, scales, contexts, quantiles)
-        _check_finite(values, contexts)
+        check_finite(values, contexts)
         return values
 
     def _prepare_contexts(
@@ -317,7 +317,7 @@ def _by_name(state: FittedState, context: Context) -> Context:
     return context.with_values(context.values[:, order], columns=known, x_scale=scale)
 
 
-def _check_finite(values: np.ndarray, contexts: Sequence[Context]) -> None:
+def check_finite(values: np.ndarray, contexts: Sequence[Context]) -> None:
     """Check that forecasts (series, horizon, variables, 1 + quantiles) are numbers."""
     bad = ~np.isfinite(values).all(axis=(1, 2, 3))
     if bad.any():

@@ -184,12 +184,14 @@ def learn_covariates(
     X: pd.DataFrame | None,
     past: Sequence[str],
     static: Sequence[str],
+    optional: Sequence[str] = (),
 ) -> tuple[list[Context], CovariateColumns | None]:
     """Join X to the series that a model is fitted on, and describe its columns; None without X.
 
     X is indexed as y; further rows are ignored, the columns have any order. The future of the
-    columns ``past`` is not known; the columns ``static`` are read as text. A missing row or value
-    raises a `DataError` that names series, stamp, column and remedy.
+    columns ``past`` is not known; the columns ``static`` are read as text, and a series may have no
+    value in those of them that are ``optional``. Any other missing row or value raises a
+    `DataError` that names series, stamp, column and remedy.
     """
     X = None if X is None else _frame_of(X, contexts)
     for argument, names in (("past_covariates", past), ("static_attributes", static)):
@@ -208,6 +210,7 @@ def learn_covariates(
     rows = _rows_by_series(X)
     picked = [_positions(rows, context, context.times) for context in contexts]
     columns = learn_columns(X.iloc[np.concatenate(picked)], past=past, static=static)
+    columns = replace(columns, optional=tuple(optional))
     return _join(contexts, X, picked, columns), columns
 
 
@@ -279,6 +282,33 @@ def future_covariates(
         nearest = np.minimum(np.searchsorted(asked, np.arange(1, horizon + 1)), len(asked) - 1)
         futures.append(values[nearest])
     return futures
+
+
+def descriptions_of_new(
+    X: pd.DataFrame, known: Sequence[Context], names: Sequence[str]
+) -> pd.DataFrame:
+    """Read the static columns of the series that X has and a fitted model does not know.
+
+    ``X`` is indexed as y. The result has a row a series, indexed by its id, and the columns
+    ``names``.
+    """
+    X = _frame_of(X, known)
+    X = X.set_axis([str(name) for name in X.columns], axis=1)
+    ids = {context.series_id for context in known}
+    new = [rows for rows in _rows_of_series(X.index, "X") if rows.series_id not in ids]
+    if not new:
+        return pd.DataFrame(columns=list(names))
+    columns = CovariateColumns((), (), static=tuple(names), optional=tuple(names))
+    for name in names:
+        if name not in X.columns:
+            raise DataError(f"X has no column {name!r}, which describes new series: pass it")
+    nothing = Context(np.zeros(1))
+    found = [
+        _attributes(X.iloc[one.positions], columns, replace(nothing, series_id=one.series_id))
+        for one in new
+    ]
+    index = pd.Index([one.series_id for one in new], tupleize_cols=False)
+    return pd.DataFrame(found, index=index)
 
 
 # ---------------------------------------------------------------------- forecasts out
@@ -411,7 +441,7 @@ def _join(
     joined = list(contexts)
     if columns.static:
         joined = [
-            replace(context, static=_attributes(X.iloc[rows], columns.static, context))
+            replace(context, static=_attributes(X.iloc[rows], columns, context))
             for context, rows in zip(joined, picked)
         ]
     if columns.names:
@@ -420,23 +450,23 @@ def _join(
     return joined
 
 
-def _attributes(X: pd.DataFrame, names: Sequence[str], context: Context) -> dict[str, object]:
+def _attributes(X: pd.DataFrame, columns: CovariateColumns, context: Context) -> dict[str, object]:
     """Read the attributes of one series, which must not change."""
     attributes: dict[str, object] = {}
-    for name in names:
+    for name in columns.static:
         texts = list(dict.fromkeys(map(attribute_text, X[name].dropna())))
         if len(texts) > 1:
             raise DataError(
                 f"{series_name(context.series_id)} has {texts[0]!r} and {texts[1]!r} in column "
-                f"{name!r} of X, and a static attribute must not change: leave it out of "
-                "static_attributes, which makes a covariate of it"
+                f"{name!r} of X, and a text of a whole series must not change: give each series "
+                "one, or leave the column out of static_attributes or static_text"
             )
-        if not texts or not texts[0]:
+        if (not texts or not texts[0]) and name not in columns.optional:
             raise DataError(
                 f"{series_name(context.series_id)} has no value in column {name!r} of X: give it "
                 "one, such as 'unknown'"
             )
-        attributes[name] = texts[0]
+        attributes[name] = texts[0] if texts else ""
     return attributes
 
 

@@ -60,6 +60,7 @@ _SERIES = {
     "AarenForecaster": "tsllm.forecasters.aaren",
     "AutoForecaster": "tsllm.forecasters.auto",
     "AutoTimesForecaster": "tsllm.forecasters.autotimes",
+    "ColdStart": "tsllm.forecasters.cold_start",
     "DLinearForecaster": "tsllm.forecasters.baselines",
     "PatchTSTForecaster": "tsllm.forecasters.baselines",
     "S2IPForecaster": "tsllm.forecasters.s2ip",
