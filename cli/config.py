@@ -35,7 +35,7 @@ class Job:
     data: str = ""
     id_col: str | None = None
     time_col: str | None = None
-    target_cols: list[str] | None = None
+    target_cols: str | list[str] | None = None
     freq: str | None = None
     fill: str | None = None
     resample: str | None = None
@@ -98,6 +98,9 @@ class FitJob(Job):
     horizon: int | None = None
     #: Leave out series that cannot be used.
     skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        self.parameters.setdefault("random_state", 0)  # two runs agree
 
 
 @dataclass
@@ -244,7 +247,7 @@ def checkpoint_settings(job: Job | EventsJob, checkpoint: Path | None) -> dict[s
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader that also knows 5e-4 as a number and None as null."""
+    """YAML's safe loader that also knows 5e-4 as a number, and none and NONE as null."""
 
 
 _Loader.add_implicit_resolver(
@@ -252,7 +255,7 @@ _Loader.add_implicit_resolver(
     re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
     list("-+.0123456789"),
 )
-_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("None$"), ["N"])
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("(?i:none|null)$"), list("nN"))
 
 
 def _read_file(kind: type[AnyJob], path: Path) -> dict[str, Any]:

@@ -223,7 +223,7 @@ def _train(job: Job, frame: pd.DataFrame, estimator: SeriesForecaster, horizon: 
 
     fit_long(estimator, frame, horizon, covariates=job.all_covariates())
     summary = estimator.summary()
-    say(_in_a_line(job.method, frame, summary))
+    say(_in_a_line(job, frame, summary))
     for line in _lines_of_candidates(summary):
         say(line)
 
@@ -247,7 +247,7 @@ def _lines_of_candidates(summary: dict[str, Any]) -> list[str]:
     return [*lines, f"{said[0].upper()}{said[1:]}."]
 
 
-def _in_a_line(method: str, frame: pd.DataFrame, summary: dict[str, Any]) -> str:
+def _in_a_line(job: Job, frame: pd.DataFrame, summary: dict[str, Any]) -> str:
     """Describe a training in one line."""
     model = "no language model"
     if summary["backbone"] is not None:
@@ -256,7 +256,8 @@ def _in_a_line(method: str, frame: pd.DataFrame, summary: dict[str, Any]) -> str
             f"{count(summary['backbone_layers'], 'layers')}"
         )
     start = (
-        f"fitted {method} on {count(frame['series_id'].nunique(), 'series')}: {model}; "
+        f"fitted {job.method} on {count(frame['series_id'].nunique(), 'series')}: {model}; "
+        f"random_state {job.parameters['random_state']}; "
         f"{count(summary['trained_parameters'], 'parameters')} trained, "
     )
     if "candidates" in summary:

@@ -134,7 +134,7 @@ Encoding = Annotated[
 #: Options that say how times and CSV are written.
 WRITTEN = ("tz", "time_format", "sep", "decimal", "encoding")
 
-_METHODS = "auto, autotimes, timecma, s2ip or aaren. Default:"
+_METHODS = "auto, autotimes, timecma, s2ip, aaren, dlinear or patchtst. Default:"
 Method = Annotated[
     str | None, typer.Option("--method", help=f"{_METHODS} autotimes.", metavar="METHOD")
 ]
@@ -243,8 +243,12 @@ def levels(option: str, text: str) -> list[float]:
 
 
 def names(option: str, text: str) -> list[str]:
-    """Read ``a,b``; ``none`` is an empty list."""
-    return [] if text.strip() in ("", "none") else [name.strip() for name in text.split(",")]
+    """Read ``a,b``; ``none`` in any case of letters is an empty list."""
+    return (
+        []
+        if text.strip().lower() in ("", "none", "null")
+        else [name.strip() for name in text.split(",")]
+    )
 
 
 def window(option: str, text: str) -> list[float | str]:

@@ -26,7 +26,7 @@ def test_set_before_option_before_file_before_default(config):
     )
     job = read_job(ForecastJob, {"horizon": 7, "freq": None}, path, ["max_steps=9"])
     assert (job.data, job.horizon, job.freq, job.method) == ("a.csv", 7, "D", "auto")
-    assert job.parameters == {"max_steps": 9, "batch_size": 8}
+    assert job.parameters == {"max_steps": 9, "batch_size": 8, "random_state": 0}
     assert job.quantiles == [0.1, 0.5, 0.9]
 
 
@@ -40,6 +40,9 @@ def test_set_before_option_before_file_before_default(config):
         ("true", True),
         ("null", None),
         ("None", None),
+        ("none", None),
+        ("NONE", None),
+        ("nonempty", "nonempty"),
         ("auto", "auto"),
         ("[0.1, 0.9]", [0.1, 0.9]),
         ("{r: 8, alpha: 16}", {"r": 8, "alpha": 16}),
@@ -49,9 +52,15 @@ def test_set_before_option_before_file_before_default(config):
     ],
 )
 def test_values_of_set(text, value):
-    parameters = read_job(FitJob, {"data": "a"}, None, [f"key={text}"]).parameters
+    parameters = read_job(BacktestJob, {"data": "a"}, None, [f"key={text}"]).parameters
     assert parameters == {"key": value}
     assert type(parameters["key"]) is type(value)
+
+
+def test_the_target_of_a_job_file_is_a_name_or_a_list(config):
+    for written, target in (("sold", "sold"), ("[sold, left]", ["sold", "left"])):
+        path = config(f"data: a\ntarget_cols: {written}\n")
+        assert read_job(FitJob, {}, path, None).data_options()["target_cols"] == target
 
 
 @pytest.mark.parametrize("kind", [FitJob, ForecastJob, BacktestJob])

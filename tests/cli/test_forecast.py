@@ -96,6 +96,23 @@ def test_stdin(tsllm, series):
     pd.testing.assert_frame_equal(result.table, written(python_forecast(series, 2)))
 
 
+@pytest.mark.parametrize("method", ["dlinear", "patchtst"])
+def test_two_runs_agree_without_a_seed(tsllm, series, method):
+    run = ["forecast", "series.csv", "--horizon", 3, "--method", method, "--set", "max_steps=2"]
+    first, second = tsllm(*run), tsllm(*run)
+    assert first.code == 0 and first.out == second.out
+    assert "random_state 0" in first.err
+
+
+def test_python_knows_the_data_sets_too(tsllm):
+    table = tsllm("forecast", "airline", "--horizon", 2, *SET).table
+    pd.testing.assert_frame_equal(table, written(python_forecast("airline", 2)), check_exact=True)
+    both = python_forecast("macrodata", 1, quantiles=[])
+    assert both["variable"].nunique() == 12
+    with pytest.raises(library.errors.DataError, match="did you mean 'co2'"):
+        python_forecast("co3", 1)
+
+
 def test_several_variables_named_with_target_col(tsllm):
     columns = ["--target-col", "cpi", "--target-col", "realgdp"]
     table = tsllm("forecast", "macrodata", "--horizon", 2, *columns, *SET).table

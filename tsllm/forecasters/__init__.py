@@ -3,6 +3,7 @@
 from tsllm.forecasters.aaren import AarenForecaster
 from tsllm.forecasters.auto import AutoForecaster
 from tsllm.forecasters.autotimes import AutoTimesForecaster
+from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
 from tsllm.forecasters.cold_start import ColdStart
 from tsllm.forecasters.s2ip import S2IPForecaster
 from tsllm.forecasters.timecma import TimeCMAForecaster
@@ -14,6 +15,8 @@ METHODS = {
     "timecma": TimeCMAForecaster,
     "s2ip": S2IPForecaster,
     "aaren": AarenForecaster,
+    "dlinear": DLinearForecaster,
+    "patchtst": PatchTSTForecaster,
 }
 
 __all__ = [
@@ -22,6 +25,8 @@ __all__ = [
     "AutoForecaster",
     "AutoTimesForecaster",
     "ColdStart",
+    "DLinearForecaster",
+    "PatchTSTForecaster",
     "S2IPForecaster",
     "TimeCMAForecaster",
 ]

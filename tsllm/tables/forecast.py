@@ -15,6 +15,7 @@ from tsllm.datasets.counts import count_step
 from tsllm.datasets.covariates import all_covariates
 from tsllm.datasets.layout import rows_by_name
 from tsllm.datasets.long import read_long
+from tsllm.datasets.named import find_series
 from tsllm.errors import DataError
 from tsllm.forecasters.base import SeriesForecaster
 from tsllm.forecasters.frames import (
@@ -64,12 +65,15 @@ def forecast(
 
     Parameters
     ----------
-    data : DataFrame, or path to a CSV, Parquet or JSON-lines file
-        Long format, as `tsllm.datasets.read_long` reads it.
+    data : DataFrame, path, or name of a data set
+        Long format, as `tsllm.datasets.read_long` reads it: a frame, or a CSV, Parquet or
+        JSON-lines file or a folder of them. Or a name of `tsllm.datasets.list_datasets` or
+        `list_benchmarks`, whose variables are all forecast.
     horizon : int
         Steps to forecast after the end of each series.
-    method : {"auto", "autotimes", "timecma", "s2ip", "aaren"}, default="auto"
-        The method of the forecaster. "auto" combines several; see `tsllm.AutoForecaster`.
+    method : str, default="auto"
+        The forecaster: "auto", "autotimes", "timecma", "s2ip", "aaren", "dlinear" or "patchtst".
+        "auto" combines several; see `tsllm.AutoForecaster`.
     quantiles : sequence of float, default=(0.1, 0.5, 0.9)
         Levels between 0 and 1; empty for point forecasts only.
     id_col, time_col : str or None, default=None
@@ -150,6 +154,10 @@ def forecast(
         "decimal": decimal,
         "encoding": encoding,
     }
+    if isinstance(data, str):
+        found = find_series(data)
+        data = found.source
+        target_cols = found.targets(beside) if target_cols is None else target_cols
     frame = read_long(
         data,
         target_cols=target_cols,

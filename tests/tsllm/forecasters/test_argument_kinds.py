@@ -13,7 +13,7 @@ from tsllm.forecasters import METHODS
 
 BUDGET = {"max_steps": 1, "max_epochs": 1, "batch_size": 16, "context_length": 12}
 CLASSES = {
-    **{cls: SMALL[method] | BUDGET for method, cls in METHODS.items() if method != "auto"},
+    **{METHODS[method]: SMALL[method] | BUDGET for method in SMALL if method != "auto"},
     AutoForecaster: {"candidates": ["seasonal_naive"], "n_origins": 1, "backbone": None},
     DLinearForecaster: BUDGET,
     PatchTSTForecaster: BUDGET | {"hidden": 4, "layers": 1, "heads": 1, "feedforward": 4},

@@ -1,11 +1,10 @@
-"""DLinear and PatchTST as forecasters: sktime's whole suite, and what it does not see."""
+"""DLinear and PatchTST as forecasters: what sktime's suite does not see."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from sktime.datasets import load_airline
-from sktime.utils.estimator_checks import check_estimator, parametrize_with_checks
 
 from tsllm import Context, DLinearForecaster, PatchTSTForecaster
 from tsllm.context import batch_contexts
@@ -17,13 +16,6 @@ BOTH = pytest.mark.parametrize(
     [DLinearForecaster, lambda **more: PatchTSTForecaster(**SMALL_PATCHTST, **more)],
     ids=["dlinear", "patchtst"],
 )
-
-
-@parametrize_with_checks(
-    [DLinearForecaster, PatchTSTForecaster], obj_varname="estimator", check_varname="check"
-)
-def test_sktime_check(estimator, check):
-    check_estimator(estimator, tests_to_run=check, raise_exceptions=True, verbose=False)
 
 
 def waves(n_series=3, steps=160):
