@@ -1,4 +1,4 @@
-"""The ablation: a test of the language model against replacements, on given data."""
+"""The ablation: a test of the language model, or of texts, against replacements on given data."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +10,8 @@ from tsllm.evaluation.ablation_report import AblationReport, make_ablation_repor
 from tsllm.evaluation.paired import check_seeds_and_confidence
 from tsllm.evaluation.protocol import LIMITS, make_plan, run_methods
 from tsllm.evaluation.scoring import POINT_METRICS
+from tsllm.evaluation.text_report import make_text_report
+from tsllm.evaluation.text_variants import TEXT_VARIANTS, make_text_variants
 from tsllm.evaluation.variants import VARIANTS, make_variants
 
 ABLATION_BASELINES = ("seasonal_naive", "auto_ets", "dlinear")
@@ -21,7 +23,8 @@ def ablate(
     X: pd.DataFrame | None = None,
     *,
     horizons: int | Sequence[int],
-    variants: Sequence[str] = VARIANTS,
+    text: str | Sequence[str] | None = None,
+    variants: Sequence[str] | None = None,
     baselines: Sequence[str] = ABLATION_BASELINES,
     seeds: Sequence[int] = (0, 1, 2),
     metric: str = "mse",
@@ -47,26 +50,40 @@ def ablate(
     windows of an unseen test part by the protocol of `tsllm.backtest`. The verdict rests on paired
     differences with intervals over windows and seeds.
 
+    With ``text`` the question is another one: whether these columns of X help, and whether the
+    language model that reads them does. The language model that reads the series, if any, stays.
+
     Parameters
     ----------
     estimator : forecaster
         `AutoTimesForecaster`, `TimeCMAForecaster`, `S2IPForecaster` or `AarenForecaster`, with a
-        backbone. It is cloned.
+        backbone. With ``text`` any forecaster of tsllm that reads text, such as
+        `AutoForecaster` or `TextContext`, which adds text to a forecaster of sktime. It is cloned.
     y : Series or DataFrame
         As for `tsllm.backtest`.
     X : DataFrame or None, default=None
         Covariates, as for `tsllm.backtest`; every variant reads them.
     horizons : int or sequence of int
         Steps.
-    variants : sequence of str, default=VARIANTS
+    text : str, sequence of str or None, default=None
+        The columns of X that hold the texts to judge; they take the place of the estimator's
+        ``text_covariates``. None: the ablation is about the language model that reads the series.
+    variants : sequence of str or None, default=None
         The variants besides "pretrained", the forecaster as it is, and "none", the same without a
-        language model. The default is all of:
+        language model. None takes all of:
 
         - "random": the same architecture with random weights, others for each seed;
         - "attention", "transformer": one attention layer or one transformer block of the same
           width in its place, trained with the head;
         - "shuffled": the fitted "pretrained" and "none" read their contexts in random order;
         - "few": "pretrained" and "none" with a tenth of the data.
+
+        With ``text``, "none" is the same without the texts, and None takes all of:
+
+        - "shuffled": the texts of each series in random order, in training and test;
+        - "past": the texts are known up to the origin of a forecast only;
+        - "tfidf": a bag of words reads the texts;
+        - "random": the language model that reads them has random weights, others for each seed.
 
         A variant that the method cannot have is left out, and the report gives the reason.
     baselines : sequence of str, default=ABLATION_BASELINES
@@ -83,7 +100,7 @@ def ablate(
         Whether all variants have the estimator's parameters. False: each variant is compared at its
         own best, so it also chooses by its own validation loss what suits a model with or without a
         language model. This is AutoTimes' ``loss_on``, where it is "all", and takes twice the time
-        to train. The notes say what was chosen.
+        to train. The notes say what was chosen. With ``text`` all variants have them.
     test_size, train_size, validation_size : int or None, default=None
         See `tsllm.backtest`.
     test_fraction : float or None, default=None
@@ -139,6 +156,10 @@ def ablate(
     ['pretrained', 'random', 'none', 'seasonal_naive']
     >>> report.answer in ("yes", "architecture", "unclear", "undecided", "no", "harm")
     True
+
+    Or the texts of a column, with answers of `tsllm.evaluation.text_verdict.TEXT_ANSWERS`:
+
+    >>> report = ablate(forecaster, y, X, text="report", horizons=8)  # doctest: +SKIP
     """
     check_call(ablate, locals(), LIMITS)
     check_seeds_and_confidence(seeds, confidence)
@@ -165,13 +186,15 @@ def ablate(
         progress=progress,
     )
     longest = plan.settings["horizons"][-1]
-    made = make_variants(estimator, plan.holdout, longest, variants, as_given=as_given)
+    columns = [text] if isinstance(text, str) else list(text or ())
+    if text is None:
+        wanted = VARIANTS if variants is None else variants
+        made = make_variants(estimator, plan.holdout, longest, wanted, as_given=as_given)
+    else:
+        wanted = TEXT_VARIANTS if variants is None else variants
+        made = make_text_variants(estimator, plan.holdout, longest, columns, wanted)
     report = run_methods(plan, made.methods | {name: plan.method(name) for name in baselines})
-    return make_ablation_report(
-        report,
-        made,
-        estimator,
-        metric=metric,
-        min_difference=min_difference,
-        confidence=confidence,
-    )
+    judged = {"metric": metric, "min_difference": min_difference, "confidence": confidence}
+    if text is None:
+        return make_ablation_report(report, made, estimator, **judged)
+    return make_text_report(report, made, estimator, columns, **judged)

@@ -29,7 +29,7 @@ from tsllm.forecasters.base import SeriesForecaster
 _BUDGET = ("max_epochs", "max_steps", "batch_size", "learning_rate", "patience", "window_stride")
 
 #: The names of the metrics in a sentence.
-_ERRORS = {
+ERRORS = {
     "mse": "squared error",
     "mae": "absolute error",
     "mase": "scaled error",
@@ -141,7 +141,7 @@ class AblationReport(AblationDocument):
 
     def summary(self) -> pd.DataFrame:
         """Return a row per variant, as text: errors by horizon, difference, costs."""
-        metric, horizons = self.settings["metric"], _and_all(self.settings["horizons"])
+        metric, horizons = self.settings["metric"], and_all(self.settings["horizons"])
         rows = []
         for variant, own in self.table.groupby("variant", sort=False):
             by_horizon = own.set_index("horizon")
@@ -240,9 +240,9 @@ def make_ablation_report(
     min_difference: float,
     confidence: float,
 ) -> AblationReport:
-    """Compare the variants of a backtest and judge them."""
+    """Compare the variants of a backtest and judge the language model."""
     names = list(report.table["method"].unique())
-    own = _and_all(report.settings["horizons"])
+    own = and_all(report.settings["horizons"])
     overall = own[-1]
 
     def pair(one: str, other: str, horizon: int | str) -> PairedDifference:
@@ -267,7 +267,7 @@ def make_ablation_report(
         controls,
         min_difference=min_difference,
         strict=strict,
-        wording=in_percent(_ERRORS[metric]),
+        wording=in_percent(ERRORS[metric]),
     )
     baselines = {
         name: pairs[name, PRETRAINED][overall] for name in names if name not in variants.methods
@@ -279,38 +279,25 @@ def make_ablation_report(
     }
     sentences = [
         verdict.text,
-        *judge_baselines(baselines, min_difference=min_difference, error=_ERRORS[metric]),
+        *judge_baselines(baselines, min_difference=min_difference, error=ERRORS[metric]),
         *(judge_naive(beside_naive, min_difference=min_difference) if beside_naive else []),
         *_conditions({key: found[overall] for key, found in pairs.items()}),
     ]
-    budget = {name: getattr(estimator, name) for name in _BUDGET if hasattr(estimator, name)}
-    settings = {
-        **report.settings,
-        "estimator": type(estimator).__name__,
-        "backbone": estimator.backbone,
-        "backbone_layers": estimator.backbone_layers,
-        "parameters": {
-            name: value
-            for name, value in estimator.get_params().items()
-            if isinstance(value, bool | int | float | str | tuple | dict | None)
-        },
-        "budget": budget,
-        "metric": metric,
-        "min_difference": min_difference,
-        "confidence": confidence,
-    }
-    costs = _costs(report, variants)
+    settings = ablation_settings(report, estimator, metric, min_difference, confidence)
+    settings |= {"question": "Does the language model help?", "subject": "the language model"}
+    settings["model"] = estimator.backbone
+    costs = variant_costs(report, variants)
     notes = [
         *(f"{variant} is left out: {reason}" for variant, reason in variants.left_out.items()),
         *variants.notes,
         *_choices(variants),
-        *_notes(pairs[NONE, PRETRAINED][overall], costs),
+        *interval_notes(pairs[NONE, PRETRAINED][overall], costs),
         *report.notes,
     ]
     return AblationReport(
         " ".join(sentences),
         verdict.answer,
-        _long_table(report, pairs, own),
+        long_table(report, pairs, own),
         pd.DataFrame([one._asdict() for found in pairs.values() for one in found.values()]),
         costs,
         variants.left_out,
@@ -320,7 +307,33 @@ def make_ablation_report(
     )
 
 
-def _and_all(horizons: Sequence[int]) -> list[int | str]:
+def ablation_settings(
+    report: BacktestReport,
+    estimator: SeriesForecaster,
+    metric: str,
+    min_difference: float,
+    confidence: float,
+) -> dict[str, Any]:
+    """Return the protocol, the estimator, the budget and the settings of the verdict."""
+    parameters = estimator.get_params(deep=False)
+    return {
+        **report.settings,
+        "estimator": type(estimator).__name__,
+        "backbone": parameters.get("backbone"),
+        "backbone_layers": parameters.get("backbone_layers"),
+        "parameters": {
+            name: value
+            for name, value in parameters.items()
+            if isinstance(value, bool | int | float | str | tuple | dict | None)
+        },
+        "budget": {name: parameters[name] for name in _BUDGET if name in parameters},
+        "metric": metric,
+        "min_difference": min_difference,
+        "confidence": confidence,
+    }
+
+
+def and_all(horizons: Sequence[int]) -> list[int | str]:
     """Return the horizons of the table; with one horizon, "all" would repeat it."""
     return [*horizons, ALL_HORIZONS] if len(horizons) > 1 else list(horizons)
 
@@ -368,7 +381,7 @@ def _choices(variants: Variants) -> list[str]:
     ]
 
 
-def _notes(main: PairedDifference, costs: pd.DataFrame) -> list[str]:
+def interval_notes(main: PairedDifference, costs: pd.DataFrame) -> list[str]:
     """Write the limits of the intervals and of the costs."""
     notes = []
     if main.seeds == 1:
@@ -396,7 +409,7 @@ def _notes(main: PairedDifference, costs: pd.DataFrame) -> list[str]:
     return notes
 
 
-def _long_table(
+def long_table(
     report: BacktestReport,
     pairs: dict[tuple[str, str], dict[Any, PairedDifference]],
     horizons: Sequence[Any],
@@ -429,7 +442,7 @@ def _long_table(
     return pd.DataFrame(rows)
 
 
-def _costs(report: BacktestReport, variants: Variants) -> pd.DataFrame:
+def variant_costs(report: BacktestReport, variants: Variants) -> pd.DataFrame:
     """Return the size and the cost of each variant; baselines have none."""
     rows = []
     for name, method in variants.methods.items():

@@ -145,7 +145,11 @@ def classify(pair: PairedDifference, min_difference: float) -> str:
 
 
 def judge_baselines(
-    pairs: Mapping[str, PairedDifference], *, min_difference: float, error: str = "error"
+    pairs: Mapping[str, PairedDifference],
+    *,
+    min_difference: float,
+    error: str = "error",
+    subject: str = "the language model",
 ) -> list[str]:
     """Compare baselines with the pretrained variant: sentences, empty without baselines."""
     if not pairs:
@@ -154,7 +158,7 @@ def judge_baselines(
     sentences = [f"Beside it, the {error} of simpler methods: {shown}."]
     better = [n for n, pair in pairs.items() if classify(pair, min_difference) == "better"]
     if better:
-        sentences.append(f"Better than the language model here: {', '.join(better)}.")
+        sentences.append(f"Better than {subject} here: {', '.join(better)}.")
     return sentences
 
 
