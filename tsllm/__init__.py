@@ -22,6 +22,7 @@ _HOMES = {
     "PatchTSTForecaster": "tsllm.forecasters.baselines",
     "PromptTPP": "tsllm.events",
     "S2IPForecaster": "tsllm.forecasters.s2ip",
+    "TextContext": "tsllm.forecasters.text_context",
     "TimeCMAForecaster": "tsllm.forecasters.timecma",
     "ablate": "tsllm.evaluation",
     "backtest": "tsllm.evaluation",

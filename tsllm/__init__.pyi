@@ -22,6 +22,7 @@ from tsllm.forecasters.baselines import PatchTSTForecaster as PatchTSTForecaster
 from tsllm.forecasters.cold_start import ColdStart as ColdStart
 from tsllm.forecasters.embedder import LastTokenEmbedder as LastTokenEmbedder
 from tsllm.forecasters.s2ip import S2IPForecaster as S2IPForecaster
+from tsllm.forecasters.text_context import TextContext as TextContext
 from tsllm.forecasters.timecma import TimeCMAForecaster as TimeCMAForecaster
 from tsllm.saving.api import load as load
 from tsllm.saving.api import save as save

@@ -231,7 +231,7 @@ def scale_of(values: np.ndarray, block: int) -> np.ndarray:
     for variable, column in enumerate(values.T):
         seen = np.isfinite(column)
         if seen.any():
-            inside = _without_means(column[seen, None], groups[seen])
+            inside = without_means(column[seen, None], groups[seen])
             deviation = float(np.sqrt((inside**2).mean()))
             level = float(np.abs(column[seen]).max())
             scales[variable] = deviation if varies(deviation, level) else 0.0
@@ -278,7 +278,7 @@ def _fit(features: np.ndarray, target: np.ndarray, group: np.ndarray) -> Ridge:
         nothing = np.zeros(1)
         return Ridge(np.zeros((features.shape[1], 1)), nothing, nothing)
     return choose_ridge(
-        _without_means(features[seen], group[seen]), _without_means(target[seen, None], group[seen])
+        without_means(features[seen], group[seen]), without_means(target[seen, None], group[seen])
     )
 
 
@@ -315,7 +315,7 @@ def _scaled(one: CodedSeries) -> np.ndarray:
     return one.values / np.where(one.scale > 0, one.scale, np.nan)
 
 
-def _without_means(columns: np.ndarray, groups: np.ndarray) -> np.ndarray:
+def without_means(columns: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Subtract each group's mean from the columns (rows, columns)."""
     _, group = np.unique(groups, return_inverse=True)
     counts = np.bincount(group)

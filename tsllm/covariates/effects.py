@@ -169,7 +169,7 @@ def fit_covariates(
 
     The last ``validation_fraction`` of each series is left out to calibrate intervals.
     """
-    block = _block_length(contexts, context_length, season)
+    block = block_length(contexts, context_length, season)
     covariates = Covariates(columns, block, None, None)
     contexts = [covariates.scaled(context) for context in contexts]
     learnt = [_training_part(context, validation_fraction) for context in contexts]
@@ -220,7 +220,7 @@ def missing_future(context: Context, columns: CovariateColumns) -> str:
     )
 
 
-def _block_length(contexts: Sequence[Context], context_length: int, season: int) -> int:
+def block_length(contexts: Sequence[Context], context_length: int, season: int) -> int:
     """Choose blocks of about a context, or of some seasons where the series are long enough."""
     typical = int(np.median([len(context) for context in contexts]))
     seasons = SEASONS_OF_A_BLOCK * season

@@ -6,6 +6,7 @@ from tsllm.forecasters.autotimes import AutoTimesForecaster
 from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
 from tsllm.forecasters.cold_start import ColdStart
 from tsllm.forecasters.s2ip import S2IPForecaster
+from tsllm.forecasters.text_context import TextContext
 from tsllm.forecasters.timecma import TimeCMAForecaster
 
 #: The methods by the short names that the command line and `tsllm.forecast` use.
@@ -28,5 +29,6 @@ __all__ = [
     "DLinearForecaster",
     "PatchTSTForecaster",
     "S2IPForecaster",
+    "TextContext",
     "TimeCMAForecaster",
 ]

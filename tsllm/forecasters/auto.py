@@ -19,28 +19,24 @@ from tsllm.datasets.frequency import season_length
 from tsllm.errors import DataError, NotEnoughDataError
 from tsllm.forecasters.aaren import AarenForecaster
 from tsllm.forecasters.autotimes import AutoTimesForecaster
-from tsllm.forecasters.base import ModelForecaster, SeriesForecaster
+from tsllm.forecasters.base import ModelForecaster
 from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
 from tsllm.forecasters.candidates import (
+    STATISTICAL,
     Candidate,
-    SktimeCandidate,
     StatisticalCandidate,
     TrainedCandidate,
     longest_history,
 )
 from tsllm.forecasters.combining import Combination, HeldOutForecasts, learn_combination
+from tsllm.forecasters.composed import ComposedForecaster, typical_steps
 from tsllm.forecasters.forecasting import Prediction, Reader
-from tsllm.forecasters.frames import frequency_of
-from tsllm.forecasters.held_out import HELD_OUT, HeldOut, choose_origins, usual_change
+from tsllm.forecasters.held_out import HeldOut, choose_origins, usual_change
 from tsllm.forecasters.learning import span_of
-from tsllm.forecasters.parameters import DECILES
 from tsllm.forecasters.s2ip import S2IPForecaster
 from tsllm.forecasters.state import FittedState, ModelShape
-from tsllm.forecasters.statistical import MODELS
 from tsllm.forecasters.timecma import TimeCMAForecaster
 
-#: The statistical candidates by name.
-STATISTICAL = ("seasonal_naive", *MODELS)
 #: The candidates that are trained, by name.
 TRAINED: dict[str, type[ModelForecaster]] = {
     "dlinear": DLinearForecaster,
@@ -176,7 +172,7 @@ class CombinedReader(Reader):
         return np.where(whole, weights, left / total)
 
 
-class AutoForecaster(SeriesForecaster):
+class AutoForecaster(ComposedForecaster):
     """Combine statistical, linear and language-model forecasters by their held-out errors.
 
     Each candidate forecasts windows at the end of the series that it was not fitted on. Weights
@@ -236,18 +232,6 @@ class AutoForecaster(SeriesForecaster):
         ("adaptive", "batch_size", "checkpoint_dir", "freq", "device", "random_state", "verbose")
     )
 
-    # The arguments of one training that this forecaster leaves to its candidates.
-    context_length = "auto"
-    loss = "mse"
-    quantiles = DECILES
-    update_epochs = 0
-    max_epochs = "auto"
-    learning_rate = 1e-3
-    weight_decay = 0.0
-    patience = 3
-    validation_fraction = HELD_OUT
-    max_steps = None
-
     def __init__(
         self,
         candidates: str | list[Any] = "auto",
@@ -289,24 +273,6 @@ class AutoForecaster(SeriesForecaster):
                 "random_state": 42,
             },
         ]
-
-    def plot_history(self, ax: Any = None) -> Any:
-        """Raise an error: there is no single training to draw; `summary` compares the candidates.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes or None, default=None
-            Not used.
-
-        Raises
-        ------
-        DataError
-            Always.
-        """
-        raise DataError(
-            "AutoForecaster has no single training to draw: summary()['candidates'] compares the "
-            "candidates, and fit one of them by itself to see its training"
-        )
 
     # ------------------------------------------------------------------ fitting
 
@@ -364,7 +330,7 @@ class AutoForecaster(SeriesForecaster):
         state.combination = learn_combination(windows, ids)
         state.table, state.facts = _report(state, windows, ids)
         if self.candidates == "auto" and self.backbone is not None:
-            typical, least = _typical_steps(contexts), AUTO_CANDIDATES["autotimes"]
+            typical, least = typical_steps(contexts), AUTO_CANDIDATES["autotimes"]
             if typical < least:
                 state.facts["language_model"] += (
                     f": a typical series has {typical} steps, and autotimes joins from {least} on"
@@ -372,9 +338,8 @@ class AutoForecaster(SeriesForecaster):
         state.table += left_out
         keep = max(longest_history(contexts), *(one.steps_to_keep() for one in state.candidates))
         state.shape = ModelShape(**vars(state.shape) | {"context_length": keep})
-        state.calibration = held_out.calibrate(
-            state.combination, windows, ids, history=keep, adaptive=self.adaptive
-        )
+        combined = state.combination.combine(windows, ids)
+        state.calibration = held_out.calibrate(combined, ids, history=keep, adaptive=self.adaptive)
         state.trained_on = [*state.trained_on, span_of(residuals)]
         state.seconds += time.perf_counter() - started
 
@@ -464,7 +429,7 @@ class AutoForecaster(SeriesForecaster):
         """Make the unfitted candidates for some series."""
         given = self.candidates
         if isinstance(given, str):
-            typical = _typical_steps(contexts)
+            typical = typical_steps(contexts)
             names = [name for name, least in AUTO_CANDIDATES.items() if typical >= least]
             if self.backbone is None:
                 names = [name for name in names if name != "autotimes"]
@@ -484,15 +449,6 @@ class AutoForecaster(SeriesForecaster):
             return TrainedCandidate(name, self._trained(name))
         _, _, number = name.rpartition("_")
         return self._from_forecaster(name, self.candidates[int(number)], freq)
-
-    def _from_forecaster(self, name: str, forecaster: Any, freq: str | None) -> Candidate:
-        """Make a candidate of a forecaster that was passed."""
-        own = forecaster.clone()
-        if own.get_params(deep=False).get("random_state", 0) is None:
-            own.set_params(random_state=self._seed())
-        if isinstance(own, ModelForecaster):
-            return TrainedCandidate(name, own)
-        return SktimeCandidate(name, own, freq)
 
     def _trained(self, name: str) -> ModelForecaster:
         """Make the forecaster of a trained candidate with the settings of this one."""
@@ -530,12 +486,6 @@ class AutoForecaster(SeriesForecaster):
 
     # ------------------------------------------------------------------ the hooks of a method
 
-    def _choose_shape(self, contexts: Sequence[Context], horizon: int | None) -> ModelShape:
-        freq = frequency_of(contexts)
-        if horizon is None:
-            horizon = int(np.clip(_typical_steps(contexts) // 4, 1, max(season_length(freq), 8)))
-        return ModelShape(longest_history(contexts), horizon, contexts[0].n_variables, freq)
-
     def _reader(self, state: FittedState, *, followed: bool = False) -> Reader:
         assert isinstance(state, CombinedState)  # _new_state made it
         return CombinedReader(state)
@@ -556,10 +506,12 @@ class AutoForecaster(SeriesForecaster):
                 f"the names are {names}"
             )
         for number, one in enumerate(given):
-            if isinstance(one, AutoForecaster) or not isinstance(one, str | BaseForecaster):
+            composed = isinstance(one, ComposedForecaster)
+            if composed or not isinstance(one, str | BaseForecaster):
+                kind = type(one).__name__ if composed else "AutoForecaster"
                 raise DataError(
                     f"candidates[{number}] must be one of {names}, or an sktime forecaster that is "
-                    f"no AutoForecaster, found {one!r}"
+                    f"no {kind}, found {one!r}"
                 )
             if isinstance(one, str) and one not in (*STATISTICAL, *TRAINED):
                 raise DataError(f"candidates[{number}] must be one of {names}, found {one!r}")
@@ -591,11 +543,6 @@ def _filled(forecasts: np.ndarray) -> np.ndarray:
     count = known.sum(axis=-1, keepdims=True)
     mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     return np.where(known, forecasts, mean)
-
-
-def _typical_steps(contexts: Sequence[Context]) -> int:
-    """Return the steps of a typical series, from its first observed one on."""
-    return int(np.median([len(c) - c.mask.any(axis=1).argmax() for c in contexts]))
 
 
 def _report(

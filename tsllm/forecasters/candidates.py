@@ -1,7 +1,7 @@
-"""The candidates of `AutoForecaster`: methods that are fitted once and forecast any context.
+"""Candidates: methods that are fitted once and forecast any context.
 
-A candidate forecasts points. Its intervals do not count: `AutoForecaster` calibrates those of the
-combination.
+`AutoForecaster` combines several, and `TextContext` adds to one what it cannot read. A candidate
+forecasts points. Its intervals do not count: those of the whole forecast are calibrated.
 """
 
 import time
@@ -18,13 +18,15 @@ from sktime.forecasting.base import BaseForecaster
 from tsllm.backbone import Backbone
 from tsllm.backbone.stopping import check_time
 from tsllm.context import Context
+from tsllm.covariates import CovariateColumns
 from tsllm.datasets.checks import series_name
-from tsllm.datasets.frequency import season_length
+from tsllm.datasets.frequency import season_length, set_frequency
 from tsllm.errors import DataError, NotEnoughDataError
-from tsllm.forecasters.base import ModelForecaster
-from tsllm.forecasters.frames import frequency_of
+from tsllm.forecasters.base import SeriesForecaster
+from tsllm.forecasters.frames import frequency_of, stamps_after
 from tsllm.forecasters.state import FittedState
 from tsllm.forecasters.statistical import (
+    MODELS,
     choose_ets_form,
     fit_and_forecast,
     observed_part,
@@ -32,19 +34,23 @@ from tsllm.forecasters.statistical import (
     usable_season,
 )
 
+#: The statistical candidates by name.
+STATISTICAL = ("seasonal_naive", *MODELS)
 #: Steps of history that statistical candidates read: some seasons, within bounds.
 HISTORY_SEASONS = 8
 HISTORY_BOUNDS = (500, 2000)
 
 
 class Candidate(ABC):
-    """A method that `AutoForecaster` may combine with others."""
+    """A method that a forecaster combines with others, or adds to."""
 
     #: Whether a candidate of this kind is fitted to all series, or to each context anew.
     learns: ClassVar[bool] = False
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, columns: CovariateColumns | None = None) -> None:
         self.name = name
+        #: The covariates that it reads itself: columns of numbers, whose future is known.
+        self.columns = columns
         #: Whether a frozen language model does a part of the work.
         self.uses_language_model = False
         #: Seconds that fitting took, and the forecasts of the held-out windows.
@@ -55,8 +61,17 @@ class Candidate(ABC):
         """Fit on series; none of their steps is in a held-out window."""
 
     @abstractmethod
-    def forecast(self, contexts: Sequence[Context], horizon: int) -> np.ndarray:
-        """Forecast each context: (contexts, horizon, variables)."""
+    def forecast(
+        self,
+        contexts: Sequence[Context],
+        horizon: int,
+        futures: Sequence[np.ndarray | None] | None = None,
+    ) -> np.ndarray:
+        """Forecast each context: (contexts, horizon, variables).
+
+        A candidate with ``columns`` finds them in ``past_x`` of the contexts and in ``futures``,
+        one array (horizon, columns) a context. Others read neither.
+        """
 
     @abstractmethod
     def estimate_seconds(self, contexts: Sequence[Context], horizon: int, windows: int) -> float:
@@ -105,7 +120,12 @@ class StatisticalCandidate(Candidate):
                 if form is not None:
                     self._forms[context.series_id, variable] = form
 
-    def forecast(self, contexts: Sequence[Context], horizon: int) -> np.ndarray:
+    def forecast(
+        self,
+        contexts: Sequence[Context],
+        horizon: int,
+        futures: Sequence[np.ndarray | None] | None = None,
+    ) -> np.ndarray:
         """Fit and forecast each variable of each context; warn of fits that failed."""
         out = []
         failed: list[str] = []
@@ -181,8 +201,10 @@ class TrainedCandidate(Candidate):
 
     learns = True
 
-    def __init__(self, name: str, forecaster: ModelForecaster) -> None:
-        super().__init__(name)
+    def __init__(
+        self, name: str, forecaster: SeriesForecaster, columns: CovariateColumns | None = None
+    ) -> None:
+        super().__init__(name, columns)
         self._forecaster = forecaster
         self.uses_language_model = getattr(forecaster, "backbone", None) is not None
         self.state: FittedState | None = None
@@ -193,18 +215,27 @@ class TrainedCandidate(Candidate):
             # The forecaster around this one warns of constant series.
             warnings.filterwarnings("ignore", message=".* never changes?:")
             if self.state is None:
-                self.state = self._forecaster._train_new(contexts, None, horizon, calibrate=False)
+                self.state = self._forecaster._train_new(
+                    contexts, self.columns, horizon, calibrate=False
+                )
             else:
                 epochs = self._forecaster.max_epochs
                 self._forecaster._train(self.state, contexts, epochs, recalibrate=False)
+        self._forecaster.fitted_ = self.state
 
-    def forecast(self, contexts: Sequence[Context], horizon: int) -> np.ndarray:
+    def forecast(
+        self,
+        contexts: Sequence[Context],
+        horizon: int,
+        futures: Sequence[np.ndarray | None] | None = None,
+    ) -> np.ndarray:
         """Forecast the contexts in batches."""
         assert self.state is not None  # fitted or restored
-        plain = [replace(context, past_x=None, static=None) for context in contexts]
-        values, _ = self._forecaster._reader(self.state).predict(plain, horizon)
-        points: np.ndarray = values[..., 0]
-        return points
+        if self.columns is None:
+            contexts = [replace(context, past_x=None, static=None) for context in contexts]
+        reader = self._forecaster._reader(self.state)
+        points: np.ndarray = self._forecaster._forecast(reader, contexts, horizon, (), futures)
+        return points[..., 0]
 
     def estimate_seconds(self, contexts: Sequence[Context], horizon: int, windows: int) -> float:
         """Compute them from the time of a few training steps."""
@@ -234,48 +265,91 @@ class TrainedCandidate(Candidate):
     def restore(self, state: Mapping[str, Any]) -> None:
         """Build the trained model again."""
         self.state = self._forecaster._restore_state(state, self.load_backbone())
+        self._forecaster.fitted_ = self.state
 
 
 class SktimeCandidate(Candidate):
-    """An sktime forecaster, fitted to each context anew."""
+    """An sktime forecaster, fitted to each context anew.
 
-    def __init__(self, name: str, forecaster: BaseForecaster, freq: str | None) -> None:
-        super().__init__(name)
+    Steps that are missing at the end are forecast, too. Gaps inside are filled along straight lines
+    where the forecaster takes none. ``title`` and ``remedy`` are the forecaster's name and what to
+    do, in error messages.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        forecaster: BaseForecaster,
+        freq: str | None,
+        columns: CovariateColumns | None = None,
+        *,
+        title: str | None = None,
+        remedy: str = "leave it out of candidates",
+    ) -> None:
+        super().__init__(name, columns)
         self._forecaster = forecaster
         self._season = season_length(freq)
+        self._title = f"candidate {name!r}" if title is None else title
+        self._remedy = remedy
 
     def fit(self, contexts: Sequence[Context], horizon: int) -> None:
         """Keep nothing: the forecaster is fitted to each context."""
 
-    def forecast(self, contexts: Sequence[Context], horizon: int) -> np.ndarray:
+    def forecast(
+        self,
+        contexts: Sequence[Context],
+        horizon: int,
+        futures: Sequence[np.ndarray | None] | None = None,
+    ) -> np.ndarray:
         """Fit a clone to each context and forecast it."""
         out = []
-        for context in contexts:
+        for number, context in enumerate(contexts):
             check_time()
-            past = context.tail(self.steps_to_keep())
-            seen = np.flatnonzero(past.mask.any(axis=1))
-            missing = len(past) - 1 - int(seen[-1]) if len(seen) else 0
-            past = past.until(len(past) - missing)  # few forecasters take missing values
-            steps = list(range(1, missing + horizon + 1))
-            y = pd.DataFrame(past.values, index=past.times)
+            future = None if futures is None else futures[number]
             try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", FutureWarning)  # sktime announces defaults
-                    fitted = self._forecaster.clone().fit(y if y.shape[1] > 1 else y[0], fh=steps)
-                found = np.asarray(fitted.predict(), dtype=float)
+                found = self._forecast_one(context, horizon, future)
             except Exception as error:
                 said = " ".join(str(error).split())
                 raise DataError(
-                    f"candidate {self.name!r} cannot forecast {series_name(context.series_id)} "
-                    f"({type(error).__name__}: {said}): leave it out of candidates"
+                    f"{self._title} cannot forecast {series_name(context.series_id)} "
+                    f"({type(error).__name__}: {said}): {self._remedy}"
                 ) from error
             if not np.isfinite(found).all():
                 raise DataError(
-                    f"candidate {self.name!r} forecasts {series_name(context.series_id)} with a "
-                    "value that is no finite number: leave it out of candidates"
+                    f"{self._title} forecasts {series_name(context.series_id)} with a "
+                    f"value that is no finite number: {self._remedy}"
                 )
-            out.append(found.reshape(-1, context.n_variables)[missing:])
+            out.append(found)
         return np.stack(out)
+
+    def _forecast_one(
+        self, context: Context, horizon: int, future: np.ndarray | None
+    ) -> np.ndarray:
+        """Fit a clone to one context and forecast it: (horizon, variables)."""
+        whole = context.tail(self.steps_to_keep())
+        seen = np.flatnonzero(whole.mask.any(axis=1))
+        missing = len(whole) - 1 - int(seen[-1]) if len(seen) else 0
+        past = whole.until(len(whole) - missing)  # few forecasters take missing values at the end
+        frame = pd.DataFrame(past.values, index=past.times)
+        if not past.mask.all() and not self._forecaster.get_tag("capability:missing_values"):
+            frame = frame.interpolate(limit_direction="both")
+        steps = list(range(1, missing + horizon + 1))
+        X = ahead = None
+        if self.columns is not None:
+            assert whole.past_x is not None and future is not None  # the caller passes them
+            known = np.concatenate([whole.past_x, future]).astype(float)  # (steps, columns)
+            times = whole.times.append(stamps_after(whole, horizon))
+            if isinstance(whole.times, pd.DatetimeIndex) and whole.times.freq is not None:
+                times = set_frequency(pd.DatetimeIndex(times), whole.times.freq)
+            rows = pd.DataFrame(known, index=times, columns=list(self.columns.names))
+            X, ahead = rows.iloc[: len(past)], rows.iloc[len(past) :]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # sktime announces defaults
+            fitted = self._forecaster.clone().fit(
+                frame if frame.shape[1] > 1 else frame[0], X=X, fh=steps
+            )
+        found = np.asarray(fitted.predict(X=ahead), dtype=float)
+        return found.reshape(-1, context.n_variables)[missing:]
 
     def estimate_seconds(self, contexts: Sequence[Context], horizon: int, windows: int) -> float:
         """Compute them from the time of the first series."""

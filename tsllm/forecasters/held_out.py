@@ -8,7 +8,7 @@ import numpy as np
 from tsllm.context import Context
 from tsllm.datasets.checks import series_name
 from tsllm.errors import NotEnoughDataError
-from tsllm.forecasters.combining import Combination, HeldOutForecasts
+from tsllm.forecasters.combining import HeldOutForecasts
 from tsllm.intervals import Calibration, make_calibration
 from tsllm.metrics import seasonal_scale
 
@@ -57,6 +57,33 @@ def choose_origins(
             origins.append(_spread(max(earliest, last - reach), last, most))
         else:
             origins.append(_spread(earliest, end - 1, most))
+    return origins
+
+
+def spread_origins(
+    contexts: Sequence[Context], horizon: int, most: int, *, first: float
+) -> list[np.ndarray]:
+    """Choose the positions that windows spread over the history begin at; none for some series.
+
+    They lie between the share ``first`` of the observed steps of a series and its end, and number
+    at most ``most`` in all. Of a large panel, ``most`` evenly spaced series have one each. Where
+    that leaves no room for a whole horizon, windows are cut at the end of the series.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> contexts = [Context(np.arange(40.0))]
+    >>> [origins.tolist() for origins in spread_origins(contexts, 4, 5, first=0.5)]
+    [[20, 24, 28, 32, 36]]
+    """
+    scored = np.linspace(0, len(contexts) - 1, min(len(contexts), most)).round().astype(int)
+    each = max(1, most // len(scored))
+    origins = [np.empty(0, dtype=int)] * len(contexts)
+    for number in scored.tolist():
+        start, end = _observed_span(contexts[number])
+        earliest = start + max(1, round(first * (end - start)))
+        last = end - horizon if end - horizon >= earliest else end - 1
+        origins[number] = _spread(earliest, last, each)
     return origins
 
 
@@ -120,34 +147,34 @@ class HeldOut:
         scale = np.stack([usual_change(past.values, season) for past in pasts])
         return cls(pasts, np.array(series), np.array(origins), np.stack(actual), scale, season)
 
+    def some(self, chosen: np.ndarray) -> "HeldOut":
+        """Return some of the windows, by a mask (windows,)."""
+        rows = np.flatnonzero(chosen)
+        pasts = [self.pasts[row] for row in rows.tolist()]
+        series, origins = self.series[rows], self.origins[rows]
+        return HeldOut(pasts, series, origins, self.actual[rows], self.scale[rows], self.season)
+
     def with_forecasts(self, forecasts: np.ndarray) -> HeldOutForecasts:
         """Add the candidates' forecasts (windows, horizon, variables, candidates)."""
         return HeldOutForecasts(forecasts, self.actual, self.scale, self.series)
 
     def calibrate(
-        self,
-        combination: Combination,
-        windows: HeldOutForecasts,
-        ids: Sequence[Hashable],
-        *,
-        history: int,
-        adaptive: bool,
+        self, forecasts: np.ndarray, ids: Sequence[Hashable], *, history: int, adaptive: bool
     ) -> Calibration:
-        """Calibrate intervals on the errors of the combination.
+        """Calibrate intervals on the errors of forecasts (windows, horizon, variables).
 
         ``history`` are the steps whose usual change scales a forecast.
         """
-        combined = combination.combine(windows, ids)
         scale = np.stack([usual_change(p.tail(history).values, self.season) for p in self.pasts])
         divisor = np.where(scale > 0, scale, np.nan)[:, None]
-        scores = ((self.actual - combined) / divisor)[..., None]
+        scores = ((self.actual - forecasts) / divisor)[..., None]
         errors: dict[Hashable, np.ndarray] = {}
         spacings = {}
         for number in np.unique(self.series):
             rows = self.series == number
             gaps = np.diff(self.origins[rows])
             errors[ids[number]] = scores[rows]
-            spacings[ids[number]] = float(gaps.mean()) if len(gaps) else float(combined.shape[1])
+            spacings[ids[number]] = float(gaps.mean()) if len(gaps) else float(forecasts.shape[1])
         return make_calibration(errors, (), spacings=spacings, adaptive=adaptive)
 
 

@@ -64,6 +64,7 @@ _SERIES = {
     "DLinearForecaster": "tsllm.forecasters.baselines",
     "PatchTSTForecaster": "tsllm.forecasters.baselines",
     "S2IPForecaster": "tsllm.forecasters.s2ip",
+    "TextContext": "tsllm.forecasters.text_context",
     "TimeCMAForecaster": "tsllm.forecasters.timecma",
 }
 _EVENTS = {
@@ -219,6 +220,10 @@ def load(
         state = from_json(config["state"], blobs)
         cls = getattr(import_module(_ESTIMATORS[config["class"]]), config["class"])
         _check_parameters(cls, parameters)
+        inner = {
+            name: _read_inner(written, blobs, device=device, backbone=backbone)
+            for name, written in config.get("forecasters", {}).items()
+        }
         if device is not None and "device" in inspect.signature(cls).parameters:
             parameters["device"] = device
         if backbone is not None:
@@ -226,12 +231,13 @@ def load(
                 raise DataError(
                     f"backbone={backbone!r} was given and the saved model uses none: leave it out"
                 )
-            parameters["backbone"] = backbone
+            if "backbone" in inspect.signature(cls).parameters:
+                parameters["backbone"] = backbone
         if "device" in parameters:
             resolve_device(parameters["device"])
         any_size = backbone is not None  # the caller names it, not the file
         with restricted_backbones(allow_download=allow_download, any_size=any_size):
-            return cls.from_state(state, parameters)
+            return cls.from_state(state, parameters | inner)
 
 
 def load_forecaster(
@@ -266,7 +272,15 @@ def _contents(
 ) -> dict[str, bytes]:
     """Write a model's files in memory."""
     blobs = Blobs()
-    parameters = to_json(_parameters(estimator), "parameters", blobs)
+    plain, inner = _without_forecasters(_parameters(estimator))
+    parameters = to_json(plain, "parameters", blobs)
+    forecasters = {
+        name: {
+            "class": type(one).__name__,
+            "parameters": to_json(_parameters(one), f"forecasters.{name}", blobs),
+        }
+        for name, one in inner.items()
+    }
     state = to_json(estimator.to_state(include_context=include_context), "state", blobs)
     files = {TENSORS: safetensors.torch.save(blobs.tensors)}
     if blobs.table is not None:
@@ -285,6 +299,8 @@ def _contents(
             for name, content in files.items()
         },
     }
+    if forecasters:
+        config["forecasters"] = forecasters
     config["checksum"] = _checksum(config)
     files[CONFIG] = json.dumps(config, indent=1, allow_nan=False).encode()
     files[CARD] = model_card(estimator, versions, CONTEXT in files).encode()
@@ -310,6 +326,41 @@ def _parameters(estimator: SeriesForecaster | EventForecaster) -> dict[str, Any]
                 "parameter; fit with a whole number as random_state"
             )
     return parameters
+
+
+def _without_forecasters(
+    parameters: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, SeriesForecaster]]:
+    """Split constructor's arguments into plain ones and forecasters, which are written apart."""
+    inner = {name: value for name, value in parameters.items() if hasattr(value, "get_params")}
+    for name, value in inner.items():
+        cls = type(value)
+        if _SERIES.get(cls.__name__) != cls.__module__:
+            raise DataError(
+                f"{name} cannot be saved: a {cls.__name__} is no forecaster of tsllm and has no "
+                "form in a file without pickle; name a statistical one, or use sktime's own save, "
+                "which pickles the whole"
+            )
+    return {name: value for name, value in parameters.items() if name not in inner}, inner
+
+
+def _read_inner(
+    written: Mapping[str, Any], blobs: Blobs, *, device: str | None, backbone: str | None
+) -> Any:
+    """Build the unfitted forecaster that is an argument of another one."""
+    name = written["class"]
+    if name not in list(_SERIES):  # a list: the value may have no hash
+        raise ModelFormatError(
+            f"the saved model is made of a {name!r}, which this tsllm does not know; it knows "
+            f"{', '.join(_SERIES)}: load it with the version that saved it"
+        )
+    cls = getattr(import_module(_SERIES[name]), name)
+    parameters = from_json(written["parameters"], blobs)
+    _check_parameters(cls, parameters)
+    known = inspect.signature(cls).parameters
+    given = {"device": device, "backbone": backbone}
+    changed = {key: value for key, value in given.items() if value is not None and key in known}
+    return cls(**parameters | changed)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

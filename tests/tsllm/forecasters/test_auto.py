@@ -493,5 +493,5 @@ def test_a_statistical_fit_that_fails_is_told(monkeypatch):
 
 
 def test_plot_history_says_what_to_read_instead():
-    with pytest.raises(DataError, match=r"summary\(\)\['candidates'\]"):
+    with pytest.raises(DataError, match=r"no single training to draw: summary\(\)"):
         AutoForecaster(**QUICK).fit(monthly(30), fh=[1]).plot_history()
