@@ -175,6 +175,7 @@ def odd_ablations(case: Case) -> None:
         "metric": ["nope", 3, None, ["mse"]],
         "min_difference": [-1, "x", float("nan"), 2, None],
         "confidence": [0, 1, 2, "x", -0.5],
+        "as_given": ["x", 3, None],
         "seeds": [[], ["a"], 3, [-1]],
         "horizons": [0, "x", []],
         "estimator": [None, 5, "autotimes", tsllm.DLinearForecaster()],
