@@ -1,5 +1,6 @@
 """The baseline LightGBM: gradient-boosted trees on lags, one model for all series."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +12,8 @@ from tsllm.evaluation.external import import_baseline
 from tsllm.evaluation.holdout import Holdout
 from tsllm.forecasters.statistical import carried_forward, usable_season
 
-#: The lags: at least so many recent steps, and so many seasons.
-RECENT_STEPS, SEASONS = 24, 7
+#: The lags: a season of recent steps, within these limits, and so many seasons.
+RECENT_STEPS, SEASONS = (24, 64), 7
 #: The most rows of training, evenly spaced over all series, which limits memory.
 MAX_ROWS = 300_000
 _ROUNDS = 100
@@ -41,7 +42,7 @@ class LightGBMMethod:
         # Gaps are filled with the value a season earlier, else with the last value.
         self._known = [carried_forward(c.values, holdout.season) for c in holdout.contexts]
         self._observed = [np.isfinite(c.values) for c in holdout.contexts]
-        recent = range(1, max(RECENT_STEPS, holdout.season) + 1)
+        recent = range(1, int(np.clip(holdout.season, *RECENT_STEPS)) + 1)
         seasons = (k * holdout.season for k in range(1, SEASONS + 1))
         self._lags = np.array(sorted({*recent, *seasons}))
         self._anchors = np.empty(0, dtype=int)  # (series,): the lag of the value that is changed
@@ -55,9 +56,8 @@ class LightGBMMethod:
         ]
         self._anchors = np.array(seasons)
         self._scales = [_usual_change(known[:end]) for known, end in zip(self._known, ends)]
-        stride = max(
-            1, -(-sum(int(end) * k.shape[1] for k, end in zip(self._known, ends)) // MAX_ROWS)
-        )
+        count = sum(int(end) for end in ends) * self._known[0].shape[1]
+        stride = max(1, math.ceil(count / MAX_ROWS))
         features, targets = [], []
         for i, (known, end) in enumerate(zip(self._known, ends)):
             steps = np.arange(self._anchors[i], end, stride)

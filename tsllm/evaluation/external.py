@@ -134,8 +134,9 @@ class FracastMethod:
         flat = out.transpose(0, 2, 1, 3).reshape(windows * variables, horizon, -1)
         for chosen in np.array_split(np.flatnonzero(read), max(1, math.ceil(read.sum() / _BATCH))):
             if len(chosen):
-                deciles = np.sort(self._model.forecast(rows[chosen], horizon=horizon), axis=-1)
-                flat[chosen] = _at_levels(deciles, known, [0.5, *levels])
+                flat[chosen] = _at_levels(
+                    self._deciles(rows[chosen], horizon), known, [0.5, *levels]
+                )
         return flat.reshape(windows, variables, horizon, -1).transpose(0, 2, 1, 3)
 
     def describe(self) -> dict[str, Any]:
@@ -158,6 +159,16 @@ class FracastMethod:
             "pretrained_on": "public series",
             "notes": notes,
         }
+
+    def _deciles(self, rows: np.ndarray, horizon: int) -> np.ndarray:
+        """Forecast rows (rows, steps): (rows, horizon, deciles)."""
+        # The model scales rows in float32, which is too coarse for small changes of large values.
+        least = np.nanmin(rows, axis=1, keepdims=True)
+        width = np.nanmax(rows, axis=1, keepdims=True) - least
+        width = np.where(width > 0, width, 1.0)
+        scaled = self._model.forecast((rows - least) / width, horizon=horizon).astype(float)
+        deciles: np.ndarray = np.sort(scaled, axis=-1) * width[..., None] + least[..., None]
+        return deciles
 
     def _rows(self, series: np.ndarray, origins: np.ndarray) -> np.ndarray:
         """Return the past of each variable of each window, NaN before its start."""

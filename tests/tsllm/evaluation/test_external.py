@@ -96,6 +96,13 @@ def test_fracast_is_the_package_and_interpolates_its_deciles():
     np.testing.assert_allclose(found[:, 3], deciles[:, 8], rtol=1e-5)
 
 
+def test_fracast_follows_size_and_level_of_a_series():
+    require("fracast")
+    y, moved = months(), months(scale=1e-3, shift=1e6)
+    found = (forecasts("fracast", moved, levels=LEVELS) - 1e6) / 1e-3
+    np.testing.assert_allclose(found, forecasts("fracast", y, levels=LEVELS), rtol=1e-4)
+
+
 def test_fracast_says_what_it_was_pretrained_on_and_what_it_lacks():
     require("fracast")
     y = months()
