@@ -34,13 +34,16 @@ class Context:
         True where observed. None: wherever ``values`` is not NaN.
     past_x : array (time, covariates) or None, default=None
         The covariates up to the last step, in the order of the fitted X: numbers, and texts for
-        categories. The columns of a DataFrame are found by name.
+        categories and text covariates. The columns of a DataFrame are found by name.
     static : dict or None, default=None
         Constant attributes of the series, by name. TimeCMA writes them into its prompts.
     series_id : hashable, default=None
         The name of the series in the fit: intervals then use its own calibration.
     x_scale : array (variables,) or None, default=None
         The scale of the covariates' effects on this series. None: measured on ``values``.
+    x_level : array (variables,) or None, default=None
+        The usual level of this series, which effects of texts are relative to. None: measured on
+        ``values``.
     columns : tuple of str or None, default=None
         The names of the variables: `forecast` finds the variables by them, and error messages have
         them. None: the variables are in the order of the fit.
@@ -64,6 +67,7 @@ class Context:
     static: dict[str, object] | None = None
     series_id: Hashable = None
     x_scale: np.ndarray | None = None
+    x_level: np.ndarray | None = None
     columns: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -277,6 +281,7 @@ def contexts_to_state(
             "series_id": context.series_id,
             "times": context.times[:0],  # holds unit, time zone, frequency and name
             "x_scale": context.x_scale,
+            "x_level": context.x_level,
             "static": context.static,
         }
         for context in contexts
@@ -306,6 +311,7 @@ def contexts_from_state(state: Mapping[str, Any]) -> list[Context]:
             static=one["static"],
             series_id=one["series_id"],
             x_scale=one["x_scale"],
+            x_level=one["x_level"],
         )
         for one, first, end in zip(series, borders[:-1], borders[1:])
     ]

@@ -28,11 +28,39 @@ class CovariateColumns:
     static: tuple[str, ...] = ()
     #: Those of the static columns in which a series may have no value.
     optional: tuple[str, ...] = ()
+    #: Those of ``names`` that hold text, any in each row, or None.
+    texts: tuple[str, ...] = ()
 
     @property
     def known(self) -> tuple[str, ...]:
         """Return the columns whose future is known, in the order of arrays of the future."""
         return tuple(name for name in self.names if name not in self.past)
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Return the columns of numbers."""
+        kinds = zip(self.names, self.categories)
+        return tuple(n for n, known in kinds if known is None and n not in self.texts)
+
+    @property
+    def known_values(self) -> tuple[str, ...]:
+        """Return the columns of numbers and categories whose future is known."""
+        return tuple(name for name in self.known if name not in self.texts)
+
+    @property
+    def past_values(self) -> tuple[str, ...]:
+        """Return the columns of numbers and categories whose future is not known."""
+        return tuple(n for n in self.names if n in self.past and n not in self.texts)
+
+    @property
+    def known_texts(self) -> tuple[str, ...]:
+        """Return the columns of text whose future is known."""
+        return tuple(name for name in self.known if name in self.texts)
+
+    @property
+    def past_texts(self) -> tuple[str, ...]:
+        """Return the columns of text whose future is not known."""
+        return tuple(n for n in self.names if n in self.past and n in self.texts)
 
     @property
     def everything(self) -> tuple[str, ...]:
@@ -53,27 +81,41 @@ class CovariateColumns:
     ) -> np.ndarray:
         """Check columns of a frame and return them as an array (rows, columns).
 
-        The array is float64 where all columns are numbers, else of objects. ``place`` returns the
-        name of the row at a position, for error messages, and ``argument`` names the frame.
+        The array is float64 where all columns are numbers, else of objects; a missing text is
+        None. ``place`` returns the name of the row at a position, for error messages, and
+        ``argument`` names the frame.
         """
         kinds = dict(zip(self.names, self.categories))
-        columns = [
-            _numbers(frame[name], f"column {name!r} of {argument}", place)
-            if kinds[name] is None
-            else _texts(frame[name], f"column {name!r} of {argument}", place)
-            for name in names
-        ]
-        for name, column in zip(names, columns):
-            _check_categories(column, kinds[name], f"column {name!r} of {argument}", place)
+        columns = []
+        for name in names:
+            column, title = frame[name], f"column {name!r} of {argument}"
+            if name in self.texts:
+                columns.append(_texts(column, title, place))
+            elif kinds[name] is None:
+                columns.append(_numbers(column, title, place))
+            else:
+                columns.append(_categories(column, title, place))
+                _check_categories(columns[-1], kinds[name], title, place)
         return _stacked(columns, len(frame))
 
     def codes(
         self, values: np.ndarray | pd.DataFrame, names: Sequence[str], *, series: object = None
     ) -> list[np.ndarray]:
-        """Convert each column to numbers, categories to their positions.
+        """Convert each column to numbers, categories to their positions; texts stay texts.
 
         The columns of an array are in the order of ``names``, and those of a DataFrame in any.
         """
+        return self.pick(values, names, names, series=series)
+
+    def pick(
+        self,
+        values: np.ndarray | pd.DataFrame,
+        names: Sequence[str],
+        chosen: Sequence[str],
+        *,
+        series: object = None,
+    ) -> list[np.ndarray]:
+        """Convert only the ``chosen`` ones of some columns, as `codes` converts all."""
         if isinstance(values, pd.DataFrame):
             values = _in_order(values, names, series)
         values = np.asarray(values)
@@ -83,31 +125,44 @@ class CovariateColumns:
                 f"{len(names)}), the columns {', '.join(names)}, found {values.shape}"
             )
         kinds = dict(zip(self.names, self.categories))
+
+        def place(row: int) -> str:
+            return f"{series_name(series)}, row {row}"
+
         coded = []
-        for name, column in zip(names, values.T):
-            known = kinds[name]
+        for name in chosen:
+            column, known = values[:, names.index(name)], kinds[name]
+            if name in self.texts:
+                texts = pd.Series(column, dtype=object)
+                coded.append(_texts(texts, f"column {name!r} of X", place))
+                continue
             codes = _as_float(column) if known is None else _places(column, known)
             if codes is None or not (np.abs(codes) <= LARGEST).all():
                 frame = pd.DataFrame({name: column}).infer_objects()
-                self.read(frame, [name], place=lambda row: f"{series_name(series)}, row {row}")
+                self.read(frame, [name], place=place)
                 raise AssertionError("a column that cannot be coded cannot be read")
             coded.append(codes)
         return coded
 
 
 def learn_columns(
-    frame: pd.DataFrame, *, past: Sequence[str] = (), static: Sequence[str] = ()
+    frame: pd.DataFrame,
+    *,
+    past: Sequence[str] = (),
+    static: Sequence[str] = (),
+    texts: Sequence[str] = (),
 ) -> CovariateColumns:
     """Determine the kinds of a frame's columns.
 
-    Numbers stay numbers. Texts, truth values and pandas' categories become categories. ``past``
-    names the columns whose future is not known, ``static`` those that are read as text.
+    Numbers stay numbers. Texts, truth values and pandas' categories become categories, except in
+    the columns that ``texts`` names: they hold any text. ``past`` names the columns whose future is
+    not known, ``static`` those that do not change.
 
     Raises
     ------
     DataError
-        X has a column of dates or two columns of one name, or ``past`` or ``static`` names a column
-        that X lacks.
+        X has a column of dates or two columns of one name, or ``past``, ``static`` or ``texts``
+        names a column that X lacks.
 
     Examples
     --------
@@ -119,18 +174,23 @@ def learn_columns(
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise DataError(f"X has the column {twice[0]!r} twice: name its columns differently")
-    for argument, asked in (("past_covariates", past), ("static_attributes", static)):
+    asked_for = {"past_covariates": past, "static_attributes": static, "text_covariates": texts}
+    for argument, asked in asked_for.items():
         for name in asked:
             if name not in names:
                 near = get_close_matches(name, names, n=1)
                 remedy = f"did you mean {near[0]!r}?" if near else f"X has {', '.join(names)}"
                 raise DataError(f"{argument} names {name!r}, which is no column of X: {remedy}")
-    both = [name for name in past if name in static]
-    if both:
-        raise DataError(f"{both[0]!r} is a past covariate and a static attribute: give it one role")
+    for kind, others in (("past covariate", past), ("text covariate", texts)):
+        both = [name for name in others if name in static]
+        if both:
+            raise DataError(f"{both[0]!r} is a {kind} and a static attribute: give it one role")
     kinds: list[tuple[str, ...] | None] = []
     for name, (_, column) in zip(names, frame.items()):
         if name in static:
+            continue
+        if name in texts:
+            kinds.append(None)
             continue
         if _holds_dates(column):
             raise DataError(
@@ -146,6 +206,7 @@ def learn_columns(
         tuple(kinds),
         tuple(name for name in names if name in past),
         tuple(static),
+        texts=tuple(name for name in names if name in texts),
     )
 
 
@@ -197,6 +258,36 @@ def _numbers(column: pd.Series, title: str, place: Callable[[int], str]) -> np.n
 
 
 def _texts(column: pd.Series, title: str, place: Callable[[int], str]) -> np.ndarray:
+    """Return a column of texts; None where one is missing."""
+    missing = column.isna().to_numpy()
+    texts = column.to_numpy(dtype=object, copy=True)
+    texts[missing] = None
+    for row, text in enumerate(texts):
+        if text is None:
+            continue
+        if not isinstance(text, str):
+            raise DataError(
+                f"{place(row)}, {title} holds {shown(text)}, and text_covariates names this "
+                "column: pass text, or None for no text"
+            )
+        if not text.isascii() and not _is_whole(text):
+            raise DataError(
+                f"{place(row)}, {title} holds half a character (a surrogate), which no tokenizer "
+                "reads: repair it where it is read"
+            )
+    return texts
+
+
+def _is_whole(text: str) -> bool:
+    """Return whether a text can be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _categories(column: pd.Series, title: str, place: Callable[[int], str]) -> np.ndarray:
     """Return a column of categories as text, none missing."""
     _check_missing(column.isna().to_numpy(), title, place)
     listed = column.map(pd.api.types.is_list_like).to_numpy(dtype=bool)

@@ -1,7 +1,7 @@
 """The covariates of a forecaster: subtracted from the series it reads, added to its forecasts."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,9 +18,11 @@ from tsllm.covariates.contemporaneous import (
     scale_of,
 )
 from tsllm.covariates.lagged import LaggedEffects, fit_lagged
+from tsllm.covariates.texts import RECENT, TextEffects, TextSeries, TextWindow, fit_texts
 from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError, ModelFormatError
 from tsllm.saving.fields import read_fields
+from tsllm.text import TextEncoder
 
 #: Seasons in a block of the regression, where the series have as many.
 SEASONS_OF_A_BLOCK = 4
@@ -40,6 +42,8 @@ class Covariates:
     known: ContemporaneousEffects | None
     #: Of the other columns.
     past: LaggedEffects | None
+    #: Of the columns of text; None where there are none.
+    texts: TextEffects | None = None
 
     def to_state(self) -> dict[str, Any]:
         """Return the fields as plain values and arrays."""
@@ -48,12 +52,20 @@ class Covariates:
             "block": self.block,
             "known": None if self.known is None else self.known.to_state(),
             "past": None if self.past is None else self.past.to_state(),
+            "texts": None if self.texts is None else self.texts.to_state(),
         }
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> "Covariates":
-        """Build the covariates from the output of `to_state`."""
-        known, past = state["known"], state["past"]
+    def from_state(
+        cls,
+        state: Mapping[str, Any],
+        restore_encoder: Callable[[Mapping[str, Any]], TextEncoder] | None = None,
+    ) -> "Covariates":
+        """Build the covariates from the output of `to_state`.
+
+        ``restore_encoder`` builds the encoder of texts from its own state.
+        """
+        known, past, texts = state["known"], state["past"], state["texts"]
         effects = (
             None if known is None else ContemporaneousEffects.from_state(known),
             None if past is None else LaggedEffects.from_state(past),
@@ -64,13 +76,20 @@ class Covariates:
                 "every forecast would be NaN: fit and save the model again"
             )
         columns = read_fields(CovariateColumns, state["columns"])
-        return cls(columns, state["block"], *effects)
+        covariates = cls(columns, state["block"], *effects)
+        if texts is not None:
+            if restore_encoder is None:
+                raise ModelFormatError("the saved model reads texts, which its forecaster does not")
+            covariates.texts = TextEffects.from_state(texts, restore_encoder(texts["encoder"]))
+        return covariates
 
     def scaled(self, context: Context) -> Context:
-        """Measure the scale of a context's effects, where it is not known."""
-        if context.x_scale is not None:
-            return context
-        return replace(context, x_scale=scale_of(context.values, self.block))
+        """Measure the scale of a context's effects, and the level of texts', where not known."""
+        if context.x_scale is None:
+            context = replace(context, x_scale=scale_of(context.values, self.block))
+        if context.x_level is None and self.columns.texts:
+            context = replace(context, x_level=_mean_of(self._without_known(context)))
+        return context
 
     def residual(self, context: Context) -> Context:
         """Subtract the effects from a context, which keeps its covariates."""
@@ -95,17 +114,15 @@ class Covariates:
         context = self.scaled(context)
         if self.known is None:
             return context
-        coded = self.coded(context, self.columns.known)
-        assert context.x_scale is not None
-        return context.with_values(context.values - self.known.effect(coded, context.x_scale))
+        return context.with_values(self._without_known(context))
 
     def future_effect(self, context: Context, future: np.ndarray | None) -> np.ndarray:
-        """Compute the effect of known-future covariates: (horizon, variables).
+        """Compute the effect of known-future numbers and categories: (horizon, variables).
 
         ``future`` is (horizon, known columns), or None where all covariates are past ones; the
         context has its scale.
         """
-        if self.known is None:
+        if not self.columns.known:
             if future is not None and np.asarray(future).size:
                 raise DataError(
                     "future_x was given and every covariate of this model is a past one: leave it "
@@ -114,9 +131,61 @@ class Covariates:
             return np.zeros((1, context.n_variables))
         if future is None:
             raise DataError(missing_future(context, self.columns))
+        if self.known is None:
+            return np.zeros((1, context.n_variables))
         assert context.x_scale is not None
-        coded = self.columns.codes(future, self.columns.known, series=context.series_id)
+        columns = self.columns
+        coded = columns.pick(future, columns.known, columns.known_values, series=context.series_id)
         return self.known.effect(coded, context.x_scale)
+
+    def text_effects(
+        self,
+        contexts: Sequence[Context],
+        futures: Sequence[np.ndarray | None] | None,
+        horizon: int,
+    ) -> np.ndarray:
+        """Compute the effects of texts: (series, horizon, variables).
+
+        The contexts are residuals with their covariates, and ``futures`` their known columns,
+        (horizon, known columns) each; None where all covariates are past ones.
+        """
+        assert self.texts is not None
+        return self.texts.effects(self.text_windows(contexts, futures), horizon)
+
+    def text_windows(
+        self, contexts: Sequence[Context], futures: Sequence[np.ndarray | None] | None
+    ) -> list[TextWindow]:
+        """Return what the effects of texts read of residuals and of their known columns."""
+        columns, windows = self.columns, []
+        for row, context in enumerate(contexts):
+            assert context.x_scale is not None and context.x_level is not None  # of a residual
+            near = self.coded(context.tail(RECENT), (*columns.known_texts, *columns.past_texts))
+            ahead: list[np.ndarray] = []
+            if columns.known_texts:
+                future = None if futures is None else futures[row]
+                if future is None:
+                    raise DataError(missing_future(context, columns))
+                ahead = columns.pick(
+                    future, columns.known, columns.known_texts, series=context.series_id
+                )
+            windows.append(
+                TextWindow(context.values, context.x_scale, context.x_level, near, ahead)
+            )
+        return windows
+
+    def known_ahead(self, context: Context, origin: int, horizon: int) -> np.ndarray | None:
+        """Return the known columns after a position of a context: (horizon, known columns).
+
+        Steps after the end of the context have None. The result is None where no text is known
+        ahead, which alone this is read for.
+        """
+        if not self.columns.known_texts:
+            return None
+        assert context.past_x is not None  # the callers check it
+        ahead = np.full((horizon, len(self.columns.known)), None, dtype=object)
+        rows = context.past_x[origin : origin + horizon]
+        ahead[: len(rows)] = rows[:, self.columns.positions(self.columns.known)]
+        return ahead
 
     def lagged_effects(self, contexts: Sequence[Context], horizon: int) -> np.ndarray:
         """Forecast the residuals from past covariates: (series, horizon, variables).
@@ -138,22 +207,36 @@ class Covariates:
             found["covariates_explain"] = self.known.explained.round(4).tolist()
         if self.past is not None:
             found["past_covariates_explain"] = self.past.explained.round(4).tolist()
+        if self.texts is not None:
+            found["texts_explain"] = self.texts.explained.round(4).tolist()
+            found["text"] = self.texts.encoder.summary()
         return found
 
     def typical(self) -> dict[str, float | str]:
         """Return a value of each column of X for examples: a mean, or some category."""
         values: dict[str, float | str] = {}
-        for names, effects in ((self.columns.known, self.known), (self.columns.past, self.past)):
+        columns = self.columns
+        each = ((columns.known_values, self.known), (columns.past_values, self.past))
+        for names, effects in each:
             for name, basis in zip(names, [] if effects is None else effects.bases):
                 known = self.columns.categories[self.columns.names.index(name)]
                 values[name] = round(basis.mean, 3) if known is None else known[0]
-        return values | dict.fromkeys(self.columns.static, "unknown")
+        values |= dict.fromkeys(columns.texts, "A text about this step.")
+        return values | dict.fromkeys(columns.static, "unknown")
 
     def coded(self, context: Context, names: Sequence[str]) -> list[np.ndarray]:
         """Return some of a context's covariates as numbers, an array (time,) each."""
         assert context.past_x is not None  # the callers check it
-        codes = self.columns.codes(context.past_x, self.columns.names, series=context.series_id)
-        return [codes[i] for i in self.columns.positions(names)]
+        columns = self.columns
+        return columns.pick(context.past_x, columns.names, names, series=context.series_id)
+
+    def _without_known(self, context: Context) -> np.ndarray:
+        """Subtract the effects of known numbers and categories: (time, variables)."""
+        if self.known is None:
+            return context.values
+        assert context.x_scale is not None  # the callers measured it
+        coded = self.coded(context, self.columns.known_values)
+        return context.values - self.known.effect(coded, context.x_scale)
 
 
 def fit_covariates(
@@ -164,34 +247,39 @@ def fit_covariates(
     horizon: int,
     season: int,
     validation_fraction: float,
+    make_encoder: Callable[[Sequence[str | None]], TextEncoder] | None = None,
 ) -> Covariates:
     """Fit the effects of covariates on series.
 
     The last ``validation_fraction`` of each series is left out to calibrate intervals.
+    ``make_encoder`` makes the encoder of texts from those of training.
     """
     block = block_length(contexts, context_length, season)
     covariates = Covariates(columns, block, None, None)
-    contexts = [covariates.scaled(context) for context in contexts]
+    contexts = [
+        replace(one, x_scale=scale_of(one.values, block)) if one.x_scale is None else one
+        for one in contexts
+    ]
     learnt = [_training_part(context, validation_fraction) for context in contexts]
     n_categories = [0 if known is None else len(known) for known in columns.categories]
-    if columns.known:
+    if columns.known_values:
         series = []
         for one in learnt:
             assert one.x_scale is not None
-            coded = covariates.coded(one, columns.known)
+            coded = covariates.coded(one, columns.known_values)
             series.append(CodedSeries(coded, one.values, one.x_scale))
         covariates.known = fit_contemporaneous(
             series,
-            [n_categories[i] for i in columns.positions(columns.known)],
+            [n_categories[i] for i in columns.positions(columns.known_values)],
             block=block,
             season=season,
         )
-    if columns.past:
+    if columns.past_values:
         residuals = [covariates.residual(one) for one in learnt]
-        coded_past = [covariates.coded(one, columns.past) for one in learnt]
+        coded_past = [covariates.coded(one, columns.past_values) for one in learnt]
         bases: list[ColumnBasis] = [
             basis_of(np.concatenate([coded[k] for coded in coded_past]), n_categories[place])
-            for k, place in enumerate(columns.positions(columns.past))
+            for k, place in enumerate(columns.positions(columns.past_values))
         ]
         covariates.past = fit_lagged(
             [one.values for one in residuals],
@@ -203,12 +291,47 @@ def fit_covariates(
         )
         if not covariates.past.learnt:
             warnings.warn(
-                f"the past covariates {', '.join(columns.past)} have no effect: the series are too "
+                f"the past covariates {', '.join(columns.past_values)} have no effect: the series are too "
                 f"short to learn from, for a window of {covariates.past.own_lags} steps and a "
                 f"horizon of {horizon}; give longer series, or a shorter horizon",
                 stacklevel=2,
             )
+    if columns.texts:
+        assert make_encoder is not None  # a forecaster that takes texts passes it
+        _fit_texts(covariates, learnt, make_encoder, context_length, horizon, season)
     return covariates
+
+
+def _fit_texts(
+    covariates: Covariates,
+    learnt: Sequence[Context],
+    make_encoder: Callable[[Sequence[str | None]], TextEncoder],
+    context_length: int,
+    horizon: int,
+    season: int,
+) -> None:
+    """Fit the effects of texts on the residuals of the other covariates."""
+    columns = covariates.columns
+    names = (*columns.known_texts, *columns.past_texts)
+    series = []
+    for one in map(covariates.residual, learnt):
+        assert one.x_scale is not None and one.x_level is not None  # of a residual
+        texts = covariates.coded(one, names)
+        series.append(TextSeries(one.values, one.x_scale, one.x_level, texts))
+    covariates.texts = fit_texts(
+        series,
+        make_encoder([text for one in series for column in one.texts for text in column]),
+        n_known=len(columns.known_texts),
+        window=context_length,
+        horizon=horizon,
+        season=season,
+    )
+    if not covariates.texts.learnt:
+        warnings.warn(
+            f"the texts {', '.join(names)} have no effect: the series are too short to learn from, "
+            f"for a horizon of {horizon}; give longer series, or a shorter horizon",
+            stacklevel=3,
+        )
 
 
 def missing_future(context: Context, columns: CovariateColumns) -> str:
@@ -227,6 +350,13 @@ def block_length(contexts: Sequence[Context], context_length: int, season: int) 
     if season > 1 and seasons <= typical // 2:
         return max(context_length, seasons)
     return max(2, min(context_length, typical))
+
+
+def _mean_of(values: np.ndarray) -> np.ndarray:
+    """Return the mean of each variable, (variables,); 0 without any observation."""
+    seen = np.isfinite(values)
+    total = np.where(seen, values, 0.0).sum(axis=0)
+    return np.asarray(total / np.maximum(seen.sum(axis=0), 1))
 
 
 def _training_part(context: Context, validation_fraction: float) -> Context:

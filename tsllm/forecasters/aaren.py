@@ -12,7 +12,7 @@ from tsllm.adapters.aaren.attention import MIXERS, QUERIES
 from tsllm.adapters.aaren.model import AarenModel, prefix_loss
 from tsllm.adapters.aaren.patches import NORMALISATIONS
 from tsllm.arguments import check_choice
-from tsllm.backbone import Backbone, tuned
+from tsllm.backbone import DEFAULT_BACKBONE, Backbone, tuned
 from tsllm.context import Context
 from tsllm.datasets.counts import count_step
 from tsllm.datasets.frequency import season_length
@@ -179,6 +179,9 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
         max_steps: int | None = None,
         checkpoint_dir: str | Path | None = None,
         past_covariates: tuple[str, ...] = (),
+        text_covariates: tuple[str, ...] = (),
+        text_backbone: str = DEFAULT_BACKBONE,
+        embedding_store: Any = None,
         freq: str | None = None,
         device: str = "auto",
         dtype: str = "auto",

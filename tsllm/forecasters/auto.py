@@ -4,7 +4,7 @@ import copy
 import time
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -245,6 +245,9 @@ class AutoForecaster(ComposedForecaster):
         batch_size: int = 64,
         checkpoint_dir: str | Path | None = None,
         past_covariates: tuple[str, ...] = (),
+        text_covariates: tuple[str, ...] = (),
+        text_backbone: str = DEFAULT_BACKBONE,
+        embedding_store: Any = None,
         freq: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
@@ -256,6 +259,7 @@ class AutoForecaster(ComposedForecaster):
         self.backbone_layers = backbone_layers
         self.n_origins = n_origins
         self.time_limit = time_limit
+        self.embedding_store = embedding_store
         self.dtype = dtype
         super().__init__(locals())
 
@@ -288,7 +292,9 @@ class AutoForecaster(ComposedForecaster):
         read = dict(saved)
         names, states = read.pop("names"), read.pop("candidates")
         combination = Combination.from_state(read.pop("combination"))
-        state = CombinedState.from_state(read, lambda shape: nn.ModuleDict(), backbone, self.device)
+        state = CombinedState.from_state(
+            read, lambda shape: nn.ModuleDict(), backbone, self.device, self._restore_encoder
+        )
         assert isinstance(state, CombinedState)
         state.combination = combination
         state.candidates = [self._candidate(name, state.shape.freq) for name in names]
@@ -324,6 +330,7 @@ class AutoForecaster(ComposedForecaster):
             season=season_length(state.shape.freq),
             history=longest_history(contexts),
         )
+        held_out = _without_effects(held_out, state, residuals)
         forecasts, left_out = self._fit_candidates(state, before, scored, held_out, started)
         windows = held_out.with_forecasts(_filled(forecasts))
         ids = [context.series_id for context in residuals]
@@ -462,6 +469,8 @@ class AutoForecaster(ComposedForecaster):
             "random_state": self._seed(),
             "verbose": self.verbose,
         }
+        if name in ("autotimes", "timecma"):
+            settings["embedding_store"] = self.embedding_store
         if name not in ("dlinear", "patchtst", "aaren"):
             settings |= {
                 "backbone": self.backbone,
@@ -520,6 +529,20 @@ class AutoForecaster(ComposedForecaster):
 
 
 # ---------------------------------------------------------------------- what is told
+
+
+def _without_effects(
+    held_out: HeldOut, state: CombinedState, residuals: Sequence[Context]
+) -> HeldOut:
+    """Subtract the effects of past covariates and texts, which candidates do not forecast."""
+    horizon = held_out.actual.shape[1]
+    known = [
+        state.known_ahead(residuals[number], origin, horizon)
+        for number, origin in zip(held_out.series.tolist(), held_out.origins.tolist())
+    ]
+    effects = state.with_lagged_effects(np.zeros((*held_out.actual.shape, 1)), held_out.pasts)
+    effects = state.with_text_effects(effects, held_out.pasts, known)
+    return replace(held_out, actual=held_out.actual - effects[..., 0])
 
 
 def _forecasts_of(candidate: Candidate, held_out: HeldOut) -> np.ndarray:

@@ -139,6 +139,8 @@ class AutoTimesForecaster(LLMForecaster):
         max_steps: int | None = None,
         checkpoint_dir: str | Path | None = None,
         past_covariates: tuple[str, ...] = (),
+        text_covariates: tuple[str, ...] = (),
+        text_backbone: str = DEFAULT_BACKBONE,
         embedding_store: Any = None,
         freq: str | None = None,
         device: str = "auto",
@@ -248,10 +250,13 @@ class AutoTimesForecaster(LLMForecaster):
         if self.loss_on != "auto":
             return super()._train_new(contexts, columns, horizon, calibrate=calibrate)
         found: list[tuple[float, int, FittedState]] = []
+        covariates = None
         for segments in ("all", "last"):
             state = self._new_state(contexts, horizon)
             state.shape.extra["loss_on"] = segments
-            state.covariates = self._learn_effects(contexts, columns, state.shape)
+            if not found:
+                covariates = self._learn_effects(contexts, columns, state.shape)
+            state.covariates = covariates
             self._train(state, contexts, self.max_epochs, recalibrate=False)
             held_out = [epoch.get("validation_loss") for epoch in state.history]
             lowest = min((loss for loss in held_out if loss is not None), default=np.inf)

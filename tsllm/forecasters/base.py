@@ -17,7 +17,6 @@ from tsllm.backbone import Backbone, load_backbone, native_bfloat16
 from tsllm.context import Context, column_names, contexts_from_state, contexts_to_state
 from tsllm.datasets.frequency import parse_frequency, set_frequency, without_frequency
 from tsllm.embeddings import open_store
-from tsllm.embeddings.store import check_store
 from tsllm.errors import DataError
 from tsllm.forecasters.frames import (
     Layout,
@@ -363,7 +362,9 @@ class SeriesForecaster(FittingMixin, BaseForecaster):
             fresh = _count_new_steps(self._contexts.get(residual.series_id), residual)
             if residual.series_id in self._pending and fresh:
                 assert state.calibration is not None
-                self._pending[residual.series_id].score(residual.values[-fresh:], state.calibration)
+                pending = self._pending[residual.series_id]
+                pending.add_text_effects(state, residual, fresh)
+                pending.score(residual.values[-fresh:], state.calibration)
         if update_params and self.update_epochs > 0:
             state = self.fitted_ = state.copy()
             self._train(state, merged, self.update_epochs, recalibrate=False)
@@ -578,8 +579,6 @@ class LLMForecaster(ModelForecaster):
     backbone_layers: int | None
     lora: dict[str, Any] | None
     dtype: str
-    # An argument of the methods that embed texts.
-    embedding_store: Any = None
 
     def embed(self, y: Any, fh: Any = None, X: Any = None) -> dict[str, Any]:
         """Embed ahead of time every text that `fit` on these series would embed.
@@ -668,7 +667,6 @@ class LLMForecaster(ModelForecaster):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        check_store(self.embedding_store)
         if self.backbone is None and self.lora is not None:
             raise DataError("lora tunes the language model, and backbone=None has none: drop one")
 

@@ -7,7 +7,7 @@ import numpy as np
 from torch import nn
 
 from tsllm.adapters.baselines import DLinearModel, PatchTSTModel
-from tsllm.backbone import Backbone
+from tsllm.backbone import DEFAULT_BACKBONE, Backbone
 from tsllm.errors import DataError
 from tsllm.forecasters.direct import DirectForecaster
 from tsllm.forecasters.parameters import DECILES
@@ -75,6 +75,9 @@ class DLinearForecaster(DirectForecaster):
         max_steps: int | None = None,
         checkpoint_dir: str | Path | None = None,
         past_covariates: tuple[str, ...] = (),
+        text_covariates: tuple[str, ...] = (),
+        text_backbone: str = DEFAULT_BACKBONE,
+        embedding_store: Any = None,
         freq: str | None = None,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -185,6 +188,9 @@ class PatchTSTForecaster(DirectForecaster):
         max_steps: int | None = None,
         checkpoint_dir: str | Path | None = None,
         past_covariates: tuple[str, ...] = (),
+        text_covariates: tuple[str, ...] = (),
+        text_backbone: str = DEFAULT_BACKBONE,
+        embedding_store: Any = None,
         freq: str | None = None,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,

@@ -112,7 +112,7 @@ class ForecastingMixin(SharedParameters, ABC):
         future_x : sequence of array (horizon, known covariates) or None, default=None
             For a model that was fitted with X: one per series, the columns of X without the past
             ones, in X's order; those of a DataFrame are found by name. Numbers, and texts for
-            categories. Contexts hold ``past_x``.
+            categories and text covariates. Contexts hold ``past_x``.
 
         Returns
         -------
@@ -181,10 +181,11 @@ class ForecastingMixin(SharedParameters, ABC):
         residuals: Sequence[Context],
         futures: Sequence[np.ndarray | None] | None,
     ) -> np.ndarray:
-        """Add the effects of past and of known-future covariates to forecasts of residuals."""
+        """Add the effects of past and known covariates and of texts to forecasts of residuals."""
         if self.fitted_.covariates is None:
             return values
         values = self.fitted_.with_lagged_effects(values, residuals)
+        values = self.fitted_.with_text_effects(values, residuals, futures)
         return self.fitted_.with_future_effects(values, contexts, futures)
 
     def _calibrate(
@@ -247,13 +248,13 @@ class ForecastingMixin(SharedParameters, ABC):
         return contexts
 
     def _with_known_scale(self, context: Context) -> Context:
-        """Add the scale of the covariates' effects on a series that this forecaster keeps."""
+        """Add scale and level of the covariates' effects on a series that this forecaster keeps."""
         if self.fitted_.covariates is None or context.series_id is None:
             return context
         known = self._contexts.get(context.series_id)
         if known is None or context.x_scale is not None:
             return context
-        return replace(context, x_scale=known.x_scale)
+        return replace(context, x_scale=known.x_scale, x_level=known.x_level)
 
 
 # ---------------------------------------------------------------------- checks
@@ -313,8 +314,11 @@ def _by_name(state: FittedState, context: Context) -> Context:
             f"was fitted on {', '.join(known)}: pass the columns of the fit, in any order"
         )
     order = [given.index(name) for name in known]
-    scale = None if context.x_scale is None else context.x_scale[order]
-    return context.with_values(context.values[:, order], columns=known, x_scale=scale)
+    measured = {
+        name: None if value is None else value[order]
+        for name, value in (("x_scale", context.x_scale), ("x_level", context.x_level))
+    }
+    return context.with_values(context.values[:, order], columns=known, **measured)
 
 
 def check_finite(values: np.ndarray, contexts: Sequence[Context]) -> None:

@@ -182,25 +182,29 @@ def extend_context(known: Context, new: Context) -> Context:
 def learn_covariates(
     contexts: Sequence[Context],
     X: pd.DataFrame | None,
-    past: Sequence[str],
-    static: Sequence[str],
+    *,
+    past: Sequence[str] = (),
+    static: Sequence[str] = (),
     optional: Sequence[str] = (),
+    texts: Sequence[str] = (),
 ) -> tuple[list[Context], CovariateColumns | None]:
     """Join X to the series that a model is fitted on, and describe its columns; None without X.
 
     X is indexed as y; further rows are ignored, the columns have any order. The future of the
-    columns ``past`` is not known; the columns ``static`` are read as text, and a series may have no
-    value in those of them that are ``optional``. Any other missing row or value raises a
-    `DataError` that names series, stamp, column and remedy.
+    columns ``past`` is not known; the columns ``static`` do not change, and a series may have no
+    value in those of them that are ``optional``; the columns ``texts`` hold texts, which may be
+    missing. Any other missing row or value raises a `DataError` that names series, stamp, column
+    and remedy.
     """
     X = None if X is None else _frame_of(X, contexts)
-    for argument, names in (("past_covariates", past), ("static_attributes", static)):
+    given = {"past_covariates": past, "static_attributes": static, "text_covariates": texts}
+    for argument, names in given.items():
         if isinstance(names, str):
             raise DataError(
                 f"{argument} must be a list of columns, found {names!r}: write [{names!r}]"
             )
     if X is None or X.shape[1] == 0:
-        for argument, names in (("past_covariates", past), ("static_attributes", static)):
+        for argument, names in given.items():
             if names:
                 raise DataError(
                     f"{argument} names {', '.join(names)} and there is no X: pass it, or leave "
@@ -209,7 +213,7 @@ def learn_covariates(
         return list(contexts), None
     rows = _rows_by_series(X)
     picked = [_positions(rows, context, context.times) for context in contexts]
-    columns = learn_columns(X.iloc[np.concatenate(picked)], past=past, static=static)
+    columns = learn_columns(X.iloc[np.concatenate(picked)], past=past, static=static, texts=texts)
     columns = replace(columns, optional=tuple(optional))
     return _join(contexts, X, picked, columns), columns
 

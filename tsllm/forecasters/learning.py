@@ -24,6 +24,7 @@ from tsllm.forecasters.forecasting import ContextReader, ForecastingMixin, Reade
 from tsllm.forecasters.frames import learn_covariates
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.intervals import MAX_WINDOWS, MIN_WINDOWS, Calibration, make_calibration
+from tsllm.text import TextEncoder, make_encoder, restore_encoder
 from tsllm.training.checkpoints import describe_fit
 from tsllm.training.loop import train
 from tsllm.training.memory import TRAINING_COPIES, memory_estimated
@@ -107,7 +108,13 @@ class FittingMixin(ForecastingMixin):
         self, contexts: Sequence[Context], X: pd.DataFrame | None
     ) -> tuple[list[Context], CovariateColumns | None]:
         """Join X to series that a model is fitted on."""
-        return learn_covariates(contexts, X, self.past_covariates, self.static_attributes)
+        return learn_covariates(
+            contexts,
+            X,
+            past=self.past_covariates,
+            static=self.static_attributes,
+            texts=self.text_covariates,
+        )
 
     def _learn_effects(
         self, contexts: Sequence[Context], columns: CovariateColumns | None, shape: ModelShape
@@ -122,7 +129,24 @@ class FittingMixin(ForecastingMixin):
             horizon=shape.horizon,
             season=season_length(shape.freq),
             validation_fraction=self.validation_fraction,
+            make_encoder=self._make_encoder,
         )
+
+    def _make_encoder(self, texts: Sequence[str | None]) -> TextEncoder:
+        """Make the encoder of text covariates from the texts of training."""
+        return make_encoder(self.text_backbone, texts, **self._encoder_settings())
+
+    def _restore_encoder(self, saved: Mapping[str, Any]) -> TextEncoder:
+        """Build the encoder of a saved model."""
+        return restore_encoder(saved, self.text_backbone, **self._encoder_settings())
+
+    def _encoder_settings(self) -> dict[str, Any]:
+        return {
+            "store": self.embedding_store,
+            "device": self.device,
+            "dtype": getattr(self, "dtype", "auto"),  # of methods with a language model
+            "progress": self.verbose > 0,
+        }
 
 
 class LearningMixin(FittingMixin):
@@ -202,7 +226,11 @@ class LearningMixin(FittingMixin):
     def _restore_state(self, saved: Mapping[str, Any], backbone: Backbone | None) -> FittedState:
         """Build a trained state from the output of its `to_state`."""
         return FittedState.from_state(
-            saved, lambda shape: self._new_model(backbone, shape, copies=1), backbone, self.device
+            saved,
+            lambda shape: self._new_model(backbone, shape, copies=1),
+            backbone,
+            self.device,
+            self._restore_encoder,
         )
 
     def _new_model(
@@ -359,6 +387,7 @@ class LearningMixin(FittingMixin):
         )
         pasts: list[Context] = []
         futures: list[np.ndarray] = []
+        known: list[np.ndarray | None] = []
         counts: dict[Hashable, int] = {}
         spacings: dict[Hashable, float] = {}
         for context, origins in zip(contexts, origins_of):
@@ -372,6 +401,7 @@ class LearningMixin(FittingMixin):
                     pasts.append(past)
                     future = context.values[origin : origin + shape.horizon]
                     futures.append(_padded(future, shape.horizon))
+                    known.append(state.known_ahead(context, origin, shape.horizon))
                     counts[context.series_id] += 1
         if not pasts:
             nothing = np.empty((0, shape.horizon, shape.n_variables, 1 + len(self._head_levels())))
@@ -384,6 +414,7 @@ class LearningMixin(FittingMixin):
             )
         faint = within_rounding(scales, forecasts[:, 0, :, 0])  # (windows, variables)
         forecasts = state.with_lagged_effects(forecasts, pasts)
+        forecasts = state.with_text_effects(forecasts, pasts, known)
         misses = np.stack(futures)[..., None] - forecasts
         # A constant context has no scale, and an interval of no width: it has no score.
         scores = misses / np.where(faint, np.nan, scales)[:, None, :, None]

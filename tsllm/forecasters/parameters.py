@@ -19,6 +19,7 @@ from tsllm.arguments import (
     shown,
 )
 from tsllm.context import Context
+from tsllm.embeddings.store import check_store
 from tsllm.errors import DataError
 from tsllm.training.checkpoints import check_resumable
 
@@ -146,6 +147,17 @@ SHARED: dict[str, tuple[str, str]] = {
         "Columns of X that are known only up to the last step of y. The other columns must be "
         "given for the steps to forecast.",
     ),
+    "text_covariates": (
+        "tuple of str",
+        "Columns of X that hold text: a report, an announcement, the name of a holiday; any text "
+        "in each row, or None. Their texts must be given for the steps to forecast, except those "
+        "of columns that are also ``past_covariates``.",
+    ),
+    "text_backbone": (
+        "str",
+        "The language model that reads ``text_covariates``, independent of ``backbone``: a Hugging "
+        'Face id, a local directory, or ``"random:..."``. ``"tfidf"`` counts words instead.',
+    ),
     "embedding_store": (
         "EmbeddingStore, path or None",
         "Where the embeddings of texts are kept. None: in the user's cache folder.",
@@ -189,6 +201,9 @@ class SharedParameters:
     max_steps: int | None
     checkpoint_dir: str | Path | None
     past_covariates: tuple[str, ...]
+    text_covariates: tuple[str, ...]
+    text_backbone: str
+    embedding_store: Any
     freq: str | None
     device: str
     random_state: int | np.random.RandomState | None
@@ -223,6 +238,7 @@ class SharedParameters:
                 f"{shown(quantiles)}"
             )
         check_level_count(quantiles, "quantiles")
+        check_store(self.embedding_store)
         check_resumable(self.checkpoint_dir, self.random_state)
 
     def _check_multiple(self, width: str, parts: str) -> None:

@@ -21,6 +21,7 @@ from tsllm.forecasters.frames import frequency_of
 from tsllm.intervals import Calibration
 from tsllm.saving.allocation import build_model
 from tsllm.saving.fields import check_fields, read_fields
+from tsllm.text import TextEncoder
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,24 @@ class FittedState:
             return values
         return values + self.covariates.lagged_effects(residuals, values.shape[1])[..., None]
 
+    def with_text_effects(
+        self,
+        values: np.ndarray,
+        residuals: Sequence[Context],
+        futures: Sequence[np.ndarray | None] | None,
+    ) -> np.ndarray:
+        """Add the effects of texts to forecasts of residuals."""
+        if self.covariates is None or self.covariates.texts is None:
+            return values
+        effects = self.covariates.text_effects(residuals, futures, values.shape[1])
+        return values + effects[..., None]
+
+    def known_ahead(self, context: Context, origin: int, horizon: int) -> np.ndarray | None:
+        """Return what `with_text_effects` reads after a position of a context."""
+        if self.covariates is None:
+            return None
+        return self.covariates.known_ahead(context, origin, horizon)
+
     def with_future_effects(
         self,
         values: np.ndarray,
@@ -278,10 +297,12 @@ class FittedState:
         build: Callable[[ModelShape], nn.Module],
         backbone: Backbone | None,
         device: str,
+        restore_encoder: Callable[[Mapping[str, Any]], TextEncoder] | None = None,
     ) -> "FittedState":
         """Build a trained state from the output of `to_state`.
 
-        ``build`` makes the untrained model of a shape; ``device`` is the one that was asked for.
+        ``build`` makes the untrained model of a shape; ``device`` is the one that was asked for;
+        ``restore_encoder`` builds the encoder of texts from its own state.
         """
         read = dict(state)
         shape = read_fields(ModelShape, read.pop("shape"))
@@ -293,7 +314,9 @@ class FittedState:
             **read,
             "statistics": dict(statistics),
             "calibration": None if calibration is None else Calibration.from_state(calibration),
-            "covariates": None if covariates is None else Covariates.from_state(covariates),
+            "covariates": None
+            if covariates is None
+            else Covariates.from_state(covariates, restore_encoder),
         }
         check_fields(cls, fields)
         scores = fields["calibration"]
@@ -351,6 +374,25 @@ class PendingForecasts:
         self.waiting.append((self.seen, forecast, scale, issued.astype(np.float32)))
         while len(self.waiting) > self.horizon:
             self.waiting.popleft()
+
+    def add_text_effects(self, state: FittedState, residual: Context, fresh: int) -> None:
+        """Add the effects of texts on the last ``fresh`` steps of a residual, now that it has them.
+
+        A step whose origin lies before the residual is not scored.
+        """
+        if state.covariates is None or state.covariates.texts is None:
+            return
+        end = len(residual) - fresh
+        for origin, forecast, *_ in self.waiting:
+            age = self.seen - origin
+            steps = slice(age, age + fresh)
+            if age < end:
+                past = residual.until(end - age)
+                known = state.known_ahead(residual, end - age, self.horizon)
+                effect = state.covariates.text_effects([past], [known], self.horizon)[0]
+                forecast[steps] += effect[steps, :, None]
+            else:
+                forecast[steps] = np.nan
 
     def score(self, observed: np.ndarray, calibration: Calibration) -> None:
         """Compare new observations (steps, variables) with every forecast that reached them."""

@@ -288,6 +288,8 @@ class TimeCMAForecaster(DirectForecaster, LLMForecaster):
         max_steps: int | None = None,
         checkpoint_dir: str | Path | None = None,
         past_covariates: tuple[str, ...] = (),
+        text_covariates: tuple[str, ...] = (),
+        text_backbone: str = DEFAULT_BACKBONE,
         static_attributes: tuple[str, ...] = (),
         embedding_store: Any = None,
         freq: str | None = None,

@@ -153,7 +153,7 @@ def _numbers(model: SeriesForecaster) -> list[str]:
     """List the columns of numbers: the values, and the covariates that are no categories."""
     numbers, columns = _variables(model), columns_of(model)
     if columns is not None:
-        numbers += [n for n, known in zip(columns.names, columns.categories) if known is None]
+        numbers += columns.numbers
     return numbers
 
 

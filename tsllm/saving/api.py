@@ -159,6 +159,7 @@ def load(
     *,
     device: str | None = None,
     backbone: str | None = None,
+    text_backbone: str | None = None,
     allow_download: bool = False,
 ) -> SeriesForecaster | EventForecaster:
     """Load a forecaster that `save` wrote.
@@ -176,8 +177,10 @@ def load(
     backbone : str or None, default=None
         The place of the backbone now, if that has changed: a directory or a Hugging Face id. It
         must hold the same weights.
+    text_backbone : str or None, default=None
+        Likewise, the place of the language model that reads the texts of X.
     allow_download : bool, default=False
-        Whether the backbone may be downloaded where this machine does not have it. The environment
+        Whether a backbone may be downloaded where this machine does not have it. The environment
         variable ``TSLLM_ALLOW_DOWNLOAD=1`` allows it too.
 
     Returns
@@ -233,6 +236,13 @@ def load(
                 )
             if "backbone" in inspect.signature(cls).parameters:
                 parameters["backbone"] = backbone
+        if text_backbone is not None:
+            if not parameters.get("text_covariates"):
+                raise DataError(
+                    f"text_backbone={text_backbone!r} was given and the saved model reads no texts "
+                    "of X: leave it out"
+                )
+            parameters["text_backbone"] = text_backbone
         if "device" in parameters:
             resolve_device(parameters["device"])
         any_size = backbone is not None  # the caller names it, not the file

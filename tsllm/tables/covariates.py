@@ -19,7 +19,6 @@ from tsllm.forecasters.base import SeriesForecaster
 from tsllm.forecasters.frames import (
     frequency_of,
     future_covariates,
-    learn_covariates,
     split_series,
 )
 
@@ -106,9 +105,7 @@ def read_future_ahead(
         check_future_given(None, source)
         return None
     y, X = split_frame(frame, covariates)
-    contexts, columns = learn_covariates(
-        split_series(y, freq=freq), X, estimator.past_covariates, estimator.static_attributes
-    )
+    contexts, columns = estimator._learn_columns(split_series(y, freq=freq), X)
     freq = freq or frequency_of(contexts)
     bad = None if skipped is None else SkippedSeries()
     future = _read_future(source, columns, freq=freq, skipped=bad, **reading)
@@ -210,5 +207,4 @@ def _rows_ahead(
 
 
 def _categorical(columns: CovariateColumns) -> list[str]:
-    kinds = zip(columns.names, columns.categories)
-    return [*(name for name, known in kinds if known is not None), *columns.static]
+    return [*(name for name in columns.names if name not in columns.numbers), *columns.static]

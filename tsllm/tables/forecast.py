@@ -20,7 +20,6 @@ from tsllm.errors import DataError
 from tsllm.forecasters.base import SeriesForecaster
 from tsllm.forecasters.frames import (
     join_covariates,
-    learn_covariates,
     split_series,
     stamps_after,
 )
@@ -236,7 +235,7 @@ def fittable(
     def check(names: list[str]) -> list[str]:
         y, X = split_frame(rows.of(names), covariates)
         contexts = split_series(y, freq=estimator.freq, at_least=2)
-        learn_covariates(contexts, X, estimator.past_covariates, estimator.static_attributes)
+        estimator._learn_columns(contexts, X)
         return names
 
     groups = skipped.each(rows.names, check)

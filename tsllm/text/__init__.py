@@ -7,6 +7,7 @@ from tsllm.text.encoder import (
     TextEncoder,
     TextVectors,
     make_encoder,
+    restore_encoder,
 )
 from tsllm.text.reduction import TextReduction
 from tsllm.text.sentences import sentences_that_fit, split_sentences
@@ -19,6 +20,7 @@ __all__ = [
     "TextReduction",
     "TextVectors",
     "make_encoder",
+    "restore_encoder",
     "sentences_that_fit",
     "split_sentences",
 ]

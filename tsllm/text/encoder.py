@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 from tsllm.backbone import Backbone, load_backbone
 from tsllm.embeddings import EmbeddingStore, open_store
@@ -16,7 +16,7 @@ from tsllm.text.sentences import sentences_that_fit
 
 #: The ``text_backbone`` that counts words and needs no language model.
 BAG_OF_WORDS = "tfidf"
-#: Words of a bag: the most frequent ones that stand in at least this number of texts.
+#: Words of a bag: the most frequent ones that stand in at least this number of rows.
 MOST_WORDS, FEWEST_TEXTS = 2000, 2
 #: A word is a run of letters and digits, or one character of a script without spaces.
 _UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff"
@@ -194,14 +194,22 @@ class BagOfWords(TextEncoder):
 
     @classmethod
     def learn(cls, texts: Sequence[str | None]) -> "BagOfWords":
-        """Learn the vocabulary of texts, in which each distinct text counts once."""
-        distinct = list(dict.fromkeys(text for text in texts if text is not None))
-        counter = _counter(max_features=MOST_WORDS, min_df=min(FEWEST_TEXTS, len(distinct)) or 1)
+        """Learn the vocabulary of texts; a text that stands in several rows counts as often."""
+        rows: dict[str, int] = {}
+        for text in texts:
+            if text is not None:
+                rows[text] = rows.get(text, 0) + 1
+        counter = CountVectorizer(token_pattern=_WORD, binary=True)
         try:
-            counter.fit(distinct)
-        except ValueError:  # sklearn's word for texts without any frequent word
+            holds = counter.fit_transform(rows)  # (distinct texts, words)
+        except ValueError:  # scikit-learn's for texts without any word
             return cls([], np.empty(0))
-        return cls(counter.get_feature_names_out().tolist(), counter.idf_.astype(np.float64))
+        counts = np.array([*rows.values()])
+        frequency = holds.T @ counts  # (words,) rows that hold a word
+        kept = np.sort(np.argsort(-frequency, kind="stable")[:MOST_WORDS])
+        kept = kept[frequency[kept] >= min(FEWEST_TEXTS, counts.sum())]
+        idf = np.log((1 + counts.sum()) / (1 + frequency[kept])) + 1
+        return cls(counter.get_feature_names_out()[kept].tolist(), idf)
 
     @property
     def width(self) -> int:
@@ -212,7 +220,9 @@ class BagOfWords(TextEncoder):
         blank = np.array([not text.strip() for text in texts], dtype=bool)
         if not self.words or not texts:
             return csr_matrix((len(texts), self.width), dtype=np.float32), blank
-        counter = _counter(vocabulary=self.words)
+        counter = TfidfVectorizer(
+            token_pattern=_WORD, sublinear_tf=True, dtype=np.float32, vocabulary=self.words
+        )
         counter.idf_ = self.idf
         return csr_matrix(counter.transform(texts), dtype=np.float32), blank
 
@@ -314,7 +324,3 @@ def pooling_of(backbone: Backbone) -> str:
     Of a decoder only the last token has read the whole text.
     """
     return "last_token" if backbone.natively_causal else "mean"
-
-
-def _counter(**options: Any) -> TfidfVectorizer:
-    return TfidfVectorizer(token_pattern=_WORD, sublinear_tf=True, dtype=np.float32, **options)

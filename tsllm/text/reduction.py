@@ -19,10 +19,10 @@ SMALLEST_VARIANCE = 1e-9
 
 @dataclass(frozen=True)
 class TextReduction:
-    """Principal components of text vectors, standardised on the training rows.
+    """Principal components of text vectors, in units of the first one's deviation.
 
-    The first ones are those of the largest variance, so that a smaller reduction is the beginning
-    of a larger one.
+    All have one scale, so that a penalty shrinks those of little variance most. The first ones are
+    those of the largest variance: a smaller reduction is the beginning of a larger one.
 
     Examples
     --------
@@ -36,7 +36,7 @@ class TextReduction:
 
     #: (width,): the mean vector of the training rows.
     mean: np.ndarray
-    #: (width, size): components, divided by their deviation on the training rows.
+    #: (width, size): components, divided by the first one's deviation on the training rows.
     components: np.ndarray
 
     @classmethod
@@ -66,7 +66,7 @@ class TextReduction:
         kept = values > SMALLEST_VARIANCE * max(values[0], 0.0)
         components = components[:, kept]
         signs = np.sign(components[np.abs(components).argmax(axis=0), np.arange(kept.sum())])
-        return cls(mean, components * signs / np.sqrt(values[kept]))
+        return cls(mean, components * signs / np.sqrt(values[0]))
 
     @property
     def size(self) -> int:
