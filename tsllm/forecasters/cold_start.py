@@ -342,7 +342,7 @@ class ColdStart(SeriesForecaster):
                 f"{others[0]!r}: leave it out, or name it in static_text"
             )
         optional = self.static_text if self.without_text == "mean" else ()
-        return learn_covariates(contexts, X, (), self.static_attributes, optional)
+        return learn_covariates(contexts, X, static=self.static_attributes, optional=optional)
 
     def _new_state(self, contexts: Sequence[Context], horizon: int | None) -> ColdStartState:
         shape = self._inside._choose_shape(contexts, horizon)
