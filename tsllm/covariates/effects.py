@@ -292,8 +292,8 @@ def fit_covariates(
         if not covariates.past.learnt:
             warnings.warn(
                 f"the past covariates {', '.join(columns.past_values)} have no effect: the series "
-                f"are too short to learn from, for a window of {covariates.past.own_lags} steps and a "
-                f"horizon of {horizon}; give longer series, or a shorter horizon",
+                f"are too short to learn from, for a window of {covariates.past.own_lags} steps "
+                f"and a horizon of {horizon}; give longer series, or a shorter horizon",
                 stacklevel=2,
             )
     if columns.texts:
