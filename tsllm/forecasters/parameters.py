@@ -18,6 +18,7 @@ from tsllm.arguments import (
     document_parameters,
     shown,
 )
+from tsllm.backbone import DEFAULT_BACKBONE
 from tsllm.context import Context
 from tsllm.embeddings.store import check_store
 from tsllm.errors import DataError
@@ -201,15 +202,15 @@ class SharedParameters:
     max_steps: int | None
     checkpoint_dir: str | Path | None
     past_covariates: tuple[str, ...]
-    text_covariates: tuple[str, ...]
-    text_backbone: str
-    embedding_store: Any
     freq: str | None
     device: str
     random_state: int | np.random.RandomState | None
     verbose: int
     # Arguments of some methods only, and what holds for the others.
     static_attributes: tuple[str, ...] = ()
+    text_covariates: tuple[str, ...] = ()
+    text_backbone: str = DEFAULT_BACKBONE
+    embedding_store: Any = None
     window_stride: int = 1
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
