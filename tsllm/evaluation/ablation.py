@@ -194,7 +194,11 @@ def ablate(
         wanted = TEXT_VARIANTS if variants is None else variants
         made = make_text_variants(estimator, plan.holdout, longest, columns, wanted)
     report = run_methods(plan, made.methods | {name: plan.method(name) for name in baselines})
-    judged = {"metric": metric, "min_difference": min_difference, "confidence": confidence}
+    judged: dict[str, Any] = {
+        "metric": metric,
+        "min_difference": min_difference,
+        "confidence": confidence,
+    }
     if text is None:
         return make_ablation_report(report, made, estimator, **judged)
     return make_text_report(report, made, estimator, columns, **judged)
