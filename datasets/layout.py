@@ -81,6 +81,22 @@ def find_columns(
     return Columns(id_col, time_col, list(targets))
 
 
+def find_id_column(table: Table, id_col: str | None = None) -> str:
+    """Find the column with the identifiers of a table that has a row a series."""
+    names = list(table.frame.columns)
+    if id_col is not None and id_col not in names:
+        raise DataError(
+            f"id_col={id_col!r} is no column of {table.source}; {_nearest(id_col, names)}"
+        )
+    found = id_col or _known(names, _ID_NAMES, "id_col", table.source)
+    if found is None:
+        raise DataError(
+            f"{table.source} has no column of identifiers among {', '.join(map(str, names))}; name "
+            "it in id_col= (--id-col)"
+        )
+    return found
+
+
 def column_names(argument: str, value: object) -> list[str]:
     """Return the names of columns in an argument: one name, a list of them, or None for none.
 

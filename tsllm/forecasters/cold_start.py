@@ -428,7 +428,10 @@ class ColdStart(SeriesForecaster):
         texts = [self._text_of(context) for context in contexts]
         if self.static_text:
             state.encoder = make_encoder(
-                self.text_backbone, texts, store=self.embedding_store, device=self.device
+                self.text_backbone,
+                texts,
+                store=self.embedding_store,
+                device=self.device,
             )
             found = state.encoder.encode(texts)
             if found.present.sum() < LEAST_SERIES:

@@ -18,6 +18,7 @@ from tsllm.datasets.long import read_long
 from tsllm.datasets.named import find_series
 from tsllm.errors import DataError
 from tsllm.forecasters.base import SeriesForecaster
+from tsllm.forecasters.cold_start import ColdStart
 from tsllm.forecasters.frames import (
     join_covariates,
     split_series,
@@ -29,6 +30,12 @@ from tsllm.tables.covariates import (
     read_future_ahead,
     split_frame,
     variables_of,
+)
+from tsllm.tables.descriptions import (
+    describe_series,
+    only_new,
+    read_descriptions,
+    split_arguments,
 )
 
 DEFAULT_QUANTILES = (0.1, 0.5, 0.9)
@@ -52,6 +59,8 @@ def forecast(
     sort: bool = False,
     covariates: str | Sequence[str] = (),
     future: Any = None,
+    static_text: str | Sequence[str] = (),
+    new_series: Any = None,
     tz: str | None = None,
     format: str | None = None,
     sep: str | None = None,
@@ -94,6 +103,13 @@ def forecast(
         ``static_attributes`` need not be listed.
     future : DataFrame, path or None, default=None
         A second long table with the covariates of the steps to forecast.
+    static_text : str or sequence of str, default=()
+        Columns of ``data`` that describe a series in words. Series with few observations are then
+        forecast from their descriptions and the others; see `tsllm.ColdStart`.
+    new_series : DataFrame, path or None, default=None
+        A table of series that have no row in ``data`` yet: their identifiers and the columns of
+        ``static_text``. They are forecast for the steps after the end of ``data``, and follow the
+        others in the result. Rows of series that ``data`` has are left out.
     tz : str or None, default=None
         The time zone of the series, for example ``"Europe/Berlin"``; the forecasts have it too. It
         is needed where one column has different offsets, as after a clock change.
@@ -140,6 +156,8 @@ def forecast(
     check_request(horizon, quantiles)
     skipped = skipping(on_error)
     settings: dict[str, Any] = {"freq": freq, "prediction_length": horizon, **parameters}
+    if static_text:
+        settings["static_text"] = static_text
     estimator = make_forecaster(method, **settings)
     beside = all_covariates(covariates, estimator.past_covariates, estimator.static_attributes)
     reading: dict[str, Any] = {
@@ -157,6 +175,10 @@ def forecast(
         found = find_series(data)
         data = found.source
         target_cols = found.targets(beside) if target_cols is None else target_cols
+    new = None
+    if new_series is not None:
+        written = {name: reading[name] for name in ("id_col", "sep", "decimal", "encoding")}
+        new = read_descriptions(new_series, estimator, **written)
     frame = read_long(
         data,
         target_cols=target_cols,
@@ -175,6 +197,11 @@ def forecast(
     table = predict_long(
         estimator, frame, horizon, quantiles=quantiles, freq=freq, future=known, skipped=skipped
     )
+    if new is not None:
+        new = only_new(new, frame["series_id"].unique().tolist())
+        if len(new):
+            table = pd.concat([table, predict_new(estimator, new, horizon, quantiles=quantiles)])
+            table = table.reset_index(drop=True)
     if skipped is not None:
         table.attrs["skipped"] = dict(skipped.reasons)
         if skipped.reasons:
@@ -206,12 +233,16 @@ def quantile_column(level: float) -> str:
 
 
 def make_forecaster(method: str, **parameters: Any) -> SeriesForecaster:
-    """Make the unfitted forecaster of a method by its short name."""
+    """Make the unfitted forecaster of a method by its short name.
+
+    With ``static_text``, or ``without_text="mean"``, it is a `ColdStart` around that forecaster.
+    """
     from tsllm.forecasters import METHODS
 
     check_choice("method", method, METHODS)
     forecaster = METHODS[method]()
     own = forecaster.get_param_names()
+    parameters, around = split_arguments(parameters, own)
     for name in parameters if method == "auto" else ():
         others = [other for other, cls in METHODS.items() if name in cls().get_param_names()]
         if name not in own and others:
@@ -220,7 +251,7 @@ def make_forecaster(method: str, **parameters: Any) -> SeriesForecaster:
                 f"({', '.join(others)}) with method= (--method), or leave it out"
             )
     check_arguments(type(forecaster), own, parameters)
-    return forecaster.set_params(**parameters)
+    return describe_series(forecaster.set_params(**parameters), around)
 
 
 def fittable(
@@ -314,6 +345,26 @@ def predict_long(
     ids = [context.series_id for context in contexts]
     contexts = _without_name(estimator, contexts)
     values = estimator.forecast(contexts, horizon, quantiles=quantiles, future_x=futures)
+    return forecasts_to_long(values, contexts, ids, variables, quantiles)
+
+
+def predict_new(
+    estimator: SeriesForecaster,
+    descriptions: pd.DataFrame,
+    horizon: int,
+    *,
+    quantiles: Sequence[float] = DEFAULT_QUANTILES,
+) -> pd.DataFrame:
+    """Forecast series that have no row yet, for the steps after the end of the panel.
+
+    ``estimator`` is a fitted `ColdStart`, ``descriptions`` a table of `read_descriptions`. The
+    other arguments and the result are those of `predict_long`.
+    """
+    check_request(horizon, quantiles)
+    assert isinstance(estimator, ColdStart)  # others read no descriptions
+    contexts = estimator.new_contexts(descriptions)
+    values = estimator.forecast(contexts, horizon, quantiles=quantiles)
+    ids, variables = list(descriptions.index), variables_of(estimator)
     return forecasts_to_long(values, contexts, ids, variables, quantiles)
 
 
