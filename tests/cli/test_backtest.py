@@ -1,6 +1,7 @@
 """``tsllm backtest``: the report that the library gives, on stdout and in files."""
 
 import json
+import sys
 
 import numpy as np
 import pandas as pd
@@ -66,3 +67,11 @@ def test_benchmarks_come_with_their_published_split(tsllm, monkeypatch, tmp_path
     settings = result.json["settings"]
     assert (settings["train_size"], settings["validation_size"]) == (210, 30)
     assert result.json["table"][0]["windows"] == 56
+
+
+def test_a_baseline_without_its_package_is_one_sentence(tsllm, series, monkeypatch):
+    monkeypatch.setitem(sys.modules, "flaircast", None)
+    result = tsllm("backtest", "series.csv", "--horizons", 2, "--baselines", "flair", *SET)
+    assert result.code == 2
+    assert "the baseline 'flair' needs flaircast: pip install 'tsllm[baselines]'" in result.err
+    assert "Traceback" not in result.err
