@@ -194,9 +194,7 @@ def _text_variants(data: TextData, args: Any) -> Iterator[tuple[str, str, int | 
         yield "past", args.backbone, None
 
 
-def _own_lags(
-    values: np.ndarray, data: TextData, horizon: int, origins: np.ndarray
-) -> np.ndarray:
+def _own_lags(values: np.ndarray, data: TextData, horizon: int, origins: np.ndarray) -> np.ndarray:
     """Forecast by a ridge regression for each step ahead on own lags: (origins, horizon)."""
     lags = max(20, data.season)
     filled = pd.Series(values).ffill().bfill().to_numpy()

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from tsllm.backbone.synthetic import UNNAMED_SEEDS, with_random_weights
 from tsllm.errors import DataError
@@ -12,7 +13,7 @@ from tsllm.evaluation.holdout import Holdout
 from tsllm.evaluation.methods import Method
 from tsllm.evaluation.variants import NONE, PRETRAINED, VariantMethod, Variants
 from tsllm.forecasters.base import SeriesForecaster
-from tsllm.text import BAG_OF_WORDS
+from tsllm.text import BAG_OF_WORDS, LanguageModelEncoder
 
 SHUFFLED, PAST, RANDOM = "shuffled", "past", "random"
 #: The variants besides "pretrained" and "none", which always run.
@@ -48,6 +49,18 @@ class TextVariantMethod(VariantMethod):
             assert self._in_order is not None  # it has the texts
             self._X = shuffled_texts(self._in_order, self._shuffle, seed or 0)
         super().fit(ends, seed)
+
+    def costs(self) -> dict[str, float]:
+        """Return the costs of the forecaster and the language model that reads the texts."""
+        found = super().costs()
+        covariates = self._fitted.fitted_.covariates
+        texts = None if covariates is None else covariates.texts
+        if texts is not None and isinstance(texts.encoder, LanguageModelEncoder):
+            backbone = texts.encoder.backbone
+            width = 2 if backbone.dtype == torch.bfloat16 else 4
+            found["frozen_parameters"] += backbone.parameter_count
+            found["weights_mib"] += width * backbone.parameter_count / 2**20
+        return found
 
 
 def make_text_variants(
