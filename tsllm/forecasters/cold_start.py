@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,16 +15,17 @@ from tsllm.context import Context
 from tsllm.covariates import CovariateColumns
 from tsllm.covariates.columns import attribute_text
 from tsllm.datasets.checks import series_name, series_names
-from tsllm.datasets.frequency import count_steps, season_length, set_frequency
+from tsllm.datasets.frequency import season_length, set_frequency
 from tsllm.embeddings.store import check_store
 from tsllm.errors import DataError, DataTypeError, NotEnoughDataError
 from tsllm.forecasters.auto import AutoForecaster
 from tsllm.forecasters.base import SeriesForecaster
+from tsllm.forecasters.cold_start_state import ColdStartState
 from tsllm.forecasters.forecasting import Reader, check_finite
-from tsllm.forecasters.frames import descriptions_of_new, learn_covariates, own_frequency
+from tsllm.forecasters.frames import descriptions_of_new, learn_covariates
 from tsllm.forecasters.held_out import usual_change
 from tsllm.forecasters.state import FittedState, ModelShape
-from tsllm.text.encoder import TextEncoder, make_encoder, restore_encoder
+from tsllm.text.encoder import make_encoder, restore_encoder
 from tsllm.text.panel import (
     LEAST_SERIES,
     MOST_ORIGINS,
@@ -35,77 +36,6 @@ from tsllm.text.panel import (
     panel_form,
 )
 from tsllm.text.profiles import Profile
-
-
-@dataclass
-class ColdStartState(FittedState):
-    """The state of the forecaster inside, and what the panel says of series by their texts.
-
-    Attributes
-    ----------
-    inner : FittedState or None
-        Of the forecaster inside; None before the fit.
-    encoder : TextEncoder or None
-        Makes vectors of descriptions; None without ``static_text``.
-    panel : PanelProfiles or None
-        The expected profiles of series; None where neither texts nor the panel's mean were asked
-        for.
-    end : Index or None
-        The last stamp of the panel that was fitted, one value.
-    """
-
-    inner: FittedState | None = None
-    encoder: TextEncoder | None = None
-    panel: PanelProfiles | None = None
-    end: pd.Index | None = None
-
-    def scaled(self, contexts: Sequence[Context]) -> list[Context]:
-        """Return the contexts: descriptions have no effects on single steps."""
-        return list(contexts)
-
-    def residuals(self, contexts: Sequence[Context]) -> list[Context]:
-        """Return the contexts: descriptions have no effects on single steps."""
-        return list(contexts)
-
-    def is_cold(self, context: Context) -> bool:
-        """Return whether a series has too few observations for a forecast of its own alone."""
-        if self.panel is None:
-            return False
-        return int(context.mask.sum(axis=0).min()) < self.panel.form.window
-
-    def summary(self) -> dict[str, Any]:
-        """Summarise the forecaster inside, the encoder and the profiles."""
-        assert self.inner is not None  # training ends with it
-        told = self.inner.summary()
-        if self.encoder is not None:
-            told["text"] = self.encoder.summary()
-        if self.panel is not None:
-            told["cold_start"] = self.panel.summary()
-        return told
-
-    def card_facts(self, loss: str, *, pretrained: bool, with_context: bool) -> dict[str, Any]:
-        """Return the facts for the card of a saved forecaster."""
-        assert self.inner is not None  # training ends with it
-        facts = self.inner.card_facts(loss, pretrained=pretrained, with_context=with_context)
-        facts["kind"] += ", with forecasts of new series from their descriptions"
-        if self.panel is not None:
-            priors = self.panel.by_text or self.panel.without_text or []
-            facts["results"]["Series without observations"] = {
-                f"mean absolute scaled error, variable {number}": f"{prior.error:.4g}"
-                for number, prior in enumerate(priors)
-            }
-        return facts
-
-    def to_state(self) -> dict[str, Any]:
-        """Return everything but backbones as plain values, arrays and tensors."""
-        assert self.inner is not None  # training ends with it
-        return super().to_state() | {
-            "calibration": None,  # that of the forecaster inside
-            "inner": self.inner.to_state(),
-            "encoder": None if self.encoder is None else self.encoder.to_state(),
-            "panel": None if self.panel is None else self.panel.to_state(),
-            "end": self.end,
-        }
 
 
 def _of_the_forecaster_inside(name: str) -> Any:
@@ -404,7 +334,7 @@ class ColdStart(SeriesForecaster):
             return None
         season, horizon = season_length(state.shape.freq), state.shape.horizon
         longest = max(Profile(season).window, Profile(1).window) + MOST_ORIGINS * horizon
-        lasts = [_last_step(state, context) for context in contexts]
+        lasts = [state.last_step(context) for context in contexts]
         values = np.full((len(contexts), longest, state.shape.n_variables), np.nan)
         for row, (context, last) in enumerate(zip(contexts, lasts)):
             end = longest + last  # below 0 for a series that ended long before the panel
@@ -538,7 +468,7 @@ class ColdStart(SeriesForecaster):
             [
                 panel.forecast(
                     context.values,
-                    _last_step(state, context),
+                    state.last_step(context),
                     vectors[row],
                     own.get(row),
                     horizon,
@@ -635,7 +565,7 @@ class ColdStart(SeriesForecaster):
         self._inside._check_parameters()
         check_choice("without_text", self.without_text, ("raise", "mean"))
         check_store(self.embedding_store)
-        for name in ("adaptive", "past_covariates"):
+        for name in ("adaptive", "past_covariates", "text_covariates"):
             if getattr(self._inside, name):
                 raise DataError(f"ColdStart cannot hold a forecaster with {name}: leave {name} out")
         both = [name for name in self.static_text if name in self._inside.static_attributes]
@@ -660,33 +590,6 @@ def _priors_of(
         return found
 
     return learn_priors(some, vectors[rows], origins, own_of_some)
-
-
-def _last_step(state: ColdStartState, context: Context) -> int:
-    """Count the steps from the end of the panel to that of a context, below 0 before it."""
-    end = state.end
-    assert end is not None  # training sets it first
-    ours, theirs = end[0], context.times[-1]
-    if type(ours) is not type(theirs) and not (_is_number(ours) and _is_number(theirs)):
-        raise DataError(
-            f"the last step of {series_name(context.series_id)} is {theirs}, and the panel that "
-            f"the model was fitted on ends at {ours}: pass the times of the series"
-        )
-    freq = own_frequency(end) or state.shape.freq
-    early, late = min(ours, theirs), max(ours, theirs)
-    stamps = context.times[-1:] if theirs >= ours else end
-    steps = int(count_steps(early, freq, stamps)[0]) if early != late else 0
-    if steps < 0:
-        raise DataError(
-            f"the last step of {series_name(context.series_id)} is {theirs}, which lies between "
-            f"the steps of the panel that the model was fitted on (one is {ours}): shift it"
-        )
-    return steps if theirs >= ours else -steps
-
-
-def _is_number(stamp: Any) -> bool:
-    """Return whether a stamp is an integer."""
-    return isinstance(stamp, int | np.integer)
 
 
 def _check_observed(contexts: Sequence[Context], state: ColdStartState) -> None:

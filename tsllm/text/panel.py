@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tsllm.errors import NotEnoughDataError
+from tsllm.errors import ModelFormatError, NotEnoughDataError
 from tsllm.intervals import conformal_quantile, extend_steps
 from tsllm.text.profiles import Profile, posterior
 from tsllm.text.regression import TextRegression
@@ -116,7 +116,21 @@ class ProfilePrior:
         read = dict(state)
         read["scores"] = dict(zip(read.pop("counts"), read["scores"], strict=True))
         read["scale"] = ValueScale(read["scale"])
-        return cls(**{**read, "regression": TextRegression.from_state(read["regression"])})
+        prior = cls(**{**read, "regression": TextRegression.from_state(read["regression"])})
+        regression, terms = prior.regression, len(prior.covariance)
+        arrays = (regression.means, regression.centre, regression.weights, prior.covariance)
+        if (
+            not all(np.isfinite(one).all() for one in arrays)
+            or prior.covariance.shape != (terms, terms)
+            or regression.means.shape != (terms + 1,)
+            or regression.weights.shape != (len(regression.centre), terms + 1)
+            or 0 not in prior.scores
+        ):
+            raise ModelFormatError(
+                "the saved model's profiles of new series have sizes or values that no forecast "
+                "can be made of: fit and save it again"
+            )
+        return prior
 
 
 @dataclass(frozen=True)

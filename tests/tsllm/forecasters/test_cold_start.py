@@ -1,9 +1,12 @@
+import copy
 import functools
+import pickle
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import tsllm
 from small_forecasters import TINY
 from tsllm import AutoForecaster, ColdStart, Context, DLinearForecaster, TimeCMAForecaster
 from tsllm.errors import DataError, DataTypeError, NotEnoughDataError
@@ -327,3 +330,37 @@ def test_times_that_do_not_belong_to_the_panel_are_refused():
         fitted().forecast([Context(np.ones(3), static=static)], 2)
     with pytest.raises(DataError, match="after='soon' is no stamp"):
         fitted().new_contexts(described(new="x"), after="soon")
+
+
+# ---------------------------------------------------------------------- saving and loading
+
+
+@pytest.mark.parametrize("backbone", ["tfidf", TINY])
+@pytest.mark.parametrize("without_text", ["raise", "mean"])
+def test_a_saved_model_forecasts_new_series_alike(tmp_path, backbone, without_text):
+    own = {"text_backbone": backbone, "without_text": without_text}
+    if backbone == TINY:
+        own["embedding_store"] = tmp_path / "store"
+    model = fitted(**own)
+    loaded = tsllm.load(tsllm.save(model, tmp_path / "model"))
+    texts = described(a="large gloves", b="small umbrella")
+    if without_text == "mean":
+        texts.loc["c"] = None
+    found = loaded.forecast(loaded.new_contexts(texts), 6, quantiles=[0.1, 0.9])
+    wanted = model.forecast(model.new_contexts(texts), 6, quantiles=[0.1, 0.9])
+    np.testing.assert_array_equal(found, wanted)
+    pd.testing.assert_frame_equal(loaded.predict(), model.predict())
+    assert loaded.forecaster.max_steps == 3
+    told, before = loaded.summary(), model.summary()
+    assert told["cold_start"] == before["cold_start"]
+    assert "new series" in (tmp_path / "model" / "card.md").read_text()
+    first = product("new", "large gloves", steps=2, seed=50)
+    loaded.update(first[["sales"]], X=first[["description"]])
+    assert "new" in loaded.predict().index.get_level_values(0)
+
+
+def test_copies_and_pickles_forecast_new_series_alike():
+    new = fitted().new_contexts(described(a="large gloves"))
+    wanted = fitted().forecast(new, 6)
+    for again in (copy.deepcopy(fitted()), pickle.loads(pickle.dumps(fitted()))):
+        np.testing.assert_array_equal(again.forecast(new, 6), wanted)
