@@ -18,7 +18,8 @@ from tsllm.covariates.contemporaneous import (
     scale_of,
 )
 from tsllm.covariates.lagged import LaggedEffects, fit_lagged
-from tsllm.covariates.texts import RECENT, TextEffects, TextSeries, TextWindow, fit_texts
+from tsllm.covariates.text_fitting import TextSeries, fit_texts
+from tsllm.covariates.texts import RECENT, TextEffects, TextWindow
 from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError, ModelFormatError
 from tsllm.saving.fields import read_fields
@@ -88,11 +89,32 @@ class Covariates:
         if context.x_scale is None:
             context = replace(context, x_scale=scale_of(context.values, self.block))
         if context.x_level is None and self.columns.texts:
-            context = replace(context, x_level=_mean_of(self._without_known(context)))
+            context = replace(context, x_level=_mean_of(self._rest([context])[0]))
         return context
 
     def residual(self, context: Context) -> Context:
-        """Subtract the effects from a context, which keeps its covariates."""
+        """Subtract the effects on the same step from a context, which keeps its covariates."""
+        return self.residuals([context])[0]
+
+    def residuals(self, contexts: Sequence[Context]) -> list[Context]:
+        """Subtract the effects from contexts, whose texts are embedded together."""
+        for context in contexts:
+            self._check_covariates(context)
+        if not self.columns.names:
+            return list(contexts)
+        contexts = [self.scaled(context) for context in contexts]
+        if self.known is None and not self._cleans:
+            return contexts
+        rests = self._rest(contexts)
+        return [context.with_values(rest) for context, rest in zip(contexts, rests)]
+
+    @property
+    def _cleans(self) -> bool:
+        """Return whether texts have effects on the same step, which the past is cleaned of."""
+        return self.texts is not None and bool(self.texts.now.any())
+
+    def _check_covariates(self, context: Context) -> None:
+        """Check that a context comes with what the model reads beside the series."""
         missing = [n for n in self.columns.static if n not in (context.static or {})]
         if missing:
             raise DataError(
@@ -100,7 +122,7 @@ class Covariates:
                 "which the model was fitted with: pass it as a column of X (static of a context)"
             )
         if not self.columns.names:
-            return context
+            return
         if context.past_x is None:
             raise DataError(
                 f"{series_name(context.series_id)} comes without its covariates and the model was "
@@ -111,10 +133,6 @@ class Covariates:
                 f"{series_name(context.series_id)} has {len(context)} steps and covariates of "
                 f"{len(context.past_x)}: past_x must have one row a step"
             )
-        context = self.scaled(context)
-        if self.known is None:
-            return context
-        return context.with_values(self._without_known(context))
 
     def future_effect(self, context: Context, future: np.ndarray | None) -> np.ndarray:
         """Compute the effect of known-future numbers and categories: (horizon, variables).
@@ -230,13 +248,22 @@ class Covariates:
         columns = self.columns
         return columns.pick(context.past_x, columns.names, names, series=context.series_id)
 
-    def _without_known(self, context: Context) -> np.ndarray:
-        """Subtract the effects of known numbers and categories: (time, variables)."""
-        if self.known is None:
-            return context.values
-        assert context.x_scale is not None  # the callers measured it
-        coded = self.coded(context, self.columns.known_values)
-        return context.values - self.known.effect(coded, context.x_scale)
+    def _rest(self, contexts: Sequence[Context]) -> list[np.ndarray]:
+        """Subtract the effects on the same step: (time, variables) each."""
+        rests = []
+        for context in contexts:
+            rest = context.values
+            if self.known is not None:
+                assert context.x_scale is not None  # the callers measured it
+                coded = self.coded(context, self.columns.known_values)
+                rest = rest - self.known.effect(coded, context.x_scale)
+            rests.append(rest)
+        if self._cleans:
+            assert self.texts is not None
+            texts = [self.coded(context, self.columns.known_texts) for context in contexts]
+            for row, effect in enumerate(self.texts.now_effects(texts)):
+                rests[row] = rests[row] - effect * contexts[row].x_scale
+        return rests
 
 
 def fit_covariates(
@@ -314,10 +341,9 @@ def _fit_texts(
     columns = covariates.columns
     names = (*columns.known_texts, *columns.past_texts)
     series = []
-    for one in map(covariates.residual, learnt):
-        assert one.x_scale is not None and one.x_level is not None  # of a residual
-        texts = covariates.coded(one, names)
-        series.append(TextSeries(one.values, one.x_scale, one.x_level, texts))
+    for one in covariates.residuals(learnt):
+        assert one.x_scale is not None  # of a residual
+        series.append(TextSeries(one.values, one.x_scale, covariates.coded(one, names)))
     covariates.texts = fit_texts(
         series,
         make_encoder([text for one in series for column in one.texts for text in column]),
@@ -325,6 +351,7 @@ def _fit_texts(
         window=context_length,
         horizon=horizon,
         season=season,
+        block=covariates.block,
     )
     if not covariates.texts.learnt:
         warnings.warn(

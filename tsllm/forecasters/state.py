@@ -148,7 +148,7 @@ class FittedState:
         """Subtract the effects of the covariates, for the model reads and forecasts residuals."""
         if self.covariates is None:
             return list(contexts)
-        return [self.covariates.residual(context) for context in contexts]
+        return self.covariates.residuals(contexts)
 
     def with_lagged_effects(self, values: np.ndarray, residuals: Sequence[Context]) -> np.ndarray:
         """Add the effects of past covariates to forecasts of residuals.
