@@ -1,4 +1,4 @@
-"""Text beside series: does it help, and does the language model that reads it?
+"""Measure whether text beside series helps, and whether the language model that reads it does.
 
 ``weather`` forecasts the temperature 48 hours ahead in steps of 6, with a weather report of each
 coming step: trained on 2014 and 2015, validated on 2016, tested on 2017. ``weather_no_temperature``

@@ -27,7 +27,7 @@ def ablate(
         typer.Option(
             "--variants",
             help="Variants besides pretrained and none: random, attention, transformer, shuffled, "
-            "few; or none. Default: all.",
+            "few, or with --text shuffled, past, tfidf, random; or none. Default: all.",
             metavar="NAMES",
         ),
     ] = None,
@@ -69,6 +69,7 @@ def ablate(
     sort: options.Sort = None,
     covariates: options.Covariates = None,
     past_covariates: options.PastCovariates = None,
+    text: options.Text = None,
     id_col: options.IdCol = None,
     time_col: options.TimeCol = None,
     target_col: options.TargetCol = None,
@@ -90,9 +91,15 @@ def ablate(
     one transformer block instead, and without a language model: same head, data, seeds and budget.
     Each of these chooses its loss by itself. Paired differences on a held-out test part lead to a
     verdict. For event streams see 'tsllm events ablate'.
+
+    With --text the question is whether these columns help, and whether the language model that
+    reads them does: no text, texts in random order, texts of the past only, a bag of words, and
+    random weights.
     """
     job = job_of(AblateJob, context)
     job.check_horizons()
+    if job.text:
+        options.refuse(context, ["as_given"], "with --text: all variants have the same settings")
     check_report_files(out, markdown)
     check_picture(plot)
 
@@ -110,6 +117,7 @@ def ablate(
         make_forecaster(job.method, **job.settings()),
         values,
         X=X,
+        text=job.text,
         metric=job.metric,
         min_difference=job.min_difference,
         as_given=job.as_given,

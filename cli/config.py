@@ -47,6 +47,8 @@ class Job:
     encoding: str | None = None
     covariates: list[str] | None = None
     past_covariates: list[str] | None = None
+    #: Columns with texts, whose future is known unless they are past covariates, too.
+    text: list[str] | None = None
     method: str = "autotimes"
     #: Of the method's forecaster.
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -66,12 +68,14 @@ class Job:
         """List the columns that are covariates, those with a known future first."""
         from tsllm.datasets.covariates import all_covariates  # pandas: not for --help
 
-        return all_covariates(self.covariates or [], *self._without_future())
+        known = [*(self.covariates or []), *(self.text or [])]
+        return all_covariates(known, *self._without_future())
 
     def known_covariates(self) -> list[str]:
         """List the covariates whose future a forecast needs."""
         others = {name for names in self._without_future() for name in names}
-        return [name for name in self.covariates or [] if name not in others]
+        known = [*(self.covariates or []), *(self.text or [])]
+        return [name for name in dict.fromkeys(known) if name not in others]
 
     def _without_future(self) -> tuple[list[str], list[str]]:
         """Return the past covariates and the static attributes."""
@@ -87,7 +91,8 @@ class Job:
     def settings(self) -> dict[str, Any]:
         """Return the forecaster's parameters, with those that describe the data."""
         past = {"past_covariates": self.past_covariates} if self.past_covariates else {}
-        return {"freq": self.freq, **past, **self.parameters}
+        text = {"text_covariates": self.text} if self.text else {}
+        return {"freq": self.freq, **past, **text, **self.parameters}
 
 
 @dataclass
@@ -220,9 +225,10 @@ def read_job(
     settings = {} if config is None else _read_file(kind, config)
     settings |= {name: value for name, value in given.items() if value is not None}
     settings["parameters"] = {**settings.get("parameters", {}), **_read_sets(sets or [])}
-    for name in ("freq", "past_covariates"):
-        if name in settings["parameters"] and hasattr(kind, name):
-            option = f"--{name.replace('_', '-')}"
+    own = {"freq": "freq", "past_covariates": "past_covariates", "text_covariates": "text"}
+    for name, field_name in own.items():
+        if name in settings["parameters"] and hasattr(kind, field_name):
+            option = f"--{field_name.replace('_', '-')}"
             raise DataError(f"{name} belongs to the data, not to the method: give it with {option}")
     job = kind(**settings)
     if not job.data:

@@ -74,6 +74,15 @@ PastCovariates = Annotated[
         metavar="NAMES",
     ),
 ]
+Text = Annotated[
+    str | None,
+    typer.Option(
+        "--text",
+        help="Columns with texts, such as report. Their future is known, unless --past-covariates "
+        "names them, too.",
+        metavar="NAMES",
+    ),
+]
 Future = Annotated[
     str | None,
     typer.Option(
@@ -281,6 +290,7 @@ READERS: dict[str, Callable[[str, str], Any]] = {
     "quantiles": levels,
     "seeds": whole_numbers,
     "sep": separator,
+    "text": names,
     "variants": names,
     "windows": window,
 }

@@ -2,6 +2,8 @@
 
 import json
 
+import numpy as np
+import pandas as pd
 import pytest
 from command_line import SET, TINY
 from small_events import SMALL, stream
@@ -49,6 +51,37 @@ def test_report_is_the_librarys(tsllm, series, tmp_path):
     assert "wrote report.png" in result.err
 
 
+def test_texts_are_judged(tsllm, series, tmp_path):
+    words = np.where(np.arange(len(series)) % 3 > 0, "rain, much rain", "sun")
+    table = series.assign(report=words, day=np.arange(len(series)) % 7.0)
+    table.to_csv(tmp_path / "texts.csv", index=False)
+    result = tsllm(
+        "ablate", "texts.csv", *OPTIONS, "--text", "report", "--covariates", "day", "--seeds", "0",
+        "--variants", "past,tfidf", "--method", "dlinear", "--set", "max_steps=2",
+        "--set", f"text_backbone={TINY}", "--set", f"embedding_store={tmp_path}", "--json",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    expected = library.ablate(
+        make_forecaster(
+            "dlinear", max_steps=2, text_backbone=TINY, embedding_store=tmp_path, random_state=0
+        ),
+        series,
+        table[["series_id", "timestamp", "day", "report"]],
+        text="report",
+        horizons=[2, 3],
+        test_size=12,
+        baselines=["seasonal_naive"],
+        variants=["past", "tfidf"],
+        seeds=[0],
+    )
+    assert result.json["verdict"] == expected.verdict
+    rows = pd.DataFrame(result.json["table"])
+    np.testing.assert_allclose(rows["mse"], expected.table["mse"], rtol=1e-12)
+    assert rows["variant"].unique().tolist() == [
+        "pretrained", "tfidf", "past", "none", "seasonal_naive",
+    ]  # fmt: skip
+
+
 def test_the_verdict_is_the_last_line(tsllm, series, tmp_path):
     (tmp_path / "job.yaml").write_text("variants: []\nseeds: [4]\nhorizons: [2]\n")
     result = tsllm(
@@ -68,6 +101,9 @@ def test_mistakes_end_in_one_line(tsllm, series):
         (["series.csv", *OPTIONS, "--variants", "llm"], "variants must be among random, attention"),
         (["series.csv", *OPTIONS, "--method", "aaren"], "set backbone to one"),
         (["series.csv", *OPTIONS, "--plot", "x.txt"], "--plot must end in .png"),
+        (["series.csv", *OPTIONS, "--text", "news"], "'news'"),
+        (["series.csv", *OPTIONS, "--text", "value", "--as-given"], "no effect with --text"),
+        (["series.csv", *OPTIONS, "--set", "text_covariates=[a]"], "give it with --text"),
     ):
         result = tsllm("ablate", *arguments)
         assert result.code == 2

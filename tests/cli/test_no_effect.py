@@ -26,7 +26,7 @@ USED = {
     ],
     "ablate": [
         *(*_JOB, "horizons", "variants", "baselines", "seeds", "metric", "min_difference"),
-        *("as_given", "test_size", "stride", "out", "markdown", "plot"),
+        *("as_given", "test_size", "stride", "out", "markdown", "plot", "text"),
     ],
     "predict": [
         *("model", "data", "horizon", "quantiles", "skip_bad", "batch_size", "out", "json"),
