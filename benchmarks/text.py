@@ -30,7 +30,8 @@ from measuring import parser, peak_memory_mib, write
 import tsllm
 from tsllm.backbone.synthetic import UNNAMED_SEEDS, with_random_weights
 from tsllm.covariates.contemporaneous import choose_ridge
-from tsllm.covariates.texts import TextSeries, TextWindow, fit_texts
+from tsllm.covariates.text_fitting import TextSeries, fit_texts
+from tsllm.covariates.texts import TextWindow
 from tsllm.evaluation.paired import estimate
 from tsllm.evaluation.text_variants import shuffled_texts
 from tsllm.text import make_encoder, split_sentences
@@ -228,7 +229,7 @@ def _text_effects(
     train = data.train
     encoder = make_encoder(spec, rows[:train].tolist(), store=args.store, device="cpu")
     one, zero = np.ones(1), np.zeros(1)
-    series = TextSeries(values[:train, None], one, zero, [rows[:train]])
+    series = TextSeries(values[:train, None], one, [rows[:train]])
     window = max(20, data.season)
     effects = fit_texts(
         [series],
