@@ -9,8 +9,9 @@ WINDOW_SEASONS, NEEDED_SEASONS = 3, 2
 WINDOW_STEPS, NEEDED_STEPS = 20, 5
 #: Most pairs of waves of a season: long seasons are smooth.
 MOST_WAVES = 6
-#: The least spread, as a share of the panel's median one: no series is known without error.
-LEAST_SPREAD = 0.05
+#: The least spread, as a share of the panel's median one, of its deviation, and of its largest
+#: value: no series is known without error.
+LEAST_SPREAD, LEAST_DEVIATION, LEAST_VALUE = 0.05, 1e-4, 1e-9
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,15 @@ class Profile:
             out[row, -1] = np.sqrt((residual**2).sum() / freedom)
         spreads = out[:, -1]
         known = spreads[np.isfinite(spreads)]
-        usual = float(np.median(known)) if len(known) else 1.0
-        least = LEAST_SPREAD * usual if usual > 0 else 1e-9
-        out[:, -1] = np.log(np.maximum(spreads, least))
+        if len(known):
+            inside = values[np.isfinite(values)]
+            least = max(
+                LEAST_SPREAD * float(np.median(known)),
+                LEAST_DEVIATION * float(inside.std()),
+                LEAST_VALUE * float(np.abs(inside).max()),
+                1e-12,
+            )
+            out[:, -1] = np.log(np.maximum(spreads, least))
         return out
 
 

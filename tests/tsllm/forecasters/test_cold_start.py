@@ -1,6 +1,8 @@
 import copy
 import functools
 import pickle
+import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -153,6 +155,24 @@ def test_values_below_zero_and_several_variables_are_forecast_as_they_are():
     texts = described(low="small gloves", high="large umbrella")
     low, high = model.forecast(model.new_contexts(texts), 6)[..., 1, 0].mean(axis=1)
     assert low < 0 < 50 < high
+
+
+@pytest.mark.parametrize("noise", [0.0, None])
+def test_series_without_noise_and_constant_ones_are_forecast(noise):
+    data = panel(12, noise=0.0)
+    if noise is None:
+        data["sales"] = 7.0
+    model = ColdStart(inside(), static_text=("description",), text_backbone="tfidf")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # constants are told
+        model.fit(data[["sales"]], X=data[["description"]], fh=range(1, 7))
+    new = model.new_contexts(described(new="large gloves"))
+    past = replace(new[0], values=data["sales"].to_numpy()[-3:], times=None, mask=None)
+    past = replace(past, times=pd.date_range(end=END, periods=3, freq="MS"))
+    found = model.forecast([*new, past], 6, quantiles=[0.1, 0.9])
+    assert np.isfinite(found).all()
+    if noise is None:
+        np.testing.assert_allclose(found, 7.0, atol=1e-6)
 
 
 def test_a_language_model_reads_descriptions_too(tmp_path):
