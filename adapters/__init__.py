@@ -28,6 +28,7 @@ _HOMES = {
     "ExponentialDecoder": "events.decoders.closed_form",
     "HawkesProcess": "events.hawkes",
     "LLMEncoder": "events.encoders.llm",
+    "LinearModel": "linear",
     "LogNormalMixtureDecoder": "events.decoders.closed_form",
     "PatchTSTModel": "baselines",
     "PromptPool": "events.prompt_pool",

@@ -23,5 +23,6 @@ from tsllm.adapters.events.next_event import next_event as next_event
 from tsllm.adapters.events.next_event import sample_next as sample_next
 from tsllm.adapters.events.prompt_pool import PromptPool as PromptPool
 from tsllm.adapters.events.prompttpp import PromptTPPModel as PromptTPPModel
+from tsllm.adapters.linear import LinearModel as LinearModel
 from tsllm.adapters.s2ip.model import S2IPModel as S2IPModel
 from tsllm.adapters.timecma import TimeCMAModel as TimeCMAModel

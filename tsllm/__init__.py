@@ -18,6 +18,7 @@ _HOMES = {
     "DLinearForecaster": "tsllm.forecasters.baselines",
     "HawkesForecaster": "tsllm.events",
     "LastTokenEmbedder": "tsllm.forecasters.embedder",
+    "LinearForecaster": "tsllm.forecasters.linear",
     "NaiveEventForecaster": "tsllm.events",
     "PatchTSTForecaster": "tsllm.forecasters.baselines",
     "PromptTPP": "tsllm.events",

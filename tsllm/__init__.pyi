@@ -21,6 +21,7 @@ from tsllm.forecasters.baselines import DLinearForecaster as DLinearForecaster
 from tsllm.forecasters.baselines import PatchTSTForecaster as PatchTSTForecaster
 from tsllm.forecasters.cold_start import ColdStart as ColdStart
 from tsllm.forecasters.embedder import LastTokenEmbedder as LastTokenEmbedder
+from tsllm.forecasters.linear import LinearForecaster as LinearForecaster
 from tsllm.forecasters.s2ip import S2IPForecaster as S2IPForecaster
 from tsllm.forecasters.text_context import TextContext as TextContext
 from tsllm.forecasters.timecma import TimeCMAForecaster as TimeCMAForecaster

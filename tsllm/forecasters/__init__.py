@@ -5,6 +5,7 @@ from tsllm.forecasters.auto import AutoForecaster
 from tsllm.forecasters.autotimes import AutoTimesForecaster
 from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
 from tsllm.forecasters.cold_start import ColdStart
+from tsllm.forecasters.linear import LinearForecaster
 from tsllm.forecasters.s2ip import S2IPForecaster
 from tsllm.forecasters.text_context import TextContext
 from tsllm.forecasters.timecma import TimeCMAForecaster
@@ -16,6 +17,7 @@ METHODS = {
     "timecma": TimeCMAForecaster,
     "s2ip": S2IPForecaster,
     "aaren": AarenForecaster,
+    "linear": LinearForecaster,
     "dlinear": DLinearForecaster,
     "patchtst": PatchTSTForecaster,
 }
@@ -27,6 +29,7 @@ __all__ = [
     "AutoTimesForecaster",
     "ColdStart",
     "DLinearForecaster",
+    "LinearForecaster",
     "PatchTSTForecaster",
     "S2IPForecaster",
     "TextContext",

@@ -33,6 +33,7 @@ from tsllm.forecasters.composed import ComposedForecaster, typical_steps
 from tsllm.forecasters.forecasting import Prediction, Reader
 from tsllm.forecasters.held_out import HeldOut, choose_origins, usual_change
 from tsllm.forecasters.learning import span_of
+from tsllm.forecasters.linear import LinearForecaster
 from tsllm.forecasters.s2ip import S2IPForecaster
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.forecasters.timecma import TimeCMAForecaster
@@ -40,6 +41,7 @@ from tsllm.forecasters.timecma import TimeCMAForecaster
 #: The candidates that are trained, by name.
 TRAINED: dict[str, type[ModelForecaster]] = {
     "dlinear": DLinearForecaster,
+    "linear": LinearForecaster,
     "patchtst": PatchTSTForecaster,
     "autotimes": AutoTimesForecaster,
     "timecma": TimeCMAForecaster,
@@ -185,8 +187,8 @@ class AutoForecaster(ComposedForecaster):
     candidates : "auto" or list of names and forecasters, default="auto"
         "auto": ``seasonal_naive``, ``auto_theta``, ``auto_ets``, for series of at least 24 steps
         ``dlinear``, and from 100 steps on ``autotimes`` if there is a ``backbone``. Other names are
-        ``theta``, ``patchtst``, ``timecma``, ``s2ip`` and ``aaren``. A forecaster of tsllm is
-        trained once; any other forecaster of sktime is fitted to each series anew.
+        ``theta``, ``linear``, ``patchtst``, ``timecma``, ``s2ip`` and ``aaren``. A forecaster of
+        tsllm is trained once; any other forecaster of sktime is fitted to each series anew.
     backbone_layers : int, None or "auto", default="auto"
         The first layers of the language model to use. None: all. "auto": two.
     prediction_length : int or None, default=None
@@ -471,14 +473,15 @@ class AutoForecaster(ComposedForecaster):
         }
         if name in ("autotimes", "timecma"):
             settings["embedding_store"] = self.embedding_store
-        if name not in ("dlinear", "patchtst", "aaren"):
+        if name not in ("dlinear", "linear", "patchtst", "aaren"):
             settings |= {
                 "backbone": self.backbone,
                 "backbone_layers": self._layers(),
                 "dtype": self.dtype,
                 "max_steps": LANGUAGE_MODEL_STEPS,
             }
-        return cls(**settings)
+        taken = cls.get_param_names()  # a closed form has no steps to limit
+        return cls(**{name: value for name, value in settings.items() if name in taken})
 
     def _layers(self) -> int | None:
         """Return the number of the language model's layers to use."""

@@ -238,7 +238,11 @@ class TrainedCandidate(Candidate):
         return points[..., 0]
 
     def estimate_seconds(self, contexts: Sequence[Context], horizon: int, windows: int) -> float:
-        """Compute them from the time of a few training steps."""
+        """Compute them from the time of a few training steps, or of a whole closed form."""
+        if "max_steps" not in self._forecaster.get_param_names():
+            started = time.perf_counter()
+            TrainedCandidate(self.name, self._forecaster.clone()).fit(contexts, horizon)
+            return time.perf_counter() - started
         seconds = []
         for steps in (1, 4):
             trial = self._forecaster.clone().set_params(max_steps=steps, checkpoint_dir=None)

@@ -62,6 +62,7 @@ _SERIES = {
     "AutoTimesForecaster": "tsllm.forecasters.autotimes",
     "ColdStart": "tsllm.forecasters.cold_start",
     "DLinearForecaster": "tsllm.forecasters.baselines",
+    "LinearForecaster": "tsllm.forecasters.linear",
     "PatchTSTForecaster": "tsllm.forecasters.baselines",
     "S2IPForecaster": "tsllm.forecasters.s2ip",
     "TextContext": "tsllm.forecasters.text_context",

@@ -80,7 +80,8 @@ def forecast(
     horizon : int
         Steps to forecast after the end of each series.
     method : str, default="auto"
-        The forecaster: "auto", "autotimes", "timecma", "s2ip", "aaren", "dlinear" or "patchtst".
+        The forecaster: "auto", "autotimes", "timecma", "s2ip", "aaren", "linear", "dlinear" or
+        "patchtst".
         "auto" combines several; see `tsllm.AutoForecaster`.
     quantiles : sequence of float, default=(0.1, 0.5, 0.9)
         Levels between 0 and 1; empty for point forecasts only.

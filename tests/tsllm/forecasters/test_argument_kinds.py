@@ -8,7 +8,7 @@ import pytest
 from strange_values import STRANGE, assert_works_or_names
 
 from small_forecasters import SMALL, season
-from tsllm import AutoForecaster, Context, DLinearForecaster, PatchTSTForecaster
+from tsllm import AutoForecaster, Context, DLinearForecaster, LinearForecaster, PatchTSTForecaster
 from tsllm.forecasters import METHODS
 
 BUDGET = {"max_steps": 1, "max_epochs": 1, "batch_size": 16, "context_length": 12}
@@ -16,6 +16,7 @@ CLASSES = {
     **{METHODS[method]: SMALL[method] | BUDGET for method in SMALL if method != "auto"},
     AutoForecaster: {"candidates": ["seasonal_naive"], "n_origins": 1, "backbone": None},
     DLinearForecaster: BUDGET,
+    LinearForecaster: {"batch_size": 16, "context_length": 12},
     PatchTSTForecaster: BUDGET | {"hidden": 4, "layers": 1, "heads": 1, "feedforward": 4},
 }
 Y = pd.Series(season(30), index=pd.RangeIndex(30))
