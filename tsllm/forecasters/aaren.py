@@ -148,7 +148,7 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
         self,
         backbone: str | None = None,
         *,
-        backbone_layers: int | None = None,
+        backbone_layers: int | str | None = None,
         lora: dict[str, Any] | None = None,
         context_length: int | str = "auto",
         patch_length: int | str = "auto",
@@ -171,11 +171,12 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
         update_epochs: int = 0,
         max_epochs: int | str = "auto",
         batch_size: int = 128,
-        window_stride: int = 1,
+        window_stride: int | str = "auto",
         learning_rate: float = 2e-3,
         weight_decay: float = 0.0,
         patience: int = 3,
         validation_fraction: float = 0.1,
+        shrinkage: bool = True,
         max_steps: int | None = None,
         checkpoint_dir: str | Path | None = None,
         past_covariates: tuple[str, ...] = (),
@@ -327,6 +328,7 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
                 self.fitted_.residuals(contexts),
                 {context.series_id: context for context in self.fitted_.residuals(before)},
                 self._memories,
+                keep=self._steps_to_keep(self.fitted_),
                 batch_size=self.batch_size,
             )
             self._memories = self._memories | new
@@ -334,9 +336,9 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
                 warn_of_drift(new, self.fitted_.shape)
         super()._remember(contexts)
 
-    def _reader(self, state: FittedState, *, followed: bool = False) -> Reader:
+    def _model_reader(self, state: FittedState, *, followed: bool = False) -> Reader:
         if self.memory == "reencode":
-            return super()._reader(state, followed=followed)
+            return super()._model_reader(state, followed=followed)
         return StreamReader(state, self.batch_size, self._memories if followed else None)
 
     def _memory_tensors(self) -> dict[str, Tensor]:

@@ -12,14 +12,14 @@ import numpy as np
 from sktime.forecasting.base import BaseForecaster
 from torch import nn
 
-from tsllm.backbone import DEFAULT_BACKBONE, Backbone, count_layers, load_backbone
+from tsllm.backbone import DEFAULT_BACKBONE, Backbone, load_backbone
 from tsllm.context import Context
 from tsllm.datasets.checks import series_name
 from tsllm.datasets.frequency import season_length
 from tsllm.errors import DataError, NotEnoughDataError
 from tsllm.forecasters.aaren import AarenForecaster
 from tsllm.forecasters.autotimes import AutoTimesForecaster
-from tsllm.forecasters.base import ModelForecaster
+from tsllm.forecasters.base import ModelForecaster, auto_layers
 from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
 from tsllm.forecasters.candidates import (
     STATISTICAL,
@@ -56,10 +56,9 @@ AUTO_CANDIDATES = {
     "dlinear": 24,
     "autotimes": 100,
 }
-#: Most training steps of a candidate, without and with a language model; ``"auto"`` layers of it.
+#: Most training steps of a candidate, without and with a language model.
 TRAINING_STEPS = 2000
 LANGUAGE_MODEL_STEPS = 300
-AUTO_LAYERS = 2
 
 
 @dataclass
@@ -486,7 +485,7 @@ class AutoForecaster(ComposedForecaster):
     def _layers(self) -> int | None:
         """Return the number of the language model's layers to use."""
         if isinstance(self.backbone_layers, str):
-            return None if self.backbone is None else min(AUTO_LAYERS, count_layers(self.backbone))
+            return None if self.backbone is None else auto_layers(self.backbone)
         return self.backbone_layers
 
     def _load_backbone(self) -> Backbone | None:

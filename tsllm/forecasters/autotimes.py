@@ -112,7 +112,7 @@ class AutoTimesForecaster(LLMForecaster):
         self,
         backbone: str | None = DEFAULT_BACKBONE,
         *,
-        backbone_layers: int | None = None,
+        backbone_layers: int | str | None = None,
         lora: dict[str, Any] | None = None,
         context_length: int | str = "auto",
         token_length: int | str = "auto",
@@ -132,10 +132,12 @@ class AutoTimesForecaster(LLMForecaster):
         in_context_length: int | str = "auto",
         max_epochs: int | str = "auto",
         batch_size: int = 64,
+        window_stride: int | str = "auto",
         learning_rate: float = 5e-4,
         weight_decay: float = 0.0,
         patience: int = 3,
         validation_fraction: float = 0.1,
+        shrinkage: bool = True,
         max_steps: int | None = None,
         checkpoint_dir: str | Path | None = None,
         past_covariates: tuple[str, ...] = (),
@@ -367,7 +369,7 @@ class AutoTimesForecaster(LLMForecaster):
     def _steps_to_keep(self, state: FittedState) -> int | None:
         if isinstance(self.in_context, str):
             return None  # it may come from anywhere in the past
-        return state.shape.context_length
+        return super()._steps_to_keep(state)
 
     def _needs_language_model(self) -> dict[str, Any]:
         dates = {"timestamps": False} if self.timestamps else {}

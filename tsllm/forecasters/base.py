@@ -13,7 +13,7 @@ from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 from torch import Tensor
 
 from tsllm.arguments import checked_flag, checked_levels
-from tsllm.backbone import Backbone, load_backbone, native_bfloat16
+from tsllm.backbone import Backbone, count_layers, load_backbone, native_bfloat16
 from tsllm.context import Context, column_names, contexts_from_state, contexts_to_state
 from tsllm.datasets.frequency import parse_frequency, set_frequency, without_frequency
 from tsllm.embeddings import open_store
@@ -42,10 +42,15 @@ from tsllm.forecasters.inputs import (
 )
 from tsllm.forecasters.learning import FittingMixin, LearningMixin
 from tsllm.forecasters.parameters import check_horizon
+from tsllm.forecasters.shrinking import history_of
 from tsllm.forecasters.sktime_fields import sktime_from_state, sktime_to_state
 from tsllm.forecasters.state import FittedState, ModelShape, PendingForecasts
 from tsllm.intervals import LEVEL_GRID
 from tsllm.saving.fields import read_fields
+
+
+#: ``backbone_layers="auto"``: the first layers of a language model.
+AUTO_LAYERS = 2
 
 
 class SeriesForecaster(FittingMixin, BaseForecaster):
@@ -504,6 +509,8 @@ class SeriesForecaster(FittingMixin, BaseForecaster):
 
     def _steps_to_keep(self, state: FittedState) -> int | None:
         """Return the steps of each series' past to keep for forecasts; None keeps all."""
+        if state.shrinkage is not None:
+            return history_of(state.shape)
         return state.shape.context_length
 
     def _memory_tensors(self) -> dict[str, Tensor]:
@@ -572,11 +579,13 @@ class LLMForecaster(ModelForecaster):
     A method whose language model embeds texts lists them in `_texts_to_embed`.
     """
 
+    #: Steps with a language model; those without one are cheap.
+    _language_model_steps: ClassVar[int] = 500
     #: Whether the language model runs inside the model; else only its embeddings are read.
     _runs_backbone: ClassVar[bool] = True
 
     backbone: str | None
-    backbone_layers: int | None
+    backbone_layers: int | str | None
     lora: dict[str, Any] | None
     dtype: str
 
@@ -649,9 +658,13 @@ class LLMForecaster(ModelForecaster):
     def _load_backbone(self) -> Backbone | None:
         if self.backbone is None:
             return None
-        return load_backbone(
-            self.backbone, layers=self.backbone_layers, device=self.device, dtype=self.dtype
-        )
+        layers = self.backbone_layers
+        if isinstance(layers, str):
+            layers = auto_layers(self.backbone)
+        return load_backbone(self.backbone, layers=layers, device=self.device, dtype=self.dtype)
+
+    def _budget(self) -> int:
+        return self._most_steps if self.backbone is None else self._language_model_steps
 
     def _autocast(self, state: FittedState) -> torch.dtype | None:
         # A CPU that multiplies bfloat16 natively trains in it at the same accuracy; forecasts stay
@@ -669,6 +682,11 @@ class LLMForecaster(ModelForecaster):
         super()._check_parameters()
         if self.backbone is None and self.lora is not None:
             raise DataError("lora tunes the language model, and backbone=None has none: drop one")
+
+
+def auto_layers(backbone: str) -> int:
+    """Return the layers of a language model that ``backbone_layers="auto"`` uses."""
+    return min(AUTO_LAYERS, count_layers(backbone))
 
 
 def _levels_of_call(name: str, levels: Any) -> list[float]:

@@ -127,7 +127,13 @@ class Combination:
         return cls(state["blocks"], state["pooled"], own)
 
 
-def learn_combination(windows: HeldOutForecasts, series_ids: Sequence[Hashable]) -> Combination:
+def learn_combination(
+    windows: HeldOutForecasts,
+    series_ids: Sequence[Hashable],
+    *,
+    prior: np.ndarray | None = None,
+    by_series: bool = True,
+) -> Combination:
     """Learn the weights of candidates from held-out windows.
 
     Parameters
@@ -136,11 +142,15 @@ def learn_combination(windows: HeldOutForecasts, series_ids: Sequence[Hashable])
         The forecasts of all candidates.
     series_ids : sequence of hashable
         The names of the series, by their numbers.
+    prior : array (candidates,) or None, default=None
+        The weights that few windows shrink to. None: equal weights.
+    by_series : bool, default=True
+        Whether a series with enough windows gets weights of its own.
 
     Returns
     -------
     Combination
-        Equal weights where no window can be scored.
+        The prior where no window can be scored.
 
     Examples
     --------
@@ -158,15 +168,15 @@ def learn_combination(windows: HeldOutForecasts, series_ids: Sequence[Hashable])
         windows.mean_errors(grid, first, last)
         for first, last in itertools.pairwise([*blocks, horizon])
     ]  # (windows, variables, points) of each block
-    pooled = np.stack([_weights(block.reshape(-1, len(grid)), grid) for block in errors])
+    pooled = np.stack([_weights(block.reshape(-1, len(grid)), grid, prior) for block in errors])
     own = {}
-    for number, series_id in enumerate(series_ids):
+    for number, series_id in enumerate(series_ids if by_series else ()):
         rows = windows.series == number
         if rows.sum() >= SERIES_WINDOWS and len(series_ids) * variables > 1:
             own[series_id] = np.stack(
                 [
                     np.stack(
-                        [_weights(e[rows, v], grid, prior) for e, prior in zip(errors, pooled)]
+                        [_weights(e[rows, v], grid, shared) for e, shared in zip(errors, pooled)]
                     )
                     for v in range(variables)
                 ]

@@ -35,10 +35,11 @@ class DirectForecaster(ModelForecaster):
         typical = int(np.median([len(context) for context in contexts]))
         season = season_length(freq)
         context_length = self.context_length
-        if context_length == "auto":
-            context_length = int(np.clip(typical // 2, 1, self._max_context))
         if horizon is None:
             horizon = int(np.clip(typical // 4, 1, max(season, 8)))
+        if context_length == "auto":
+            most = self._most_context(typical, horizon)
+            context_length = int(np.clip(most, 1, self._max_context))
         return ModelShape(int(context_length), horizon, contexts[0].n_variables, freq)
 
     def _training_inputs(

@@ -87,6 +87,27 @@ def spread_origins(
     return origins
 
 
+def held_out_origins(
+    contexts: Sequence[Context], held_out: Sequence[int], horizon: int
+) -> list[np.ndarray]:
+    """Choose the positions of windows in the last ``held_out`` steps of each series.
+
+    As many as `choose_origins` takes. Windows have a whole horizon if there are enough such ones;
+    else some are cut at the end of the series.
+    """
+    variables = sum(context.n_variables for context, held in zip(contexts, held_out) if held)
+    most = int(np.clip(PANEL_WINDOWS // max(1, variables), 1, MAX_ORIGINS))
+    used = np.flatnonzero(held_out)
+    scored = np.linspace(0, len(used) - 1, min(len(used), MAX_SCORED_SERIES)).round().astype(int)
+    origins = [np.empty(0, dtype=int)] * len(contexts)
+    for number in used[scored].tolist():
+        steps = len(contexts[number])
+        first = max(1, steps - held_out[number])
+        whole = steps - horizon - first + 1
+        origins[number] = _spread(first, steps - horizon if whole >= most else steps - 1, most)
+    return origins
+
+
 def usual_change(values: np.ndarray, season: int) -> np.ndarray:
     """Return the mean absolute change over a season, else over a step, else 0: (variables,)."""
     scale = np.zeros(values.shape[1])

@@ -20,8 +20,11 @@ from tsllm.covariates import CovariateColumns, Covariates, fit_covariates
 from tsllm.datasets.checks import series_name, series_names
 from tsllm.datasets.frequency import season_length
 from tsllm.errors import TrainingDivergedError
+from tsllm.forecasters.combining import Combination
 from tsllm.forecasters.forecasting import ContextReader, ForecastingMixin, Reader
 from tsllm.forecasters.frames import learn_covariates
+from tsllm.forecasters.held_out import held_out_origins
+from tsllm.forecasters.shrinking import ShrinkingReader, history_of, learn_shrinkage
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.intervals import MAX_WINDOWS, MIN_WINDOWS, Calibration, make_calibration
 from tsllm.text import TextEncoder, make_encoder, restore_encoder
@@ -30,7 +33,7 @@ from tsllm.training.loop import train
 from tsllm.training.memory import TRAINING_COPIES, memory_estimated
 from tsllm.training.randomness import seeded
 from tsllm.training.settings import Loss, TrainingSettings
-from tsllm.training.windows import WindowBatch, Windows
+from tsllm.training.windows import DrawnWindows, WindowBatch, Windows
 
 #: Early stopping reads at most this number of windows, evenly spaced over the held-out part.
 MAX_VALIDATION_WINDOWS = 4096
@@ -169,6 +172,10 @@ class LearningMixin(FittingMixin):
     #: ``max_epochs="auto"``: at least this number of epochs, and epochs for this number of steps.
     _auto_epochs: ClassVar[int] = 10
     _auto_steps: ClassVar[int] = 400
+    #: Most steps of ``max_epochs="auto"`` with ``window_stride="auto"``.
+    _most_steps: ClassVar[int] = 2000
+    #: Whether training embeds the text of each window, so that each epoch reads the same ones.
+    _embeds_windows: ClassVar[bool] = False
     #: The training loop's gradient clipping and last learning rate.
     _clip_norm: ClassVar[float | None] = 5.0
     _final_learning_rate: ClassVar[float] = 1e-8
@@ -261,8 +268,9 @@ class LearningMixin(FittingMixin):
         residuals = state.residuals(contexts)
         training, validation, held_out = self._windows(state.shape, residuals)
         windows = [training] if validation is None else [training, validation]
+        some = self._drawn(training)
         loss = self._make_loss(state, residuals, windows)
-        settings = self._training_settings(state, training, epochs)
+        settings = self._training_settings(state, len(some), epochs)
         if resumable and self.checkpoint_dir is not None:
             weights = None if state.backbone is None else state.backbone.digest
             settings = replace(
@@ -270,11 +278,13 @@ class LearningMixin(FittingMixin):
                 checkpoint_dir=Path(self.checkpoint_dir).expanduser(),
                 identity=describe_fit(self, weights, *_data_of(contexts)),
             )
-        result = train(state.model, loss, training, validation, settings)
+        result = train(state.model, loss, some, validation, settings)
         state.model.eval()
         state.history = [*state.history, *result.history]
         state.best_epoch, state.stopped = result.best_epoch, result.stopped
         state.trained_on = [*state.trained_on, span_of(residuals)]
+        if self.shrinkage and (recalibrate or resumable):
+            state.shrinkage = self._learn_shrinkage(state, residuals, held_out)
         if recalibrate:
             state.calibration = self._make_calibration(state, residuals, held_out)
         state.seconds += time.perf_counter() - started
@@ -292,30 +302,68 @@ class LearningMixin(FittingMixin):
 
         The list says of each series whether training holds out a part of it.
         """
-        _warn_of_phases(self.window_stride, season_length(shape.freq))
+        stride = 1 if self.window_stride == "auto" else int(self.window_stride)
+        _warn_of_phases(stride, season_length(shape.freq))
         split = self._channel_independent
         windows = Windows(
             [column for c in contexts for column in _standardised(c.values, split=split)],
             context_length=shape.context_length,
             target_length=self._target_length(shape),
-            stride=self.window_stride,
+            stride=stride,
         )
-        training, validation = windows.split(self.validation_fraction)
-        present = validation.series_present()
         width = contexts[0].n_variables if split else 1
+        steps = [held_out_steps(len(c), shape.horizon, self.validation_fraction) for c in contexts]
+        training, validation = windows.split(torch.tensor(steps).repeat_interleave(width))
+        present = validation.series_present()
         held_out = [
             any(i * width + k in present for k in range(width)) for i in range(len(contexts))
         ]
-        some = validation.thin(MAX_VALIDATION_WINDOWS) if len(validation) else None
+        most = MAX_VALIDATION_WINDOWS
+        per_epoch = self._windows_of_epoch()
+        if per_epoch is not None and len(training) > per_epoch:
+            most = min(most, max(1, per_epoch // 2))  # validation takes less than training
+            if self._embeds_windows:
+                training = training.thin(per_epoch, jitter=True)
+        some = validation.thin(most) if len(validation) else None
         return training, some, held_out
 
+    def _most_context(self, steps: int, target: int) -> int:
+        """Return the longest context that suits series of some steps.
+
+        Half of the series, and what leaves room for a training target before the held-out part, but
+        at least a quarter.
+        """
+        held = held_out_steps(steps, target, self.validation_fraction)
+        return max(min(steps // 2, steps - held - target), steps // 4, 1)
+
+    def _windows_of_epoch(self) -> int | None:
+        """Return the most windows that an epoch reads; None: all."""
+        if self.window_stride != "auto" or self.max_epochs != "auto":
+            return None
+        steps = max(self._budget(), int(self.max_steps or 0)) // self._auto_epochs
+        return int(self.batch_size) * steps
+
+    def _budget(self) -> int:
+        """Return the most steps of a training that chooses its number of epochs."""
+        return self._most_steps
+
+    def _drawn(self, training: Windows) -> Windows | DrawnWindows:
+        """Return the training set: all windows, or some that each epoch draws anew."""
+        per_epoch = self._windows_of_epoch()
+        if per_epoch is None or len(training) <= per_epoch:
+            return training
+        return DrawnWindows(training, per_epoch)
+
     def _training_settings(
-        self, state: FittedState, training: Windows, epochs: int | str
+        self, state: FittedState, windows: int, epochs: int | str
     ) -> TrainingSettings:
-        """Translate the parameters into the training loop's settings."""
+        """Translate the parameters into the training loop's settings.
+
+        ``windows`` is the number that an epoch reads.
+        """
         patience = int(self.patience)
         if epochs == "auto":
-            per_epoch = -(-len(training) // self.batch_size)
+            per_epoch = -(-windows // self.batch_size)
             epochs = max(self._auto_epochs, -(-self._auto_steps // per_epoch))
             # The shorter the epochs, the more of them there are, and the more may pass in vain.
             patience *= -(-epochs // self._auto_epochs)
@@ -335,8 +383,39 @@ class LearningMixin(FittingMixin):
         )
 
     def _reader(self, state: FittedState, *, followed: bool = False) -> Reader:
+        reader = self._model_reader(state, followed=followed)
+        if state.shrinkage is None:
+            return reader
+        season = season_length(state.shape.freq)
+        return ShrinkingReader(reader, state.shrinkage, history_of(state.shape), season)
+
+    def _model_reader(self, state: FittedState, *, followed: bool = False) -> Reader:
+        """Return the reader that forecasts with the model alone."""
         rows = self._rows_at_once(state)
         return ContextReader(state, self._arrange_context, self._run_model, rows, self.batch_size)
+
+    # ------------------------------------------------------------------ shrinkage
+
+    def _learn_shrinkage(
+        self, state: FittedState, contexts: Sequence[Context], held_out: Sequence[bool]
+    ) -> Combination | None:
+        """Learn how far forecasts shrink towards simple ones, on windows of the held-out part."""
+        return learn_shrinkage(
+            self._model_reader(state),
+            contexts,
+            self._shrinkage_origins(state.shape, contexts, held_out),
+            state.shape,
+        )
+
+    def _shrinkage_origins(
+        self, shape: ModelShape, contexts: Sequence[Context], held_out: Sequence[bool]
+    ) -> list[np.ndarray]:
+        """List the origins of the windows that shrinkage is learnt on."""
+        held = [
+            held_out_steps(len(context), shape.horizon, self.validation_fraction) * int(out)
+            for context, out in zip(contexts, held_out)
+        ]
+        return held_out_origins(contexts, held, shape.horizon)
 
     # ------------------------------------------------------------------ calibration
 
@@ -383,7 +462,7 @@ class LearningMixin(FittingMixin):
         """
         shape = state.shape
         origins_of = calibration_origins(
-            contexts, self.validation_fraction, held_out, season_length(shape.freq)
+            contexts, self.validation_fraction, held_out, season_length(shape.freq), shape.horizon
         )
         pasts: list[Context] = []
         futures: list[np.ndarray] = []
@@ -449,6 +528,7 @@ def calibration_origins(
     validation_fraction: float,
     held_out: Sequence[bool],
     season: int = 1,
+    horizon: int = 1,
 ) -> list[np.ndarray]:
     """List the origins of each series' calibration windows; none for a series that is not used.
 
@@ -466,7 +546,7 @@ def calibration_origins(
     origins = []
     for context, use in zip(contexts, used):
         steps = len(context)
-        border = steps - round(validation_fraction * steps)
+        border = steps - held_out_steps(steps, horizon, validation_fraction)
         first = max(1, steps // 2) if in_sample else max(1, border)
         count = min(most, steps - first) if use else 0
         seasons = (steps - first) // season
@@ -475,6 +555,20 @@ def calibration_origins(
         else:
             origins.append(np.unique(np.linspace(first, steps - 1, count).round().astype(int)))
     return origins
+
+
+def held_out_steps(steps: int, horizon: int, fraction: float) -> int:
+    """Return the number of steps at the end of a series that training leaves out.
+
+    A share of the series, but at least the horizon as far as half of the series allows it; 0 where
+    ``fraction`` is 0.
+
+    Examples
+    --------
+    >>> held_out_steps(400, 12, 0.1), held_out_steps(40, 12, 0.1), held_out_steps(16, 12, 0.1)
+    (40, 12, 8)
+    """
+    return max(round(fraction * steps), min(horizon, steps // 2)) if fraction > 0 else 0
 
 
 def _data_of(contexts: Sequence[Context]) -> list[Any]:

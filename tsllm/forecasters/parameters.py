@@ -55,7 +55,8 @@ LIMITS: dict[str, Limits] = {
     **dict.fromkeys(("dropout", "validation_fraction"), _SHARE),
     "update_epochs": Limits(0, 1_000_000_000),
     "max_epochs": Limits(1, 1_000_000_000, words=("auto",)),
-    **dict.fromkeys(("batch_size", "window_stride", "patience", "max_steps"), _COUNT),
+    **dict.fromkeys(("batch_size", "patience", "max_steps"), _COUNT),
+    "window_stride": Limits(1, 1_000_000_000, words=("auto",)),
     "learning_rate": _RATE,
     "weight_decay": Limits(0, 1_000, whole=False),
     "random_state": Limits(0, 2**32 - 1),
@@ -70,7 +71,10 @@ SHARED: dict[str, tuple[str, str]] = {
         'The language model: a Hugging Face id, a local directory, or ``"random:..."``. None '
         "trains the same forecaster without a language model, as a control.",
     ),
-    "backbone_layers": ("int or None", "Use only the first layers. None uses all."),
+    "backbone_layers": (
+        'int, None or "auto"',
+        'Use only the first layers. None uses all, "auto" two.',
+    ),
     "lora": (
         "dict or None",
         "Fine-tune the language model with LoRA (Hu et al., 2021, 2106.09685), through peft: "
@@ -116,13 +120,16 @@ SHARED: dict[str, tuple[str, str]] = {
     "max_epochs": (
         'int or "auto"',
         'Passes over the training windows. "auto": ten, or more if ten passes are less than 400 '
-        "steps; ``patience`` then grows in proportion.",
+        "steps; ``patience`` then grows in proportion. See ``window_stride`` for many windows.",
     ),
     "batch_size": ("int", "Windows of a training step; each variable is a window of its own."),
     "window_stride": (
-        "int",
-        "Steps between training windows. More than 1 for long series and costly steps; a stride "
-        "that shares a factor with the season misses some of its phases, with a warning.",
+        'int or "auto"',
+        'Steps between training windows. "auto": 1, and where ten passes would take more than '
+        "2,000 steps (500 with a language model), each epoch draws a tenth of that number of "
+        'batches at random, so that the time does not grow with the panel; only with '
+        '``max_epochs="auto"``. A stride that shares a factor with the season misses some of its '
+        "phases, with a warning.",
     ),
     "learning_rate": (
         "float",
@@ -134,6 +141,12 @@ SHARED: dict[str, tuple[str, str]] = {
         "float",
         "Share of each series, at its end, that is held out for early stopping and for calibrating "
         "intervals.",
+    ),
+    "shrinkage": (
+        "bool",
+        "Combine the model's forecasts with the last value, the seasonal naive forecast and that "
+        "with drift, with weights that held-out windows of all series support (not in the papers). "
+        "Few windows leave the model alone; ``summary()`` shows the weights.",
     ),
     "max_steps": ("int or None", "Stop after this number of training steps."),
     "checkpoint_dir": (
@@ -211,7 +224,8 @@ class SharedParameters:
     text_covariates: tuple[str, ...] = ()
     text_backbone: str = DEFAULT_BACKBONE
     embedding_store: Any = None
-    window_stride: int = 1
+    window_stride: int | str = 1
+    shrinkage: bool = False
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         for name in SHARED.keys() & arguments.keys():

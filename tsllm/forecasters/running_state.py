@@ -50,6 +50,7 @@ def follow(
     known: Mapping[Hashable, Context],
     memories: Mapping[Hashable, Memory],
     *,
+    keep: int,
     batch_size: int,
 ) -> dict[Hashable, Memory]:
     """Advance the memories of series.
@@ -57,9 +58,9 @@ def follow(
     Rows that were read before are skipped. Corrected rows are read anew from the state before the
     kept rows. After a training all kept rows are read anew, and what lay before is forgotten.
     ``contexts`` hold the kept rows of each series and the new ones after them, a new series whole;
-    ``known`` holds the rows kept so far. The given memories do not change.
+    ``known`` holds the rows kept so far, and the last ``keep`` rows are kept from now on. The given memories do not change.
     """
-    version, keep = weights_version(state), state.shape.context_length
+    version = weights_version(state)
     model = exact_model(state)
     old = [memories.get(context.series_id) for context in contexts]
     old = [m if m is not None and m.version == version else None for m in old]

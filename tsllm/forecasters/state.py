@@ -17,6 +17,7 @@ from tsllm.context import Context, within_rounding
 from tsllm.covariates import Covariates
 from tsllm.datasets.frequency import frequency_name
 from tsllm.errors import DataError, ModelFormatError
+from tsllm.forecasters.combining import Combination
 from tsllm.forecasters.frames import frequency_of
 from tsllm.intervals import Calibration
 from tsllm.saving.allocation import build_model
@@ -80,6 +81,8 @@ class FittedState:
         One entry a training: the number of series and steps, the first and last stamp, as text.
     columns : Index or None
         The columns of y that it was trained on; None in models of earlier versions.
+    shrinkage : Combination or None
+        The weights of the model and of simple forecasts; None where the model forecasts alone.
     """
 
     model: nn.Module
@@ -95,6 +98,7 @@ class FittedState:
     stopped: str = ""
     trained_on: list[dict[str, Any]] = field(default_factory=list)
     columns: pd.Index | None = None
+    shrinkage: Combination | None = None
 
     @property
     def device(self) -> torch.device:
@@ -222,8 +226,15 @@ class FittedState:
             "dtype": "float32" if backbone is None else str(backbone.dtype).removeprefix("torch."),
             "calibration_windows": len(calibration.pooled.errors),
             "calibration_in_sample": calibration.in_sample,
+            **({} if self.shrinkage is None else {"shrinkage": self._weights()}),
             **({} if self.covariates is None else self.covariates.summary()),
         }
+
+    def _weights(self) -> dict[str, float]:
+        """Return the mean weights of the model and of the simple forecasts."""
+        assert self.shrinkage is not None  # the caller looked
+        names = ("model", "last value", "seasonal naive", "seasonal naive with drift")
+        return dict(zip(names, self.shrinkage.mean_weights().round(3).tolist()))
 
     def card_facts(self, loss: str, *, pretrained: bool, with_context: bool) -> dict[str, Any]:
         """Return the facts of the training for the card of a saved forecaster.
@@ -285,6 +296,7 @@ class FittedState:
             "shape": vars(self.shape),
             "calibration": None if calibration is None else calibration.to_state(),
             "covariates": None if self.covariates is None else self.covariates.to_state(),
+            "shrinkage": None if self.shrinkage is None else self.shrinkage.to_state(),
             "described": list(self.statistics),
             "statistics": np.stack(values) if values else np.empty((0, 2, 0)),  # (series, 2, v)
             **{name: getattr(self, name) for name in rest},
@@ -309,6 +321,7 @@ class FittedState:
         shape.check()
         model = build_model(lambda: build(shape), read.pop("model"), backbone)
         covariates, calibration = read.pop("covariates"), read.pop("calibration")
+        shrinkage = read.pop("shrinkage")
         statistics = zip(read.pop("described"), read["statistics"], strict=True)
         fields = {
             **read,
@@ -317,6 +330,7 @@ class FittedState:
             "covariates": None
             if covariates is None
             else Covariates.from_state(covariates, restore_encoder),
+            "shrinkage": None if shrinkage is None else Combination.from_state(shrinkage),
         }
         check_fields(cls, fields)
         scores = fields["calibration"]

@@ -38,6 +38,8 @@ def seasonal_naive(values: np.ndarray, horizon: int, season: int) -> np.ndarray:
 
 def carried_forward(values: np.ndarray, season: int) -> np.ndarray:
     """Fill gaps with the value a season earlier, else with the last value: (time, variables)."""
+    if not np.isnan(values).any():
+        return values
     frame = pd.DataFrame(values)
     by_phase = frame.groupby(np.arange(len(frame)) % season).ffill()
     return by_phase.ffill().to_numpy()

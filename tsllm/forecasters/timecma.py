@@ -253,6 +253,7 @@ class TimeCMAForecaster(DirectForecaster, LLMForecaster):
 
     _runs_backbone = False
     _channel_independent = False
+    _embeds_windows = True
     _final_learning_rate = 1e-6
     _max_context: ClassVar[int] = 96
 
@@ -262,7 +263,7 @@ class TimeCMAForecaster(DirectForecaster, LLMForecaster):
         self,
         backbone: str | None = DEFAULT_BACKBONE,
         *,
-        backbone_layers: int | None = None,
+        backbone_layers: int | str | None = None,
         lora: dict[str, Any] | None = None,
         context_length: int | str = "auto",
         prediction_length: int | None = None,
@@ -274,17 +275,18 @@ class TimeCMAForecaster(DirectForecaster, LLMForecaster):
         dropout: float = 0.2,
         prompt_template: str = DEFAULT_TEMPLATE,
         value_format: str = "window",
-        window_stride: int = 1,
         loss: str = "mse",
         quantiles: tuple[float, ...] = DECILES,
         adaptive: bool = False,
         update_epochs: int = 0,
         max_epochs: int | str = "auto",
         batch_size: int = 16,
+        window_stride: int | str = "auto",
         learning_rate: float = 1e-4,
         weight_decay: float = 1e-3,
         patience: int = 3,
         validation_fraction: float = 0.1,
+        shrinkage: bool = True,
         max_steps: int | None = None,
         checkpoint_dir: str | Path | None = None,
         past_covariates: tuple[str, ...] = (),
@@ -407,14 +409,16 @@ class TimeCMAForecaster(DirectForecaster, LLMForecaster):
     ) -> Iterator[list[str]]:
         training, validation, held_out = self._windows(shape, contexts)
         windows = [training] if validation is None else [training, validation]
-        # The windows that calibration and then `predict` read.
+        # The windows that calibration, shrinkage and then `predict` read.
         origins = calibration_origins(
-            contexts, self.validation_fraction, held_out, season_length(shape.freq)
+            contexts, self.validation_fraction, held_out, season_length(shape.freq), shape.horizon
         )
         further = [
             (series, int(origin) - shape.context_length)
-            for series, (context, before) in enumerate(zip(contexts, origins))
-            for origin in [*before, len(context)]
+            for series, (context, *before) in enumerate(
+                zip(contexts, origins, self._shrinkage_origins(shape, contexts, held_out))
+            )
+            for origin in [*before[0], *before[1], len(context)]
         ]
         places = np.unique(np.concatenate([places_of(windows), np.array(further)]), axis=0)
         prompts = self._prompts(shape, {})

@@ -151,10 +151,11 @@ class Windows:
         values.nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
         return WindowBatch(values, mask, series, start)
 
-    def split(self, validation_fraction: float) -> "tuple[Windows, Windows]":
+    def split(self, validation: float | Tensor) -> "tuple[Windows, Windows]":
         """Split the windows in time, so that no training window contains a validation step.
 
-        The last ``round(validation_fraction * steps)`` steps of each series are for validation.
+        The last ``round(validation * steps)`` steps of each series are for validation; a tensor,
+        (series,), states the number of steps of each.
         Validation windows have their whole target there, and their contexts may reach back.
         Training windows end before it. Windows across the border are dropped. A series in which one
         part would be empty is used for training only.
@@ -164,11 +165,14 @@ class Windows:
         training, validation : Windows
             `validation` is empty where every series is too short.
         """
-        if not 0 <= validation_fraction < 1:
+        if isinstance(validation, Tensor):
+            held_out = validation.long()
+        elif 0 <= validation < 1:
+            held_out = torch.round(validation * self._steps.double()).long()
+        else:
             raise DataError(
-                f"validation_fraction is {validation_fraction}; it must be at least 0 and below 1"
+                f"validation_fraction is {validation}; it must be at least 0 and below 1"
             )
-        held_out = torch.round(validation_fraction * self._steps.double()).long()
         border = (self._steps - held_out)[self._row_series]  # (rows,)
         fits = 1 + torch.div(
             border - self.target_length - self._first, self._step, rounding_mode="floor"
@@ -210,17 +214,21 @@ class Windows:
         """Return the indices of the series that have windows."""
         return set(self._row_series.tolist())
 
-    def thin(self, most: int) -> "Windows":
+    def thin(self, most: int, *, jitter: bool = False) -> "Windows":
         """Keep at most `most` windows, evenly spaced, with the last one.
 
         The windows are ordered by series and time: each series keeps its share. The result is
-        always the same.
+        always the same. ``jitter`` takes one window at random of each of `most` equal parts, so
+        that all phases of a season are there.
         """
         if most < 1:
             raise DataError(f"most is {most}; it must be at least 1")
         if most >= len(self):
             return self
-        series, start = self._locate(torch.arange(1, most + 1) * len(self) // most - 1)
+        chosen = torch.arange(1, most + 1) * len(self) // most - 1
+        if jitter:
+            chosen = one_of_each_part(len(self), most, torch.Generator().manual_seed(0))
+        series, start = self._locate(chosen)
         thinned = copy.copy(self)
         ones = torch.ones_like(start)
         thinned._keep(series, start + self.context_length, ones, ones)
@@ -253,6 +261,56 @@ class Windows:
     def _per_series(self, counts: Tensor) -> Tensor:
         """Add up the counts of rows for each series."""
         return torch.zeros_like(self._steps).index_add(0, self._row_series, counts)
+
+
+class DrawnWindows:
+    """A training set that draws some of the windows at random for each epoch.
+
+    The time of an epoch does not grow with the number of windows. Each epoch takes one window of
+    each of `per_epoch` equal parts, so that all series and times have their share.
+
+    Parameters
+    ----------
+    windows : Windows
+        More than `per_epoch` windows.
+    per_epoch : int
+        Windows of an epoch.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tsllm.training.windows import DrawnWindows, Windows
+    >>> windows = Windows([torch.arange(90.0)[:, None]], context_length=3, target_length=2)
+    >>> drawn = DrawnWindows(windows, 8)
+    >>> len(drawn), [len(batch) for batch in drawn.batches(4, torch.Generator())]
+    (8, [4, 4])
+    """
+
+    def __init__(self, windows: Windows, per_epoch: int) -> None:
+        self.windows, self.per_epoch = windows, per_epoch
+
+    def __len__(self) -> int:
+        return self.per_epoch
+
+    def gather(self, indices: Tensor) -> WindowBatch:
+        """Copy windows, by their numbers among all windows, into one batch."""
+        return self.windows.gather(indices)
+
+    def fingerprint(self) -> dict[str, int | str]:
+        """Return the facts that tell these windows from others; see `TrainingSet`."""
+        return {**self.windows.fingerprint(), "per_epoch": self.per_epoch}
+
+    def batches(self, batch_size: int, generator: torch.Generator | None) -> list[Tensor]:
+        """Draw the windows of an epoch and split them into batches."""
+        drawn = one_of_each_part(len(self.windows), self.per_epoch, generator)
+        order = torch.randperm(self.per_epoch, generator=generator)
+        return list(drawn[order].split(batch_size))
+
+
+def one_of_each_part(count: int, parts: int, generator: torch.Generator | None) -> Tensor:
+    """Split the numbers below ``count`` into equal parts and draw one of each: (parts,), rising."""
+    place = torch.arange(parts) + torch.rand(parts, generator=generator, dtype=torch.float64)
+    return (place * count / parts).long().clamp(max=count - 1)
 
 
 def _check_series(series: Sequence[Tensor]) -> int:
