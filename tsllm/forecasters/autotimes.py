@@ -21,6 +21,7 @@ from tsllm.errors import DataError
 from tsllm.forecasters.base import LLMForecaster
 from tsllm.forecasters.frames import frequency_of
 from tsllm.forecasters.parameters import DECILES, choose_flips
+from tsllm.forecasters.shapes import best_shape
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.prompts.segments import context_sentences, segment_sentences
 from tsllm.training.settings import Loss
@@ -195,12 +196,7 @@ class AutoTimesForecaster(LLMForecaster):
         self._check_own_parameters()
         freq = frequency_of(contexts)
         season = season_length(freq)
-        typical = int(np.median([len(context) for context in contexts]))
-        token = self._choose_token_length(typical, season, horizon)
-        if self.context_length == "auto":
-            context_length = token * int(np.clip(typical // 2 // token, 1, MAX_TOKENS))
-        else:
-            context_length = int(self.context_length)
+        token, context_length = self._choose_lengths(contexts, season, horizon)
         if context_length % token:
             raise DataError(
                 f"context_length={context_length} is no multiple of token_length={token}: "
@@ -376,6 +372,28 @@ class AutoTimesForecaster(LLMForecaster):
         return super()._needs_language_model() | dates
 
     # ------------------------------------------------------------------ helpers
+
+    def _choose_lengths(
+        self, contexts: Sequence[Context], season: int, horizon: int | None
+    ) -> tuple[int, int]:
+        """Choose the steps of a token and of the context; both free, short series decide."""
+        typical = int(np.median([len(context) for context in contexts]))
+        token = self._choose_token_length(typical, season, horizon)
+        if self.context_length != "auto":
+            return token, int(self.context_length)
+        usual = token, token * int(np.clip(typical // 2 // token, 1, MAX_TOKENS))
+        if self.token_length != "auto" or horizon is None or self.in_context is not None:
+            return usual
+        shapes = [usual]
+        for one in (horizon, -(-horizon // season) * season, token):
+            if one <= min(MAX_TOKEN_LENGTH, typical // 2):
+                room = self._most_context(typical, one) // one
+                long = int(np.clip(room, 1, MAX_TOKENS))
+                shapes += [(one, one * long), (one, one * max(1, long // 2))]
+        settings = [{"token_length": t, "context_length": length} for t, length in shapes]
+        off: dict[str, Any] = {"backbone": None, "backbone_layers": None, "lora": None}
+        best = best_shape(self, contexts, horizon, settings, off | {"timestamps": False})
+        return best["token_length"], best["context_length"]
 
     def _choose_token_length(self, typical: int, season: int, horizon: int | None) -> int:
         """Choose whole seasons that cover the horizon, if the series are long enough."""

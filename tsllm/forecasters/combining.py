@@ -133,6 +133,7 @@ def learn_combination(
     *,
     prior: np.ndarray | None = None,
     by_series: bool = True,
+    independent: float = 1.0,
 ) -> Combination:
     """Learn the weights of candidates from held-out windows.
 
@@ -146,6 +147,8 @@ def learn_combination(
         The weights that few windows shrink to. None: equal weights.
     by_series : bool, default=True
         Whether a series with enough windows gets weights of its own.
+    independent : float, default=1.0
+        The share of the windows that counts; less than 1 where windows overlap.
 
     Returns
     -------
@@ -168,7 +171,9 @@ def learn_combination(
         windows.mean_errors(grid, first, last)
         for first, last in itertools.pairwise([*blocks, horizon])
     ]  # (windows, variables, points) of each block
-    pooled = np.stack([_weights(block.reshape(-1, len(grid)), grid, prior) for block in errors])
+    pooled = np.stack(
+        [_weights(e.reshape(-1, len(grid)), grid, prior, independent) for e in errors]
+    )
     own = {}
     for number, series_id in enumerate(series_ids if by_series else ()):
         rows = windows.series == number
@@ -217,25 +222,32 @@ def _first_steps(counts: np.ndarray) -> list[int]:
     return blocks if counts.min() >= BLOCK_WINDOWS else [0]
 
 
-def _weights(errors: np.ndarray, grid: np.ndarray, prior: np.ndarray | None = None) -> np.ndarray:
+def _weights(
+    errors: np.ndarray,
+    grid: np.ndarray,
+    prior: np.ndarray | None = None,
+    independent: float = 1.0,
+) -> np.ndarray:
     """Weigh candidates by the errors (windows, points) of the grid: (candidates,).
 
-    ``prior`` are the weights to shrink to; None: equal weights.
+    ``prior`` are the weights to shrink to; None: equal weights. ``independent`` is the share of the
+    windows that counts.
     """
     if prior is None:
         prior = np.full(grid.shape[1], 1 / grid.shape[1])
     errors = errors[~np.isnan(errors).any(axis=1)]
+    count = len(errors) * independent
     loss = errors.mean(axis=0) if len(errors) else np.zeros(len(grid))
     if not loss.min() > 0:  # no window, or a combination without any error
         found = prior if not len(errors) else grid[loss == loss.min()].mean(axis=0)
     else:
         excess = loss / loss.min() - 1
-        chance = np.exp(-SHARPNESS * len(errors) * excess)
+        chance = np.exp(-SHARPNESS * count * excess)
         found = chance @ grid / chance.sum()
     # A prior that is far worse than the best combination is no prior to shrink to.
     worse = _excess(loss, grid, prior)
-    strength = PRIOR_STRENGTH / (1 + PRIOR_DECAY * len(errors) * worse)
-    share = len(errors) / (len(errors) + strength)
+    strength = PRIOR_STRENGTH / (1 + PRIOR_DECAY * count * worse)
+    share = count / (count + strength)
     mixed = share * found + (1 - share) * prior
     kept = np.where(mixed < min(LEAST_WEIGHT, mixed.max()), 0.0, mixed)
     weights: np.ndarray = kept / kept.sum()

@@ -108,6 +108,20 @@ def held_out_origins(
     return origins
 
 
+def independent_windows(origins_of: Sequence[np.ndarray], horizon: int) -> float:
+    """Count windows as if those of a series did not overlap.
+
+    Examples
+    --------
+    >>> independent_windows([np.array([80, 84, 88]), np.array([90])], 8)
+    3.0
+    """
+    spans = [
+        (len(origins), 1 + np.ptp(origins) / horizon) for origins in origins_of if len(origins)
+    ]
+    return float(sum(min(count, span) for count, span in spans))
+
+
 def usual_change(values: np.ndarray, season: int) -> np.ndarray:
     """Return the mean absolute change over a season, else over a step, else 0: (variables,)."""
     scale = np.zeros(values.shape[1])

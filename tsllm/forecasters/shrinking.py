@@ -13,9 +13,10 @@ import numpy as np
 
 from tsllm.context import Context
 from tsllm.datasets.frequency import season_length
-from tsllm.forecasters.combining import Combination, HeldOutForecasts, learn_combination
+from tsllm.errors import NotEnoughDataError
+from tsllm.forecasters.combining import Combination, learn_combination
 from tsllm.forecasters.forecasting import Prediction, Reader
-from tsllm.forecasters.held_out import usual_change
+from tsllm.forecasters.held_out import HeldOut, independent_windows
 from tsllm.forecasters.state import ModelShape
 from tsllm.forecasters.statistical import seasonal_naive
 
@@ -103,30 +104,20 @@ def learn_shrinkage(
     Combination or None
         None where the model is best alone.
     """
-    horizon, season, history = shape.horizon, season_length(shape.freq), history_of(shape)
-    pasts, actual, series = [], [], []
-    for number, (context, origins) in enumerate(zip(contexts, origins_of)):
-        for origin in origins.tolist():
-            past = context.until(origin)
-            if past.tail(shape.context_length).mask.any(axis=0).all():
-                future = np.full((horizon, context.n_variables), np.nan)
-                seen = context.values[origin : origin + horizon]
-                future[: len(seen)] = seen
-                pasts.append(past)
-                actual.append(future)
-                series.append(number)
-    if not pasts:
+    season, history = season_length(shape.freq), history_of(shape)
+    sizes = {"horizon": shape.horizon, "season": season, "history": shape.context_length}
+    try:
+        held_out = HeldOut.of(contexts, origins_of, **sizes)
+    except NotEnoughDataError:
         return None
-    model, _ = reader.predict(pasts, horizon)
-    pasts = [past.tail(history) for past in pasts]
-    simple = simple_forecasts(pasts, horizon, season)
-    windows = HeldOutForecasts(
-        np.concatenate([model[..., :1], simple], axis=-1),
-        np.stack(actual),
-        np.stack([usual_change(past.values, season) for past in pasts]),
-        np.array(series),
+    model, _ = reader.predict(held_out.pasts, shape.horizon)
+    pasts = [past.tail(history) for past in held_out.pasts]
+    simple = simple_forecasts(pasts, shape.horizon, season)
+    windows = held_out.with_forecasts(np.concatenate([model[..., :1], simple], axis=-1))
+    independent = independent_windows(origins_of, shape.horizon) / sum(map(len, origins_of))
+    found = learn_combination(
+        windows, [None], prior=MODEL_ALONE, by_series=False, independent=independent
     )
-    found = learn_combination(windows, [None], prior=MODEL_ALONE, by_series=False)
     return None if (found.pooled == MODEL_ALONE).all() else found
 
 

@@ -57,7 +57,7 @@ def test_plot_history_draws_both_losses():
 def test_a_payload_holds_the_histories_as_json():
     y = panel([40, 25], ["b", "a"])
     y.iloc[39, 0] = np.nan
-    forecaster = tiny().fit(y)
+    forecaster = tiny(shrinkage=False).fit(y)
     payload = json.loads(json.dumps(forecaster.to_payload(7, quantiles=[0.1]), allow_nan=False))
     assert payload["params"] == {"horizon": 7, "quantiles": [0.1]}
     frame = pd.DataFrame(**payload["dataframe_split"])

@@ -167,7 +167,7 @@ def test_a_single_variable_is_forecast_from_its_shape(backbone):
 @pytest.mark.parametrize("value_format", ["window", "series"])
 def test_a_rollout_writes_prompts_of_its_own_forecasts(wide, times, value_format):
     y = wide.set_axis(times)
-    forecaster = make(prediction_length=5, value_format=value_format).fit(y)
+    forecaster = make(prediction_length=5, value_format=value_format, shrinkage=False).fit(y)
     for steps in (7, 80):  # a context that is padded, and a whole one
         whole = forecaster.forecast([Context(y.to_numpy()[-steps:], times=times[-steps:])], 20)
         context = Context(y.to_numpy()[-steps:], times=times[-steps:])

@@ -366,9 +366,9 @@ def test_context_can_be_read_by_others(tmp_path):
     y = panel({"b": 30, "a": 20}, days(30, tz="Europe/Berlin"))
     table = pd.read_parquet(tsllm.save(fitted(y), tmp_path / "model") / "context.parquet")
     assert list(table.columns) == ["series", "series_id", "timestamp", "v"]
-    expected = pd.concat([y.loc["b"][-8:], y.loc["a"][-8:]])
+    expected = pd.concat([y.loc["b"][-21:], y.loc["a"][-20:]])  # three weeks: see shrinking.py
     assert table["v"].tolist() == expected["v"].tolist()
-    assert table["series_id"].tolist() == ["b"] * 8 + ["a"] * 8
+    assert table["series_id"].tolist() == ["b"] * 21 + ["a"] * 20
     assert (table["timestamp"] == expected.index.tz_convert("UTC")).all()
 
 
@@ -493,7 +493,7 @@ def test_a_forecaster_is_saved_and_loaded_without_events_and_evaluation(tmp_path
     counts, foreign = done.stdout.splitlines()
     assert foreign == ""
     everything, by_saving = map(int, counts.split())
-    assert everything <= 120
+    assert everything <= 130
     assert by_saving <= 6
 
 
