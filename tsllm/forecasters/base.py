@@ -48,7 +48,6 @@ from tsllm.forecasters.state import FittedState, ModelShape, PendingForecasts
 from tsllm.intervals import LEVEL_GRID
 from tsllm.saving.fields import read_fields
 
-
 #: ``backbone_layers="auto"``: the first layers of a language model.
 AUTO_LAYERS = 2
 

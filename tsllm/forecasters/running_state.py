@@ -58,7 +58,8 @@ def follow(
     Rows that were read before are skipped. Corrected rows are read anew from the state before the
     kept rows. After a training all kept rows are read anew, and what lay before is forgotten.
     ``contexts`` hold the kept rows of each series and the new ones after them, a new series whole;
-    ``known`` holds the rows kept so far, and the last ``keep`` rows are kept from now on. The given memories do not change.
+    ``known`` holds the rows kept so far, and the last ``keep`` rows are kept from now on. The given
+    memories do not change.
     """
     version = weights_version(state)
     model = exact_model(state)

@@ -24,7 +24,7 @@ from tsllm.forecasters.statistical import seasonal_naive
 FORECASTS = ("model", "last value", "seasonal naive", "seasonal naive with drift")
 #: Weights where no window tells more: the model's own forecast.
 MODEL_ALONE = np.array([1.0, 0.0, 0.0, 0.0])
-#: Seasons of history that the simple forecasts read, and the most steps that this adds to a context.
+#: Seasons of history that the simple forecasts read, and the most steps that this may take.
 SEASONS = 3
 MOST_HISTORY = 500
 
