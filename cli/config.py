@@ -49,6 +49,8 @@ class Job:
     past_covariates: list[str] | None = None
     #: Columns with texts, whose future is known unless they are past covariates, too.
     text: list[str] | None = None
+    #: Columns that describe a series in words.
+    static_text: list[str] | None = None
     method: str = "autotimes"
     #: Of the method's forecaster.
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -57,7 +59,8 @@ class Job:
         """Return the arguments of `tsllm.cli.data.open_data`."""
         names = ("target_cols", "fill", "resample")
         own = {name: getattr(self, name) for name in names}
-        return {**own, **self.reading(), "covariates": self.all_covariates()}
+        beside = {"covariates": self.all_covariates(), "text": self.text or []}
+        return {**own, **self.reading(), **beside}
 
     def reading(self) -> dict[str, Any]:
         """Return how DATA and the known future are read: arguments of `read_long`."""
@@ -68,18 +71,21 @@ class Job:
         """List the columns that are covariates, those with a known future first."""
         from tsllm.datasets.covariates import all_covariates  # pandas: not for --help
 
-        known = [*(self.covariates or []), *(self.text or [])]
-        return all_covariates(known, *self._without_future())
+        return all_covariates(self._with_future(), *self._without_future())
 
     def known_covariates(self) -> list[str]:
         """List the covariates whose future a forecast needs."""
         others = {name for names in self._without_future() for name in names}
-        known = [*(self.covariates or []), *(self.text or [])]
-        return [name for name in dict.fromkeys(known) if name not in others]
+        return [name for name in self._with_future() if name not in others]
 
-    def _without_future(self) -> tuple[list[str], list[str]]:
-        """Return the past covariates and the static attributes."""
-        return self.past_covariates or [], self.parameters.get("static_attributes") or []
+    def _with_future(self) -> list[str]:
+        """Return the covariates and the texts, whose future is known unless they are past ones."""
+        return list(dict.fromkeys([*(self.covariates or []), *(self.text or [])]))
+
+    def _without_future(self) -> tuple[list[str], ...]:
+        """Return the past covariates, the static attributes and the descriptions of series."""
+        attributes = self.parameters.get("static_attributes") or []
+        return self.past_covariates or [], attributes, self.static_text or []
 
     def split_covariates(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         """Split a long frame into values and covariates X; X is None where there is none."""
@@ -90,9 +96,13 @@ class Job:
 
     def settings(self) -> dict[str, Any]:
         """Return the forecaster's parameters, with those that describe the data."""
-        past = {"past_covariates": self.past_covariates} if self.past_covariates else {}
-        text = {"text_covariates": self.text} if self.text else {}
-        return {"freq": self.freq, **past, **text, **self.parameters}
+        given = {
+            "past_covariates": self.past_covariates,
+            "text_covariates": self.text,
+            "static_text": self.static_text,
+        }
+        own = {name: columns for name, columns in given.items() if columns}
+        return {"freq": self.freq, **own, **self.parameters}
 
 
 @dataclass
@@ -225,8 +235,9 @@ def read_job(
     settings = {} if config is None else _read_file(kind, config)
     settings |= {name: value for name, value in given.items() if value is not None}
     settings["parameters"] = {**settings.get("parameters", {}), **_read_sets(sets or [])}
-    own = {"freq": "freq", "past_covariates": "past_covariates", "text_covariates": "text"}
-    for name, field_name in own.items():
+    own = {"text_covariates": "text"}
+    for name in ("freq", "past_covariates", "text_covariates", "static_text"):
+        field_name = own.get(name, name)
         if name in settings["parameters"] and hasattr(kind, field_name):
             option = f"--{field_name.replace('_', '-')}"
             raise DataError(f"{name} belongs to the data, not to the method: give it with {option}")

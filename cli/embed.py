@@ -34,6 +34,8 @@ def embed(
     skip_bad: options.SkipBad = None,
     covariates: options.Covariates = None,
     past_covariates: options.PastCovariates = None,
+    text: options.Text = None,
+    static_text: options.StaticText = None,
     id_col: options.IdCol = None,
     time_col: options.TimeCol = None,
     target_col: options.TargetCol = None,

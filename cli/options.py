@@ -78,9 +78,25 @@ Text = Annotated[
     str | None,
     typer.Option(
         "--text",
-        help="Columns with texts, such as report. Their future is known, unless --past-covariates "
-        "names them, too.",
+        help="Columns with a text about each step, such as report,promotion. Those of the "
+        "steps to forecast are in --future, unless --past-covariates names the column, too.",
         metavar="NAMES",
+    ),
+]
+StaticText = Annotated[
+    str | None,
+    typer.Option(
+        "--static-text",
+        help="Columns that describe a series in words; series with few rows are forecast from them.",
+        metavar="NAMES",
+    ),
+]
+NewSeries = Annotated[
+    str | None,
+    typer.Option(
+        "--new-series",
+        help="A table of series without any row yet: their names and the columns of --static-text.",
+        metavar="FILE",
     ),
 ]
 Future = Annotated[
@@ -290,6 +306,7 @@ READERS: dict[str, Callable[[str, str], Any]] = {
     "quantiles": levels,
     "seeds": whole_numbers,
     "sep": separator,
+    "static_text": names,
     "text": names,
     "variants": names,
     "windows": window,

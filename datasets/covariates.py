@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from tsllm.datasets.checks import bad_value, holds_numbers, not_a_number
+from tsllm.datasets.checks import bad_value, holds_numbers, not_a_number, shown_value
 from tsllm.datasets.delimited import decimal_hint, has_decimal_commas
 from tsllm.datasets.layout import column_names
 from tsllm.datasets.tables import Table, missing_text, text_to_numbers
@@ -18,7 +18,8 @@ class CovariateTable(NamedTuple):
 
     names: list[str]
     numbers: np.ndarray  # (rows, covariates) float64; category codes; NaN where missing
-    categories: list[list[str] | None]  # for each covariate; None for numbers
+    categories: list[list[str] | None]  # for each covariate, texts too; None for numbers
+    texts: list[bool]  # whether a covariate holds texts, which are not carried to other rows
 
     def columns(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
         """Convert processed numbers back to columns, categories to their texts."""
@@ -38,17 +39,24 @@ def read_covariates(
     place: Callable[[int], str],
     *,
     categorical: Collection[str] | None = None,
+    text: Collection[str] = (),
     fill: str | None = None,
     resample: str | None = None,
 ) -> CovariateTable:
     """Read columns of covariates; see `read_long`.
 
     ``categorical`` names the covariates that are categories; None: all that hold more than
-    numbers. ``fill`` and ``resample`` are only checked: categories can only be carried forward.
+    numbers. ``text`` names those that hold texts. ``fill`` and ``resample`` are only checked:
+    categories can only be carried forward.
     """
     numbers, categories = [], []
     for name in names:
         column = table.frame[name]
+        if name in text:
+            codes, known = _read_texts(table, column, name, place, resample)
+            numbers.append(codes)
+            categories.append(known)
+            continue
         wanted = None if categorical is None else name not in categorical
         read = None if wanted is False else _as_numbers(table, column, name, place, wanted)
         known = None
@@ -72,13 +80,41 @@ def read_covariates(
         numbers.append(read)
         categories.append(known)
     stacked = np.column_stack(numbers) if numbers else np.empty((len(table.frame), 0))
-    return CovariateTable(list(names), stacked, categories)
+    return CovariateTable(list(names), stacked, categories, [name in text for name in names])
 
 
 def all_covariates(known: object, *others: Sequence[str]) -> list[str]:
     """List covariates without duplicates, those with a known future first."""
     first = column_names("covariates", known)
     return list(dict.fromkeys([*first, *(name for some in others for name in some)]))
+
+
+def _read_texts(
+    table: Table,
+    column: pd.Series,
+    name: str,
+    place: Callable[[int], str],
+    resample: str | None,
+) -> tuple[np.ndarray, list[str]]:
+    """Read texts as positions in a list of them, NaN for rows without a text."""
+    if resample is not None:
+        raise DataError(
+            f"column {name!r} of {table.source} holds texts, which resample={resample!r} cannot "
+            "aggregate: resample the data first"
+        )
+    missing = column.isna().to_numpy()
+    if table.text:
+        missing = missing | missing_text(column)
+    other = ~missing & ~column.map(lambda cell: isinstance(cell, str)).to_numpy(dtype=bool)
+    if other.any():
+        row = int(other.argmax())
+        raise DataError(
+            f"{place(row)}, column {name!r} holds {shown_value(column.iloc[row])}, which is no text: "
+            "write text there, or name the column in covariates= (--covariates) if it holds "
+            "numbers or categories"
+        )
+    codes, unique = pd.factorize(column.astype(object).where(~missing, None))
+    return np.where(codes < 0, np.nan, codes), [str(text) for text in unique]
 
 
 def _as_numbers(

@@ -49,6 +49,7 @@ def read_long(
     decimal: str | None = None,
     encoding: str | None = None,
     model_targets: Sequence[str] = (),
+    text: Collection[str] = (),
     skipped: SkippedSeries | None = None,
 ) -> pd.DataFrame:
     """Read and check one or many time series from a table.
@@ -101,6 +102,9 @@ def read_long(
     model_targets : sequence of str, default=()
         The variables of a fitted model. Where ``target_cols`` is None and the table has all of
         them, they are the value columns.
+    text : collection of str, default=()
+        The covariates that hold texts. A missing text is no text, and a row that ``fill`` inserts
+        has none.
     skipped : SkippedSeries or None, default=None
         Collects the series that cannot be read, which are then left out. None: such a series is an
         error. A mistake in the table as a whole is always an error.
@@ -146,7 +150,7 @@ def read_long(
     columns = find_columns(table, id_col, time_col, target_cols, covariates, model_targets)
     ids = _read_ids(table, columns)
     how = _Reading(
-        columns, freq, fill, resample, sort, covariates, categorical, tz=tz, format=format
+        columns, freq, fill, resample, sort, covariates, categorical, text, tz=tz, format=format
     )
     try:
         frame = _make_series(table, ids, how, how.cells(table, ids))
@@ -181,6 +185,7 @@ class _Reading:
     sort: bool
     covariates: Sequence[str]
     categorical: Collection[str] | None
+    text: Collection[str]
     tz: str | None
     format: str | None
 
@@ -209,6 +214,7 @@ class _Reading:
             self.covariates,
             self.place(table, ids),
             categorical=self.categorical,
+            text=self.text,
             fill=self.fill,
             resample=self.resample,
         )
@@ -249,9 +255,13 @@ def _make_series(table: Table, ids: np.ndarray, how: _Reading, cells: _Cells) ->
     )
     if fill is not None:
         parts = zip(spans, indexes, strict=True)
-        values = np.concatenate(
-            [fill_gaps(values[span], times[span], index, fill) for span, index in parts]
-        )
+        texts = np.concatenate([np.zeros(len(columns.targets), bool), beside.texts]).astype(bool)
+        filled = []
+        for span, index in parts:
+            rows = fill_gaps(values[span], times[span], index, fill)
+            rows[:, texts] = fill_gaps(values[span][:, texts], times[span], index, "nan")
+            filled.append(rows)
+        values = np.concatenate(filled)
         codes = np.repeat(np.arange(len(names)), [len(index) for index in indexes])
         times = indexes[0].append(indexes[1:])
 

@@ -9,6 +9,7 @@ import pandas as pd
 from tsllm.context import Context
 from tsllm.covariates import CovariateColumns, Covariates
 from tsllm.datasets.bad_series import SkippedSeries
+from tsllm.datasets.covariates import all_covariates
 from tsllm.datasets.delimited import dialect_of
 from tsllm.datasets.layout import find_columns
 from tsllm.datasets.long import read_long
@@ -38,13 +39,26 @@ def variables_of(estimator: SeriesForecaster) -> list[str]:
     return [str(column) for column in estimator._layout.columns]
 
 
+def covariates_of(estimator: SeriesForecaster, known: str | Sequence[str]) -> list[str]:
+    """List the columns of covariates of an unfitted forecaster, ``known`` first.
+
+    Those that its arguments name need not be among ``known``.
+    """
+    named = (estimator.text_covariates, estimator.past_covariates, estimator.static_attributes)
+    return all_covariates(known, *named)
+
+
 def columns_to_read(estimator: SeriesForecaster) -> dict[str, Any]:
     """Return the options with which `read_long` reads a fitted model's variables and covariates."""
     own: dict[str, Any] = {"model_targets": variables_of(estimator)}
     columns = columns_of(estimator)
     if columns is None:
         return own
-    return own | {"covariates": list(columns.everything), "categorical": _categorical(columns)}
+    return own | {
+        "covariates": list(columns.everything),
+        "categorical": _categorical(columns),
+        "text": columns.texts,
+    }
 
 
 def check_future_given(columns: CovariateColumns | None, future: object) -> None:
@@ -190,6 +204,7 @@ def _read_known(
         freq=freq,
         covariates=list(columns.known),
         categorical=_categorical(columns),
+        text=columns.texts,
         **reading,
     )
 
@@ -207,4 +222,5 @@ def _rows_ahead(
 
 
 def _categorical(columns: CovariateColumns) -> list[str]:
-    return [*(name for name in columns.names if name not in columns.numbers), *columns.static]
+    values = [*columns.known_values, *columns.past_values]
+    return [*(name for name in values if name not in columns.numbers), *columns.static]

@@ -94,8 +94,3 @@ def read_descriptions(
         frame = frame.apply(lambda cells: cells.where(~missing_text(cells), None))
     ids = read_labels(table, column, "series", lambda row, name: f"series {name!r}")
     return frame.set_axis(pd.Index(ids, dtype=object))
-
-
-def only_new(descriptions: pd.DataFrame, known: Sequence[str]) -> pd.DataFrame:
-    """Return the descriptions of the series that the data lack."""
-    return descriptions[~descriptions.index.isin(list(known))]

@@ -12,7 +12,6 @@ from tsllm.arguments import check_arguments, check_choice, checked_levels
 from tsllm.context import Context
 from tsllm.datasets.bad_series import SkippedSeries, skipping
 from tsllm.datasets.counts import count_step
-from tsllm.datasets.covariates import all_covariates
 from tsllm.datasets.layout import rows_by_name
 from tsllm.datasets.long import read_long
 from tsllm.datasets.named import find_series
@@ -26,6 +25,7 @@ from tsllm.forecasters.frames import (
 )
 from tsllm.forecasters.parameters import check_horizon
 from tsllm.tables.covariates import (
+    covariates_of,
     futures_for,
     read_future_ahead,
     split_frame,
@@ -33,7 +33,6 @@ from tsllm.tables.covariates import (
 )
 from tsllm.tables.descriptions import (
     describe_series,
-    only_new,
     read_descriptions,
     split_arguments,
 )
@@ -100,10 +99,10 @@ def forecast(
     sort : bool, default=False
         Sort each series by time. False: unordered rows are an error.
     covariates : str or sequence of str, default=()
-        Columns of ``data`` with covariates whose future is known. Those of ``past_covariates`` and
-        ``static_attributes`` need not be listed.
+        Columns of ``data`` with covariates whose future is known. Those of ``text_covariates``,
+        ``past_covariates`` and ``static_attributes`` need not be listed.
     future : DataFrame, path or None, default=None
-        A second long table with the covariates of the steps to forecast.
+        A second long table with the covariates of the steps to forecast, texts too.
     static_text : str or sequence of str, default=()
         Columns of ``data`` that describe a series in words. Series with few observations are then
         forecast from their descriptions and the others; see `tsllm.ColdStart`.
@@ -160,7 +159,7 @@ def forecast(
     if static_text:
         settings["static_text"] = static_text
     estimator = make_forecaster(method, **settings)
-    beside = all_covariates(covariates, estimator.past_covariates, estimator.static_attributes)
+    beside = covariates_of(estimator, covariates)
     reading: dict[str, Any] = {
         "id_col": id_col,
         "time_col": time_col,
@@ -186,6 +185,7 @@ def forecast(
         fill=fill,
         resample=resample,
         covariates=beside,
+        text=estimator.text_covariates,
         skipped=skipped,
         **reading,
     )
@@ -199,10 +199,7 @@ def forecast(
         estimator, frame, horizon, quantiles=quantiles, freq=freq, future=known, skipped=skipped
     )
     if new is not None:
-        new = only_new(new, frame["series_id"].unique().tolist())
-        if len(new):
-            table = pd.concat([table, predict_new(estimator, new, horizon, quantiles=quantiles)])
-            table = table.reset_index(drop=True)
+        table = add_new(table, estimator, new, horizon, quantiles=quantiles)
     if skipped is not None:
         table.attrs["skipped"] = dict(skipped.reasons)
         if skipped.reasons:
@@ -349,24 +346,29 @@ def predict_long(
     return forecasts_to_long(values, contexts, ids, variables, quantiles)
 
 
-def predict_new(
+def add_new(
+    table: pd.DataFrame,
     estimator: SeriesForecaster,
     descriptions: pd.DataFrame,
     horizon: int,
     *,
     quantiles: Sequence[float] = DEFAULT_QUANTILES,
 ) -> pd.DataFrame:
-    """Forecast series that have no row yet, for the steps after the end of the panel.
+    """Add the forecasts of series that have no row yet, for the steps after the end of the panel.
 
-    ``estimator`` is a fitted `ColdStart`, ``descriptions`` a table of `read_descriptions`. The
-    other arguments and the result are those of `predict_long`.
+    ``table`` has the forecasts of the others. ``estimator`` is a fitted `ColdStart`, and
+    ``descriptions`` is a table of `read_descriptions`; those of series that are in ``table`` are
+    left out. The other arguments are those of `predict_long`.
     """
-    check_request(horizon, quantiles)
     assert isinstance(estimator, ColdStart)  # others read no descriptions
-    contexts = estimator.new_contexts(descriptions)
+    new = descriptions[~descriptions.index.isin(table["series_id"].unique())]
+    if new.empty:
+        return table
+    contexts = estimator.new_contexts(new)
     values = estimator.forecast(contexts, horizon, quantiles=quantiles)
-    ids, variables = list(descriptions.index), variables_of(estimator)
-    return forecasts_to_long(values, contexts, ids, variables, quantiles)
+    ids, variables = list(new.index), variables_of(estimator)
+    added = forecasts_to_long(values, contexts, ids, variables, quantiles)
+    return pd.concat([table, added], ignore_index=True)
 
 
 def contexts_of(
