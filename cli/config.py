@@ -124,6 +124,8 @@ class ForecastJob(FitJob):
 
     quantiles: list[float] = field(default_factory=lambda: [0.1, 0.5, 0.9])
     future: str | None = None
+    #: A table of series without any row.
+    new_series: str | None = None
 
 
 @dataclass

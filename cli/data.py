@@ -36,10 +36,10 @@ def open_data(data: str, **reading: Any) -> Opened:
         return Opened(read_long(found.source, **reading), found.split)
 
 
-def check_future_file(future: str | None) -> None:
-    """Check that --future is a file, before any work is done for it."""
-    if future is not None and not Path(future).expanduser().exists():
-        raise DataError(f"--future {future!r}: there is no such file")
+def check_table_file(option: str, path: str | None) -> None:
+    """Check that the table of an option is a file, before any work is done for it."""
+    if path is not None and not Path(path).expanduser().exists():
+        raise DataError(f"{option} {path!r}: there is no such file")
 
 
 def open_events(data: str, **options: Any) -> EventTable:

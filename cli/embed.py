@@ -1,7 +1,9 @@
 """``tsllm embed``: fill the embedding store before fitting."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +12,11 @@ from tsllm.cli.config import FitJob, job_of
 from tsllm.cli.data import open_data
 from tsllm.cli.output import check_folder, deliver_skipped, print_json
 from tsllm.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tsllm.datasets.bad_series import SkippedSeries
 
 
 def embed(
@@ -48,11 +55,16 @@ def embed(
     set_: options.Set = None,
     json: options.Json = False,
 ) -> None:
-    """Embed all texts that fitting a method to DATA needs.
+    """Embed all texts that fitting a method to DATA needs, or the texts of columns.
 
-    A fit with the same settings and 'embedding_store' then does not run the language model. Texts
-    in the store are skipped, so a command that was stopped continues when it is started again.
+    With --text or --static-text the texts of these columns are embedded, for any method. A fit with
+    the same settings and 'embedding_store' then does not run the language model. Texts in the store
+    are skipped, so a command that was stopped continues when it is started again.
     """
+    of_columns = text is not None or static_text is not None
+    if of_columns:
+        unread = ["method", "horizon", "covariates", "past_covariates"]
+        options.refuse(context, unread, "on the texts of columns: leave it out")
     job = job_of(FitJob, context, method=method or (None if config else "timecma"))
     settings: dict[str, Any] = {"verbose": 1, **job.settings()}
     if store is not None:
@@ -64,7 +76,37 @@ def embed(
     skipped = SkippedSeries() if job.skip_bad else None
     frame, _ = open_data(job.data, skipped=skipped, **job.data_options())
 
-    # After the data, since this takes seconds to import and a wrong file is told at once.
+    if of_columns:
+        done, left_out = _embed_columns(job, frame, store), {}
+    else:
+        done, left_out = _embed_for_method(job, frame, settings, skipped)
+    if json:
+        print_json(done | left_out)
+    else:
+        print(
+            f"{done['texts']:,} texts, {done['computed']:,} embedded now in {done['seconds']:.1f} "
+            f"s, kept in {done['path']}"
+        )
+
+
+def _embed_columns(job: FitJob, frame: pd.DataFrame, store: Path | None) -> dict[str, Any]:
+    """Embed the sentences of the columns of text."""
+    from tsllm.backbone import DEFAULT_BACKBONE
+    from tsllm.text import embed_ahead
+
+    columns = [*(job.text_covariates or []), *(job.static_text or [])]
+    texts = [None if text is None else str(text) for name in columns for text in frame[name]]
+    return embed_ahead(
+        texts,
+        job.parameters.get("text_backbone", DEFAULT_BACKBONE),
+        store=store or job.parameters.get("embedding_store"),
+    )
+
+
+def _embed_for_method(
+    job: FitJob, frame: pd.DataFrame, settings: dict[str, Any], skipped: SkippedSeries | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Embed what a fit of the method embeds; return the counts and the series left out."""
     from tsllm.tables.covariates import split_frame
     from tsllm.tables.forecast import check_request, fittable, make_forecaster
 
@@ -78,10 +120,4 @@ def embed(
     y, X = split_frame(frame, job.all_covariates())
     done = estimator.embed(y, fh=steps, X=X)
     left_out = deliver_skipped(skipped, frame["series_id"].nunique(), None, listed_by="--json")
-    if json:
-        print_json(done | left_out)
-    else:
-        print(
-            f"{done['texts']:,} texts, {done['computed']:,} embedded now in {done['seconds']:.1f} "
-            f"s, kept in {done['path']}"
-        )
+    return done, left_out

@@ -12,7 +12,7 @@ import typer
 
 from tsllm.cli import options
 from tsllm.cli.config import FitJob, ForecastJob, Job, checkpoint_settings, job_of, write_job
-from tsllm.cli.data import check_future_file, open_data
+from tsllm.cli.data import check_table_file, open_data
 from tsllm.cli.output import (
     TABLE_ENDINGS,
     check_folder,
@@ -53,6 +53,7 @@ def forecast(
     text: options.Text = None,
     static_text: options.StaticText = None,
     future: options.Future = None,
+    new_series: options.NewSeries = None,
     id_col: options.IdCol = None,
     time_col: options.TimeCol = None,
     target_col: options.TargetCol = None,
@@ -79,12 +80,18 @@ def forecast(
     if out is not None:
         check_output(out, "--out", TABLE_ENDINGS)
     check_picture(plot)
-    check_future_file(job.future)
+    check_table_file("--future", job.future)
+    check_table_file("--new-series", job.new_series)
     frame, estimator, skipped = _prepare(job, job.horizon, job.quantiles)
 
     from tsllm.tables.covariates import read_future_ahead
-    from tsllm.tables.forecast import predict_long
+    from tsllm.tables.descriptions import READING, read_descriptions
+    from tsllm.tables.forecast import add_new, predict_long
 
+    new = None
+    if job.new_series is not None:
+        reading = job.reading()
+        new = read_descriptions(job.new_series, estimator, **{n: reading[n] for n in READING})
     known = read_future_ahead(
         job.future,
         estimator,
@@ -107,6 +114,8 @@ def forecast(
             future=known,
             skipped=skipped,
         )
+        if new is not None:
+            table = add_new(table, estimator, new, job.horizon, quantiles=job.quantiles)
     if plot is not None:
         from tsllm.plotting.forecasts import plot_forecast
 

@@ -87,7 +87,8 @@ StaticText = Annotated[
     str | None,
     typer.Option(
         "--static-text",
-        help="Columns that describe a series in words; series with few rows are forecast from them.",
+        help="Columns that describe a series in words: series with few rows are forecast from "
+        "them.",
         metavar="NAMES",
     ),
 ]

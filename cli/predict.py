@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from tsllm.cli import options
-from tsllm.cli.data import check_future_file, open_data
+from tsllm.cli.data import check_table_file, open_data
 from tsllm.cli.output import (
     TABLE_ENDINGS,
     check_folder,
@@ -25,7 +25,7 @@ from tsllm.cli.output import (
 from tsllm.errors import DataError
 
 # Options that a job in blocks does not take.
-_NOT_IN_BLOCKS = ("resample", "sep", "decimal", "encoding")
+_NOT_IN_BLOCKS = ("resample", "sep", "decimal", "encoding", "new_series")
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class _Asked:
     quantiles: Sequence[float]
     batch_size: int | Literal["auto"] | None
     future: str | None
+    new_series: str | None
     out: Path | None
     json: bool
     reading: dict[str, Any]
@@ -61,6 +62,7 @@ def predict(
     sort: options.Sort = None,
     skip_bad: options.SkipBad = None,
     future: options.Future = None,
+    new_series: options.NewSeries = None,
     id_col: options.IdCol = None,
     time_col: options.TimeCol = None,
     target_col: options.TargetCol = None,
@@ -120,7 +122,8 @@ def predict(
     """
     in_blocks = out is not None and (out.is_dir() or not out.suffix)
     _refuse_what_has_no_effect(context, in_blocks=in_blocks)
-    check_future_file(future)
+    check_table_file("--future", future)
+    check_table_file("--new-series", new_series)
 
     from tsllm.tables.forecast import DEFAULT_QUANTILES, check_request
 
@@ -132,6 +135,7 @@ def predict(
         DEFAULT_QUANTILES if levels is None else levels,
         _batch_size(batch_size),
         future,
+        new_series,
         out,
         json,
         {
@@ -174,7 +178,7 @@ def _refuse_what_has_no_effect(context: typer.Context, *, in_blocks: bool) -> No
     if given["data"] is None and not in_blocks:
         read = ["target_col", "freq", "fill", "resample"]
         options.refuse(context, read, "without DATA: give DATA, or leave it out")
-        if given["future"] is None:
+        if given["future"] is None and given["new_series"] is None:
             read = ["id_col", "time_col", "sort", *options.WRITTEN]
             options.refuse(context, read, "without DATA or --future: give one, or leave it out")
 
@@ -186,7 +190,8 @@ def _forecast_at_once(asked: _Asked) -> None:
     from tsllm.datasets.counts import count_step
     from tsllm.saving.api import load_forecaster
     from tsllm.tables.covariates import columns_to_read, read_future
-    from tsllm.tables.forecast import predict_long, predict_stored, stored_series
+    from tsllm.tables.descriptions import READING, read_descriptions
+    from tsllm.tables.forecast import add_new, predict_long, predict_stored, stored_series
 
     skipped = SkippedSeries() if asked.skip_bad else None
     ahead = None if skipped is None else SkippedSeries()  # of the future
@@ -197,6 +202,11 @@ def _forecast_at_once(asked: _Asked) -> None:
     others = ("target_cols", "freq", "fill", "resample")
     names = {name: value for name, value in asked.reading.items() if name not in others}
     future = read_future(asked.future, estimator, skipped=ahead, **names)
+    new = None
+    if asked.new_series is not None:
+        new = read_descriptions(
+            asked.new_series, estimator, **{name: asked.reading[name] for name in READING}
+        )
     size, freq = asked.batch_size, asked.reading["freq"]
     if freq is None and count_step(estimator.fitted_.shape.freq):
         freq = asked.reading["freq"] = estimator.fitted_.shape.freq  # the data count steps, too
@@ -222,6 +232,8 @@ def _forecast_at_once(asked: _Asked) -> None:
             table = predict_stored(estimator, steps, **how)
         else:
             table = predict_long(estimator, frame, steps, freq=freq, **how)
+        if new is not None:
+            table = add_new(table, estimator, new, steps, quantiles=asked.quantiles)
     seconds = time.perf_counter() - started
     series = table["series_id"].nunique()
     _report(series, steps, seconds)

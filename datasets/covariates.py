@@ -109,8 +109,8 @@ def _read_texts(
     if other.any():
         row = int(other.argmax())
         raise DataError(
-            f"{place(row)}, column {name!r} holds {shown_value(column.iloc[row])}, which is no text: "
-            "write text there, or name the column in covariates= (--covariates) if it holds "
+            f"{place(row)}, column {name!r} holds {shown_value(column.iloc[row])}, which is no "
+            "text: write text there, or name the column in covariates= (--covariates) if it holds "
             "numbers or categories"
         )
     codes, unique = pd.factorize(column.astype(object).where(~missing, None))

@@ -16,6 +16,8 @@ from tsllm.forecasters.cold_start import ColdStart
 #: Arguments that make a `ColdStart` of a method's forecaster, and those that both read.
 OWN_ARGUMENTS = ("static_text", "without_text")
 SHARED_ARGUMENTS = ("text_backbone", "embedding_store")
+#: How a table of descriptions is read: arguments of `read_descriptions`.
+READING = ("id_col", "sep", "decimal", "encoding")
 
 
 def split_arguments(

@@ -32,6 +32,7 @@ from tsllm.tables.covariates import (
     variables_of,
 )
 from tsllm.tables.descriptions import (
+    READING,
     describe_series,
     read_descriptions,
     split_arguments,
@@ -177,8 +178,7 @@ def forecast(
         target_cols = found.targets(beside) if target_cols is None else target_cols
     new = None
     if new_series is not None:
-        written = {name: reading[name] for name in ("id_col", "sep", "decimal", "encoding")}
-        new = read_descriptions(new_series, estimator, **written)
+        new = read_descriptions(new_series, estimator, **{n: reading[n] for n in READING})
     frame = read_long(
         data,
         target_cols=target_cols,

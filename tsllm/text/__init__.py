@@ -6,6 +6,7 @@ from tsllm.text.encoder import (
     LanguageModelEncoder,
     TextEncoder,
     TextVectors,
+    embed_ahead,
     make_encoder,
     restore_encoder,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "TextEncoder",
     "TextReduction",
     "TextVectors",
+    "embed_ahead",
     "make_encoder",
     "restore_encoder",
     "sentences_that_fit",

@@ -1,5 +1,6 @@
 """Text encoders: vectors of texts, by a language model or as a bag of words."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -274,6 +275,54 @@ def make_encoder(
         return BagOfWords.learn(texts)
     backbone = load_backbone(text_backbone, device=device, dtype=dtype)
     return LanguageModelEncoder(backbone, pooling_of(backbone), open_store(store), progress)
+
+
+def embed_ahead(
+    texts: Sequence[str | None],
+    text_backbone: str,
+    *,
+    store: Any = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Embed the sentences of texts, so that a fit or a forecast finds them in the store.
+
+    The arguments are those of `make_encoder`, and the result is that of
+    `AutoTimesForecaster.embed`: the number of ``texts`` (distinct sentences), how many were
+    ``computed`` now, ``seconds``, and the ``path`` of the store.
+
+    Raises
+    ------
+    DataError
+        The backbone is a bag of words, or there is no text.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     done = embed_ahead(["Rain.", "Rain. Wind."], "random:bert", store=folder)
+    >>> done["texts"], done["computed"]
+    (2, 2)
+    """
+    if text_backbone == BAG_OF_WORDS:
+        raise DataError("a bag of words embeds nothing ahead of time: name a language model")
+    started = time.perf_counter()
+    encoder = make_encoder(
+        text_backbone, store=store, device=device, dtype=dtype, progress=progress
+    )
+    assert isinstance(encoder, LanguageModelEncoder)  # no bag of words
+    sentences = encoder.sentences(texts)
+    if not sentences:
+        raise DataError("the columns hold no text: there is nothing to embed")
+    before = encoder.store.stats()["misses"]
+    encoder.encode(sentences)
+    return {
+        "texts": len(sentences),
+        "computed": encoder.store.stats()["misses"] - before,
+        "seconds": time.perf_counter() - started,
+        "path": str(encoder.store.path),
+    }
 
 
 def restore_encoder(
