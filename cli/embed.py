@@ -94,7 +94,7 @@ def _embed_columns(job: FitJob, frame: pd.DataFrame, store: Path | None) -> dict
     from tsllm.backbone import DEFAULT_BACKBONE
     from tsllm.text import embed_ahead
 
-    columns = [*(job.text_covariates or []), *(job.static_text or [])]
+    columns = [*(job.text or []), *(job.static_text or [])]
     texts = [None if text is None else str(text) for name in columns for text in frame[name]]
     return embed_ahead(
         texts,

@@ -58,7 +58,7 @@ def test_embed_for_the_timestamps_of_autotimes(tsllm, series):
     [
         (["embed", "nothing.csv"], "no file, directory or data set"),
         (["embed", "series.csv", "--set", "context_length=-1"], "context_length must be"),
-        (["embed", "series.csv", "--method", "dlinear"], "method must be one of"),
+        (["embed", "series.csv", "--method", "dlinear"], "embeds no text itself"),
         (["store", "stats", "series.csv"], "cannot be"),
         (["store", "stats", "nothing"], "there is no embedding store in"),
         (["store", "verify", "."], "there is no embedding store in"),

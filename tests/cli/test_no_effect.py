@@ -15,13 +15,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
 # Options that each run of their command reads.
 _READING = ["id_col", "time_col", "target_col", "freq", "fill", "resample", "sort", "covariates"]
 _JOB = [*_READING, "data", "past_covariates", "config", "set_", "method", "json"]
+_TEXTS = ["text", "static_text"]
 _EVENTS = ["data", "id_col", "time_col", "type_col", "windows", "sort", "ties", "config", "set_"]
 USED = {
-    "forecast": [*_JOB, "horizon", "quantiles", "skip_bad", "out", "plot"],
-    "fit": [*_JOB, "out", "horizon", "skip_bad", "checkpoint", "overwrite"],
-    "embed": [*_JOB, "store", "horizon", "skip_bad"],
+    "forecast": [*_JOB, *_TEXTS, "horizon", "quantiles", "skip_bad", "out", "plot"],
+    "fit": [*_JOB, *_TEXTS, "out", "horizon", "skip_bad", "checkpoint", "overwrite"],
+    "embed": [*_JOB, *_TEXTS, "store", "horizon", "skip_bad"],
     "backtest": [
-        *(*_JOB, "horizons", "test_size", "baselines", "stride", "seeds", "scaled"),
+        *(*_JOB, *_TEXTS, "horizons", "test_size", "baselines", "stride", "seeds", "scaled"),
         *("out", "markdown"),
     ],
     "ablate": [
@@ -69,6 +70,7 @@ IGNORED = {
 }
 IGNORED |= {
     ("forecast", "future"): ("series.csv --horizon 2 --future series.csv", "reads none"),
+    ("forecast", "new_series"): ("series.csv --horizon 2 --new-series series.csv", "descriptions"),
     ("backtest", "test_fraction"): (
         "series.csv --horizons 2 --test-size 5 --test-fraction .2",
         "both size the test part",
@@ -101,6 +103,7 @@ IGNORED |= {
 }
 IGNORED |= {
     ("predict", "future"): ("model series.csv --future series.csv", "reads none"),
+    ("predict", "new_series"): ("model series.csv --new-series series.csv", "descriptions"),
     ("predict", "engine"): ("model series.csv --engine ray", "--out the name of a directory"),
     ("predict", "workers"): ("model series.parquet -o p --workers 2", "without --engine ray"),
     ("predict", "worker_cpus"): ("model series.csv --worker-cpus 2", "without --engine ray"),

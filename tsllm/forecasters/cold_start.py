@@ -40,7 +40,11 @@ from tsllm.text.profiles import Profile
 
 def _of_the_forecaster_inside(name: str) -> Any:
     """Return an attribute that is that of the forecaster inside."""
-    return property(lambda self: getattr(self._inside, name))
+
+    def assign(forecaster: "ColdStart", value: Any) -> None:
+        setattr(forecaster._inside, name, value)
+
+    return property(lambda self: getattr(self._inside, name), assign)
 
 
 class ColdStart(SeriesForecaster):
@@ -156,7 +160,11 @@ class ColdStart(SeriesForecaster):
     @property
     def _inside(self) -> SeriesForecaster:
         """Return the forecaster inside."""
-        return AutoForecaster() if self.forecaster is None else self.forecaster
+        if self.forecaster is not None:
+            return self.forecaster
+        if "_default" not in vars(self):
+            self._default = AutoForecaster()
+        return self._default
 
     @property
     def static_attributes(self) -> tuple[str, ...]:  # type: ignore[override]
