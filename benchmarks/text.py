@@ -40,8 +40,8 @@ from tsllm.text import make_encoder, split_sentences
 TEMPERATURE = re.compile(
     r"temperature|°|degree|warm|cold|cool|hot|heat|mild|chill|freez|frost|icy", re.IGNORECASE
 )
-MISSING = ("", "nan", "na", "none")
 #: Reports that are as good as none, and are read as such.
+MISSING = ("", "nan", "na", "none")
 METHODS = ("ridge", "dlinear", "autotimes", "auto_ets", "auto")
 
 
@@ -74,6 +74,7 @@ def main() -> None:
     arguments.add_argument("--sets", nargs="+", default=list(SETS))
     arguments.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     arguments.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    arguments.add_argument("--stride", type=int, default=1, help="steps between origins")
     arguments.add_argument("--store", help="the embedding store; default: the user's")
     arguments.add_argument("--part", choices=("test", "validation"), default="test")
     arguments.add_argument("--embedding", action="store_true", help="time the embedding only")
@@ -123,7 +124,7 @@ def _ablation(data: TextData, method: str, args: Any) -> Iterator[dict[str, Any]
             backbone_layers=args.layers,
             context_length=context,
             token_length=8,
-            max_steps=300,
+            max_steps=100,
             **shared,
         ),
         "auto_ets": lambda: tsllm.TextContext("auto_ets", prediction_length=longest, **shared),
@@ -142,6 +143,7 @@ def _ablation(data: TextData, method: str, args: Any) -> Iterator[dict[str, Any]
             baselines=["seasonal_naive"],
             seeds=args.seeds,
             season=data.season,
+            stride=args.stride,
             max_history=None,
             **data.sizes,
         )
@@ -164,7 +166,7 @@ def _ridge(data: TextData, method: str, args: Any) -> Iterator[dict[str, Any]]:
     level, scale = np.nanmean(known), np.nanstd(known)
     values = (values - level) / scale
     for horizon in data.horizons:
-        origins = np.arange(data.train + data.validation, len(values) - horizon + 1)
+        origins = np.arange(data.train + data.validation, len(values) - horizon + 1, args.stride)
         actual = values[origins[:, None] + np.arange(horizon)]
         own = _own_lags(values, data, horizon, origins)
         last = np.maximum.accumulate(np.where(np.isfinite(values), np.arange(len(values)), 0))
