@@ -22,12 +22,10 @@ from auto import SETS, Panel
 from measuring import parser, peak_memory_mib, write
 
 import tsllm
-from tsllm import DLinearForecaster, PatchTSTForecaster
 from tsllm.errors import TsllmError
 from tsllm.forecasters import METHODS
 
-#: The methods of our own, from the cheapest to the dearest; the others are baselines.
-OURS = {"dlinear": DLinearForecaster, "patchtst": PatchTSTForecaster} | METHODS
+#: The methods of other packages; all others are ours.
 BASELINES = ("seasonal_naive", "auto_theta", "auto_ets", "lightgbm", "flair", "fracast")
 NAME = "all_methods"
 
@@ -35,7 +33,7 @@ NAME = "all_methods"
 def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--sets", nargs="+", default=list(SETS))
-    arguments.add_argument("--methods", nargs="+", default=[*BASELINES, *OURS])
+    arguments.add_argument("--methods", nargs="+", default=[*BASELINES, *METHODS])
     arguments.add_argument("--seeds", nargs="+", type=int, default=[0])
     arguments.add_argument("--origins", type=int, default=4, help="the last ones of a set, at most")
     args = arguments.parse_args()
@@ -43,10 +41,10 @@ def main() -> None:
     path = args.out / f"{NAME}{args.tag}.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     rows, notes = found.get("table", []), found.get("notes", [])
-    for method in args.methods:
-        for name in args.sets:
-            panel = SETS[name](Path(args.data) if args.data else Path())
-            for seed in args.seeds if method in OURS else args.seeds[:1]:
+    for name in args.sets:
+        panel = SETS[name](Path(args.data) if args.data else Path())
+        for method in args.methods:
+            for seed in args.seeds if method in METHODS else args.seeds[:1]:
                 known = (row for row in rows if (row["method"], row["set"]) == (method, name))
                 if any(row["seed"] == seed for row in known):
                     continue
@@ -72,13 +70,13 @@ def _measure(method: str, panel: Panel, most: int, seed: int) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of short series and constants
             report = tsllm.backtest(
-                {method: OURS[method](random_state=seed)} if method in OURS else {},
+                {method: METHODS[method](random_state=seed)} if method in METHODS else {},
                 y,
                 horizons=panel.horizon,
                 test_size=panel.horizon,
                 quantiles=(),
                 metrics=["mase"],
-                baselines=() if method in OURS else [method],
+                baselines=() if method in METHODS else [method],
                 max_windows=None,
                 max_history=None,
             )

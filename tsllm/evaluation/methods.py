@@ -16,10 +16,14 @@ from tsllm.evaluation.statistical import LocalBaseline, SeasonalNaive, SktimeMet
 from tsllm.forecasters.base import SeriesForecaster
 from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
 from tsllm.forecasters.frames import join_covariates
+from tsllm.forecasters.linear import LinearForecaster
 from tsllm.forecasters.statistical import MODELS
 
 #: The baselines that can be asked for by name; those of `PACKAGES` need the extra ``baselines``.
-BASELINES = ("seasonal_naive", "auto_ets", "theta", "auto_theta", "dlinear", "patchtst", *PACKAGES)
+BASELINES = (
+    *("seasonal_naive", "auto_ets", "theta", "auto_theta", "linear", "dlinear", "patchtst"),
+    *PACKAGES,
+)
 DEFAULT_BASELINES = ("seasonal_naive", "auto_ets", "theta", "dlinear", "patchtst")
 
 
@@ -60,8 +64,7 @@ def make_method(
             return LocalBaseline(method, holdout, max_history)
         if method in _OF_PACKAGES:
             return _OF_PACKAGES[method](holdout)
-        fresh = {"dlinear": DLinearForecaster, "patchtst": PatchTSTForecaster}[method]
-        return GlobalMethod(fresh(random_state=0), holdout, longest)
+        return GlobalMethod(_TRAINED[method](random_state=0), holdout, longest)
     if isinstance(method, WithoutX):
         return GlobalMethod(method.estimator, holdout, longest)
     if isinstance(method, SeriesForecaster):
@@ -73,6 +76,13 @@ def make_method(
         "pass instances, by name in a dict"
     )
 
+
+#: The baselines that are forecasters of ours, by name.
+_TRAINED: dict[str, Any] = {
+    "linear": LinearForecaster,
+    "dlinear": DLinearForecaster,
+    "patchtst": PatchTSTForecaster,
+}
 
 #: The baselines of other packages, by name.
 _OF_PACKAGES: dict[str, Callable[[Holdout], Method]] = {
