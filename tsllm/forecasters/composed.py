@@ -1,5 +1,6 @@
 """The base of forecasters that are made of candidates, which are fitted for themselves."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,7 +75,9 @@ class ComposedForecaster(SeriesForecaster):
         **settings: Any,
     ) -> Candidate:
         """Make an unfitted candidate of a forecaster that was passed, with the columns it reads."""
-        own = forecaster.clone()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # sktime announces defaults
+            own = forecaster.clone()
         if own.get_params(deep=False).get("random_state", 0) is None:
             own.set_params(random_state=self._seed())
         if isinstance(own, SeriesForecaster):
