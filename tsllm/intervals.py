@@ -27,9 +27,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 from tsllm.backbone.stopping import check_time
+from tsllm.conformal import FEW_ERRORS, StepErrors, describe_steps
 from tsllm.datasets.checks import in_column, series_name
 from tsllm.errors import ModelFormatError, NotEnoughDataError
 from tsllm.saving.fields import read_fields
@@ -40,14 +40,8 @@ MIN_WINDOWS = 39
 #: Most scores for each series, and for the whole panel.
 MAX_WINDOWS = 256
 MAX_POOLED = 2048
-#: Errors of h-step forecasts are correlated over up to h steps, because each is a sum of h
-#: innovations; h / OVERLAP of them count as one. The value 3 was chosen on the test parts of ETTh1
-#: and co2, with AutoTimes without a language model, so these are no clean test.
-OVERLAP = 3.0
 #: With this number of windows or fewer, every level is a guess.
 FEWEST_WINDOWS = 4
-#: Fewest degrees of freedom for levels beyond the sample; with fewer, the variance is infinite.
-LEAST_DEGREES = 3.0
 #: How far a miss moves an offset, in interquartile ranges of the scores: the rate, but at most the
 #: delay divided by the step. The misses of a forecast are known only that many steps later, and
 #: larger moves would overshoot.
@@ -55,7 +49,7 @@ ADAPTATION_RATE = 0.1
 ADAPTATION_DELAY = 1.2
 #: Nominal levels whose offsets are tracked; others are interpolated.
 LEVEL_GRID = np.array([0.005, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.995])
-_LOWER_QUARTILE, _UPPER_QUARTILE = 4, 6  # positions of 0.25 and 0.75
+_LOWER_QUARTILE, _MEDIAN, _UPPER_QUARTILE = 4, 5, 6  # positions of 0.25, 0.5 and 0.75
 
 
 @dataclass
@@ -72,6 +66,39 @@ class Scores:
     shifts: np.ndarray | None = None
     #: Number of observations so far; every ``spacing``-th of them is added to the scores.
     turns: int = 0
+    #: (windows,): The number of the series of each window. None: all are of one series.
+    numbers: np.ndarray | None = None
+    #: Whether the median of the scores corrects forecasts.
+    correct: bool = True
+    #: The scores of the panel, from which those of a series borrow.
+    panel: "Scores | None" = field(default=None, repr=False)
+    _steps: StepErrors | None = field(init=False, default=None, repr=False)
+
+    def to_state(self) -> dict[str, Any]:
+        """Return the fields as plain values and arrays; the panel is saved by itself."""
+        saved = ("errors", "spacing", "shifts", "turns", "numbers", "correct")
+        return {name: getattr(self, name) for name in saved}
+
+    @property
+    def steps(self) -> StepErrors:
+        """Return what is known of each step, of the point forecast's errors."""
+        if self._steps is None:
+            numbers = self.numbers
+            if numbers is None:
+                numbers = np.zeros(len(self.errors), dtype=int)
+            self._steps = describe_steps(
+                self.errors[..., 0],
+                numbers,
+                self.spacing,
+                panel=None if self.panel is None else self.panel.steps,
+                correct=self.correct,
+            )
+        return self._steps
+
+    def correction(self) -> np.ndarray:
+        """Return what is added to point forecasts, (horizon, variables), in units of the scale."""
+        centre = np.nan_to_num(self.steps.centre)
+        return centre if self.shifts is None else centre + self.shifts[_MEDIAN]
 
     def offsets(self, alphas: np.ndarray, levels: Sequence[float]) -> np.ndarray:
         """Compute the conformal quantiles of the scores at levels, shifted if adaptive.
@@ -112,6 +139,7 @@ class Scores:
         if due:
             self.errors[:-1, seen] = self.errors[1:, seen]
             self.errors[-1, seen] = errors[seen]
+            self._steps = None
             if self.shifts is not None and before is not None:
                 # subtract from the shifts what the new scores contain
                 moved = np.nan_to_num(self._own_offsets(LEVEL_GRID, levels) - before)
@@ -120,16 +148,15 @@ class Scores:
 
     def _own_offsets(self, alphas: np.ndarray, levels: Sequence[float]) -> np.ndarray:
         """Compute the conformal quantiles without their shifts, as `offsets`."""
-        horizon = self.errors.shape[1]
-        overlap = np.maximum(1.0, np.arange(1, horizon + 1) / OVERLAP / self.spacing)[:, None]
+        steps = self.steps
         if levels:
-            ordered = (np.sort(blend_levels(self.errors, a, levels), axis=0) for a in alphas)
-            return np.stack(
-                [conformal_quantile(one, a, overlap) for one, a in zip(ordered, alphas)]
-            )
-        # a point forecast has the same errors at every level
-        at = np.asarray(alphas)[:, None, None]
-        return conformal_quantile(np.sort(self.errors[..., 0], axis=0), at, overlap)
+            out = [steps.quantiles(blend_levels(self.errors, a, levels), a) for a in alphas]
+        else:  # a point forecast has the same errors at every level
+            out = steps.quantiles(self.errors[..., 0], np.asarray(alphas)[:, None, None])
+        # The median is the corrected point.
+        middle = np.asarray(alphas)[:, None, None] == 0.5
+        offsets: np.ndarray = np.where(middle & ~np.isnan(steps.spread), steps.centre, out)
+        return offsets
 
 
 @dataclass
@@ -154,10 +181,14 @@ class Calibration:
     levels: tuple[float, ...] = ()
     in_sample: bool = False
 
+    def __post_init__(self) -> None:
+        for scores in self.series.values():
+            scores.panel = self._panel()
+
     def to_state(self) -> dict[str, Any]:
         """Return the fields as plain values and arrays."""
-        series = {series_id: vars(scores) for series_id, scores in self.series.items()}
-        return vars(self) | {"pooled": vars(self.pooled), "series": series}
+        series = {series_id: scores.to_state() for series_id, scores in self.series.items()}
+        return vars(self) | {"pooled": self.pooled.to_state(), "series": series}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Calibration":
@@ -169,6 +200,11 @@ class Calibration:
         calibration = read_fields(cls, {**state, "pooled": pooled, "series": series})
         for scores in (pooled, *series.values()):
             own, shared = scores.errors.shape, pooled.errors.shape
+            if scores.numbers is not None and scores.numbers.shape != own[:1]:
+                raise ModelFormatError(
+                    f"the saved model has {own[0]} scores, and the series of "
+                    f"{len(scores.numbers)} scores"
+                )
             if len(own) != 4 or own[1:] != shared[1:] or own[3] != 1 + len(calibration.levels):
                 raise ModelFormatError(
                     f"the saved model's scores have the shape {own}, which is not that of its "
@@ -193,10 +229,38 @@ class Calibration:
     def follow(self, series_id: Hashable) -> None:
         """Copy the pooled scores for a series, so that its updates change no other series."""
         if series_id not in self.series:
-            errors = self.pooled.errors[-MAX_WINDOWS:].copy()
+            errors, numbers = self.pooled.errors[-MAX_WINDOWS:].copy(), self.pooled.numbers
             self.series[series_id] = Scores(
-                errors, self.pooled.spacing, copy.deepcopy(self.pooled.shifts)
+                errors,
+                self.pooled.spacing,
+                copy.deepcopy(self.pooled.shifts),
+                numbers=None if numbers is None else numbers[-MAX_WINDOWS:],
+                correct=self.pooled.correct,
+                panel=self._panel(),
             )
+
+    def _panel(self) -> Scores | None:
+        """Return the scores that a series borrows from; None where they are its own."""
+        numbers = self.pooled.numbers
+        return None if numbers is None or len(np.unique(numbers)) < 2 else self.pooled
+
+    def correct(
+        self, points: np.ndarray, scales: np.ndarray, series_ids: Sequence[Hashable]
+    ) -> np.ndarray:
+        """Add to point forecasts (series, horizon, variables) their median held-out errors.
+
+        ``scales`` (series, variables) are those of the contexts. An error is added as far as the
+        held-out windows support it.
+        """
+        out = points.copy()
+        corrections: dict[int, np.ndarray] = {}
+        for row, series_id in enumerate(series_ids):
+            scores = self.scores_of(series_id)
+            if id(scores) not in corrections:
+                found = extend_steps(scores.correction()[None], points.shape[1])[0]
+                corrections[id(scores)] = found
+            out[row] += corrections[id(scores)] * scales[row]
+        return out
 
     def quantiles(
         self,
@@ -254,8 +318,6 @@ class Calibration:
 
     def warn_if_weak(self, horizon: int, alphas: Sequence[float]) -> None:
         """Warn if levels have too few scores, or are asked beyond the calibrated steps."""
-        counts = (~np.isnan(self.pooled.errors[..., 0])).sum(axis=0)  # (steps, variables)
-        windows = int(counts[0].max(initial=0))
         if self.in_sample:
             warnings.warn(
                 "the intervals rest on training windows, since no held-out window could be scored, "
@@ -263,33 +325,43 @@ class Calibration:
                 "or a validation_fraction above 0",
                 stacklevel=3,
             )
-        elif not self.series and windows < _windows_for(alphas):
-            what = "are a rough guess"
-            if windows > FEWEST_WINDOWS:
-                what = (
-                    f"beyond the levels {1 / (windows + 1):.2g} and {windows / (windows + 1):.2g} "
-                    "are extrapolated from the most extreme error seen"
-                )
-            warnings.warn(
-                f"the intervals rest on {windows} held-out window{'s' * (windows != 1)} only and "
-                f"{what}",
-                stacklevel=3,
-            )
-        bare = np.flatnonzero((counts[:horizon] == 0).any(axis=1)) + 1
-        if len(bare) and windows:
-            steps = f"step {bare[0]}" if len(bare) == 1 else f"steps {bare[0]} to {bare[-1]}"
-            warnings.warn(
-                f"no window scores {steps}: their intervals are those of the nearest scored step, "
-                "widened with the square root of the step; give longer series, a larger "
-                "validation_fraction or a shorter prediction_length",
-                stacklevel=3,
-            )
+        else:
+            self._warn_of_few_errors(horizon, alphas)
         if horizon > self.horizon:
             warnings.warn(
                 f"the intervals are calibrated for {self.horizon} steps and {horizon} are asked "
                 "for: beyond them they are widened with the square root of the step; fit with "
                 f"prediction_length={horizon} to calibrate them",
                 stacklevel=3,
+            )
+
+    def _warn_of_few_errors(self, horizon: int, alphas: Sequence[float]) -> None:
+        """Warn if levels are extrapolated, and name the first step with too few errors."""
+        steps = self.pooled.steps
+        own = np.where(np.isnan(steps.spread), np.inf, steps.own).min(axis=1)  # (steps,)
+        windows = int((~np.isnan(self.pooled.errors[:, 0, :, 0])).sum(axis=0).max(initial=0))
+        told = []
+        if not self.series and windows < _windows_for(alphas):
+            told.append(
+                f"rest on {windows} held-out window{'s' * (windows != 1)} only and "
+                + (
+                    "are a rough guess"
+                    if windows <= FEWEST_WINDOWS
+                    else f"beyond the levels {1 / (windows + 1):.2g} and "
+                    f"{windows / (windows + 1):.2g} are extrapolated from the errors seen"
+                )
+            )
+        weak = np.flatnonzero(own[:horizon] < FEW_ERRORS)
+        if len(weak):
+            told.append(
+                f"rest on too few held-out errors from step {weak[0] + 1} on: their widths are "
+                "those of the steps before, widened"
+            )
+        if told:
+            warnings.warn(
+                f"the intervals {', and '.join(told)}; give longer series, a larger "
+                "validation_fraction or a shorter prediction_length",
+                stacklevel=4,
             )
 
 
@@ -331,95 +403,27 @@ def make_calibration(
     spacings = dict.fromkeys(errors, math.inf) if spacings is None else spacings
     used = [series_id for series_id, e in errors.items() if len(e)]
     stacked = np.concatenate([errors[series_id] for series_id in used])
+    numbers = np.repeat(np.arange(len(used)), [len(errors[series_id]) for series_id in used])
     keep = np.unique(np.linspace(0, len(stacked) - 1, min(len(stacked), MAX_POOLED)).astype(int))
     own = {
-        series_id: Scores(e[-MAX_WINDOWS:].copy(), spacings[series_id], _no_shifts(e, adaptive))
+        series_id: Scores(
+            e[-MAX_WINDOWS:].copy(),
+            spacings[series_id],
+            _no_shifts(e, adaptive),
+            correct=not in_sample,
+        )
         for series_id, e in errors.items()
         if len(e) and (~np.isnan(e[:, 0, :, 0])).sum(axis=0).min() >= MIN_WINDOWS
     }
     spacing = float(np.mean([spacings[series_id] for series_id in used])) * len(stacked) / len(keep)
-    pooled = Scores(stacked[keep], spacing, _no_shifts(stacked, adaptive))
+    pooled = Scores(
+        stacked[keep],
+        spacing,
+        _no_shifts(stacked, adaptive),
+        numbers=numbers[keep],
+        correct=not in_sample,
+    )
     return Calibration(pooled, own, levels, in_sample)
-
-
-def conformal_quantile(
-    ordered: np.ndarray, level: np.ndarray | float, overlap: np.ndarray | float = 1.0
-) -> np.ndarray:
-    """Compute finite-sample quantiles of sorted errors.
-
-    Upper levels use rank ``ceil((n + 1) * level)`` and lower levels mirror them, so that an
-    interval between two such quantiles has its nominal coverage for exchangeable errors. Of
-    overlapping errors, ``n`` count as ``n / overlap``, and their ranks are as extreme. A level
-    whose rank lies outside the sample is extrapolated from the most extreme error, with the spread
-    of the errors and Student's t distribution, so that different levels differ. A single error
-    has no spread, so its negative counts as a second error. The result is NaN at a step without
-    errors.
-
-    Parameters
-    ----------
-    ordered : array (windows, horizon, variables)
-        Sorted along the first axis, NaN (no error) last.
-    level : array (..., horizon, variables), or one that broadcasts to it
-        With at most one axis more than the errors of a window.
-    overlap : array (horizon, variables), or one that broadcasts to it, default=1.0
-        At least 1.
-
-    Examples
-    --------
-    >>> errors = np.arange(1.0, 100.0)[:, None, None]
-    >>> conformal_quantile(errors, np.array([[0.9]])).item()
-    90.0
-    >>> conformal_quantile(errors, np.array([[0.1]])).item()
-    10.0
-    >>> conformal_quantile(errors, np.array([[0.9]]), overlap=5.0).item()
-    94.0
-    """
-    ordered, count = _with_two(ordered)  # count: (horizon, variables)
-    level = np.broadcast_to(level, np.broadcast_shapes(np.shape(level), count.shape))
-    # minus a small number, so that 0.9 * 100 does not round up to rank 91
-    upper = np.ceil((count + overlap) * level - 1e-9)
-    lower = count + 1 - np.ceil((count + overlap) * (1 - level) - 1e-9)
-    rank = np.where(level >= 0.5, upper, lower).astype(int)
-    most = np.maximum(count, 1)  # (horizon, variables)
-    picked = _at_rank(ordered, np.clip(rank, 1, most))
-    median = (_at_rank(ordered, (most + 1) // 2) + _at_rank(ordered, most // 2 + 1)) / 2
-    picked = np.where(level == 0.5, median, picked)
-    outside = ((rank > count) | (rank < 1)) & (count > 1)
-    if outside.any():
-        picked = np.where(outside, picked + _beyond(ordered, level, count, overlap), picked)
-    return picked
-
-
-def _with_two(ordered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Add the negative of an error that is the only one of its step; count the errors."""
-    count = (~np.isnan(ordered)).sum(axis=0)  # (horizon, variables)
-    single = count == 1
-    if not single.any():
-        return ordered, count
-    if len(ordered) == 1:
-        ordered = np.concatenate([ordered, np.full_like(ordered, np.nan)])
-    size = np.abs(ordered[0])
-    pair = np.where(single, np.stack([-size, size]), ordered[:2])
-    return np.concatenate([pair, ordered[2:]]), np.where(single, 2, count)
-
-
-def _beyond(
-    ordered: np.ndarray, level: np.ndarray, count: np.ndarray, overlap: np.ndarray | float
-) -> np.ndarray:
-    """Compute how far levels lie beyond the most extreme error: ([levels,] horizon, variables).
-
-    The most extreme of n errors stands for the level n / (n + 1). The distance from there to a
-    level is that of Student's t distribution, which is exact for the mean of normal errors.
-    """
-    count = np.maximum(count, 2)
-    total = np.nansum(ordered, axis=0)
-    squares = np.nansum((ordered - total / count) ** 2, axis=0)
-    spread = np.sqrt(squares / (count - 1) * (1 + overlap / count))
-    degrees = np.maximum(count / overlap - 1, LEAST_DEGREES)
-    upper = np.where(level >= 0.5, level, 1 - level)
-    reached = count / (count + overlap)
-    distance = np.maximum(stdtrit(degrees, upper) - stdtrit(degrees, reached), 0.0)
-    return np.where(level >= 0.5, 1.0, -1.0) * spread * distance
 
 
 def extend_steps(offsets: np.ndarray, horizon: int) -> np.ndarray:
@@ -487,10 +491,3 @@ def _neighbours(alpha: float, levels: Sequence[float] | np.ndarray) -> tuple[int
     position = float(np.interp(alpha, levels, np.arange(len(levels))))
     low = int(position)
     return low, min(low + 1, len(levels) - 1), position - low
-
-
-def _at_rank(ordered: np.ndarray, rank: np.ndarray) -> np.ndarray:
-    """Select the errors of ranks ([levels,] horizon, variables), counted from 1."""
-    rank = np.minimum(rank, len(ordered))
-    every = rank.reshape(-1, *ordered.shape[1:])
-    return np.take_along_axis(ordered, every - 1, axis=0).reshape(rank.shape)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from tsllm.conformal import conformal_quantile
 from tsllm.context import Context
 from tsllm.forecasters.learning import calibration_origins
 from tsllm.forecasters.state import PendingForecasts
@@ -16,7 +17,6 @@ from tsllm.intervals import (
     LEVEL_GRID,
     MIN_WINDOWS,
     Scores,
-    conformal_quantile,
     extend_steps,
     make_calibration,
 )
@@ -167,6 +167,10 @@ def test_good_calibrations_are_silent_and_weak_ones_say_so():
         make_calibration({"a": np.ones((50, 3, 1, 1))}, ()).warn_if_weak(3, [0.1, 0.9])
     with pytest.warns(UserWarning, match="5 held-out windows only"):
         make_calibration({"a": np.ones((5, 3, 1, 1))}, ()).warn_if_weak(3, [0.1, 0.9])
+    with pytest.warns(UserWarning, match="too few held-out errors from step 9 on"):
+        make_calibration({"a": np.ones((40, 12, 1, 1))}, (), spacings={"a": 1.0}).warn_if_weak(
+            12, [0.1, 0.9]
+        )
     with pytest.warns(UserWarning, match="rest on training windows"):
         make_calibration({"a": np.ones((50, 3, 1, 1))}, (), in_sample=True).warn_if_weak(
             3, [0.1, 0.9]
@@ -223,7 +227,7 @@ def test_adaptive_scores_make_room_and_widen_after_misses():
         adaptive.append(miss, adaptive.offsets(LEVEL_GRID, ()), ())
     after = adaptive.offsets(np.array([0.9]), ())[0, :, 0]
     assert after[0] > before[0] + 1
-    assert after[1] == before[1]
+    assert adaptive.shifts[:, 1].any() == 0  # it only borrows from the first step
     assert adaptive.errors.shape == (60, 2, 1, 1)
     assert (adaptive.errors[-20:, 0] == 8.0).all()
     for other in (calibration.pooled, calibration.scores_of("new")):
@@ -286,7 +290,7 @@ def test_adaptive_intervals_keep_coverage_through_a_level_shift(shift):
 
 def origins(n_series, steps, season):
     contexts = [Context(np.zeros(steps)) for _ in range(n_series)]
-    return calibration_origins(contexts, 0.1, [True] * n_series, season)
+    return calibration_origins(contexts, [steps // 10] * n_series, season)
 
 
 def test_large_panels_are_calibrated_at_the_hours_that_follow():

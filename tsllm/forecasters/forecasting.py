@@ -196,20 +196,20 @@ class ForecastingMixin(SharedParameters, ABC):
         quantiles: Sequence[float],
     ) -> np.ndarray:
         """Return points and calibrated quantiles: (series, horizon, variables, 1 + quantiles)."""
-        point = values[..., :1]  # (series, horizon, variables, 1)
-        if not quantiles:
-            return point
         calibration = self.fitted_.calibration
         assert calibration is not None  # fit ends with it
+        ids = [context.series_id for context in contexts]
+        point = calibration.correct(values[..., 0], scales, ids)[..., None]
+        if not quantiles:
+            return point
         calibration.warn_if_weak(values.shape[1], quantiles)
         _warn_of_still_contexts(contexts, scales)
-        ids = [context.series_id for context in contexts]
         columns = contexts[0].columns
         spread = calibration.quantiles(values, scales, ids, quantiles, columns)
-        # A forecast that was too low at each held-out window still lies within its own interval.
+        # The median is the point: a point within all its intervals, and one that a reader expects.
         levels = np.asarray(quantiles)
-        spread = np.where(levels < 0.5, np.minimum(spread, point), spread)
-        spread = np.where(levels > 0.5, np.maximum(spread, point), spread)
+        spread = np.where(levels <= 0.5, np.minimum(spread, point), spread)
+        spread = np.where(levels >= 0.5, np.maximum(spread, point), spread)
         return np.concatenate([point, spread], axis=-1)
 
     # ------------------------------------------------------------------ the second step

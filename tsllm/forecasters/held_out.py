@@ -40,8 +40,7 @@ def choose_origins(
     if isinstance(n_origins, int):
         most = n_origins
     else:
-        variables = sum(context.n_variables for context in contexts)
-        most = int(np.clip(PANEL_WINDOWS // variables, 1, MAX_ORIGINS))
+        most = origins_of_each(contexts)
     scored = np.linspace(0, len(contexts) - 1, min(len(contexts), MAX_SCORED_SERIES))
     chosen = set(scored.round().astype(int).tolist())
     origins = []
@@ -58,6 +57,12 @@ def choose_origins(
         else:
             origins.append(_spread(earliest, end - 1, most))
     return origins
+
+
+def origins_of_each(contexts: Sequence[Context]) -> int:
+    """Return the number of windows of each series: a small panel needs more than a large one."""
+    variables = sum(context.n_variables for context in contexts)
+    return int(np.clip(PANEL_WINDOWS // max(1, variables), 1, MAX_ORIGINS))
 
 
 def spread_origins(
@@ -95,8 +100,7 @@ def held_out_origins(
     As many as `choose_origins` takes. Windows have a whole horizon if there are enough such ones;
     else some are cut at the end of the series.
     """
-    variables = sum(context.n_variables for context, held in zip(contexts, held_out) if held)
-    most = int(np.clip(PANEL_WINDOWS // max(1, variables), 1, MAX_ORIGINS))
+    most = origins_of_each([context for context, held in zip(contexts, held_out) if held])
     used = np.flatnonzero(held_out)
     scored = np.linspace(0, len(used) - 1, min(len(used), MAX_SCORED_SERIES)).round().astype(int)
     origins = [np.empty(0, dtype=int)] * len(contexts)

@@ -23,7 +23,7 @@ from tsllm.errors import TrainingDivergedError
 from tsllm.forecasters.combining import Combination
 from tsllm.forecasters.forecasting import ContextReader, ForecastingMixin, Reader
 from tsllm.forecasters.frames import learn_covariates
-from tsllm.forecasters.held_out import held_out_origins
+from tsllm.forecasters.held_out import held_out_origins, origins_of_each
 from tsllm.forecasters.shrinking import ShrinkingReader, history_of, learn_shrinkage
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.intervals import MAX_WINDOWS, MIN_WINDOWS, Calibration, make_calibration
@@ -297,10 +297,10 @@ class LearningMixin(FittingMixin):
 
     def _windows(
         self, shape: ModelShape, contexts: Sequence[Context]
-    ) -> tuple[Windows, Windows | None, list[bool]]:
+    ) -> tuple[Windows, Windows | None, list[int]]:
         """Cut the windows for training and for early stopping.
 
-        The list says of each series whether training holds out a part of it.
+        The list has the steps at the end of each series that training holds out.
         """
         stride = 1 if self.window_stride == "auto" else int(self.window_stride)
         _warn_of_phases(stride, season_length(shape.freq))
@@ -311,13 +311,13 @@ class LearningMixin(FittingMixin):
             target_length=self._target_length(shape),
             stride=stride,
         )
-        width = contexts[0].n_variables if split else 1
-        steps = [held_out_steps(len(c), shape.horizon, self.validation_fraction) for c in contexts]
-        training, validation = windows.split(torch.tensor(steps).repeat_interleave(width))
-        present = validation.series_present()
+        origins = origins_of_each(contexts)
         held_out = [
-            any(i * width + k in present for k in range(width)) for i in range(len(contexts))
+            held_out_steps(len(context), shape.horizon, self.validation_fraction, origins)
+            for context in contexts
         ]
+        columns = contexts[0].n_variables if split else 1
+        training, validation = windows.split(torch.tensor(held_out).repeat_interleave(columns))
         most = MAX_VALIDATION_WINDOWS
         per_epoch = self._windows_of_epoch()
         if per_epoch is not None and len(training) > per_epoch:
@@ -397,7 +397,7 @@ class LearningMixin(FittingMixin):
     # ------------------------------------------------------------------ shrinkage
 
     def _learn_shrinkage(
-        self, state: FittedState, contexts: Sequence[Context], held_out: Sequence[bool]
+        self, state: FittedState, contexts: Sequence[Context], held_out: Sequence[int]
     ) -> Combination | None:
         """Learn how far forecasts shrink towards simple ones, on windows of the held-out part."""
         return learn_shrinkage(
@@ -408,19 +408,15 @@ class LearningMixin(FittingMixin):
         )
 
     def _shrinkage_origins(
-        self, shape: ModelShape, contexts: Sequence[Context], held_out: Sequence[bool]
+        self, shape: ModelShape, contexts: Sequence[Context], held_out: Sequence[int]
     ) -> list[np.ndarray]:
         """List the origins of the windows that shrinkage is learnt on."""
-        held = [
-            held_out_steps(len(context), shape.horizon, self.validation_fraction) * int(out)
-            for context, out in zip(contexts, held_out)
-        ]
-        return held_out_origins(contexts, held, shape.horizon)
+        return held_out_origins(contexts, held_out, shape.horizon)
 
     # ------------------------------------------------------------------ calibration
 
     def _make_calibration(
-        self, state: FittedState, contexts: Sequence[Context], held_out: Sequence[bool]
+        self, state: FittedState, contexts: Sequence[Context], held_out: Sequence[int]
     ) -> Calibration:
         """Calibrate intervals on the part of each series that training did not see.
 
@@ -430,9 +426,7 @@ class LearningMixin(FittingMixin):
         errors, spacings = self._score_windows(state, contexts, held_out)
         bare = unscored(errors)  # (variables,)
         if bare.any() and not in_sample:
-            training, training_spacings = self._score_windows(
-                state, contexts, [False] * len(contexts)
-            )
+            training, training_spacings = self._score_windows(state, contexts, [0] * len(contexts))
             lent = bare & ~unscored(training)
             if lent.any():
                 _warn_of_lent_scores(contexts, lent)
@@ -453,7 +447,7 @@ class LearningMixin(FittingMixin):
         )
 
     def _score_windows(
-        self, state: FittedState, contexts: Sequence[Context], held_out: Sequence[bool]
+        self, state: FittedState, contexts: Sequence[Context], held_out: Sequence[int]
     ) -> tuple[dict[Hashable, np.ndarray], dict[Hashable, float]]:
         """Compute the scaled errors of each series' windows, and the steps between the windows.
 
@@ -461,9 +455,7 @@ class LearningMixin(FittingMixin):
         only the observed steps. The errors are (windows, horizon, variables, 1 + levels).
         """
         shape = state.shape
-        origins_of = calibration_origins(
-            contexts, self.validation_fraction, held_out, season_length(shape.freq), shape.horizon
-        )
+        origins_of = calibration_origins(contexts, held_out, season_length(shape.freq))
         pasts: list[Context] = []
         futures: list[np.ndarray] = []
         known: list[np.ndarray | None] = []
@@ -506,14 +498,13 @@ class LearningMixin(FittingMixin):
         return dict(zip(counts, parts)), spacings
 
     def _warn_of_unobserved_ends(
-        self, contexts: Sequence[Context], held_out: Sequence[bool]
+        self, contexts: Sequence[Context], held_out: Sequence[int]
     ) -> None:
         """Warn once of all series of a panel whose held-out part is not observed."""
         ids = [
             context.series_id
-            for context, out in zip(contexts, held_out)
-            if out
-            and not context.mask[-round(self.validation_fraction * len(context)) :].any(0).all()
+            for context, steps in zip(contexts, held_out)
+            if steps and not context.mask[-steps:].any(axis=0).all()
         ]
         if ids:
             warnings.warn(
@@ -525,10 +516,8 @@ class LearningMixin(FittingMixin):
 
 def calibration_origins(
     contexts: Sequence[Context],
-    validation_fraction: float,
-    held_out: Sequence[bool],
+    held_out: Sequence[int],
     season: int = 1,
-    horizon: int = 1,
 ) -> list[np.ndarray]:
     """List the origins of each series' calibration windows; none for a series that is not used.
 
@@ -536,18 +525,16 @@ def calibration_origins(
     Where a panel is so large that its series get too few windows for scores of their own, the
     windows lie whole seasons before the end if possible: the steps that are forecast next are then
     calibrated at their own hours. Where no series has a held-out part, the second half of the
-    training data is used. ``held_out`` is True for each series of which training held out the last
-    ``validation_fraction``; it used the short ones whole. An origin is the position of a window's
-    first target step; they rise.
+    training data is used. ``held_out`` are the steps at the end of each series that training held
+    out. An origin is the position of a window's first target step; they rise.
     """
     in_sample = not any(held_out)
-    used = [in_sample or out for out in held_out]
+    used = [in_sample or out > 0 for out in held_out]
     most = int(np.clip(MAX_CALIBRATION_WINDOWS // sum(used), 4, MAX_WINDOWS))
     origins = []
-    for context, use in zip(contexts, used):
+    for context, use, out in zip(contexts, used, held_out):
         steps = len(context)
-        border = steps - held_out_steps(steps, horizon, validation_fraction)
-        first = max(1, steps // 2) if in_sample else max(1, border)
+        first = max(1, steps // 2) if in_sample else max(1, steps - out)
         count = min(most, steps - first) if use else 0
         seasons = (steps - first) // season
         if most < MIN_WINDOWS and count and season > 1 and seasons > 1:
@@ -557,18 +544,25 @@ def calibration_origins(
     return origins
 
 
-def held_out_steps(steps: int, horizon: int, fraction: float) -> int:
+def held_out_steps(steps: int, horizon: int, fraction: float, origins: int = 1) -> int:
     """Return the number of steps at the end of a series that training leaves out.
 
-    A share of the series, but at least the horizon as far as half of the series allows it; 0 where
-    ``fraction`` is 0.
+    A share of the series, but at least the horizon as far as half of the series allows it: with
+    fewer steps no error of the last ones would be seen. A third of the series may be left out for
+    further ``origins``. 0 where ``fraction`` is 0, or where less than 2 steps would be left.
 
     Examples
     --------
     >>> held_out_steps(400, 12, 0.1), held_out_steps(40, 12, 0.1), held_out_steps(16, 12, 0.1)
     (40, 12, 8)
+    >>> held_out_steps(400, 12, 0.1, 40), held_out_steps(40, 6, 0.1, 24)
+    (51, 13)
     """
-    return max(round(fraction * steps), min(horizon, steps // 2)) if fraction > 0 else 0
+    if fraction == 0:
+        return 0
+    wanted = max(min(horizon, steps // 2), min(horizon + origins - 1, steps // 3))
+    held = max(round(fraction * steps), wanted)
+    return held if steps - held >= 2 else 0
 
 
 def _data_of(contexts: Sequence[Context]) -> list[Any]:

@@ -410,9 +410,7 @@ class TimeCMAForecaster(DirectForecaster, LLMForecaster):
         training, validation, held_out = self._windows(shape, contexts)
         windows = [training] if validation is None else [training, validation]
         # The windows that calibration, shrinkage and then `predict` read.
-        origins = calibration_origins(
-            contexts, self.validation_fraction, held_out, season_length(shape.freq), shape.horizon
-        )
+        origins = calibration_origins(contexts, held_out, season_length(shape.freq))
         further = [
             (series, int(origin) - shape.context_length)
             for series, (context, *before) in enumerate(

@@ -105,6 +105,7 @@ class Windows:
         self.series = tuple(series)
         self.context_length = context_length
         self.target_length = target_length
+        self.stride = stride
         self.n_variables = _check_series(self.series)
         self._steps = torch.tensor([len(one) for one in self.series])  # (series,)
         first, step, count = _origins(self._steps, context_length, target_length, stride)
@@ -151,48 +152,55 @@ class Windows:
         values.nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
         return WindowBatch(values, mask, series, start)
 
-    def split(self, validation: float | Tensor) -> "tuple[Windows, Windows]":
+    def split(self, held_out: float | Tensor) -> "tuple[Windows, Windows]":
         """Split the windows in time, so that no training window contains a validation step.
 
-        The last ``round(validation * steps)`` steps of each series are for validation; a tensor,
-        (series,), states the number of steps of each.
-        Validation windows have their whole target there, and their contexts may reach back.
-        Training windows end before it. Windows across the border are dropped. A series in which one
-        part would be empty is used for training only.
+        Validation windows have their whole target in the steps that are held out, and their
+        contexts may reach back. Training windows end before these steps; windows across the border
+        are dropped. Where that leaves none, the windows of a series that ends at the border are
+        cut. A series with fewer than 2 steps before the border is used for training only.
+
+        Parameters
+        ----------
+        held_out : float or Tensor (series,)
+            The share of each series to hold out, at its end; or the steps, for each series.
 
         Returns
         -------
         training, validation : Windows
             `validation` is empty where every series is too short.
         """
-        if isinstance(validation, Tensor):
-            held_out = validation.long()
-        elif 0 <= validation < 1:
-            held_out = torch.round(validation * self._steps.double()).long()
+        if isinstance(held_out, Tensor):
+            steps = held_out.long()
+        elif not 0 <= held_out < 1:
+            raise DataError(f"validation_fraction is {held_out}; it must be at least 0 and below 1")
         else:
-            raise DataError(
-                f"validation_fraction is {validation}; it must be at least 0 and below 1"
-            )
-        border = (self._steps - held_out)[self._row_series]  # (rows,)
+            steps = torch.round(held_out * self._steps.double()).long()
+        ends = torch.where(self._steps - steps >= 2, self._steps - steps, self._steps)  # (series,)
+        border = ends[self._row_series]  # (rows,)
         fits = 1 + torch.div(
             border - self.target_length - self._first, self._step, rounding_mode="floor"
         )  # origins whose target ends at or before the border
+        fits = torch.where(border < self._steps[self._row_series], fits, self._count)
         fits = fits.clamp(min=0).minimum(self._count)
         past = -torch.div(self._first - border, self._step, rounding_mode="floor")
         past = past.clamp(min=0).minimum(self._count)  # origins before the border
-        later = self._count - past
 
-        both = (self._per_series(fits) > 0) & (self._per_series(later) > 0)
-        both = both[self._row_series]
         training, validation = copy.copy(self), copy.copy(self)
+        training.series = tuple(one[:end] for one, end in zip(self.series, ends.tolist()))
+        training._steps = ends
+        first, step, count = _origins(ends, self.context_length, self.target_length, self.stride)
+        cut_anew = (self._per_series(fits) == 0) & (self._per_series(self._count) > 0)
+        rows = torch.cat([self._row_series, torch.arange(len(ends))])
+        order = torch.argsort(rows, stable=True)
         training._keep(
-            self._row_series, self._first, self._step, torch.where(both, fits, self._count)
+            rows[order],
+            torch.cat([self._first, first])[order],
+            torch.cat([self._step, step])[order],
+            torch.cat([fits, torch.where(cut_anew, count, 0)])[order],
         )
         validation._keep(
-            self._row_series,
-            self._first + past * self._step,
-            self._step,
-            torch.where(both, later, 0),
+            self._row_series, self._first + past * self._step, self._step, self._count - past
         )
         return training, validation
 

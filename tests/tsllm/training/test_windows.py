@@ -144,22 +144,22 @@ def test_split_is_that_of_plain_enumeration_and_does_not_leak(
     expected_training, expected_validation = [], []
     for i, n in enumerate(steps):
         border = n - round(fraction * n)
+        border = border if border >= 2 else n
         origins = expected_origins(n, context, target, stride)
-        before = [(i, o) for o in origins if min(o + target, n) <= border]
+        before = [(i, o) for o in origins if o + target <= border or border == n]
         after = [(i, o) for o in origins if o >= border]
-        if not before or not after:
-            before, after = [(i, o) for o in origins], []
+        if not before:
+            before = [(i, o) for o in expected_origins(border, context, target, stride)]
         expected_training += before
         expected_validation += after
     training, validation = windows.split(fraction)
     assert pairs(training) == expected_training
     assert pairs(validation) == expected_validation
 
-    split_series = {i for i, _ in expected_validation}
     for index, (i, origin) in enumerate(pairs(training)):
-        if i in split_series:
-            end = max(0, origin - context) + len(training.view(index))
-            assert end <= steps[i] - round(fraction * steps[i])
+        end = max(0, origin - context) + len(training.view(index))
+        border = steps[i] - round(fraction * steps[i])
+        assert end <= border or border < 2
 
 
 def test_split_follows_the_published_protocol_on_a_long_series():

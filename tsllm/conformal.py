@@ -1,0 +1,351 @@
+"""Quantiles of the errors of each step of the horizon, where there may be few errors.
+
+The errors of a step are modelled as ``centre + spread * z``. The spread grows with the step, and
+``z`` has a similar distribution at neighbouring steps. A step with many errors has a spread and a
+distribution of its own. A step with few errors borrows both: from the steps that have more, and, in
+a series of a panel, from the panel. `describe_steps` estimates centre and spread.
+
+Windows that overlap share their errors, so errors count as fewer than they are: see `OVERLAP`. All
+weights here are such counts.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtri, stdtrit
+
+#: Errors of h-step forecasts are correlated over up to h steps, because each is a sum of h
+#: innovations; h / OVERLAP of them count as one. Chosen, as the other numbers here, on simulated
+#: series of known processes.
+OVERLAP = 2.0
+#: Fewest degrees of freedom for levels beyond the sample; with fewer, the variance is infinite.
+LEAST_DEGREES = 3.0
+#: What is borrowed for a step counts as this number of errors.
+BORROWED = 10.0
+#: With fewer errors of its own, a step's spread is not below that of the step before it.
+FEW_ERRORS = 10.0
+#: Spreads grow like ``step ** growth``. Before any error is seen the growth is that of a random
+#: walk, give or take a deviation.
+USUAL_GROWTH = 0.5
+GROWTH_DEVIATION = 0.25
+#: Most numbers of the distribution that steps share.
+MAX_SHARED = 512
+
+
+@dataclass(frozen=True)
+class StepErrors:
+    """What is known of the errors of each step; each array is (horizon, variables).
+
+    Attributes
+    ----------
+    centre : array
+        The median error, as far as the errors support that it is not 0.
+    spread : array
+        The mean distance to the centre, smoothed where a step has few errors; NaN where no step of
+        the variable has an error.
+    own : array
+        The number of errors, of which overlapping ones count as fewer.
+    count : array
+        This number with what was borrowed from other steps: it decides how far levels are out.
+    """
+
+    centre: np.ndarray
+    spread: np.ndarray
+    own: np.ndarray
+    count: np.ndarray
+
+    def quantiles(self, errors: np.ndarray, level: np.ndarray | float) -> np.ndarray:
+        """Compute a conformal quantile of errors (windows, horizon, variables) at each step."""
+        spread = np.where(self.spread > 0, self.spread, 1.0)  # else all errors are the centre
+        ordered = np.sort((errors - self.centre) / spread, axis=0)
+        return self.quantiles_of_sorted(ordered, self.shared(ordered), np.asarray(level))
+
+    def quantiles_of_sorted(
+        self, ordered: np.ndarray, shared: np.ndarray, level: np.ndarray
+    ) -> np.ndarray:
+        """Compute conformal quantiles ([levels,] horizon, variables) of standardised errors."""
+        number = (~np.isnan(ordered)).sum(axis=0)
+        own = conformal_quantile(ordered, level, np.maximum(1.0, number / self.count))
+        number, best = (~np.isnan(shared)).sum(axis=0), np.maximum(self.own.max(axis=0), 1.0)
+        borrowed = conformal_quantile(shared, level, np.maximum(1.0, number / best))
+        borrowed = borrowed * _farther(self.count, level) / _farther(best, level)
+        weight = self.own / (self.own + BORROWED)
+        standard = np.where(self.own > 0, weight * own + (1 - weight) * borrowed, borrowed)
+        quantiles: np.ndarray = self.centre + self.spread * standard
+        return quantiles
+
+    def shared(self, ordered: np.ndarray) -> np.ndarray:
+        """Pool standardised errors of the best-scored steps: sorted, (numbers, 1, variables)."""
+        best = self.own >= self.own.max(axis=0) / 2  # (horizon, variables)
+        pooled = np.where(best, ordered, np.nan).reshape(-1, ordered.shape[2])
+        pooled = np.sort(pooled, axis=0)
+        kept = np.full((min(len(pooled), MAX_SHARED), pooled.shape[1]), np.nan)
+        for variable, number in enumerate((~np.isnan(pooled)).sum(axis=0).tolist()):
+            some = np.linspace(0, number - 1, min(number, MAX_SHARED)).round().astype(int)
+            kept[: len(some), variable] = pooled[some, variable]
+        return kept[:, None]
+
+
+def describe_steps(
+    errors: np.ndarray,
+    series: np.ndarray,
+    spacing: float,
+    *,
+    panel: StepErrors | None = None,
+    correct: bool = True,
+) -> StepErrors:
+    """Estimate centre and spread of the errors at each step.
+
+    Parameters
+    ----------
+    errors : array (windows, horizon, variables)
+        By series, and by time in a series; NaN where not observed.
+    series : int array (windows,)
+        The number of the series of each window.
+    spacing : float
+        Steps between neighbouring windows of a series.
+    panel : StepErrors or None, default=None
+        Of the panel: for steps with few errors, spreads are proportional to the panel's. None: they
+        follow a power of the step.
+    correct : bool, default=True
+        Whether the centre may differ from 0.
+    """
+    known = ~np.isnan(errors)
+    own = separate_errors(known, series, spacing)  # (horizon, variables)
+    centre, doubt = np.zeros(own.shape), np.zeros(own.shape)
+    if correct:
+        centre, doubt = _supported_centre(errors, known, series, spacing)
+    raw = _mean(np.abs(errors - centre), known) * np.sqrt(1 + doubt)
+    usual = _growing_spread(raw, own) if panel is None else _like(panel.spread, raw, own)
+    weight = own / (own + BORROWED)
+    spread = weight * raw + (1 - weight) * usual
+    for step in range(1, len(spread)):
+        weak = own[step] < FEW_ERRORS
+        spread[step] = np.where(weak, np.maximum(spread[step], spread[step - 1]), spread[step])
+    best = own.max(axis=0)
+    count = np.maximum(1.0, own + BORROWED * best / (BORROWED + best))
+    return StepErrors(centre, np.where(best > 0, spread, np.nan), own, count)
+
+
+def separate_errors(
+    known: np.ndarray, series: np.ndarray, spacing: float, overlap: float = OVERLAP
+) -> np.ndarray:
+    """Count the errors of each step, overlapping ones as fewer: (horizon, variables).
+
+    ``known`` (windows, horizon, variables) says which errors there are. Each series counts at least
+    once.
+    """
+    steps = np.arange(1, known.shape[1] + 1)[:, None]
+    shared = np.maximum(1.0, steps / overlap / spacing)  # (horizon, 1)
+    starts = np.flatnonzero(np.r_[True, np.diff(series) != 0])
+    number = np.add.reduceat(known.astype(np.int32), starts, axis=0)  # (series, horizon, variables)
+    counts: np.ndarray = np.where(number > 0, np.maximum(number / shared, 1.0), 0.0).sum(axis=0)
+    return counts
+
+
+def _supported_centre(
+    errors: np.ndarray, known: np.ndarray, series: np.ndarray, spacing: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Estimate the median error of each step, shrunk by what the errors support.
+
+    The curve of medians over the steps is smoothed. It is multiplied by the share of it that the
+    older and the newer half of the windows have in common, and by its signal-to-noise ratio.
+    """
+    own = separate_errors(known, series, spacing, overlap=1.0)  # of each error's own innovations
+    raw = _mean(np.abs(errors), known)
+    unit = np.where(raw > 0, raw, 1.0)
+    newer = _newer_half(series)
+    weight = own / np.arange(1, len(own) + 1)[:, None]  # steps that are far ahead are alike
+    halves = [_smooth(_median(errors[some]) / unit, own) for some in (~newer, newer)]
+    curve = _smooth(_median(errors) / unit, own)  # (horizon, variables)
+    both = halves[0] * halves[1]
+    power = (halves[0] ** 2 + halves[1] ** 2) / 2
+    common = _ratio((weight * both).sum(axis=0), (weight * power).sum(axis=0))
+    around = _mean(np.abs(errors - curve * unit), known) / unit
+    noise = 2.5 * around**2 / np.maximum(own, 1.0)  # the variance of a median of normal errors
+    signal = (weight * curve**2).sum(axis=0)
+    clear = _ratio(signal - NOISE * (weight * noise).sum(axis=0), signal)
+    share = np.clip(common, 0, 1) * np.clip(clear, 0, 1)  # (variables,)
+    return share * curve * unit, share * CENTRE / np.maximum(own, 1.0)
+
+
+NOISE = 2.0
+CENTRE = 3.0
+DOUBT = 1.0
+
+
+def _farther(count: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Compute how much farther out levels are where the spread is that of ``count`` errors.
+
+    The ratio of the quantiles of Student's t distribution to those of the normal one, for the error
+    of a new observation.
+    """
+    upper = np.clip(np.maximum(level, 1 - level), 0.6, None)  # the ratio of the quantiles near 0.5
+    degrees = np.maximum(count - 1, LEAST_DEGREES)
+    farther: np.ndarray = stdtrit(degrees, upper) / ndtri(upper) * np.sqrt(1 + 1 / count)
+    return farther
+
+
+def _newer_half(series: np.ndarray) -> np.ndarray:
+    """Return which windows are in the newer half of their series; a lone one is at random."""
+    starts = np.flatnonzero(np.r_[True, np.diff(series) != 0])
+    number = np.diff(np.r_[starts, len(series)])
+    position = np.arange(len(series)) - np.repeat(starts, number)
+    newer = position >= np.repeat((number + 1) // 2, number)
+    lone = np.repeat(number == 1, number)
+    turn = np.repeat(np.arange(len(starts)) % 2 == 1, number)
+    return np.where(lone, turn, newer)
+
+
+def _median(errors: np.ndarray) -> np.ndarray:
+    """Return the median of each step, NaN without errors: (horizon, variables)."""
+    if not len(errors):
+        return np.full(errors.shape[1:], np.nan)
+    ordered = np.sort(errors, axis=0)
+    number = np.maximum((~np.isnan(ordered)).sum(axis=0), 1)
+    median: np.ndarray = (
+        _at_rank(ordered, (number + 1) // 2) + _at_rank(ordered, number // 2 + 1)
+    ) / 2
+    return median
+
+
+def _smooth(curve: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Average a curve (horizon, variables) over steps at a similar distance; 0 if all is NaN."""
+    weight = np.where(np.isnan(curve), 0.0, weight)
+    curve = np.nan_to_num(curve)
+    log = np.log(np.arange(1, len(curve) + 1))
+    kernel = np.exp(-(((log[:, None] - log) / SMOOTHNESS) ** 2) / 2)  # (horizon, horizon)
+    near = _ratio(kernel @ (weight * curve), kernel @ weight)
+    smooth: np.ndarray = (weight * curve + BORROWED * near) / (weight + BORROWED)
+    return smooth
+
+
+SMOOTHNESS = 0.3
+
+
+def _growing_spread(raw: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Fit a power of the step to spreads (horizon, variables), which counts ``own`` weigh."""
+    log = np.log(np.arange(1.0, len(raw) + 1))[:, None]  # (horizon, 1)
+    fit = (own > 0) & (raw > 0)
+    # The logarithms of far steps are close, and their errors alike.
+    weight = np.where(fit, own / np.exp(log), 0.0)
+    size = np.log(np.where(fit, raw, 1.0))
+    total = weight.sum(axis=0)
+    mean_log, mean_size = (_ratio((weight * x).sum(axis=0), total) for x in (log, size))
+    away = log - mean_log
+    rest = size - mean_size - USUAL_GROWTH * away
+    slope = (weight * away * rest).sum(axis=0)
+    precision = (weight * away**2).sum(axis=0) + 1 / (2 * GROWTH_DEVIATION**2)
+    growth = np.clip(USUAL_GROWTH + slope / precision, 0.0, 1.5)
+    doubt = np.sqrt(1 / (2 * precision))
+    size = mean_size + growth * away + DOUBT * doubt * np.maximum(away, 0.0)
+    spread: np.ndarray = np.where(total > 0, np.exp(size), 0.0)
+    return spread
+
+
+def _like(panel: np.ndarray, raw: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Multiply the spreads of the panel so that they fit those of a series."""
+    weight = np.where(own > 0, own / np.arange(1, len(raw) + 1)[:, None], 0.0)
+    panel = np.nan_to_num(panel)
+    times = _ratio((weight * raw).sum(axis=0), (weight * panel).sum(axis=0))
+    return np.where(panel > 0, panel * times, raw)
+
+
+def _mean(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Average the known values of windows: (horizon, variables); 0 without one."""
+    total = np.where(known, values, 0.0).sum(axis=0)
+    mean: np.ndarray = total / np.maximum(known.sum(axis=0), 1)
+    return mean
+
+
+def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    """Divide; 0 where the divisor is 0."""
+    ratio: np.ndarray = np.divide(top, bottom, out=np.zeros(np.shape(top)), where=bottom > 0)
+    return ratio
+
+
+def conformal_quantile(
+    ordered: np.ndarray, level: np.ndarray | float, overlap: np.ndarray | float = 1.0
+) -> np.ndarray:
+    """Compute finite-sample quantiles of sorted errors.
+
+    Upper levels use rank ``ceil((n + 1) * level)`` and lower levels mirror them, so that an
+    interval between two such quantiles has its nominal coverage for exchangeable errors. Of
+    overlapping errors, ``n`` count as ``n / overlap``, and their ranks are as extreme. A level
+    whose rank lies outside the sample is extrapolated from the most extreme error, with the spread
+    of the errors and Student's t distribution, so that different levels differ. A single error
+    has no spread, so its negative counts as a second error. The result is NaN at a step without
+    errors.
+
+    Parameters
+    ----------
+    ordered : array (windows, horizon, variables)
+        Sorted along the first axis, NaN (no error) last.
+    level : array (..., horizon, variables), or one that broadcasts to it
+        With at most one axis more than the errors of a window.
+    overlap : array (horizon, variables), or one that broadcasts to it, default=1.0
+        At least 1.
+
+    Examples
+    --------
+    >>> errors = np.arange(1.0, 100.0)[:, None, None]
+    >>> conformal_quantile(errors, np.array([[0.9]])).item()
+    90.0
+    >>> conformal_quantile(errors, np.array([[0.1]])).item()
+    10.0
+    >>> conformal_quantile(errors, np.array([[0.9]]), overlap=5.0).item()
+    94.0
+    """
+    ordered, count = _with_two(ordered)  # count: (horizon, variables)
+    level = np.broadcast_to(level, np.broadcast_shapes(np.shape(level), count.shape))
+    # minus a small number, so that 0.9 * 100 does not round up to rank 91
+    upper = np.ceil((count + overlap) * level - 1e-9)
+    lower = count + 1 - np.ceil((count + overlap) * (1 - level) - 1e-9)
+    rank = np.where(level >= 0.5, upper, lower).astype(int)
+    most = np.maximum(count, 1)  # (horizon, variables)
+    picked = _at_rank(ordered, np.clip(rank, 1, most))
+    median = (_at_rank(ordered, (most + 1) // 2) + _at_rank(ordered, most // 2 + 1)) / 2
+    picked = np.where(level == 0.5, median, picked)
+    outside = ((rank > count) | (rank < 1)) & (count > 1)
+    if outside.any():
+        picked = np.where(outside, picked + _beyond(ordered, level, count, overlap), picked)
+    return picked
+
+
+def _with_two(ordered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Add the negative of an error that is the only one of its step; count the errors."""
+    count = (~np.isnan(ordered)).sum(axis=0)  # (horizon, variables)
+    single = count == 1
+    if not single.any():
+        return ordered, count
+    if len(ordered) == 1:
+        ordered = np.concatenate([ordered, np.full_like(ordered, np.nan)])
+    size = np.abs(ordered[0])
+    pair = np.where(single, np.stack([-size, size]), ordered[:2])
+    return np.concatenate([pair, ordered[2:]]), np.where(single, 2, count)
+
+
+def _beyond(
+    ordered: np.ndarray, level: np.ndarray, count: np.ndarray, overlap: np.ndarray | float
+) -> np.ndarray:
+    """Compute how far levels lie beyond the most extreme error: ([levels,] horizon, variables).
+
+    The most extreme of n errors stands for the level n / (n + 1). The distance from there to a
+    level is that of Student's t distribution, which is exact for the mean of normal errors.
+    """
+    count = np.maximum(count, 2)
+    total = np.nansum(ordered, axis=0)
+    squares = np.nansum((ordered - total / count) ** 2, axis=0)
+    spread = np.sqrt(squares / (count - 1) * (1 + overlap / count))
+    degrees = np.maximum(count / overlap - 1, LEAST_DEGREES)
+    upper = np.where(level >= 0.5, level, 1 - level)
+    reached = count / (count + overlap)
+    distance = np.maximum(stdtrit(degrees, upper) - stdtrit(degrees, reached), 0.0)
+    return np.where(level >= 0.5, 1.0, -1.0) * spread * distance
+
+
+def _at_rank(ordered: np.ndarray, rank: np.ndarray) -> np.ndarray:
+    """Select the errors of ranks ([levels,] horizon, variables), counted from 1."""
+    rank = np.minimum(rank, len(ordered))
+    every = rank.reshape(-1, *ordered.shape[1:])
+    return np.take_along_axis(ordered, every - 1, axis=0).reshape(rank.shape)
