@@ -197,7 +197,8 @@ class ForecastingMixin(SharedParameters, ABC):
     ) -> np.ndarray:
         """Return points and calibrated quantiles: (series, horizon, variables, 1 + quantiles)."""
         calibration = self.fitted_.calibration
-        assert calibration is not None  # fit ends with it
+        if calibration is None:  # a candidate of another forecaster, which calibrates the whole
+            return values[..., :1]
         ids = [context.series_id for context in contexts]
         point = calibration.correct(values[..., 0], scales, ids)[..., None]
         if not quantiles:
