@@ -96,7 +96,7 @@ class WithoutX:
     """A tsllm forecaster that does not get the covariates."""
 
     def __init__(self, estimator: SeriesForecaster) -> None:
-        names = ("past_covariates", "static_attributes", "text_covariates")
+        names = ("past_covariates", "static_attributes", "static_text", "text_covariates")
         none: dict[str, Any] = {name: () for name in names if name in estimator.get_params()}
         self.estimator = estimator.clone().set_params(**none)
 

@@ -106,6 +106,11 @@ class ColdStart(SeriesForecaster):
     [11.0, 9.0]
     """
 
+    # The forecaster inside has the random state.
+    _tags: ClassVar[dict[str, Any]] = {
+        "capability:random_state": False,
+        "property:randomness": "stochastic",
+    }
     _free_parameters: ClassVar[frozenset[str]] = frozenset(("embedding_store",))
 
     # The arguments of one training that belong to the forecaster inside.
@@ -170,6 +175,11 @@ class ColdStart(SeriesForecaster):
     def static_attributes(self) -> tuple[str, ...]:  # type: ignore[override]
         """Return the columns of X that are constant within a series."""
         return (*self.static_text, *self._inside.static_attributes)
+
+    @property
+    def _learns_panel(self) -> bool:
+        """Return whether series with few observations are forecast from the panel."""
+        return bool(self.static_text) or self.without_text == "mean"
 
     # ------------------------------------------------------------------ new series
 
@@ -264,7 +274,9 @@ class ColdStart(SeriesForecaster):
     def _learn_columns(
         self, contexts: Sequence[Context], X: pd.DataFrame | None
     ) -> tuple[list[Context], CovariateColumns | None]:
-        """Join the descriptions to the series."""
+        """Join the descriptions to the series; without any, X is read as by the one inside."""
+        if not self._learns_panel:
+            return super()._learn_columns(contexts, X)
         names = [] if X is None else [str(name) for name in X.columns]
         for name in self.static_text:
             if name not in names:
@@ -314,7 +326,8 @@ class ColdStart(SeriesForecaster):
     ) -> None:
         """Train the forecaster inside, and learn the profiles of the panel."""
         assert isinstance(state, ColdStartState)  # _new_state made it
-        plain = self._plain(contexts)
+        residuals = state.residuals(contexts)
+        plain = [replace(one, past_x=None) for one in self._plain(residuals)]
         with warnings.catch_warnings():
             # the base warns of constant series
             warnings.filterwarnings("ignore", message=".* never changes?:")
@@ -338,7 +351,7 @@ class ColdStart(SeriesForecaster):
         self, state: ColdStartState, contexts: Sequence[Context]
     ) -> PanelProfiles | None:
         """Learn what the panel says of a series by its description."""
-        if not self.static_text and self.without_text == "raise":
+        if not self._learns_panel:
             return None
         season, horizon = season_length(state.shape.freq), state.shape.horizon
         longest = max(Profile(season).window, Profile(1).window) + MOST_ORIGINS * horizon

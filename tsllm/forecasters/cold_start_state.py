@@ -40,12 +40,12 @@ class ColdStartState(FittedState):
     end: pd.Index | None = None
 
     def scaled(self, contexts: Sequence[Context]) -> list[Context]:
-        """Return the contexts: descriptions have no effects on single steps."""
-        return list(contexts)
+        """Return the contexts as they are where X has descriptions only, without effects."""
+        return super().scaled(contexts) if self._has_effects() else list(contexts)
 
     def residuals(self, contexts: Sequence[Context]) -> list[Context]:
-        """Return the contexts: descriptions have no effects on single steps."""
-        return list(contexts)
+        """Return the contexts as they are where X has descriptions only, without effects."""
+        return super().residuals(contexts) if self._has_effects() else list(contexts)
 
     def is_cold(self, context: Context) -> bool:
         """Return whether a series has too few observations for a forecast of its own alone."""
@@ -108,6 +108,9 @@ class ColdStartState(FittedState):
                 "shift it"
             )
         return steps
+
+    def _has_effects(self) -> bool:
+        return self.covariates is not None and bool(self.covariates.columns.names)
 
 
 def _is_number(stamp: Any) -> bool:

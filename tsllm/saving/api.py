@@ -238,7 +238,7 @@ def load(
             if "backbone" in inspect.signature(cls).parameters:
                 parameters["backbone"] = backbone
         if text_backbone is not None:
-            if not parameters.get("text_covariates"):
+            if not (parameters.get("text_covariates") or parameters.get("static_text")):
                 raise DataError(
                     f"text_backbone={text_backbone!r} was given and the saved model reads no texts "
                     "of X: leave it out"

@@ -7,11 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from sktime.utils.estimator_checks import check_estimator
 
 import tsllm
 from small_forecasters import TINY
 from tsllm import AutoForecaster, ColdStart, Context, DLinearForecaster, TimeCMAForecaster
-from tsllm.errors import DataError, DataTypeError, NotEnoughDataError
+from tsllm.errors import (
+    BackboneMismatchError,
+    DataError,
+    DataTypeError,
+    NotEnoughDataError,
+)
 
 KINDS = {"gloves": (8.0, 0.0), "ice cream": (20.0, np.pi), "umbrella": (50.0, np.pi / 2)}
 SIZES = {"small": 1.0, "large": 3.0}
@@ -306,7 +312,7 @@ def test_some_series_of_the_panel_may_lack_a_description():
     [
         ({"static_text": ("descripton",)}, ["description"], "static_text names 'descripton'"),
         ({"static_text": "description"}, ["description"], r"write \['description'\]"),
-        ({}, ["description"], "has the column 'description'"),
+        ({"without_text": "mean"}, ["description"], "has the column 'description'"),
         ({"forecaster": "naive"}, ["description"], "forecaster must be one of tsllm"),
         ({"forecaster": ColdStart()}, ["description"], "forecaster must be one of tsllm"),
         ({"without_text": "zero"}, ["description"], "without_text"),
@@ -352,6 +358,38 @@ def test_times_that_do_not_belong_to_the_panel_are_refused():
         fitted().new_contexts(described(new="x"), after="soon")
 
 
+def test_without_descriptions_it_is_the_forecaster_inside():
+    data = panel(10)
+    X = data[["sales"]].rename(columns={"sales": "price"}) * 2
+    ahead = X.loc[["p0"]].tail(2).to_numpy()
+    index = pd.MultiIndex.from_product(
+        [[f"p{i}" for i in range(10)], pd.date_range(END, periods=3, freq="MS")[1:]]
+    )
+    later = pd.DataFrame({"price": np.tile(ahead[:, 0], 10)}, index=index.set_names(X.index.names))
+    around = ColdStart(inside()).fit(data[["sales"]], X=X, fh=[1, 2])
+    alone = inside().fit(data[["sales"]], X=X, fh=[1, 2])
+    pd.testing.assert_frame_equal(around.predict(X=later), alone.predict(X=later))
+    with pytest.raises(DataError, match="reads descriptions and no other covariates"):
+        model = ColdStart(inside(), static_text=("description",), text_backbone="tfidf")
+        model.fit(data[["sales"]], X=data[["description"]].join(X), fh=[1])
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        "test_constructor",
+        "test_set_params",
+        "test_clone",
+        "test_random_tags",
+        "test_update_with_exogenous_variables",
+        "test_hierarchical_with_exogenous",
+        "test_doctest_examples",
+    ],
+)
+def test_checks_of_sktime(check):
+    check_estimator(ColdStart, tests_to_run=check, raise_exceptions=True, verbose=False)
+
+
 # ---------------------------------------------------------------------- saving and loading
 
 
@@ -377,6 +415,17 @@ def test_a_saved_model_forecasts_new_series_alike(tmp_path, backbone, without_te
     first = product("new", "large gloves", steps=2, seed=50)
     loaded.update(first[["sales"]], X=first[["description"]])
     assert "new" in loaded.predict().index.get_level_values(0)
+
+
+def test_the_language_model_of_a_saved_model_may_have_moved(tmp_path):
+    model = fitted(text_backbone=TINY, embedding_store=tmp_path / "store")
+    folder = tsllm.save(model, tmp_path / "model")
+    assert tsllm.load(folder, text_backbone=TINY).text_backbone == TINY
+    with pytest.raises(BackboneMismatchError):
+        tsllm.load(folder, text_backbone=f"{TINY}&seed=5")
+    tsllm.save(ColdStart(inside()).fit(panel()[["sales"]], fh=[1]), tmp_path / "other")
+    with pytest.raises(DataError, match="reads no texts"):
+        tsllm.load(tmp_path / "other", text_backbone=TINY)
 
 
 def test_copies_and_pickles_forecast_new_series_alike():
