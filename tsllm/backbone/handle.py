@@ -141,13 +141,16 @@ class Backbone(ModelFacts):
         """Return the facts of the backbone that a saved model holds."""
         return {"spec": self.spec, "layers": self.n_layers, "digest": self.digest}
 
-    def check_state(self, saved: Mapping[str, Any]) -> None:
-        """Raise where a saved model was trained with other weights than these."""
+    def check_state(self, saved: Mapping[str, Any], argument: str = "backbone") -> None:
+        """Raise where a saved model was trained with other weights than these.
+
+        ``argument`` is the name of the one that gives another place of the weights.
+        """
         if self.digest != saved["digest"]:
             raise BackboneMismatchError(
                 f"the model was trained with the backbone {saved['spec']} of digest "
                 f"{saved['digest']}, and {self.source} has digest {self.digest}: pass the place of "
-                "the same weights as backbone=..., or fit anew"
+                f"the same weights as {argument}=..., or fit anew"
             )
 
     @property

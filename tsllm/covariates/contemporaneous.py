@@ -108,9 +108,22 @@ class ContemporaneousEffects:
 
         The columns are arrays (rows,); the scale of the series is an array (variables,).
         """
-        features = features_of(self.bases, columns)
+        return self._effect(features_of(self.bases, columns), self.weights, scale)
+
+    def shares(self, columns: Sequence[np.ndarray], scale: np.ndarray) -> list[np.ndarray]:
+        """Compute the effect of each column in a series' units: (rows, variables) each."""
+        borders = np.cumsum([basis.width for basis in self.bases])[:-1]
+        parts = np.split(self.weights, borders)
+        return [
+            self._effect(basis.features(column), weights, scale)
+            for basis, column, weights in zip(self.bases, columns, parts)
+        ]
+
+    @staticmethod
+    def _effect(features: np.ndarray, each: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """Weigh features (rows, features): (rows, variables)."""
         # No matrix product, whose rounding depends on the number of rows.
-        parts = [(features * weights).sum(axis=1) for weights in self.weights.T]
+        parts = [(features * weights).sum(axis=1) for weights in each.T]
         with np.errstate(over="ignore"):  # a forecast that is not finite is refused
             return np.stack(parts, axis=1) * scale
 

@@ -135,11 +135,34 @@ class Covariates:
             )
 
     def future_effect(self, context: Context, future: np.ndarray | None) -> np.ndarray:
-        """Compute the effect of known-future numbers and categories: (horizon, variables).
+        """Compute the effect of known columns on the same steps: (horizon, variables).
 
         ``future`` is (horizon, known columns), or None where all covariates are past ones; the
         context has its scale.
         """
+        return self.future_effects([context], [future])[0]
+
+    def future_effects(
+        self, contexts: Sequence[Context], futures: Sequence[np.ndarray | None] | None
+    ) -> list[np.ndarray]:
+        """Compute the effects of known columns of several contexts, whose texts go together."""
+        if futures is None:
+            futures = [None] * len(contexts)
+        effects = [self._known_effect(*one) for one in zip(contexts, futures)]
+        if self._cleans:
+            assert self.texts is not None
+            names = self.columns.known, self.columns.known_texts
+            texts = [
+                self.columns.pick(future, *names, series=context.series_id)
+                for context, future in zip(contexts, futures)
+                if future is not None  # checked above
+            ]
+            for row, effect in enumerate(self.texts.now_effects(texts)):
+                effects[row] = effects[row] + effect * contexts[row].x_scale
+        return effects
+
+    def _known_effect(self, context: Context, future: np.ndarray | None) -> np.ndarray:
+        """Compute the effect of known numbers and categories; check the future."""
         if not self.columns.known:
             if future is not None and np.asarray(future).size:
                 raise DataError(
@@ -162,7 +185,7 @@ class Covariates:
         futures: Sequence[np.ndarray | None] | None,
         horizon: int,
     ) -> np.ndarray:
-        """Compute the effects of texts: (series, horizon, variables).
+        """Compute the effects of texts on steps ahead: (series, horizon, variables).
 
         The contexts are residuals with their covariates, and ``futures`` their known columns,
         (horizon, known columns) each; None where all covariates are past ones.
@@ -214,9 +237,45 @@ class Covariates:
         effects = []
         for one in contexts:
             near = one.tail(self.past.window)
-            coded = self.coded(near, self.columns.past)
+            coded = self.coded(near, self.columns.past_values)
             effects.append(self.past.lagged_effects(near.values, coded, horizon))
         return np.stack(effects)
+
+    def shares(
+        self,
+        contexts: Sequence[Context],
+        residuals: Sequence[Context],
+        futures: Sequence[np.ndarray | None] | None,
+        horizon: int,
+    ) -> dict[str, np.ndarray]:
+        """Compute the share of each column in forecasts: (series, horizon, variables) each.
+
+        The contexts have their scales. What covariates take from a series' own lags is no share.
+        """
+        columns = self.columns
+        shape = (len(contexts), horizon, contexts[0].n_variables)
+        shares = {name: np.zeros(shape) for name in columns.names}
+        for row, (context, residual) in enumerate(zip(contexts, residuals)):
+            if self.known is not None and futures is not None:
+                assert context.x_scale is not None  # the callers measured it
+                future = futures[row]
+                assert future is not None  # checked where the effects are added
+                coded = columns.pick(future, columns.known, columns.known_values)
+                found = self.known.shares(coded, context.x_scale)
+                for name, share in zip(columns.known_values, found):
+                    shares[name][row] = share
+            if self.past is not None:
+                near = residual.tail(self.past.window)
+                coded = self.coded(near, columns.past_values)
+                found = self.past.shares(near.values, coded, horizon)
+                for name, share in zip(columns.past_values, found):
+                    shares[name][row] = share
+        if self.texts is not None:
+            windows = self.text_windows(residuals, futures)
+            of_texts = self.texts.shares(windows, horizon, same_step=True)
+            for number, name in enumerate((*columns.known_texts, *columns.past_texts)):
+                shares[name] = of_texts[..., number]
+        return shares
 
     def summary(self) -> dict[str, object]:
         """Return the share of the variation that the covariates explained on left-out rows."""

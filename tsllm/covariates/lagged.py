@@ -65,6 +65,28 @@ class LaggedEffects:
                 effects[:known, variable] = (row @ weights)[:known] * deviation
         return effects
 
+    def shares(
+        self, values: np.ndarray, columns: Sequence[np.ndarray], horizon: int
+    ) -> list[np.ndarray]:
+        """Compute the share of each column in `lagged_effects`: (horizon, variables) each.
+
+        The rest of the effects is what the covariates take from the series' own lags.
+        """
+        known = min(horizon, self.weights.shape[2])
+        features = features_of(self.bases, columns)
+        owner = np.repeat(np.arange(len(self.bases)), [basis.width for basis in self.bases])
+        shares = [np.zeros((horizon, values.shape[1])) for _ in self.bases]
+        for variable, weights in enumerate(self.weights):
+            read = self.read(values[:, variable], features)
+            if read is None:
+                continue
+            row, _, deviation = read
+            parts = (row[:, None] * weights)[self.own_lags :]  # (lags * features, horizon)
+            for number, share in enumerate(shares):
+                mine = np.tile(owner == number, self.lags)
+                share[:known, variable] = parts[mine].sum(axis=0)[:known] * deviation
+        return shares
+
     def read(
         self, past: np.ndarray, features: np.ndarray
     ) -> tuple[np.ndarray, float, float] | None:

@@ -115,6 +115,8 @@ class TextEffects:
 
         ``texts`` has an array (time,) for each series and column whose future is known.
         """
+        if not self.now.any() or not texts:
+            return [np.zeros(self.now.shape[1:]) for _ in texts]
         lengths = [len(columns[0]) for columns in texts]
         total = np.zeros((sum(lengths), self.now.shape[1]))
         for number, weights in enumerate(self._now_parts()):
@@ -128,11 +130,14 @@ class TextEffects:
         widths = [one.size + 1 for one in self.reductions[: self.n_known]]
         return np.split(self.now, np.cumsum(widths)[:-1]) if widths else []
 
-    def shares(self, windows: Sequence[TextWindow], horizon: int) -> np.ndarray:
+    def shares(
+        self, windows: Sequence[TextWindow], horizon: int, *, same_step: bool = False
+    ) -> np.ndarray:
         """Compute the effect of each column: (windows, horizon, variables, columns + 1).
 
         The last share is what the texts take from the series' own lags. Beyond the fitted horizon
-        the weights of its last step hold.
+        the weights of its last step hold. ``same_step`` adds the effects on the same step, which
+        are no part of forecasts of residuals.
         """
         variables = len(self.explained)
         shares = np.zeros((len(windows), horizon, variables, len(self.reductions) + 1))
@@ -152,15 +157,48 @@ class TextEffects:
                 features = self._roles(number, recent, future, horizon)  # (horizon, features)
                 last = first + features.shape[1]
                 effect = np.einsum("hf,hfv->hv", features, whole[:, first:last])
-                if number < self.n_known:
+                if same_step and number < self.n_known:
                     effect = effect + future @ now[number]
                 shares[row, ..., number] = effect * scale
                 first = last
             shares[row, ..., -1] = np.einsum("hlv,lv->hv", self.own_weights[steps], own) * scale
         return shares
 
+    def shares_of_texts(self, window: TextWindow, horizon: int) -> list[np.ndarray]:
+        """Compute the effect of each text of a window: (horizon, texts, variables) a column.
+
+        The texts of a column are its recent ones and then, where known, those of the steps ahead.
+        They sum up to the share of the column, with its effects on the same step.
+        """
+        steps = np.minimum(np.arange(horizon), len(self.own_weights) - 1)
+        whole, now, found = self.weights_at(steps + 1), self._now_parts(), []
+        first = 0
+        for number, reduction in enumerate(self.reductions):
+            recent, future = next(self._features(number, [window]))
+            past, width = len(recent), reduction.size + 1
+            shares = np.zeros((horizon, past + len(future), whole.shape[2]))
+            for role, factor in roles_of(number, self.n_known).items():
+                weights = factor * whole[:, first : first + width]  # (horizon, width, variables)
+                first += width
+                if role == "last" and past:
+                    shares[:, past - 1] += np.einsum("f,hfv->hv", recent[-1], weights)
+                elif role == "recent" and past:
+                    shares[:, :past] += np.einsum("tf,hfv->htv", recent, weights) / past
+                elif role == "step":
+                    each = np.arange(horizon)
+                    shares[each, past + each] += np.einsum("hf,hfv->hv", future, weights)
+                elif role == "path":
+                    all_of = np.einsum("tf,hfv->htv", future, weights)  # (horizon, texts, v)
+                    so_far = np.tri(horizon) / np.arange(1, horizon + 1)[:, None]
+                    shares[:, past:] += all_of * so_far[..., None]
+            if number < self.n_known:
+                each = np.arange(horizon)
+                shares[each, past + each] += future @ now[number]
+            found.append(shares * window.scale)
+        return found
+
     def effects(self, windows: Sequence[TextWindow], horizon: int) -> np.ndarray:
-        """Compute the whole effect of the texts: (windows, horizon, variables)."""
+        """Compute the effects on steps ahead, to forecasts of residuals: (windows, horizon, v)."""
         return self.shares(windows, horizon).sum(axis=-1)
 
     def weights_at(self, ahead: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from tsllm.context import Context, column_names, contexts_from_state, contexts_t
 from tsllm.datasets.frequency import parse_frequency, set_frequency, without_frequency
 from tsllm.embeddings import open_store
 from tsllm.errors import DataError
+from tsllm.forecasters.explaining import ExplainingMixin
 from tsllm.forecasters.frames import (
     Layout,
     check_input,
@@ -52,7 +53,7 @@ from tsllm.saving.fields import read_fields
 AUTO_LAYERS = 2
 
 
-class SeriesForecaster(FittingMixin, BaseForecaster):
+class SeriesForecaster(FittingMixin, ExplainingMixin, BaseForecaster):
     """Base class of all forecasters: sktime's contract over fitting and the path of a forecast.
 
     A subclass builds, trains and restores its state (`_new_state`, `_train`, `_restore_state`) and

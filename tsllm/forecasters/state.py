@@ -169,7 +169,7 @@ class FittedState:
         residuals: Sequence[Context],
         futures: Sequence[np.ndarray | None] | None,
     ) -> np.ndarray:
-        """Add the effects of texts to forecasts of residuals."""
+        """Add the effects of texts on steps ahead to forecasts of residuals."""
         if self.covariates is None or self.covariates.texts is None:
             return values
         effects = self.covariates.text_effects(residuals, futures, values.shape[1])
@@ -191,11 +191,8 @@ class FittedState:
         if self.covariates is None:
             return values
         # Without known covariates this only checks that no future was given.
-        effects = [
-            self.covariates.future_effect(context, None if futures is None else futures[row])
-            for row, context in enumerate(contexts)
-        ]
-        if self.covariates.known is None:
+        effects = self.covariates.future_effects(contexts, futures)
+        if not self.covariates.columns.known:
             return values
         return values + np.stack(effects)[..., None]
 

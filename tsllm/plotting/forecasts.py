@@ -55,8 +55,10 @@ def plot_forecast(
         ahead = ahead[ahead["variable"] == variable]
     last = max(60, 3 * len(ahead)) if last is None else last
     past = past.iloc[-last:]
-    ax.plot(_drawable(past["timestamp"]), past[variable], color="black", lw=1, label="history")
-    when = _drawable(ahead["timestamp"])
+    ax.plot(
+        drawable_stamps(past["timestamp"]), past[variable], color="black", lw=1, label="history"
+    )
+    when = drawable_stamps(ahead["timestamp"])
     ax.plot(when, ahead["forecast"], color="tab:blue", lw=1.5, label="forecast")
     for low, high in _bands(ahead.columns):
         share = float(high[1:]) - float(low[1:])
@@ -127,6 +129,6 @@ def _bands(columns: pd.Index) -> list[tuple[str, str]]:
     ]
 
 
-def _drawable(stamps: pd.Series) -> pd.Series:
+def drawable_stamps(stamps: pd.Series) -> pd.Series:
     """Convert periods, which matplotlib does not know, to their start times."""
     return stamps.dt.to_timestamp() if isinstance(stamps.dtype, pd.PeriodDtype) else stamps

@@ -363,7 +363,7 @@ def restore_encoder(
             "text_backbone=..., or fit anew"
         )
     backbone = load_backbone(text_backbone, device=device, dtype=dtype)
-    backbone.check_state(state)
+    backbone.check_state(state, "text_backbone")
     return LanguageModelEncoder(backbone, state["pooling"], open_store(store), progress)
 
 
