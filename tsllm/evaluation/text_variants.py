@@ -127,11 +127,10 @@ def shuffled_texts(X: pd.DataFrame, columns: Sequence[str], seed: int) -> pd.Dat
     ['fog', 'rain', 'sun']
     """
     X = X.copy()
+    series = np.zeros(len(X), dtype=int)
     if X.index.nlevels > 1:
-        keys = X.index.droplevel(-1)
-        series = pd.factorize(keys)[0]
-    else:
-        series = np.zeros(len(X), dtype=int)
+        levels = list(range(X.index.nlevels - 1))
+        series = X.groupby(level=levels, sort=False).ngroup().to_numpy()
     rng = np.random.default_rng(seed)
     rows = np.arange(len(X))
     for number in range(series.max(initial=-1) + 1):
