@@ -17,7 +17,7 @@ from tsllm.adapters.linear import (
     regression_rows,
     solve_ridge,
 )
-from tsllm.backbone import Backbone
+from tsllm.backbone import DEFAULT_BACKBONE, Backbone
 from tsllm.backbone.stopping import check_time
 from tsllm.context import Context
 from tsllm.errors import DataError
@@ -105,6 +105,9 @@ class LinearForecaster(DirectForecaster):
         batch_size: int = 256,
         validation_fraction: float = 0.1,
         past_covariates: tuple[str, ...] = (),
+        text_covariates: tuple[str, ...] = (),
+        text_backbone: str = DEFAULT_BACKBONE,
+        embedding_store: Any = None,
         freq: str | None = None,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,

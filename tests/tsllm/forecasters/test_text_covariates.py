@@ -91,6 +91,28 @@ def test_intervals_are_as_narrow_as_the_texts_make_the_errors(backbone):
     assert width(narrow) < 0.5 * width(wide)
 
 
+@pytest.mark.parametrize("method", ["dlinear", "auto"])
+def test_intervals_hold_as_many_values_as_they_say(method):
+    rng = np.random.default_rng(3)
+    kinds = rng.integers(0, 3, 400)
+    index = pd.date_range("2024-01-01", periods=400, freq="D")
+    X = pd.DataFrame({"news": NEWS[kinds]}, index=index)
+    y = pd.Series(20 + np.array([6.0, -9.0, 0.0])[kinds] + rng.normal(0, 0.2, 400), index=index)
+    settings = {"text_covariates": ("news",), "text_backbone": "tfidf"}
+    if method == "auto":
+        forecaster = AutoForecaster(["seasonal_naive", "theta"], **settings)
+    else:
+        forecaster = make("dlinear", **settings | {"max_steps": 200})
+    forecaster.fit(y[:300], X=X, fh=range(1, 5))
+    contexts = [Context(y[:end], times=index[:end], past_x=X[:end]) for end in range(300, 396)]
+    futures = [X[end : end + 4].to_numpy() for end in range(300, 396)]
+    found = forecaster.forecast(contexts, 4, quantiles=[0.1, 0.9], future_x=futures)[:, :, 0]
+    truth = np.stack([y[end : end + 4] for end in range(300, 396)])
+    inside = (found[..., 1] <= truth) & (truth <= found[..., 2])
+    assert 0.65 < inside.mean() < 0.95
+    assert (found[..., 2] - found[..., 1]).mean() < 4 * 0.2
+
+
 # ---------------------------------------------------------------- what they read
 
 
