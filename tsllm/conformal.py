@@ -1,12 +1,26 @@
 """Quantiles of the errors of each step of the horizon, where there may be few errors.
 
-The errors of a step are modelled as ``centre + spread * z``. The spread grows with the step, and
-``z`` has a similar distribution at neighbouring steps. A step with many errors has a spread and a
-distribution of its own. A step with few errors borrows both: from the steps that have more, and, in
-a series of a panel, from the panel. `describe_steps` estimates centre and spread.
+The errors of a step are modelled as ``centre + spread * z``. Spreads grow smoothly with the step,
+and ``z`` has a similar distribution at each step. A step with many errors has a spread and a
+distribution of its own. A step with few errors borrows both, with weights that follow the number of
+its errors:
 
-Windows that overlap share their errors, so errors count as fewer than they are: see `OVERLAP`. All
-weights here are such counts.
+- The spread is drawn towards a power of the step that is fitted to all steps. In a series of a
+  panel it is drawn towards the panel's spreads, times a factor. Without a panel, and with hardly
+  any errors, it does not fall from one step to the next: a forecast farther ahead is seldom more
+  certain.
+- The distribution of ``z`` is drawn towards that of the best-scored steps. Levels beyond the
+  sample, and the doubt about the spread, follow Student's t distribution.
+- The centre is the median of the errors, where they support one. A bias is corrected only as far as
+  the older and the newer half of the windows show it alike, and as far as it exceeds its noise.
+
+Split conformal prediction needs exchangeable errors. Errors of windows that overlap are not: they
+share innovations, so they count as fewer (`OVERLAP`). Errors of different series are divided by the
+scale of their contexts before they are pooled. A variance that changes after the held-out windows
+is not foreseen; ``adaptive`` forecasters follow it.
+
+The numbers below were chosen on simulated random walks, autoregressions, seasonal and trending
+series with simple forecasts, in panels of 1 and 20 series of 40 to 950 steps.
 """
 
 from dataclasses import dataclass
@@ -15,8 +29,7 @@ import numpy as np
 from scipy.special import ndtri, stdtrit
 
 #: Errors of h-step forecasts are correlated over up to h steps, because each is a sum of h
-#: innovations; h / OVERLAP of them count as one. Chosen, as the other numbers here, on simulated
-#: series of known processes.
+#: innovations; h / OVERLAP of them count as one.
 OVERLAP = 2.0
 #: Fewest degrees of freedom for levels beyond the sample; with fewer, the variance is infinite.
 LEAST_DEGREES = 3.0
@@ -28,6 +41,16 @@ FEW_ERRORS = 10.0
 #: walk, give or take a deviation.
 USUAL_GROWTH = 0.5
 GROWTH_DEVIATION = 0.25
+#: Where errors are few, spreads are this number of deviations of the growth above the fitted power.
+GROWTH_DOUBT = 1.0
+#: How often the variance of the medians is taken from their square, as noise, and how much of it
+#: the spread of the errors contains where a median was corrected.
+NOISE = 3.0
+CENTRE_DOUBT = 3.0
+#: Width of the kernel over the logarithm of the step that smooths the medians.
+SMOOTHNESS = 0.3
+#: Fastest growth: that of an integrated random walk.
+MOST_GROWTH = 1.5
 #: Most numbers of the distribution that steps share.
 MAX_SHARED = 512
 
@@ -119,7 +142,7 @@ def describe_steps(
     usual = _growing_spread(raw, own) if panel is None else _like(panel.spread, raw, own)
     weight = own / (own + BORROWED)
     spread = weight * raw + (1 - weight) * usual
-    for step in range(1, len(spread)):
+    for step in range(1, len(spread) if panel is None else 0):
         weak = own[step] < FEW_ERRORS
         spread[step] = np.where(weak, np.maximum(spread[step], spread[step - 1]), spread[step])
     best = own.max(axis=0)
@@ -166,12 +189,7 @@ def _supported_centre(
     signal = (weight * curve**2).sum(axis=0)
     clear = _ratio(signal - NOISE * (weight * noise).sum(axis=0), signal)
     share = np.clip(common, 0, 1) * np.clip(clear, 0, 1)  # (variables,)
-    return share * curve * unit, share * CENTRE / np.maximum(own, 1.0)
-
-
-NOISE = 2.0
-CENTRE = 3.0
-DOUBT = 1.0
+    return share * curve * unit, share * CENTRE_DOUBT / np.maximum(own, 1.0)
 
 
 def _farther(count: np.ndarray, level: np.ndarray) -> np.ndarray:
@@ -220,9 +238,6 @@ def _smooth(curve: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return smooth
 
 
-SMOOTHNESS = 0.3
-
-
 def _growing_spread(raw: np.ndarray, own: np.ndarray) -> np.ndarray:
     """Fit a power of the step to spreads (horizon, variables), which counts ``own`` weigh."""
     log = np.log(np.arange(1.0, len(raw) + 1))[:, None]  # (horizon, 1)
@@ -236,9 +251,9 @@ def _growing_spread(raw: np.ndarray, own: np.ndarray) -> np.ndarray:
     rest = size - mean_size - USUAL_GROWTH * away
     slope = (weight * away * rest).sum(axis=0)
     precision = (weight * away**2).sum(axis=0) + 1 / (2 * GROWTH_DEVIATION**2)
-    growth = np.clip(USUAL_GROWTH + slope / precision, 0.0, 1.5)
+    growth = np.clip(USUAL_GROWTH + slope / precision, 0.0, MOST_GROWTH)
     doubt = np.sqrt(1 / (2 * precision))
-    size = mean_size + growth * away + DOUBT * doubt * np.maximum(away, 0.0)
+    size = mean_size + growth * away + GROWTH_DOUBT * doubt * np.maximum(away, 0.0)
     spread: np.ndarray = np.where(total > 0, np.exp(size), 0.0)
     return spread
 

@@ -3,20 +3,23 @@
 *Scores* are the forecaster's errors on held-out windows, divided by the scale of the context of
 each window. A quantile forecast is the forecast plus a quantile of the scores times the scale of
 the present context (split conformal prediction; with a quantile head, conformalised quantile
-regression: Romano, Patterson and Candès, NeurIPS 2019). Overlapping windows share their errors, so
-the scores of a step count as fewer: see `OVERLAP`.
+regression: Romano, Patterson and Candès, NeurIPS 2019). Steps with few scores borrow from others:
+see `tsllm.conformal`. The median of the scores, as far as they support it, corrects the point, so
+that the point is the median of the intervals.
 
 An ``adaptive`` calibration follows the data. New scores replace the oldest, and the offset of each
 level moves against the misses of the intervals that were issued (quantile tracking: Angelopoulos,
 Candès and Tibshirani, "Conformal PID control", NeurIPS 2023, section 2.1; after Gibbs and Candès,
 NeurIPS 2021). A forecast is compared with the offsets with which it was issued: errors of
 overlapping forecasts are similar, so offsets that have just adapted to them would seem too good.
+The point moves with the median.
 
-A series with at least ``MIN_WINDOWS`` held-out windows has its own scores. Any other series uses
-the scores of the whole panel, times its own scale. If the panel has few windows as well, extreme
-levels are extrapolated, and a warning names these levels. If no window could be held out, or none
-of the held-out values was observed, training windows are used, and a warning says that the
-intervals are likely too narrow. Without any score, a request for an interval raises an error.
+A series with at least ``MIN_WINDOWS`` held-out windows has its own scores, and borrows from those
+of the panel. Any other series uses the scores of the whole panel, times its own scale. If the panel
+has few windows as well, extreme levels are extrapolated, and a warning names these levels and the
+first step that rests on too few scores. If no window could be held out, or none of the held-out
+values was observed, training windows are used, and a warning says that the intervals are likely too
+narrow. Without any score, a request for an interval raises an error.
 """
 
 import copy

@@ -140,7 +140,7 @@ SHARED: dict[str, tuple[str, str]] = {
     "validation_fraction": (
         "float",
         "Share of each series, at its end, that is held out for early stopping and for calibrating "
-        "intervals.",
+        "intervals; at least the horizon, as far as half of a series allows it.",
     ),
     "shrinkage": (
         "bool",

@@ -22,7 +22,7 @@ def test_the_summary_counts_what_is_trained_and_frozen():
     losses = [h["validation_loss"] for h in forecaster.fitted_.history]
     assert summary["validation_loss"] == min(losses) == losses[summary["best_epoch"] - 1]
     assert summary["seconds"] > 0
-    assert summary["calibration_windows"] == 14
+    assert summary["calibration_windows"] == 29
     assert not summary["calibration_in_sample"]
     json.dumps(summary)
 
