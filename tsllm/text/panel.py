@@ -19,7 +19,7 @@ LEAST_SERIES = 8
 MOST_ORIGINS = 3
 #: Most series that are forecast as if they had a few observations, by the profile and by the
 #: forecaster around it, which may take long.
-MOST_SCORED, MOST_TRIED = 512, 100
+MOST_SCORED, MOST_TRIED = 512, 48
 #: Observations after which the own forecast counts as much as the profile; infinite: never.
 HALF_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, math.inf)
 #: The own forecast must lower the error of the profile by this share.
