@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -306,7 +307,7 @@ class _VariableFit:
                     continue
                 if not np.isfinite(near).any():
                     continue
-                base = np.nanmean(near)
+                base: Any = np.nanmean(near)
                 if one.forecasts is not None:
                     base = one.forecasts[place, :, variable]
                 numbers.append(number)

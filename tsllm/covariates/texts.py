@@ -30,10 +30,10 @@ class TextWindow:
     #: (variables,): the unit of the effects on this series, and its usual level.
     scale: np.ndarray
     level: np.ndarray
-    #: For each column, at most `RECENT` texts up to the last step.
-    recent: Sequence[Sequence[str | None]]
+    #: For each column, the texts (steps,) of at most `RECENT` steps up to the last one.
+    recent: Sequence[np.ndarray]
     #: For each column whose future is known, the texts of the steps ahead.
-    future: Sequence[Sequence[str | None]]
+    future: Sequence[np.ndarray]
 
 
 @dataclass

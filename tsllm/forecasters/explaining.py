@@ -1,7 +1,7 @@
 """Explanations of forecasts: the share of each covariate and of each text."""
 
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ class ExplainingMixin(ForecastingMixin, ABC):
     """The part of a forecaster that explains its forecasts by their covariates."""
 
     _layout: Layout
+    _check_fh: Callable[..., Any]  # sktime's, as the next
+    _check_X_y: Callable[..., tuple[Any, Any]]  # noqa: N815
 
     def explain(self, fh: Any = None, X: Any = None) -> pd.DataFrame:
         """Split the forecasts of the fitted series into the shares of the covariates.

@@ -351,8 +351,12 @@ def restore_encoder(
     kind = state.get("kind")
     if kind == BAG_OF_WORDS:
         words, idf = state.get("words"), np.asarray(state.get("idf"))
-        texts = isinstance(words, list) and all(isinstance(word, str) for word in words)
-        if not (texts and idf.shape == (len(words),) and np.isfinite(idf).all()):
+        if (
+            not isinstance(words, list)
+            or not all(isinstance(word, str) for word in words)
+            or idf.shape != (len(words),)
+            or not np.isfinite(idf).all()
+        ):
             raise ModelFormatError("the saved model's bag of words has no weight for each word")
         return BagOfWords(words, idf)
     if kind != _LANGUAGE_MODEL or state.get("pooling") not in ("mean", "last_token"):
