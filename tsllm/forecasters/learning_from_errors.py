@@ -27,6 +27,8 @@ from tsllm.text import TextEncoder
 
 #: The share of the windows, at the end, that the effects are judged on; fewer windows have none.
 JUDGED, FEWEST = 0.25, 4
+#: The parts of the judged windows whose gains are compared.
+PARTS = 5
 
 
 @dataclass(frozen=True)
@@ -249,12 +251,19 @@ class ErrorLearner:
         return references_of(season_length(shape.freq), shape.context_length)
 
     def _lower(self, without: np.ndarray, whole: np.ndarray) -> np.ndarray:
-        """Return for which variables effects lower the error of the judged windows."""
-        sums = [
-            np.nansum(_scaled_errors(self.windows, forecasts, self.judged), axis=0)
-            for forecasts in (without, whole)
-        ]
-        lower: np.ndarray = sums[1] < sums[0] * (1 - 1e-9)
+        """Return for which variables effects lower the error of the judged windows.
+
+        They do where the mean gain of some consecutive parts exceeds its standard error.
+        """
+        before, after = (
+            _scaled_errors(self.windows, forecasts, self.judged) for forecasts in (without, whole)
+        )
+        gains = np.nan_to_num(before - after)  # (windows, variables)
+        if len(gains) < 2:
+            return np.zeros(gains.shape[1], dtype=bool)
+        parts = np.stack([p.mean(axis=0) for p in np.array_split(gains, min(PARTS, len(gains)))])
+        doubt = parts.std(axis=0, ddof=1) / np.sqrt(len(parts)) + 1e-9 * np.nanmean(before)
+        lower: np.ndarray = parts.mean(axis=0) > doubt
         return lower
 
 

@@ -33,8 +33,9 @@ from tsllm.forecasters.learning_from_errors import ErrorLearner, mean_error
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.forecasters.text_context_state import InnerReader, TextContextState
 
-#: ``n_origins="auto"``: windows of all series together, where each is a fit and where it is not.
-REFITTED_WINDOWS, TRAINED_WINDOWS = 150, 1500
+#: ``n_origins="auto"``: windows of all series together. Each is a fit of a forecaster of sktime, a
+#: quick fit of a statistical method, or a forecast of a trained one.
+REFITTED_WINDOWS, STATISTICAL_WINDOWS, TRAINED_WINDOWS = 150, 600, 1500
 #: The windows begin after this share of a series; a model is trained on the steps before.
 FIRST_REFITTED, FIRST_TRAINED = 0.25, 0.5
 
@@ -60,8 +61,9 @@ class TextContext(ComposedForecaster):
         The steps ahead that the errors are learnt on and that the intervals are calibrated for.
         None: the ``fh`` of `fit`, else a season.
     n_origins : int or "auto", default="auto"
-        Windows of each series. "auto": 150 of the whole panel where each is a fit of its own, else
-        1,500. More windows know the effects better, and cost a fit each.
+        Windows of each series. "auto": of the whole panel 150 for a forecaster of sktime, 600 for
+        one that is named and 1,500 for one of tsllm. More windows know the effects better; except
+        for the last kind, each is a fit.
     batch_size : int, default=64
         Contexts of a forecast, in batch jobs.
 
@@ -218,6 +220,8 @@ class TextContext(ComposedForecaster):
         """Cut windows of the past and forecast them: (windows, horizon, variables)."""
         horizon = state.shape.horizon
         most = TRAINED_WINDOWS if trial.learns else REFITTED_WINDOWS
+        if isinstance(trial, StatisticalCandidate):
+            most = STATISTICAL_WINDOWS
         if not isinstance(self.n_origins, str):
             most = int(self.n_origins) * len(contexts)
         first = FIRST_TRAINED if trial.learns else FIRST_REFITTED
@@ -311,7 +315,7 @@ class TextContext(ComposedForecaster):
                 f"forecaster must be one of {', '.join(STATISTICAL)}, or an sktime forecaster that "
                 f"is no TextContext, found {shown(given)}"
             )
-        for name in ("past_covariates", "text_covariates", "static_attributes"):
+        for name in ("past_covariates", "text_covariates", "static_attributes", "static_text"):
             if getattr(given, name, ()):
                 raise DataError(
                     f"{name} of the forecaster inside a TextContext has no effect: leave it out "
