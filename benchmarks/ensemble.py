@@ -96,7 +96,7 @@ def main() -> None:
 
 def make(member: str, args: Any, seed: int, validation: float) -> Any:
     """Make a member; its validation part is the published one."""
-    common = {"random_state": seed, "validation_fraction": validation}
+    common = {"random_state": seed, "validation_fraction": validation, "shrinkage": False}
     if member == "dlinear":
         return DLinearForecaster(context_length=336, prediction_length=LONGEST, **common)
     if member == "aaren":

@@ -279,15 +279,29 @@ class LearningMixin(FittingMixin):
                 identity=describe_fit(self, weights, *_data_of(contexts)),
             )
         result = train(state.model, loss, some, validation, settings)
-        state.model.eval()
         state.history = [*state.history, *result.history]
         state.best_epoch, state.stopped = result.best_epoch, result.stopped
+        self._finish_training(
+            state, residuals, held_out, shrinks=recalibrate or resumable, recalibrate=recalibrate
+        )
+        state.seconds += time.perf_counter() - started
+
+    def _finish_training(
+        self,
+        state: FittedState,
+        residuals: Sequence[Context],
+        held_out: Sequence[int],
+        *,
+        shrinks: bool,
+        recalibrate: bool,
+    ) -> None:
+        """Note what a state was trained on; learn its shrinkage and calibrate its intervals."""
+        state.model.eval()
         state.trained_on = [*state.trained_on, span_of(residuals)]
-        if self.shrinkage and (recalibrate or resumable):
+        if self.shrinkage and shrinks:
             state.shrinkage = self._learn_shrinkage(state, residuals, held_out)
         if recalibrate:
             state.calibration = self._make_calibration(state, residuals, held_out)
-        state.seconds += time.perf_counter() - started
 
     def _calibrate_state(self, state: FittedState, contexts: Sequence[Context]) -> None:
         """Calibrate the intervals of a state that was trained without a calibration."""

@@ -22,7 +22,6 @@ from tsllm.backbone.stopping import check_time
 from tsllm.context import Context
 from tsllm.errors import DataError
 from tsllm.forecasters.direct import DirectForecaster
-from tsllm.forecasters.learning import span_of
 from tsllm.forecasters.parameters import DECILES
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.training.windows import Windows
@@ -101,6 +100,7 @@ class LinearForecaster(DirectForecaster):
         *,
         context_length: int | str = "auto",
         prediction_length: int | None = None,
+        shrinkage: bool = True,
         adaptive: bool = False,
         batch_size: int = 256,
         validation_fraction: float = 0.1,
@@ -161,16 +161,15 @@ class LinearForecaster(DirectForecaster):
         assert isinstance(state.model, LinearModel)  # _build_model made it
         with torch.no_grad():
             state.model.weight.copy_(weight)
-        state.model.eval()
         fit = float(self._errors(state, [weight], training.thin(MAX_SCORED))[0])
         entry = {"epoch": 1, "step": 1, "penalty": penalty, "train_loss": fit}
         if error is not None:
             entry["validation_loss"] = error
         state.history = [*state.history, entry]
         state.best_epoch, state.stopped = 1, "closed form"
-        state.trained_on = [*state.trained_on, span_of(residuals)]
-        if recalibrate:
-            state.calibration = self._make_calibration(state, residuals, held_out)
+        self._finish_training(
+            state, residuals, held_out, shrinks=recalibrate or resumable, recalibrate=recalibrate
+        )
         state.seconds += time.perf_counter() - started
 
     def _errors(self, state: FittedState, maps: Sequence[Tensor], windows: Windows) -> Tensor:
