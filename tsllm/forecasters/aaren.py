@@ -29,6 +29,7 @@ from tsllm.forecasters.running_state import (
     memory_tensors,
     warn_of_drift,
 )
+from tsllm.forecasters.shapes import best_shape
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.training.settings import Loss
 from tsllm.training.windows import WindowBatch, Windows
@@ -79,7 +80,9 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
         when a forecast is made; `update` never runs it. None: the model without one.
     context_length : int or "auto", default="auto"
         Steps of a training window, a multiple of the patch length. "auto": up to 512, and at most
-        half of a typical series. Streams continue beyond it.
+        half of a typical series. Streams continue beyond it. Where series of fewer than 300 steps
+        are typical, and ``patch_length`` is "auto" too, the lengths and half of either are compared
+        on the held-out part.
     patch_length : int or "auto", default="auto"
         Steps of a patch. "auto": a season, or the longest part of one up to 32 steps, so that
         every patch shows the same hours or months; 16 without a season; at least four patches a
@@ -246,6 +249,8 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
             patch = choose_patch_length(season, context_length, divides=not free)
         if free:
             context_length = max(1, context_length // patch) * patch
+        if free and self.patch_length == "auto" and horizon is not None:
+            patch, context_length = self._compare_lengths(contexts, horizon, patch, context_length)
         if context_length % patch:
             raise DataError(
                 f"context_length={context_length} is no multiple of patch_length={patch}: use "
@@ -348,6 +353,22 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
         self._memories = memories_from(tensors, list(self._contexts))
 
     # ------------------------------------------------------------------ helpers
+
+    def _compare_lengths(
+        self, contexts: Sequence[Context], horizon: int, patch: int, context_length: int
+    ) -> tuple[int, int]:
+        """Choose the steps of a patch and of the context; short series may want half of either."""
+        half = max(1, context_length // 2 // patch) * patch
+        short = max(1, patch // 2)
+        shapes = [
+            (patch, context_length),
+            (patch, half),
+            (short, context_length // short * short),
+        ]
+        settings = [{"patch_length": one, "context_length": length} for one, length in shapes]
+        off = {"backbone": None, "backbone_layers": None, "lora": None}
+        best = best_shape(self, contexts, horizon, settings, off)
+        return best["patch_length"], best["context_length"]
 
     def _check_own_parameters(self) -> None:
         """Check the parameters that only Aaren has."""

@@ -45,7 +45,10 @@ class AutoTimesForecaster(LLMForecaster):
     ----------
     context_length : int or "auto", default="auto"
         Steps of history that a forecast reads, a multiple of the token length. "auto": up to seven
-        tokens, and at most half of a typical series.
+        tokens, and at most half of a typical series. Where series of fewer than 300 steps are
+        typical, and ``token_length`` is "auto" too, a few lengths are compared on the held-out
+        part, by short trainings without the language model: tokens of the horizon, of whole seasons
+        and of this rule, with a long and a short context.
     token_length : int or "auto", default="auto"
         Steps of one token. "auto": whole seasons that cover the horizon, at most 96 steps and at
         most a sixth of a typical series.

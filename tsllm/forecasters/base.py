@@ -666,6 +666,10 @@ class LLMForecaster(ModelForecaster):
     def _budget(self) -> int:
         return self._most_steps if self.backbone is None else self._language_model_steps
 
+    def _shorter(self) -> str:
+        layers = "backbone_layers='auto', " if self.backbone_layers is None else ""
+        return ("" if self.backbone is None else layers) + super()._shorter()
+
     def _autocast(self, state: FittedState) -> torch.dtype | None:
         # A CPU that multiplies bfloat16 natively trains in it at the same accuracy; forecasts stay
         # float32 there, so that single and batched ones agree.

@@ -325,9 +325,9 @@ class LearningMixin(FittingMixin):
             target_length=self._target_length(shape),
             stride=stride,
         )
-        origins = origins_of_each(contexts)
+        origins, least = origins_of_each(contexts), self._least_held_out(shape)
         held_out = [
-            held_out_steps(len(context), shape.horizon, self.validation_fraction, origins)
+            held_out_steps(len(context), least, self.validation_fraction, origins)
             for context in contexts
         ]
         columns = contexts[0].n_variables if split else 1
@@ -340,6 +340,10 @@ class LearningMixin(FittingMixin):
                 training = training.thin(per_epoch, jitter=True)
         some = validation.thin(most) if len(validation) else None
         return training, some, held_out
+
+    def _least_held_out(self, shape: ModelShape) -> int:
+        """Return the steps that are held out if possible: the horizon, or a training target."""
+        return max(shape.horizon, self._target_length(shape))
 
     def _most_context(self, steps: int, target: int) -> int:
         """Return the longest context that suits series of some steps.
@@ -360,6 +364,11 @@ class LearningMixin(FittingMixin):
     def _budget(self) -> int:
         """Return the most steps of a training that chooses its number of epochs."""
         return self._most_steps
+
+    def _shorter(self) -> str:
+        """Name the arguments that make a long training shorter."""
+        stride = "" if self._windows_of_epoch() is not None else "window_stride='auto', "
+        return f"a smaller max_steps, {stride}or a GPU"
 
     def _drawn(self, training: Windows) -> Windows | DrawnWindows:
         """Return the training set: all windows, or some that each epoch draws anew."""
@@ -393,6 +402,7 @@ class LearningMixin(FittingMixin):
             seed=self._seed(),
             device=state.device,
             autocast=self._autocast(state),
+            shorter=self._shorter(),
             verbose=self.verbose,
         )
 

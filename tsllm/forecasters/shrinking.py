@@ -68,7 +68,7 @@ class ShrinkingReader(Reader):
     season: int
 
     def predict(self, contexts: Sequence[Context], horizon: int) -> Prediction:
-        """Shrink the points; quantiles move with them."""
+        """Predict, and shrink the points; quantiles move with them."""
         values, scales = self.reader.predict(contexts, horizon)
         variables = values.shape[2]
         weights = self.combination.weights(None, horizon, variables)  # (horizon, variables, 4)

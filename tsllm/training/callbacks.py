@@ -62,8 +62,7 @@ class ExpectedTime(Callback):
         if left > LONG_TRAINING:
             warnings.warn(
                 f"this training will take up to {_in_words(left)} ({state.planned_steps:,} steps, "
-                "fewer where early stopping ends it): a smaller max_steps, a larger window_stride "
-                "or batch_size, fewer backbone_layers, or a GPU shorten it",
+                f"fewer where early stopping ends it): {state.shorter} shorten it",
                 stacklevel=2,
             )
         return None

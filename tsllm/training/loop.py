@@ -187,7 +187,7 @@ class TrainingRun(Generic[BatchT]):
         self.limit = "max_epochs"
         if settings.max_steps is not None and settings.max_steps < planned:
             self.limit, planned = "max_steps", settings.max_steps
-        self.state = TrainingState(model, planned)
+        self.state = TrainingState(model, planned, shorter=settings.shorter)
         self.sums: dict[str, float] = {}  # over the steps of the epoch under way
         self.best: dict[str, Tensor] = {}
         self.seconds = 0.0

@@ -95,6 +95,8 @@ class TrainingSettings:
     device: torch.device = _CPU
     #: Type that the backbone computes in, and only the backbone. None: the type of its weights.
     autocast: torch.dtype | None = None
+    #: What makes the training shorter, for the announcement of a long one.
+    shorter: str = "a smaller max_steps or a GPU"
     #: From 1 on, show a progress bar on stderr.
     verbose: int = 0
     #: Directory for the latest checkpoint. A training that finds its own checkpoint there continues
@@ -145,6 +147,8 @@ class TrainingState:
         Epoch (from 1) with the lowest validation loss so far.
     best_loss : float or None, default=None
         That loss.
+    shorter : str, default="a smaller max_steps or a GPU"
+        What makes the training shorter.
     """
 
     model: nn.Module
@@ -155,6 +159,7 @@ class TrainingState:
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int | None = None
     best_loss: float | None = None
+    shorter: str = "a smaller max_steps or a GPU"
 
 
 @dataclass
