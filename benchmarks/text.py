@@ -14,7 +14,6 @@ ahead on own lags and reduced texts.
 from __future__ import annotations
 
 import re
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -77,13 +76,8 @@ def main() -> None:
     arguments.add_argument("--stride", type=int, default=1, help="steps between origins")
     arguments.add_argument("--store", help="the embedding store; default: the user's")
     arguments.add_argument("--part", choices=("test", "validation"), default="test")
-    arguments.add_argument("--embedding", action="store_true", help="time the embedding only")
-    arguments.add_argument("--turns", type=int, default=1, help="repeats of the timing")
     args = arguments.parse_args()
     torch.set_num_threads(1)
-    if args.embedding:
-        write("text_embedding" + args.tag, _embedding_costs(args), args.out)
-        return
     rows: list[dict[str, Any]] = []
     verdicts: dict[str, str] = {}
     for name in args.sets:
@@ -277,44 +271,6 @@ def _scored(
             row["more_percent"] = 100 * found.value[1]
             row["lower"], row["upper"] = 100 * found.lower[1], 100 * found.upper[1]
         yield row
-
-
-# ---------------------------------------------------------------------- embedding
-
-
-def _embedding_costs(args: Any) -> dict[str, Any]:
-    """Time the embedding of many sentences with repeats, and of the distinct ones alone."""
-    texts = SETS["weather"](Path(args.data)).X["text"].tolist()
-    sentences = [sentence for text in texts for sentence in split_sentences(text)]
-    distinct = list(dict.fromkeys(sentences))
-    rng = np.random.default_rng(0)
-    some = distinct[: min(len(distinct), 12_500)]
-    more = [some[i] for i in rng.integers(0, len(some), 50_000 - len(some))]
-    many = list(rng.permutation(some + more))
-    seconds: dict[str, list[float]] = {"with repeats": [], "distinct ones": []}
-    for _ in range(args.turns):
-        for name, given in (("with repeats", many), ("distinct ones", some)):
-            with tempfile.TemporaryDirectory() as folder:
-                encoder = make_encoder(args.backbone, store=folder, device="cpu")
-                started = time.process_time()
-                encoder.encode(given)
-                seconds[name].append(time.process_time() - started)
-    median = {name: float(np.median(one)) for name, one in seconds.items()}
-    return {
-        "embedding": [
-            {
-                "sentences": len(many),
-                "distinct": len(some),
-                "processor_seconds": median["with repeats"],
-            },
-            {
-                "sentences": len(some),
-                "distinct": len(some),
-                "processor_seconds": median["distinct ones"],
-            },
-        ],
-        "more_percent": 100 * (median["with repeats"] / median["distinct ones"] - 1),
-    }
 
 
 # ---------------------------------------------------------------------- the sets
