@@ -173,12 +173,12 @@ class _TextTable:
             first += table.shape[1]
         return total
 
-    def steps(self, chosen: np.ndarray, horizon: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Compute the features of some origins for each step ahead: the step, (origins, width).
+    def steps(self, chosen: np.ndarray, horizon: int) -> Iterator[tuple[int, list[np.ndarray]]]:
+        """Compute the features of some origins for each step ahead, role by role.
 
         Yields
         ------
-        tuple of int and array
+        tuple of int and list of array (origins, features)
         """
         rows, starts = self.rows[chosen], self.starts[chosen]
         found = [self._past(number, rows, starts) for number in range(len(self.tables))]
@@ -192,7 +192,7 @@ class _TextTable:
                 for number, one in enumerate(found)
                 for role, factor in roles_of(number, self.n_known).items()
             ]
-            yield step, np.concatenate(parts, axis=1)
+            yield step, parts
 
     def _past(self, number: int, rows: np.ndarray, starts: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the features of the last text before each origin, and of the mean of some."""
@@ -218,7 +218,7 @@ class _Regression:
         """Compute the regressors of some steps ahead: step, (origins, own + texts), (origins,)."""
         for step, texts in self.table.steps(self.rows, max(steps)):
             if step in steps:
-                both = np.concatenate([self.own / np.sqrt(OWN_PENALTY), texts], axis=1)
+                both = np.concatenate([self.own / np.sqrt(OWN_PENALTY), *texts], axis=1)
                 yield step, both, self.targets[:, step - 1]
 
 
@@ -383,9 +383,11 @@ class _VariableFit:
             solved = _solve(features.T @ features, features.T @ target, penalty)
             effects.weights[place, :, variable] = solved[lags:]
         gram = own.T @ own
-        for step, features, _ in regression.at(range(1, self.horizon + 1)):
+        for step, parts in self.table.steps(regression.rows, self.horizon):
             weights = effects.weights_at(np.array([step]))[0, :, variable]
-            effect = features[:, lags:] @ weights
+            borders = np.cumsum([part.shape[1] for part in parts])[:-1]
+            shares = zip(parts, np.split(weights, borders))
+            effect = sum((part @ some for part, some in shares), np.zeros(len(own)))
             # The regression on own lags of what texts add: the joint fit takes it from the lags.
             taken = _solve(gram, own.T @ effect, penalty * OWN_PENALTY)
             effects.own_weights[step - 1, :, variable] = -taken
@@ -393,14 +395,15 @@ class _VariableFit:
 
 def _origins_of(series: Sequence[TextSeries], own_lags: int, horizon: int) -> list[np.ndarray]:
     """List the origins of each series: its own, or evenly spaced ones."""
-    spare = sum(max(0, len(one.values) - own_lags - horizon + 1) for one in series)
-    every = max(1, -(-spare // MAX_ORIGINS))
-    return [
-        np.arange(own_lags, len(one.values) - horizon + 1, every)
-        if one.origins is None
-        else one.origins
-        for one in series
-    ]
+    spare = [max(0, len(one.values) - own_lags - horizon + 1) for one in series]
+    every = max(1, -(-sum(spare) // MAX_ORIGINS))
+    origins = []
+    first = 0  # counted over all series, for a panel may have more series than origins are read
+    for one, count in zip(series, spare):
+        places = np.arange(-first % every, count, every)
+        origins.append(own_lags + places if one.origins is None else one.origins)
+        first += count
+    return origins
 
 
 def _left_out(

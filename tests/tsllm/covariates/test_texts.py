@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from tsllm.covariates import text_fitting
 from tsllm.covariates.text_fitting import TextSeries, fit_texts
 from tsllm.covariates.texts import RECENT, TextEffects, TextWindow, fitted_steps
 from tsllm.errors import ModelFormatError
@@ -168,6 +169,17 @@ def test_gaps_short_series_and_constants_have_no_effect():
     encoder = make_encoder("tfidf", texts.tolist())
     effects = fit_texts(series, encoder, n_known=1, window=WINDOW, horizon=2, block=WINDOW)
     assert effects.now.any()
+
+
+def test_a_panel_of_many_series_is_read_at_evenly_spaced_origins(monkeypatch):
+    monkeypatch.setattr(text_fitting, "MAX_ORIGINS", 50)
+    y, texts = promoted()
+    scale = np.array([y.std()])
+    parts = [TextSeries(y[i : i + 20, None], scale, [texts[i : i + 20]]) for i in range(380)]
+    origins = text_fitting._origins_of(parts, 4, HORIZON)
+    assert len(origins) == len(parts)
+    assert 40 <= sum(map(len, origins)) <= 50
+    assert all((some >= 4).all() and (some <= 16).all() for some in origins)
 
 
 def test_all_texts_missing():

@@ -50,6 +50,8 @@ def make(method, **parameters):
     if method == "dlinear":
         small_ones = {"context_length": 24, "max_steps": 20, "random_state": 0}
         return DLinearForecaster(**(small_ones | parameters))
+    if method == "auto":
+        parameters = {"candidates": ["seasonal_naive", "theta"]} | parameters
     return small(method, **parameters)
 
 
