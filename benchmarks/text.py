@@ -73,6 +73,7 @@ def main() -> None:
     arguments.add_argument("--sets", nargs="+", default=list(SETS))
     arguments.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     arguments.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    arguments.add_argument("--variants", nargs="+", help="of the ablations; default: all")
     arguments.add_argument("--stride", type=int, default=1, help="steps between origins")
     arguments.add_argument("--store", help="the embedding store; default: the user's")
     arguments.add_argument("--part", choices=("test", "validation"), default="test")
@@ -134,6 +135,7 @@ def _ablation(data: TextData, method: str, args: Any) -> Iterator[dict[str, Any]
             data.y,
             data.X,
             text="text",
+            variants=args.variants,
             horizons=list(data.horizons),
             baselines=["seasonal_naive"],
             seeds=args.seeds,

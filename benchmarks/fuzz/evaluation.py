@@ -176,6 +176,7 @@ def odd_ablations(case: Case) -> None:
         "min_difference": [-1, "x", float("nan"), 2, None],
         "confidence": [0, 1, 2, "x", -0.5],
         "as_given": ["x", 3, None],
+        "text": ["nope", [], 3, ["nope", 5]],
         "seeds": [[], ["a"], 3, [-1]],
         "horizons": [0, "x", []],
         "estimator": [None, 5, "autotimes", tsllm.DLinearForecaster()],
