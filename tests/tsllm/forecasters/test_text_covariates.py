@@ -241,6 +241,30 @@ def test_an_update_reads_the_new_texts(adaptive):
     assert width(after) < 2 * width(before)  # the texts count among what was forecast
 
 
+@pytest.mark.parametrize("kind", ["one step", "ahead"])
+def test_adaptive_intervals_score_what_was_forecast_with_the_texts(kind):
+    y, x = Y, X
+    if kind == "ahead":
+        rng = np.random.default_rng(0)
+        up = rng.integers(0, 2, 2 * STEPS)
+        x = X.assign(news=np.array(["It falls.", "It rises."], dtype=object)[up])
+        y = Y.assign(value=np.cumsum(2.0 * up - 1 + rng.normal(0, 0.2, 2 * STEPS)))
+    forecaster = make("dlinear", text_covariates=("news",), text_backbone="tfidf", adaptive=True)
+    forecaster.fit(shown(y), X=shown(x), fh=range(1, 4))
+    state = forecaster.fitted_
+    for step in range(SHOWN, SHOWN + 3):
+        contexts, residuals = forecaster._prepare_contexts(forecaster._kept_contexts())
+        values = forecaster._reader(state, followed=True).predict(residuals, 3)[0]
+        future = [x.xs(name)[step : step + 3].to_numpy() for name in "ab"]
+        whole = forecaster._add_covariate_effects(values, contexts, residuals, future)
+        waiting = [forecaster._pending[name].waiting[-1] for name in "ab"]
+        rows = y.groupby(level=0, sort=False).cumcount() == step
+        forecaster.update(y[rows], X=x[rows])
+        same_step = [state.covariates.future_effect(*one)[0, 0] for one in zip(contexts, future)]
+        scored = [forecast[0, 0, 0] for _, forecast, *_ in waiting]
+        assert_allclose(np.add(scored, same_step), whole[:, 0, 0, 0], rtol=1e-9)
+
+
 def test_a_request_to_a_server_carries_the_texts():
     payload = json.loads(json.dumps(fitted().to_payload(2, X=ahead(X))))
     columns = payload["dataframe_split"]["columns"]
@@ -248,6 +272,17 @@ def test_a_request_to_a_server_carries_the_texts():
     sent = rows.loc[rows["future"], "news"]
     expected = ahead(X, 2)["news"]
     assert sent.fillna("none").tolist() == expected.fillna("none").tolist()
+
+
+def test_sktime_evaluates_with_texts():
+    from sktime.forecasting.model_evaluation import evaluate
+    from sktime.split import SlidingWindowSplitter
+
+    y, x = Y.xs("a"), X.xs("a")
+    forecaster = make("dlinear", text_covariates=("news",), text_backbone="tfidf", max_steps=5)
+    cv = SlidingWindowSplitter(fh=[1, 2], window_length=120, step_length=30)
+    found = evaluate(forecaster, cv, y, X=x, error_score="raise")
+    assert np.isfinite(found["test_MeanAbsolutePercentageError"]).all()
 
 
 def test_copies_and_clones_keep_the_texts():
