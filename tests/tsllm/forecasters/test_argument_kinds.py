@@ -8,12 +8,20 @@ import pytest
 from strange_values import STRANGE, assert_works_or_names
 
 from small_forecasters import SMALL, season
-from tsllm import AutoForecaster, Context, DLinearForecaster, LinearForecaster, PatchTSTForecaster
+from tsllm import (
+    AutoForecaster,
+    Context,
+    DLinearForecaster,
+    LinearForecaster,
+    PatchTSTForecaster,
+    TextContext,
+)
 from tsllm.forecasters import METHODS
 
 BUDGET = {"max_steps": 1, "max_epochs": 1, "batch_size": 16, "context_length": 12}
 CLASSES = {
     **{METHODS[method]: SMALL[method] | BUDGET for method in SMALL if method != "auto"},
+    TextContext: {"forecaster": "seasonal_naive", "n_origins": 1},
     AutoForecaster: {"candidates": ["seasonal_naive"], "n_origins": 1, "backbone": None},
     DLinearForecaster: BUDGET,
     LinearForecaster: {"batch_size": 16, "context_length": 12},
