@@ -211,6 +211,17 @@ class TextErrorEffects:
         """
         return np.stack([(features * weights).sum(axis=1) for weights in self.weights.T], axis=1)
 
+    def shares(self, relative: np.ndarray) -> list[np.ndarray]:
+        """Compute the effect of each column, in units of a scale: (rows, variables) each."""
+        found = []
+        first, half = 0, relative.shape[1] // 2
+        for reduction in self.reductions:
+            last = first + reduction.size + 1
+            own = np.r_[first:last, half + first : half + last]
+            found.append(relative[:, own] @ self.weights[own])
+            first = last
+        return found
+
 
 def fit_texts_to_errors(
     series: Sequence[Sequence[np.ndarray]],

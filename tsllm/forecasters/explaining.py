@@ -87,7 +87,7 @@ class ExplainingMixin(ForecastingMixin, ABC):
                     "an explanation: give the column another name, and fit anew"
                 )
             scaled, residuals = self._prepare_contexts(contexts)
-            shares = covariates.shares(scaled, residuals, futures, horizon)
+            shares = self.fitted_.shares(scaled, residuals, futures, horizon)
         rest = values - sum(shares.values(), np.zeros_like(values))
         parts = np.stack([rest, *shares.values()], axis=-1)  # (series, horizon, variables, parts)
         names = [MODEL, *shares]

@@ -196,6 +196,17 @@ class FittedState:
             return values
         return values + np.stack(effects)[..., None]
 
+    def shares(
+        self,
+        contexts: Sequence[Context],
+        residuals: Sequence[Context],
+        futures: Sequence[np.ndarray | None] | None,
+        horizon: int,
+    ) -> dict[str, np.ndarray]:
+        """Compute the share of each column in forecasts; see `Covariates.shares`."""
+        assert self.covariates is not None  # the caller checks it
+        return self.covariates.shares(contexts, residuals, futures, horizon)
+
     def summary(self) -> dict[str, Any]:
         """Summarise the training: sizes, losses, time, device; see `SeriesForecaster.summary`."""
         backbone, calibration = self.backbone, self.calibration

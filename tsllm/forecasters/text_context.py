@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 from sktime.forecasting.base import BaseForecaster
 from sktime.forecasting.naive import NaiveForecaster
 from torch import nn
@@ -132,6 +133,26 @@ class TextContext(ComposedForecaster):
             {"forecaster": "seasonal_naive", "n_origins": 4, "random_state": 42},
             {"forecaster": NaiveForecaster(), "n_origins": 2, "random_state": 42},
         ]
+
+    def explain_texts(self, fh: Any = None, X: Any = None) -> pd.DataFrame:
+        """Raise an error: the texts act through those that the forecast carries; see `explain`.
+
+        Parameters
+        ----------
+        fh : forecasting horizon or None, default=None
+            Not used.
+        X : DataFrame or None, default=None
+            Not used.
+
+        Raises
+        ------
+        DataError
+            Always.
+        """
+        raise DataError(
+            "TextContext does not split the share of a column into those of its texts: explain() "
+            "gives the share of each column"
+        )
 
     # ------------------------------------------------------------------ fitting
 

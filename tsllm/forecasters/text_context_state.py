@@ -88,9 +88,56 @@ class TextContextState(FittedState):
         if covariates is None:
             return values
         if covariates.texts is not None:
-            values = values + self._past_text_effects(residuals, horizon)[..., None]
+            effects = covariates.texts.effects(self._past_text_windows(residuals), horizon)
+            values = values + effects[..., None]
         if self.texts is None or not self.texts.used:
             return values
+        found = []
+        for context, relative in zip(residuals, self._relative_texts(residuals, futures, horizon)):
+            assert context.x_scale is not None  # of the first step of the path
+            found.append(self.texts.effect(relative) * context.x_scale)
+        return values + np.stack(found)[..., None]
+
+    def shares(
+        self,
+        contexts: Sequence[Context],
+        residuals: Sequence[Context],
+        futures: Sequence[np.ndarray | None] | None,
+        horizon: int,
+    ) -> dict[str, np.ndarray]:
+        """Compute the share of each column in forecasts; see `Covariates.shares`."""
+        covariates = self.covariates
+        assert covariates is not None  # the caller checks it
+        columns = covariates.columns
+        shares = replace(covariates, texts=None).shares(contexts, residuals, futures, horizon)
+        if covariates.known is not None and covariates.known.weights.any():
+            for row, context in enumerate(contexts):
+                past = context.tail(self.reference.steps)
+                assert past.x_scale is not None  # of the first step of the path
+                coded = covariates.coded(past, columns.known_values)
+                own = covariates.known.shares(coded, past.x_scale)
+                for name, share in zip(columns.known_values, own):
+                    shares[name][row] -= self.reference.of(share, horizon)
+        if covariates.texts is not None:
+            found = covariates.texts.shares(self._past_text_windows(residuals), horizon)
+            for number, name in enumerate(columns.past_texts):
+                shares[name] = found[..., number]
+        if self.texts is not None and self.texts.used:
+            relative = self._relative_texts(residuals, futures, horizon)
+            for row, (context, features) in enumerate(zip(residuals, relative)):
+                for name, share in zip(columns.known_texts, self.texts.shares(features)):
+                    shares[name][row] = share * context.x_scale
+        return shares
+
+    def _relative_texts(
+        self,
+        residuals: Sequence[Context],
+        futures: Sequence[np.ndarray | None] | None,
+        horizon: int,
+    ) -> list[np.ndarray]:
+        """Compute what the effects of known texts read: (horizon, features) of each context."""
+        covariates = self.covariates
+        assert covariates is not None and self.texts is not None  # the callers check it
         columns, steps = covariates.columns, self.texts.reference.steps_read
         read: list[list[np.ndarray]] = [[] for _ in columns.known_texts]
         for row, context in enumerate(residuals):
@@ -107,22 +154,20 @@ class TextContextState(FittedState):
         for context in residuals:
             middle = first + min(steps, len(context))
             own = features[first : middle + horizon]
-            relative = self.texts.relative(own, middle - first, horizon)
+            found.append(self.texts.relative(own, middle - first, horizon))
             first = middle + horizon
-            assert context.x_scale is not None  # of the first step of the path
-            found.append(self.texts.effect(relative) * context.x_scale)
-        return values + np.stack(found)[..., None]
+        return found
 
-    def _past_text_effects(self, contexts: Sequence[Context], horizon: int) -> np.ndarray:
-        """Compute the effects of texts whose future is not known: (series, horizon, variables)."""
+    def _past_text_windows(self, contexts: Sequence[Context]) -> list[TextWindow]:
+        """Return what the effects of texts whose future is not known read of contexts."""
         covariates = self.covariates
-        assert covariates is not None and covariates.texts is not None  # the caller checks it
+        assert covariates is not None  # the caller checks it
         windows = []
         for context in contexts:
             assert context.x_scale is not None and context.x_level is not None  # first step
             near = covariates.coded(context.tail(RECENT), covariates.columns.past_texts)
             windows.append(TextWindow(context.values, context.x_scale, context.x_level, near, []))
-        return covariates.texts.effects(windows, horizon)
+        return windows
 
     def inner_contexts(self, contexts: Sequence[Context]) -> list[Context]:
         """Return the contexts as the forecaster reads them: with its own columns of X only."""

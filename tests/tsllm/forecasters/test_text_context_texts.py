@@ -141,6 +141,21 @@ def test_texts_and_numbers_together():
     assert forecaster.fitted_.covariates.known.explained[0] > 0.1
 
 
+def test_an_explanation_sums_up_and_gives_each_column_its_share():
+    y, X = reported(250)
+    X["heat"] = np.random.default_rng(3).normal(size=len(X))
+    y = y + 4 * X["heat"]
+    forecaster = with_reports(NaiveForecaster()).fit(y[:-AHEAD], X=X, fh=range(1, AHEAD + 1))
+    shares = forecaster.explain(X=X)
+    np.testing.assert_allclose(shares.sum(axis=1), forecaster.predict(X=X), rtol=1e-9)
+    plain = NaiveForecaster().fit(y[:-AHEAD], fh=range(1, AHEAD + 1)).predict()
+    np.testing.assert_allclose(shares["model"], plain, rtol=1e-9)
+    heat = 4 * (X["heat"].to_numpy()[-AHEAD:] - X["heat"].to_numpy()[-AHEAD - 1])
+    np.testing.assert_allclose(shares["heat"], heat, atol=1.5)
+    with pytest.raises(DataError, match=r"explain\(\) gives the share of each column"):
+        forecaster.explain_texts(X=X)
+
+
 # ---------------------------------------------------------------------- leakage
 
 
