@@ -141,7 +141,7 @@ class AutoTimesForecaster(LLMForecaster):
         weight_decay: float = 0.0,
         patience: int = 3,
         validation_fraction: float = 0.1,
-        shrinkage: bool = True,
+        shrinkage: bool | str = "auto",
         max_steps: int | None = None,
         checkpoint_dir: str | Path | None = None,
         past_covariates: tuple[str, ...] = (),

@@ -24,7 +24,12 @@ from tsllm.forecasters.combining import Combination
 from tsllm.forecasters.forecasting import ContextReader, ForecastingMixin, Reader
 from tsllm.forecasters.frames import learn_covariates
 from tsllm.forecasters.held_out import held_out_origins, origins_of_each
-from tsllm.forecasters.shrinking import ShrinkingReader, history_of, learn_shrinkage
+from tsllm.forecasters.shrinking import (
+    ShrinkingReader,
+    are_short,
+    history_of,
+    learn_shrinkage,
+)
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.intervals import MAX_WINDOWS, MIN_WINDOWS, Calibration, make_calibration
 from tsllm.text import TextEncoder, make_encoder, restore_encoder
@@ -298,7 +303,8 @@ class LearningMixin(FittingMixin):
         """Note what a state was trained on; learn its shrinkage and calibrate its intervals."""
         state.model.eval()
         state.trained_on = [*state.trained_on, span_of(residuals)]
-        if self.shrinkage and shrinks:
+        wanted = are_short(residuals) if self.shrinkage == "auto" else self.shrinkage
+        if wanted and shrinks:
             state.shrinkage = self._learn_shrinkage(state, residuals, held_out)
         if recalibrate:
             state.calibration = self._make_calibration(state, residuals, held_out)

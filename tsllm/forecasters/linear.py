@@ -100,7 +100,7 @@ class LinearForecaster(DirectForecaster):
         *,
         context_length: int | str = "auto",
         prediction_length: int | None = None,
-        shrinkage: bool = True,
+        shrinkage: bool | str = "auto",
         adaptive: bool = False,
         batch_size: int = 256,
         validation_fraction: float = 0.1,

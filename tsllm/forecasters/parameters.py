@@ -143,10 +143,12 @@ SHARED: dict[str, tuple[str, str]] = {
         "intervals; at least the horizon, as far as half of a series allows it.",
     ),
     "shrinkage": (
-        "bool",
+        'bool or "auto"',
         "Combine the model's forecasts with the last value, the seasonal naive forecast and that "
         "with drift, with weights that held-out windows of all series support (not in the papers). "
-        "Few windows leave the model alone; ``summary()`` shows the weights.",
+        'Few windows leave the model alone; ``summary()`` shows the weights. "auto": where a '
+        "typical series has fewer than 300 steps. Longer series teach a model more than the last "
+        "of them tell about its errors.",
     ),
     "max_steps": ("int or None", "Stop after this number of training steps."),
     "checkpoint_dir": (
@@ -225,7 +227,7 @@ class SharedParameters:
     text_backbone: str = DEFAULT_BACKBONE
     embedding_store: Any = None
     window_stride: int | str = 1
-    shrinkage: bool = False
+    shrinkage: bool | str = False
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         for name in SHARED.keys() & arguments.keys():
@@ -242,6 +244,10 @@ class SharedParameters:
         given = self.get_params(deep=False)  # type: ignore[attr-defined]  # sktime's
         check_arguments(type(self), [*given], given, LIMITS)
         check_choice("loss", self.loss, LOSSES)
+        if not isinstance(self.shrinkage, bool) and self.shrinkage != "auto":
+            raise DataError(
+                f"shrinkage must be True, False or 'auto', found {shown(self.shrinkage)}"
+            )
         quantiles = self.quantiles
         if (
             not quantiles

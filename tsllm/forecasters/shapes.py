@@ -15,9 +15,8 @@ from tsllm.datasets.frequency import season_length
 from tsllm.errors import NotEnoughDataError
 from tsllm.forecasters.held_out import HeldOut, independent_windows
 from tsllm.forecasters.learning import LearningMixin
+from tsllm.forecasters.shrinking import are_short
 
-#: Shapes are compared where a typical series has fewer steps; longer ones suit the plain rule.
-SHORT_SERIES = 300
 #: Steps of a trial. A training with a smaller ``max_steps`` takes the plain rule.
 TRIAL_STEPS = 200
 #: Held-out windows, counted as if they did not overlap, that a choice needs.
@@ -61,9 +60,8 @@ def best_shape(
 
 def worth_comparing(forecaster: Any, contexts: Sequence[Context]) -> bool:
     """Return whether series are short, a part is held out, and the training is no short trial."""
-    typical = np.median([len(context) for context in contexts])
     few = forecaster.max_steps is not None and forecaster.max_steps < TRIAL_STEPS
-    return bool(typical < SHORT_SERIES and forecaster.validation_fraction > 0 and not few)
+    return bool(are_short(contexts) and forecaster.validation_fraction > 0 and not few)
 
 
 def _error(

@@ -24,9 +24,16 @@ from tsllm.forecasters.statistical import seasonal_naive
 FORECASTS = ("model", "last value", "seasonal naive", "seasonal naive with drift")
 #: Weights where no window tells more: the model's own forecast.
 MODEL_ALONE = np.array([1.0, 0.0, 0.0, 0.0])
+#: A typical series with fewer steps is short: the rules for long series do not suit it.
+SHORT_SERIES = 300
 #: Seasons of history that the simple forecasts read, and the most steps that this may take.
 SEASONS = 3
 MOST_HISTORY = 500
+
+
+def are_short(contexts: Sequence[Context]) -> bool:
+    """Return whether a typical series has fewer than `SHORT_SERIES` steps."""
+    return bool(np.median([len(context) for context in contexts]) < SHORT_SERIES)
 
 
 def history_of(shape: ModelShape) -> int:

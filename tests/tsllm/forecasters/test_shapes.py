@@ -8,6 +8,7 @@ import torch
 from small_forecasters import panel
 from tsllm import AarenForecaster, AutoTimesForecaster, DLinearForecaster
 from tsllm.forecasters import shapes
+from tsllm.forecasters.shrinking import SHORT_SERIES
 from tsllm.training.windows import DrawnWindows, Windows
 
 
@@ -60,7 +61,7 @@ def test_a_length_that_is_given_or_a_short_training_needs_no_trial(tried, settin
 
 def test_long_series_take_the_plain_rule(tried):
     forecaster = AutoTimesForecaster(None)
-    forecaster._choose_shape(contexts_of(forecaster, quarters(2, shapes.SHORT_SERIES)), 8)
+    forecaster._choose_shape(contexts_of(forecaster, quarters(2, SHORT_SERIES)), 8)
     assert not tried
 
 

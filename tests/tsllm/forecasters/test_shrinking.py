@@ -122,6 +122,17 @@ def test_the_forecast_is_the_weighted_mean_and_quantiles_move_with_it():
     assert_allclose(np.diff(shrunk, axis=-1), np.diff(plain, axis=-1), atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("steps", "shrinkage", "learns"),
+    [(296, "auto", True), (304, "auto", False), (304, True, True), (296, False, False)],
+)
+def test_models_of_long_series_are_trusted_as_they_are(steps, shrinkage, learns):
+    y, _ = growing(series=12, steps=steps)
+    forecaster = DLinearForecaster(max_steps=1, shrinkage=shrinkage, random_state=0)
+    forecaster.fit(y, fh=[1, 2, 3, 4])
+    assert (forecaster.fitted_.shrinkage is not None) == learns
+
+
 @pytest.mark.parametrize("method", TRAINED)
 def test_shrunken_forecasts_are_the_same_alone_kept_saved_and_updated(method, tmp_path):
     forecaster = small(method).fit(Y, fh=range(1, 5))
