@@ -289,7 +289,8 @@ def _is_whole(text: str) -> bool:
 
 def _categories(column: pd.Series, title: str, place: Callable[[int], str]) -> np.ndarray:
     """Return a column of categories as text, none missing."""
-    _check_missing(column.isna().to_numpy(), title, place)
+    remedy = ", or name the column in text_covariates, where a text may be missing"
+    _check_missing(column.isna().to_numpy(), title, place, remedy)
     listed = column.map(pd.api.types.is_list_like).to_numpy(dtype=bool)
     if listed.any():
         row = int(listed.argmax())
@@ -313,11 +314,13 @@ def _places(column: np.ndarray, known: Sequence[str]) -> np.ndarray:
     return np.array([place.get(str(value), np.nan) for value in column])
 
 
-def _check_missing(missing: np.ndarray, title: str, place: Callable[[int], str]) -> None:
+def _check_missing(
+    missing: np.ndarray, title: str, place: Callable[[int], str], remedy: str = ""
+) -> None:
     if missing.any():
         raise DataError(
             f"{place(int(missing.argmax()))}, {title} has no value: covariates must "
-            "be known in every row, so fill it, for example with ffill() or interpolate()"
+            f"be known in every row, so fill it, for example with ffill() or interpolate(){remedy}"
         )
 
 

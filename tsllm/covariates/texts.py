@@ -100,7 +100,10 @@ class TextEffects:
             (len(steps), width, variables),
             (horizon, effects.own_lags + 1, variables),
         )
-        fits = tuple(one.shape for one in arrays) == wanted
+        fits = tuple(one.shape for one in arrays) == wanted and all(
+            (one.mean.shape, one.components.shape) == ((encoder.width,), (encoder.width, one.size))
+            for one in effects.reductions
+        )
         if not fits or not np.array_equal(steps, fitted_steps(horizon)):
             raise ModelFormatError("the saved model's effects of texts do not fit its reductions")
         if not all(np.isfinite(one).all() for one in arrays):

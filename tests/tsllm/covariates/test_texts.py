@@ -218,5 +218,8 @@ def test_effects_survive_files_bit_for_bit(make):
     damaged = {**effects.to_state(), "weights": effects.weights[:, :-1]}
     with pytest.raises(ModelFormatError, match="do not fit"):
         TextEffects.from_state(damaged, effects.encoder)
+    other = make_encoder("tfidf", ["quite other words", "other words"])
+    with pytest.raises(ModelFormatError, match="do not fit"):
+        TextEffects.from_state(effects.to_state(), other)
     with pytest.raises(ModelFormatError, match="NaN or infinite"):
         TextEffects.from_state({**effects.to_state(), "now": effects.now * np.nan}, effects.encoder)
