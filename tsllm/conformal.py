@@ -45,7 +45,7 @@ GROWTH_DEVIATION = 0.25
 GROWTH_DOUBT = 1.0
 #: How often the variance of the medians is taken from their square, as noise, and how much of it
 #: the spread of the errors contains where a median was corrected.
-NOISE = 3.0
+NOISE = 6.0
 CENTRE_DOUBT = 3.0
 #: Width of the kernel over the logarithm of the step that smooths the medians.
 SMOOTHNESS = 0.3
@@ -137,7 +137,7 @@ def describe_steps(
     own = separate_errors(known, series, spacing)  # (horizon, variables)
     centre, doubt = np.zeros(own.shape), np.zeros(own.shape)
     if correct:
-        centre, doubt = _supported_centre(errors, known, series, spacing)
+        centre, doubt = _supported_centre(errors, series, spacing)
     raw = _mean(np.abs(errors - centre), known) * np.sqrt(1 + doubt)
     usual = _growing_spread(raw, own) if panel is None else _like(panel.spread, raw, own)
     weight = own / (own + BORROWED)
@@ -167,13 +167,16 @@ def separate_errors(
 
 
 def _supported_centre(
-    errors: np.ndarray, known: np.ndarray, series: np.ndarray, spacing: float
+    errors: np.ndarray, series: np.ndarray, spacing: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Estimate the median error of each step, shrunk by what the errors support.
 
     The curve of medians over the steps is smoothed. It is multiplied by the share of it that the
-    older and the newer half of the windows have in common, and by its signal-to-noise ratio.
+    older and the newer half of the windows have in common, and by its signal-to-noise ratio. The
+    arguments are those of `describe_steps`. The second result is the variance of the centre, in
+    squared spreads.
     """
+    known = ~np.isnan(errors)
     own = separate_errors(known, series, spacing, overlap=1.0)  # of each error's own innovations
     raw = _mean(np.abs(errors), known)
     unit = np.where(raw > 0, raw, 1.0)
