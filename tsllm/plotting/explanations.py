@@ -45,8 +45,8 @@ def plot_explanation(
             )
         title = str(variable)
         shares = pd.DataFrame(shares.xs(variable, axis=1, level=0))
-    if shares.index.nlevels > 1:
-        ids = shares.index.droplevel([-1])
+    if isinstance(shares.index, pd.MultiIndex):
+        ids = shares.index.droplevel(-1)
         series_id = ids[0] if series_id is None else series_id
         rows = np.array([one == series_id for one in ids])
         if not rows.any():
