@@ -127,9 +127,10 @@ def own_frequency(times: pd.Index) -> str | pd.offsets.BaseOffset | None:
 def extend_context(known: Context, new: Context) -> Context:
     """Append new rows to a context; rows that were seen before take their new values.
 
-    sktime's splitters pass rows again that were seen before, and so do people who correct their
-    data. Rows from before the kept context change nothing. New rows that leave a gap, or end before
-    the kept context begins, raise a `DataError`.
+    Attributes that come with the new rows replace the known ones. sktime's splitters pass rows
+    again that were seen before, and so do people who correct their data. Rows from before the
+    kept context change nothing. New rows that leave a gap, or end before the kept context
+    begins, raise a `DataError`.
 
     Examples
     --------
@@ -173,7 +174,8 @@ def extend_context(known: Context, new: Context) -> Context:
     if known.past_x is not None and new.past_x is not None:
         rows = new.past_x[begin:]
         past_x = np.concatenate([known.past_x[:position], rows, known.past_x[end:]])
-    return known.with_values(merged, times=stamps, past_x=past_x)
+    static = known.static if new.static is None else new.static
+    return known.with_values(merged, times=stamps, past_x=past_x, static=static)
 
 
 # ---------------------------------------------------------------------- X in
@@ -462,8 +464,8 @@ def _attributes(X: pd.DataFrame, columns: CovariateColumns, context: Context) ->
         if len(texts) > 1:
             raise DataError(
                 f"{series_name(context.series_id)} has {texts[0]!r} and {texts[1]!r} in column "
-                f"{name!r} of X, and a text of a whole series must not change: give each series "
-                "one, or leave the column out of static_attributes or static_text"
+                f"{name!r} of X, and a static attribute must not change: give each series one, "
+                "or leave the column out of static_attributes or static_text"
             )
         if (not texts or not texts[0]) and name not in columns.optional:
             raise DataError(

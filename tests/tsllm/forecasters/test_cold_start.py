@@ -226,6 +226,18 @@ def test_a_new_series_can_join_in_update():
         static={"description": "large gloves"},
     )
     np.testing.assert_allclose(found, model.forecast([past], 3)[0, :, 0, 0])
+    other = product("new", "large gloves", steps=1, end=END, seed=50).assign(
+        description="small umbrella"
+    )
+    changed = model.clone().fit(data[["sales"]], X=data[["description"]], fh=range(1, 4))
+    changed.update(first[["sales"]], X=first[["description"]])
+    changed.update(other[["sales"]], X=other[["description"]])
+    now = replace(past, static={"description": "small umbrella"})
+    np.testing.assert_allclose(
+        changed.predict().loc["new", "sales"],
+        changed.forecast([now], 3)[0, :, 0, 0],
+        rtol=0.02,
+    )
     # series that are known need no description again
     later = product("new", "large gloves", steps=1, end=END + pd.DateOffset(months=1), seed=51)
     model.update(later[["sales"]])
