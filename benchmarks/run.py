@@ -192,7 +192,11 @@ def make(parameters: dict[str, Any], horizons: list[int], args: argparse.Namespa
         given["backbone"] = backbones.get(given["backbone"], given["backbone"])
         if given["backbone"] is None:
             given["backbone_layers"] = None
-    return ESTIMATORS[given.pop("method")](**given)
+    estimator = ESTIMATORS[given.pop("method")]
+    # The papers measure the model alone, trained on every window.
+    alone = {"shrinkage": False, "window_stride": 1}
+    known = estimator.get_param_names()
+    return estimator(**{name: alone[name] for name in alone if name in known} | given)
 
 
 if __name__ == "__main__":

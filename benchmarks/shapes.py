@@ -70,8 +70,8 @@ def main() -> None:
             size = {"series": len(steps), "steps": f"{min(steps)}-{max(steps)}"}
             rows.append({"data": name, **size, "horizon": panel.horizon, "method": method, **found})
             print(pd.Series(rows[-1]).to_frame().T.round(3).to_string(index=False), flush=True)
-    found = {args.part: rows, "memory": peak_memory_mib()}
-    write(f"shapes_{args.part}{args.tag}", found, args.out)
+            written = {args.part: rows, "memory": peak_memory_mib()}
+            write(f"shapes_{args.part}{args.tag}", written, args.out)
 
 
 def _accuracy(panel: Panel, method: str) -> dict[str, float]:

@@ -59,8 +59,10 @@ def observed_part(values: np.ndarray) -> tuple[np.ndarray, int]:
     seen = np.flatnonzero(~np.isnan(values))
     if not len(seen):
         return values[:0], len(values)
-    inside = pd.Series(values[seen[0] : seen[-1] + 1]).interpolate()
-    return inside.to_numpy(), len(values) - 1 - int(seen[-1])
+    inside, missing = values[seen[0] : seen[-1] + 1], len(values) - 1 - int(seen[-1])
+    if len(seen) == len(inside):
+        return inside, missing  # pandas would take a tenth of the time of a fit
+    return pd.Series(inside).interpolate().to_numpy(), missing
 
 
 def fit_and_forecast(
