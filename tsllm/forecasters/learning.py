@@ -393,7 +393,8 @@ class LearningMixin(FittingMixin):
         patience = int(self.patience)
         if epochs == "auto":
             per_epoch = -(-windows // self.batch_size)
-            epochs = max(self._auto_epochs, -(-self._auto_steps // per_epoch))
+            least = min(self._auto_steps, self._budget())
+            epochs = max(self._auto_epochs, -(-least // per_epoch))
             # The shorter the epochs, the more of them there are, and the more may pass in vain.
             patience *= -(-epochs // self._auto_epochs)
         return TrainingSettings(

@@ -160,6 +160,8 @@ class S2IPForecaster(DirectForecaster, LLMForecaster):
     """
 
     _free_parameters = DirectForecaster._free_parameters | {"dropout", "similarity_coef"}
+    # A step reads 128 windows of some 40 tokens each.
+    _language_model_steps: ClassVar[int] = 250
     # The paper's lookback.
     _max_context: ClassVar[int] = 512
 
