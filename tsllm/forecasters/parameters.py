@@ -128,8 +128,8 @@ SHARED: dict[str, tuple[str, str]] = {
         'Steps between training windows. "auto": 1, and where ten passes would take more than '
         "2,000 steps (500 with a language model, 250 of S²IP-LLM), each epoch draws a tenth of "
         "that number of batches at random, so that the time does not grow with the panel; only "
-        'with ``max_epochs="auto"``. A stride that shares a factor with the season misses some of its '
-        "phases, with a warning.",
+        'with ``max_epochs="auto"``. A stride that shares a factor with the season misses some of '
+        "its phases, with a warning.",
     ),
     "learning_rate": (
         "float",
