@@ -153,7 +153,8 @@ class Scores:
         """Compute the conformal quantiles without their shifts, as `offsets`."""
         steps = self.steps
         if levels:
-            out = [steps.quantiles(blend_levels(self.errors, a, levels), a) for a in alphas]
+            each = [steps.quantiles(blend_levels(self.errors, a, levels), a) for a in alphas]
+            out = np.stack(each)
         else:  # a point forecast has the same errors at every level
             out = steps.quantiles(self.errors[..., 0], np.asarray(alphas)[:, None, None])
         # The median is the corrected point.
