@@ -10,8 +10,8 @@ Real: sets of `auto.py`, forecast at their last origins. The point is scored as 
 and as corrected by the median of its held-out errors; "outside" is the share of steps at which the
 model's own point lies outside the 80 % interval.
 
-    python benchmarks/coverage.py
-    python benchmarks/coverage.py --data FOLDER --only real
+    python benchmarks/interval_coverage.py
+    python benchmarks/interval_coverage.py --data FOLDER --only real
 """
 
 from __future__ import annotations
