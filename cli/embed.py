@@ -77,9 +77,10 @@ def embed(
     frame, _ = open_data(job.data, skipped=skipped, **job.data_options())
 
     if of_columns:
-        done, left_out = _embed_columns(job, frame, store), {}
+        done = _embed_columns(job, frame, store)
     else:
-        done, left_out = _embed_for_method(job, frame, settings, skipped)
+        done, frame = _embed_for_method(job, frame, settings, skipped)
+    left_out = deliver_skipped(skipped, frame["series_id"].nunique(), None, listed_by="--json")
     if json:
         print_json(done | left_out)
     else:
@@ -105,8 +106,8 @@ def _embed_columns(job: FitJob, frame: pd.DataFrame, store: Path | None) -> dict
 
 def _embed_for_method(
     job: FitJob, frame: pd.DataFrame, settings: dict[str, Any], skipped: SkippedSeries | None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Embed what a fit of the method embeds; return the counts and the series left out."""
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Embed what a fit of the method embeds; return the counts, and the rows without bad series."""
     from tsllm.tables.covariates import split_frame
     from tsllm.tables.forecast import check_request, fittable, make_forecaster
 
@@ -119,5 +120,4 @@ def _embed_for_method(
     steps = None if job.horizon is None else list(range(1, job.horizon + 1))
     y, X = split_frame(frame, job.all_covariates())
     done = estimator.embed(y, fh=steps, X=X)
-    left_out = deliver_skipped(skipped, frame["series_id"].nunique(), None, listed_by="--json")
-    return done, left_out
+    return done, frame

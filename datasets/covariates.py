@@ -49,7 +49,8 @@ def read_covariates(
     numbers. ``text`` names those that hold texts. ``fill`` and ``resample`` are only checked:
     categories can only be carried forward.
     """
-    numbers, categories = [], []
+    numbers: list[np.ndarray] = []
+    categories: list[list[str] | None] = []
     for name in names:
         column = table.frame[name]
         if name in text:
@@ -59,7 +60,7 @@ def read_covariates(
             continue
         wanted = None if categorical is None else name not in categorical
         read = None if wanted is False else _as_numbers(table, column, name, place, wanted)
-        known = None
+        categories.append(None)
         if read is None:
             if resample is not None:
                 raise DataError(
@@ -76,9 +77,9 @@ def read_covariates(
                 missing = missing | missing_text(column)
             texts = column.astype(str).str.strip() if table.text else column.astype(str)
             codes, unique = pd.factorize(texts.where(~missing))
-            read, known = np.where(codes < 0, np.nan, codes), [str(text) for text in unique]
+            read = np.where(codes < 0, np.nan, codes)
+            categories[-1] = [str(text) for text in unique]
         numbers.append(read)
-        categories.append(known)
     stacked = np.column_stack(numbers) if numbers else np.empty((len(table.frame), 0))
     return CovariateTable(list(names), stacked, categories, [name in text for name in names])
 

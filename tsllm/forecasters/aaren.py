@@ -326,6 +326,8 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
 
     def _remember(self, contexts: Sequence[Context]) -> None:
         if self.memory != "reencode":
+            keep = self._steps_to_keep(self.fitted_)
+            assert keep is not None  # a model keeps its context
             ids = [context.series_id for context in contexts]
             before = [self._contexts[i] for i in ids if i in self._contexts]
             new = follow(
@@ -333,7 +335,7 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
                 self.fitted_.residuals(contexts),
                 {context.series_id: context for context in self.fitted_.residuals(before)},
                 self._memories,
-                keep=self._steps_to_keep(self.fitted_),
+                keep=keep,
                 batch_size=self.batch_size,
             )
             self._memories = self._memories | new
