@@ -107,6 +107,7 @@ def predict_batch(
     on_error: Literal["raise", "skip"] = "raise",
     device: str | None = None,
     backbone: str | None = None,
+    text_backbone: str | None = None,
     progress: bool = False,
     on_block: Callable[[BlockResult], None] | None = None,
 ) -> BatchResult:
@@ -162,7 +163,7 @@ def predict_batch(
         The treatment of a series that cannot be used. "raise": it ends the job, which continues
         when the series is repaired. "skip": it is left out; ``_skipped.csv`` in ``out`` lists it
         with the reason. If every series is bad, it is an error.
-    device, backbone : str or None, default=None
+    device, backbone, text_backbone : str or None, default=None
         As for `tsllm.load`.
     progress : bool, default=False
         Show the number of series, rate and remaining time on stderr.
@@ -210,7 +211,9 @@ def predict_batch(
     folder, parts = find_parts(Path(data).expanduser().absolute())
     source = Path(model).expanduser().absolute()
     checksum = fingerprint(source)
-    estimator = load_forecaster(source, device=device, backbone=backbone)
+    estimator = load_forecaster(
+        source, device=device, backbone=backbone, text_backbone=text_backbone
+    )
     covariates = columns_of(estimator)
     beside = [] if covariates is None else list(covariates.everything)
     columns = columns_of_parts(
@@ -219,7 +222,9 @@ def predict_batch(
     ahead = None if future is None else Path(future).expanduser().absolute()
     digest, future_stamps = check_future(ahead, covariates, columns.id, columns.time)
     parts, stamps = hash_parts(folder, parts)
-    job = Job(source, folder, target, device, backbone, skip, ahead, stamps, future_stamps)
+    job = Job(
+        source, folder, target, device, backbone, text_backbone, skip, ahead, stamps, future_stamps
+    )
     request = Request(
         data=str(Path(data).expanduser().absolute()),
         horizon=estimator.fitted_.shape.horizon if horizon is None else int(horizon),

@@ -33,6 +33,7 @@ class Job:
     #: As for `tsllm.load`.
     device: str | None = None
     backbone: str | None = None
+    text_backbone: str | None = None
     #: Whether series that cannot be forecast are left out.
     skip: bool = False
     #: The known future of the model's covariates.
@@ -70,7 +71,12 @@ class BlockForecaster:
             raise DataError(f"{str(job.out)!r} holds no job: its manifest is gone")
         self.manifest: Manifest = manifest
         if estimator is None:
-            estimator = load_forecaster(job.model, device=job.device, backbone=job.backbone)
+            estimator = load_forecaster(
+                job.model,
+                device=job.device,
+                backbone=job.backbone,
+                text_backbone=job.text_backbone,
+            )
         self.estimator = estimator
         # Set on the instance: set_params would reset the model.
         self.estimator.batch_size = manifest.batch_size

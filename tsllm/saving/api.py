@@ -256,6 +256,7 @@ def load_forecaster(
     *,
     device: str | None = None,
     backbone: str | None = None,
+    text_backbone: str | None = None,
     allow_download: bool = False,
 ) -> SeriesForecaster:
     """Load a forecaster of series, and nothing else; otherwise as `load`."""
@@ -265,7 +266,13 @@ def load_forecaster(
             f"{os.fspath(directory)!r} holds a {name}, which forecasts events: "
             "use 'tsllm events predict', or tsllm.load and its predict"
         )
-    loaded = load(directory, device=device, backbone=backbone, allow_download=allow_download)
+    loaded = load(
+        directory,
+        device=device,
+        backbone=backbone,
+        text_backbone=text_backbone,
+        allow_download=allow_download,
+    )
     return cast("SeriesForecaster", loaded)
 
 
