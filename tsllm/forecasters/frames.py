@@ -261,7 +261,8 @@ def future_covariates(
     ``X`` is indexed as y and must hold the stamps to forecast; further rows are ignored. ``steps``
     are those to forecast of each series, one being the first after its context. The result is an
     array (horizon, known columns) for each series, or None where the model reads no future. A step
-    that is not to be forecast repeats another. ``argument`` names ``X`` in messages.
+    that is not to be forecast repeats another; but a text moves later steps too, so texts are read
+    of all steps up to the last. ``argument`` names ``X`` in messages.
     """
     if covariates is None:
         return None if X is None else [None for _ in join_covariates(contexts, X, None)]
@@ -272,12 +273,16 @@ def future_covariates(
         raise DataError(missing_future(contexts[0], columns))
     X = _check_columns(_frame_of(X, contexts), columns.known, columns)
     rows = _rows_by_series(X)
+    remedy = "which is to be forecast"
+    if columns.known_texts:
+        steps = [np.arange(1, int(asked.max()) + 1) for asked in steps]
+        remedy = "and a text moves all later steps, too"
     picked = [
         _positions(
             rows,
             context,
             stamps_after(context, int(asked.max()))[asked - 1],
-            future=True,
+            future=remedy,
             argument=argument,
         )
         for context, asked in zip(contexts, steps)
@@ -548,10 +553,10 @@ def _positions(
     context: Context,
     stamps: pd.Index,
     *,
-    future: bool = False,
+    future: str = "",
     argument: str = "X",
 ) -> np.ndarray:
-    """Find the rows of X at a series' stamps."""
+    """Find the rows of X at a series' stamps; ``future`` says why those ahead must be there."""
     name = series_name(context.series_id)
     if context.series_id not in rows:
         raise DataError(
@@ -566,7 +571,7 @@ def _positions(
         if len(stamps) == 1:
             wanted = "the step to forecast"
         remedy = (
-            f"which is to be forecast: {argument} must hold {wanted}, of each series"
+            f"{future}: {argument} must hold {wanted}, of each series"
             if future
             else f"where y has one: {argument} must hold every such step"
         )

@@ -128,6 +128,16 @@ def test_a_text_changes_no_forecast_of_an_earlier_step(method):
         assert_array_equal(after[(place < step).to_numpy()], before[(place < step).to_numpy()])
 
 
+def test_a_horizon_with_gaps_reads_the_texts_of_the_steps_between():
+    whole = fitted().predict(fh=range(1, HORIZON + 1), X=ahead(X))
+    some = fitted().predict(fh=[1, 5], X=ahead(X))
+    assert_array_equal(some, whole.groupby(level=0, sort=False).nth([0, 4]))
+    told = r"no row of series 'a' at 2024-05-21 .*a text moves all later steps.* the 5 steps"
+    with pytest.raises(DataError, match=told):
+        fitted().predict(fh=[1, 5], X=ahead(X).groupby(level=0, sort=False).nth([0, 4]))
+    fitted().predict(fh=range(1, HORIZON + 1), X=ahead(X))  # sktime keeps the last horizon
+
+
 def test_past_columns_read_no_text_ahead():
     forecaster = fitted(past=("news", "warm"))
     expected = forecaster.predict()
