@@ -26,6 +26,7 @@ _TRAINING = {"context_length": 12, "max_steps": 2}
 #: Enough for a fit in some 30 ms.
 SETTINGS: dict[str, dict[str, Any]] = {
     "auto": {"candidates": ["seasonal_naive"], "backbone": None},
+    "linear": {"context_length": 12},
     "dlinear": _TRAINING,
     "patchtst": _TRAINING | {"hidden": 16, "layers": 1, "heads": 2},
     "aaren": _TRAINING | {"hidden": 16, "layers": 1, "heads": 2, "patch_length": 3},
