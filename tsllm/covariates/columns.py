@@ -13,6 +13,8 @@ from tsllm.datasets.checks import LARGEST, bad_value, holds_numbers, series_name
 from tsllm.datasets.frequency import row_number
 from tsllm.errors import DataError
 
+_HALF = "holds half a character (a surrogate), which no tokenizer reads: repair it where it is read"
+
 
 @dataclass(frozen=True)
 class CovariateColumns:
@@ -210,15 +212,26 @@ def learn_columns(
     )
 
 
-def attribute_text(value: object) -> str:
+def attribute_text(value: object, title: str = "an attribute") -> str:
     """Write an attribute as text; a number gets the same text from 3.0 and "3".
+
+    Parameters
+    ----------
+    value : object
+        One that is not missing.
+    title : str, default="an attribute"
+        The name of its place, for error messages.
 
     Examples
     --------
     >>> attribute_text(3.0), attribute_text("3"), attribute_text(" north ")
     ('3', '3', 'north')
     """
+    if isinstance(value, bytes) or pd.api.types.is_list_like(value):
+        raise DataError(f"{title} holds {shown(value)}: pass text or a number")
     text = str(value).strip()
+    if not text.isascii() and not _is_whole(text):
+        raise DataError(f"{title} {_HALF}")
     try:
         return f"{float(text):g}"
     except ValueError:
@@ -271,10 +284,7 @@ def _texts(column: pd.Series, title: str, place: Callable[[int], str]) -> np.nda
                 "column: pass text, or None for no text"
             )
         if not text.isascii() and not _is_whole(text):
-            raise DataError(
-                f"{place(row)}, {title} holds half a character (a surrogate), which no tokenizer "
-                "reads: repair it where it is read"
-            )
+            raise DataError(f"{place(row)}, {title} {_HALF}")
     return texts
 
 

@@ -232,7 +232,7 @@ class ColdStart(SeriesForecaster):
                 nothing,
                 times=times,
                 series_id=series_id,
-                static={name: _text(texts[name].iloc[row]) for name in wanted},
+                static={name: _text(texts[name].iloc[row], name, series_id) for name in wanted},
             )
             for row, series_id in enumerate(frame.index)
         ]
@@ -247,6 +247,8 @@ class ColdStart(SeriesForecaster):
         """Return an index of one stamp, of the kind of the panel's."""
         end = self._end()
         try:
+            if not pd.api.types.is_scalar(after) or pd.isna(after):
+                raise TypeError("not one stamp")
             if isinstance(end, pd.PeriodIndex):
                 return pd.PeriodIndex([after], freq=end.freqstr)
             if isinstance(end, pd.DatetimeIndex):
@@ -521,7 +523,7 @@ class ColdStart(SeriesForecaster):
     def _text_of(self, context: Context) -> str | None:
         """Return the description of a series; None where it has none."""
         static = context.static or {}
-        texts = [_text(static.get(name)) for name in self.static_text]
+        texts = [_text(static.get(name), name, context.series_id) for name in self.static_text]
         return ", ".join(text for text in texts if text) or None
 
     def _plain(self, contexts: Sequence[Context]) -> list[Context]:
@@ -636,6 +638,8 @@ def _check_observed(contexts: Sequence[Context], state: ColdStartState) -> None:
         )
 
 
-def _text(value: object) -> str:
+def _text(value: Any, column: str, series_id: Hashable) -> str:
     """Return a cell as text; nothing for a missing one."""
-    return "" if value is None or value is pd.NA or value != value else attribute_text(value)
+    if not pd.api.types.is_list_like(value) and pd.isna(value):
+        return ""
+    return attribute_text(value, f"{series_name(series_id)}, the description {column!r}")

@@ -465,7 +465,8 @@ def _attributes(X: pd.DataFrame, columns: CovariateColumns, context: Context) ->
     """Read the attributes of one series, which must not change."""
     attributes: dict[str, object] = {}
     for name in columns.static:
-        texts = list(dict.fromkeys(map(attribute_text, X[name].dropna())))
+        title = f"{series_name(context.series_id)}, column {name!r} of X"
+        texts = list(dict.fromkeys(attribute_text(value, title) for value in X[name].dropna()))
         if len(texts) > 1:
             raise DataError(
                 f"{series_name(context.series_id)} has {texts[0]!r} and {texts[1]!r} in column "

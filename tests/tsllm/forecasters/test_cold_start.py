@@ -355,6 +355,14 @@ def test_a_panel_that_is_too_small_or_short_is_refused():
             DataError,
             "hold series 'new' twice",
         ),
+        (described(new=b"large"), DataError, r"series 'new', the description .* holds b'large'"),
+        (described(new=["large", "ice"]), DataError, r"holds \['large', 'ice'\]: pass text"),
+        (described(new=np.ones(2)), DataError, "holds array"),
+        (
+            pd.DataFrame({"description": ["half \ud83d"]}, index=["new"], dtype=object),
+            DataError,
+            "holds half a character",
+        ),
     ],
 )
 def test_descriptions_that_cannot_be_read_are_refused(descriptions, error, message):
@@ -366,8 +374,10 @@ def test_times_that_do_not_belong_to_the_panel_are_refused():
     static = {"description": "large gloves"}
     with pytest.raises(DataError, match="pass the times of the series"):
         fitted().forecast([Context(np.ones(3), static=static)], 2)
-    with pytest.raises(DataError, match="after='soon' is no stamp"):
-        fitted().new_contexts(described(new="x"), after="soon")
+    for after in ("soon", ["2025-12"], pd.NaT):
+        with pytest.raises(DataError, match=r"after=.* is no stamp of the kind") as told:
+            fitted().new_contexts(described(new="x"), after=after)
+        assert "\n" not in str(told.value)
 
 
 def test_without_descriptions_it_is_the_forecaster_inside():
