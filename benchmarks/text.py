@@ -41,7 +41,7 @@ TEMPERATURE = re.compile(
 )
 #: Reports that are as good as none, and are read as such.
 MISSING = ("", "nan", "na", "none")
-METHODS = ("ridge", "dlinear", "autotimes", "auto_ets", "auto")
+METHODS = ("ridge", "linear", "dlinear", "autotimes", "auto_ets", "auto")
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,7 @@ def _ablation(data: TextData, method: str, args: Any) -> Iterator[dict[str, Any]
     longest = max(data.horizons)
     context = max(96, 2 * data.season)
     made = {
+        "linear": lambda: tsllm.LinearForecaster(context_length=context, **shared),
         "dlinear": lambda: tsllm.DLinearForecaster(context_length=context, **shared),
         "autotimes": lambda: tsllm.AutoTimesForecaster(
             backbone=args.backbone,
