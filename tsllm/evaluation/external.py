@@ -49,8 +49,8 @@ class FlairMethod(LocalBaseline):
 
     The point is the mean of 200 sample paths, and the quantiles are theirs. FLAIR chooses its
     period among those of the frequency; without one, the season of the backtest is the period.
-    It reads the whole past, of which it uses at most 500 periods. Another length may suit it better,
-    and validation does not always tell: see decision 36.
+    It reads the whole past, of which it uses at most 500 periods. Another length may suit it
+    better, and validation does not always tell: see decision 36.
 
     References
     ----------
