@@ -23,7 +23,7 @@ test: $(VENV)/test-ready check
 # The tests that a contributor runs after each change
 QUICK := tests/test_architecture.py tests/test_docstrings.py tests/adapters tests/datasets \
 	tests/tsllm/covariates tests/tsllm/prompts tests/tsllm/tables tests/tsllm/training \
-	tests/tsllm/test_context.py tests/tsllm/test_intervals.py tests/tsllm/test_metrics.py \
+	tests/tsllm/test_context.py tests/tsllm/intervals/test_calibration.py tests/tsllm/test_metrics.py \
 	tests/tsllm/forecasters/test_parameters.py tests/cli/test_config.py tests/cli/test_mistakes.py
 
 quick: $(VENV)/test-ready check

@@ -46,7 +46,7 @@ from tsllm.forecasters.parameters import check_horizon
 from tsllm.forecasters.shrinking import history_of
 from tsllm.forecasters.sktime_fields import sktime_from_state, sktime_to_state
 from tsllm.forecasters.state import FittedState, ModelShape, PendingForecasts
-from tsllm.intervals import LEVEL_GRID
+from tsllm.intervals.calibration import LEVEL_GRID
 from tsllm.saving.fields import read_fields
 
 #: ``backbone_layers="auto"``: the first layers of a language model.

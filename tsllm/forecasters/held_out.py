@@ -9,7 +9,7 @@ from tsllm.context import Context
 from tsllm.datasets.checks import series_name
 from tsllm.errors import NotEnoughDataError
 from tsllm.forecasters.combining import HeldOutForecasts
-from tsllm.intervals import Calibration, make_calibration
+from tsllm.intervals.calibration import Calibration, make_calibration
 from tsllm.metrics import seasonal_scale
 
 #: ``n_origins="auto"``: windows of a series, and of the whole panel; most series that are scored.

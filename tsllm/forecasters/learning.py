@@ -31,7 +31,7 @@ from tsllm.forecasters.shrinking import (
     learn_shrinkage,
 )
 from tsllm.forecasters.state import FittedState, ModelShape
-from tsllm.intervals import MAX_WINDOWS, MIN_WINDOWS, Calibration, make_calibration
+from tsllm.intervals.calibration import MAX_WINDOWS, MIN_WINDOWS, Calibration, make_calibration
 from tsllm.text import TextEncoder, make_encoder, restore_encoder
 from tsllm.training.checkpoints import describe_fit
 from tsllm.training.loop import train

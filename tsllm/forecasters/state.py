@@ -19,7 +19,7 @@ from tsllm.datasets.frequency import frequency_name
 from tsllm.errors import DataError, ModelFormatError
 from tsllm.forecasters.combining import Combination
 from tsllm.forecasters.frames import frequency_of
-from tsllm.intervals import Calibration
+from tsllm.intervals.calibration import Calibration
 from tsllm.saving.allocation import build_model
 from tsllm.saving.fields import check_fields, read_fields
 from tsllm.text import TextEncoder

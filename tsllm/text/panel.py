@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tsllm.conformal import conformal_quantile
 from tsllm.errors import ModelFormatError, NotEnoughDataError
-from tsllm.intervals import extend_steps
+from tsllm.intervals.calibration import extend_steps
+from tsllm.intervals.conformal import conformal_quantile
 from tsllm.text.profiles import Profile, posterior
 from tsllm.text.regression import TextRegression
 

@@ -4,8 +4,8 @@
 each window. A quantile forecast is the forecast plus a quantile of the scores times the scale of
 the present context (split conformal prediction; with a quantile head, conformalised quantile
 regression: Romano, Patterson and Candès, NeurIPS 2019). Steps with few scores borrow from others:
-see `tsllm.conformal`. The median of the scores, as far as they support it, corrects the point, so
-that the point is the median of the intervals.
+see `tsllm.intervals.conformal`. The median of the scores, as far as they support it, corrects the
+point, so that the point is the median of the intervals.
 
 An ``adaptive`` calibration follows the data. New scores replace the oldest, and the offset of each
 level moves against the misses of the intervals that were issued (quantile tracking: Angelopoulos,
@@ -32,9 +32,9 @@ from typing import Any
 import numpy as np
 
 from tsllm.backbone.stopping import check_time
-from tsllm.conformal import FEW_ERRORS, StepErrors, describe_steps
 from tsllm.datasets.checks import in_column, series_name
 from tsllm.errors import ModelFormatError, NotEnoughDataError
+from tsllm.intervals.conformal import FEW_ERRORS, StepErrors, describe_steps
 from tsllm.saving.fields import read_fields
 
 #: A series with fewer held-out windows uses the scores of the panel: 39 windows are the fewest for

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from small_forecasters import season
 from tsllm import AutoForecaster, LinearForecaster
-from tsllm.conformal import FEW_ERRORS, describe_steps, separate_errors
 from tsllm.forecasters.learning import held_out_steps
-from tsllm.intervals import make_calibration
+from tsllm.intervals.calibration import make_calibration
+from tsllm.intervals.conformal import FEW_ERRORS, describe_steps, separate_errors
 
 LEVELS = [0.025, 0.1, 0.5, 0.9, 0.975]
 

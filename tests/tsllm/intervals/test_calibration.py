@@ -9,17 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from tsllm.conformal import conformal_quantile
 from tsllm.context import Context
 from tsllm.forecasters.learning import calibration_origins
 from tsllm.forecasters.state import PendingForecasts
-from tsllm.intervals import (
+from tsllm.intervals.calibration import (
     LEVEL_GRID,
     MIN_WINDOWS,
     Scores,
     extend_steps,
     make_calibration,
 )
+from tsllm.intervals.conformal import conformal_quantile
 
 
 def column(values):

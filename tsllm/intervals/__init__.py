@@ -1,0 +1,1 @@
+"""Conformal intervals and the correction of points, from errors on held-out windows."""
