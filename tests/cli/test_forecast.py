@@ -104,6 +104,14 @@ def test_two_runs_agree_without_a_seed(tsllm, series, method):
     assert "random_state 0" in first.err
 
 
+def test_the_linear_regression_is_a_method_like_the_others(tsllm, series):
+    result = tsllm("forecast", "series.csv", "--horizon", 3, "--method", "linear")
+    assert result.code == 0, result.err
+    assert "fitted linear on 2 series" in result.err
+    wanted = written(library.forecast(series, 3, method="linear"))
+    pd.testing.assert_frame_equal(result.table, wanted)
+
+
 def test_python_knows_the_data_sets_too(tsllm):
     table = tsllm("forecast", "airline", "--horizon", 2, *SET).table
     pd.testing.assert_frame_equal(table, written(python_forecast("airline", 2)), check_exact=True)

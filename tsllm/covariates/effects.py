@@ -250,7 +250,8 @@ class Covariates:
     ) -> dict[str, np.ndarray]:
         """Compute the share of each column in forecasts: (series, horizon, variables) each.
 
-        The contexts have their scales. What covariates take from a series' own lags is no share.
+        The contexts have their scales. What covariates take from a series' own lags is no share,
+        and a missing text has none.
         """
         columns = self.columns
         shape = (len(contexts), horizon, contexts[0].n_variables)
@@ -272,7 +273,7 @@ class Covariates:
                     shares[name][row] = share
         if self.texts is not None:
             windows = self.text_windows(residuals, futures)
-            of_texts = self.texts.shares(windows, horizon, same_step=True)
+            of_texts = self.texts.shares(windows, horizon, explaining=True)
             for number, name in enumerate((*columns.known_texts, *columns.past_texts)):
                 shares[name] = of_texts[..., number]
         return shares

@@ -134,13 +134,13 @@ class TextEffects:
         return np.split(self.now, np.cumsum(widths)[:-1]) if widths else []
 
     def shares(
-        self, windows: Sequence[TextWindow], horizon: int, *, same_step: bool = False
+        self, windows: Sequence[TextWindow], horizon: int, *, explaining: bool = False
     ) -> np.ndarray:
         """Compute the effect of each column: (windows, horizon, variables, columns + 1).
 
         The last share is what the texts take from the series' own lags. Beyond the fitted horizon
-        the weights of its last step hold. ``same_step`` adds the effects on the same step, which
-        are no part of forecasts of residuals.
+        the weights of its last step hold. ``explaining`` adds the effects on the same step, which
+        are no part of forecasts of residuals, and compares each text with a missing one.
         """
         variables = len(self.explained)
         shares = np.zeros((len(windows), horizon, variables, len(self.reductions) + 1))
@@ -148,7 +148,10 @@ class TextEffects:
             return shares
         steps = np.minimum(np.arange(horizon), len(self.own_weights) - 1)
         whole = self.weights_at(steps + 1)  # (horizon, features, variables)
-        columns = [self._features(number, windows) for number in range(len(self.reductions))]
+        columns = [
+            self._features(number, windows, against_none=explaining)
+            for number in range(len(self.reductions))
+        ]
         now = self._now_parts()
         for row, window in enumerate(windows):
             measured = zip(window.past.T, window.scale, window.level, self.levels.T)
@@ -160,7 +163,7 @@ class TextEffects:
                 features = self._roles(number, recent, future, horizon)  # (horizon, features)
                 last = first + features.shape[1]
                 effect = np.einsum("hf,hfv->hv", features, whole[:, first:last])
-                if same_step and number < self.n_known:
+                if explaining and number < self.n_known:
                     effect = effect + future @ now[number]
                 shares[row, ..., number] = effect * scale
                 first = last
@@ -171,13 +174,13 @@ class TextEffects:
         """Compute the effect of each text of a window: (horizon, texts, variables) a column.
 
         The texts of a column are its recent ones and then, where known, those of the steps ahead.
-        They sum up to the share of the column, with its effects on the same step.
+        They sum up to the share of the column in an explanation, and a missing text has none.
         """
         steps = np.minimum(np.arange(horizon), len(self.own_weights) - 1)
         whole, now, found = self.weights_at(steps + 1), self._now_parts(), []
         first = 0
         for number, reduction in enumerate(self.reductions):
-            recent, future = next(self._features(number, [window]))
+            recent, future = next(self._features(number, [window], against_none=True))
             past, width = len(recent), reduction.size + 1
             shares = np.zeros((horizon, past + len(future), whole.shape[2]))
             for role, factor in roles_of(number, self.n_known).items():
@@ -241,11 +244,12 @@ class TextEffects:
         ]
 
     def _features(
-        self, number: int, windows: Sequence[TextWindow]
+        self, number: int, windows: Sequence[TextWindow], *, against_none: bool
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Compute the features of each window's recent and future texts of a column.
 
-        The texts of all windows are embedded together.
+        The texts of all windows are embedded together. ``against_none`` subtracts the features of a
+        missing text: the regressions have a weight of it, which says nothing about any text.
         """
         texts: list[str | None] = []
         for window in windows:
@@ -253,6 +257,8 @@ class TextEffects:
             texts.extend(window.future[number] if number < self.n_known else ())
         vectors = self.encoder.encode(texts)
         table = distinct_features(vectors, self.reductions[number])
+        if against_none:
+            table -= table[0].copy()
         places = vectors.numbers + 1
         first = 0
         for window in windows:

@@ -47,8 +47,9 @@ class ExplainingMixin(ForecastingMixin, ABC):
         -------
         DataFrame
             A row a forecast step, indexed as the output of `predict`. The column ``model`` is the
-            model's own forecast, and each further column the share of a column of X, in units of
-            the series. Several variables have columns of two levels, (variable, share).
+            model's own forecast, as it were without any text, and each further column the share of
+            a column of X, in units of the series. A step without text has no share of a text.
+            Several variables have columns of two levels, (variable, share).
 
         Raises
         ------

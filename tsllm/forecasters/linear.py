@@ -93,7 +93,6 @@ class LinearForecaster(DirectForecaster):
     patience = 1
     max_steps = None
     checkpoint_dir = None
-    verbose = 0
 
     def __init__(
         self,
@@ -111,6 +110,7 @@ class LinearForecaster(DirectForecaster):
         freq: str | None = None,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
     ) -> None:
         super().__init__(locals())
 

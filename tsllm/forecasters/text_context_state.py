@@ -119,7 +119,8 @@ class TextContextState(FittedState):
                 for name, share in zip(columns.known_values, own):
                     shares[name][row] -= self.reference.of(share, horizon)
         if covariates.texts is not None:
-            found = covariates.texts.shares(self._past_text_windows(residuals), horizon)
+            windows = self._past_text_windows(residuals)
+            found = covariates.texts.shares(windows, horizon, explaining=True)
             for number, name in enumerate(columns.past_texts):
                 shares[name] = found[..., number]
         if self.texts is not None and self.texts.used:

@@ -202,9 +202,9 @@ class PanelProfiles:
             if levels:
                 found = prior.quantiles(len(seen), horizon, levels)
                 at = np.asarray(levels)[:, None]
-                # as every interval of a forecaster, they hold the point
-                found = np.where(at < 0.5, np.minimum(found, 0.0), found)
-                found = np.where(at > 0.5, np.maximum(found, 0.0), found)
+                # as every interval of a forecaster, they hold the point, which is the median
+                found = np.where(at <= 0.5, np.minimum(found, 0.0), found)
+                found = np.where(at >= 0.5, np.maximum(found, 0.0), found)
                 offsets = np.concatenate([offsets, found])
             out[:, variable] = prior.scale.backward(mean + offsets * deviation).T
         return out

@@ -138,7 +138,7 @@ def test_a_batch_is_computed_as_each_alone():
 def test_shares_of_texts_sum_up_to_the_share_of_their_column(horizon, origin):
     effects = EFFECTS
     window = window_at(*DRIFT, max(origin, RECENT), horizon)
-    shares = effects.shares([window], horizon, same_step=True)[0]
+    shares = effects.shares([window], horizon, explaining=True)[0]
     (each,) = effects.shares_of_texts(window, horizon)
     assert each.shape == (horizon, RECENT + horizon, 1)
     assert_allclose(each.sum(axis=1), shares[..., 0], atol=1e-9)

@@ -115,7 +115,8 @@ def test_intervals_of_new_series_hold_what_they_promise():
     count = 120
     some = [f"{size} {kind}" for kind in KINDS for size in SIZES] * 20
     new = fitted().new_contexts(described(**{f"n{i}": some[i] for i in range(count)}))
-    found = fitted().forecast(new, 6, quantiles=[0.1, 0.9])[:, :, 0]
+    found = fitted().forecast(new, 6, quantiles=[0.1, 0.9, 0.5])[:, :, 0]
+    assert (found[..., 3] == found[..., 0]).all()  # the point is the median
     truth = np.stack([ahead(text, seed=2000 + i) for i, text in enumerate(some)])
     inside_interval = (found[..., 1] <= truth) & (truth <= found[..., 2])
     assert 0.7 <= inside_interval.mean() <= 0.95

@@ -4,6 +4,7 @@ import copy
 import functools
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -368,20 +369,29 @@ def test_an_explanation_sums_up_to_the_forecast(method, past):
     assert_allclose(summed.reindex(shares.index).fillna(0.0), shares["news"], atol=1e-9)
 
 
-def test_the_share_of_the_model_is_its_forecast_of_the_residual():
+def test_the_share_of_the_model_is_its_forecast_without_any_text():
     forecaster = fitted()
     contexts = forecaster._prepare_contexts(forecaster._kept_contexts())[1]
     alone = forecaster._reader(forecaster.fitted_).predict(contexts, HORIZON)[0][..., 0]
     effects = forecaster.fitted_.covariates.texts
     assert effects.now.any()
-    taken = effects.shares(
-        forecaster.fitted_.covariates.text_windows(
-            contexts, [ahead(X).xs(name).to_numpy() for name in "ab"]
-        ),
-        HORIZON,
-    )[..., -1]
+    windows = forecaster.fitted_.covariates.text_windows(
+        contexts, [ahead(X).xs(name).to_numpy() for name in "ab"]
+    )
+    none = [np.full(HORIZON, None, dtype=object)]
+    silent = [
+        replace(one, recent=[np.full_like(one.recent[0], None)], future=none) for one in windows
+    ]
+    now = effects.now_effects([none, none]) * np.stack([one.scale for one in windows])[:, None]
     shares = forecaster.explain(X=ahead(X))
-    assert_allclose(shares["model"], (alone + taken).ravel(), rtol=1e-9)
+    assert_allclose(
+        shares["model"], (alone + now + effects.effects(silent, HORIZON)).ravel(), rtol=1e-9
+    )
+
+
+def test_a_step_without_text_has_no_share_of_a_text():
+    texts = fitted().explain_texts(X=ahead(X))
+    assert len(texts) and texts["text"].notna().all()
 
 
 def test_several_variables_are_explained_side_by_side():
