@@ -205,7 +205,9 @@ def _check_argument(name: str, value: Any, hint: Any, limits: Mapping[str, Limit
     """Check one argument against its hint and its limits."""
     wanted = wanted_instead(value, hint)
     if wanted:
-        raise DataError(f"{name} must be {wanted}, found {shown(value)}")
+        one_text = isinstance(value, str) and wanted == _LIST_WORDS[str]
+        remedy = f": write {shown([value])}" if one_text else ""
+        raise DataError(f"{name} must be {wanted}, found {shown(value)}{remedy}")
     limit = limits.get(name) if limits else None
     if limit is None:
         return

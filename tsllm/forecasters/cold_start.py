@@ -588,9 +588,13 @@ class ColdStart(SeriesForecaster):
         self._inside._check_parameters()
         check_choice("without_text", self.without_text, ("raise", "mean"))
         check_store(self.embedding_store)
-        for name in ("adaptive", "past_covariates", "text_covariates"):
+        options = {"adaptive": "", "past_covariates": "", "text_covariates": " (--text)"}
+        for name, option in options.items():
             if getattr(self._inside, name):
-                raise DataError(f"ColdStart cannot hold a forecaster with {name}: leave {name} out")
+                raise DataError(
+                    f"ColdStart cannot hold a forecaster with {name}: leave {name}{option} out, or "
+                    "static_text (--static-text)"
+                )
         both = [name for name in self.static_text if name in self._inside.static_attributes]
         if both:
             raise DataError(

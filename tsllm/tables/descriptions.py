@@ -47,7 +47,9 @@ def describe_series(forecaster: SeriesForecaster, arguments: dict[str, Any]) -> 
     if not arguments:
         return forecaster
     check_arguments(ColdStart, ColdStart.get_param_names(), arguments)
-    return ColdStart(forecaster, **arguments)
+    around = ColdStart(forecaster, **arguments)
+    around._check_parameters()  # before the data are read and the future is compared with them
+    return around
 
 
 def read_descriptions(

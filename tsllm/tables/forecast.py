@@ -420,11 +420,20 @@ def predict_stored(
         raise DataError("the model was saved without its context: pass the data to forecast from")
     ids = list(kept) if series is None else list(series)
 
+    described = getattr(estimator, "static_text", ())
+    of_new = (
+        "; a new series is one row with the last stamp before its forecast, no value, and its "
+        f"description in {', '.join(described)}"
+        if described
+        else ""
+    )
+
     def check(names: list[str]) -> None:
         for name in names:
             if name not in kept:
                 raise DataError(
-                    f"the model keeps no history of series {name!r}: pass the data to forecast from"
+                    f"the model keeps no history of series {name!r}: pass the data to forecast "
+                    f"from{of_new}"
                 )
 
     if skipped is None:

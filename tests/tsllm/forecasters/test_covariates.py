@@ -293,7 +293,7 @@ def test_covariates_where_there_were_none():
     ):
         with pytest.raises(DataError, match="fitted without covariates: leave X out"):
             ask()
-    with pytest.raises(DataError, match=r"past_covariates must be a list of text, found 'x'"):
+    with pytest.raises(DataError, match=r"must be a list of text, found 'x': write \['x'\]"):
         small("autotimes", past_covariates="x").fit(y, X=x)
     with pytest.raises(DataError, match="past_covariates names x and there is no X"):
         small("autotimes", past_covariates=("x",)).fit(y)

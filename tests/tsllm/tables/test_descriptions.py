@@ -6,7 +6,7 @@ import pytest
 
 import tsllm
 from tsllm.errors import DataError
-from tsllm.tables.forecast import make_forecaster
+from tsllm.tables.forecast import fit_long, make_forecaster, predict_stored
 
 SETTINGS = {"method": "dlinear", "max_steps": 2, "context_length": 24, "random_state": 0}
 SETTINGS |= {"text_backbone": "tfidf", "static_text": "description"}
@@ -97,3 +97,15 @@ def test_static_text_puts_a_cold_start_around_any_method():
     assert type(make_forecaster("dlinear", static_text=())).__name__ == "DLinearForecaster"
     with pytest.raises(DataError, match="without_text"):
         make_forecaster("dlinear", static_text="about", without_text=3)
+    with pytest.raises(DataError, match=r"leave text_covariates \(--text\) out, or static_text"):
+        make_forecaster("dlinear", static_text="about", text_covariates=["note"])
+
+
+def test_a_new_series_without_a_row_is_told_how_to_come():
+    model = make_forecaster(
+        "auto", candidates=["seasonal_naive"], backbone=None, random_state=0,
+        text_backbone="tfidf", static_text="description",
+    )  # fmt: skip
+    fit_long(model, table(), 3, covariates=["description"])
+    with pytest.raises(DataError, match="is one row .*, no value, and its description in descr"):
+        predict_stored(model, 3, series=["new"])
