@@ -103,10 +103,9 @@ def fit_and_forecast(
     steps = missing + horizon
     # A quantile is a bound of the central interval with this percentage.
     widths = [round(100 * abs(2 * level - 1), 6) for level in levels]
-    make = MODELS[name] if form is None else _ets_of_form(form)
-    found = quietly(
-        lambda: make(season).forecast(y=values, h=steps, level=sorted(set(widths)) or None)
-    )
+    # Made outside `quietly`: a library that cannot be imported is no failed fit.
+    model = (MODELS[name] if form is None else _ets_of_form(form))(season)
+    found = quietly(lambda: model.forecast(y=values, h=steps, level=sorted(set(widths)) or None))
     if found is None:
         return None
     names = [f"{'lo' if q < 0.5 else 'hi'}-{width}" for q, width in zip(levels, widths)]
@@ -136,7 +135,8 @@ def choose_ets_form(values: np.ndarray, season: int) -> str | None:
     season = usable_season(values, season)
     if season > MAX_ETS_SEASON or np.ptp(values) == 0:
         return None
-    fitted = quietly(lambda: _auto_ets(season).fit(values))
+    model = _auto_ets(season)
+    fitted = quietly(lambda: model.fit(values))
     return None if fitted is None else str(fitted.model_["components"])
 
 
