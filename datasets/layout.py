@@ -260,7 +260,8 @@ def _only_target(table: Table, free: list[str]) -> str:
     raise DataError(
         f"{table.source} has the columns of numbers {found}, and target_cols does not say which to "
         f"forecast; pass for example target_cols={numeric[0]!r} (--target-col {numeric[0]}), or "
-        "several, and name those that help to forecast in covariates= (--covariates)"
+        "several, and name those that help to forecast in covariates= (--covariates), or the one "
+        "that tells series apart in id_col= (--id-col)"
         if numeric
         else f"{table.source} has no column of numbers among {', '.join(map(repr, free))}; "
         "name the column to forecast in target_cols= (--target-col)"

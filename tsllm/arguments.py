@@ -255,9 +255,12 @@ def _fits(value: Any, kind: Any) -> bool:
     if origin in (Union, types.UnionType):
         return any(_fits(value, one) for one in get_args(kind))
     if origin in (list, tuple):
-        return isinstance(value, list | tuple) and all(
-            _fits(one, get_args(kind)[0]) for one in value
-        )
+        if not isinstance(value, list | tuple):
+            return False
+        kinds = get_args(kind)
+        if origin is tuple and len(kinds) > 1 and kinds[-1] is not Ellipsis:  # of a fixed length
+            return len(value) == len(kinds) and all(map(_fits, value, kinds))
+        return all(_fits(one, kinds[0]) for one in value)
     if origin is Sequence:
         return _is_list(value) and all(_fits(one, get_args(kind)[0]) for one in value)
     if origin in _NUMBERS:

@@ -302,6 +302,15 @@ def contexts_from_state(state: Mapping[str, Any]) -> list[Context]:
             "the saved model has infinite values in its series, so that every forecast would be "
             "NaN: save it again from series without them"
         )
+    for one in series:
+        for name in ("x_scale", "x_level"):
+            found = one[name]
+            if found is not None and np.shape(found) != values.shape[1:]:
+                raise ModelFormatError(
+                    f"the saved model has {values.shape[1]} variables, and the {name} of "
+                    f"{series_name(one['series_id'])} is of the shape {np.shape(found)}: save it "
+                    "again"
+                )
     x = table.iloc[:, last:].to_numpy() if n_covariates else None  # (steps, covariates)
     return [
         Context(

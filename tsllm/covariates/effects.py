@@ -77,6 +77,11 @@ class Covariates:
                 "every forecast would be NaN: fit and save the model again"
             )
         columns = read_fields(CovariateColumns, state["columns"])
+        if len(columns.categories) != len(columns.names):
+            raise ModelFormatError(
+                f"the saved model has {len(columns.names)} covariates, and the kinds of "
+                f"{len(columns.categories)}: save it again"
+            )
         covariates = cls(columns, state["block"], *effects)
         if texts is not None:
             if restore_encoder is None:

@@ -104,6 +104,7 @@ class TextEffects:
             (one.mean.shape, one.components.shape) == ((encoder.width,), (encoder.width, one.size))
             for one in effects.reductions
         )
+        fits = fits and effects.levels.shape == (2, variables) and effects.window >= 1
         if not fits or not np.array_equal(steps, fitted_steps(horizon)):
             raise ModelFormatError("the saved model's effects of texts do not fit its reductions")
         if not all(np.isfinite(one).all() for one in arrays):

@@ -292,12 +292,13 @@ class AutoForecaster(ComposedForecaster):
     def _restore_state(self, saved: Mapping[str, Any], backbone: Backbone | None) -> CombinedState:
         read = dict(saved)
         names, states = read.pop("names"), read.pop("candidates")
-        combination = Combination.from_state(read.pop("combination"))
+        combination = read.pop("combination")
         state = CombinedState.from_state(
             read, lambda shape: nn.ModuleDict(), backbone, self.device, self._restore_encoder
         )
         assert isinstance(state, CombinedState)
-        state.combination = combination
+        variables = state.shape.n_variables
+        state.combination = Combination.from_state(combination, len(names), variables)
         state.candidates = [self._candidate(name, state.shape.freq) for name in names]
         for candidate, learnt in zip(state.candidates, states, strict=True):
             candidate.restore(learnt)

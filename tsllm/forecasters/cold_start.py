@@ -17,7 +17,7 @@ from tsllm.covariates.columns import attribute_text
 from tsllm.datasets.checks import series_name, series_names
 from tsllm.datasets.frequency import season_length, set_frequency
 from tsllm.embeddings.store import check_store
-from tsllm.errors import DataError, DataTypeError, NotEnoughDataError
+from tsllm.errors import DataError, DataTypeError, ModelFormatError, NotEnoughDataError
 from tsllm.forecasters.auto import AutoForecaster
 from tsllm.forecasters.base import SeriesForecaster
 from tsllm.forecasters.cold_start_state import ColdStartState
@@ -315,6 +315,7 @@ class ColdStart(SeriesForecaster):
             state.encoder = restore_encoder(
                 encoder, self.text_backbone, store=self.embedding_store, device=self.device
             )
+        _check_fit(state)
         return state
 
     def _train(
@@ -628,6 +629,29 @@ def _priors_of(
         return found
 
     return learn_priors(some, vectors[rows], origins, own_of_some)
+
+
+def _check_fit(state: ColdStartState) -> None:
+    """Check that the parts of a saved state belong together."""
+    panel, encoder = state.panel, state.encoder
+    if panel is None:
+        return
+    by_text, without_text = panel.by_text or [], panel.without_text or []
+    variables = {len(one) for one in (by_text, without_text) if one}
+    widths = {len(prior.regression.centre) for prior in by_text}
+    wanted = set() if encoder is None else {encoder.width}
+    if (
+        not isinstance(state.end, pd.Index)
+        or len(state.end) != 1
+        or not pd.api.types.is_scalar(state.end[0])
+        or variables != {state.shape.n_variables}
+        or widths != wanted
+        or any(len(prior.regression.centre) for prior in without_text)
+    ):
+        raise ModelFormatError(
+            "the saved model's profiles of new series belong to another model: fit and save it "
+            "again"
+        )
 
 
 def _check_observed(contexts: Sequence[Context], state: ColdStartState) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from tsllm.errors import ModelFormatError
 from tsllm.metrics import observed_mean
 
 #: How fast the weight of a combination falls with its excess error, for each window.
@@ -121,10 +122,29 @@ class Combination:
         }
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> "Combination":
-        """Build the combination from the output of `to_state`."""
-        own = {} if state["series"] is None else dict(zip(state["ids"], state["series"]))
-        return cls(state["blocks"], state["pooled"], own)
+    def from_state(cls, state: Mapping[str, Any], candidates: int, variables: int) -> "Combination":
+        """Build the combination of some candidates from the output of `to_state`."""
+        blocks, pooled, series = state["blocks"], state["pooled"], state["series"]
+        n_blocks = len(blocks) if isinstance(blocks, np.ndarray) and blocks.ndim == 1 else 0
+        own = (len(state["ids"]), variables, n_blocks, candidates)
+        if (
+            n_blocks == 0
+            or blocks.dtype.kind != "i"
+            or blocks[0] != 0
+            or (np.diff(blocks) <= 0).any()
+            or not _are_weights(pooled, (n_blocks, candidates))
+            or not (series is None or _are_weights(series, own))
+        ):
+            raise ModelFormatError(
+                f"the saved model's weights do not fit its {candidates} forecasts and {variables} "
+                "variables: fit and save it again"
+            )
+        return cls(blocks, pooled, {} if series is None else dict(zip(state["ids"], series)))
+
+
+def _are_weights(found: object, shape: tuple[int, ...]) -> bool:
+    """Return whether a value is a finite array of a shape."""
+    return isinstance(found, np.ndarray) and found.shape == shape and bool(np.isfinite(found).all())
 
 
 def learn_combination(

@@ -24,6 +24,9 @@ from tsllm.saving.allocation import build_model
 from tsllm.saving.fields import check_fields, read_fields
 from tsllm.text import TextEncoder
 
+#: The forecasts that a shrinkage weighs: the model's, and the simple ones of `shrinking`.
+N_SHRUNK = 4
+
 
 @dataclass(frozen=True)
 class ModelShape:
@@ -338,7 +341,9 @@ class FittedState:
             "covariates": None
             if covariates is None
             else Covariates.from_state(covariates, restore_encoder),
-            "shrinkage": None if shrinkage is None else Combination.from_state(shrinkage),
+            "shrinkage": None
+            if shrinkage is None
+            else Combination.from_state(shrinkage, N_SHRUNK, shape.n_variables),
         }
         check_fields(cls, fields)
         scores = fields["calibration"]

@@ -355,7 +355,7 @@ def restore_encoder(
             not isinstance(words, list)
             or not all(isinstance(word, str) for word in words)
             or idf.shape != (len(words),)
-            or not np.isfinite(idf).all()
+            or not (np.abs(idf) <= np.finfo(np.float32).max).all()
         ):
             raise ModelFormatError("the saved model's bag of words has no weight for each word")
         return BagOfWords(words, idf)

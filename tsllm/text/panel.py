@@ -10,6 +10,7 @@ import numpy as np
 from tsllm.errors import ModelFormatError, NotEnoughDataError
 from tsllm.intervals.calibration import extend_steps
 from tsllm.intervals.conformal import conformal_quantile
+from tsllm.saving.fields import read_fields
 from tsllm.text.profiles import Profile, posterior
 from tsllm.text.regression import TextRegression
 
@@ -116,21 +117,26 @@ class ProfilePrior:
         """Build the prior from the output of `to_state`."""
         read = dict(state)
         read["scores"] = dict(zip(read.pop("counts"), read["scores"], strict=True))
-        read["scale"] = ValueScale(read["scale"])
-        prior = cls(**{**read, "regression": TextRegression.from_state(read["regression"])})
+        read["scale"] = read_fields(ValueScale, {"offset": read["scale"]})
+        read["regression"] = TextRegression.from_state(read["regression"])
+        prior = read_fields(cls, read)
         regression, terms = prior.regression, len(prior.covariance)
         arrays = (regression.means, regression.centre, regression.weights, prior.covariance)
+        offset = prior.scale.offset
         if (
             not all(np.isfinite(one).all() for one in arrays)
             or prior.covariance.shape != (terms, terms)
             or regression.means.shape != (terms + 1,)
             or regression.weights.shape != (len(regression.centre), terms + 1)
-            or 0 not in prior.scores
+            or not all(isinstance(count, int) for count in prior.scores)
+            or min(prior.scores, default=-1) != 0
+            or not all(_is_table(one) for one in prior.scores.values())
+            or len({one.shape[1] for one in prior.scores.values()}) != 1
+            or prior.origins < 1
+            or not prior.half_weight >= 0
+            or (offset is not None and not 0 <= offset < math.inf)
         ):
-            raise ModelFormatError(
-                "the saved model's profiles of new series have sizes or values that no forecast "
-                "can be made of: fit and save it again"
-            )
+            raise _not_usable()
         return prior
 
 
@@ -236,9 +242,15 @@ class PanelProfiles:
         def priors(states: list[dict[str, Any]] | None) -> list[ProfilePrior] | None:
             return None if states is None else list(map(ProfilePrior.from_state, states))
 
-        return cls(
-            Profile(int(state["season"])), priors(state["by_text"]), priors(state["without_text"])
-        )
+        form = read_fields(Profile, {"season": state["season"]})
+        profiles = cls(form, priors(state["by_text"]), priors(state["without_text"]))
+        every = [profiles.by_text, profiles.without_text]
+        if form.season < 1 or not any(every) or [] in every:
+            raise _not_usable()
+        terms = {len(prior.covariance) for one in every for prior in one or ()}
+        if terms != {form.n_terms}:
+            raise _not_usable()
+        return profiles
 
 
 @dataclass(frozen=True)
@@ -524,6 +536,20 @@ def _own_on_scale(scale: ValueScale, own: np.ndarray, recent: np.ndarray) -> np.
         return own
     least = float(np.nanmin(recent)) - math.log(2)
     return np.fmax(scale.forward(own), np.where(np.isnan(own), np.nan, least))
+
+
+def _is_table(scores: object) -> bool:
+    """Return whether scores are finite or missing numbers (windows, horizon)."""
+    if not isinstance(scores, np.ndarray) or scores.ndim != 2 or not scores.size:
+        return False
+    return scores.dtype.kind == "f" and not np.isinf(scores).any()
+
+
+def _not_usable() -> ModelFormatError:
+    return ModelFormatError(
+        "the saved model's profiles of new series have sizes or values that no forecast can be "
+        "made of: fit and save it again"
+    )
 
 
 def _covariance(errors: np.ndarray) -> np.ndarray:

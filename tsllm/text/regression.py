@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from tsllm.saving.fields import read_fields
+
 #: Penalties, in shares of the total variance of the vectors; more than the last is infinite.
 PENALTIES = 10.0 ** np.arange(-3, 4.01, 0.5)
 #: Numbers of principal components.
@@ -97,7 +99,7 @@ class TextRegression:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "TextRegression":
         """Build the regression from the output of `to_state`."""
-        return cls(**state)
+        return read_fields(cls, state)
 
 
 def _left_out(

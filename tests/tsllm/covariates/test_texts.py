@@ -215,9 +215,14 @@ def test_effects_survive_files_bit_for_bit(make):
     again = TextEffects.from_state(from_json(written, blobs), effects.encoder)
     windows = [window_at(y, texts, 100, 6)]
     assert_array_equal(again.effects(windows, 6), effects.effects(windows, 6))
-    damaged = {**effects.to_state(), "weights": effects.weights[:, :-1]}
-    with pytest.raises(ModelFormatError, match="do not fit"):
-        TextEffects.from_state(damaged, effects.encoder)
+    for changed in (
+        {"weights": effects.weights[:, :-1]},
+        {"levels": effects.levels.T},
+        {"levels": effects.levels[0]},
+        {"window": 0},
+    ):
+        with pytest.raises(ModelFormatError, match="do not fit"):
+            TextEffects.from_state({**effects.to_state(), **changed}, effects.encoder)
     other = make_encoder("tfidf", ["quite other words", "other words"])
     with pytest.raises(ModelFormatError, match="do not fit"):
         TextEffects.from_state(effects.to_state(), other)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tsllm.errors import ModelFormatError
 from tsllm.forecasters.combining import (
     BLOCK_WINDOWS,
     LEAST_WEIGHT,
@@ -101,6 +102,33 @@ def test_unobserved_and_constant_windows_do_not_count():
 def test_state_is_exact():
     errors = np.random.default_rng(0).normal(size=(30, 4, 2, 3))
     combination = learn_combination(windows(errors, series=np.arange(30) % 2), [("x", 1), "b"])
-    again = Combination.from_state(combination.to_state())
+    again = Combination.from_state(combination.to_state(), 3, 2)
     for series_id in (("x", 1), "b", None):
         assert np.array_equal(again.weights(series_id, 9, 2), combination.weights(series_id, 9, 2))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"blocks": None},
+        {"blocks": 3},
+        {"blocks": np.array([1])},
+        {"blocks": np.array([0, 0])},
+        {"blocks": np.array([0.0])},
+        {"pooled": None},
+        {"pooled": np.ones((1, 2))},
+        {"pooled": np.full((1, 3), np.nan)},
+        {"series": np.ones((2, 1, 1, 3))},
+        {"series": 1.0},
+    ],
+)
+def test_damaged_weights_are_refused(change):
+    state = {
+        "blocks": np.array([0]),
+        "pooled": np.ones((1, 3)) / 3,
+        "ids": ["a", "b"],
+        "series": np.ones((2, 2, 1, 3)) / 3,
+    }
+    assert set(Combination.from_state(state, 3, 2).series) == {"a", "b"}
+    with pytest.raises(ModelFormatError, match="weights do not fit its 3 forecasts"):
+        Combination.from_state(state | change, 3, 2)

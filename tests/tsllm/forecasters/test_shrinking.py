@@ -11,7 +11,8 @@ from tsllm import Context, DLinearForecaster
 from tsllm.forecasters.combining import HeldOutForecasts, learn_combination
 from tsllm.forecasters.held_out import held_out_origins, independent_windows
 from tsllm.forecasters.learning import held_out_steps
-from tsllm.forecasters.shrinking import MODEL_ALONE, history_of, simple_forecasts
+from tsllm.forecasters.shrinking import FORECASTS, MODEL_ALONE, history_of, simple_forecasts
+from tsllm.forecasters.state import N_SHRUNK
 
 TRAINED = [method for method in SMALL if method != "auto"]
 
@@ -190,3 +191,7 @@ def test_a_constant_series_stays_constant():
     with pytest.warns(UserWarning, match="never change"):
         forecaster = DLinearForecaster(max_steps=2, random_state=0).fit(y, fh=range(1, 5))
     assert (forecaster.predict().loc[3].to_numpy() == 7.1).all()
+
+
+def test_a_saved_shrinkage_has_a_weight_for_each_forecast():
+    assert N_SHRUNK == len(FORECASTS) == len(MODEL_ALONE)

@@ -15,7 +15,12 @@ import tsllm
 from small_forecasters import panel, small
 from tsllm import AutoForecaster, Context, DLinearForecaster
 from tsllm.embeddings import EmbeddingStore
-from tsllm.errors import BackboneMismatchError, BackboneNotFoundError, DataError
+from tsllm.errors import (
+    BackboneMismatchError,
+    BackboneNotFoundError,
+    DataError,
+    ModelFormatError,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ", "ignore:The intervals ")
 STEPS, SHOWN, HORIZON = 160, 140, 6
@@ -437,3 +442,24 @@ def test_the_automatic_forecaster_scores_candidates_after_the_texts():
 
 def width(frame):
     return (frame.iloc[:, 1] - frame.iloc[:, 0]).mean()
+
+
+@pytest.mark.parametrize("change", ["x_scale", "x_level", "kinds", "words"])
+def test_damaged_parts_of_a_saved_model_are_refused(change):
+    from tsllm.context import contexts_from_state, contexts_to_state
+    from tsllm.covariates import Covariates
+    from tsllm.text.encoder import restore_encoder
+
+    forecaster = fitted()
+    contexts = contexts_to_state(forecaster._kept_contexts(), ["value"], ["news", "warm"])
+    covariates = forecaster.fitted_.covariates.to_state()
+    with pytest.raises(ModelFormatError, match="the saved model"):
+        if change == "kinds":
+            columns = {**covariates["columns"], "categories": ()}
+            Covariates.from_state({**covariates, "columns": columns})
+        elif change == "words":
+            encoder = covariates["texts"]["encoder"]
+            restore_encoder({**encoder, "idf": encoder["idf"] * 1e300}, "tfidf")
+        else:
+            contexts["series"][1][change] = np.ones((1, 1))
+            contexts_from_state(contexts)

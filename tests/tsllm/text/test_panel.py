@@ -134,3 +134,54 @@ def test_a_state_restores_the_profiles_and_a_damaged_one_is_refused():
         state["by_text"][0] |= {name: value}
         with pytest.raises((ModelFormatError, ValueError)):
             PanelProfiles.from_state(state)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"season": 0},
+        {"season": 3},
+        {"season": True},
+        {"by_text": None},
+        {"by_text": []},
+        *(
+            {"by_text": [change]}
+            for change in (
+                {"scale": "x"},
+                {"scale": np.nan},
+                {"scores": [None], "counts": [0]},
+                {"scores": [np.zeros(3)], "counts": [0]},
+                {"scores": [np.full((9, 2), np.inf)], "counts": [0]},
+                {"scores": [np.zeros((9, 2)), np.zeros((9, 3))], "counts": [0, 1]},
+                {"counts": ["x"] * 3},
+                {"counts": [-1, 1, 2]},
+                {"origins": 0},
+                {"half_weight": np.nan},
+                {"covariance": np.eye(2)},
+            )
+        ),
+    ],
+)
+def test_damaged_profiles_are_refused(change):
+    terms = Profile(4).n_terms
+    prior = {
+        "scale": None,
+        "regression": {
+            "centre": np.zeros(2),
+            "means": np.zeros(terms + 1),
+            "weights": np.zeros((2, terms + 1)),
+            "chosen": ((0, np.inf, 1.0),),
+        },
+        "covariance": np.eye(terms),
+        "half_weight": np.inf,
+        "scores": [np.zeros((9, 2))] * 3,
+        "counts": [0, 1, 2],
+        "origins": 1,
+        "error": 1.0,
+    }
+    whole = {"season": 4, "by_text": [prior], "without_text": None}
+    assert PanelProfiles.from_state(whole).form.season == 4
+    if change.get("by_text"):
+        change = {"by_text": [prior | change["by_text"][0]]}
+    with pytest.raises(ModelFormatError):
+        PanelProfiles.from_state(whole | change)
