@@ -107,5 +107,5 @@ def test_a_new_series_without_a_row_is_told_how_to_come():
         text_backbone="tfidf", static_text="description",
     )  # fmt: skip
     fit_long(model, table(), 3, covariates=["description"])
-    with pytest.raises(DataError, match="is one row .*, no value, and its description in descr"):
+    with pytest.raises(DataError, match=r"is one row .*, no value, and its description in descr"):
         predict_stored(model, 3, series=["new"])
