@@ -42,7 +42,12 @@ class Reference:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """Build the reference from the output of `to_state`."""
-        return read_fields(cls, state)
+        reference = read_fields(cls, state)
+        if reference.period < 1 or not 0 <= reference.rate <= 1:
+            raise ModelFormatError(
+                "the saved model's effects are relative to no past steps: fit and save it again"
+            )
+        return reference
 
     @property
     def steps(self) -> int:
@@ -167,7 +172,11 @@ class TextErrorEffects:
         check_fields(cls, fields)
         effects = cls(**fields)
         width = 2 * sum(reduction.size + 1 for reduction in effects.reductions)
-        if effects.path < 1 or effects.weights.shape != (width, len(effects.explained)):
+        fits = effects.weights.shape == (width, len(effects.explained)) and all(
+            (one.mean.shape, one.components.shape) == ((encoder.width,), (encoder.width, one.size))
+            for one in effects.reductions
+        )
+        if effects.path < 1 or not fits:
             raise ModelFormatError("the saved model's effects of texts do not fit its reductions")
         if not np.isfinite(effects.weights).all():
             raise ModelFormatError(

@@ -18,7 +18,7 @@ from tsllm.covariates import CovariateColumns, Covariates
 from tsllm.covariates.effects import block_length
 from tsllm.covariates.forecast_errors import Reference, TextErrorEffects
 from tsllm.datasets.frequency import season_length
-from tsllm.errors import DataError
+from tsllm.errors import DataError, ModelFormatError
 from tsllm.forecasters.candidates import (
     STATISTICAL,
     Candidate,
@@ -181,6 +181,11 @@ class TextContext(ComposedForecaster):
         )
         assert isinstance(state, TextContextState)
         state.inside, state.reference, state.facts = tuple(inside), reference, facts
+        known = () if state.covariates is None else state.covariates.columns.known_values
+        if not set(state.inside) <= set(known):
+            raise ModelFormatError(
+                "the saved model's forecaster reads columns that the model does not: save it again"
+            )
         if texts is not None:
             encoder = self._restore_encoder(texts["encoder"])
             state.texts = TextErrorEffects.from_state(texts, encoder)

@@ -403,3 +403,9 @@ def test_a_panel_of_short_series_is_judged_by_some_of_them():
         warnings.simplefilter("ignore")
         forecaster = TextContext("seasonal_naive", n_origins=1).fit(y, fh=[1, 2])
     assert forecaster.predict().shape == (24, 1)
+
+
+@pytest.mark.parametrize("damaged", [{"period": 0, "rate": 0.5}, {"period": 7, "rate": np.nan}])
+def test_a_damaged_reference_is_refused(damaged):
+    with pytest.raises(ModelFormatError, match="relative to no past steps"):
+        Reference.from_state(damaged)
