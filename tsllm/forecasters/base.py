@@ -311,7 +311,10 @@ class SeriesForecaster(FittingMixin, ExplainingMixin, BaseForecaster):
         contexts = self._contexts_to_predict(X)
         steps = steps_after(fh, contexts)
         horizon = max(int(keep.max()) for keep in steps)
-        futures = future_covariates(contexts, X, self.fitted_.covariates, steps, horizon)
+        state = self.fitted_
+        futures = future_covariates(
+            contexts, X, state.covariates, steps, horizon, between=state.reads_between
+        )
         values = self._forecast_kept(contexts, horizon, quantiles, futures)
         if quantiles:
             columns = self._get_columns(method="predict_quantiles", alpha=quantiles)

@@ -163,4 +163,8 @@ class ExplainingMixin(ForecastingMixin, ABC):
         contexts = self._kept_contexts()
         steps = steps_after(horizon, contexts)
         last = max(int(keep.max()) for keep in steps)
-        return contexts, steps, future_covariates(contexts, X, self.fitted_.covariates, steps, last)
+        state = self.fitted_
+        futures = future_covariates(
+            contexts, X, state.covariates, steps, last, between=state.reads_between
+        )
+        return contexts, steps, futures

@@ -254,6 +254,7 @@ def future_covariates(
     steps: Sequence[np.ndarray],
     horizon: int,
     *,
+    between: bool = False,
     argument: str = "X",
 ) -> list[np.ndarray | None] | None:
     """Pick the known future of the covariates for the steps to forecast.
@@ -262,7 +263,8 @@ def future_covariates(
     are those to forecast of each series, one being the first after its context. The result is an
     array (horizon, known columns) for each series, or None where the model reads no future. A step
     that is not to be forecast repeats another; but a text moves later steps too, so texts are read
-    of all steps up to the last. ``argument`` names ``X`` in messages.
+    of all steps up to the last. So is every column where a forecast reads the steps ``between``.
+    ``argument`` names ``X`` in messages.
     """
     if covariates is None:
         return None if X is None else [None for _ in join_covariates(contexts, X, None)]
@@ -274,9 +276,11 @@ def future_covariates(
     X = _check_columns(_frame_of(X, contexts), columns.known, columns)
     rows = _rows_by_series(X)
     remedy = "which is to be forecast"
-    if columns.known_texts:
+    if columns.known_texts or between:
         steps = [np.arange(1, int(asked.max()) + 1) for asked in steps]
-        remedy = "and a text moves all later steps, too"
+        remedy = "and the forecasts of all later steps read it, too"
+        if columns.known_texts:
+            remedy = "and a text moves all later steps, too"
     picked = [
         _positions(
             rows,

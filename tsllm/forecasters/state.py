@@ -184,6 +184,11 @@ class FittedState:
             return None
         return self.covariates.known_ahead(context, origin, horizon)
 
+    @property
+    def reads_between(self) -> bool:
+        """Return whether a forecast reads the numbers of the steps between those to forecast."""
+        return False  # a number acts on its own step
+
     def with_future_effects(
         self,
         values: np.ndarray,

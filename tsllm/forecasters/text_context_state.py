@@ -12,7 +12,7 @@ from tsllm.covariates.forecast_errors import Reference, TextErrorEffects
 from tsllm.covariates.texts import RECENT, TextWindow
 from tsllm.datasets.frequency import season_length
 from tsllm.errors import DataError
-from tsllm.forecasters.candidates import Candidate, TrainedCandidate
+from tsllm.forecasters.candidates import Candidate, SktimeCandidate, TrainedCandidate
 from tsllm.forecasters.forecasting import Prediction, Reader
 from tsllm.forecasters.held_out import usual_change
 from tsllm.forecasters.state import FittedState
@@ -55,6 +55,11 @@ class TextContextState(FittedState):
             return list(contexts)
         unread = replace(self.covariates, known=None)
         return [unread.residual(context) for context in contexts]
+
+    @property
+    def reads_between(self) -> bool:
+        """Return whether the forecaster inside may read them: one of sktime may be recursive."""
+        return bool(self.inside) and isinstance(self.inner, SktimeCandidate)
 
     def with_future_effects(
         self,

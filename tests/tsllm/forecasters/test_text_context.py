@@ -7,8 +7,9 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import LinearRegression
 from sktime.base import load as sktime_load
-from sktime.forecasting.compose import TransformedTargetForecaster, YfromX
+from sktime.forecasting.compose import TransformedTargetForecaster, YfromX, make_reduction
 from sktime.forecasting.naive import NaiveForecaster
 from sktime.forecasting.trend import PolynomialTrendForecaster
 from sktime.transformations.series.detrend import Detrender
@@ -158,8 +159,6 @@ def test_a_forecaster_that_takes_x_reads_the_numbers_and_leaves_the_rest():
     rng = np.random.default_rng(5)
     X["heat"] = rng.normal(size=len(X))
     y = y + 20 * X["heat"]
-    from sklearn.linear_model import LinearRegression
-
     inner = YfromX(LinearRegression())
     forecaster = TextContext(inner, n_origins=30).fit(y[:-AHEAD], X=X, fh=range(1, AHEAD + 1))
     fitted = forecaster.fitted_
@@ -171,6 +170,20 @@ def test_a_forecaster_that_takes_x_reads_the_numbers_and_leaves_the_rest():
     assert np.abs(forecaster.predict(X=X) - y[-AHEAD:]).mean() < 2
     with pytest.raises(DataError, match="the future of the covariates sky, heat is missing"):
         forecaster.predict()
+
+
+def test_a_recursive_forecaster_reads_the_numbers_between_the_steps_of_a_horizon_with_gaps():
+    y, X = weathered(80)
+    X = pd.DataFrame({"heat": np.random.default_rng(5).normal(size=len(X))}, index=X.index)
+    inner = make_reduction(LinearRegression(), window_length=3, strategy="recursive")
+    forecaster = TextContext(inner, n_origins=4).fit(y[:-AHEAD] + 20 * X["heat"][:-AHEAD], X=X)
+    whole, ahead = forecaster.predict(fh=range(1, AHEAD + 1), X=X), X[-AHEAD:]
+    np.testing.assert_array_equal(forecaster.predict(fh=[1, 5], X=X), whole.iloc[[0, 4]])
+    shares = forecaster.explain(fh=[1, 5], X=X)
+    np.testing.assert_allclose(shares.sum(axis=1), whole.iloc[[0, 4]], rtol=1e-9)
+    told = "no row of the series at 2024-03-22 .*all later steps read it, too: X must hold the 5"
+    with pytest.raises(DataError, match=told):
+        forecaster.predict(fh=[1, 5], X=ahead.iloc[[0, 4]])
 
 
 def test_a_trained_forecaster_inside_learns_its_numbers_itself():
@@ -186,6 +199,10 @@ def test_a_trained_forecaster_inside_learns_its_numbers_itself():
     alone = TextContext(inner, n_origins=4).fit(y[:-AHEAD], X=numbers, fh=fh)
     plain = inner.clone().fit(y[:-AHEAD], X=numbers, fh=fh)
     np.testing.assert_allclose(alone.predict(X=numbers), plain.predict(X=numbers), rtol=1e-12)
+    asked = numbers.iloc[[-AHEAD, -2]]  # a number acts on its own step alone
+    np.testing.assert_allclose(
+        alone.predict(fh=[1, 5], X=asked), plain.predict(fh=fh, X=numbers).iloc[[0, 4]]
+    )
 
 
 def test_an_auto_forecaster_inside():
