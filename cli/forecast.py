@@ -115,7 +115,9 @@ def forecast(
             skipped=skipped,
         )
         if new is not None:
-            table = add_new(table, estimator, new, job.horizon, quantiles=job.quantiles)
+            table = add_new(
+                table, estimator, new, job.horizon, quantiles=job.quantiles, skipped=skipped
+            )
     if plot is not None:
         from tsllm.plotting.forecasts import plot_forecast
 

@@ -233,7 +233,9 @@ def _forecast_at_once(asked: _Asked) -> None:
         else:
             table = predict_long(estimator, frame, steps, freq=freq, **how)
         if new is not None:
-            table = add_new(table, estimator, new, steps, quantiles=asked.quantiles)
+            table = add_new(
+                table, estimator, new, steps, quantiles=asked.quantiles, skipped=skipped
+            )
     seconds = time.perf_counter() - started
     series = table["series_id"].nunique()
     _report(series, steps, seconds)

@@ -203,7 +203,8 @@ class ColdStart(SeriesForecaster):
         Raises
         ------
         DataError
-            A column or a description is missing, or an id is given twice.
+            A column or a description is missing, an id is given twice, or it is that of a series
+            whose history this forecaster keeps.
         """
         self.check_is_fitted()
         frame = descriptions
@@ -224,6 +225,12 @@ class ColdStart(SeriesForecaster):
         if not frame.index.is_unique:
             twice = frame.index[frame.index.duplicated()][0]
             raise DataError(f"descriptions hold {series_name(twice)} twice: keep one row of it")
+        for series_id in frame.index:
+            if series_id in self._contexts:
+                raise DataError(
+                    f"{series_name(series_id)} is not new: the model keeps its history, which "
+                    "predict forecasts; leave it out, or give the new series another id"
+                )
         texts = frame.set_axis(given, axis=1)
         times = self._end() if after is None else self._stamp(after)
         nothing = np.full((1, self.fitted_.shape.n_variables), np.nan)

@@ -199,7 +199,7 @@ def forecast(
         estimator, frame, horizon, quantiles=quantiles, freq=freq, future=known, skipped=skipped
     )
     if new is not None:
-        table = add_new(table, estimator, new, horizon, quantiles=quantiles)
+        table = add_new(table, estimator, new, horizon, quantiles=quantiles, skipped=skipped)
     if skipped is not None:
         table.attrs["skipped"] = dict(skipped.reasons)
         if skipped.reasons:
@@ -353,15 +353,17 @@ def add_new(
     horizon: int,
     *,
     quantiles: Sequence[float] = DEFAULT_QUANTILES,
+    skipped: SkippedSeries | None = None,
 ) -> pd.DataFrame:
     """Add the forecasts of series that have no row yet, for the steps after the end of the panel.
 
     ``table`` has the forecasts of the others. ``estimator`` is a fitted `ColdStart`, and
-    ``descriptions`` is a table of `read_descriptions`; those of series that are in ``table`` are
-    left out. The other arguments are those of `predict_long`.
+    ``descriptions`` is a table of `read_descriptions`; those of series that are in ``table``, or
+    were skipped, are left out. The other arguments are those of `predict_long`.
     """
     assert isinstance(estimator, ColdStart)  # others read no descriptions
-    new = descriptions[~descriptions.index.isin(table["series_id"].unique())]
+    there = [*table["series_id"].unique(), *({} if skipped is None else skipped.reasons)]
+    new = descriptions[~descriptions.index.isin(there)]
     if new.empty:
         return table
     contexts = estimator.new_contexts(new)

@@ -356,6 +356,7 @@ def test_a_panel_that_is_too_small_or_short_is_refused():
             DataError,
             "hold series 'new' twice",
         ),
+        (described(new="x", p3="y"), DataError, "series 'p3' is not new: the model keeps its hist"),
         (described(new=b"large"), DataError, r"series 'new', the description .* holds b'large'"),
         (described(new=["large", "ice"]), DataError, r"holds \['large', 'ice'\]: pass text"),
         (described(new=np.ones(2)), DataError, "holds array"),

@@ -68,6 +68,10 @@ def test_missing_descriptions_are_refused_or_the_mean_of_the_panel():
         tsllm.forecast(data, 3, **SETTINGS)
     kept = tsllm.forecast(data, 3, on_error="skip", **SETTINGS)
     assert list(kept.attrs["skipped"]) == ["s3"]
+    new = pd.DataFrame({"series_id": ["s3", "new"], "description": "large"})
+    kept = tsllm.forecast(data, 3, new_series=new, on_error="skip", **SETTINGS)
+    assert list(kept.attrs["skipped"]) == ["s3"]
+    assert set(kept["series_id"]) == {"new", *data["series_id"]} - {"s3"}
 
 
 @pytest.mark.parametrize(
