@@ -264,16 +264,19 @@ def future_covariates(
     array (horizon, known columns) for each series, or None where the model reads no future. A step
     that is not to be forecast repeats another; but a text moves later steps too, so texts are read
     of all steps up to the last. So is every column where a forecast reads the steps ``between``.
-    ``argument`` names ``X`` in messages.
+    An attribute in ``X`` must be the known one. ``argument`` names ``X`` in messages.
     """
     if covariates is None:
         return None if X is None else [None for _ in join_covariates(contexts, X, None)]
     columns = covariates.columns
+    if X is not None:
+        X = _frame_of(X, contexts)
+        _check_attributes(X, columns, contexts)
     if not columns.known:
         return None
     if X is None:
         raise DataError(missing_future(contexts[0], columns))
-    X = _check_columns(_frame_of(X, contexts), columns.known, columns)
+    X = _check_columns(X, columns.known, columns)
     rows = _rows_by_series(X)
     remedy = "which is to be forecast"
     if columns.known_texts or between:
@@ -484,6 +487,33 @@ def _attributes(X: pd.DataFrame, columns: CovariateColumns, context: Context) ->
             )
         attributes[name] = texts[0] if texts else ""
     return attributes
+
+
+def _check_attributes(
+    X: pd.DataFrame, columns: CovariateColumns, contexts: Sequence[Context]
+) -> None:
+    """Check that X has no attribute of a series that differs from the known one."""
+    if not columns.static:
+        return
+    panel = isinstance(X.index, pd.MultiIndex)
+    ids = X.index.droplevel(-1) if panel else [None] * len(X)
+    known = {context.series_id: context.static or {} for context in contexts}
+    for position, name in enumerate(map(str, X.columns)):
+        if name not in columns.static:
+            continue
+        for series_id, value in zip(ids, X.iloc[:, position]):
+            before = known.get(series_id, {}).get(name)
+            if before is None or (isinstance(value, str) and value == before):
+                continue
+            if pd.api.types.is_scalar(value) and pd.isna(value):
+                continue  # not given: the known one holds
+            now = attribute_text(value, f"{series_name(series_id)}, column {name!r} of X")
+            if now != before:
+                raise DataError(
+                    f"{series_name(series_id)} has {now!r} in column {name!r} of X, and the model "
+                    f"knows it as {before!r}: update, with rows of y, replaces it; else leave the "
+                    "column out, or correct it"
+                )
 
 
 def _read_rows(

@@ -212,6 +212,18 @@ def test_predict_forecasts_the_series_that_only_x_has():
     assert model.predict_interval(fh=[1], X=X).loc["other"].notna().all(axis=None)
 
 
+def test_predict_refuses_another_description_than_update_brought():
+    model = fitted()
+    X = new_rows(new="large gloves", p3="large umbrella")
+    told = "'p3' has 'large umbrella' in column 'description' of X, and the model knows it as 'larg"
+    with pytest.raises(DataError, match=told):
+        model.predict(fh=[1], X=X)
+    X.loc["p3", "description"] = None  # not given, so the known one holds
+    assert len(model.predict(fh=[1], X=X)) == 31
+    X.loc["p3", "description"] = " large ice cream"
+    assert len(model.predict(fh=[1], X=X)) == 31
+
+
 def test_a_new_series_can_join_in_update():
     model = fitted().clone()
     data = panel()
