@@ -524,7 +524,7 @@ class LearningMixin(FittingMixin):
         bare = unscored({None: scores})
         if bare.any():
             own = misses / np.where(faint & (scales > 0), scales, np.nan)[:, None, :, None]
-            scores = np.where(bare[:, None], own, scores)
+            scores = np.where(bare[:, None] & np.isnan(scores), own, scores)
         parts = np.split(scores, np.cumsum([*counts.values()])[:-1])
         return dict(zip(counts, parts)), spacings
 

@@ -195,3 +195,11 @@ def test_a_constant_series_stays_constant():
 
 def test_a_saved_shrinkage_has_a_weight_for_each_forecast():
     assert N_SHRUNK == len(FORECASTS) == len(MODEL_ALONE)
+
+
+def test_a_series_that_is_forecast_without_error_has_intervals_of_no_width():
+    y = pd.Series(np.arange(30.0), index=pd.period_range("2024-01-01", periods=30, freq="D"))
+    forecaster = DLinearForecaster(max_steps=2, random_state=0).fit(y, fh=[1, 2])
+    assert forecaster.summary()["shrinkage"]["seasonal naive with drift"] == 1
+    spread = forecaster.predict_quantiles(alpha=[0.1, 0.9]).to_numpy()
+    assert_allclose(spread, [[30, 30], [31, 31]])
