@@ -22,6 +22,8 @@ from tsllm.errors import DataError
 ClassT = TypeVar("ClassT", bound=type)
 #: Most quantile levels of a call.
 MAX_LEVELS = 1_000
+#: Names that the command line or a reader has for arguments.
+_OTHER_NAMES = {"text": "text_covariates", "texts": "text_covariates"}
 _WORDS = {
     bool: "true or false",
     dict: "a mapping",
@@ -178,10 +180,17 @@ def check_arguments(
     hints = _hints_of(cls.__init__)  # type: ignore[misc]  # sound: only hints are read
     for name, value in parameters.items():
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            remedy = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
-            raise DataError(f"{cls.__name__} has no parameter {name!r}: {remedy}")
+            raise DataError(f"{cls.__name__} has no parameter {name!r}: {_remedy(name, known)}")
         _check_argument(name, value, hints.get(name, Any), limits)
+
+
+def _remedy(name: str, known: Sequence[str]) -> str:
+    """Say what to do about an argument that a constructor does not have."""
+    if name == "backbone":  # text_backbone, the nearest name, reads something else
+        return "it reads numbers without a language model, so leave it out"
+    meant = _OTHER_NAMES.get(name)
+    near = [meant] if meant in known else get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
 
 
 def check_call(

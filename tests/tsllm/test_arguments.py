@@ -5,7 +5,9 @@ from typing import Any, Optional
 import numpy as np
 import pytest
 
-from tsllm.arguments import wanted_instead
+from tsllm import AutoForecaster, LinearForecaster
+from tsllm.arguments import check_arguments, wanted_instead
+from tsllm.errors import DataError
 
 
 @pytest.mark.parametrize(
@@ -48,3 +50,23 @@ def test_values_that_fit(value, hint):
 )
 def test_values_that_do_not(value, hint, words):
     assert wanted_instead(value, hint) == words
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "remedy"),
+    [
+        (AutoForecaster, "text", "did you mean 'text_covariates'"),
+        (LinearForecaster, "texts", "did you mean 'text_covariates'"),
+        (
+            LinearForecaster,
+            "backbone",
+            "it reads numbers without a language model, so leave it out",
+        ),
+        (LinearForecaster, "text_backbon", "did you mean 'text_backbone'"),
+        (LinearForecaster, "colour", "it has adaptive, "),
+    ],
+)
+def test_an_unknown_argument_has_a_remedy(cls, name, remedy):
+    told = f"{cls.__name__} has no parameter {name!r}: {remedy}"
+    with pytest.raises(DataError, match=told):
+        check_arguments(cls, cls.get_param_names(), {name: None})

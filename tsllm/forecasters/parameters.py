@@ -22,6 +22,7 @@ from tsllm.backbone import DEFAULT_BACKBONE
 from tsllm.context import Context
 from tsllm.embeddings.store import check_store
 from tsllm.errors import DataError
+from tsllm.text import check_text_backbone
 from tsllm.training.checkpoints import check_resumable
 
 #: The default levels of a quantile head.
@@ -259,6 +260,7 @@ class SharedParameters:
                 f"{shown(quantiles)}"
             )
         check_level_count(quantiles, "quantiles")
+        check_text_backbone(self.text_backbone)
         check_store(self.embedding_store)
         check_resumable(self.checkpoint_dir, self.random_state)
 

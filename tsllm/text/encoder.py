@@ -1,5 +1,6 @@
 """Text encoders: vectors of texts, by a language model or as a bag of words."""
 
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,8 @@ from tsllm.text.sentences import sentences_that_fit
 
 #: The ``text_backbone`` that counts words and needs no language model.
 BAG_OF_WORDS = "tfidf"
+#: Other ways to write it, in small letters without spaces, hyphens and underscores.
+_BAG_OF_WORDS_MEANT = frozenset(("tfidf", "bagofwords", "bow"))
 #: Words of a bag: the most frequent ones that stand in at least this number of rows.
 MOST_WORDS, FEWEST_TEXTS = 2000, 2
 #: A word is a run of letters and digits, or one character of a script without spaces.
@@ -236,6 +239,22 @@ class BagOfWords(TextEncoder):
         return {"backbone": BAG_OF_WORDS, "words": self.width}
 
 
+def check_text_backbone(text_backbone: str) -> None:
+    """Check that a ``text_backbone`` does not misspell the bag of words.
+
+    Examples
+    --------
+    >>> check_text_backbone("TF-IDF")
+    Traceback (most recent call last):
+    tsllm.errors.DataError: text_backbone='TF-IDF' is no language model: did you mean 'tfidf'?
+    """
+    meant = re.sub(r"[\s_-]", "", str(text_backbone)).lower() in _BAG_OF_WORDS_MEANT
+    if meant and text_backbone != BAG_OF_WORDS:
+        raise DataError(
+            f"text_backbone={text_backbone!r} is no language model: did you mean {BAG_OF_WORDS!r}?"
+        )
+
+
 def make_encoder(
     text_backbone: str,
     texts: Sequence[str | None] = (),
@@ -271,6 +290,7 @@ def make_encoder(
     BackboneNotFoundError
         No place holds the language model.
     """
+    check_text_backbone(text_backbone)
     if text_backbone == BAG_OF_WORDS:
         return BagOfWords.learn(texts)
     backbone = load_backbone(text_backbone, device=device, dtype=dtype)
@@ -305,6 +325,7 @@ def embed_ahead(
     >>> done["texts"], done["computed"]
     (2, 2)
     """
+    check_text_backbone(text_backbone)
     if text_backbone == BAG_OF_WORDS:
         raise DataError("a bag of words embeds nothing ahead of time: name a language model")
     started = time.perf_counter()
@@ -361,6 +382,7 @@ def restore_encoder(
         return BagOfWords(words, idf)
     if kind != _LANGUAGE_MODEL or state.get("pooling") not in ("mean", "last_token"):
         raise ModelFormatError(f"the saved model reads texts in an unknown way, {kind!r}")
+    check_text_backbone(text_backbone)
     if text_backbone == BAG_OF_WORDS:
         raise DataError(
             f"the model reads its texts with the language model {state['spec']}: pass its place as "

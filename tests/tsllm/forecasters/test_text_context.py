@@ -234,6 +234,7 @@ def test_nested_parameters_are_reached():
         ({"forecaster": "thetas"}, "forecaster must be one of seasonal_naive, .* found 'thetas'"),
         ({"forecaster": None}, "forecaster must be one of .* found None"),
         ({"forecaster": TextContext()}, "that is no TextContext"),
+        ({"text_backbone": "TF-IDF"}, "did you mean 'tfidf'"),
         ({"n_origins": 0}, "n_origins must be a whole number of at least 1"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from tsllm.errors import BackboneMismatchError, DataError, ModelFormatError
-from tsllm.text import BagOfWords, LanguageModelEncoder, make_encoder
+from tsllm.text import BagOfWords, LanguageModelEncoder, embed_ahead, make_encoder
 from tsllm.text.encoder import pooling_of, restore_encoder
 
 BERT = "random:bert?hidden=16&layers=1&heads=2&positions=32"
@@ -81,6 +81,17 @@ def test_a_bag_without_words():
         found = BagOfWords.learn(texts).encode(["rain", None])
         assert found.dense().shape == (2, 0)
         assert found.present.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("spec", ["tf-idf", "TFIDF", "bag of words", "bag_of_words"])
+def test_other_spellings_of_the_bag_of_words_are_no_language_model(spec, store):
+    told = rf"text_backbone='{spec}' is no language model: did you mean 'tfidf'\?"
+    state = make_encoder(BERT, store=store).to_state()
+    for read in (make_encoder, lambda name: embed_ahead([], name)):
+        with pytest.raises(DataError, match=told):
+            read(spec)
+    with pytest.raises(DataError, match=told):
+        restore_encoder(state, spec)
 
 
 @pytest.mark.parametrize("spec", [BERT, "tfidf"])
