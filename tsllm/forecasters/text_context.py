@@ -82,6 +82,10 @@ class TextContext(ComposedForecaster):
     `tsllm.save` writes a statistical forecaster and one of tsllm. Another one of sktime has no form
     in a file without pickle: sktime's own ``save`` pickles the whole.
 
+    In `explain`, ``model`` is the forecast of the forecaster. The share of a column is relative to
+    the past steps whose effects this forecast carries, so that a step without text has a share,
+    too, where it follows texts.
+
     Examples
     --------
     >>> import numpy as np, pandas as pd

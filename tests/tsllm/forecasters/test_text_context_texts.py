@@ -152,6 +152,9 @@ def test_an_explanation_sums_up_and_gives_each_column_its_share():
     np.testing.assert_allclose(shares["model"], plain, rtol=1e-9)
     heat = 4 * (X["heat"].to_numpy()[-AHEAD:] - X["heat"].to_numpy()[-AHEAD - 1])
     np.testing.assert_allclose(shares["heat"], heat, atol=1.5)
+    X.loc[X.index[-AHEAD:], "report"] = None  # the last report is not carried on
+    carried = EFFECTS[None] - EFFECTS[X["report"].iloc[-AHEAD - 1]]
+    np.testing.assert_allclose(forecaster.explain(X=X)["report"], carried, atol=1.5)
     with pytest.raises(DataError, match=r"explain\(\) gives the share of each column"):
         forecaster.explain_texts(X=X)
 
