@@ -495,8 +495,7 @@ def _check_attributes(
     """Check that X has no attribute of a series that differs from the known one."""
     if not columns.static:
         return
-    panel = isinstance(X.index, pd.MultiIndex)
-    ids = X.index.droplevel(-1) if panel else [None] * len(X)
+    ids = X.index.droplevel(-1) if isinstance(X.index, pd.MultiIndex) else [None] * len(X)
     known = {context.series_id: context.static or {} for context in contexts}
     for position, name in enumerate(map(str, X.columns)):
         if name not in columns.static:
