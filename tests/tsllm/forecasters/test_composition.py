@@ -47,15 +47,15 @@ def test_forecasting_pipeline(y):
     X.iloc[40] = np.nan  # which the pipeline fills and the forecaster would refuse
     past, future = X.iloc[:-2], X.iloc[-2:]
     model = ForecastingPipeline([Imputer("linear"), tiny()]).fit(y, X=past, fh=[1, 2])
-    by_hand = tiny().fit(y, X=past.interpolate()).predict(fh=[1, 2], X=future)
+    by_hand = tiny().fit(y, X=past.interpolate(), fh=[1, 2]).predict(X=future)
     assert_allclose(model.predict(X=future), by_hand)
 
 
 def test_multiplexer_and_ensemble(y):
     ours, naive = tiny(), NaiveForecaster(sp=12)
     chosen = MultiplexForecaster([("llm", ours), ("naive", naive)], selected_forecaster="llm")
-    alone = tiny().fit(y).predict(fh=[1, 2])
-    assert_allclose(chosen.fit(y).predict(fh=[1, 2]), alone)
+    alone = tiny().fit(y, fh=[1, 2]).predict()
+    assert_allclose(chosen.fit(y, fh=[1, 2]).predict(), alone)
     both = EnsembleForecaster([("llm", tiny()), ("naive", naive)]).fit(y, fh=[1, 2]).predict()
     assert_allclose(both, (alone + naive.fit(y).predict(fh=[1, 2])) / 2)
 

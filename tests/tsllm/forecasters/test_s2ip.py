@@ -50,7 +50,7 @@ def test_lengths_that_were_asked_for_are_taken_and_cut_to_a_context_that_was_not
     y = pd.Series(season(60))
     assert make(**asked, context_length=12).fit(y).summary().items() >= asked.items()
     short = make(**asked, context_length="auto").fit(pd.Series(season(12))).summary()
-    assert [short[name] for name in ("context_length", *asked)] == [6, 6, 3, 6, 7]
+    assert [short[name] for name in ("context_length", *asked)] == [3, 3, 3, 3, 7]
 
 
 # ---------------------------------------------------------------- training
