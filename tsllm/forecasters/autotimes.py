@@ -263,8 +263,9 @@ class AutoTimesForecaster(LLMForecaster):
             lowest = min((loss for loss in held_out if loss is not None), default=np.inf)
             found.append((lowest, len(found), state))
         state = min(found)[-1]  # "all" where both are equal, or nothing was held out
-        if calibrate:
-            self._calibrate_state(state, contexts)
+        residuals = state.residuals(contexts)
+        _, _, steps = self._windows(state.shape, residuals)
+        self._learn_from_held_out(state, residuals, steps, calibrate=calibrate)
         return state
 
     def _target_length(self, shape: ModelShape) -> int:

@@ -272,48 +272,60 @@ class LearningMixin(FittingMixin):
         started = time.perf_counter()
         residuals = state.residuals(contexts)
         training, validation, held_out = self._windows(state.shape, residuals)
-        windows = [training] if validation is None else [training, validation]
-        some = self._drawn(training)
-        loss = self._make_loss(state, residuals, windows)
-        settings = self._training_settings(state, len(some), epochs)
+        identity = None
         if resumable and self.checkpoint_dir is not None:
             weights = None if state.backbone is None else state.backbone.digest
-            settings = replace(
-                settings,
-                checkpoint_dir=Path(self.checkpoint_dir).expanduser(),
-                identity=describe_fit(self, weights, *_data_of(contexts)),
-            )
+            identity = describe_fit(self, weights, *_data_of(contexts))
+        self._learn_weights(state, residuals, training, validation, epochs, identity)
+        state.model.eval()
+        state.trained_on = [*state.trained_on, span_of(residuals)]
+        if recalibrate or resumable:  # no update
+            self._learn_from_held_out(state, residuals, held_out, calibrate=recalibrate)
+        state.seconds += time.perf_counter() - started
+
+    def _learn_weights(
+        self,
+        state: FittedState,
+        contexts: Sequence[Context],
+        training: Windows,
+        validation: Windows | None,
+        epochs: int | str,
+        identity: Mapping[str, Any] | None,
+    ) -> None:
+        """Train the weights of a state's model on windows of series, and add to its history.
+
+        ``identity`` are the facts that tell this training from others, for checkpoints under
+        ``checkpoint_dir``. None: no checkpoints.
+        """
+        windows = [training] if validation is None else [training, validation]
+        some = self._drawn(training)
+        loss = self._make_loss(state, contexts, windows)
+        settings = self._training_settings(state, len(some), epochs)
+        if identity is not None:
+            assert self.checkpoint_dir is not None  # `_train` looked
+            folder = Path(self.checkpoint_dir).expanduser()
+            settings = replace(settings, checkpoint_dir=folder, identity=identity)
         result = train(state.model, loss, some, validation, settings)
         state.history = [*state.history, *result.history]
         state.best_epoch, state.stopped = result.best_epoch, result.stopped
-        self._finish_training(
-            state, residuals, held_out, shrinks=recalibrate or resumable, recalibrate=recalibrate
-        )
-        state.seconds += time.perf_counter() - started
 
-    def _finish_training(
+    def _learn_from_held_out(
         self,
         state: FittedState,
         residuals: Sequence[Context],
         held_out: Sequence[int],
         *,
-        shrinks: bool,
-        recalibrate: bool,
+        calibrate: bool,
     ) -> None:
-        """Note what a state was trained on; learn its shrinkage and calibrate its intervals."""
-        state.model.eval()
-        state.trained_on = [*state.trained_on, span_of(residuals)]
-        wanted = are_short(residuals) if self.shrinkage == "auto" else self.shrinkage
-        if wanted and shrinks:
+        """Learn the shrinkage of a trained state, and calibrate its intervals."""
+        if self._shrinks(residuals):
             state.shrinkage = self._learn_shrinkage(state, residuals, held_out)
-        if recalibrate:
+        if calibrate:
             state.calibration = self._make_calibration(state, residuals, held_out)
 
-    def _calibrate_state(self, state: FittedState, contexts: Sequence[Context]) -> None:
-        """Calibrate the intervals of a state that was trained without a calibration."""
-        residuals = state.residuals(contexts)
-        _, _, held_out = self._windows(state.shape, residuals)
-        state.calibration = self._make_calibration(state, residuals, held_out)
+    def _shrinks(self, contexts: Sequence[Context]) -> bool:
+        """Return whether forecasts shrink towards simple ones, if held-out windows support it."""
+        return are_short(contexts) if self.shrinkage == "auto" else bool(self.shrinkage)
 
     def _windows(
         self, shape: ModelShape, contexts: Sequence[Context]

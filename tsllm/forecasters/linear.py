@@ -1,7 +1,6 @@
 """A ridge regression from a context to the steps after it, shared by all series."""
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -135,19 +134,16 @@ class LinearForecaster(DirectForecaster):
             )
         return LinearModel(shape.context_length, shape.horizon)
 
-    def _train(
+    def _learn_weights(
         self,
         state: FittedState,
         contexts: Sequence[Context],
+        training: Windows,
+        validation: Windows | None,
         epochs: int | str,
-        *,
-        recalibrate: bool = True,
-        resumable: bool = False,
+        identity: Mapping[str, Any] | None,
     ) -> None:
-        """Choose the penalty, and compute the map; there are no ``epochs``."""
-        started = time.perf_counter()
-        residuals = state.residuals(contexts)
-        training, validation, held_out = self._windows(state.shape, residuals)
+        """Choose the penalty, and compute the map; there are no ``epochs`` and no checkpoints."""
         training = training.thin(MAX_WINDOWS)
         earlier, later = (training, validation) if validation else _split_off(training)
         found = moments(self._rows(state, earlier))
@@ -167,10 +163,6 @@ class LinearForecaster(DirectForecaster):
             entry["validation_loss"] = error
         state.history = [*state.history, entry]
         state.best_epoch, state.stopped = 1, "closed form"
-        self._finish_training(
-            state, residuals, held_out, shrinks=recalibrate or resumable, recalibrate=recalibrate
-        )
-        state.seconds += time.perf_counter() - started
 
     def _errors(self, state: FittedState, maps: Sequence[Tensor], windows: Windows) -> Tensor:
         """Compute the mean squared error of each map on some windows: (maps,)."""

@@ -156,6 +156,12 @@ def test_shrunken_forecasts_are_the_same_alone_kept_saved_and_updated(method, tm
     )
 
 
+@pytest.mark.parametrize("loss_on", ["all", "last", "auto"])
+def test_every_choice_of_the_loss_learns_shrinkage(loss_on):
+    forecaster = small("autotimes", backbone=None, loss_on=loss_on).fit(Y, fh=range(1, 5))
+    assert forecaster.summary()["shrinkage"]["model"] < 1
+
+
 def test_intervals_are_calibrated_on_shrunken_forecasts():
     forecaster = DLinearForecaster(max_steps=2, random_state=0).fit(Y, fh=range(1, 5))
     plain = DLinearForecaster(max_steps=2, shrinkage=False, random_state=0).fit(Y, fh=range(1, 5))
