@@ -1,4 +1,4 @@
-"""Every method at its defaults on the sets of `auto.py`, one fit for each origin.
+"""Every method at its defaults on the sets of `panels.py`, one fit for each origin.
 
 The figures are MASE over all series and steps, and the seconds of a fit with its forecast. The file
 is written after each method and set, and what it holds is not measured again: remove it to start
@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from auto import SETS, Panel
 from measuring import parser, peak_memory_mib, write
+from panels import SETS, Panel, to_frame
 
 import tsllm
 from tsllm.errors import TsllmError
@@ -66,7 +66,7 @@ def _measure(method: str, panel: Panel, most: int, seed: int) -> dict[str, Any]:
     for turn in range(origins, 0, -1):
         cut = (turn - 1) * panel.horizon
         series = [one.iloc[: len(one) - cut] for one in panel.series]
-        y = pd.concat(dict(enumerate(series)), names=["series", "time"]).to_frame("value")
+        y = to_frame(series)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of short series and constants
             report = tsllm.backtest(

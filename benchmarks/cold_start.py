@@ -1,6 +1,6 @@
 """New series forecast from their descriptions: retail turnover of series that are left out.
 
-152 monthly series are described by industry and state. A fifth of them is left out in turn, and
+148 monthly series are described by industry and state. A fifth of them is left out in turn, and
 forecast for the last year from its description and 0, 3 or 12 observations, by `ColdStart` fitted
 on the others. It reads the descriptions with a language model, with the same model with random
 weights, or as a bag of words; or it has none (the mean of the panel). Beside it stand the mean of

@@ -6,7 +6,7 @@ walks with drift. The replications of a cell resolve about two points of coverag
 "narrow" if its coverage is more than four points below the level and two standard errors below that
 bound, and as "silent" if the forecaster did not warn of it either.
 
-Real: sets of `auto.py`, forecast at their last origins. The point is scored as the model made it
+Real: sets of `panels.py`, forecast at their last origins. The point is scored as the model made it
 and as corrected by the median of its held-out errors; "outside" is the share of steps at which the
 model's own point lies outside the 80 % interval.
 
@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from auto import SETS, Panel
 from measuring import parser, peak_memory_mib, write
+from panels import SETS, Panel, to_frame
 
 from tsllm import AutoForecaster, AutoTimesForecaster, Context, DLinearForecaster, LinearForecaster
 
@@ -126,15 +126,7 @@ def measure_cell(
 def measure_set(panel: Panel, make: Callable[[], Any]) -> dict[str, Any]:
     """Forecast the last origins of a set; compare the model's own and the corrected point."""
     errors, hits, outside = [], [], []
-    for turn in range(panel.origins, 0, -1):
-        cut = (turn - 1) * panel.horizon
-        known = [one.iloc[: len(one) - cut - panel.horizon] for one in panel.series]
-        actual = np.stack(
-            [
-                one.iloc[len(past) : len(past) + panel.horizon]
-                for one, past in zip(panel.series, known)
-            ]
-        )
+    for known, actual in panel.splits():
         spread, point, raw, _ = forecast(make(), Panel(known, panel.horizon), levels=LEVELS)
         scale = np.stack([[np.abs(np.diff(one)).mean()] for one in known])
         errors.append([np.abs(one - actual) / scale for one in (raw, point)])
@@ -159,7 +151,7 @@ def forecast(
     forecaster: Any, panel: Panel, *, levels: tuple[float, ...]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Fit and forecast: quantiles, point, the model's own point, the first step warned of."""
-    y = pd.concat(dict(enumerate(panel.series)), names=["series", "time"]).to_frame("value")
+    y = to_frame(panel.series)
     contexts = [
         Context(past.to_numpy(), times=past.index, series_id=i)
         for i, past in enumerate(panel.series)

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from auto import SETS as OTHERS
-from auto import Panel, _growing, _simulated, _walk
 from measuring import parser, peak_memory_mib, write
+from panels import SETS as OTHERS
+from panels import Panel, growing, simulated, to_frame, walk
 
 from tsllm import (
     AarenForecaster,
@@ -77,16 +77,8 @@ def main() -> None:
 def _accuracy(panel: Panel, method: str) -> dict[str, float]:
     """Compare the defaults with those of earlier versions; the mean over the origins."""
     errors: dict[str, list[float]] = {}
-    for turn in range(panel.origins, 0, -1):
-        cut = (turn - 1) * panel.horizon
-        known = [one.iloc[: len(one) - cut - panel.horizon] for one in panel.series]
-        actual = np.stack(
-            [
-                one.iloc[len(past) : len(past) + panel.horizon]
-                for one, past in zip(panel.series, known)
-            ]
-        )  # (series, horizon)
-        y = pd.concat(dict(enumerate(known)), names=["series", "time"]).to_frame("value")
+    for known, actual in panel.splits():
+        y = to_frame(known)
         contexts = [Context(one.to_numpy(dtype=float)) for one in known]
         fitted = _fit(method, y, panel.horizon)
         season = season_length(fitted.fitted_.shape.freq)
@@ -111,7 +103,7 @@ def _accuracy(panel: Panel, method: str) -> dict[str, float]:
 def _cost(panel: Panel, method: str) -> dict[str, float]:
     """Measure a fit with default settings and the error of its forecast."""
     known = [one.iloc[: -panel.horizon] for one in panel.series]
-    y = pd.concat(dict(enumerate(known)), names=["series", "time"]).to_frame("value")
+    y = to_frame(known)
     started, begun = time.perf_counter(), time.process_time()
     fitted = _fit(method, y, panel.horizon)
     seconds = {"cpu_seconds": time.process_time() - begun, "seconds": time.perf_counter() - started}
@@ -149,15 +141,15 @@ def _long_weekly(rng: np.random.Generator, t: np.ndarray) -> np.ndarray:
 
 
 SHORT: dict[str, Callable[[Path], Panel]] = {
-    "yearly 14-30": _simulated(100, (14, 31), "Y", 6, _growing),
-    "quarterly 16-40": _simulated(100, (16, 41), "Q", 8, _trend_and_season(4)),
-    "quarterly walks 20-50": _simulated(100, (20, 51), "Q", 8, _walk),
-    "monthly 30-60": _simulated(100, (30, 61), "M", 12, _trend_and_season(12)),
+    "yearly 14-30": simulated(100, (14, 31), "Y", 6, growing),
+    "quarterly 16-40": simulated(100, (16, 41), "Q", 8, _trend_and_season(4)),
+    "quarterly walks 20-50": simulated(100, (20, 51), "Q", 8, walk),
+    "monthly 30-60": simulated(100, (30, 61), "M", 12, _trend_and_season(12)),
 }
 PANELS = SHORT | OTHERS
 COSTS: dict[str, Callable[[Path], Panel]] = {
-    "monthly": _simulated(200, (115, 116), "M", 18, _trend_and_season(12)),
-    "weekly": _simulated(359, (2000, 2001), "W", 13, _long_weekly),
+    "monthly": simulated(200, (115, 116), "M", 18, _trend_and_season(12)),
+    "weekly": simulated(359, (2000, 2001), "W", 13, _long_weekly),
 }
 
 if __name__ == "__main__":
