@@ -32,7 +32,6 @@ from tsllm.forecasters.combining import Combination, HeldOutForecasts, learn_com
 from tsllm.forecasters.composed import ComposedForecaster, typical_steps
 from tsllm.forecasters.forecasting import Prediction, Reader
 from tsllm.forecasters.held_out import HeldOut, choose_origins, usual_change
-from tsllm.forecasters.learning import span_of
 from tsllm.forecasters.linear import LinearForecaster
 from tsllm.forecasters.s2ip import S2IPForecaster
 from tsllm.forecasters.state import FittedState, ModelShape
@@ -84,10 +83,7 @@ class CombinedState(FittedState):
 
     def summary(self) -> dict[str, Any]:
         """Summarise the candidates, beside what every forecaster summarises."""
-        trained = [one.state for one in self.candidates if isinstance(one, TrainedCandidate)]
-        parameters = sum(
-            p.numel() for state in trained if state is not None for p in state.model.parameters()
-        )
+        parameters = sum(one.trained_parameters for one in self.candidates)
         told = super().summary() | {"trained_parameters": parameters}
         return {**told, "candidates": copy.deepcopy(self.table), **self.facts}
 
@@ -285,7 +281,7 @@ class AutoForecaster(ComposedForecaster):
         shape = self._choose_shape(contexts, horizon)
         candidates = self._make_candidates(contexts, shape.freq)
         # A missing language model ends the fit before other candidates take their time.
-        backbones = [c.load_backbone() for c in candidates if isinstance(c, TrainedCandidate)]
+        backbones = [candidate.load_backbone() for candidate in candidates]
         backbone = next((one for one in backbones if one is not None), None)
         return CombinedState(nn.ModuleDict(), backbone, shape, self.device, candidates=candidates)
 
@@ -304,18 +300,9 @@ class AutoForecaster(ComposedForecaster):
             candidate.restore(learnt)
         return state
 
-    def _train(
-        self,
-        state: FittedState,
-        contexts: Sequence[Context],
-        epochs: int | str,
-        *,
-        recalibrate: bool = True,
-        resumable: bool = False,
-    ) -> None:
+    def _fit_parts(self, state: FittedState, contexts: Sequence[Context]) -> None:
         """Fit every candidate before the held-out windows, and combine them by their errors."""
         assert isinstance(state, CombinedState)  # _new_state made it
-        started = time.perf_counter()
         residuals = state.residuals(contexts)
         horizon = state.shape.horizon
         count = self.n_origins if self.n_origins == "auto" else int(self.n_origins)
@@ -333,7 +320,7 @@ class AutoForecaster(ComposedForecaster):
             history=longest_history(contexts),
         )
         held_out = _without_effects(held_out, state, residuals)
-        forecasts, left_out = self._fit_candidates(state, before, scored, held_out, started)
+        forecasts, left_out = self._fit_candidates(state, before, scored, held_out)
         windows = held_out.with_forecasts(_filled(forecasts))
         ids = [context.series_id for context in residuals]
         state.combination = learn_combination(windows, ids)
@@ -349,8 +336,6 @@ class AutoForecaster(ComposedForecaster):
         state.shape = ModelShape(**vars(state.shape) | {"context_length": keep})
         combined = state.combination.combine(windows, ids)
         state.calibration = held_out.calibrate(combined, ids, history=keep, adaptive=self.adaptive)
-        state.trained_on = [*state.trained_on, span_of(residuals)]
-        state.seconds += time.perf_counter() - started
 
     def _fit_candidates(
         self,
@@ -358,7 +343,6 @@ class AutoForecaster(ComposedForecaster):
         before: Sequence[Context],
         scored: Sequence[Context],
         held_out: HeldOut,
-        started: float,
     ) -> tuple[np.ndarray, list[dict[str, Any]]]:
         """Fit the candidates of a state and keep those that can be; forecast the held-out windows.
 
@@ -366,6 +350,7 @@ class AutoForecaster(ComposedForecaster):
         result is (windows, horizon, variables, candidates), NaN for windows that a candidate cannot
         read, and a row of the table for each candidate that is left out.
         """
+        started = time.perf_counter()
         horizon = state.shape.horizon
         fitted: list[Candidate] = []
         forecasts: list[np.ndarray] = []

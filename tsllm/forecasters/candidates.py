@@ -81,6 +81,15 @@ class Candidate(ABC):
     def steps_to_keep(self) -> int:
         """Return the steps of history that a forecast reads."""
 
+    @property
+    def trained_parameters(self) -> int:
+        """Return the number of trained parameters: 0 for a method without training."""
+        return 0
+
+    def load_backbone(self) -> Backbone | None:
+        """Load the language model; None for a method without one."""
+        return None
+
     def can_read(self, context: Context) -> bool:
         """Return whether the steps that a forecast reads have values of every variable."""
         return bool(context.tail(self.steps_to_keep()).mask.any(axis=0).all())
@@ -156,7 +165,7 @@ class StatisticalCandidate(Candidate):
 
     def steps_to_keep(self) -> int:
         """Return some seasons of history, within bounds."""
-        return int(np.clip(HISTORY_SEASONS * self._season, *HISTORY_BOUNDS))
+        return _history_of(self._season)
 
     def to_state(self) -> dict[str, Any]:
         """Return the forms."""
@@ -251,6 +260,11 @@ class TrainedCandidate(Candidate):
             seconds.append(time.perf_counter() - started)
         most = self._forecaster.max_steps or self._forecaster._auto_steps
         return seconds[0] + max(0.0, seconds[1] - seconds[0]) / 3 * most
+
+    @property
+    def trained_parameters(self) -> int:
+        """Return the number of parameters of the trained model; 0 before the fit."""
+        return 0 if self.state is None else sum(p.numel() for p in self.state.model.parameters())
 
     def load_backbone(self) -> Backbone | None:
         """Load the language model; None for a forecaster without one."""
@@ -363,7 +377,7 @@ class SktimeCandidate(Candidate):
 
     def steps_to_keep(self) -> int:
         """Return some seasons of history, within bounds."""
-        return int(np.clip(HISTORY_SEASONS * self._season, *HISTORY_BOUNDS))
+        return _history_of(self._season)
 
     def to_state(self) -> dict[str, Any]:
         """Return nothing: `fit` keeps nothing."""
@@ -375,7 +389,12 @@ class SktimeCandidate(Candidate):
 
 def longest_history(contexts: Sequence[Context]) -> int:
     """Return the steps of history that statistical candidates read of series like these."""
-    return StatisticalCandidate("seasonal_naive", frequency_of(contexts)).steps_to_keep()
+    return _history_of(season_length(frequency_of(contexts)))
+
+
+def _history_of(season: int) -> int:
+    """Return the steps of some seasons, within bounds."""
+    return int(np.clip(HISTORY_SEASONS * season, *HISTORY_BOUNDS))
 
 
 def _observed(forecast: np.ndarray, context: Context) -> np.ndarray:

@@ -1,6 +1,8 @@
-"""The base of forecasters that are made of candidates, which are fitted for themselves."""
+"""Bases of forecasters that are made of other forecasters, which have the training."""
 
+import time
 import warnings
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,27 +21,35 @@ from tsllm.forecasters.candidates import (
 )
 from tsllm.forecasters.frames import frequency_of
 from tsllm.forecasters.held_out import HELD_OUT
+from tsllm.forecasters.learning import span_of
 from tsllm.forecasters.parameters import DECILES
-from tsllm.forecasters.state import ModelShape
+from tsllm.forecasters.state import FittedState, ModelShape
 
 
-class ComposedForecaster(SeriesForecaster):
-    """Base class of the forecasters that are made of candidates and have no training of their own.
+class OuterForecaster(SeriesForecaster):
+    """Base class of forecasters around other forecasters, without a training of their own."""
 
-    Their intervals are conformal, on the errors of the whole.
-    """
-
-    # The arguments of one training, which the candidates have.
+    # The arguments of one training, which the forecasters inside have.
     context_length = "auto"
-    loss = "mse"
-    quantiles = DECILES
+    adaptive = False
     update_epochs = 0
     max_epochs = "auto"
     learning_rate = 1e-3
     weight_decay = 0.0
     patience = 3
-    validation_fraction = HELD_OUT
     max_steps = None
+    checkpoint_dir = None
+
+
+class ComposedForecaster(OuterForecaster):
+    """Base class of forecasters that are made of candidates.
+
+    Their intervals are conformal, on the errors of the whole.
+    """
+
+    loss = "mse"
+    quantiles = DECILES
+    validation_fraction = HELD_OUT
 
     def plot_history(self, ax: Any = None) -> Any:
         """Raise an error: there is no single training to draw.
@@ -58,6 +68,25 @@ class ComposedForecaster(SeriesForecaster):
             f"{type(self).__name__} has no single training to draw: summary() tells what was "
             "fitted, and a method that is fitted by itself draws its training"
         )
+
+    @abstractmethod
+    def _fit_parts(self, state: FittedState, contexts: Sequence[Context]) -> None:
+        """Fit the candidates of a state on whole series, in place, and calibrate the whole."""
+
+    def _train(
+        self,
+        state: FittedState,
+        contexts: Sequence[Context],
+        epochs: int | str,
+        *,
+        recalibrate: bool = True,
+        resumable: bool = False,
+    ) -> None:
+        """Fit the candidates with their own arguments; note the series and the seconds."""
+        started = time.perf_counter()
+        self._fit_parts(state, contexts)
+        state.trained_on = [*state.trained_on, span_of(contexts)]
+        state.seconds += time.perf_counter() - started
 
     def _choose_shape(self, contexts: Sequence[Context], horizon: int | None) -> ModelShape:
         """Choose the sizes: the longest history of a candidate, and by default a season ahead."""

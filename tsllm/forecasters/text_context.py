@@ -1,6 +1,5 @@
 """TextContext: what a forecaster cannot read, added to its forecasts."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -29,7 +28,6 @@ from tsllm.forecasters.candidates import (
 from tsllm.forecasters.composed import ComposedForecaster
 from tsllm.forecasters.forecasting import Reader
 from tsllm.forecasters.held_out import HeldOut, spread_origins
-from tsllm.forecasters.learning import span_of
 from tsllm.forecasters.learning_from_errors import ErrorLearner, mean_error
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.forecasters.text_context_state import InnerReader, TextContextState
@@ -107,8 +105,6 @@ class TextContext(ComposedForecaster):
     _free_parameters: ClassVar[frozenset[str]] = frozenset(
         ("batch_size", "freq", "device", "random_state", "verbose")
     )
-    adaptive = False
-    checkpoint_dir = None
 
     def __init__(
         self,
@@ -163,7 +159,7 @@ class TextContext(ComposedForecaster):
     def _learn_effects(
         self, contexts: Sequence[Context], columns: CovariateColumns | None, shape: ModelShape
     ) -> Covariates | None:
-        """Name the covariates; `_train` learns their effects from the errors of the forecaster."""
+        """Name the covariates; `_fit_parts` learns their effects from the forecaster's errors."""
         if columns is None:
             return None
         season = season_length(shape.freq)
@@ -171,9 +167,7 @@ class TextContext(ComposedForecaster):
 
     def _new_state(self, contexts: Sequence[Context], horizon: int | None) -> TextContextState:
         shape = self._choose_shape(contexts, horizon)
-        own = self._candidate(shape.freq, ())
-        # A missing language model ends the fit before the forecaster takes its time.
-        backbone = own.load_backbone() if isinstance(own, TrainedCandidate) else None
+        backbone = self._load_backbone()  # a missing one ends the fit at once
         return TextContextState(nn.ModuleDict(), backbone, shape, self.device)
 
     def _restore_state(self, saved: Mapping[str, Any], backbone: Backbone | None) -> FittedState:
@@ -197,18 +191,9 @@ class TextContext(ComposedForecaster):
         state.inner.restore(inner)
         return state
 
-    def _train(
-        self,
-        state: FittedState,
-        contexts: Sequence[Context],
-        epochs: int | str,
-        *,
-        recalibrate: bool = True,
-        resumable: bool = False,
-    ) -> None:
+    def _fit_parts(self, state: FittedState, contexts: Sequence[Context]) -> None:
         """Fit the forecaster, learn the effects from its errors, and calibrate the whole."""
         assert isinstance(state, TextContextState)  # _new_state made it
-        started = time.perf_counter()
         state.inside = self._columns_inside(state.covariates)
         trial = self._candidate(state.shape.freq, state.inside)
         windows, forecasts = self._forecast_windows(state, trial, contexts)
@@ -232,8 +217,6 @@ class TextContext(ComposedForecaster):
         state.calibration = windows.some(judged).calibrate(
             whole[judged], ids, history=keep, adaptive=False
         )
-        state.trained_on = [*state.trained_on, span_of(contexts)]
-        state.seconds += time.perf_counter() - started
 
     def _scaled(self, state: TextContextState, contexts: Sequence[Context]) -> list[Context]:
         """Add the scale of the effects, in the blocks of the forecaster where it has covariates."""
@@ -315,8 +298,7 @@ class TextContext(ComposedForecaster):
         return horizon if own is None else int(own)
 
     def _load_backbone(self) -> Backbone | None:
-        own = self._candidate(None, ())
-        return own.load_backbone() if isinstance(own, TrainedCandidate) else None
+        return self._candidate(None, ()).load_backbone()
 
     # ------------------------------------------------------------------ forecasting
 

@@ -12,7 +12,7 @@ from tsllm.covariates.forecast_errors import Reference, TextErrorEffects
 from tsllm.covariates.texts import RECENT, TextWindow
 from tsllm.datasets.frequency import season_length
 from tsllm.errors import DataError
-from tsllm.forecasters.candidates import Candidate, SktimeCandidate, TrainedCandidate
+from tsllm.forecasters.candidates import Candidate, SktimeCandidate
 from tsllm.forecasters.forecasting import Prediction, Reader
 from tsllm.forecasters.held_out import usual_change
 from tsllm.forecasters.state import FittedState
@@ -210,9 +210,7 @@ class TextContextState(FittedState):
         if self.texts is not None:
             told["texts_explain"] = self.texts.explained.round(4).tolist()
             told["text"] = self.texts.encoder.summary()
-        if isinstance(self.inner, TrainedCandidate) and self.inner.state is not None:
-            parameters = self.inner.state.model.parameters()
-            told["trained_parameters"] = sum(p.numel() for p in parameters)
+        told["trained_parameters"] = self.inner.trained_parameters
         return {**told, "forecaster": self.inner.name, **self.facts}
 
     def card_facts(self, loss: str, *, pretrained: bool, with_context: bool) -> dict[str, Any]:
