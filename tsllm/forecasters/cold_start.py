@@ -21,11 +21,12 @@ from tsllm.errors import DataError, DataTypeError, ModelFormatError, NotEnoughDa
 from tsllm.forecasters.auto import AutoForecaster
 from tsllm.forecasters.base import SeriesForecaster
 from tsllm.forecasters.cold_start_state import ColdStartState
+from tsllm.forecasters.composed import OuterForecaster
 from tsllm.forecasters.forecasting import Reader, check_finite
 from tsllm.forecasters.frames import descriptions_of_new, learn_covariates
 from tsllm.forecasters.held_out import usual_change
 from tsllm.forecasters.state import FittedState, ModelShape
-from tsllm.text.encoder import TextVectors, make_encoder, restore_encoder
+from tsllm.text.encoder import TextVectors
 from tsllm.text.panel import (
     LEAST_SERIES,
     MOST_ORIGINS,
@@ -39,7 +40,10 @@ from tsllm.text.profiles import Profile
 
 
 def _of_the_forecaster_inside(name: str) -> Any:
-    """Return an attribute that is that of the forecaster inside."""
+    """Make a property that reads and sets an attribute of the forecaster inside.
+
+    Batch jobs set ``batch_size``, for example.
+    """
 
     def assign(forecaster: "ColdStart", value: Any) -> None:
         setattr(forecaster._inside, name, value)
@@ -47,7 +51,7 @@ def _of_the_forecaster_inside(name: str) -> Any:
     return property(lambda self: getattr(self._inside, name), assign)
 
 
-class ColdStart(SeriesForecaster):
+class ColdStart(OuterForecaster):
     """Forecast series with few or no observations from their descriptions, others as before.
 
     The forecaster inside is trained on the panel. Level, trend, season and spread of each series of
@@ -83,6 +87,13 @@ class ColdStart(SeriesForecaster):
     --------
     AutoForecaster : The default forecaster inside.
 
+    Notes
+    -----
+    The weight of the forecaster inside, and the intervals of series with few values, are learnt
+    from its forecasts of the panel's last steps. It was trained on these steps, too. So for a
+    forecaster that is trained, the weight may be too large and the intervals too narrow. Forecasts
+    of series without any value are not affected: the profiles are learnt with the series left out.
+
     References
     ----------
     D. V. Lindley and A. F. M. Smith, "Bayes estimates for the linear model", JRSS B 1972.
@@ -113,16 +124,6 @@ class ColdStart(SeriesForecaster):
     }
     _free_parameters: ClassVar[frozenset[str]] = frozenset(("embedding_store",))
 
-    # The arguments of one training that belong to the forecaster inside.
-    context_length = "auto"
-    adaptive = False
-    update_epochs = 0
-    max_epochs = "auto"
-    learning_rate = 1e-3
-    weight_decay = 0.0
-    patience = 3
-    max_steps = None
-    checkpoint_dir = None
     past_covariates = ()
     random_state = None
     loss: Any = _of_the_forecaster_inside("loss")
@@ -149,6 +150,7 @@ class ColdStart(SeriesForecaster):
         self.text_backbone = text_backbone
         self.embedding_store = embedding_store
         self.without_text = without_text
+        self._inside: SeriesForecaster = AutoForecaster() if forecaster is None else forecaster
         super().__init__(locals())
 
     @classmethod
@@ -161,15 +163,6 @@ class ColdStart(SeriesForecaster):
         return [{"forecaster": inside}, {"forecaster": linear, "text_backbone": "tfidf"}]
 
     # ------------------------------------------------------------------ the forecaster inside
-
-    @property
-    def _inside(self) -> SeriesForecaster:
-        """Return the forecaster inside."""
-        if self.forecaster is not None:
-            return self.forecaster
-        if "_default" not in vars(self):
-            self._default = AutoForecaster()
-        return self._default
 
     @property
     def static_attributes(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -319,9 +312,7 @@ class ColdStart(SeriesForecaster):
         state.calibration = state.inner.calibration
         state.panel = None if panel is None else PanelProfiles.from_state(panel)
         if encoder is not None:
-            state.encoder = restore_encoder(
-                encoder, self.text_backbone, store=self.embedding_store, device=self.device
-            )
+            state.encoder = self._restore_encoder(encoder)
         _check_fit(state)
         return state
 
@@ -388,12 +379,7 @@ class ColdStart(SeriesForecaster):
         by_text = without_text = None
         texts = [self._text_of(context) for context in contexts]
         if self.static_text:
-            state.encoder = make_encoder(
-                self.text_backbone,
-                texts,
-                store=self.embedding_store,
-                device=self.device,
-            )
+            state.encoder = self._make_encoder(texts)
             found = state.encoder.encode(texts)
             if found.present.sum() < LEAST_SERIES:
                 raise NotEnoughDataError(

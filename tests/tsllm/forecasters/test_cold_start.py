@@ -1,3 +1,5 @@
+"""ColdStart: new series, series with few values, what is refused, saving, and sktime's checks."""
+
 import copy
 import functools
 import pickle
