@@ -1,4 +1,4 @@
-"""Windows at the end of series that candidates are compared on, and intervals calibrated."""
+"""Windows of the past of series: forecasts of them are scored, and calibrate the intervals."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass

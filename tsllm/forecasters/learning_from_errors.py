@@ -25,7 +25,8 @@ from tsllm.forecasters.held_out import HeldOut
 from tsllm.forecasters.text_context_state import TextContextState
 from tsllm.text import TextEncoder
 
-#: The share of the windows, at the end, that the effects are judged on; fewer windows have none.
+#: The share of the windows of a series, at its end, that the effects are judged on. A series with
+#: fewer windows than `FEWEST` is not divided: all of its windows judge, or none.
 JUDGED, FEWEST = 0.25, 4
 #: The parts of the judged windows whose gains are compared.
 PARTS = 5
