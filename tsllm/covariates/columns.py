@@ -100,15 +100,6 @@ class CovariateColumns:
                 _check_categories(columns[-1], kinds[name], title, place)
         return _stacked(columns, len(frame))
 
-    def codes(
-        self, values: np.ndarray | pd.DataFrame, names: Sequence[str], *, series: object = None
-    ) -> list[np.ndarray]:
-        """Convert each column to numbers, categories to their positions; texts stay texts.
-
-        The columns of an array are in the order of ``names``, and those of a DataFrame in any.
-        """
-        return self.pick(values, names, names, series=series)
-
     def pick(
         self,
         values: np.ndarray | pd.DataFrame,
@@ -117,7 +108,11 @@ class CovariateColumns:
         *,
         series: object = None,
     ) -> list[np.ndarray]:
-        """Convert only the ``chosen`` ones of some columns, as `codes` converts all."""
+        """Convert the ``chosen`` columns to numbers, categories to their positions.
+
+        Texts stay texts. The columns of an array are in the order of ``names``, and those of a
+        DataFrame in any. ``series`` is the id of the series, for error messages.
+        """
         if isinstance(values, pd.DataFrame):
             values = _in_order(values, names, series)
         values = np.asarray(values)

@@ -89,28 +89,46 @@ class Covariates:
             covariates.texts = TextEffects.from_state(texts, restore_encoder(texts["encoder"]))
         return covariates
 
-    def scaled(self, context: Context) -> Context:
-        """Measure the scale of a context's effects, and the level of texts', where not known."""
-        if context.x_scale is None:
-            context = replace(context, x_scale=scale_of(context.values, self.block))
-        if context.x_level is None and self.columns.texts:
-            context = replace(context, x_level=_mean_of(self._rest([context])[0]))
-        return context
+    def scaled(self, contexts: Sequence[Context]) -> list[Context]:
+        """Add the scale of the effects to contexts without one, and the level that texts read."""
+        contexts = self.with_scales(contexts)
+        if not self.columns.texts:
+            return contexts
+        unknown = [row for row, context in enumerate(contexts) if context.x_level is None]
+        for row in unknown:
+            self._check_covariates(contexts[row])
+        for row, rest in zip(unknown, self._rest([contexts[row] for row in unknown])):
+            contexts[row] = replace(contexts[row], x_level=_mean_of(rest))
+        return contexts
+
+    def with_scales(self, contexts: Sequence[Context]) -> list[Context]:
+        """Add the scale of the effects to contexts without one."""
+        return [
+            replace(context, x_scale=scale_of(context.values, self.block))
+            if context.x_scale is None
+            else context
+            for context in contexts
+        ]
 
     def residual(self, context: Context) -> Context:
         """Subtract the effects on the same step from a context, which keeps its covariates."""
         return self.residuals([context])[0]
 
     def residuals(self, contexts: Sequence[Context]) -> list[Context]:
-        """Subtract the effects from contexts, whose texts are embedded together."""
+        """Subtract the effects on the same step from contexts, and embed their texts together."""
         for context in contexts:
             self._check_covariates(context)
         if not self.columns.names:
             return list(contexts)
-        contexts = [self.scaled(context) for context in contexts]
+        contexts = self.with_scales(contexts)
+        rests = self._rest(contexts)
+        if self.columns.texts:
+            contexts = [
+                replace(context, x_level=_mean_of(rest)) if context.x_level is None else context
+                for context, rest in zip(contexts, rests)
+            ]
         if self.known is None and not self._cleans:
             return contexts
-        rests = self._rest(contexts)
         return [context.with_values(rest) for context, rest in zip(contexts, rests)]
 
     @property
@@ -139,18 +157,14 @@ class Covariates:
                 f"{len(context.past_x)}: past_x must have one row a step"
             )
 
-    def future_effect(self, context: Context, future: np.ndarray | None) -> np.ndarray:
-        """Compute the effect of known columns on the same steps: (horizon, variables).
-
-        ``future`` is (horizon, known columns), or None where all covariates are past ones; the
-        context has its scale.
-        """
-        return self.future_effects([context], [future])[0]
-
     def future_effects(
         self, contexts: Sequence[Context], futures: Sequence[np.ndarray | None] | None
     ) -> list[np.ndarray]:
-        """Compute the effects of known columns of several contexts, whose texts go together."""
+        """Compute the effects of known columns on the same steps: (horizon, variables) each.
+
+        ``futures`` are (horizon, known columns) each, or None where all covariates are past ones.
+        The contexts have their scales. Their texts are embedded together.
+        """
         if futures is None:
             futures = [None] * len(contexts)
         effects = [self._known_effect(*one) for one in zip(contexts, futures)]
@@ -222,8 +236,8 @@ class Covariates:
     def known_ahead(self, context: Context, origin: int, horizon: int) -> np.ndarray | None:
         """Return the known columns after a position of a context: (horizon, known columns).
 
-        Steps after the end of the context have None. The result is None where no text is known
-        ahead, which alone this is read for.
+        Only `text_effects` reads them, so the result is None where no text is known ahead. Steps
+        after the end of the context have None.
         """
         if not self.columns.known_texts:
             return None
@@ -255,8 +269,8 @@ class Covariates:
     ) -> dict[str, np.ndarray]:
         """Compute the share of each column in forecasts: (series, horizon, variables) each.
 
-        The contexts have their scales. What covariates take from a series' own lags is no share,
-        and a missing text has none.
+        The contexts have their scales. A missing text has no share. The change that covariates
+        make to the weights of a series' own lags is no share either.
         """
         columns = self.columns
         shape = (len(contexts), horizon, contexts[0].n_variables)
@@ -348,10 +362,7 @@ def fit_covariates(
     """
     block = block_length(contexts, context_length, season)
     covariates = Covariates(columns, block, None, None)
-    contexts = [
-        replace(one, x_scale=scale_of(one.values, block)) if one.x_scale is None else one
-        for one in contexts
-    ]
+    contexts = covariates.with_scales(contexts)
     learnt = [_training_part(context, validation_fraction) for context in contexts]
     n_categories = [0 if known is None else len(known) for known in columns.categories]
     if columns.known_values:
@@ -366,8 +377,8 @@ def fit_covariates(
             block=block,
             season=season,
         )
+    residuals = covariates.residuals(learnt) if columns.past_values or columns.texts else []
     if columns.past_values:
-        residuals = [covariates.residual(one) for one in learnt]
         coded_past = [covariates.coded(one, columns.past_values) for one in learnt]
         bases: list[ColumnBasis] = [
             basis_of(np.concatenate([coded[k] for coded in coded_past]), n_categories[place])
@@ -390,13 +401,13 @@ def fit_covariates(
             )
     if columns.texts:
         assert make_encoder is not None  # a forecaster that takes texts passes it
-        _fit_texts(covariates, learnt, make_encoder, context_length, horizon, season)
+        _fit_texts(covariates, residuals, make_encoder, context_length, horizon, season)
     return covariates
 
 
 def _fit_texts(
     covariates: Covariates,
-    learnt: Sequence[Context],
+    residuals: Sequence[Context],
     make_encoder: Callable[[Sequence[str | None]], TextEncoder],
     context_length: int,
     horizon: int,
@@ -406,7 +417,7 @@ def _fit_texts(
     columns = covariates.columns
     names = (*columns.known_texts, *columns.past_texts)
     series = []
-    for one in covariates.residuals(learnt):
+    for one in residuals:
         assert one.x_scale is not None  # of a residual
         series.append(TextSeries(one.values, one.x_scale, covariates.coded(one, names)))
     covariates.texts = fit_texts(
@@ -452,6 +463,6 @@ def _mean_of(values: np.ndarray) -> np.ndarray:
 
 
 def _training_part(context: Context, validation_fraction: float) -> Context:
-    """Drop the end of a series, unless it is too short."""
+    """Leave out the end of a series, unless it is too short."""
     steps = len(context) - round(validation_fraction * len(context))
     return context.until(steps) if steps >= 2 else context

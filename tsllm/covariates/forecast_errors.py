@@ -14,11 +14,10 @@ from typing import Any, Self
 import numpy as np
 
 from tsllm.covariates.contemporaneous import choose_ridge, without_means
-from tsllm.covariates.text_fitting import MOST_FEATURES, ROWS_OF_A_FEATURE
-from tsllm.covariates.texts import distinct_features
+from tsllm.covariates.texts import distinct_features, learn_reduction
 from tsllm.errors import ModelFormatError
 from tsllm.saving.fields import check_fields, read_fields
-from tsllm.text import TextEncoder, TextReduction
+from tsllm.text import TextEncoder, TextReduction, TextVectors
 
 #: Weights of the latest step among the past ones that a forecaster may carry on; 0: all alike.
 RATES = (1.0, 0.5, 0.2, 0.0)
@@ -195,15 +194,7 @@ class TextErrorEffects:
 
     def table(self, series: Sequence[Sequence[np.ndarray]]) -> FeatureTable:
         """Return the features of series, whose columns are texts (time,) each."""
-        tables = []
-        places: list[list[np.ndarray]] = [[] for _ in series]
-        for number, reduction in enumerate(self.reductions):
-            vectors = self.encoder.encode([t for one in series for t in one[number]])
-            tables.append(distinct_features(vectors, reduction))
-            ends = np.cumsum([len(one[number]) for one in series])[:-1]
-            for own, rows in zip(places, np.split(vectors.numbers + 1, ends)):
-                own.append(rows)
-        return FeatureTable(tables, places)
+        return _table_of(series, _vectors_of(series, self.encoder), self.reductions)
 
     def relative(self, features: np.ndarray, origin: int, horizon: int) -> np.ndarray:
         """Compute what the weights read of a window: (horizon, features).
@@ -251,18 +242,40 @@ def fit_texts_to_errors(
     references : sequence of Reference
         To choose from.
     """
-    reductions = []
-    for number in range(len(series[0])):
-        vectors = encoder.encode([text for one in series for text in one[number]])
-        most = min(MOST_FEATURES, int(vectors.present.sum()) // ROWS_OF_A_FEATURE)
-        reductions.append(TextReduction.learn(vectors, most))
+    vectors = _vectors_of(series, encoder)
+    reductions = [learn_reduction(one) for one in vectors]
     horizon, variables = windows.errors.shape[1:]
     nothing = np.zeros((0, variables)), np.zeros(variables)
     effects = TextErrorEffects(encoder, reductions, *nothing, references[0], horizon)
-    fit = fit_to_errors(effects.table(series), windows, references, path=horizon)
+    features = _table_of(series, vectors, reductions)
+    fit = fit_to_errors(features, windows, references, path=horizon)
     effects.weights, effects.explained = fit.weights, fit.explained
     effects.reference = fit.reference
     return effects
+
+
+def _vectors_of(series: Sequence[Sequence[np.ndarray]], encoder: TextEncoder) -> list[TextVectors]:
+    """Embed the texts of each column, of all series together."""
+    return [
+        encoder.encode([text for one in series for text in one[number]])
+        for number in range(len(series[0]))
+    ]
+
+
+def _table_of(
+    series: Sequence[Sequence[np.ndarray]],
+    vectors: Sequence[TextVectors],
+    reductions: Sequence[TextReduction],
+) -> FeatureTable:
+    """Reduce the vectors of each column, and divide their rows among the series."""
+    tables = []
+    places: list[list[np.ndarray]] = [[] for _ in series]
+    for number, (column, reduction) in enumerate(zip(vectors, reductions)):
+        tables.append(distinct_features(column, reduction))
+        ends = np.cumsum([len(one[number]) for one in series])[:-1]
+        for own, rows in zip(places, np.split(column.numbers + 1, ends)):
+            own.append(rows)
+    return FeatureTable(tables, places)
 
 
 def fit_to_errors(

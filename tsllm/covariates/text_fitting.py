@@ -14,12 +14,11 @@ from tsllm.covariates.texts import (
     TextEffects,
     distinct_features,
     fitted_steps,
+    learn_reduction,
     roles_of,
 )
 from tsllm.text import TextEncoder, TextReduction
 
-#: Most features of a text, and the fewest rows with a text for each.
-MOST_FEATURES, ROWS_OF_A_FEATURE = 256, 8
 #: Steps ahead that the penalty is chosen on.
 CHOOSING_STEPS = 2
 #: Candidate penalties of the texts, as shares of the number of origins.
@@ -139,8 +138,7 @@ class _TextTable:
         reductions, tables, places = [], [], []
         for number in range(len(series[0].texts)):
             vectors = encoder.encode([text for one in series for text in one.texts[number]])
-            most = min(MOST_FEATURES, int(vectors.present.sum()) // ROWS_OF_A_FEATURE)
-            reductions.append(TextReduction.learn(vectors, most))
+            reductions.append(learn_reduction(vectors))
             tables.append(distinct_features(vectors, reductions[-1]))
             places.append(vectors.numbers + 1)
         first = np.cumsum([0, *(len(one.values) for one in series)])[:-1]
@@ -253,7 +251,10 @@ class _VariableFit:
     horizon: int
 
     def run(self, block: int | None) -> None:
-        """Choose between no effect, effects on the steps ahead, and those after the same step's."""
+        """Choose no effect, effects on the steps ahead, or effects on the same step.
+
+        Effects on the same step may have effects on the steps ahead beside them.
+        """
         raw = self.regression(np.zeros(self.table.now_width))
         if len(raw.rows) < MIN_ORIGINS:
             return

@@ -19,6 +19,8 @@ KNOWN_ROLES = {"step": 1.0, "path": 0.3**-0.5, "last": 10**-0.5}
 PAST_ROLES = {"last": 1.0, "recent": 1.0}
 #: Past texts whose mean is one of the features of a column whose future is not known.
 RECENT = 4
+#: Most features of a text, and the fewest rows with a text for each.
+MOST_FEATURES, ROWS_OF_A_FEATURE = 256, 8
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class TextEffects:
     reductions: list[TextReduction]
     #: The number of columns whose future is known.
     n_known: int
-    #: Steps whose mean is the level of a series, and its lags.
+    #: Past steps whose mean a forecast reads, and the number of lags that it reads.
     window: int
     own_lags: int
     #: (features of a step's texts, variables): the effects on the same step, or 0.
@@ -304,6 +306,12 @@ def fitted_steps(horizon: int) -> np.ndarray:
 def roles_of(number: int, n_known: int) -> dict[str, float]:
     """Return the roles of a column's texts, by its number among columns of which some are known."""
     return KNOWN_ROLES if number < n_known else PAST_ROLES
+
+
+def learn_reduction(vectors: TextVectors) -> TextReduction:
+    """Learn the reduction of a column's training texts to as many features as its rows allow."""
+    most = min(MOST_FEATURES, int(vectors.present.sum()) // ROWS_OF_A_FEATURE)
+    return TextReduction.learn(vectors, most)
 
 
 def distinct_features(vectors: TextVectors, reduction: TextReduction) -> np.ndarray:

@@ -624,7 +624,7 @@ class LLMForecaster(ModelForecaster):
         shape = self._choose_shape(contexts, self._asked_horizon(steps, contexts))
         covariates = self._learn_effects(contexts, columns, shape)
         if covariates is not None:
-            contexts = [covariates.residual(context) for context in contexts]
+            contexts = covariates.residuals(contexts)
         backbone, store = self._load_backbone(), open_store(self.embedding_store)
         started, before = time.perf_counter(), store.stats()["misses"]
         texts = 0

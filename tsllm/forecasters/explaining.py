@@ -47,8 +47,8 @@ class ExplainingMixin(ForecastingMixin, ABC):
         -------
         DataFrame
             A row a forecast step, indexed as the output of `predict`. The column ``model`` is the
-            model's own forecast, as it were without any text, and each further column the share of
-            a column of X, in units of the series. A step without text has no share of a text.
+            model's own forecast, as it would be without any text. Each further column is the share
+            of a column of X, in units of the series. A step without text has no share of a text.
             Several variables have columns of two levels, (variable, share).
 
         Raises

@@ -146,10 +146,10 @@ class FittedState:
             )
 
     def scaled(self, contexts: Sequence[Context]) -> list[Context]:
-        """Add the scale of the covariates' effects to whole contexts, before they are cut."""
+        """Add the scale and the level of the covariates' effects to contexts, before a cut."""
         if self.covariates is None:
             return list(contexts)
-        return [self.covariates.scaled(context) for context in contexts]
+        return self.covariates.scaled(contexts)
 
     def residuals(self, contexts: Sequence[Context]) -> list[Context]:
         """Subtract the effects of the covariates, for the model reads and forecasts residuals."""

@@ -47,14 +47,14 @@ class TextContextState(FittedState):
         if self.covariates is None:
             return list(contexts)
         unread = replace(self.covariates, known=None)
-        return [unread.scaled(context) for context in contexts]
+        return unread.scaled(contexts)
 
     def residuals(self, contexts: Sequence[Context]) -> list[Context]:
         """Check the covariates and return the contexts: the forecaster reads y as it is."""
         if self.covariates is None:
             return list(contexts)
         unread = replace(self.covariates, known=None)
-        return [unread.residual(context) for context in contexts]
+        return unread.residuals(contexts)
 
     @property
     def reads_between(self) -> bool:

@@ -337,7 +337,9 @@ def embed_ahead(
     if not sentences:
         raise DataError("the columns hold no text: there is nothing to embed")
     before = encoder.store.stats()["misses"]
-    encoder.encode(sentences)
+    encoder.store.encode(
+        sentences, encoder.backbone, pooling=encoder.pooling, progress=encoder.progress
+    )
     return {
         "texts": len(sentences),
         "computed": encoder.store.stats()["misses"] - before,

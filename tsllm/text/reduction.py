@@ -1,7 +1,7 @@
 """Vectors of texts, reduced to a few features that are learnt from training texts only."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,8 @@ class TextReduction:
     >>> bag = BagOfWords.learn(["light rain", "heavy rain", "heavy snow", "light snow"])
     >>> found = bag.encode(["light rain", None, "heavy snow", "heavy rain"])
     >>> reduction = TextReduction.learn(found, 2)
-    >>> reduction.features(found).shape, reduction.head(1).size
-    ((4, 2), 1)
+    >>> reduction.features(found).shape, reduction.size
+    ((4, 2), 2)
     """
 
     #: (width,): the mean vector of the training rows.
@@ -72,10 +72,6 @@ class TextReduction:
     def size(self) -> int:
         """Return the number of features."""
         return self.components.shape[1]
-
-    def head(self, size: int) -> "TextReduction":
-        """Return the reduction to the first ``size`` features."""
-        return replace(self, components=self.components[:, :size])
 
     def features(self, texts: TextVectors) -> np.ndarray:
         """Compute the features of rows: (rows, size), zeros where there is no text."""

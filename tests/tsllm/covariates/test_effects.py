@@ -38,7 +38,7 @@ def fitted(values, frame, *, past=(), season=12, length=24, horizon=6, fraction=
         season=season,
         validation_fraction=fraction,
     )
-    return covariates, covariates.scaled(context)
+    return covariates, covariates.scaled([context])[0]
 
 
 def test_ridge_is_that_of_scikit_learn():
@@ -227,7 +227,7 @@ def test_a_category_that_cannot_be_used(value, told):
     with pytest.raises(DataError, match=told):
         columns.read(pd.DataFrame({"k": ["a", value]}), ["k"])
     with pytest.raises(DataError, match=told.replace("row 1", "series 's', row 1")):
-        columns.codes(np.array([["a"], [value]], dtype=object), ["k"], series="s")
+        columns.pick(np.array([["a"], [value]], dtype=object), ["k"], ["k"], series="s")
 
 
 @pytest.mark.parametrize(
@@ -251,4 +251,4 @@ def test_columns_that_cannot_be_used():
         learn_columns(pd.DataFrame([[1.0, 2.0]], columns=[1, "1"]))
     columns = learn_columns(pd.DataFrame({"a": [1.0], "b": [2.0]}))
     with pytest.raises(DataError, match=r"shape \(steps, 2\), the columns a, b, found \(3, 1\)"):
-        columns.codes(np.zeros((3, 1)), ["a", "b"])
+        columns.pick(np.zeros((3, 1)), ["a", "b"], ["a", "b"])

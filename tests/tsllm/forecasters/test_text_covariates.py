@@ -276,7 +276,7 @@ def test_adaptive_intervals_score_what_was_forecast_with_the_texts(kind):
         waiting = [forecaster._pending[name].waiting[-1] for name in "ab"]
         rows = y.groupby(level=0, sort=False).cumcount() == step
         forecaster.update(y[rows], X=x[rows])
-        same_step = [state.covariates.future_effect(*one)[0, 0] for one in zip(contexts, future)]
+        same_step = [effect[0, 0] for effect in state.covariates.future_effects(contexts, future)]
         scored = [forecast[0, 0, 0] for _, forecast, *_ in waiting]
         assert_allclose(np.add(scored, same_step), whole[:, 0, 0, 0], rtol=1e-9)
 
