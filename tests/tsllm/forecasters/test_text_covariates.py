@@ -21,6 +21,7 @@ from tsllm.errors import (
     DataError,
     ModelFormatError,
 )
+from tsllm.text import TextEncoder
 
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ", "ignore:The intervals ")
 STEPS, SHOWN, HORIZON = 160, 140, 6
@@ -169,6 +170,21 @@ def test_a_batch_is_forecast_as_each_alone(backbone):
         alone = forecaster.forecast([context], HORIZON, future_x=[x])
         assert_allclose(alone[0], together[row], atol=1e-5 * float(Y["value"].std()))
     assert_allclose(together[..., 0, 0].ravel(), forecaster.predict(X=ahead(X))["value"], rtol=1e-4)
+
+
+def test_the_texts_of_all_series_are_embedded_together(monkeypatch):
+    state, contexts = fitted().fitted_, []
+    for name, y in Y.groupby(level=0, sort=False):
+        contexts.append(Context(y, times=y.index.droplevel(0), past_x=X.xs(name).to_numpy()))
+    calls, encode = [], TextEncoder.encode
+    monkeypatch.setattr(TextEncoder, "encode", lambda *own: calls.append(own) or encode(*own))
+    assert all(one.x_level is not None for one in state.residuals(contexts))
+    assert len(calls) == 1
+
+
+def test_a_context_without_its_columns_is_refused():
+    with pytest.raises(DataError, match=r"comes without its covariates .* fitted with news, warm"):
+        fitted().forecast([Context(np.arange(50.0))], 2)
 
 
 @pytest.mark.parametrize("missing", [None, np.nan, pd.NA, "", " \n "])
