@@ -215,6 +215,11 @@ def check_contexts(contexts: Sequence[Context]) -> None:
             check_values(context.values, series=context.series_id, times=context.times)
 
 
+def typical_length(contexts: Sequence[Context]) -> int:
+    """Return the steps of a typical series: the median, rounded down."""
+    return int(np.median([len(context) for context in contexts]))
+
+
 def within_rounding(spread: np.ndarray, level: np.ndarray) -> np.ndarray:
     """Return where a spread is no larger than the rounding of values at a level."""
     return spread <= ROUNDING * np.maximum(np.abs(level), 1e-300)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tsllm.context import Context
+from tsllm.context import Context, typical_length
 from tsllm.covariates.columns import CovariateColumns
 from tsllm.covariates.contemporaneous import (
     CodedSeries,
@@ -448,7 +448,7 @@ def missing_future(context: Context, columns: CovariateColumns) -> str:
 
 def block_length(contexts: Sequence[Context], context_length: int, season: int) -> int:
     """Choose blocks of about a context, or of some seasons where the series are long enough."""
-    typical = int(np.median([len(context) for context in contexts]))
+    typical = typical_length(contexts)
     seasons = SEASONS_OF_A_BLOCK * season
     if season > 1 and seasons <= typical // 2:
         return max(context_length, seasons)

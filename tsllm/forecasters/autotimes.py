@@ -13,7 +13,7 @@ from tsllm.adapters.autotimes import AutoTimesModel
 from tsllm.adapters.losses import next_segment_loss
 from tsllm.arguments import check_choice
 from tsllm.backbone import DEFAULT_BACKBONE, Backbone, tuned
-from tsllm.context import Context, ContextBatch
+from tsllm.context import Context, ContextBatch, typical_length
 from tsllm.covariates import CovariateColumns
 from tsllm.datasets.frequency import season_length
 from tsllm.embeddings import open_store
@@ -381,7 +381,7 @@ class AutoTimesForecaster(LLMForecaster):
         self, contexts: Sequence[Context], season: int, horizon: int | None
     ) -> tuple[int, int]:
         """Choose the steps of a token and of the context; both free, short series decide."""
-        typical = int(np.median([len(context) for context in contexts]))
+        typical = typical_length(contexts)
         token = self._choose_token_length(typical, season, horizon)
         if self.context_length != "auto":
             return token, int(self.context_length)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tsllm.adapters.layers import MonotoneQuantileHead
 from tsllm.adapters.losses import elementwise_loss
 from tsllm.backbone.stopping import check_time
-from tsllm.context import Context, ContextBatch
+from tsllm.context import Context, ContextBatch, typical_length
 from tsllm.datasets.frequency import season_length
 from tsllm.forecasters.base import ModelForecaster
 from tsllm.forecasters.frames import frequency_of
@@ -32,7 +32,7 @@ class DirectForecaster(ModelForecaster):
 
     def _choose_shape(self, contexts: Sequence[Context], horizon: int | None) -> ModelShape:
         freq = frequency_of(contexts)
-        typical = int(np.median([len(context) for context in contexts]))
+        typical = typical_length(contexts)
         season = season_length(freq)
         context_length = self.context_length
         if horizon is None:

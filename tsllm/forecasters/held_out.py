@@ -126,6 +126,14 @@ def independent_windows(origins_of: Sequence[np.ndarray], horizon: int) -> float
     return float(sum(min(count, span) for count, span in spans))
 
 
+def values_after(context: Context, origin: int, horizon: int) -> np.ndarray:
+    """Return the values from a position on, NaN after the series' end: (horizon, variables)."""
+    values = np.full((horizon, context.n_variables), np.nan)
+    future = context.values[origin : origin + horizon]
+    values[: len(future)] = future
+    return values
+
+
 def usual_change(values: np.ndarray, season: int) -> np.ndarray:
     """Return the mean absolute change over a season, else over a step, else 0: (variables,)."""
     scale = np.zeros(values.shape[1])
@@ -169,13 +177,10 @@ class HeldOut:
                 past = context.until(origin)
                 if not past.tail(history).mask.any(axis=0).all():
                     continue
-                future = context.values[origin : origin + horizon]
-                padded = np.full((horizon, context.n_variables), np.nan)
-                padded[: len(future)] = future
                 pasts.append(past)
                 series.append(number)
                 origins.append(origin)
-                actual.append(padded)
+                actual.append(values_after(context, origin, horizon))
         if not pasts:
             single = series_name(contexts[0].series_id) if len(contexts) == 1 else "each series"
             raise NotEnoughDataError(

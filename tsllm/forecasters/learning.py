@@ -23,7 +23,7 @@ from tsllm.errors import TrainingDivergedError
 from tsllm.forecasters.combining import Combination
 from tsllm.forecasters.forecasting import ContextReader, ForecastingMixin, Reader
 from tsllm.forecasters.frames import learn_covariates
-from tsllm.forecasters.held_out import held_out_origins, origins_of_each
+from tsllm.forecasters.held_out import held_out_origins, origins_of_each, values_after
 from tsllm.forecasters.shrinking import (
     ShrinkingReader,
     are_short,
@@ -513,8 +513,7 @@ class LearningMixin(FittingMixin):
                 past = context.until(origin)
                 if past.tail(shape.context_length).mask.any(axis=0).all():
                     pasts.append(past)
-                    future = context.values[origin : origin + shape.horizon]
-                    futures.append(_padded(future, shape.horizon))
+                    futures.append(values_after(context, origin, shape.horizon))
                     known.append(state.known_ahead(context, origin, shape.horizon))
                     counts[context.series_id] += 1
         if not pasts:
@@ -622,12 +621,6 @@ def _data_of(contexts: Sequence[Context]) -> list[Any]:
             c.static,
         )
     ]
-
-
-def _padded(future: np.ndarray, horizon: int) -> np.ndarray:
-    """Fill the steps after the series' end with NaN: (horizon, variables)."""
-    missing = np.full((horizon - len(future), future.shape[1]), np.nan)
-    return np.concatenate([future, missing])
 
 
 def unscored(errors: Mapping[Hashable, np.ndarray]) -> np.ndarray:

@@ -11,19 +11,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tsllm.context import Context
+from tsllm.context import Context, typical_length
 from tsllm.datasets.frequency import season_length
 from tsllm.errors import NotEnoughDataError
 from tsllm.forecasters.combining import Combination, learn_combination
 from tsllm.forecasters.forecasting import Prediction, Reader
 from tsllm.forecasters.held_out import HeldOut, independent_windows
-from tsllm.forecasters.state import ModelShape
+from tsllm.forecasters.state import SHRUNK, ModelShape
 from tsllm.forecasters.statistical import seasonal_naive
 
-#: What is combined, in the order of the weights.
-FORECASTS = ("model", "last value", "seasonal naive", "seasonal naive with drift")
-#: Weights where no window tells more: the model's own forecast.
-MODEL_ALONE = np.array([1.0, 0.0, 0.0, 0.0])
+#: The weights of `SHRUNK` where no window tells more: the model's own forecast.
+MODEL_ALONE = np.eye(len(SHRUNK))[0]
 #: A typical series with fewer steps is short: the rules for long series do not suit it.
 SHORT_SERIES = 300
 #: Seasons of history that the simple forecasts read, and the most steps that this may take.
@@ -33,7 +31,7 @@ MOST_HISTORY = 500
 
 def are_short(contexts: Sequence[Context]) -> bool:
     """Return whether a typical series has fewer than `SHORT_SERIES` steps."""
-    return bool(np.median([len(context) for context in contexts]) < SHORT_SERIES)
+    return typical_length(contexts) < SHORT_SERIES
 
 
 def history_of(shape: ModelShape) -> int:
@@ -42,7 +40,7 @@ def history_of(shape: ModelShape) -> int:
 
 
 def simple_forecasts(contexts: Sequence[Context], horizon: int, season: int) -> np.ndarray:
-    """Forecast contexts simply: (contexts, horizon, variables, 3), in the order of `FORECASTS`.
+    """Forecast contexts simply: (contexts, horizon, variables, 3), in the order of `SHRUNK`.
 
     NaN for a variable without any observed value. A context without a whole season has the last
     value in place of the last season, and the mean change of a step as its drift.

@@ -24,8 +24,8 @@ from tsllm.saving.allocation import build_model
 from tsllm.saving.fields import check_fields, read_fields
 from tsllm.text import TextEncoder
 
-#: The forecasts that a shrinkage weighs: the model's, and the simple ones of `shrinking`.
-N_SHRUNK = 4
+#: The forecasts that a shrinkage weighs, in the order of its weights.
+SHRUNK = ("model", "last value", "seasonal naive", "seasonal naive with drift")
 
 
 @dataclass(frozen=True)
@@ -249,8 +249,7 @@ class FittedState:
     def _weights(self) -> dict[str, float]:
         """Return the mean weights of the model and of the simple forecasts."""
         assert self.shrinkage is not None  # the caller looked
-        names = ("model", "last value", "seasonal naive", "seasonal naive with drift")
-        return dict(zip(names, self.shrinkage.mean_weights().round(3).tolist()))
+        return dict(zip(SHRUNK, self.shrinkage.mean_weights().round(3).tolist()))
 
     def card_facts(self, loss: str, *, pretrained: bool, with_context: bool) -> dict[str, Any]:
         """Return the facts of the training for the card of a saved forecaster.
@@ -348,7 +347,7 @@ class FittedState:
             else Covariates.from_state(covariates, restore_encoder),
             "shrinkage": None
             if shrinkage is None
-            else Combination.from_state(shrinkage, N_SHRUNK, shape.n_variables),
+            else Combination.from_state(shrinkage, len(SHRUNK), shape.n_variables),
         }
         check_fields(cls, fields)
         scores = fields["calibration"]

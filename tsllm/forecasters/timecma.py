@@ -410,13 +410,15 @@ class TimeCMAForecaster(DirectForecaster, LLMForecaster):
         training, validation, held_out = self._windows(shape, contexts)
         windows = [training] if validation is None else [training, validation]
         # The windows that calibration, shrinkage and then `predict` read.
-        origins = calibration_origins(contexts, held_out, season_length(shape.freq))
+        ends = [np.array([len(context)]) for context in contexts]
+        read = [calibration_origins(contexts, held_out, season_length(shape.freq)), ends]
+        if self._shrinks(contexts):
+            read.append(self._shrinkage_origins(shape, contexts, held_out))
         further = [
             (series, int(origin) - shape.context_length)
-            for series, (context, *before) in enumerate(
-                zip(contexts, origins, self._shrinkage_origins(shape, contexts, held_out))
-            )
-            for origin in [*before[0], *before[1], len(context)]
+            for origins_of in read
+            for series, origins in enumerate(origins_of)
+            for origin in origins
         ]
         places = np.unique(np.concatenate([places_of(windows), np.array(further)]), axis=0)
         prompts = self._prompts(shape, {})

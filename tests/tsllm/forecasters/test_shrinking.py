@@ -11,8 +11,8 @@ from tsllm import Context, DLinearForecaster
 from tsllm.forecasters.combining import HeldOutForecasts, learn_combination
 from tsllm.forecasters.held_out import held_out_origins, independent_windows
 from tsllm.forecasters.learning import held_out_steps
-from tsllm.forecasters.shrinking import FORECASTS, MODEL_ALONE, history_of, simple_forecasts
-from tsllm.forecasters.state import N_SHRUNK
+from tsllm.forecasters.shrinking import MODEL_ALONE, history_of, simple_forecasts
+from tsllm.forecasters.state import SHRUNK
 
 TRAINED = [method for method in SMALL if method != "auto"]
 
@@ -199,8 +199,10 @@ def test_a_constant_series_stays_constant():
     assert (forecaster.predict().loc[3].to_numpy() == 7.1).all()
 
 
-def test_a_saved_shrinkage_has_a_weight_for_each_forecast():
-    assert N_SHRUNK == len(FORECASTS) == len(MODEL_ALONE)
+def test_a_shrinkage_weighs_the_model_and_each_simple_forecast():
+    simple = simple_forecasts([Context(np.arange(5.0))], 1, 2)
+    assert len(SHRUNK) == 1 + simple.shape[-1]
+    assert MODEL_ALONE.tolist() == [1, 0, 0, 0]
 
 
 def test_a_series_that_is_forecast_without_error_has_intervals_of_no_width():
