@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 
     from tsllm.datasets import BenchmarkSplit
 
+#: Parameters of forecasters that describe the data, with the fields of jobs for them.
+_OF_THE_DATA = {
+    "freq": "freq",
+    "past_covariates": "past_covariates",
+    "text_covariates": "text",
+    "static_text": "static_text",
+}
+
 
 @dataclass
 class Job:
@@ -96,13 +104,9 @@ class Job:
 
     def settings(self) -> dict[str, Any]:
         """Return the forecaster's parameters, with those that describe the data."""
-        given = {
-            "past_covariates": self.past_covariates,
-            "text_covariates": self.text,
-            "static_text": self.static_text,
-        }
-        own = {name: columns for name, columns in given.items() if columns}
-        return {"freq": self.freq, **own, **self.parameters}
+        given = {name: getattr(self, one) for name, one in _OF_THE_DATA.items()}
+        columns = {name: value for name, value in given.items() if value and name != "freq"}
+        return {"freq": self.freq, **columns, **self.parameters}
 
 
 @dataclass
@@ -237,11 +241,9 @@ def read_job(
     settings = {} if config is None else _read_file(kind, config)
     settings |= {name: value for name, value in given.items() if value is not None}
     settings["parameters"] = {**settings.get("parameters", {}), **_read_sets(sets or [])}
-    own = {"text_covariates": "text"}
-    for name in ("freq", "past_covariates", "text_covariates", "static_text"):
-        field_name = own.get(name, name)
-        if name in settings["parameters"] and hasattr(kind, field_name):
-            option = f"--{field_name.replace('_', '-')}"
+    for name, field_of_job in _OF_THE_DATA.items():
+        if name in settings["parameters"] and hasattr(kind, field_of_job):
+            option = f"--{field_of_job.replace('_', '-')}"
             raise DataError(f"{name} belongs to the data, not to the method: give it with {option}")
     job = kind(**settings)
     if not job.data:

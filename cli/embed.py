@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,8 +61,8 @@ def embed(
     """Embed all texts that fitting a method to DATA needs, or the texts of columns.
 
     With --text or --static-text the texts of these columns are embedded, for any method. A fit with
-    the same settings and 'embedding_store' then does not run the language model. Texts in the store
-    are skipped, so a command that was stopped continues when it is started again.
+    the same settings and 'embedding_store' then does not run the language model on them. Texts in
+    the store are skipped, so a command that was stopped continues when it is started again.
     """
     of_columns = text is not None or static_text is not None
     if of_columns:
@@ -77,6 +80,7 @@ def embed(
     frame, _ = open_data(job.data, skipped=skipped, **job.data_options())
 
     if of_columns:
+        _check_parameters(job.parameters)
         done = _embed_columns(job, frame, store)
     else:
         done, frame = _embed_for_method(job, frame, settings, skipped)
@@ -97,11 +101,28 @@ def _embed_columns(job: FitJob, frame: pd.DataFrame, store: Path | None) -> dict
 
     columns = [*(job.text or []), *(job.static_text or [])]
     texts = [None if text is None else str(text) for name in columns for text in frame[name]]
+    # The store tells embeddings of another precision apart, so those of a fit need its dtype.
+    how = {name: job.parameters[name] for name in ("device", "dtype") if name in job.parameters}
     return embed_ahead(
         texts,
         job.parameters.get("text_backbone", DEFAULT_BACKBONE),
         store=store or job.parameters.get("embedding_store"),
+        progress=sys.stderr.isatty(),
+        **how,
     )
+
+
+def _check_parameters(parameters: Iterable[str]) -> None:
+    """Check that some method has each of the parameters, which a fit shares with this command."""
+    from tsllm.forecasters import METHODS
+    from tsllm.tables.descriptions import OWN_ARGUMENTS
+
+    known = {*OWN_ARGUMENTS, *(name for cls in METHODS.values() for name in cls.get_param_names())}
+    for name in parameters:
+        if name not in known:
+            near = get_close_matches(name, sorted(known), n=1)
+            remedy = f"did you mean {near[0]!r}?" if near else "leave it out"
+            raise DataError(f"no method has a parameter {name!r}: {remedy}")
 
 
 def _embed_for_method(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tsllm.cli import options
-from tsllm.cli.config import FitJob, ForecastJob, Job, checkpoint_settings, job_of, write_job
+from tsllm.cli.config import FitJob, ForecastJob, checkpoint_settings, job_of, write_job
 from tsllm.cli.data import check_table_file, open_data
 from tsllm.cli.output import (
     TABLE_ENDINGS,
@@ -85,13 +85,10 @@ def forecast(
     frame, estimator, skipped = _prepare(job, job.horizon, job.quantiles)
 
     from tsllm.tables.covariates import read_future_ahead
-    from tsllm.tables.descriptions import READING, read_descriptions
+    from tsllm.tables.descriptions import read_descriptions
     from tsllm.tables.forecast import add_new, predict_long
 
-    new = None
-    if job.new_series is not None:
-        reading = job.reading()
-        new = read_descriptions(job.new_series, estimator, **{n: reading[n] for n in READING})
+    new = read_descriptions(job.new_series, estimator, job.reading())
     known = read_future_ahead(
         job.future,
         estimator,
@@ -114,10 +111,9 @@ def forecast(
             future=known,
             skipped=skipped,
         )
-        if new is not None:
-            table = add_new(
-                table, estimator, new, job.horizon, quantiles=job.quantiles, skipped=skipped
-            )
+        table = add_new(
+            table, estimator, new, job.horizon, quantiles=job.quantiles, skipped=skipped
+        )
     if plot is not None:
         from tsllm.plotting.forecasts import plot_forecast
 
@@ -232,7 +228,9 @@ def _prepare(
     return frame, estimator, skipped
 
 
-def _train(job: Job, frame: pd.DataFrame, estimator: SeriesForecaster, horizon: int | None) -> None:
+def _train(
+    job: FitJob, frame: pd.DataFrame, estimator: SeriesForecaster, horizon: int | None
+) -> None:
     """Fit the forecaster and print a line about it."""
     from tsllm.tables.forecast import fit_long
 
@@ -262,7 +260,7 @@ def _lines_of_candidates(summary: dict[str, Any]) -> list[str]:
     return [*lines, f"{said[0].upper()}{said[1:]}."]
 
 
-def _in_a_line(job: Job, frame: pd.DataFrame, summary: dict[str, Any]) -> str:
+def _in_a_line(job: FitJob, frame: pd.DataFrame, summary: dict[str, Any]) -> str:
     """Describe a training in one line."""
     model = "no language model"
     if summary["backbone"] is not None:

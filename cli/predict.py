@@ -178,9 +178,13 @@ def _refuse_what_has_no_effect(context: typer.Context, *, in_blocks: bool) -> No
     if given["data"] is None and not in_blocks:
         read = ["target_col", "freq", "fill", "resample"]
         options.refuse(context, read, "without DATA: give DATA, or leave it out")
-        if given["future"] is None and given["new_series"] is None:
-            read = ["id_col", "time_col", "sort", *options.WRITTEN]
+        if given["future"] is None:  # --new-series has no times
+            read = ["time_col", "sort", "tz", "time_format"]
             options.refuse(context, read, "without DATA or --future: give one, or leave it out")
+            if given["new_series"] is None:
+                read = ["id_col", "sep", "decimal", "encoding"]
+                remedy = "without DATA, --future or --new-series: give one, or leave it out"
+                options.refuse(context, read, remedy)
 
 
 def _forecast_at_once(asked: _Asked) -> None:
@@ -190,7 +194,7 @@ def _forecast_at_once(asked: _Asked) -> None:
     from tsllm.datasets.counts import count_step
     from tsllm.saving.api import load_forecaster
     from tsllm.tables.covariates import columns_to_read, read_future
-    from tsllm.tables.descriptions import READING, read_descriptions
+    from tsllm.tables.descriptions import read_descriptions
     from tsllm.tables.forecast import add_new, predict_long, predict_stored, stored_series
 
     skipped = SkippedSeries() if asked.skip_bad else None
@@ -202,11 +206,7 @@ def _forecast_at_once(asked: _Asked) -> None:
     others = ("target_cols", "freq", "fill", "resample")
     names = {name: value for name, value in asked.reading.items() if name not in others}
     future = read_future(asked.future, estimator, skipped=ahead, **names)
-    new = None
-    if asked.new_series is not None:
-        new = read_descriptions(
-            asked.new_series, estimator, **{name: asked.reading[name] for name in READING}
-        )
+    new = read_descriptions(asked.new_series, estimator, asked.reading)
     size, freq = asked.batch_size, asked.reading["freq"]
     if freq is None and count_step(estimator.fitted_.shape.freq):
         freq = asked.reading["freq"] = estimator.fitted_.shape.freq  # the data count steps, too
@@ -232,10 +232,7 @@ def _forecast_at_once(asked: _Asked) -> None:
             table = predict_stored(estimator, steps, **how)
         else:
             table = predict_long(estimator, frame, steps, freq=freq, **how)
-        if new is not None:
-            table = add_new(
-                table, estimator, new, steps, quantiles=asked.quantiles, skipped=skipped
-            )
+        table = add_new(table, estimator, new, steps, quantiles=asked.quantiles, skipped=skipped)
     seconds = time.perf_counter() - started
     series = table["series_id"].nunique()
     _report(series, steps, seconds)

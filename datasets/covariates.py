@@ -9,7 +9,7 @@ import pandas as pd
 from tsllm.datasets.checks import bad_value, holds_numbers, not_a_number, shown_value
 from tsllm.datasets.delimited import decimal_hint, has_decimal_commas
 from tsllm.datasets.layout import column_names
-from tsllm.datasets.tables import Table, missing_text, text_to_numbers
+from tsllm.datasets.tables import Table, missing_cells, missing_text, text_to_numbers
 from tsllm.errors import DataError
 
 
@@ -53,33 +53,17 @@ def read_covariates(
     categories: list[list[str] | None] = []
     for name in names:
         column = table.frame[name]
+        known: list[str] | None = None
         if name in text:
-            codes, known = _read_texts(table, column, name, place, resample)
-            numbers.append(codes)
-            categories.append(known)
-            continue
-        wanted = None if categorical is None else name not in categorical
-        read = None if wanted is False else _as_numbers(table, column, name, place, wanted)
-        categories.append(None)
-        if read is None:
-            if resample is not None:
-                raise DataError(
-                    f"column {name!r} of {table.source} holds categories, which resample="
-                    f"{resample!r} cannot average: make numbers of them, or resample the data first"
-                )
-            if fill not in (None, "nan", "ffill"):
-                raise DataError(
-                    f"column {name!r} of {table.source} holds categories, which fill={fill!r} "
-                    "cannot compute: use fill='ffill', or make numbers of them"
-                )
-            missing = column.isna().to_numpy()
-            if table.text:
-                missing = missing | missing_text(column)
-            texts = column.astype(str).str.strip() if table.text else column.astype(str)
-            codes, unique = pd.factorize(texts.where(~missing))
-            read = np.where(codes < 0, np.nan, codes)
-            categories[-1] = [str(text) for text in unique]
+            read, known = _read_texts(table, column, name, place, resample)
+        else:
+            wanted = None if categorical is None else name not in categorical
+            found = None if wanted is False else _as_numbers(table, column, name, place, wanted)
+            if found is None:
+                found, known = _read_categories(table, column, name, fill, resample)
+            read = found
         numbers.append(read)
+        categories.append(known)
     stacked = np.column_stack(numbers) if numbers else np.empty((len(table.frame), 0))
     return CovariateTable(list(names), stacked, categories, [name in text for name in names])
 
@@ -88,6 +72,24 @@ def all_covariates(known: object, *others: Sequence[str]) -> list[str]:
     """List covariates without duplicates, those with a known future first."""
     first = column_names("covariates", known)
     return list(dict.fromkeys([*first, *(name for some in others for name in some)]))
+
+
+def _read_categories(
+    table: Table, column: pd.Series, name: str, fill: str | None, resample: str | None
+) -> tuple[np.ndarray, list[str]]:
+    """Read categories as positions in a list of them, NaN for rows without one."""
+    if resample is not None:
+        raise DataError(
+            f"column {name!r} of {table.source} holds categories, which resample="
+            f"{resample!r} cannot average: make numbers of them, or resample the data first"
+        )
+    if fill not in (None, "nan", "ffill"):
+        raise DataError(
+            f"column {name!r} of {table.source} holds categories, which fill={fill!r} "
+            "cannot compute: use fill='ffill', or make numbers of them"
+        )
+    words = column.astype(str).str.strip() if table.text else column.astype(str)
+    return _positions(words.where(~missing_cells(table, column)))
 
 
 def _read_texts(
@@ -103,9 +105,7 @@ def _read_texts(
             f"column {name!r} of {table.source} holds texts, which resample={resample!r} cannot "
             "aggregate: resample the data first"
         )
-    missing = column.isna().to_numpy()
-    if table.text:
-        missing = missing | missing_text(column)
+    missing = missing_cells(table, column)
     other = ~missing & ~column.map(lambda cell: isinstance(cell, str)).to_numpy(dtype=bool)
     if other.any():
         row = int(other.argmax())
@@ -114,7 +114,12 @@ def _read_texts(
             "text: write text there, or name the column in covariates= (--covariates) if it holds "
             "numbers or categories"
         )
-    codes, unique = pd.factorize(column.astype(object).where(~missing, None))
+    return _positions(column.astype(object).where(~missing, None))
+
+
+def _positions(cells: pd.Series) -> tuple[np.ndarray, list[str]]:
+    """Return the position of each cell among the distinct ones, NaN where it is missing."""
+    codes, unique = pd.factorize(cells)
     return np.where(codes < 0, np.nan, codes), [str(text) for text in unique]
 
 

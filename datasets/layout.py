@@ -41,8 +41,8 @@ def find_columns(
     ``id`` of the result is None if the table holds a single series. Where ``target_cols`` is None,
     the target is the column ``value``, ``y`` or ``target``, or the only column of numbers, and a
     warning names the columns that are left out. A table with several candidates is an error.
-    ``model_targets`` are the variables of a fitted model, which are the targets of a table that has
-    them all.
+    ``model_targets`` are the variables of a fitted model. A table that has all of them has these
+    targets, and its other columns are not read.
     """
     frame, source = table.frame, table.source
     names = list(frame.columns)
@@ -256,15 +256,17 @@ def _only_target(table: Table, free: list[str]) -> str:
     numeric = named or [name for name in free if _holds_numbers(table, name)]
     if len(numeric) == 1:
         return numeric[0]
+    if not numeric:
+        raise DataError(
+            f"{table.source} has no column of numbers among {', '.join(map(repr, free))}; "
+            "name the column to forecast in target_cols= (--target-col)"
+        )
     found = ", ".join(map(repr, numeric))
     raise DataError(
         f"{table.source} has the columns of numbers {found}, and target_cols does not say which to "
         f"forecast; pass for example target_cols={numeric[0]!r} (--target-col {numeric[0]}), or "
         "several, and name those that help to forecast in covariates= (--covariates), or the one "
         "that tells series apart in id_col= (--id-col)"
-        if numeric
-        else f"{table.source} has no column of numbers among {', '.join(map(repr, free))}; "
-        "name the column to forecast in target_cols= (--target-col)"
     )
 
 

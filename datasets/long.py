@@ -101,10 +101,10 @@ def read_long(
         the encoding, for example ``"latin-1"`` or ``"utf-16"``. None: comma, point and UTF-8.
     model_targets : sequence of str, default=()
         The variables of a fitted model. Where ``target_cols`` is None and the table has all of
-        them, they are the value columns.
+        them, they are the value columns, and other columns are not read.
     text : collection of str, default=()
-        The covariates that hold texts. A missing text is no text, and a row that ``fill`` inserts
-        has none.
+        Those of ``covariates`` that hold texts. A row may have no text, and one that ``fill``
+        inserts has none.
     skipped : SkippedSeries or None, default=None
         Collects the series that cannot be read, which are then left out. None: such a series is an
         error. A mistake in the table as a whole is always an error.

@@ -121,6 +121,12 @@ def missing_text(column: pd.Series) -> np.ndarray:
     return column.str.strip().isin(_MISSING).to_numpy(dtype=bool)
 
 
+def missing_cells(table: Table, column: pd.Series) -> np.ndarray:
+    """Find the missing cells of a column, in text also those that stand for one: bool, (rows,)."""
+    missing = column.isna().to_numpy(dtype=bool)
+    return missing | missing_text(column) if table.text else missing
+
+
 def check_everywhere(
     table: Table, names: Sequence[str], *, required: Sequence[str | None] = ()
 ) -> None:

@@ -165,6 +165,7 @@ MORE = [
     ("predict", "model series.parquet -o p --resample mean", "on a job in blocks"),
     ("predict", "model series.parquet -o p --sep ;", "on a job in blocks"),
     ("predict", "model --future series.csv --freq D", "--freq has no effect without DATA"),
+    ("predict", "model --new-series series.csv --time-col t", "--time-col has no effect without"),
     ("events simulate", "stream --sort --horizon 9", "without DATA"),
     ("events simulate", "stream --new 0 --horizon 9", "--new"),
     ("events evaluate", "events.csv --slices 2 --test-fraction .3", "with --slices"),

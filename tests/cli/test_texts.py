@@ -82,6 +82,10 @@ def test_embed_fills_the_store_with_the_texts_of_columns(tsllm, data):
     first = tsllm("embed", *asked)
     assert first.out.startswith("4 texts, 4 embedded now"), first.err
     assert tsllm("embed", *asked).out.startswith("4 texts, 0 embedded now")
+    other = tsllm("embed", *asked, "--set", "dtype=bfloat16")  # as a fit with this dtype needs
+    assert other.out.startswith("4 texts, 4 embedded now"), other.err
+    wrong = tsllm("embed", *asked, "--set", "text_backbon=tfidf")
+    assert wrong.code == 2 and "did you mean 'text_backbone'?" in wrong.err
     refused = tsllm("embed", *asked, "--method", "timecma")
     assert refused.code == 2 and "--method has no effect on the texts of columns" in refused.err
 

@@ -1,6 +1,6 @@
 """Descriptions of series in tables: forecasters that read them, and series without any row yet."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -16,8 +16,6 @@ from tsllm.forecasters.cold_start import ColdStart
 #: Arguments that make a `ColdStart` of a method's forecaster, and those that both read.
 OWN_ARGUMENTS = ("static_text", "without_text")
 SHARED_ARGUMENTS = ("text_backbone", "embedding_store")
-#: How a table of descriptions is read: arguments of `read_descriptions`.
-READING = ("id_col", "sep", "decimal", "encoding")
 
 
 def split_arguments(
@@ -53,40 +51,41 @@ def describe_series(forecaster: SeriesForecaster, arguments: dict[str, Any]) -> 
 
 
 def read_descriptions(
-    source: Any,
-    estimator: SeriesForecaster,
-    *,
-    id_col: str | None = None,
-    sep: str | None = None,
-    decimal: str | None = None,
-    encoding: str | None = None,
-) -> pd.DataFrame:
+    source: Any, estimator: SeriesForecaster, reading: Mapping[str, Any]
+) -> pd.DataFrame | None:
     """Read the descriptions of new series.
 
     Parameters
     ----------
-    source : DataFrame, or path to a CSV, Parquet or JSON-lines file
-        A row a series: its identifier and the columns of ``static_text``. Others are ignored.
+    source : DataFrame, path to a CSV, Parquet or JSON-lines file, or None
+        Each row has the identifier of a series and the columns of ``static_text``. Other columns
+        are not read.
     estimator : SeriesForecaster
         Fitted or not.
-    id_col : str or None, default=None
-        The column of the identifiers. None: recognised by name.
-    sep, decimal, encoding : str or None, default=None
-        As in `tsllm.forecast`.
+    reading : mapping
+        How the data are read: arguments of `read_long`. Here ``id_col``, ``sep``, ``decimal`` and
+        ``encoding`` are used, None where they are missing.
 
     Returns
     -------
-    DataFrame
-        Indexed by the identifiers as text, for `ColdStart.new_contexts`.
+    DataFrame or None
+        Indexed by the identifiers as text, for `ColdStart.new_contexts`. None without a source.
+
+    Raises
+    ------
+    DataError
+        The model reads no descriptions, or the table lacks a column or an identifier.
     """
+    if source is None:
+        return None
     if not isinstance(estimator, ColdStart):
         raise DataError(
             "new_series (--new-series) needs a model that reads descriptions: name their columns "
             "in static_text= (--static-text)"
         )
-    dialect = dialect_of(sep, decimal, encoding) if is_csv(source) else None
-    table = open_table(source, None, dialect)
-    column = find_id_column(table, id_col)
+    written = [reading.get(name) for name in ("sep", "decimal", "encoding")]
+    table = open_table(source, None, dialect_of(*written) if is_csv(source) else None)
+    column = find_id_column(table, reading.get("id_col"))
     for name in estimator.static_attributes:
         if name not in table.frame:
             raise DataError(

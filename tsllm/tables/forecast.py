@@ -11,6 +11,7 @@ import pandas as pd
 from tsllm.arguments import check_arguments, check_choice, checked_levels
 from tsllm.context import Context
 from tsllm.datasets.bad_series import SkippedSeries, skipping
+from tsllm.datasets.checks import series_names
 from tsllm.datasets.counts import count_step
 from tsllm.datasets.layout import rows_by_name
 from tsllm.datasets.long import read_long
@@ -32,7 +33,6 @@ from tsllm.tables.covariates import (
     variables_of,
 )
 from tsllm.tables.descriptions import (
-    READING,
     describe_series,
     read_descriptions,
     split_arguments,
@@ -81,8 +81,7 @@ def forecast(
         Steps to forecast after the end of each series.
     method : str, default="auto"
         The forecaster: "auto", "autotimes", "timecma", "s2ip", "aaren", "linear", "dlinear" or
-        "patchtst".
-        "auto" combines several; see `tsllm.AutoForecaster`.
+        "patchtst". "auto" combines several; see `tsllm.AutoForecaster`.
     quantiles : sequence of float, default=(0.1, 0.5, 0.9)
         Levels between 0 and 1; empty for point forecasts only.
     id_col, time_col : str or None, default=None
@@ -110,7 +109,8 @@ def forecast(
     new_series : DataFrame, path or None, default=None
         A table of series that have no row in ``data`` yet: their identifiers and the columns of
         ``static_text``. They are forecast for the steps after the end of ``data``, and follow the
-        others in the result. Rows of series that ``data`` has are left out.
+        others in the result. Those that ``data`` has are forecast from their rows there, and a
+        warning names them.
     tz : str or None, default=None
         The time zone of the series, for example ``"Europe/Berlin"``; the forecasts have it too. It
         is needed where one column has different offsets, as after a clock change.
@@ -176,9 +176,7 @@ def forecast(
         found = find_series(data)
         data = found.source
         target_cols = found.targets(beside) if target_cols is None else target_cols
-    new = None
-    if new_series is not None:
-        new = read_descriptions(new_series, estimator, **{n: reading[n] for n in READING})
+    new = read_descriptions(new_series, estimator, reading)
     frame = read_long(
         data,
         target_cols=target_cols,
@@ -198,8 +196,7 @@ def forecast(
     table = predict_long(
         estimator, frame, horizon, quantiles=quantiles, freq=freq, future=known, skipped=skipped
     )
-    if new is not None:
-        table = add_new(table, estimator, new, horizon, quantiles=quantiles, skipped=skipped)
+    table = add_new(table, estimator, new, horizon, quantiles=quantiles, skipped=skipped)
     if skipped is not None:
         table.attrs["skipped"] = dict(skipped.reasons)
         if skipped.reasons:
@@ -349,7 +346,7 @@ def predict_long(
 def add_new(
     table: pd.DataFrame,
     estimator: SeriesForecaster,
-    descriptions: pd.DataFrame,
+    descriptions: pd.DataFrame | None,
     horizon: int,
     *,
     quantiles: Sequence[float] = DEFAULT_QUANTILES,
@@ -357,13 +354,23 @@ def add_new(
 ) -> pd.DataFrame:
     """Add the forecasts of series that have no row yet, for the steps after the end of the panel.
 
-    ``table`` has the forecasts of the others. ``estimator`` is a fitted `ColdStart`, and
-    ``descriptions`` is a table of `read_descriptions`; those of series that are in ``table``, or
-    were skipped, are left out. The other arguments are those of `predict_long`.
+    ``table`` has the forecasts of the others. ``estimator`` is fitted, and ``descriptions`` is the
+    result of `read_descriptions`. Series that are in ``table``, or were skipped, are not added. The
+    other arguments are those of `predict_long`.
     """
+    if descriptions is None:
+        return table
     assert isinstance(estimator, ColdStart)  # others read no descriptions
     there = [*table["series_id"].unique(), *({} if skipped is None else skipped.reasons)]
-    new = descriptions[~descriptions.index.isin(there)]
+    known = descriptions.index.isin(there)
+    if known.any():
+        warnings.warn(
+            f"new_series (--new-series) has {series_names(list(descriptions.index[known]))}, which "
+            "the data have already: only the rows of the data are used for them",
+            UserWarning,
+            stacklevel=3,
+        )
+    new = descriptions[~known]
     if new.empty:
         return table
     contexts = estimator.new_contexts(new)

@@ -30,7 +30,8 @@ NEW = pd.DataFrame({"series_id": ["new", "s0", "other"], "description": ["large"
 
 
 def test_new_series_follow_the_others_and_end_where_they_end(tmp_path):
-    found = tsllm.forecast(table(), 3, new_series=NEW, **SETTINGS)
+    with pytest.warns(UserWarning, match="'s0', which the data have already"):
+        found = tsllm.forecast(table(), 3, new_series=NEW, **SETTINGS)
     assert found["series_id"].unique().tolist() == [f"s{n}" for n in range(12)] + ["new", "other"]
     assert list(found) == ["series_id", "timestamp", "forecast", "q0.1", "q0.5", "q0.9"]
     new, other = (found[found["series_id"] == name] for name in ("new", "other"))
