@@ -101,8 +101,9 @@ def _embed_columns(job: FitJob, frame: pd.DataFrame, store: Path | None) -> dict
 
     columns = [*(job.text or []), *(job.static_text or [])]
     texts = [None if text is None else str(text) for name in columns for text in frame[name]]
-    # The store tells embeddings of another precision apart, so those of a fit need its dtype.
-    how = {name: job.parameters[name] for name in ("device", "dtype") if name in job.parameters}
+    # The store keeps each precision apart: a fit reads texts with its dtype, descriptions without.
+    read = ["device"] if job.static_text else ["device", "dtype"]
+    how = {name: job.parameters[name] for name in read if name in job.parameters}
     return embed_ahead(
         texts,
         job.parameters.get("text_backbone", DEFAULT_BACKBONE),
