@@ -111,9 +111,12 @@ class AblationReport(AblationDocument):
     Attributes
     ----------
     verdict : str
-        Whether the language model helps, by the rules of `tsllm.evaluation.verdict.judge`.
+        Whether the language model helps, by the rules of `tsllm.evaluation.verdict.judge`; of an
+        ablation of text whether the texts help, and the language model that reads them, by those of
+        `tsllm.evaluation.text_verdict.judge_text`.
     answer : str
-        One word: "yes", "architecture", "unclear", "undecided", "no" or "harm".
+        One word: "yes", "architecture", "unclear", "undecided", "no" or "harm"; of an ablation of
+        text "text" instead of "architecture".
     table : DataFrame
         One row per variant and horizon, and one for the mean over the horizons ("all"): the number
         of ``windows``, the metrics, their deviation over seeds, and the difference from
@@ -258,15 +261,10 @@ def make_ablation_report(
         if (name, PRETRAINED) in pairs
     }
     replacements = [name for name in controls if name != NONE]
-    corrected = 1 - (1 - confidence) / max(1, len(replacements))
-    strict = {
-        name: report.paired(name, PRETRAINED, metric, horizon=overall, confidence=corrected)
-        for name in replacements
-    }
     verdict = judge(
         controls,
         min_difference=min_difference,
-        strict=strict,
+        strict=corrected_pairs(report, replacements, metric, overall, confidence),
         wording=in_percent(ERRORS[metric]),
     )
     baselines = {
@@ -287,24 +285,49 @@ def make_ablation_report(
     settings |= {"question": "Does the language model help?", "subject": "the language model"}
     settings["model"] = estimator.backbone
     costs = variant_costs(report, variants)
-    notes = [
-        *(f"{variant} is left out: {reason}" for variant, reason in variants.left_out.items()),
-        *variants.notes,
-        *_choices(variants),
-        *interval_notes(pairs[NONE, PRETRAINED][overall], costs),
-        *report.notes,
-    ]
+    notes = [*_choices(variants), *interval_notes(pairs[NONE, PRETRAINED][overall], costs)]
+    return assemble(report, variants, pairs, own, sentences, verdict.answer, costs, settings, notes)
+
+
+def assemble(
+    report: BacktestReport,
+    variants: Variants,
+    pairs: dict[tuple[str, str], dict[Any, PairedDifference]],
+    horizons: Sequence[Any],
+    sentences: Sequence[str],
+    answer: str,
+    costs: pd.DataFrame,
+    settings: dict[str, Any],
+    notes: Sequence[str],
+) -> AblationReport:
+    """Make the report of an ablation; its notes begin with the variants that are left out."""
+    left_out = [f"{variant} is left out: {reason}" for variant, reason in variants.left_out.items()]
     return AblationReport(
         " ".join(sentences),
-        verdict.answer,
-        long_table(report, pairs, own),
+        answer,
+        long_table(report, pairs, horizons),
         pd.DataFrame([one._asdict() for found in pairs.values() for one in found.values()]),
         costs,
         variants.left_out,
         settings,
-        notes,
+        [*left_out, *variants.notes, *notes, *report.notes],
         report,
     )
+
+
+def corrected_pairs(
+    report: BacktestReport,
+    replacements: Sequence[str],
+    metric: str,
+    horizon: int | str,
+    confidence: float,
+) -> dict[str, PairedDifference]:
+    """Compare with the pretrained variant, by intervals corrected for the number of comparisons."""
+    corrected = 1 - (1 - confidence) / max(1, len(replacements))
+    return {
+        name: report.paired(name, PRETRAINED, metric, horizon=horizon, confidence=corrected)
+        for name in replacements
+    }
 
 
 def ablation_settings(

@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 
-import pandas as pd
-
 from tsllm.evaluation.ablation_report import (
     ERRORS,
     AblationReport,
     ablation_settings,
     and_all,
+    assemble,
+    corrected_pairs,
     interval_notes,
-    long_table,
     variant_costs,
 )
 from tsllm.evaluation.report import BacktestReport
@@ -50,7 +49,6 @@ def make_text_report(
     }
     longest = {key: found[overall] for key, found in pairs.items()}
     replaced = [name for name in TEXT_REPLACEMENTS if name in variants.methods]
-    corrected = 1 - (1 - confidence) / max(1, len(replaced))
     words = in_percent(ERRORS[metric])
     verdict = judge_text(
         {
@@ -59,10 +57,7 @@ def make_text_report(
             if name in variants.methods
         },
         min_difference=min_difference,
-        strict={
-            name: report.paired(name, PRETRAINED, metric, horizon=overall, confidence=corrected)
-            for name in replaced
-        },
+        strict=corrected_pairs(report, replaced, metric, overall, confidence),
         wording=words,
     )
     baselines = {name: longest[name, PRETRAINED] for name in names if name not in variants.methods}
@@ -85,20 +80,7 @@ def make_text_report(
     }
     costs = variant_costs(report, variants)
     notes = [
-        *(f"{variant} is left out: {reason}" for variant, reason in variants.left_out.items()),
-        *variants.notes,
         *interval_notes(longest[NONE, PRETRAINED], costs),
         "seconds to fit include embedding the texts that the store lacked",
-        *report.notes,
     ]
-    return AblationReport(
-        " ".join(sentences),
-        verdict.answer,
-        long_table(report, pairs, own),
-        pd.DataFrame([one._asdict() for found in pairs.values() for one in found.values()]),
-        costs,
-        variants.left_out,
-        settings,
-        notes,
-        report,
-    )
+    return assemble(report, variants, pairs, own, sentences, verdict.answer, costs, settings, notes)

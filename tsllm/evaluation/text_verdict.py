@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from tsllm.evaluation.paired import PairedDifference
 from tsllm.evaluation.text_variants import PAST, RANDOM, SHUFFLED, TEXT_REPLACEMENTS
 from tsllm.evaluation.variants import NONE, PRETRAINED
-from tsllm.evaluation.verdict import Verdict, Wording, classify, in_percent
+from tsllm.evaluation.verdict import Verdict, Wording, classify, in_percent, list_controls
 from tsllm.text import BAG_OF_WORDS
 
 #: The meaning of each answer.
@@ -137,9 +137,7 @@ def judge_past(
 
 
 def _list(pairs: Mapping[str, PairedDifference], chosen: Sequence[str], words: Wording) -> str:
-    """Write controls with their differences."""
-    return "; ".join(
-        f"with {_NAMES[name]} the {words.error} is {words.amount(pairs[name])} than with the "
-        "pretrained language model"
-        for name in chosen
+    """Write what took the place of the language model or of the texts."""
+    return list_controls(
+        pairs, chosen, words, names=_NAMES, than="with the pretrained language model"
     )

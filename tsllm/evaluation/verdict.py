@@ -193,10 +193,21 @@ def in_percent(error: str) -> Wording:
     return Wording(error, amount, lambda share: f"{100 * share:g} %")
 
 
-def _list(pairs: Mapping[str, PairedDifference], chosen: Sequence[str], words: Wording) -> str:
-    """Write controls with their differences."""
+def list_controls(
+    pairs: Mapping[str, PairedDifference],
+    chosen: Sequence[str],
+    words: Wording,
+    *,
+    names: Mapping[str, str],
+    than: str,
+) -> str:
+    """Write controls with their differences; ``than`` says what they are compared with."""
     return "; ".join(
-        f"with {_NAMES[name]} the {words.error} is {words.amount(pairs[name])} than the pretrained "
-        "model's"
+        f"with {names[name]} the {words.error} is {words.amount(pairs[name])} than {than}"
         for name in chosen
     )
+
+
+def _list(pairs: Mapping[str, PairedDifference], chosen: Sequence[str], words: Wording) -> str:
+    """Write what took the place of the language model."""
+    return list_controls(pairs, chosen, words, names=_NAMES, than="the pretrained model's")
