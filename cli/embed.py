@@ -118,7 +118,10 @@ def _check_parameters(parameters: Iterable[str]) -> None:
     from tsllm.forecasters import METHODS
     from tsllm.tables.descriptions import OWN_ARGUMENTS
 
-    known = {*OWN_ARGUMENTS, *(name for cls in METHODS.values() for name in cls.get_param_names())}
+    known = {
+        *OWN_ARGUMENTS,
+        *(name for cls in METHODS.values() for name in cls().get_param_names()),
+    }
     for name in parameters:
         if name not in known:
             near = get_close_matches(name, sorted(known), n=1)

@@ -83,16 +83,24 @@ def read_descriptions(
             "new_series (--new-series) needs a model that reads descriptions: name their columns "
             "in static_text= (--static-text)"
         )
+    try:
+        return _read_table(source, estimator.static_attributes, reading)
+    except DataError as error:  # its row could be one of the data
+        raise type(error)(f"new_series (--new-series): {error}") from error
+
+
+def _read_table(source: Any, described: Sequence[str], reading: Mapping[str, Any]) -> pd.DataFrame:
+    """Read the identifiers and the columns ``described`` of a table."""
     written = [reading.get(name) for name in ("sep", "decimal", "encoding")]
     table = open_table(source, None, dialect_of(*written) if is_csv(source) else None)
     column = find_id_column(table, reading.get("id_col"))
-    for name in estimator.static_attributes:
+    for name in described:
         if name not in table.frame:
             raise DataError(
                 f"{table.source} has no column {name!r}, which describes new series; it has "
                 f"{', '.join(map(str, table.frame.columns))}"
             )
-    frame = table.frame[list(estimator.static_attributes)]
+    frame = table.frame[list(described)]
     if table.text:
         frame = frame.apply(lambda cells: cells.where(~missing_text(cells), None))
     ids = read_labels(table, column, "series", lambda row, name: f"series {name!r}")

@@ -78,8 +78,14 @@ def test_missing_descriptions_are_refused_or_the_mean_of_the_panel():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"new_series": NEW[["description"]]}, "has no column of identifiers"),
-        ({"new_series": NEW[["series_id"]]}, "has no column 'description', which describes"),
+        (
+            {"new_series": NEW[["description"]]},
+            r"^new_series \(--new-series\): the frame has no column of identifiers",
+        ),
+        (
+            {"new_series": NEW[["series_id"]]},
+            r"^new_series \(--new-series\): the frame has no column 'description', which describes",
+        ),
         ({"new_series": NEW, "id_col": "id"}, "id_col='id' is no column"),
         ({"static_text": "words"}, "has no column 'words', which describes new series"),
         ({"static_text": "words", "new_series": None}, "covariates='words' is no column"),
