@@ -43,9 +43,9 @@ USUAL_GROWTH = 0.5
 GROWTH_DEVIATION = 0.25
 #: Where errors are few, spreads are this number of deviations of the growth above the fitted power.
 GROWTH_DOUBT = 1.0
-#: How often the variance of the medians is taken from their square, as noise, and how much of it
-#: the spread of the errors contains where a median was corrected.
+#: Medians count as a signal only as far as their squares exceed this multiple of their variance.
 NOISE = 6.0
+#: Correcting a median adds this variance, divided by the number of errors, in squared spreads.
 CENTRE_DOUBT = 3.0
 #: Width of the kernel over the logarithm of the step that smooths the medians.
 SMOOTHNESS = 0.3
@@ -57,7 +57,7 @@ MAX_SHARED = 512
 
 @dataclass(frozen=True)
 class StepErrors:
-    """What is known of the errors of each step; each array is (horizon, variables).
+    """Centre and spread of the errors of each step; each array is (horizon, variables).
 
     Attributes
     ----------
@@ -67,9 +67,10 @@ class StepErrors:
         The mean distance to the centre, smoothed where a step has few errors; NaN where no step of
         the variable has an error.
     own : array
-        The number of errors, of which overlapping ones count as fewer.
+        The effective number of errors: overlapping ones count as fewer.
     count : array
-        This number with what was borrowed from other steps: it decides how far levels are out.
+        This number and what was borrowed from other steps. Levels lie farther out where it is
+        small.
     """
 
     centre: np.ndarray
@@ -91,7 +92,9 @@ class StepErrors:
         own = conformal_quantile(ordered, level, np.maximum(1.0, number / self.count))
         number, best = (~np.isnan(shared)).sum(axis=0), np.maximum(self.own.max(axis=0), 1.0)
         borrowed = conformal_quantile(shared, level, np.maximum(1.0, number / best))
-        borrowed = borrowed * _farther(self.count, level) / _farther(best, level)
+        borrowed = (
+            borrowed * _small_sample_factor(self.count, level) / _small_sample_factor(best, level)
+        )
         weight = self.own / (self.own + BORROWED)
         standard = np.where(self.own > 0, weight * own + (1 - weight) * borrowed, borrowed)
         quantiles: np.ndarray = self.centre + self.spread * standard
@@ -134,12 +137,15 @@ def describe_steps(
         Whether the centre may differ from 0.
     """
     known = ~np.isnan(errors)
-    own = separate_errors(known, series, spacing)  # (horizon, variables)
+    own = effective_counts(known, series, spacing)  # (horizon, variables)
     centre, doubt = np.zeros(own.shape), np.zeros(own.shape)
     if correct:
-        centre, doubt = _supported_centre(errors, series, spacing)
-    raw = _mean(np.abs(errors - centre), known) * np.sqrt(1 + doubt)
-    usual = _growing_spread(raw, own) if panel is None else _like(panel.spread, raw, own)
+        centre, doubt = _shrunken_median(errors, series, spacing)
+    raw = _mean_of_known(np.abs(errors - centre), known) * np.sqrt(1 + doubt)
+    if panel is None:
+        usual = _power_law_spread(raw, own)
+    else:
+        usual = _scaled_panel_spread(panel.spread, raw, own)
     weight = own / (own + BORROWED)
     spread = weight * raw + (1 - weight) * usual
     for step in range(1, len(spread) if panel is None else 0):
@@ -150,13 +156,13 @@ def describe_steps(
     return StepErrors(centre, np.where(best > 0, spread, np.nan), own, count)
 
 
-def separate_errors(
+def effective_counts(
     known: np.ndarray, series: np.ndarray, spacing: float, overlap: float = OVERLAP
 ) -> np.ndarray:
-    """Count the errors of each step, overlapping ones as fewer: (horizon, variables).
+    """Compute the effective number of errors of each step: (horizon, variables).
 
-    ``known`` (windows, horizon, variables) says which errors there are. Each series counts at least
-    once.
+    Errors of windows that overlap count as fewer, but each series counts at least once. ``known``
+    (windows, horizon, variables) says which errors there are.
     """
     steps = np.arange(1, known.shape[1] + 1)[:, None]
     shared = np.maximum(1.0, steps / overlap / spacing)  # (horizon, 1)
@@ -166,49 +172,55 @@ def separate_errors(
     return counts
 
 
-def _supported_centre(
+def _shrunken_median(
     errors: np.ndarray, series: np.ndarray, spacing: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Estimate the median error of each step, shrunk by what the errors support.
 
     The curve of medians over the steps is smoothed. It is multiplied by the share of it that the
     older and the newer half of the windows have in common, and by its signal-to-noise ratio. The
-    arguments are those of `describe_steps`. The second result is the variance of the centre, in
-    squared spreads.
+    arguments are those of `describe_steps`. The second result is the variance that the correction
+    adds, in squared spreads. Both are (horizon, variables).
     """
     known = ~np.isnan(errors)
-    own = separate_errors(known, series, spacing, overlap=1.0)  # of each error's own innovations
-    raw = _mean(np.abs(errors), known)
+    own = effective_counts(known, series, spacing, overlap=1.0)  # of each error's own innovations
+    raw = _mean_of_known(np.abs(errors), known)
     unit = np.where(raw > 0, raw, 1.0)
     newer = _newer_half(series)
     weight = own / np.arange(1, len(own) + 1)[:, None]  # steps that are far ahead are alike
-    halves = [_smooth(_median(errors[some]) / unit, own) for some in (~newer, newer)]
-    curve = _smooth(_median(errors) / unit, own)  # (horizon, variables)
+    halves = [_smoothed(_median_of_each_step(errors[some]) / unit, own) for some in (~newer, newer)]
+    curve = _smoothed(_median_of_each_step(errors) / unit, own)  # (horizon, variables)
     both = halves[0] * halves[1]
     power = (halves[0] ** 2 + halves[1] ** 2) / 2
-    common = _ratio((weight * both).sum(axis=0), (weight * power).sum(axis=0))
-    around = _mean(np.abs(errors - curve * unit), known) / unit
-    noise = 2.5 * around**2 / np.maximum(own, 1.0)  # the variance of a median of normal errors
+    common = _ratio_or_zero((weight * both).sum(axis=0), (weight * power).sum(axis=0))
+    around = _mean_of_known(np.abs(errors - curve * unit), known) / unit
+    # The variance of the median of n normal errors is pi / 2 * variance / n, and the variance is
+    # pi / 2 times the square of the mean distance.
+    noise = 2.5 * around**2 / np.maximum(own, 1.0)
     signal = (weight * curve**2).sum(axis=0)
-    clear = _ratio(signal - NOISE * (weight * noise).sum(axis=0), signal)
+    clear = _ratio_or_zero(signal - NOISE * (weight * noise).sum(axis=0), signal)
     share = np.clip(common, 0, 1) * np.clip(clear, 0, 1)  # (variables,)
     return share * curve * unit, share * CENTRE_DOUBT / np.maximum(own, 1.0)
 
 
-def _farther(count: np.ndarray, level: np.ndarray) -> np.ndarray:
-    """Compute how much farther out levels are where the spread is that of ``count`` errors.
+def _small_sample_factor(count: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Compute the factor on quantiles whose spread is estimated from ``count`` errors.
 
-    The ratio of the quantiles of Student's t distribution to those of the normal one, for the error
-    of a new observation.
+    It is the ratio of the quantiles of Student's t distribution to those of the normal one, for the
+    error of a new observation.
     """
-    upper = np.clip(np.maximum(level, 1 - level), 0.6, None)  # the ratio of the quantiles near 0.5
+    # At 0.5 both quantiles are 0; their ratio hardly changes below 0.6.
+    upper = np.clip(np.maximum(level, 1 - level), 0.6, None)
     degrees = np.maximum(count - 1, LEAST_DEGREES)
-    farther: np.ndarray = stdtrit(degrees, upper) / ndtri(upper) * np.sqrt(1 + 1 / count)
-    return farther
+    factor: np.ndarray = stdtrit(degrees, upper) / ndtri(upper) * np.sqrt(1 + 1 / count)
+    return factor
 
 
 def _newer_half(series: np.ndarray) -> np.ndarray:
-    """Return which windows are in the newer half of their series; a lone one is at random."""
+    """Return which windows are in the newer half of their series.
+
+    A window that is alone in its series is newer in every second series.
+    """
     starts = np.flatnonzero(np.r_[True, np.diff(series) != 0])
     number = np.diff(np.r_[starts, len(series)])
     position = np.arange(len(series)) - np.repeat(starts, number)
@@ -218,41 +230,47 @@ def _newer_half(series: np.ndarray) -> np.ndarray:
     return np.where(lone, turn, newer)
 
 
-def _median(errors: np.ndarray) -> np.ndarray:
+def _median_of_each_step(errors: np.ndarray) -> np.ndarray:
     """Return the median of each step, NaN without errors: (horizon, variables)."""
     if not len(errors):
         return np.full(errors.shape[1:], np.nan)
     ordered = np.sort(errors, axis=0)
-    number = np.maximum((~np.isnan(ordered)).sum(axis=0), 1)
+    return _median_of_sorted(ordered, (~np.isnan(ordered)).sum(axis=0))
+
+
+def _median_of_sorted(ordered: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Return the median of the first ``count`` sorted errors of each step."""
+    count = np.maximum(count, 1)
     median: np.ndarray = (
-        _at_rank(ordered, (number + 1) // 2) + _at_rank(ordered, number // 2 + 1)
+        _at_rank(ordered, (count + 1) // 2) + _at_rank(ordered, count // 2 + 1)
     ) / 2
     return median
 
 
-def _smooth(curve: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def _smoothed(curve: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Average a curve (horizon, variables) over steps at a similar distance; 0 if all is NaN."""
     weight = np.where(np.isnan(curve), 0.0, weight)
     curve = np.nan_to_num(curve)
     log = np.log(np.arange(1, len(curve) + 1))
     kernel = np.exp(-(((log[:, None] - log) / SMOOTHNESS) ** 2) / 2)  # (horizon, horizon)
-    near = _ratio(kernel @ (weight * curve), kernel @ weight)
+    near = _ratio_or_zero(kernel @ (weight * curve), kernel @ weight)
     smooth: np.ndarray = (weight * curve + BORROWED * near) / (weight + BORROWED)
     return smooth
 
 
-def _growing_spread(raw: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Fit a power of the step to spreads (horizon, variables), which counts ``own`` weigh."""
+def _power_law_spread(raw: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Fit a power of the step to spreads (horizon, variables), weighted by their counts ``own``."""
     log = np.log(np.arange(1.0, len(raw) + 1))[:, None]  # (horizon, 1)
     fit = (own > 0) & (raw > 0)
     # The logarithms of far steps are close, and their errors alike.
     weight = np.where(fit, own / np.exp(log), 0.0)
     size = np.log(np.where(fit, raw, 1.0))
     total = weight.sum(axis=0)
-    mean_log, mean_size = (_ratio((weight * x).sum(axis=0), total) for x in (log, size))
+    mean_log, mean_size = (_ratio_or_zero((weight * x).sum(axis=0), total) for x in (log, size))
     away = log - mean_log
     rest = size - mean_size - USUAL_GROWTH * away
     slope = (weight * away * rest).sum(axis=0)
+    # The logarithm of the spread of n normal errors has a variance of about 1 / (2 n).
     precision = (weight * away**2).sum(axis=0) + 1 / (2 * GROWTH_DEVIATION**2)
     growth = np.clip(USUAL_GROWTH + slope / precision, 0.0, MOST_GROWTH)
     doubt = np.sqrt(1 / (2 * precision))
@@ -261,22 +279,22 @@ def _growing_spread(raw: np.ndarray, own: np.ndarray) -> np.ndarray:
     return spread
 
 
-def _like(panel: np.ndarray, raw: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Multiply the spreads of the panel so that they fit those of a series."""
+def _scaled_panel_spread(panel: np.ndarray, raw: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Multiply the spreads of a panel by the factor that fits them to those of a series."""
     weight = np.where(own > 0, own / np.arange(1, len(raw) + 1)[:, None], 0.0)
     panel = np.nan_to_num(panel)
-    times = _ratio((weight * raw).sum(axis=0), (weight * panel).sum(axis=0))
+    times = _ratio_or_zero((weight * raw).sum(axis=0), (weight * panel).sum(axis=0))
     return np.where(panel > 0, panel * times, raw)
 
 
-def _mean(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+def _mean_of_known(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Average the known values of windows: (horizon, variables); 0 without one."""
     total = np.where(known, values, 0.0).sum(axis=0)
     mean: np.ndarray = total / np.maximum(known.sum(axis=0), 1)
     return mean
 
 
-def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+def _ratio_or_zero(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     """Divide; 0 where the divisor is 0."""
     ratio: np.ndarray = np.divide(top, bottom, out=np.zeros(np.shape(top)), where=bottom > 0)
     return ratio
@@ -314,23 +332,21 @@ def conformal_quantile(
     >>> conformal_quantile(errors, np.array([[0.9]]), overlap=5.0).item()
     94.0
     """
-    ordered, count = _with_two(ordered)  # count: (horizon, variables)
+    ordered, count = _with_mirrored_single(ordered)  # count: (horizon, variables)
     level = np.broadcast_to(level, np.broadcast_shapes(np.shape(level), count.shape))
     # minus a small number, so that 0.9 * 100 does not round up to rank 91
     upper = np.ceil((count + overlap) * level - 1e-9)
     lower = count + 1 - np.ceil((count + overlap) * (1 - level) - 1e-9)
     rank = np.where(level >= 0.5, upper, lower).astype(int)
-    most = np.maximum(count, 1)  # (horizon, variables)
-    picked = _at_rank(ordered, np.clip(rank, 1, most))
-    median = (_at_rank(ordered, (most + 1) // 2) + _at_rank(ordered, most // 2 + 1)) / 2
-    picked = np.where(level == 0.5, median, picked)
+    picked = _at_rank(ordered, np.clip(rank, 1, np.maximum(count, 1)))
+    picked = np.where(level == 0.5, _median_of_sorted(ordered, count), picked)
     outside = ((rank > count) | (rank < 1)) & (count > 1)
     if outside.any():
-        picked = np.where(outside, picked + _beyond(ordered, level, count, overlap), picked)
+        picked = np.where(outside, picked + _tail_distance(ordered, level, count, overlap), picked)
     return picked
 
 
-def _with_two(ordered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _with_mirrored_single(ordered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Add the negative of an error that is the only one of its step; count the errors."""
     count = (~np.isnan(ordered)).sum(axis=0)  # (horizon, variables)
     single = count == 1
@@ -343,7 +359,7 @@ def _with_two(ordered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([pair, ordered[2:]]), np.where(single, 2, count)
 
 
-def _beyond(
+def _tail_distance(
     ordered: np.ndarray, level: np.ndarray, count: np.ndarray, overlap: np.ndarray | float
 ) -> np.ndarray:
     """Compute how far levels lie beyond the most extreme error: ([levels,] horizon, variables).

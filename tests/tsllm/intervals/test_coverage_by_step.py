@@ -15,7 +15,7 @@ from small_forecasters import season
 from tsllm import AutoForecaster, LinearForecaster
 from tsllm.forecasters.learning import held_out_steps
 from tsllm.intervals.calibration import make_calibration
-from tsllm.intervals.conformal import FEW_ERRORS, describe_steps, separate_errors
+from tsllm.intervals.conformal import FEW_ERRORS, describe_steps, effective_counts
 
 LEVELS = [0.025, 0.1, 0.5, 0.9, 0.975]
 
@@ -104,8 +104,12 @@ def test_a_series_borrows_the_shape_over_steps_from_its_panel():
 def test_overlapping_errors_count_as_fewer_but_each_series_counts():
     known = np.ones((40, 12, 1), dtype=bool)
     one, twenty = np.zeros(40, dtype=int), np.repeat(np.arange(20), 2)
-    assert separate_errors(known, one, 1.0, overlap=2.0)[[0, 1, 11], 0].tolist() == [40, 40, 40 / 6]
-    assert separate_errors(known, twenty, 1.0, overlap=2.0)[[0, 11], 0].tolist() == [40, 20]
+    assert effective_counts(known, one, 1.0, overlap=2.0)[[0, 1, 11], 0].tolist() == [
+        40,
+        40,
+        40 / 6,
+    ]
+    assert effective_counts(known, twenty, 1.0, overlap=2.0)[[0, 11], 0].tolist() == [40, 20]
 
 
 @pytest.mark.parametrize(("shift", "least", "most"), [(3.0, 2.5, 3.2), (0.0, -0.15, 0.15)])
