@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from covariate_frames import batch_forecasts, stacked
 from sklearn.linear_model import LinearRegression
 from sktime.base import load as sktime_load
 from sktime.forecasting.compose import TransformedTargetForecaster, YfromX, make_reduction
@@ -16,7 +17,7 @@ from sktime.transformations.series.detrend import Detrender
 from sktime.utils._testing.hierarchical import _make_hierarchical
 
 import tsllm
-from small_forecasters import TINY, panel
+from small_forecasters import TINY
 from tsllm import AutoForecaster, AutoTimesForecaster, Context, DLinearForecaster, TextContext
 from tsllm.covariates.forecast_errors import (
     ErrorWindows,
@@ -43,10 +44,7 @@ def weathered(steps, *, seed=0, noise=0.3, sky=SKY, name="sky"):
 
 
 def weathered_panel(ids, steps=120):
-    pairs = {name: weathered(steps, seed=seed) for seed, name in enumerate(ids)}
-    y = pd.concat({name: y[:steps] for name, (y, _) in pairs.items()}, names=["id", "day"])
-    X = pd.concat({name: X for name, (_, X) in pairs.items()}, names=["id", "day"])
-    return y.to_frame(), X
+    return stacked({name: weathered(steps, seed=seed) for seed, name in enumerate(ids)}, steps)
 
 
 def forecasters():
@@ -360,22 +358,8 @@ def test_a_file_cannot_name_another_class(tmp_path):
 def test_batch_jobs_read_the_covariates(tmp_path):
     y, X = weathered_panel(["a", "b", "c"], 60)
     forecaster = TextContext("seasonal_naive", n_origins=4).fit(y, X=X, fh=[1, 2])
-    future = X.groupby(level=0).tail(AHEAD).groupby(level=0).head(2)
-    pd.concat([y, X.groupby(level=0).head(60)], axis=1).reset_index().to_parquet(
-        tmp_path / "past.parquet"
-    )
-    future.reset_index().to_parquet(tmp_path / "future.parquet")
-    tsllm.predict_batch(
-        tsllm.save(forecaster, tmp_path / "model"),
-        tmp_path / "past.parquet",
-        tmp_path / "out",
-        horizon=2,
-        id_col="id",
-        time_col="day",
-        future=tmp_path / "future.parquet",
-    )
-    found = pd.read_parquet(tmp_path / "out").sort_values(["series_id", "timestamp"])
-    np.testing.assert_allclose(found["forecast"], forecaster.predict(X=X)["demand"], rtol=1e-6)
+    found = batch_forecasts(forecaster, y, X, 2, tmp_path)
+    np.testing.assert_allclose(found, forecaster.predict(X=X)["demand"], rtol=1e-6)
 
 
 # ---------------------------------------------------------------------- parts
@@ -416,11 +400,14 @@ def test_weights_of_relative_features_are_exact_without_noise():
 
 
 def test_a_panel_of_short_series_is_judged_by_some_of_them():
-    y = panel([12] * 12, [f"s{i:02}" for i in range(12)])
+    y, X = weathered_panel([f"s{i:02}" for i in range(12)], 12)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        forecaster = TextContext("seasonal_naive", n_origins=1).fit(y, fh=[1, 2])
-    assert forecaster.predict().shape == (24, 1)
+        forecaster = TextContext("seasonal_naive", n_origins=1).fit(y, X=X, fh=[1, 2])
+    assert forecaster.predict(X=X).shape == (24, 1)
+    told = forecaster.summary()
+    assert told["windows"] == 3  # a quarter
+    assert told["error"] < 0.5 * told["error_without"]
 
 
 @pytest.mark.parametrize("damaged", [{"period": 0, "rate": 0.5}, {"period": 7, "rate": np.nan}])

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from covariate_frames import batch_forecasts, stacked
 from sktime.forecasting.naive import NaiveForecaster
 
 import tsllm
@@ -258,34 +259,17 @@ def test_a_saved_model_forecasts_alike(text_backbone, past, tmp_path):
 
 def test_a_panel_shares_what_its_texts_tell():
     pairs = {name: reported(60, seed=seed) for seed, name in enumerate("abcd")}
-    y = pd.concat({name: y[:60] for name, (y, _) in pairs.items()}, names=["id", "day"])
-    X = pd.concat({name: X for name, (_, X) in pairs.items()}, names=["id", "day"])
-    forecaster = with_reports(n_origins=20).fit(y.to_frame(), X=X, fh=range(1, AHEAD + 1))
+    y, X = stacked(pairs, 60)
+    forecaster = with_reports(n_origins=20).fit(y, X=X, fh=range(1, AHEAD + 1))
     later = pd.concat([y[60:] for y, _ in pairs.values()])
     assert np.abs(forecaster.predict(X=X).to_numpy().ravel() - later.to_numpy()).mean() < 1.0
 
 
 def test_batch_jobs_and_served_models_read_texts(tmp_path):
-    pairs = {name: reported(60, seed=seed) for seed, name in enumerate("ab")}
-    y = pd.concat({name: y[:60] for name, (y, _) in pairs.items()}, names=["id", "day"])
-    X = pd.concat({name: X for name, (_, X) in pairs.items()}, names=["id", "day"])
-    forecaster = with_reports(n_origins=20).fit(y.to_frame(), X=X, fh=[1, 2])
+    y, X = stacked({name: reported(60, seed=seed) for seed, name in enumerate("ab")}, 60)
+    forecaster = with_reports(n_origins=20).fit(y, X=X, fh=[1, 2])
     expected = forecaster.predict(X=X)["demand"].to_numpy()
-    past = pd.concat([y, X.groupby(level=0).head(60)], axis=1).reset_index()
-    ahead = X.groupby(level=0).tail(AHEAD).groupby(level=0).head(2).reset_index()
-    past.to_parquet(tmp_path / "past.parquet")
-    ahead.to_parquet(tmp_path / "ahead.parquet")
-    tsllm.predict_batch(
-        tsllm.save(forecaster, tmp_path / "model"),
-        tmp_path / "past.parquet",
-        tmp_path / "out",
-        horizon=2,
-        id_col="id",
-        time_col="day",
-        future=tmp_path / "ahead.parquet",
-    )
-    found = pd.read_parquet(tmp_path / "out").sort_values(["series_id", "timestamp"])
-    np.testing.assert_allclose(found["forecast"], expected, rtol=1e-6)
+    np.testing.assert_allclose(batch_forecasts(forecaster, y, X, 2, tmp_path), expected, rtol=1e-6)
 
     mlflow = pytest.importorskip("mlflow")
     from tsllm.mlflow import save_model
