@@ -1,4 +1,4 @@
-"""ColdStart: any forecaster, and series with few observations forecast from their descriptions."""
+"""ColdStart: it forecasts series with few observations from their descriptions."""
 
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
@@ -52,7 +52,7 @@ def _of_the_forecaster_inside(name: str) -> Any:
 
 
 class ColdStart(OuterForecaster):
-    """Forecast series with few or no observations from their descriptions, others as before.
+    """Forecast series with few or no observations from their descriptions.
 
     The forecaster inside is trained on the panel. Level, trend, season and spread of each series of
     the panel are regressed on the embedding of its description (ridge regression, shrunk to the
@@ -351,7 +351,7 @@ class ColdStart(OuterForecaster):
     def _learn_panel(
         self, state: ColdStartState, contexts: Sequence[Context]
     ) -> PanelProfiles | None:
-        """Learn what the panel says of a series by its description."""
+        """Learn to expect the profile of a series from its description."""
         if not self._learns_panel:
             return None
         season, horizon = season_length(state.shape.freq), state.shape.horizon

@@ -1,4 +1,4 @@
-"""The state of `ColdStart`: that of the forecaster inside, and what the panel says of series."""
+"""The state of `ColdStart`: that of the forecaster inside, and the expected profiles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from tsllm.text.panel import PanelProfiles
 
 @dataclass
 class ColdStartState(FittedState):
-    """The state of the forecaster inside, and what the panel says of series by their texts.
+    """The state of the forecaster inside, and the profiles that are expected of other series.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""TextContext: what a forecaster cannot read, added to its forecasts."""
+"""TextContext: it adds the effects of what a forecaster cannot read to its forecasts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
