@@ -29,7 +29,8 @@ TargetCol = Annotated[
     list[str] | None,
     typer.Option(
         "--target-col",
-        help="A column with values; repeat for more (YAML: target_cols).",
+        help="A column with values; repeat for more (YAML: target_cols). Default: value, y or "
+        "target, else the only column of numbers; with predict, the variables of the model.",
         metavar="NAME",
     ),
 ]
@@ -78,8 +79,8 @@ Text = Annotated[
     str | None,
     typer.Option(
         "--text",
-        help="Columns with a text about each step, such as report,promotion. Those of the "
-        "steps to forecast are in --future, unless --past-covariates names the column, too.",
+        help="Columns with a text about each step, such as report,promotion. --future gives the "
+        "texts of the steps to forecast, unless --past-covariates names the column too.",
         metavar="NAMES",
     ),
 ]
@@ -104,7 +105,7 @@ Future = Annotated[
     str | None,
     typer.Option(
         "--future",
-        help="A table with the covariates of the steps to forecast.",
+        help="A table with the covariates and texts of the steps to forecast.",
         metavar="FILE",
     ),
 ]
@@ -269,12 +270,10 @@ def levels(option: str, text: str) -> list[float]:
 
 
 def names(option: str, text: str) -> list[str]:
-    """Read ``a,b``; ``none`` in any case of letters is an empty list."""
-    return (
-        []
-        if text.strip().lower() in ("", "none", "null")
-        else [name.strip() for name in text.split(",")]
-    )
+    """Read ``a,b``; ``none`` and ``null``, in any case of letters, are an empty list."""
+    if text.strip().lower() in ("", "none", "null"):
+        return []
+    return [name.strip() for name in text.split(",")]
 
 
 def window(option: str, text: str) -> list[float | str]:

@@ -349,7 +349,7 @@ def _parameters(estimator: SeriesForecaster | EventForecaster) -> dict[str, Any]
 def _without_forecasters(
     parameters: Mapping[str, Any],
 ) -> tuple[dict[str, Any], dict[str, SeriesForecaster]]:
-    """Split constructor's arguments into plain ones and forecasters, which are written apart."""
+    """Split the arguments of a constructor into plain ones and forecasters."""
     inner = {name: value for name, value in parameters.items() if hasattr(value, "get_params")}
     for name, value in inner.items():
         cls = type(value)
