@@ -176,7 +176,9 @@ class TextErrorEffects:
             for one in effects.reductions
         )
         if effects.path < 1 or not fits:
-            raise ModelFormatError("the saved model's effects of texts do not fit its reductions")
+            raise ModelFormatError(
+                "the saved model's effects of texts do not fit its reductions: fit and save it again"
+            )
         if not np.isfinite(effects.weights).all():
             raise ModelFormatError(
                 "the saved model has effects of texts that are NaN or infinite, so that every "
