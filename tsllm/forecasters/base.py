@@ -582,7 +582,7 @@ class LLMForecaster(ModelForecaster):
     A method whose language model embeds texts lists them in `_texts_to_embed`.
     """
 
-    #: Steps with a language model; those without one are cheap.
+    #: `_most_steps` of a training with a language model, whose steps are costly.
     _language_model_steps: ClassVar[int] = 500
     #: Whether the language model runs inside the model; else only its embeddings are read.
     _runs_backbone: ClassVar[bool] = True

@@ -174,10 +174,11 @@ class LearningMixin(FittingMixin):
     )
     #: Whether each variable is a series of its own to the model.
     _channel_independent: ClassVar[bool] = True
-    #: ``max_epochs="auto"``: at least this number of epochs, and epochs for this number of steps.
+    #: Fewest epochs and fewest steps of a training with ``max_epochs="auto"``.
     _auto_epochs: ClassVar[int] = 10
     _auto_steps: ClassVar[int] = 400
-    #: Most steps of ``max_epochs="auto"`` with ``window_stride="auto"``.
+    #: Most steps of a training where ``window_stride`` is "auto" too; a larger ``max_steps`` raises
+    #: it. `_budget` chooses the number for a model with a language model.
     _most_steps: ClassVar[int] = 2000
     #: Whether training embeds the text of each window, so that each epoch reads the same ones.
     _embeds_windows: ClassVar[bool] = False
@@ -380,7 +381,7 @@ class LearningMixin(FittingMixin):
         return int(self.batch_size) * steps
 
     def _budget(self) -> int:
-        """Return the most steps of a training that chooses its number of epochs."""
+        """Return the most steps of a training where epochs and stride are "auto"."""
         return self._most_steps
 
     def _shorter(self) -> str:

@@ -126,11 +126,11 @@ SHARED: dict[str, tuple[str, str]] = {
     "batch_size": ("int", "Windows of a training step; each variable is a window of its own."),
     "window_stride": (
         'int or "auto"',
-        'Steps between training windows. "auto": 1, and where ten passes would take more than '
-        "2,000 steps (500 with a language model, 250 of S²IP-LLM), each epoch draws a tenth of "
-        "that number of batches at random, so that the time does not grow with the panel; only "
-        'with ``max_epochs="auto"``. A stride that shares a factor with the season misses some of '
-        "its phases, with a warning.",
+        'Steps between training windows. "auto": 1, and with ``max_epochs="auto"`` also a limit of '
+        "2,000 training steps, of 500 with a language model (250 in S²IP-LLM), or of ``max_steps`` "
+        "if that is more. Where ten passes would take more steps, each epoch draws a tenth of "
+        "that number of batches at random, so that the time does not grow with the panel. A stride "
+        "that shares a factor with the season misses some of its phases, with a warning.",
     ),
     "learning_rate": (
         "float",
@@ -147,9 +147,9 @@ SHARED: dict[str, tuple[str, str]] = {
         'bool or "auto"',
         "Combine the model's forecasts with the last value, the seasonal naive forecast and that "
         "with drift, with weights that held-out windows of all series support (not in the papers). "
-        'Few windows leave the model alone; ``summary()`` shows the weights. "auto": where a '
-        "typical series has fewer than 300 steps. Longer series teach a model more than the last "
-        "of them tell about its errors.",
+        "With few windows the model keeps most of the weight; ``summary()`` shows the weights. "
+        '"auto": where a typical series has fewer than 300 steps. On longer series the held-out '
+        "windows are few beside those that the model learnt from, and shrinkage may harm.",
     ),
     "max_steps": ("int or None", "Stop after this number of training steps."),
     "checkpoint_dir": (

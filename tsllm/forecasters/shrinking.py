@@ -3,7 +3,7 @@
 On short series a trained model may forecast worse than the last value or the last season. So its
 forecast is combined with three simple ones: the last value, the seasonal naive, and the seasonal
 naive with the mean change of a season. The weights are learnt on windows that training did not see,
-for the whole panel. Few windows leave the forecast as it is.
+for the whole panel. With few windows the model keeps most of the weight.
 """
 
 from collections.abc import Sequence

@@ -8,6 +8,7 @@ import torch
 from small_forecasters import panel
 from tsllm import AarenForecaster, AutoTimesForecaster, DLinearForecaster
 from tsllm.forecasters import shapes
+from tsllm.forecasters.frames import split_series
 from tsllm.forecasters.shrinking import SHORT_SERIES
 from tsllm.training.windows import DrawnWindows, Windows
 
@@ -91,8 +92,6 @@ def test_one_series_has_too_few_windows_for_a_choice():
 
 
 def contexts_of(forecaster, y):
-    from tsllm.forecasters.frames import split_series
-
     return split_series(y, freq=forecaster.freq, at_least=2)
 
 
