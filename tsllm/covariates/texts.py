@@ -108,7 +108,10 @@ class TextEffects:
         )
         fits = fits and effects.levels.shape == (2, variables) and effects.window >= 1
         if not fits or not np.array_equal(steps, fitted_steps(horizon)):
-            raise ModelFormatError("the saved model's effects of texts do not fit its reductions")
+            raise ModelFormatError(
+                "the saved model's effects of texts do not fit its reductions: fit and save the model "
+                "again"
+            )
         if not all(np.isfinite(one).all() for one in arrays):
             raise ModelFormatError(
                 "the saved model has effects of texts that are NaN or infinite, so that every "
