@@ -177,8 +177,8 @@ class TextErrorEffects:
         )
         if effects.path < 1 or not fits:
             raise ModelFormatError(
-                "the saved model's effects of texts do not fit its reductions: fit and save the model "
-                "again"
+                "the saved model's effects of texts do not fit its reductions: fit and save "
+                "the model again"
             )
         if not np.isfinite(effects.weights).all():
             raise ModelFormatError(

@@ -109,8 +109,8 @@ class TextEffects:
         fits = fits and effects.levels.shape == (2, variables) and effects.window >= 1
         if not fits or not np.array_equal(steps, fitted_steps(horizon)):
             raise ModelFormatError(
-                "the saved model's effects of texts do not fit its reductions: fit and save the model "
-                "again"
+                "the saved model's effects of texts do not fit its reductions: fit and save "
+                "the model again"
             )
         if not all(np.isfinite(one).all() for one in arrays):
             raise ModelFormatError(
