@@ -113,7 +113,7 @@ def text_to_numbers(column: pd.Series, decimal: str = ".") -> np.ndarray | int:
     try:
         return np.array(pa.compute.cast(cells, pa.float64()).to_numpy(zero_copy_only=False))
     except pa.ArrowInvalid:
-        return next(position for position, cell in enumerate(cells) if not _is_number(cell))
+        return _first_non_number(cells)
 
 
 def missing_text(column: pd.Series) -> np.ndarray:
@@ -273,10 +273,17 @@ def _row_of_parts(
     return row
 
 
-def _is_number(cell: Any) -> bool:
-    """Check whether Arrow reads a cell as a number."""
-    try:
-        pa.compute.cast(cell, pa.float64())
-    except pa.ArrowInvalid:
-        return False
-    return True
+def _first_non_number(cells: Any) -> int:
+    """Find the first cell that Arrow does not read as a number; there is one.
+
+    It halves the part that holds the cell, since Arrow does not say where it stopped.
+    """
+    start, end = 0, len(cells)
+    while end - start > 1:
+        middle = (start + end) // 2
+        try:
+            pa.compute.cast(cells.slice(start, middle - start), pa.float64())
+            start = middle
+        except pa.ArrowInvalid:
+            end = middle
+    return start

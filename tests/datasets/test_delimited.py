@@ -118,3 +118,10 @@ def test_arguments_for_csv_are_refused_elsewhere(tmp_path, name):
         frame.to_json(source, orient="records", lines=True)
     for argument in ({"sep": ";"}, {"decimal": ","}, {"encoding": "latin-1"}):
         assert "have no effect" in complaint(source, **argument)
+
+
+@pytest.mark.parametrize("positions", [[0], [99], [37, 38, 80], [50, 99]])
+def test_the_first_cell_that_is_no_number_is_found(positions):
+    cells = pd.Series(["1.5", "NA", " 2 ", "1e3"] * 25)
+    cells.iloc[positions] = "x"
+    assert text_to_numbers(cells) == positions[0]
