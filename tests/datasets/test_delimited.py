@@ -4,10 +4,12 @@ import gzip
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 from data_files import complaint_of, write
 
 from tsllm.datasets import read_long
+from tsllm.datasets.tables import text_to_numbers
 
 complaint = partial(complaint_of, read_long)
 GERMAN = "series_id;timestamp;Größe\nZürich;2024-01-01;1,5\nZürich;2024-01-02;-2,25\n"
