@@ -77,16 +77,16 @@ class ExplainingMixin(ForecastingMixin, ABC):
         True
         """
         contexts, steps, futures = self._asked(fh, X)
+        covariates = self.fitted_.covariates
+        if covariates is not None and MODEL in covariates.columns.names:
+            raise DataError(
+                f"X has the column {MODEL!r}, which is the name of the model's own forecast in an "
+                "explanation: give the column another name, and fit anew"
+            )
         horizon = max(int(keep.max()) for keep in steps)
         values = self._forecast_kept(contexts, horizon, (), futures)[..., 0]
-        covariates = self.fitted_.covariates
         shares: dict[str, np.ndarray] = {}
         if covariates is not None:
-            if MODEL in covariates.columns.names:
-                raise DataError(
-                    f"X has the column {MODEL!r}, which is the name of the model's own forecast in "
-                    "an explanation: give the column another name, and fit anew"
-                )
             scaled, residuals = self._prepare_contexts(contexts)
             shares = self.fitted_.shares(scaled, residuals, futures, horizon)
         rest = values - sum(shares.values(), np.zeros_like(values))
