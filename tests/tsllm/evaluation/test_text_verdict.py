@@ -1,27 +1,14 @@
 """The verdict about texts: each rule, and what it says of texts about the past."""
 
-import math
-
 import numpy as np
 import pandas as pd
 import pytest
+from paired_differences import BETTER, OPEN, SAME, UNKNOWN, WORSE, pair
 
-from tsllm.evaluation.paired import PairedDifference
 from tsllm.evaluation.text_variants import shuffled_texts
 from tsllm.evaluation.text_verdict import TEXT_ANSWERS, judge_past, judge_text
 from tsllm.evaluation.verdict import in_percent
 
-
-def pair(relative, low, high):
-    return PairedDifference(
-        "variant", "pretrained", "mse", "all", relative, low, high, 0.95, 100, 10,
-        relative, low, high, "origins", 10.0, 3,
-    )  # fmt: skip
-
-
-WORSE, BETTER = pair(0.10, 0.05, 0.15), pair(-0.10, -0.15, -0.05)
-SAME, OPEN = pair(0.002, -0.004, 0.008), pair(0.03, -0.02, 0.08)
-UNKNOWN = pair(0.5, math.nan, math.nan)
 HELPS = {"none": WORSE, "shuffled": WORSE}
 
 

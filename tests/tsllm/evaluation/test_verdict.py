@@ -1,24 +1,11 @@
 """The verdict: each rule, and how often it is wrong where nothing differs."""
 
-import math
-
 import numpy as np
 import pytest
+from paired_differences import BETTER, OPEN, SAME, UNKNOWN, WORSE, pair
 
-from tsllm.evaluation.paired import PairedDifference, estimate
+from tsllm.evaluation.paired import estimate
 from tsllm.evaluation.verdict import ANSWERS, amount, classify, judge, judge_baselines, judge_naive
-
-
-def pair(relative, low, high, name="variant"):
-    return PairedDifference(
-        name, "pretrained", "mse", "all", relative, low, high, 0.95, 100, 10,
-        relative, low, high, "origins", 10.0, 3,
-    )  # fmt: skip
-
-
-WORSE, BETTER = pair(0.10, 0.05, 0.15), pair(-0.10, -0.15, -0.05)
-SAME, OPEN = pair(0.002, -0.004, 0.008), pair(0.03, -0.02, 0.08)
-UNKNOWN = pair(0.5, math.nan, math.nan)
 
 
 @pytest.mark.parametrize(
