@@ -13,7 +13,7 @@ from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 from torch import Tensor
 
 from tsllm.arguments import checked_flag, checked_levels
-from tsllm.backbone import Backbone, count_layers, load_backbone, native_bfloat16
+from tsllm.backbone import DEFAULT_BACKBONE, Backbone, count_layers, load_backbone, native_bfloat16
 from tsllm.context import Context, column_names, contexts_from_state, contexts_to_state
 from tsllm.datasets.frequency import parse_frequency, set_frequency, without_frequency
 from tsllm.embeddings import open_store
@@ -587,10 +587,10 @@ class LLMForecaster(ModelForecaster):
     #: Whether the language model runs inside the model; else only its embeddings are read.
     _runs_backbone: ClassVar[bool] = True
 
-    backbone: str | None
-    backbone_layers: int | str | None
-    lora: dict[str, Any] | None
-    dtype: str
+    backbone: str | None = DEFAULT_BACKBONE
+    backbone_layers: int | str | None = "auto"
+    lora: dict[str, Any] | None = None
+    dtype: str = "auto"
 
     def embed(self, y: Any, fh: Any = None, X: Any = None) -> dict[str, Any]:
         """Embed ahead of time every text that `fit` on these series would embed.

@@ -22,23 +22,11 @@ from tsllm.forecasters.candidates import (
 from tsllm.forecasters.frames import frequency_of
 from tsllm.forecasters.held_out import HELD_OUT
 from tsllm.forecasters.learning import span_of
-from tsllm.forecasters.parameters import DECILES
 from tsllm.forecasters.state import FittedState, ModelShape
 
 
 class OuterForecaster(SeriesForecaster):
     """Base class of forecasters around other forecasters, without a training of their own."""
-
-    # The arguments of one training, which the forecasters inside have.
-    context_length = "auto"
-    adaptive = False
-    update_epochs = 0
-    max_epochs = "auto"
-    learning_rate = 1e-3
-    weight_decay = 0.0
-    patience = 3
-    max_steps = None
-    checkpoint_dir = None
 
 
 class ComposedForecaster(OuterForecaster):
@@ -47,8 +35,6 @@ class ComposedForecaster(OuterForecaster):
     Their intervals are conformal, on the errors of the whole.
     """
 
-    loss = "mse"
-    quantiles = DECILES
     validation_fraction = HELD_OUT
 
     def plot_history(self, ax: Any = None) -> Any:

@@ -296,8 +296,10 @@ class LearningMixin(FittingMixin):
         """Train the weights of a state's model on windows of series, and add to its history.
 
         ``identity`` are the facts that tell this training from others, for checkpoints under
-        ``checkpoint_dir``. None: no checkpoints.
+        ``checkpoint_dir``. None: no checkpoints. A module without parameters stays as it is.
         """
+        if next(state.model.parameters(), None) is None:
+            return
         windows = [training] if validation is None else [training, validation]
         some = self._drawn(training)
         loss = self._make_loss(state, contexts, windows)

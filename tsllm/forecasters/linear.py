@@ -21,7 +21,6 @@ from tsllm.backbone.stopping import check_time
 from tsllm.context import Context
 from tsllm.errors import DataError
 from tsllm.forecasters.direct import DirectForecaster
-from tsllm.forecasters.parameters import DECILES
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.training.windows import Windows
 
@@ -82,16 +81,7 @@ class LinearForecaster(DirectForecaster):
 
     _max_context: ClassVar[int] = 672
 
-    # The training loop's arguments are no parameters here: nothing is trained in steps.
-    loss = "mse"
-    quantiles = DECILES
-    update_epochs = 0
-    max_epochs = 1
-    learning_rate = 0.0
-    weight_decay = 0.0
-    patience = 1
-    max_steps = None
-    checkpoint_dir = None
+    max_epochs = 1  # the windows are read once, to solve for the weights
 
     def __init__(
         self,

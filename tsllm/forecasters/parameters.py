@@ -199,38 +199,44 @@ SHARED: dict[str, tuple[str, str]] = {
 class SharedParameters:
     """Base of the forecasters: it declares, assigns and checks the arguments that they share.
 
-    A method's constructor assigns its own arguments and passes ``locals()`` on, so that its
-    signature shows all of them, as sktime requires.
+    A method's constructor lists the arguments that its users may set, assigns its own and passes
+    ``locals()`` on: sktime reads the arguments off the signature. The shared ones that it does not
+    list have the values below.
     """
 
-    context_length: int | str
-    prediction_length: int | None
-    loss: str
-    quantiles: tuple[float, ...]
-    adaptive: bool
-    update_epochs: int
-    max_epochs: int | str
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    patience: int
-    validation_fraction: float
-    max_steps: int | None
-    checkpoint_dir: str | Path | None
-    past_covariates: tuple[str, ...]
-    freq: str | None
-    device: str
-    random_state: int | np.random.RandomState | None
-    verbose: int
-    # Arguments of some methods only, and what holds for the others.
-    static_attributes: tuple[str, ...] = ()
+    context_length: int | str = "auto"
+    prediction_length: int | None = None
+    loss: str = "mse"
+    quantiles: tuple[float, ...] = DECILES
+    adaptive: bool = False
+    update_epochs: int = 0
+    max_epochs: int | str = "auto"
+    batch_size: int = 256
+    window_stride: int | str = "auto"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    patience: int = 3
+    validation_fraction: float = 0.1
+    shrinkage: bool | str = "auto"
+    max_steps: int | None = None
+    checkpoint_dir: str | Path | None = None
+    past_covariates: tuple[str, ...] = ()
     text_covariates: tuple[str, ...] = ()
     text_backbone: str = DEFAULT_BACKBONE
     embedding_store: Any = None
-    window_stride: int | str = 1
-    shrinkage: bool | str = False
+    static_attributes: tuple[str, ...] = ()
+    freq: str | None = None
+    device: str = "auto"
+    random_state: int | np.random.RandomState | None = None
+    verbose: int = 0
 
-    def __init__(self, arguments: Mapping[str, Any]) -> None:
+    def __init__(self, arguments: Mapping[str, Any] | None = None) -> None:
+        if arguments is None:
+            name = type(self).__name__
+            raise TypeError(
+                f"{name} has no constructor of its own: write one that lists its arguments by "
+                "keyword and ends with super().__init__(locals())"
+            )
         for name in SHARED.keys() & arguments.keys():
             setattr(self, name, arguments[name])
         super().__init__()
