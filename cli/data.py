@@ -30,7 +30,7 @@ def open_data(data: str, **reading: Any) -> Opened:
 
     with tempfile.TemporaryDirectory(prefix="tsllm-") as folder:
         found = find_series(str(_from_stdin(folder)) if data == "-" else data)
-        if not reading.get("model_targets"):
+        if reading.get("model") is None:
             own = found.targets(reading.get("covariates", ()))
             reading["target_cols"] = reading.get("target_cols") or own
         return Opened(read_long(found.source, **reading), found.split)

@@ -84,11 +84,13 @@ def forecast(
     check_table_file("--new-series", job.new_series)
     frame, estimator, skipped = _prepare(job, job.horizon, job.quantiles)
 
+    from tsllm.datasets.labels import labels_of
     from tsllm.tables.covariates import read_future_ahead
     from tsllm.tables.descriptions import read_descriptions
     from tsllm.tables.forecast import add_new, predict_long
 
-    new = read_descriptions(job.new_series, estimator, job.reading())
+    labels = labels_of(frame)
+    new = read_descriptions(job.new_series, estimator, job.reading(), labels)
     known = read_future_ahead(
         job.future,
         estimator,
@@ -121,8 +123,13 @@ def forecast(
         drawn = table["series_id"].iloc[0]
         say(f"wrote {plot}, the forecast of {drawn!r}")
     drawn_to = None if plot is None else str(plot)
-    left_out = deliver_skipped(skipped, table["series_id"].nunique(), out)
-    deliver(table, out, json, {"plot": drawn_to, "summary": estimator.summary(), **left_out})
+    left_out = deliver_skipped(skipped, table["series_id"].nunique(), out, id_col=labels.id)
+    deliver(
+        labels.restore(table),
+        out,
+        json,
+        {"plot": drawn_to, "summary": estimator.summary(), **left_out},
+    )
 
 
 def fit(
@@ -164,6 +171,7 @@ def fit(
         raise DataError("--out is missing: give the directory to save the model to")
     check_folder(out.absolute().parent, "--out")
 
+    from tsllm.datasets.labels import labels_of
     from tsllm.saving.api import save
     from tsllm.saving.directory import JOB, check_target
     from tsllm.training import distributed
@@ -189,7 +197,8 @@ def fit(
         if checkpoint is not None:
             remove_checkpoints(checkpoint)
         series = frame["series_id"].nunique()
-        left_out = deliver_skipped(skipped, series, out.with_name(f"{out.name}.csv"))
+        beside = out.with_name(f"{out.name}.csv")
+        left_out = deliver_skipped(skipped, series, beside, id_col=labels_of(frame).id)
         say(f"saved the model in {out}")
         if json:
             print_json({"model": str(folder), "summary": estimator.summary(), **left_out})
@@ -207,15 +216,18 @@ def _prepare(
     The last value collects the series that are left out; None without --skip-bad.
     """
     from tsllm.datasets.bad_series import SkippedSeries
+    from tsllm.datasets.labels import labels_of
 
     skipped = SkippedSeries() if job.skip_bad else None
     with working(f"reading {job.data}"):
         frame, _ = open_data(job.data, skipped=skipped, **job.data_options())
 
     # After the data, since this takes seconds to import and a wrong file is told at once.
-    from tsllm.tables.forecast import check_request, fittable, make_forecaster
+    from tsllm.tables.forecast import check_request, fittable, make_forecaster, result_columns
 
     check_request(1 if horizon is None else horizon, quantiles)
+    variables = len(frame.columns) - 2 - len(job.all_covariates())
+    labels_of(frame).check_beside(result_columns(variables, quantiles))
     settings: dict[str, Any] = {
         "prediction_length": horizon,
         "verbose": int(sys.stderr.isatty()),

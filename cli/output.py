@@ -186,24 +186,26 @@ def deliver_skipped(
     out: Path | None,
     table: Path | None = None,
     *,
+    id_col: str = "series_id",
     listed_by: str = "--out or --json",
 ) -> dict[str, Any]:
     """Write the list of series left out beside the output, and print their number.
 
     ``series`` is the number of series that were forecast. ``table`` is the path of a list that is
-    written already; None: it is named after ``out``. ``listed_by`` names the options that list them
-    where there is neither. The result is for JSON, empty if no series was to be left out.
+    written already; None: it is named after ``out``. ``id_col`` is its column of the series.
+    ``listed_by`` names the options that list them where there is neither. The result is for JSON,
+    empty if no series was to be left out.
     """
     if skipped is None:
         return {}
     if table is None and out is not None:
         table = out.with_name(f"{out.stem}.skipped.csv")
-        write_table(skipped.table(), table)
+        write_table(skipped.table(id_col), table)
     where = f", which {listed_by} lists" if table is None else f", listed in {table}"
     if skipped.reasons:
         said = skipped.sentence(series + len(skipped.reasons), where)
         say(f"Warning: {said}", style="yellow")
-    return {"skipped": skipped.table().to_dict("records")}
+    return {"skipped": skipped.table(id_col).to_dict("records")}
 
 
 def deliver_ablation(

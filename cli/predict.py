@@ -192,10 +192,22 @@ def _forecast_at_once(asked: _Asked) -> None:
     from tsllm.batch.sizing import measure_batch_size
     from tsllm.datasets.bad_series import SkippedSeries
     from tsllm.datasets.counts import count_step
+    from tsllm.datasets.labels import labels_of
     from tsllm.saving.api import load_forecaster
-    from tsllm.tables.covariates import columns_to_read, read_future
+    from tsllm.tables.covariates import (
+        columns_to_read,
+        labels_of_model,
+        read_future,
+        variables_of,
+    )
     from tsllm.tables.descriptions import read_descriptions
-    from tsllm.tables.forecast import add_new, predict_long, predict_stored, stored_series
+    from tsllm.tables.forecast import (
+        add_new,
+        predict_long,
+        predict_stored,
+        result_columns,
+        stored_series,
+    )
 
     skipped = SkippedSeries() if asked.skip_bad else None
     ahead = None if skipped is None else SkippedSeries()  # of the future
@@ -206,7 +218,8 @@ def _forecast_at_once(asked: _Asked) -> None:
     others = ("target_cols", "freq", "fill", "resample")
     names = {name: value for name, value in asked.reading.items() if name not in others}
     future = read_future(asked.future, estimator, skipped=ahead, **names)
-    new = read_descriptions(asked.new_series, estimator, asked.reading)
+    labels = labels_of_model(estimator)
+    new = read_descriptions(asked.new_series, estimator, asked.reading, labels)
     size, freq = asked.batch_size, asked.reading["freq"]
     if freq is None and count_step(estimator.fitted_.shape.freq):
         freq = asked.reading["freq"] = estimator.fitted_.shape.freq  # the data count steps, too
@@ -215,6 +228,8 @@ def _forecast_at_once(asked: _Asked) -> None:
     if asked.data is not None:
         columns = columns_to_read(estimator)
         frame, _ = open_data(asked.data, skipped=skipped, **columns, **asked.reading)
+        labels = labels_of(frame)
+    labels.check_beside(result_columns(len(variables_of(estimator)), asked.quantiles))
     if skipped is not None and ahead is not None:
         there = stored_series(estimator) if asked.data is None else frame["series_id"].unique()
         skipped.adopt(ahead, there)
@@ -236,9 +251,9 @@ def _forecast_at_once(asked: _Asked) -> None:
     seconds = time.perf_counter() - started
     series = table["series_id"].nunique()
     _report(series, steps, seconds)
-    left_out = deliver_skipped(skipped, series, asked.out)
+    left_out = deliver_skipped(skipped, series, asked.out, id_col=labels.id)
     summary = {"series": series, "horizon": steps, "seconds": seconds}
-    deliver(table, asked.out, asked.json, {"summary": summary, **left_out})
+    deliver(labels.restore(table), asked.out, asked.json, {"summary": summary, **left_out})
 
 
 def _forecast_in_blocks(
@@ -274,9 +289,11 @@ def _forecast_in_blocks(
     skipped = SkippedSeries() if asked.skip_bad else None
     if skipped is not None:
         skipped.reasons = result.skipped
-    left_out = deliver_skipped(skipped, result.series, out, out / SKIPPED)
+    left_out = deliver_skipped(skipped, result.series, out, out / SKIPPED, id_col=result.id_col)
     if asked.json:
-        summary = {name: value for name, value in vars(result).items() if name != "skipped"}
+        summary = {
+            name: value for name, value in vars(result).items() if name not in ("skipped", "id_col")
+        }
         print_json({"out": str(out), "summary": {**summary, "out": str(result.out)}, **left_out})
 
 

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import pandas as pd
 
+from tsllm.datasets.labels import LABELS
 from tsllm.errors import DataError, NoSeriesLeftError
 
 Result = TypeVar("Result")
@@ -90,10 +91,10 @@ class SkippedSeries:
             return NoSeriesLeftError(first)
         return NoSeriesLeftError(f"none of the {len(self.reasons):,} series can be used: {first}")
 
-    def table(self) -> pd.DataFrame:
-        """Return the columns ``series_id`` and ``reason``, a row for each series left out."""
+    def table(self, id_col: str = LABELS[0]) -> pd.DataFrame:
+        """Return the columns ``id_col`` and ``reason``, a row for each series left out."""
         rows = list(self.reasons.items())
-        return pd.DataFrame(rows, columns=["series_id", "reason"], dtype=object)
+        return pd.DataFrame(rows, columns=[id_col, "reason"], dtype=object)
 
     def sentence(self, series: int, where: str = "") -> str:
         """Return the number of ``series`` that are left out, and the first reason, in words.

@@ -34,15 +34,15 @@ def find_columns(
     time_col: str | None = None,
     target_cols: str | Sequence[str] | None = None,
     covariates: Sequence[str] = (),
-    model_targets: Sequence[str] = (),
+    model: Columns | None = None,
 ) -> Columns:
     """Find the columns with the series, the time and the values; see `read_long`.
 
     ``id`` of the result is None if the table holds a single series. Where ``target_cols`` is None,
     the target is the column ``value``, ``y`` or ``target``, or the only column of numbers, and a
     warning names the columns that are left out. A table with several candidates is an error.
-    ``model_targets`` are the variables of a fitted model. A table that has all of them has these
-    targets, and its other columns are not read.
+    ``model`` has the columns that a model was fitted on. Those that the table has are preferred; a
+    table that has all of its variables has these targets, and its other columns are not read.
     """
     frame, source = table.frame, table.source
     names = list(frame.columns)
@@ -62,14 +62,20 @@ def find_columns(
             raise DataError(f"column {name!r} of {source} is given twice; give it one role")
 
     free = [name for name in names if name not in chosen]
+    model = model or Columns(None, "", [])
+    if id_col is None and model.id in free:  # before the time, which may be the first dates
+        id_col = model.id
+        free.remove(id_col)
     if time_col is None:
-        time_col = _known(free, _TIME_NAMES, "time_col", source) or _first_dates(table, free)
+        time_col = model.time if model.time in free else None
+        time_col = time_col or _known(free, _TIME_NAMES, "time_col", source)
+        time_col = time_col or _first_dates(table, free)
         free.remove(time_col)
     if id_col is None:
         id_col = _known(free, _ID_NAMES, "id_col", source)
         free = [name for name in free if name != id_col]
     if targets is None:
-        targets = _find_targets(table, free, model_targets)
+        targets = _find_targets(table, free, model.targets)
     if not targets and not (covariates and target_cols is not None):
         raise DataError(f"{source} has no value columns beside {chosen or names}; add one")
     clash = sorted({"series_id", "timestamp"} & {*targets, *covariates})
@@ -81,9 +87,14 @@ def find_columns(
     return Columns(id_col, time_col, list(targets))
 
 
-def find_id_column(table: Table, id_col: str | None = None) -> str:
-    """Find the column with the identifiers of a table that has a row a series."""
+def find_id_column(table: Table, id_col: str | None = None, model_id: str | None = None) -> str:
+    """Find the column with the identifiers of a table that has a row a series.
+
+    ``model_id`` is the column in the data of the fit; it is preferred where the table has it.
+    """
     names = list(table.frame.columns)
+    if id_col is None and model_id in names:
+        id_col = model_id
     if id_col is not None and id_col not in names:
         raise DataError(
             f"id_col={id_col!r} is no column of {table.source}; {_nearest(id_col, names)}"

@@ -18,6 +18,7 @@ from tsllm.datasets.covariates import CovariateTable, read_covariates
 from tsllm.datasets.delimited import decimal_hint, dialect_of
 from tsllm.datasets.frequency import parse_frequency
 from tsllm.datasets.gaps import FILLS, fill_gaps, regular_times, stamp_numbers, to_steps
+from tsllm.datasets.labels import Labels, mark_labels
 from tsllm.datasets.layout import (
     Columns,
     column_names,
@@ -48,7 +49,7 @@ def read_long(
     sep: str | None = None,
     decimal: str | None = None,
     encoding: str | None = None,
-    model_targets: Sequence[str] = (),
+    model: Columns | None = None,
     text: Collection[str] = (),
     skipped: SkippedSeries | None = None,
 ) -> pd.DataFrame:
@@ -99,9 +100,10 @@ def read_long(
     sep, decimal, encoding : str or None, default=None
         How CSV is written: the character between cells, the decimal sign ``"."`` or ``","``, and
         the encoding, for example ``"latin-1"`` or ``"utf-16"``. None: comma, point and UTF-8.
-    model_targets : sequence of str, default=()
-        The variables of a fitted model. Where ``target_cols`` is None and the table has all of
-        them, they are the value columns, and other columns are not read.
+    model : Columns or None, default=None
+        The columns ``(id, time, targets)`` that a model was fitted on. Where an argument above is
+        None, those that the table has are taken. A table that has all variables of the model is not
+        searched for others.
     text : collection of str, default=()
         Those of ``covariates`` that hold texts. A row may have no text, and one that ``fill``
         inserts has none.
@@ -115,7 +117,8 @@ def read_long(
         Columns ``series_id`` (str; "series" if the table names none), ``timestamp`` (dates,
         periods or int64), the values (float64) and the covariates (float64, or text). Series
         are in order of first appearance and increase in time. Without ``fill`` the frame has
-        exactly the rows of the table.
+        exactly the rows of the table. ``attrs["labels"]`` keeps the names that the table has for
+        the first two columns; forecasts have them again.
 
     Raises
     ------
@@ -147,7 +150,7 @@ def read_long(
         parse_frequency(freq)
     table = open_table(source, freq, dialect_of(sep, decimal, encoding))
     covariates = column_names("covariates", covariates)
-    columns = find_columns(table, id_col, time_col, target_cols, covariates, model_targets)
+    columns = find_columns(table, id_col, time_col, target_cols, covariates, model)
     ids = _read_ids(table, columns)
     how = _Reading(
         columns, freq, fill, resample, sort, covariates, categorical, text, tz=tz, format=format
@@ -159,6 +162,7 @@ def read_long(
             raise
         frame = _read_good(table, ids, how, skipped)
     _warn_constant(frame, columns)
+    mark_labels(frame, _labels(table, columns))
     return frame
 
 
@@ -396,6 +400,14 @@ def _read_good(
     if not good:
         raise skipped.none_left()
     return check(good)
+
+
+def _labels(table: Table, columns: Columns) -> Labels:
+    """Return the names of the columns with the series and the times, for the forecasts."""
+    if columns.id is None:
+        return Labels(time=columns.time)
+    whole = pd.api.types.is_integer_dtype(table.frame[columns.id].dtype)
+    return Labels(columns.id, columns.time, bool(whole))
 
 
 def _read_ids(table: Table, columns: Columns) -> np.ndarray:

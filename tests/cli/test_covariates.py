@@ -49,6 +49,25 @@ def test_fit_remembers_the_covariates_and_predict_asks_for_them(tsllm, files, tm
     assert "there is no such file" in tsllm("predict", "model", "--future", "none.csv").err
 
 
+def test_predict_knows_the_columns_of_the_fit(tsllm, files, tmp_path):
+    own = {"series_id": "shop", "timestamp": "dt", "value": "units"}
+    data, future = (frame.rename(columns=own) for frame in files)
+    data.to_parquet("own.parquet", index=False)
+    future.drop(columns="units").to_parquet("ahead.parquet", index=False)
+    named = ["--id-col", "shop", "--time-col", "dt", "--target-col", "units", "--method", "linear"]
+    assert tsllm("fit", "own.parquet", "--out", "model", "--horizon", 4, *NAMES, *named).code == 0
+    known = ["--future", "ahead.parquet", "--quantiles", "none"]
+    stored = tsllm("predict", "model", *known)
+    assert stored.table.columns.tolist() == ["shop", "dt", "forecast"]
+    pd.testing.assert_frame_equal(
+        tsllm("predict", "model", "own.parquet", *known).table, stored.table
+    )
+    assert tsllm("predict", "model", "own.parquet", *known, "--out", "parts").code == 0
+    parts = pd.read_parquet("parts")
+    assert parts.columns.tolist() == stored.table.columns.tolist()
+    assert parts["forecast"].to_numpy() == pytest.approx(stored.table["forecast"].to_numpy())
+
+
 def test_a_missing_future_is_said_before_the_training(tsllm, files):
     told = "the future of the covariates warm, sky is missing: give it"
     refused = tsllm("forecast", "data.csv", "--horizon", 4, *NAMES, *SET)

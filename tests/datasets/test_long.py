@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tsllm.datasets import long_to_panel, panel_to_long, read_long
+from tsllm.datasets.layout import Columns
 from tsllm.errors import DataError
 
 CSV = (
@@ -111,10 +112,10 @@ def test_the_variables_of_a_model_are_the_targets_where_the_table_has_them(tmp_p
     path = write(
         tmp_path, "ds,price,sold,left\n2024-01-01,2.5,7,1\n2024-01-02,2,6,3\n2024-01-03,2,5,1\n"
     )
-    frame = read_long(path, model_targets=["sold", "left"])
+    frame = read_long(path, model=Columns(None, "ds", ["sold", "left"]))
     assert frame.columns.tolist() == ["series_id", "timestamp", "sold", "left"]
     with pytest.raises(DataError, match=r"'price', 'sold', 'left'.*target_cols='price'"):
-        read_long(path, model_targets=["sold", "returned"])
+        read_long(path, model=Columns(None, "ds", ["sold", "returned"]))
 
 
 def test_a_first_column_of_dates_is_the_time_whatever_its_name(tmp_path):

@@ -28,7 +28,7 @@ from tsllm.batch.manifest import (
     series_in,
 )
 from tsllm.batch.outcomes import RECORDS, Outcome, written_outcomes
-from tsllm.batch.parts import Part, find_parts, first_names, hash_parts
+from tsllm.batch.parts import Part, find_parts, first_names, has_whole_ids, hash_parts
 from tsllm.batch.planning import (
     bring_together,
     columns_of_parts,
@@ -40,12 +40,14 @@ from tsllm.batch.ray_engine import Workers, run_on_ray
 from tsllm.batch.worker import BlockForecaster, BlockResult, Job
 from tsllm.batch.writing import UNFINISHED, whole_file, writing_to
 from tsllm.datasets.bad_series import SkippedSeries, skipping
+from tsllm.datasets.labels import LABELS
+from tsllm.datasets.layout import Columns
 from tsllm.errors import DataError, NoSeriesLeftError, OutputError
 from tsllm.forecasters.base import SeriesForecaster
 from tsllm.logs import log_event
 from tsllm.saving.api import fingerprint, load_forecaster
-from tsllm.tables.covariates import columns_of, variables_of
-from tsllm.tables.forecast import DEFAULT_QUANTILES, check_request
+from tsllm.tables.covariates import columns_of, labels_of_model, variables_of
+from tsllm.tables.forecast import DEFAULT_QUANTILES, check_request, result_columns
 
 #: Default of the approximate number of rows per block.
 BLOCK_ROWS = 250_000
@@ -72,6 +74,8 @@ class BatchResult:
         Wall time of this run.
     skipped : dict of str to str
         The series that were left out, with their reasons; see ``on_error``.
+    id_col : str
+        The column of the series in the parts, and in the list of those left out.
     """
 
     out: Path
@@ -82,6 +86,7 @@ class BatchResult:
     batch_size: int
     seconds: float
     skipped: dict[str, str] = field(default_factory=dict)
+    id_col: str = LABELS[0]
 
 
 def predict_batch(
@@ -128,7 +133,8 @@ def predict_batch(
         A Parquet file, or a directory of such files with its subfolders, in the long format of
         `tsllm.datasets.read_long`.
     out : path
-        The directory for ``part-00000.parquet, ...``; ``pd.read_parquet(out)`` reads them all.
+        The directory for ``part-00000.parquet, ...``; ``pd.read_parquet(out)`` reads them all. The
+        columns of the series and the times have the names of the data.
     horizon : int or None, default=None
         Steps after the end of each series. None: the model's horizon.
     quantiles : sequence of float, default=(0.1, 0.5, 0.9)
@@ -216,9 +222,9 @@ def predict_batch(
     )
     covariates = columns_of(estimator)
     beside = [] if covariates is None else list(covariates.everything)
-    columns = columns_of_parts(
-        folder, parts, id_col, time_col, target_cols, beside, variables_of(estimator)
-    )
+    labels = labels_of_model(estimator)
+    model_columns = Columns(labels.id, labels.time, variables_of(estimator))
+    columns = columns_of_parts(folder, parts, id_col, time_col, target_cols, beside, model_columns)
     ahead = None if future is None else Path(future).expanduser().absolute()
     digest, future_stamps = check_future(ahead, covariates, columns.id, columns.time)
     parts, stamps = hash_parts(folder, parts)
@@ -238,8 +244,10 @@ def predict_batch(
         tz=tz,
         format=format,
         covariates=beside,
+        whole_ids=has_whole_ids(folder, parts, columns.id),
         future_digest=digest,
     )
+    request.labels.check_beside(result_columns(len(columns.targets), quantiles))
     with lock(target):
         _sweep(target)
         manifest, outcomes = _plan_or_continue(
@@ -255,7 +263,7 @@ def predict_batch(
             results = _run_here(job, estimator, numbers)
         try:
             _follow(results, manifest, numbers, outcomes, progress, on_block)
-            skipped = _list_skipped(target, outcomes, skip)
+            skipped = _list_skipped(target, outcomes, skip, request.labels.id)
         except OutputError as error:
             raise OutputError(
                 f"{error}, which continues: {len(outcomes):,} of {len(manifest.blocks):,} blocks "
@@ -274,6 +282,7 @@ def predict_batch(
         manifest.batch_size,
         time.perf_counter() - started,
         skipped.reasons,
+        request.labels.id,
     )
 
 
@@ -436,7 +445,9 @@ def _warn_of_changes(planned: Manifest, manifest: Manifest, stand: int) -> None:
     )
 
 
-def _list_skipped(out: Path, outcomes: Mapping[int, Outcome], skip: bool) -> SkippedSeries:
+def _list_skipped(
+    out: Path, outcomes: Mapping[int, Outcome], skip: bool, id_col: str
+) -> SkippedSeries:
     """Write the list of the series that all blocks left out, in the order of the blocks."""
     skipped = SkippedSeries()
     for number in sorted(outcomes):
@@ -444,7 +455,7 @@ def _list_skipped(out: Path, outcomes: Mapping[int, Outcome], skip: bool) -> Ski
     with writing_to(out):
         if skip:
             with whole_file(out / SKIPPED) as file:
-                skipped.table().to_csv(file, index=False)
+                skipped.table(id_col).to_csv(file, index=False)
         else:
             (out / SKIPPED).unlink(missing_ok=True)
     return skipped

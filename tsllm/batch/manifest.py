@@ -17,10 +17,11 @@ import filelock
 from tsllm.batch.blocks import Block
 from tsllm.batch.parts import Part, Piece
 from tsllm.batch.writing import whole_file, writing_to
+from tsllm.datasets.labels import LABELS, Labels
 from tsllm.errors import DataError
 
 MANIFEST = "_manifest.json"
-FORMAT, FORMAT_VERSION = "tsllm batch job", 2
+FORMAT, FORMAT_VERSION = "tsllm batch job", 3
 #: Folder of regrouped series.
 GROUPED = "_grouped"
 # Fields of a request that change with the data.
@@ -33,7 +34,7 @@ class Request:
     """The request of a job, with the arguments of `tsllm.forecast`.
 
     ``data`` is the path of the data. ``covariates`` are the model's, and ``future_digest`` is the
-    hash of their known future.
+    hash of their known future. ``whole_ids`` says that the series are named by whole numbers.
     """
 
     data: str
@@ -48,7 +49,13 @@ class Request:
     tz: str | None = None
     format: str | None = None
     covariates: list[str] = field(default_factory=list)
+    whole_ids: bool = False
     future_digest: str | None = None
+
+    @property
+    def labels(self) -> Labels:
+        """Return the names that the series and the times have in the data and the forecasts."""
+        return Labels(self.id_col or LABELS[0], self.time_col, self.whole_ids)
 
     @property
     def columns(self) -> list[str]:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from tsllm.batch.parts import first_names
 from tsllm.batch.writing import whole_file, writing_to
+from tsllm.datasets.labels import Labels
 from tsllm.errors import DataError
 
 #: Folder of the records; readers of Parquet ignore names that begin with an underscore.
@@ -47,6 +48,7 @@ def part_of(out: Path, number: int) -> Path:
 
 def write_outcome(
     frame: pd.DataFrame | None,
+    labels: Labels,
     skipped: Mapping[str, str],
     out: Path,
     number: int,
@@ -55,13 +57,13 @@ def write_outcome(
 ) -> Outcome:
     """Write the forecasts of a block and its record.
 
-    ``frame`` is None where every series was left out. The record is written first, because a part
+    ``frame`` is None where every series was left out; its part has the names of ``labels``. The record is written first, because a part
     without a record looks like a damaged one.
     """
     if frame is None:
         outcome, content = Outcome(None, 0, dict(skipped)), b""
     else:
-        table = pa.Table.from_pandas(frame, preserve_index=False)
+        table = pa.Table.from_pandas(labels.restore(frame), preserve_index=False)
         named = {_JOB: job.encode(), _BLOCK: key.encode()}
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), **named})
         stream = pa.BufferOutputStream()

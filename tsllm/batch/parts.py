@@ -77,6 +77,17 @@ def find_parts(data: Path) -> tuple[Path, list[Part]]:
     return folder, parts
 
 
+def has_whole_ids(folder: Path, parts: Sequence[Part], id_col: str | None) -> bool:
+    """Check that every part names its series by whole numbers."""
+    if id_col is None:
+        return False
+    schemas = [pq.read_schema(folder / part.name) for part in parts]
+    return all(
+        id_col in schema.names and pa.types.is_integer(schema.field(id_col).type)
+        for schema in schemas
+    )
+
+
 def hash_parts(folder: Path, parts: Sequence[Part]) -> tuple[list[Part], list[Stamp]]:
     """Return the parts with hashes of their content, and stamps for `check_unchanged`.
 

@@ -177,7 +177,7 @@ def columns_of_parts(
     time_col: str | None,
     target_cols: str | Sequence[str] | None,
     covariates: Sequence[str],
-    model_targets: Sequence[str],
+    model: Columns,
 ) -> Columns:
     """Find the columns of the input in its first rows; see `find_columns`."""
     head = next(rows_of(folder, parts[0], None, 0, min(parts[0].rows, _DECISIVE_ROWS)))
@@ -186,4 +186,4 @@ def columns_of_parts(
     roles = roles_of(folder, parts)
     frame = frame.assign(**{name: None for name in roles.lacking if name not in frame})
     table = Table(frame, row_number, repr(source), text=False, roles=roles)
-    return find_columns(table, id_col, time_col, target_cols, covariates, model_targets)
+    return find_columns(table, id_col, time_col, target_cols, covariates, model)

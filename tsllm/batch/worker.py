@@ -95,8 +95,9 @@ class BlockForecaster:
             except NoSeriesLeftError:
                 forecasts = None  # the other blocks may have series left
         reasons = {} if skipped is None else skipped.reasons
+        labels = self.manifest.request.labels
         outcome = write_outcome(
-            forecasts, reasons, self.job.out, number, self._keys[number], self._id
+            forecasts, labels, reasons, self.job.out, number, self._keys[number], self._id
         )
         said = dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning))
         return BlockResult(

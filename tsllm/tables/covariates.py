@@ -11,7 +11,8 @@ from tsllm.covariates import CovariateColumns, Covariates
 from tsllm.datasets.bad_series import SkippedSeries
 from tsllm.datasets.covariates import all_covariates
 from tsllm.datasets.delimited import dialect_of
-from tsllm.datasets.layout import find_columns
+from tsllm.datasets.labels import LABELS, Labels, labels_of, labels_of_index
+from tsllm.datasets.layout import Columns, find_columns
 from tsllm.datasets.long import read_long
 from tsllm.datasets.stamps import holds_dates
 from tsllm.datasets.tables import is_csv, open_table
@@ -25,7 +26,6 @@ from tsllm.forecasters.frames import (
 
 #: The table of a known future, for error messages.
 _AHEAD = "the future (future=, --future)"
-_LABELS = ["series_id", "timestamp"]
 
 
 def columns_of(estimator: SeriesForecaster) -> CovariateColumns | None:
@@ -39,6 +39,11 @@ def variables_of(estimator: SeriesForecaster) -> list[str]:
     return [str(column) for column in estimator._layout.columns]
 
 
+def labels_of_model(estimator: SeriesForecaster) -> Labels:
+    """Return the names of the columns with the series and the times in the data of the fit."""
+    return labels_of_index(estimator._layout.index_names)
+
+
 def covariates_of(estimator: SeriesForecaster, known: str | Sequence[str]) -> list[str]:
     """List the columns of covariates of an unfitted forecaster, ``known`` first.
 
@@ -50,7 +55,8 @@ def covariates_of(estimator: SeriesForecaster, known: str | Sequence[str]) -> li
 
 def columns_to_read(estimator: SeriesForecaster) -> dict[str, Any]:
     """Return the options with which `read_long` reads a fitted model's variables and covariates."""
-    own: dict[str, Any] = {"model_targets": variables_of(estimator)}
+    labels = labels_of_model(estimator)
+    own: dict[str, Any] = {"model": Columns(labels.id, labels.time, variables_of(estimator))}
     columns = columns_of(estimator)
     if columns is None:
         return own
@@ -95,7 +101,8 @@ def read_future(
     """
     columns = columns_of(estimator)
     freq = freq or estimator.fitted_.shape.freq
-    return _read_future(source, columns, freq=freq, skipped=skipped, **reading)
+    labels = labels_of_model(estimator)
+    return _read_future(source, columns, labels, freq=freq, skipped=skipped, **reading)
 
 
 def read_future_ahead(
@@ -122,7 +129,7 @@ def read_future_ahead(
     contexts, columns = estimator._learn_columns(split_series(y, freq=freq), X)
     freq = freq or frequency_of(contexts)
     bad = None if skipped is None else SkippedSeries()
-    future = _read_future(source, columns, freq=freq, skipped=bad, **reading)
+    future = _read_future(source, columns, labels_of(frame), freq=freq, skipped=bad, **reading)
     if future is None:
         return None
     assert columns is not None  # there are covariates
@@ -141,8 +148,12 @@ def read_future_ahead(
 def split_frame(
     frame: pd.DataFrame, covariates: Sequence[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Split a canonical long frame into sktime's ``y`` and ``X``; X is None without covariates."""
-    indexed = frame.set_index(_LABELS)
+    """Split a canonical long frame into sktime's ``y`` and ``X``; X is None without covariates.
+
+    The levels of the index have the names of the table that the frame was made of.
+    """
+    labels = labels_of(frame)
+    indexed = frame.set_index(LABELS).rename_axis(index=[labels.id, labels.time])
     if not covariates:
         return indexed, None
     return indexed.drop(columns=list(covariates)), indexed[list(covariates)]
@@ -166,19 +177,23 @@ def futures_for(
 def _read_future(
     source: Any,
     columns: CovariateColumns | None,
+    labels: Labels,
     *,
     freq: str | None,
     skipped: SkippedSeries | None,
     **reading: Any,
 ) -> pd.DataFrame | None:
-    """Read the known future of columns, if there are any. Errors and reasons name the future."""
+    """Read the known future of columns, if there are any. Errors and reasons name the future.
+
+    ``labels`` are those of the data; the future may have them, too.
+    """
     check_future_given(columns, source)
     if source is None:
         return None
     assert columns is not None  # checked above
     bad = None if skipped is None else SkippedSeries()
     try:
-        return _read_known(source, columns, freq=freq, skipped=bad, **reading)
+        return _read_known(source, columns, labels, freq=freq, skipped=bad, **reading)
     except DataError as error:  # its row could be one of the data
         raise type(error)(f"{_AHEAD}: {error}") from error
     finally:
@@ -187,14 +202,15 @@ def _read_future(
 
 
 def _read_known(
-    source: Any, columns: CovariateColumns, *, freq: str | None, **reading: Any
+    source: Any, columns: CovariateColumns, labels: Labels, *, freq: str | None, **reading: Any
 ) -> pd.DataFrame:
     """Read the known covariates of a long table."""
+    model = Columns(labels.id, labels.time, [])
     written = [reading.pop(name, None) for name in ("sep", "decimal", "encoding")]
     table = open_table(source, freq, dialect_of(*written) if is_csv(source) else None)
     if reading.get("format") is not None:
         names = find_columns(
-            table, reading.get("id_col"), reading.get("time_col"), [], columns.known
+            table, reading.get("id_col"), reading.get("time_col"), [], columns.known, model
         )
         if holds_dates(table.frame[names.time]):
             reading["format"] = None  # it describes the times of the data
@@ -205,6 +221,7 @@ def _read_known(
         covariates=list(columns.known),
         categorical=_categorical(columns),
         text=columns.texts,
+        model=model,
         **reading,
     )
 
@@ -216,7 +233,7 @@ def _rows_ahead(
     horizon: int,
 ) -> list[np.ndarray | None] | None:
     """Select the rows of a future for every step of a horizon: (horizon, known columns) each."""
-    X = None if future is None else future.set_index(_LABELS)
+    X = None if future is None else future.set_index(LABELS)
     steps = [np.arange(1, horizon + 1)] * len(contexts)
     return future_covariates(contexts, X, covariates, steps, horizon, argument=_AHEAD)
 

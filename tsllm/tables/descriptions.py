@@ -7,6 +7,7 @@ import pandas as pd
 
 from tsllm.arguments import check_arguments
 from tsllm.datasets.delimited import dialect_of
+from tsllm.datasets.labels import Labels
 from tsllm.datasets.layout import column_names, find_id_column, read_labels
 from tsllm.datasets.tables import is_csv, missing_text, open_table
 from tsllm.errors import DataError
@@ -51,7 +52,7 @@ def describe_series(forecaster: SeriesForecaster, arguments: dict[str, Any]) -> 
 
 
 def read_descriptions(
-    source: Any, estimator: SeriesForecaster, reading: Mapping[str, Any]
+    source: Any, estimator: SeriesForecaster, reading: Mapping[str, Any], labels: Labels
 ) -> pd.DataFrame | None:
     """Read the descriptions of new series.
 
@@ -65,6 +66,8 @@ def read_descriptions(
     reading : mapping
         How the data are read: arguments of `read_long`. Here ``id_col``, ``sep``, ``decimal`` and
         ``encoding`` are used, None where they are missing.
+    labels : Labels
+        Of the data; the table may name the column of identifiers as they do.
 
     Returns
     -------
@@ -84,16 +87,18 @@ def read_descriptions(
             "in static_text= (--static-text)"
         )
     try:
-        return _read_table(source, estimator.static_attributes, reading)
+        return _read_table(source, estimator.static_attributes, reading, labels)
     except DataError as error:  # its row could be one of the data
         raise type(error)(f"new_series (--new-series): {error}") from error
 
 
-def _read_table(source: Any, described: Sequence[str], reading: Mapping[str, Any]) -> pd.DataFrame:
+def _read_table(
+    source: Any, described: Sequence[str], reading: Mapping[str, Any], labels: Labels
+) -> pd.DataFrame:
     """Read the identifiers and the columns ``described`` of a table."""
     written = [reading.get(name) for name in ("sep", "decimal", "encoding")]
     table = open_table(source, None, dialect_of(*written) if is_csv(source) else None)
-    column = find_id_column(table, reading.get("id_col"))
+    column = find_id_column(table, reading.get("id_col"), labels.id)
     for name in described:
         if name not in table.frame:
             raise DataError(

@@ -13,6 +13,7 @@ from tsllm.context import Context
 from tsllm.datasets.bad_series import SkippedSeries, skipping
 from tsllm.datasets.checks import series_names
 from tsllm.datasets.counts import count_step
+from tsllm.datasets.labels import Labels, labels_of
 from tsllm.datasets.layout import rows_by_name
 from tsllm.datasets.long import read_long
 from tsllm.datasets.named import find_series
@@ -131,8 +132,9 @@ def forecast(
     Returns
     -------
     DataFrame
-        ``series_id, timestamp, forecast, q0.1, ...``; with several value columns also a column
-        ``variable``.
+        The identifier and the time, in columns named as in ``data`` (``series_id`` where ``data``
+        are one series without an identifier), then ``forecast, q0.1, ...``; with several value
+        columns also a column ``variable``.
 
     Raises
     ------
@@ -152,7 +154,7 @@ def forecast(
     >>> tsllm.forecast(
     ...     frame, 2, quantiles=[], backbone=None, random_state=0
     ... ).columns.tolist()
-    ['series_id', 'timestamp', 'forecast']
+    ['unique_id', 'ds', 'forecast']
     """
     check_request(horizon, quantiles)
     skipped = skipping(on_error)
@@ -176,7 +178,6 @@ def forecast(
         found = find_series(data)
         data = found.source
         target_cols = found.targets(beside) if target_cols is None else target_cols
-    new = read_descriptions(new_series, estimator, reading)
     frame = read_long(
         data,
         target_cols=target_cols,
@@ -187,6 +188,9 @@ def forecast(
         skipped=skipped,
         **reading,
     )
+    labels = labels_of(frame)
+    labels.check_beside(result_columns(len(frame.columns) - 2 - len(beside), quantiles))
+    new = read_descriptions(new_series, estimator, reading, labels)
     if skipped is not None:
         frame = fittable(estimator, frame, beside, skipped)
     known = read_future_ahead(future, estimator, frame, beside, horizon, skipped=skipped, **reading)
@@ -203,7 +207,7 @@ def forecast(
             series = table["series_id"].nunique() + len(skipped.reasons)
             said = skipped.sentence(series, ", which attrs['skipped'] of the result lists")
             warnings.warn(said, UserWarning, stacklevel=2)
-    return table
+    return labels.restore(table)
 
 
 def check_request(horizon: object, quantiles: Sequence[float]) -> None:
@@ -220,6 +224,11 @@ def check_request(horizon: object, quantiles: Sequence[float]) -> None:
                 "one out"
             )
         columns[column] = q
+
+
+def result_columns(variables: int, quantiles: Sequence[float] = ()) -> list[str]:
+    """List the columns of a table of forecasts beside the series and the times."""
+    return ["forecast", *["variable"] * (variables > 1), *map(quantile_column, quantiles)]
 
 
 def quantile_column(level: float) -> str:

@@ -87,7 +87,7 @@ def test_missing_descriptions_are_refused_or_the_mean_of_the_panel():
             r"^new_series \(--new-series\): the frame has no column 'description', which describes",
         ),
         ({"new_series": NEW, "id_col": "id"}, "id_col='id' is no column"),
-        ({"static_text": "words"}, "has no column 'words', which describes new series"),
+        ({"static_text": "words"}, "'words' is no column of the frame"),
         ({"static_text": "words", "new_series": None}, "covariates='words' is no column"),
     ],
 )

@@ -85,7 +85,8 @@ def test_files_frames_and_other_layouts_agree(tmp_path):
     first = forecast(frame, 2)
     pd.testing.assert_frame_equal(forecast(tmp_path / "frame.parquet", 2), first)
     shuffled = forecast(tmp_path / "nixtla.csv", 2, sort=True)
-    by = ["series_id", "timestamp"]
+    by = ["unique_id", "ds"]  # the columns of the file
+    first = first.rename(columns={"series_id": "unique_id", "timestamp": "ds"})
     pd.testing.assert_frame_equal(
         shuffled.sort_values(by, ignore_index=True), first.sort_values(by, ignore_index=True),
         rtol=1e-4,  # the order of the series is also that of the training windows
@@ -95,7 +96,8 @@ def test_files_frames_and_other_layouts_agree(tmp_path):
 def test_one_series_of_two_steps_with_a_frequency():
     frame = pd.DataFrame({"ds": ["2024-01-05", "2024-01-12"], "y": [1.0, 2.0]})
     table = forecast(frame, 1, freq="W-FRI", quantiles=[])
-    assert table["timestamp"].tolist() == [pd.Timestamp("2024-01-19")]
+    assert table.columns.tolist() == ["series_id", "ds", "forecast"]
+    assert table["ds"].tolist() == [pd.Timestamp("2024-01-19")]
 
 
 def test_predict_long_for_series_too_short_to_tell_their_frequency():
