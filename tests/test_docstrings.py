@@ -133,6 +133,23 @@ def test_every_parameter_of_a_public_class_is_documented():
     assert not wrong
 
 
+def test_the_help_of_an_estimator_opens_with_an_example_and_the_arguments_that_matter():
+    wrong = []
+    for name in tsllm.__all__:
+        member = getattr(tsllm, name)
+        if not (inspect.isclass(member) and hasattr(member, "get_params")):
+            continue
+        docstring = inspect.getdoc(member)
+        head, _, rest = docstring.partition("\nExamples\n")
+        told = re.search(r"^The arguments that matter most: (.*?)\.$", head, re.M | re.S)
+        named = re.findall(r"``(\w+)``", told.group(1)) if told else []
+        parameters = inspect.signature(member).parameters
+        known = [one for one in named if one in parameters]
+        if not (rest and "\nParameters\n" not in head and 3 <= len(known) <= 5):
+            wrong.append(f"{name}: {named}")
+    assert not wrong
+
+
 def _same(written, default, names):
     """Return whether a default is written as Python writes it, or by its public name."""
     try:

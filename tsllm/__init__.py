@@ -33,8 +33,11 @@ _HOMES = {
     "predict_batch": "tsllm.batch",
     "save": "tsllm.saving.api",
 }
-# The packages that users work with; `tsllm.mlflow` needs an extra.
-_PACKAGES = ("adapters", "datasets", "embeddings", "errors", "evaluation", "events", "forecasters")
+# The modules and packages that users work with; `tsllm.mlflow` needs an extra.
+_PACKAGES = (
+    *("adapters", "backbone", "batch", "datasets", "embeddings", "errors", "evaluation", "events"),
+    *("forecasters", "metrics", "mlflow", "plotting"),
+)
 
 __all__ = list(_HOMES)
 

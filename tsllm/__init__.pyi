@@ -1,10 +1,15 @@
 from tsllm import adapters as adapters
+from tsllm import backbone as backbone
+from tsllm import batch as batch
 from tsllm import datasets as datasets
 from tsllm import embeddings as embeddings
 from tsllm import errors as errors
 from tsllm import evaluation as evaluation
 from tsllm import events as events
 from tsllm import forecasters as forecasters
+from tsllm import metrics as metrics
+from tsllm import mlflow as mlflow
+from tsllm import plotting as plotting
 from tsllm.backbone import Backbone as Backbone
 from tsllm.backbone import load_backbone as load_backbone
 from tsllm.batch import predict_batch as predict_batch

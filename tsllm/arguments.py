@@ -22,8 +22,27 @@ from tsllm.errors import DataError
 ClassT = TypeVar("ClassT", bound=type)
 #: Most quantile levels of a call.
 MAX_LEVELS = 1_000
-#: Names that the command line or a reader has for arguments.
-_OTHER_NAMES = {"text": "text_covariates", "texts": "text_covariates"}
+#: Names that the command line, other libraries or a reader have for arguments.
+_OTHER_NAMES = {
+    "text": "text_covariates",
+    "texts": "text_covariates",
+    "epochs": "max_epochs",
+    "n_epochs": "max_epochs",
+    "steps": "max_steps",
+    "lr": "learning_rate",
+    "seed": "random_state",
+    "random_seed": "random_state",
+    "model": "backbone",
+    "llm": "backbone",
+    "lookback": "context_length",
+    "input_size": "context_length",
+    "input_chunk_length": "context_length",
+    "window": "context_length",
+    "h": "prediction_length",
+    "horizon": "prediction_length",
+    "output_chunk_length": "prediction_length",
+    "frequency": "freq",
+}
 _WORDS = {
     bool: "true or false",
     dict: "a mapping",
@@ -130,24 +149,51 @@ def wanted_instead(value: object, hint: Any) -> str | None:
     return " or ".join(_in_words(kind) for kind in kinds)
 
 
-def checked_levels(levels: Any, name: str = "quantiles") -> tuple[float, ...]:
+def checked_levels(levels: Any, name: str = "quantiles", *, one: bool = False) -> tuple[float, ...]:
     """Return probability levels strictly between 0 and 1, at most `MAX_LEVELS`.
+
+    ``one`` says whether a number stands for a list of one.
 
     Examples
     --------
     >>> checked_levels([0.1, 0.9], "quantiles")
     (0.1, 0.9)
+    >>> checked_levels([90], "coverage")
+    Traceback (most recent call last):
+    tsllm.errors.DataError: coverage must lie strictly between 0 and 1, found 90: write 0.9 for 90 %
     """
+    wanted = "a number between 0 and 1, or a list of them" if one else "a list of numbers"
+    if one and wanted_instead(levels, float) is None:
+        levels = (levels,)
     if isinstance(levels, str | bytes | Mapping) or not isinstance(levels, Iterable):
-        raise DataError(f"{name} must be a list of numbers, found {shown(levels)}")
+        remedy = _level_meant(levels, "{}" if one else "[{}]")
+        raise DataError(f"{name} must be {wanted}, found {shown(levels)}{remedy}")
     found = tuple(levels)
     check_level_count(found, name)
     for level in found:
+        remedy = _level_meant(level, "{}")
         if wanted_instead(level, float):
-            raise DataError(f"{name} must be a list of numbers, found {shown(level)} in it")
+            raise DataError(f"{name} must be {wanted}, found {shown(level)} in it{remedy}")
         if not 0 < level < 1:
-            raise DataError(f"{name} must lie strictly between 0 and 1, found {shown(level)}")
+            raise DataError(
+                f"{name} must lie strictly between 0 and 1, found {shown(level)}{remedy}"
+            )
     return tuple(float(level) for level in found)
+
+
+def _level_meant(given: Any, form: str) -> str:
+    """Write what to pass for a level that is a percentage or a text; else nothing."""
+    if isinstance(given, str):
+        try:
+            given = float(given.strip().removesuffix("%"))
+        except ValueError:
+            return ""
+    fits = isinstance(given, numbers.Real) and 0 < given < 100  # type: ignore[operator]
+    if not fits or given == 1:
+        return ""
+    if given < 1:
+        return f": write {form.format(f'{given:.6g}')}"
+    return f": write {form.format(f'{given / 100:.6g}')} for {given:g} %"
 
 
 def check_level_count(levels: Sequence[float], name: str) -> None:
@@ -179,9 +225,14 @@ def check_arguments(
     """Check arguments of a constructor against its type hints and against limits by name."""
     hints = _hints_of(cls.__init__)  # type: ignore[misc]  # sound: only hints are read
     for name, value in parameters.items():
-        if name not in known:
-            raise DataError(f"{cls.__name__} has no parameter {name!r}: {_remedy(name, known)}")
+        check_known(cls, name, known)
         _check_argument(name, value, hints.get(name, Any), limits)
+
+
+def check_known(cls: type, name: str, known: Sequence[str]) -> None:
+    """Check that a constructor has an argument of some name; the `DataError` has a remedy."""
+    if name not in known:
+        raise DataError(f"{cls.__name__} has no parameter {name!r}: {_remedy(name, known)}")
 
 
 def _remedy(name: str, known: Sequence[str]) -> str:

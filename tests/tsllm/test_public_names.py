@@ -11,13 +11,25 @@ import tsllm
 import tsllm.adapters
 import tsllm.errors
 
-PACKAGES = {"adapters", "datasets", "embeddings", "errors", "evaluation", "events", "forecasters"}
+PACKAGES = {
+    *("adapters", "backbone", "batch", "datasets", "embeddings", "errors", "evaluation", "events"),
+    *("forecasters", "metrics", "mlflow", "plotting"),
+}
 
 
 def test_tab_completion_shows_what_a_user_needs_and_nothing_else():
     assert set(dir(tsllm)) == {*tsllm.__all__, *PACKAGES, "__version__"}
     for name in dir(tsllm):
+        if name == "mlflow":
+            pytest.importorskip("mlflow")
         assert getattr(tsllm, name) is not None
+
+
+def test_every_package_comes_by_attribute_after_a_plain_import():
+    pytest.importorskip("mlflow")  # an extra
+    code = "import tsllm\nprint(*(getattr(tsllm, name).__name__ for name in tsllm._PACKAGES))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [f"tsllm.{name}" for name in sorted(PACKAGES)]
 
 
 def test_an_unknown_name_is_an_attribute_error():

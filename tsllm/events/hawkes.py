@@ -39,6 +39,18 @@ class HawkesForecaster(EventForecaster):
     A process explodes where the spectral radius of its branching matrix is 1 or more. Such a fit is
     kept, with ``stationary_`` False and a warning.
 
+    The arguments that matter most: ``id_col``, ``time_col`` and ``type_col`` (the columns of the
+    table), ``ties`` (events at the same time) and ``random_state``.
+
+    Examples
+    --------
+    >>> from tsllm.datasets.events import make_hawkes
+    >>> from tsllm.events import HawkesForecaster
+    >>> truth = make_hawkes([0.4], [[0.6]], [1.2], t_end=2000, random_state=1)
+    >>> model = HawkesForecaster().fit(truth.events)
+    >>> model.alpha_.round(2).tolist(), model.stationary_
+    ([[0.59]], True)
+
     Parameters
     ----------
     max_steps : int, default=200
@@ -76,15 +88,6 @@ class HawkesForecaster(EventForecaster):
     ----------
     Hawkes (1971), "Spectra of some self-exciting and mutually exciting point processes",
     Biometrika 58.
-
-    Examples
-    --------
-    >>> from tsllm.datasets.events import make_hawkes
-    >>> from tsllm.events import HawkesForecaster
-    >>> truth = make_hawkes([0.4], [[0.6]], [1.2], t_end=2000, random_state=1)
-    >>> model = HawkesForecaster().fit(truth.events)
-    >>> model.alpha_.round(2).tolist(), model.stationary_
-    ([[0.59]], True)
     """
 
     _dtype = torch.float64

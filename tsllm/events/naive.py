@@ -21,6 +21,18 @@ class NaiveEventForecaster(EventForecaster):
 
     The time to the next event is exponential, so that the forecast has a likelihood.
 
+    The arguments that matter most: ``gap`` and ``types`` (the two rules), ``time_col`` and
+    ``type_col`` (the columns of the table), and ``ties`` (events at the same time).
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from tsllm.events import NaiveEventForecaster
+    >>> events = pd.DataFrame({"time": [1.0, 2.0, 4.0, 5.5], "type": ["a", "b", "a", "b"]})
+    >>> NaiveEventForecaster(types="markov").fit(events).predict()[["time", "type"]]
+       time type
+    0   7.0    a
+
     Parameters
     ----------
     gap : {"mean", "median", "last", "ema"}, default="mean"
@@ -38,15 +50,6 @@ class NaiveEventForecaster(EventForecaster):
     --------
     HawkesForecaster : Events that excite later events.
     PromptTPP : A neural model of event streams.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from tsllm.events import NaiveEventForecaster
-    >>> events = pd.DataFrame({"time": [1.0, 2.0, 4.0, 5.5], "type": ["a", "b", "a", "b"]})
-    >>> NaiveEventForecaster(types="markov").fit(events).predict()[["time", "type"]]
-       time type
-    0   7.0    a
     """
 
     _dtype = torch.float64

@@ -73,6 +73,20 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
     ten thousand tokens, attention with a cache is as fast per step; the advantage of Aaren is that
     neither time nor memory grows.
 
+    The arguments that matter most: ``context_length``, ``patch_length``, ``memory`` (how far back a
+    forecast reads), ``max_steps`` (the time of the training) and ``random_state``.
+
+    Examples
+    --------
+    >>> from sktime.datasets import load_airline
+    >>> from tsllm import AarenForecaster
+    >>> y = load_airline()
+    >>> forecaster = AarenForecaster(max_steps=5, random_state=0).fit(y[:100], fh=[1, 2, 3])
+    >>> for month in range(100, 144):
+    ...     forecaster = forecaster.update(y[month : month + 1])
+    >>> forecaster.predict().index.astype(str).tolist()
+    ['1961-01', '1961-02', '1961-03']
+
     Parameters
     ----------
     backbone : str or None, default=None
@@ -128,17 +142,6 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
     References
     ----------
     Feng et al., "Attention as an RNN", 2024, arXiv 2405.13956, section 3.
-
-    Examples
-    --------
-    >>> from sktime.datasets import load_airline
-    >>> from tsllm import AarenForecaster
-    >>> y = load_airline()
-    >>> forecaster = AarenForecaster(max_steps=5, random_state=0).fit(y[:100], fh=[1, 2, 3])
-    >>> for month in range(100, 144):
-    ...     forecaster = forecaster.update(y[month : month + 1])
-    >>> forecaster.predict().index.astype(str).tolist()
-    ['1961-01', '1961-02', '1961-03']
     """
 
     _max_context: ClassVar[int] = 512

@@ -177,6 +177,20 @@ class AutoForecaster(ComposedForecaster):
     windows shrink them towards equal weights. A series with enough windows has its own weights.
     The intervals are conformal, on the combination's own errors.
 
+    The arguments that matter most: ``candidates``, ``backbone`` (None: no language model),
+    ``prediction_length`` (the horizon, if `fit` gets no ``fh``), ``time_limit`` and
+    ``random_state``.
+
+    Examples
+    --------
+    >>> from sktime.datasets import load_airline
+    >>> from tsllm import AutoForecaster
+    >>> forecaster = AutoForecaster(backbone=None, random_state=0)
+    >>> forecaster.fit(load_airline(), fh=[1, 2, 3]).predict().index.astype(str).tolist()
+    ['1961-01', '1961-02', '1961-03']
+    >>> [row["candidate"] for row in forecaster.summary()["candidates"]]
+    ['seasonal_naive', 'auto_theta', 'auto_ets', 'dlinear']
+
     Parameters
     ----------
     candidates : "auto" or list of names and forecasters, default="auto"
@@ -213,16 +227,6 @@ class AutoForecaster(ComposedForecaster):
     References
     ----------
     Y. Yang, "Combining forecasting procedures: some theoretical results", Econometric Theory 2004.
-
-    Examples
-    --------
-    >>> from sktime.datasets import load_airline
-    >>> from tsllm import AutoForecaster
-    >>> forecaster = AutoForecaster(backbone=None, random_state=0)
-    >>> forecaster.fit(load_airline(), fh=[1, 2, 3]).predict().index.astype(str).tolist()
-    ['1961-01', '1961-02', '1961-03']
-    >>> [row["candidate"] for row in forecaster.summary()["candidates"]]
-    ['seasonal_naive', 'auto_theta', 'auto_ets', 'dlinear']
     """
 
     _free_parameters: ClassVar[frozenset[str]] = frozenset(

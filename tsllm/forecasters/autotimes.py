@@ -41,6 +41,20 @@ class AutoTimesForecaster(LLMForecaster):
     next token is projected back to the next segment. Only the projections are trained. Longer
     horizons are rolled out segment by segment, so one fitted model serves every horizon.
 
+    The arguments that matter most: ``backbone`` (None: no language model), ``backbone_layers``
+    ("auto" is faster), ``context_length``, ``max_steps`` (the time of the training) and
+    ``random_state``.
+
+    Examples
+    --------
+    >>> from sktime.datasets import load_airline
+    >>> from tsllm import AutoTimesForecaster
+    >>> forecaster = AutoTimesForecaster(
+    ...     backbone="random:gpt2?hidden=16&layers=1&heads=2", max_steps=5, random_state=0
+    ... )
+    >>> forecaster.fit(load_airline(), fh=[1, 2, 3]).predict().index.astype(str).tolist()
+    ['1961-01', '1961-02', '1961-03']
+
     Parameters
     ----------
     context_length : int or "auto", default="auto"
@@ -90,16 +104,6 @@ class AutoTimesForecaster(LLMForecaster):
     ----------
     Liu et al., "AutoTimes: Autoregressive Time Series Forecasters via Large Language Models",
     NeurIPS 2024, arXiv 2402.02370, section 3.
-
-    Examples
-    --------
-    >>> from sktime.datasets import load_airline
-    >>> from tsllm import AutoTimesForecaster
-    >>> forecaster = AutoTimesForecaster(
-    ...     backbone="random:gpt2?hidden=16&layers=1&heads=2", max_steps=5, random_state=0
-    ... )
-    >>> forecaster.fit(load_airline(), fh=[1, 2, 3]).predict().index.astype(str).tolist()
-    ['1961-01', '1961-02', '1961-03']
     """
 
     _free_parameters = LLMForecaster._free_parameters | {

@@ -3,13 +3,12 @@
 import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 import torch
-from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
+from sktime.forecasting.base import ForecastingHorizon
 from torch import Tensor
 
 from tsllm.arguments import checked_flag, checked_levels
@@ -18,6 +17,7 @@ from tsllm.context import Context, column_names, contexts_from_state, contexts_t
 from tsllm.datasets.frequency import parse_frequency, set_frequency, without_frequency
 from tsllm.embeddings import open_store
 from tsllm.errors import DataError
+from tsllm.forecasters.checked_calls import CheckedCalls
 from tsllm.forecasters.explaining import ExplainingMixin
 from tsllm.forecasters.frames import (
     Layout,
@@ -53,7 +53,7 @@ from tsllm.saving.fields import read_fields
 AUTO_LAYERS = 2
 
 
-class SeriesForecaster(FittingMixin, ExplainingMixin, BaseForecaster):
+class SeriesForecaster(FittingMixin, ExplainingMixin, CheckedCalls):
     """Base class of all forecasters: sktime's contract over fitting and the path of a forecast.
 
     A subclass builds, trains and restores its state (`_new_state`, `_train`, `_restore_state`) and
@@ -124,29 +124,6 @@ class SeriesForecaster(FittingMixin, ExplainingMixin, BaseForecaster):
         except DataError:
             self._cutoff = cutoff  # sktime moves it first
             raise
-
-    def predict_residuals(self, y: Any = None, X: Any = None) -> Any:  # noqa: D102
-        horizon = self._fh
-        if isinstance(y, pd.Series | pd.DataFrame):
-            self.check_is_fitted()
-            y = self._read_input(y, None, trains=False)[0]
-            self._fh = None  # sktime would convert the stamps of y to steps through periods
-        try:
-            return super().predict_residuals(y, X)
-        finally:
-            self._fh = horizon
-
-    def predict_interval(self, fh: Any = None, X: Any = None, coverage: Any = 0.9) -> pd.DataFrame:  # noqa: D102
-        return super().predict_interval(fh, X, _levels_of_call("coverage", coverage))
-
-    def predict_quantiles(self, fh: Any = None, X: Any = None, alpha: Any = None) -> pd.DataFrame:  # noqa: D102
-        alpha = alpha if alpha is None else _levels_of_call("alpha", alpha)
-        return super().predict_quantiles(fh, X, alpha)
-
-    def score(self, y: Any, X: Any = None, fh: Any = None) -> float:  # noqa: D102
-        self.check_is_fitted()
-        score: float = super().score(self._read_input(y, None, trains=False)[0], X=X, fh=fh)
-        return score
 
     def set_params(self, **params: Any) -> "SeriesForecaster":
         """Set parameters; a pretrained model survives unless one of them decides its tensors.
@@ -694,17 +671,6 @@ class LLMForecaster(ModelForecaster):
 def auto_layers(backbone: str) -> int:
     """Return the layers of a language model that ``backbone_layers="auto"`` uses."""
     return min(AUTO_LAYERS, count_layers(backbone))
-
-
-def _levels_of_call(name: str, levels: Any) -> list[float]:
-    """Check the levels that a method of sktime takes: one number, or at least one in a list."""
-    found = checked_levels([levels] if isinstance(levels, Real) else levels, name)
-    if not found:
-        raise DataError(f"{name} is empty: pass a number between 0 and 1, or some")
-    if len(set(found)) < len(found):
-        twice = next(level for level in found if found.count(level) > 1)
-        raise DataError(f"{name} holds {twice} twice: pass each level once")
-    return list(found)
 
 
 def _count_new_steps(known: Context | None, whole: Context) -> int:

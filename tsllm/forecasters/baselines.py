@@ -24,6 +24,17 @@ class DLinearForecaster(DirectForecaster):
     deviation. One model forecasts ``prediction_length`` steps at once; longer horizons are rolled
     out on its own forecasts.
 
+    The arguments that matter most: ``context_length``, ``prediction_length`` (the horizon, if `fit`
+    gets no ``fh``), ``max_steps`` (the time of the training), ``loss`` and ``random_state``.
+
+    Examples
+    --------
+    >>> from sktime.datasets import load_airline
+    >>> from tsllm import DLinearForecaster
+    >>> forecaster = DLinearForecaster(max_steps=5, random_state=0)
+    >>> forecaster.fit(load_airline(), fh=[1, 2, 3]).predict().index.astype(str).tolist()
+    ['1961-01', '1961-02', '1961-03']
+
     Parameters
     ----------
     context_length : int or "auto", default="auto"
@@ -44,14 +55,6 @@ class DLinearForecaster(DirectForecaster):
     ----------
     Zeng et al., "Are Transformers Effective for Time Series Forecasting?", AAAI 2023,
     arXiv 2205.13504, section 4.
-
-    Examples
-    --------
-    >>> from sktime.datasets import load_airline
-    >>> from tsllm import DLinearForecaster
-    >>> forecaster = DLinearForecaster(max_steps=5, random_state=0)
-    >>> forecaster.fit(load_airline(), fh=[1, 2, 3]).predict().index.astype(str).tolist()
-    ['1961-01', '1961-02', '1961-03']
     """
 
     _max_context: ClassVar[int] = LOOKBACK
@@ -124,6 +127,18 @@ class PatchTSTForecaster(DirectForecaster):
     sizes are those that the authors use for ETTh1. One model forecasts ``prediction_length`` steps
     at once; longer horizons are rolled out on its own forecasts.
 
+    The arguments that matter most: ``context_length``, ``patch_length``, ``prediction_length`` (the
+    horizon, if `fit` gets no ``fh``), ``max_steps`` (the time of the training) and
+    ``random_state``.
+
+    Examples
+    --------
+    >>> from sktime.datasets import load_airline
+    >>> from tsllm import PatchTSTForecaster
+    >>> forecaster = PatchTSTForecaster(max_steps=5, random_state=0)
+    >>> forecaster.fit(load_airline(), fh=[1, 2, 3]).predict().index.astype(str).tolist()
+    ['1961-01', '1961-02', '1961-03']
+
     Parameters
     ----------
     context_length : int or "auto", default="auto"
@@ -154,14 +169,6 @@ class PatchTSTForecaster(DirectForecaster):
     ----------
     Nie et al., "A Time Series is Worth 64 Words: Long-term Forecasting with Transformers",
     ICLR 2023, arXiv 2211.14730, section 3.
-
-    Examples
-    --------
-    >>> from sktime.datasets import load_airline
-    >>> from tsllm import PatchTSTForecaster
-    >>> forecaster = PatchTSTForecaster(max_steps=5, random_state=0)
-    >>> forecaster.fit(load_airline(), fh=[1, 2, 3]).predict().index.astype(str).tolist()
-    ['1961-01', '1961-02', '1961-03']
     """
 
     _max_context: ClassVar[int] = LOOKBACK

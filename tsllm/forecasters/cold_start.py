@@ -63,6 +63,27 @@ class ColdStart(OuterForecaster):
     inside alone. All choices are made, and the intervals calibrated, on series of the panel that
     are left out: a panel needs at least eight series.
 
+    The arguments that matter most: ``forecaster`` (the one inside), ``static_text`` (the columns of
+    descriptions), ``text_backbone`` and ``without_text``.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from tsllm import AutoForecaster, ColdStart
+    >>> months = pd.period_range("2020-01", periods=72, freq="M", name="month")
+    >>> def sales(number):
+    ...     kind, level = ("ice cream", 1) if number % 2 else ("gloves", -1)
+    ...     season = level * 3 * np.sin(np.arange(72) * np.pi / 6) + 20 + 10 * level
+    ...     index = pd.MultiIndex.from_product([[f"p{number}"], months], names=["id", "month"])
+    ...     return pd.DataFrame({"sales": season + number / 10, "description": kind}, index)
+    >>> panel = pd.concat(map(sales, range(12)))
+    >>> inside = AutoForecaster(["seasonal_naive"], backbone=None)
+    >>> forecaster = ColdStart(inside, static_text=("description",), text_backbone="tfidf")
+    >>> forecaster = forecaster.fit(panel[["sales"]], X=panel[["description"]], fh=[1, 2])
+    >>> new = forecaster.new_contexts(pd.DataFrame({"description": ["gloves"]}, index=["p99"]))
+    >>> forecaster.forecast(new, 2, quantiles=[0.1, 0.9]).round(0)[0, :, 0, 0].tolist()
+    [11.0, 9.0]
+
     Parameters
     ----------
     forecaster : forecaster of tsllm or None, default=None
@@ -97,24 +118,6 @@ class ColdStart(OuterForecaster):
     References
     ----------
     D. V. Lindley and A. F. M. Smith, "Bayes estimates for the linear model", JRSS B 1972.
-
-    Examples
-    --------
-    >>> import numpy as np, pandas as pd
-    >>> from tsllm import AutoForecaster, ColdStart
-    >>> months = pd.period_range("2020-01", periods=72, freq="M", name="month")
-    >>> def sales(number):
-    ...     kind, level = ("ice cream", 1) if number % 2 else ("gloves", -1)
-    ...     season = level * 3 * np.sin(np.arange(72) * np.pi / 6) + 20 + 10 * level
-    ...     index = pd.MultiIndex.from_product([[f"p{number}"], months], names=["id", "month"])
-    ...     return pd.DataFrame({"sales": season + number / 10, "description": kind}, index)
-    >>> panel = pd.concat(map(sales, range(12)))
-    >>> inside = AutoForecaster(["seasonal_naive"], backbone=None)
-    >>> forecaster = ColdStart(inside, static_text=("description",), text_backbone="tfidf")
-    >>> forecaster = forecaster.fit(panel[["sales"]], X=panel[["description"]], fh=[1, 2])
-    >>> new = forecaster.new_contexts(pd.DataFrame({"description": ["gloves"]}, index=["p99"]))
-    >>> forecaster.forecast(new, 2, quantiles=[0.1, 0.9]).round(0)[0, :, 0, 0].tolist()
-    [11.0, 9.0]
     """
 
     # The forecaster inside has the random state.

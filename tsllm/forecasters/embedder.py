@@ -27,6 +27,23 @@ class LastTokenEmbedder(BaseTransformer):
     Each series of a panel becomes one row, so any scikit-learn estimator can follow, in sktime's
     pipelines or in scikit-learn's.
 
+    The arguments that matter most: ``backbone``, ``context_length``, ``value_format`` and
+    ``embedding_store``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sktime.datasets import load_unit_test
+    >>> from tsllm import LastTokenEmbedder
+    >>> X, y = load_unit_test(split="train")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     embedder = LastTokenEmbedder("random:gpt2?hidden=16&heads=2", embedding_store=folder)
+    ...     features = embedder.fit_transform(X)
+    ...     labels = (embedder * LogisticRegression()).fit(X, y).predict(X)
+    >>> features.shape, len(labels)
+    ((20, 16), 20)
+
     Parameters
     ----------
     backbone : str, default="sentence-transformers/all-MiniLM-L6-v2"
@@ -46,20 +63,6 @@ class LastTokenEmbedder(BaseTransformer):
     ----------
     Liu et al., "TimeCMA: Towards LLM-Empowered Multivariate Time Series Forecasting via
     Cross-Modality Alignment", AAAI 2025, arXiv 2406.01638, section 3.2.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from sklearn.linear_model import LogisticRegression
-    >>> from sktime.datasets import load_unit_test
-    >>> from tsllm import LastTokenEmbedder
-    >>> X, y = load_unit_test(split="train")
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     embedder = LastTokenEmbedder("random:gpt2?hidden=16&heads=2", embedding_store=folder)
-    ...     features = embedder.fit_transform(X)
-    ...     labels = (embedder * LogisticRegression()).fit(X, y).predict(X)
-    >>> features.shape, len(labels)
-    ((20, 16), 20)
     """
 
     _tags: ClassVar[dict[str, Any]] = {

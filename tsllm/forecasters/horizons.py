@@ -191,8 +191,10 @@ def _date_of_text(text: str, tz: datetime.tzinfo | None) -> pd.Timestamp:
         zone = (
             "" if tz is None else f", with its offset from UTC where the clock of {tz} repeats it"
         )
+        meant = f"write {text.strip()} without quotation marks for a number of steps, or a date as"
+        remedy = meant if text.strip().isdecimal() else "write it as"
         raise DataError(
-            f"fh holds {text!r}, which is no date: write it as 2024-01-31 or 2024-01-31 13:00{zone}"
+            f"fh holds {text!r}, which is no date: {remedy} 2024-01-31 or 2024-01-31 13:00{zone}"
         ) from None
     return stamp
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsllm.arguments import shown, wanted_instead
 from tsllm.datasets.checks import holds_numbers
 from tsllm.datasets.stamps import looks_like_dates
 from tsllm.errors import DataError, DataTypeError
@@ -46,6 +47,8 @@ def read_container(data: Any, argument: str) -> Any:
 def wrong_container(data: Any, argument: str) -> DataTypeError:
     """Make the error for a container that holds no series."""
     kind = "None" if data is None else f"of type {type(data).__name__}, which holds no series"
+    if argument == "X" and wanted_instead(data, int | list[int] | range) is None and data:
+        kind += f"; for a horizon write fh={shown(data)}"
     return DataTypeError(
         f"{argument} is {kind}: pass a pandas Series, or a DataFrame with a column for each "
         "variable; several series have the index levels (series, time)"

@@ -43,6 +43,17 @@ class LinearForecaster(DirectForecaster):
     end of the series, or on the last windows where nothing is held out. One map forecasts
     ``prediction_length`` steps at once; longer horizons are rolled out on its own forecasts.
 
+    The arguments that matter most: ``context_length``, ``prediction_length`` (the horizon, if `fit`
+    gets no ``fh``), ``validation_fraction``, ``past_covariates`` and ``text_covariates``.
+
+    Examples
+    --------
+    >>> from sktime.datasets import load_airline
+    >>> from tsllm import LinearForecaster
+    >>> forecaster = LinearForecaster().fit(load_airline(), fh=[1, 2, 3])
+    >>> forecaster.predict().index.astype(str).tolist()
+    ['1961-01', '1961-02', '1961-03']
+
     Parameters
     ----------
     context_length : int or "auto", default="auto"
@@ -69,14 +80,6 @@ class LinearForecaster(DirectForecaster):
     ----------
     Toner and Darlow, "An Analysis of Linear Time Series Forecasting Models", ICML 2024,
     arXiv 2403.14587: the linear models of the field are ridge regressions in other forms.
-
-    Examples
-    --------
-    >>> from sktime.datasets import load_airline
-    >>> from tsllm import LinearForecaster
-    >>> forecaster = LinearForecaster().fit(load_airline(), fh=[1, 2, 3])
-    >>> forecaster.predict().index.astype(str).tolist()
-    ['1961-01', '1961-02', '1961-03']
     """
 
     _max_context: ClassVar[int] = 672

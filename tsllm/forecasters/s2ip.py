@@ -95,6 +95,23 @@ class S2IPForecaster(DirectForecaster, LLMForecaster):
     the window, precede them as a prompt. One model forecasts ``prediction_length`` steps at once;
     longer horizons are rolled out on its own forecasts. `anchors` names the chosen ones.
 
+    The arguments that matter most: ``backbone`` (None: no language model), ``context_length``,
+    ``prediction_length`` (the steps forecast at once), ``max_steps`` (the time of the training) and
+    ``random_state``.
+
+    Examples
+    --------
+    >>> from sktime.datasets import load_airline
+    >>> from tsllm import S2IPForecaster
+    >>> forecaster = S2IPForecaster(
+    ...     backbone="random:gpt2?hidden=16&layers=1&heads=2",
+    ...     pool_size=50, max_steps=5, random_state=0,
+    ... )
+    >>> forecaster.fit(load_airline(), fh=[1, 2, 3]).predict().index.astype(str).tolist()
+    ['1961-01', '1961-02', '1961-03']
+    >>> forecaster.anchors(top=2)["rank"].tolist()
+    [1, 2, 3, 4]
+
     Parameters
     ----------
     backbone : str or None, default="sentence-transformers/all-MiniLM-L6-v2"
@@ -144,19 +161,6 @@ class S2IPForecaster(DirectForecaster, LLMForecaster):
     ----------
     Pan et al., "S²IP-LLM: Semantic Space Informed Prompt Learning with LLM for Time Series
     Forecasting", ICML 2024, arXiv 2403.05798, section 3.
-
-    Examples
-    --------
-    >>> from sktime.datasets import load_airline
-    >>> from tsllm import S2IPForecaster
-    >>> forecaster = S2IPForecaster(
-    ...     backbone="random:gpt2?hidden=16&layers=1&heads=2",
-    ...     pool_size=50, max_steps=5, random_state=0,
-    ... )
-    >>> forecaster.fit(load_airline(), fh=[1, 2, 3]).predict().index.astype(str).tolist()
-    ['1961-01', '1961-02', '1961-03']
-    >>> forecaster.anchors(top=2)["rank"].tolist()
-    [1, 2, 3, 4]
     """
 
     _free_parameters = DirectForecaster._free_parameters | {"dropout", "similarity_coef"}

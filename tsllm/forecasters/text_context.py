@@ -48,6 +48,27 @@ class TextContext(ComposedForecaster):
     do not lower the error, they are zero, and the forecasts are the forecaster's own. The intervals
     are conformal, on the errors of the whole.
 
+    The arguments that matter most: ``forecaster`` (the one to keep), ``text_covariates`` (the
+    columns of texts), ``past_covariates``, ``prediction_length`` (the horizon, if `fit` gets no
+    ``fh``) and ``random_state``.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from tsllm import TextContext
+    >>> from sktime.datasets import load_airline
+    >>> y = load_airline()
+    >>> stamps = pd.period_range("1949-01", "1961-03", freq="M")
+    >>> strike = np.random.default_rng(0).integers(0, 2, len(stamps))
+    >>> X = pd.DataFrame({"strike": strike}, index=stamps)
+    >>> y = y - 100 * X["strike"].reindex(y.index)
+    >>> forecaster = TextContext("seasonal_naive").fit(y, X=X, fh=[1, 2, 3])
+    >>> forecaster.predict(X=X).index.astype(str).tolist()
+    ['1961-01', '1961-02', '1961-03']
+    >>> told = forecaster.summary()
+    >>> told["error"] < 0.9 * told["error_without"]
+    True
+
     Parameters
     ----------
     forecaster : name or forecaster, default="auto_ets"
@@ -83,23 +104,6 @@ class TextContext(ComposedForecaster):
     In `explain`, ``model`` is the forecast of the forecaster. The share of a column is relative to
     the past steps whose effects this forecast carries, so that a step without text has a share,
     too, where it follows texts.
-
-    Examples
-    --------
-    >>> import numpy as np, pandas as pd
-    >>> from tsllm import TextContext
-    >>> from sktime.datasets import load_airline
-    >>> y = load_airline()
-    >>> stamps = pd.period_range("1949-01", "1961-03", freq="M")
-    >>> strike = np.random.default_rng(0).integers(0, 2, len(stamps))
-    >>> X = pd.DataFrame({"strike": strike}, index=stamps)
-    >>> y = y - 100 * X["strike"].reindex(y.index)
-    >>> forecaster = TextContext("seasonal_naive").fit(y, X=X, fh=[1, 2, 3])
-    >>> forecaster.predict(X=X).index.astype(str).tolist()
-    ['1961-01', '1961-02', '1961-03']
-    >>> told = forecaster.summary()
-    >>> told["error"] < 0.9 * told["error_without"]
-    True
     """
 
     _free_parameters: ClassVar[frozenset[str]] = frozenset(

@@ -183,6 +183,26 @@ class TimeCMAForecaster(DirectForecaster, LLMForecaster):
     with one or two variables it normalises over the features instead. The method is made for many
     variables that move together.
 
+    The arguments that matter most: ``backbone`` (None: no language model), ``context_length``,
+    ``prediction_length`` (the steps forecast at once), ``max_steps`` (the time of the training) and
+    ``random_state``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sktime.datasets import load_airline
+    >>> from tsllm import TimeCMAForecaster
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     forecaster = TimeCMAForecaster(
+    ...         backbone="random:gpt2?hidden=16&layers=1&heads=8",
+    ...         embedding_store=folder,
+    ...         max_steps=5,
+    ...         random_state=0,
+    ...     )
+    ...     forecast = forecaster.fit(load_airline(), fh=[1, 2, 3]).predict()
+    >>> forecast.index.astype(str).tolist()
+    ['1961-01', '1961-02', '1961-03']
+
     Parameters
     ----------
     backbone : str or None, default="sentence-transformers/all-MiniLM-L6-v2"
@@ -233,22 +253,6 @@ class TimeCMAForecaster(DirectForecaster, LLMForecaster):
     ----------
     Liu et al., "TimeCMA: Towards LLM-Empowered Multivariate Time Series Forecasting via
     Cross-Modality Alignment", AAAI 2025, arXiv 2406.01638, section 3.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from sktime.datasets import load_airline
-    >>> from tsllm import TimeCMAForecaster
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     forecaster = TimeCMAForecaster(
-    ...         backbone="random:gpt2?hidden=16&layers=1&heads=8",
-    ...         embedding_store=folder,
-    ...         max_steps=5,
-    ...         random_state=0,
-    ...     )
-    ...     forecast = forecaster.fit(load_airline(), fh=[1, 2, 3]).predict()
-    >>> forecast.index.astype(str).tolist()
-    ['1961-01', '1961-02', '1961-03']
     """
 
     _runs_backbone = False

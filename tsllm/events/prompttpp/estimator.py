@@ -61,6 +61,22 @@ class PromptTPP(EventForecaster):
     (to ``head_rank``), the training (to ``validation_fraction``), storage and device (to
     ``verbose``), the event table.
 
+    The arguments that matter most: ``encoder``, ``decoder``, ``prompt_mode`` (what a slice learns),
+    ``max_epochs`` (the time of the training) and ``random_state``.
+
+    Examples
+    --------
+    >>> from tsllm.datasets import make_hawkes
+    >>> from tsllm.events import PromptTPP
+    >>> events = make_hawkes([0.5], [[0.5]], [2.0], t_end=30, n_sequences=4, random_state=0).events
+    >>> early, late = events.split((0.5, 0.5))
+    >>> model = PromptTPP(max_epochs=2, random_state=0).fit(early)
+    >>> model = model.partial_fit(late)
+    >>> model.n_slices_, model.slot_history_.shape
+    (2, (2, 2))
+    >>> model.predict(n_steps=2)["step"].tolist()
+    [1, 2, 1, 2, 1, 2, 1, 2]
+
     Parameters
     ----------
     encoder : {"attention", "aaren", "llm", "llm-full"}, default="attention"
@@ -180,19 +196,6 @@ class PromptTPP(EventForecaster):
     ----------
     Xue et al. (2023), "Prompt-augmented Temporal Point Process for Streaming Event Sequence",
     NeurIPS, arXiv 2310.04993.
-
-    Examples
-    --------
-    >>> from tsllm.datasets import make_hawkes
-    >>> from tsllm.events import PromptTPP
-    >>> events = make_hawkes([0.5], [[0.5]], [2.0], t_end=30, n_sequences=4, random_state=0).events
-    >>> early, late = events.split((0.5, 0.5))
-    >>> model = PromptTPP(max_epochs=2, random_state=0).fit(early)
-    >>> model = model.partial_fit(late)
-    >>> model.n_slices_, model.slot_history_.shape
-    (2, (2, 2))
-    >>> model.predict(n_steps=2)["step"].tolist()
-    [1, 2, 1, 2, 1, 2, 1, 2]
     """
 
     # Set in fitting, beside those that the docstring describes: they tell how the model was made.

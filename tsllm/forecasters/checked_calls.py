@@ -1,0 +1,131 @@
+"""sktime's public methods that forecast or compare, with their arguments checked.
+
+A refused call changes nothing: the horizon that `fit` or an earlier call was given stays.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+import pandas as pd
+from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
+from sktime.split.base import BaseSplitter
+
+from tsllm.arguments import check_known, checked_flag, checked_levels, shown
+from tsllm.errors import DataError, DataTypeError
+
+
+class CheckedCalls(BaseForecaster):
+    """sktime's base class with methods that check their arguments."""
+
+    _fh: ForecastingHorizon | None  # sktime's: the latest horizon
+
+    @abstractmethod
+    def _read_input(self, y: Any, X: Any, *, trains: bool) -> tuple[Any, Any]:
+        """Check the columns, the index and the containers of y and X before sktime reads them."""
+
+    # The docstrings are sktime's.
+
+    def predict(self, fh: Any = None, X: Any = None) -> Any:  # noqa: D102
+        with self._horizon_kept():
+            return super().predict(fh, X)
+
+    def predict_interval(self, fh: Any = None, X: Any = None, coverage: Any = 0.9) -> pd.DataFrame:  # noqa: D102
+        levels = _levels_of_call("coverage", coverage)
+        with self._horizon_kept():
+            return super().predict_interval(fh, X, levels)
+
+    def predict_quantiles(self, fh: Any = None, X: Any = None, alpha: Any = None) -> pd.DataFrame:  # noqa: D102
+        levels = alpha if alpha is None else _levels_of_call("alpha", alpha)
+        with self._horizon_kept():
+            return super().predict_quantiles(fh, X, levels)
+
+    def predict_var(self, fh: Any = None, X: Any = None, cov: bool = False) -> pd.DataFrame:  # noqa: D102
+        if checked_flag("cov", cov):
+            raise DataError(
+                "cov=True asks for covariances of steps, and each step is forecast by itself: "
+                "leave it out for the variances"
+            )
+        with self._horizon_kept():
+            return super().predict_var(fh, X, cov)
+
+    def predict_proba(self, fh: Any = None, X: Any = None, marginal: bool = True) -> Any:  # noqa: D102
+        if not checked_flag("marginal", marginal):
+            raise DataError(
+                "marginal=False asks for a joint distribution, and each step is forecast by "
+                "itself: leave it out for the distribution of each step"
+            )
+        with self._horizon_kept():
+            return super().predict_proba(fh, X, marginal)
+
+    def predict_residuals(self, y: Any = None, X: Any = None) -> Any:  # noqa: D102
+        self.check_is_fitted()
+        if y is None:
+            raise DataError(
+                "y is missing: pass the series to compare the forecast with; a forecaster keeps "
+                "no training data"
+            )
+        y = self._read_input(y, None, trains=False)[0]
+        horizon = self._fh
+        if isinstance(y, pd.Series | pd.DataFrame):
+            self._fh = None  # sktime would convert the stamps of y to steps through periods
+        try:
+            return super().predict_residuals(y, X)
+        finally:
+            self._fh = horizon
+
+    def score(self, y: Any, X: Any = None, fh: Any = None) -> float:  # noqa: D102
+        self.check_is_fitted()
+        y = self._read_input(y, None, trains=False)[0]
+        with self._horizon_kept():
+            score: float = super().score(y, X=X, fh=fh)
+        return score
+
+    def update_predict(  # noqa: D102
+        self,
+        y: Any,
+        cv: Any = None,
+        X: Any = None,
+        update_params: bool = True,
+        reset_forecaster: bool = True,
+    ) -> Any:
+        if cv is not None and not isinstance(cv, BaseSplitter):
+            raise DataTypeError(
+                "cv must be a splitter of sktime.split, such as SlidingWindowSplitter(), or None, "
+                f"found {shown(cv)}"
+            )
+        update_params = checked_flag("update_params", update_params)
+        reset_forecaster = checked_flag("reset_forecaster", reset_forecaster)
+        with self._horizon_kept():
+            return super().update_predict(y, cv, X, update_params, reset_forecaster)
+
+    def set_params(self, **params: Any) -> Self:  # noqa: D102
+        known = self.get_params()
+        for name in params:
+            own = name.partition("__")[0]
+            # sktime finds an argument of a forecaster inside by its last name.
+            if own not in known and not any(one.endswith(f"__{own}") for one in known):
+                check_known(type(self), own, self.get_param_names())
+        return super().set_params(**params)
+
+    @contextmanager
+    def _horizon_kept(self) -> Iterator[None]:
+        """Restore the horizon if a call is refused; sktime sets it before all is checked."""
+        horizon = getattr(self, "_fh", None)
+        try:
+            yield
+        except Exception:
+            self._fh = horizon
+            raise
+
+
+def _levels_of_call(name: str, levels: Any) -> list[float]:
+    """Check the levels that a method of sktime takes: one number, or at least one in a list."""
+    found = checked_levels(levels, name, one=True)
+    if not found:
+        raise DataError(f"{name} is empty: pass a number between 0 and 1, or some")
+    if len(set(found)) < len(found):
+        twice = next(level for level in found if found.count(level) > 1)
+        raise DataError(f"{name} holds {twice} twice: pass each level once")
+    return list(found)
