@@ -45,7 +45,7 @@ class Job:
     time_col: str | None = None
     target_cols: str | list[str] | None = None
     freq: str | None = None
-    fill: str | None = None
+    fill: str | dict[str, str] | None = None
     resample: str | None = None
     sort: bool = False
     tz: str | None = None
@@ -79,7 +79,7 @@ class Job:
         """List the columns that are covariates, those with a known future first."""
         from tsllm.datasets.covariates import all_covariates  # pandas: not for --help
 
-        return all_covariates(self._with_future(), *self._without_future())
+        return all_covariates(self.covariates, *self._without_future(), texts=self.text or [])
 
     def known_covariates(self) -> list[str]:
         """List the covariates whose future a forecast needs."""

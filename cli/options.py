@@ -46,7 +46,8 @@ Fill = Annotated[
     str | None,
     typer.Option(
         "--fill",
-        help="Fill gaps with nan, ffill or interpolate. Default: a gap is an error.",
+        help="Fill gaps with nan, zero, ffill or interpolate; for single columns such as "
+        "sales=zero,promo=ffill. Default: a gap is an error.",
         metavar="HOW",
     ),
 ]
@@ -276,6 +277,19 @@ def names(option: str, text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]
 
 
+def fill(option: str, text: str) -> str | dict[str, str]:
+    """Read one word, or ``sales=zero,promo=ffill``."""
+    if "=" not in text:
+        return text
+    pairs = [pair.partition("=") for pair in text.split(",")]
+    if not all(name.strip() and equals for name, equals, _ in pairs):
+        raise DataError(
+            f"{option} must be one word such as zero, or a word for each column such as "
+            f"sales=zero,promo=ffill, found {text!r}"
+        )
+    return {name.strip(): word.strip() for name, _, word in pairs}
+
+
 def window(option: str, text: str) -> list[float | str]:
     """Read ``START,END``: numbers, or stamps as they are written."""
     parts = [part.strip() for part in text.split(",")]
@@ -301,6 +315,7 @@ def time(text: str) -> float | str:
 READERS: dict[str, Callable[[str, str], Any]] = {
     "baselines": names,
     "covariates": names,
+    "fill": fill,
     "horizons": whole_numbers,
     "past_covariates": names,
     "quantiles": levels,

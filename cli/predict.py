@@ -143,7 +143,7 @@ def predict(
             "time_col": time_col,
             "target_cols": target_col or None,
             "freq": freq,
-            "fill": fill,
+            "fill": options.read(context, "fill"),
             "sort": bool(sort),
             "resample": resample,
             **options.written_in(context),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from difflib import get_close_matches
 from numbers import Real
 
 import numpy as np
@@ -9,16 +10,19 @@ import pandas as pd
 
 from tsllm.datasets.counts import check_no_dates, count_step
 from tsllm.datasets.frequency import (
+    FILL_REMEDY,
     freq_name,
     infer_frequency,
     is_period_frequency,
     row_number,
     set_frequency,
 )
-from tsllm.errors import DataError, DataTypeError
+from tsllm.errors import DataError, DataTypeError, GapError
 
 #: The square of a larger value may overflow, which makes a forecast infinite or NaN.
 LARGEST = 1e140
+# Series that are searched for gaps when one has a gap.
+_MOST_COUNTED = 10_000
 
 
 def series_name(series_id: object) -> str:
@@ -44,6 +48,45 @@ def series_names(ids: Sequence[object]) -> str:
     """
     more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
     return ", ".join(map(series_name, ids[:3])) + more
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """Name the column with the closest name, or list all columns.
+
+    Examples
+    --------
+    >>> nearest("sale", ["sales", "day"]), nearest("x", ["sales", "day"])
+    ("did you mean 'sales'?", 'its columns are sales, day')
+    """
+    close = get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"its columns are {', '.join(names)}"
+
+
+def with_all_gaps(
+    error: GapError, series: Sequence[object], check: Callable[[int], object]
+) -> GapError:
+    """Return the error of the first gap with the number of all series that have one.
+
+    ``series`` are the names of all series, and ``check`` raises a `GapError` for the number of one
+    that has a gap. Only the first 10,000 series are counted.
+    """
+    counted = series[:_MOST_COUNTED]
+    gaps = []
+    for number, name in enumerate(counted):
+        try:
+            check(number)
+        except GapError:
+            gaps.append(name)
+        except DataError:  # another mistake, which is told when the gaps are gone
+            continue
+    if len(gaps) < 2:
+        return error
+    first = "the first " if len(counted) < len(series) else ""
+    return GapError(
+        f"{len(gaps):,} of {first}{len(counted):,} series have gaps: {series_names(gaps)}; for "
+        f"example {error.fact}",
+        error.remedy,
+    )
 
 
 def in_column(variable: int, count: int, columns: Sequence[str] | None) -> str:
@@ -317,10 +360,10 @@ def _check_constant_step(
     bad = int(np.flatnonzero(steps != step)[0])
     if steps[bad] % step == 0:
         missing = times[bad] + (1 if isinstance(times, pd.PeriodIndex) else step)
-        raise DataError(
+        raise GapError(
             f"{name} has a gap: {missing} is missing after {row(bad)} ({times[bad]}), where the "
-            f"next is {times[bad + 1]}; insert the missing rows by reindexing, or read the data "
-            "with fill='nan', 'ffill' or 'interpolate' (--fill on the command line)"
+            f"next is {times[bad + 1]}",
+            f"insert the missing rows by reindexing, or {FILL_REMEDY}",
         )
     unit = "" if isinstance(times, pd.PeriodIndex) else _epoch(times)
     since = unit and f", or make them dates with pd.to_datetime{unit}"

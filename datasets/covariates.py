@@ -1,6 +1,6 @@
 """Columns of covariates in a long table: numbers or categories beside the values."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +8,7 @@ import pandas as pd
 
 from tsllm.datasets.checks import bad_value, holds_numbers, not_a_number, shown_value
 from tsllm.datasets.delimited import decimal_hint, has_decimal_commas
+from tsllm.datasets.gaps import words_of_columns
 from tsllm.datasets.layout import column_names
 from tsllm.datasets.tables import Table, missing_cells, missing_text, text_to_numbers
 from tsllm.errors import DataError
@@ -32,6 +33,16 @@ class CovariateTable(NamedTuple):
                 columns[name] = texts[np.where(np.isnan(column), len(known), column).astype(int)]
         return columns
 
+    def fill_words(self, fill: str | Mapping[str, str], values: Sequence[str]) -> list[str]:
+        """Return how gaps are filled in the columns of values and in these; see `read_long`."""
+        texts = [name for name, holds in zip(self.names, self.texts) if holds]
+        categories = [
+            name
+            for name, known in zip(self.names, self.categories)
+            if known is not None and name not in texts
+        ]
+        return words_of_columns(fill, values, self.names, categories, texts)
+
 
 def read_covariates(
     table: Table,
@@ -40,14 +51,13 @@ def read_covariates(
     *,
     categorical: Collection[str] | None = None,
     text: Collection[str] = (),
-    fill: str | None = None,
     resample: str | None = None,
 ) -> CovariateTable:
     """Read columns of covariates; see `read_long`.
 
     ``categorical`` names the covariates that are categories; None: all that hold more than
-    numbers. ``text`` names those that hold texts. ``fill`` and ``resample`` are only checked:
-    categories can only be carried forward.
+    numbers. ``text`` names those that hold texts. ``resample`` is only checked: there is no mean of
+    categories and texts.
     """
     numbers: list[np.ndarray] = []
     categories: list[list[str] | None] = []
@@ -60,7 +70,7 @@ def read_covariates(
             wanted = None if categorical is None else name not in categorical
             found = None if wanted is False else _as_numbers(table, column, name, place, wanted)
             if found is None:
-                found, known = _read_categories(table, column, name, fill, resample)
+                found, known = _read_categories(table, column, name, resample)
             read = found
         numbers.append(read)
         categories.append(known)
@@ -68,25 +78,32 @@ def read_covariates(
     return CovariateTable(list(names), stacked, categories, [name in text for name in names])
 
 
-def all_covariates(known: object, *others: Sequence[str]) -> list[str]:
-    """List covariates without duplicates, those with a known future first."""
+def all_covariates(known: object, *others: Sequence[str], texts: Sequence[str] = ()) -> list[str]:
+    """List covariates without duplicates, those with a known future first.
+
+    ``texts`` are columns with texts. One that ``known`` has, too, is an error: it would be read as
+    text.
+    """
     first = column_names("covariates", known)
+    both = [name for name in first if name in texts]
+    if both:
+        raise DataError(
+            f"column {both[0]!r} is given both in covariates= (--covariates) and as a text in "
+            "text_covariates= (--text): leave it out of the first if it holds texts, and of the "
+            "second if it holds numbers or categories"
+        )
+    first = list(dict.fromkeys([*first, *texts]))
     return list(dict.fromkeys([*first, *(name for some in others for name in some)]))
 
 
 def _read_categories(
-    table: Table, column: pd.Series, name: str, fill: str | None, resample: str | None
+    table: Table, column: pd.Series, name: str, resample: str | None
 ) -> tuple[np.ndarray, list[str]]:
     """Read categories as positions in a list of them, NaN for rows without one."""
     if resample is not None:
         raise DataError(
             f"column {name!r} of {table.source} holds categories, which resample="
             f"{resample!r} cannot average: make numbers of them, or resample the data first"
-        )
-    if fill not in (None, "nan", "ffill"):
-        raise DataError(
-            f"column {name!r} of {table.source} holds categories, which fill={fill!r} "
-            "cannot compute: use fill='ffill', or make numbers of them"
         )
     words = column.astype(str).str.strip() if table.text else column.astype(str)
     return _positions(words.where(~missing_cells(table, column)))

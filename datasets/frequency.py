@@ -11,8 +11,13 @@ import pandas as pd
 from pandas.tseries.frequencies import to_offset
 
 from tsllm.datasets.counts import count_step
-from tsllm.errors import DataError
+from tsllm.errors import DataError, GapError
 
+#: What to do about missing stamps, in a table.
+FILL_REMEDY = (
+    "read the data with fill='zero' (for counts), 'nan', 'ffill' or 'interpolate' (--fill on the "
+    "command line)"
+)
 _DAY = pd.Timedelta(days=1)
 
 # Longest grid that is built to look for gaps; a longer one counts as a gap too wide.
@@ -148,10 +153,10 @@ def infer_frequency(
         wanted = _regular_frequency(times)
         if wanted is not None:
             return wanted
-        raise DataError(_explain_break(times, _likely_frequency(times), name, row))
+        raise _break_of(times, _likely_frequency(times), name, row)
     if _follows(times, wanted):
         return wanted
-    raise DataError(_explain_break(times, wanted, name, row, given=True))
+    raise _break_of(times, wanted, name, row, given=True)
 
 
 def complete_times(
@@ -185,7 +190,7 @@ def complete_times(
     grid = _lay_out(times, offset)
     if grid is None or not times.isin(grid).all():
         given = freq is not None
-        raise DataError(_explain_break(times, offset, name, row, given=given))
+        raise _break_of(times, offset, name, row, given=given)
     return grid
 
 
@@ -533,15 +538,15 @@ def _lay_out(times: pd.DatetimeIndex, offset: pd.offsets.BaseOffset) -> pd.Datet
         return None
 
 
-def _explain_break(
+def _break_of(
     times: pd.DatetimeIndex,
     offset: pd.offsets.BaseOffset | None,
     name: str,
     row: Callable[[int], str],
     *,
     given: bool = False,
-) -> str:
-    """Describe where the stamps leave the frequency and the remedy, in one sentence."""
+) -> DataError:
+    """Build the error that says where the stamps leave the frequency, and the remedy."""
     if offset is None:
         steps = np.diff(_local(times).asi8) / _ticks(times, _DAY)
         calendars = [repr(fit.freqstr) for fit in _weeks_of_years(_local(times))]
@@ -566,7 +571,7 @@ def _explain_break(
             remedy = "make them months with index.to_period('M')"
         first = int(np.flatnonzero([*np.diff(times.asi8, 2), 1])[0]) + 1
         first = min(first, len(times) - 2)
-        return (
+        return DataError(
             f"{name} has irregular stamps: {row(first)} ({times[first]}) comes "
             f"{times[first] - times[first - 1]} and {row(first + 1)} ({times[first + 1]}) "
             f"{times[first + 1] - times[first]} after the row before; {remedy}"
@@ -574,13 +579,13 @@ def _explain_break(
     freq = f"{'freq=' if given else ''}{offset.freqstr!r}"
     grid = _lay_out(times, offset)
     if grid is None and times.tz is not None and _lay_out(_local(times), offset) is not None:
-        return (
+        return DataError(
             f"{name} has a stamp at {freq} that a clock change of {times.tz} skips; give its local "
             "times without the zone, for example with tz_localize(None)"
         )
     if grid is None:
         far = int(np.diff(times.asi8).argmax())
-        return (
+        return DataError(
             f"{name} has a gap too wide for {freq}: {row(far + 1)} ({times[far + 1]}) comes "
             f"{times[far + 1] - times[far]} after {row(far)}; check those two stamps"
         )
@@ -593,23 +598,23 @@ def _explain_break(
             remedy = f"pass the frequency that the stamps have, which is {found.freqstr!r}"
         elif given:
             remedy = f"pass the frequency that the stamps have, or {remedy}"
-        return f"{name} has stamps off {freq}: {row(bad)} is {times[bad]}; {remedy}"
+        return DataError(f"{name} has stamps off {freq}: {row(bad)} is {times[bad]}; {remedy}")
     jumps = np.diff(positions)
     before = int(np.flatnonzero(jumps > 1)[0])
     wider, counts = np.unique(jumps[jumps > 1], return_counts=True)
     if not given and counts.max() >= max(3, len(jumps) / 4):
         most = int(wider[counts.argmax()])
-        return (
+        return DataError(
             f"{name} mixes frequencies: {counts.max()} of its {len(jumps)} steps are "
             f"{most} times {freq}, the first after {row(before)} ({times[before]}); "
             f"{_to_one_frequency((offset * most).freqstr)}"
         )
     missing = int((jumps - 1).sum())
     lacks = "1 stamp is missing:" if missing == 1 else f"{missing} stamps are missing, first"
-    return (
+    return GapError(
         f"{name} has a gap at {freq}: {lacks} {grid[positions[before] + 1]} after {row(before)} "
-        f"({times[before]}); insert the rows with .asfreq({offset.freqstr!r}), or read the data "
-        "with fill='nan', 'ffill' or 'interpolate' (--fill on the command line)"
+        f"({times[before]})",
+        f"insert the rows with .asfreq({offset.freqstr!r}), or {FILL_REMEDY}",
     )
 
 

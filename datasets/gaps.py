@@ -1,17 +1,17 @@
 """Regular time stamps for the series of a panel: check, complete, fill and resample."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tsllm.datasets.checks import check_times, series_name
+from tsllm.datasets.checks import check_times, nearest, series_name, with_all_gaps
 from tsllm.datasets.counts import check_no_dates, count_step, step_of
 from tsllm.datasets.frequency import complete_times, parse_frequency
-from tsllm.errors import DataError
+from tsllm.errors import DataError, GapError
 
-FILLS = ("nan", "ffill", "interpolate")
+FILLS = ("nan", "zero", "ffill", "interpolate")
 RESAMPLES = ("mean", "sum", "last")
 # The most steps of a series that is resampled; more would need gigabytes.
 _MOST_STEPS = 5_000_000
@@ -24,14 +24,20 @@ def regular_times(
     rows: Sequence[Callable[[int], str]],
     freq: str | None,
     complete: bool,
+    count_gaps: bool = True,
 ) -> list[pd.Index]:
     """Check or complete the increasing stamps of each series of a panel.
 
-    ``labels`` and ``rows`` name the series and their rows in error messages. If ``freq`` is None,
+    ``labels`` and ``rows`` name the series and their rows in error messages, and ``count_gaps``
+    makes the error of a gap tell how many series have one. If ``freq`` is None,
     each series has its own frequency, and a series of fewer than three dates or integers gets the
     frequency that all others share. ``complete`` inserts missing stamps, which are an error
     otherwise.
     """
+
+    def check(number: int) -> pd.Index:
+        return _regular(times[number], labels[number], rows[number], freq, complete)
+
     # Many series of a panel share their stamps: check each set of stamps once.
     known: dict[bytes, pd.Index] = {}
     indexes: dict[int, pd.Index] = {}
@@ -41,7 +47,10 @@ def regular_times(
             continue
         key = stamp_numbers(index).tobytes()
         if key not in known:
-            known[key] = _regular(index, labels[number], rows[number], freq, complete)
+            try:
+                known[key] = check(number)
+            except GapError as error:
+                raise with_all_gaps(error, labels, check) if count_gaps else error from None
         indexes[number] = known[key]
     found = {_frequency_of(index) for index in known.values()} - {None}
     shared = found.pop() if len(found) == 1 else freq
@@ -57,28 +66,114 @@ def stamp_numbers(times: pd.Index) -> np.ndarray:
     return times.to_numpy(np.int64)
 
 
-def fill_gaps(values: np.ndarray, times: pd.Index, complete: pd.Index, how: str) -> np.ndarray:
-    """Place values (rows, variables) on an index with more stamps and fill the inserted rows.
+def check_fill(fill: object) -> None:
+    """Check the argument ``fill`` of `read_long`, before the table is read.
 
-    ``how`` is "nan", "ffill" (the row before) or "interpolate" (a line between the rows around).
+    Raises
+    ------
+    DataError
+        It is neither a word of `FILLS`, nor a dict from columns to such words, nor None.
+    """
+    words = list(fill.values()) if isinstance(fill, Mapping) else [fill]
+    bad = [word for word in words if not (isinstance(word, str) and word in FILLS)]
+    if fill is None or (words and not bad):
+        return
+    raise DataError(
+        f"fill={fill!r} is not known; pass one of {', '.join(FILLS)}, or one for each column, such "
+        "as fill={'sales': 'zero', 'promo': 'ffill'} (--fill sales=zero,promo=ffill)"
+    )
+
+
+def check_filled(fill: str | Mapping[str, str] | None, columns: Sequence[str]) -> None:
+    """Check that a dict ``fill`` names only columns that are read: values and covariates."""
+    for name in fill if isinstance(fill, Mapping) else ():
+        if name not in columns:
+            raise DataError(
+                f"fill names the column {name!r}, which is neither a value nor a covariate here; "
+                f"{nearest(str(name), columns)}"
+            )
+
+
+def words_of_columns(
+    fill: str | Mapping[str, str],
+    values: Sequence[str],
+    covariates: Sequence[str],
+    categories: Sequence[str],
+    texts: Sequence[str],
+) -> list[str]:
+    """Return the word of `FILLS` for each of the columns of ``values`` and ``covariates``.
+
+    One word is for the values. Covariates follow it where it is "interpolate", and else repeat the
+    row before: each step needs a covariate, and zero may be no price. ``categories`` and ``texts``
+    are those of the covariates: categories repeat the row before, an inserted row has no text.
+
+    Raises
+    ------
+    DataError
+        ``fill`` has a word that a covariate cannot follow.
+
+    Examples
+    --------
+    >>> words_of_columns("zero", ["sales"], ["promo", "report"], [], ["report"])
+    ['zero', 'ffill', 'nan']
+    >>> words_of_columns({"promo": "zero"}, ["sales"], ["promo"], [], [])
+    ['nan', 'zero']
+    """
+    given: Mapping[str, str] = {} if isinstance(fill, str) else fill
+    word = fill if isinstance(fill, str) else "nan"
+    for name, chosen in given.items():
+        if name in texts:
+            raise DataError(
+                f"fill={chosen!r} cannot fill column {name!r}, which holds texts: leave it out; "
+                "an inserted row has no text"
+            )
+        if name in categories and chosen != "ffill":
+            raise DataError(
+                f"fill={chosen!r} cannot fill column {name!r}, which holds categories: use "
+                "'ffill', or make numbers of them"
+            )
+        if name in covariates and chosen == "nan":
+            raise DataError(
+                f"fill='nan' cannot fill column {name!r}: a covariate needs a value at each step; "
+                "use 'zero', 'ffill' or 'interpolate'"
+            )
+    words = dict.fromkeys(values, word)
+    line = "interpolate" if word == "interpolate" else "ffill"
+    words |= {name: "ffill" if name in categories else line for name in covariates}
+    words |= dict.fromkeys(texts, "nan")
+    return [given.get(name, words[name]) for name in (*values, *covariates)]
+
+
+def fill_gaps(
+    values: np.ndarray, times: pd.Index, complete: pd.Index, words: Sequence[str]
+) -> np.ndarray:
+    """Place the values (rows, columns) of a series on more stamps, and fill the inserted rows.
+
+    The word of a column is "nan", "zero", "ffill" (the row before) or "interpolate" (a line between
+    the rows around; the row before in a column of zeros and ones, which has nothing between them).
     Existing rows are unchanged, NaN included.
 
     Examples
     --------
-    >>> fill_gaps(np.array([[1.0], [4.0]]), pd.Index([0, 3]), pd.RangeIndex(4), "interpolate")
-    array([[1.],
-           [2.],
-           [3.],
-           [4.]])
+    >>> days, promo = [[1.0, 0.0], [4.0, 1.0]], ["interpolate", "interpolate"]
+    >>> fill_gaps(np.array(days), pd.Index([0, 3]), pd.RangeIndex(4), promo)
+    array([[1., 0.],
+           [2., 0.],
+           [3., 0.],
+           [4., 1.]])
     """
     positions = complete.get_indexer(times)  # (rows,)
     steps = np.arange(len(complete))
-    if how == "ffill":
-        return values[np.searchsorted(positions, steps, side="right") - 1]
+    before = np.searchsorted(positions, steps, side="right") - 1  # (steps,)
     filled = np.full((len(complete), values.shape[1]), np.nan)
-    if how == "interpolate":
-        for variable in range(values.shape[1]):
-            filled[:, variable] = np.interp(steps, positions, values[:, variable])
+    for number, word in enumerate(words):
+        column = values[:, number]
+        if word == "zero":
+            filled[:, number] = 0.0
+        elif word == "interpolate" and not np.isin(column[~np.isnan(column)], (0, 1)).all():
+            filled[:, number] = np.interp(steps, positions, column)
+        elif word != "nan":
+            filled[:, number] = column[before]
     filled[positions] = values
     return filled
 

@@ -2,14 +2,13 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from tsllm.datasets.checks import holds_numbers
+from tsllm.datasets.checks import holds_numbers, nearest
 from tsllm.datasets.stamps import looks_like_dates
 from tsllm.datasets.tables import Table, check_everywhere, missing_text, text_to_numbers
 from tsllm.errors import DataError
@@ -53,9 +52,7 @@ def find_columns(
     given += [("covariates", name) for name in covariates]
     for argument, name in given:
         if name is not None and name not in names:
-            raise DataError(
-                f"{argument}={name!r} is no column of {source}; {_nearest(name, names)}"
-            )
+            raise DataError(f"{argument}={name!r} is no column of {source}; {nearest(name, names)}")
     chosen = [name for _, name in given if name is not None]
     for name in chosen:
         if chosen.count(name) > 1:
@@ -97,7 +94,7 @@ def find_id_column(table: Table, id_col: str | None = None, model_id: str | None
         id_col = model_id
     if id_col is not None and id_col not in names:
         raise DataError(
-            f"id_col={id_col!r} is no column of {table.source}; {_nearest(id_col, names)}"
+            f"id_col={id_col!r} is no column of {table.source}; {nearest(id_col, names)}"
         )
     found = id_col or _known(names, _ID_NAMES, "id_col", table.source)
     if found is None:
@@ -317,12 +314,6 @@ def _without(names: list[str], left_out: list[str]) -> list[str]:
 def _or_only(targets: list[str], purpose: str = "") -> str:
     """Return the end of a remedy that passes some columns as the targets; nothing without one."""
     return f", or pass target_cols={targets!r} (--target-col){purpose}" if targets else ""
-
-
-def _nearest(name: str, names: list[str]) -> str:
-    """Name the column with the closest name, or list all columns."""
-    close = get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"its columns are {', '.join(names)}"
 
 
 def _known(names: list[str], known: Sequence[str], argument: str, source: str) -> str | None:

@@ -1,7 +1,7 @@
 """Long tables, one row for each series and time: read, checked and converted to sktime panels."""
 
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -17,7 +17,14 @@ from tsllm.datasets.counts import count_step
 from tsllm.datasets.covariates import CovariateTable, read_covariates
 from tsllm.datasets.delimited import decimal_hint, dialect_of
 from tsllm.datasets.frequency import parse_frequency
-from tsllm.datasets.gaps import FILLS, fill_gaps, regular_times, stamp_numbers, to_steps
+from tsllm.datasets.gaps import (
+    check_fill,
+    check_filled,
+    fill_gaps,
+    regular_times,
+    stamp_numbers,
+    to_steps,
+)
 from tsllm.datasets.labels import Labels, mark_labels
 from tsllm.datasets.layout import (
     Columns,
@@ -39,7 +46,7 @@ def read_long(
     time_col: str | None = None,
     target_cols: str | Sequence[str] | None = None,
     freq: str | None = None,
-    fill: str | None = None,
+    fill: str | Mapping[str, str] | None = None,
     resample: str | None = None,
     sort: bool = False,
     covariates: str | Sequence[str] = (),
@@ -76,18 +83,22 @@ def read_long(
         The frequency that every series must have, for example ``"h"``, or ``"5"`` for integers in
         steps of 5. None infers a frequency for each series. A series that is too short gets the
         frequency that all others share.
-    fill : {"nan", "ffill", "interpolate"} or None, default=None
+    fill : {"nan", "zero", "ffill", "interpolate"}, dict or None, default=None
         How to fill rows that are inserted for missing stamps: NaN (masked by the forecasters),
-        the row before, or a line between the rows around them. None makes a gap an error.
-        Missing values in existing rows stay missing.
+        zero (for counts), the row before, or a line between the rows around them. A column that
+        has only zeros and ones in a series is not interpolated: it repeats the row before. None
+        makes a gap an error. Missing values in existing rows stay missing. A word is for the
+        values; covariates follow "interpolate", and else repeat the row before. A dict gives some
+        columns a word of their own, such as ``{"sales": "zero", "promo": "zero"}``; other values
+        are then NaN, and other covariates repeat the row before.
     resample : {"mean", "sum", "last"} or None, default=None
         How to aggregate rows at irregular times, or several rows at one time, to the steps of
         ``freq``. Steps without a row are gaps, see ``fill``. None makes irregular times an error.
     sort : bool, default=False
         Sort each series by time. False makes unsorted rows an error.
     covariates : str or sequence of str, default=()
-        Columns of covariates, which are not values. They are filled and resampled like the
-        values; categories need ``fill="ffill"``.
+        Columns of covariates, which are not values. They are resampled like the values; see
+        ``fill`` for gaps.
     categorical : collection of str or None, default=None
         The covariates that are categories. None: all that hold more than numbers.
     tz : str or None, default=None
@@ -142,8 +153,7 @@ def read_long(
     >>> read_long(table, freq="D", fill="interpolate")["y"].tolist()
     [1.0, 2.0, 3.0, 4.0]
     """
-    if fill not in (None, *FILLS):
-        raise DataError(f"fill={fill!r} is not known; pass one of {', '.join(FILLS)}")
+    check_fill(fill)
     if not isinstance(sort, bool | np.bool_):
         raise DataError(f"sort must be True or False, found {sort!r}")
     if freq is not None and count_step(freq) is None:
@@ -151,12 +161,13 @@ def read_long(
     table = open_table(source, freq, dialect_of(sep, decimal, encoding))
     covariates = column_names("covariates", covariates)
     columns = find_columns(table, id_col, time_col, target_cols, covariates, model)
+    check_filled(fill, [*columns.targets, *covariates])
     ids = _read_ids(table, columns)
     how = _Reading(
         columns, freq, fill, resample, sort, covariates, categorical, text, tz=tz, format=format
     )
     try:
-        frame = _make_series(table, ids, how, how.cells(table, ids))
+        frame = _make_series(table, ids, how, how.cells(table, ids), count_gaps=skipped is None)
     except DataError:
         if skipped is None or columns.id is None:
             raise
@@ -184,7 +195,7 @@ class _Reading:
 
     columns: Columns
     freq: str | None
-    fill: str | None
+    fill: str | Mapping[str, str] | None
     resample: str | None
     sort: bool
     covariates: Sequence[str]
@@ -219,7 +230,6 @@ class _Reading:
             self.place(table, ids),
             categorical=self.categorical,
             text=self.text,
-            fill=self.fill,
             resample=self.resample,
         )
 
@@ -229,11 +239,17 @@ class _Reading:
         return _Cells(times, np.hstack([self.values(table, ids), beside.numbers]), beside)
 
 
-def _make_series(table: Table, ids: np.ndarray, how: _Reading, cells: _Cells) -> pd.DataFrame:
-    """Check the rows of the series ``ids`` (rows,) as series, and return the frame of them."""
+def _make_series(
+    table: Table, ids: np.ndarray, how: _Reading, cells: _Cells, *, count_gaps: bool = False
+) -> pd.DataFrame:
+    """Check the rows of the series ``ids`` (rows,) as series, and return the frame of them.
+
+    ``count_gaps`` makes the error of a gap tell how many series have one.
+    """
     columns, place, freq, fill = how.columns, how.place(table, ids), how.freq, how.fill
     resample = how.resample
     times, values, beside = cells
+    words = None if fill is None else beside.fill_words(fill, columns.targets)
     codes, names = pd.factorize(ids)
     if resample is None:
         _check_duplicates(codes, times, place, table.row, several=columns.id is not None)
@@ -256,15 +272,11 @@ def _make_series(table: Table, ids: np.ndarray, how: _Reading, cells: _Cells) ->
         rows=[_rows_of(table, order[span]) for span in spans],
         freq=freq,
         complete=fill is not None,
+        count_gaps=count_gaps,
     )
-    if fill is not None:
+    if words is not None:
         parts = zip(spans, indexes, strict=True)
-        texts = np.concatenate([np.zeros(len(columns.targets), bool), beside.texts]).astype(bool)
-        filled = []
-        for span, index in parts:
-            rows = fill_gaps(values[span], times[span], index, fill)
-            rows[:, texts] = fill_gaps(values[span][:, texts], times[span], index, "nan")
-            filled.append(rows)
+        filled = [fill_gaps(values[span], times[span], index, words) for span, index in parts]
         values = np.concatenate(filled)
         codes = np.repeat(np.arange(len(names)), [len(index) for index in indexes])
         times = indexes[0].append(indexes[1:])

@@ -8,6 +8,7 @@ __all__ = [
     "DataTypeError",
     "DeviceMemoryError",
     "EmbeddingStoreError",
+    "GapError",
     "InSampleError",
     "ModelFormatError",
     "NoSeriesLeftError",
@@ -26,6 +27,21 @@ class TsllmError(Exception):
 
 class DataError(TsllmError, ValueError):
     """The data break a rule; the message names the series, the row and the remedy."""
+
+
+class GapError(DataError):
+    """Stamps are missing between the first and the last one of a series.
+
+    Attributes
+    ----------
+    fact, remedy : str
+        The two parts of the message: what is missing, and what to do. The remedy is empty where
+        the message is in one part.
+    """
+
+    def __init__(self, fact: str, remedy: str = "") -> None:
+        super().__init__(f"{fact}; {remedy}" if remedy else fact)
+        self.fact, self.remedy = fact, remedy
 
 
 class NotEnoughDataError(DataError):

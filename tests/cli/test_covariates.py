@@ -133,3 +133,16 @@ def test_irregular_times_are_resampled_where_it_is_asked_for(tsllm, tmp_path):
         "--resample has no effect on a job in blocks"
         in tsllm("predict", "model", "late.csv", "--resample", "mean", "-o", "folder").err
     )
+
+
+def test_gaps_are_filled_column_by_column(tsllm, files, tmp_path):
+    files[0].drop(index=[5, 6]).to_csv(tmp_path / "holed.csv", index=False)
+    asked = ["forecast", "holed.csv", "--horizon", 2, "--method", "linear", "--covariates", "warm"]
+    asked += ["--future", "future.csv", "--target-col", "value"]
+    (tmp_path / "job.yaml").write_text("fill:\n  value: zero\n  warm: interpolate\n")
+    option = tsllm(*asked, "--fill", "value=zero,warm=interpolate")
+    assert option.code == 0
+    assert tsllm(*asked, "--config", "job.yaml").out == option.out
+    assert "fill={'value': 'half'} is not known" in tsllm(*asked, "--fill", "value=half").err
+    assert "--fill must be one word such as zero, or" in tsllm(*asked, "--fill", "=zero").err
+    assert "both in covariates=" in tsllm(*asked, "--text", "warm", "--fill", "nan").err

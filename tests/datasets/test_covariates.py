@@ -46,8 +46,38 @@ def test_gaps_are_filled_with_the_values():
     assert filled.loc[5, BOTH].tolist() == filled.loc[4, BOTH].tolist()
     lines = read_long(holed, target_cols="value", covariates="warm", fill="interpolate")
     assert lines["warm"][5] == pytest.approx(DATA["warm"][4] * 2 / 3 + DATA["warm"][7] / 3)
-    missing = read_long(holed, covariates=BOTH, fill="nan")
-    assert missing.loc[5, BOTH].isna().all()
+    for word in ("nan", "zero"):  # are for values: each step needs a covariate
+        carried = read_long(holed, covariates=BOTH, fill=word)
+        assert carried.loc[5, BOTH].tolist() == carried.loc[4, BOTH].tolist()
+        assert carried["value"][5] == 0 or (word == "nan" and np.isnan(carried["value"][5]))
+
+
+def test_each_column_can_be_filled_in_its_own_way():
+    days = pd.to_datetime(["2024-01-01", "2024-01-02", "2024-01-04", "2024-01-05"])
+    sold = pd.DataFrame({"dt": days, "units": [3, 4, 8, 5], "promo": [0, 1, 0, 1], "price": 2.0})
+    sold["price"] += np.arange(4)
+    names = ["promo", "price"]
+    how = {"time_col": "dt", "target_cols": "units", "covariates": names, "freq": "D"}
+    own = read_long(sold, fill={"units": "zero", "price": "interpolate"}, **how)
+    assert own.loc[2, ["units", *names]].tolist() == [0, 1, 3.5]
+    line = read_long(sold, fill="interpolate", **how)
+    assert line.loc[2, ["units", *names]].tolist() == [6, 1, 3.5]  # no half a promotion
+    assert set(read_long(sold, fill="nan", **how)["promo"]) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("fill", "told"),
+    [
+        ({"sky": "interpolate"}, "fill='interpolate' cannot fill column 'sky', which holds categ"),
+        ({"warm": "nan"}, "column 'warm': a covariate needs a value at each step; use 'zero'"),
+        ({"wram": "zero"}, "fill names the column 'wram'.*did you mean 'warm'"),
+        ({"warm": "zeros"}, "fill={'warm': 'zeros'} is not known"),
+        ({}, "fill={} is not known"),
+    ],
+)
+def test_a_fill_that_does_not_suit_a_column_is_refused(fill, told):
+    with pytest.raises(DataError, match=told):
+        read_long(DATA, covariates=BOTH, target_cols="value", fill=fill)
 
 
 def test_numbers_are_resampled_with_the_values():
@@ -65,10 +95,6 @@ def test_numbers_are_resampled_with_the_values():
     [
         ({"covariates": ["wram"]}, "covariates='wram' is no column of .*did you mean 'warm'"),
         ({"covariates": ["warm"], "target_cols": "warm"}, "'warm' of .* is given twice"),
-        (
-            {"covariates": ["sky"], "target_cols": "value", "fill": "interpolate"},
-            "column 'sky' of .* holds categories, which fill='interpolate' cannot compute",
-        ),
         (
             {"covariates": ["sky"], "target_cols": "value", "freq": "D", "resample": "mean"},
             "holds categories, which resample='mean' cannot average",

@@ -211,6 +211,8 @@ def test_a_short_series_borrows_the_frequency_of_the_others():
         ("nan", [1, np.nan, np.nan, 4, np.nan, np.nan, 6]),
         ("ffill", [1, 1, 1, 4, np.nan, np.nan, 6]),
         ("interpolate", [1, 2, 3, 4, np.nan, np.nan, 6]),
+        ("zero", [1, 0, 0, 4, np.nan, 0, 6]),
+        ({"y": "zero"}, [1, 0, 0, 4, np.nan, 0, 6]),
     ],
 )
 @pytest.mark.parametrize("kind", ["dates", "periods", "integers"])
@@ -392,7 +394,7 @@ def test_bad_stamps_of_a_frame_are_refused(stamps, parts):
         ("series_id,timestamp,y", {"target_cols": ["y", "x"]}, ["target_cols='x'"]),
         ("series_id,timestamp,y", {"target_cols": "timestamp"}, ["no time column", "time_col="]),
         ("series_id,timestamp,y", {"id_col": "y", "target_cols": "y"}, ["given twice"]),
-        ("series_id,timestamp,y", {"fill": "zero"}, ["fill='zero'", "interpolate"]),
+        ("series_id,timestamp,y", {"fill": "cubic"}, ["fill='cubic'", "interpolate"]),
         ("series_id,timestamp,y", {"freq": "H"}, ["freq='H'"]),
     ],
 )  # fmt: skip

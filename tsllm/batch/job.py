@@ -40,6 +40,7 @@ from tsllm.batch.ray_engine import Workers, run_on_ray
 from tsllm.batch.worker import BlockForecaster, BlockResult, Job
 from tsllm.batch.writing import UNFINISHED, whole_file, writing_to
 from tsllm.datasets.bad_series import SkippedSeries, skipping
+from tsllm.datasets.gaps import check_fill, check_filled
 from tsllm.datasets.labels import LABELS
 from tsllm.datasets.layout import Columns
 from tsllm.errors import DataError, NoSeriesLeftError, OutputError
@@ -104,7 +105,7 @@ def predict_batch(
     time_col: str | None = None,
     target_cols: str | Sequence[str] | None = None,
     freq: str | None = None,
-    fill: str | None = None,
+    fill: str | Mapping[str, str] | None = None,
     sort: bool = False,
     future: str | Path | None = None,
     tz: str | None = None,
@@ -154,8 +155,8 @@ def predict_batch(
         found by name, as `tsllm.forecast` does.
     freq : str or None, default=None
         Frequency of the series. None: the model's.
-    fill : str or None, default=None
-        How to fill gaps: "nan", "ffill" or "interpolate". None: a gap is an error.
+    fill : {"nan", "zero", "ffill", "interpolate"}, dict or None, default=None
+        How to fill gaps, as for `tsllm.forecast`. None: a gap is an error.
     sort : bool, default=False
         Sort each series by time.
     future : path or None, default=None
@@ -211,6 +212,7 @@ def predict_batch(
     switches = {"sort": sort, "progress": progress}
     _check_arguments(given, switches, engine, workers, batch_size, block_rows, on_block)
     check_request(1 if horizon is None else horizon, quantiles)
+    check_fill(fill)
     skip = skipping(on_error) is not None
     target = Path(out).expanduser().absolute()
     check_directory(target)
@@ -239,7 +241,7 @@ def predict_batch(
         time_col=columns.time,
         target_cols=columns.targets,
         freq=freq,
-        fill=fill,
+        fill=fill if fill is None or isinstance(fill, str) else dict(fill),
         sort=sort,
         tz=tz,
         format=format,
@@ -247,6 +249,7 @@ def predict_batch(
         whole_ids=has_whole_ids(folder, parts, columns.id),
         future_digest=digest,
     )
+    check_filled(fill, [*columns.targets, *beside])
     request.labels.check_beside(result_columns(len(columns.targets), quantiles))
     with lock(target):
         _sweep(target)

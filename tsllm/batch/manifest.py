@@ -44,7 +44,7 @@ class Request:
     time_col: str
     target_cols: list[str]
     freq: str | None
-    fill: str | None
+    fill: str | dict[str, str] | None
     sort: bool
     tz: str | None = None
     format: str | None = None

@@ -57,8 +57,8 @@ def write_outcome(
 ) -> Outcome:
     """Write the forecasts of a block and its record.
 
-    ``frame`` is None where every series was left out; its part has the names of ``labels``. The record is written first, because a part
-    without a record looks like a damaged one.
+    ``frame`` is None where every series was left out; its part has the names of ``labels``. The
+    record is written first, because a part without a record looks like a damaged one.
     """
     if frame is None:
         outcome, content = Outcome(None, 0, dict(skipped)), b""

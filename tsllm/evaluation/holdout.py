@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tsllm.context import Context
-from tsllm.datasets.checks import series_name
+from tsllm.datasets.checks import series_name, shown_value
 from tsllm.datasets.frequency import season_length
 from tsllm.datasets.long import long_to_panel
 from tsllm.errors import DataError, NotEnoughDataError
@@ -36,6 +36,8 @@ class Holdout:
     season: int
     #: The covariates, in the form of that ``y``.
     X: pd.DataFrame | None = None
+    #: Which series are left out because they are too short; empty for none.
+    left_out: str = ""
 
     @property
     def n_variables(self) -> int:
@@ -111,7 +113,7 @@ def hold_out(
     if X is not None and list(X.columns[:2]) == ["series_id", "timestamp"]:
         X = long_to_panel(X, freq=freq)
     frame = y.to_frame() if isinstance(y, pd.Series) else y
-    contexts = split_series(frame, freq=freq, at_least=2)
+    contexts = split_series(frame, freq=freq)
     if test_size is not None and test_fraction is not None:
         raise DataError(
             f"test_size={test_size} and test_fraction={test_fraction} both size the test part: "
@@ -126,7 +128,7 @@ def hold_out(
     ):
         if size is not None and (not isinstance(size, int | np.integer) or size < 1):
             raise DataError(f"{name} must be a whole number of steps, at least 1, found {size!r}")
-    cuts = []
+    cuts, kept, short = [], [], []
     for context in contexts:
         steps = len(context)
         test = test_size
@@ -139,8 +141,19 @@ def hold_out(
             assert test is not None
             border, end = steps - test, steps
         train_end = border - (validation_size or 0)
-        _check_cut(context, train_end, border, end, horizons)
+        try:
+            _check_cut(context, train_end, border, end, horizons)
+        except NotEnoughDataError as error:
+            short.append((context, error))
+            continue
+        kept.append(context)
         cuts.append((train_end, border, end))
+    if not kept:
+        raise short[0][1]
+    note = _note_of_short(short, len(contexts))
+    if X is not None and short and layout_of(frame).is_panel:
+        X = X[X.index.droplevel(-1).isin([context.series_id for context in kept])]
+    contexts = kept
     train_ends, borders, ends = np.array(cuts).T
     scored = (context.values[border:end] for context, border, end in zip(contexts, borders, ends))
     if not any(np.isfinite(values).any() for values in scored):
@@ -159,6 +172,7 @@ def hold_out(
         name_of_freq,
         season_length(name_of_freq) if season is None else season,
         X,
+        note,
     )
 
 
@@ -200,6 +214,19 @@ def _check_cut(
             f"{name} has a test part of {end - border} steps and the shortest horizon is "
             f"{min(horizons)}: pass a larger test_size or test_fraction, or a shorter horizon"
         )
+
+
+def _note_of_short(short: Sequence[tuple[Context, DataError]], count: int) -> str:
+    """Name the series that are too short to be scored, in a warning and for the report."""
+    if not short:
+        return ""
+    (_, error), names = short[0], [context.series_id for context, _ in short]
+    shown = ", ".join(map(shown_value, names[:20])) + f" and {len(names) - 20:,} more" * (
+        len(names) > 20
+    )
+    note = f"left out {len(short):,} of {count:,} series, too short to score: {shown}; {error}"
+    warnings.warn(note, UserWarning, stacklevel=5)
+    return note
 
 
 def _warn_of_unreached(

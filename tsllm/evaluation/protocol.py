@@ -154,7 +154,14 @@ def backtest(
     Raises
     ------
     DataError
-        Arguments contradict each other, a series is too short for them, or a method forecasts NaN.
+        Arguments contradict each other, every series is too short for them, or a method forecasts
+        NaN.
+
+    Warns
+    -----
+    UserWarning
+        Some series are too short for the test part and are left out; the warning and the report's
+        ``notes`` name them.
 
     See Also
     --------
@@ -264,7 +271,7 @@ def run_methods(plan: Plan, methods: Mapping[str, Method]) -> BacktestReport:
     """Fit the methods one after the other, and score their forecasts of the windows."""
     holdout, windows = plan.holdout, plan.windows
     runs: dict[str, MethodRun] = {}
-    notes: list[str] = []
+    notes = [holdout.left_out] if holdout.left_out else []
     for name, method in methods.items():
         picked = np.arange(len(windows))
         if method.refits_per_window:

@@ -11,10 +11,10 @@ from tsllm.context import Context, column_names
 from tsllm.covariates import CovariateColumns, Covariates
 from tsllm.covariates.columns import attribute_text, learn_columns
 from tsllm.covariates.effects import missing_future
-from tsllm.datasets.checks import check_times, check_values, series_name
+from tsllm.datasets.checks import check_times, check_values, series_name, with_all_gaps
 from tsllm.datasets.counts import as_counts, step_of
 from tsllm.datasets.frequency import freq_name, frequency_name, future_times, set_frequency
-from tsllm.errors import DataError, NotEnoughDataError
+from tsllm.errors import DataError, GapError, NotEnoughDataError
 from tsllm.forecasters.inputs import (
     is_table,
     read_container,
@@ -100,7 +100,10 @@ def split_series(
                 f"least {at_least} are needed: drop it, or pass more of its history"
             )
         if rows.key not in known:
-            times = check_times(rows.stamps, series=name, freq=freq)
+            try:
+                times = check_times(rows.stamps, series=name, freq=freq)
+            except GapError as error:
+                raise _count_gaps(error, found, freq) from None
             dated = isinstance(times, pd.DatetimeIndex | pd.PeriodIndex)
             known[rows.key] = times if dated else as_counts(times, freq)
         contexts.append(Context(values, times=known[rows.key], series_id=name, columns=columns))
@@ -109,6 +112,16 @@ def split_series(
     contexts = [contexts[position] for position in np.argsort(places).tolist()]
     _check_one_frequency(contexts)
     return contexts
+
+
+def _count_gaps(error: GapError, found: Sequence[Any], freq: str | None) -> GapError:
+    """Return the error of a gap with the number of all series that have one."""
+    names = [rows.series_id for rows in found]
+
+    def check(number: int) -> pd.Index:
+        return check_times(found[number].stamps, series=names[number], freq=freq)
+
+    return with_all_gaps(error, names, check)
 
 
 def frequency_of(contexts: Sequence[Context]) -> str | None:

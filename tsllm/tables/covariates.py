@@ -16,7 +16,7 @@ from tsllm.datasets.layout import Columns, find_columns
 from tsllm.datasets.long import read_long
 from tsllm.datasets.stamps import holds_dates
 from tsllm.datasets.tables import is_csv, open_table
-from tsllm.errors import DataError
+from tsllm.errors import DataError, GapError
 from tsllm.forecasters.base import SeriesForecaster
 from tsllm.forecasters.frames import (
     frequency_of,
@@ -49,8 +49,8 @@ def covariates_of(estimator: SeriesForecaster, known: str | Sequence[str]) -> li
 
     Those that its arguments name need not be among ``known``.
     """
-    named = (estimator.text_covariates, estimator.past_covariates, estimator.static_attributes)
-    return all_covariates(known, *named)
+    others = (estimator.past_covariates, estimator.static_attributes)
+    return all_covariates(known, *others, texts=estimator.text_covariates)
 
 
 def columns_to_read(estimator: SeriesForecaster) -> dict[str, Any]:
@@ -194,6 +194,11 @@ def _read_future(
     bad = None if skipped is None else SkippedSeries()
     try:
         return _read_known(source, columns, labels, freq=freq, skipped=bad, **reading)
+    except GapError as error:
+        nothing = ", without a text where there is none" if columns.texts else ""
+        raise GapError(
+            f"{_AHEAD}: {error.fact}", f"add a row for each missing step{nothing}"
+        ) from error
     except DataError as error:  # its row could be one of the data
         raise type(error)(f"{_AHEAD}: {error}") from error
     finally:

@@ -1,7 +1,7 @@
 """Forecasts from a long frame to a long frame, for `tsllm.forecast`, the command and serving."""
 
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from tsllm.context import Context
 from tsllm.datasets.bad_series import SkippedSeries, skipping
 from tsllm.datasets.checks import series_names
 from tsllm.datasets.counts import count_step
-from tsllm.datasets.labels import Labels, labels_of
+from tsllm.datasets.labels import labels_of
 from tsllm.datasets.layout import rows_by_name
 from tsllm.datasets.long import read_long
 from tsllm.datasets.named import find_series
@@ -55,7 +55,7 @@ def forecast(
     time_col: str | None = None,
     target_cols: str | Sequence[str] | None = None,
     freq: str | None = None,
-    fill: str | None = None,
+    fill: str | Mapping[str, str] | None = None,
     resample: str | None = None,
     sort: bool = False,
     covariates: str | Sequence[str] = (),
@@ -92,8 +92,10 @@ def forecast(
         column of numbers beside the covariates; several are an error.
     freq : str or None, default=None
         Frequency of the series. None: from the stamps.
-    fill : {"nan", "ffill", "interpolate"} or None, default=None
-        The treatment of gaps. None: gaps are an error.
+    fill : {"nan", "zero", "ffill", "interpolate"}, dict or None, default=None
+        The treatment of gaps: "zero" for counts, "nan" to leave values missing; a dict gives
+        columns a word of their own, as in ``{"sales": "zero", "promo": "ffill"}``. Covariates
+        never get NaN; see `tsllm.datasets.read_long`. None: gaps are an error.
     resample : {"mean", "sum", "last"} or None, default=None
         Aggregate rows at irregular times, or several rows at one time, to ``freq``. None: they are
         an error.

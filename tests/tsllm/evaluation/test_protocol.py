@@ -541,6 +541,17 @@ def test_arguments_that_contradict_each_other_are_refused(arguments, message):
         backtest(given.pop("estimators"), load_airline(), **given)
 
 
+def test_new_series_too_short_to_score_are_left_out_by_name():
+    y = panel(lengths=(90, 60, 5, 1))
+    old, new = y.index.levels[0][:2], y.index.levels[0][2:].tolist()
+    options = {"horizons": 7, "test_size": 14, "baselines": ["seasonal_naive"]}
+    said = f"left out 2 of 4 series, too short to score: {', '.join(map(repr, new))}; "
+    with pytest.warns(UserWarning, match=said):
+        report = backtest({}, y, **options)
+    pd.testing.assert_frame_equal(report.per_series, backtest({}, y.loc[old], **options).per_series)
+    assert report.notes[0].startswith(said)
+
+
 def test_a_series_too_short_for_a_horizon_is_named():
     y = panel(lengths=(90, 40))
     with pytest.warns(UserWarning, match="1 of 2 series, series 's8' among them"):

@@ -7,7 +7,7 @@ from texts import SAID, promoted
 
 import tsllm
 from tsllm.datasets import read_long
-from tsllm.errors import DataError
+from tsllm.errors import DataError, GapError
 from tsllm.tables.forecast import predict_long
 
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ", "ignore:no window scores")
@@ -79,6 +79,27 @@ def test_rows_that_fill_inserts_have_no_text():
     )
     assert whole["news"].isna().to_numpy().nonzero()[0].tolist() == [3, 4]
     assert (whole["day"] == 1).all() and whole["value"].notna().all()
+
+
+def test_a_gap_in_the_future_is_told_with_the_remedy_for_it():
+    frame = promoted(steps=40)
+    future = ahead(["Sale today.", None, None, None], frame).drop(index=[1])
+    with pytest.raises(
+        GapError, match=r"^the future \(future=, --future\): series .* has a gap"
+    ) as refusal:
+        tsllm.forecast(frame, 4, future=future, text_covariates=["news"], **HOW)
+    assert (
+        refusal.value.remedy
+        == "add a row for each missing step, without a text where there is none"
+    )
+
+
+def test_a_column_is_either_a_covariate_or_a_text():
+    frame = promoted(steps=40)
+    with pytest.raises(
+        DataError, match=r"column 'news' is given both in covariates= .* and as a t"
+    ):
+        tsllm.forecast(frame, 3, future=frame, covariates="news", text_covariates=["news"], **HOW)
 
 
 @pytest.mark.parametrize(
