@@ -68,7 +68,10 @@ def forecast(
     plot: Annotated[
         Path | None,
         typer.Option(
-            "--plot", help="Draw the first series to a .png, .svg or .pdf file.", metavar="FILE"
+            "--plot",
+            help="Draw the forecasts of the first six series and variables to a .png, .svg or .pdf "
+            "file.",
+            metavar="FILE",
         ),
     ] = None,
     json: options.Json = False,
@@ -85,7 +88,7 @@ def forecast(
     frame, estimator, skipped = _prepare(job, job.horizon, job.quantiles)
 
     from tsllm.datasets.labels import labels_of
-    from tsllm.tables.covariates import read_future_ahead
+    from tsllm.tables.covariates import read_future_ahead, variables_of
     from tsllm.tables.descriptions import read_descriptions
     from tsllm.tables.forecast import add_new, predict_long
 
@@ -117,11 +120,11 @@ def forecast(
             table, estimator, new, job.horizon, quantiles=job.quantiles, skipped=skipped
         )
     if plot is not None:
-        from tsllm.plotting.forecasts import plot_forecast
+        from tsllm.plotting.forecasts import plot_panel
 
-        write_picture(plot_forecast(frame, table).figure, plot)
-        drawn = table["series_id"].iloc[0]
-        say(f"wrote {plot}, the forecast of {drawn!r}")
+        figure = plot_panel(frame, table, future=known, variables=variables_of(estimator))
+        write_picture(figure, plot)
+        say(f"wrote {plot}")
     drawn_to = None if plot is None else str(plot)
     left_out = deliver_skipped(skipped, table["series_id"].nunique(), out, id_col=labels.id)
     deliver(

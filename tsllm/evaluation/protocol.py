@@ -13,6 +13,7 @@ from tsllm.arguments import Limits, check_call, check_level_count
 from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError
 from tsllm.evaluation.holdout import Holdout, WindowSet, hold_out, list_windows
+from tsllm.evaluation.kept_forecasts import KeptForecasts, choose_kept
 from tsllm.evaluation.methods import DEFAULT_BASELINES, Method, make_method, with_controls
 from tsllm.evaluation.report import BacktestReport, MethodRun, make_report
 from tsllm.evaluation.scoring import Scorer
@@ -320,7 +321,11 @@ def _run(
     longest = int(windows.reach.max())
     totals, step_totals = [], []
     seconds = {"fit": 0.0, "predict": 0.0}
-    for seed in seeds:
+    width = holdout.n_variables * (1 + len(scorer.levels))
+    kept = KeptForecasts(
+        choose_kept(windows, picked, width=width, max_windows=plan.settings["max_windows"])
+    )
+    for number, seed in enumerate(seeds):
         parts, order = [], []
         per_step = np.zeros((2, len(scorer.metrics), longest, holdout.n_variables))
         for ends, stage in _stages(holdout, windows, picked, plan.settings["refit"], method):
@@ -337,6 +342,8 @@ def _run(
                     [holdout.contexts[i].values[o : o + horizon] for i, o in zip(series, origins)]
                 )
                 _check_forecast(name, forecast, actual, holdout, series, origins)
+                if number == 0:
+                    kept.add(batch, forecast)
                 scored, by_step = scorer.score(series, actual, forecast)
                 parts.append(scored)
                 per_step[:, :, :horizon] += by_step
@@ -355,6 +362,7 @@ def _run(
         described["context_length"],
         described["backbone"],
         described.get("pretrained_on"),
+        kept,
     )
 
 

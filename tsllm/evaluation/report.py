@@ -1,6 +1,7 @@
-"""The report of a backtest: tables, paired differences, JSON and Markdown."""
+"""The report of a backtest: tables, forecasts, paired differences, JSON, Markdown, a plot."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from tsllm.errors import DataError
-from tsllm.evaluation.documents import plain, plain_rows, render, table_parts
+from tsllm.evaluation.documents import plain, plain_rows, render, shown, table_parts
 from tsllm.evaluation.holdout import Holdout, WindowSet
+from tsllm.evaluation.kept_forecasts import KeptForecasts, Observed, forecasts_to_frame, observe
 from tsllm.evaluation.paired import PairedDifference, estimate
 from tsllm.evaluation.scoring import average, weighted_mean
 
@@ -37,10 +39,11 @@ class MethodRun:
     #: Its language model.
     backbone: str | None
     #: Other series that it has learnt from.
-    pretrained_on: str | None = None
+    pretrained_on: str | None
+    forecasts: KeptForecasts
 
 
-@dataclass
+@dataclass(repr=False)
 class BacktestReport:
     """The results of `backtest`.
 
@@ -60,6 +63,17 @@ class BacktestReport:
         The protocol: sizes, horizons, stride, units.
     notes : list of str
         Restrictions that a reader of the table must know.
+
+    Examples
+    --------
+    >>> from sktime.datasets import load_airline
+    >>> from tsllm import backtest
+    >>> report = backtest(
+    ...     {}, load_airline(), horizons=12, test_size=24, baselines=["seasonal_naive"]
+    ... )
+    >>> report.forecasts[["method", "cutoff", "step", "timestamp", "forecast", "actual"]].tail(1)
+                 method   cutoff  step timestamp  forecast  actual
+    155  seasonal_naive  1959-12    12   1960-12     405.0   432.0
     """
 
     table: pd.DataFrame
@@ -69,6 +83,124 @@ class BacktestReport:
     notes: list[str]
     _runs: dict[str, MethodRun] = field(repr=False)
     _windows: WindowSet = field(repr=False)
+    _observed: list[Observed] = field(repr=False)
+    _variables: list[str] = field(repr=False)
+
+    def __str__(self) -> str:
+        """Write the protocol, the errors of each method and the notes as text."""
+        parts = [_protocol(self.settings)]
+        for scored_on, rows in self.table.groupby("scored_on", sort=False):
+            if scored_on == "common":
+                parts.append("the same windows for every method:")
+            parts.append(_as_text(rows, self.settings["metrics"]))
+        parts += [f"note: {note}" for note in self.notes]
+        return "\n\n".join(parts)
+
+    __repr__ = __str__
+
+    @property
+    def forecasts(self) -> pd.DataFrame:
+        """Return the forecasts themselves, with the values that came.
+
+        Returns
+        -------
+        DataFrame
+            A row per method, series, window, variable and step: ``method, series_id``, with several
+            variables ``variable``, then ``cutoff`` (the last time that the method knew), ``step``
+            (1 is the first after it), ``timestamp``, ``forecast``, the quantiles ``q0.1, ...``
+            where any were scored (NaN of a method without them), and ``actual`` (NaN where it is
+            not observed). Of several seeds, the first one's.
+
+        Warns
+        -----
+        UserWarning
+            There were too many to keep them all (four million values of a method): the rows are
+            those of some windows of each series, evenly spaced, the last one included.
+        """
+        kept = {name: run.forecasts for name, run in self._runs.items()}
+        some = [n for n, run in self._runs.items() if len(run.windows) > len(kept[n].windows)]
+        if some:
+            run = self._runs[some[0]]
+            warnings.warn(
+                f"the report keeps the forecasts of {len(kept[some[0]].windows):,} of the "
+                f"{len(run.windows):,} windows of {some[0]!r}, evenly spaced: for more of them, "
+                "backtest fewer series, or with a larger stride",
+                stacklevel=2,
+            )
+        return forecasts_to_frame(
+            kept,
+            self._windows,
+            self._observed,
+            self._variables,
+            [f"q{level:g}" for level in self.settings["quantiles"]],
+        )
+
+    def plot(
+        self,
+        *,
+        methods: Sequence[str] | None = None,
+        series: Sequence[object] | None = None,
+        variables: Sequence[str] | None = None,
+        windows: int = 3,
+        most: int = 6,
+    ) -> Any:
+        """Draw forecasts against what came, one picture per series and variable.
+
+        Parameters
+        ----------
+        methods : sequence of str or None, default=None
+            Names in the table; the first one's interval is drawn too. None: the first method and
+            the other with the smallest error.
+        series, variables : sequence or None, default=None
+            Those to draw. None: all, as far as ``most`` allows.
+        windows : int, default=3
+            Windows to draw of each series: the last ones that do not overlap and that all methods
+            have forecast.
+        most : int, default=6
+            Pictures to draw; a line below tells how many more there are.
+
+        Returns
+        -------
+        matplotlib Figure
+
+        Raises
+        ------
+        DataError
+            A method, a series or a variable is not in the backtest.
+        ImportError
+            matplotlib is not installed.
+        """
+        from tsllm.plotting.backtests import plot_backtest
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # some windows are enough to draw
+            forecasts = self.forecasts
+        past = [
+            pd.DataFrame(one.values, columns=self._variables).assign(timestamp=one.times)
+            for one in self._observed
+        ]
+        observed = pd.concat(past, ignore_index=True)
+        names = [name for one in self._observed for name in [one.series_id] * len(one.times)]
+        observed["series_id"] = pd.Series(names, dtype=object)
+        return plot_backtest(
+            observed,
+            forecasts,
+            methods=self._best() if methods is None else methods,
+            series=series,
+            variables=variables,
+            windows=windows,
+            most=most,
+        )
+
+    def _best(self) -> list[str]:
+        """Return the first method, and the other with the smallest error."""
+        table = self.table[self.table["horizon"] == max(self.settings["horizons"])]
+        # Where a method has few windows, all are compared on those.
+        table = table[table["scored_on"] == table["scored_on"].iloc[-1]]
+        errors = [m for m in self.settings["metrics"] if m != "coverage"]
+        ranked = table.sort_values(errors[:1], kind="stable")["method"].tolist()
+        first = next(iter(self._runs))
+        return [first, *(name for name in ranked if name != first)][:2]
 
     def paired(
         self,
@@ -255,7 +387,34 @@ def make_report(
         notes,
         runs,
         windows,
+        observe(holdout, max(settings["horizons"])),
+        [str(column) for column in holdout.layout.columns],
     )
+
+
+def _protocol(settings: dict[str, Any]) -> str:
+    """Describe a backtest in a sentence or two."""
+    horizons = ", ".join(map(str, settings["horizons"]))
+    text = (
+        f"Backtest of {settings['series']} series, {settings['variables']} variable(s): horizons "
+        f"{horizons}; test part {settings['test_steps']} steps a series, stride "
+        f"{settings['stride']}"
+    )
+    if settings["scaled"]:
+        text += "; mse, mae, crps and width in standard deviations of the training part"
+    if settings["interval"] is not None:
+        text += f"; intervals hold {100 * settings['interval']:g} %"
+    return f"{text}."
+
+
+def _as_text(rows: pd.DataFrame, metrics: Sequence[str]) -> str:
+    """Write errors and seconds of methods as text; the table has more columns."""
+    names = ["method", "horizon", "windows"]
+    names += [f"{m}{end}" for m in metrics for end in ("", "_sd") if f"{m}{end}" in rows.columns]
+    table = rows[names].assign(seconds=rows["fit_seconds"] + rows["predict_seconds"])
+    table = table.dropna(axis=1, how="all").map(shown)
+    table["method"] = table["method"].str.ljust(int(table["method"].str.len().max()))
+    return table.to_string(index=False)
 
 
 def _metrics(

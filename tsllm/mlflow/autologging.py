@@ -16,8 +16,8 @@ from mlflow.utils.autologging_utils import (
 from tsllm.events import EventForecaster, PromptTPP
 from tsllm.forecasters.base import SeriesForecaster
 from tsllm.mlflow.flavor import FLAVOR_NAME, log_model
-from tsllm.plotting.forecasts import draw_losses, plot_forecast
-from tsllm.tables.forecast import predict_stored
+from tsllm.plotting.forecasts import draw_losses, plot_panel
+from tsllm.tables.forecast import predict_stored, stored_series
 from tsllm.training.callbacks import Callback, training_callbacks
 from tsllm.training.settings import TrainingState
 
@@ -45,6 +45,7 @@ _FACTS = (
     "stopped",
 )
 _LONGEST = 500  # characters of a parameter; MLflow refuses very long ones
+_DRAWN = 6  # series in the picture of forecasts
 
 
 @autologging_integration(FLAVOR_NAME)
@@ -184,11 +185,11 @@ def _log_model_if_wanted(model: Any) -> None:
 
 
 def _forecast_figure(forecaster: SeriesForecaster) -> Any:
-    """Draw the forecast of the first series that was fitted."""
-    table = predict_stored(forecaster, forecaster.fitted_.shape.horizon)
-    first = table[table["series_id"] == table["series_id"].iloc[0]]
-    context = next(iter(forecaster._contexts.values()))
-    history = pd.DataFrame(context.values, columns=[str(c) for c in forecaster._layout.columns])
-    history.insert(0, "timestamp", context.times)
-    history.insert(0, "series_id", first["series_id"].iloc[0])
-    return plot_forecast(history, first).figure
+    """Draw the forecasts of the first series that were fitted."""
+    names = list(stored_series(forecaster))[:_DRAWN]
+    table = predict_stored(forecaster, forecaster.fitted_.shape.horizon, series=names)
+    parts = []
+    for name, context in zip(names, forecaster._contexts.values()):
+        part = pd.DataFrame(context.values, columns=[str(c) for c in forecaster._layout.columns])
+        parts.append(part.assign(series_id=name, timestamp=context.times))
+    return plot_panel(pd.concat(parts), table)

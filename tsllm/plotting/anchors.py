@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from tsllm.arguments import check_choice
-from tsllm.plotting.forecasts import axes_or_new, label_epochs
+from tsllm.plotting.forecasts import label_epochs
+from tsllm.plotting.style import COLOURS, axes_or_new, legend_below, text_size
 
 METHODS = ("pca", "tsne")
 
@@ -31,17 +32,24 @@ def plot_joint_space(
     Series Forecasting", arXiv 2403.05798.
     """
     check_choice("method", method, METHODS)
-    ax = axes_or_new(ax, (7.0, 5.0))
+    ax = axes_or_new(ax, 5.0)
     plane = _to_plane(np.concatenate([anchors, tokens]), method)
     rows, points = plane[: len(anchors)], plane[len(anchors) :]
-    ax.scatter(*rows.T, s=8, color="lightgrey", label="anchors")
-    ax.scatter(*points.T, s=10, color="tab:blue", alpha=0.6, label="tokens of the series")
-    ax.scatter(*rows[chosen].T, s=40, color="tab:red", marker="*", label="chosen anchors")
+    ax.scatter(*rows.T, s=8, color="0.75", label="anchors")
+    ax.scatter(
+        *points.T, s=16, facecolor="none", edgecolor=COLOURS[0], label="tokens of the series"
+    )
+    ax.scatter(
+        *rows[chosen].T, s=90, color=COLOURS[1], edgecolor="black", marker="*",
+        label="chosen anchors", zorder=3,
+    )  # fmt: skip
     for row, name in zip(rows[chosen], names or []):
-        ax.annotate(name, row, xytext=(4, 4), textcoords="offset points", fontsize=8)
+        ax.annotate(
+            name, row, xytext=(5, 5), textcoords="offset points", fontsize=0.9 * text_size(ax)
+        )
     ax.set_xlabel(f"{'PCA' if method == 'pca' else 't-SNE'} 1")
     ax.set_ylabel(f"{'PCA' if method == 'pca' else 't-SNE'} 2")
-    ax.legend(frameon=False)
+    legend_below(ax)
     return ax
 
 
@@ -52,8 +60,15 @@ def draw_similarities(
 
     ``best_epoch``, whose weights were kept, is marked.
     """
-    ax = axes_or_new(ax, (6.0, 3.5))
-    ax.plot(np.arange(1, len(similarities) + 1), similarities, marker="o", ms=3, label="alignment")
+    ax = axes_or_new(ax, 3.4)
+    ax.plot(
+        np.arange(1, len(similarities) + 1),
+        similarities,
+        color=COLOURS[0],
+        marker="o",
+        ms=4,
+        label="alignment",
+    )
     label_epochs(ax, "cosine similarity to the chosen anchors", best_epoch)
     return ax
 

@@ -6,7 +6,14 @@ import numpy as np
 import pandas as pd
 
 from tsllm.errors import DataError
-from tsllm.plotting.forecasts import axes_or_new, drawable_stamps
+from tsllm.plotting.style import (
+    area_style,
+    axes_or_new,
+    drawable,
+    label_times,
+    legend_below,
+    short_numbers,
+)
 
 
 def plot_explanation(
@@ -53,26 +60,27 @@ def plot_explanation(
             raise DataError(f"series_id={series_id!r} is not among the explained series")
         shares = shares[rows].droplevel(list(range(shares.index.nlevels - 1)))
         title = f"{series_id}: {title}" if title else str(series_id)
-    ax = axes_or_new(ax, (9.0, 4.0))
-    when = drawable_stamps(shares.index.to_series())
+    ax = axes_or_new(ax, 4.0)
+    when = drawable(shares.index)
     own, parts = shares.iloc[:, 0], shares.iloc[:, 1:]
     parts = parts.loc[:, (parts != 0).any()]
     # Shares above the model's forecast are stacked upwards, those below it downwards.
     rising, falling = own.to_numpy(copy=True), own.to_numpy(copy=True)
-    for name, part in parts.items():
+    for number, (name, part) in enumerate(parts.items()):
         values = part.to_numpy()
         for base, share in ((rising, np.maximum(values, 0)), (falling, np.minimum(values, 0))):
             label = str(name) if base is rising else None
-            color = None if base is rising else ax.containers[-1].patches[0].get_facecolor()
-            ax.bar(when, share, bottom=base, width=_width(when), color=color, label=label)
+            style = area_style(number)
+            ax.bar(when, share, bottom=base, width=_width(when), label=label, **style)
             base += share
-    ax.plot(when, own, color="grey", lw=1.2, ls="--", label="model")
-    ax.plot(when, shares.sum(axis=1), color="black", lw=1.5, marker=".", label="forecast")
+    ax.plot(when, own, color="0.35", lw=1.5, ls="--", label="model")
+    ax.plot(when, shares.sum(axis=1), color="black", lw=1.8, marker="o", ms=4, label="forecast")
     ax.set_title(title)
+    short_numbers(ax)
+    label_times(ax, when)
     ax.use_sticky_edges = False  # of bars, which would touch the frame
     ax.margins(y=0.1)
-    ax.legend(frameon=False, loc="best")
-    ax.figure.autofmt_xdate()
+    legend_below(ax)
     return ax
 
 

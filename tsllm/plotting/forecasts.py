@@ -1,22 +1,112 @@
-"""Plots of forecasts with their intervals, and of training histories."""
+"""Plots of forecasts with their intervals, of one series and of panels, and of trainings."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tsllm.arguments import shown
 from tsllm.errors import DataError
+from tsllm.plotting.style import (
+    COLOURS,
+    WIDTH,
+    axes_or_new,
+    drawable,
+    label_times,
+    legend_below,
+    list_names,
+    new_axes,
+    short_numbers,
+    whole_ticks,
+)
+
+#: The markers of promotions and other 0/1 columns, below the data.
+_MARKS = ("^", "d", "s")
+
+
+def plot_panel(
+    history: pd.DataFrame,
+    forecast: pd.DataFrame,
+    *,
+    future: pd.DataFrame | None = None,
+    series_ids: Sequence[Hashable] | None = None,
+    variables: Sequence[str] | None = None,
+    last: int | None = None,
+    marks: Sequence[str] | None = None,
+    most: int = 6,
+) -> Any:
+    """Draw the forecasts of a panel: a small picture for each series and variable.
+
+    Parameters
+    ----------
+    history, forecast, future, last, marks
+        As in `plot_forecast`.
+    series_ids : sequence or None, default=None
+        The series to draw. None: all, in the forecast's order.
+    variables : sequence of str or None, default=None
+        The value columns to draw. None: all that are forecast; of a forecast of one column, which
+        does not name it, ``value``, ``y``, ``target`` or the first of numbers in ``history``.
+    most : int, default=6
+        Pictures to draw; a line below tells how many more there are.
+
+    Returns
+    -------
+    matplotlib Figure
+        ``figure.savefig("forecast.png")`` writes it.
+
+    Raises
+    ------
+    DataError
+        A series or a variable is not among the forecasts.
+    ImportError
+        matplotlib is not installed.
+
+    See Also
+    --------
+    plot_forecast : Draw one series on axes of your own.
+
+    Examples
+    --------
+    >>> import pandas as pd, tsllm
+    >>> from tsllm.plotting.forecasts import plot_panel
+    >>> days = pd.date_range("2024-01-01", periods=40, freq="D")
+    >>> shops = [
+    ...     pd.DataFrame({"series_id": shop, "timestamp": days, "sales": range(40)})
+    ...     for shop in ("north", "south")
+    ... ]
+    >>> history = pd.concat(shops)
+    >>> table = tsllm.forecast(
+    ...     history, 7, method="linear", target_cols="sales", random_state=0
+    ... )
+    >>> figure = plot_panel(history, table)
+    >>> [ax.get_title() for ax in figure.axes]
+    ['north', 'south']
+    """
+    keys = _keys(history, forecast)
+    names = forecast[keys[0]].unique().tolist()
+    series_ids = chosen_names(series_ids, names, "series_ids")
+    variables = _variables_of(history, forecast, keys, variables, "variables")
+    wanted = [(name, variable) for name in series_ids for variable in variables]
+
+    def draw(ax: Any, name: Hashable, variable: str) -> None:
+        _draw(
+            ax, history, forecast, keys, name, variable, future=future, last=last,
+            marks=marks,
+        )  # fmt: skip
+
+    return small_multiples(wanted, draw, most=most)
 
 
 def plot_forecast(
     history: pd.DataFrame,
     forecast: pd.DataFrame,
     *,
+    future: pd.DataFrame | None = None,
     series_id: object = None,
     variable: str | None = None,
     last: int | None = None,
+    marks: Sequence[str] | None = None,
     title: str | None = None,
     ax: Any = None,
 ) -> Any:
@@ -25,17 +115,24 @@ def plot_forecast(
     Parameters
     ----------
     history : DataFrame
-        Long format: ``series_id, timestamp`` and value columns.
+        Long format: identifiers and times in the columns that ``forecast`` has them in (or
+        ``series_id, timestamp``), value columns, and any covariates.
     forecast : DataFrame
-        As `tsllm.forecast` returns it: ``series_id, timestamp, forecast, q0.1, ...``, with a column
+        As `tsllm.forecast` returns it: identifiers, times, ``forecast, q0.1, ...``, with a column
         ``variable`` where there are several value columns. Quantiles symmetric around 0.5 become
-        bands.
+        bands: the widest, and that nearest to half.
+    future : DataFrame or None, default=None
+        The covariates of the steps to forecast, in the form of ``history``, for their marks.
     series_id : object, default=None
         The series to draw. None: the first.
     variable : str or None, default=None
-        The value column to draw. None: the first.
+        The value column to draw. None: the first that is forecast; of a forecast of one column,
+        which does not name it, ``value``, ``y``, ``target`` or the first of numbers in ``history``.
     last : int or None, default=None
         Steps of history to show. None: three times the horizon, at least 60.
+    marks : sequence of str or None, default=None
+        Columns of ``history`` that hold only 0 and 1, such as promotions: the steps with 1 are
+        marked below the data. None: all such columns, at most three.
     title : str or None, default=None
         None: the names of the series and the variable.
     ax : matplotlib Axes or None, default=None
@@ -44,31 +141,30 @@ def plot_forecast(
     Returns
     -------
     matplotlib Axes
+
+    Raises
+    ------
+    DataError
+        The series or the variable is not among the forecasts.
+    ImportError
+        matplotlib is not installed.
+
+    See Also
+    --------
+    plot_panel : Draw several series and variables.
     """
-    ax = axes_or_new(ax, (9.0, 4.0))
-    series_id = forecast["series_id"].iloc[0] if series_id is None else series_id
-    values = [c for c in history.columns if c not in ("series_id", "timestamp")]
-    variable = values[0] if variable is None else variable
-    past = history[history["series_id"] == series_id]
-    ahead = forecast[forecast["series_id"] == series_id]
-    if "variable" in ahead.columns:
-        ahead = ahead[ahead["variable"] == variable]
-    last = max(60, 3 * len(ahead)) if last is None else last
-    past = past.iloc[-last:]
-    ax.plot(
-        drawable_stamps(past["timestamp"]), past[variable], color="black", lw=1, label="history"
-    )
-    when = drawable_stamps(ahead["timestamp"])
-    ax.plot(when, ahead["forecast"], color="tab:blue", lw=1.5, label="forecast")
-    for low, high in _bands(ahead.columns):
-        share = float(high[1:]) - float(low[1:])
-        ax.fill_between(
-            when, ahead[low], ahead[high], color="tab:blue", alpha=0.18, lw=0, label=f"{share:.0%}"
-        )
-    named = f"{series_id}: {variable}" if len(values) > 1 else str(series_id)
-    ax.set_title(title or named)
-    ax.legend(frameon=False, loc="upper left")
-    ax.figure.autofmt_xdate()
+    keys = _keys(history, forecast)
+    ids = forecast[keys[0]].unique().tolist()
+    series_id = chosen_names(None if series_id is None else [series_id], ids, "series_id")[0]
+    one = None if variable is None else [variable]
+    variable = _variables_of(history, forecast, keys, one, "variable")[0]
+    ax = axes_or_new(ax, 3.6)
+    _draw(
+        ax, history, forecast, keys, series_id, variable, future=future, last=last, marks=marks,
+    )  # fmt: skip
+    if title is not None:
+        ax.set_title(title)
+    legend_below(ax)
     return ax
 
 
@@ -79,49 +175,252 @@ def draw_losses(
 
     ``history`` is that of a `FittedState`; ``best_epoch``, whose weights were kept, is marked.
     """
-    ax = axes_or_new(ax, (6.0, 3.5))
+    ax = axes_or_new(ax, 3.4)
     epochs = np.arange(1, len(history) + 1)
-    ax.plot(epochs, [h["train_loss"] for h in history], label="training")
+    marker = "o" if len(epochs) < 30 else None  # a single epoch is a point, not a line
+    ax.plot(
+        epochs, [h["train_loss"] for h in history], color=COLOURS[0], marker=marker, ms=4,
+        label="training",
+    )  # fmt: skip
     validation = [h.get("validation_loss") for h in history]
     if any(v is not None for v in validation):
-        ax.plot(epochs, [np.nan if v is None else v for v in validation], label="validation")
+        values = [np.nan if v is None else v for v in validation]
+        style = {"color": COLOURS[1], "ls": "--", "marker": marker and "s", "ms": 4}
+        ax.plot(epochs, values, label="validation", **style)
     label_epochs(ax, "loss", best_epoch)
     return ax
-
-
-def axes_or_new(ax: Any, size: tuple[float, float]) -> Any:
-    """Return the axes to draw on: those given, or new ones of a size in inches."""
-    if ax is None:
-        return new_axes(size)
-    if not (hasattr(ax, "plot") and hasattr(ax, "set_xlabel")):
-        raise DataError(f"ax must be axes of matplotlib or None, found {shown(ax)}")
-    return ax
-
-
-def new_axes(size: tuple[float, float], columns: int = 1) -> Any:
-    """Make a figure without pyplot's global state and without a display.
-
-    ``size`` is in inches. Several ``columns`` are an array of axes.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("drawing needs matplotlib: pip install 'tsllm[plot]'") from error
-    return Figure(figsize=size, layout="constrained").subplots(1, columns)
 
 
 def label_epochs(ax: Any, ylabel: str, best_epoch: int | None) -> None:
     """Set the labels of a plot over the epochs, and mark the best epoch."""
     if best_epoch is not None:
-        ax.axvline(best_epoch, color="grey", lw=0.8, ls="--", label="kept")
+        ax.axvline(best_epoch, color="0.4", lw=1, ls=":", label="kept")
     ax.set_xlabel("epoch")
     ax.set_ylabel(ylabel)
-    ax.legend(frameon=False)
+    whole_ticks(ax.xaxis)
+    legend_below(ax)
+
+
+def small_multiples(
+    wanted: Sequence[tuple[Hashable, str]], draw: Callable[[Any, Hashable, str], None], *, most: int
+) -> Any:
+    """Draw a figure of small pictures, one for each series and variable, with one legend.
+
+    ``draw(ax, name, variable)`` draws one. At most ``most`` are drawn; a line below tells which
+    are not.
+    """
+    if most < 1:
+        raise DataError(f"most must be at least 1, found {most!r}")
+    shown = wanted[:most]
+    columns = 1 if len(shown) < 4 else 2
+    rows = math.ceil(len(shown) / columns)
+    width = WIDTH if columns == 1 else 1.25 * WIDTH
+    height = (2.6 if columns == 1 else 2.7) * rows + 0.7
+    axes = new_axes(height, rows=rows, columns=columns, width=width)
+    axes = np.atleast_1d(np.asarray(axes, dtype=object)).ravel()
+    for ax, (name, variable) in zip(axes, shown):
+        draw(ax, name, variable)
+    for ax in axes[len(shown) :]:
+        ax.remove()
+    figure = axes[0].figure
+    missing = wanted[most:]
+    named = list_names(dict.fromkeys(name for name, _ in missing), 2)
+    legend_below(figure, note=f"{len(missing)} more not drawn: {named}" if missing else None)
+    return figure
+
+
+def draw_bands(ax: Any, when: Any, ahead: pd.DataFrame, *, label: bool = True) -> None:
+    """Draw the interval of a forecast: the widest in light grey-blue, the inner one hatched."""
+    bands = _bands(ahead.columns)
+    half = min(bands, key=lambda pair: abs(_share(pair) - 0.5)) if bands else None
+    for low, high in dict.fromkeys(bands[:1] + ([half] if half else [])):
+        inner = len(bands) > 1 and (low, high) == half
+        share = f"{_share((low, high)):.0%} interval"
+        ax.fill_between(
+            when,
+            ahead[low].astype(float),
+            ahead[high].astype(float),
+            facecolor="#BFD9EA" if not inner else "#7FB4D6",
+            edgecolor="#3F7FA8" if not inner else "#1F5F8A",
+            hatch="" if inner else "////",
+            hatch_linewidth=0.4,
+            lw=0.6,
+            alpha=0.75,
+            label=share if label else None,
+            zorder=1.5 if inner else 1.2,
+        )
+
+
+def _draw(
+    ax: Any,
+    history: pd.DataFrame,
+    forecast: pd.DataFrame,
+    keys: tuple[str, str],
+    series_id: Hashable,
+    variable: str,
+    *,
+    future: pd.DataFrame | None,
+    last: int | None,
+    marks: Sequence[str] | None,
+) -> None:
+    """Draw one series and variable."""
+    past, ahead = _rows(history, keys, series_id), _rows(forecast, keys, series_id)
+    if "variable" in ahead.columns:
+        ahead = ahead[ahead["variable"] == variable]
+    last = max(60, 3 * len(ahead)) if last is None else last
+    past = past.iloc[max(0, len(past) - last) :]
+    then, when = _times(past, keys), drawable(ahead[keys[1]])
+    style = {"marker": "."} if len(past) < 2 else {}
+    ax.plot(then, past[variable], color="black", lw=1.1, label="history", zorder=3, **style)
+    ax.plot(
+        when, ahead["forecast"], color=COLOURS[0], lw=1.8, ls=(0, (4, 1)), marker="o",
+        ms=3.5 if len(ahead) <= 20 else 0, label="forecast", zorder=4,
+    )  # fmt: skip
+    draw_bands(ax, when, ahead)
+    parts = [past]
+    if future is not None:
+        parts.append(_rows(future, keys, series_id).iloc[: len(ahead)])
+    _draw_marks(ax, parts, keys, _mark_columns(history, keys, [variable], marks))
+    # A single series without a name has none to show.
+    title = "" if series_id == "series" else str(series_id)
+    if "variable" in ahead.columns:
+        title = f"{title}: {variable}" if title else str(variable)
+    ax.set_title(title or str(variable))
+    ax.set_ylabel("" if variable == "0" else str(variable))
+    ax.margins(x=0.02)
+    short_numbers(ax)
+    label_times(ax, when)
+
+
+def _draw_marks(
+    ax: Any, parts: Sequence[pd.DataFrame], keys: tuple[str, str], columns: Sequence[str]
+) -> None:
+    """Mark the steps with 1 of some columns below the data, in a row each."""
+    if not columns:
+        return
+    low, high = ax.get_ylim()
+    step = 0.07 * (high - low)
+    for row, name in enumerate(columns):
+        rows = [
+            _times(part, keys)[part[name].astype(float) == 1]
+            for part in parts
+            if name in part.columns
+        ]
+        when = pd.concat(rows)
+        ax.plot(
+            when, np.full(len(when), low - (row + 0.4) * step), _MARKS[row % len(_MARKS)],
+            color="0.25", mfc="0.7", ms=5, mew=0.8, label=str(name), zorder=2,
+        )  # fmt: skip
+    ax.set_ylim(low - (len(columns) + 0.2) * step, high)
+
+
+def _keys(history: pd.DataFrame, forecast: pd.DataFrame) -> tuple[str, str]:
+    """Return the columns of identifiers and times of the forecasts."""
+    for name, frame in (("history", history), ("forecast", forecast)):
+        if not isinstance(frame, pd.DataFrame):
+            raise DataError(f"{name} must be a DataFrame, found {type(frame).__name__}")
+    if "forecast" not in forecast.columns or len(forecast.columns) < 3 or forecast.empty:
+        raise DataError(
+            "forecast must be a table of tsllm.forecast with a column 'forecast' and a row"
+        )
+    return str(forecast.columns[0]), str(forecast.columns[1])
+
+
+def _times(frame: pd.DataFrame, keys: tuple[str, str]) -> pd.Series:
+    """Return the times of a history: in the column that the forecasts have, or ``timestamp``."""
+    name = next((one for one in (keys[1], "timestamp") if one in frame.columns), None)
+    if name is None:
+        raise DataError(
+            f"history has no column {keys[1]!r} with its times: pass the table that was forecast"
+        )
+    times: pd.Series = frame[name]
+    if not pd.api.types.is_string_dtype(times.dtype):
+        return drawable(times)
+    try:
+        return drawable(pd.to_datetime(times, format="ISO8601"))
+    except ValueError as error:
+        raise DataError(
+            f"the column {name!r} of history holds texts that are no ISO times: read the table "
+            "with tsllm.datasets.read_long"
+        ) from error
+
+
+def _rows(frame: pd.DataFrame, keys: tuple[str, str], series_id: Hashable) -> pd.DataFrame:
+    """Return the rows of one series; a table without identifiers is one series."""
+    for name in (keys[0], "series_id"):
+        if name in frame.columns:
+            return frame[frame[name].astype(str) == str(series_id)]
+    return frame
+
+
+def _others(history: pd.DataFrame, keys: tuple[str, str]) -> list[str]:
+    """List the columns of a history besides identifiers and times."""
+    return [c for c in history.columns if c not in (*keys, "series_id", "timestamp")]
+
+
+def _variables_of(
+    history: pd.DataFrame,
+    forecast: pd.DataFrame,
+    keys: tuple[str, str],
+    wanted: Sequence[str] | None,
+    name: str,
+) -> list[str]:
+    """List the value columns to draw; ``name`` is that of the argument ``wanted``."""
+    if "variable" in forecast.columns:
+        return chosen_names(wanted, forecast["variable"].unique().tolist(), name)
+    columns = _others(history, keys)
+    numbers = [c for c in columns if pd.api.types.is_numeric_dtype(history[c].dtype)]
+    if not numbers:
+        raise DataError("history has no column of numbers beside identifiers and times")
+    if wanted is not None:
+        return chosen_names(wanted, numbers, name)
+    usual = [c for c in ("value", "y", "target") if c in numbers]
+    return [*usual, *numbers][:1]
+
+
+def _mark_columns(
+    history: pd.DataFrame,
+    keys: tuple[str, str],
+    variables: Sequence[str],
+    marks: Sequence[str] | None,
+) -> list[str]:
+    """List the columns of 0 and 1 to mark."""
+    others = [c for c in _others(history, keys) if c not in variables]
+    if marks is not None:
+        for name in marks:
+            if name not in others:
+                raise DataError(
+                    f"marks names {name!r}, which history has not: choose among "
+                    f"{', '.join(map(str, others)) or 'no columns'}"
+                )
+        return list(marks)
+    return [c for c in others if _is_flag(history[c])][: len(_MARKS)]
+
+
+def _is_flag(column: pd.Series) -> bool:
+    """Check that a column holds 0 and 1, both of them and nothing else."""
+    if not pd.api.types.is_numeric_dtype(column.dtype):
+        return False
+    return set(column.dropna().astype(float).unique().tolist()) == {0.0, 1.0}
+
+
+def chosen_names(wanted: Sequence[Any] | None, known: Sequence[Any], name: str) -> list[Any]:
+    """Return the wanted names, all of which are known; None: all."""
+    if wanted is None:
+        return list(known)
+    if isinstance(wanted, str):
+        wanted = [wanted]
+    for one in wanted:
+        if one not in known:
+            raise DataError(
+                f"{name}={one!r} is not among the forecasts: choose among {list_names(known, 8)}"
+            )
+    return list(wanted)
 
 
 def _bands(columns: pd.Index) -> list[tuple[str, str]]:
     """Pair quantile columns that are symmetric around 0.5, the widest first."""
-    levels = {round(float(c[1:]), 6): c for c in columns if c.startswith("q0.")}
+    levels = {round(float(c[1:]), 6): c for c in columns if str(c).startswith("q0.")}
     return [
         (levels[q], levels[round(1 - q, 6)])
         for q in sorted(levels)
@@ -129,6 +428,6 @@ def _bands(columns: pd.Index) -> list[tuple[str, str]]:
     ]
 
 
-def drawable_stamps(stamps: pd.Series) -> pd.Series:
-    """Convert periods, which matplotlib does not know, to their start times."""
-    return stamps.dt.to_timestamp() if isinstance(stamps.dtype, pd.PeriodDtype) else stamps
+def _share(band: tuple[str, str]) -> float:
+    """Return the probability between the two quantiles of a band."""
+    return float(band[1][1:]) - float(band[0][1:])

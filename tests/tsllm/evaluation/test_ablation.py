@@ -298,7 +298,8 @@ def test_a_picture(report):
     ax = report.plot()
     labels = [tick.get_text() for tick in ax.get_yticklabels()]
     assert labels == ["random", "none", "seasonal_naive", "auto_ets"]
-    assert len(ax.containers) == 3  # two horizons and all
+    named = [text.get_text() for text in ax.figure.legends[0].get_texts()]
+    assert named == ["3 steps", "5 steps", "all horizons"]
 
 
 # ---------------------------------------------------------------- what is refused
@@ -365,8 +366,13 @@ def test_an_interval_from_few_blocks_does_not_hide_the_rest_of_the_picture():
             "upper": [np.nan, 30_000.0],
         }
     )
-    low, high = plot_differences(rows, xlabel="% more", least=1.0).get_xlim()
+    ax = plot_differences(rows, xlabel="% more", least=1.0)
+    low, high = ax.get_xlim()
     assert -5 < low < -4 and 4 < high < 6
+    arrows = [line for line in ax.lines if line.get_marker() in ("<", ">")]
+    assert [(a.get_marker(), a.get_xdata()[0], a.get_ydata()[0]) for a in arrows] == [
+        (">", high, 1)
+    ]
 
 
 def test_every_arm_reads_the_covariates():

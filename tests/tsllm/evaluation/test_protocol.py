@@ -575,3 +575,50 @@ def test_a_method_that_forecasts_nothing_is_not_dropped_from_the_score():
         DataError, match="'seasonal_naive' forecasts NaN for the series at 2024-01-02"
     ):
         backtest({}, y, horizons=2, test_size=8, baselines=["seasonal_naive"])
+
+
+# ---------------------------------------------------------------- the forecasts themselves
+
+
+def test_the_forecasts_give_the_errors_of_the_table_again():
+    y = panel()
+    how = {"horizons": [3, 5], "test_size": 12, "season": 7, "max_windows": 2}
+    report = backtest(small(), y, baselines=["seasonal_naive", "theta"], **how)
+    found = report.forecasts
+    keys = ["method", "series_id", "variable", "cutoff", "step", "timestamp", "forecast"]
+    assert found.columns.tolist() == [*keys, *(f"q{q / 10:g}" for q in range(1, 10)), "actual"]
+    assert found["method"].unique().tolist() == report.table["method"].unique().tolist()
+    for method, rows in found.groupby("method"):
+        # The first row of a method is that of all its windows.
+        expected = report.table.set_index(["method", "horizon"]).loc[(method, 3), "mae"].iloc[0]
+        error = (rows["forecast"] - rows["actual"])[rows["step"] <= 3].abs().mean()
+        assert error == pytest.approx(expected)
+    one = found[found["method"] == "seasonal_naive"].iloc[0]
+    assert one["timestamp"] - one["cutoff"] == pd.Timedelta(1, "h")
+    assert one["actual"] == y.loc[one["series_id"]].loc[one["timestamp"], one["variable"]]
+
+
+def test_too_many_forecasts_are_thinned_evenly_and_that_is_said(monkeypatch):
+    monkeypatch.setattr("tsllm.evaluation.kept_forecasts.MOST_VALUES", 40)
+    how = {"horizons": 3, "test_size": 12, "season": 7, "quantiles": ()}
+    report = backtest({}, panel(), baselines=["seasonal_naive", "theta"], **how)
+    with pytest.warns(UserWarning, match="forecasts of 6 of the 20 windows of 'seasonal_naive'"):
+        found = report.forecasts
+    cutoffs = found.groupby(["method", "series_id"])["cutoff"].unique()
+    assert set(cutoffs.map(len)) == {3}
+    assert (cutoffs["theta"].map(list) == cutoffs["seasonal_naive"].map(list)).all()
+
+
+def test_a_report_is_shown_as_a_table_and_its_notes():
+    report = backtest({}, hours(60), horizons=[1, 3], test_size=12, baselines=["seasonal_naive"])
+    text = str(report)
+    assert repr(report) == text
+    assert text.startswith("Backtest of 1 series, 1 variable(s): horizons 1, 3; test part 12 steps")
+    rows = [line.split() for line in text.splitlines() if line.startswith("seasonal_naive")]
+    assert [row[:3] for row in rows] == [
+        ["seasonal_naive", "1", "12"],
+        ["seasonal_naive", "3", "10"],
+    ]
+    report.notes.append("something to know")
+    assert "note: something to know" in str(report)
+    assert max(map(len, text.splitlines())) <= 120

@@ -32,7 +32,7 @@ def test_intensities_of_timestamps_have_dates_and_a_unit():
     events = pd.DataFrame({"time": days, "type": list("01010")})
     model = hawkes_with(**GOLD, events=events, time_unit="D")
     ax = plot_intensity(model, events)
-    assert ax.get_ylabel() == "events per D"
+    assert ax.get_ylabel() == "events per day"
     ax.figure.canvas.draw()
 
 
@@ -65,6 +65,6 @@ def test_matrices_are_drawn_with_their_values():
 
 def test_slot_use_is_drawn_in_shares():
     ax = plot_slot_use([[8, 0, 2], [1, 0, 1]])
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["slot 0", "slot 2"]
+    assert [text.get_text() for text in ax.figure.legends[0].get_texts()] == ["slot 0", "slot 2"]
     heights = [bar.get_height() for bar in ax.patches]
     assert heights == pytest.approx([0.8, 0.5, 0.2, 0.5])
