@@ -40,13 +40,19 @@ def plot_panel(
 
     Parameters
     ----------
-    history, forecast, future, last, marks
+    history, forecast : DataFrame
+        As in `plot_forecast`.
+    future : DataFrame or None, default=None
         As in `plot_forecast`.
     series_ids : sequence or None, default=None
         The series to draw. None: all, in the forecast's order.
     variables : sequence of str or None, default=None
         The value columns to draw. None: all that are forecast; of a forecast of one column, which
         does not name it, ``value``, ``y``, ``target`` or the first of numbers in ``history``.
+    last : int or None, default=None
+        As in `plot_forecast`.
+    marks : sequence of str or None, default=None
+        As in `plot_forecast`.
     most : int, default=6
         Pictures to draw; a line below tells how many more there are.
 
