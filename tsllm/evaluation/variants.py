@@ -13,7 +13,7 @@ from tsllm.context import Context
 from tsllm.errors import DataError
 from tsllm.evaluation.holdout import Holdout
 from tsllm.evaluation.methods import GlobalMethod, Method
-from tsllm.forecasters.base import LLMForecaster
+from tsllm.forecasters.language_model import LLMForecaster
 
 PRETRAINED, NONE = "pretrained", "none"
 #: The replacements of the language model, besides "none", which always runs.

@@ -17,9 +17,9 @@ from tsllm.context import Context
 from tsllm.datasets.counts import count_step
 from tsllm.datasets.frequency import season_length
 from tsllm.errors import DataError
-from tsllm.forecasters.base import LLMForecaster
 from tsllm.forecasters.direct import DirectForecaster
 from tsllm.forecasters.forecasting import Reader
+from tsllm.forecasters.language_model import LLMForecaster
 from tsllm.forecasters.parameters import DECILES, choose_flips
 from tsllm.forecasters.running_state import (
     Memory,

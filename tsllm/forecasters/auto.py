@@ -19,7 +19,7 @@ from tsllm.datasets.frequency import season_length
 from tsllm.errors import DataError, NotEnoughDataError
 from tsllm.forecasters.aaren import AarenForecaster
 from tsllm.forecasters.autotimes import AutoTimesForecaster
-from tsllm.forecasters.base import ModelForecaster, auto_layers
+from tsllm.forecasters.base import ModelForecaster
 from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
 from tsllm.forecasters.candidates import (
     STATISTICAL,
@@ -32,6 +32,7 @@ from tsllm.forecasters.combining import Combination, HeldOutForecasts, learn_com
 from tsllm.forecasters.composed import ComposedForecaster, typical_steps
 from tsllm.forecasters.forecasting import Prediction, Reader
 from tsllm.forecasters.held_out import HeldOut, choose_origins, usual_change
+from tsllm.forecasters.language_model import auto_layers
 from tsllm.forecasters.linear import LinearForecaster
 from tsllm.forecasters.s2ip import S2IPForecaster
 from tsllm.forecasters.state import FittedState, ModelShape

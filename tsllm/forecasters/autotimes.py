@@ -18,8 +18,8 @@ from tsllm.covariates import CovariateColumns
 from tsllm.datasets.frequency import season_length
 from tsllm.embeddings import open_store
 from tsllm.errors import DataError
-from tsllm.forecasters.base import LLMForecaster
 from tsllm.forecasters.frames import frequency_of
+from tsllm.forecasters.language_model import LLMForecaster
 from tsllm.forecasters.parameters import DECILES, choose_flips
 from tsllm.forecasters.shapes import best_shape
 from tsllm.forecasters.state import FittedState, ModelShape

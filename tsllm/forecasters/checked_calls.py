@@ -25,23 +25,94 @@ class CheckedCalls(BaseForecaster):
     def _read_input(self, y: Any, X: Any, *, trains: bool) -> tuple[Any, Any]:
         """Check the columns, the index and the containers of y and X before sktime reads them."""
 
-    # The docstrings are sktime's.
+    def predict(self, fh: Any = None, X: Any = None) -> Any:
+        """Forecast every series of `fit`.
 
-    def predict(self, fh: Any = None, X: Any = None) -> Any:  # noqa: D102
+        Parameters
+        ----------
+        fh : int, list, range, index, ForecastingHorizon or None, default=None
+            The steps to forecast, counted from the last row: 1 is the next one. None: those of
+            `fit`.
+        X : DataFrame or None, default=None
+            For a model that was fitted with X: the covariates of the steps to forecast, without
+            the ``past_covariates``.
+
+        Returns
+        -------
+        Series or DataFrame
+            In the form of ``y`` in `fit`.
+
+        See Also
+        --------
+        forecast : Forecast other series with the same model, from many threads.
+
+        Raises
+        ------
+        DataError
+            One sentence that names the step, the column or the series that is missing.
+        """
         with self._horizon_kept():
             return super().predict(fh, X)
 
-    def predict_interval(self, fh: Any = None, X: Any = None, coverage: Any = 0.9) -> pd.DataFrame:  # noqa: D102
+    def predict_interval(self, fh: Any = None, X: Any = None, coverage: Any = 0.9) -> pd.DataFrame:
+        """Forecast intervals, calibrated on the errors of held-out windows (split conformal).
+
+        Parameters
+        ----------
+        fh : forecasting horizon or None, default=None
+            In the form of `predict`.
+        X : DataFrame or None, default=None
+            In the form of `predict`.
+        coverage : float or list of float, default=0.9
+            Shares of the values that the intervals should hold, strictly between 0 and 1.
+
+        Returns
+        -------
+        DataFrame
+            A row for each step (and series); columns (variable, coverage, "lower" or "upper").
+        """
         levels = _levels_of_call("coverage", coverage)
         with self._horizon_kept():
             return super().predict_interval(fh, X, levels)
 
-    def predict_quantiles(self, fh: Any = None, X: Any = None, alpha: Any = None) -> pd.DataFrame:  # noqa: D102
+    def predict_quantiles(self, fh: Any = None, X: Any = None, alpha: Any = None) -> pd.DataFrame:
+        """Forecast quantiles, calibrated as in `predict_interval`.
+
+        Parameters
+        ----------
+        fh : forecasting horizon or None, default=None
+            In the form of `predict`.
+        X : DataFrame or None, default=None
+            In the form of `predict`.
+        alpha : float, list of float or None, default=None
+            Levels strictly between 0 and 1. None: 0.05 and 0.95.
+
+        Returns
+        -------
+        DataFrame
+            A row for each step (and series); columns (variable, level).
+        """
         levels = alpha if alpha is None else _levels_of_call("alpha", alpha)
         with self._horizon_kept():
             return super().predict_quantiles(fh, X, levels)
 
-    def predict_var(self, fh: Any = None, X: Any = None, cov: bool = False) -> pd.DataFrame:  # noqa: D102
+    def predict_var(self, fh: Any = None, X: Any = None, cov: bool = False) -> pd.DataFrame:
+        """Forecast the variance of each step, from the calibrated quantiles.
+
+        Parameters
+        ----------
+        fh : forecasting horizon or None, default=None
+            In the form of `predict`.
+        X : DataFrame or None, default=None
+            In the form of `predict`.
+        cov : bool, default=False
+            True is an error: each step is forecast by itself.
+
+        Returns
+        -------
+        DataFrame
+            A row for each step (and series), a column for each variable.
+        """
         if checked_flag("cov", cov):
             raise DataError(
                 "cov=True asks for covariances of steps, and each step is forecast by itself: "
@@ -50,7 +121,22 @@ class CheckedCalls(BaseForecaster):
         with self._horizon_kept():
             return super().predict_var(fh, X, cov)
 
-    def predict_proba(self, fh: Any = None, X: Any = None, marginal: bool = True) -> Any:  # noqa: D102
+    def predict_proba(self, fh: Any = None, X: Any = None, marginal: bool = True) -> Any:
+        """Forecast the distribution of each step, for `skpro`.
+
+        Parameters
+        ----------
+        fh : forecasting horizon or None, default=None
+            In the form of `predict`.
+        X : DataFrame or None, default=None
+            In the form of `predict`.
+        marginal : bool, default=True
+            False is an error: each step is forecast by itself.
+
+        Returns
+        -------
+        skpro distribution
+        """
         if not checked_flag("marginal", marginal):
             raise DataError(
                 "marginal=False asks for a joint distribution, and each step is forecast by "
@@ -59,7 +145,21 @@ class CheckedCalls(BaseForecaster):
         with self._horizon_kept():
             return super().predict_proba(fh, X, marginal)
 
-    def predict_residuals(self, y: Any = None, X: Any = None) -> Any:  # noqa: D102
+    def predict_residuals(self, y: Any = None, X: Any = None) -> Any:
+        """Subtract forecasts from values that came: ``y - predict(y.index)``.
+
+        Parameters
+        ----------
+        y : Series, DataFrame or None, default=None
+            Values after the end of `fit`, in its form. None is an error: no training data are kept.
+        X : DataFrame or None, default=None
+            In the form of `predict`.
+
+        Returns
+        -------
+        Series or DataFrame
+            In the form of ``y``.
+        """
         self.check_is_fitted()
         if y is None:
             raise DataError(
@@ -75,14 +175,29 @@ class CheckedCalls(BaseForecaster):
         finally:
             self._fh = horizon
 
-    def score(self, y: Any, X: Any = None, fh: Any = None) -> float:  # noqa: D102
+    def score(self, y: Any, X: Any = None, fh: Any = None) -> float:
+        """Compute the mean absolute percentage error of forecasts, as a share; 0 is perfect.
+
+        Parameters
+        ----------
+        y : Series or DataFrame
+            Values after the end of `fit`, in its form.
+        X : DataFrame or None, default=None
+            In the form of `predict`.
+        fh : forecasting horizon or None, default=None
+            The steps of ``y``. None: those of `fit`.
+
+        Returns
+        -------
+        float
+        """
         self.check_is_fitted()
         y = self._read_input(y, None, trains=False)[0]
         with self._horizon_kept():
             score: float = super().score(y, X=X, fh=fh)
         return score
 
-    def update_predict(  # noqa: D102
+    def update_predict(
         self,
         y: Any,
         cv: Any = None,
@@ -90,6 +205,26 @@ class CheckedCalls(BaseForecaster):
         update_params: bool = True,
         reset_forecaster: bool = True,
     ) -> Any:
+        """Forecast again and again while the series moves on: predict, update, predict, ...
+
+        Parameters
+        ----------
+        y : Series or DataFrame
+            Values after the end of `fit`, in its form.
+        cv : splitter of sktime or None, default=None
+            The windows that update and the steps to forecast. None: one step after another.
+        X : DataFrame or None, default=None
+            The covariates of ``y``.
+        update_params : bool, default=True
+            In the form of `update`.
+        reset_forecaster : bool, default=True
+            Leave the forecaster as it was before the call.
+
+        Returns
+        -------
+        Series or DataFrame
+            The forecasts; with several for a step, a column for each end of the known past.
+        """
         if cv is not None and not isinstance(cv, BaseSplitter):
             raise DataTypeError(
                 "cv must be a splitter of sktime.split, such as SlidingWindowSplitter(), or None, "

@@ -19,10 +19,10 @@ from tsllm.backbone import DEFAULT_BACKBONE, Backbone, tuned
 from tsllm.context import Context, batch_contexts
 from tsllm.datasets.frequency import season_length
 from tsllm.errors import DataError
-from tsllm.forecasters.base import LLMForecaster
 from tsllm.forecasters.direct import DirectForecaster
 from tsllm.forecasters.frames import join_covariates, split_series
 from tsllm.forecasters.inputs import match_columns, read_container
+from tsllm.forecasters.language_model import LLMForecaster
 from tsllm.forecasters.parameters import DECILES
 from tsllm.forecasters.state import ModelShape
 

@@ -16,9 +16,9 @@ from tsllm.context import Context, ContextBatch, batch_contexts
 from tsllm.datasets.frequency import season_length
 from tsllm.embeddings import EmbeddingStore, open_store
 from tsllm.errors import DataError
-from tsllm.forecasters.base import LLMForecaster
 from tsllm.forecasters.direct import DirectForecaster
 from tsllm.forecasters.frames import stamps_after
+from tsllm.forecasters.language_model import LLMForecaster
 from tsllm.forecasters.learning import calibration_origins
 from tsllm.forecasters.parameters import DECILES
 from tsllm.forecasters.state import FittedState, ModelShape
