@@ -75,14 +75,20 @@ _OUTPUT_ENTRIES = (
 )
 
 
-def check_supported(config: PretrainedConfig, name: str) -> Architecture:
-    """Return the architecture of a config, and raise for one that tsllm is not tested with."""
-    architecture = ARCHITECTURES.get(config.model_type)
+def check_model_type(model_type: str, name: str) -> Architecture:
+    """Return the architecture of this name, and raise for one that tsllm is not tested with."""
+    architecture = ARCHITECTURES.get(model_type)
     if architecture is None:
         raise DataError(
-            f"the backbone {name!r} is a {config.model_type!r} model, which tsllm does not run; "
+            f"the backbone {name!r} is a {model_type!r} model, which tsllm does not run; "
             f"use one of these architectures: {', '.join(sorted(ARCHITECTURES))}."
         )
+    return architecture
+
+
+def check_supported(config: PretrainedConfig, name: str) -> Architecture:
+    """Return the architecture of a config, and raise for one that tsllm does not run."""
+    architecture = check_model_type(config.model_type, name)
     if getattr(config, "quantization_config", None) is not None:
         raise DataError(
             f"the backbone {name!r} holds quantised weights, which tsllm does not run; "

@@ -327,11 +327,21 @@ class Backbone(ModelFacts):
         return output.last_hidden_state, lengths
 
     def _check_lengths(self, texts: Sequence[str], tokens: Sequence[Sequence[int]]) -> None:
-        """Raise for texts without tokens and for texts longer than the model's positions."""
+        """Raise for texts without tokens, with too many, and with one that has no embedding."""
         limit = self.max_positions
+        rows = self._shared.word_embeddings.shape[0]
+        beyond = self._shared.largest_token >= rows  # of special tokens only; see check_vocabulary
         for text, row in zip(texts, tokens, strict=True):
             if not row:
                 raise DataError(f"the text {text!r} has no tokens; give a text that has some.")
+            if beyond and max(row) >= rows:
+                number = max(row)
+                token = self.tokenizer.convert_ids_to_tokens(number)
+                raise DataError(
+                    f"the text {text[:60]!r} has the token {token!r}, number {number:,}, and the "
+                    f"backbone {self.spec!r} has word embeddings for {rows:,} tokens; take the "
+                    "token out of the text."
+                )
             if limit is not None and len(row) > limit:
                 raise DataError(
                     f"the text that begins {text[:60]!r} has {len(row)} tokens, but the backbone "

@@ -15,19 +15,22 @@ from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 from tsllm.backbone.architectures import ATTENTION, causal_config, check_supported, keep_layers
 from tsllm.backbone.devices import resolve_device, resolve_dtype
 from tsllm.backbone.handle import Backbone
+from tsllm.backbone.model_files import check_finite, check_report, check_vocabulary, check_weights
 from tsllm.backbone.replacement import LAYER_PREFIX, SharedReplacement, parse_layer
 from tsllm.backbone.shared import SharedBackbone, share_tensors
 from tsllm.backbone.sources import (
     DEFAULT_BACKBONE,
     READ_ERRORS,
     Source,
+    absolute_spec,
     find_sources,
     not_found,
+    pass_over,
     quiet,
-    reason,
+    unusable_config,
 )
 from tsllm.backbone.synthetic import check_random_size, empty_model, random_model
-from tsllm.errors import DataError, DeviceMemoryError
+from tsllm.errors import BackboneNotFoundError, DataError, DeviceMemoryError
 
 # Weights live as long as some handle holds them; the lock makes concurrent loads load once.
 _registry: WeakValueDictionary[tuple[Hashable, ...], SharedBackbone] = WeakValueDictionary()
@@ -161,10 +164,10 @@ def load_backbone(
                 except READ_ERRORS as error:
                     if source.place is None:
                         raise
-                    looked.append(f"{source.place.words} ({reason(error)})")
+                    pass_over(source.place, spec, error, looked)
                     continue
                 _registry[key] = shared
-            return Backbone(spec, arguments, shared)
+            return Backbone(absolute_spec(spec), arguments, shared)
     raise not_found(spec, looked, allow_download)
 
 
@@ -209,13 +212,18 @@ def _load_replacement(spec: str, arguments: dict[str, Any]) -> Backbone:
         shared = _registry.get(key)
         if shared is None:
             shared = _registry[key] = SharedReplacement(key, spec, kind, source)
-    return Backbone(spec, arguments, shared)
+    return Backbone(absolute_spec(spec), arguments, shared)
 
 
 def _count_layers(source: Source, spec: str, layers: int | None) -> int:
     """Return the number of layers to keep, and check that the model has them."""
     check_supported(source.config, spec)
-    present = source.config.num_hidden_layers
+    present: int = source.config.num_hidden_layers
+    if present < 1:
+        raise BackboneNotFoundError(
+            f"the backbone {spec!r} cannot be loaded: its config.json says that it has {present} "
+            "layers; copy the file from the model's page again."
+        )
     if layers is None:
         return present
     if isinstance(layers, bool) or not isinstance(layers, int) or not 1 <= layers <= present:
@@ -238,13 +246,15 @@ def _load(
     config = keep_layers(source.config, layers)
     if source.seed is not None:
         # All layers are drawn, because the scale of some depends on their number.
-        whole = random_model(source.config, source.seed)
+        with unusable_config():
+            whole = random_model(source.config, source.seed)
         module = empty_model(config)
         share_tensors(whole, module)
         del whole
     else:
         module = _pretrained(source, config, dtype)
     module.eval().requires_grad_(False)
+    check_vocabulary(source.tokenizer, module.get_input_embeddings().weight.shape[0])
     try:
         _move(module, dtype, device)
     except torch.OutOfMemoryError as error:
@@ -262,11 +272,13 @@ def _load(
 
 
 def _pretrained(source: Source, config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
-    """Read safetensors weights, and raise where a checkpoint lacks some of them."""
+    """Read safetensors weights, and raise where they are not those of the config."""
     place = source.place
-    assert place is not None
+    assert place is not None and place.folder is not None
     options = {"add_pooling_layer": False} if check_supported(config, "").encoder else {}
-    with quiet(progress=not place.local):
+    if place.local:
+        check_weights(place.folder)
+    with quiet(progress=not place.local), unusable_config():
         module, report = AutoModel.from_pretrained(
             place.location,
             config=config,
@@ -277,11 +289,14 @@ def _pretrained(source: Source, config: PretrainedConfig, dtype: torch.dtype) ->
             dtype=dtype,
             attn_implementation=ATTENTION,
             output_loading_info=True,
+            # Otherwise transformers raises an error that points to a report that it does not print.
+            ignore_mismatched_sizes=True,
             **options,
         )
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise ValueError(f"its weights lack {len(missing)} tensors, among them {missing[0]!r}")
+    if not place.local:
+        check_weights(place.folder)  # they were downloaded just now
+    check_report(report, source.config)
+    check_finite(module)
     return module
 
 

@@ -42,6 +42,7 @@ class SharedBackbone:
         # The states have the width of the word embeddings, also in the OPT models that use
         # another width in between.
         self.hidden_size = self.word_embeddings.shape[1]
+        self.largest_token = max(tokenizer.get_vocab().values(), default=0)
         self.natively_causal = not ARCHITECTURES[config.model_type].encoder
         self.max_positions: int | None = getattr(config, "max_position_embeddings", None)
         self.sliding_window: int | None = getattr(config, "sliding_window", None)

@@ -10,10 +10,28 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import huggingface_hub
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+    StrictDataclassError,
+)
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
+from tsllm.backbone.architectures import ARCHITECTURES, check_model_type
+from tsllm.backbone.model_files import (
+    ADAPTER,
+    UnusableModelError,
+    check_config,
+    check_no_adapter,
+    check_tokenizer,
+    tokenizer_fault,
+)
 from tsllm.backbone.synthetic import (
     RandomSpec,
     byte_tokenizer,
@@ -43,6 +61,8 @@ class Place(NamedTuple):
     location: str  # a directory or a Hugging Face id
     revision: str | None
     local: bool  # never reaches for the network
+    only: bool = False  # the user names a directory, so there is no other place
+    folder: Path | None = None  # where its files lie, once it was read
 
 
 class Source(NamedTuple):
@@ -71,7 +91,7 @@ def find_sources(
         except DataError:
             raise
         except READ_ERRORS as error:
-            looked.append(f"{place.words} ({reason(error)})")
+            pass_over(place, spec, error, looked)
             continue
         if random is None:
             yield source
@@ -98,10 +118,70 @@ def not_found(spec: str, looked: list[str], allow_download: bool) -> BackboneNot
     )
 
 
+def absolute_spec(spec: str) -> str:
+    """Write the local path of a spec in full, so that it holds in any working directory.
+
+    Examples
+    --------
+    >>> absolute_spec("random:gpt2?seed=3")
+    'random:gpt2?seed=3'
+    """
+    if spec.startswith("layer:"):
+        kind, separator, like = spec.partition("?like=")
+        return f"{kind}{separator}{absolute_spec(like)}"
+    if spec.startswith("random:"):
+        body, separator, query = spec.removeprefix("random:").partition("?")
+        # The name of an architecture is never a directory's.
+        body = body if body in ARCHITECTURES else absolute_spec(body)
+        return f"random:{body}{separator}{query}"
+    path = Path(spec).expanduser()
+    return str(path.absolute()) if spec and path.exists() else spec
+
+
+def pass_over(place: Place, spec: str, error: Exception, looked: list[str]) -> None:
+    """Write down why a place cannot be used, and raise where it is the only one."""
+    if place.only:
+        raise BackboneNotFoundError(
+            f"the backbone {spec!r} cannot be loaded: {reason(error)}."
+        ) from error
+    looked.append(f"{place.words} ({_hub_reason(error, place) or reason(error)})")
+
+
+def _hub_reason(error: Exception, place: Place) -> str | None:
+    """Say what an error of the hub means; its own first line is often just a number."""
+    if isinstance(error, GatedRepoError):
+        return (
+            f"the model {place.location} is gated: accept its licence on its page, then give your "
+            "token with 'hf auth login' or the environment variable HF_TOKEN"
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"it has no model {place.location}, or a private one that needs your token: 'hf auth "
+            "login' or the environment variable HF_TOKEN"
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return f"the model {place.location} has no revision {place.revision!r}"
+    if isinstance(error, LocalEntryNotFoundError):
+        if place.local:
+            return f"it does not hold {place.location}"
+        address = huggingface_hub.constants.ENDPOINT
+        return f"no connection to it at {address}: check the network and its proxy"
+    if isinstance(error, EntryNotFoundError):
+        return (
+            f"the model {place.location} has no file config.json: it may hold an adapter or GGUF "
+            "files only"
+        )
+    return None
+
+
 def reason(error: BaseException) -> str:
     """Return the first line of an error, which names the problem."""
-    lines = str(error).strip().splitlines()
-    return lines[0].strip().rstrip(".") if lines else type(error).__name__
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    # Where the first line only announces, the next one says what.
+    words = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return words.rstrip(".")
 
 
 @contextmanager
@@ -127,7 +207,13 @@ def _places(
     directory = Path(spec).expanduser()
     if directory.is_dir():
         path = str(directory.resolve())
-        yield Place(f"the local directory {path}", path, None, local=True)
+        yield Place(f"the local directory {path}", path, None, local=True, only=True)
+        return
+    if directory.is_file():
+        looked.append(
+            f"{spec} (it is a file: give the directory that holds config.json, tokenizer and "
+            f"weights, such as {directory.parent})"
+        )
         return
     looked.append(f"the local directory {spec} (there is none)")
     if not _HUB_ID.fullmatch(spec):
@@ -181,33 +267,74 @@ def _file_sha256(path: Path) -> str:
 
 
 def _read(place: Place) -> Source:
-    """Read config and tokenizer of a place, but not its weights."""
-    commit = None if Path(place.location).is_dir() else _commit(place)
+    """Read config and tokenizer of a place, and check its files, but not its weights."""
+    directory = Path(place.location)
+    folder = directory if directory.is_dir() else _snapshot(place)
+    commit = None if directory.is_dir() else folder.name
     arguments: dict[str, Any] = {
         "revision": commit,
         "local_files_only": place.local,
         # Unset, transformers asks on the terminal whether to run the model's own code.
         "trust_remote_code": False,
     }
+    if not place.local:
+        # transformers would load the base model of an adapter in its place.
+        cached_file(
+            place.location,
+            ADAPTER,
+            revision=commit,
+            _raise_exceptions_for_missing_entries=False,
+        )
+    entries = check_config(folder)
+    check_model_type(entries["model_type"], place.location)
+    check_no_adapter(folder)
     with quiet(progress=not place.local):
-        config = AutoConfig.from_pretrained(place.location, **arguments)
-        tokenizer = AutoTokenizer.from_pretrained(place.location, **arguments)
-    if not tokenizer.is_fast:
-        raise ValueError("its tokenizer has no tokenizer.json")
-    # Texts are never cut silently, whatever the tokenizer's own settings.
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
+        with unusable_config():
+            config = AutoConfig.from_pretrained(place.location, **arguments)
+        tokenizer = _read_tokenizer(place, folder, arguments)
     if commit:
         key: tuple[Hashable, ...] = ("hub", place.location, commit)
         words = f"{place.words}, {place.location}, commit {commit[:12]}"
     else:
-        key = ("directory", place.location, _fingerprint(Path(place.location)))
+        key = ("directory", place.location, _fingerprint(folder))
         words = place.words
-    return Source(key, words, config, tokenizer, place._replace(revision=commit), None)
+    found = place._replace(revision=commit, folder=folder)
+    return Source(key, words, config, tokenizer, found, None)
 
 
-def _commit(place: Place) -> str:
-    """Find the commit of a Hugging Face id now; all files are read from that one."""
+@contextmanager
+def unusable_config() -> Iterator[None]:
+    """Name config.json in the errors of many classes that transformers raises for its entries."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, StrictDataclassError) as error:
+        raise UnusableModelError(
+            f"its config.json has an entry that cannot be used ({type(error).__name__}: "
+            f"{reason(error)}): copy the file from the model's page again"
+        ) from error
+
+
+def _read_tokenizer(
+    place: Place, folder: Path, arguments: dict[str, Any]
+) -> PreTrainedTokenizerBase:
+    """Read a tokenizer that does not cut texts, and check that it reads them."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place.location, **arguments)
+    except Exception as error:  # the library tokenizers raises no narrower class
+        if isinstance(error, OSError) and not place.local:
+            raise  # the network's fault
+        raise UnusableModelError(
+            tokenizer_fault(folder) or f"its tokenizer cannot be read ({reason(error)})"
+        ) from error
+    check_tokenizer(folder, tokenizer)
+    # Texts are never cut silently, whatever the tokenizer's own settings.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    return tokenizer
+
+
+def _snapshot(place: Place) -> Path:
+    """Find the files of a Hugging Face id now; all are read from this one commit."""
     config = huggingface_hub.hf_hub_download(
         place.location,
         "config.json",
@@ -217,7 +344,7 @@ def _commit(place: Place) -> str:
         local_files_only=place.local,
     )
     # Files lie in <cache>/models--owner--name/snapshots/<commit>/.
-    return Path(config).parent.name
+    return Path(config).parent
 
 
 def _fingerprint(directory: Path) -> tuple[Hashable, ...]:

@@ -30,7 +30,8 @@ from sklearn.utils.validation import check_is_fitted
 from tsllm.arguments import check_arguments
 from tsllm.backbone import resolve_device
 from tsllm.backbone.loading import restricted_backbones
-from tsllm.errors import DataError, ModelFormatError
+from tsllm.backbone.sources import absolute_spec
+from tsllm.errors import BackboneNotFoundError, DataError, ModelFormatError
 from tsllm.saving.cards import MACHINE_PARAMETERS, model_card
 from tsllm.saving.damage import readable
 from tsllm.saving.directory import (
@@ -247,8 +248,24 @@ def load(
         if "device" in parameters:
             resolve_device(parameters["device"])
         any_size = backbone is not None  # the caller names it, not the file
-        with restricted_backbones(allow_download=allow_download, any_size=any_size):
-            return cls.from_state(state, parameters | inner)
+        try:
+            with restricted_backbones(allow_download=allow_download, any_size=any_size):
+                return cls.from_state(state, parameters | inner)
+        except BackboneNotFoundError as error:
+            raise _elsewhere(error, parameters, inner) from error
+
+
+def _elsewhere(
+    error: BackboneNotFoundError, parameters: Mapping[str, Any], inner: Mapping[str, Any]
+) -> BackboneNotFoundError:
+    """Add to an error which argument of `load` names the place of the weights now."""
+    known = [parameters, *(one.get_params(deep=False) for one in inner.values())]
+    reads_texts = any(one.get("text_covariates") or one.get("static_text") for one in known)
+    also = " (text_backbone=... for the one that reads texts)" if reads_texts else ""
+    return BackboneNotFoundError(
+        f"{error} The saved model needs it: if its files lie elsewhere now, pass their directory "
+        f"as backbone=...{also} to tsllm.load."
+    )
 
 
 def load_forecaster(
@@ -290,16 +307,18 @@ def _contents(
 ) -> dict[str, bytes]:
     """Write a model's files in memory."""
     blobs = Blobs()
-    plain, inner = _without_forecasters(_parameters(estimator))
+    raw = estimator.to_state(include_context=include_context)
+    used = raw["backbone"]["spec"] if raw["backbone"] is not None else None
+    plain, inner = _without_forecasters(_parameters(estimator, used))
     parameters = to_json(plain, "parameters", blobs)
     forecasters = {
         name: {
             "class": type(one).__name__,
-            "parameters": to_json(_parameters(one), f"forecasters.{name}", blobs),
+            "parameters": to_json(_parameters(one, used), f"forecasters.{name}", blobs),
         }
         for name, one in inner.items()
     }
-    state = to_json(estimator.to_state(include_context=include_context), "state", blobs)
+    state = to_json(raw, "state", blobs)
     files = {TENSORS: safetensors.torch.save(blobs.tensors)}
     if blobs.table is not None:
         files[CONTEXT] = blobs.table.to_parquet(index=False)
@@ -325,11 +344,21 @@ def _contents(
     return files
 
 
-def _parameters(estimator: SeriesForecaster | EventForecaster) -> dict[str, Any]:
-    """Return the constructor's arguments without places on this machine and labels of frames."""
+def _parameters(
+    estimator: SeriesForecaster | EventForecaster, backbone: str | None
+) -> dict[str, Any]:
+    """Return the constructor's arguments without places on this machine and labels of frames.
+
+    ``backbone`` is the spec of the one in use. Its path is full, and a typed one may not be.
+    """
     parameters = estimator.get_params(deep=False)
     for name in MACHINE_PARAMETERS:
         parameters.pop(name, None)
+    for name in ("backbone", "text_backbone"):
+        if isinstance(parameters.get(name), str):
+            parameters[name] = absolute_spec(parameters[name])
+    if backbone is not None and isinstance(parameters.get("backbone"), str):
+        parameters["backbone"] = backbone
     for name, value in parameters.items():
         if isinstance(value, pd.DataFrame | pd.Series):
             value = parameters[name] = value.to_numpy()

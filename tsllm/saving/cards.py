@@ -43,7 +43,11 @@ def model_card(
         "Language model": _language_model(backbone),
         "Made with": versions,
     }
-    on_hub = backbone is not None and not backbone.spec.startswith(("random:", "layer:"))
+    on_hub = (
+        backbone is not None
+        and not backbone.spec.startswith(("random:", "layer:"))
+        and not Path(backbone.spec).is_absolute()
+    )
     data = ModelCardData(
         library_name="tsllm",
         pipeline_tag="time-series-forecasting",

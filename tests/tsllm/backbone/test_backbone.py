@@ -637,7 +637,7 @@ class TestPlaces:
         config = json.loads((saved / "config.json").read_text())
         config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}
         (saved / "config.json").write_text(json.dumps(config))
-        with pytest.raises(BackboneNotFoundError):
+        with pytest.raises(DataError, match="'own' model, which tsllm does not run"):
             load(str(saved))
         assert not marker.exists()
 

@@ -30,7 +30,8 @@ from tsllm import (
     S2IPForecaster,
     TimeCMAForecaster,
 )
-from tsllm.errors import BackboneMismatchError, DataError
+from tsllm.backbone.export import export_backbone
+from tsllm.errors import BackboneMismatchError, BackboneNotFoundError, DataError
 from tsllm.forecasters import sktime_fields
 
 TINY = "random:gpt2?hidden=16&layers=1&heads=2&seed=0"
@@ -515,6 +516,38 @@ def test_the_same_backbone_may_have_moved(airline, saved):
     loaded = tsllm.load(saved, backbone=spec, device="cpu")
     assert (loaded.backbone, loaded.device) == (spec, "cpu")
     check_same({"predict": loaded.predict()}, {"predict": airline.predict()})
+
+
+@pytest.mark.parametrize("spec", ["{}", "random:{}?seed=2", "layer:attention?like={}"])
+def test_a_relative_path_is_saved_in_full(tmp_path, monkeypatch, spec):
+    here, away = tmp_path / "here", tmp_path / "away"
+    away.mkdir()
+    export_backbone(tsllm.load_backbone(TINY, device="cpu"), here / "tiny")
+    monkeypatch.chdir(here)
+    forecaster = fitted(load_airline(), backbone=spec.format("tiny"))
+    assert forecaster.backbone == spec.format("tiny")  # as it was typed
+    handle = forecaster.fitted_.backbone
+    monkeypatch.chdir(away)
+    path = tsllm.save(forecaster, tmp_path / "model")
+    full = spec.format(here / "tiny")
+    loaded = tsllm.load(path, device="cpu")
+    assert loaded.backbone == loaded.summary()["backbone"] == full
+    check_same({"predict": loaded.predict()}, {"predict": forecaster.predict()})
+    assert pickle.loads(pickle.dumps(handle)).spec == full
+    assert "base_model" not in (path / "card.md").read_text()
+
+    (here / "tiny").rename(here / "moved")
+    with pytest.raises(BackboneNotFoundError, match=r"pass their directory as backbone=") as caught:
+        tsllm.load(path, device="cpu")
+    assert str(here / "tiny") in str(caught.value)
+    moved = tsllm.load(path, device="cpu", backbone=spec.format(here / "moved"))
+    check_same({"predict": moved.predict()}, {"predict": forecaster.predict()})
+
+
+def test_the_name_of_an_architecture_is_no_directory(tmp_path, monkeypatch):
+    (tmp_path / "gpt2").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert tsllm.load_backbone(TINY, device="cpu").spec == TINY
 
 
 def test_a_backbone_where_there_is_none(tmp_path):
