@@ -84,6 +84,30 @@ def find_columns(
     return Columns(id_col, time_col, list(targets))
 
 
+def find_time(table: Table) -> str:
+    """Find the column with the times, by a known name or by its dates."""
+    names = list(table.frame.columns)
+    return _known(names, _TIME_NAMES, "time_col", table.source) or _first_dates(table, names)
+
+
+def find_id(table: Table, time: str) -> str | None:
+    """Find the column that tells series apart: a known name, or the only column of text.
+
+    None: the table holds a single series. ``time`` is the column of times.
+    """
+    names = [name for name in table.frame.columns if name != time]
+    known = _known(names, _ID_NAMES, "id_col", table.source)
+    if known is not None:
+        return known
+    texts = [name for name in names if _is_text(table.frame[name])]
+    if len(texts) > 1:
+        raise DataError(
+            f"{table.source} has the columns of text {', '.join(map(repr, texts))}: call the one "
+            f"that tells series apart {_ID_NAMES[0]!r}, and leave the others out or pass them in X"
+        )
+    return texts[0] if texts else None
+
+
 def find_id_column(table: Table, id_col: str | None = None, model_id: str | None = None) -> str:
     """Find the column with the identifiers of a table that has a row a series.
 
@@ -284,6 +308,16 @@ def _holds_numbers(table: Table, name: str) -> bool:
     if table.text:
         return not isinstance(text_to_numbers(column, table.decimal), int)
     return holds_numbers(column)
+
+
+def _is_text(column: pd.Series) -> bool:
+    """Return whether a column holds text or categories."""
+    kind = column.dtype
+    if isinstance(kind, pd.CategoricalDtype):
+        return True
+    return bool(pd.api.types.is_string_dtype(kind)) and any(
+        isinstance(cell, str) for cell in column.head(5)
+    )
 
 
 def _name(value: object) -> str | None:

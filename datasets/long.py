@@ -5,8 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -40,7 +39,7 @@ from tsllm.errors import DataError
 
 
 def read_long(
-    source: str | Path | pd.DataFrame | Table,
+    source: Any,
     *,
     id_col: str | None = None,
     time_col: str | None = None,
@@ -69,10 +68,10 @@ def read_long(
 
     Parameters
     ----------
-    source : str, pathlib.Path, pandas.DataFrame or Table
+    source : str, pathlib.Path, DataFrame, table of polars or Arrow, or Table
         A ``.csv``, ``.csv.gz``, ``.parquet``, ``.pq``, ``.parq``, ``.jsonl`` or ``.jsonl.gz``
         file, a directory of such files of one kind (with its subfolders, whose names
-        ``column=value`` are columns), a frame, or a table of `tsllm.datasets.tables`.
+        ``column=value`` are columns), a table, or a `tsllm.datasets.tables.Table`.
     id_col, time_col : str or None, default=None
         The columns with the series' identifiers and the times. None recognises known names.
     target_cols : str, sequence of str or None, default=None

@@ -14,6 +14,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from tsllm.datasets.delimited import Dialect, read_csv
+from tsllm.datasets.foreign import plain
 from tsllm.datasets.frequency import row_number
 from tsllm.datasets.json_lines import read_json_lines
 from tsllm.datasets.parquet import Roles, common_schema, find_roles, read_parquet
@@ -38,7 +39,7 @@ class Table(NamedTuple):
 
 
 def open_table(
-    source: str | Path | pd.DataFrame | Table,
+    source: Any,
     freq: str | None = None,
     dialect: Dialect | None = None,
 ) -> Table:
@@ -52,13 +53,14 @@ def open_table(
     if isinstance(source, Table):
         _check_dialect(dialect, source.source, csv=False)
         return _checked(source)
+    source = plain(source, "the table")
     if isinstance(source, pd.DataFrame):
         _check_dialect(dialect, "the frame", csv=False)
         return _checked(Table(source, row_number, "the frame", text=False))
     if not isinstance(source, str | Path):
         raise DataError(
-            f"source has the type {type(source).__name__}; pass a file's path or a DataFrame "
-            "(panel_to_long makes one of an sktime panel)"
+            f"source has the type {type(source).__name__}; pass a file's path or a table "
+            "of pandas, polars or Arrow (panel_to_long makes one of an sktime panel)"
         )
     if source == "":
         raise DataError("there is no file or directory ''; check the path")

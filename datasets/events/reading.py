@@ -4,6 +4,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ TIES = ("error", "jitter", "batch")
 
 
 def read_events(
-    source: str | Path | pd.DataFrame | EventTable,
+    source: Any,
     *,
     id_col: str | None = "sequence_id",
     time_col: str = "time",
@@ -42,9 +43,9 @@ def read_events(
 
     Parameters
     ----------
-    source : str, pathlib.Path, pandas.DataFrame or EventTable
+    source : str, pathlib.Path, DataFrame, table of polars or Arrow, or EventTable
         A ``.csv``, ``.csv.gz``, ``.parquet``, ``.jsonl`` or ``.jsonl.gz`` file, a directory of
-        Parquet parts, a frame, or the name of a bundled data set of events; one row for each
+        Parquet parts, a table, or the name of a bundled data set of events; one row for each
         event, in any order of sequences. An `EventTable` is returned as it is.
     id_col : str or None, default="sequence_id"
         The column that names the sequence. If None, or if the default column is missing, all
@@ -166,7 +167,7 @@ def read_events(
     )
 
 
-def _open(source: str | Path | pd.DataFrame, dialect: Dialect | None) -> Table:
+def _open(source: Any, dialect: Dialect | None) -> Table:
     """Open a table by its path, or a bundled data set by its name."""
     if isinstance(source, str) and not Path(source).exists():
         bundled = list_datasets().set_index("name")["kind"]

@@ -9,6 +9,7 @@ import pandas as pd
 from tsllm.datasets.checks import shown_value
 from tsllm.datasets.events.clock import Clock, read_event_times, read_loose_stamps
 from tsllm.datasets.events.table import EventColumns, sequence_name
+from tsllm.datasets.foreign import plain
 from tsllm.datasets.tables import Table
 from tsllm.errors import DataError
 
@@ -34,6 +35,7 @@ def read_windows(
     """Find the window of each sequence in the argument or in the table; else it is unknown."""
     order = list(dict.fromkeys(ids.tolist()))
     columns = [name for name in _WINDOW_COLUMNS if name in table.frame.columns]
+    windows = plain(windows, "windows")
     if windows is None and columns:
         return _window_columns(table, columns, order, ids, stamps, place)
     if windows is None:

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
-
 from tsllm.arguments import check_call, check_choice
+from tsllm.datasets.indexed import index_tables
 from tsllm.evaluation.ablation_report import AblationReport, make_ablation_report
 from tsllm.evaluation.paired import check_seeds_and_confidence
 from tsllm.evaluation.protocol import LIMITS, make_plan, run_methods
@@ -19,8 +18,8 @@ ABLATION_BASELINES = ("seasonal_naive", "auto_ets", "dlinear")
 
 def ablate(
     estimator: Any,
-    y: pd.Series | pd.DataFrame,
-    X: pd.DataFrame | None = None,
+    y: Any,
+    X: Any = None,
     *,
     horizons: int | Sequence[int],
     text: str | Sequence[str] | None = None,
@@ -59,7 +58,7 @@ def ablate(
         `AutoTimesForecaster`, `TimeCMAForecaster`, `S2IPForecaster` or `AarenForecaster`, with a
         backbone. With ``text`` any forecaster of tsllm that reads text, such as
         `AutoForecaster` or `TextContext`, which adds text to a forecaster of sktime. It is cloned.
-    y : Series or DataFrame
+    y : Series, DataFrame, or table of polars or Arrow
         As for `tsllm.backtest`.
     X : DataFrame or None, default=None
         Covariates, as for `tsllm.backtest`; every variant reads them.
@@ -162,6 +161,7 @@ def ablate(
     >>> report = ablate(forecaster, y, X, text="report", horizons=8)  # doctest: +SKIP
     """
     check_call(ablate, locals(), LIMITS)
+    y, X = index_tables(y, X)
     check_seeds_and_confidence(seeds, confidence)
     check_choice("metric", metric, POINT_METRICS)
     metrics = list(dict.fromkeys([metric, "mse", "mae"]))

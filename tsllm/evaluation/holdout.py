@@ -151,8 +151,8 @@ def hold_out(
     if not kept:
         raise short[0][1]
     note = _note_of_short(short, len(contexts))
-    if X is not None and short and layout_of(frame).is_panel:
-        X = X[X.index.droplevel(-1).isin([context.series_id for context in kept])]
+    if X is not None and short and isinstance(X.index, pd.MultiIndex):
+        X = X[X.index.droplevel([X.index.nlevels - 1]).isin([one.series_id for one in kept])]
     contexts = kept
     train_ends, borders, ends = np.array(cuts).T
     scored = (context.values[border:end] for context, border, end in zip(contexts, borders, ends))

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from tsllm.arguments import Limits, check_call, check_level_count
 from tsllm.datasets.checks import series_name
+from tsllm.datasets.indexed import index_tables
 from tsllm.errors import DataError
 from tsllm.evaluation.holdout import Holdout, WindowSet, hold_out, list_windows
 from tsllm.evaluation.kept_forecasts import KeptForecasts, choose_kept
@@ -60,10 +61,10 @@ LIMITS: dict[str, Limits] = {
 
 def backtest(
     estimators: Any,
-    y: pd.Series | pd.DataFrame,
+    y: Any,
     *,
     horizons: int | Sequence[int],
-    X: pd.DataFrame | None = None,
+    X: Any = None,
     test_size: int | None = None,
     test_fraction: float | None = None,
     train_size: int | None = None,
@@ -98,7 +99,7 @@ def backtest(
     ----------
     estimators : forecaster, or dict of str to forecaster
         tsllm or sktime forecasters; they are cloned. May be an empty dict.
-    y : Series or DataFrame
+    y : Series, DataFrame, or table of polars or Arrow
         As in sktime's ``fit``, panels too, or a long frame of `tsllm.datasets.read_long`.
     horizons : int or sequence of int
         Steps.
@@ -180,6 +181,7 @@ def backtest(
      {'method': 'seasonal_naive', 'horizon': 12, 'windows': 13, 'mae': 51.5}]
     """
     check_call(backtest, locals(), LIMITS)
+    y, X = index_tables(y, X)
     check_level_count(quantiles, "quantiles")
     plan = make_plan(
         y,

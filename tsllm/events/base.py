@@ -51,10 +51,11 @@ from tsllm.events.scoring import (
 )
 from tsllm.events.simulating import count_events, sample_frame, simulate_sequences
 from tsllm.events.statistics import shortest_time, statistics_of, time_scale_of
+from tsllm.events.tables import EventTables
 from tsllm.saving.damage import readable
 
 
-class EventForecaster(BaseEstimator, ABC):
+class EventForecaster(EventTables, BaseEstimator, ABC):
     """Base class of the estimators of marked event streams, with scikit-learn's interface.
 
     A method implements `_fit` and `_encode`; the other hooks have defaults. Its constructor stores
@@ -73,8 +74,8 @@ class EventForecaster(BaseEstimator, ABC):
     - ``n_paths``: the number of futures to sample of each sequence.
 
     Intervals next to an unknown edge of the window are not scored. Times are returned in the form
-    of the events: timestamps, or numbers. All samples come from ``random_state``, with one
-    generator per sequence: the futures of a sequence do not depend on the other sequences.
+    of the events, timestamps or numbers, and frames as tables of their kind. All samples come from
+    ``random_state``, with one generator per sequence: its futures do not depend on the others.
 
     Attributes
     ----------
@@ -115,7 +116,6 @@ class EventForecaster(BaseEstimator, ABC):
     # What the numbers among the constructor's arguments may be.
     _limits: ClassVar[Mapping[str, Limits]] = LIMITS
 
-    # Set in fitting.
     classes_: np.ndarray
     time_scale_: float
     resolution_: float
@@ -198,7 +198,7 @@ class EventForecaster(BaseEstimator, ABC):
 
         Parameters
         ----------
-        events : DataFrame, EventTable, or path of a CSV or Parquet file
+        events : DataFrame, other table, EventTable, or path of a CSV or Parquet file
             One row per event: a sequence, a time and a type, in the columns that the constructor
             names.
         y : object, default=None

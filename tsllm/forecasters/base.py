@@ -11,7 +11,10 @@ from torch import Tensor
 
 from tsllm.arguments import checked_flag, checked_levels
 from tsllm.context import Context, column_names, contexts_from_state, contexts_to_state
+from tsllm.datasets.foreign import kind_of
 from tsllm.datasets.frequency import parse_frequency, set_frequency, without_frequency
+from tsllm.datasets.indexed import index_table
+from tsllm.datasets.labels import labels_of_index
 from tsllm.errors import DataError
 from tsllm.forecasters.checked_calls import CheckedCalls
 from tsllm.forecasters.explaining import ExplainingMixin
@@ -101,10 +104,11 @@ class SeriesForecaster(FittingMixin, ExplainingMixin, CheckedCalls):
 
         Parameters
         ----------
-        y : Series or DataFrame
+        y : Series, DataFrame, or table of polars or Arrow
             One series, several variables (one per column), or a panel with the index levels
-            (series, time), all in one model. The index is of dates, periods or integers.
-        X : DataFrame or None, default=None
+            (series, time), all in one model. The index is of dates, periods or integers. Tables
+            without an index have columns of series and times; forecasts are tables of their kind.
+        X : DataFrame, other table or None, default=None
             Covariates, with the index of ``y``; the columns named in ``text_covariates`` hold text.
             Rows after the end of ``y`` are not read.
         fh : int, list, range, index, ForecastingHorizon or None, default=None
@@ -120,8 +124,11 @@ class SeriesForecaster(FittingMixin, ExplainingMixin, CheckedCalls):
         DataError
             One sentence that names the series, the row or the argument, and the remedy.
         """
+        kind = kind_of(y)
         y, X, fh = self._check_training(y, X, fh)
-        return super().fit(y, X=X, fh=fh)
+        super().fit(y, X=X, fh=fh)
+        self._kind = kind
+        return self
 
     def pretrain(self, y: Any, X: Any = None, fh: Any = None) -> "SeriesForecaster":
         """Train the model on a panel, for series that `fit` brings later.
@@ -257,6 +264,7 @@ class SeriesForecaster(FittingMixin, ExplainingMixin, CheckedCalls):
         if y is None:
             contexts = list(self._contexts.values())
         else:
+            y, X = self._index_tables(y, X, trains=False)
             y = match_columns(read_container(y, "y"), self._layout.columns, other_series=True)
             contexts = join_covariates(split_series(y, freq=self._known_frequency()), X, covariates)
         steps = [np.arange(1, horizon + 1)] * len(contexts)
@@ -274,6 +282,7 @@ class SeriesForecaster(FittingMixin, ExplainingMixin, CheckedCalls):
         if y is not None:
             y, X = self._read_input(y, X, trains=trains)
         elif X is not None:
+            X = index_table(X, "X", self._index_names())
             X = read_covariates(X, len(self._layout.index_names), self._known_times())
         try:
             return super()._check_X_y(X, y, y_inner_mtype, multivariate)
@@ -293,6 +302,7 @@ class SeriesForecaster(FittingMixin, ExplainingMixin, CheckedCalls):
 
     def _read_input(self, y: Any, X: Any, *, trains: bool) -> tuple[Any, Any]:
         """Check the columns, the index and the containers of y and X before sktime reads them."""
+        y, X = self._index_tables(y, X, trains=trains)
         y = read_container(y, "y")
         known = getattr(self, "pretrained_", None) if trains else self._layout
         columns = None if known is None else known.columns
@@ -305,6 +315,14 @@ class SeriesForecaster(FittingMixin, ExplainingMixin, CheckedCalls):
         if is_table(y):
             return y, read_covariates(X, y.index.nlevels, times_of(y.index))
         return y, read_container(X, "X")
+
+    def _index_names(self) -> list[str]:
+        """Return the names of the levels of the index of the fit, the times last."""
+        names = self._layout.index_names
+        if len(names) > 2:
+            return [str(name) for name in names]
+        labels = labels_of_index(names)
+        return [labels.id, labels.time] if len(names) == 2 else [labels.time]
 
     def _known_times(self) -> pd.Index | None:
         """Return stamps of the series that this forecaster keeps; None if it keeps none."""

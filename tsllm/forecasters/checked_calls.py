@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 import pandas as pd
-from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
+from sktime.forecasting.base import ForecastingHorizon
 from sktime.split.base import BaseSplitter
 
 from tsllm.arguments import check_known, checked_flag, checked_levels, shown
+from tsllm.datasets.foreign import kind_of
 from tsllm.errors import DataError, DataTypeError
+from tsllm.forecasters.table_calls import TableCalls, in_kind_of_y
 
 
-class CheckedCalls(BaseForecaster):
+class CheckedCalls(TableCalls):
     """sktime's base class with methods that check their arguments."""
 
     _fh: ForecastingHorizon | None  # sktime's: the latest horizon
@@ -25,6 +27,31 @@ class CheckedCalls(BaseForecaster):
     def _read_input(self, y: Any, X: Any, *, trains: bool) -> tuple[Any, Any]:
         """Check the columns, the index and the containers of y and X before sktime reads them."""
 
+    @in_kind_of_y
+    def fit_predict(self, y: Any, X: Any = None, fh: Any = None, X_pred: Any = None) -> Any:
+        """Fit, and forecast the same series.
+
+        Parameters
+        ----------
+        y : Series, DataFrame, or table of polars or Arrow
+            In the form of `fit`.
+        X : DataFrame, other table or None, default=None
+            In the form of `fit`; with ``X_pred=None`` it also holds the steps to forecast.
+        fh : forecasting horizon or None, default=None
+            In the form of `fit`.
+        X_pred : DataFrame, other table or None, default=None
+            The covariates of the steps to forecast.
+
+        Returns
+        -------
+        Series or DataFrame
+            In the form of ``y``.
+        """
+        result = super().fit_predict(y, X, fh, X_pred)
+        self._kind = kind_of(y)
+        return result
+
+    @in_kind_of_y
     def predict(self, fh: Any = None, X: Any = None) -> Any:
         """Forecast every series of `fit`.
 
@@ -40,7 +67,7 @@ class CheckedCalls(BaseForecaster):
         Returns
         -------
         Series or DataFrame
-            In the form of ``y`` in `fit`.
+            In the form of ``y`` in `fit`, or a table of its kind (polars, Arrow).
 
         See Also
         --------
@@ -54,6 +81,7 @@ class CheckedCalls(BaseForecaster):
         with self._horizon_kept():
             return super().predict(fh, X)
 
+    @in_kind_of_y
     def predict_interval(self, fh: Any = None, X: Any = None, coverage: Any = 0.9) -> pd.DataFrame:
         """Forecast intervals, calibrated on the errors of held-out windows (split conformal).
 
@@ -75,6 +103,7 @@ class CheckedCalls(BaseForecaster):
         with self._horizon_kept():
             return super().predict_interval(fh, X, levels)
 
+    @in_kind_of_y
     def predict_quantiles(self, fh: Any = None, X: Any = None, alpha: Any = None) -> pd.DataFrame:
         """Forecast quantiles, calibrated as in `predict_interval`.
 
@@ -96,6 +125,7 @@ class CheckedCalls(BaseForecaster):
         with self._horizon_kept():
             return super().predict_quantiles(fh, X, levels)
 
+    @in_kind_of_y
     def predict_var(self, fh: Any = None, X: Any = None, cov: bool = False) -> pd.DataFrame:
         """Forecast the variance of each step, from the calibrated quantiles.
 
@@ -145,6 +175,7 @@ class CheckedCalls(BaseForecaster):
         with self._horizon_kept():
             return super().predict_proba(fh, X, marginal)
 
+    @in_kind_of_y
     def predict_residuals(self, y: Any = None, X: Any = None) -> Any:
         """Subtract forecasts from values that came: ``y - predict(y.index)``.
 
@@ -175,6 +206,7 @@ class CheckedCalls(BaseForecaster):
         finally:
             self._fh = horizon
 
+    @in_kind_of_y
     def score(self, y: Any, X: Any = None, fh: Any = None) -> float:
         """Compute the mean absolute percentage error of forecasts, as a share; 0 is perfect.
 
@@ -197,6 +229,7 @@ class CheckedCalls(BaseForecaster):
             score: float = super().score(y, X=X, fh=fh)
         return score
 
+    @in_kind_of_y
     def update_predict(
         self,
         y: Any,
@@ -234,6 +267,30 @@ class CheckedCalls(BaseForecaster):
         reset_forecaster = checked_flag("reset_forecaster", reset_forecaster)
         with self._horizon_kept():
             return super().update_predict(y, cv, X, update_params, reset_forecaster)
+
+    @in_kind_of_y
+    def update_predict_single(
+        self, y: Any = None, fh: Any = None, X: Any = None, update_params: bool = True
+    ) -> Any:
+        """Append new rows to the series, and forecast the steps after them.
+
+        Parameters
+        ----------
+        y : Series, DataFrame or other table, default=None
+            The rows after those of `fit`, in its form.
+        fh : forecasting horizon or None, default=None
+            In the form of `predict`.
+        X : DataFrame, other table or None, default=None
+            The covariates of ``y`` and of the steps to forecast.
+        update_params : bool, default=True
+            In the form of `update`.
+
+        Returns
+        -------
+        Series or DataFrame
+            In the form of ``y`` in `fit`.
+        """
+        return super().update_predict_single(y, fh, X, update_params)
 
     def set_params(self, **params: Any) -> Self:  # noqa: D102
         known = self.get_params()

@@ -13,6 +13,7 @@ from tsllm.context import Context
 from tsllm.datasets.bad_series import SkippedSeries, skipping
 from tsllm.datasets.checks import series_names
 from tsllm.datasets.counts import count_step
+from tsllm.datasets.foreign import kind_of
 from tsllm.datasets.labels import labels_of
 from tsllm.datasets.layout import rows_by_name
 from tsllm.datasets.long import read_long
@@ -69,13 +70,13 @@ def forecast(
     encoding: str | None = None,
     on_error: str = "raise",
     **parameters: Any,
-) -> pd.DataFrame:
+) -> Any:
     """Fit one model on all series of a long frame and forecast each of them.
 
     Parameters
     ----------
-    data : DataFrame, path, or name of a data set
-        Long format, as `tsllm.datasets.read_long` reads it: a frame, or a CSV, Parquet or
+    data : DataFrame, table of polars or Arrow, path, or name of a data set
+        Long format, as `tsllm.datasets.read_long` reads it: a table, or a CSV, Parquet or
         JSON-lines file or a folder of them. Or a name of `tsllm.datasets.list_datasets` or
         `list_benchmarks`, whose variables are all forecast.
     horizon : int
@@ -104,12 +105,12 @@ def forecast(
     covariates : str or sequence of str, default=()
         Columns of ``data`` with covariates whose future is known. Those of ``text_covariates``,
         ``past_covariates`` and ``static_attributes`` need not be listed.
-    future : DataFrame, path or None, default=None
+    future : DataFrame, other table, path or None, default=None
         A second long table with the covariates of the steps to forecast, texts too.
     static_text : str or sequence of str, default=()
         Columns of ``data`` that describe a series in words. Series with few observations are then
         forecast from their descriptions and the others; see `tsllm.ColdStart`.
-    new_series : DataFrame, path or None, default=None
+    new_series : DataFrame, other table, path or None, default=None
         A table of series that have no row in ``data`` yet: their identifiers and the columns of
         ``static_text``. They are forecast for the steps after the end of ``data``, and follow the
         others in the result. Those that ``data`` has are forecast from their rows there, and a
@@ -126,7 +127,8 @@ def forecast(
     on_error : {"raise", "skip"}, default="raise"
         The treatment of a series that cannot be used. "raise": it is an error. "skip": it is left
         out; a warning tells the number, and ``attrs["skipped"]`` of the result is a dict with the
-        reason for each. If every series is bad, it is an error.
+        reason for each; where the result is no pandas frame, the warning names them. If every
+        series is bad, it is an error.
     **parameters
         Of the method's forecaster, for example ``backbone``, ``random_state`` or
         ``past_covariates``.
@@ -134,9 +136,10 @@ def forecast(
     Returns
     -------
     DataFrame
-        The identifier and the time, in columns named as in ``data`` (``series_id`` where ``data``
-        are one series without an identifier), then ``forecast, q0.1, ...``; with several value
-        columns also a column ``variable``.
+        Or a table of polars or pyarrow, where ``data`` are a table of polars or of another library
+        that exports Arrow. The identifier and the time, in columns named as in ``data``
+        (``series_id`` where ``data`` are one series without an identifier), then ``forecast, q0.1,
+        ...``; with several value columns also a column ``variable``.
 
     Raises
     ------
@@ -159,6 +162,7 @@ def forecast(
     ['unique_id', 'ds', 'forecast']
     """
     check_request(horizon, quantiles)
+    kind = kind_of(data)
     skipped = skipping(on_error)
     settings: dict[str, Any] = {"freq": freq, "prediction_length": horizon, **parameters}
     if static_text:
@@ -205,11 +209,23 @@ def forecast(
     table = add_new(table, estimator, new, horizon, quantiles=quantiles, skipped=skipped)
     if skipped is not None:
         table.attrs["skipped"] = dict(skipped.reasons)
-        if skipped.reasons:
-            series = table["series_id"].nunique() + len(skipped.reasons)
-            said = skipped.sentence(series, ", which attrs['skipped'] of the result lists")
-            warnings.warn(said, UserWarning, stacklevel=2)
-    return labels.restore(table)
+        _warn_of_skipped(skipped, table["series_id"].nunique(), listed=kind is None)
+    table = labels.restore(table)
+    return table if kind is None else kind.give(table, [labels.id, labels.time])
+
+
+def _warn_of_skipped(skipped: SkippedSeries, series: int, *, listed: bool) -> None:
+    """Warn of the series that were left out, beside ``series`` that were forecast.
+
+    ``listed`` says that the result's ``attrs`` list them; else the warning does.
+    """
+    if not skipped.reasons:
+        return
+    where = ", which attrs['skipped'] of the result lists" if listed else ""
+    said = skipped.sentence(series + len(skipped.reasons), where)
+    if not listed:
+        said = f"{said}; all of them: {', '.join(map(repr, skipped.reasons))}"
+    warnings.warn(said, UserWarning, stacklevel=3)
 
 
 def check_request(horizon: object, quantiles: Sequence[float]) -> None:

@@ -96,9 +96,7 @@ def test_a_gap_in_the_future_is_told_with_the_remedy_for_it():
 
 def test_a_column_is_either_a_covariate_or_a_text():
     frame = promoted(steps=40)
-    with pytest.raises(
-        DataError, match=r"column 'news' is given both in covariates= .* and as a t"
-    ):
+    with pytest.raises(DataError, match=r"column 'news' is given both in covariates= .* and as a "):
         tsllm.forecast(frame, 3, future=frame, covariates="news", text_covariates=["news"], **HOW)
 
 
