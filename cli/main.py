@@ -18,13 +18,14 @@ import typer
 
 import tsllm
 from tsllm.cli.ablate import ablate
+from tsllm.cli.backbones import app as backbones
 from tsllm.cli.backtest import backtest
+from tsllm.cli.datasets import datasets
 from tsllm.cli.doctor import doctor
 from tsllm.cli.embed import embed
 from tsllm.cli.environment import prepare
 from tsllm.cli.events import app as events
 from tsllm.cli.forecast import fit, forecast
-from tsllm.cli.info import backbones, datasets
 from tsllm.cli.output import log_form, say
 from tsllm.cli.predict import predict
 from tsllm.cli.store import app as store
@@ -45,8 +46,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (forecast, fit, predict, embed, backtest, ablate, datasets, backbones, doctor):
+for command in (forecast, fit, predict, embed, backtest, ablate, datasets, doctor):
     app.command()(command)
+app.add_typer(backbones)
 app.add_typer(events)
 app.add_typer(store)
 

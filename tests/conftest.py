@@ -17,9 +17,12 @@ from tsllm.backbone import Backbone, load_backbone
 
 torch.set_num_threads(1)
 
-# The user's own embedding store is none of the tests' business; child processes inherit this one.
+# The user's own embedding store and unpacked backbones are none of the tests' business; child
+# processes inherit these.
 _store = tempfile.TemporaryDirectory(prefix="tsllm-test-store-")
 os.environ["TSLLM_STORE"] = _store.name
+_backbones = tempfile.TemporaryDirectory(prefix="tsllm-test-backbones-")
+os.environ["TSLLM_BACKBONES"] = _backbones.name
 
 
 @pytest.fixture(autouse=True)

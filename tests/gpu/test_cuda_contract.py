@@ -160,3 +160,28 @@ def test_a_7b_shaped_backbone_trains():
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0]
     assert not backbone.word_embeddings.requires_grad
+
+
+@pytest.mark.parametrize(("dtype", "share"), [("int8", 0.55), ("int4", 0.35)])
+def test_quantised_weights_take_less_memory_and_forecast_alike(dtype, share):
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (tsllm[quant])")
+    spec = "random:llama?hidden=1024&layers=4&heads=8&vocab=300"
+    whole, backbone = load_backbone(spec), load_backbone(spec, dtype=dtype)
+    assert backbone.weight_bytes < share * whole.weight_bytes
+    assert backbone.quantisation == dtype and backbone.digest != whole.digest
+    inputs = torch.randn(2, 9, 1024, device="cuda")
+    expected, states = whole.hidden(inputs).states, backbone.hidden(inputs).states
+    assert (states - expected).norm() / expected.norm() < 0.1
+    y = load_airline()
+    forecaster = tiny(backbone=spec, dtype=dtype, lora={"r": 2}).fit(y, fh=range(1, 5))
+    assert forecaster.summary()["backbone_quantisation"] == dtype
+    again = forecaster.clone().fit(y, fh=range(1, 5))
+    assert_array_equal(forecaster.predict().to_numpy(), again.predict().to_numpy())
+
+
+def test_a_cuda_quantised_7b_fits_a_small_card():
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (tsllm[quant])")
+    torch.cuda.reset_peak_memory_stats()
+    backbone = load_backbone(LLAMA_7B, dtype="int4")
+    backbone.hidden(torch.randn(1, 16, 4096, device="cuda"))
+    assert torch.cuda.max_memory_allocated() < 6 * 2**30

@@ -55,7 +55,10 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
         on_cuda = device.type == "cuda" and native_bfloat16(device)
         return torch.bfloat16 if on_cuda else torch.float32
     if dtype not in _DTYPES:
-        raise DataError(f"dtype={dtype!r} is not known; use 'auto', 'float32' or 'bfloat16'.")
+        raise DataError(
+            f"dtype={dtype!r} is not known; use 'auto', 'float32', 'bfloat16', "
+            "or on CUDA 'int8' or 'int4'."
+        )
     return _DTYPES[dtype]
 
 
@@ -113,5 +116,6 @@ def memory_errors_explained(device: torch.device, doing: str, batch_size: int) -
         raise DeviceMemoryError(
             f"{device} ran out of memory in {doing} with batch_size={batch_size}; lower "
             "batch_size or context_length, keep fewer layers of the language model "
-            "(backbone_layers), or compute in a smaller type (dtype='bfloat16')"
+            "(backbone_layers), or hold the language model in a smaller type (dtype='bfloat16', on "
+            "CUDA also 'int8' or 'int4')"
         ) from error

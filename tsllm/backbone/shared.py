@@ -1,5 +1,6 @@
 """The one copy of a backbone's weights in a process, and its digest."""
 
+import copy
 import hashlib
 import json
 import threading
@@ -11,6 +12,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from tsllm.backbone.architectures import ARCHITECTURES, output_entries
+from tsllm.backbone.prepared import Origin
 from tsllm.backbone.synthetic import empty_model
 
 
@@ -29,6 +31,9 @@ class SharedBackbone:
         tokenizer: PreTrainedTokenizerBase,
         plain: Any,
         causal: Any,
+        *,
+        origin: Origin | None = None,
+        quantisation: str | None = None,
     ) -> None:
         self.key = key
         self.words = words
@@ -36,6 +41,8 @@ class SharedBackbone:
         self.tokenizer = tokenizer
         self.plain = plain
         self.causal = causal
+        self.origin = origin
+        self.quantisation = quantisation
         self.word_embeddings: torch.Tensor = plain.get_input_embeddings().weight
         self.device = self.word_embeddings.device
         self.dtype = self.word_embeddings.dtype
@@ -54,8 +61,22 @@ class SharedBackbone:
         """Return the canonical digest, computed at the first use."""
         with self._lock:
             if self._digest is None:
-                self._digest = canonical_digest(self.plain, self.config, self.tokenizer)
+                self._digest = canonical_digest(
+                    self.plain, self.config, self.tokenizer, self.quantisation
+                )
             return self._digest
+
+    @property
+    def parameter_count(self) -> int:
+        """Return the number of weights."""
+        # Four bits are stored two in a byte, so the shapes are those of the architecture.
+        module = self.plain if self.quantisation is None else empty_model(self.config)
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    @property
+    def weight_bytes(self) -> int:
+        """Return the memory of the weights."""
+        return sum(parameter.nbytes for parameter in self.plain.parameters())
 
     @property
     def trained_whole(self) -> bool:
@@ -66,6 +87,8 @@ class SharedBackbone:
         """Build new causal modules that share every tensor."""
         shell = empty_model(self.causal.config)
         share_tensors(self.causal, shell)
+        if self.quantisation is not None:
+            setattr(shell, f"is_loaded_in_{self.quantisation[3:]}bit", True)  # peft looks for it
         return shell
 
     def tokenize(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
@@ -81,9 +104,16 @@ class SharedBackbone:
 
 
 def share_tensors(source: nn.Module, target: nn.Module) -> None:
-    """Set the parameters and buffers of one module tree on an equal tree without storage."""
+    """Set the parameters and buffers of one module tree on an equal tree without storage.
+
+    Quantised layers, which the tree without storage does not have, are copied without their
+    tensors.
+    """
     modules = dict(source.named_modules())
-    for name, module in target.named_modules():
+    for name, module in list(target.named_modules()):
+        if type(module) is not type(modules[name]) and not list(module.children()):
+            target.set_submodule(name, _shallow_copy(modules[name]))
+            continue
         for attribute in module._parameters:
             module._parameters[attribute] = modules[name]._parameters[attribute]
         # Also those outside the state dict: rotary frequencies, position ids.
@@ -92,15 +122,29 @@ def share_tensors(source: nn.Module, target: nn.Module) -> None:
     target.eval()
 
 
+def _shallow_copy(module: nn.Module) -> nn.Module:
+    """Copy a layer that shares its tensors and can be given other ones."""
+    copied = copy.copy(module)
+    copied._parameters = dict(module._parameters)
+    copied._buffers = dict(module._buffers)
+    return copied
+
+
 def canonical_digest(
-    module: nn.Module, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase
+    module: nn.Module,
+    config: PretrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    quantisation: str | None = None,
 ) -> str:
     """Hash weights, config and tokenizer, with one result on every device and in every dtype.
 
-    Weights are rounded to bfloat16 first, since a backbone may be loaded in bfloat16.
+    Weights are rounded to bfloat16 first, since a backbone may be loaded in bfloat16. Weights that
+    are quantised on the device (``quantisation``) are others than those that they were made of.
     """
     digest = hashlib.sha256()
     entries = output_entries(config) | {"layers": config.num_hidden_layers}
+    if quantisation is not None:
+        entries["quantisation"] = quantisation
     digest.update(json.dumps(entries, sort_keys=True).encode())
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     # A caller's padding and truncation are no part of the tokenizer.
@@ -109,5 +153,5 @@ def canonical_digest(
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         rounded = tensor.detach().to(dtype=torch.bfloat16, device="cpu").contiguous()
-        digest.update(rounded.view(torch.uint8).reshape(-1).numpy())
+        digest.update(rounded.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

