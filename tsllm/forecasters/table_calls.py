@@ -52,7 +52,7 @@ class TableCalls(BaseForecaster):
 def in_kind_of_y(
     method: Callable[Concatenate[Own, Given], Result],
 ) -> Callable[Concatenate[Own, Given], Result]:
-    """Let a method return its frame in the kind of the y of the fit, else of what it is given."""
+    """Convert what a method returns to the kind of the y of the fit, else of what it is given."""
 
     @wraps(method)
     def call(self: Own, *args: Given.args, **kwargs: Given.kwargs) -> Any:
