@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 # The repository root stays off sys.path: `import datasets` inside transformers would find our folder.
 export PYTHONSAFEPATH := 1
 
-.PHONY: forecast test quick check dev slow gpu fuzz docs benchmarks-page notebooks clean
+.PHONY: forecast test quick check dev slow gpu fuzz docs benchmarks-page images notebooks clean
 
 forecast: $(VENV)/forecast-ready
 	mkdir -p output
@@ -53,6 +53,10 @@ docs: $(VENV)/test-ready benchmarks-page
 # docs/benchmarks.md, from what the benchmarks measured
 benchmarks-page:
 	PYTHONSAFEPATH= $(PYTHON) benchmarks/book.py  # it imports its neighbours
+
+# Draws the pictures of the guides anew
+images: $(VENV)/test-ready
+	$(BIN)/python docs/draw_images.py
 
 # Runs the notebooks of examples/ and keeps their outputs
 notebooks: $(VENV)/test-ready

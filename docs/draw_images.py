@@ -18,35 +18,31 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from PIL import Image
 
 DOCS = Path(__file__).resolve().parent
 _BLOCK = re.compile(r"(?<!-->\n)^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-_SIZE = (6.4, 3.2)
+
+
+def co2_forecast() -> Any:
+    """Draw the forecast of `make forecast`."""
+    import tsllm
+    from tsllm.datasets import load_dataset
+    from tsllm.plotting.forecasts import plot_forecast
+
+    history = load_dataset("co2")
+    forecast = tsllm.forecast(history, 52, random_state=0)
+    return plot_forecast(history, forecast, title="Atmospheric CO₂, ppm").figure
 
 
 def quickstart() -> Any:
     """Draw the forecast of the quickstart as `tsllm forecast --plot` does."""
-    from tsllm.datasets import read_long
-    from tsllm.plotting.forecasts import plot_forecast
+    from tsllm.plotting.forecasts import plot_panel
 
     names = run_blocks("quickstart.md", 2)
-    columns = {"id_col": "shop", "time_col": "day", "target_cols": "sales"}
-    history = read_long(names["table"], **columns)
-    forecast = names["forecast"].rename(columns={"shop": "series_id", "day": "timestamp"})
-    figure, axes = plt.subplots(3, 1, figsize=(6.4, 5.4), sharex=True)
-    for ax, shop in zip(axes, ["north", "south", "west"]):
-        plot_forecast(history, forecast, series_id=shop, last=70, ax=ax)
-        ax.set_ylabel("sales")
-        if shop != "north":
-            ax.get_legend().remove()
-    return figure
+    return plot_panel(names["table"], names["forecast"], variables=["sales"], last=60)
 
 
 def covariates() -> Any:
@@ -54,39 +50,40 @@ def covariates() -> Any:
     from tsllm.plotting.explanations import plot_explanation
 
     names = run_blocks("guides/covariates.md", 1)
-    figure, ax = plt.subplots(figsize=_SIZE)
-    plot_explanation(names["forecaster"].explain(X=names["future"]), ax=ax)
-    return figure
+    return plot_explanation(names["forecaster"].explain(X=names["future"])).figure
 
 
 def text_forecast() -> Any:
     """Draw the forecasts of the guide on texts, with the notes and without them."""
     from tsllm import AutoForecaster
+    from tsllm.plotting.style import label_times, legend_below, line_style, new_axes
 
     names = run_blocks("guides/text.md", 1)
     y, X = names["y"], names["X"]
     blind = AutoForecaster(backbone=None, random_state=0).fit(y.iloc[:730], fh=range(1, 15))
-    figure, ax = plt.subplots(figsize=_SIZE)
-    known, ahead = y.iloc[700:730], y.iloc[730:]
-    when = [index.to_timestamp() for index in (known.index, ahead.index)]
-    ax.plot(when[0], known, color="black", lw=1)
-    ax.plot(when[1], ahead, color="black", lw=1, marker="o", ms=3, label="sales")
-    told, untold = names["forecaster"].predict(X=X), blind.predict()
-    ax.plot(when[1], told, color="tab:blue", lw=2, label="forecast with the notes")
-    ax.plot(when[1], untold, color="0.5", lw=2, ls="--", label="forecast without")
-    for day, note in zip(when[1], X["note"].iloc[730:]):
+    ax = new_axes(3.4)
+    known, told = y.iloc[709:], names["forecaster"].predict(X=X)
+    when = known.index.to_timestamp()
+    ax.plot(when, known, color="black", lw=1, marker=".", label="sales")
+    ahead = when[-14:]
+    ax.plot(ahead, told, **line_style(0), label="forecast with the notes")
+    ax.plot(ahead, blind.predict(), **line_style(1), label="without")
+    for day, note, value in zip(ahead, X["note"].iloc[730:], y.iloc[730:]):
         if note:
-            place = {"xy": (day, told[pd.Period(day, "D")]), "xytext": (0, 14)}
-            ax.annotate(note, **place, textcoords="offset points", ha="center", fontsize=7)
+            short = f"{note.split()[0]} ...\n{' '.join(note.split()[-2:])}"
+            place = {"xy": (day, value), "xytext": (0, 10), "textcoords": "offset points"}
+            ax.annotate(short, **place, ha="center", fontsize=8.5)
+    ax.margins(y=0.2)
     ax.set_ylabel("sales")
-    ax.legend(frameon=False, fontsize=8, loc="lower left")
-    figure.autofmt_xdate()
-    return figure
+    label_times(ax, when)
+    legend_below(ax)
+    return ax.figure
 
 
 def streaming() -> Any:
     """Draw the weeks of the guide: each forecast is made before its value is observed."""
     from tsllm import AarenForecaster
+    from tsllm.plotting.style import COLOURS, label_times, legend_below, new_axes
 
     names = run_blocks("guides/streaming.md", 0, until="forecaster = ")
     past, stream = names["past"], names["stream"]
@@ -97,16 +94,16 @@ def streaming() -> Any:
         bounds.append(forecaster.predict_interval(coverage=0.8))
         forecaster.update(stream.iloc[week : week + 1])
     interval = pd.concat(bounds)
-    figure, ax = plt.subplots(figsize=_SIZE)
+    ax = new_axes(3.2)
     low, high = interval.iloc[:, 0], interval.iloc[:, 1]
-    band = {"color": "tab:blue", "alpha": 0.25, "lw": 0}
+    band = {"color": COLOURS[0], "alpha": 0.3, "lw": 0}
     ax.fill_between(interval.index, low, high, label="80 %, before the value came", **band)
-    ax.plot(past.iloc[-20:], color="black", lw=1)
-    ax.plot(stream, color="black", lw=1, marker="o", ms=3, label="CO₂, observed")
-    ax.set_ylabel("ppm")
-    ax.legend(frameon=False, fontsize=8, loc="upper left")
-    figure.autofmt_xdate()
-    return figure
+    shown = pd.concat([past.iloc[-20:], stream])
+    ax.plot(shown, color="black", lw=1, marker=".", label="observed")
+    ax.set_ylabel("CO₂, ppm")
+    label_times(ax, shown.index)
+    legend_below(ax)
+    return ax.figure
 
 
 def events() -> Any:
@@ -118,15 +115,13 @@ def events() -> Any:
     clicks = make_hawkes(
         [0.3, 0.2], [[0.3, 0.4], [0.1, 0.3]], [2.0, 2.0], t_end=60, n_sequences=3, random_state=0
     )
-    figure, ax = plt.subplots(figsize=_SIZE)
-    plot_intensity(HawkesForecaster().fit(clicks.events), ax=ax)
-    return figure
+    return plot_intensity(HawkesForecaster().fit(clicks.events)).figure
 
 
 def backtests() -> Any:
     """Draw what the report of the guide draws."""
-    report = run_blocks("guides/backtests.md", 1)["report"]
-    return report.plot().figure
+    drawn = run_blocks("guides/backtests.md", 1)["report"].plot()
+    return getattr(drawn, "figure", drawn)
 
 
 def ablation() -> Any:
@@ -143,7 +138,16 @@ def ablation() -> Any:
 
 PICTURES: dict[str, Callable[[], Any]] = {
     drawn.__name__: drawn
-    for drawn in (quickstart, covariates, text_forecast, streaming, events, backtests, ablation)
+    for drawn in (
+        co2_forecast,
+        quickstart,
+        covariates,
+        text_forecast,
+        streaming,
+        events,
+        backtests,
+        ablation,
+    )
 }
 
 
@@ -160,9 +164,8 @@ def run_blocks(page: str, count: int, *, until: str | None = None) -> dict[str, 
 
 def save(figure: Any, path: Path) -> None:
     """Write a figure as PNG with a palette of 32 colours."""
-    figure.tight_layout()
     target = io.BytesIO()
-    figure.savefig(target, dpi=110, facecolor="white")
+    figure.savefig(target, dpi=120, facecolor="white")
     image = Image.open(target).convert("RGB")
     image.quantize(32, dither=Image.Dither.NONE).save(path, "PNG", optimize=True)
     print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
@@ -180,7 +183,6 @@ def main() -> None:
                 save(PICTURES[name](), DOCS / "images" / f"{name}.png")
             finally:
                 os.chdir(before)
-        plt.close("all")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from tsllm.training.loop import train
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 #: A block, unless a comment before it says why it is not run.
 BLOCK = re.compile(r"(?<!-->\n)^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 #: Modules whose public names the reference must hold.
@@ -157,6 +158,18 @@ def _documented():
             if find_spec("mlflow") is None and module.startswith("tsllm.mlflow"):
                 continue
             yield getattr(importlib.import_module(module), name, None)
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=name_of)
+def test_a_guide_opens_with_what_its_reader_gets(page):
+    opening = page.read_text().split("\n## ")[0]
+    shown = re.search(r"^!\[|^\|---|^```(?:text|json)?\n\S", opening, re.MULTILINE)
+    assert shown, f"{name_of(page)} has no picture and no table before its first heading"
+
+
+def test_the_pictures_of_the_pages_are_small():
+    for picture in (ROOT / "docs" / "images").iterdir():
+        assert picture.stat().st_size < 60_000, f"{picture.name}: run make images"
 
 
 def test_every_adapter_is_in_the_reference():
