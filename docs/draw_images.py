@@ -130,7 +130,7 @@ def ablation() -> Any:
 
     import tsllm
 
-    model = tsllm.AutoTimesForecaster(backbone_layers=1, max_steps=200, random_state=0)
+    model = tsllm.AutoTimesForecaster(backbone_layers=1, max_steps=60, random_state=0)
     report = tsllm.ablate(model, load_airline(), horizons=[12], seeds=[0, 1], test_size=36)
     print(report.verdict)
     return report.plot().figure
