@@ -88,7 +88,8 @@ def streaming() -> Any:
     names = run_blocks("guides/streaming.md", 0, until="forecaster = ")
     past, stream = names["past"], names["stream"]
     forecaster = AarenForecaster(context_length=104, adaptive=True, random_state=0)
-    forecaster.fit(past, fh=[1])
+    settings = {"normalisation": "anchored", "adaptive": True, "random_state": 0}
+    forecaster = AarenForecaster(context_length=104, **settings).fit(past, fh=[1])
     bounds = []
     for week in range(len(stream)):
         bounds.append(forecaster.predict_interval(coverage=0.8))
