@@ -93,7 +93,9 @@ def _threads(ours: int) -> dict[str, Any]:
 
     Training with two threads on a busy machine was measured 15 times slower than with one.
     """
-    processors = _processors()
+    from tsllm.backbone.devices import usable_processors
+
+    processors = usable_processors()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     found = f"{ours} of {processors} processors, load {load:.1f}"
     advice = None
@@ -105,13 +107,6 @@ def _threads(ours: int) -> dict[str, Any]:
             "threads that wait for each other"
         )
     return _row("threads", found, advice=advice)
-
-
-def _processors() -> int:
-    """Count the processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _language_model() -> list[dict[str, Any]]:

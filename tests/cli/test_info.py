@@ -177,7 +177,7 @@ def test_doctor_finds_the_models_of_the_cache(tsllm, cache):
     [(1, 9.0, None), (2, 0.3, None), (2, 5.0, "OMP_NUM_THREADS=1"), (8, 0.3, "OMP_NUM_THREADS=2")],
 )
 def test_doctor_advises_on_threads(monkeypatch, threads, load, advice):
-    monkeypatch.setattr(doctor_module, "_processors", lambda: 2)
+    monkeypatch.setattr("tsllm.backbone.devices.usable_processors", lambda: 2)
     monkeypatch.setattr(doctor_module.os, "getloadavg", lambda: (load, load, load))
     row = doctor_module._threads(threads)
     assert row["ok"] == (advice is None)

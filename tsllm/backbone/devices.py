@@ -1,15 +1,38 @@
 """Devices, their precision and their memory."""
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from pathlib import Path
 
 import torch
 
 from tsllm.errors import DataError, DeviceMemoryError
 
 _AUTOCAST: ContextVar[torch.dtype | None] = ContextVar("tsllm_backbone_autocast", default=None)
+# Of control groups of Linux, second version: microseconds of processors in a period.
+_PROCESSOR_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def usable_processors() -> int:
+    """Count the processors that this process may use, in a container too.
+
+    Examples
+    --------
+    >>> usable_processors() >= 1
+    True
+    """
+    if hasattr(os, "sched_getaffinity"):
+        number = len(os.sched_getaffinity(0))
+    else:
+        number = os.cpu_count() or 1
+    try:
+        quota, period = _PROCESSOR_QUOTA.read_text().split()
+        return max(1, min(number, int(quota) // int(period)))
+    except (OSError, ValueError):  # not Linux, or no limit ("max")
+        return number
 
 
 def resolve_device(device: str) -> torch.device:

@@ -1,9 +1,11 @@
 """Saving, logging and loading of models in MLflow's format, after MLflow's own flavors."""
 
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from importlib.metadata import version
+from importlib.metadata import distribution, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,9 @@ from mlflow.utils.model_utils import (
 
 import tsllm
 from tsllm.arguments import checked_flag
+from tsllm.backbone import Backbone
 from tsllm.backbone.export import export_backbone
+from tsllm.backbone.packaged import DEFAULT_BACKBONE, MINILM_PACKAGE
 from tsllm.errors import DataError, ModelFormatError
 from tsllm.mlflow.enforcement import prepare_requests, seconds_of_server
 from tsllm.mlflow.limits import Limits
@@ -45,7 +49,6 @@ from tsllm.mlflow.serving import ServedModel
 FLAVOR_NAME = "tsllm"
 _DATA, _MODEL, _BACKBONE, _KIND = "data", "model", "backbone", "kind.yaml"
 _REQUIREMENTS = (
-    "tsllm",
     "torch",
     "transformers",
     "peft",
@@ -173,7 +176,8 @@ def save_model(
     if size := get_total_file_size(str(target)):
         described.model_size_bytes = size
     described.save(str(target / MLMODEL_FILE_NAME))
-    _write_environment(target, conda_env, pip_requirements, extra_pip_requirements)
+    requirements = _requirements_of(model, backbone, included=include_backbone)
+    _write_environment(target, requirements, conda_env, pip_requirements, extra_pip_requirements)
 
 
 def log_model(
@@ -258,8 +262,43 @@ def load_model(
 
 
 def get_default_pip_requirements() -> list[str]:
-    """List the packages that a saved model needs, in the versions installed here."""
-    return [f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS]
+    """List the packages that a saved model needs, in the versions installed here.
+
+    tsllm itself comes from where it was installed: the package index, a repository at its commit,
+    or a file or directory of this machine.
+    """
+    pins = [f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS]
+    return [_own_requirement(), *pins]
+
+
+def _own_requirement() -> str:
+    """Return the requirement that installs this tsllm; see PEP 610."""
+    origin = distribution("tsllm").read_text("direct_url.json")
+    if origin is None:
+        return f"tsllm=={tsllm.__version__}"
+    written = json.loads(origin)
+    place = written["url"]
+    if "vcs_info" in written:
+        place = f"{written['vcs_info']['vcs']}+{place}@{written['vcs_info']['commit_id']}"
+    if written.get("subdirectory"):
+        place += f"#subdirectory={written['subdirectory']}"
+    return f"tsllm @ {place}"
+
+
+def _requirements_of(model: Any, backbone: Backbone | None, *, included: bool) -> list[str]:
+    """List the packages that a model needs, that of its language model's weights among them."""
+    parameters = model.get_params(deep=True)
+    used = [] if backbone is None or included else [backbone.spec]
+    used += [
+        value for name, value in parameters.items() if name.rpartition("__")[2] == "text_backbone"
+    ]
+    # SmolLM2 is not among them: its package needs a compiler, and its weights lie in a cache.
+    if DEFAULT_BACKBONE in used and find_spec(MINILM_PACKAGE.module) is not None:
+        return [
+            *get_default_pip_requirements(),
+            f"{MINILM_PACKAGE.name}=={MINILM_PACKAGE.version}",
+        ]
+    return get_default_pip_requirements()
 
 
 def get_default_conda_env() -> dict[str, Any]:
@@ -315,11 +354,15 @@ def _load(
 
 
 def _write_environment(
-    target: Path, conda_env: Any, pip_requirements: Any, extra_pip_requirements: Any
+    target: Path,
+    requirements: list[str],
+    conda_env: Any,
+    pip_requirements: Any,
+    extra_pip_requirements: Any,
 ) -> None:
     """Write the requirements that MLflow installs to run the model."""
     if conda_env is None:
-        defaults = get_default_pip_requirements() if pip_requirements is None else None
+        defaults = requirements if pip_requirements is None else None
         conda_env, requirements, constraints = _process_pip_requirements(
             defaults, pip_requirements, extra_pip_requirements
         )

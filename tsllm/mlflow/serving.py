@@ -1,7 +1,6 @@
 """The object that MLflow's server calls with each request."""
 
 import logging
-import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from mlflow.protos.databricks_pb2 import (
 )
 
 from tsllm.backbone import stopping
+from tsllm.backbone.devices import usable_processors
 from tsllm.errors import DataError, StoppedError, TsllmError
 from tsllm.mlflow.kinds import ServedKind
 from tsllm.mlflow.limits import Limits
@@ -72,8 +72,7 @@ class ServedModel:
         self.kind = kind
         self.limits = limits
         self.seconds = min(limits.max_seconds, seconds or limits.max_seconds)
-        processors = os.cpu_count() or 1
-        at_once = limits.max_concurrent or max(1, processors // torch.get_num_threads())
+        at_once = limits.max_concurrent or max(1, usable_processors() // torch.get_num_threads())
         self._turns = threading.BoundedSemaphore(at_once)
 
     def get_raw_model(self) -> Any:
