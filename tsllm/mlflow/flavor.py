@@ -288,10 +288,18 @@ def _own_requirement() -> str:
 def _requirements_of(model: Any, backbone: Backbone | None, *, included: bool) -> list[str]:
     """List the packages that a model needs, that of its language model's weights among them."""
     parameters = model.get_params(deep=True)
+    reads_texts = any(
+        value
+        for name, value in parameters.items()
+        if name.rpartition("__")[2] in ("text_covariates", "static_text")
+    )
     used = [] if backbone is None or included else [backbone.spec]
-    used += [
-        value for name, value in parameters.items() if name.rpartition("__")[2] == "text_backbone"
-    ]
+    if reads_texts:
+        used += [
+            value
+            for name, value in parameters.items()
+            if name.rpartition("__")[2] == "text_backbone"
+        ]
     # SmolLM2 is not among them: its package needs a compiler, and its weights lie in a cache.
     if DEFAULT_BACKBONE in used and find_spec(MINILM_PACKAGE.module) is not None:
         return [

