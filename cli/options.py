@@ -256,6 +256,14 @@ Checkpoint = Annotated[
         metavar="DIR",
     ),
 ]
+Backbone = Annotated[
+    str | None,
+    typer.Option(
+        "--backbone",
+        help="The place of the model's language model now, if its files have moved.",
+        metavar="PLACE",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the model in MODEL_DIR.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 

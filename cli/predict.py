@@ -46,6 +46,7 @@ class _Asked:
     json: bool
     reading: dict[str, Any]
     skip_bad: bool
+    backbone: str | None
 
 
 def predict(
@@ -110,6 +111,7 @@ def predict(
             metavar="FILE_OR_DIR",
         ),
     ] = None,
+    backbone: options.Backbone = None,
     json: options.Json = False,
 ) -> None:
     """Forecast with a saved model.
@@ -149,6 +151,7 @@ def predict(
             **options.written_in(context),
         },
         bool(skip_bad),
+        backbone,
     )
     if out is not None and not in_blocks:
         check_output(out, "--out", TABLE_ENDINGS, directory=True)
@@ -212,7 +215,7 @@ def _forecast_at_once(asked: _Asked) -> None:
     skipped = SkippedSeries() if asked.skip_bad else None
     ahead = None if skipped is None else SkippedSeries()  # of the future
     with working("loading the model"):
-        estimator = load_forecaster(asked.model)
+        estimator = load_forecaster(asked.model, backbone=asked.backbone)
     started = time.perf_counter()
     steps = estimator.fitted_.shape.horizon if asked.horizon is None else asked.horizon
     others = ("target_cols", "freq", "fill", "resample")
@@ -280,6 +283,7 @@ def _forecast_in_blocks(
         batch_size=asked.batch_size,
         block_rows=block_rows,
         future=asked.future,
+        backbone=asked.backbone,
         on_error="skip" if asked.skip_bad else "raise",
         progress=log_form.get() != "json",
         **{name: value for name, value in asked.reading.items() if name not in _NOT_IN_BLOCKS},

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from tsllm.cli import options
 from tsllm.cli.output import say, working
 from tsllm.errors import DataError
 
@@ -58,14 +59,7 @@ def serve(
     device: Annotated[
         str | None, typer.Option("--device", help="auto, cpu or cuda.", metavar="DEVICE")
     ] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            "--backbone",
-            help="The place of the model's language model now, if that has changed.",
-            metavar="PLACE",
-        ),
-    ] = None,
+    backbone: options.Backbone = None,
 ) -> None:
     """Serve a model over HTTP with MLflow, until Ctrl-C.
 

@@ -8,6 +8,7 @@ import yaml
 from command_line import SET, TINY
 
 import tsllm as library
+from tsllm.backbone.export import export_backbone
 
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
 
@@ -53,6 +54,20 @@ def test_one_series_of_the_panel_uses_its_own_intervals(tsllm, model, series, tm
     alone = tsllm("predict", model, "a.csv").table
     together = tsllm("predict", model).table.iloc[3:].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone, together)
+
+
+def test_a_language_model_may_have_moved(tsllm, series, tmp_path):
+    export_backbone(library.load_backbone(TINY, device="cpu"), tmp_path / "words")
+    settings = [part.replace(TINY, "words") for part in SET]
+    assert tsllm("fit", "series.csv", "--horizon", 3, "--out", "model", *settings).code == 0
+    before = tsllm("predict", "model")
+    (tmp_path / "words").rename(tmp_path / "moved")
+    refused = tsllm("predict", "model")
+    assert refused.code == 2 and "--backbone" in refused.err and "words" in refused.err
+    assert tsllm("predict", "model", "--backbone", "moved").out == before.out
+    series.to_parquet("series.parquet")
+    jobs = tsllm("predict", "model", "series.parquet", "--backbone", "moved", "--out", "parts")
+    assert jobs.code == 0
 
 
 def test_batch_size_changes_nothing(tsllm, model):

@@ -264,7 +264,7 @@ def _elsewhere(
     also = " (text_backbone=... for the one that reads texts)" if reads_texts else ""
     return BackboneNotFoundError(
         f"{error} The saved model needs it: if its files lie elsewhere now, pass their directory "
-        f"as backbone=...{also} to tsllm.load."
+        f"as backbone=...{also} to tsllm.load, or as --backbone on the command line."
     )
 
 
