@@ -160,7 +160,7 @@ class Server:
         )
 
     def wait_until_ready(self, seconds: float = 600.0) -> None:
-        """Wait until the server answers ``/ping``.
+        """Return when the server answers ``/ping``.
 
         Parameters
         ----------
@@ -211,7 +211,7 @@ class Server:
         return None
 
     def stop(self, seconds: float = 30.0) -> int:
-        """End the server, in time for its clients to get an answer.
+        """Stop the server, in time for its clients to get an answer.
 
         Parameters
         ----------
