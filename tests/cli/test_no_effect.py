@@ -32,6 +32,9 @@ USED = {
     "predict": [
         *("model", "data", "horizon", "quantiles", "skip_bad", "batch_size", "out", "json"),
     ],
+    "serve": [
+        *("model", "port", "host", "workers", "threads", "timeout", "limit", "device", "backbone"),
+    ],
     "datasets": ["json"],
     "backbones get": ["name", "json"],
     "doctor": ["json"],
@@ -104,6 +107,7 @@ IGNORED |= {
 IGNORED |= {
     ("predict", "future"): ("model series.csv --future series.csv", "reads none"),
     ("predict", "new_series"): ("model series.csv --new-series series.csv", "descriptions"),
+    ("predict", "backbone"): ("model series.csv --backbone gpt2", "uses none"),
     ("predict", "engine"): ("model series.csv --engine ray", "--out the name of a directory"),
     ("predict", "workers"): ("model series.parquet -o p --workers 2", "without --engine ray"),
     ("predict", "worker_cpus"): ("model series.csv --worker-cpus 2", "without --engine ray"),
