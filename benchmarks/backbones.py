@@ -101,7 +101,32 @@ def main() -> None:
                     "batch_size": 16,
                     "learning_rate": RATE,
                 }
-                write(name, {"settings": settings, "table": rows}, args.out)
+                results = {"settings": settings, "table": rows}
+                write(name, results if args.steps_only else results | costs(rows), args.out)
+
+
+def costs(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Return what each language model costs, and its mean error on the validation parts.
+
+    The mean is geometric, over the sets that every language model has a row of.
+    """
+    table = pd.DataFrame(rows)
+    shared = set.intersection(*(set(one["set"]) for _, one in table.groupby("method")))
+    found = []
+    for method, mine in table[table["set"].isin(shared)].groupby("method", sort=False):
+        by_set = mine.groupby("set")["validation"].mean()
+        found.append(
+            {
+                "method": method,
+                "validation_mase": float(np.exp(np.log(by_set).mean())),
+                "sets": len(by_set),
+                "runs": len(mine),
+                "processor_seconds": float(mine["fit_processor_seconds"].mean()),
+                "weights_mb": float(mine["weights_mb"].mean()),
+                "peak_mib": float(mine["peak_mib"].mean()),
+            }
+        )
+    return {"costs": found}
 
 
 def measure(which: str, model: str, seed: int, args: Any) -> dict[str, Any]:

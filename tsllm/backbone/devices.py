@@ -1,5 +1,6 @@
 """Devices, their precision and their memory."""
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,6 +14,8 @@ from tsllm.errors import DataError, DeviceMemoryError
 _AUTOCAST: ContextVar[torch.dtype | None] = ContextVar("tsllm_backbone_autocast", default=None)
 # Of control groups of Linux, second version: microseconds of processors in a period.
 _PROCESSOR_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+#: The names of dtypes with quantised weights.
+QUANTISED = ("int8", "int4")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -83,6 +86,28 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
             "or on CUDA 'int8' or 'int4'."
         )
     return _DTYPES[dtype]
+
+
+def quantisation_of(dtype: str, device: torch.device) -> str | None:
+    """Return "int8" or "int4" where a dtype's name asks for it, else None.
+
+    Raises
+    ------
+    DataError
+        The device is a CPU, where 8 bits save little time and turn the embeddings of texts.
+    ImportError
+        bitsandbytes is not installed.
+    """
+    if dtype not in QUANTISED:
+        return None
+    if device.type != "cuda":
+        raise DataError(
+            f"dtype={dtype!r} needs a CUDA device, and the device is {str(device)!r}: use "
+            "dtype='float32' or 'bfloat16', or fewer layers (backbone_layers)."
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ImportError(f"dtype={dtype!r} needs bitsandbytes: pip install 'tsllm[quant]'")
+    return dtype
 
 
 def native_bfloat16(device: torch.device) -> bool:

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,6 @@ from tsllm.backbone.gguf_tokenizers import read_tokenizer
 from tsllm.backbone.synthetic import empty_model
 from tsllm.errors import DataError
 
-SUFFIX = ".gguf"
 _PLAIN = ("F32", "F16", "BF16")
 #: The head of the language model, which tsllm does not use, and factors that the config holds.
 _LEFT_OUT = ("output.weight", "rope_freqs.weight")
@@ -131,13 +131,17 @@ class GgufFile:
     def config(self) -> PretrainedConfig:
         """Build transformers' config."""
         architecture = self.facts["general.architecture"]
-        entries = _gpt2_entries(self) if architecture == "gpt2" else _llama_entries(self)
-        entries["tie_word_embeddings"] = not self.has("output.weight")
-        return AutoConfig.for_model(architecture, **entries)
+        with self._usable("metadata that make no model"):
+            entries = _gpt2_entries(self) if architecture == "gpt2" else _llama_entries(self)
+            entries["tie_word_embeddings"] = not self.has("output.weight")
+            config = AutoConfig.for_model(architecture, **entries)
+            empty_model(config)
+        return config
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """Build the tokenizer."""
-        return read_tokenizer(self.facts, str(self.path))
+        with self._usable("a tokenizer that cannot be built"):
+            return read_tokenizer(self.facts, str(self.path))
 
     def weights(self, config: PretrainedConfig) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield each weight under transformers' name, unpacked, one at a time.
@@ -196,6 +200,19 @@ class GgufFile:
     def values(self, name: str) -> np.ndarray:
         """Return an unquantised weight."""
         return np.asarray(self._tensors[name].data)
+
+    @contextmanager
+    def _usable(self, what: str) -> Iterator[None]:
+        """Name the file in the errors of the libraries, which raise many classes."""
+        try:
+            yield
+        except DataError:
+            raise
+        except Exception as error:  # the library tokenizers raises no narrower class
+            raise DataError(
+                f"{self.path} has {what} ({' '.join(str(error).split())[:200]}): copy or download "
+                "it again"
+            ) from error
 
     def _check(self) -> None:
         """Refuse the files that hold no whole model of a known architecture."""

@@ -14,10 +14,9 @@ from torch import nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from tsllm.backbone.architectures import ATTENTION, causal_config, check_supported, keep_layers
-from tsllm.backbone.devices import resolve_device, resolve_dtype
+from tsllm.backbone.devices import quantisation_of, resolve_device, resolve_dtype
 from tsllm.backbone.handle import Backbone
 from tsllm.backbone.model_files import check_finite, check_report, check_vocabulary, check_weights
-from tsllm.backbone.quantising import quantisation_of, quantise
 from tsllm.backbone.replacement import LAYER_PREFIX, SharedReplacement, parse_layer
 from tsllm.backbone.shared import SharedBackbone, share_tensors
 from tsllm.backbone.sources import (
@@ -326,6 +325,9 @@ def _move(
 ) -> None:
     """Cast the weights one at a time, to save memory, and move everything."""
     if quantisation is not None:
+        # Few load it, and every forecaster loads this module.
+        from tsllm.backbone.quantising import quantise
+
         quantise(module, quantisation, dtype, device)
     for parameter in module.parameters():
         if type(parameter) is nn.Parameter:  # and not quantised

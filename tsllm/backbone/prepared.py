@@ -17,12 +17,12 @@ import platformdirs
 import torch
 from safetensors.torch import save_file
 
-from tsllm.backbone.gguf_files import GgufFile
 from tsllm.errors import DataError
 from tsllm.logs import log_event
 
 _LOG = logging.getLogger(__name__)
-_ORIGIN = "origin.json"
+SUFFIX = ".gguf"
+_ORIGIN, _INDEX = "origin.json", "model.safetensors.index.json"
 #: Part of the directories' names. It changes when the unpacking gives other weights or tokens.
 _FORMAT = 1
 _SHARD = 2 * 2**30  # bytes of one file of weights, and about the memory that the unpacking takes
@@ -77,9 +77,13 @@ def read_origin(directory: Path) -> Origin | None:
     """Return the GGUF file that a directory was unpacked from; None for any other directory."""
     try:
         facts = json.loads((directory / _ORIGIN).read_bytes())
-        return Origin(**{field: facts[field] for field in Origin._fields})
+        found = [facts[field] for field in Origin._fields]
     except (OSError, ValueError, LookupError, TypeError):
         return None
+    file, sha256, quantisation, name, licence = found
+    known = all(isinstance(one, str) for one in (file, sha256, name))
+    optional = all(one is None or isinstance(one, str) for one in (quantisation, licence))
+    return Origin(*found) if known and optional else None
 
 
 def write_origin(origin: Origin, directory: Path) -> None:
@@ -99,7 +103,12 @@ def prepared_directories() -> Iterator[tuple[Path, Origin]]:
 def find_prepared(sha256: str) -> Path | None:
     """Return the directory that was unpacked from the file of this digest, if there is one."""
     directory = _place(sha256)
-    return directory if read_origin(directory) is not None else None
+    try:
+        index = json.loads((directory / _INDEX).read_bytes())["weight_map"]
+        whole = all((directory / name).is_file() for name in set(index.values()))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    return directory if whole and read_origin(directory) is not None else None
 
 
 def prepare(path: Path) -> Path:
@@ -146,6 +155,9 @@ def _place(sha256: str) -> Path:
 
 def _unpack(path: Path, sha256: str, directory: Path) -> None:
     """Write a file's weights, config and tokenizer; the caller holds the lock."""
+    # Here, because most models come from no GGUF file.
+    from tsllm.backbone.gguf_files import GgufFile
+
     started = time.perf_counter()
     for stale in directory.parent.glob(f"{directory.name}.*{_STALE}"):
         shutil.rmtree(stale, ignore_errors=True)  # of a process that was killed
@@ -160,7 +172,7 @@ def _unpack(path: Path, sha256: str, directory: Path) -> None:
         tokenizer.save_pretrained(temporary)
         origin = Origin(path.name, sha256, file.quantisation, file.name, file.licence)
         write_origin(origin, temporary)
-        if directory.exists():  # without its origin, so not ours or damaged
+        if directory.exists():  # some of its files were removed
             shutil.rmtree(directory)
         temporary.rename(directory)
     finally:
@@ -188,7 +200,7 @@ def _write_weights(weights: Iterator[tuple[str, torch.Tensor]], directory: Path)
         total += tensor.nbytes
     _write_shard(shard, index, directory)
     document = {"metadata": {"total_size": total}, "weight_map": index}
-    (directory / "model.safetensors.index.json").write_text(json.dumps(document))
+    (directory / _INDEX).write_text(json.dumps(document))
 
 
 def _write_shard(shard: dict[str, torch.Tensor], index: dict[str, str], directory: Path) -> None:

@@ -1,39 +1,12 @@
 """Frozen weights in 8 or 4 bits, with bitsandbytes, so that a large model fits on a small card."""
 
-import importlib.util
 import logging
 
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from tsllm.errors import DataError
-
-#: The names of dtypes with quantised weights.
-QUANTISED = ("int8", "int4")
 _OUTLIERS = 6.0  # features above this are multiplied in 16 bits
-
-
-def quantisation_of(dtype: str, device: torch.device) -> str | None:
-    """Return "int8" or "int4" where a dtype's name asks for it, else None.
-
-    Raises
-    ------
-    DataError
-        The device is a CPU, where 8 bits save little time and turn the embeddings of texts.
-    ImportError
-        bitsandbytes is not installed.
-    """
-    if dtype not in QUANTISED:
-        return None
-    if device.type != "cuda":
-        raise DataError(
-            f"dtype={dtype!r} needs a CUDA device, and the device is {str(device)!r}: use "
-            "dtype='float32' or 'bfloat16', or fewer layers (backbone_layers)."
-        )
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ImportError(f"dtype={dtype!r} needs bitsandbytes: pip install 'tsllm[quant]'")
-    return dtype
 
 
 def quantise(

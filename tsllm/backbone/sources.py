@@ -21,7 +21,6 @@ from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from tsllm.backbone.architectures import ARCHITECTURES, check_model_type
-from tsllm.backbone.gguf_files import SUFFIX
 from tsllm.backbone.model_files import (
     ADAPTER,
     UnusableModelError,
@@ -31,7 +30,7 @@ from tsllm.backbone.model_files import (
     tokenizer_fault,
 )
 from tsllm.backbone.packaged import DEFAULT_BACKBONE, PACKAGES, SMOLLM2, find_installed
-from tsllm.backbone.prepared import Origin, find_prepared, prepare, read_origin
+from tsllm.backbone.prepared import SUFFIX, Origin, find_prepared, prepare, read_origin
 from tsllm.backbone.synthetic import (
     RandomSpec,
     byte_tokenizer,

@@ -36,6 +36,7 @@ _METRICS = (
 _FACTS = (
     "backbone",
     "backbone_digest",
+    "backbone_quantisation",
     "context_length",
     "horizon",
     "encoder",

@@ -171,6 +171,7 @@ def save_model(
         model_class=type(model).__name__,
         backbone=None if backbone is None else backbone.spec,
         backbone_digest=None if backbone is None else backbone.digest,
+        backbone_quantisation=None if backbone is None else backbone.quantisation,
         includes_backbone=include_backbone,
     )
     if size := get_total_file_size(str(target)):

@@ -180,6 +180,12 @@ class TestCache:
         assert read(path).n_layers == 3
         assert not stale.exists()
 
+    @pytest.mark.parametrize("name", ["model-00001.safetensors", "origin.json"])
+    def test_a_directory_without_some_of_its_files_is_made_anew(self, path, name):
+        digest = read(path).digest
+        (prepared.prepare(path) / name).unlink()
+        assert read(path).digest == digest and (prepared.prepare(path) / name).is_file()
+
     def test_another_content_at_the_same_path_is_another_model(self, path):
         first = read(path)
         gguf_models.write(path, gguf_models.model(seed=1), kind="Q4_1")
@@ -260,6 +266,10 @@ REFUSALS = {
     ),
     "positions": Refusal(
         "scales its positions by 'yarn'", {"facts": {"llama.rope.scaling.type": "yarn"}}
+    ),
+    "heads": Refusal("metadata that make no model", {"facts": {"llama.attention.head_count": 0}}),
+    "merges": Refusal(
+        "a tokenizer that cannot be built", {"facts": {"tokenizer.ggml.merges": ["h nothing"]}}
     ),
     "rotation": Refusal(
         "rotates 8 of the 16 numbers", {"facts": {"llama.rope.dimension_count": 8}}

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tsllm.backbone import load_backbone, loading, tuned
+from tsllm.backbone.devices import quantisation_of
 from tsllm.backbone.export import export_backbone
-from tsllm.backbone.quantising import quantisation_of
 from tsllm.errors import DataError
 
 SPECS = [f"random:{name}?hidden=64&layers=2&heads=4" for name in ("llama", "gpt2", "bert")]
