@@ -52,7 +52,8 @@ def find_columns(
     given += [("covariates", name) for name in covariates]
     for argument, name in given:
         if name is not None and name not in names:
-            raise DataError(f"{argument}={name!r} is no column of {source}; {nearest(name, names)}")
+            remedy = _several(argument, name, names) or nearest(name, names)
+            raise DataError(f"{argument}={name!r} is no column of {source}; {remedy}")
     chosen = [name for _, name in given if name is not None]
     for name in chosen:
         if chosen.count(name) > 1:
@@ -326,6 +327,15 @@ def _name(value: object) -> str | None:
         return str(value)
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     return str(value) if whole else None
+
+
+def _several(argument: str, name: str, names: Sequence[str]) -> str:
+    """Say how to give several columns that stand in one text with commas; else nothing."""
+    parts = [part.strip() for part in name.split(",")]
+    if argument != "target_cols" or len(parts) == 1 or not set(parts) <= set(names):
+        return ""
+    options = " ".join(f"--target-col {part}" for part in parts)
+    return f"give a list, target_cols={parts!r} ({options})"
 
 
 def _one_name(argument: str, value: object) -> str | None:

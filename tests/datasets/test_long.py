@@ -637,6 +637,7 @@ def test_what_is_read_is_what_was_there(steps, ids, values, kind, sort):
     ("arguments", "words"),
     [
         ({"target_cols": 2}, ["target_cols='2' is no column", "series_id, timestamp, y"]),
+        ({"target_cols": "y, series_id"}, ["give a list", "--target-col y --target-col series_id"]),
         ({"target_cols": 2.5}, ["target_cols=2.5 is no name", "target_cols=['y1', 'y2']"]),
         ({"target_cols": [None]}, ["target_cols=[None]"]),
         ({"target_cols": {"y": 1}}, ["nor a list of names"]),
