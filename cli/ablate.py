@@ -1,6 +1,7 @@
 """``tsllm ablate``: a test of whether the language model helps on DATA."""
 
 import sys
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ from tsllm.cli import options
 from tsllm.cli.config import AblateJob, job_of
 from tsllm.cli.data import open_data
 from tsllm.cli.output import (
+    check_page,
     check_picture,
     check_report_files,
     deliver_ablation,
@@ -83,6 +85,7 @@ def ablate(
     out: options.ReportOut = None,
     markdown: options.Markdown = None,
     plot: options.AblationPlot = None,
+    page: options.Report = None,
     json: options.Json = False,
 ) -> None:
     """Test whether the language model helps on DATA.
@@ -102,6 +105,7 @@ def ablate(
         options.refuse(context, ["as_given"], "with --text: all variants have the same settings")
     check_report_files(out, markdown)
     check_picture(plot)
+    check_page(page)
 
     with working(f"reading {job.data}"):
         frame, split = open_data(job.data, **job.data_options())
@@ -124,4 +128,12 @@ def ablate(
         progress=sys.stderr.isatty(),
         **how,
     )
-    deliver_ablation(report, out=out, markdown=markdown, plot=plot, json=json)
+    deliver_ablation(
+        report,
+        out=out,
+        markdown=markdown,
+        plot=plot,
+        page=page,
+        settings=asdict(job),
+        json=json,
+    )

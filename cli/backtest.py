@@ -1,6 +1,8 @@
 """``tsllm backtest``: errors of a method and baselines on a held-out test part."""
 
 import sys
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,7 +10,15 @@ import typer
 from tsllm.cli import options
 from tsllm.cli.config import BacktestJob, job_of
 from tsllm.cli.data import open_data
-from tsllm.cli.output import check_report_files, print_table, say_split, working, write_report
+from tsllm.cli.output import (
+    check_page,
+    check_report_files,
+    print_table,
+    say_split,
+    working,
+    write_page,
+    write_report,
+)
 
 
 def backtest(
@@ -58,6 +68,7 @@ def backtest(
     set_: options.Set = None,
     out: options.ReportOut = None,
     markdown: options.Markdown = None,
+    page: options.Report = None,
     json: options.Json = False,
 ) -> None:
     """Score a method and baselines on a held-out test part.
@@ -67,6 +78,7 @@ def backtest(
     job = job_of(BacktestJob, context)
     job.check_horizons()
     check_report_files(out, markdown)
+    check_page(page)
 
     with working(f"reading {job.data}"):
         frame, split = open_data(job.data, **job.data_options())
@@ -87,6 +99,11 @@ def backtest(
         **how,
     )
     write_report(report, out, markdown)
+    if page is not None:
+        from tsllm.reports import report_backtest
+
+        title = f"Backtest on {Path(job.data).name}"
+        write_page(report_backtest(report, title=title, settings=asdict(job)), page)
     if json:
         print(report.to_json())
         return

@@ -24,16 +24,18 @@ from tsllm.cli.output import (
     TABLE_ENDINGS,
     check_folder,
     check_output,
+    check_page,
     check_picture,
     count,
     deliver,
     print_json,
     say,
     working,
+    write_page,
     write_picture,
-    write_text,
 )
 from tsllm.errors import DataError
+from tsllm.saving.files import write_text
 
 if TYPE_CHECKING:
     from tsllm.datasets import EventTable
@@ -106,7 +108,7 @@ def fit(
     say(f"fitted {job.method} on {_described(table, len(parts))}")
     say(f"saved the model in {out}")
     if json:
-        print_json({"model": str(folder), "summary": _summary(estimator)})
+        print_json({"model": str(folder), "summary": estimator.summary()})
 
 
 @app.command()
@@ -174,7 +176,7 @@ def update(
         write_text(job, folder / JOB)
     say(f"{'learnt' if learn else 'updated with'} {_described(table)}; saved the model in {target}")
     if json:
-        print_json({"model": str(folder), "summary": _summary(estimator)})
+        print_json({"model": str(folder), "summary": estimator.summary()})
 
 
 @app.command()
@@ -208,6 +210,7 @@ def predict(
             metavar="FILE",
         ),
     ] = None,
+    page: options.Report = None,
     json: options.Json = False,
 ) -> None:
     """Predict the times and types of the next events of each sequence.
@@ -217,6 +220,7 @@ def predict(
     """
     levels = options.read(context, "quantiles")
     _check_places(out, plot)
+    check_page(page)
     estimator = load_model(model)
     history = _history(context, estimator)
     moment = None if now is None else options.time(now)
@@ -228,8 +232,16 @@ def predict(
 
         write_picture(plot_intensity(estimator, history).figure, plot)
         say(f"wrote {plot}, the intensities of {table.iloc[0, 0]!r}")
-    drawn_to = None if plot is None else str(plot)
-    deliver(table, out, json, {"plot": drawn_to}, name="events")
+    if page is not None:
+        from tsllm.reports import report_predictions
+
+        source = model if data is None else Path(data)
+        title = f"Next events of {source.name}"
+        told = {"model": str(model), "data": data, "now": now, **estimator.summary()}
+        write_page(report_predictions(estimator, table, history, title=title, settings=told), page)
+    beside = {"plot": plot, "report": page}
+    written = {name: None if path is None else str(path) for name, path in beside.items()}
+    deliver(table, out, json, written, name="events")
 
 
 @app.command()
@@ -352,12 +364,3 @@ def _described(table: Any, slices: int = 1) -> str:
     """Describe a table in a few words."""
     text = f"{count(table.n_events, 'events')} in {count(len(table), 'sequences')}"
     return text if slices == 1 else f"{text}, in {count(slices, 'slices')}"
-
-
-def _summary(estimator: EventForecaster) -> dict[str, Any]:
-    """Summarise a model."""
-    own = getattr(estimator, "summary", None)
-    if own is not None:
-        summary: dict[str, Any] = own()
-        return summary
-    return {"types": len(estimator.classes_), "events": estimator.n_events_}

@@ -1,6 +1,7 @@
 """``tsllm events ablate``: the use of PromptTPP's prompts and language model on DATA."""
 
 import sys
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -8,7 +9,7 @@ import typer
 from tsllm.cli import event_options, options
 from tsllm.cli.config import EventsJob, job_of
 from tsllm.cli.event_options import column_settings, read_job_data, slices_of
-from tsllm.cli.output import check_picture, check_report_files, deliver_ablation
+from tsllm.cli.output import check_page, check_picture, check_report_files, deliver_ablation
 
 
 def ablate(
@@ -59,6 +60,7 @@ def ablate(
     out: options.ReportOut = None,
     markdown: options.Markdown = None,
     plot: options.AblationPlot = None,
+    page: options.Report = None,
     json: options.Json = False,
 ) -> None:
     """Measure the use of PromptTPP's prompts, base and language model on DATA.
@@ -72,6 +74,7 @@ def ablate(
     how: dict[str, Any] = {name: options.read(context, name) for name in names}
     check_report_files(out, markdown)
     check_picture(plot)
+    check_page(page)
     settings = column_settings(job)
     parts = slices_of(read_job_data(job, settings), job.slices, job.by)
 
@@ -83,4 +86,12 @@ def ablate(
         verbose=int(sys.stderr.isatty()),
         **{name: value for name, value in how.items() if value is not None},
     )
-    deliver_ablation(report, out=out, markdown=markdown, plot=plot, json=json)
+    deliver_ablation(
+        report,
+        out=out,
+        markdown=markdown,
+        plot=plot,
+        page=page,
+        settings=asdict(job),
+        json=json,
+    )

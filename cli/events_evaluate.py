@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_module
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -21,18 +22,22 @@ from tsllm.cli.event_options import (
 )
 from tsllm.cli.output import (
     check_output,
+    check_page,
     check_picture,
     print_json,
     print_table,
     say,
     working,
+    write_page,
     write_picture,
-    write_text,
 )
 from tsllm.errors import DataError
+from tsllm.saving.files import write_text
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tsllm.pages.page import Page
 
 
 def evaluate(
@@ -91,6 +96,7 @@ def evaluate(
             metavar="FILE",
         ),
     ] = None,
+    page: options.Report = None,
     json: options.Json = False,
 ) -> None:
     """Score an event model on events that it has not seen, beside simple baselines.
@@ -102,6 +108,7 @@ def evaluate(
     if out is not None:
         check_output(out, "--out", (".json",))
     check_picture(plot)
+    check_page(page)
     stream = job.slices is not None or job.by is not None
     if model is not None and (stream or method is not None or job.parameters):
         raise DataError(
@@ -125,6 +132,8 @@ def evaluate(
     if plot is not None:
         write_picture(found.draw(), plot)
         say(f"wrote {plot}")
+    if page is not None:
+        write_page(found.page(), page)
     if json:
         print_json(found.report)
     else:
@@ -132,11 +141,12 @@ def evaluate(
 
 
 class _Found(NamedTuple):
-    """The result of an evaluation, in three forms."""
+    """The result of an evaluation, in four forms."""
 
     report: dict[str, Any]
     show: Callable[[], None]  # prints tables
     draw: Callable[[], Any]  # makes a figure
+    page: Callable[[], Page]  # makes a page for people
 
 
 def _evaluate_model(job: EventsJob, folder: Path) -> _Found:
@@ -144,7 +154,7 @@ def _evaluate_model(job: EventsJob, folder: Path) -> _Found:
     estimator = load_model(folder)
     settings = settings_of(estimator, column_settings(job))
     table = read_job_data(job, settings)
-    return _evaluate(estimator, table, None)
+    return _evaluate(job, estimator, table, None)
 
 
 def _evaluate_method(job: EventsJob, test_fraction: float) -> _Found:
@@ -158,10 +168,10 @@ def _evaluate_method(job: EventsJob, test_fraction: float) -> _Found:
     estimator.fit(training, types=table.type_names)
     # The border is the last event of the earlier part.
     border = max(times[-1] for times in training.times if len(times))
-    return _evaluate(estimator, table, table.clock.to_stamp(border))
+    return _evaluate(job, estimator, table, table.clock.to_stamp(border))
 
 
-def _evaluate(estimator: Any, table: Any, border: Any) -> _Found:
+def _evaluate(job: EventsJob, estimator: Any, table: Any, border: Any) -> _Found:
     """Score a model after a border; None scores it on everything."""
     with working("evaluating"):
         evaluation = estimator.evaluate(table, t_start=border)
@@ -179,8 +189,19 @@ def _evaluate(estimator: Any, table: Any, border: Any) -> _Found:
 
         return _figure(plot_residuals(diagnostics))
 
+    def page() -> Page:
+        from tsllm.reports import report_evaluation
+
+        return report_evaluation(
+            evaluation,
+            diagnostics,
+            unit=table.clock.unit if table.clock.is_stamps else None,
+            title=f"Next events of {Path(job.data).name}",
+            settings=asdict(job),
+        )
+
     report = {"evaluation": evaluation.to_dict(), "diagnostics": diagnostics.to_dict()}
-    return _Found(report, show, draw)
+    return _Found(report, show, draw, page)
 
 
 def _evaluate_stream(job: EventsJob, baselines: list[str] | None) -> _Found:
@@ -208,7 +229,13 @@ def _evaluate_stream(job: EventsJob, baselines: list[str] | None) -> _Found:
 
         return _figure(plot_stream(report))
 
-    return _Found(report.to_dict(), show, draw)
+    def page() -> Page:
+        from tsllm.reports import report_stream
+
+        title = f"Learning the stream of {Path(job.data).name}"
+        return report_stream(report, title=title, settings=asdict(job))
+
+    return _Found(report.to_dict(), show, draw, page)
 
 
 def _new(job: EventsJob, settings: dict[str, Any]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from tsllm.cli.output import (
     TABLE_ENDINGS,
     check_folder,
     check_output,
+    check_page,
     check_picture,
     count,
     deliver,
@@ -25,10 +27,11 @@ from tsllm.cli.output import (
     say,
     silence,
     working,
+    write_page,
     write_picture,
-    write_text,
 )
 from tsllm.errors import DataError
+from tsllm.saving.files import write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,6 +77,7 @@ def forecast(
             metavar="FILE",
         ),
     ] = None,
+    page: options.Report = None,
     json: options.Json = False,
 ) -> None:
     """Fit one model on all series and forecast each of them."""
@@ -83,6 +87,7 @@ def forecast(
     if out is not None:
         check_output(out, "--out", TABLE_ENDINGS)
     check_picture(plot)
+    check_page(page)
     check_table_file("--future", job.future)
     check_table_file("--new-series", job.new_series)
     frame, estimator, skipped = _prepare(job, job.horizon, job.quantiles)
@@ -125,13 +130,33 @@ def forecast(
         figure = plot_panel(frame, table, future=known, variables=variables_of(estimator))
         write_picture(figure, plot)
         say(f"wrote {plot}")
+    if page is not None:
+        from tsllm.reports import report_forecast
+
+        reasons = {} if skipped is None else skipped.reasons
+        made = report_forecast(
+            frame,
+            labels.restore(table),
+            future=known,
+            variable=variables_of(estimator)[0],
+            title=f"Forecast of {Path(job.data).name}",
+            summary=estimator.summary(),
+            settings=asdict(job),
+            notes=[f"{name} was left out: {reason}" for name, reason in reasons.items()],
+        )
+        write_page(made, page)
     drawn_to = None if plot is None else str(plot)
     left_out = deliver_skipped(skipped, table["series_id"].nunique(), out, id_col=labels.id)
     deliver(
         labels.restore(table),
         out,
         json,
-        {"plot": drawn_to, "summary": estimator.summary(), **left_out},
+        {
+            "plot": drawn_to,
+            "report": None if page is None else str(page),
+            "summary": estimator.summary(),
+            **left_out,
+        },
     )
 
 

@@ -26,7 +26,7 @@ from tsllm.cli.embed import embed
 from tsllm.cli.environment import prepare
 from tsllm.cli.events import app as events
 from tsllm.cli.forecast import fit, forecast
-from tsllm.cli.output import log_form, say
+from tsllm.cli.output import log_form, say, warned
 from tsllm.cli.predict import predict
 from tsllm.cli.serve import serve
 from tsllm.cli.store import app as store
@@ -98,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code; print an error in one line on stderr."""
     settings = _Settings()
+    warned.set(())
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         # Warnings to developers are not for users of the command line.
@@ -168,4 +169,6 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """Print a warning in one line, without its place in the code."""
-    say(f"Warning: {' '.join(str(message).split())}", style="yellow")
+    said = " ".join(str(message).split())
+    warned.set([*warned.get(), said])
+    say(f"Warning: {said}", style="yellow")

@@ -224,6 +224,15 @@ Markdown = Annotated[
     Path | None,
     typer.Option("--markdown", help="Write the report to a .md file.", metavar="FILE"),
 ]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        help="Write one page for people who read no tables to a .html file: verdict, pictures, "
+        "tables, settings.",
+        metavar="FILE",
+    ),
+]
 AblationSeeds = Annotated[
     str | None,
     typer.Option("--seeds", help="Train once per seed. Default: 0,1,2.", metavar="SEEDS"),

@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import os
-import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import (
@@ -17,11 +16,13 @@ from contextlib import (
     redirect_stdout,
 )
 from contextvars import ContextVar
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tsllm.errors import DataError
+from tsllm.saving.files import in_one_step, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,12 +30,17 @@ if TYPE_CHECKING:
     from tsllm.datasets.bad_series import SkippedSeries
     from tsllm.evaluation.ablation_report import AblationDocument
     from tsllm.evaluation.report import BacktestReport
+    from tsllm.pages.page import Page
 
 #: The endings of files with a table of forecasts.
 TABLE_ENDINGS = (".csv", ".parquet", ".jsonl")
 PICTURE_ENDINGS = (".png", ".svg", ".pdf")
+PAGE_ENDINGS = (".html", ".htm")
 #: The value of ``tsllm --log``; with "json", messages are lines of JSON.
 log_form: ContextVar[Literal["text", "json"] | None] = ContextVar("log_form", default=None)
+
+#: The warnings that the command has shown.
+warned: ContextVar[Sequence[str]] = ContextVar("warned", default=())
 
 
 def say(message: str, *, style: str = "") -> None:
@@ -142,6 +148,15 @@ def check_picture(path: Path | None) -> None:
         raise ImportError("--plot needs matplotlib: pip install 'tsllm[plot]'")
 
 
+def check_page(path: Path | None) -> None:
+    """Check that a page can be drawn and written, as `check_picture` does; None is no page."""
+    if path is None:
+        return
+    check_output(path, "--report", PAGE_ENDINGS)
+    if find_spec("matplotlib") is None:
+        raise ImportError("--report needs matplotlib: pip install 'tsllm[plot]'")
+
+
 def check_folder(folder: Path, option: str) -> None:
     """Check that a folder can be written to, or made."""
     there = next(one for one in (folder, *folder.parents) if one.exists())
@@ -214,13 +229,22 @@ def deliver_ablation(
     out: Path | None,
     markdown: Path | None,
     plot: Path | None,
+    page: Path | None,
+    settings: Mapping[str, Any],
     json: bool,
 ) -> None:
-    """Write the report of an ablation; the verdict is the last line."""
+    """Write the report of an ablation; the verdict is the last line.
+
+    ``settings`` are those of the job, for the page.
+    """
     write_report(report, out, markdown)
     if plot is not None:
         write_picture(report.plot().figure, plot)
         say(f"wrote {plot}")
+    if page is not None:
+        from tsllm.reports import report_ablation
+
+        write_page(report_ablation(report, settings=settings), page)
     if json:
         print_json(report.to_dict())
         return
@@ -254,30 +278,17 @@ def count(number: int, things: str) -> str:
     return f"{number:,} {things[:-1] if number == 1 and things != 'series' else things}"
 
 
-def write_text(text: str, path: Path) -> None:
-    """Write a file of text."""
-    with in_one_step(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def write_picture(figure: Any, path: Path) -> None:
     """Write a matplotlib figure."""
     with in_one_step(path) as temporary:
         figure.savefig(temporary, dpi=120)
 
 
-@contextmanager
-def in_one_step(path: Path) -> Iterator[Path]:
-    """Open a temporary path, which gets the name of the file when the block ends."""
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise DataError(f"{str(path)!r} cannot be written ({reason}): give another file") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+def write_page(page: Page, path: Path) -> None:
+    """Write a page of HTML; the warnings of this command are among its notes."""
+    with working("drawing the report"):
+        replace(page, notes=[*page.notes, *warned.get()]).save(path)
+    say(f"wrote {path}")
 
 
 def _plain_cells(column: pd.Series) -> list[Any]:

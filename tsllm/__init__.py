@@ -36,7 +36,7 @@ _HOMES = {
 # The modules and packages that users work with; `tsllm.mlflow` needs an extra.
 _PACKAGES = (
     *("adapters", "backbone", "batch", "datasets", "embeddings", "errors", "evaluation", "events"),
-    *("forecasters", "metrics", "mlflow", "plotting"),
+    *("forecasters", "metrics", "mlflow", "plotting", "reports"),
 )
 
 __all__ = list(_HOMES)

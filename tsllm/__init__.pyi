@@ -10,6 +10,7 @@ from tsllm import forecasters as forecasters
 from tsllm import metrics as metrics
 from tsllm import mlflow as mlflow
 from tsllm import plotting as plotting
+from tsllm import reports as reports
 from tsllm.backbone import Backbone as Backbone
 from tsllm.backbone import load_backbone as load_backbone
 from tsllm.batch import predict_batch as predict_batch

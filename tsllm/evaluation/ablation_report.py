@@ -24,6 +24,7 @@ from tsllm.evaluation.report import ALL_HORIZONS, BacktestReport
 from tsllm.evaluation.variants import NONE, PRETRAINED, REPLACEMENTS, VariantMethod, Variants
 from tsllm.evaluation.verdict import amount, in_percent, judge, judge_baselines, judge_naive
 from tsllm.forecasters.base import SeriesForecaster
+from tsllm.pages.notebook import piece
 
 #: The parameters that make the budget of a variant, where a method has them.
 _BUDGET = ("max_epochs", "max_steps", "batch_size", "learning_rate", "patience", "window_stride")
@@ -83,6 +84,9 @@ class AblationDocument(ABC):
         return "\n".join([self.verdict, "", summary, *(f"note: {note}" for note in self.notes)])
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return piece(self.verdict, {"": self.summary()}, self.notes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the windows as plain values for JSON; NaN becomes None."""

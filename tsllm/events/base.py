@@ -51,11 +51,12 @@ from tsllm.events.scoring import (
 )
 from tsllm.events.simulating import count_events, sample_frame, simulate_sequences
 from tsllm.events.statistics import shortest_time, statistics_of, time_scale_of
+from tsllm.events.summarising import SummaryMixin
 from tsllm.events.tables import EventTables
 from tsllm.saving.damage import readable
 
 
-class EventForecaster(EventTables, BaseEstimator, ABC):
+class EventForecaster(EventTables, SummaryMixin, BaseEstimator, ABC):
     """Base class of the estimators of marked event streams, with scikit-learn's interface.
 
     A method implements `_fit` and `_encode`; the other hooks have defaults. Its constructor stores
@@ -73,9 +74,8 @@ class EventForecaster(EventTables, BaseEstimator, ABC):
     - ``levels``: probability levels of the quantile columns.
     - ``n_paths``: the number of futures to sample of each sequence.
 
-    Intervals next to an unknown edge of the window are not scored. Times are returned in the form
-    of the events, timestamps or numbers, and frames as tables of their kind. All samples come from
-    ``random_state``, with one generator per sequence: its futures do not depend on the others.
+    Intervals at an unknown edge of the window are not scored. Times come in the form of the events,
+    frames as tables of their kind. A sequence has its own random generator, from ``random_state``.
 
     Attributes
     ----------

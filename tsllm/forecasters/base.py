@@ -46,10 +46,11 @@ from tsllm.forecasters.shrinking import history_of
 from tsllm.forecasters.sktime_fields import sktime_from_state, sktime_to_state
 from tsllm.forecasters.state import FittedState, PendingForecasts
 from tsllm.intervals.calibration import LEVEL_GRID
+from tsllm.pages.notebook import ShownFitted, Summary
 from tsllm.saving.fields import read_fields
 
 
-class SeriesForecaster(FittingMixin, ExplainingMixin, CheckedCalls):
+class SeriesForecaster(FittingMixin, ExplainingMixin, ShownFitted, CheckedCalls):
     """Base class of all forecasters: sktime's contract over fitting and the path of a forecast.
 
     A subclass builds, trains and restores its state (`_new_state`, `_train`, `_restore_state`) and
@@ -214,7 +215,11 @@ class SeriesForecaster(FittingMixin, ExplainingMixin, CheckedCalls):
             with a language model the counts of the embedding store, too.
         """
         self.check_is_fitted()
-        return {"estimator": type(self).__name__, **self.fitted_.summary()}
+        return Summary({"estimator": type(self).__name__, **self.fitted_.summary()})
+
+    def _fitted_summary(self) -> dict[str, Any] | None:
+        # Not `summary`, which opens the embedding store.
+        return self.fitted_.summary() if self.is_fitted else None
 
     def plot_history(self, ax: Any = None) -> Any:
         """Draw the training and validation losses.

@@ -14,6 +14,7 @@ from tsllm.forecasters.base import ModelForecaster
 from tsllm.forecasters.frames import split_series
 from tsllm.forecasters.horizons import read_horizon
 from tsllm.forecasters.state import FittedState, ModelShape
+from tsllm.pages.notebook import Summary
 
 #: ``backbone_layers="auto"``: the first layers of a language model.
 AUTO_LAYERS = 2
@@ -89,7 +90,7 @@ class LLMForecaster(ModelForecaster):
 
     def summary(self) -> dict[str, Any]:  # noqa: D102 (inherited)
         store = open_store(self.embedding_store)
-        return {**super().summary(), "embedding_store": store.stats()}
+        return Summary({**super().summary(), "embedding_store": store.stats()})
 
     def _texts_to_embed(
         self, shape: ModelShape, contexts: Sequence[Context], backbone: Backbone

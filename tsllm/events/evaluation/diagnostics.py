@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from tsllm.pages.notebook import piece
+
 ALL_TYPES = "all types"
 
 
@@ -64,6 +66,12 @@ class EventDiagnostics:
         return f"{table}\ntypes: calibration error {error:.4g}, p-value {p_value:.4g}"
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        error, p_value = self.calibration_error, self.type_p_value
+        note = f"types: calibration error {error:.4g}, p-value {p_value:.4g}"
+        table = self.table.rename_axis("events of").reset_index()
+        return piece(tables={"": table}, notes=[note])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the tests as plain values, for JSON; NaN becomes None."""

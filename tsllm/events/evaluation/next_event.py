@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tsllm.events.batching import Intervals
+from tsllm.pages.notebook import piece
 
 #: Mean predicted times of less than this share of the true ones are next to zero.
 NEXT_TO_ZERO = 0.02
@@ -46,6 +47,10 @@ class EventEvaluation:
         return "\n".join([f"{self.events} events predicted", table, *self.notes])
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        table = self.table.rename_axis("").reset_index()
+        return piece(f"{self.events:,} events predicted", {"": table}, self.notes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON; NaN becomes None."""

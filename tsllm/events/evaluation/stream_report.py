@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tsllm.arguments import check_choice
+from tsllm.pages.notebook import piece
 
 METRICS = ("log_likelihood", "type_error", "time_rmse", "time_mae")
 #: The metrics of which greater is better.
@@ -128,6 +129,13 @@ class StreamReport:
         return "\n".join([*lines, *self.notes])
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        tables = {
+            str(metric): rows.drop(columns="metric")
+            for metric, rows in self.summary.groupby("metric", sort=False)
+        }
+        return piece(f"{len(self.events)} slices", tables, self.notes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON; NaN becomes None."""

@@ -39,6 +39,7 @@ from tsllm.events.prompttpp.running_states import RunningStates, StreamedPaths, 
 from tsllm.events.prompttpp.text_types import type_vectors
 from tsllm.events.prompttpp.trainer import SliceTrainer
 from tsllm.events.sampling import Paths
+from tsllm.pages.notebook import Summary
 from tsllm.saving.allocation import build_model
 from tsllm.saving.damage import readable
 from tsllm.training.checkpoints import describe_fit
@@ -682,7 +683,7 @@ class PromptTPP(EventForecaster):
         prompts = sum(parameter.numel() for parameter in self.model_.pool.parameters())
         backbone = self._load_backbone()
         last = self.slices_[-1]
-        return {
+        facts = {
             "encoder": self.encoder,
             "decoder": self.decoder,
             "backbone": None if backbone is None else backbone.spec,
@@ -705,6 +706,7 @@ class PromptTPP(EventForecaster):
             "seconds": sum(one["seconds"] for one in self.slices_),
             "device": str(self._device()),
         }
+        return Summary(facts)
 
 
 def _slice_rows(one: Mapping[str, Any]) -> dict[str, object]:

@@ -1,0 +1,1 @@
+"""HTML: self-contained pages with pictures and tables, and fragments for notebooks."""
