@@ -273,7 +273,7 @@ def _beside_others(report: StreamReport) -> tuple[str, list[str]]:
                 f"; {above} of {len(others)} others are as good or better ({best}: {number(value)})"
             )
     details = [f"The stream has {len(report.events):,} slices, learnt one after another."]
-    lost = float(own["forgetting"][model])
+    lost = float(own.loc[[model], "forgetting"].to_numpy()[0])
     if not math.isnan(lost):
         details.append(
             f"Of what it knew of earlier slices, {model} lost {number(lost)} of log-likelihood per "

@@ -114,9 +114,7 @@ def report_forecast(
     )
 
 
-def _canonical(
-    history: pd.DataFrame, forecast: pd.DataFrame
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _canonical(history: pd.DataFrame, forecast: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return both tables with the columns ``series_id`` (text) and ``timestamp``."""
     if "forecast" not in forecast.columns or len(forecast.columns) < 3 or forecast.empty:
         raise DataError(
