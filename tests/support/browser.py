@@ -17,7 +17,7 @@ needs_browser = pytest.mark.skipif(
     FOUND is None, reason="no Chromium on this machine: apt-get install chromium"
 )
 #: Seconds until a browser that does not answer is ended.
-PATIENCE = 60
+PATIENCE = 240
 
 
 class BrowserPage:

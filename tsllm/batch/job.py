@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tsllm.arguments import Limits, shown
 from tsllm.batch.future import check_future

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tsllm.arguments import Limits, check_call, check_level_count
 from tsllm.datasets.checks import series_name

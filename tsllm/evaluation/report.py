@@ -15,6 +15,7 @@ from tsllm.evaluation.holdout import Holdout, WindowSet
 from tsllm.evaluation.kept_forecasts import KeptForecasts, Observed, forecasts_to_frame, observe
 from tsllm.evaluation.paired import PairedDifference, estimate
 from tsllm.evaluation.scoring import average, weighted_mean
+from tsllm.pages.notebook import piece
 
 #: The horizon of `BacktestReport.paired` that means the mean over all horizons.
 ALL_HORIZONS = "all"
@@ -97,6 +98,20 @@ class BacktestReport:
         return "\n\n".join(parts)
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        tables = {
+            "" if scored_on == "all" else "the same windows for every method": rows.drop(
+                columns="scored_on"
+            ).dropna(axis=1, how="all")
+            for scored_on, rows in self.table.groupby("scored_on", sort=False)
+        }
+        return piece(_protocol(self.settings), tables, self.notes)
+
+    @property
+    def variables(self) -> list[str]:
+        """Return the names of the variables."""
+        return list(self._variables)
 
     @property
     def forecasts(self) -> pd.DataFrame:

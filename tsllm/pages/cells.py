@@ -1,11 +1,15 @@
 """Cells of HTML tables: values as text that people read, and as keys to sort by."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+
+#: A figure that was formatted already: "+1.5 % [-0.2, +3.2]", "1,234".
+_FIGURE = re.compile(r"([+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?)(?: %)?(?: \[[^\]]*\])?")
 
 
 class Cell(NamedTuple):
@@ -22,8 +26,8 @@ def cell(value: Any) -> Cell:
     --------
     >>> [cell(value).text for value in (1234567.8, 0.123456, 12, True, None, float("nan"))]
     ['1,234,568', '0.1235', '12', 'yes', '', '']
-    >>> cell(pd.Timestamp("2024-03-01")).text, cell([1, 2]).text
-    ('2024-03-01', '1, 2')
+    >>> cell(pd.Timestamp("2024-03-01")).text, cell([1, 2]).text, cell("+1.5 % [-1.0, +4.0]").key
+    ('2024-03-01', '1, 2', 1.5)
     """
     if isinstance(value, bool | np.bool_):
         return Cell("yes" if value else "no")
@@ -39,7 +43,9 @@ def cell(value: Any) -> Cell:
         return Cell(", ".join(f"{name}: {cell(one).text}" for name, one in value.items()))
     if isinstance(value, list | tuple | set):
         return Cell(", ".join(cell(one).text for one in value))
-    return Cell(str(value))
+    text = str(value)
+    figure = _FIGURE.fullmatch(text)
+    return Cell(text, float(figure[1].replace(",", "")) if figure else None)
 
 
 def number(value: float) -> str:

@@ -134,7 +134,7 @@ class Page:
             style=source("style.css"),
             script=script,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-            groups=[list(some) for _, some in groupby(drawn, key=lambda one: one.wide is None)],
+            groups=[list(some) for _, some in groupby(drawn, key=lambda one: one.place)],
             colours=dark_colours(drawn),
             tables=[table.shown() for table in self.tables],
             settings=[

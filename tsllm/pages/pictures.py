@@ -4,19 +4,26 @@ import colorsys
 import io
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
+
+from tsllm.plotting.style import new_axes, tidy
 
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 #: Parts of matplotlib's output that the page does without.
 _UNUSED = (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style")
 _COLOUR = re.compile(r"#([0-9a-f]{6})\b")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
+#: Inches of a picture for phones, and points of the text of every picture.
+NARROW, TEXT = (3.9, 3.2), 9.0
 #: The lightness of white and of black in dark mode.
 _DARKEST, _LIGHTEST = 0.10, 0.94
+#: Colours that are lighter fill areas behind lines; darker ones draw lines and text, which need
+#: this contrast.
+_AREA, _LEGIBLE = 0.65, 4.5
 
 
 @dataclass(frozen=True)
@@ -39,17 +46,29 @@ class Picture:
     label: str
     caption: str = ""
     wide: tuple[float, float] | None = (9.0, 4.0)
-    narrow: tuple[float, float] = (3.9, 3.1)
+    narrow: tuple[float, float] = NARROW
+
+
+def axes_of(size: tuple[float, float], *, rows: int = 1) -> Any:
+    """Make the axes of a picture in a size, with text that suits it."""
+    axes = new_axes(size[1], rows=rows, width=size[0])
+    for ax in [axes] if rows == 1 else axes:
+        tidy(ax, TEXT)
+    return axes
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture as SVG, once for each size, and the colours that follow the mode."""
+    """A picture as SVG, once for each size, and the colours that follow the mode.
+
+    ``place`` is "alone", "small" or "medium": how many stand beside each other.
+    """
 
     label: str
     caption: str
     wide: Markup | None
     narrow: Markup
+    place: str
     colours: frozenset[str]
 
 
@@ -64,7 +83,11 @@ def draw(picture: Picture, number: int) -> Drawn:
         for name, size in sizes.items()
     }
     assert drawn["n"] is not None  # every picture has a narrow size
-    return Drawn(picture.label, picture.caption, drawn["w"], drawn["n"], frozenset(colours))
+    place = "small" if picture.narrow[0] < 5 else "medium"
+    if picture.wide is not None:
+        place = "alone"
+    found = frozenset(colours)
+    return Drawn(picture.label, picture.caption, drawn["w"], drawn["n"], place, found)
 
 
 def as_svg(figure: Any, prefix: str, label: str, colours: set[str]) -> Markup:
@@ -111,6 +134,8 @@ def dark_colours(pictures: Iterable[Drawn]) -> dict[str, str]:
 def dark(colour: str) -> str:
     """Return a colour of the same hue whose lightness is turned around.
 
+    Colours of lines and text are lightened further until they stand out from the dark ground.
+
     Examples
     --------
     >>> dark("000000"), dark("ffffff")
@@ -120,7 +145,27 @@ def dark(colour: str) -> str:
     hue, light, saturation = colorsys.rgb_to_hls(red, green, blue)
     turned = _LIGHTEST - (_LIGHTEST - _DARKEST) * light
     parts = colorsys.hls_to_rgb(hue, turned, saturation)
+    while light < _AREA and contrast(parts, (_DARKEST,) * 3) < _LEGIBLE:
+        turned += 0.01
+        parts = colorsys.hls_to_rgb(hue, turned, saturation)
     return "".join(f"{round(255 * part):02x}" for part in parts)
+
+
+def contrast(one: Sequence[float], other: Sequence[float]) -> float:
+    """Compute the contrast of two colours (red, green, blue from 0 to 1), from 1 to 21.
+
+    References
+    ----------
+    World Wide Web Consortium (2018), "Web Content Accessibility Guidelines 2.1", section 1.4.3.
+    """
+    low, high = sorted(
+        sum(
+            weight * (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4)
+            for part, weight in zip(colour, (0.2126, 0.7152, 0.0722))
+        )
+        for colour in (one, other)
+    )
+    return (high + 0.05) / (low + 0.05)
 
 
 def _references(element: ET.Element) -> list[str]:

@@ -7,14 +7,34 @@ import pandas as pd
 
 from tsllm.evaluation.ablation_report import AblationDocument, AblationReport
 from tsllm.evaluation.documents import bounds
-from tsllm.evaluation.text_verdict import TEXT_ANSWERS
-from tsllm.evaluation.verdict import ANSWERS
 from tsllm.pages.page import Page, Table
-from tsllm.pages.pictures import Picture
-from tsllm.plotting.forecasts import new_axes
+from tsllm.pages.pictures import Picture, axes_of
 from tsllm.reports.settings import settings_to_show
 
-#: Of an ablation of events: the question, and its answers.
+#: The answers of ablations in plain sentences, by the answer of the report.
+MODEL_SENTENCES = {
+    "yes": "Yes: the language model makes the forecasts better, and nothing in its place does.",
+    "architecture": "Not the language: something simpler in the place of the language model does "
+    "as well.",
+    "unclear": "Perhaps: the forecasts are better with the language model, but whether for its "
+    "language cannot be told.",
+    "undecided": "It cannot be told: the errors with and without the language model differ too "
+    "little, or vary too much.",
+    "no": "No: the language model makes no difference that matters.",
+    "harm": "No: the forecasts are better without the language model.",
+}
+TEXT_SENTENCES = {
+    "yes": "Yes: the text makes the forecasts better, and so does the language model that reads "
+    "it.",
+    "text": "The text makes the forecasts better, and needs no language model to read it.",
+    "unclear": "The text makes the forecasts better; whether the language model helps to read it "
+    "cannot be told.",
+    "undecided": "It cannot be told: the errors with and without the text differ too little, or "
+    "vary too much.",
+    "no": "No: the text makes no difference that matters.",
+    "harm": "No: the forecasts are better without the text.",
+}
+#: Of ablations of events: the answer to each question, as a part of a sentence.
 _EVENT_ANSWERS = {
     "prompts": {
         "yes": "the prompts help",
@@ -22,7 +42,14 @@ _EVENT_ANSWERS = {
         "undecided": "whether the prompts help cannot be told",
         "harm": "the prompts do harm",
     },
-    "text": ANSWERS | {"undecided": "whether the language model helps cannot be told"},
+    "text": {
+        "yes": "the language model that reads the types helps",
+        "architecture": "something simpler in the place of the language model does as well",
+        "unclear": "whether the language in the types helps cannot be told",
+        "undecided": "whether the language model helps cannot be told",
+        "no": "the language model makes no difference that matters",
+        "harm": "the language model does harm",
+    },
 }
 #: Columns of the summaries that differ from run to run.
 _TIMES = ("fit s", "ms a window", "ms an event", "peak GPU MiB")
@@ -69,7 +96,7 @@ def report_ablation(
         details=[report.verdict],
         pictures=[
             Picture(
-                lambda size: report.plot(ax=new_axes(size)).figure,
+                lambda size: report.plot(ax=axes_of(size)).figure,
                 "The difference of each variant, with its interval",
                 "Differences and their intervals: right of the line is worse than the given model.",
             )
@@ -86,10 +113,8 @@ def report_ablation(
 def _headline(report: AblationDocument) -> str:
     """Say the answer in one plain sentence."""
     if isinstance(report, AblationReport):
-        words = TEXT_ANSWERS if "text" in report.settings else ANSWERS
-        said = words[report.answer]
-        model = report.settings.get("estimator")
-        return f"On this data, {said} ({model})." if model else f"On this data, {said}."
+        sentences = TEXT_SENTENCES if "text" in report.settings else MODEL_SENTENCES
+        return sentences[report.answer]
     answers = dict(one.split(": ", 1) for one in report.answer.split("; ") if one)
     said = "; ".join(_EVENT_ANSWERS[question][answer] for question, answer in answers.items())
     if not said:

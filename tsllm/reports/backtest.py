@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,7 @@ from tsllm.evaluation.paired import PairedDifference
 from tsllm.evaluation.report import ALL_HORIZONS, BacktestReport
 from tsllm.pages.cells import number
 from tsllm.pages.page import Page, Table
+from tsllm.pages.pictures import Picture
 from tsllm.reports.settings import settings_to_show, without_times
 
 #: The errors that a verdict may be about, the plainest first.
@@ -21,6 +23,8 @@ _ERRORS = {
     "crps": "error of its quantiles (CRPS)",
     "wql": "weighted quantile loss",
 }
+#: The most series and variables that are drawn on a page.
+MAX_PICTURES = 8
 #: Differences below this share are not told apart in words.
 _SMALL = 0.0005
 
@@ -62,9 +66,12 @@ def report_backtest(
     """
     metric = next((name for name in _ERRORS if name in report.settings["metrics"]), None)
     ranked = None if metric is None else _rank(report, metric)
+    pictures, note = _pictures(report)
     return Page(
         title,
         *_verdict(report, metric, ranked),
+        pictures=pictures,
+        pictures_note=note,
         tables=_tables(report, metric),
         notes=report.notes,
         settings=settings_to_show({**(settings or {}), **report.settings}),
@@ -149,6 +156,32 @@ def _held(report: BacktestReport, method: str) -> list[str]:
         f"Of the values that came, {100 * found:.0f} % lie in the {100 * interval:g} % intervals "
         f"of {method}."
     ]
+
+
+def _pictures(report: BacktestReport) -> tuple[list[Picture], str]:
+    """Draw the forecasts of the first series, and say how many there are."""
+    names = list(report.per_series["series_id"].unique())
+    variables = report.variables
+    pairs = [(name, variable) for name in names for variable in variables]
+    pictures = [
+        Picture(
+            partial(_draw, report, name, variable),
+            f"Forecasts of {name}, {variable}, beside the values that came",
+            wide=None,
+            narrow=(6.0, 3.6),
+        )
+        for name, variable in pairs[:MAX_PICTURES]
+    ]
+    note = "Forecasts of the last windows, beside the values that came."
+    if len(pairs) > MAX_PICTURES:
+        what = "series" if len(variables) == 1 else "pairs of series and variable"
+        note += f" The first {MAX_PICTURES} of {len(pairs):,} {what} are drawn."
+    return pictures, note
+
+
+def _draw(report: BacktestReport, series: object, variable: str, _: tuple[float, float]) -> Any:
+    """Draw one series; the size is that of all plots of the report."""
+    return report.plot(series=[series], variables=[variable])
 
 
 def _tables(report: BacktestReport, metric: str | None) -> list[Table]:

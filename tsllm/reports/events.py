@@ -9,20 +9,28 @@ import numpy as np
 import pandas as pd
 
 from tsllm.events.base import EventForecaster
-from tsllm.events.evaluation.diagnostics import ALL_TYPES, EventDiagnostics
+from tsllm.events.evaluation.diagnostics import EventDiagnostics
 from tsllm.events.evaluation.next_event import EventEvaluation
 from tsllm.events.evaluation.stream_report import GAINS, METRICS, StreamReport
 from tsllm.events.plotting import plot_intensity, plot_residuals, plot_stream
 from tsllm.pages.cells import moment, number
 from tsllm.pages.page import Page, Table
-from tsllm.pages.pictures import Picture
-from tsllm.plotting.forecasts import new_axes
+from tsllm.pages.pictures import NARROW, Picture, axes_of
 from tsllm.reports.settings import settings_to_show
 
 #: The most sequences whose intensities are drawn.
 MAX_SEQUENCES = 6
 #: A model is not refuted by its residuals above this p-value.
 _SIGNIFICANT = 0.01
+_UNITS = (
+    ("weeks", 604_800.0),
+    ("days", 86_400.0),
+    ("hours", 3_600.0),
+    ("minutes", 60.0),
+    ("seconds", 1.0),
+    ("ms", 1e-3),
+    ("us", 1e-6),
+)
 _NAMES = {
     "log_likelihood": "log-likelihood per event",
     "type_error": "share of wrong types",
@@ -73,10 +81,11 @@ def report_evaluation(
         details.append(_fit(diagnostics))
         pictures.append(
             Picture(
-                lambda size: _of(plot_residuals(diagnostics, axes=_pair(size))),
+                lambda size: _of(plot_residuals(diagnostics, axes=axes_of(size, rows=2))),
                 "Residuals against an exponential, and the probabilities of earlier events",
                 "Of a model that is right, the points lie in the band and the bars are level.",
-                narrow=(3.9, 5.6),
+                wide=(9.0, 7.0),
+                narrow=(NARROW[0], 6.2),
             )
         )
         tables.append(Table("Tests of the residuals", _named(diagnostics.table, "events of")))
@@ -212,10 +221,9 @@ def _beside_guesses(table: pd.DataFrame, unit: str | None) -> str:
     model, guess = known["time_mae"]
     if not math.isnan(model + guess):
         better.append(("times", model < guess))
-        of = "" if unit is None else f" {unit}"
         parts.append(
-            f"its times are {number(model)}{of} off on average (the best simple guess "
-            f"{number(guess)}{of})"
+            f"its times are {_duration(model, unit)} off on average (the best simple guess "
+            f"{_duration(guess, unit)})"
         )
     model, guess = known["type_error"]
     if not math.isnan(model + guess) and guess > 0:  # a single type is no prediction
@@ -238,9 +246,18 @@ def _beside_guesses(table: pd.DataFrame, unit: str | None) -> str:
     return f"{said}: {', and '.join(parts)}."
 
 
+def _duration(value: float, unit: str | None) -> str:
+    """Write a time with its unit, in the largest unit of which it has at least one."""
+    if unit is None:
+        return number(value)
+    seconds = value * pd.Timedelta(1, unit).total_seconds()
+    name, length = next((one for one in _UNITS if abs(seconds) >= one[1]), _UNITS[-1])
+    return f"{seconds / length:.3g} {name}"
+
+
 def _fit(diagnostics: EventDiagnostics) -> str:
     """Say whether the residuals refute the model."""
-    p_value = float(diagnostics.table.loc[ALL_TYPES, "p_value"])
+    p_value = float(diagnostics.table["p_value"].iloc[0])  # of all types together
     if math.isnan(p_value):
         return "There are too few events to test whether the model fits."
     if p_value < _SIGNIFICANT:
@@ -254,7 +271,7 @@ def _fit(diagnostics: EventDiagnostics) -> str:
 def _beside_others(report: StreamReport) -> tuple[str, list[str]]:
     """Compare the model with the other variants of a stream."""
     own = report.summary[report.summary["metric"] == "log_likelihood"].set_index("variant")
-    measure, where = "prequential", "the next slice, before it is learnt,"
+    measure, where = "prequential", "the next slice"
     if own[measure].isna().all():
         measure, where = "final", "the slices"
     model = report.variants[0]
@@ -262,17 +279,21 @@ def _beside_others(report: StreamReport) -> tuple[str, list[str]]:
     if model not in scores:
         return f"{model} could not be scored on this stream.", []
     others = scores.drop(model)
-    said = f"{model} predicts {where} with a log-likelihood of {number(scores[model])} per event"
+    own_score = f"a log-likelihood of {number(scores[model])} per event"
+    said = f"{model} predicts {where} with {own_score}"
     if len(others):
-        best, value = str(others.idxmax()), float(others.max())
-        if scores[model] > value:
-            said += f", better than all {len(others)} others (the next is {best}, {number(value)})"
-        else:
-            above = int((others >= scores[model]).sum())
-            said += (
-                f"; {above} of {len(others)} others are as good or better ({best}: {number(value)})"
+        best, value = str(others.idxmax()), number(float(others.max()))
+        if scores[model] > others.max():
+            said = (
+                f"Of {len(scores)} ways to learn this stream, {model} predicts {where} best: with "
             )
-    details = [f"The stream has {len(report.events):,} slices, learnt one after another."]
+            said += f"{own_score} (the next is {best}, {value})"
+        else:
+            said = f"{model} is not the best way to learn this stream: {best} predicts {where} "
+            said += f"as well or better (log-likelihood per event {value}, {number(scores[model])})"
+    details = [
+        f"The stream has {len(report.events):,} slices. Each is predicted before it is learnt."
+    ]
     lost = float(own.loc[[model], "forgetting"].to_numpy()[0])
     if not math.isnan(lost):
         details.append(
@@ -302,7 +323,7 @@ def _next_event(predictions: pd.DataFrame, total: int, forecaster: EventForecast
 
 def _draw_stream(report: StreamReport, variant: str, size: tuple[float, float]) -> Any:
     """Draw the matrix of one variant."""
-    return _of(plot_stream(report, variants=[variant], axes=new_axes(size)))
+    return _of(plot_stream(report, variants=[variant], axes=axes_of(size)))
 
 
 def _draw_intensity(
@@ -313,16 +334,8 @@ def _draw_intensity(
     size: tuple[float, float],
 ) -> Any:
     """Draw the intensities of one sequence."""
-    ax = new_axes(size)
+    ax = axes_of(size)
     return plot_intensity(forecaster, history, windows=windows, sequence=sequence, ax=ax).figure
-
-
-def _pair(size: tuple[float, float]) -> Any:
-    """Return two axes, beside each other where there is room."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    return figure.subplots(2, 1) if size[1] > size[0] else figure.subplots(1, 2)
 
 
 def _of(axes: Any) -> Any:

@@ -11,8 +11,8 @@ from tsllm.datasets.frequency import infer_frequency, season_length
 from tsllm.errors import DataError
 from tsllm.pages.cells import moment, number
 from tsllm.pages.page import Page, Table
-from tsllm.pages.pictures import Picture
-from tsllm.plotting.forecasts import new_axes, plot_forecast
+from tsllm.pages.pictures import Picture, axes_of
+from tsllm.plotting.forecasts import plot_forecast
 from tsllm.reports.settings import settings_to_show, without_times
 
 #: The most series and variables that are drawn on a page.
@@ -32,6 +32,7 @@ def report_forecast(
     history: pd.DataFrame,
     forecast: pd.DataFrame,
     *,
+    future: pd.DataFrame | None = None,
     variable: str | None = None,
     title: str = "Forecast",
     summary: Mapping[str, Any] | None = None,
@@ -50,6 +51,9 @@ def report_forecast(
         them in, or ``series_id, timestamp`` as `tsllm.datasets.read_long` returns them.
     forecast : DataFrame
         As `tsllm.forecast` returns it.
+    future : DataFrame or None, default=None
+        The covariates of the steps to forecast, in the form of ``history``: the steps with 1 in a
+        column of 0 and 1 are marked, as those of ``history``.
     variable : str or None, default=None
         The value column of a forecast of one column, which does not name it. None: ``value``,
         ``y``, ``target`` or the first of numbers in ``history``.
@@ -87,11 +91,13 @@ def report_forecast(
     """
     shown = forecast
     history, forecast = _canonical(history, forecast)
+    if future is not None:
+        future = future.rename(columns=_own_names(shown))
     variables = _variables(history, forecast, variable)
     changes = _compare(history, forecast, variables)
     told = dict(summary or {})
     candidates = pd.DataFrame(told.pop("candidates", []))
-    pictures, pictures_note = _pictures(history, forecast, changes, variables)
+    pictures, pictures_note = _pictures(history, forecast, future, changes, variables)
     skipped = forecast.attrs.get("skipped", {})
     left_out = [f"{name} was left out: {reason}" for name, reason in skipped.items()]
     unit = _unit(
@@ -120,7 +126,7 @@ def _canonical(history: pd.DataFrame, forecast: pd.DataFrame) -> tuple[pd.DataFr
         raise DataError(
             "forecast must be a table of tsllm.forecast with a column 'forecast' and a row"
         )
-    own = {str(forecast.columns[0]): "series_id", str(forecast.columns[1]): "timestamp"}
+    own = _own_names(forecast)
     forecast = forecast.rename(columns=own)
     history = history.rename(columns=own)
     if "timestamp" not in history:
@@ -136,6 +142,11 @@ def _canonical(history: pd.DataFrame, forecast: pd.DataFrame) -> tuple[pd.DataFr
         table.assign(series_id=table["series_id"].astype(str)) for table in (history, forecast)
     )
     return history, forecast
+
+
+def _own_names(forecast: pd.DataFrame) -> dict[str, str]:
+    """Return the canonical names of the first two columns of a forecast, by its own."""
+    return {str(forecast.columns[0]): "series_id", str(forecast.columns[1]): "timestamp"}
 
 
 def _variables(history: pd.DataFrame, forecast: pd.DataFrame, variable: str | None) -> list[str]:
@@ -288,7 +299,7 @@ def _by_series(changes: pd.DataFrame) -> pd.DataFrame:
     table.columns = pd.Index(["series", "variable", "last value", "mean before", "mean forecast"])
     sensible = (changes["least"] >= 0) & (changes["before"] > 0)
     ratio = changes["forecast"] / changes["before"].where(sensible)
-    table["change in %"] = 100 * (ratio - 1)
+    table["change in %"] = (100 * (ratio - 1)).round(1)
     if changes["variable"].nunique() == 1:
         table = table.drop(columns="variable")
     return table
@@ -327,6 +338,7 @@ def _trust(summary: dict[str, Any]) -> list[str]:
 def _pictures(
     history: pd.DataFrame,
     forecast: pd.DataFrame,
+    future: pd.DataFrame | None,
     changes: pd.DataFrame,
     variables: Sequence[str],
 ) -> tuple[list[Picture], str]:
@@ -337,7 +349,7 @@ def _pictures(
     pictures = []
     for row in chosen.to_dict("records"):
         name = f"{row['series_id']}: {row['variable']}" if len(variables) > 1 else row["series_id"]
-        figure = partial(_draw, history, forecast, row["series_id"], row["variable"])
+        figure = partial(_draw, history, forecast, future, row["series_id"], row["variable"])
         label = f"History and forecast of {name}"
         pictures.append(Picture(figure, label) if alone else Picture(figure, label, wide=None))
     what = "series" if len(variables) == 1 else "pairs of series and variable"
@@ -351,10 +363,17 @@ def _pictures(
 def _draw(
     history: pd.DataFrame,
     forecast: pd.DataFrame,
+    future: pd.DataFrame | None,
     series_id: object,
     variable: str,
     size: tuple[float, float],
 ) -> Any:
     """Draw one series and variable in a size."""
-    ax = new_axes(size)
-    return plot_forecast(history, forecast, series_id=series_id, variable=variable, ax=ax).figure
+    return plot_forecast(
+        history,
+        forecast,
+        future=future,
+        series_id=series_id,
+        variable=variable,
+        ax=axes_of(size),
+    ).figure

@@ -11,7 +11,7 @@ from typing import Any, Generic, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tsllm.backbone import autocast_backbone
 from tsllm.backbone.devices import memory_errors_explained
