@@ -44,6 +44,8 @@ class Context:
     x_level : array (variables,) or None, default=None
         The usual level of this series, which effects of texts are relative to. None: measured on
         ``values``.
+    stops_at_zero : bool array (variables,) or None, default=None
+        Which variables do not fall below zero, for ``floor="auto"``. None: decided by ``values``.
     columns : tuple of str or None, default=None
         The names of the variables: `forecast` finds the variables by them, and error messages have
         them. None: the variables are in the order of the fit.
@@ -68,6 +70,7 @@ class Context:
     series_id: Hashable = None
     x_scale: np.ndarray | None = None
     x_level: np.ndarray | None = None
+    stops_at_zero: np.ndarray | None = None
     columns: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -287,6 +290,7 @@ def contexts_to_state(
             "times": context.times[:0],  # holds unit, time zone, frequency and name
             "x_scale": context.x_scale,
             "x_level": context.x_level,
+            "stops_at_zero": context.stops_at_zero,
             "static": context.static,
         }
         for context in contexts
@@ -308,8 +312,8 @@ def contexts_from_state(state: Mapping[str, Any]) -> list[Context]:
             "NaN: save it again from series without them"
         )
     for one in series:
-        for name in ("x_scale", "x_level"):
-            found = one[name]
+        for name in ("x_scale", "x_level", "stops_at_zero"):
+            found = one.get(name)  # models of earlier versions lack the last
             if found is not None and np.shape(found) != values.shape[1:]:
                 raise ModelFormatError(
                     f"the saved model has {values.shape[1]} variables, and the {name} of "
@@ -326,6 +330,7 @@ def contexts_from_state(state: Mapping[str, Any]) -> list[Context]:
             series_id=one["series_id"],
             x_scale=one["x_scale"],
             x_level=one["x_level"],
+            stops_at_zero=one.get("stops_at_zero"),
         )
         for one, first, end in zip(series, borders[:-1], borders[1:])
     ]

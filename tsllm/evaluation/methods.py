@@ -91,6 +91,9 @@ _OF_PACKAGES: dict[str, Callable[[Holdout], Method]] = {
     "lightgbm": LightGBMMethod,
 }
 
+#: The baselines that are no forecasters of ours.
+NAMED = (SeasonalNaive, LocalBaseline, FlairMethod, FracastMethod, LightGBMMethod)
+
 
 class WithoutX:
     """A tsllm forecaster that does not get the covariates."""

@@ -15,9 +15,16 @@ from tsllm.datasets.indexed import index_tables
 from tsllm.errors import DataError
 from tsllm.evaluation.holdout import Holdout, WindowSet, hold_out, list_windows
 from tsllm.evaluation.kept_forecasts import KeptForecasts, choose_kept
-from tsllm.evaluation.methods import DEFAULT_BASELINES, Method, make_method, with_controls
+from tsllm.evaluation.methods import (
+    DEFAULT_BASELINES,
+    NAMED,
+    Method,
+    make_method,
+    with_controls,
+)
 from tsllm.evaluation.report import BacktestReport, MethodRun, make_report
 from tsllm.evaluation.scoring import Scorer
+from tsllm.forecasters.floors import at_or_above, mostly_stop_at_zero
 from tsllm.forecasters.parameters import MAX_STEPS
 
 #: The largest number of values in a batch of windows, which limits memory.
@@ -127,7 +134,8 @@ def backtest(
     baselines : sequence of str, default=DEFAULT_BASELINES
         Among "seasonal_naive", "auto_ets", "theta", "auto_theta", "linear", "dlinear", "patchtst",
         and with the extra ``tsllm[baselines]`` "flair", "fracast" and "lightgbm". The default is
-        "seasonal_naive", "auto_ets", "theta", "dlinear" and "patchtst".
+        "seasonal_naive", "auto_ets", "theta", "dlinear" and "patchtst". Counts have a floor at
+        zero, as with ``floor="auto"`` of tsllm's forecasters; an estimator of sktime has none.
     metrics : sequence of str or None, default=None
         Among "mse", "mae", "mase", "smape", "wql", "crps", "coverage" and "width"; see
         `tsllm.metrics`. None: all that ``quantiles`` allow.
@@ -339,6 +347,8 @@ def _run(
                 horizon = int(windows.reach[batch[0]])
                 started = time.perf_counter()
                 forecast = method.forecast(series, origins, horizon, scorer.levels)
+                if isinstance(method, NAMED):
+                    forecast = _floored(forecast, holdout, series, origins)
                 seconds["predict"] += time.perf_counter() - started
                 actual = np.stack(
                     [holdout.contexts[i].values[o : o + horizon] for i, o in zip(series, origins)]
@@ -366,6 +376,18 @@ def _run(
         described.get("pretrained_on"),
         kept,
     )
+
+
+def _floored(
+    forecast: np.ndarray, holdout: Holdout, series: np.ndarray, origins: np.ndarray
+) -> np.ndarray:
+    """Raise forecasts of a baseline to zero, where those of tsllm's forecasters would be."""
+    contexts, borders = holdout.contexts, holdout.borders
+    if not (forecast < 0).any():
+        return forecast
+    mostly = mostly_stop_at_zero([c.values[:end] for c, end in zip(contexts, borders)])
+    pasts = [contexts[i].values[:origin] for i, origin in zip(series, origins)]
+    return at_or_above(forecast, pasts, "auto", mostly=mostly)
 
 
 def _stages(

@@ -185,6 +185,7 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
         shrinkage: bool | str = "auto",
         max_steps: int | None = None,
         checkpoint_dir: str | Path | None = None,
+        floor: float | str | None = "auto",
         past_covariates: tuple[str, ...] = (),
         text_covariates: tuple[str, ...] = (),
         text_backbone: str = DEFAULT_BACKBONE,

@@ -231,7 +231,16 @@ class AutoForecaster(ComposedForecaster):
     """
 
     _free_parameters: ClassVar[frozenset[str]] = frozenset(
-        ("adaptive", "batch_size", "checkpoint_dir", "freq", "device", "random_state", "verbose")
+        (
+            "adaptive",
+            "batch_size",
+            "checkpoint_dir",
+            "freq",
+            "device",
+            "random_state",
+            "verbose",
+            "floor",
+        )
     )
 
     def __init__(
@@ -246,6 +255,7 @@ class AutoForecaster(ComposedForecaster):
         adaptive: bool = False,
         batch_size: int = 64,
         checkpoint_dir: str | Path | None = None,
+        floor: float | str | None = "auto",
         past_covariates: tuple[str, ...] = (),
         text_covariates: tuple[str, ...] = (),
         text_backbone: str = DEFAULT_BACKBONE,

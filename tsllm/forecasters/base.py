@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 from sktime.forecasting.base import ForecastingHorizon
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from tsllm.datasets.labels import labels_of_index
 from tsllm.errors import DataError
 from tsllm.forecasters.checked_calls import CheckedCalls
 from tsllm.forecasters.explaining import ExplainingMixin
+from tsllm.forecasters.floors import with_known_floors
 from tsllm.forecasters.frames import (
     Layout,
     check_input,
@@ -346,6 +348,7 @@ class SeriesForecaster(FittingMixin, ExplainingMixin, ShownFitted, CheckedCalls)
             self.fitted_ = self._train_new(contexts, columns, horizon)
             self.fitted_.columns = y.columns
         self._contexts, self._pending = {}, {}
+        contexts = with_known_floors(contexts, self.fitted_.stops_at_zero)
         self._remember(self.fitted_.scaled(contexts))
         return self
 
@@ -357,8 +360,20 @@ class SeriesForecaster(FittingMixin, ExplainingMixin, ShownFitted, CheckedCalls)
     ) -> pd.DataFrame:
         return self._predict_frame(fh, X, alpha)
 
+    def _predict_var(self, fh: ForecastingHorizon, X: Any = None, cov: bool = False) -> Any:
+        # Of the quartiles before the floor: both may lie on it, and a variance of 0 says nothing.
+        quartiles = self._predict_frame(fh, X, [0.25, 0.75], floored=False)
+        low, high = (quartiles.xs(q, axis=1, level=-1) for q in (0.25, 0.75))
+        variance = ((high - low) / (2 * norm.ppf(0.75))) ** 2
+        return variance.set_axis(self._get_varnames(), axis=1)
+
     def _predict_frame(
-        self, fh: ForecastingHorizon, X: pd.DataFrame | None, quantiles: list[float]
+        self,
+        fh: ForecastingHorizon,
+        X: pd.DataFrame | None,
+        quantiles: list[float],
+        *,
+        floored: bool = True,
     ) -> pd.DataFrame:
         """Forecast every fitted series: points, or quantiles if there are any."""
         contexts = self._contexts_to_predict(X)
@@ -368,7 +383,7 @@ class SeriesForecaster(FittingMixin, ExplainingMixin, ShownFitted, CheckedCalls)
         futures = future_covariates(
             contexts, X, state.covariates, steps, horizon, between=state.reads_between
         )
-        values = self._forecast_kept(contexts, horizon, quantiles, futures)
+        values = self._forecast_kept(contexts, horizon, quantiles, futures, floored=floored)
         if quantiles:
             columns = self._get_columns(method="predict_quantiles", alpha=quantiles)
             values = values[..., 1:].reshape(*values.shape[:2], -1)  # (series, horizon, columns)
@@ -418,7 +433,7 @@ class SeriesForecaster(FittingMixin, ExplainingMixin, ShownFitted, CheckedCalls)
             else new
             for new in updates
         ]
-        merged = state.scaled(merged)
+        merged = state.scaled(with_known_floors(merged, state.stops_at_zero))
         for residual in state.residuals(merged) if self._pending else []:
             fresh = _count_new_steps(self._contexts.get(residual.series_id), residual)
             if residual.series_id in self._pending and fresh:

@@ -127,7 +127,7 @@ class CheckedCalls(TableCalls):
 
     @in_kind_of_y
     def predict_var(self, fh: Any = None, X: Any = None, cov: bool = False) -> pd.DataFrame:
-        """Forecast the variance of each step, from the calibrated quantiles.
+        """Forecast the variance of each step, from the calibrated quartiles before ``floor``.
 
         Parameters
         ----------
@@ -153,6 +153,9 @@ class CheckedCalls(TableCalls):
 
     def predict_proba(self, fh: Any = None, X: Any = None, marginal: bool = True) -> Any:
         """Forecast the distribution of each step, for `skpro`.
+
+        It is normal, with the mean of `predict` and the variance of `predict_var`, and may reach
+        below ``floor``; `predict_quantiles` does not.
 
         Parameters
         ----------

@@ -134,6 +134,7 @@ class ColdStart(OuterForecaster):
     prediction_length: Any = _of_the_forecaster_inside("prediction_length")
     batch_size: Any = _of_the_forecaster_inside("batch_size")
     validation_fraction: Any = _of_the_forecaster_inside("validation_fraction")
+    floor: Any = _of_the_forecaster_inside("floor")
     freq: Any = _of_the_forecaster_inside("freq")
     device: Any = _of_the_forecaster_inside("device")
     verbose: Any = _of_the_forecaster_inside("verbose")

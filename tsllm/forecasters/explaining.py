@@ -19,8 +19,8 @@ from tsllm.forecasters.frames import (
 )
 from tsllm.forecasters.horizons import steps_after
 
-#: The name of the model's own forecast in an explanation.
-MODEL = "model"
+#: The name of the model's own forecast in an explanation, and of what the floor adds to a sum.
+MODEL, FLOOR = "model", "floor"
 
 
 class ExplainingMixin(ForecastingMixin, ABC):
@@ -49,6 +49,7 @@ class ExplainingMixin(ForecastingMixin, ABC):
             A row a forecast step, indexed as the output of `predict`. The column ``model`` is the
             model's own forecast, as it would be without any text. Each further column is the share
             of a column of X, in units of the series. A step without text has no share of a text.
+            Where ``floor`` raises a forecast, the column ``floor`` is the share of that.
             Several variables have columns of two levels, (variable, share).
 
         Raises
@@ -78,18 +79,20 @@ class ExplainingMixin(ForecastingMixin, ABC):
         """
         contexts, steps, futures = self._asked(fh, X)
         covariates = self.fitted_.covariates
-        if covariates is not None and MODEL in covariates.columns.names:
-            raise DataError(
-                f"X has the column {MODEL!r}, which is the name of the model's own forecast in an "
-                "explanation: give the column another name, and fit anew"
-            )
+        taken = () if covariates is None else covariates.columns.names
+        _check_free(MODEL, "the model's own forecast", taken)
         horizon = max(int(keep.max()) for keep in steps)
-        values = self._forecast_kept(contexts, horizon, (), futures)[..., 0]
+        values = self._forecast_kept(contexts, horizon, (), futures, floored=False)
+        raised = (self._floored(values, contexts) - values)[..., 0]
+        values = values[..., 0]
         shares: dict[str, np.ndarray] = {}
         if covariates is not None:
             scaled, residuals = self._prepare_contexts(contexts)
             shares = self.fitted_.shares(scaled, residuals, futures, horizon)
         rest = values - sum(shares.values(), np.zeros_like(values))
+        if raised.any():
+            _check_free(FLOOR, "the share of the floor", taken)
+            shares[FLOOR] = raised
         parts = np.stack([rest, *shares.values()], axis=-1)  # (series, horizon, variables, parts)
         names = [MODEL, *shares]
         frame = forecast_frame(parts.reshape(*parts.shape[:2], -1), steps, contexts, self._layout)
@@ -168,3 +171,12 @@ class ExplainingMixin(ForecastingMixin, ABC):
             contexts, X, state.covariates, steps, last, between=state.reads_between
         )
         return contexts, steps, futures
+
+
+def _check_free(name: str, what: str, taken: Sequence[str]) -> None:
+    """Check that no column of X has a name that an explanation uses."""
+    if name in taken:
+        raise DataError(
+            f"X has the column {name!r}, which is the name of {what} in an explanation: give the "
+            "column another name, and fit anew"
+        )

@@ -27,6 +27,7 @@ from tsllm.context import (
 )
 from tsllm.datasets.checks import series_name, series_names
 from tsllm.errors import DataError, DataTypeError
+from tsllm.forecasters.floors import at_or_above
 from tsllm.forecasters.parameters import SharedParameters, check_horizon
 from tsllm.forecasters.state import FittedState
 
@@ -144,8 +145,9 @@ class ForecastingMixin(SharedParameters, ABC):
             return np.empty((0, horizon, state.shape.n_variables, 1 + len(quantiles)))
         _check_variables(state, contexts)
         check_contexts(contexts)
-        contexts = [self._with_known_scale(_by_name(state, context)) for context in contexts]
-        return self._forecast(self._reader(state), contexts, horizon, quantiles, future_x)
+        contexts = [self._with_known_facts(_by_name(state, context)) for context in contexts]
+        values = self._forecast(self._reader(state), contexts, horizon, quantiles, future_x)
+        return self._floored(values, contexts)
 
     # ------------------------------------------------------------------ the path
 
@@ -213,6 +215,18 @@ class ForecastingMixin(SharedParameters, ABC):
         spread = np.where(levels >= 0.5, np.maximum(spread, point), spread)
         return np.concatenate([point, spread], axis=-1)
 
+    def _floored(self, values: np.ndarray, contexts: Sequence[Context]) -> np.ndarray:
+        """Raise forecasts below ``floor`` to it: the fifth step, on the forecast of the whole.
+
+        Forecasters inside another one have none, for their forecasts are parts of a sum.
+        """
+        mostly = self.fitted_.stops_at_zero
+        if self.floor == "auto" and mostly is None:  # a model of an earlier version
+            return values
+        histories = [context.values for context in contexts]
+        known = [context.stops_at_zero for context in contexts]
+        return at_or_above(values, histories, self.floor, known=known, mostly=mostly)
+
     # ------------------------------------------------------------------ the second step
 
     @abstractmethod
@@ -231,12 +245,15 @@ class ForecastingMixin(SharedParameters, ABC):
         horizon: int,
         quantiles: Sequence[float],
         futures: Sequence[np.ndarray | None] | None = None,
+        *,
+        floored: bool = True,
     ) -> np.ndarray:
         """Forecast series that this forecaster keeps, as `forecast` forecasts any others."""
         reader = self._reader(self.fitted_, followed=True)
-        return self._forecast(
+        values = self._forecast(
             reader, contexts, check_horizon(horizon), checked_levels(quantiles), futures
         )
+        return self._floored(values, contexts) if floored else values
 
     def _kept_contexts(self) -> list[Context]:
         """Return the kept end of every fitted series."""
@@ -248,12 +265,17 @@ class ForecastingMixin(SharedParameters, ABC):
             )
         return contexts
 
-    def _with_known_scale(self, context: Context) -> Context:
-        """Add scale and level of the covariates' effects on a series that this forecaster keeps."""
-        if self.fitted_.covariates is None or context.series_id is None:
+    def _with_known_facts(self, context: Context) -> Context:
+        """Add what is known of a series that this forecaster keeps.
+
+        These are the scale and level of its covariates' effects, and whether it stops at zero.
+        """
+        known = None if context.series_id is None else self._contexts.get(context.series_id)
+        if known is None:
             return context
-        known = self._contexts.get(context.series_id)
-        if known is None or context.x_scale is not None:
+        if context.stops_at_zero is None:
+            context = replace(context, stops_at_zero=known.stops_at_zero)
+        if self.fitted_.covariates is None or context.x_scale is not None:
             return context
         return replace(context, x_scale=known.x_scale, x_level=known.x_level)
 
@@ -317,7 +339,11 @@ def _by_name(state: FittedState, context: Context) -> Context:
     order = [given.index(name) for name in known]
     measured = {
         name: None if value is None else value[order]
-        for name, value in (("x_scale", context.x_scale), ("x_level", context.x_level))
+        for name, value in (
+            ("x_scale", context.x_scale),
+            ("x_level", context.x_level),
+            ("stops_at_zero", context.stops_at_zero),
+        )
     }
     return context.with_values(context.values[:, order], columns=known, **measured)
 

@@ -21,6 +21,7 @@ from tsllm.datasets.checks import series_name, series_names
 from tsllm.datasets.frequency import season_length
 from tsllm.errors import TrainingDivergedError
 from tsllm.forecasters.combining import Combination
+from tsllm.forecasters.floors import mostly_stop_at_zero
 from tsllm.forecasters.forecasting import ContextReader, ForecastingMixin, Reader
 from tsllm.forecasters.frames import learn_covariates
 from tsllm.forecasters.held_out import held_out_origins, origins_of_each, values_after
@@ -99,6 +100,7 @@ class FittingMixin(ForecastingMixin):
         """Learn the covariates' effects; build, train and calibrate a model of the residuals."""
         _warn_of_constants(contexts)
         state = self._new_state(contexts, horizon)
+        state.stops_at_zero = mostly_stop_at_zero([context.values for context in contexts])
         state.covariates = self._learn_effects(contexts, columns, state.shape)
         self._train(state, contexts, self.max_epochs, recalibrate=calibrate, resumable=True)
         return state
@@ -170,6 +172,7 @@ class LearningMixin(FittingMixin):
             *("adaptive", "update_epochs", "max_epochs", "batch_size", "window_stride"),
             *("learning_rate", "weight_decay", "patience", "validation_fraction", "max_steps"),
             *("checkpoint_dir", "embedding_store", "freq", "device", "random_state", "verbose"),
+            "floor",
         )
     )
     #: Whether each variable is a series of its own to the model.

@@ -95,6 +95,7 @@ class LinearForecaster(DirectForecaster):
         adaptive: bool = False,
         batch_size: int = 256,
         validation_fraction: float = 0.1,
+        floor: float | str | None = "auto",
         past_covariates: tuple[str, ...] = (),
         text_covariates: tuple[str, ...] = (),
         text_backbone: str = DEFAULT_BACKBONE,

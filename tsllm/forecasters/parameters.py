@@ -22,6 +22,7 @@ from tsllm.backbone import DEFAULT_BACKBONE
 from tsllm.context import Context
 from tsllm.embeddings.store import check_store
 from tsllm.errors import DataError
+from tsllm.forecasters.floors import check_floor
 from tsllm.text import check_text_backbone
 from tsllm.training.checkpoints import check_resumable
 
@@ -159,6 +160,14 @@ SHARED: dict[str, tuple[str, str]] = {
         "``random_state``. Give each fit its own directory; remove it when the model is saved. "
         "Backtests and ablations train many models, without it.",
     ),
+    "floor": (
+        'float, None or "auto"',
+        'The lowest value of points, quantiles and intervals. "auto": zero for series that stop '
+        "there, which are counts and amounts with zeros: they have no negative value and at least "
+        "ten others, which are whole numbers or hold two zeros; or they have no negative value "
+        "and most series of the fit stop at zero. None: no floor. Set None for a series that may "
+        "be negative and has not been yet.",
+    ),
     "past_covariates": (
         "tuple of str",
         "Columns of X that are known only up to the last step of y. The other columns must be "
@@ -221,6 +230,7 @@ class SharedParameters:
     shrinkage: bool | str = "auto"
     max_steps: int | None = None
     checkpoint_dir: str | Path | None = None
+    floor: float | str | None = "auto"
     past_covariates: tuple[str, ...] = ()
     text_covariates: tuple[str, ...] = ()
     text_backbone: str = DEFAULT_BACKBONE
@@ -252,6 +262,7 @@ class SharedParameters:
         given = self.get_params(deep=False)  # type: ignore[attr-defined]  # sktime's
         check_arguments(type(self), [*given], given, LIMITS)
         check_choice("loss", self.loss, LOSSES)
+        check_floor(self.floor)
         if not isinstance(self.shrinkage, bool) and self.shrinkage != "auto":
             raise DataError(
                 f"shrinkage must be True, False or 'auto', found {shown(self.shrinkage)}"

@@ -86,6 +86,9 @@ class FittedState:
         The columns of y that it was trained on; None in models of earlier versions.
     shrinkage : Combination or None
         The weights of the model and of simple forecasts; None where the model forecasts alone.
+    stops_at_zero : bool array (variables,) or None
+        Which variables do not fall below zero in most series; None in models of earlier versions,
+        whose forecasts ``floor="auto"`` leaves as they were.
     """
 
     model: nn.Module
@@ -102,6 +105,7 @@ class FittedState:
     trained_on: list[dict[str, Any]] = field(default_factory=list)
     columns: pd.Index | None = None
     shrinkage: Combination | None = None
+    stops_at_zero: np.ndarray | None = None
 
     @property
     def device(self) -> torch.device:
@@ -305,7 +309,8 @@ class FittedState:
     def to_state(self) -> dict[str, Any]:
         """Return everything but the backbone as plain values, arrays and tensors."""
         calibration = self.calibration  # None for a candidate of another forecaster
-        rest = ("history", "best_epoch", "seconds", "stopped", "trained_on", "columns")
+        rest = ["history", "best_epoch", "seconds", "stopped", "trained_on", "columns"]
+        rest += ["stops_at_zero"]
         values = list(self.statistics.values())
         return {
             "model": dict(self.model.state_dict()),
@@ -356,6 +361,12 @@ class FittedState:
             raise ModelFormatError(
                 f"the saved model has {shape.n_variables} variable(s) and scores of "
                 f"{scores.pooled.errors.shape[2]}"
+            )
+        floors = fields.get("stops_at_zero")
+        if floors is not None and np.shape(floors) != (shape.n_variables,):
+            raise ModelFormatError(
+                f"the saved model has {shape.n_variables} variable(s), and floors of the shape "
+                f"{np.shape(floors)}: save it again"
             )
         return cls(model, backbone, shape, device, **fields)
 

@@ -107,7 +107,7 @@ class TextContext(ComposedForecaster):
     """
 
     _free_parameters: ClassVar[frozenset[str]] = frozenset(
-        ("batch_size", "freq", "device", "random_state", "verbose")
+        ("batch_size", "freq", "device", "random_state", "verbose", "floor")
     )
 
     def __init__(
@@ -117,6 +117,7 @@ class TextContext(ComposedForecaster):
         prediction_length: int | None = None,
         n_origins: int | str = "auto",
         batch_size: int = 64,
+        floor: float | str | None = "auto",
         past_covariates: tuple[str, ...] = (),
         text_covariates: tuple[str, ...] = (),
         text_backbone: str = DEFAULT_BACKBONE,

@@ -34,8 +34,8 @@ def plot_backtest(
     variables = chosen_names(variables, values, "variables")
     methods = chosen_names(methods, list(dict.fromkeys(forecasts["method"])), "methods")
     forecasts = forecasts[forecasts["method"].isin(methods)]
-    by_series = dict(list(forecasts.groupby("series_id", sort=False)))
-    past_of = dict(list(observed.groupby("series_id", sort=False)))
+    by_series: dict[Any, pd.DataFrame] = dict(list(forecasts.groupby("series_id", sort=False)))
+    past_of: dict[Any, pd.DataFrame] = dict(list(observed.groupby("series_id", sort=False)))
 
     def draw(ax: Any, name: Hashable, variable: str) -> None:
         past, own = past_of[name], by_series[name]

@@ -60,10 +60,11 @@ def new_axes(height: float, *, rows: int = 1, columns: int = 1, width: float = W
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise ImportError("drawing needs matplotlib: pip install 'tsllm[plot]'") from error
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
+    figure = Figure(figsize=(width, height), layout=layout)
     axes = figure.subplots(rows, columns)
     text = TEXT * width / WIDTH
     for ax in np.atleast_1d(np.asarray(axes, dtype=object)).ravel():
