@@ -1,6 +1,5 @@
 """A floor under forecasts: counts do not fall below zero, and nor do their quantiles."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Real
@@ -10,6 +9,7 @@ import numpy as np
 
 from tsllm.arguments import shown
 from tsllm.context import Context
+from tsllm.datasets.checks import LARGEST
 from tsllm.errors import DataError
 
 #: Fewest observed values that can show that a series is a count.
@@ -20,8 +20,9 @@ LEAST_ZEROS = 2
 
 def check_floor(floor: Any) -> None:
     """Check the argument ``floor``: a number, "auto" or None."""
-    number = isinstance(floor, Real) and not isinstance(floor, bool) and math.isfinite(floor)
-    if not (floor is None or floor == "auto" or number):
+    number = isinstance(floor, Real) and not isinstance(floor, bool)
+    fits = number and -LARGEST <= floor <= LARGEST  # NaN does not
+    if not (fits or floor is None or (isinstance(floor, str) and floor == "auto")):
         raise DataError(f"floor must be a number, 'auto' or None, found {shown(floor)}")
 
 
