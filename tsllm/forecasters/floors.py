@@ -67,7 +67,7 @@ def mostly_stop_at_zero(series: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def with_known_floors(contexts: Sequence[Context], mostly: np.ndarray | None) -> list[Context]:
-    """Note in whole series which variables stop at zero, before their first steps are dropped.
+    """Record in whole series which variables stop at zero, before their first steps are dropped.
 
     ``mostly`` are those that do in most series of the fit: there, a series without a negative value
     is one of them. A context that has the note already has it corrected by its values.
