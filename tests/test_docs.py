@@ -33,6 +33,7 @@ PUBLIC = [
     "tsllm.evaluation",
     "tsllm.events",
     "tsllm.mlflow",
+    "tsllm.reports",
 ]
 
 

@@ -92,9 +92,11 @@ def test_events(tsllm, events, tmp_path):
     assert "What is PromptTPP good for here?" in text_of(tmp_path / "ablation.html")
 
 
-def test_warnings_are_among_the_notes(tsllm, tmp_path):
+def test_warnings_are_among_the_notes(tsllm, series, tmp_path):
+    series.loc[series["series_id"] == "a", "value"] = 5.0  # a constant series
+    series.to_csv(tmp_path / "series.csv", index=False)
     result = tsllm(
-        "forecast", "airline", "--horizon", 12, "--method", "linear", "--report", "page.html"
+        "forecast", "series.csv", "--horizon", 2, "--method", "linear", "--report", "page.html"
     )
     warned = [
         line.removeprefix("Warning: ")

@@ -13,7 +13,7 @@ import tsllm.errors
 
 PACKAGES = {
     *("adapters", "backbone", "batch", "datasets", "embeddings", "errors", "evaluation", "events"),
-    *("forecasters", "metrics", "mlflow", "plotting"),
+    *("forecasters", "metrics", "mlflow", "plotting", "reports"),
 }
 
 

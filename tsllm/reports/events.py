@@ -250,7 +250,7 @@ def _duration(value: float, unit: str | None) -> str:
     """Write a time with its unit, in the largest unit of which it has at least one."""
     if unit is None:
         return number(value)
-    seconds = value * pd.Timedelta(1, unit).total_seconds()
+    seconds = value * pd.Timedelta(f"1{unit}").total_seconds()
     name, length = next((one for one in _UNITS if abs(seconds) >= one[1]), _UNITS[-1])
     return f"{seconds / length:.3g} {name}"
 
