@@ -15,7 +15,7 @@ from tsllm.errors import DataError, GapError
 
 #: What to do about missing stamps, in a table.
 FILL_REMEDY = (
-    "read the data with fill='zero' (for counts), 'nan', 'ffill' or 'interpolate' (--fill on the "
+    "read the data with fill='nan', 'zero' (for counts), 'ffill' or 'interpolate' (--fill on the "
     "command line)"
 )
 _DAY = pd.Timedelta(days=1)

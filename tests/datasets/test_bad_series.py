@@ -99,7 +99,8 @@ def test_a_table_without_its_bad_series_reads_as_if_they_were_not_there(kind):
     skipped = SkippedSeries()
     found = read_long(table, skipped=skipped)
     assert list(skipped.reasons) == ["s1", "s4"]
-    assert skipped.reasons["s1"] == str(caught.value)  # the sentence of the refusal
+    reason = skipped.reasons["s1"]
+    assert str(caught.value).endswith(reason)  # the sentence of the refusal
     good = table[~table["series_id"].isin(skipped.reasons)]
     pd.testing.assert_frame_equal(found, read_long(good))
 

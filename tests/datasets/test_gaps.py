@@ -35,7 +35,7 @@ def test_the_error_counts_the_series_with_gaps(door):
         "4 of 6 series have gaps: series 'b', series 'c', series 'e' and 1 more; for example "
         "series 'b' has a gap at 'D': 1 stamp is missing: 2024-01-05 00:00:00 after row "
     )
-    assert "fill='zero' (for counts)" in refused.value.remedy
+    assert "'zero' (for counts)" in refused.value.remedy
 
 
 def test_the_error_of_a_single_gap_names_its_series():

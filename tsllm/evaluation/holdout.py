@@ -224,7 +224,8 @@ def _note_of_short(short: Sequence[tuple[Context, DataError]], count: int) -> st
     shown = ", ".join(map(shown_value, names[:20])) + f" and {len(names) - 20:,} more" * (
         len(names) > 20
     )
-    note = f"left out {len(short):,} of {count:,} series, too short to score: {shown}; {error}"
+    reason = str(error).rpartition(": ")[0]  # without the remedy, which is to leave it out
+    note = f"left out {len(short):,} of {count:,} series, too short to score: {shown}; {reason}"
     warnings.warn(note, UserWarning, stacklevel=5)
     return note
 

@@ -108,7 +108,7 @@ def test_irregular_stamps_are_resampled_only_on_request(method):
         tsllm.forecast(table, 2, method=method, **settings)
     forecast = tsllm.forecast(table, 2, method=method, resample="mean", fill="nan", **settings)
     ahead = table["ds"].max().normalize() + pd.to_timedelta([1, 2], unit="D")
-    assert forecast["timestamp"].tolist() == ahead.tolist()
+    assert forecast["ds"].tolist() == ahead.tolist()
 
 
 @pytest.mark.parametrize("how", ["mean", "sum", "last"])

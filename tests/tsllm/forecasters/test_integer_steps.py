@@ -94,7 +94,7 @@ def test_long_tables_and_saved_tables_continue_the_step(tmp_path):
     how = {"method": "autotimes", "backbone": None, "max_steps": 1, "context_length": 8}
     how |= {"quantiles": []}
     answer = tsllm.forecast(frame, 2, **how)
-    assert answer["timestamp"].tolist() == [2025, 2030]
+    assert answer["ds"].tolist() == [2025, 2030]
     with pytest.raises(DataError, match="months written YYYYMM"):
         months = [100 * year + month for year in range(2020, 2024) for month in range(1, 13)]
         tsllm.forecast(pd.DataFrame({"ds": months, "y": season(48)}), 2, **how)
@@ -103,7 +103,7 @@ def test_long_tables_and_saved_tables_continue_the_step(tmp_path):
     tsllm.save(model, tmp_path / "model")
     tsllm.predict_batch(tmp_path / "model", tmp_path / "part.parquet", tmp_path / "out", horizon=2)
     written = pd.concat(map(pd.read_parquet, (tmp_path / "out").glob("*.parquet")))
-    assert written["timestamp"].tolist() == [2025, 2030]
+    assert written["ds"].tolist() == [2025, 2030]
 
 
 def test_a_served_model_continues_the_step():
