@@ -27,7 +27,7 @@ class TableCalls(BaseForecaster):
     """
 
     _kind: TableKind | None = None  # of the y of the fit; None for pandas
-    _inside: bool = False  # whether a method of sktime calls another, which needs pandas
+    _in_a_call: bool = False  # whether a method of sktime calls another, which needs pandas
 
     @abstractmethod
     def _index_names(self) -> list[str]:
@@ -42,11 +42,11 @@ class TableCalls(BaseForecaster):
     @contextmanager
     def _in_pandas(self) -> Iterator[None]:
         """Let the methods that a method calls return pandas' frames."""
-        before, self._inside = self._inside, True
+        before, self._in_a_call = self._in_a_call, True
         try:
             yield
         finally:
-            self._inside = before
+            self._in_a_call = before
 
 
 def in_kind_of_y(
@@ -56,7 +56,7 @@ def in_kind_of_y(
 
     @wraps(method)
     def call(self: Own, *args: Given.args, **kwargs: Given.kwargs) -> Any:
-        outermost = not self._inside
+        outermost = not self._in_a_call
         with self._in_pandas():
             result: Any = method(self, *args, **kwargs)
         kinds = [kind_of(one) for one in (*args, *kwargs.values())]
