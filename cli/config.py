@@ -143,6 +143,9 @@ class EvaluationJob(Job):
     baselines: list[str] | None = None
     seeds: list[int] | None = None
 
+    def __post_init__(self) -> None:
+        self.parameters.setdefault("random_state", 0)  # two runs agree
+
     def check_horizons(self) -> None:
         """Check that the job has horizons."""
         if not self.horizons:

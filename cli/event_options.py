@@ -40,8 +40,8 @@ Ties = Annotated[
     str | None,
     typer.Option(
         "--ties",
-        help="Events of a sequence at the same time: error, jitter (spread them over the clock's "
-        "resolution) or batch (keep them). Default: error.",
+        help="Events of a sequence at the same time: error, jitter (move the later ones by less "
+        "than the clock's step) or batch (keep them). Default: error.",
         metavar="HOW",
     ),
 ]
@@ -49,7 +49,8 @@ Resolution = Annotated[
     float | None,
     typer.Option(
         "--resolution",
-        help="Step of the clock, for --ties. Default: the smallest step between times.",
+        help="Step of the clock, for --ties. Default: the longest step that all times lie whole "
+        "numbers of apart.",
     ),
 ]
 Windows = Annotated[
@@ -103,13 +104,26 @@ def read_table(data: str, settings: Mapping[str, Any], windows: Any = None) -> E
 
 def read_job_data(job: EventsJob, settings: Mapping[str, Any]) -> EventTable:
     """Read the data of a job; ``settings`` are its columns, as `column_settings` returns them."""
-    table = read_table(job.data, {**settings, **options.written(vars(job))}, job.windows)
+    seed = job.parameters.get("random_state", 0)
+    reading = {**settings, **options.written(vars(job)), "random_state": seed}
+    table = read_table(job.data, reading, job.windows)
     if job.time_unit is not None and table.clock.origin is None:
         raise DataError(
             f"--time-unit has no effect on the times of {job.data!r}, which are numbers and keep "
             "their unit: leave it out"
         )
     return table
+
+
+def make_estimator(job: EventsJob, settings: Mapping[str, Any]) -> EventForecaster:
+    """Make the forecaster of a job, with the seed 0 unless another is given.
+
+    ``settings`` are its columns and the directory of checkpoints.
+    """
+    from tsllm.events import make_event_forecaster
+
+    job.parameters.setdefault("random_state", 0)  # two runs agree
+    return make_event_forecaster(job.method, **settings, **job.parameters)
 
 
 def load_model(folder: Path) -> EventForecaster:

@@ -13,6 +13,7 @@ from tsllm.cli.config import EventsJob, checkpoint_settings, job_of, write_job
 from tsllm.cli.event_options import (
     column_settings,
     load_model,
+    make_estimator,
     read_job_data,
     read_table,
     settings_of,
@@ -95,17 +96,16 @@ def fit(
     table = read_job_data(job, settings)
     parts = slices_of(table, job.slices, job.by)
 
-    from tsllm.events import make_event_forecaster
     from tsllm.training.checkpoints import remove_checkpoints
 
-    saving = checkpoint_settings(job, checkpoint)
-    estimator = make_event_forecaster(job.method, **settings, **saving, **job.parameters)
+    estimator = make_estimator(job, {**settings, **checkpoint_settings(job, checkpoint)})
     _learn(estimator, parts)
     folder = save(estimator, out, overwrite=overwrite)
     write_text(write_job(job), folder / JOB)
     if checkpoint is not None:
         remove_checkpoints(checkpoint)
-    say(f"fitted {job.method} on {_described(table, len(parts))}")
+    seed = job.parameters["random_state"]
+    say(f"fitted {job.method} on {_described(table, len(parts))}; random_state {seed}")
     say(f"saved the model in {out}")
     if json:
         print_json({"model": str(folder), "summary": estimator.summary()})

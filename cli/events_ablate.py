@@ -8,7 +8,12 @@ import typer
 
 from tsllm.cli import event_options, options
 from tsllm.cli.config import EventsJob, job_of
-from tsllm.cli.event_options import column_settings, read_job_data, slices_of
+from tsllm.cli.event_options import (
+    column_settings,
+    make_estimator,
+    read_job_data,
+    slices_of,
+)
 from tsllm.cli.output import check_page, check_picture, check_report_files, deliver_ablation
 
 
@@ -81,7 +86,7 @@ def ablate(
     from tsllm import events
 
     report = events.ablate(
-        events.make_event_forecaster(job.method, **settings, **job.parameters),
+        make_estimator(job, settings),
         parts,
         verbose=int(sys.stderr.isatty()),
         **{name: value for name, value in how.items() if value is not None},

@@ -16,6 +16,7 @@ from tsllm.cli.config import EventsJob, job_of
 from tsllm.cli.event_options import (
     column_settings,
     load_model,
+    make_estimator,
     read_job_data,
     settings_of,
     slices_of,
@@ -164,7 +165,7 @@ def _evaluate_method(job: EventsJob, test_fraction: float) -> _Found:
     settings = column_settings(job)
     table = read_job_data(job, settings)
     training, _ = table.split((1 - test_fraction, test_fraction), keep_empty=True)
-    estimator = _new(job, settings)
+    estimator = make_estimator(job, settings)
     estimator.fit(training, types=table.type_names)
     # The border is the last event of the earlier part.
     border = max(times[-1] for times in training.times if len(times))
@@ -209,7 +210,7 @@ def _evaluate_stream(job: EventsJob, baselines: list[str] | None) -> _Found:
     settings = column_settings(job)
     table = read_job_data(job, settings)
     parts = slices_of(table, job.slices, job.by)
-    estimator = _new(job, settings)
+    estimator = make_estimator(job, settings)
     from tsllm.events import evaluate_stream
 
     report = evaluate_stream(
@@ -236,13 +237,6 @@ def _evaluate_stream(job: EventsJob, baselines: list[str] | None) -> _Found:
         return report_stream(report, title=title, settings=asdict(job))
 
     return _Found(report.to_dict(), show, draw, page)
-
-
-def _new(job: EventsJob, settings: dict[str, Any]) -> Any:
-    """Make the method's unfitted estimator."""
-    from tsllm.events import make_event_forecaster
-
-    return make_event_forecaster(job.method, **settings, **job.parameters)
 
 
 def _print_rows(table: pd.DataFrame) -> None:

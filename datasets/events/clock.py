@@ -119,6 +119,36 @@ class Clock:
         stamps = stamps if zone is None else stamps.tz_localize("UTC").tz_convert(zone)
         return stamps[0] if np.ndim(numbers) == 0 else stamps
 
+    def step_of(self, numbers: np.ndarray) -> float:
+        """Return the step of the clock that wrote some times: all lie whole steps apart.
+
+        Parameters
+        ----------
+        numbers : array (times,)
+            Times of the table, in any order.
+
+        Returns
+        -------
+        float
+            The longest such step, in the table's unit. The shortest time between two of them where
+            numbers have more than nine decimal places; infinite where all are the same.
+
+        Examples
+        --------
+        >>> Clock().step_of(np.array([0.5, 2.0, 2.0, 2.75]))
+        0.25
+        >>> clock = Clock(pd.Timestamp("2024-01-31"), unit="h")
+        >>> clock.step_of(clock.to_number(["2024-01-31 12:00", "2024-01-31 12:20:00.25"]))
+        0.33340277777777777
+        """
+        between = np.diff(np.unique(numbers))
+        if not len(between):
+            return np.inf
+        if self.is_stamps:
+            return _common_step(between, self._steps_per_unit(), 0.5) or float(between.min())
+        found = (_common_step(between, 10**places, 1e-3) for places in range(10))
+        return next((step for step in found if step), float(between.min()))
+
     def _steps_per_unit(self) -> int:
         return _UNITS[self.unit] * (1000 if self.step == "ns" else 1)
 
@@ -260,3 +290,12 @@ def _integers(stamps: pd.DatetimeIndex, step: Literal["us", "ns"]) -> np.ndarray
 def _shown(cells: Any) -> str:
     shown = ", ".join(map(str, list(cells)[:3]))
     return shown + (", ..." if len(cells) > 3 else "")
+
+
+def _common_step(between: np.ndarray, scale: int, tolerance: float) -> float | None:
+    """Return the longest step that all durations are whole numbers of, on a grid of 1 / scale."""
+    counts = between * scale
+    whole = np.rint(counts)
+    if whole.min() < 1 or whole.max() > 2**53 or np.abs(counts - whole).max() > tolerance:
+        return None
+    return float(np.gcd.reduce(whole.astype(np.int64)) / scale)

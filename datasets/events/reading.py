@@ -67,8 +67,8 @@ def read_events(
         the others later by random parts of ``resolution``, in the order of their rows and never
         beyond the next event. "batch" keeps them.
     resolution : float or None, default=None
-        The step of the clock that caused the ties, in the table's unit of time. None uses the
-        smallest positive inter-event time of the table.
+        The step of the clock that caused the ties, in the table's unit of time. None: the longest
+        step that all times lie whole numbers of apart, such as a millisecond.
     time_unit : {"s", "us", "ms", "min", "h", "D", "W"}, default="s"
         The unit in which timestamps are counted. Numbers keep their unit.
     random_state : int or None, default=None
@@ -155,6 +155,8 @@ def read_events(
             where = sequence_name(name) if found[0] is None else place(rows[number][found[0]])
             raise DataError(f"{where} {found[1]}")
     if ties == "jitter":
+        if resolution is None:
+            resolution = clock.step_of(times)
         parts = _jitter(parts, ends, bounds.ids, resolution, random_state)
     return EventTable(
         ids=tuple(bounds.ids),
@@ -236,30 +238,35 @@ def _check_ties(
     row: Callable[[int], str],
     clock: Clock,
 ) -> None:
-    """Check that no sequence has two events at the same time; the error names both rows."""
-    for times, own in zip(parts, rows, strict=True):
-        tied = np.diff(times) == 0
-        if tied.any():
-            bad = int(tied.argmax())
-            raise DataError(
-                f"{place(int(own[bad]))} and {row(int(own[bad + 1]))} have the same time "
-                f"{clock.to_stamp(times[bad])}; drop one, or pass ties='jitter' to spread them "
-                "over the clock's resolution or ties='batch' to keep them (--ties)"
-            )
+    """Check that no sequence has two events at the same time; the error names the first two."""
+    tied = [np.diff(times) == 0 for times in parts]
+    count = sum(int(one.sum()) for one in tied)
+    if not count:
+        return
+    number = next(number for number, one in enumerate(tied) if one.any())
+    bad = int(tied[number].argmax())
+    step = clock.step_of(np.concatenate(parts))
+    jitter = f"less than the clock's step, {step:g}{f' {clock.unit}' * clock.is_stamps}"
+    if not np.isfinite(step):
+        jitter = "parts of resolution=, the step of the clock"
+    raise DataError(
+        f"{place(int(rows[number][bad]))} and {row(int(rows[number][bad + 1]))} have the same time "
+        f"{clock.to_stamp(parts[number][bad])}, and {count:,} of {sum(map(len, parts)):,} events "
+        f"are tied so: pass ties='jitter' (--ties jitter) to move them later by {jitter}, or "
+        "ties='batch' to keep them, or drop them"
+    )
 
 
 def _jitter(
     parts: list[np.ndarray],
     ends: np.ndarray,
     ids: list,
-    resolution: float | None,
+    resolution: float,
     random_state: int | None,
 ) -> list[np.ndarray]:
     """Move tied events later, with an independent random generator for each sequence."""
-    intervals = np.concatenate([np.diff(times) for times in parts] + [np.empty(0)])
-    if resolution is None:
-        resolution = float(intervals[intervals > 0].min(initial=np.inf))
-    if (intervals == 0).any() and not 0 < resolution < np.inf:
+    tied = any((np.diff(times) == 0).any() for times in parts)
+    if tied and not 0 < resolution < np.inf:
         raise _no_resolution(resolution)
     seeds = np.random.SeedSequence(random_state).spawn(len(parts))
     moved = []

@@ -162,6 +162,18 @@ def test_evaluate_a_stream(tsllm, events, tmp_path):
     assert (tmp_path / "stream.png").is_file()
 
 
+def test_two_fits_of_a_feed_with_ties_agree(tsllm):
+    quakes = ("events", "fit", "usgs_earthquakes", "--method", "naive")
+    refused = tsllm(*quakes, "--out", "none")
+    assert refused.code == 2 and "(--ties jitter)" in refused.err, refused.err
+    for name in ("one", "two"):
+        done = tsllm(*quakes, "--ties", "jitter", "--out", name)
+        assert done.code == 0 and "random_state 0" in done.err, done.err
+    one, two = (load(name).history_.times[0] for name in ("one", "two"))
+    assert (np.diff(one) > 0).all()
+    assert one.tolist() == two.tolist()
+
+
 def test_the_bundled_earthquakes_from_stdin_and_by_name(tsllm, events):
     by_name = tsllm(
         *("events", "fit", "usgs_earthquakes", "--ties", "jitter", "--time-unit", "h"),

@@ -34,9 +34,14 @@ SHARED = {
     "sort": ("bool", "Sort the events of a sequence by time; else unsorted events are an error."),
     "ties": (
         '{"error", "jitter", "batch"}',
-        "Treatment of events of a sequence at the same time.",
+        'Treatment of events of a sequence at the same time. "jitter" moves the later ones by less '
+        "than the step of the clock.",
     ),
-    "resolution": ("float or None", "The step of the clock, for ``ties``."),
+    "resolution": (
+        "float or None",
+        "The step of the clock, for ``ties``. None: found from the times, see "
+        "`tsllm.datasets.read_events`.",
+    ),
     "random_state": (
         "int, RandomState or None",
         "Seed of all random draws: futures, and the training of a network.",

@@ -196,6 +196,43 @@ def test_jitter_is_uniform_over_the_resolution():
     assert moved.max() < 0.5
 
 
+def feed(*stamps: str) -> pd.DataFrame:
+    """A feed of a catalogue: stamps in milliseconds, hours apart."""
+    return pd.DataFrame({"time": pd.to_datetime(list(stamps)), "type": "quake"})
+
+
+CATALOGUE = feed(
+    *("2015-08-01 00:07:41.000", "2015-08-01 03:02:57.012", "2015-08-01 03:02:57.012"),
+    *("2015-08-01 09:31:05.440", "2015-08-01 22:00:00.003"),
+)
+
+
+@pytest.mark.parametrize(("unit", "step"), [("s", 1e-3), ("h", 1e-3 / 3600)])
+def test_jitter_stays_below_the_step_of_the_clock_and_not_of_the_events(unit, step):
+    kept = read_events(CATALOGUE, ties="batch", time_unit=unit).times[0]
+    times = read_events(CATALOGUE, ties="jitter", time_unit=unit, random_state=0).times[0]
+    assert 0 < times[2] - times[1] < step
+    assert np.delete(times, 2).tolist() == np.delete(kept, 2).tolist()
+
+
+@pytest.mark.parametrize(
+    ("frame", "told"),
+    [
+        (CATALOGUE, "by less than the clock's step, 0.001 s"),
+        (tied(), "by less than the clock's step, 0.5"),
+        (pd.DataFrame({"time": [0.1, 0.1, 0.4, 7.3], "type": "a"}), "step, 0.3"),
+        (pd.DataFrame({"time": [0.1, 0.1, 0.4, 7.25], "type": "a"}), "step, 0.15"),
+        (pd.DataFrame({"time": [np.pi, np.pi, 10 * np.pi], "type": "a"}), "step, 28.2743"),
+        (pd.DataFrame({"time": [3, 3], "type": "a"}), "resolution=, the step of the clock"),
+    ],
+)
+def test_the_error_about_ties_says_how_many_there_are_and_how_far_jitter_moves(frame, told):
+    message = complaint(frame)
+    ties = int(frame["time"].duplicated().sum())
+    assert f"{ties} of {len(frame)} events are tied so" in message
+    assert "ties='jitter' (--ties jitter)" in message and told in message
+
+
 def test_batch_keeps_ties_as_they_are():
     assert read_events(tied(), ties="batch").times[0].tolist() == tied()["time"].tolist()
 
