@@ -1,6 +1,5 @@
 """``tsllm ablate``: a test of whether the language model helps on DATA."""
 
-import sys
 from dataclasses import asdict
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from tsllm.cli.output import (
     check_picture,
     check_report_files,
     deliver_ablation,
+    log_form,
     say_split,
     working,
 )
@@ -125,7 +125,7 @@ def ablate(
         metric=job.metric,
         min_difference=job.min_difference,
         as_given=job.as_given,
-        progress=sys.stderr.isatty(),
+        progress=log_form.get() != "json",
         **how,
     )
     deliver_ablation(

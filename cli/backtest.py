@@ -1,6 +1,6 @@
 """``tsllm backtest``: errors of a method and baselines on a held-out test part."""
 
-import sys
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -12,11 +12,15 @@ from tsllm.cli.config import BacktestJob, job_of
 from tsllm.cli.data import open_data
 from tsllm.cli.output import (
     check_page,
+    check_picture,
     check_report_files,
+    log_form,
     print_table,
+    say,
     say_split,
     working,
     write_page,
+    write_picture,
     write_report,
 )
 
@@ -48,6 +52,16 @@ def backtest(
             "--scaled", help="Errors in standard deviations of the training part, as in papers."
         ),
     ] = None,
+    time_limit: Annotated[
+        str | None,
+        typer.Option(
+            "--time-limit",
+            help="Seconds for each baseline, and for each other method that is fitted at every "
+            "window, or none. Its windows are then fewer, or its training ends early, and a note "
+            "says so. Default: 300.",
+            metavar="SECONDS",
+        ),
+    ] = None,
     freq: options.Freq = None,
     fill: options.Fill = None,
     resample: options.Resample = None,
@@ -68,16 +82,27 @@ def backtest(
     set_: options.Set = None,
     out: options.ReportOut = None,
     markdown: options.Markdown = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            help="Draw forecasts against what came, to a .png, .svg or .pdf file.",
+            metavar="FILE",
+        ),
+    ] = None,
     page: options.Report = None,
     json: options.Json = False,
 ) -> None:
     """Score a method and baselines on a held-out test part.
 
-    Methods are fitted on the data before the test part and forecast every window of it.
+    Methods are fitted on the data before the test part and forecast every window of it. The
+    expected time comes first. Progress goes to stderr: bars on a terminal, else a line every 30
+    seconds.
     """
     job = job_of(BacktestJob, context)
     job.check_horizons()
     check_report_files(out, markdown)
+    check_picture(plot)
     check_page(page)
 
     with working(f"reading {job.data}"):
@@ -95,10 +120,14 @@ def backtest(
         values,
         X=X,
         scaled=job.scaled,
-        progress=sys.stderr.isatty(),
+        time_limit=None if job.time_limit == math.inf else job.time_limit,
+        progress=log_form.get() != "json",
         **how,
     )
     write_report(report, out, markdown)
+    if plot is not None:
+        write_picture(report.plot(), plot)
+        say(f"wrote {plot}")
     if page is not None:
         from tsllm.reports import report_backtest
 

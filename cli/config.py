@@ -173,6 +173,8 @@ class BacktestJob(EvaluationJob):
     """The job of ``tsllm backtest``."""
 
     scaled: bool = False
+    #: Seconds for each baseline; None or infinite: no limit.
+    time_limit: float | None = 300.0
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Options that several commands share, and the values of options that are lists."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -294,6 +295,16 @@ def names(option: str, text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]
 
 
+def seconds(option: str, text: str) -> float:
+    """Read a number of seconds; ``none`` is infinite."""
+    if text.strip().lower() in ("none", "null"):
+        return math.inf
+    found = _numbers(option, text, float, "a number of seconds, or none")
+    if len(found) != 1 or not found[0] > 0:
+        raise DataError(f"{option} must be a number of seconds above 0, or none, found {text!r}")
+    return found[0]
+
+
 def fill(option: str, text: str) -> str | dict[str, str]:
     """Read one word, or ``sales=zero,promo=ffill``."""
     if "=" not in text:
@@ -340,6 +351,7 @@ READERS: dict[str, Callable[[str, str], Any]] = {
     "sep": separator,
     "static_text": names,
     "text": names,
+    "time_limit": seconds,
     "variants": names,
     "windows": window,
 }

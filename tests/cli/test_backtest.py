@@ -75,3 +75,22 @@ def test_a_baseline_without_its_package_is_one_sentence(tsllm, series, monkeypat
     assert result.code == 2
     assert "the baseline 'flair' needs flaircast: pip install 'tsllm[baselines]'" in result.err
     assert "Traceback" not in result.err
+
+
+def test_the_time_is_told_first_and_a_picture_is_drawn(tsllm, series, tmp_path):
+    result = tsllm(
+        "backtest", "series.csv", "--horizons", 3, "--test-size", 10, "--baselines", "theta",
+        "--method", "linear", "--plot", "picture.svg", "--time-limit", "none",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    lines = result.err.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("expected time: theta "))
+    assert any(line.startswith("linear: fitted in ") for line in lines[first:])
+    assert (tmp_path / "picture.svg").read_text().count("<svg") == 1
+
+
+@pytest.mark.parametrize("limit", ["0", "-3", "soon", "1,2"])
+def test_a_time_limit_is_a_positive_number_of_seconds(tsllm, series, limit):
+    result = tsllm("backtest", "series.csv", "--horizons", 3, "--time-limit", limit)
+    assert result.code == 2
+    assert "--time-limit must be" in result.err and repr(limit) in result.err

@@ -169,7 +169,7 @@ def test_two_fits_of_a_feed_with_ties_agree(tsllm):
     for name in ("one", "two"):
         done = tsllm(*quakes, "--ties", "jitter", "--out", name)
         assert done.code == 0 and "random_state 0" in done.err, done.err
-    one, two = (load(name).history_.times[0] for name in ("one", "two"))
+    one, two = (library.load(name).history_.times[0] for name in ("one", "two"))
     assert (np.diff(one) > 0).all()
     assert one.tolist() == two.tolist()
 

@@ -182,6 +182,7 @@ def ablate(
         seeds=seeds,
         max_windows=max_windows,
         max_history=max_history,
+        time_limit=None,
         freq=freq,
         progress=progress,
     )

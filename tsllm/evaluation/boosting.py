@@ -34,6 +34,7 @@ class LightGBMMethod:
     """
 
     refits_per_window = False
+    windows_at_once = 1
     takes_seed = False
 
     def __init__(self, holdout: Holdout) -> None:

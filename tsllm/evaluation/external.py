@@ -73,7 +73,7 @@ class FlairMethod(LocalBaseline):
         return next((name for name, steps in periods.items() if steps == holdout.season), "Y")
 
     def _fit_and_forecast(
-        self, values: np.ndarray, horizon: int, levels: Sequence[float]
+        self, series: int, variable: int, values: np.ndarray, horizon: int, levels: Sequence[float]
     ) -> np.ndarray | None:
         """Draw sample paths of one variable, and return their mean and quantiles."""
         values, missing = observed_part(values)
@@ -103,6 +103,7 @@ class FracastMethod:
     """
 
     refits_per_window = True
+    windows_at_once = 16
     takes_seed = False
 
     def __init__(self, holdout: Holdout) -> None:

@@ -94,6 +94,18 @@ class WindowSet:
             picked.append(own[np.arange(1, count + 1) * len(own) // count - 1])
         return np.concatenate(picked)
 
+    def spread(self, picked: np.ndarray) -> np.ndarray:
+        """Order windows so that the first ones, however many, are spread over series and times."""
+        series = self.series[picked]
+        turns = np.empty(len(picked), dtype=int)
+        for one in np.unique(series):
+            own = np.flatnonzero(series == one)
+            bits = max(1, (len(own) - 1).bit_length())
+            # The bits of 0, 1, 2, ... in reverse: first halves, then quarters.
+            mirrored = [int(f"{i:0{bits}b}"[::-1], 2) for i in range(len(own))]
+            turns[own] = np.argsort(np.argsort(mirrored))
+        return picked[np.lexsort((series, turns))]
+
 
 def hold_out(
     y: pd.Series | pd.DataFrame,

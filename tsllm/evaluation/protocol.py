@@ -1,13 +1,13 @@
 """Rolling-origin backtests: the plan of the windows, and the run over them."""
 
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from tsllm.arguments import Limits, check_call, check_level_count
 from tsllm.datasets.checks import series_name
@@ -18,10 +18,12 @@ from tsllm.evaluation.kept_forecasts import KeptForecasts, choose_kept
 from tsllm.evaluation.methods import (
     DEFAULT_BASELINES,
     NAMED,
+    GlobalMethod,
     Method,
     make_method,
     with_controls,
 )
+from tsllm.evaluation.progress import Progress, Task, duration
 from tsllm.evaluation.report import BacktestReport, MethodRun, make_report
 from tsllm.evaluation.scoring import Scorer
 from tsllm.forecasters.floors import at_or_above, mostly_stop_at_zero
@@ -48,8 +50,14 @@ class Plan:
 
     def method(self, named: Any) -> Method:
         """Make the method of a baseline's name or of a forecaster."""
-        longest, max_history = self.settings["horizons"][-1], self.settings["max_history"]
-        return make_method(named, self.holdout, longest=longest, max_history=max_history)
+        settings = self.settings
+        return make_method(
+            named,
+            self.holdout,
+            longest=settings["horizons"][-1],
+            max_history=settings["max_history"],
+            time_limit=settings["time_limit"],
+        )
 
 
 _COUNT = Limits(1, 1_000_000_000)
@@ -63,7 +71,10 @@ LIMITS: dict[str, Limits] = {
     "seeds": Limits(0, 2**32 - 1),
     "min_difference": Limits(0, 1, whole=False, below=True),
     "confidence": Limits(0, 1, whole=False, above=True, below=True),
+    "time_limit": Limits(0, whole=False, above=True),
 }
+#: Windows of each series after which the time of a method that is fitted at each is estimated.
+MEASURED_WINDOWS = 2
 
 
 def backtest(
@@ -86,6 +97,7 @@ def backtest(
     seeds: Sequence[int] | None = None,
     max_windows: int | None = 20,
     max_history: int | None = 512,
+    time_limit: float | None = None,
     freq: str | None = None,
     progress: bool = False,
 ) -> BacktestReport:
@@ -152,10 +164,16 @@ def backtest(
     max_history : int or None, default=512
         Steps before the origin that those methods are fitted on. None: all. FLAIR always reads all
         of them, Fracast the last 2,048.
+    time_limit : float or None, default=None
+        Seconds for each baseline, and for each other method that is fitted at every window. A
+        method whose time is over forecasts fewer windows, spread over the test part and at least
+        one; a training ends early and keeps its best epoch. A note says so. Results then depend on
+        the speed of the machine. None: no limit.
     freq : str or None, default=None
         Frequency of the series, where the index does not determine it.
     progress : bool, default=False
-        Show a progress bar for each method on stderr.
+        Show the expected time and the progress of each method on stderr: bars on a terminal, else
+        lines every 30 seconds.
 
     Returns
     -------
@@ -208,6 +226,7 @@ def backtest(
         seeds=seeds,
         max_windows=max_windows,
         max_history=max_history,
+        time_limit=time_limit,
         freq=freq,
         progress=progress,
     )
@@ -233,6 +252,7 @@ def make_plan(
     seeds: Sequence[int] | None,
     max_windows: int | None,
     max_history: int | None,
+    time_limit: float | None,
     freq: str | None,
     progress: bool,
 ) -> Plan:
@@ -273,28 +293,35 @@ def make_plan(
         "seeds": None if seeds is None else [int(seed) for seed in seeds],
         "max_windows": max_windows,
         "max_history": max_history,
+        "time_limit": time_limit,
         "covariates": None if holdout.X is None else list(map(str, holdout.X.columns)),
     }
     return Plan(holdout, list_windows(holdout, steps, stride), scorer, settings, progress)
 
 
 def run_methods(plan: Plan, methods: Mapping[str, Method]) -> BacktestReport:
-    """Fit the methods one after the other, and score their forecasts of the windows."""
+    """Fit the methods one after the other, and score their forecasts of the windows.
+
+    Methods that are fitted at every window begin with a few windows, from which their time is
+    estimated.
+    """
     holdout, windows = plan.holdout, plan.windows
-    runs: dict[str, MethodRun] = {}
     notes = [holdout.left_out] if holdout.left_out else []
-    for name, method in methods.items():
-        picked = np.arange(len(windows))
-        if method.refits_per_window:
-            picked = windows.thin(plan.settings["max_windows"])
-        seeds = (plan.settings["seeds"] if method.takes_seed else None) or [None]
-        with tqdm(total=len(picked) * len(seeds), desc=name, disable=not plan.progress) as bar:
-            runs[name] = _run(name, method, plan, picked, seeds, bar)
-        notes += method.describe().get("notes", [])
+    progress = Progress(plan.progress)
+    runs = {name: _Run(name, method, plan) for name, method in methods.items()}
+    progress.say(_windows_in_words(plan, runs.values()))
+    for run in runs.values():
+        run.measure(progress)
+    progress.say(_times_in_words(runs.values(), plan.settings["time_limit"]))
+    finished: dict[str, MethodRun] = {}
+    for name, run in runs.items():
+        run.finish(progress)
+        finished[name] = run.result()
+        notes += run.notes()
     unused = max(len(c) - int(end) for c, end in zip(holdout.contexts, holdout.ends))
     if unused:
         notes.append(f"up to {unused} steps after the test part of a series are not used")
-    return make_report(runs, windows, holdout, plan.settings, notes)
+    return make_report(finished, windows, holdout, plan.settings, notes)
 
 
 def _name_methods(
@@ -318,64 +345,181 @@ def _name_methods(
     return named
 
 
-def _run(
-    name: str,
-    method: Method,
-    plan: Plan,
-    picked: np.ndarray,
-    seeds: Sequence[int | None],
-    bar: tqdm,
-) -> MethodRun:
-    """Fit one method and score its windows, once per seed."""
-    holdout, windows, scorer = plan.holdout, plan.windows, plan.scorer
-    longest = int(windows.reach.max())
-    totals, step_totals = [], []
-    seconds = {"fit": 0.0, "predict": 0.0}
-    width = holdout.n_variables * (1 + len(scorer.levels))
-    kept = KeptForecasts(
-        choose_kept(windows, picked, width=width, max_windows=plan.settings["max_windows"])
-    )
-    for number, seed in enumerate(seeds):
-        parts, order = [], []
-        per_step = np.zeros((2, len(scorer.metrics), longest, holdout.n_variables))
-        for ends, stage in _stages(holdout, windows, picked, plan.settings["refit"], method):
-            started = time.perf_counter()
-            method.fit(ends, seed)
-            seconds["fit"] += time.perf_counter() - started
-            for batch in _batches(windows, stage, holdout.n_variables, len(scorer.levels)):
-                series, origins = windows.series[batch], windows.origin[batch]
-                horizon = int(windows.reach[batch[0]])
+class _Run:
+    """One method on its windows, once per seed: its scores, and how long it took."""
+
+    def __init__(self, name: str, method: Method, plan: Plan) -> None:
+        self.name, self.method, self._plan = name, method, plan
+        settings, windows, scorer = plan.settings, plan.windows, plan.scorer
+        self.windows = np.arange(len(windows))
+        if method.refits_per_window:
+            self.windows = windows.thin(settings["max_windows"])
+        self.total = len(self.windows)  # of one seed
+        self._seeds = (settings["seeds"] if method.takes_seed else None) or [None]
+        self._done = 0  # windows, of all seeds
+        self._seconds = {"fit": 0.0, "predict": 0.0}
+        self._totals: list[np.ndarray] = []
+        self._steps: list[np.ndarray] = []
+        width = plan.holdout.n_variables * (1 + len(scorer.levels))
+        self._kept = KeptForecasts(
+            choose_kept(windows, self.windows, width=width, max_windows=settings["max_windows"])
+        )
+        self._work = self._forecast_all()
+        #: Seconds that all windows will take, where that was measured.
+        self.expected: float | None = None
+
+    # ------------------------------------------------------------------ the work
+
+    def measure(self, progress: Progress) -> None:
+        """Estimate the time of all windows.
+
+        A method that is fitted at every window forecasts the first ones of each series. Of a
+        training, the first steps are measured where there is someone to tell.
+        """
+        seeds = len(self._seeds)
+        if not self.method.refits_per_window:
+            if progress.shown and isinstance(self.method, GlobalMethod):
+                with progress.over(f"{self.name}, first steps", 0):
+                    borders = self._plan.holdout.borders
+                    once = self.method.expected_seconds(borders, self._seeds[0])
+                self.expected = None if once is None else once * seeds
+            return
+        series = len(np.unique(self._plan.windows.series[self.windows]))
+        with progress.over(self.name, self.total * seeds) as task:
+            seconds = [0.0]
+            for number in range(1, MEASURED_WINDOWS + 1):
+                self._advance(task, until=number * series)
+                seconds.append(sum(self._seconds.values()))
+        # What a method does once, as choosing a form, is not counted for the windows to come.
+        each = (seconds[-1] - seconds[-2]) / series
+        self.expected = seconds[-1] + each * max(0, self.total * seeds - self._done)
+
+    def finish(self, progress: Progress) -> None:
+        """Forecast the windows that are left."""
+        with progress.over(self.name, self.total * len(self._seeds), self._done) as task:
+            self._advance(task)
+        progress.finish(self.name, self._done, self._seconds["fit"], self._seconds["predict"])
+
+    def _advance(self, task: Task, until: float = math.inf) -> None:
+        """Forecast further windows until so many are done."""
+        while self._done < until:
+            count = next(self._work, None)
+            if count is None:
+                return
+            self._done += count
+            task.update(count)
+
+    def _forecast_all(self) -> Iterator[int]:
+        """Fit and score, and yield the number of windows after each batch."""
+        plan, method = self._plan, self.method
+        holdout, windows, scorer = plan.holdout, plan.windows, plan.scorer
+        longest = int(windows.reach.max())
+        for number, seed in enumerate(self._seeds):
+            parts: list[np.ndarray] = []
+            order: list[np.ndarray] = []
+            per_step = np.zeros((2, len(scorer.metrics), longest, holdout.n_variables))
+            for ends, stage in _stages(
+                holdout, windows, self.windows, plan.settings["refit"], method
+            ):
                 started = time.perf_counter()
-                forecast = method.forecast(series, origins, horizon, scorer.levels)
-                if isinstance(method, NAMED):
-                    forecast = _floored(forecast, holdout, series, origins)
-                seconds["predict"] += time.perf_counter() - started
-                actual = np.stack(
-                    [holdout.contexts[i].values[o : o + horizon] for i, o in zip(series, origins)]
-                )
-                _check_forecast(name, forecast, actual, holdout, series, origins)
-                if number == 0:
-                    kept.add(batch, forecast)
-                scored, by_step = scorer.score(series, actual, forecast)
-                parts.append(scored)
-                per_step[:, :, :horizon] += by_step
-                order.append(batch)
-                bar.update(len(batch))
-        sequence = np.argsort(np.concatenate(order))
-        totals.append(np.concatenate(parts, axis=2)[:, :, sequence])
-        step_totals.append(per_step)
-    described = method.describe()
-    return MethodRun(
-        picked,
-        np.stack(totals),
-        np.stack(step_totals),
-        seconds["fit"] / len(seeds),
-        seconds["predict"] / len(seeds),
-        described["context_length"],
-        described["backbone"],
-        described.get("pretrained_on"),
-        kept,
-    )
+                method.fit(ends, seed)
+                self._seconds["fit"] += time.perf_counter() - started
+                for batch in _batches(plan, method, stage):
+                    scored, by_step = self._score(batch, keep=number == 0)
+                    parts.append(scored)
+                    per_step[:, :, : by_step.shape[2]] += by_step
+                    order.append(batch)
+                    yield len(batch)
+                    if number == 0 and self._time_is_over():
+                        break
+            done = np.concatenate(order)
+            self.windows = np.sort(done)  # fewer than planned where the time was over
+            self._totals.append(np.concatenate(parts, axis=2)[:, :, np.argsort(done)])
+            self._steps.append(per_step)
+
+    def _score(self, batch: np.ndarray, *, keep: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Forecast a batch of windows of one horizon, and score it; see `Scorer.score`."""
+        plan = self._plan
+        holdout, windows, scorer = plan.holdout, plan.windows, plan.scorer
+        series, origins = windows.series[batch], windows.origin[batch]
+        horizon = int(windows.reach[batch[0]])
+        started = time.perf_counter()
+        forecast = self.method.forecast(series, origins, horizon, scorer.levels)
+        if isinstance(self.method, NAMED):
+            forecast = _floored(forecast, holdout, series, origins)
+        self._seconds["predict"] += time.perf_counter() - started
+        actual = np.stack(
+            [holdout.contexts[i].values[o : o + horizon] for i, o in zip(series, origins)]
+        )
+        _check_forecast(self.name, forecast, actual, holdout, series, origins)
+        if keep:
+            self._kept.add(batch, forecast)
+        return scorer.score(series, actual, forecast)
+
+    def _time_is_over(self) -> bool:
+        limit = self._plan.settings["time_limit"]
+        spent = sum(self._seconds.values())
+        return self.method.refits_per_window and limit is not None and spent > limit
+
+    # ------------------------------------------------------------------ the result
+
+    def result(self) -> MethodRun:
+        """Return the scores."""
+        described = self.method.describe()
+        kept = self._kept
+        kept.windows = np.intersect1d(kept.windows, self.windows)
+        return MethodRun(
+            self.windows,
+            np.stack(self._totals),
+            np.stack(self._steps),
+            self._seconds["fit"] / len(self._seeds),
+            self._seconds["predict"] / len(self._seeds),
+            described["context_length"],
+            described["backbone"],
+            described.get("pretrained_on"),
+            kept,
+        )
+
+    def notes(self) -> list[str]:
+        """Return what a reader of the report must know of the method."""
+        notes: list[str] = list(self.method.describe().get("notes", []))
+        if len(self.windows) < self.total:
+            limit = self._plan.settings["time_limit"]
+            notes.append(
+                f"{self.name} forecast {len(self.windows)} of {self.total} windows in its time "
+                f"limit of {limit:g} s: time_limit= (--time-limit) raises it"
+            )
+        return notes
+
+
+def _windows_in_words(plan: Plan, runs: Iterable[_Run]) -> str:
+    """Say what a backtest will do."""
+    once = [run.name for run in runs if not run.method.refits_per_window]
+    slow = [run for run in runs if run.method.refits_per_window]
+    parts = [f"fitted once: {', '.join(once)}"] if once else []
+    if slow:
+        named = ", ".join(run.name for run in slow)
+        most = max(run.total for run in slow)
+        parts.append(f"fitted anew at each of up to {most:,} windows: {named}")
+    return f"backtest of {len(plan.windows):,} windows; {'; '.join(parts)}"
+
+
+def _times_in_words(runs: Iterable[_Run], limit: float | None) -> str:
+    """Say how long the methods will take whose time is known."""
+    parts, total = [], 0.0
+    for run in runs:
+        if run.expected is None:
+            continue
+        said = f"{run.name} {duration(run.expected)}"
+        expected = run.expected
+        if limit is not None and run.method.refits_per_window and expected > limit:
+            said += f", ended by its time limit of {duration(limit)}"
+            expected = limit
+        parts.append(said)
+        total += expected
+    if not parts:
+        return "expected time: seconds"
+    return f"expected time: {'; '.join(parts)}; together {duration(total)}"
 
 
 def _floored(
@@ -408,15 +552,23 @@ def _stages(
         yield first, own
 
 
-def _batches(
-    windows: WindowSet, picked: np.ndarray, n_variables: int, n_levels: int
-) -> Iterator[np.ndarray]:
-    """Split windows into batches of one horizon."""
-    for reach in np.unique(windows.reach[picked]):
-        same = picked[windows.reach[picked] == reach]
-        rows = int(np.clip(BATCH_VALUES // (reach * n_variables * (1 + n_levels)), 1, MAX_BATCH))
-        for begin in range(0, len(same), rows):
-            yield same[begin : begin + rows]
+def _batches(plan: Plan, method: Method, picked: np.ndarray) -> Iterator[np.ndarray]:
+    """Split windows into batches of one horizon.
+
+    A method that is fitted at every window gets few at once, the first ones spread over all series
+    and times: its time may be over before the last.
+    """
+    windows, chunks = plan.windows, [picked]
+    if method.refits_per_window:
+        spread, size = windows.spread(picked), method.windows_at_once
+        chunks = [spread[begin : begin + size] for begin in range(0, len(spread), size)]
+    width = plan.holdout.n_variables * (1 + len(plan.scorer.levels))
+    for chunk in chunks:
+        for reach in np.unique(windows.reach[chunk]):
+            same = chunk[windows.reach[chunk] == reach]
+            rows = int(np.clip(BATCH_VALUES // (reach * width), 1, MAX_BATCH))
+            for begin in range(0, len(same), rows):
+                yield same[begin : begin + rows]
 
 
 def _check_forecast(

@@ -12,7 +12,7 @@ from tsllm.context import Context
 from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError
 from tsllm.evaluation.holdout import Holdout
-from tsllm.forecasters.statistical import carried_forward, fit_and_forecast
+from tsllm.forecasters.statistical import carried_forward, choose_ets_form, fit_and_forecast
 
 
 class SeasonalNaive:
@@ -27,6 +27,7 @@ class SeasonalNaive:
     """
 
     refits_per_window = False
+    windows_at_once = 1
     takes_seed = False
 
     def __init__(self, holdout: Holdout) -> None:
@@ -65,6 +66,7 @@ class SktimeMethod:
     """An sktime forecaster that is fitted at every window."""
 
     refits_per_window = True
+    windows_at_once = 1
     takes_seed = False
 
     def __init__(
@@ -112,6 +114,7 @@ class LocalBaseline:
     """
 
     refits_per_window = True
+    windows_at_once = 1
     takes_seed = False
 
     def __init__(self, name: str, holdout: Holdout, max_history: int | None) -> None:
@@ -134,9 +137,9 @@ class LocalBaseline:
         """Fit and forecast each window and variable."""
         out = self._fallback.forecast(series, origins, horizon, levels)
         for row, (i, origin) in enumerate(zip(series, origins)):
-            past = self._holdout.contexts[i].until(int(origin)).tail(self._max_history)
+            past = self._past(int(i), int(origin))
             for variable in range(past.n_variables):
-                forecast = self._forecast_one(past, variable, horizon, levels)
+                forecast = self._forecast_one(int(i), past, variable, horizon, levels)
                 if forecast is not None:
                     out[row, :, variable] = forecast
         return out
@@ -151,8 +154,12 @@ class LocalBaseline:
             ]
         return {"context_length": self._max_history, "backbone": None, "notes": notes}
 
+    def _past(self, series: int, origin: int) -> Context:
+        """Return the steps of a series that a model reads before an origin."""
+        return self._holdout.contexts[series].until(origin).tail(self._max_history)
+
     def _forecast_one(
-        self, past: Context, variable: int, horizon: int, levels: Sequence[float]
+        self, series: int, past: Context, variable: int, horizon: int, levels: Sequence[float]
     ) -> np.ndarray | None:
         """Forecast one variable, (horizon, 1 + levels); None where the fit failed."""
         values = past.values[:, variable]
@@ -162,15 +169,49 @@ class LocalBaseline:
                 "before a test window: pass a longer history, or leave the variable out"
             )
         self._fits += 1
-        out = self._fit_and_forecast(values, horizon, levels)
+        out = self._fit_and_forecast(series, variable, values, horizon, levels)
         self._failures += out is None
         return out
 
     def _fit_and_forecast(
-        self, values: np.ndarray, horizon: int, levels: Sequence[float]
+        self, series: int, variable: int, values: np.ndarray, horizon: int, levels: Sequence[float]
     ) -> np.ndarray | None:
         """Fit the model to one variable, (time,), and forecast it, (horizon, 1 + levels)."""
         return fit_and_forecast(self._name, values, horizon, self._holdout.season, levels)
+
+
+class AutoETSMethod(LocalBaseline):
+    """AutoETS, whose form is chosen once for each variable and whose parameters at each window.
+
+    The choice of one of some thirty forms by AICc takes most of the time of AutoETS. It is made on
+    the steps before the test part. Where this form does not fit a window, it is chosen anew there.
+    """
+
+    def __init__(self, holdout: Holdout, max_history: int | None) -> None:
+        super().__init__("auto_ets", holdout, max_history)
+        self._forms: dict[tuple[int, int], str | None] = {}
+
+    def _fit_and_forecast(
+        self, series: int, variable: int, values: np.ndarray, horizon: int, levels: Sequence[float]
+    ) -> np.ndarray | None:
+        """Fit the form of a variable to a window, and forecast it."""
+        form = self._form(series, variable)
+        season = self._holdout.season
+        if form is not None:
+            found = fit_and_forecast(self._name, values, horizon, season, levels, form=form)
+            if found is not None:
+                return found
+        return fit_and_forecast(self._name, values, horizon, season, levels)
+
+    def _form(self, series: int, variable: int) -> str | None:
+        """Return the form of a variable; None where it has none that serves all windows."""
+        if (series, variable) not in self._forms:
+            past = self._past(series, int(self._holdout.borders[series])).values[:, variable]
+            form = None
+            if not np.isnan(past).all():
+                form = choose_ets_form(past, self._holdout.season)
+            self._forms[series, variable] = form
+        return self._forms[series, variable]
 
 
 def fit_sktime(

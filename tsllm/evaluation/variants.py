@@ -149,6 +149,10 @@ class VariantMethod(GlobalMethod):
         self._shape_of = shape_of
         self._peak: float | None = None
 
+    def expected_seconds(self, ends: np.ndarray, seed: int | None) -> float | None:
+        """Return None: a variant may need the fitted sizes of another one."""
+        return None
+
     def fit(self, ends: np.ndarray, seed: int | None) -> None:
         """Fit a clone on the share of the steps."""
         parameters = dict(self._by_seed(seed or 0)) if self._by_seed is not None else {}
@@ -217,6 +221,7 @@ class ShuffledMethod:
     """
 
     refits_per_window = False
+    windows_at_once = 1
 
     def __init__(self, variant: VariantMethod, holdout: Holdout) -> None:
         self.takes_seed = variant.takes_seed
