@@ -36,6 +36,7 @@ _HOMES = {
     "RMTPPDecoder": "events.decoders.closed_form",
     "S2IPModel": "s2ip.model",
     "TimeCMAModel": "timecma",
+    "ZeroShotModel": "zero_shot",
     "log_likelihood": "events.decoders.base",
     "next_event": "events.next_event",
     "pad_sequences": "events.batch",

@@ -26,3 +26,4 @@ from tsllm.adapters.events.prompttpp import PromptTPPModel as PromptTPPModel
 from tsllm.adapters.linear import LinearModel as LinearModel
 from tsllm.adapters.s2ip.model import S2IPModel as S2IPModel
 from tsllm.adapters.timecma import TimeCMAModel as TimeCMAModel
+from tsllm.adapters.zero_shot import ZeroShotModel as ZeroShotModel

@@ -163,7 +163,7 @@ Encoding = Annotated[
 #: Options that say how times and CSV are written.
 WRITTEN = ("tz", "time_format", "sep", "decimal", "encoding")
 
-_METHODS = "auto, autotimes, timecma, s2ip, aaren, linear, dlinear or patchtst. Default:"
+_METHODS = "auto, zero_shot, autotimes, timecma, s2ip, aaren, linear, dlinear or patchtst. Default:"
 Method = Annotated[
     str | None, typer.Option("--method", help=f"{_METHODS} autotimes.", metavar="METHOD")
 ]

@@ -31,6 +31,7 @@ from tsllm.forecasters.linear import LinearForecaster as LinearForecaster
 from tsllm.forecasters.s2ip import S2IPForecaster as S2IPForecaster
 from tsllm.forecasters.text_context import TextContext as TextContext
 from tsllm.forecasters.timecma import TimeCMAForecaster as TimeCMAForecaster
+from tsllm.forecasters.zero_shot import ZeroShotForecaster as ZeroShotForecaster
 from tsllm.saving.api import load as load
 from tsllm.saving.api import save as save
 from tsllm.tables.forecast import forecast as forecast

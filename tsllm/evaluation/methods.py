@@ -26,12 +26,14 @@ from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
 from tsllm.forecasters.frames import join_covariates
 from tsllm.forecasters.linear import LinearForecaster
 from tsllm.forecasters.statistical import MODELS
+from tsllm.forecasters.zero_shot import ZeroShotForecaster
 from tsllm.training.callbacks import Callback, training_callbacks
 from tsllm.training.settings import TrainingState
 
 #: The baselines that can be asked for by name; those of `PACKAGES` need the extra ``baselines``.
 BASELINES = (
-    *("seasonal_naive", "auto_ets", "theta", "auto_theta", "linear", "dlinear", "patchtst"),
+    *("seasonal_naive", "auto_ets", "theta", "auto_theta"),
+    *("zero_shot", "linear", "dlinear", "patchtst"),
     *PACKAGES,
 )
 DEFAULT_BASELINES = ("seasonal_naive", "auto_ets", "theta", "dlinear", "patchtst")
@@ -102,6 +104,7 @@ def make_method(
 
 #: The baselines that are forecasters of ours, by name.
 _TRAINED: dict[str, Any] = {
+    "zero_shot": ZeroShotForecaster,
     "linear": LinearForecaster,
     "dlinear": DLinearForecaster,
     "patchtst": PatchTSTForecaster,

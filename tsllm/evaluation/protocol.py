@@ -144,10 +144,11 @@ def backtest(
         Levels to score, ascending; coverage and width use the outermost two. Empty: only point
         forecasts.
     baselines : sequence of str, default=DEFAULT_BASELINES
-        Among "seasonal_naive", "auto_ets", "theta", "auto_theta", "linear", "dlinear", "patchtst",
-        and with the extra ``tsllm[baselines]`` "flair", "fracast" and "lightgbm". The default is
-        "seasonal_naive", "auto_ets", "theta", "dlinear" and "patchtst". Counts have a floor at
-        zero, as with ``floor="auto"`` of tsllm's forecasters; an estimator of sktime has none.
+        Among "seasonal_naive", "auto_ets", "theta", "auto_theta", "zero_shot", "linear", "dlinear",
+        "patchtst", and with the extra ``tsllm[baselines]`` "flair", "fracast" and "lightgbm". The
+        default is "seasonal_naive", "auto_ets", "theta", "dlinear" and "patchtst". Counts have a
+        floor at zero, as with ``floor="auto"`` of tsllm's forecasters; an estimator of sktime has
+        none.
     metrics : sequence of str or None, default=None
         Among "mse", "mae", "mase", "smape", "wql", "crps", "coverage" and "width"; see
         `tsllm.metrics`. None: all that ``quantiles`` allow.

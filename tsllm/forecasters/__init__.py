@@ -9,6 +9,7 @@ from tsllm.forecasters.linear import LinearForecaster
 from tsllm.forecasters.s2ip import S2IPForecaster
 from tsllm.forecasters.text_context import TextContext
 from tsllm.forecasters.timecma import TimeCMAForecaster
+from tsllm.forecasters.zero_shot import ZeroShotForecaster
 
 #: The methods by the short names that the command line and `tsllm.forecast` use.
 METHODS = {
@@ -20,6 +21,7 @@ METHODS = {
     "linear": LinearForecaster,
     "dlinear": DLinearForecaster,
     "patchtst": PatchTSTForecaster,
+    "zero_shot": ZeroShotForecaster,
 }
 
 __all__ = [
@@ -34,4 +36,5 @@ __all__ = [
     "S2IPForecaster",
     "TextContext",
     "TimeCMAForecaster",
+    "ZeroShotForecaster",
 ]

@@ -37,6 +37,7 @@ from tsllm.forecasters.linear import LinearForecaster
 from tsllm.forecasters.s2ip import S2IPForecaster
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.forecasters.timecma import TimeCMAForecaster
+from tsllm.forecasters.zero_shot import ZeroShotForecaster
 
 #: The candidates that are trained, by name.
 TRAINED: dict[str, type[ModelForecaster]] = {
@@ -47,6 +48,7 @@ TRAINED: dict[str, type[ModelForecaster]] = {
     "timecma": TimeCMAForecaster,
     "s2ip": S2IPForecaster,
     "aaren": AarenForecaster,
+    "zero_shot": ZeroShotForecaster,
 }
 #: ``candidates="auto"``: each method, and the steps that a typical series must have for it.
 AUTO_CANDIDATES = {
@@ -54,6 +56,7 @@ AUTO_CANDIDATES = {
     "auto_theta": 1,
     "auto_ets": 1,
     "dlinear": 24,
+    "zero_shot": 8,
     "autotimes": 100,
 }
 #: Most training steps of a candidate, without and with a language model.
@@ -195,10 +198,12 @@ class AutoForecaster(ComposedForecaster):
     Parameters
     ----------
     candidates : "auto" or list of names and forecasters, default="auto"
-        "auto": ``seasonal_naive``, ``auto_theta``, ``auto_ets``, for series of at least 24 steps
-        ``dlinear``, and from 100 steps on ``autotimes`` if there is a ``backbone``. Other names are
-        ``theta``, ``linear``, ``patchtst``, ``timecma``, ``s2ip`` and ``aaren``. A forecaster of
-        tsllm is trained once; any other forecaster of sktime is fitted to each series anew.
+        "auto": ``seasonal_naive``, ``auto_theta``, ``auto_ets``; for series of at least 24 steps
+        ``dlinear``; from 8 steps on ``zero_shot``, if ``backbone`` is the default, which its
+        weights were trained around; and from 100 steps on ``autotimes``, if there is a
+        ``backbone``. Other names are ``theta``, ``linear``, ``patchtst``, ``timecma``, ``s2ip`` and
+        ``aaren``. A forecaster of tsllm is trained once; any other one of sktime is fitted to each
+        series anew.
     backbone_layers : int, None or "auto", default="auto"
         The first layers of the language model to use. None: all. "auto": two.
     prediction_length : int or None, default=None
@@ -440,8 +445,11 @@ class AutoForecaster(ComposedForecaster):
         if isinstance(given, str):
             typical = typical_steps(contexts)
             names = [name for name, least in AUTO_CANDIDATES.items() if typical >= least]
-            if self.backbone is None:
-                names = [name for name in names if name != "autotimes"]
+            # The packaged weights belong to the default language model. A machine with another one
+            # need not have it.
+            own = {None: {"zero_shot", "autotimes"}, DEFAULT_BACKBONE: set()}
+            without = own.get(self.backbone, {"zero_shot"})
+            names = [name for name in names if name not in without]
             return [self._candidate(name, freq) for name in names]
         return [
             self._candidate(one, freq)
@@ -473,7 +481,7 @@ class AutoForecaster(ComposedForecaster):
         }
         if name in ("autotimes", "timecma"):
             settings["embedding_store"] = self.embedding_store
-        if name not in ("dlinear", "linear", "patchtst", "aaren"):
+        if name not in ("dlinear", "linear", "patchtst", "aaren", "zero_shot"):
             settings |= {
                 "backbone": self.backbone,
                 "backbone_layers": self._layers(),

@@ -23,6 +23,7 @@ from tsllm.forecasters.language_model import LLMForecaster
 from tsllm.forecasters.parameters import DECILES, choose_flips
 from tsllm.forecasters.shapes import best_shape
 from tsllm.forecasters.state import FittedState, ModelShape
+from tsllm.forecasters.zero_shot import ZeroShotForecaster
 from tsllm.prompts.segments import context_sentences, segment_sentences
 from tsllm.training.settings import Loss
 from tsllm.training.windows import WindowBatch, Windows
@@ -98,6 +99,7 @@ class AutoTimesForecaster(LLMForecaster):
 
     See Also
     --------
+    ZeroShotForecaster : Forecast without training.
     TimeCMAForecaster, S2IPForecaster, AarenForecaster
 
     References
@@ -197,6 +199,40 @@ class AutoTimesForecaster(LLMForecaster):
                 "device": "cpu",
             },
         ]
+
+    @classmethod
+    def from_pretrained(cls, name: str = "zero-shot", **parameters: Any) -> ZeroShotForecaster:
+        """Return a forecaster with weights that come with the package: it needs no training.
+
+        Its model takes AutoTimes' segments as tokens, and more beside; it is a class of its own,
+        without the arguments of a training.
+
+        Parameters
+        ----------
+        name : {"zero-shot"}, default="zero-shot"
+            The weights.
+        **parameters
+            Arguments of `ZeroShotForecaster`.
+
+        Returns
+        -------
+        ZeroShotForecaster
+
+        Raises
+        ------
+        DataError
+            An unknown name.
+
+        Examples
+        --------
+        >>> from sktime.datasets import load_airline
+        >>> from tsllm import AutoTimesForecaster
+        >>> forecaster = AutoTimesForecaster.from_pretrained("zero-shot")
+        >>> forecaster.fit(load_airline(), fh=[1]).predict().index.astype(str).tolist()
+        ['1961-01']
+        """
+        check_choice("name", name, ("zero-shot",))
+        return ZeroShotForecaster(**parameters)
 
     # ------------------------------------------------------------------ the method's hooks
 

@@ -231,7 +231,9 @@ class FittedState:
             "backbone_source": None if backbone is None else backbone.source,
             "backbone_quantisation": None if backbone is None else backbone.quantisation,
             "backbone_layers": None if backbone is None else backbone.n_layers,
-            "trained_parameters": sum(p.numel() for p in self.model.parameters()),
+            "trained_parameters": sum(
+                p.numel() for p in self.model.parameters() if p.requires_grad
+            ),
             "frozen_parameters": 0 if backbone is None else backbone.parameter_count,
             "context_length": self.shape.context_length,
             "horizon": self.shape.horizon,

@@ -68,6 +68,7 @@ _SERIES = {
     "S2IPForecaster": "tsllm.forecasters.s2ip",
     "TextContext": "tsllm.forecasters.text_context",
     "TimeCMAForecaster": "tsllm.forecasters.timecma",
+    "ZeroShotForecaster": "tsllm.forecasters.zero_shot",
 }
 _EVENTS = {
     "HawkesForecaster": "tsllm.events.hawkes",

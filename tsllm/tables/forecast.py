@@ -82,8 +82,8 @@ def forecast(
     horizon : int
         Steps to forecast after the end of each series.
     method : str, default="auto"
-        The forecaster: "auto", "autotimes", "timecma", "s2ip", "aaren", "linear", "dlinear" or
-        "patchtst". "auto" combines several; see `tsllm.AutoForecaster`.
+        The forecaster: "auto", "zero_shot", "autotimes", "timecma", "s2ip", "aaren", "linear",
+        "dlinear" or "patchtst". "auto" combines several; see `tsllm.AutoForecaster`.
     quantiles : sequence of float, default=(0.1, 0.5, 0.9)
         Levels between 0 and 1; empty for point forecasts only.
     id_col, time_col : str or None, default=None

@@ -1,0 +1,1 @@
+"""Training and evaluation of the zero-shot weights, on synthetic series only."""

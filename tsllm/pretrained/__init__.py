@@ -1,0 +1,5 @@
+"""The trained weights that come with the package."""
+
+from tsllm.pretrained.weights import ZERO_SHOT, PackagedWeights
+
+__all__ = ["ZERO_SHOT", "PackagedWeights"]
