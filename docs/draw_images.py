@@ -69,7 +69,7 @@ def text_forecast() -> Any:
     ax.plot(ahead, told, **line_style(0), label="forecast with the notes")
     ax.plot(ahead, blind.predict(), **line_style(1), label="without")
     for day, note, value in zip(ahead, X["note"].iloc[730:], y.iloc[730:]):
-        if note:
+        if isinstance(note, str):
             short = f"{note.split()[0]} ...\n{' '.join(note.split()[-2:])}"
             place = {"xy": (day, value), "xytext": (0, 10), "textcoords": "offset points"}
             ax.annotate(short, **place, ha="center", fontsize=8.5)
@@ -125,18 +125,6 @@ def backtests() -> Any:
     return getattr(drawn, "figure", drawn)
 
 
-def ablation() -> Any:
-    """Draw the differences of the variants, as `tsllm ablate --plot` does."""
-    from sktime.datasets import load_airline
-
-    import tsllm
-
-    model = tsllm.AutoTimesForecaster(backbone_layers=1, max_steps=60, random_state=0)
-    report = tsllm.ablate(model, load_airline(), horizons=[12], seeds=[0, 1], test_size=36)
-    print(report.verdict)
-    return report.plot().figure
-
-
 PICTURES: dict[str, Callable[[], Any]] = {
     drawn.__name__: drawn
     for drawn in (
@@ -147,7 +135,6 @@ PICTURES: dict[str, Callable[[], Any]] = {
         streaming,
         events,
         backtests,
-        ablation,
     )
 }
 
