@@ -614,7 +614,7 @@ def _break_of(
     return GapError(
         f"{name} has a gap at {freq}: {lacks} {grid[positions[before] + 1]} after {row(before)} "
         f"({times[before]})",
-        f"insert the rows with .asfreq({offset.freqstr!r}), or {FILL_REMEDY}",
+        f"insert the rows of each series with .asfreq({offset.freqstr!r}), or {FILL_REMEDY}",
     )
 
 

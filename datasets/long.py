@@ -251,7 +251,8 @@ def _make_series(
     words = None if fill is None else beside.fill_words(fill, columns.targets)
     codes, names = pd.factorize(ids)
     if resample is None:
-        _check_duplicates(codes, times, place, table.row, several=columns.id is not None)
+        others = table.frame.drop(columns=[columns.time, *columns.targets])
+        _check_duplicates(codes, times, place, table.row, None if columns.id else others)
     order = group_rows(
         codes, stamp_numbers(times), times, place, table.row, noun="series", sort=how.sort
     )
@@ -456,22 +457,36 @@ def _check_duplicates(
     times: pd.Index,
     place: Callable[[int], str],
     row: Callable[[int], str],
-    *,
-    several: bool,
+    others: pd.DataFrame | None,
 ) -> None:
-    """Check that no series has a stamp twice; the error names both rows."""
+    """Check that no series has a stamp twice; the error names both rows.
+
+    ``others`` are the columns that could tell series apart; None where a column does.
+    """
     keys = pd.DataFrame({"code": codes, "time": stamp_numbers(times)})
     twice = keys.duplicated()
     if twice.any():
         bad = int(twice.argmax())
         first = int((keys == keys.iloc[bad]).all(axis=1).argmax())
         remedy = "drop one of the two"
-        if not several:
+        if others is not None:
             remedy += ", name the column that tells series apart with id_col= (--id-col)"
+            likely = _telling_apart(others, keys["time"])
+            remedy += "" if likely is None else f", which seems to be {likely!r}"
         if isinstance(times, pd.DatetimeIndex):
             remedy += ", or aggregate the rows of a step with resample='sum' and freq= "
             remedy += "(--resample, --freq)"
         raise DataError(f"{place(first)} and {row(bad)} have the same stamp {times[bad]}; {remedy}")
+
+
+def _telling_apart(others: pd.DataFrame, stamps: pd.Series) -> str | None:
+    """Return the first column of names or whole numbers with which no stamp stands twice."""
+    for name, column in others.items():
+        if pd.api.types.is_float_dtype(column) or column.nunique() > len(column) / 2:
+            continue
+        if not pd.DataFrame({"own": column.to_numpy(), "time": stamps}).duplicated().any():
+            return str(name)
+    return None
 
 
 def _spans(codes: np.ndarray) -> list[slice]:

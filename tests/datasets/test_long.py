@@ -690,3 +690,16 @@ def test_a_missing_or_odd_name_of_a_series_is_refused(missing, kind):
     frame = frame.astype({"series_id": kind})
     assert "row 3 of the frame has " in complaint(frame)
     assert "no file or directory" in complaint("")
+
+
+def test_rows_of_several_series_name_the_column_that_tells_them_apart():
+    days = pd.date_range("2024-01-01", periods=6, freq="D")
+    shops = [
+        pd.DataFrame({"price": [1.5] * 6, "sku": name, "day": days, "units": range(6)})
+        for name in ("a", "b")
+    ]
+    with pytest.raises(DataError, match=r"same stamp .* id_col= .*which seems to be 'sku'"):
+        read_long(pd.concat(shops), target_cols="units")
+    alone = pd.concat([shops[0], shops[0].tail(1)])  # a doubled row, and no such column
+    with pytest.raises(DataError, match=r"same stamp .*\(--id-col\), or aggregate"):
+        read_long(alone, target_cols="units")
