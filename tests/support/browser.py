@@ -1,12 +1,15 @@
 """A real browser without a window: Chromium, driven over its DevTools pipe. It needs no network."""
 
+import base64
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -52,8 +55,6 @@ class BrowserPage:
 
     def picture(self, path):
         """Write a PNG of the whole page, for people who mend a test."""
-        import base64
-
         shot = self.call("Page.captureScreenshot", captureBeyondViewport=True)
         Path(path).write_bytes(base64.b64decode(shot["data"]))
 
@@ -61,8 +62,8 @@ class BrowserPage:
 class Browser:
     """A process of Chromium."""
 
-    def __init__(self, process, to_browser, from_browser):
-        self._process, self._to, self._from = process, to_browser, from_browser
+    def __init__(self, to_browser, from_browser):
+        self._to, self._from = to_browser, from_browser
         self._number, self._pages = 0, {}
 
     def open(self, path):
@@ -75,7 +76,7 @@ class Browser:
         page.call("Page.navigate", url=Path(path).absolute().as_uri())
         loaded = "document.readyState === 'complete' && location.protocol === 'file:'"
         while not page.run(loaded):
-            pass
+            time.sleep(0.05)
         return page
 
     def call(self, method, session=None, **parameters):
@@ -119,7 +120,8 @@ def running():
     """Start Chromium; it is ended after the block, or when it hangs."""
     child_in, to_browser = os.pipe()
     from_browser, child_out = os.pipe()
-    with tempfile.TemporaryDirectory(prefix="tsllm-browser-") as profile:
+    # Its processes may still write while they end.
+    with tempfile.TemporaryDirectory("tsllm-browser", ignore_cleanup_errors=True) as profile:
         # Debian's start script asks for no window; descriptors 3 and 4 are the protocol's.
         shell = f'exec "$@" 3<&{child_in} 4>&{child_out}'
         options = [
@@ -132,15 +134,21 @@ def running():
             pass_fds=(child_in, child_out),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         os.close(child_in)
         os.close(child_out)
-        watch = threading.Timer(PATIENCE, process.kill)
+
+        def end():
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # the browser and its own processes
+
+        watch = threading.Timer(PATIENCE, end)
         watch.start()
         try:
             with os.fdopen(to_browser, "wb") as to, os.fdopen(from_browser, "rb") as back:
-                yield Browser(process, to, back)
+                yield Browser(to, back)
         finally:
             watch.cancel()
-            process.kill()
+            end()
             process.wait()
