@@ -60,7 +60,8 @@ def _remembering(fit: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(fit)
     def remember(self: EventTables, events: Any, *args: Any, **kwargs: Any) -> Any:
         fitted = fit(self, events, *args, **kwargs)
-        self._kind = kind_of(events)
+        if kind_of(events) is not None or self._kind is not None:
+            self._kind = kind_of(events)
         return fitted
 
     return remember

@@ -130,7 +130,8 @@ class SeriesForecaster(FittingMixin, ExplainingMixin, ShownFitted, CheckedCalls)
         kind = kind_of(y)
         y, X, fh = self._check_training(y, X, fh)
         super().fit(y, X=X, fh=fh)
-        self._kind = kind
+        if kind is not None:  # sktime has dropped that of an earlier fit
+            self._kind = kind
         return self
 
     def pretrain(self, y: Any, X: Any = None, fh: Any = None) -> "SeriesForecaster":

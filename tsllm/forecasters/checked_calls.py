@@ -48,7 +48,8 @@ class CheckedCalls(TableCalls):
             In the form of ``y``.
         """
         result = super().fit_predict(y, X, fh, X_pred)
-        self._kind = kind_of(y)
+        if kind_of(y) is not None or self._kind is not None:
+            self._kind = kind_of(y)
         return result
 
     @in_kind_of_y

@@ -4,8 +4,8 @@ y and X are indexed when they are read, and what is returned is a table of the k
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextvars import ContextVar
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -17,6 +17,9 @@ from tsllm.datasets.indexed import index_table, index_tables
 Given = ParamSpec("Given")
 Own = TypeVar("Own", bound="TableCalls")
 Result = TypeVar("Result")
+# Whether a method of sktime calls another, which must return pandas' frames. Not an attribute:
+# a forecast leaves the forecaster as it was.
+_INSIDE: ContextVar[bool] = ContextVar("_INSIDE", default=False)
 
 
 class TableCalls(BaseForecaster):
@@ -27,7 +30,6 @@ class TableCalls(BaseForecaster):
     """
 
     _kind: TableKind | None = None  # of the y of the fit; None for pandas
-    _in_a_call: bool = False  # whether a method of sktime calls another, which needs pandas
 
     @abstractmethod
     def _index_names(self) -> list[str]:
@@ -39,15 +41,6 @@ class TableCalls(BaseForecaster):
             y = index_table(y, "y", self._index_names())
         return index_tables(y, X)
 
-    @contextmanager
-    def _in_pandas(self) -> Iterator[None]:
-        """Let the methods that a method calls return pandas' frames."""
-        before, self._in_a_call = self._in_a_call, True
-        try:
-            yield
-        finally:
-            self._in_a_call = before
-
 
 def in_kind_of_y(
     method: Callable[Concatenate[Own, Given], Result],
@@ -56,9 +49,12 @@ def in_kind_of_y(
 
     @wraps(method)
     def call(self: Own, *args: Given.args, **kwargs: Given.kwargs) -> Any:
-        outermost = not self._in_a_call
-        with self._in_pandas():
+        outermost = not _INSIDE.get()
+        token = _INSIDE.set(True)
+        try:
             result: Any = method(self, *args, **kwargs)
+        finally:
+            _INSIDE.reset(token)
         kinds = [kind_of(one) for one in (*args, *kwargs.values())]
         kind = self._kind or next((one for one in kinds if one is not None), None)
         if not outermost or kind is None or not hasattr(result, "rename_axis"):
