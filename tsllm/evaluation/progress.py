@@ -35,7 +35,7 @@ class Task:
         self._bar.update(windows)
 
     def train(self, step: int, planned: int) -> None:
-        """Note the step that a training has reached."""
+        """Record the step that a training has reached."""
         self.step, self.planned_steps = step, planned
         if not self._bar.disable:
             self._bar.set_postfix_str(f"training step {step}", refresh=step % 20 == 0)
@@ -77,7 +77,7 @@ class Progress:
             sys.stderr.flush()
 
     def finish(self, name: str, windows: int, fit: float, predict: float) -> None:
-        """Tell the seconds that a method took; a bar shows them too."""
+        """Report the seconds that a method took; a bar shows them too."""
         log_event(
             _LOG,
             "method scored",
