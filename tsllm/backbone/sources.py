@@ -98,13 +98,15 @@ def find_sources(
 
 def not_found(spec: str, looked: list[str], allow_download: bool) -> BackboneNotFoundError:
     """Build the error that lists every place and the remedy."""
+    name = spec.removeprefix("random:").partition("?")[0]
     remedy = "check its spelling, or give the path of a local directory"
-    if not allow_download or huggingface_hub.constants.HF_HUB_OFFLINE:
+    offline = not allow_download or huggingface_hub.constants.HF_HUB_OFFLINE
+    if offline and _HUB_ID.fullmatch(name):
         remedy += (
             ", or allow the download once (allow_download=True, or TSLLM_ALLOW_DOWNLOAD=1 in the "
             "environment for saved models; HF_HUB_OFFLINE unset)"
         )
-    package = PACKAGES.get(spec.removeprefix("random:").partition("?")[0])
+    package = PACKAGES.get(name)
     if package is not None:
         remedy += f", or {package.remedy}"
     return BackboneNotFoundError(

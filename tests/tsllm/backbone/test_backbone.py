@@ -573,7 +573,7 @@ class TestPlaces:
     def test_a_path_is_not_looked_for_on_the_hub(self, tmp_path):
         with pytest.raises(BackboneNotFoundError, match="is not an id") as caught:
             load(str(tmp_path / "missing"))
-        assert "HF_HUB_OFFLINE" not in str(caught.value).partition("Remedy")[0]
+        assert "HF_HUB_OFFLINE" not in str(caught.value)  # no download would help
 
     def test_a_cached_model(self, empty_cache, saved):
         commit = "0123456789abcdef0123456789abcdef01234567"
