@@ -29,7 +29,8 @@ def check_floor(floor: Any) -> None:
 def never_negative(values: np.ndarray) -> np.ndarray:
     """Return which variables of a series (time, variables) have no negative value: (variables,)."""
     with np.errstate(invalid="ignore"):  # NaN is not observed
-        return ~(values < 0).any(axis=0)
+        found: np.ndarray = ~np.any(values < 0, axis=0)
+    return found
 
 
 def stops_at_zero(values: np.ndarray) -> np.ndarray:

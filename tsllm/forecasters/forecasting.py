@@ -1,4 +1,4 @@
-"""The one path of a forecast: prepare contexts, predict batches, add covariate effects, calibrate.
+"""The one path of a forecast: prepare contexts, predict batches, add effects, calibrate, floor.
 
 `SeriesForecaster.predict` and `predict_quantiles`, the stateless `forecast`, batch jobs and serving
 all take it. Step 2 is a `Reader`: it reads contexts anew, or the running states of followed series.
