@@ -16,6 +16,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -70,10 +71,11 @@ def text_forecast() -> Any:
     ax.plot(ahead, blind.predict(), **line_style(1), label="without")
     for day, note, value in zip(ahead, X["note"].iloc[730:], y.iloc[730:]):
         if isinstance(note, str):
-            short = f"{note.split()[0]} ...\n{' '.join(note.split()[-2:])}"
-            place = {"xy": (day, value), "xytext": (0, 10), "textcoords": "offset points"}
-            ax.annotate(short, **place, ha="center", fontsize=8.5)
-    ax.margins(y=0.2)
+            rises = value > known.mean()
+            place = {"xytext": (0, 8 if rises else -8), "va": "bottom" if rises else "top"}
+            place |= {"xy": (day, value), "textcoords": "offset points", "ha": "center"}
+            ax.annotate(fill(note, 22), **place, fontsize=8.5)
+    ax.margins(y=0.25)
     ax.set_ylabel("sales")
     label_times(ax, when)
     legend_below(ax)
