@@ -31,7 +31,7 @@ from tsllm.backbone.sources import (
     unusable_config,
 )
 from tsllm.backbone.synthetic import check_random_size, empty_model, random_model
-from tsllm.errors import BackboneNotFoundError, DataError, DeviceMemoryError
+from tsllm.errors import DataError, DeviceMemoryError
 
 # Weights live as long as some handle holds them; the lock makes concurrent loads load once.
 _registry: WeakValueDictionary[tuple[Hashable, ...], SharedBackbone] = WeakValueDictionary()
@@ -229,11 +229,6 @@ def _count_layers(source: Source, spec: str, layers: int | None) -> int:
     """Return the number of layers to keep, and check that the model has them."""
     check_supported(source.config, spec)
     present: int = source.config.num_hidden_layers
-    if present < 1:
-        raise BackboneNotFoundError(
-            f"the backbone {spec!r} cannot be loaded: its config.json says that it has {present} "
-            "layers; copy the file from the model's page again."
-        )
     if layers is None:
         return present
     if isinstance(layers, bool) or not isinstance(layers, int) or not 1 <= layers <= present:

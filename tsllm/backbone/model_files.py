@@ -69,6 +69,26 @@ def check_config(folder: Path) -> dict[str, Any]:
     return entries
 
 
+def check_sizes(config: PretrainedConfig) -> None:
+    """Check the sizes of a config, and drop a padding token that has no word embedding.
+
+    Some checkpoints name such a token, torch refuses it, and tsllm never uses it.
+
+    Raises
+    ------
+    UnusableModelError
+        A size is below 1.
+    """
+    for name in ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size"):
+        if (value := getattr(config, name)) < 1:
+            raise UnusableModelError(
+                f"its {CONFIG} says {name}={value}: copy the file from the model's page again"
+            )
+    token = getattr(config, "pad_token_id", None)
+    if token is not None and not -config.vocab_size <= token < config.vocab_size:
+        config.pad_token_id = None
+
+
 def check_no_adapter(folder: Path) -> None:
     """Check that there is no PEFT adapter, which transformers would apply without a word.
 
@@ -295,7 +315,7 @@ def _stored_types(path: Path) -> dict[str, str]:
         entries: dict[str, Mapping[str, Any]] = json.loads(header)
         entries.pop("__metadata__", None)
         types = {name: str(entry["dtype"]) for name, entry in entries.items()}
-        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        end = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise UnusableModelError(
             f"its {path.name} is no safetensors file, or is cut short: copy it from the model's "
@@ -392,7 +412,7 @@ def _without_weights(folder: Path) -> str:
             f"it has no {WEIGHTS}, and tsllm does not read the pickled {pickled[0].name}: save "
             "the model as safetensors with transformers' save_pretrained"
         )
-    others = sorted(folder.glob("*.safetensors"))
+    others = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
     parts = [path for path in others if "-of-" in path.name]
     if parts:
         return (

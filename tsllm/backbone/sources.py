@@ -26,6 +26,7 @@ from tsllm.backbone.model_files import (
     UnusableModelError,
     check_config,
     check_no_adapter,
+    check_sizes,
     check_tokenizer,
     tokenizer_fault,
 )
@@ -130,8 +131,18 @@ def absolute_spec(spec: str) -> str:
         # The name of an architecture is never a directory's.
         body = body if body in ARCHITECTURES else absolute_spec(body)
         return f"random:{body}{separator}{query}"
-    path = Path(spec).expanduser()
-    return str(path.absolute()) if spec and path.exists() else spec
+    path = _local_path(spec)
+    return str(path.absolute()) if spec and path is not None and path.exists() else spec
+
+
+def _local_path(spec: str) -> Path | None:
+    """Return a spec as a path, None where no path can have such a name."""
+    try:
+        path = Path(spec).expanduser()
+        path.resolve().exists()
+    except (OSError, RuntimeError, ValueError):  # too long, an unknown ~user, a null byte
+        return None
+    return path
 
 
 def pass_over(place: Place, spec: str, error: Exception, looked: list[str]) -> None:
@@ -200,7 +211,10 @@ def _places(
     spec: str, revision: str | None, allow_download: bool, looked: list[str]
 ) -> Iterator[Place]:
     """Yield the places to read, in the order of the search."""
-    there = Path(spec).expanduser()
+    there = _local_path(spec)
+    if there is None:
+        looked.append(f"the local directory {spec[:60]!r} (no directory can have this name)")
+        return
     path = there.resolve()
     if there.is_dir():
         yield Place(f"the local directory {path}", str(path), None, local=True, only=True)
@@ -295,6 +309,7 @@ def _read(place: Place) -> Source:
     with quiet(progress=not place.local):
         with unusable_config():
             config = AutoConfig.from_pretrained(place.location, **arguments)
+        check_sizes(config)
         tokenizer = _read_tokenizer(place, folder, arguments)
     if commit:
         key: tuple[Hashable, ...] = ("hub", place.location, commit)
@@ -355,7 +370,8 @@ def _snapshot(place: Place) -> Path:
 
 def _fingerprint(directory: Path) -> tuple[Hashable, ...]:
     """Return the names, sizes and times of a directory's files, which identify its weights."""
-    files = sorted((*directory.glob("*.safetensors"), *directory.glob("*.json")))
+    found = sorted((*directory.glob("*.safetensors"), *directory.glob("*.json")))
+    files = [file for file in found if file.is_file()]  # a link may lead nowhere
     return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
 
 

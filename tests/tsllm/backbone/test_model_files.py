@@ -24,6 +24,11 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12
 PAGE = b"<!DOCTYPE html>\n<html><head><title>model</title></head></html>"
 
 
+def _header(entries):
+    content = json.dumps(entries).encode()
+    return len(content).to_bytes(8, "little") + content
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """A directory of each architecture, as transformers writes it."""
@@ -159,6 +164,7 @@ class TestWeights:
             (b"0" * 500, "no safetensors file"),
             (b"\x02\0\0\0\0\0\0\0[]", "no safetensors file"),
             (b'\x0a\0\0\0\0\0\0\0{"a": [1]}', "no safetensors file"),
+            (_header({"a": {"dtype": "F32", "data_offsets": [0, "x"]}}), "no safetensors file"),
         ],
     )
     def test_something_else_in_their_place(self, gpt2, content, words):
@@ -253,7 +259,8 @@ class TestConfig:
             ({"activation_function": "nonesuch"}, "nonesuch"),
             ({"dtype": "float17"}, "float17"),
             ({"n_head": 3}, "divisible by num_heads"),
-            ({"n_layer": 0}, "0 layers"),
+            ({"n_layer": 0}, "num_hidden_layers=0"),
+            ({"n_embd": -4}, "hidden_size=-4"),
             ({"n_embd": 32}, "not of one model"),
             ({"n_positions": 12}, "not of one model"),
         ],
@@ -261,6 +268,12 @@ class TestConfig:
     def test_entries_that_cannot_be_used(self, gpt2, entries, words):
         edit(gpt2 / CONFIG, **entries)
         assert words in refused(gpt2)
+
+    @pytest.mark.parametrize("name", ["llama", "bert", "opt"])
+    def test_a_padding_token_without_a_word_embedding(self, models, tmp_path, name):
+        directory = Path(shutil.copytree(models / name, tmp_path / name))
+        edit(directory / CONFIG, pad_token_id=259)
+        assert load(directory).digest == load(models / name).digest
 
     def test_an_architecture_that_nobody_knows(self, gpt2):
         edit(gpt2 / CONFIG, model_type="nonesuch")
@@ -300,6 +313,16 @@ class TestOtherDirectories:
 
     def test_empty(self, tmp_path):
         assert "it is empty" in refused(tmp_path)
+
+    @pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "~no-such-user/model", " "])
+    def test_a_name_that_no_directory_can_have(self, name):
+        with pytest.raises(BackboneNotFoundError, match="looked at"):
+            load(name)
+
+    def test_a_link_that_leads_nowhere(self, gpt2):
+        (gpt2 / WEIGHTS).unlink()
+        (gpt2 / WEIGHTS).symlink_to(gpt2 / "gone")
+        assert f"it has no {WEIGHTS}: copy" in refused(gpt2)
 
     def test_a_file(self, gpt2):
         with pytest.raises(BackboneNotFoundError, match=f"is a file: give .*{gpt2}"):
