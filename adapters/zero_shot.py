@@ -125,18 +125,15 @@ class ZeroShotModel(nn.Module):
             nn.Linear(n_features, hidden), nn.GELU(), nn.Linear(hidden, self.width)
         )
         self.norm = nn.LayerNorm(self.width)
-        self.decoder = nn.Sequential(
-            nn.Linear(self.width, hidden),
-            nn.GELU(),
-            nn.Linear(hidden, horizon * len(LEVELS) + blocks * len(BASES)),
-        )
+        last = nn.Linear(hidden, horizon * len(LEVELS) + blocks * len(BASES))
+        self.decoder = nn.Sequential(nn.Linear(self.width, hidden), nn.GELU(), last)
         self.quantile_head = MonotoneQuantileHead(LEVELS)
         with torch.no_grad():  # start at the mean of the simple forecasts, with some spread
-            self.decoder[2].weight.mul_(0.1)
+            last.weight.mul_(0.1)
             raw = torch.full((len(LEVELS),), -2.0)
             raw[self.quantile_head.median] = 0.0
-            self.decoder[2].bias.zero_()
-            self.decoder[2].bias[: horizon * len(LEVELS)] = raw.repeat(horizon)
+            last.bias.zero_()
+            last.bias[: horizon * len(LEVELS)] = raw.repeat(horizon)
 
     def forward(
         self, x: Tensor, observed: Tensor, seasons: Tensor, *, after: Tensor | None = None

@@ -264,7 +264,9 @@ class TrainedCandidate(Candidate):
     @property
     def trained_parameters(self) -> int:
         """Return the number of parameters of the trained model; 0 before the fit."""
-        return 0 if self.state is None else sum(p.numel() for p in self.state.model.parameters())
+        if self.state is None:
+            return 0
+        return sum(p.numel() for p in self.state.model.parameters() if p.requires_grad)
 
     def load_backbone(self) -> Backbone | None:
         """Load the language model; None for a forecaster without one."""
