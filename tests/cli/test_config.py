@@ -53,7 +53,7 @@ def test_set_before_option_before_file_before_default(config):
 )
 def test_values_of_set(text, value):
     parameters = read_job(BacktestJob, {"data": "a"}, None, [f"key={text}"]).parameters
-    assert parameters == {"key": value}
+    assert parameters == {"key": value, "random_state": 0}
     assert type(parameters["key"]) is type(value)
 
 

@@ -18,16 +18,16 @@ _JOB = [*_READING, "data", "past_covariates", "config", "set_", "method", "json"
 _TEXTS = ["text", "static_text"]
 _EVENTS = ["data", "id_col", "time_col", "type_col", "windows", "sort", "ties", "config", "set_"]
 USED = {
-    "forecast": [*_JOB, *_TEXTS, "horizon", "quantiles", "skip_bad", "out", "plot"],
+    "forecast": [*_JOB, *_TEXTS, "horizon", "quantiles", "skip_bad", "out", "plot", "page"],
     "fit": [*_JOB, *_TEXTS, "out", "horizon", "skip_bad", "checkpoint", "overwrite"],
     "embed": [*_JOB, *_TEXTS, "store", "horizon", "skip_bad"],
     "backtest": [
         *(*_JOB, *_TEXTS, "horizons", "test_size", "baselines", "stride", "seeds", "scaled"),
-        *("out", "markdown"),
+        *("out", "markdown", "plot", "page", "time_limit"),
     ],
     "ablate": [
         *(*_JOB, "horizons", "variants", "baselines", "seeds", "metric", "min_difference"),
-        *("as_given", "test_size", "stride", "out", "markdown", "plot", "text"),
+        *("as_given", "test_size", "stride", "out", "markdown", "plot", "page", "text"),
     ],
     "predict": [
         *("model", "data", "horizon", "quantiles", "skip_bad", "batch_size", "out", "json"),
@@ -40,12 +40,14 @@ USED = {
     "doctor": ["json"],
     "events fit": [*_EVENTS, "out", "method", "slices", "checkpoint", "overwrite", "json"],
     "events update": ["model", "data", "learn", "out", "windows", "sort", "json"],
-    "events predict": ["model", "data", "steps", "quantiles", "now", "out", "plot", "json"],
+    "events predict": [
+        *("model", "data", "steps", "quantiles", "now", "out", "plot", "page", "json"),
+    ],
     "events simulate": ["model", "horizon", "new", "seed", "out", "json"],
-    "events evaluate": [*_EVENTS, "model", "slices", "out", "plot", "json"],
+    "events evaluate": [*_EVENTS, "model", "slices", "out", "plot", "page", "json"],
     "events ablate": [
         *(*_EVENTS, "slices", "variants", "baselines", "seeds", "min_difference"),
-        *("out", "markdown", "plot", "json"),
+        *("out", "markdown", "plot", "page", "json"),
     ],
     "store stats": ["folder", "json"],
     "store verify": ["folder", "json"],
