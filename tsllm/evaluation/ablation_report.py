@@ -223,7 +223,7 @@ class AblationReport(AblationDocument):
                 else f"{pair['method_a']}\n(vs {pair['method_b']})",
                 "group": "all horizons"
                 if pair["horizon"] == ALL_HORIZONS
-                else f"{pair['horizon']} steps",
+                else f"{pair['horizon']} step{'s' * (pair['horizon'] != 1)}",
                 "value": 100 * pair["relative"],
                 "lower": 100 * pair["relative_lower"],
                 "upper": 100 * pair["relative_upper"],

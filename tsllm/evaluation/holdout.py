@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsllm.arguments import shown
 from tsllm.context import Context
 from tsllm.datasets.checks import series_name, shown_value
 from tsllm.datasets.frequency import season_length
 from tsllm.datasets.long import long_to_panel
-from tsllm.errors import DataError, NotEnoughDataError
+from tsllm.errors import DataError, DataTypeError, NotEnoughDataError
 from tsllm.forecasters.frames import Layout, frequency_of, layout_of, split_series
 
 DEFAULT_TEST_FRACTION = 0.2
@@ -122,6 +123,8 @@ def hold_out(
     """Cut every series in time; the arguments are those of `backtest`."""
     if isinstance(y, pd.DataFrame) and list(y.columns[:2]) == ["series_id", "timestamp"]:
         y = long_to_panel(y, freq=freq)
+    if X is not None and not isinstance(X, pd.DataFrame):
+        raise DataTypeError(f"X must be a DataFrame, another table or None, found {shown(X)}")
     if X is not None and list(X.columns[:2]) == ["series_id", "timestamp"]:
         X = long_to_panel(X, freq=freq)
     frame = y.to_frame() if isinstance(y, pd.Series) else y

@@ -299,7 +299,7 @@ def test_a_picture(report):
     labels = [tick.get_text() for tick in ax.get_yticklabels()]
     assert labels == ["random", "none", "seasonal_naive", "auto_ets"]
     named = [text.get_text() for text in ax.figure.legends[0].get_texts()]
-    assert named == ["3 steps", "5 steps", "all horizons"]
+    assert named == ["1 step", "3 steps", "all horizons"]
 
 
 # ---------------------------------------------------------------- what is refused
