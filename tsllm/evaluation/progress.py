@@ -66,7 +66,8 @@ class Progress:
     """
 
     def __init__(self, shown: bool) -> None:
-        bars = sys.stderr.isatty() or "ipykernel" in sys.modules
+        notebook = type(sys.stderr).__module__.startswith("ipykernel.")
+        bars = sys.stderr.isatty() or notebook
         self.shown = shown
         self._bars, self._lines = shown and bars, shown and not bars
 

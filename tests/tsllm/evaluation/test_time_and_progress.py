@@ -1,5 +1,7 @@
 """The time of a backtest: bounded, told first, and with lines at intervals in a log."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -103,6 +105,16 @@ def test_a_log_gets_the_expected_time_first_and_lines_at_intervals(monkeypatch, 
     # What is told changes nothing.
     columns = ["method", "horizon", "windows", "mse"]
     pd.testing.assert_frame_equal(told.table[columns], quiet.table[columns])
+
+
+def test_a_kernel_that_is_only_imported_makes_no_notebook(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ipykernel", object())
+    progress.Progress(True).say("a line")
+    progress.Progress(True).finish("theta", 1, 0.1, 0.2)
+    assert capsys.readouterr().err.splitlines() == [
+        "a line",
+        "theta: fitted in 0.1 s, forecast 1 window in 0.2 s",
+    ]
 
 
 def test_a_task_says_how_much_is_left(monkeypatch):
