@@ -83,8 +83,7 @@ def judge_text(
             why = "more windows would narrow the interval"
         return Verdict(
             "undecided",
-            f"No difference of {words.least(min_difference)} or more can be told: {without}; "
-            f"{why}.{more}",
+            f"Undecided: {without}, which may be chance; {why}.{more}",
         )
     if classes.get(SHUFFLED) in ("same", "better"):
         return Verdict(

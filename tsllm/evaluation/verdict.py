@@ -105,9 +105,7 @@ def judge(
             why = "the test part is too short for an interval: use a longer one"
         else:
             why = "more windows or seeds would narrow the interval"
-        return Verdict(
-            "undecided", f"No difference of {least} or more can be told: {without}; {why}."
-        )
+        return Verdict("undecided", f"Undecided: {without}, which may be chance; {why}.")
     if not others:
         return Verdict(
             "unclear",

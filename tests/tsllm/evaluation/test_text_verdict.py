@@ -17,7 +17,7 @@ HELPS = {"none": WORSE, "shuffled": WORSE}
     [
         ({"none": BETTER}, "harm", "No. On this data the text does harm: without it the error is"),
         ({"none": SAME, "tfidf": WORSE}, "no", "and less than 1 % counts as none"),
-        ({"none": OPEN, "tfidf": WORSE}, "undecided", "No difference of 1 % or more can be told"),
+        ({"none": OPEN, "tfidf": WORSE}, "undecided", "which may be chance"),
         ({"none": UNKNOWN}, "undecided", "the test part is too short for an interval"),
         ({"none": WORSE, "shuffled": SAME, "tfidf": WORSE}, "no", "Not the content of the texts"),
         ({"none": WORSE, "shuffled": BETTER}, "no", "with the same texts in random order"),

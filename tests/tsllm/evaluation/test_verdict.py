@@ -30,7 +30,7 @@ def test_classes(found, expected):
     [
         ({"none": BETTER}, "harm", "No. On this data the language model does harm: without it"),
         ({"none": SAME, "random": WORSE}, "no", "and less than 1 % counts as none"),
-        ({"none": OPEN, "random": WORSE}, "undecided", "No difference of 1 % or more can be told"),
+        ({"none": OPEN, "random": WORSE}, "undecided", "which may be chance"),
         ({"none": UNKNOWN}, "undecided", "the test part is too short for an interval"),
         ({"none": WORSE}, "unclear", "no variant put something else in its place"),
         ({"none": WORSE, "random": WORSE, "attention": WORSE}, "yes", "Yes. The language model"),
