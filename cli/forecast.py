@@ -311,13 +311,16 @@ def _in_a_line(job: FitJob, frame: pd.DataFrame, summary: dict[str, Any]) -> str
     start = (
         f"fitted {job.method} on {count(frame['series_id'].nunique(), 'series')}: {model}; "
         f"random_state {job.parameters['random_state']}; "
-        f"{count(summary['trained_parameters'], 'parameters')} trained, "
     )
+    trained = f"{count(summary['trained_parameters'], 'parameters')} trained"
     if "candidates" in summary:
-        return f"{start}{summary['seconds']:.1f} s, compared on {summary['windows']} windows"
+        compared = f"compared on {summary['windows']} windows"
+        return f"{start}{trained}, {summary['seconds']:.1f} s, {compared}"
+    if summary["stopped"] == "not trained":
+        return f"{start}nothing trained, {summary['seconds']:.1f} s"
     held_out = summary["validation_loss"]
     loss = "none held out" if held_out is None else f"{held_out:.4g}"
     return (
-        f"{start}{count(summary['epochs'], 'epochs')}, {summary['seconds']:.1f} s, "
+        f"{start}{trained}, {count(summary['epochs'], 'epochs')}, {summary['seconds']:.1f} s, "
         f"validation loss {loss}"
     )

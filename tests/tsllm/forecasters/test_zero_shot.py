@@ -1,5 +1,8 @@
 """Forecasts without training: better than simple ones on series never seen in training."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -107,6 +110,15 @@ def test_it_is_a_candidate_of_the_automatic_forecaster(airline):
     forecaster.fit(airline, fh=range(1, 13))
     weights = {row["candidate"]: row["weight"] for row in forecaster.summary()["candidates"]}
     assert weights["zero_shot"] > weights["seasonal_naive"]
+
+
+def test_the_command_says_that_nothing_was_trained(tmp_path):
+    command = [sys.executable, "-W", "ignore", "-m", "tsllm.cli", "forecast", "airline"]
+    more = ["--horizon", "3", "--method", "zero_shot", "--out", str(tmp_path / "forecast.csv")]
+    done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "nothing trained" in done.stderr
+    assert len(pd.read_csv(tmp_path / "forecast.csv")) == 3
 
 
 def test_seasons_of_frequencies():
