@@ -7,13 +7,18 @@ from tsllm.forecasters import (
     METHODS,
     DLinearForecaster,
     PatchTSTForecaster,
+    S2IPForecaster,
     TextContext,
+    TimeCMAForecaster,
     ZeroShotForecaster,
 )
 
 FORECASTERS = [*METHODS.values(), TextContext]
 #: They train and forecast by the code of the others: their checks run with `make slow`.
-ALIKE = [DLinearForecaster, PatchTSTForecaster, ZeroShotForecaster]
+ALIKE = [
+    *(DLinearForecaster, PatchTSTForecaster, ZeroShotForecaster),
+    *(TimeCMAForecaster, S2IPForecaster, TextContext),
+]
 
 
 @parametrize_with_checks(
