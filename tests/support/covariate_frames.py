@@ -52,5 +52,5 @@ def batch_forecasts(forecaster, y, X, horizon, folder):
     model = tsllm.save(forecaster, folder / "model")
     keys = {"id_col": "id", "time_col": "day"}
     tsllm.predict_batch(model, past, folder / "out", horizon=horizon, future=ahead, **keys)
-    found = pd.read_parquet(folder / "out").sort_values(["series_id", "timestamp"])
+    found = pd.read_parquet(folder / "out").sort_values(["id", "day"])
     return found["forecast"].to_numpy()
