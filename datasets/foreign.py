@@ -119,9 +119,16 @@ def _without_pandas(frame: pd.DataFrame | pd.Series) -> pa.Table:
 
 
 def _with_type(table: pa.Table, name: str, wanted: pa.DataType) -> pa.Table:
-    """Give a column of times or whole numbers another type, if no value changes."""
+    """Give a column of times or whole numbers another type, if no value changes.
+
+    Stamps keep their time zone: Arrow would write local times in UTC.
+    """
     column = table[name]
     right = pa.types.is_temporal(wanted) or pa.types.is_integer(wanted)
+    if pa.types.is_timestamp(column.type):
+        if pa.types.is_timestamp(wanted):
+            wanted = pa.timestamp(wanted.unit, column.type.tz)
+        right = right and (pa.types.is_timestamp(wanted) or column.type.tz is None)
     if column.type == wanted or not right:
         return table
     try:

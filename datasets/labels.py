@@ -3,6 +3,7 @@
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from tsllm.errors import DataError
@@ -32,8 +33,11 @@ class Labels(NamedTuple):
         >>> Labels("shop", "week", True).restore(table).to_dict("records")
         [{'shop': 7, 'week': 3, 'forecast': 1.5}]
         """
-        if self.whole_ids and table["series_id"].map(_is_whole).all():
-            table = table.assign(series_id=table["series_id"].astype("int64"))
+        if self.whole_ids:
+            codes, names = pd.factorize(table["series_id"])
+            numbers = np.array([int(name) for name in names if _is_whole(name)])
+            if len(numbers) == len(names) and numbers.dtype.kind in "iu":  # 64 bits hold them
+                table = table.assign(series_id=numbers[codes])
         return table.rename(columns=dict(zip(LABELS, (self.id, self.time))))
 
     def check_beside(self, columns: Sequence[str]) -> None:
@@ -71,5 +75,5 @@ whole_ids=False))
 
 
 def _is_whole(name: str) -> bool:
-    """Return whether a name is that of a whole number of 64 bits."""
-    return name.removeprefix("-").isdecimal() and abs(int(name)) < 2**63
+    """Return whether a name is how a whole number is written: "7", and not "07"."""
+    return name.removeprefix("-").isdecimal() and str(int(name)) == name

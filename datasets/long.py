@@ -418,8 +418,11 @@ def _labels(table: Table, columns: Columns) -> Labels:
     """Return the names of the columns with the series and the times, for the forecasts."""
     if columns.id is None:
         return Labels(time=columns.time)
-    whole = pd.api.types.is_integer_dtype(table.frame[columns.id].dtype)
-    return Labels(columns.id, columns.time, bool(whole))
+    kind, ids = table.frame[columns.id].dtype, table.frame[columns.id]
+    if isinstance(kind, pd.CategoricalDtype):
+        ids = kind.categories.to_series()
+    whole = pd.api.types.infer_dtype(ids, skipna=False) == "integer"
+    return Labels(columns.id, columns.time, whole)
 
 
 def _read_ids(table: Table, columns: Columns) -> np.ndarray:

@@ -81,6 +81,17 @@ def test_one_line(make, kind):
         assert make(future).join(table, on=["shop", "dt"]).height == len(expected)
 
 
+@pytest.mark.parametrize("make", [pl.from_pandas, pa.Table.from_pandas])
+@pytest.mark.parametrize("zone", [None, "UTC"])
+def test_stamps_have_the_time_zone_that_was_asked_for(make, zone):
+    hours = pd.date_range("2025-06-01", periods=60, freq="h", tz=zone)
+    data = pd.DataFrame({"hour": hours, "load": np.sin(np.arange(60.0))})
+    how = {"method": "linear", "quantiles": [], "tz": "Europe/Berlin"}
+    expected = tsllm.forecast(data, 2, **how)["hour"]
+    found = tsllm.forecast(make(data), 2, **how).to_pandas()["hour"]
+    assert found.dt.tz == expected.dt.tz and found.tolist() == expected.tolist()
+
+
 @kinds
 def test_forecasters(make, kind):
     data, future = sales(), sales(DAYS[60:])

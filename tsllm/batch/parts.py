@@ -81,11 +81,15 @@ def has_whole_ids(folder: Path, parts: Sequence[Part], id_col: str | None) -> bo
     """Check that every part names its series by whole numbers."""
     if id_col is None:
         return False
-    schemas = [pq.read_schema(folder / part.name) for part in parts]
-    return all(
-        id_col in schema.names and pa.types.is_integer(schema.field(id_col).type)
-        for schema in schemas
-    )
+    for part in parts:
+        schema = pq.read_schema(folder / part.name)
+        if id_col not in schema.names:
+            return False
+        kind = schema.field(id_col).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not pa.types.is_integer(kind):
+            return False
+    return True
 
 
 def hash_parts(folder: Path, parts: Sequence[Part]) -> tuple[list[Part], list[Stamp]]:

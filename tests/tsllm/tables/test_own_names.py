@@ -6,6 +6,7 @@ import pytest
 
 import tsllm
 from tsllm.datasets import read_long
+from tsllm.datasets.labels import Labels
 from tsllm.errors import DataError
 from tsllm.tables.covariates import columns_to_read, read_future
 from tsllm.tables.forecast import fit_long, make_forecaster, predict_stored
@@ -39,6 +40,19 @@ def test_data_and_future_share_the_names_and_forecasts_have_them():
 def test_identifiers_keep_their_kind(ids, kept):
     table = tsllm.forecast(sales(ids), 3, future=rows(DAYS[40:], ids), **NAMES, **OPTIONS)
     assert table["store_sku"].unique().tolist() == kept
+
+
+@pytest.mark.parametrize("kind", ["object", "category", "Int64", "uint64"])
+def test_whole_numbers_of_any_type_stay_such(kind):
+    ids = (2**63 + 1, 2**63 + 5) if kind == "uint64" else (7, 2**53 + 1)
+    data = sales(ids).astype({"store_sku": kind})
+    table = tsllm.forecast(data, 3, future=rows(DAYS[40:], ids), **NAMES, **OPTIONS)
+    assert table["store_sku"].unique().tolist() == list(ids)
+
+
+def test_a_text_with_a_leading_zero_does_not_become_a_number():
+    table = pd.DataFrame({"series_id": ["7", "007"], "timestamp": [0, 0]})
+    assert Labels("sku", "day", True).restore(table)["sku"].tolist() == ["7", "007"]
 
 
 def test_a_model_knows_the_names_of_its_tables():
