@@ -197,20 +197,15 @@ class AutoETSMethod(LocalBaseline):
         """Fit the form of a variable to a window, and forecast it."""
         form = self._form(series, variable)
         season = self._holdout.season
-        if form is not None:
-            found = fit_and_forecast(self._name, values, horizon, season, levels, form=form)
-            if found is not None:
-                return found
-        return fit_and_forecast(self._name, values, horizon, season, levels)
+        return fit_and_forecast(self._name, values, horizon, season, levels, form=form)
 
     def _form(self, series: int, variable: int) -> str | None:
         """Return the form of a variable; None where it has none that serves all windows."""
         if (series, variable) not in self._forms:
-            past = self._past(series, int(self._holdout.borders[series])).values[:, variable]
-            form = None
-            if not np.isnan(past).all():
-                form = choose_ets_form(past, self._holdout.season)
-            self._forms[series, variable] = form
+            held = self._holdout
+            past = self._past(series, int(held.borders[series])).values[:, variable]
+            longest = len(self._past(series, int(held.ends[series])))
+            self._forms[series, variable] = choose_ets_form(past, held.season, longest)
         return self._forms[series, variable]
 
 

@@ -29,9 +29,7 @@ from tsllm.forecasters.statistical import (
     MODELS,
     choose_ets_form,
     fit_and_forecast,
-    observed_part,
     seasonal_naive,
-    usable_season,
 )
 
 #: The statistical candidates by name.
@@ -123,9 +121,7 @@ class StatisticalCandidate(Candidate):
         for context in contexts:
             for variable in range(context.n_variables):
                 values = context.tail(self.steps_to_keep()).values[:, variable]
-                seen, _ = observed_part(values)
-                known = len(seen) > 0 and not self._may_turn_seasonal(seen)
-                form = choose_ets_form(values, self._season) if known else None
+                form = choose_ets_form(values, self._season, self.steps_to_keep())
                 if form is not None:
                     self._forms[context.series_id, variable] = form
 
@@ -180,11 +176,6 @@ class StatisticalCandidate(Candidate):
         keys = zip(state["ids"], state["variables"])
         self._forms = dict(zip(keys, state["forms"], strict=True))
 
-    def _may_turn_seasonal(self, values: np.ndarray) -> bool:
-        """Return whether the whole series may hold the two seasons that its start does not hold."""
-        whole = self.steps_to_keep() >= 2 * self._season
-        return whole and usable_season(values, self._season) < self._season
-
     def _forecast_one(self, context: Context, horizon: int) -> tuple[np.ndarray, bool]:
         """Forecast one context, (horizon, variables), and return whether every fit succeeded."""
         values = context.tail(self.steps_to_keep()).values
@@ -196,8 +187,6 @@ class StatisticalCandidate(Candidate):
             own = values[:, variable]
             form = self._forms.get((context.series_id, variable))
             found = fit_and_forecast(self.name, own, horizon, self._season, form=form)
-            if found is None and form is not None:  # of other values than these
-                found = fit_and_forecast(self.name, own, horizon, self._season)
             if found is None:
                 all_fitted = False
             else:

@@ -89,7 +89,8 @@ def fit_and_forecast(
     levels : sequence of float, default=()
         Quantile levels strictly between 0 and 1.
     form : str or None, default=None
-        For "auto_ets": the form that `choose_ets_form` returned. None: it is chosen here.
+        For "auto_ets": the form that `choose_ets_form` returned. None: it is chosen here, as where
+        the given one does not fit.
 
     Returns
     -------
@@ -100,20 +101,30 @@ def fit_and_forecast(
     if np.ptp(values) == 0:
         return np.full((horizon, 1 + len(levels)), values[0])
     season = usable_season(values, season)
-    steps = missing + horizon
+    # Made outside `quietly`: a library that cannot be imported is no failed fit.
+    if form is not None:
+        out = _forecast_with(_ets_of_form(form)(season), values, missing + horizon, levels)
+        if out is not None:
+            return out[missing:]
+    out = _forecast_with(MODELS[name](season), values, missing + horizon, levels)
+    return None if out is None else out[missing:]
+
+
+def _forecast_with(
+    model: Any, values: np.ndarray, steps: int, levels: Sequence[float]
+) -> np.ndarray | None:
+    """Fit a model of statsforecast and forecast, (steps, 1 + levels); None where that fails."""
     # A quantile is a bound of the central interval with this percentage.
     widths = [round(100 * abs(2 * level - 1), 6) for level in levels]
-    # Made outside `quietly`: a library that cannot be imported is no failed fit.
-    model = (MODELS[name] if form is None else _ets_of_form(form))(season)
     found = quietly(lambda: model.forecast(y=values, h=steps, level=sorted(set(widths)) or None))
     if found is None:
         return None
     names = [f"{'lo' if q < 0.5 else 'hi'}-{width}" for q, width in zip(levels, widths)]
-    out = np.stack([found[column] for column in ("mean", *names)], axis=1)[missing:]
+    out = np.stack([found[column] for column in ("mean", *names)], axis=1)
     return out if np.isfinite(out).all() else None
 
 
-def choose_ets_form(values: np.ndarray, season: int) -> str | None:
+def choose_ets_form(values: np.ndarray, season: int, longest: int) -> str | None:
     """Choose the form of exponential smoothing for one variable by AICc.
 
     A model of a known form is fitted in a tenth of the time.
@@ -121,21 +132,26 @@ def choose_ets_form(values: np.ndarray, season: int) -> str | None:
     Parameters
     ----------
     values : array (time,)
-        NaN where not observed, with at least one observed value.
+        NaN where not observed.
     season : int
         Steps of a season.
+    longest : int
+        The most steps of the histories that the form will be fitted to.
 
     Returns
     -------
     str or None
-        Error, trend, season and damping in four letters, such as ``"MAMD"``. None where the
-        form cannot be kept: the series is constant, its season is removed by STL, or no form fits.
+        Error, trend, season and damping in four letters, such as ``"MAMD"``. None where the form
+        cannot be kept: no value is observed, the series is constant, its season is removed by STL,
+        no form fits, or a later history may hold the two seasons that ``values`` do not hold.
     """
     values, _ = observed_part(values)
-    season = usable_season(values, season)
-    if season > MAX_ETS_SEASON or np.ptp(values) == 0:
+    if not len(values) or np.ptp(values) == 0:
         return None
-    model = _auto_ets(season)
+    usable = usable_season(values, season)
+    if usable > MAX_ETS_SEASON or (usable < season and longest >= 2 * season):
+        return None
+    model = _auto_ets(usable)
     fitted = quietly(lambda: model.fit(values))
     return None if fitted is None else str(fitted.model_["components"])
 

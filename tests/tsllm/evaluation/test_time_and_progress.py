@@ -38,20 +38,29 @@ def test_the_first_windows_are_spread_over_all_series_and_over_time(count):
 def test_auto_ets_chooses_its_form_once_and_its_parameters_at_each_window(monkeypatch):
     chosen = []
 
-    def choose(values, season):
+    def choose(values, season, longest):
         chosen.append(values)
-        return choose_ets_form(values, season)
+        return choose_ets_form(values, season, longest)
 
     monkeypatch.setattr(statistical, "choose_ets_form", choose)
     report = backtest({}, Y, baselines=["auto_ets"], max_windows=3, seeds=[0, 1], **HOW)
     assert len(chosen) == 1
     assert chosen[0].tolist() == Y.to_numpy()[:-24].tolist()  # nothing of the test part
-    form = choose_ets_form(chosen[0], 12)
+    form = choose_ets_form(chosen[0], 12, len(Y))
     found = report.forecasts
     for cutoff, rows in found.groupby("cutoff"):
         past = Y.loc[:cutoff].to_numpy()
         own = fit_and_forecast("auto_ets", past, 6, 12, form=form)
         np.testing.assert_allclose(rows["forecast"], own[:, 0], rtol=1e-9)
+
+
+def test_auto_ets_is_seasonal_at_windows_that_hold_two_seasons_for_the_first_time():
+    y = Y[:44]  # the part before the test part has 20 months
+    found = backtest({}, y, baselines=["auto_ets"], max_windows=None, **HOW).forecasts
+    cutoff = y.index[37]
+    own = fit_and_forecast("auto_ets", y.loc[:cutoff].to_numpy(), 6, 12)
+    rows = found[found["cutoff"] == cutoff]
+    np.testing.assert_allclose(rows["forecast"], own[:, 0], rtol=1e-9)
 
 
 def test_a_time_limit_leaves_fewer_windows_that_all_methods_share(monkeypatch):
@@ -105,6 +114,15 @@ def test_a_log_gets_the_expected_time_first_and_lines_at_intervals(monkeypatch, 
     # What is told changes nothing.
     columns = ["method", "horizon", "windows", "mse"]
     pd.testing.assert_frame_equal(told.table[columns], quiet.table[columns])
+
+
+def test_the_time_of_methods_that_were_not_measured_is_not_made_up(capsys):
+    backtest({}, Y, baselines=["seasonal_naive"], progress=True, **HOW)
+    assert "expected time not measured: seasonal_naive" in capsys.readouterr().err.splitlines()
+    backtest({}, Y, baselines=["seasonal_naive", "theta"], max_windows=3, progress=True, **HOW)
+    line = next(i for i in capsys.readouterr().err.splitlines() if i.startswith("expected time: "))
+    assert line.startswith("expected time: theta ")
+    assert line.endswith(" (not measured: seasonal_naive)")
 
 
 def test_a_kernel_that_is_only_imported_makes_no_notebook(monkeypatch, capsys):
