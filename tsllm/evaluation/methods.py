@@ -243,11 +243,13 @@ class GlobalMethod:
         return futures
 
     def describe(self) -> dict[str, Any]:
-        """Return the context length and the backbone of the fitted model."""
+        """Return the context length, the backbone and the pretraining of the fitted model."""
         summary = self._fitted.summary()
+        pretrained = isinstance(self._template, ZeroShotForecaster)
         return {
             "context_length": summary["context_length"],
             "backbone": summary["backbone"],
+            "pretrained_on": "synthetic series" if pretrained else None,
             "notes": list(dict.fromkeys(self._notes)),
         }
 

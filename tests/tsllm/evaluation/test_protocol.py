@@ -577,6 +577,13 @@ def test_a_method_that_forecasts_nothing_is_not_dropped_from_the_score():
         backtest({}, y, horizons=2, test_size=8, baselines=["seasonal_naive"])
 
 
+def test_zero_shot_is_a_baseline_that_says_what_it_has_learnt_from():
+    how = {"horizons": 3, "test_size": 6, "quantiles": (0.1, 0.5, 0.9)}
+    table = backtest({}, load_airline(), baselines=["seasonal_naive", "zero_shot"], **how).table
+    assert table["pretrained_on"].isna().tolist() == [True, False]
+    assert table["pretrained_on"].iloc[1] == "synthetic series"
+
+
 # ---------------------------------------------------------------- the forecasts themselves
 
 
