@@ -15,6 +15,7 @@ from tsllm.datasets.checks import series_name, shown_value
 from tsllm.datasets.frequency import season_length
 from tsllm.datasets.long import long_to_panel
 from tsllm.errors import DataError, DataTypeError, NotEnoughDataError
+from tsllm.forecasters.floors import mostly_stop_at_zero
 from tsllm.forecasters.frames import Layout, frequency_of, layout_of, split_series
 
 DEFAULT_TEST_FRACTION = 0.2
@@ -44,6 +45,12 @@ class Holdout:
     def n_variables(self) -> int:
         """Return the number of variables of each series."""
         return self.contexts[0].n_variables
+
+    @functools.cached_property
+    def stop_at_zero(self) -> np.ndarray:
+        """Return which variables stop at zero in most series before the test part: (variables,)."""
+        ends = zip(self.contexts, self.borders)
+        return mostly_stop_at_zero([context.values[:end] for context, end in ends])
 
     def before(self, positions: np.ndarray, *, share: float = 1.0) -> pd.DataFrame:
         """Return the steps of each series before its own position, as sktime's ``y``.

@@ -26,7 +26,7 @@ from tsllm.evaluation.methods import (
 from tsllm.evaluation.progress import Progress, Task, duration
 from tsllm.evaluation.report import BacktestReport, MethodRun, make_report
 from tsllm.evaluation.scoring import Scorer
-from tsllm.forecasters.floors import at_or_above, mostly_stop_at_zero
+from tsllm.forecasters.floors import at_or_above
 from tsllm.forecasters.parameters import MAX_STEPS
 
 #: The largest number of values in a batch of windows, which limits memory.
@@ -506,10 +506,13 @@ def _windows_in_words(plan: Plan, runs: Iterable[_Run]) -> str:
 
 
 def _times_in_words(runs: Iterable[_Run], limit: float | None) -> str:
-    """Say how long the methods will take whose time is known."""
-    parts, total = [], 0.0
+    """Say how long the methods will take whose time was measured, and name the others."""
+    parts: list[str] = []
+    unmeasured: list[str] = []
+    total = 0.0
     for run in runs:
         if run.expected is None:
+            unmeasured.append(run.name)
             continue
         said = f"{run.name} {duration(run.expected)}"
         expected = run.expected
@@ -518,21 +521,21 @@ def _times_in_words(runs: Iterable[_Run], limit: float | None) -> str:
             expected = limit
         parts.append(said)
         total += expected
+    others = f"not measured: {', '.join(unmeasured)}"
     if not parts:
-        return "expected time: seconds"
-    return f"expected time: {'; '.join(parts)}; together {duration(total)}"
+        return f"expected time {others}"
+    said = f"expected time: {'; '.join(parts)}; together {duration(total)}"
+    return f"{said} ({others})" if unmeasured else said
 
 
 def _floored(
     forecast: np.ndarray, holdout: Holdout, series: np.ndarray, origins: np.ndarray
 ) -> np.ndarray:
     """Raise forecasts of a baseline to zero, where those of tsllm's forecasters would be."""
-    contexts, borders = holdout.contexts, holdout.borders
     if not (forecast < 0).any():
         return forecast
-    mostly = mostly_stop_at_zero([c.values[:end] for c, end in zip(contexts, borders)])
-    pasts = [contexts[i].values[:origin] for i, origin in zip(series, origins)]
-    return at_or_above(forecast, pasts, "auto", mostly=mostly)
+    pasts = [holdout.contexts[i].values[:origin] for i, origin in zip(series, origins)]
+    return at_or_above(forecast, pasts, "auto", mostly=holdout.stop_at_zero)
 
 
 def _stages(
