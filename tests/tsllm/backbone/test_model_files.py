@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -225,6 +226,11 @@ class TestWeights:
         rewrite(gpt2, change)
         assert "NaN or infinity in 'h.1.ln_1.bias'" in refused(gpt2)
 
+    def test_large_weights_are_finite(self, gpt2):
+        """Their sum is not."""
+        rewrite(gpt2, lambda tensors: tensors | {"h.1.ln_1.bias": torch.full((16,), 3e38)})
+        assert load(gpt2).n_layers == 2
+
     @pytest.mark.parametrize("tied", [True, False])
     def test_with_a_head(self, models, tmp_path, tied):
         """A checkpoint of a whole language model, with word embeddings tied to its head or not."""
@@ -363,7 +369,6 @@ class TestTokenizer:
 
 def edit_with_peft(directory):
     """Write an adapter into a directory, as peft does."""
-    peft = pytest.importorskip("peft")
     backbone = load(directory)
     shell = backbone._shared.new_shell()
     linear = [
