@@ -102,7 +102,8 @@ class GgufFile:
                 f"{path} is no complete GGUF file ({error}): copy or download it again"
             ) from error
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
-        self._check()
+        with self._usable("metadata that make no model"):
+            self._check()
         self.quantisation = self._quantisation()
 
     @property
@@ -160,23 +161,25 @@ class GgufFile:
             raise DataError(f"{self.path} lacks {len(missing)} weights, among them {missing[0]!r}")
         for name, renamed in names.items():
             tensor = self._tensors[name]
-            try:
-                values = dequantize(tensor.data, tensor.tensor_type)
-            except NotImplementedError as error:
-                raise DataError(
-                    f"{self.path} holds weights of type {tensor.tensor_type.name}, which the "
-                    "installed package gguf does not unpack: update it, or use a file of another "
-                    "type"
-                ) from error
-            values = self._undo_layout(name, values, config)
+            with self._usable(f"a weight {name} that cannot be unpacked"):
+                try:
+                    values = dequantize(tensor.data, tensor.tensor_type)
+                except NotImplementedError as error:
+                    raise DataError(
+                        f"{self.path} holds weights of type {tensor.tensor_type.name}, which the "
+                        "installed package gguf does not unpack: update it, or use a file of "
+                        "another type"
+                    ) from error
+                values = self._undo_layout(name, values, config)
             if renamed not in expected or tuple(values.shape) != tuple(expected[renamed]):
                 shape = tuple(expected.get(renamed, ()))
                 raise DataError(
                     f"{self.path}: {name} has the shape {tuple(values.shape)}, and its metadata "
                     f"describe {shape or 'a model without it'}"
                 )
-            # A copy, since unquantised values are a view of the file.
-            yield renamed, torch.tensor(values).to(self.dtype)
+            if not values.flags.writeable:  # unquantised ones are a view of the file
+                values = values.copy()
+            yield renamed, torch.from_numpy(values).to(self.dtype)
 
     def number(self, key: str, default: float | None = None) -> Any:
         """Return one number of the architecture's metadata."""

@@ -114,8 +114,8 @@ def find_prepared(sha256: str) -> Path | None:
 def prepare(path: Path) -> Path:
     """Unpack a GGUF file into the cache, once, and return the directory.
 
-    The directory appears whole or not at all. A second process that wants the same file waits. At
-    most about 2 GiB of unpacked weights are in memory.
+    The directory appears whole or not at all. A second process that wants the same file waits.
+    About 2 GiB of unpacked weights are in memory at a time, and the largest one in float32.
 
     Parameters
     ----------

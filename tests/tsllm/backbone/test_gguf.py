@@ -249,6 +249,14 @@ REFUSALS = {
         "tokenizer of kind 'bert'", {"facts": {"tokenizer.ggml.model": "bert"}}
     ),
     "cut of texts": Refusal("cuts texts as 'dbrx'", {"facts": {"tokenizer.ggml.pre": "dbrx"}}),
+    "rows": Refusal(
+        "a weight blk.0.attn_q.weight that cannot be unpacked",
+        {
+            "leave_out": ["blk.0.attn_q.weight"],
+            "extra": [("blk.0.attn_q.weight", torch.zeros(63, 64).numpy())],
+        },
+    ),
+    "text for a number": Refusal("metadata that make no model", {"facts": {"split.count": "two"}}),
     "part": Refusal("one of 3 parts", {"facts": {"split.count": 3}}),
     "adapter": Refusal("no model but a 'adapter'", {"facts": {"general.type": "adapter"}}),
     "missing weight": Refusal(
