@@ -45,6 +45,7 @@ from tsllm.mlflow.enforcement import prepare_requests, seconds_of_server
 from tsllm.mlflow.limits import Limits
 from tsllm.mlflow.registry import kind_named, kind_of
 from tsllm.mlflow.serving import ServedModel
+from tsllm.saving.api import reads_texts
 
 FLAVOR_NAME = "tsllm"
 _DATA, _MODEL, _BACKBONE, _KIND = "data", "model", "backbone", "kind.yaml"
@@ -289,25 +290,18 @@ def _own_requirement() -> str:
 def _requirements_of(model: Any, backbone: Backbone | None, *, included: bool) -> list[str]:
     """List the packages that a model needs, that of its language model's weights among them."""
     parameters = model.get_params(deep=True)
-    reads_texts = any(
-        value
-        for name, value in parameters.items()
-        if name.rpartition("__")[2] in ("text_covariates", "static_text")
-    )
     used = [] if backbone is None or included else [backbone.spec]
-    if reads_texts:
+    if reads_texts(parameters):
         used += [
             value
             for name, value in parameters.items()
             if name.rpartition("__")[2] == "text_backbone"
         ]
+    packages = get_default_pip_requirements()
     # SmolLM2 is not among them: its package needs a compiler, and its weights lie in a cache.
     if DEFAULT_BACKBONE in used and find_spec(MINILM_PACKAGE.module) is not None:
-        return [
-            *get_default_pip_requirements(),
-            f"{MINILM_PACKAGE.name}=={MINILM_PACKAGE.version}",
-        ]
-    return get_default_pip_requirements()
+        packages.append(f"{MINILM_PACKAGE.name}=={MINILM_PACKAGE.version}")
+    return packages
 
 
 def get_default_conda_env() -> dict[str, Any]:

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Mapping
@@ -195,7 +194,7 @@ class Server:
         It asks for one series that the model stores; for a model without stored series it is the
         model's input example.
         """
-        first = _describe(self.launch.model)["columns"][0]
+        first = _request_columns(self.launch.model)[0]
         everything = {"dataframe_split": {"columns": [first], "data": []}}
         answer = self._ask(everything | {"params": {"horizon": 1, "quantiles": []}})
         candidates: list[Any] = []
@@ -241,7 +240,7 @@ class Server:
             with urllib.request.urlopen(request, timeout=120) as response:
                 answer: dict[str, Any] = json.load(response)
                 return answer
-        except (urllib.error.HTTPError, TimeoutError):
+        except OSError:  # also of a server that has just ended
             return None
 
 
@@ -301,7 +300,7 @@ def _mlflow_model(
     elif place.is_file():
         place = _unpack(place, folder / "archive")
     if (place / MLMODEL_FILE_NAME).is_file():
-        _describe(place)
+        _request_columns(place)  # refuses those of others
         return place.resolve()
     if not (place / CONFIG).is_file():
         raise DataError(
@@ -340,22 +339,19 @@ def _unpack(archive: Path, target: Path) -> Path:
     raise DataError(f"{str(archive)!r} holds no model: zip a directory that tsllm.save wrote")
 
 
-def _describe(place: Path) -> dict[str, Any]:
-    """Return the class and the columns of requests of an MLflow model of tsllm."""
+def _request_columns(place: Path) -> list[str]:
+    """Return the columns of requests of an MLflow model, and raise for one not of tsllm."""
     try:
         written = yaml.safe_load((place / MLMODEL_FILE_NAME).read_text(encoding="utf-8"))
-        flavor = written["flavors"].get(FLAVOR_NAME)
-        if flavor is None:
-            raise DataError(
-                f"the MLflow model {str(place)!r} is of {', '.join(written['flavors'])} and not of "
-                "tsllm: serve it with 'mlflow models serve'"
-            )
-        columns = [column["name"] for column in json.loads(written["signature"]["inputs"])]
-        return {"class": flavor["model_class"], "columns": columns}
+        flavors = list(written["flavors"])
+        if FLAVOR_NAME in flavors:
+            return [column["name"] for column in json.loads(written["signature"]["inputs"])]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(
             f"the MLflow model {str(place)!r} is damaged ({type(error).__name__} in "
             f"{MLMODEL_FILE_NAME}): save it again with tsllm.mlflow.save_model"
         ) from error
+    raise DataError(
+        f"the MLflow model {str(place)!r} is of {', '.join(map(str, flavors))} and not of tsllm: "
+        "serve it with 'mlflow models serve'"
+    )

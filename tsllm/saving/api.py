@@ -240,7 +240,7 @@ def load(
             if "backbone" in inspect.signature(cls).parameters:
                 parameters["backbone"] = backbone
         if text_backbone is not None:
-            if not (parameters.get("text_covariates") or parameters.get("static_text")):
+            if not reads_texts(parameters):
                 raise DataError(
                     f"text_backbone={text_backbone!r} was given and the saved model reads no texts "
                     "of X: leave it out"
@@ -256,13 +256,26 @@ def load(
             raise _elsewhere(error, parameters, inner) from error
 
 
+def reads_texts(parameters: Mapping[str, Any]) -> bool:
+    """Return True where parameters, also those of a forecaster among them, name texts of X.
+
+    Examples
+    --------
+    >>> reads_texts({"forecaster__static_text": "about"}), reads_texts({"static_text": None})
+    (True, False)
+    """
+    names = ("text_covariates", "static_text")
+    return any(
+        bool(value) for name, value in parameters.items() if name.rpartition("__")[2] in names
+    )
+
+
 def _elsewhere(
     error: BackboneNotFoundError, parameters: Mapping[str, Any], inner: Mapping[str, Any]
 ) -> BackboneNotFoundError:
     """Add to an error which argument of `load` names the place of the weights now."""
-    known = [parameters, *(one.get_params(deep=False) for one in inner.values())]
-    reads_texts = any(one.get("text_covariates") or one.get("static_text") for one in known)
-    also = " (text_backbone=... for the one that reads texts)" if reads_texts else ""
+    texts = any(map(reads_texts, [parameters, *(one.get_params() for one in inner.values())]))
+    also = " (text_backbone=... for the one that reads texts)" if texts else ""
     return BackboneNotFoundError(
         f"{error} The saved model needs it: if its files lie elsewhere now, pass their directory "
         f"as backbone=...{also} to tsllm.load, or as --backbone on the command line."
