@@ -303,7 +303,7 @@ def _read_file(kind: type[AnyJob], path: Path) -> dict[str, Any]:
         raise DataError(f"--config {str(path)!r} must hold lines of 'key: value'")
     hints = get_type_hints(kind)
     known = [one.name for one in fields(kind)]
-    seen: set[str] = set()
+    _refuse_doubles(node, path.name)
     for key_node, _ in node.value:
         key, line = key_node.value, key_node.start_mark.line + 1
         place = f"{path.name}, line {line}"
@@ -311,15 +311,32 @@ def _read_file(kind: type[AnyJob], path: Path) -> dict[str, Any]:
             near = get_close_matches(str(key), known, n=1)
             remedy = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
             raise DataError(f"{place}: unknown key {key!r}; {remedy}")
-        if key in seen:
-            raise DataError(f"{place}: {key!r} is there twice; drop one")
-        seen.add(key)
         wanted = wanted_instead(settings[key], hints[key])
         if wanted:
             # not repr: aliases can make a value that is short to write and endless to print
             found = reprlib.repr(settings[key])
             raise DataError(f"{place}: {key} must be {wanted}, found {found}")
     return dict(settings)
+
+
+def _refuse_doubles(root: yaml.Node, file: str) -> None:
+    """Refuse a key that stands twice in one mapping: YAML takes the last without a word."""
+    nodes, looked_at = [root], set()
+    while nodes:
+        node = nodes.pop()
+        if id(node) in looked_at:  # an alias
+            continue
+        looked_at.add(id(node))
+        keys: set[str] = set()
+        for key_node, value in node.value if isinstance(node, yaml.MappingNode) else ():
+            key = str(key_node.value)
+            if key in keys:
+                line = key_node.start_mark.line + 1
+                raise DataError(f"{file}, line {line}: {key!r} is there twice; drop one")
+            keys.add(key)
+            nodes.append(value)
+        if isinstance(node, yaml.SequenceNode):
+            nodes.extend(node.value)
 
 
 def _complaint(error: Exception) -> str:

@@ -315,6 +315,10 @@ def fill(option: str, text: str) -> str | dict[str, str]:
             f"{option} must be one word such as zero, or a word for each column such as "
             f"sales=zero,promo=ffill, found {text!r}"
         )
+    named = [name.strip() for name, _, _ in pairs]
+    twice = [name for name in named if named.count(name) > 1]
+    if twice:
+        raise DataError(f"{option} names the column {twice[0]!r} twice; give it one word")
     return {name.strip(): word.strip() for name, _, word in pairs}
 
 

@@ -41,7 +41,8 @@ def find_columns(
     the target is the column ``value``, ``y`` or ``target``, or the only column of numbers, and a
     warning names the columns that are left out. A table with several candidates is an error.
     ``model`` has the columns that a model was fitted on. Those that the table has are preferred; a
-    table that has all of its variables has these targets, and its other columns are not read.
+    table that has all of its variables has these targets, and its other columns are not read. A
+    warning says if another column is read as the only variable of the model.
     """
     frame, source = table.frame, table.source
     names = list(frame.columns)
@@ -275,6 +276,14 @@ def _find_targets(table: Table, free: list[str], model_targets: Sequence[str]) -
             f"{source}: {target!r} is read as the target, and {', '.join(map(repr, left_out))} "
             f"{'is' if len(left_out) == 1 else 'are'} left out; name columns that the forecast "
             "needs in covariates= (--covariates) or target_cols= (--target-col)",
+            UserWarning,
+            stacklevel=4,
+        )
+    if len(model_targets) == 1:
+        warnings.warn(
+            f"{source} has no column {model_targets[0]!r}, the variable of the model: the values "
+            f"of {target!r} are read in its place; if they are another quantity, give the data a "
+            f"column {model_targets[0]!r}",
             UserWarning,
             stacklevel=4,
         )

@@ -78,6 +78,7 @@ def test_a_job_written_is_the_job_read(kind, config):
         ("data: a\nhorizon: true", "horizon must be a whole number or null, found True"),
         ("quantiles: [a]", "quantiles must be a list of numbers, found ['a']"),
         ("data: a\nhorizon: 3\nhorizon: 4", "line 3: 'horizon' is there twice"),
+        ("data: a\nfill:\n  y: zero\n  y: nan", "line 4: 'y' is there twice"),
         ("parameters: 3", "parameters must be a mapping, found 3"),
         ("horizon: [1", "is no YAML: line 1, expected ',' or ']'"),
         ("- 1", "must hold lines of 'key: value'"),

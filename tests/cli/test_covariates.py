@@ -145,4 +145,5 @@ def test_gaps_are_filled_column_by_column(tsllm, files, tmp_path):
     assert tsllm(*asked, "--config", "job.yaml").out == option.out
     assert "fill={'value': 'half'} is not known" in tsllm(*asked, "--fill", "value=half").err
     assert "--fill must be one word such as zero, or" in tsllm(*asked, "--fill", "=zero").err
+    assert "names the column 'value' twice" in tsllm(*asked, "--fill", "value=zero,value=nan").err
     assert "both in covariates=" in tsllm(*asked, "--text", "warm", "--fill", "nan").err

@@ -118,6 +118,13 @@ def test_the_variables_of_a_model_are_the_targets_where_the_table_has_them(tmp_p
         read_long(path, model=Columns(None, "ds", ["sold", "returned"]))
 
 
+def test_another_column_than_the_variable_of_a_model_is_told(tmp_path):
+    path = write(tmp_path, "ds,price\n2024-01-01,2.5\n2024-01-02,2\n2024-01-03,1\n")
+    with pytest.warns(UserWarning, match="no column 'sold', the variable of the model: .*'price'"):
+        frame = read_long(path, model=Columns(None, "ds", ["sold"]))
+    assert frame.columns.tolist() == ["series_id", "timestamp", "price"]
+
+
 def test_a_first_column_of_dates_is_the_time_whatever_its_name(tmp_path):
     frame = read_long(write(tmp_path, "Month,Passengers\n1949-01,112\n1949-02,118\n1949-03,132\n"))
     assert frame["timestamp"].tolist() == list(pd.date_range("1949-01", periods=3, freq="MS"))
