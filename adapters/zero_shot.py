@@ -21,6 +21,8 @@ LOCAL_STEPS = 128
 PROFILE_SEASONS = 4
 #: Steps that give the level of the series without its season.
 RECENT_STEPS = 4
+#: Steps whose change is the slope of the drift.
+SLOPE_STEPS = 32
 #: Steps of a block that shares the weights of the bases.
 BLOCK = 16
 #: Quantile levels of the forecasts.
@@ -41,13 +43,19 @@ BASES = (
     "long profile",
     "long profile at the level of 4 steps",
 )
-#: The smallest unit, in units of the standardised input: constant series have no spread.
+#: The smallest unit of a token, in units of the series: constant series have no spread.
 LEAST_SCALE = 1e-6
+#: Zero is at most this number of units away: training saw none farther, for its series lie within
+#: -1 and 1.
+FARTHEST_ZERO = 1 / LEAST_SCALE
+#: A series whose level is more than this number of deviations is measured in those, so that a small
+#: change of a large level is not taken for none.
+LARGE_LEVEL = 1e4
 _N_SCALARS = 17
 
 
 class Tokens(NamedTuple):
-    """The facts that each token knows: only steps up to its own end enter them."""
+    """What the model computes for each token, from the steps up to the token's end."""
 
     features: Tensor
     """(batch, tokens, features), inputs of the first layer."""
@@ -143,8 +151,8 @@ class ZeroShotModel(nn.Module):
         Parameters
         ----------
         x : Tensor
-            Standardised series, ``(batch, steps)``; ``steps`` is a multiple of ``token_length``. A
-            series begins in the first token; steps after its end do not matter.
+            Series within -1 and 1, ``(batch, steps)``; ``steps`` is a multiple of
+            ``token_length``. A series begins in the first token; steps after its end do not matter.
         observed : Tensor
             Bool, the shape of ``x``: False before the first step and for missing values.
         seasons : Tensor
@@ -174,10 +182,10 @@ class ZeroShotModel(nn.Module):
         raw, logits = out.split(
             [self.horizon * len(LEVELS), self.horizon // BLOCK * len(BASES)], dim=-1
         )
-        weights = logits.unflatten(-1, (len(BASES), -1)).softmax(
-            -2
-        )  # (batch, tokens, bases, blocks)
-        weights = weights.repeat_interleave(BLOCK, dim=-1)  # (batch, tokens, bases, horizon)
+        by_block = logits.unflatten(-1, (len(BASES), -1))  # (batch, tokens, bases, blocks)
+        weights = by_block.softmax(-2).repeat_interleave(
+            BLOCK, dim=-1
+        )  # (batch, tokens, bases, horizon)
         middle = (weights * tokens.bases).sum(-2)  # (batch, tokens, horizon)
         quantiles = self.quantile_head(raw) + middle[..., None]  # (batch, tokens, horizon, levels)
         return quantiles, tokens
@@ -205,6 +213,8 @@ class ZeroShotModel(nn.Module):
         Tensor
             ``(batch, horizon, 1 + levels)`` float64 in the units of ``x``.
         """
+        unit = _unit_of(x[:, -CONTEXT:], observed[:, -CONTEXT:])  # (batch, 1)
+        x = x / unit
         parts, spread = [], torch.zeros((), dtype=x.dtype, device=x.device)
         for _ in range(0, horizon, self.horizon):
             moved, real, last = self._from_first_token(x[:, -CONTEXT:], observed[:, -CONTEXT:])
@@ -218,7 +228,7 @@ class ZeroShotModel(nn.Module):
             parts.append(torch.cat([median, median + wide], dim=-1))
             x = torch.cat([x, median[..., 0]], dim=1)
             observed = torch.cat([observed, torch.ones_like(median[..., 0], dtype=torch.bool)], 1)
-        return torch.cat(parts, dim=1)[:, :horizon]
+        return torch.cat(parts, dim=1)[:, :horizon] * unit[..., None]
 
     def _from_first_token(self, x: Tensor, observed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Move series so that each begins in the first token and ends at a token's end.
@@ -248,6 +258,9 @@ class ZeroShotModel(nn.Module):
         ends = torch.arange(size - 1, steps, size, device=device)  # (tokens,)
         begin = observed.int().argmax(-1)  # (batch,), first step of each series
         x = _fill(x.double(), observed, begin)  # (batch, steps)
+        # Around the first value: squares of a level far from zero would hide a small spread.
+        first = x.gather(1, begin[:, None])  # (batch, 1)
+        x = x - first
         sums = _Sums(x, begin)
         seen = sums.count(ends)  # (batch, tokens)
         anchor = x[:, ends]  # (batch, tokens)
@@ -262,7 +275,7 @@ class ZeroShotModel(nn.Module):
 
         ahead = torch.arange(1, self.horizon + 1, device=device)  # (horizon,)
         flat = torch.zeros(1, device=device, dtype=x.dtype).expand(batch, len(ends), self.horizon)
-        window = torch.minimum(seen - 1, torch.full_like(seen, 32)).clamp_min(1)  # (batch, tokens)
+        window = (seen - 1).clamp(1, SLOPE_STEPS)  # (batch, tokens)
         past = x.gather(1, (ends - window).clamp_min(0))  # (batch, tokens)
         slope = (anchor - past) / scale / window  # (batch, tokens)
         bases = [
@@ -275,7 +288,7 @@ class ZeroShotModel(nn.Module):
         valid = observed[:, own]  # (batch, tokens, size)
         numbers = [
             torch.log1p(seen.double()) / 7,
-            torch.asinh(-anchor / scale),  # zero, as the token sees it
+            torch.asinh((-(anchor + first) / scale).clamp(-FARTHEST_ZERO, FARTHEST_ZERO)),  # zero
             torch.asinh(relative(sums.mean(ends, steps))),
             torch.log(sums.distance(ends, 1) / scale + 1e-3),
             torch.asinh(slope * 16),
@@ -285,10 +298,10 @@ class ZeroShotModel(nn.Module):
         for column in range(2):
             steps_of_season = seasons[:, column].to(device)  # (batch,)
             season = _season(x, begin, ends, steps_of_season, ahead)
-            some, twice = season.known[..., 0], season.known[..., 1]  # (batch, tokens)
+            once, twice = season.known[..., 0], season.known[..., 1]  # (batch, tokens)
             shift = torch.where(twice, season.level[..., 0] - season.level[..., 1], 0.0) / scale
-            naive = torch.where(some[..., None], relative(season.naive), flat)
-            profile = torch.where(some[..., None], relative(season.profile), flat)
+            naive = torch.where(once[..., None], relative(season.naive), flat)
+            profile = torch.where(once[..., None], relative(season.profile), flat)
             recent = season.recent / scale  # (batch, tokens)
             bases += [naive, profile, profile + recent[..., None]]
             if column == 0:
@@ -297,18 +310,18 @@ class ZeroShotModel(nn.Module):
                 bases += [naive + drift, profile + recent[..., None] + drift]
             curves += [naive, profile]
             lagged = own - steps_of_season[:, None, None]  # (batch, tokens, size)
-            could = (lagged >= begin[:, None, None]) & (steps_of_season > 0)[:, None, None]
-            changes.append(torch.where(could, segment - relative(_at(x, lagged)), 0.0))
+            both = (lagged >= begin[:, None, None]) & (steps_of_season > 0)[:, None, None]
+            changes.append(torch.where(both, segment - relative(_at(x, lagged)), 0.0))
             distance = sums.distance(ends, steps_of_season)  # (batch, tokens)
-            has = (steps_of_season[:, None] > 0) & (seen > steps_of_season[:, None])
-            change = torch.where(has, distance, change) if column == 0 else change
+            lagged_once = (steps_of_season[:, None] > 0) & (seen > steps_of_season[:, None])
+            change = torch.where(lagged_once, distance, change) if column == 0 else change
             numbers += [
                 torch.log2(steps_of_season.clamp_min(1).double())[:, None].expand_as(anchor) / 8,
                 season.known.sum(-1) / PROFILE_SEASONS,
-                torch.where(has, torch.log(distance / scale + 1e-3), 0.0),
+                torch.where(lagged_once, torch.log(distance / scale + 1e-3), 0.0),
                 torch.asinh(shift),
                 torch.asinh(recent),
-                torch.asinh(torch.where(some, relative(season.level[..., 0]), 0.0)),
+                torch.asinh(torch.where(once, relative(season.level[..., 0]), 0.0)),
             ]
         features = torch.cat(
             [
@@ -322,11 +335,21 @@ class ZeroShotModel(nn.Module):
         return Tokens(
             features.float(),
             torch.stack(bases, dim=-2).float(),
-            anchor,
+            anchor + first,
             scale,
             ((change + sums.distance(ends, 16)) / (2 * scale)).float(),
             seen,
         )
+
+
+def _unit_of(x: Tensor, observed: Tensor) -> Tensor:
+    """Return the unit of each series, (batch, 1): its largest value, as in training."""
+    count = observed.sum(1, keepdim=True).clamp_min(1)
+    largest = torch.where(observed, x.abs(), 0.0).amax(1, keepdim=True)
+    mean = torch.where(observed, x, 0.0).sum(1, keepdim=True) / count
+    spread = (torch.where(observed, x - mean, 0.0).square().sum(1, keepdim=True) / count).sqrt()
+    unit = torch.where(spread > 0, torch.minimum(largest, LARGE_LEVEL * spread), largest)
+    return torch.where(unit > 0, unit, 1.0)
 
 
 class _Sums:

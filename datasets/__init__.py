@@ -6,6 +6,9 @@ if __name__ == "datasets":
         "install tsllm and keep the repository root off sys.path (PYTHONSAFEPATH=1)"
     )
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from tsllm.datasets.benchmark import (
     Benchmark,
     BenchmarkSplit,
@@ -14,21 +17,23 @@ from tsllm.datasets.benchmark import (
     load_benchmark,
 )
 from tsllm.datasets.bundled import list_datasets, load_dataset
-from tsllm.datasets.events import (
-    Clock,
-    EventColumns,
-    EventTable,
-    Simulation,
-    make_drift,
-    make_hawkes,
-    make_poisson,
-    make_renewal,
-    make_self_correcting,
-    make_text_events,
-    read_events,
-    time_slices,
-)
 from tsllm.datasets.long import long_to_panel, panel_to_long, read_long
+
+if TYPE_CHECKING:
+    from tsllm.datasets.events import (
+        Clock,
+        EventColumns,
+        EventTable,
+        Simulation,
+        make_drift,
+        make_hawkes,
+        make_poisson,
+        make_renewal,
+        make_self_correcting,
+        make_text_events,
+        read_events,
+        time_slices,
+    )
 
 __all__ = [
     "Benchmark",
@@ -54,3 +59,16 @@ __all__ = [
     "read_long",
     "time_slices",
 ]
+
+# Forecasters of series need no module of events: these names are imported on first use.
+
+
+def __getattr__(name: str) -> object:
+    """Import a name of `tsllm.datasets.events` on first use."""
+    if name in __all__:
+        return getattr(import_module("tsllm.datasets.events"), name)
+    raise AttributeError(f"module 'tsllm.datasets' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -27,10 +27,10 @@ from tsllm.adapters.zero_shot import CONTEXT, LEVELS, ZeroShotModel
 from tsllm.datasets.frequency import season_length
 from tsllm.forecasters.statistical import seasonal_naive
 from tsllm.forecasters.zero_shot import seasons_of
+from tsllm.pretrained import ZERO_SHOT
 from zero_shot.train import build
 
 NAME = "zero_shot"
-LAYERS = 2
 _FREQUENCIES = {"Y": "YE", "Q": "QE", "M": "ME", "W": "W", "D": "D", "h": "h"}
 
 
@@ -47,7 +47,7 @@ def main() -> None:
     rows, means = [], []
     for one in args.checkpoints:
         frozen, _, file = one.partition("=")
-        model = build(frozen, LAYERS)
+        model = build(frozen, ZERO_SHOT.layers)
         tensors = load_file(file)
         with torch.no_grad():
             for name, value in model.named_parameters():
@@ -104,15 +104,13 @@ def predict(model: ZeroShotModel, pasts: list[np.ndarray], freq: str, horizon: i
     """Forecast series from their ends: (series, horizon, 1 + levels)."""
     longest = min(CONTEXT, max(map(len, pasts)))
     x, observed = np.zeros((len(pasts), longest)), np.zeros((len(pasts), longest), dtype=bool)
-    units = np.ones((len(pasts), 1, 1))
     for row, past in enumerate(pasts):
         tail = past[-longest:]
-        units[row] = max(np.abs(tail).max(), 1e-12)
-        x[row, longest - len(tail) :] = tail / units[row]
+        x[row, longest - len(tail) :] = tail
         observed[row, longest - len(tail) :] = True
     seasons = torch.tensor([seasons_of(freq)] * len(pasts))
     out = model.forecast(torch.from_numpy(x), torch.from_numpy(observed), seasons, horizon)
-    return out.numpy() * units
+    return out.numpy()
 
 
 def _seconds(model: ZeroShotModel) -> float:

@@ -25,7 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tsllm.adapters.zero_shot import LEVELS, ZeroShotModel
 from tsllm.backbone import DEFAULT_BACKBONE, load_backbone, tuned
-from tsllm.forecasters.zero_shot import LORA
+from tsllm.pretrained import ZERO_SHOT
 from zero_shot.series import draw
 
 #: Steps of context of a batch, and how often.
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0, help="of all runs together")
     parser.add_argument("--steps", type=int, help="of all runs together, instead of --minutes")
     parser.add_argument("--frozen", choices=list(FROZEN), default="pretrained")
-    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--layers", type=int, default=ZERO_SHOT.layers)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--export", type=Path, help="write the averaged weights to this file")
@@ -108,7 +108,7 @@ def build(frozen: str, layers: int, dtype: str = "float32") -> ZeroShotModel:
     if spec is None:
         return ZeroShotModel(None)
     backbone = load_backbone(spec, layers=layers, device="cpu", dtype=dtype)
-    return ZeroShotModel(tuned(backbone, lora=LORA))
+    return ZeroShotModel(tuned(backbone, lora=ZERO_SHOT.lora))
 
 
 def examples(

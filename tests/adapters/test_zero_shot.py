@@ -62,6 +62,13 @@ def test_a_forecast_scales_with_the_series(model):
     torch.testing.assert_close(scaled, 1000 * plain, rtol=1e-4, atol=1e-1)
 
 
+def test_a_level_far_from_zero_hides_no_spread(model):
+    x, observed, seasons = drawn()
+    near, far = (model.forecast(x + level, observed, seasons, 20) - level for level in (1e7, 1e10))
+    torch.testing.assert_close(far, near, rtol=1e-3, atol=1e-3)
+    assert near.std() > 0.1
+
+
 def test_values_that_are_not_observed_do_not_matter(model):
     x, observed, seasons = drawn()
     observed[:, 30:34] = False

@@ -299,9 +299,10 @@ class LearningMixin(FittingMixin):
         """Train the weights of a state's model on windows of series, and add to its history.
 
         ``identity`` are the facts that tell this training from others, for checkpoints under
-        ``checkpoint_dir``. None: no checkpoints. A module without parameters stays as it is.
+        ``checkpoint_dir``. None: no checkpoints. A model without weights to train stays as it is.
         """
-        if next(state.model.parameters(), None) is None:
+        if not any(weight.requires_grad for weight in state.model.parameters()):
+            state.stopped = "not trained"
             return
         windows = [training] if validation is None else [training, validation]
         some = self._drawn(training)

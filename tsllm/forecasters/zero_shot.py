@@ -1,7 +1,6 @@
 """Forecasts without training: packaged weights that were trained on synthetic series only."""
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,23 +9,18 @@ from torch import Tensor, nn
 
 from tsllm.adapters.zero_shot import CONTEXT, LEVELS, ZeroShotModel
 from tsllm.backbone import DEFAULT_BACKBONE, Backbone, tuned
-from tsllm.context import Context, ContextBatch, typical_length
+from tsllm.context import Context, ContextBatch
 from tsllm.datasets.frequency import season_length
-from tsllm.forecasters.base import ModelForecaster
-from tsllm.forecasters.frames import frequency_of
+from tsllm.forecasters.direct import DirectForecaster
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.pretrained import ZERO_SHOT
-from tsllm.training.settings import Loss
-from tsllm.training.windows import WindowBatch, Windows
 
-#: The LoRA adapters of the packaged weights.
-LORA: dict[str, Any] = {"r": 16, "alpha": 32, "target_modules": ["query", "key", "value", "dense"]}
 #: The season beside that of the frequency: a week of parts of a day, a year of days.
 WEEK_OF = {24: 168, 48: 336, 96: 672}
 YEAR_OF_DAYS = {7: 365}
 
 
-class ZeroShotForecaster(ModelForecaster):
+class ZeroShotForecaster(DirectForecaster):
     """Forecast any series without training, with weights that come with the package.
 
     Two frozen layers of the embedded language model, LoRA adapters and two projections were trained
@@ -79,17 +73,10 @@ class ZeroShotForecaster(ModelForecaster):
 
     #: The language model inside. It is no parameter: the weights were trained around it.
     backbone = ZERO_SHOT.backbone
-    # The training loop's arguments are no parameters here: nothing is trained.
+    # What is packaged decides these; a forecaster's arguments cannot.
     context_length = CONTEXT
     loss = "quantile"
     quantiles = LEVELS
-    update_epochs = 0
-    max_epochs = 1
-    learning_rate = 0.0
-    weight_decay = 0.0
-    patience = 1
-    max_steps = None
-    checkpoint_dir = None
     # No step was trained on, so intervals may be calibrated on half of them.
     validation_fraction = 0.5
 
@@ -120,38 +107,12 @@ class ZeroShotForecaster(ModelForecaster):
     # ------------------------------------------------------------------ the method's hooks
 
     def _load_backbone(self) -> Backbone:
-        return _backbone_on(self.device)
-
-    def _choose_shape(self, contexts: Sequence[Context], horizon: int | None) -> ModelShape:
-        freq = frequency_of(contexts)
-        season = season_length(freq)
-        if horizon is None:
-            horizon = int(np.clip(typical_length(contexts) // 4, 1, max(season, 8)))
-        return ModelShape(CONTEXT, horizon, contexts[0].n_variables, freq)
+        return ZERO_SHOT.load_backbone(self.device)
 
     def _build_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
-        assert backbone is not None  # _load_backbone loads it
-        return _model_around(backbone)
-
-    def _target_length(self, shape: ModelShape) -> int:
-        return shape.horizon
-
-    def _make_loss(
-        self, state: FittedState, contexts: Sequence[Context], windows: Sequence[Windows]
-    ) -> Callable[[nn.Module, WindowBatch], Loss]:
-        raise NotImplementedError("_learn_weights trains nothing")
-
-    def _learn_weights(
-        self,
-        state: FittedState,
-        contexts: Sequence[Context],
-        training: Windows,
-        validation: Windows | None,
-        epochs: int | str,
-        identity: Mapping[str, Any] | None,
-    ) -> None:
-        """Leave the packaged weights as they are."""
-        state.stopped = "not trained"
+        model = ZeroShotModel(tuned(backbone, lora=ZERO_SHOT.lora))
+        model.load_state_dict(ZERO_SHOT.read())
+        return model.requires_grad_(False)
 
     def _run_model(
         self, state: FittedState, batch: ContextBatch, contexts: Sequence[Context], horizon: int
@@ -166,23 +127,6 @@ class ZeroShotForecaster(ModelForecaster):
         out = state.model.forecast(x, observed, seasons, horizon)  # (batch * variables, horizon, q)
         out = out.unflatten(0, (-1, variables)) - level[..., None, None]
         return out.transpose(1, 2).float()  # (batch, horizon, variables, 1 + levels)
-
-
-# Nothing is trained, so all forecasters of a device share one model.
-
-
-@functools.lru_cache(maxsize=4)
-def _backbone_on(device: str) -> Backbone:
-    """Load the language model of the packaged weights, once."""
-    return ZERO_SHOT.load_backbone(device)
-
-
-@functools.lru_cache(maxsize=4)
-def _model_around(backbone: Backbone) -> ZeroShotModel:
-    """Build the model with the packaged weights, once."""
-    model = ZeroShotModel(tuned(backbone, lora=LORA))
-    model.load_state_dict(ZERO_SHOT.read())
-    return model.requires_grad_(False).eval()
 
 
 def seasons_of(freq: str | None) -> tuple[int, int]:

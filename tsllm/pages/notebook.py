@@ -1,5 +1,6 @@
 """Small pieces of HTML that notebooks show: results, summaries, fitted models."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,12 +62,12 @@ class Summary(dict[str, Any]):
         return render("summary.html.jinja", rows=rows) + below
 
 
-class ShownFitted:
+class ShownFitted(ABC):
     """A mixin for estimators: notebooks show what was fitted below the estimator's own display."""
 
+    @abstractmethod
     def _fitted_summary(self) -> Mapping[str, Any] | None:
         """Return the facts to show; None where nothing is fitted."""
-        raise NotImplementedError
 
     def _repr_html_inner(self) -> str:
         """Return the estimator's own HTML, and the table of its summary."""

@@ -1,5 +1,82 @@
-"""The trained weights that come with the package."""
+"""The trained weights that come with the package: safetensors files beside this module.
 
-from tsllm.pretrained.weights import ZERO_SHOT, PackagedWeights
+They are checked before they are used.
+"""
 
-__all__ = ["ZERO_SHOT", "PackagedWeights"]
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import torch
+from safetensors.torch import load
+from torch import Tensor
+
+from tsllm.backbone import DEFAULT_BACKBONE, Backbone, load_backbone
+from tsllm.errors import ModelFormatError
+
+
+@dataclass(frozen=True)
+class PackagedWeights:
+    """The trained part of a model, and the language model that it was trained around.
+
+    Parameters
+    ----------
+    file : str
+        A safetensors file of this folder, with half-precision numbers.
+    sha256 : str
+        Of the file.
+    backbone : str
+        The language model, as `load_backbone` takes it.
+    layers : int
+        Layers of it.
+    lora : dict
+        The LoRA adapters in it, as `tsllm.backbone.tuned` takes them.
+
+    See Also
+    --------
+    tsllm.ZeroShotForecaster : The forecaster that uses `ZERO_SHOT`.
+
+    Examples
+    --------
+    >>> tensors = ZERO_SHOT.read()
+    >>> sum(tensor.numel() for tensor in tensors.values()) < 2_500_000
+    True
+    """
+
+    file: str
+    sha256: str
+    backbone: str
+    layers: int
+    lora: dict[str, Any]
+
+    def read(self) -> dict[str, Tensor]:
+        """Return the tensors by name, in float32.
+
+        Raises
+        ------
+        ModelFormatError
+            The file is not the one that this version of the package was published with.
+        """
+        content = resources.files(__package__).joinpath(self.file).read_bytes()
+        found = hashlib.sha256(content).hexdigest()
+        if found != self.sha256:
+            raise ModelFormatError(
+                f"the packaged file {self.file} has the sha256 {found}, not {self.sha256}: install "
+                "tsllm anew"
+            )
+        return {name: tensor.to(torch.float32) for name, tensor in load(content).items()}
+
+    def load_backbone(self, device: str) -> Backbone:
+        """Load the language model in float32."""
+        return load_backbone(self.backbone, layers=self.layers, device=device, dtype="float32")
+
+
+#: Forecasts without training: see `tsllm.ZeroShotForecaster` and ``benchmarks/zero_shot``.
+ZERO_SHOT = PackagedWeights(
+    file="zero_shot.safetensors",
+    sha256="469daeda2d4578927c9249ac802f8c3d4f0274fb232cb19454365de15fcd241a",
+    backbone=DEFAULT_BACKBONE,
+    layers=2,
+    lora={"r": 16, "alpha": 32, "target_modules": ["query", "key", "value", "dense"]},
+)
