@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 
 from tsllm.errors import DataError
-from tsllm.plotting.forecasts import chosen_names, draw_bands, small_multiples
+from tsllm.plotting.forecast_tables import chosen_names
+from tsllm.plotting.forecasts import draw_bands, small_multiples
 from tsllm.plotting.style import drawable, label_times, line_style, list_names, short_numbers
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tsllm.errors import DataError
+from tsllm.plotting.forecast_tables import ForecastTables, chosen_names
 from tsllm.plotting.style import (
     COLOURS,
     WIDTH,
@@ -89,17 +90,13 @@ def plot_panel(
     >>> [ax.get_title() for ax in figure.axes]
     ['north', 'south']
     """
-    keys = _keys(history, forecast)
-    names = forecast[keys[0]].unique().tolist()
-    series_ids = chosen_names(series_ids, names, "series_ids")
-    variables = _variables_of(history, forecast, keys, variables, "variables")
+    tables = ForecastTables(history, forecast, future)
+    series_ids = chosen_names(series_ids, tables.series, "series_ids")
+    variables = tables.variables(variables, "variables")
     wanted = [(name, variable) for name in series_ids for variable in variables]
 
     def draw(ax: Any, name: Hashable, variable: str) -> None:
-        _draw(
-            ax, history, forecast, keys, name, variable, future=future, last=last,
-            marks=marks,
-        )  # fmt: skip
+        draw_forecast(ax, tables, name, variable, last=last, marks=marks)
 
     return small_multiples(wanted, draw, most=most)
 
@@ -159,15 +156,12 @@ def plot_forecast(
     --------
     plot_panel : Draw several series and variables.
     """
-    keys = _keys(history, forecast)
-    ids = forecast[keys[0]].unique().tolist()
-    series_id = chosen_names(None if series_id is None else [series_id], ids, "series_id")[0]
-    one = None if variable is None else [variable]
-    variable = _variables_of(history, forecast, keys, one, "variable")[0]
+    tables = ForecastTables(history, forecast, future)
+    wanted = None if series_id is None else [series_id]
+    series_id = chosen_names(wanted, tables.series, "series_id")[0]
+    variable = tables.variables(None if variable is None else [variable], "variable")[0]
     ax = axes_or_new(ax, 3.6)
-    _draw(
-        ax, history, forecast, keys, series_id, variable, future=future, last=last, marks=marks,
-    )  # fmt: skip
+    draw_forecast(ax, tables, series_id, variable, last=last, marks=marks)
     if title is not None:
         ax.set_title(title)
     legend_below(ax)
@@ -257,25 +251,20 @@ def draw_bands(ax: Any, when: Any, ahead: pd.DataFrame, *, label: bool = True) -
         )
 
 
-def _draw(
+def draw_forecast(
     ax: Any,
-    history: pd.DataFrame,
-    forecast: pd.DataFrame,
-    keys: tuple[str, str],
+    tables: ForecastTables,
     series_id: Hashable,
     variable: str,
     *,
-    future: pd.DataFrame | None,
-    last: int | None,
-    marks: Sequence[str] | None,
+    last: int | None = None,
+    marks: Sequence[str] | None = None,
 ) -> None:
-    """Draw one series and variable."""
-    past, ahead = _rows(history, keys, series_id), _rows(forecast, keys, series_id)
-    if "variable" in ahead.columns:
-        ahead = ahead[ahead["variable"] == variable]
+    """Draw one series and variable, without a legend; see `plot_forecast`."""
+    past, ahead = tables.past(series_id), tables.ahead(series_id, variable)
     last = max(60, 3 * len(ahead)) if last is None else last
     past = past.iloc[max(0, len(past) - last) :]
-    then, when = _times(past, keys), drawable(ahead[keys[1]])
+    then, when = drawable(tables.times(past)), drawable(ahead[tables.time_col])
     style = {"marker": "."} if len(past) < 2 else {}
     ax.plot(then, past[variable], color="black", lw=1.1, label="history", zorder=3, **style)
     ax.plot(
@@ -283,13 +272,13 @@ def _draw(
         ms=3.5 if len(ahead) <= 20 else 0, label="forecast", zorder=4,
     )  # fmt: skip
     draw_bands(ax, when, ahead)
-    parts = [past]
-    if future is not None:
-        parts.append(_rows(future, keys, series_id).iloc[: len(ahead)])
-    _draw_marks(ax, parts, keys, _mark_columns(history, keys, [variable], marks))
+    parts, later = [past], tables.later(series_id)
+    if later is not None:
+        parts.append(later.iloc[: len(ahead)])
+    _draw_marks(ax, tables, parts, tables.flags(variable, marks, most=len(_MARKS)))
     # A single series without a name has none to show.
     title = "" if series_id == "series" else str(series_id)
-    if "variable" in ahead.columns:
+    if tables.several:
         title = f"{title}: {variable}" if title else str(variable)
     ax.set_title(title or str(variable))
     ax.set_ylabel("" if variable == "0" else str(variable))
@@ -299,7 +288,7 @@ def _draw(
 
 
 def _draw_marks(
-    ax: Any, parts: Sequence[pd.DataFrame], keys: tuple[str, str], columns: Sequence[str]
+    ax: Any, tables: ForecastTables, parts: Sequence[pd.DataFrame], columns: Sequence[str]
 ) -> None:
     """Mark the steps with 1 of some columns below the data, in a row each."""
     if not columns:
@@ -308,7 +297,7 @@ def _draw_marks(
     step = 0.07 * (high - low)
     for row, name in enumerate(columns):
         rows = [
-            _times(part, keys)[part[name].astype(float) == 1]
+            drawable(tables.times(part))[part[name].astype(float) == 1]
             for part in parts
             if name in part.columns
         ]
@@ -318,110 +307,6 @@ def _draw_marks(
             color="0.25", mfc="0.7", ms=5, mew=0.8, label=str(name), zorder=2,
         )  # fmt: skip
     ax.set_ylim(low - (len(columns) + 0.2) * step, high)
-
-
-def _keys(history: pd.DataFrame, forecast: pd.DataFrame) -> tuple[str, str]:
-    """Return the columns of identifiers and times of the forecasts."""
-    for name, frame in (("history", history), ("forecast", forecast)):
-        if not isinstance(frame, pd.DataFrame):
-            raise DataError(f"{name} must be a DataFrame, found {type(frame).__name__}")
-    if "forecast" not in forecast.columns or len(forecast.columns) < 3 or forecast.empty:
-        raise DataError(
-            "forecast must be a table of tsllm.forecast with a column 'forecast' and a row"
-        )
-    return str(forecast.columns[0]), str(forecast.columns[1])
-
-
-def _times(frame: pd.DataFrame, keys: tuple[str, str]) -> pd.Series:
-    """Return the times of a history: in the column that the forecasts have, or ``timestamp``."""
-    name = next((one for one in (keys[1], "timestamp") if one in frame.columns), None)
-    if name is None:
-        raise DataError(
-            f"history has no column {keys[1]!r} with its times: pass the table that was forecast"
-        )
-    times: pd.Series = frame[name]
-    if not pd.api.types.is_string_dtype(times.dtype):
-        return drawable(times)
-    try:
-        return drawable(pd.to_datetime(times, format="ISO8601"))
-    except ValueError as error:
-        raise DataError(
-            f"the column {name!r} of history holds texts that are no ISO times: read the table "
-            "with tsllm.datasets.read_long"
-        ) from error
-
-
-def _rows(frame: pd.DataFrame, keys: tuple[str, str], series_id: Hashable) -> pd.DataFrame:
-    """Return the rows of one series; a table without identifiers is one series."""
-    for name in (keys[0], "series_id"):
-        if name in frame.columns:
-            return frame[frame[name].astype(str) == str(series_id)]
-    return frame
-
-
-def _others(history: pd.DataFrame, keys: tuple[str, str]) -> list[str]:
-    """List the columns of a history besides identifiers and times."""
-    return [c for c in history.columns if c not in (*keys, "series_id", "timestamp")]
-
-
-def _variables_of(
-    history: pd.DataFrame,
-    forecast: pd.DataFrame,
-    keys: tuple[str, str],
-    wanted: Sequence[str] | None,
-    name: str,
-) -> list[str]:
-    """List the value columns to draw; ``name`` is that of the argument ``wanted``."""
-    if "variable" in forecast.columns:
-        return chosen_names(wanted, forecast["variable"].unique().tolist(), name)
-    columns = _others(history, keys)
-    numbers = [c for c in columns if pd.api.types.is_numeric_dtype(history[c].dtype)]
-    if not numbers:
-        raise DataError("history has no column of numbers beside identifiers and times")
-    if wanted is not None:
-        return chosen_names(wanted, numbers, name)
-    usual = [c for c in ("value", "y", "target") if c in numbers]
-    return [*usual, *numbers][:1]
-
-
-def _mark_columns(
-    history: pd.DataFrame,
-    keys: tuple[str, str],
-    variables: Sequence[str],
-    marks: Sequence[str] | None,
-) -> list[str]:
-    """List the columns of 0 and 1 to mark."""
-    others = [c for c in _others(history, keys) if c not in variables]
-    if marks is not None:
-        for name in marks:
-            if name not in others:
-                raise DataError(
-                    f"marks names {name!r}, which history has not: choose among "
-                    f"{', '.join(map(str, others)) or 'no columns'}"
-                )
-        return list(marks)
-    return [c for c in others if _is_flag(history[c])][: len(_MARKS)]
-
-
-def _is_flag(column: pd.Series) -> bool:
-    """Check that a column holds 0 and 1, both of them and nothing else."""
-    if not pd.api.types.is_numeric_dtype(column.dtype):
-        return False
-    return set(column.dropna().astype(float).unique().tolist()) == {0.0, 1.0}
-
-
-def chosen_names(wanted: Sequence[Any] | None, known: Sequence[Any], name: str) -> list[Any]:
-    """Return the wanted names, all of which are known; None: all."""
-    if wanted is None:
-        return list(known)
-    if isinstance(wanted, str):
-        wanted = [wanted]
-    for one in wanted:
-        if one not in known:
-            raise DataError(
-                f"{name}={one!r} is not among the forecasts: choose among {list_names(known, 8)}"
-            )
-    return list(wanted)
 
 
 def _bands(columns: pd.Index) -> list[tuple[str, str]]:

@@ -12,7 +12,9 @@ from tsllm.errors import DataError
 from tsllm.pages.cells import moment, number
 from tsllm.pages.page import Page, Table
 from tsllm.pages.pictures import Picture, axes_of
-from tsllm.plotting.forecasts import plot_forecast
+from tsllm.plotting.forecast_tables import ForecastTables
+from tsllm.plotting.forecasts import draw_forecast
+from tsllm.plotting.style import legend_below
 from tsllm.reports.settings import settings_to_show, without_times
 
 #: The most series and variables that are drawn on a page.
@@ -89,28 +91,25 @@ def report_forecast(
     >>> report_forecast(past, ahead).verdict.partition(", ")[2]
     'value is expected to average 11: 10.0 % more than over the 7 days before.'
     """
-    shown = forecast
-    history, forecast = _canonical(history, forecast)
-    if future is not None:
-        future = future.rename(columns=_own_names(shown))
-    variables = _variables(history, forecast, variable)
-    changes = _compare(history, forecast, variables)
+    read = ForecastTables(history, forecast, future)
+    named = None if variable is None or read.several else [variable]
+    variables = read.variables(named, "variable")
+    offset = _offset(read)
+    unit = _unit(offset)
+    changes = _compare(read, variables, season_length(offset))
     told = dict(summary or {})
     candidates = pd.DataFrame(told.pop("candidates", []))
-    pictures, pictures_note = _pictures(history, forecast, future, changes, variables)
+    pictures, pictures_note = _pictures(read, changes, variables)
     skipped = forecast.attrs.get("skipped", {})
     left_out = [f"{name} was left out: {reason}" for name, reason in skipped.items()]
-    unit = _unit(
-        _offset(history["timestamp"][history["series_id"] == history["series_id"].iloc[0]])
-    )
     tables = [Table("By series", _by_series(changes), _explain(changes, unit))]
-    tables.append(Table("The forecast", shown))
+    tables.append(Table("The forecast", forecast))
     if len(candidates):
         note = "Errors on windows before the end of the data, which no candidate has seen."
         tables.append(Table("The combined methods", without_times(candidates), note))
     return Page(
         title,
-        _verdict(changes, variables, forecast, unit),
+        _verdict(changes, variables, forecast[read.time_col], unit),
         details=[*_intervals(forecast), *_trust(told)],
         pictures=pictures,
         pictures_note=pictures_note,
@@ -120,76 +119,23 @@ def report_forecast(
     )
 
 
-def _canonical(history: pd.DataFrame, forecast: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return both tables with the columns ``series_id`` (text) and ``timestamp``."""
-    if "forecast" not in forecast.columns or len(forecast.columns) < 3 or forecast.empty:
-        raise DataError(
-            "forecast must be a table of tsllm.forecast with a column 'forecast' and a row"
-        )
-    own = _own_names(forecast)
-    forecast = forecast.rename(columns=own)
-    history = history.rename(columns=own)
-    if "timestamp" not in history:
-        raise DataError(
-            f"history has no column {list(own)[1]!r} with its times: pass the table that was "
-            "forecast"
-        )
-    if "series_id" not in history:  # one series without a name
-        history = history.assign(series_id=forecast["series_id"].iloc[0])
-    if pd.api.types.is_string_dtype(history["timestamp"].dtype):
-        history = history.assign(timestamp=pd.to_datetime(history["timestamp"], format="ISO8601"))
-    history, forecast = (
-        table.assign(series_id=table["series_id"].astype(str)) for table in (history, forecast)
-    )
-    return history, forecast
-
-
-def _own_names(forecast: pd.DataFrame) -> dict[str, str]:
-    """Return the canonical names of the first two columns of a forecast, by its own."""
-    return {str(forecast.columns[0]): "series_id", str(forecast.columns[1]): "timestamp"}
-
-
-def _variables(history: pd.DataFrame, forecast: pd.DataFrame, variable: str | None) -> list[str]:
-    """Return the value columns that were forecast."""
-    if "variable" in forecast.columns:
-        return list(map(str, forecast["variable"].unique()))
-    numbers = [
-        str(name)
-        for name in history.columns.drop(["series_id", "timestamp"])
-        if pd.api.types.is_numeric_dtype(history[name].dtype)
-    ]
-    if not numbers or (variable is not None and variable not in numbers):
-        named = "" if variable is None else f" {variable!r}"
-        raise DataError(f"history has no column{named} of numbers beside identifiers and times")
-    usual = [name for name in ("value", "y", "target") if name in numbers]
-    return [variable] if variable is not None else [*usual, *numbers][:1]
-
-
-def _compare(
-    history: pd.DataFrame, forecast: pd.DataFrame, variables: Sequence[str]
-) -> pd.DataFrame:
+def _compare(tables: ForecastTables, variables: Sequence[str], season: int) -> pd.DataFrame:
     """Return a row per series and variable: means of the forecast and of what was before."""
-    past: dict[Any, pd.DataFrame] = dict(iter(history.groupby("series_id", sort=False)))
-    season: int | None = None
     rows = []
-    several = "variable" in forecast.columns
-    for key, ahead in forecast.groupby(
-        ["series_id", "variable"] if several else ["series_id"], sort=False
+    for key, ahead in tables.forecast.groupby(
+        [tables.id_col, "variable"] if tables.several else [tables.id_col], sort=False
     ):
-        name, variable = key if several else (key[0], variables[0])
+        name, variable = key if tables.several else (key[0], variables[0])
         steps = len(ahead)
-        own = past.get(name)
-        values = np.empty(0) if own is None else own[variable].to_numpy(dtype=float)
-        if season is None and own is not None:
-            season = season_length(_offset(own["timestamp"]))
+        values = tables.past(name)[variable].to_numpy(dtype=float)
         # The nearest steps at the same places of the season.
-        back = -(-steps // (season or 1)) * (season or 1)
+        back = -(-steps // season) * season
         if len(values) < back:
             back = steps
         before = values[-back:][:steps]
         rows.append(
             {
-                "series_id": name,
+                "series_id": str(name),
                 "variable": variable,
                 "steps": steps,
                 "back": back if len(values) >= back else len(values),
@@ -202,8 +148,9 @@ def _compare(
     return pd.DataFrame(rows)
 
 
-def _offset(stamps: pd.Series) -> pd.offsets.BaseOffset | None:
-    """Return the frequency of the times of a series; None where there is none to be found."""
+def _offset(tables: ForecastTables) -> pd.offsets.BaseOffset | None:
+    """Return the frequency of the first series of the history; None where none is found."""
+    stamps = tables.times(tables.first_past())
     if isinstance(stamps.dtype, pd.PeriodDtype):
         return stamps.dtype.freq
     if not pd.api.types.is_datetime64_any_dtype(stamps.dtype):
@@ -226,12 +173,10 @@ def _count(number: int, unit: str) -> str:
     return f"{number:,} {unit}{'' if number == 1 else 's'}"
 
 
-def _verdict(
-    changes: pd.DataFrame, variables: Sequence[str], forecast: pd.DataFrame, unit: str
-) -> str:
+def _verdict(changes: pd.DataFrame, variables: Sequence[str], times: pd.Series, unit: str) -> str:
     """Say in one sentence what is expected."""
     steps = int(changes["steps"].max())
-    ends = [_day(forecast["timestamp"].min(), unit), _day(forecast["timestamp"].max(), unit)]
+    ends = [_day(times.min(), unit), _day(times.max(), unit)]
     span = f"Over the next {_count(steps, unit)} ({' to '.join(ends)})"
     if steps == 1:
         span = f"In the next {unit} ({ends[0]})"
@@ -336,11 +281,7 @@ def _trust(summary: dict[str, Any]) -> list[str]:
 
 
 def _pictures(
-    history: pd.DataFrame,
-    forecast: pd.DataFrame,
-    future: pd.DataFrame | None,
-    changes: pd.DataFrame,
-    variables: Sequence[str],
+    tables: ForecastTables, changes: pd.DataFrame, variables: Sequence[str]
 ) -> tuple[list[Picture], str]:
     """Draw a forecast large, or several small, those with the largest values first."""
     place = changes["forecast"].abs().sort_values(ascending=False, kind="stable").index
@@ -349,7 +290,7 @@ def _pictures(
     pictures = []
     for row in chosen.to_dict("records"):
         name = f"{row['series_id']}: {row['variable']}" if len(variables) > 1 else row["series_id"]
-        figure = partial(_draw, history, forecast, future, row["series_id"], row["variable"])
+        figure = partial(_draw, tables, row["series_id"], row["variable"])
         label = f"History and forecast of {name}"
         pictures.append(Picture(figure, label) if alone else Picture(figure, label, wide=None))
     what = "series" if len(variables) == 1 else "pairs of series and variable"
@@ -361,19 +302,10 @@ def _pictures(
 
 
 def _draw(
-    history: pd.DataFrame,
-    forecast: pd.DataFrame,
-    future: pd.DataFrame | None,
-    series_id: object,
-    variable: str,
-    size: tuple[float, float],
+    tables: ForecastTables, series_id: object, variable: str, size: tuple[float, float]
 ) -> Any:
     """Draw one series and variable in a size."""
-    return plot_forecast(
-        history,
-        forecast,
-        future=future,
-        series_id=series_id,
-        variable=variable,
-        ax=axes_of(size),
-    ).figure
+    ax = axes_of(size)
+    draw_forecast(ax, tables, series_id, variable)
+    legend_below(ax)
+    return ax.figure

@@ -137,6 +137,8 @@ def test_the_held_out_error_and_left_out_series_are_stated():
         (months([1.0]), pd.DataFrame({"a": [1]}), "column 'forecast'"),
         (months([1.0, 2.0]).drop(columns="timestamp"), None, "no column 'timestamp'"),
         (months([1.0, 2.0]).drop(columns="value"), None, "no column of numbers"),
+        (months([1.0, 2.0]).assign(timestamp="last May"), None, "texts that are no ISO times"),
+        (months([1.0, 2.0]).to_dict("list"), None, "history must be a DataFrame, found dict"),
     ],
 )
 def test_tables_that_do_not_fit_are_refused(history, forecast, words):
