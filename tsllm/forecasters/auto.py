@@ -408,9 +408,12 @@ class AutoForecaster(ComposedForecaster):
         if not fitted:
             raise NotEnoughDataError("no candidate can be fitted: pass longer series")
         state.candidates = fitted
-        trained = [one.state for one in fitted if isinstance(one, TrainedCandidate)]
-        used = [one.backbone for one in trained if one is not None and one.backbone is not None]
-        state.backbone = used[0] if used else None
+        read = {one.name: one.load_backbone() for one in fitted}
+        if any(one is not None and name in TRAINED for name, one in read.items()):
+            # Not a candidate's, which may be cut to fewer layers: this one is loaded again.
+            state.backbone = self._load_backbone()
+        else:
+            state.backbone = next((one for one in read.values() if one is not None), None)
         return np.stack(forecasts, axis=-1), left_out
 
     def _takes_too_long(
@@ -481,7 +484,7 @@ class AutoForecaster(ComposedForecaster):
         }
         if name in ("autotimes", "timecma"):
             settings["embedding_store"] = self.embedding_store
-        if name not in ("dlinear", "linear", "patchtst", "aaren", "zero_shot"):
+        if name not in ("dlinear", "linear", "patchtst", "aaren"):
             settings |= {
                 "backbone": self.backbone,
                 "backbone_layers": self._layers(),

@@ -280,6 +280,14 @@ class FittedState:
         held_out, calibration = told["validation_loss"], self.calibration
         assert calibration is not None  # training ends with it
         windows = "training windows, so likely too narrow" if calibration.in_sample else "windows"
+        training: dict[str, Any] = {
+            "loss": f"{loss}, on standardised values",
+            "best epoch": f"{self.best_epoch} of {last.get('epoch', 0)}",
+            "training loss": told["train_loss"],
+            "validation loss": "none held out" if held_out is None else held_out,
+        }
+        if self.stopped == "not trained":
+            training = {"training": "none: the method has nothing to train"}
         return {
             "kind": f"A time-series forecaster, {'pretrained' if pretrained else 'fitted'}",
             "usage": usage,
@@ -292,10 +300,7 @@ class FittedState:
             "backbone": self.backbone,
             "results": {
                 "Validation": {
-                    "loss": f"{loss}, on standardised values",
-                    "best epoch": f"{self.best_epoch} of {last.get('epoch', 0)}",
-                    "training loss": told["train_loss"],
-                    "validation loss": "none held out" if held_out is None else held_out,
+                    **training,
                     "seconds": round(self.seconds, 1),
                     "intervals": f"calibrated for {calibration.horizon} steps on "
                     f"{told['calibration_windows']} {windows}"

@@ -42,6 +42,9 @@ class ZeroShotForecaster(DirectForecaster):
 
     Parameters
     ----------
+    backbone : str, default="sentence-transformers/all-MiniLM-L6-v2"
+        The language model that the weights were trained around: its Hugging Face id, or a directory
+        with the same weights. Another one is refused.
     prediction_length : int or None, default=None
         Steps that the intervals are calibrated for. None: the ``fh`` of `fit`, else a season.
     shrinkage : bool or "auto", default=False
@@ -71,8 +74,6 @@ class ZeroShotForecaster(DirectForecaster):
     zero-shot forecasts learnt from synthetic series.
     """
 
-    #: The language model inside. It is no parameter: the weights were trained around it.
-    backbone = ZERO_SHOT.backbone
     # What is packaged decides these; a forecaster's arguments cannot.
     context_length = CONTEXT
     loss = "quantile"
@@ -82,6 +83,7 @@ class ZeroShotForecaster(DirectForecaster):
 
     def __init__(
         self,
+        backbone: str = DEFAULT_BACKBONE,
         *,
         prediction_length: int | None = None,
         shrinkage: bool | str = False,
@@ -107,7 +109,7 @@ class ZeroShotForecaster(DirectForecaster):
     # ------------------------------------------------------------------ the method's hooks
 
     def _load_backbone(self) -> Backbone:
-        return ZERO_SHOT.load_backbone(self.device)
+        return ZERO_SHOT.load_backbone(self.backbone, self.device)
 
     def _build_model(self, backbone: Backbone | None, shape: ModelShape) -> nn.Module:
         model = ZeroShotModel(tuned(backbone, lora=ZERO_SHOT.lora))

@@ -30,6 +30,8 @@ class PackagedWeights:
         The language model, as `load_backbone` takes it.
     layers : int
         Layers of it.
+    digest : str
+        The digest of these layers.
     lora : dict
         The LoRA adapters in it, as `tsllm.backbone.tuned` takes them.
 
@@ -48,6 +50,7 @@ class PackagedWeights:
     sha256: str
     backbone: str
     layers: int
+    digest: str
     lora: dict[str, Any]
 
     def read(self) -> dict[str, Tensor]:
@@ -67,9 +70,17 @@ class PackagedWeights:
             )
         return {name: tensor.to(torch.float32) for name, tensor in load(content).items()}
 
-    def load_backbone(self, device: str) -> Backbone:
-        """Load the language model in float32."""
-        return load_backbone(self.backbone, layers=self.layers, device=device, dtype="float32")
+    def load_backbone(self, spec: str, device: str) -> Backbone:
+        """Load the language model in float32, from ``spec``.
+
+        Raises
+        ------
+        BackboneMismatchError
+            The language model has other weights than the one of the training.
+        """
+        backbone = load_backbone(spec, layers=self.layers, device=device, dtype="float32")
+        backbone.check_state({"spec": self.backbone, "digest": self.digest})
+        return backbone
 
 
 #: Forecasts without training: see `tsllm.ZeroShotForecaster` and ``benchmarks/zero_shot``.
@@ -78,5 +89,6 @@ ZERO_SHOT = PackagedWeights(
     sha256="469daeda2d4578927c9249ac802f8c3d4f0274fb232cb19454365de15fcd241a",
     backbone=DEFAULT_BACKBONE,
     layers=2,
+    digest="ce616fed54d0f3cbcd328c25d6f98e0ba82360e7f08a5f5109337c00b8182f5a",
     lora={"r": 16, "alpha": 32, "target_modules": ["query", "key", "value", "dense"]},
 )

@@ -11,9 +11,13 @@ from sktime.datasets import load_airline
 
 import tsllm
 from tsllm import AutoForecaster, AutoTimesForecaster, Context, ZeroShotForecaster
-from tsllm.errors import DataError, ModelFormatError
+from tsllm.backbone import DEFAULT_BACKBONE, load_backbone
+from tsllm.backbone.export import export_backbone
+from tsllm.errors import BackboneMismatchError, DataError, ModelFormatError
 from tsllm.forecasters.zero_shot import seasons_of
 from tsllm.pretrained import ZERO_SHOT
+
+OTHER = "random:bert?hidden=16&layers=2&heads=2"
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +107,34 @@ def test_a_saved_model_forecasts_the_same(airline, tmp_path):
     forecaster = ZeroShotForecaster().fit(airline, fh=[1, 2, 3])
     tsllm.save(forecaster, tmp_path / "model")
     pd.testing.assert_series_equal(tsllm.load(tmp_path / "model").predict(), forecaster.predict())
+    assert "nothing to train" in (tmp_path / "model" / "card.md").read_text()
+
+
+def test_the_language_model_may_lie_elsewhere_but_has_the_same_weights(airline, tmp_path):
+    forecaster = ZeroShotForecaster().fit(airline, fh=[1, 2, 3])
+    tsllm.save(forecaster, tmp_path / "model")
+    export_backbone(load_backbone(DEFAULT_BACKBONE, layers=2, device="cpu"), tmp_path / "copy")
+    loaded = tsllm.load(tmp_path / "model", backbone=str(tmp_path / "copy"))
+    pd.testing.assert_series_equal(loaded.predict(), forecaster.predict())
+    with pytest.raises(BackboneMismatchError, match="digest"):
+        tsllm.load(tmp_path / "model", backbone=OTHER)
+    with pytest.raises(BackboneMismatchError, match="digest"):
+        ZeroShotForecaster(OTHER).fit(airline)
+
+
+def test_as_a_candidate_it_reads_the_language_model_of_the_whole(airline, monkeypatch, tmp_path):
+    monkeypatch.setattr("tsllm.forecasters.auto.LANGUAGE_MODEL_STEPS", 2)
+    for layers in (1, 3):  # of autotimes: zero_shot reads two
+        forecaster = AutoForecaster(
+            ["zero_shot", "autotimes"], backbone_layers=layers, random_state=0
+        )
+        forecaster.fit(airline, fh=[1, 2, 3])
+        loaded = tsllm.load(tsllm.save(forecaster, tmp_path / f"model{layers}"))
+        pd.testing.assert_series_equal(loaded.predict(), forecaster.predict())
+    with pytest.raises(BackboneMismatchError, match="digest"):
+        AutoForecaster(["zero_shot"], backbone=OTHER).fit(airline)
+    with pytest.raises(DataError, match="backbone=None must be text"):
+        AutoForecaster(["zero_shot"], backbone=None).fit(airline)
 
 
 def test_it_is_a_candidate_of_the_automatic_forecaster(airline):
