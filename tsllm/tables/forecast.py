@@ -24,6 +24,7 @@ from tsllm.forecasters.cold_start import ColdStart
 from tsllm.forecasters.frames import (
     join_covariates,
     split_series,
+    own_frequency,
     stamps_after,
 )
 from tsllm.forecasters.parameters import check_horizon
@@ -508,7 +509,7 @@ def forecasts_to_long(
     """Convert forecasts (series, horizon, variables, 1 + quantiles) to a long frame."""
     n_series, horizon, n_variables, _ = values.shape
     rows = n_series * n_variables * horizon
-    stamps = [stamps_after(context, horizon) for context in contexts]
+    stamps = _stamps_after_each(contexts, horizon)
     columns: dict[str, Any] = {
         "series_id": np.repeat(np.asarray(series_ids), n_variables * horizon),
         "timestamp": _joined([s for s in stamps for _ in range(n_variables)]),
@@ -520,6 +521,20 @@ def forecasts_to_long(
     for i, q in enumerate(quantiles):
         columns[quantile_column(q)] = by_variable[:, 1 + i]
     return pd.DataFrame(columns)
+
+
+def _stamps_after_each(contexts: Sequence[Context], horizon: int) -> list[pd.Index]:
+    """Return the stamps after each context; those of series that end together are made once."""
+    made: dict[Hashable, pd.Index] = {}
+    found = []
+    for context in contexts:
+        times = context.times
+        # Stamps of two time zones may be equal; their dtypes differ.
+        key = (times[-1], times.dtype, own_frequency(times))
+        if key not in made:
+            made[key] = stamps_after(context, horizon)
+        found.append(made[key])
+    return found
 
 
 def _predict_good(
