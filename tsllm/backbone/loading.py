@@ -13,7 +13,13 @@ import torch
 from torch import nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
-from tsllm.backbone.architectures import ATTENTION, causal_config, check_supported, keep_layers
+from tsllm.backbone.architectures import (
+    ATTENTION,
+    causal_config,
+    check_supported,
+    fuse_activations,
+    keep_layers,
+)
 from tsllm.backbone.devices import quantisation_of, resolve_device, resolve_dtype
 from tsllm.backbone.handle import Backbone
 from tsllm.backbone.model_files import check_finite, check_report, check_vocabulary, check_weights
@@ -312,6 +318,7 @@ def _pretrained(source: Source, config: PretrainedConfig, dtype: torch.dtype) ->
         check_weights(place.folder)  # they were downloaded just now
     check_report(report, source.config)
     check_finite(module)
+    fuse_activations(module)
     return module
 
 

@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from tsllm.backbone.architectures import ARCHITECTURES, ATTENTION
+from tsllm.backbone.architectures import ARCHITECTURES, ATTENTION, fuse_activations
 from tsllm.errors import DataError
 
 _SPECIAL_TOKENS = ("<bos>", "<eos>", "<pad>")
@@ -169,9 +169,11 @@ def empty_model(config: PretrainedConfig) -> PreTrainedModel:
     # BERT's pooler is of no use here and is missing from many checkpoints.
     options = {"add_pooling_layer": False} if ARCHITECTURES[config.model_type].encoder else {}
     with torch.device("meta"):
-        return AutoModel.from_config(
+        model = AutoModel.from_config(
             config, dtype=torch.float32, attn_implementation=ATTENTION, **options
         )
+    fuse_activations(model)
+    return model
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:

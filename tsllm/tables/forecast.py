@@ -23,8 +23,8 @@ from tsllm.forecasters.base import SeriesForecaster
 from tsllm.forecasters.cold_start import ColdStart
 from tsllm.forecasters.frames import (
     join_covariates,
-    split_series,
     own_frequency,
+    split_series,
     stamps_after,
 )
 from tsllm.forecasters.parameters import check_horizon

@@ -52,6 +52,25 @@ def backbone(request):
     return load(f"random:{request.param}?hidden=48&layers=3&heads=4&positions={NO_POSITIONS}")
 
 
+def test_activations_are_one_operation_and_give_what_transformers_computes():
+    backbone = load("random:gpt2?hidden=48&layers=3&heads=4&positions=40")
+    shared = backbone._shared
+    config = copy.deepcopy(shared.config)
+    plain = AutoModel.from_config(config, attn_implementation="sdpa").eval()
+    plain.load_state_dict(shared.plain.state_dict())
+    assert type(plain.h[0].mlp.act) is not torch.nn.GELU  # what is replaced
+    for module in (shared.plain, shared.new_shell()):
+        assert {type(block.mlp.act) for block in module.h} == {torch.nn.GELU}
+    x = 5 * embeddings(backbone, 2, 7)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    states = backbone.hidden(ours).states
+    expected = plain(inputs_embeds=theirs).last_hidden_state
+    torch.testing.assert_close(states, expected, rtol=0, atol=1e-5)
+    states.sin().sum().backward()
+    expected.sin().sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def minilm():
     return load_backbone(device="cpu", allow_download=False)
