@@ -47,6 +47,17 @@ def no_network(monkeypatch):
     assert not refused, f"this test tried to reach {refused}"
 
 
+@pytest.fixture(autouse=True)
+def short_trainings(request, monkeypatch):
+    """Limit the trainings of AutoForecaster's candidates, where a test does not ask for whole ones.
+
+    Its candidates have no argument for the number of steps.
+    """
+    if request.node.get_closest_marker("whole_trainings") is None:
+        monkeypatch.setattr("tsllm.forecasters.auto.TRAINING_STEPS", 40)
+        monkeypatch.setattr("tsllm.forecasters.auto.LANGUAGE_MODEL_STEPS", 4)
+
+
 @pytest.fixture(scope="session")
 def tiny_backbone() -> Backbone:
     """Two layers of a random GPT-2, 32 wide."""

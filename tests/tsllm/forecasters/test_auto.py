@@ -44,10 +44,7 @@ def names(forecaster):
         (120, TINY, ["seasonal_naive", "auto_theta", "auto_ets", "dlinear", "autotimes"]),
     ],
 )
-def test_automatic_candidates_follow_the_length_of_the_series(
-    monkeypatch, steps, backbone, expected
-):
-    monkeypatch.setattr("tsllm.forecasters.auto.LANGUAGE_MODEL_STEPS", 2)
+def test_automatic_candidates_follow_the_length_of_the_series(steps, backbone, expected):
     forecaster = AutoForecaster(backbone=backbone, n_origins=2, random_state=0)
     assert names(forecaster.fit(monthly(steps), fh=[1, 2, 3])) == expected
     said = forecaster.summary()["language_model"]
@@ -105,8 +102,7 @@ def test_any_forecaster_of_sktime_is_a_candidate():
     assert names(forecaster) == ["NaiveForecaster_0"]
 
 
-def test_what_the_language_model_added(monkeypatch):
-    monkeypatch.setattr("tsllm.forecasters.auto.LANGUAGE_MODEL_STEPS", 2)
+def test_what_the_language_model_added():
     forecaster = AutoForecaster(["seasonal_naive", "autotimes"], backbone=TINY, random_state=0)
     told = forecaster.fit(monthly(80), fh=[1, 2, 3]).summary()
     assert told["backbone"] == TINY and told["backbone_layers"] == 1
