@@ -39,8 +39,8 @@ from tsllm.forecasters.statistical import seasonal_naive
 
 METHODS: dict[str, Callable[..., Any]] = {
     "none": lambda **given: AutoTimesForecaster(None, **given),
-    "autotimes": AutoTimesForecaster,
-    "autotimes two layers": lambda **given: AutoTimesForecaster(backbone_layers="auto", **given),
+    "autotimes": lambda **given: AutoTimesForecaster(backbone_layers=None, **given),
+    "autotimes two layers": AutoTimesForecaster,
     "aaren": AarenForecaster,
     "dlinear": DLinearForecaster,
     "patchtst": PatchTSTForecaster,

@@ -154,7 +154,7 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
         self,
         backbone: str | None = None,
         *,
-        backbone_layers: int | str | None = None,
+        backbone_layers: int | str | None = "auto",
         lora: dict[str, Any] | None = None,
         context_length: int | str = "auto",
         patch_length: int | str = "auto",

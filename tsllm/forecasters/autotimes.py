@@ -122,7 +122,7 @@ class AutoTimesForecaster(LLMForecaster):
         self,
         backbone: str | None = DEFAULT_BACKBONE,
         *,
-        backbone_layers: int | str | None = None,
+        backbone_layers: int | str | None = "auto",
         lora: dict[str, Any] | None = None,
         context_length: int | str = "auto",
         token_length: int | str = "auto",

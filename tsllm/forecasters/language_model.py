@@ -16,7 +16,8 @@ from tsllm.forecasters.horizons import read_horizon
 from tsllm.forecasters.state import FittedState, ModelShape
 from tsllm.pages.notebook import Summary
 
-#: ``backbone_layers="auto"``: the first layers of a language model.
+#: ``backbone_layers="auto"``: the first layers of a language model. Of 2, 4, 6, 8 and 30, two were
+#: the most accurate on validation parts at equal cost (benchmarks/backbones.py).
 AUTO_LAYERS = 2
 
 

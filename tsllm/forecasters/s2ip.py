@@ -173,7 +173,7 @@ class S2IPForecaster(DirectForecaster, LLMForecaster):
         self,
         backbone: str | None = DEFAULT_BACKBONE,
         *,
-        backbone_layers: int | str | None = None,
+        backbone_layers: int | str | None = "auto",
         tune: tuple[str, ...] = TUNABLE,
         lora: dict[str, Any] | None = None,
         context_length: int | str = "auto",

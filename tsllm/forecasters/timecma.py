@@ -267,7 +267,7 @@ class TimeCMAForecaster(DirectForecaster, LLMForecaster):
         self,
         backbone: str | None = DEFAULT_BACKBONE,
         *,
-        backbone_layers: int | str | None = None,
+        backbone_layers: int | str | None = "auto",
         lora: dict[str, Any] | None = None,
         context_length: int | str = "auto",
         prediction_length: int | None = None,
