@@ -1,6 +1,8 @@
 """Accuracy of the event models: streams with and without drift, and texts of event types.
 
     python benchmarks/events.py drift --seeds 0 1 2
+    python benchmarks/events.py returning --seeds 0 1 2 --variants PromptTPP fine-tuned
+    python benchmarks/events.py calendar --seeds 0 1 2
     python benchmarks/events.py sanjac --data FOLDER
     python benchmarks/events.py taobao-days --data FOLDER --set max_epochs=10 batch_size=32
     python benchmarks/events.py taobao-split --data FOLDER --set hidden=64 max_epochs=40
@@ -11,6 +13,8 @@ There is no recipe for them: recipes run `tsllm.backtest`, which scores forecast
 - drift: the trigger graph of `make_drift` is permuted in each of five slices. A slice has 105
   sequences to train on, 15 for early stopping and 30 to test on. The variants are PromptTPP and
   PromptTPP without one of its parts, the network trained on all slices at once, and baselines.
+- returning: three regimes of `make_drift`, each of which comes again: A B C A B C.
+- calendar: a Poisson process whose rate follows the day, with and without the calendar.
 - sanjac, taobao-days: earthquakes by year and clicks by day, with `evaluate_stream`.
 - taobao-split, taobao-jitter: one fit on the file's own training sequences. With jitter, each time
   is moved by a random part of the clock's tick.
@@ -32,7 +36,16 @@ import pandas as pd
 import torch
 from measuring import parser, peak_memory_mib, setting, write
 
-from tsllm.datasets import EventTable, make_drift, make_text_events, read_events, time_slices
+from tsllm.datasets import (
+    EventTable,
+    make_drift,
+    make_hawkes,
+    make_poisson,
+    make_text_events,
+    read_events,
+    time_slices,
+)
+from tsllm.datasets.events import Simulation
 from tsllm.events import (
     EventForecaster,
     HawkesForecaster,
@@ -44,8 +57,9 @@ from tsllm.events.evaluation.stream_report import GAINS, METRICS
 
 #: Variants that learn slice by slice, and their parameters.
 DRIFT: dict[str, dict[str, Any]] = {
-    "allocated, frozen base": {},
-    "allocated, frozen base, no head changes": {"head_rank": 0},
+    "PromptTPP": {},
+    "allocated, frozen base": {"base_update": "freeze"},
+    "allocated, frozen base, no head changes": {"base_update": "freeze", "head_rank": 0},
     "allocated, slow base": {"base_update": "slow"},
     "allocated, full base": {"base_update": "full"},
     "shared pool, full base (as published)": {
@@ -67,7 +81,8 @@ def main() -> None:
     """Run one of the benchmarks and write its figures."""
     arguments = parser(__doc__.splitlines()[0])
     runs = {
-        "drift": drift, "sanjac": stream, "taobao-days": stream, "taobao-split": taobao_split,
+        "drift": drift, "returning": drift, "calendar": calendar, "sanjac": stream,
+        "taobao-days": stream, "taobao-split": taobao_split,
         "taobao-jitter": taobao_split, "text": text,
     }  # fmt: skip
     arguments.add_argument("what", choices=runs)
@@ -108,7 +123,10 @@ def drift(settings: dict[str, Any], args: Any) -> dict[str, Any]:
     """Measure how much is forgotten if the trigger graph changes from slice to slice."""
     table, matrices = [], {}
     for seed in args.seeds:
-        slices = make_drift("permute", n_slices=args.slices or 5, random_state=seed)
+        if args.what == "returning":
+            slices = returning(seed)
+        else:
+            slices = make_drift("permute", n_slices=args.slices or 5, random_state=seed)
         parts = [split_sequences(one.events) for one in slices]
         truth = [
             one.log_likelihood(part.test).sum() / part.test.n_events
@@ -121,7 +139,60 @@ def drift(settings: dict[str, Any], args: Any) -> dict[str, Any]:
             row |= summary(values) | {"true_log_likelihood": float(np.mean(truth))}
             table.append(show(row))
             matrices[f"{name}, seed {seed}"] = values.tolist()
-    return {"kind": "permute", "metrics": list(METRICS), "matrices": matrices, "table": table}
+    kind = "returning" if args.what == "returning" else "permute"
+    return {"kind": kind, "metrics": list(METRICS), "matrices": matrices, "table": table}
+
+
+def returning(seed: int) -> list[Simulation]:
+    """Simulate three regimes, and the same three again with new sequences."""
+    regimes = make_drift("permute", n_slices=3, random_state=seed)
+    stream = list(regimes)
+    for number, one in enumerate(regimes, len(regimes)):
+        known = one.parameters
+        length = float(one.events.ends[0] - one.events.starts[0])
+        stream.append(
+            make_hawkes(
+                known["mu"],
+                known["alpha"],
+                known["beta"],
+                t_start=number * length,
+                t_end=(number + 1) * length,
+                n_sequences=len(one.events),
+                id_prefix=f"{number}-",
+                random_state=1000 * (seed + 1) + number,
+            )
+        )
+    return stream
+
+
+def calendar(settings: dict[str, Any], args: Any) -> dict[str, Any]:
+    """Fit to a Poisson process that follows the time of day, for 80 days; test on 20 more."""
+
+    def rate(hour: float) -> float:
+        return 0.8 * (1 + 0.9 * np.sin(2 * np.pi * hour / 24))
+
+    table = []
+    for seed in args.seeds:
+        simulated = make_poisson(rate, bound=1.6, t_end=24.0 * 100, random_state=seed)
+        start = pd.Timestamp("2024-01-01")
+        frame = simulated.events.to_frame()[["time", "type"]]
+        frame["time"] = start + pd.to_timedelta(frame["time"], unit="h")
+        window = (start, start + pd.Timedelta(days=100))
+        whole = read_events(frame, windows=window, time_unit="h")
+        cut = start + pd.Timedelta(days=80)
+        late = simulated.events.between(24.0 * 80, None)
+        truth = float(simulated.log_likelihood(late).sum() / late.n_events)
+        for name, periods in (("auto", "auto"), ("without", None)):
+            begun = time.perf_counter()
+            model = PromptTPP(**settings, calendar=periods, time_unit="h", random_state=seed).fit(
+                whole.between(None, cut)
+            )
+            row = {"set": "daily cycle", "method": f"PromptTPP, calendar {name}", "seed": seed}
+            row |= {"train_events": model.n_events_, "test_events": late.n_events}
+            row |= {"log_likelihood": model.score(whole, t_start=cut)}
+            row |= {"true_log_likelihood": truth, "found": " ".join(model.calendar_) or "none"}
+            table.append(show(row | {"seconds": time.perf_counter() - begun}))
+    return {"table": table}
 
 
 def split_sequences(events: EventTable) -> Part:

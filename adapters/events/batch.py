@@ -46,6 +46,9 @@ class EventBatch:
     """(batch, events + 1) int64, the type of the event that ends the interval; 0 without one."""
     context: Tensor | None = None
     """(batch, features) static covariates."""
+    origin: Tensor | None = None
+    """(batch,) float64, the time of position 0 since the zero of the calendar, scaled; None where
+    the times are no timestamps."""
 
     def __len__(self) -> int:
         return len(self.types)
@@ -54,6 +57,14 @@ class EventBatch:
     def lengths(self) -> Tensor:
         """Count the events of each sequence, (batch,) int64: the index of its last position."""
         return self.mask.sum(1)
+
+    @property
+    def times(self) -> Tensor | None:
+        """Compute the calendar time of each position, (batch, events + 1) float64."""
+        if self.origin is None:
+            return None
+        since = torch.nn.functional.pad(self.gaps.double().cumsum(1), (1, 0))
+        return self.origin[:, None] + since
 
     @property
     def events_scored(self) -> Tensor:
@@ -89,11 +100,15 @@ class EventStates:
     """(batch, positions, hidden)."""
     memory: StateMemory | None = None
     """For decoders that attend to the events (AttNHP)."""
+    type_guess: Tensor | None = None
+    """(batch, positions, types), counted probabilities of the next type times the share that they
+    have in the predicted ones; None: no share."""
 
     def select(self, rows: Tensor, positions: Tensor) -> "EventStates":
         """Select one position (n,) of each of the given sequences (n,), as n sequences."""
         memory = None if self.memory is None else self.memory.select(rows, positions)
-        return EventStates(self.hidden[rows, positions][:, None], memory)
+        guess = None if self.type_guess is None else self.type_guess[rows, positions][:, None]
+        return EventStates(self.hidden[rows, positions][:, None], memory, guess)
 
     def at(self, positions: Tensor) -> "EventStates":
         """Select one position (batch,) of each sequence."""
@@ -109,6 +124,7 @@ def pad_sequences(
     score_from: ArrayLike | None = None,
     resolution: float = 0.0,
     context: ArrayLike | None = None,
+    origin: ArrayLike | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> EventBatch:
     """Combine event sequences to a batch, padded on the right to the longest.
@@ -134,6 +150,8 @@ def pad_sequences(
         same time are an error.
     context : (batch, features) float or None, default=None
         Static covariates.
+    origin : (batch,) float or None, default=None
+        Scaled calendar time of each window's start; where that is not known, of the first event.
     dtype : torch.dtype, default=torch.float32
         Of the times in the batch.
 
@@ -201,6 +219,8 @@ def pad_sequences(
         scored=torch.from_numpy(scored),
         next_types=torch.from_numpy(np.pad(kind, ((0, 0), (0, 1)))),
         context=None if context is None else torch.as_tensor(np.asarray(context)).to(dtype),
+        # A first gap that is not known counts as 1.
+        origin=None if origin is None else torch.from_numpy(np.asarray(origin) - ~known),
     )
 
 

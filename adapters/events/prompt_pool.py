@@ -3,13 +3,14 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tsllm.adapters.events.prompt_query import Query
+from tsllm.adapters.events.type_guess import TypeGuess
 from tsllm.adapters.s2ip.anchors import kmeans
 
 PROMPT_MODES = ("allocate", "shared", "none")
@@ -60,9 +61,9 @@ class PromptChoice:
 
 
 class PromptSlot(nn.Module):
-    """One prompt: its key, its rows for each layer, and a low-rank change of the states."""
+    """One prompt: its key, its rows for each layer, a low-rank change of the states, its types."""
 
-    def __init__(self, rows: Tensor, key: Tensor, head_down: Tensor) -> None:
+    def __init__(self, rows: Tensor, key: Tensor, head_down: Tensor, n_types: int) -> None:
         super().__init__()
         self.rows = nn.Parameter(rows)  # (parts, layers, length, width)
         self.key = nn.Parameter(key.clone())  # (query size,)
@@ -73,6 +74,7 @@ class PromptSlot(nn.Module):
             self.head_down = nn.Parameter(head_down)  # (rank, hidden)
             self.head_up = nn.Parameter(torch.zeros_like(head_down.T))
             self.head_bias = nn.Parameter(torch.zeros_like(head_down[0]))
+        self.guess = TypeGuess(n_types) if n_types else None
 
 
 class PromptPool(nn.Module):
@@ -117,6 +119,8 @@ class PromptPool(nn.Module):
     head_rank : int, default=0
         Rank of each slot's change of the states before the decoder, ``h + b + U V h``, which starts
         at zero; 0: no change.
+    n_types : int, default=0
+        Event types, whose frequencies are counted by slot, in modes without own slots for all.
     scale : float, default=1.0
         Standard deviation of the rows of a new prompt.
     seed : int, default=0
@@ -149,6 +153,7 @@ class PromptPool(nn.Module):
         cold_start: str = "usage",
         when_full: str = "merge",
         head_rank: int = 0,
+        n_types: int = 0,
         scale: float = 1.0,
         seed: int = 0,
     ) -> None:
@@ -179,6 +184,8 @@ class PromptPool(nn.Module):
         self.slots_per_slice, self.top_slots = slots_per_slice, top_slots
         self.min_context, self.cold_start, self.when_full = min_context, cold_start, when_full
         self.head_rank, self.scale, self.seed = head_rank, scale, seed
+        self.n_types = n_types
+        self.guess = TypeGuess(n_types) if n_types and mode != "allocate" else None
         self.slots = nn.ModuleList()
         self.scatter: Tensor  # squared deviations within slices, summed over all queries
         self.register_buffer("scatter", torch.zeros(query_size, query_size, dtype=torch.float64))
@@ -263,6 +270,42 @@ class PromptPool(nn.Module):
         low = torch.einsum("bph,srh->bpsr", hidden, down) * share[..., None]
         return hidden + torch.einsum("bpsr,shr->bph", low, up) + share @ bias
 
+    @property
+    def guesses(self) -> list[TypeGuess]:
+        """Return the counted types of each slot, in modes without own slots one for all."""
+        found = [self.guess] if self.mode != "allocate" else [slot.guess for slot in self.slots]
+        return [cast(TypeGuess, one) for one in found if one is not None]
+
+    def guess_types(self, choice: PromptChoice | None, last_type: Tensor) -> Tensor | None:
+        """Compute `EventStates.type_guess` after types (batch, positions), -1 for none.
+
+        Of several slots, the mean.
+        """
+        total = None
+        for part, guess in self.parts_of(choice, last_type):
+            if bool(guess.share > 0) and bool((part > 0).any()):
+                own = (guess.share * part)[..., None] * guess.probabilities(last_type)
+                total = own if total is None else total + own
+        return total
+
+    def parts_of(
+        self, choice: PromptChoice | None, last_type: Tensor
+    ) -> list[tuple[Tensor, TypeGuess]]:
+        """Return the weight (batch, positions) of each slot's counted types, and these."""
+        if self.mode != "allocate":
+            return [(torch.ones_like(last_type).float(), one) for one in self.guesses]
+        if choice is None or not self.guesses:
+            return []
+        share = choice.visible.float()
+        share = share / share.sum(-1, keepdim=True).clamp_min(1)  # (batch, positions, slots)
+        return [(share[..., i], self.guesses[at]) for i, at in enumerate(choice.numbers)]
+
+    def grow_types(self, n_types: int) -> None:
+        """Add types without a count, ``n_types`` in all."""
+        for guess in self.guesses:
+            guess.grow(n_types - self.n_types)
+        self.n_types = n_types
+
     @torch.no_grad()
     def open_slots(self, queries: Tensor) -> list[int]:
         """Open the slots of a new slice, with centroids of its queries as keys.
@@ -297,6 +340,18 @@ class PromptPool(nn.Module):
             number = self._place(key, size, opened)
             opened.append(number)
         return opened
+
+    @torch.no_grad()
+    def copy_slot(self, source: int, into: Sequence[int]) -> None:
+        """Copy the prompt of a slot, without its key, into other slots."""
+        for number in into:
+            for (name, mine), its in zip(
+                self._slot(number).named_parameters(),
+                self._slot(source).parameters(),
+                strict=True,
+            ):
+                if name != "key":
+                    mine.copy_(its)
 
     @torch.no_grad()
     def add_usage(self, choice: PromptChoice, counted: Tensor) -> None:
@@ -363,6 +418,8 @@ class PromptPool(nn.Module):
         for mine, its in zip(into.parameters(), gone.parameters(), strict=True):
             mine.lerp_(its, share)
         into.usage = total
+        if into.guess is not None:
+            into.guess.merge(gone.guess, share)
         warnings.warn(
             f"the pool is full ({self.max_slots} slots): slots {kept} and {freed} had the closest "
             f"keys and were merged into slot {kept}; allow more with max_slots",
@@ -382,7 +439,8 @@ class PromptPool(nn.Module):
         if key is None:
             key = torch.rand(self.query_size, generator=generator) * 2 - 1
         down = torch.randn(self.head_rank, self.hidden, generator=generator) / self.hidden**0.5
-        return PromptSlot(rows, key.cpu(), down).to(self.opened.device)
+        own_types = self.n_types if self.mode == "allocate" else 0
+        return PromptSlot(rows, key.cpu(), down, own_types).to(self.opened.device)
 
     def _append(self, slot: PromptSlot) -> None:
         self.slots.append(slot)

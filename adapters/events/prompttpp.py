@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from tsllm.adapters.events.batch import EventBatch
+from tsllm.adapters.events.calendar import CalendarChange
 from tsllm.adapters.events.decoders.attnhp import AttNHPDecoder, AttNHPEncoder
-from tsllm.adapters.events.decoders.base import log_likelihood
+from tsllm.adapters.events.decoders.base import TypeHeadDecoder, log_likelihood
 from tsllm.adapters.events.decoders.closed_form import (
     ExponentialDecoder,
     LogNormalMixtureDecoder,
@@ -100,6 +101,8 @@ class PromptTPPModel(PromptedEncoder):
         Weight of the matching loss in mode "shared".
     query_size : int, default=64
         Width of queries and keys.
+    calendar : sequence of float, default=()
+        Periods of the calendar that the states know, in scaled time; not with "attnhp".
     seed : int, default=0
         Of the query's projections and of the prompts. Everything else is initialised from torch's
         global generator.
@@ -148,6 +151,7 @@ class PromptTPPModel(PromptedEncoder):
         head_rank: int | None = None,
         matching_coef: float = 0.1,
         query_size: int = 64,
+        calendar: Sequence[float] = (),
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -202,8 +206,11 @@ class PromptTPPModel(PromptedEncoder):
             cold_start=cold_start,
             when_full=when_full,
             head_rank=head_rank,
+            n_types=n_types if isinstance(self.decoder, TypeHeadDecoder) else 0,
             seed=seed,
         )
+        # Last, so that a model without it draws the same weights.
+        self.calendar = CalendarChange(hidden, calendar) if calendar else None
 
     def log_likelihood(self, batch: EventBatch, slots: Sequence[int] | None = None) -> Tensor:
         """Compute the log-likelihood of each interval, (batch, 1 + events), in scaled time."""
@@ -282,7 +289,8 @@ class PromptTPPModel(PromptedEncoder):
 
     def base_parameters(self) -> list[nn.Parameter]:
         """List the parameters of encoder and decoder."""
-        return [*self.encoder.parameters(), *self.decoder.parameters()]
+        parts = [self.encoder, self.decoder, *([] if self.calendar is None else [self.calendar])]
+        return [parameter for part in parts for parameter in part.parameters()]
 
     def grow_types(self, n_types: int, type_vectors: Tensor | None = None) -> None:
         """Add event types; the parameters of the other types stay.
@@ -313,6 +321,8 @@ class PromptTPPModel(PromptedEncoder):
         self.encoder.embedding.grow(n_types, type_vectors)
         self.query.grow(n_types, type_vectors)
         self.decoder.grow_types(n_types)
+        if self.pool.n_types:
+            self.pool.grow_types(n_types)
         head = getattr(self.decoder, "type_head", None)
         if isinstance(head, TextTypeHead):
             head.grow(cast(Tensor, type_vectors))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -118,6 +118,18 @@ class Clock:
         )
         stamps = stamps if zone is None else stamps.tz_localize("UTC").tz_convert(zone)
         return stamps[0] if np.ndim(numbers) == 0 else stamps
+
+    @property
+    def calendar_origin(self) -> float:
+        """Return the time of day and week of time 0: since a Monday, by the origin's wall clock.
+
+        In the clock's unit, NaN for numbers. A change to summer time is not followed: the wall
+        clock keeps its distance from UTC.
+        """
+        if self.origin is None:
+            return np.nan
+        since = self.origin.tz_localize(None) - pd.Timestamp("2001-01-01")  # a Monday
+        return float(since / pd.Timedelta(1, cast(Any, self.unit)))
 
     def step_of(self, numbers: np.ndarray) -> float:
         """Return the step of the clock that wrote some times: all lie whole steps apart.

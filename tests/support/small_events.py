@@ -12,6 +12,7 @@ SMALL = {
     "max_epochs": 2,
     "batch_size": 4,
     "head_rank": 0,
+    "base_update": "freeze",
     "device": "cpu",
     "random_state": 0,
 }

@@ -142,9 +142,10 @@ class EventWindows:
             _check_ties(self.table)
         self._resolution = resolution / self.time_scale
         self._dtype = dtype
-        self._history_until = np.full(len(table), -np.inf)
+        #: Of each sequence: events up to this time are history; -inf: none is.
+        self.history_until = np.full(len(table), -np.inf)
         if t_start is not None:
-            self._history_until = np.where(np.isnan(t_start), -np.inf, t_start)
+            self.history_until = np.where(np.isnan(t_start), -np.inf, t_start)
         # Interval i of a sequence lies between edges i and i + 1.
         self._edges = [
             np.concatenate([[start], times, [end]])
@@ -169,13 +170,13 @@ class EventWindows:
         counts = np.array([len(codes) for codes in self.codes], dtype=np.int64)[self.sequence]
         starts, ends = self.table.starts[self.sequence], self.table.ends[self.sequence]
         edges = [self._edges[s][last] for s, last in zip(self.sequence, self.last)]
-        opens = np.maximum(edges, self._history_until[self.sequence])  # of the tail; NaN: not known
+        opens = np.maximum(edges, self.history_until[self.sequence])  # of the tail; NaN: not known
         unknown = (self.score_first == 0) & (self.last > 0) & np.isnan(starts)
         return self.last - self.score_first - unknown + ((self.last == counts) & (ends > opens))
 
     def gather(self, indices: Sequence[int] | np.ndarray | Tensor) -> EventBatch:
         """Make a batch of some rows, padded on the right to the longest of them."""
-        gaps, types, known, tails, score_from = [], [], [], [], []
+        gaps, types, known, tails, score_from, origin = [], [], [], [], [], []
         for index in np.asarray(indices, dtype=np.int64):
             sequence, first, last = self.sequence[index], self.first[index], self.last[index]
             edges = self._edges[sequence][first : last + 1]  # (events + 1,)
@@ -188,18 +189,21 @@ class EventWindows:
             )
             # The same sums as in the batch, so that an event at the border is on one side.
             past = self.score_first[index] - first
-            given = self._history_until[sequence] - edges[past]
+            given = self.history_until[sequence] - edges[past]
             reach = given / self.time_scale if given > 0 else 0.0
             time = np.concatenate([[0.0], gap.cumsum()])
             score_from.append(time[past] + reach if past or given > 0 else -np.inf)
             gaps.append(gap)
             types.append(self.codes[sequence][first:last])
+            begin = edges[0] if known[-1] else edges[1] if len(gap) else 0.0
+            origin.append((begin + self.table.clock.calendar_origin) / self.time_scale)
         return pad_sequences(
             gaps,
             types,
             first_known=known,
             tails=tails,
             score_from=score_from,
+            origin=origin if self.table.clock.is_stamps else None,
             resolution=self._resolution,
             dtype=self._dtype,
         )
@@ -211,9 +215,7 @@ class EventWindows:
     def fingerprint(self) -> dict[str, int | str]:
         """Return the facts that identify these rows, for training checkpoints."""
         return {
-            "data": digest(
-                self.classes, *self._edges, *self.codes, *self.rows, self._history_until
-            ),
+            "data": digest(self.classes, *self._edges, *self.codes, *self.rows, self.history_until),
             "rows": len(self),
             "events": int(self.lengths.sum()),
         }
@@ -266,7 +268,7 @@ class EventWindows:
         for sequence, times in enumerate(self.table.times):
             n = len(times)
             # The first interval that is not all history.
-            score = int(np.searchsorted(times, self._history_until[sequence], "right"))
+            score = int(np.searchsorted(times, self.history_until[sequence], "right"))
             first = 0 if length is None else max(0, score - overlap)
             last = n if length is None else min(n, first + length)
             rows.append((sequence, first, last, score))

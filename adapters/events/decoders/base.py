@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tsllm.adapters.events.batch import EventBatch, EventStates
 from tsllm.adapters.events.quadrature import squared_rule
 from tsllm.adapters.events.survival_table import SurvivalTable, bisect_elapsed
+from tsllm.adapters.events.type_guess import mix_types
 
 
 class EventDecoder(nn.Module, ABC):
@@ -211,6 +212,7 @@ class TypeHeadDecoder(ClosedDecoder, GrowsTypes):
     def type_log_probabilities(self, states: EventStates, elapsed: Tensor | None = None) -> Tensor:
         """Compute the log probability of each type; it does not depend on the time."""
         types: Tensor = self.type_head(states.hidden).log_softmax(-1)  # (batch, positions, types)
+        types = mix_types(types, states.type_guess)
         if elapsed is None:
             return types
         return types[:, :, None].expand(*elapsed.shape, -1)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tsllm.adapters.events.batch import EventBatch, EventStates
+from tsllm.adapters.events.calendar import CalendarChange
 from tsllm.adapters.events.encoders.aaren import AarenEncoder
 from tsllm.adapters.events.prompt_pool import PromptChoice, PromptPool
 from tsllm.adapters.events.prompt_query import CausalQuery, QueryState
@@ -27,18 +28,21 @@ class EventStream:
     """The sums from which the next query is computed."""
     first_known: Tensor
     """(batch,) bool: whether the first inter-event time is known."""
+    now: Tensor | None = None
+    """(batch,) float64, the calendar time of the last event; None without a calendar."""
 
     @property
     def nbytes(self) -> int:
         """Count the bytes of the tensors."""
         nbytes: int = self.encoder.nbytes
+        nbytes += 0 if self.now is None else self.now.nbytes
         return nbytes + sum(part.nbytes for part in self.query) + self.first_known.nbytes
 
 
 class PromptedEncoder(nn.Module):
     """An event encoder whose prompts are retrieved by the events themselves.
 
-    A base without a constructor: a subclass sets the three parts.
+    A base without a constructor: a subclass sets the parts.
 
     Attributes
     ----------
@@ -48,11 +52,14 @@ class PromptedEncoder(nn.Module):
         Computes the queries of retrieval.
     pool : PromptPool
         The prompts.
+    calendar : CalendarChange or None
+        The change of the states by the time of day, week and year.
     """
 
     encoder: Any
     query: CausalQuery
     pool: PromptPool
+    calendar: CalendarChange | None
 
     def retrieve(
         self, batch: EventBatch, slots: Sequence[int] | None = None
@@ -73,8 +80,13 @@ class PromptedEncoder(nn.Module):
         choice = self.retrieve(batch)
         state, states = self.encoder.init_state(batch, choice)
         last = None if choice is None else choice.at(batch.lengths)
-        stream = EventStream(state, self.query.state_after(batch), batch.first_known)
-        return stream, self._with_head_changes(states, last)
+        now = None
+        if self.calendar is not None:
+            now = self._times(batch).gather(1, batch.lengths[:, None])[:, 0]
+        stream = EventStream(state, self.query.state_after(batch), batch.first_known, now)
+        return stream, self._changed(
+            states, last, None if now is None else now[:, None], stream.query.last_type[:, None]
+        )
 
     @torch.no_grad()
     def step(
@@ -91,8 +103,11 @@ class PromptedEncoder(nn.Module):
         )
         choice = self.pool.choose(query)
         state, states = self.encoder.step(stream.encoder, types, gaps, choice)
-        after = EventStream(state, query_state, stream.first_known)
-        return after, self._with_head_changes(states, choice)
+        now = None if stream.now is None else stream.now + gaps.double()
+        after = EventStream(state, query_state, stream.first_known, now)
+        return after, self._changed(
+            states, choice, None if now is None else now[:, None], query_state.last_type[:, None]
+        )
 
     @torch.no_grad()
     def extend(
@@ -115,17 +130,50 @@ class PromptedEncoder(nn.Module):
         choice = self.pool.choose(query)
         state, hidden = self.encoder.extend(stream.encoder, types, gaps, choice, mask=mask)
         last = mask.sum(1) - 1
-        after = EventStream(state, query_state, stream.first_known)
-        return after, self._with_head_changes(
-            EventStates(hidden).at(last), None if choice is None else choice.at(last)
+        now = None
+        if stream.now is not None:
+            now = stream.now + torch.where(mask, gaps, 0).double().sum(1)
+        after = EventStream(state, query_state, stream.first_known, now)
+        return after, self._changed(
+            EventStates(hidden).at(last),
+            None if choice is None else choice.at(last),
+            None if now is None else now[:, None],
+            query_state.last_type[:, None],
         )
 
     def _encode(self, batch: EventBatch, choice: PromptChoice | None) -> EventStates:
         """Encode all positions with the prompts chosen."""
-        return self._with_head_changes(self.encoder.encode(batch, choice), choice)
+        times = None if self.calendar is None else self._times(batch)
+        last_types = nn.functional.pad(batch.types, (1, 0), value=-1)
+        return self._changed(self.encoder.encode(batch, choice), choice, times, last_types)
 
-    def _with_head_changes(self, states: EventStates, choice: PromptChoice | None) -> EventStates:
-        """Add the low-rank changes of the chosen slots."""
-        if choice is None or not self.pool.head_rank:
-            return states
-        return EventStates(self.pool.change_states(states.hidden, choice), states.memory)
+    def _changed(
+        self,
+        states: EventStates,
+        choice: PromptChoice | None,
+        times: Tensor | None,
+        last_types: Tensor,
+    ) -> EventStates:
+        """Add the changes by the calendar at ``times``, and the low-rank ones of the slots."""
+        hidden = states.hidden
+        if self.calendar is not None and times is not None:
+            hidden = self.calendar(hidden, times)
+        if choice is not None and self.pool.head_rank:
+            hidden = self.pool.change_states(hidden, choice)
+        return EventStates(hidden, states.memory, self.pool.guess_types(choice, last_types))
+
+    @torch.no_grad()
+    def type_guess(self, stream: EventStream) -> Tensor | None:
+        """Return `EventStates.type_guess` after the last events of streams."""
+        choice = self.pool.choose(self.query.query_of(stream.query))
+        return self.pool.guess_types(choice, stream.query.last_type[:, None])
+
+    def _times(self, batch: EventBatch) -> Tensor:
+        """Return the calendar times of the positions, (batch, events + 1) float64."""
+        times = batch.times
+        if times is None:
+            raise ValueError(
+                "the model reads the time of day, and the times of these events are numbers: pass "
+                "timestamps, as in training"
+            )
+        return times

@@ -143,7 +143,7 @@ REFUSED = [
     ({"encoder": "transformer"}, "encoder must be one of attention, aaren, llm, llm-full"),
     ({"decoder": "nhp"}, "decoder must be one of lognormal_mixture"),
     ({"prompt_mode": "pool"}, "prompt_mode must be one of allocate, shared, none"),
-    ({"base_update": "frozen"}, "base_update must be one of freeze, slow, full"),
+    ({"base_update": "frozen"}, "base_update must be one of auto, freeze, slow, full"),
     ({"max_epochs": 0}, "max_epochs must be a whole number"),
     ({"warmup_slices": 0}, "warmup_slices must be a whole number"),
     ({"learning_rate": 0.0}, "learning_rate must be above 0"),

@@ -1,17 +1,15 @@
 """PromptTPP: a forecaster of event streams that learns slice by slice and does not forget."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import pandas as pd
 import torch
 from sklearn.base import clone
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from tsllm.adapters.events.batch import EventBatch, EventStates
@@ -21,10 +19,12 @@ from tsllm.backbone import Backbone, load_backbone, resolve_device, tuned
 from tsllm.datasets.events import EventTable
 from tsllm.embeddings.store import check_store
 from tsllm.errors import BackboneMismatchError, DataError
-from tsllm.events.arguments import in_chunks
 from tsllm.events.attributes import COMMON, Attribute
 from tsllm.events.base import EventForecaster
-from tsllm.events.batching import EventWindows, last_events, longest_inter_event_time
+from tsllm.events.batching import EventWindows, longest_inter_event_time
+from tsllm.events.prompttpp.calendar import calendars_to_try, check_calendar, lengths_of
+from tsllm.events.prompttpp.inspection import InspectionMixin, slice_rows
+from tsllm.events.prompttpp.memory import SliceMemory
 from tsllm.events.prompttpp.parameters import (
     FIXED_PARAMETERS,
     MODEL_PARAMETERS,
@@ -37,26 +37,27 @@ from tsllm.events.prompttpp.parameters import (
 )
 from tsllm.events.prompttpp.running_states import RunningStates, StreamedPaths, StreamPredictor
 from tsllm.events.prompttpp.text_types import type_vectors
-from tsllm.events.prompttpp.trainer import SliceTrainer
+from tsllm.events.prompttpp.trainer import SliceOutcome, SliceTrainer
 from tsllm.events.sampling import Paths
-from tsllm.pages.notebook import Summary
 from tsllm.saving.allocation import build_model
 from tsllm.saving.damage import readable
 from tsllm.training.checkpoints import describe_fit
 from tsllm.training.randomness import seeded
 
 
-class PromptTPP(EventForecaster):
+class PromptTPP(InspectionMixin, EventForecaster):
     """A neural temporal point process with a pool of prompts, for streams that change.
 
     An encoder reads the events, a decoder models the density of the next event in time and type.
-    Each slice of the stream (`partial_fit`) opens prompts of its own while the network stays as the
-    first slices trained it. A prediction retrieves the prompts whose slice looked most like the
-    sequence. The model keeps earlier slices without keeping their events.
+    The first slice of a stream trains the network. For each later slice (`partial_fit`) validation
+    chooses between three candidates: the model as it is; new prompts, beside a network that stays;
+    and the whole model trained on, together with a few kept events of earlier slices. ``slices_``
+    says what was chosen and why. A prediction retrieves the prompts whose slice looked most like
+    the sequence.
 
     This is not a port: the authors' code trains its prompts on the first batch only and reads
-    future events. Here retrieval is by position and causal, and each slice's prompts are frozen
-    after it (``prompt_mode="allocate"``); the paper's shared pool, which forgets, is ``"shared"``.
+    future events. Here retrieval is by position and causal; the paper's shared pool, which forgets,
+    is ``prompt_mode="shared"``.
 
     The parameters are in the order: the encoder and the decoder (to ``grow_types``), the prompts
     (to ``head_rank``), the training (to ``validation_fraction``), storage and device (to
@@ -114,6 +115,11 @@ class PromptTPP(EventForecaster):
         "attention", or "llm" with ``text_encoder="attention"``.
     components : int, default=16
         Log-normal components of the mixture.
+    calendar : "auto", list of {"day", "week", "year"} or None, default="auto"
+        Periods of dated events that the model follows: the phase of each at the time of an event
+        changes the state after it. "auto": those whose rates help to tell when validation events
+        come, if a network with them has the lower validation loss; none with "attnhp". Phases are
+        those of the wall clock at the earliest event; a change to summer time is not followed.
     grow_types : bool, default=False
         Accept unknown types in `partial_fit`; else they are an error.
     prompt_mode : {"allocate", "shared", "none"}, default="allocate"
@@ -132,9 +138,11 @@ class PromptTPP(EventForecaster):
     head_rank : int or None, default=None
         Rank of each slot's own change of the encoder's output, which learns most of a new slice on
         a frozen network. None: 8, but 0 with "attnhp", which needs 0. 0: no change.
-    base_update : {"freeze", "slow", "full"}, default="freeze"
-        The training of the network after the first ``warmup_slices``. "freeze": none. "slow": at a
-        tenth of its learning rate. "full": as before. With "slow" and "full" the model forgets.
+    base_update : {"auto", "freeze", "slow", "full"}, default="auto"
+        The training of the network after the first ``warmup_slices``. "auto": where validation
+        prefers it to new prompts and to no change; never where there is no validation, and in other
+        modes than "allocate". "freeze": never. "slow": always, at a tenth of its learning rate.
+        "full": always. With "slow" and "full" the model forgets.
     warmup_slices : int, default=1
         Slices that train the network.
     max_epochs : int or "auto", default="auto"
@@ -156,8 +164,14 @@ class PromptTPP(EventForecaster):
     patience : int, default=10
         Epochs without a better validation loss before training stops.
     validation_fraction : float, default=0.1
-        The last part of a slice that is held out for early stopping where no ``validation`` is
-        passed.
+        The last part of a slice that is held out where no ``validation`` is passed: for early
+        stopping, and for the choice of what the slice changes.
+    memory_events : int, default=1000
+        Most events of each slice that are kept, with ``base_update="auto"``: half of them from the
+        training part, on which the network is trained again with later slices, half from the
+        validation part, on which the choices of later slices are checked. Beyond 16 slices each
+        keeps less. They are saved and pickled with the model, but not by
+        ``tsllm.save(..., include_context=False)``. 0: none, and the network stays frozen.
     embedding_store : EmbeddingStore, path or None, default=None
         Storage of the types' embeddings. None: in the user's cache folder.
     device : str, default="auto"
@@ -175,7 +189,11 @@ class PromptTPP(EventForecaster):
     n_slices_ : int
         Slices learnt.
     slices_ : list of dict
-        Of each slice: its events, its slots, epochs and losses.
+        Of each slice: its events, what it changed (``chosen``: "network", "slot" or "nothing"), the
+        validation ``losses`` of each candidate on this slice and on the kept events of the earlier
+        ones, its slots, epochs and losses.
+    calendar_ : dict
+        The periods of the calendar that the model follows, in multiples of ``time_scale_``.
     prompt_usage_ : int array (slots,)
         Training positions that each slot was used at.
     longest_inter_event_time_ : float
@@ -213,8 +231,11 @@ class PromptTPP(EventForecaster):
     scaled_median_: float
     text_width_: int | None
     backbone_digest_: str | None
+    calendar_: dict[str, float]
     #: The states after the last events of ``history_``.
     _running: RunningStates
+    #: Events of earlier slices; None: none are kept.
+    _memory: SliceMemory | None = None
 
     _limits = PROMPTTPP_LIMITS
 
@@ -234,6 +255,7 @@ class PromptTPP(EventForecaster):
         context_length: int | str = "auto",
         decoder: str = "lognormal_mixture",
         components: int = 16,
+        calendar: str | Sequence[str] | None = "auto",
         grow_types: bool = False,
         prompt_mode: str = "allocate",
         prompt_length: int = 5,
@@ -242,7 +264,7 @@ class PromptTPP(EventForecaster):
         top_slots: int = 1,
         when_full: str = "merge",
         head_rank: int | None = None,
-        base_update: str = "freeze",
+        base_update: str = "auto",
         warmup_slices: int = 1,
         max_epochs: int | str = "auto",
         max_steps: int | None = None,
@@ -253,6 +275,7 @@ class PromptTPP(EventForecaster):
         weight_decay: float = 0.0,
         patience: int = 10,
         validation_fraction: float = 0.1,
+        memory_events: int = 1000,
         embedding_store: Any = None,
         device: str = "auto",
         dtype: str = "auto",
@@ -279,6 +302,7 @@ class PromptTPP(EventForecaster):
         self.context_length = context_length
         self.decoder = decoder
         self.components = components
+        self.calendar = calendar
         self.grow_types = grow_types
         self.prompt_mode = prompt_mode
         self.prompt_length = prompt_length
@@ -298,6 +322,7 @@ class PromptTPP(EventForecaster):
         self.weight_decay = weight_decay
         self.patience = patience
         self.validation_fraction = validation_fraction
+        self.memory_events = memory_events
         self.embedding_store = embedding_store
         self.device = device
         self.dtype = dtype
@@ -384,15 +409,17 @@ class PromptTPP(EventForecaster):
         "slot_history_": Attribute(np.ndarray),
         "prompt_usage_": Attribute(np.ndarray),
         "longest_inter_event_time_": Attribute(float, least=np.finfo(float).tiny),
+        "calendar_": Attribute(dict[str, float], needed=False),
     }
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_store(self.embedding_store)
+        check_calendar(self.calendar)
         check_parameters(self.get_params(deep=False))
 
     def _fit(self, table: EventTable, validation: EventTable | None) -> None:
-        self._running = {}
+        self._running, self._memory = {}, None
         self.architecture_ = {name: getattr(self, name) for name in FIXED_PARAMETERS}
         self.seed_ = self._seed()
         self.n_slices_ = 0
@@ -409,12 +436,37 @@ class PromptTPP(EventForecaster):
         if reads_texts(self.encoder):
             vectors = self._type_vectors(self.classes_)
             self.text_width_ = vectors.shape[1]
-        self.model_ = self._build_model(vectors)
-        self._learn(table, validation)
+        outcomes: dict[tuple[str, ...], SliceOutcome] = {}
+        fraction = self.validation_fraction
+        tried = calendars_to_try(self.calendar, self.decoder, table, validation, fraction)
+        for periods in tried:
+            self._follow(periods, table)
+            self.model_, variant = self._build_model(vectors), "-".join(periods)
+            outcomes[periods] = self._trainer().learn(
+                self.model_, 0, table, validation, variant=variant
+            )
+        chosen = tried[0]
+        if len(tried) > 1:
+            chosen = min(tried, key=lambda one: outcomes[one].record["validation_loss"])
+        self._follow(chosen, table)
+        self._note(outcomes[chosen], table, validation)
+
+    def _follow(self, periods: Sequence[str], table: EventTable) -> None:
+        """Set the periods of the calendar that the model follows."""
+        lengths = lengths_of(periods, table).items()
+        self.calendar_ = {name: length / self.time_scale_ for name, length in lengths}
 
     def _learn(self, table: EventTable, validation: EventTable | None) -> None:
-        """Train on a slice and record the results."""
-        record, uses = self._trainer().learn(self.model_, self.n_slices_, table, validation)
+        """Learn a further slice and record the results."""
+        trainer = self._trainer()
+        outcome = trainer.learn(self.model_, self.n_slices_, table, validation, self._memory)
+        self._note(outcome, table, validation)
+
+    def _note(
+        self, outcome: SliceOutcome, table: EventTable, validation: EventTable | None
+    ) -> None:
+        """Keep what learning a slice left behind."""
+        self.model_, record, uses, self._memory = outcome
         width = max(self.model_.pool.max_slots if self.prompt_mode == "shared" else 0, len(uses))
         former = getattr(self, "slot_history_", np.zeros((0, 0), dtype=np.int64))
         rows = [np.pad(row, (0, width - len(row))) for row in [*former, uses]]
@@ -495,6 +547,7 @@ class PromptTPP(EventForecaster):
                     len(self.classes_),
                     median_gap=self.scaled_median_,
                     type_vectors=vectors,
+                    calendar=tuple(getattr(self, "calendar_", {}).values()),
                     seed=self.seed_,
                     **sizes,
                 )
@@ -532,7 +585,16 @@ class PromptTPP(EventForecaster):
         return is_endless(self.encoder, self.text_encoder)
 
     def _encode(self, batch: EventBatch) -> tuple[EventDecoder, EventStates]:
+        self._check_calendar(batch)
         return self.model_.decoder, self.model_.encode(batch)
+
+    def _check_calendar(self, batch: EventBatch) -> None:
+        """Check that events have the timestamps that the model follows."""
+        if self.model_.calendar is not None and batch.origin is None:
+            raise DataError(
+                "the model follows the calendar, and the times of these events are numbers: pass "
+                "timestamps, as in training"
+            )
 
     def _context_length(self) -> int | None:
         return None if self._is_endless() else self.context_length_
@@ -560,6 +622,7 @@ class PromptTPP(EventForecaster):
     def _start_paths(self, batch: EventBatch, copies: int) -> Paths:
         if self.decoder == "attnhp":
             return super()._start_paths(batch, copies)
+        self._check_calendar(batch)
         return StreamedPaths(self.model_, batch, copies)
 
     # ------------------------------------------------------------------ saving
@@ -575,7 +638,10 @@ class PromptTPP(EventForecaster):
                 for name, tensor in state.to_state().items()
             }
         state = super().to_state(include_context=include_context)
-        return state | {"model": dict(self.model_.state_dict()), "running": running}
+        # The memory holds events, as the history does.
+        kept = self._memory.to_state(self.classes_) if include_context and self._memory else None
+        weights = dict(self.model_.state_dict())
+        return state | {"model": weights, "running": running, "memory": kept}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], parameters: Mapping[str, Any]) -> Self:
@@ -584,6 +650,10 @@ class PromptTPP(EventForecaster):
         with readable(holds_data=True):
             backbone = estimator._load_backbone()  # held, so that building finds it loaded
             estimator.model_ = build_model(estimator._build_model, state["model"], backbone)
+            kept = state.get("memory")  # models before 2.0 have none
+            estimator._memory = (
+                None if kept is None else SliceMemory.from_state(kept, estimator.classes_)
+            )
             parts: dict[str, dict[str, Tensor]] = {}
             for name, tensor in state["running"].items():
                 number, _, rest = name.partition(".")
@@ -597,7 +667,7 @@ class PromptTPP(EventForecaster):
         return estimator
 
     def _card_facts(self, with_context: bool) -> dict[str, Any]:
-        results = {f"Slice {number}": _slice_rows(one) for number, one in enumerate(self.slices_)}
+        results = {f"Slice {number}": slice_rows(one) for number, one in enumerate(self.slices_)}
         return super()._card_facts(with_context) | {"results": results}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -617,108 +687,3 @@ class PromptTPP(EventForecaster):
         super().__setstate__(state)
         if hasattr(self, "model_"):
             self.model_.to(self._device())
-
-    # ------------------------------------------------------------------ inspection
-
-    @torch.no_grad()
-    def retrieve(self, history: Any = None, *, windows: Any = None) -> pd.DataFrame:
-        """List the prompts that each sequence retrieves after its last event.
-
-        Parameters
-        ----------
-        history, windows : default=None
-            See `EventForecaster`.
-
-        Returns
-        -------
-        DataFrame
-            A row per sequence and slot: the slot's number, the slice that opened it last, its
-            ``likeness`` to the sequence (minus the squared distance from the key, in units of the
-            queries' scatter; in mode "shared" the cosine), and whether it is ``retrieved``. No rows
-            where there are no prompts.
-        """
-        table = self._table(history, windows)
-        model, fitted, id_col = self.model_, self._fitted(), table.names.id_col
-        rows = fitted.rows(last_events(table, self.context_length_))
-        opened = {slot: n for n, one in enumerate(self.slices_) for slot in one["slots"]}
-        ids = table.windows()[id_col]
-        frames = []
-        for places in in_chunks(len(table), fitted.rows_at_once):
-            batch = rows.gather(places).to(fitted.device)
-            query = model.query(batch)
-            choice = model.pool.choose(query)
-            if choice is None:
-                break
-            slots = choice.numbers
-            at = torch.arange(len(batch), device=batch.gaps.device), batch.lengths
-            likeness = model.pool.likeness(query.vectors, slots)[at]  # (batch, slots)
-            columns = {
-                id_col: ids.iloc[places].repeat(len(slots)),
-                "slot": np.tile(slots, len(places)),
-                "slice": np.tile([opened[slot] for slot in slots], len(places)),
-                "likeness": likeness.flatten().cpu().numpy(),
-                "retrieved": choice.visible[at].flatten().cpu().numpy(),
-            }
-            frames.append(pd.DataFrame(columns))
-        if not frames:
-            return pd.DataFrame(columns=[id_col, "slot", "slice", "likeness", "retrieved"])
-        return pd.concat(frames, ignore_index=True)
-
-    @property
-    def n_parameters(self) -> int:
-        """Count the trained weights: the network's and the prompts', not the language model's."""
-        check_is_fitted(self)
-        return sum(parameter.numel() for parameter in self.model_.parameters())
-
-    def summary(self) -> dict[str, Any]:
-        """Summarise the model and its training, for printing and logging.
-
-        Returns
-        -------
-        dict
-            Weights (of the network, of the prompts, of the frozen language model), slices, slots,
-            events, epochs and losses of the last slice, seconds of all, device.
-        """
-        check_is_fitted(self)
-        prompts = sum(parameter.numel() for parameter in self.model_.pool.parameters())
-        backbone = self._load_backbone()
-        last = self.slices_[-1]
-        facts = {
-            "encoder": self.encoder,
-            "decoder": self.decoder,
-            "backbone": None if backbone is None else backbone.spec,
-            "backbone_quantisation": None if backbone is None else backbone.quantisation,
-            "trained_parameters": self.n_parameters,
-            "network_parameters": self.n_parameters - prompts,
-            "prompt_parameters": prompts,
-            "frozen_parameters": 0 if backbone is None else backbone.parameter_count,
-            "types": len(self.classes_),
-            "context_length": self.context_length_,
-            "slices": self.n_slices_,
-            "slots": len(self.model_.pool),
-            "events": self.n_events_,
-            "epochs": last["epochs"],
-            "best_epoch": last["best_epoch"],
-            "steps": last["steps"],
-            "train_loss": last["train_loss"],
-            "validation_loss": last["validation_loss"],
-            "stopped": last["stopped"],
-            "seconds": sum(one["seconds"] for one in self.slices_),
-            "device": str(self._device()),
-        }
-        return Summary(facts)
-
-
-def _slice_rows(one: Mapping[str, Any]) -> dict[str, object]:
-    """Return the rows of a slice's table in a model's card."""
-    held_out = one["validation_loss"]
-    return {
-        "events": f"{one['events']:,} in {one['sequences']:,} sequences",
-        "from, to": f"{one['first']}, {one['last']}",
-        "prompt slots": ", ".join(map(str, one["slots"])) or "none",
-        "network trained": "yes" if one["network_trained"] else "no",
-        "best epoch": f"{one['best_epoch']} of {one['epochs']}",
-        "training loss": f"{one['train_loss']:.4f} nats an event, in scaled time",
-        "validation loss": "none held out" if held_out is None else f"{held_out:.4f}",
-        "seconds": round(one["seconds"], 1),
-    }

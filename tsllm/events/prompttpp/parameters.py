@@ -11,7 +11,7 @@ from tsllm.events.arguments import LIMITS
 from tsllm.training.checkpoints import check_resumable
 
 PROMPT_MODES = ("allocate", "shared", "none")
-BASE_UPDATES = ("freeze", "slow", "full")
+BASE_UPDATES = ("auto", "freeze", "slow", "full")
 #: The parameters that `PromptTPPModel` takes under the same names.
 MODEL_PARAMETERS = (
     "encoder",
@@ -43,6 +43,7 @@ PROMPTTPP_LIMITS: dict[str, Limits] = {
     **dict.fromkeys(("max_slots", "slots_per_slice", "top_slots"), _SIZE),
     **dict.fromkeys(("layers", "backbone_layers"), Limits(1, 1_000)),
     "head_rank": Limits(0, 65_536),
+    "memory_events": Limits(0, 1_000_000),
     "context_length": Limits(1, 100_000, words=("auto",)),
     "max_epochs": Limits(1, 1_000_000_000, words=("auto",)),
     **dict.fromkeys(("warmup_slices", "max_steps", "batch_size", "patience"), _COUNT),

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from tsllm.adapters.events.decoders.base import EventDecoder
 from tsllm.adapters.events.encoders.llm import LLMEncoder
 from tsllm.adapters.events.encoders.prompted import EventStream
 from tsllm.adapters.events.prompttpp import PromptTPPModel
-from tsllm.datasets.events import EventTable
+from tsllm.datasets.events import Clock, EventTable
 from tsllm.events.batching import keep_last, last_events, last_times
 from tsllm.events.encoding import FittedModel
 from tsllm.events.sampling import copies_of
@@ -146,7 +147,9 @@ class StreamPredictor:
             count = len(times)
             if not count and known is not None:
                 continue
-            if known is None or (not self.endless and self._is_full(known, count)):
+            full = known is not None and not self.endless and self._is_full(known, count)
+            # A state without a time knows neither a start nor an event.
+            if known is None or full or np.isnan(known.time):
                 source = new.select([name]) if self.endless else history.select([name])
                 batch = self.fitted.rows(source).gather([0]).to(self.fitted.device)
                 stream, now = self.model.init_state(batch)
@@ -163,6 +166,7 @@ class StreamPredictor:
         hidden = {name: states[name].hidden for name in history.ids if name in states}
         if not hidden:
             return None
+        guesses = {name: self.model.type_guess(states[name].stream) for name in hidden}
         missing = [name for name in history.ids if name not in hidden]
         device = self.fitted.device
         if missing:
@@ -170,11 +174,18 @@ class StreamPredictor:
             for indices in length_buckets(rows.lengths, batch_size=self.fitted.rows_at_once):
                 batch = rows.gather(indices).to(device)
                 with torch.no_grad():
-                    found = self.fitted.encode(batch)[1].at(batch.lengths).hidden
+                    now = self.fitted.encode(batch)[1].at(batch.lengths)
                 for row, index in enumerate(indices.tolist()):
-                    hidden[missing[index]] = found[row : row + 1]
+                    hidden[missing[index]] = now.hidden[row : row + 1]
+                    if now.type_guess is not None:
+                        guesses[missing[index]] = now.type_guess[row : row + 1]
         stacked = torch.cat([hidden[name].to(device) for name in history.ids])
-        return self.model.decoder, EventStates(stacked)
+        parts = [guesses.get(name) for name in history.ids]
+        if all(part is None for part in parts):
+            return self.model.decoder, EventStates(stacked)
+        like = next(part for part in parts if part is not None)
+        found = [torch.zeros_like(like) if part is None else part for part in parts]
+        return self.model.decoder, EventStates(stacked, type_guess=torch.cat(found).to(device))
 
     def empty_state(self) -> RunningState:
         """Compute the state of a sequence without events."""
@@ -184,6 +195,7 @@ class StreamPredictor:
             (np.empty(0, dtype=object),),
             starts=np.zeros(1),
             ends=np.full(1, np.nan),
+            clock=Clock(pd.Timestamp(0)),
         )
         batch = self.fitted.rows(table).gather([0]).to(self.fitted.device)
         stream, now = self.model.init_state(batch)
@@ -229,7 +241,10 @@ class StreamedPaths:
             return
         stream, states = model.init_state(batch)
         self._stream = _map_tensors(stream, lambda tensor: tensor[rows])
-        self.states = EventStates(states.hidden[rows])
+        guess = states.type_guess
+        self.states = EventStates(
+            states.hidden[rows], type_guess=None if guess is None else guess[rows]
+        )
 
     def append(self, types: Tensor, gaps: Tensor) -> None:
         """Append an event to each path."""

@@ -1,24 +1,29 @@
 """Training of PromptTPP's network and prompts on one slice after another."""
 
+import copy
 import time
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tsllm.adapters.events.batch import EventBatch, length_buckets
+from tsllm.adapters.events.batch import EventBatch
 from tsllm.adapters.events.prompttpp import PromptTPPModel
 from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError, NotEnoughDataError
 from tsllm.events.batching import EventWindows, last_times
+from tsllm.events.prompttpp.choosing import Candidate, JoinedRows, choose, mean_loss
+from tsllm.events.prompttpp.memory import SliceMemory
+from tsllm.events.prompttpp.type_share import choose_type_shares, count_types
 from tsllm.training.callbacks import Callback
 from tsllm.training.checkpoints import digest
 from tsllm.training.loop import train
-from tsllm.training.settings import Loss, TrainingSettings, TrainingState
+from tsllm.training.settings import Loss, TrainingResult, TrainingSettings, TrainingState
 
 #: ``max_epochs="auto"``: this many epochs, or this many steps where the epochs are short.
 AUTO_EPOCHS, AUTO_STEPS = 60, 400
@@ -29,6 +34,34 @@ PROMPT_EVERY = 2
 CLIP_NORM = 1.0
 
 
+#: Share of the rows of earlier slices in the training of the network on a later one.
+REPLAY = 0.3
+
+
+class SliceOutcome(NamedTuple):
+    """What learning a slice leaves behind."""
+
+    model: PromptTPPModel
+    #: Events, slots, what was chosen, epochs and losses of the slice, as JSON values.
+    record: dict[str, Any]
+    #: (slots,): positions of the slice that each slot is retrieved at, after training.
+    uses: np.ndarray
+    memory: SliceMemory
+
+
+class _Slice(NamedTuple):
+    """A slice to train on."""
+
+    number: int
+    training: Any
+    held_out: Any
+    #: (n, query size): the queries from which the keys of new slots are computed.
+    queries: Tensor
+    identity: Mapping[str, Any]
+    #: Of the checkpoints' folder.
+    variant: str
+
+
 @dataclass(frozen=True)
 class SliceTrainer:
     """A trainer of a model on the slices of a stream.
@@ -36,7 +69,8 @@ class SliceTrainer:
     Attributes
     ----------
     prompt_mode, base_update, warmup_slices, max_epochs, max_steps, batch_size, learning_rate, \
-prompt_learning_rate, weight_decay, patience, validation_fraction, verbose
+prompt_learning_rate, weight_decay, patience, validation_fraction, \
+memory_events, verbose
         The parameters of `PromptTPP` with these names.
     checkpoint_dir : path or None
         As in `PromptTPP`; each slice has a folder of its own in it.
@@ -59,6 +93,7 @@ prompt_learning_rate, weight_decay, patience, validation_fraction, verbose
     weight_decay: float
     patience: int
     validation_fraction: float
+    memory_events: int
     verbose: int
     checkpoint_dir: str | Path | None
     identity: Mapping[str, Any]
@@ -67,18 +102,20 @@ prompt_learning_rate, weight_decay, patience, validation_fraction, verbose
     device: torch.device
 
     def learn(
-        self, model: PromptTPPModel, number: int, table: EventTable, validation: EventTable | None
-    ) -> tuple[dict[str, Any], np.ndarray]:
-        """Train a model on a slice, in place; ``number`` counts from 0.
+        self,
+        model: PromptTPPModel,
+        number: int,
+        table: EventTable,
+        validation: EventTable | None,
+        memory: SliceMemory | None = None,
+        *,
+        variant: str = "",
+    ) -> SliceOutcome:
+        """Learn a slice; ``number`` counts from 0.
 
-        Without ``validation``, the last part of the slice is held out.
-
-        Returns
-        -------
-        record : dict
-            Events, slots, epochs and losses of the slice, as JSON values.
-        uses : int array (slots,)
-            Positions of the slice that each slot is retrieved at, after training.
+        Without ``validation``, the last part of the slice is held out. ``model`` is trained in
+        place where there is nothing to choose, and stays as it was else. ``variant`` names one of
+        several trainings on the slice, for checkpoints.
         """
         started = time.perf_counter()
         model.to(self.device)
@@ -87,7 +124,7 @@ prompt_learning_rate, weight_decay, patience, validation_fraction, verbose
             # A model that was loaded may have learnt other slices before.
             identity["initial_weights"] = digest(*_own_parameters(model))
         if validation is None and self.validation_fraction > 0:
-            table, validation = _hold_out(table, self.validation_fraction)
+            table, validation = hold_out(table, self.validation_fraction)
         training, held_out = self.rows(table), None
         if validation is not None:
             # Sequences without validation events are not read.
@@ -95,67 +132,202 @@ prompt_learning_rate, weight_decay, patience, validation_fraction, verbose
             ends = dict(zip(table.ids, _ends(table)))
             t_start = np.array([ends.get(name, np.nan) for name in whole.ids])
             held_out = self.rows(whole, t_start=t_start)
-        batches = list(_batches(training, self.batch_size, self.device))
+        batches = list(self._batches_of(training))
         if not any(int(batch.events_scored) for batch in batches):
             raise NotEnoughDataError(
                 "the slice has no inter-event time to learn from: give sequences of two events at "
                 "least, or windows with a known start"
             )
-        slots = model.open_slots(model.slice_queries(batches))
-        warm = number < self.warmup_slices
-        base = warm or self.base_update != "freeze"
-        model.train_only(base=base, slots=slots)
-        settings = self._settings(training, number, base, bool(slots), identity)
-        callbacks = []
-        if self.prompt_mode == "shared" and base:
-            callbacks.append(_PromptsInSomeSteps(model, slots))
-        result = train(model, _make_loss(model, slots), training, held_out, settings, callbacks)
-        model.train_only(base=False)
-        uses = _count_uses(model, batches)
-        best = result.history[result.best_epoch - 1]
+        memory = SliceMemory.empty(table) if memory is None else memory
+        part = _Slice(number, training, held_out, model.slice_queries(batches), identity, variant)
+        candidates: dict[str, Candidate] = {}
+        if self._chooses(number, held_out):
+            candidates = self._candidates(model, part, memory)
+            chosen = choose(candidates, memory.best)
+            one = candidates[chosen]
+            for message in one.warnings:
+                warnings.warn(message, UserWarning, stacklevel=5)
+            model = one.model
+        else:
+            slots = model.open_slots(part.queries)
+            base = number < self.warmup_slices or self.base_update in ("slow", "full")
+            chosen = "network" if base else "slot"
+            result = self._train(model, part, base, slots)
+            if held_out is not None:
+                self._choose_types(model, part.training, [held_out], slots)
+            one = Candidate(model, slots, result, {})
+        result = one.result
+        losses = one.losses
+        if self.memory_events and self.base_update == "auto":
+            if held_out is not None and number not in losses:
+                losses = {number: mean_loss(model, held_out, self.batch_size, self.device)}
+            memory = memory.after(losses).add(
+                number, training, held_out, self.memory_events, self.seed
+            )
+        best = None if result is None else result.history[result.best_epoch - 1]
         record = {
             "sequences": len(table),
             "events": table.n_events,
             **_span(table),
-            "slots": [int(slot) for slot in slots],
-            "network_trained": base,
-            "epochs": len(result.history),
-            "best_epoch": result.best_epoch,
-            "steps": result.steps,
-            "stopped": result.stopped,
-            "train_loss": best["train_loss"],
-            "validation_loss": best["validation_loss"],
+            "chosen": chosen,
+            "losses": {
+                name: {
+                    "slice": other.losses[number],
+                    "earlier": _mean([v for at, v in other.losses.items() if at != number]),
+                }
+                for name, other in candidates.items()
+            },
+            "slots": [int(slot) for slot in one.slots],
+            "network_trained": chosen == "network",
+            "epochs": 0 if result is None else len(result.history),
+            "best_epoch": 0 if result is None else result.best_epoch,
+            "steps": 0 if result is None else result.steps,
+            "stopped": "nothing to learn" if result is None else result.stopped,
+            "train_loss": (
+                mean_loss(model, training, self.batch_size, self.device)
+                if best is None
+                else best["train_loss"]
+            ),
+            "validation_loss": losses[number] if best is None else best["validation_loss"],
             "seconds": time.perf_counter() - started,
-            "history": result.history,
+            "history": [] if result is None else result.history,
         }
-        return record, uses
+        return SliceOutcome(model, record, _count_uses(model, batches), memory)
 
-    def _settings(
+    def _chooses(self, number: int, held_out: EventWindows | None) -> bool:
+        """Return whether validation chooses what the slice changes."""
+        return (
+            self.base_update == "auto"
+            and self.prompt_mode == "allocate"
+            and number >= self.warmup_slices
+            and held_out is not None
+            and bool(held_out.scored.any())
+        )
+
+    def _candidates(
+        self, model: PromptTPPModel, part: _Slice, memory: SliceMemory
+    ) -> dict[str, Candidate]:
+        """Train what the slice may change, and measure it on all slices."""
+        assert part.held_out is not None
+        checks = {
+            at: self.rows(table, t_start=score_from)
+            for at in memory.numbers
+            for table, score_from in [memory.select(checks=True, number=at)]
+        }
+        sets = {**checks, part.number: part.held_out}
+
+        def measured(
+            model: PromptTPPModel,
+            slots: list[int],
+            result: TrainingResult | None,
+            said: Sequence[str] = (),
+        ) -> Candidate:
+            if result is not None and slots:  # others do not serve a new slot
+                self._choose_types(model, part.training, [part.held_out], slots)
+            elif result is not None:
+                self._choose_types(model, part.training, list(sets.values()), None)
+            losses = {
+                at: mean_loss(model, rows, self.batch_size, self.device)
+                for at, rows in sets.items()
+            }
+            known = {at: loss for at, loss in losses.items() if not np.isnan(loss)}
+            return Candidate(model, slots, result, known, tuple(said))
+
+        found = {"nothing": measured(model, [], None)}
+        copied = copy.deepcopy(model)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", UserWarning)
+            slots = copied.open_slots(part.queries)
+        self._warm_start(copied, slots, part.held_out)
+        result = self._train(copied, part, False, slots)
+        found["slot"] = measured(copied, slots, result, [str(one.message) for one in said])
+        if checks:
+            copied = copy.deepcopy(model)
+            table, score_from = memory.select(checks=False)
+            replay = self.rows(table, t_start=score_from)
+            repeats = max(1, round(REPLAY * len(part.training) / max(1, len(replay))))
+            joined = part._replace(
+                training=JoinedRows([part.training, replay], [1, repeats]),
+                held_out=JoinedRows([part.held_out, *checks.values()], [1] * (1 + len(checks))),
+                variant="network",
+            )
+            result = self._train(copied, joined, True, list(range(len(copied.pool))), every=True)
+            found["network"] = measured(copied, [], result)
+        return found
+
+    def _warm_start(
+        self, model: PromptTPPModel, slots: Sequence[int], held_out: EventWindows
+    ) -> None:
+        """Let new slots begin as the slot that suits the slice best."""
+        others = [slot for slot in range(len(model.pool)) if slot not in slots]
+        if others:
+            losses = [
+                mean_loss(model, held_out, self.batch_size, self.device, [slot]) for slot in others
+            ]
+            model.pool.copy_slot(others[int(np.argmin(losses))], slots)
+
+    def _train(
         self,
-        training: EventWindows,
-        number: int,
+        model: PromptTPPModel,
+        part: _Slice,
         base: bool,
-        prompts: bool,
-        identity: Mapping[str, Any],
-    ) -> TrainingSettings:
+        slots: list[int],
+        *,
+        every: bool = False,
+    ) -> TrainingResult:
+        """Train the network or the slots; ``every``: retrieve among all slots, as predictions."""
+        model.train_only(base=base, slots=slots)
+        if base:
+            for guess in model.pool.guesses:
+                guess.share.zero_()  # the network learns to do without
+        settings = self._settings(part, base, bool(slots))
+        callbacks = []
+        if self.prompt_mode == "shared" and base:
+            callbacks.append(_PromptsInSomeSteps(model, slots))
+        loss = _make_loss(model, None if every else slots)
+        result = train(model, loss, part.training, part.held_out, settings, callbacks)
+        model.train_only(base=False)
+        return result
+
+    def _choose_types(
+        self,
+        model: PromptTPPModel,
+        training: EventWindows,
+        sets: Sequence[EventWindows],
+        slots: list[int] | None,
+    ) -> None:
+        """Count the types of a slice, and choose their share on validation data."""
+        if model.pool.guesses:
+            count_types(model, self._batches_of(training), slots)
+            held_out = (batch for rows in sets for batch in self._batches_of(rows))
+            choose_type_shares(model, held_out, slots)
+
+    def _batches_of(self, rows: EventWindows | JoinedRows) -> Iterator[EventBatch]:
+        """Iterate over the rows in batches of similar length."""
+        for indices in rows.batches(self.batch_size, None):
+            yield rows.gather(indices).to(self.device)
+
+    def _settings(self, part: _Slice, base: bool, prompts: bool) -> TrainingSettings:
         """Make the settings of the training loop."""
         if not base and not prompts:
             raise DataError(
-                "prompt_mode='none' with base_update='freeze' leaves nothing to learn after "
+                "prompt_mode='none' with a frozen network leaves nothing to learn after "
                 f"warmup_slices={self.warmup_slices}: use base_update='full', or prompts"
             )
         patience, epochs = int(self.patience), self.max_epochs
         if epochs == "auto":
-            per_epoch = len(training.batches(self.batch_size, None))
+            per_epoch = len(part.training.batches(self.batch_size, None))
             epochs = max(AUTO_EPOCHS, -(-AUTO_STEPS // per_epoch))
             # An epoch of few steps shows little progress: the patience grows with the epochs.
             patience *= -(-epochs // AUTO_EPOCHS)
         rate, factors = self.prompt_learning_rate, {}
         if base:
-            slow = self.base_update == "slow" and number >= self.warmup_slices
+            slow = self.base_update == "slow" and part.number >= self.warmup_slices
             rate = self.learning_rate * (SLOW if slow else 1.0)
-            if prompts:
+            # With "auto" prompts that learn beside the network learn as slowly.
+            if prompts and self.base_update != "auto":
                 factors = {"pool.": self.prompt_learning_rate / rate}
+        folder = "-".join([f"slice-{part.number:03d}", *([part.variant] if part.variant else [])])
         return TrainingSettings(
             max_epochs=int(epochs),
             max_steps=None if self.max_steps is None else int(self.max_steps),
@@ -166,15 +338,15 @@ prompt_learning_rate, weight_decay, patience, validation_fraction, verbose
             patience=patience,
             clip_norm=CLIP_NORM,
             # Each slice has a seed of its own.
-            seed=int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0]),
+            seed=int(np.random.SeedSequence((self.seed, part.number)).generate_state(1)[0]),
             device=self.device,
             verbose=int(self.verbose),
             checkpoint_dir=(
                 None
                 if self.checkpoint_dir is None
-                else Path(self.checkpoint_dir).expanduser() / f"slice-{number:03d}"
+                else Path(self.checkpoint_dir).expanduser() / folder
             ),
-            identity=identity,
+            identity=part.identity,
         )
 
 
@@ -199,12 +371,14 @@ def _own_parameters(model: nn.Module) -> list[Tensor]:
     return [value for name, value in model.named_parameters() if name in saved]
 
 
-def _make_loss(own: PromptTPPModel, slots: list[int]) -> Callable[[nn.Module, EventBatch], Loss]:
+def _make_loss(
+    own: PromptTPPModel, slots: list[int] | None
+) -> Callable[[nn.Module, EventBatch], Loss]:
     """Make the loss of some slots."""
     return lambda model, batch: Loss(*own.loss(batch, slots))
 
 
-def _hold_out(table: EventTable, fraction: float) -> tuple[EventTable, EventTable | None]:
+def hold_out(table: EventTable, fraction: float) -> tuple[EventTable, EventTable | None]:
     """Split off the last events for early stopping; None where that leaves too few."""
     try:
         training, later = table.split((1 - fraction, fraction), keep_empty=True)
@@ -214,12 +388,6 @@ def _hold_out(table: EventTable, fraction: float) -> tuple[EventTable, EventTabl
     if not len(known) or not any(len(times) > 1 for times in training.times):
         return table, None
     return training, later
-
-
-def _batches(rows: EventWindows, batch_size: int, device: torch.device) -> Iterator[EventBatch]:
-    """Iterate over the rows in batches of similar length."""
-    for indices in length_buckets(rows.lengths, batch_size=batch_size):
-        yield rows.gather(indices).to(device)
 
 
 @torch.no_grad()
@@ -248,3 +416,8 @@ def _span(table: EventTable) -> dict[str, str]:
     times = np.concatenate([*table.times, np.empty(0)])
     stamp = table.clock.to_stamp
     return {"first": str(stamp(times.min())), "last": str(stamp(times.max()))}
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    """Average numbers; None without any."""
+    return float(np.mean(values)) if values else None

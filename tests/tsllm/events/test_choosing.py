@@ -1,0 +1,239 @@
+"""What a later slice changes of PromptTPP, what is kept of earlier slices, types and calendar."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from small_events import halves, small_prompttpp, stream
+
+import tsllm
+from tsllm.adapters.events.batch import EventStates
+from tsllm.adapters.events.prompttpp import PromptTPPModel
+from tsllm.adapters.events.type_guess import TypeGuess
+from tsllm.datasets import make_poisson, read_events
+from tsllm.errors import DataError
+from tsllm.events.prompttpp import trainer
+from tsllm.events.prompttpp.calendar import periods_to_try
+from tsllm.events.prompttpp.choosing import Candidate, choose
+from tsllm.events.prompttpp.memory import FULL_SLICES
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.model_.state_dict().items()}
+
+
+def changed(before, after):
+    return {name for name, value in after.items() if not value.equal(before.get(name, value + 1))}
+
+
+def learnt(chosen=None, monkeypatch=None, **parameters):
+    """A model of two slices; ``chosen`` is what the second changes."""
+    if chosen is not None:
+        monkeypatch.setattr(trainer, "choose", lambda candidates, best: chosen)
+    first, second = halves(t_end=60)
+    model = small_prompttpp(base_update="auto", validation_fraction=0.2, **parameters).fit(first)
+    before = weights(model)
+    return model.partial_fit(second), before, (first, second)
+
+
+# ---------------------------------------------------------------------- the choice
+
+
+@pytest.mark.parametrize(
+    ("losses", "best"),
+    [
+        ({"nothing": [2.0, 2.0], "slot": [1.5, 2.0], "network": [1.6, 2.0]}, "slot"),
+        ({"nothing": [2.0, 2.0], "slot": [1.5, 2.0], "network": [1.6, 1.7]}, "network"),
+        # What is forgotten counts twice.
+        ({"nothing": [2.0, 2.0], "slot": [1.5, 2.0], "network": [1.0, 2.3]}, "slot"),
+        ({"nothing": [2.0, 2.0], "slot": [1.0, 2.5]}, "nothing"),
+        # A gain of next to nothing is none.
+        ({"nothing": [2.0, 2.0], "slot": [1.999, 2.0], "network": [2.1, 2.0]}, "nothing"),
+    ],
+)
+def test_the_least_loss_over_all_slices_is_chosen(losses, best):
+    candidates = {
+        name: Candidate(None, [], None, {1: new, 0: old}) for name, (new, old) in losses.items()
+    }
+    assert choose(candidates, {0: 2.0}) == best
+
+
+def test_nothing_to_learn_leaves_the_model_bit_for_bit(monkeypatch):
+    model, before, _ = learnt("nothing", monkeypatch)
+    assert not changed(before, weights(model))
+    record = model.slices_[1]
+    assert record["chosen"] == "nothing" and record["slots"] == [] and record["steps"] == 0
+    assert set(record["losses"]) == {"nothing", "slot", "network"}
+    assert record["validation_loss"] == pytest.approx(record["losses"]["nothing"]["slice"])
+    assert model.summary()["changed"] == ["network", "nothing"]
+    assert model.predict()["time"].notna().all() and len(model.retrieve())
+
+
+def test_a_new_slot_begins_as_the_best_one_and_leaves_the_network(monkeypatch):
+    model, before, _ = learnt("slot", monkeypatch, learning_rate=1e-9, prompt_learning_rate=1e-9)
+    new = changed(before, weights(model))
+    assert new and all(name.startswith("pool.") for name in new)
+    assert not any(name.startswith("pool.slots.0.") for name in new)
+    old, own = model.model_.pool.slots
+    assert torch.allclose(old.rows, own.rows, atol=1e-6) and not old.key.equal(own.key)
+    assert model.slices_[1]["slots"] == [1]
+
+
+def test_the_network_trains_on_with_its_slots(monkeypatch):
+    model, before, _ = learnt("network", monkeypatch)
+    new = changed(before, weights(model))
+    assert any(name.startswith("encoder.") for name in new)
+    assert {"pool.slots.0.rows"} <= new and "pool.slots.0.key" not in new
+    assert len(model.model_.pool) == 1 and model.slices_[1]["slots"] == []
+
+
+def test_without_a_memory_the_network_stays():
+    model, before, _ = learnt(memory_events=0)
+    assert set(model.slices_[1]["losses"]) == {"nothing", "slot"}
+    assert all(name.startswith("pool.") for name in changed(before, weights(model)))
+    assert model.summary()["kept_events"] == 0
+
+
+def test_without_validation_a_slice_gets_its_slot():
+    first, second = halves()
+    model = small_prompttpp(base_update="auto", validation_fraction=0).fit(first)
+    model.partial_fit(second)
+    assert [one["chosen"] for one in model.slices_] == ["network", "slot"]
+
+
+def test_one_seed_one_choice_and_a_loaded_model_learns_on_alike(tmp_path):
+    (model, _, _), (again, _, _) = learnt(), learnt()
+    assert not changed(weights(model), weights(again))
+    assert model.slices_[1]["losses"] == again.slices_[1]["losses"]
+    tsllm.save(model, tmp_path / "model")
+    loaded = tsllm.load(tmp_path / "model")
+    third = stream(t_end=60, seed=7)
+    assert not changed(weights(model.partial_fit(third)), weights(loaded.partial_fit(third)))
+    assert model.slices_[2]["losses"] == loaded.slices_[2]["losses"]
+
+
+# ---------------------------------------------------------------------- the memory
+
+
+def test_the_memory_is_small_and_goes_where_the_history_goes(tmp_path):
+    model, _, (first, second) = learnt(memory_events=40)
+    memory = model._memory
+    for number in (0, 1):
+        for checks in (True, False):
+            table, score_from = memory.select(checks=checks, number=number)
+            assert 0 < table.n_events <= 20
+            assert np.isnan(score_from).all() != checks  # validation events follow history
+    seen = {float(t) for part in (first, second) for times in part.times for t in times}
+    kept = memory.table.clock.to_stamp(np.concatenate(memory.table.times))
+    assert {float(t) for t in kept} <= seen
+    tsllm.save(model, tmp_path / "bare", include_context=False)
+    assert tsllm.load(tmp_path / "bare")._memory is None
+    for number in range(2, FULL_SLICES + 4):
+        rows = model._trainer().rows(stream(t_end=60, seed=number))
+        memory = memory.add(number, rows, rows, 40, seed=0)
+        assert memory.table.n_events <= 40 * FULL_SLICES
+    assert len(set(memory.slices.tolist())) == FULL_SLICES + 4
+
+
+# ---------------------------------------------------------------------- the types
+
+
+def test_counted_types_are_those_after_each_type_or_of_all():
+    guess = TypeGuess(3)
+    guess.count(torch.tensor([0, 1, 0, 1, 0]), torch.tensor([-1, 0, 1, 0, 1]))
+    found = guess.probabilities(torch.tensor([0, 1, 2, -1]))
+    assert found.sum(-1).tolist() == pytest.approx([1, 1, 1, 1])
+    assert found.argmax(-1).tolist() == [1, 0, 0, 0]
+    guess.lean.fill_(1e9)  # the frequencies of all types alone
+    assert guess.probabilities(torch.tensor([0])).argmax() == 0
+    guess.grow(1)
+    assert guess.probabilities(torch.tensor([3])).shape == (1, 4)
+
+
+def test_predicted_types_are_no_worse_than_their_frequencies():
+    """Types that alternate: a count knows the next one, a network of one epoch does not."""
+    times = np.arange(1.0, 201.0) + np.random.default_rng(0).uniform(0, 0.5, 200)
+    table = read_events(pd.DataFrame({"time": times, "type": ["a", "b"] * 100}))
+    train, later = table.split((0.8, 0.2))
+    model = small_prompttpp(max_epochs=1).fit(train, validation=later)
+    assert float(model.model_.pool.guesses[0].share) > 0.5
+    found = model.evaluate(table, t_start=float(train.times[0][-1]))
+    assert found["type_error"] == 0
+    probability = model.predict_proba().loc[0, "a"]
+    assert probability > 0.8
+    model.update(pd.DataFrame({"time": [201.7], "type": ["a"]}))
+    assert model.predict_proba().loc[0, "b"] > 0.8  # from the running state
+    assert model.sample(n_paths=2, n_events=6)["type"].value_counts().min() > 2
+
+
+def test_models_without_counted_types_still_load():
+    model = PromptTPPModel(3, hidden=8, heads=2, layers=1)
+    model.pool.open_slots(torch.randn(20, 64))
+    saved = {name: v for name, v in model.state_dict().items() if ".guess." not in name}
+    fresh = PromptTPPModel(3, hidden=8, heads=2, layers=1)
+    fresh.load_state_dict(saved, strict=True)
+    assert fresh.pool.slots[0].rows.equal(model.pool.slots[0].rows)
+    states = EventStates(torch.randn(1, 2, 8))
+    assert torch.isfinite(fresh.decoder.type_log_probabilities(states)).all()
+
+
+# ---------------------------------------------------------------------- the calendar
+
+
+def cycles(days=40, *, seed=0, swing=0.9, dated=True):
+    """Hours of a Poisson process whose rate follows the day, in one sequence."""
+    sim = make_poisson(
+        lambda t: 0.5 * (1 + swing * np.sin(2 * np.pi * t / 24)),
+        bound=1.0,
+        t_end=24.0 * days,
+        random_state=seed,
+    )
+    frame = sim.events.to_frame()[["time", "type"]]
+    if dated:
+        frame["time"] = pd.Timestamp("2024-03-04") + pd.to_timedelta(frame["time"], unit="h")
+    return read_events(frame, time_unit="h")
+
+
+def test_a_period_is_tried_where_its_rates_help_later():
+    assert periods_to_try(*cycles().split((0.8, 0.2))) == ["day"]
+    assert periods_to_try(*cycles(swing=0.0).split((0.8, 0.2))) == []
+    assert periods_to_try(*cycles(dated=False).split((0.8, 0.2))) == []
+    assert periods_to_try(*cycles(days=2).split((0.8, 0.2))) == []
+
+
+def test_the_calendar_is_followed_event_by_event(tmp_path):
+    table = cycles(days=8)
+    first, later = table.split((0.9, 0.1))
+    model = small_prompttpp(calendar=["day"], max_epochs=3, time_unit="h").fit(first)
+    assert model.calendar_ == {"day": pytest.approx(24 / model.time_scale_)}
+    with torch.no_grad():  # far from nothing
+        model.model_.calendar.outer.weight.normal_()
+    assert model.score(first) != pytest.approx(
+        small_prompttpp(calendar=None, max_epochs=3, time_unit="h").fit(first).score(first)
+    )
+    frame = later.to_frame()
+    for row in range(len(frame)):
+        model.update(frame.iloc[[row]])
+    stepped, anew = model.predict(), model.predict(table)
+    gap = (stepped["time"] - anew["time"]).abs().max()
+    assert gap < pd.Timedelta(seconds=1)
+    tsllm.save(model, tmp_path / "model")
+    pd.testing.assert_frame_equal(tsllm.load(tmp_path / "model").predict(table), anew)
+    # Six hours later the rate is another.
+    shifted = dataclasses.replace(
+        table,
+        clock=dataclasses.replace(table.clock, origin=table.clock.origin + pd.Timedelta(hours=6)),
+    )
+    assert model.score(shifted) != pytest.approx(model.score(table), abs=1e-3)
+    with pytest.raises(DataError, match="follows the calendar, and the times of these events"):
+        model.predict(cycles(days=2, dated=False))
+
+
+def test_an_unknown_period_is_refused():
+    for bad in ("daily", ["month"], 24):
+        with pytest.raises(DataError, match="calendar must"):
+            small_prompttpp(calendar=bad).fit(cycles(days=2))
+    with pytest.raises(DataError, match="needs timestamps"):
+        small_prompttpp(calendar=["day"]).fit(cycles(days=2, dated=False))
