@@ -106,6 +106,7 @@ def fit(
         remove_checkpoints(checkpoint)
     seed = job.parameters["random_state"]
     say(f"fitted {job.method} on {_described(table, len(parts))}; random_state {seed}")
+    _say_choices(estimator)
     say(f"saved the model in {out}")
     if json:
         print_json({"model": str(folder), "summary": estimator.summary()})
@@ -174,6 +175,8 @@ def update(
     folder = save(estimator, target, overwrite=out is None or overwrite)
     if job is not None:
         write_text(job, folder / JOB)
+    if learn:
+        _say_choices(estimator)
     say(f"{'learnt' if learn else 'updated with'} {_described(table)}; saved the model in {target}")
     if json:
         print_json({"model": str(folder), "summary": estimator.summary()})
@@ -317,6 +320,13 @@ def simulate(
 
 app.command()(evaluate)
 app.command()(ablate)
+
+
+def _say_choices(estimator: EventForecaster) -> None:
+    """Say what the slices of a stream changed, where there was a choice."""
+    if hasattr(estimator, "slice_notes"):
+        for note in estimator.slice_notes():
+            say(note)
 
 
 def _learn(estimator: EventForecaster, parts: list[Any]) -> None:

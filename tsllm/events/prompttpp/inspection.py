@@ -82,6 +82,30 @@ class InspectionMixin:
             return pd.DataFrame(columns=[id_col, "slot", "slice", "likeness", "retrieved"])
         return pd.concat(frames, ignore_index=True)
 
+    def slice_notes(self) -> list[str]:
+        """Write what each later slice changed, and the validation losses that chose it.
+
+        Returns
+        -------
+        list of str
+            A sentence for each slice that had a choice; the losses are in ``slices_``.
+        """
+        check_is_fitted(self)
+        notes = []
+        for number, one in enumerate(self.slices_):
+            losses = one.get("losses") or {}
+            if losses:
+                told = "; ".join(
+                    f"{name} {found['slice']:.3f}"
+                    + ("" if found["earlier"] is None else f" and {found['earlier']:.3f} before")
+                    for name, found in losses.items()
+                )
+                notes.append(
+                    f"slice {number} chose {one['chosen']!r} by validation loss, on the slice and "
+                    f"on kept events of earlier slices (scaled nats an event): {told}"
+                )
+        return notes
+
     @property
     def n_parameters(self) -> int:
         """Count the trained weights: the network's and the prompts', not the language model's."""
@@ -139,6 +163,10 @@ def slice_rows(one: Mapping[str, Any]) -> dict[str, object]:
         "from, to": f"{one['first']}, {one['last']}",
         "prompt slots": ", ".join(map(str, one["slots"])) or "none",
         "changed": one.get("chosen", "network" if one["network_trained"] else "slot"),
+        "chosen by": "; ".join(
+            f"{name} {found['slice']:.4f}" for name, found in (one.get("losses") or {}).items()
+        )
+        or "nothing to choose",
         "best epoch": f"{one['best_epoch']} of {one['epochs']}",
         "training loss": f"{one['train_loss']:.4f} nats an event, in scaled time",
         "validation loss": "none held out" if held_out is None else f"{held_out:.4f}",

@@ -98,7 +98,8 @@ class SliceMemory:
 
     def after(self, losses: Mapping[int, float]) -> Self:
         """Return the memory with the losses of a slice's model, by slice."""
-        least = {at: min(loss, self.best.get(at, loss)) for at, loss in losses.items()}
+        known = {at: loss for at, loss in losses.items() if not np.isnan(loss)}
+        least = {at: min(loss, self.best.get(at, loss)) for at, loss in known.items()}
         return replace(self, best={**self.best, **least})
 
     def add(

@@ -201,7 +201,7 @@ memory_events, verbose
             and self.prompt_mode == "allocate"
             and number >= self.warmup_slices
             and held_out is not None
-            and bool(held_out.scored.any())
+            and any(int(batch.events_scored) for batch in self._batches_of(held_out))
         )
 
     def _candidates(
