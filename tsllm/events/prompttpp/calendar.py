@@ -16,8 +16,8 @@ PERIODS: dict[str, tuple[pd.Timedelta, int]] = {
     "year": (pd.Timedelta(days=365.2425), 12),
 }
 #: ``calendar="auto"``: a period is tried where its rates are worth this many nats an event on
-#: later events, and the stream holds two of it.
-WORTH, CYCLES = 0.003, 2
+#: later events, this many standard errors, and the stream holds two of it.
+WORTH, ERRORS, CYCLES = 0.003, 2.0, 2
 
 
 def lengths_of(names: Iterable[str], table: EventTable) -> dict[str, float]:
@@ -48,21 +48,24 @@ def periods_to_try(training: EventTable, later: EventTable | None) -> list[str]:
     return [
         name
         for name, length in lengths.items()
-        if span >= CYCLES * length and _worth(training, later, length, PERIODS[name][1]) > WORTH
+        if span >= CYCLES * length and _is_worth(training, later, length, PERIODS[name][1])
     ]
 
 
-def _worth(training: EventTable, later: EventTable, length: float, bins: int) -> float:
-    """Compute what the rates of a period's bins gain over one rate, in nats a later event."""
+def _is_worth(training: EventTable, later: EventTable, length: float, bins: int) -> bool:
+    """Return whether the rates of a period's bins tell more of later events than one rate."""
     counts, exposure = _profile(training, length, bins)
     rate = (counts + 1) / (exposure + exposure.sum() / max(1.0, counts.sum()))
     later_counts, later_exposure = _profile(later, length, bins)
     share = rate * later_exposure
     if not share.sum() > 0 or not later_exposure.sum() > 0:
-        return 0.0
+        return False
     seen = (later_counts > 0) & (later_exposure > 0)
     ratio = (share / share.sum())[seen] / (later_exposure / later_exposure.sum())[seen]
-    return float((later_counts[seen] * np.log(ratio)).sum() / max(1.0, later_counts.sum()))
+    gains, weights = np.log(ratio), later_counts[seen] / max(1.0, later_counts[seen].sum())
+    mean = float((weights * gains).sum())
+    error = float(np.sqrt((weights * (gains - mean) ** 2).sum() / max(1.0, later_counts.sum())))
+    return mean > max(WORTH, ERRORS * error)
 
 
 def _profile(table: EventTable, length: float, bins: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from tsllm.datasets.events import EventColumns, EventTable
-from tsllm.events.batching import EventWindows
+from tsllm.events.batching import EventWindows, keep_last
 
 #: Slices whose events are kept in full measure: with more, each keeps its share of so many.
 FULL_SLICES = 16
@@ -139,19 +139,22 @@ class SliceMemory:
         return grown._thinned(most * FULL_SLICES, generator)
 
     def _thinned(self, most: int, generator: np.random.Generator) -> Self:
-        """Drop parts at random, of the slices that have the most, until few enough are left."""
+        """Drop parts of all slices at random until ``most`` events are left."""
         lengths = np.array([len(times) for times in self.table.times], dtype=np.int64)
         if lengths.sum() <= most:
             return self
-        share = most // (2 * len(set(self.slices.tolist())))
-        kept = np.zeros(len(lengths), dtype=bool)
-        for number in set(self.slices.tolist()):
+        kept = np.zeros(len(lengths), dtype=np.int64)
+        numbers = set(self.slices.tolist())
+        share = max(1, most // (2 * len(numbers)))
+        for number in numbers:
             for checks in (True, False):
                 places = np.flatnonzero((self.slices == number) & (self.checks == checks))
                 places = generator.permutation(places)
-                kept[places[lengths[places].cumsum() <= share]] = True
+                before = lengths[places].cumsum() - lengths[places]
+                # Of the part that the share ends in, its last events.
+                kept[places] = np.minimum(lengths[places], share - before).clip(0)
         places = np.flatnonzero(kept)
-        table = self.table.select([self.table.ids[i] for i in places])
+        table = keep_last(self.table, kept.tolist()).select(places.tolist())
         return replace(
             self,
             table=replace(table, ids=tuple(range(len(table)))),
