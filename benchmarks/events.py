@@ -5,6 +5,7 @@
     python benchmarks/events.py calendar --seeds 0 1 2
     python benchmarks/events.py sanjac --data FOLDER
     python benchmarks/events.py taobao-days --data FOLDER --set max_epochs=10 batch_size=32
+    python benchmarks/events.py taobao-days --data FOLDER --slices 4 --users 200 --set max_epochs=5
     python benchmarks/events.py taobao-split --data FOLDER --set hidden=64 max_epochs=40
     python benchmarks/events.py text --data FOLDER --seeds 0 1 2
 
@@ -87,8 +88,9 @@ def main() -> None:
     }  # fmt: skip
     arguments.add_argument("what", choices=runs)
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
-    arguments.add_argument("--variants", nargs="+", help="of drift and text; default: all")
+    arguments.add_argument("--variants", nargs="+", help="baselines of streams; default: all")
     arguments.add_argument("--slices", type=int, help="use only the first slices")
+    arguments.add_argument("--users", type=int, help="use only the first users of Taobao")
     arguments.add_argument("--sequences", type=int, nargs="+", default=[10, 30, 100])
     arguments.add_argument("--set", nargs="*", default=[], help="of PromptTPP, key=value")
     args = arguments.parse_args()
@@ -269,12 +271,16 @@ def stream(settings: dict[str, Any], args: Any) -> dict[str, Any]:
     """Learn a stream slice by slice, once a seed."""
     quakes = args.what == "sanjac"
     slices = (san_jacinto if quakes else taobao_days)(folder_of(args))[: args.slices]
+    if args.users is not None:
+        names = sorted({name for one in slices for name in one.ids}, key=str)[: args.users]
+        slices = [one.select([name for name in names if name in set(one.ids)]) for one in slices]
     ties = {} if quakes else TICK
     table, reports = [], []
     for seed in args.seeds:
         model = PromptTPP(**settings, **ties, random_state=seed)
         model.set_params(max_slots=len(slices) * model.slots_per_slice)
-        baselines = ["pretrained", "fine_tuned", "retrained", "hawkes", "naive"]
+        every = ["pretrained", "fine_tuned", "retrained", "hawkes", "naive"]
+        baselines = args.variants or every
         report = evaluate_stream(model, slices, baselines=baselines, verbose=1)
         print(report, flush=True)
         found = {"seed": seed, **report.to_dict()}
