@@ -134,8 +134,13 @@ class SliceMemory:
         whole = parts[0][0]
         for table, *_ in parts[1:]:
             whole = whole.extend(table)
-        arrays = (np.concatenate([part[i] for part in parts]) for i in (1, 2, 3))
-        grown = replace(self, **dict(zip(("slices", "checks", "score_from"), arrays)), table=whole)
+        grown = replace(
+            self,
+            table=whole,
+            slices=np.concatenate([part[1] for part in parts]),
+            checks=np.concatenate([part[2] for part in parts]),
+            score_from=np.concatenate([part[3] for part in parts]),
+        )
         return grown._thinned(most * FULL_SLICES, generator)
 
     def _thinned(self, most: int, generator: np.random.Generator) -> Self:

@@ -152,47 +152,53 @@ memory_events, verbose
             slots = model.open_slots(part.queries)
             base = number < self.warmup_slices or self.base_update in ("slow", "full")
             chosen = "network" if base else "slot"
-            result = self._train(model, part, base, slots)
+            one = Candidate(model, slots, self._train(model, part, base, slots), {})
             if held_out is not None:
                 self._choose_types(model, part.training, [held_out], slots)
-            one = Candidate(model, slots, result, {})
-        result = one.result
-        losses = one.losses
-        if self.memory_events and self.base_update == "auto":
+        losses = dict(one.losses)
+        if self.base_update == "auto" and self.prompt_mode == "allocate" and self.memory_events:
             if held_out is not None and number not in losses:
-                losses = {number: mean_loss(model, held_out, self.batch_size, self.device)}
+                losses[number] = mean_loss(model, held_out, self.batch_size, self.device)
             memory = memory.after(losses).add(
                 number, training, held_out, self.memory_events, self.seed
             )
-        best = None if result is None else result.history[result.best_epoch - 1]
         record = {
             "sequences": len(table),
             "events": table.n_events,
             **_span(table),
             "chosen": chosen,
-            "losses": {
-                name: {
-                    "slice": other.losses[number],
-                    "earlier": _mean([v for at, v in other.losses.items() if at != number]),
-                }
-                for name, other in candidates.items()
-            },
+            "losses": {name: _by_age(other.losses, number) for name, other in candidates.items()},
             "slots": [int(slot) for slot in one.slots],
             "network_trained": chosen == "network",
-            "epochs": 0 if result is None else len(result.history),
-            "best_epoch": 0 if result is None else result.best_epoch,
-            "steps": 0 if result is None else result.steps,
-            "stopped": "nothing to learn" if result is None else result.stopped,
-            "train_loss": (
-                mean_loss(model, training, self.batch_size, self.device)
-                if best is None
-                else best["train_loss"]
-            ),
-            "validation_loss": losses[number] if best is None else best["validation_loss"],
+            **self._training_facts(model, training, one, number),
             "seconds": time.perf_counter() - started,
-            "history": [] if result is None else result.history,
+            "history": [] if one.result is None else one.result.history,
         }
         return SliceOutcome(model, record, _count_uses(model, batches), memory)
+
+    def _training_facts(
+        self, model: PromptTPPModel, training: EventWindows, one: Candidate, number: int
+    ) -> dict[str, Any]:
+        """Return epochs and losses of a slice; of no training, the losses of the model as it is."""
+        result = one.result
+        if result is None:
+            return {
+                "epochs": 0,
+                "best_epoch": 0,
+                "steps": 0,
+                "stopped": "nothing to learn",
+                "train_loss": mean_loss(model, training, self.batch_size, self.device),
+                "validation_loss": one.losses[number],
+            }
+        best = result.history[result.best_epoch - 1]
+        return {
+            "epochs": len(result.history),
+            "best_epoch": result.best_epoch,
+            "steps": result.steps,
+            "stopped": result.stopped,
+            "train_loss": best["train_loss"],
+            "validation_loss": best["validation_loss"],
+        }
 
     def _chooses(self, number: int, held_out: EventWindows | None) -> bool:
         """Return whether validation chooses what the slice changes."""
@@ -418,6 +424,7 @@ def _span(table: EventTable) -> dict[str, str]:
     return {"first": str(stamp(times.min())), "last": str(stamp(times.max()))}
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    """Average numbers; None without any."""
-    return float(np.mean(values)) if values else None
+def _by_age(losses: Mapping[int, float], number: int) -> dict[str, float | None]:
+    """Return the loss on a slice, and the mean on earlier ones; None without any."""
+    earlier = [loss for at, loss in losses.items() if at != number]
+    return {"slice": losses[number], "earlier": float(np.mean(earlier)) if earlier else None}
