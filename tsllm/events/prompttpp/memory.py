@@ -39,7 +39,7 @@ class SliceMemory:
         table = replace(like, ids=(), times=(), types=(), starts=nothing, ends=nothing)
         return cls(table, np.empty(0, np.int64), np.empty(0, bool), nothing)
 
-    def to_state(self, classes: Sequence[str]) -> dict[str, Any]:
+    def to_state(self, classes: Sequence[str] | np.ndarray) -> dict[str, Any]:
         """Return the memory as plain values and arrays, for saving; types as numbers."""
         place = {name: code for code, name in enumerate(classes)}
         types = [place[name] for own in self.table.types for name in own]
@@ -57,7 +57,7 @@ class SliceMemory:
         }
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any], classes: Sequence[str]) -> Self:
+    def from_state(cls, state: Mapping[str, Any], classes: Sequence[str] | np.ndarray) -> Self:
         """Build the memory from the output of `to_state`."""
         cuts = np.cumsum(state["lengths"])[:-1]
         names = np.array(list(classes), dtype=object)
