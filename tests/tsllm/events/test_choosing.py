@@ -81,6 +81,19 @@ def test_a_new_slot_begins_as_the_best_one_and_leaves_the_network(monkeypatch):
     assert model.slices_[1]["slots"] == [1]
 
 
+def test_a_full_pool_trains_its_own_slot_further(monkeypatch):
+    with pytest.warns(UserWarning, match="slot 0 is trained further"):
+        model, before, _ = learnt(
+            "slot",
+            monkeypatch,
+            max_slots=1,
+            learning_rate=1e-9,
+            prompt_learning_rate=1e-9,
+        )
+    assert torch.allclose(model.model_.pool.slots[0].rows, before["pool.slots.0.rows"], atol=1e-6)
+    assert len(model.model_.pool) == 1
+
+
 def test_the_network_trains_on_with_its_slots(monkeypatch):
     model, before, _ = learnt("network", monkeypatch)
     new = changed(before, weights(model))

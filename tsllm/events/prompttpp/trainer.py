@@ -244,7 +244,11 @@ memory_events, verbose
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always", UserWarning)
             slots = copied.open_slots(part.queries)
-        self._warm_start(copied, slots, part.held_out)
+        # A full pool may train an old slot further: it begins as it is.
+        known = [slot.rows for slot in model.pool.slots]
+        rows = [slot.rows for slot in copied.pool.slots]
+        new = [at for at in slots if at >= len(known) or not rows[at].equal(known[at])]
+        self._warm_start(copied, new, part.held_out)
         result = self._train(copied, part, False, slots)
         found["slot"] = measured(copied, slots, result, [str(one.message) for one in said])
         if checks:
