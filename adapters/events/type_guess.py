@@ -79,7 +79,7 @@ class TypeGuess(nn.Module):
 
 
 def mix_types(log_types: Tensor, guess: Tensor | None) -> Tensor:
-    """Mix log probabilities (..., types) with `EventStates.type_guess`."""
+    """Return log probabilities (..., types), mixed with `EventStates.type_guess`."""
     if guess is None:
         return log_types
     share = guess.sum(-1, keepdim=True).clamp_max(1.0)

@@ -56,6 +56,7 @@ FITS = {
     "s2ip": fit_series("s2ip"),
     "aaren": fit_series("aaren"),
     "prompttpp": learn_stream(),
+    "prompttpp auto": learn_stream(base_update="auto"),
     "prompttpp shared": learn_stream(prompt_mode="shared", base_update="full", top_slots=2),
 }
 
