@@ -24,6 +24,8 @@ from tsllm.errors import DataError
 # Text cells that stand for a missing value.
 _MISSING = ["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "-nan", "null", "NULL", "None"]
 
+_PICKLES = (".pkl", ".pickle", ".pck", ".pcl", ".pkl.gz", ".pickle.gz")
+
 
 class Table(NamedTuple):
     """A table as read: only its column names and the number of cells in each row are checked."""
@@ -172,6 +174,12 @@ def _check_dialect(dialect: Dialect | None, source: str, *, csv: bool) -> None:
 def _read_file(path: Path, freq: str | None, dialect: Dialect | None) -> Table:
     """Read a file that is a whole table."""
     kind = kind_of(path)
+    if path.name.lower().endswith(_PICKLES):
+        raise DataError(
+            f"{path.name!r} is a pickle file, and such files are not read, since they can run any "
+            "code; open it yourself if you trust it, and pass the table or the lists inside, or "
+            "write them as Parquet or JSON"
+        )
     if kind is None:
         raise DataError(
             f"{str(path)!r} has an ending that is not known; pass a {', '.join(KINDS)} file or a "

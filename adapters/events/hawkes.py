@@ -1,5 +1,7 @@
 """The multivariate Hawkes process with exponential kernels: exact, differentiable, in float64."""
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -11,6 +13,8 @@ from tsllm.adapters.events.decoders.closed_form import mean_exp
 
 #: A bound that is not reached: where excitation is used up, a Newton step is one decay time long.
 NEWTON_STEPS = 200
+#: More types make the exponential of a matrix slow.
+MOST_TYPES = 256
 
 
 class HawkesProcess(ClosedDecoder):
@@ -113,6 +117,33 @@ class HawkesProcess(ClosedDecoder):
         state = state * (-self.beta * gaps[:, None].to(state.dtype)).exp() + jump
         return state, EventStates(state[:, None])
 
+    @torch.no_grad()
+    def expected_events(self, states: EventStates, waited: Tensor, until: Tensor) -> Tensor | None:
+        """Compute the expected number of all events to come; None for very many types.
+
+        The expected excitation x obeys ``x' = (beta alpha - I beta) x + beta alpha mu``, a linear
+        equation, which a matrix exponential solves. Where ``alpha`` has a spectral radius of 1 or
+        more, the number grows without bound, though it is finite for every time.
+        """
+        k, mu, beta = self.n_types, self.mu.double(), self.beta.double()
+        if k > MOST_TYPES:
+            return None
+        jumps = beta[:, None] * self.alpha.double()
+        # The unknowns are the excitation, the events so far and the number 1.
+        system = torch.zeros(k + 2, k + 2, dtype=torch.float64, device=mu.device)
+        system[:k, :k] = jumps - beta.diag()
+        system[:k, k + 1] = jumps @ mu
+        system[k, :k] = 1.0
+        system[k, k + 1] = mu.sum()
+        faded = states.hidden[:, 0].double() * (-beta * waited[:, None]).exp()  # (rows, types)
+        now = torch.cat([faded, faded.new_tensor([[0.0, 1.0]]).expand(len(faded), -1)], 1)
+        lengths, kinds = (until - waited).clamp_min(0).double().unique(return_inverse=True)
+        found = torch.empty_like(faded[:, 0])
+        for kind, length in enumerate(lengths):
+            rows = kinds == kind
+            found[rows] = now[rows] @ _exponential(system * length)[k]
+        return torch.where(found.isfinite(), found, torch.inf)
+
     def log_intensities(self, states: EventStates, elapsed: Tensor) -> Tensor:
         """Return the log intensity of each type: (batch, positions, nodes, types)."""
         faded = (-self.beta * elapsed[..., None]).exp()
@@ -180,6 +211,16 @@ def decayed_sums(jumps: Tensor, fades: Tensor) -> Tensor:
         factors = torch.cat([factors[:, :reach], factors[:, reach:] * factors[:, :-reach]], 1)
         reach *= 2
     return sums
+
+
+def _exponential(matrix: Tensor) -> Tensor:
+    """Compute the exponential of a matrix by scaling and squaring; inf or NaN beyond all floats."""
+    size = float(matrix.abs().sum(1).max())
+    squarings = math.ceil(math.log2(size)) + 1 if size > 0.5 else 0
+    part = torch.linalg.matrix_exp(matrix / 2.0**squarings)
+    for _ in range(squarings):
+        part = part @ part
+    return part
 
 
 def _log_parameter(name: str, value: ArrayLike, shape: tuple[int, ...]) -> nn.Parameter:

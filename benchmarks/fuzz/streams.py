@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -320,6 +321,53 @@ def files_of_events(case: Case) -> None:
     check(np.allclose(np.sort(back["time"]), np.sort(frame["time"])), "other times")
 
 
+def nested_lists(case: Case) -> None:
+    """Read records and arrays of times with a fault in one of them, from Python and from files."""
+    rng = np.random.default_rng(case.whole("rng", 0, 99))
+    records: list[dict[str, Any]] = [
+        {
+            "seq_idx": number,
+            "dim_process": 3,
+            "time_since_start": np.sort(rng.uniform(0, 9, 5)).tolist(),
+            "type_event": rng.integers(0, 3, 5).tolist(),
+        }
+        for number in range(4)
+    ]
+    faults: dict[str, tuple[str, Any]] = {
+        "none": ("dim_process", 3),
+        "short times": ("time_since_start", [0.0]),
+        "falling times": ("time_since_start", [5.0, 4.0, 3.0, 2.0, 1.0]),
+        "tied times": ("time_since_start", [1.0] * 5),
+        "text time": ("time_since_start", [0.0, "soon", 2.0, 3.0, 4.0]),
+        "missing time": ("time_since_start", [0.0, None, 2.0, 3.0, 4.0]),
+        "huge time": ("time_since_start", [0.0, 1.0, 2.0, 3.0, 10**400]),
+        "nested time": ("time_since_start", [[0.0], 1.0, 2.0, 3.0, 4.0]),
+        "one time": ("time_since_start", 3.0),
+        "no times": ("time_since_start", []),
+        "type beyond": ("type_event", [0, 1, 2, 3, 0]),
+        "negative type": ("type_event", [0, 1, -2, 1, 0]),
+        "missing type": ("type_event", [0, 1, None, 1, 0]),
+        "text type": ("type_event", [0, 1, "x", 1, 0]),
+        "broken type": ("type_event", [0, 1, 0.5, 1, 0]),
+        "text dim": ("dim_process", "many"),
+        "other dim": ("dim_process", 7),
+        "same name": ("seq_idx", 0),
+    }
+    field, value = case.pick_named("fault", faults)
+    records[case.whole("record", 1, 3)][field] = value
+    case.expect("answer" if case.drawn["fault"] == "none" else "refusal")
+    form = case.pick("form", ["list", "json", "lines", "jsonl", "frame"])
+    source: Any = records
+    if form == "frame":
+        source = pd.DataFrame(records)
+    elif form != "list":
+        source = case.folder / ("events.jsonl" if form == "jsonl" else "events.json")
+        parts = [json.dumps(one) for one in records]
+        source.write_text(f"[{','.join(parts)}]" if form == "json" else "\n".join(parts))
+    model = METHODS[case.pick("method", ["naive", "hawkes"])]().fit(source)
+    check(len(model.predict(source)) == 4, "not a row for each of four sequences")
+
+
 ATTACKS: list[Attack] = [
     ordinary_streams,
     odd_tables,
@@ -331,6 +379,7 @@ ATTACKS: list[Attack] = [
     long_futures,
     scores_of_known_processes,
     files_of_events,
+    nested_lists,
     odd_tables,
     odd_calls,
     odd_parameters,

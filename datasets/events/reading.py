@@ -1,6 +1,6 @@
 """Event tables read from files and frames, with all checks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from numbers import Real
 from pathlib import Path
@@ -12,9 +12,21 @@ import pandas as pd
 from tsllm.datasets.bundled import list_datasets, load_dataset
 from tsllm.datasets.delimited import Dialect, dialect_of
 from tsllm.datasets.events.clock import Clock, clock_of, read_event_times
+from tsllm.datasets.events.names import as_whole_numbers
+from tsllm.datasets.events.nested import (
+    JSON_ENDINGS,
+    TIME,
+    Columns,
+    Nested,
+    holds_lists,
+    read_json,
+    read_nested,
+    records_of,
+)
 from tsllm.datasets.events.table import EventColumns, EventTable, find_fault, sequence_name
 from tsllm.datasets.events.windows import read_windows
 from tsllm.datasets.layout import group_rows, read_labels
+from tsllm.datasets.parts import check_there
 from tsllm.datasets.tables import Table, check_everywhere, open_table
 from tsllm.errors import DataError
 
@@ -43,17 +55,22 @@ def read_events(
 
     Parameters
     ----------
-    source : str, pathlib.Path, DataFrame, table of polars or Arrow, or EventTable
-        A ``.csv``, ``.csv.gz``, ``.parquet``, ``.jsonl`` or ``.jsonl.gz`` file, a directory of
-        Parquet parts, a table, or the name of a bundled data set of events; one row for each
-        event, in any order of sequences. An `EventTable` is returned as it is.
+    source : str, pathlib.Path, DataFrame, table of polars or Arrow, list, or EventTable
+        A ``.csv``, ``.csv.gz``, ``.parquet``, ``.json``, ``.jsonl``, ``.json.gz`` or ``.jsonl.gz``
+        file, a directory of Parquet parts, a table, or the name of a bundled data set of events;
+        one row for each event, in any order of sequences. Or a list, also in a file of JSON, with a
+        sequence in each place: records of EasyTPP (lists ``time_since_start`` and ``type_event``,
+        with ``seq_idx`` as the name, ``dim_process`` and ``window_start``, ``window_end`` if they
+        are there), lists of such events, or arrays of times for each node (tick), whose number is
+        the type. An `EventTable` is returned as it is.
     id_col : str or None, default="sequence_id"
         The column that names the sequence. If None, or if the default column is missing, all
         rows are one sequence, called "sequence".
     time_col : str, default="time"
         The column of times: numbers of any unit, or timestamps.
     type_col : str, default="type"
-        The column of event types; integers and categories become text.
+        The column of event types; integers and categories become text. In a column of whole
+        numbers ``0.0`` is the type ``0``, with a warning.
     windows : (start, end), mapping, pandas.DataFrame or None, default=None
         The observation window ``(start, end]`` of each sequence: one window for all, a mapping
         from sequence to ``(start, end)``, or a frame with the columns ``id_col``,
@@ -91,6 +108,11 @@ def read_events(
         If the table is invalid. The message names the sequence, the row (in text files the
         line, counted from 1, else the row, counted from 0) and the remedy.
 
+    Warns
+    -----
+    UserWarning
+        Names of whole numbers have decimal places, which are left out.
+
     See Also
     --------
     EventTable : The result, and how to cut and split it.
@@ -105,6 +127,11 @@ def read_events(
     EventTable(2 sequences, 3 events, 2 types, times 0.5 to 2.0)
     >>> table.times[0]
     array([0.5, 2. ])
+
+    The format of EasyTPP:
+
+    >>> read_events([{"time_since_start": [0.0, 0.4], "type_event": [1, 0], "dim_process": 2}])
+    EventTable(1 sequence, 2 events, 2 types, times 0.0 to 0.4)
     """
     if ties not in TIES:
         raise DataError(f"ties={ties!r} is not known; pass one of {', '.join(TIES)}")
@@ -117,7 +144,8 @@ def read_events(
             )
         return source
     _check_resolution(resolution, ties)
-    table = _open(source, dialect_of(sep, decimal, encoding))._replace(tz=tz, format=format)
+    opened = _open(source, dialect_of(sep, decimal, encoding), Columns(id_col, time_col, type_col))
+    table = opened.table._replace(tz=tz, format=format)
     names = _find_columns(table, id_col, time_col, type_col)
     used = [names.id_col, names.time_col, names.type_col, "window_start", "window_end"]
     check_everywhere(table, used)
@@ -131,11 +159,16 @@ def read_events(
     ids = np.full(len(table.frame), "sequence", dtype=object)
     if names.id_col in table.frame.columns:
         ids = read_labels(table, names.id_col, "sequence", name_place)
+        if not table.text:
+            ids = as_whole_numbers(ids, table, names.id_col, "sequence")
     types = read_labels(
         table, names.type_col, "type", lambda position, name: place(position), words=True
     )
+    types = as_whole_numbers(types, table, names.type_col, "type")
     stamps = read_event_times(table, names.time_col, place)
-    bounds = read_windows(table, windows, ids, names, stamps, place)
+    if windows is None and opened.windows:
+        windows = opened.windows
+    bounds = read_windows(table, windows, ids, names, stamps, place, opened.ids)
 
     clock = clock_of(stamps, bounds.starts, bounds.ends, time_unit)
     times = clock.to_number(stamps)
@@ -169,8 +202,8 @@ def read_events(
     )
 
 
-def _open(source: Any, dialect: Dialect | None) -> Table:
-    """Open a table by its path, or a bundled data set by its name."""
+def _open(source: Any, dialect: Dialect | None, columns: Columns) -> Nested:
+    """Open a table by its path, a bundled data set by its name, or nested lists."""
     if isinstance(source, str) and not Path(source).exists():
         bundled = list_datasets().set_index("name")["kind"]
         if bundled.get(source) == "series":
@@ -181,7 +214,32 @@ def _open(source: Any, dialect: Dialect | None) -> Table:
             )
         if source in bundled.index:
             source = load_dataset(source)
-    return open_table(source, dialect=dialect)
+    nested: Any = None
+    if isinstance(source, list | tuple | Mapping):
+        nested = read_nested(source, "the list", columns)
+    elif isinstance(source, str | Path) and str(source).lower().endswith(JSON_ENDINGS):
+        path = Path(source).expanduser()
+        check_there(path)
+        if path.is_file():
+            if dialect is not None:
+                raise DataError(
+                    "sep=, decimal= and encoding= (--sep, --decimal, --encoding) are for CSV, and "
+                    f"have no effect on {path.name!r}; leave them out"
+                )
+            found = read_json(path)
+            if not isinstance(found, list | dict):
+                raise DataError(f"{path.name!r} holds one value; write a list of records")
+            nested = read_nested(found, repr(path.name), columns)
+    if nested is None:
+        nested = open_table(source, dialect=dialect)
+    if isinstance(nested, Nested):
+        return nested
+    table = open_table(nested)
+    if holds_lists(table.frame) and columns.time_col not in table.frame.columns.drop(TIME):
+        lists = read_nested(records_of(table), table.source, columns, table.row)
+        assert isinstance(lists, Nested)  # the first record has a list of times
+        return lists
+    return Nested(table, [], {})
 
 
 def _find_columns(table: Table, id_col: str | None, time_col: str, type_col: str) -> EventColumns:

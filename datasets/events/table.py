@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tsllm.datasets.events.clock import Clock
+from tsllm.datasets.events.names import whole_name
 from tsllm.errors import DataError, NotEnoughDataError
 
 
@@ -378,6 +379,8 @@ class EventTable:
             there is a hole between the two windows. The message names the sequence.
         """
         places = {name: number for number, name in enumerate(self.ids)}
+        # A later file may write the sequence 1 as 1.0.
+        alike = {whole_name(str(name)): number for name, number in places.items()}
         times, types = list(self.times), list(self.types)
         starts, ends, ids = list(self.starts), list(self.ends), list(self.ids)
         for number, name in enumerate(later.ids):
@@ -385,14 +388,14 @@ class EventTable:
             opens, closes = self.clock.to_number(
                 later.clock.to_stamp(np.array([later.starts[number], later.ends[number]]))
             )
-            if name not in places:
+            here = places.get(name, alike.get(whole_name(str(name))))
+            if here is None:
                 ids.append(name)
                 times.append(new)
                 types.append(later.types[number])
                 starts.append(opens)
                 ends.append(closes)
                 continue
-            here = places[name]
             fault = _find_fault_in_continuation(
                 self.times[here],
                 (float(self.starts[here]), float(self.ends[here])),

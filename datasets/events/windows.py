@@ -1,6 +1,6 @@
 """Observation windows of sequences, from an argument or from columns of a table."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +8,7 @@ import pandas as pd
 
 from tsllm.datasets.checks import shown_value
 from tsllm.datasets.events.clock import Clock, read_event_times, read_loose_stamps
+from tsllm.datasets.events.names import whole_name
 from tsllm.datasets.events.table import EventColumns, sequence_name
 from tsllm.datasets.foreign import plain
 from tsllm.datasets.tables import Table
@@ -31,9 +32,13 @@ def read_windows(
     names: EventColumns,
     stamps: pd.DatetimeIndex | np.ndarray,
     place: Callable[[int], str],
+    more: Sequence[str] = (),
 ) -> Bounds:
-    """Find the window of each sequence in the argument or in the table; else it is unknown."""
-    order = list(dict.fromkeys(ids.tolist()))
+    """Find the window of each sequence in the argument or in the table; else it is unknown.
+
+    ``more`` names sequences that may have no events.
+    """
+    order = list(dict.fromkeys([*ids.tolist(), *more]))
     columns = [name for name in _WINDOW_COLUMNS if name in table.frame.columns]
     windows = plain(windows, "windows")
     if windows is None and columns:
@@ -41,9 +46,10 @@ def read_windows(
     if windows is None:
         pairs = {}
     elif isinstance(windows, pd.DataFrame):
-        pairs = _window_frame(windows, names)
+        pairs = _named_alike(_window_frame(windows, names), order)
     elif isinstance(windows, Mapping):
         pairs = {str(name): _pair(window, repr(name)) for name, window in windows.items()}
+        pairs = _named_alike(pairs, order)
     else:
         pairs = dict.fromkeys(order, _pair(windows, "all sequences"))
     order = list(dict.fromkeys([*order, *pairs]))  # those without events last
@@ -57,6 +63,15 @@ def read_windows(
                 "start and end, or leave it out"
             )
     return bounds
+
+
+def _named_alike(pairs: dict[str, tuple], order: list) -> dict[str, tuple]:
+    """Name whole numbers as the sequences do: 1.0 is the sequence 1."""
+    known = set(order)
+    return {
+        whole_name(name) if name not in known and whole_name(name) in known else name: window
+        for name, window in pairs.items()
+    }
 
 
 def _pair(window: Any, whose: str) -> tuple[Any, Any]:

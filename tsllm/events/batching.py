@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tsllm.adapters.events.batch import EventBatch, length_buckets, pad_sequences
 from tsllm.datasets.events import EventTable
+from tsllm.datasets.events.names import whole_name
 from tsllm.errors import DataError
 from tsllm.training.checkpoints import digest
 
@@ -310,6 +311,13 @@ def keep_last(table: EventTable, counts: Sequence[int]) -> EventTable:
 def _encode_types(table: EventTable, classes: Sequence[str] | np.ndarray) -> list[np.ndarray]:
     """Map types to their indices in the classes."""
     place = {name: code for code, name in enumerate(classes)}
+    # A file may write the type 0 as 0.0.
+    alike = {whole_name(str(name)): code for name, code in place.items()}
+    place |= {
+        name: alike[whole_name(name)]
+        for name in table.type_names
+        if name not in place and whole_name(name) in alike
+    }
     codes = []
     for key, types in zip(table.ids, table.types):
         row = np.array([place.get(name, -1) for name in types], dtype=np.int64)

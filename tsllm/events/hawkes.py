@@ -152,7 +152,7 @@ class HawkesForecaster(EventForecaster):
             warnings.warn(
                 "the fitted Hawkes process is not stationary: the spectral radius of alpha_ is "
                 f"{self.branching_radius_:.3f}, so that events cause ever more events; sampled "
-                "futures may explode",
+                "futures explode, and long ones are refused",
                 UserWarning,
                 stacklevel=3,
             )

@@ -11,16 +11,21 @@ from tsllm.arguments import shown
 from tsllm.datasets.events import Clock, EventTable
 from tsllm.errors import DataError
 from tsllm.events.arguments import (
+    MOST_EVENTS,
     checked_count,
     duration_in_numbers,
     in_chunks,
     read_times,
 )
 from tsllm.events.encoding import FittedModel, Origin
-from tsllm.events.sampling import Futures, draw_futures, sequence_generator
+from tsllm.events.sampling import Futures, Paths, draw_futures, sequence_generator
 
 #: Futures that are drawn at once.
 PATHS_AT_ONCE = 1024
+#: Halvings that find the longest time that can be sampled.
+REACH_STEPS = 100
+#: Different lengths of futures, the longest ones, whose numbers of events are expected first.
+MOST_LENGTHS = 16
 #: Events of all sequences of a simulation together.
 MOST_SIMULATED = 5_000_000
 
@@ -56,6 +61,8 @@ def sample_futures(
         batch = rows.gather(places).to(model.device)
         with torch.no_grad():
             paths = model.start_paths(batch, n_paths)
+        if n_events is None and until is not None:
+            _check_reach(model, paths, origin, places, until[places])
         drawn = draw_futures(
             paths,
             [sequence_generator(seed, origin.table.ids[place]) for place in places],
@@ -66,6 +73,49 @@ def sample_futures(
         )
         shape = (len(places), n_paths, -1)
         yield places, Futures(*(part.reshape(shape) for part in drawn))
+
+
+def _check_reach(
+    model: FittedModel, paths: Paths, origin: Origin, places: np.ndarray, until: np.ndarray
+) -> None:
+    """Check, before anything is drawn, that no future is expected to have too many events.
+
+    Sequences with the longest futures are checked; where others explode, drawing them stops.
+    """
+    copies = paths.states.hidden.shape[0] // len(places)
+    waited = origin.elapsed[places]
+    longest = np.unique(until - waited)[-MOST_LENGTHS:].min()
+    rows = np.flatnonzero(until - waited >= longest)
+
+    def expected(some: np.ndarray, length: np.ndarray) -> np.ndarray | None:
+        at = torch.from_numpy(some * copies).to(paths.states.hidden.device)
+        since = torch.from_numpy(waited[some]).to(at.device)
+        states = paths.states.select(at, torch.zeros_like(at))
+        end = since + torch.from_numpy(length).to(at.device)
+        found = paths.decoder.expected_events(states, since, end)
+        return None if found is None else found.cpu().numpy()
+
+    found = expected(rows, until[rows] - waited[rows])
+    if found is None or not (found > MOST_EVENTS).any():
+        return
+    row = rows[[int(found.argmax())]]
+    reached, refused = 0.0, float(until[row[0]] - waited[row[0]])
+    for _ in range(REACH_STEPS):
+        middle = (reached + refused) / 2
+        few = expected(row, np.array([middle]))
+        if few is not None and few[0] <= MOST_EVENTS:
+            reached = middle
+            if refused < 1.01 * reached:
+                break
+        else:
+            refused = middle
+    clock, time = origin.table.clock, reached * model.time_scale
+    unit = f" {clock.unit}" if clock.is_stamps else ""
+    raise DataError(
+        f"a future of sequence {origin.table.ids[places[row[0]]]!r} would have about "
+        f"{found.max():.3g} events, and has at most {MOST_EVENTS:,}: ask for a shorter time "
+        f"(horizon, window or duration), at most {time:.3g}{unit} from now on, or for n_events"
+    )
 
 
 def count_events(

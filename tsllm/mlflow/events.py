@@ -8,13 +8,16 @@ A request is a table with the columns that the model was fitted with, by default
 - ``window_start`` and ``window_end``, optional: the time during which each sequence was observed.
   No event happened between the last one and ``window_end``.
 
+A row may also be a whole sequence as EasyTPP writes it, with the lists ``time_since_start`` and
+``type_event`` and, optional, ``seq_idx``, ``dim_process`` and the window.
+
 Each sequence is predicted from the events in the request; the model need not have seen it. Rows
 with only a ``sequence_id`` ask for the next events of a sequence that the model keeps, and the
 column ``sequence_id`` without rows asks for all that it keeps. Parameters: ``horizon``, the number
 of events ahead (default 1), ``quantiles`` of their times, and ``on_error`` as for series.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,7 @@ import pandas as pd
 
 from tsllm.backbone import Backbone
 from tsllm.datasets.events import EventTable
+from tsllm.datasets.events.nested import TIME, TYPE, holds_lists
 from tsllm.errors import DataError
 from tsllm.events.base import EventForecaster
 from tsllm.mlflow.kinds import ServedKind
@@ -29,6 +33,8 @@ from tsllm.mlflow.limits import Limits
 from tsllm.mlflow.requests import Asked, check_has_rows
 
 _WINDOW = ("window_start", "window_end")
+#: Fields of a row that is a whole sequence.
+_RECORD = (TIME, TYPE, "seq_idx", "dim_process")
 #: Columns of an answer beside the quantiles: step, two times, type, probability, no_event.
 _COLUMNS = 6
 
@@ -46,7 +52,7 @@ class ServedEvents(ServedKind):
     def columns(self, model: EventForecaster) -> list[str]:
         """List the columns of a request."""
         names = model.history_.names
-        return [names.id_col, names.time_col, names.type_col, *_WINDOW]
+        return [names.id_col, names.time_col, names.type_col, *_WINDOW, *_RECORD]
 
     def cell_kinds(self, model: EventForecaster) -> dict[str, list[str]]:
         """List the columns of numbers, times and marks."""
@@ -78,7 +84,7 @@ class ServedEvents(ServedKind):
         named = model.history_.names.id_col
 
         def predict(rows: pd.DataFrame) -> pd.DataFrame:
-            history = _history(model, rows)
+            history = _history(model, rows, limits)
             limits.check_answer(len(history), horizon, _COLUMNS + len(quantiles))
             return model.predict(history, n_steps=horizon, levels=quantiles)
 
@@ -99,9 +105,12 @@ class ServedEvents(ServedKind):
         return answer
 
 
-def _history(model: EventForecaster, request: pd.DataFrame) -> EventTable:
+def _history(model: EventForecaster, request: pd.DataFrame, limits: Limits) -> EventTable:
     """Read the histories of a request, or return those that the model keeps."""
     kept, names = model.history_, model.history_.names
+    if holds_lists(request):
+        limits.check_rows(sum(len(cell) for cell in request[TIME] if isinstance(cell, Sized)))
+        return model._read(request)
     of_events = (names.time_col, names.type_col, *_WINDOW)
     check_has_rows(request, of_events, names.id_col)
     told = [column for column in of_events if column in request]

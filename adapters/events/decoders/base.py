@@ -112,6 +112,23 @@ class EventDecoder(nn.Module, ABC):
         """Return the log probability that no event ever comes, (batch, positions)."""
         return states.hidden.new_full(states.hidden.shape[:2], -torch.inf)
 
+    def expected_events(self, states: EventStates, waited: Tensor, until: Tensor) -> Tensor | None:
+        """Compute the expected number of all events to come; None where no formula gives it.
+
+        Parameters
+        ----------
+        states : EventStates
+            ``(rows, 1, ...)``, after the last event.
+        waited, until : Tensor
+            ``(rows,)``, times since that event: from when and until when events count.
+
+        Returns
+        -------
+        Tensor or None
+            ``(rows,)`` float64; inf beyond all floats.
+        """
+        return None
+
     def elapsed_at(self, states: EventStates, waited: Tensor, log_survival: Tensor) -> Tensor:
         """Find when the survival, given the time ``waited``, falls to a value.
 

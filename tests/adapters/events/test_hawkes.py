@@ -259,3 +259,29 @@ def test_quantiles_by_newton_equal_those_by_bisection(mu):
     expected = bisect_elapsed(lambda at: process.log_survival(states, at), waited, goals)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
     assert bool(found.isinf().any()) == (sum(mu) == 0)
+
+
+def test_expected_events_solve_the_equation_of_the_mean():
+    process = HawkesProcess(2, mu=[0.5, 0.3], alpha=[[0.3, 0.2], [0.4, 0.1]], beta=[2.0, 1.0])
+    start = torch.tensor([[[0.4, 1.5]], [[0.0, 0.0]]], dtype=torch.float64)
+    until = torch.tensor([20.0, 5.0])
+    found = process.expected_events(EventStates(start), torch.tensor([0.5, 0.0]), until)
+    # Small steps of the same equation, from the excitation that is left after the waiting time.
+    beta, jumps = process.beta.detach(), process.beta.detach()[:, None] * process.alpha.detach()
+    for row, (waited, end) in enumerate([(0.5, 20.0), (0.0, 5.0)]):
+        x, total, n = start[row, 0] * (-beta * waited).exp(), 0.0, 40_000
+        step = (end - waited) / n
+        for _ in range(n):
+            rate = process.mu.detach() + x
+            total += step * float(rate.sum())
+            x = x + step * (jumps @ rate - beta * x)
+        assert float(found[row]) == pytest.approx(total, rel=1e-3)
+
+
+def test_expected_events_of_an_explosion_are_infinite_and_of_a_long_silence_finite():
+    waited, until = torch.tensor([0.0]), torch.tensor([1e9])
+    state = EventStates(torch.zeros(1, 1, 1, dtype=torch.float64))
+    explosive = HawkesProcess(1, mu=[0.1], alpha=[[1.2]], beta=[1.0])
+    assert explosive.expected_events(state, waited, until).item() == np.inf
+    calm = HawkesProcess(1, mu=[0.1], alpha=[[0.5]], beta=[1.0])
+    assert calm.expected_events(state, waited, until).item() == pytest.approx(2e8, rel=1e-6)

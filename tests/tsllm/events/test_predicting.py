@@ -341,3 +341,24 @@ def test_a_time_with_too_many_events_is_told_after_the_first():
     with pytest.raises(DataError, match=re.escape(f"would have about {expected:.3g} events, and")):
         model.simulate(10**6, duration=10.0)
     assert len(model.simulate(2, duration=10.0)) == 2
+
+
+@pytest.mark.filterwarnings("ignore:the fitted Hawkes process is not stationary")
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model: model.sample(n_paths=5, horizon=1e6),
+        lambda model: model.predict_count(1e6, n_paths=5),
+        lambda model: model.simulate(1, duration=1e6 * model.time_scale_),
+    ],
+)
+def test_futures_of_an_explosive_process_are_refused_before_they_are_drawn(call, monkeypatch):
+    model = HawkesForecaster(max_steps=5, random_state=0).fit(
+        pd.DataFrame({"time": np.arange(20.0), "type": "a"})
+    )
+    model.alpha_, model.beta_ = np.array([[1.5]]), np.array([1.0])
+    monkeypatch.setattr("tsllm.events.simulating.draw_futures", lambda *_, **__: pytest.fail())
+    with pytest.raises(DataError, match=r"at most 100,000: .*at most [\d.]+ from now on") as caught:
+        call(model)
+    reach = float(re.search(r"at most ([\d.]+) from", str(caught.value)).group(1))
+    assert 5 < reach < 50

@@ -350,6 +350,9 @@ def test_types_are_read_as_texts(tmp_path):
     texts = {"bark": "the dog barks", "bite": "the dog bites"}
     model = small_prompttpp("llm", type_text=texts, embedding_store=tmp_path).fit(stream())
     assert type_texts(["bark"], "a {name}!") == ["a bark!"]
+    assert type_texts(["0", "1"], {1: "bite", 0: "bark"}) == ["bark", "bite"]
+    with pytest.raises(DataError, match="for the types '0', '1', '2' and 2 more"):
+        type_texts("01234", {"5": "bark"})
     backbone = model._load_backbone()
     expected = embed_types(["bark", "bite"], texts, backbone, tmp_path)
     mean, rms = expected.mean(0), (expected - expected.mean(0)).square().mean().sqrt()

@@ -52,13 +52,16 @@ def type_texts(classes: Iterable[str], type_text: str | Mapping[str, str]) -> li
                 f"type_text={type_text!r} is no template ({error}): {{name}} is its one field, and "
                 "braces of the text are doubled"
             ) from None
-    missing = [name for name in names if name not in type_text]
+    by_name = {str(name): text for name, text in type_text.items()}  # numbers name types too
+    missing = [name for name in names if name not in by_name]
     if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise DataError(
-            f"type_text has no text for the type {missing[0]!r}: add it, or pass a template such "
-            "as '{name}'"
+            f"type_text has no text for the type{'s' * (len(missing) > 1)} "
+            f"{', '.join(map(repr, missing[:3]))}{more}: add it, or pass a template such as "
+            "'{name}'"
         )
-    texts = [type_text[name] for name in names]
+    texts = [by_name[name] for name in names]
     for name, text in zip(names, texts):
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"type_text has {text!r} for the type {name!r}: give it a text")
