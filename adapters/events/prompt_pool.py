@@ -365,6 +365,11 @@ class PromptPool(nn.Module):
         """Return how often each slot was used in training."""
         return [int(self._slot(number).usage) for number in range(len(self.slots))]
 
+    @property
+    def rows(self) -> list[Tensor]:
+        """Return the prompts of each slot, (parts, layers, length, width)."""
+        return [self._slot(number).rows for number in range(len(self.slots))]
+
     def _metric(self) -> Tensor:
         """Compute the metric from the scatter within slices, shrunk to a sphere for few queries."""
         covariance = self.scatter / self.scatter_count.clamp_min(1)

@@ -245,8 +245,7 @@ memory_events, verbose
             warnings.simplefilter("always", UserWarning)
             slots = copied.open_slots(part.queries)
         # A full pool may train an old slot further: it begins as it is.
-        known = [slot.rows for slot in model.pool.slots]
-        rows = [slot.rows for slot in copied.pool.slots]
+        known, rows = model.pool.rows, copied.pool.rows
         new = [at for at in slots if at >= len(known) or not rows[at].equal(known[at])]
         self._warm_start(copied, new, part.held_out)
         result = self._train(copied, part, False, slots)
