@@ -325,8 +325,8 @@ app.command()(ablate)
 def _say_choices(estimator: EventForecaster) -> None:
     """Say what the slices of a stream changed, where there was a choice."""
     if hasattr(estimator, "slice_notes"):
-        for note in estimator.slice_notes():
-            say(note)
+        for number, note in estimator.slice_notes().items():
+            say(f"slice {number + 1} {note}")
 
 
 def _learn(estimator: EventForecaster, parts: list[Any]) -> None:

@@ -249,3 +249,12 @@ def test_an_unknown_period_is_refused():
             small_prompttpp(calendar=bad).fit(cycles(days=2))
     with pytest.raises(DataError, match="needs timestamps"):
         small_prompttpp(calendar=["day"]).fit(cycles(days=2, dated=False))
+
+
+def test_notes_say_what_was_chosen_and_why(monkeypatch):
+    model, _, (first, second) = learnt("slot", monkeypatch)
+    notes = model.slice_notes()
+    assert list(notes) == [1] and notes[1].startswith("chose 'slot' by validation loss")
+    assert all(f"{name} " in notes[1] for name in ("nothing", "slot", "network"))
+    report = tsllm.events.evaluate_stream(model, [first, second], baselines=[])
+    assert any("slice 1 chose 'slot'" in note for note in report.notes)

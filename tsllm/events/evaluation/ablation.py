@@ -75,7 +75,7 @@ def ablate(
         The default is all of:
 
         - "prompts": the other values of ``prompt_mode``; without prompts the network learns on;
-        - "base": the other of ``base_update="freeze"`` and ``"full"``, which needs two slices;
+        - "base": ``base_update="freeze"`` and ``"full"`` where it is another, which needs two slices;
         - "text", where the encoder reads the types' texts: a language model with random weights,
           and types known by their numbers alone.
 
@@ -188,6 +188,8 @@ def _plan(
                 continue
             # Without prompts a frozen network would learn nothing of later slices.
             update = "full" if other == "none" else base
+            if other == "shared" and base == "auto":
+                update = "freeze"  # what "auto" is there: only "allocate" has a choice
             variants[f"{other}, {update}"] = _Variant({"prompt_mode": other, "base_update": update})
     if "base" in wanted:
         for other in ("freeze", "full"):

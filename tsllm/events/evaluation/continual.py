@@ -126,7 +126,8 @@ def evaluate_stream(
                 progress.update()
             guesses.append(found)
             if name == type(estimator).__name__ and hasattr(fitted, "slice_notes"):
-                notes += [f"{name}: {note}" for note in fitted.slice_notes()]
+                told = fitted.slice_notes().items()
+                notes += [f"{name}: slice {number} {note}" for number, note in told]
             matrices[name] = np.array(rows)  # (learned, tested, metrics)
             seconds[name] = took
     blank = naive_like(estimator).fit(parts[0].train, validation=parts[0].validation, types=types)

@@ -82,16 +82,17 @@ class InspectionMixin:
             return pd.DataFrame(columns=[id_col, "slot", "slice", "likeness", "retrieved"])
         return pd.concat(frames, ignore_index=True)
 
-    def slice_notes(self) -> list[str]:
+    def slice_notes(self) -> dict[int, str]:
         """Write what each later slice changed, and the validation losses that chose it.
 
         Returns
         -------
-        list of str
-            A sentence for each slice that had a choice; the losses are in ``slices_``.
+        dict of int to str
+            The end of a sentence for each slice that had a choice, by its number from 0; the losses
+            are in ``slices_``.
         """
         check_is_fitted(self)
-        notes = []
+        notes = {}
         for number, one in enumerate(self.slices_):
             losses = one.get("losses") or {}
             if losses:
@@ -100,9 +101,9 @@ class InspectionMixin:
                     + ("" if found["earlier"] is None else f" and {found['earlier']:.3f} before")
                     for name, found in losses.items()
                 )
-                notes.append(
-                    f"slice {number} chose {one['chosen']!r} by validation loss, on the slice and "
-                    f"on kept events of earlier slices (scaled nats an event): {told}"
+                notes[number] = (
+                    f"chose {one['chosen']!r} by validation loss, on the slice and on kept events "
+                    f"of earlier slices (scaled nats an event): {told}"
                 )
         return notes
 
