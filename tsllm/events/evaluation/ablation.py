@@ -75,7 +75,7 @@ def ablate(
         The default is all of:
 
         - "prompts": the other values of ``prompt_mode``; without prompts the network learns on;
-        - "base": ``base_update="freeze"`` and ``"full"`` where it is another, which needs two slices;
+        - "base": ``base_update="freeze"`` and ``"full"``, or the other one; needs two slices;
         - "text", where the encoder reads the types' texts: a language model with random weights,
           and types known by their numbers alone.
 
