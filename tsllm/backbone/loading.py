@@ -146,10 +146,7 @@ def load_backbone(
     >>> backbone.hidden_size, backbone.n_layers, backbone.natively_causal
     (64, 2, True)
     """
-    if not isinstance(spec, str) or not spec:
-        raise DataError(
-            f"backbone={spec!r} must be text: a Hugging Face id, a directory or 'random:...'."
-        )
+    _check_spec(spec)
     rules = _RULES.get(_Rules())
     allow_download = allow_download and rules.allow_download
     if not rules.any_size:
@@ -197,6 +194,8 @@ def count_layers(spec: str) -> int:
 
     Raises
     ------
+    DataError
+        ``spec`` is no text, or an architecture that tsllm does not run.
     BackboneNotFoundError
         No place holds the backbone.
 
@@ -205,12 +204,21 @@ def count_layers(spec: str) -> int:
     >>> count_layers("random:gpt2?hidden=64&layers=3&heads=4")
     3
     """
+    _check_spec(spec)
     if spec.startswith(LAYER_PREFIX):
         return 1
     looked: list[str] = []
     for source in find_sources(spec, None, True, looked):
         return _count_layers(source, spec, None)
     raise not_found(spec, looked, True)
+
+
+def _check_spec(spec: str) -> None:
+    """Raise a DataError if this cannot name a backbone."""
+    if not isinstance(spec, str) or not spec:
+        raise DataError(
+            f"backbone={spec!r} must be text: a Hugging Face id, a directory or 'random:...'."
+        )
 
 
 def _load_replacement(spec: str, arguments: dict[str, Any]) -> Backbone:

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from tsllm import AarenForecaster, AutoTimesForecaster, S2IPForecaster, TimeCMAForecaster
+from tsllm.errors import TsllmError
 
 THREE = "random:gpt2?hidden=16&layers=3&heads=8&positions=512"
 Y = pd.Series(
@@ -35,3 +36,13 @@ def test_the_default_of_aaren_with_a_language_model_is_two_layers(tmp_path):
 def test_a_model_with_fewer_layers_is_used_whole(backbone):
     forecaster = AutoTimesForecaster(backbone, max_steps=1, random_state=0, device="cpu")
     assert forecaster.fit(Y, fh=[1]).summary()["backbone_layers"] == 1
+
+
+@pytest.mark.parametrize("backbone", ["", "/no/such/model", "random:t5?hidden=4"])
+def test_a_wrong_model_gets_the_same_sentence_whatever_its_layers(backbone):
+    said = set()
+    for layers in ("auto", 1, None):
+        with pytest.raises(TsllmError) as error:
+            AutoTimesForecaster(backbone, backbone_layers=layers).fit(Y, fh=[1])
+        said.add(str(error.value))
+    assert len(said) == 1
