@@ -65,7 +65,9 @@ Windows = Annotated[
 Method = Annotated[
     str | None,
     typer.Option(
-        "--method", help="prompttpp, hawkes or naive. Default: prompttpp.", metavar="METHOD"
+        "--method",
+        help="prompttpp, hawkes, naive or zero_shot. Default: prompttpp.",
+        metavar="METHOD",
     ),
 ]
 Slices = Annotated[

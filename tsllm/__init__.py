@@ -25,6 +25,7 @@ _HOMES = {
     "S2IPForecaster": "tsllm.forecasters.s2ip",
     "TextContext": "tsllm.forecasters.text_context",
     "TimeCMAForecaster": "tsllm.forecasters.timecma",
+    "ZeroShotEventForecaster": "tsllm.events",
     "ZeroShotForecaster": "tsllm.forecasters.zero_shot",
     "ablate": "tsllm.evaluation",
     "backtest": "tsllm.evaluation",

@@ -20,6 +20,7 @@ from tsllm.evaluation import backtest as backtest
 from tsllm.events import HawkesForecaster as HawkesForecaster
 from tsllm.events import NaiveEventForecaster as NaiveEventForecaster
 from tsllm.events import PromptTPP as PromptTPP
+from tsllm.events import ZeroShotEventForecaster as ZeroShotEventForecaster
 from tsllm.forecasters.aaren import AarenForecaster as AarenForecaster
 from tsllm.forecasters.auto import AutoForecaster as AutoForecaster
 from tsllm.forecasters.autotimes import AutoTimesForecaster as AutoTimesForecaster

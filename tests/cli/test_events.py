@@ -212,7 +212,7 @@ MISTAKES = {
     "no out": ("fit first.csv", "--out is missing"),
     "out of the way": ("fit first.csv --out first.csv", "is not just a saved model"),
     "model there": ("fit first.csv --out model", "--overwrite"),
-    "method": ("fit first.csv --method rnn --out m", "prompttpp, hawkes, naive"),
+    "method": ("fit first.csv --method rnn --out m", "prompttpp, hawkes, naive, zero_shot"),
     "parameter": ("fit first.csv --set hiden=3 --out m", "did you mean 'hidden'?"),
     "kind": ("fit first.csv --set hidden=wide --out m", "hidden must be a whole number"),
     "impossible pair": (

@@ -1,7 +1,12 @@
 """Small event estimators and streams that many tests share."""
 
 from tsllm.datasets import make_hawkes
-from tsllm.events import HawkesForecaster, NaiveEventForecaster, PromptTPP
+from tsllm.events import (
+    HawkesForecaster,
+    NaiveEventForecaster,
+    PromptTPP,
+    ZeroShotEventForecaster,
+)
 
 TINY = "random:gpt2?hidden=16&layers=1&heads=2&positions=128"
 SMALL = {
@@ -38,6 +43,7 @@ def small_estimators():
     named = {
         "hawkes": HawkesForecaster(max_steps=5, random_state=0),
         "naive": NaiveEventForecaster(types="markov", random_state=0),
+        "zero shot": ZeroShotEventForecaster(random_state=0),
         "attention shared": small_prompttpp(prompt_mode="shared", max_slots=3, top_slots=2),
         "attention alone": small_prompttpp(prompt_mode="none", base_update="full"),
         "llm-full lora": small_prompttpp("llm-full", lora={"r": 2, "dropout": 0.1}),

@@ -11,6 +11,7 @@ from tsllm.events.hawkes import HawkesForecaster
 from tsllm.events.methods import EVENT_METHODS, make_event_forecaster
 from tsllm.events.naive import NaiveEventForecaster
 from tsllm.events.prompttpp.estimator import PromptTPP
+from tsllm.events.zero_shot import ZeroShotEventForecaster
 
 __all__ = [
     "EVENT_METHODS",
@@ -22,6 +23,7 @@ __all__ = [
     "NaiveEventForecaster",
     "PromptTPP",
     "StreamReport",
+    "ZeroShotEventForecaster",
     "ablate",
     "evaluate_stream",
     "make_event_forecaster",

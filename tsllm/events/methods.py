@@ -7,11 +7,13 @@ from tsllm.events.base import EventForecaster
 from tsllm.events.hawkes import HawkesForecaster
 from tsllm.events.naive import NaiveEventForecaster
 from tsllm.events.prompttpp.estimator import PromptTPP
+from tsllm.events.zero_shot import ZeroShotEventForecaster
 
 EVENT_METHODS: dict[str, type[EventForecaster]] = {
     "prompttpp": PromptTPP,
     "hawkes": HawkesForecaster,
     "naive": NaiveEventForecaster,
+    "zero_shot": ZeroShotEventForecaster,
 }
 
 
@@ -20,7 +22,7 @@ def make_event_forecaster(method: str, **parameters: Any) -> EventForecaster:
 
     Parameters
     ----------
-    method : {"prompttpp", "hawkes", "naive"}
+    method : {"prompttpp", "hawkes", "naive", "zero_shot"}
     **parameters
         Arguments of its constructor.
 

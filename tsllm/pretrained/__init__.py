@@ -18,7 +18,7 @@ from tsllm.errors import ModelFormatError
 
 @dataclass(frozen=True)
 class PackagedWeights:
-    """The trained part of a model, and the language model that it was trained around.
+    """Trained weights in a file of this folder.
 
     Parameters
     ----------
@@ -26,6 +26,47 @@ class PackagedWeights:
         A safetensors file of this folder, with half-precision numbers.
     sha256 : str
         Of the file.
+
+    See Also
+    --------
+    tsllm.ZeroShotEventForecaster : The forecaster that uses `ZERO_SHOT_EVENTS`.
+
+    Examples
+    --------
+    >>> tensors = ZERO_SHOT_EVENTS.read()
+    >>> sum(tensor.numel() for tensor in tensors.values()) < 100_000
+    True
+    """
+
+    file: str
+    sha256: str
+
+    def read(self) -> dict[str, Tensor]:
+        """Return the tensors by name, in float32.
+
+        Raises
+        ------
+        ModelFormatError
+            The file is not the one that this version of the package was published with.
+        """
+        content = resources.files(__package__).joinpath(self.file).read_bytes()
+        found = hashlib.sha256(content).hexdigest()
+        if found != self.sha256:
+            raise ModelFormatError(
+                f"the packaged file {self.file} has the sha256 {found}, not {self.sha256}: install "
+                "tsllm anew"
+            )
+        return {name: tensor.to(torch.float32) for name, tensor in load(content).items()}
+
+
+@dataclass(frozen=True)
+class PackagedPart(PackagedWeights):
+    """The trained part of a model, and the language model that it was trained around.
+
+    Parameters
+    ----------
+    file, sha256 : str
+        See `PackagedWeights`.
     backbone : str
         The language model, as `load_backbone` takes it.
     layers : int
@@ -46,29 +87,10 @@ class PackagedWeights:
     True
     """
 
-    file: str
-    sha256: str
     backbone: str
     layers: int
     digest: str
     lora: dict[str, Any]
-
-    def read(self) -> dict[str, Tensor]:
-        """Return the tensors by name, in float32.
-
-        Raises
-        ------
-        ModelFormatError
-            The file is not the one that this version of the package was published with.
-        """
-        content = resources.files(__package__).joinpath(self.file).read_bytes()
-        found = hashlib.sha256(content).hexdigest()
-        if found != self.sha256:
-            raise ModelFormatError(
-                f"the packaged file {self.file} has the sha256 {found}, not {self.sha256}: install "
-                "tsllm anew"
-            )
-        return {name: tensor.to(torch.float32) for name, tensor in load(content).items()}
 
     def load_backbone(self, spec: str, device: str) -> Backbone:
         """Load the language model in float32, from ``spec``.
@@ -84,7 +106,7 @@ class PackagedWeights:
 
 
 #: Forecasts without training: see `tsllm.ZeroShotForecaster` and ``benchmarks/zero_shot``.
-ZERO_SHOT = PackagedWeights(
+ZERO_SHOT = PackagedPart(
     file="zero_shot.safetensors",
     sha256="469daeda2d4578927c9249ac802f8c3d4f0274fb232cb19454365de15fcd241a",
     backbone=DEFAULT_BACKBONE,
@@ -92,3 +114,6 @@ ZERO_SHOT = PackagedWeights(
     digest="ce616fed54d0f3cbcd328c25d6f98e0ba82360e7f08a5f5109337c00b8182f5a",
     lora={"r": 16, "alpha": 32, "target_modules": ["query", "key", "value", "dense"]},
 )
+#: Forecasts of events without training: see `tsllm.events.ZeroShotEventForecaster` and
+#: ``benchmarks/zero_shot_events``.
+ZERO_SHOT_EVENTS = PackagedWeights(file="zero_shot_events.safetensors", sha256="c44bbccb19f47f15a549339d51848ca352360f69eb37a5046a5ce4106e03d4b2")

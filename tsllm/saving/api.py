@@ -74,6 +74,7 @@ _EVENTS = {
     "HawkesForecaster": "tsllm.events.hawkes",
     "NaiveEventForecaster": "tsllm.events.naive",
     "PromptTPP": "tsllm.events.prompttpp.estimator",
+    "ZeroShotEventForecaster": "tsllm.events.zero_shot",
 }
 _ESTIMATORS = dict(sorted((_SERIES | _EVENTS).items()))
 # Constant columns take almost no space in Parquet; 5,000,000 steps of four columns always pass.

@@ -1,0 +1,1 @@
+"""Synthetic training and measurement of forecasts of events without training."""
