@@ -116,4 +116,7 @@ ZERO_SHOT = PackagedPart(
 )
 #: Forecasts of events without training: see `tsllm.events.ZeroShotEventForecaster` and
 #: ``benchmarks/zero_shot_events``.
-ZERO_SHOT_EVENTS = PackagedWeights(file="zero_shot_events.safetensors", sha256="c44bbccb19f47f15a549339d51848ca352360f69eb37a5046a5ce4106e03d4b2")
+ZERO_SHOT_EVENTS = PackagedWeights(
+    file="zero_shot_events.safetensors",
+    sha256="c44bbccb19f47f15a549339d51848ca352360f69eb37a5046a5ce4106e03d4b2",
+)

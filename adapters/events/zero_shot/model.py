@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tsllm.adapters.events.batch import EventBatch, EventStates
-from tsllm.adapters.events.decoders.base import ClosedDecoder
+from tsllm.adapters.events.decoders.base import ClosedDecoder, of_type
 from tsllm.adapters.events.zero_shot.cycles import Cycle
 from tsllm.adapters.events.zero_shot.estimates import (
     GUESSES,
@@ -182,21 +182,32 @@ class ZeroShotDecoder(ClosedDecoder):
 
     def log_intensities(self, states: EventStates, elapsed: Tensor) -> Tensor:
         """Compute the log intensity of each type: (batch, positions, nodes, types)."""
-        mixture = _unpack(states.hidden, self.n_types)
-        survival, intensity = _terms(mixture, elapsed)
-        joint = _joint(mixture, survival, intensity)
-        return joint - (mixture.weights[:, :, None] + survival).logsumexp(-1)[..., None]
+        densities, survival = self._both(states, elapsed)
+        return densities - survival[..., None]
 
     def log_survival(self, states: EventStates, elapsed: Tensor) -> Tensor:
         """Compute the log probability of no event up to ``elapsed``: (batch, positions, nodes)."""
+        return self._both(states, elapsed)[1]
+
+    def log_density_and_survival(
+        self, states: EventStates, elapsed: Tensor, types: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Compute `log_density` and `log_survival`, both (batch, positions, nodes)."""
+        densities, survival = self._both(states, elapsed)
+        return of_type(densities, types), survival
+
+    def _both(self, states: EventStates, elapsed: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute log densities of the types (..., types), and the log survival."""
         mixture = _unpack(states.hidden, self.n_types)
-        survival, _ = _terms(mixture, elapsed)
-        return (mixture.weights[:, :, None] + survival).logsumexp(-1)
+        survival, densities = _terms(mixture, elapsed)
+        weights = mixture.weights[:, :, None]
+        densities = (weights[..., None] + densities).logsumexp(3)
+        return densities, (weights + survival).logsumexp(-1)
 
 
 def _terms(mixture: Mixture, elapsed: Tensor) -> tuple[Tensor, Tensor]:
     """Compute log survivals (..., models) and log densities (..., models, types) at times."""
-    elapsed = elapsed.to(mixture.base.dtype).clamp(*GAP_LIMITS)
+    elapsed = elapsed.to(mixture.base.dtype).clamp_min(GAP_LIMITS[0])
     rates, survival = process_terms(mixture.base, mixture.risen, mixture.cycle, elapsed)
     log_time = elapsed.log()
     density, beyond = bin_terms(log_time)  # (batch, positions, nodes, bins)
@@ -212,11 +223,6 @@ def _terms(mixture: Mixture, elapsed: Tensor) -> tuple[Tensor, Tensor]:
     joint = times[..., None] + mixture.types[:, :, None, None]
     both = torch.cat([rates + survival[..., None], joint], 3)
     return torch.cat([survival, lasting], -1), both
-
-
-def _joint(mixture: Mixture, survival: Tensor, densities: Tensor) -> Tensor:
-    """Weigh the densities of the models: (batch, positions, nodes, types)."""
-    return (mixture.weights[:, :, None, :, None] + densities).logsumexp(3)
 
 
 def _sizes(n_types: int) -> list[tuple[int, ...]]:
