@@ -4,6 +4,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
 
 from tsllm.adapters.events.batch import EventBatch, EventStates
 from tsllm.adapters.events.decoders.base import EventDecoder
@@ -11,12 +12,15 @@ from tsllm.adapters.events.zero_shot.model import ZeroShotDecoder, ZeroShotEvent
 from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError
 from tsllm.events.base import EventForecaster
+from tsllm.events.sampling import Paths, ReencodedPaths, copies_of
 from tsllm.pretrained import ZERO_SHOT_EVENTS
 
 #: Events that are read at most.
 CONTEXT = 512
 #: Types at most: a state holds about thirty numbers of each.
 MOST_TYPES = 64
+#: Numbers of positions times types of the paths that are encoded at once.
+AT_ONCE = 2**18
 
 
 class ZeroShotEventForecaster(EventForecaster):
@@ -79,6 +83,22 @@ class ZeroShotEventForecaster(EventForecaster):
     def _encode(self, batch: EventBatch) -> tuple[EventDecoder, EventStates]:
         types = len(self.classes_)
         return ZeroShotDecoder(types).eval(), packaged_model().encode(batch, types)
+
+    def _encode_last(self, batch: EventBatch) -> tuple[EventDecoder, EventStates]:
+        """Encode many rows for their last states only, which all positions then hold."""
+        types, positions = len(self.classes_), batch.mask.shape[1] + 1
+        model, lengths = packaged_model(), batch.lengths
+        some = max(1, AT_ONCE // (positions * types))
+        last = [
+            model.encode(batch.select(rows), types).at(lengths[rows]).hidden
+            for rows in torch.arange(len(batch)).split(some)
+        ]
+        hidden = torch.cat(last).expand(-1, positions, -1)
+        return ZeroShotDecoder(types).eval(), EventStates(hidden)
+
+    def _start_paths(self, batch: EventBatch, copies: int) -> Paths:
+        rows = copies_of(len(batch), copies, batch.types.device)
+        return ReencodedPaths(self._encode_last, batch.select(rows), CONTEXT)
 
     def _context_length(self) -> int | None:
         return CONTEXT

@@ -118,5 +118,5 @@ ZERO_SHOT = PackagedPart(
 #: ``benchmarks/zero_shot_events``.
 ZERO_SHOT_EVENTS = PackagedWeights(
     file="zero_shot_events.safetensors",
-    sha256="c44bbccb19f47f15a549339d51848ca352360f69eb37a5046a5ce4106e03d4b2",
+    sha256="3849e05cace4271a4b2b6cd5043df0812aaff9304d294fa59ff22ae7cf89311c",
 )

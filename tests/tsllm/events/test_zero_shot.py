@@ -41,6 +41,7 @@ def test_a_short_stream_of_an_unknown_kind_is_predicted_nearly_as_by_the_truth(s
     assert found > NaiveEventForecaster().fit(past).score(whole, t_start=start)
 
 
+@pytest.mark.filterwarnings("ignore:the fitted Hawkes process is not stationary")
 def test_regular_times_are_predicted_better_than_by_a_fitted_hawkes_process():
     past, whole, _ = split(make_renewal("gamma", cv=0.3, t_end=300, random_state=0))
     start = past.times[0][-1]

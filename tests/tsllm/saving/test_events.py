@@ -31,6 +31,7 @@ from tsllm.events import NaiveEventForecaster
 NAMES = [
     "hawkes",
     "naive",
+    "zero shot",
     "attention shared",
     "attention heads",
     "llm-full lora",
