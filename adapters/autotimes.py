@@ -328,10 +328,14 @@ class AutoTimesModel(nn.Module):
                 tokens = tokens + self.add_scale * timestamps
             if self.backbone is not None:
                 hidden = self.backbone.hidden(
-                    tokens, past, attention_mask=attended, use_cache=use_cache
+                    tokens,
+                    past,
+                    attention_mask=attended,
+                    use_cache=use_cache,
+                    last_only=last_only,
                 )
-                tokens, past = hidden.states, hidden.past  # (samples, tokens, width)
-            if last_only:
+                tokens, past = hidden.states, hidden.past  # (samples, tokens or 1, width)
+            elif last_only:
                 tokens = tokens[:, -1:]
             raw: Tensor = self.decoder(tokens)  # (samples, tokens, S * max(1, levels))
             return raw if self.quantile_head is None else self.quantile_head(raw)

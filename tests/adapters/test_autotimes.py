@@ -260,10 +260,13 @@ class AttentionRecorder:
     def __init__(self):
         self.masks, self.tokens = [], []
 
-    def hidden(self, inputs_embeds, past=None, *, attention_mask=None, use_cache=False):
+    def hidden(
+        self, inputs_embeds, past=None, *, attention_mask=None, use_cache=False, last_only=False
+    ):
         self.masks.append(attention_mask)
         self.tokens.append(inputs_embeds.shape[1])
-        return Hidden(inputs_embeds, object() if use_cache else None)
+        states = inputs_embeds[:, -1:] if last_only else inputs_embeds
+        return Hidden(states, object() if use_cache else None)
 
 
 def test_only_tokens_with_an_observed_step_are_attended_to():

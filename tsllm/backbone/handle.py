@@ -1,6 +1,7 @@
 """The handle of the shared, frozen language model, and its causal pass on embeddings."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tsllm.backbone.devices import backbone_autocast
 from tsllm.backbone.forks import limit_threads_after_fork
+from tsllm.backbone.last_token import read_at
 from tsllm.backbone.shared import SharedBackbone
 from tsllm.backbone.stopping import check_time
 from tsllm.errors import BackboneMismatchError, DataError
@@ -201,6 +203,7 @@ class Backbone(ModelFacts):
         attention_mask: Tensor | None = None,
         positions: Tensor | None = None,
         use_cache: bool = False,
+        last_only: bool = False,
     ) -> Hidden:
         """Run the language model causally over embedded tokens.
 
@@ -223,6 +226,9 @@ class Backbone(ModelFacts):
             The positions of these tokens. None: their columns.
         use_cache : bool, default=False
             Whether to return a KV cache.
+        last_only : bool, default=False
+            Whether to return the state of the last token alone, (batch, 1, hidden). The last layer
+            then computes no other, where the architecture allows it (GPT-2 and BERT).
 
         Returns
         -------
@@ -234,14 +240,16 @@ class Backbone(ModelFacts):
         DataError
             More tokens than ``max_positions``, or tensors of the wrong shape.
         """
+        shared = self._shared
         return run_causally(
-            self._shared,
-            self._shared.causal,
+            shared,
+            shared.last_token(causal=True) if last_only else shared.causal,
             inputs_embeds,
             past,
             attention_mask=attention_mask,
             positions=positions,
             use_cache=use_cache,
+            last_only=last_only,
         )
 
     @torch.no_grad()
@@ -318,8 +326,8 @@ class Backbone(ModelFacts):
         Tensor (batch, hidden)
             In the weights' dtype, on the backbone's device.
         """
-        states, lengths = self._token_states(tokens)
-        return states[torch.arange(len(tokens), device=states.device), lengths - 1]
+        states, _ = self._token_states(tokens, last_only=True)
+        return states[:, -1]
 
     @torch.no_grad()
     def mean_states(self, tokens: Sequence[Sequence[int]]) -> Tensor:
@@ -333,8 +341,13 @@ class Backbone(ModelFacts):
         total = torch.where(real, states.float(), 0.0).sum(1)
         return (total / lengths[:, None]).to(states.dtype)
 
-    def _token_states(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Run a batch of token ids: states (batch, longest, hidden), and lengths (batch,)."""
+    def _token_states(
+        self, tokens: Sequence[Sequence[int]], *, last_only: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Run a batch of token ids: states (batch, longest, hidden), and lengths (batch,).
+
+        ``last_only``: the state of the last token of each row, (batch, 1, hidden).
+        """
         check_time()
         limit_threads_after_fork()
         shared = self._shared
@@ -351,15 +364,21 @@ class Backbone(ModelFacts):
         # a mask.
         if shortest < longest and not shared.natively_causal:
             mask = positions < lengths[:, None]  # (batch, longest)
+        module = shared.last_token(causal=False) if last_only else shared.plain
+        # All rows end in the last column, or each in its own.
+        where = nullcontext() if shortest == longest else read_at(lengths - 1)
         # A caller's autocast must not change the embeddings stored under this backbone's dtype.
-        with torch.autocast(shared.device.type, enabled=False):
-            output = shared.plain(
+        with torch.autocast(shared.device.type, enabled=False), where:
+            output = module(
                 input_ids=ids,
                 attention_mask=mask,
                 position_ids=positions[None],
                 use_cache=False,
             )
-        return output.last_hidden_state, lengths
+        states = output.last_hidden_state
+        if last_only:
+            states = states[torch.arange(len(tokens), device=states.device), lengths - 1][:, None]
+        return states, lengths
 
     def _check_lengths(self, texts: Sequence[str], tokens: Sequence[Sequence[int]]) -> None:
         """Raise for texts without tokens, with too many, and with one that has no embedding."""
@@ -426,6 +445,7 @@ def run_causally(
     attention_mask: Tensor | None,
     positions: Tensor | None,
     use_cache: bool,
+    last_only: bool = False,
 ) -> Hidden:
     """Run a causal module: the shared one, or a private shell around it."""
     limit_threads_after_fork()
@@ -478,7 +498,8 @@ def run_causally(
             past_key_values=past,
             use_cache=cached,
         )
-    states = output.last_hidden_state.float()  # (batch, tokens, hidden)
+    states = output.last_hidden_state  # (batch, tokens, hidden)
+    states = (states[:, -1:] if last_only else states).float()
     return Hidden(states, output.past_key_values if cached else None)
 
 

@@ -76,6 +76,7 @@ class PrivateBackbone(ModelFacts, nn.Module):
         attention_mask: Tensor | None = None,
         positions: Tensor | None = None,
         use_cache: bool = False,
+        last_only: bool = False,
     ) -> Hidden:
         """Run the language model causally, as :meth:`Backbone.hidden`.
 
@@ -92,6 +93,7 @@ class PrivateBackbone(ModelFacts, nn.Module):
             attention_mask=attention_mask,
             positions=positions,
             use_cache=use_cache,
+            last_only=last_only,
         )
 
     def train(self, mode: bool = True) -> "PrivateBackbone":

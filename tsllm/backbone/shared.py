@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from tsllm.backbone.architectures import ARCHITECTURES, output_entries
+from tsllm.backbone.last_token import keep_last_token
 from tsllm.backbone.prepared import Origin
 from tsllm.backbone.synthetic import empty_model
 
@@ -54,6 +55,7 @@ class SharedBackbone:
         self.max_positions: int | None = getattr(config, "max_position_embeddings", None)
         self.sliding_window: int | None = getattr(config, "sliding_window", None)
         self._digest: str | None = None
+        self._last: dict[bool, Any] = {}
         self._lock = threading.Lock()
 
     @property
@@ -90,6 +92,24 @@ class SharedBackbone:
         if self.quantisation is not None:
             setattr(shell, f"is_loaded_in_{self.quantisation[3:]}bit", True)  # peft looks for it
         return shell
+
+    def last_token(self, *, causal: bool) -> Any:
+        """Return modules that share every tensor and of the last layer compute one token only.
+
+        Those of an architecture that has none compute all tokens. ``causal``: as for the causal
+        modules; else as the model was trained.
+        """
+        causal = causal or self.natively_causal
+        whole = self.causal if causal else self.plain
+        with self._lock:
+            if causal not in self._last:
+                found = None
+                if self.quantisation is None and not self.trained_whole:
+                    shell = empty_model(whole.config)
+                    share_tensors(whole, shell)
+                    found = keep_last_token(shell, self.config.model_type)
+                self._last[causal] = whole if found is None else found
+            return self._last[causal]
 
     def tokenize(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
         """Tokenise texts, without cutting or padding them."""

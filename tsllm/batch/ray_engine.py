@@ -4,7 +4,8 @@ import contextlib
 import os
 import socket
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,8 +41,9 @@ def run_on_ray(job: Job, numbers: Sequence[int], workers: Workers) -> Iterator[B
     """Forecast blocks on Ray and yield each when it is written, in the order of their ends.
 
     ``RAY_ADDRESS`` names the cluster; without it Ray is started on this machine, and stopped at the
-    end. A worker that dies is started again and its block repeated. On a cluster all nodes need
-    tsllm and a shared file system with model, data and output.
+    end. A worker that dies is replaced, and another repeats its block; so the job continues on the
+    machines that are left where one is lost. On a cluster all nodes need tsllm and a shared file
+    system with model, data and output.
 
     Raises
     ------
@@ -62,37 +64,73 @@ def run_on_ray(job: Job, numbers: Sequence[int], workers: Workers) -> Iterator[B
         _start(ray, job, workers)
     actors: list[Any] = []
     try:
-        actor = ray.remote(
-            num_cpus=workers.cpus,
-            num_gpus=workers.gpus,
-            max_restarts=-1,
-            max_task_retries=_TRIES - 1,
-        )(_Worker)
-        slots = _slots(ray.cluster_resources(), workers)
-        actors = [actor.remote(job, workers.cpus) for _ in range(min(slots, len(numbers)))]
-        waiting = list(reversed(numbers))
-        running = {one.run.remote(waiting.pop()): one for one in actors}
-        while running:
-            (done, *_), _ = ray.wait(list(running))
-            idle = running.pop(done)
-            try:
-                result = ray.get(done)
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause from None  # the worker's own error
-            except ray.exceptions.RayActorError as error:
-                raise WorkerDiedError(
-                    f"a worker died {_TRIES} times on one block: give each more memory, with "
-                    "fewer workers or a smaller batch_size, and start the job again; it continues "
-                    "where it was"
-                ) from error
-            if waiting:
-                running[idle.run.remote(waiting.pop())] = idle
-            yield result
+        kind = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(_Worker)
+
+        def start() -> Any:
+            actors.append(kind.remote(job, workers.cpus))
+            return actors[-1]
+
+        slots = min(_slots(ray.cluster_resources(), workers), len(numbers))
+        yield from _distribute(ray, start, numbers, slots)
     finally:
         for one in actors:
             ray.kill(one)
         if ours:
             ray.shutdown()
+
+
+def _distribute(
+    ray: Any, start: Callable[[], Any], numbers: Sequence[int], slots: int
+) -> Iterator[BlockResult]:
+    """Give each block to a worker that runs, and yield its result.
+
+    A worker that dies, alone or with its machine, is replaced, and another takes its block. The new
+    one may never run, where the cluster has lost the room for it: no block waits for it.
+    """
+    waiting = list(reversed(numbers))
+    left = set(numbers)
+    deaths: Counter[int | None] = Counter()  # of each block; None: of workers that were starting
+    idle: list[Any] = []
+    # Each with its worker and its block, None where the worker starts.
+    running: dict[Any, tuple[Any, int | None]] = {}
+
+    def add_worker() -> None:
+        worker = start()
+        running[worker.ready.remote()] = worker, None
+
+    def hand_out() -> None:
+        while waiting and idle:
+            worker, number = idle.pop(), waiting.pop()
+            running[worker.run.remote(number)] = worker, number
+
+    for _ in range(slots):
+        add_worker()
+    while left:
+        hand_out()
+        (done, *_), _ = ray.wait(list(running))
+        worker, block = running.pop(done)
+        try:
+            result = ray.get(done)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None  # the worker's own error
+        except ray.exceptions.RayActorError as error:
+            deaths[block] += 1
+            if deaths[block] == _TRIES:
+                raise WorkerDiedError(
+                    f"a worker died {_TRIES} times on one block: give each more memory, with "
+                    "fewer workers or a smaller batch_size, and start the job again; it continues "
+                    "where it was"
+                ) from error
+            if block is not None:
+                waiting.append(block)
+            if not idle:
+                add_worker()
+            continue
+        idle.append(worker)
+        if block is not None:
+            left.discard(block)
+            hand_out()  # before the caller reads the result, which may take time
+            yield result
 
 
 class _Worker:
@@ -101,6 +139,9 @@ class _Worker:
     def __init__(self, job: Job, cpus: float) -> None:
         self.job, self.cpus = job, cpus
         self.forecaster: BlockForecaster | None = None
+
+    def ready(self) -> None:
+        """Return when the worker runs."""
 
     def run(self, number: int) -> BlockResult:
         if self.forecaster is None:  # not in __init__, where Ray would hide the error's message

@@ -157,6 +157,23 @@ class TestArchitectures:
             states.append(one)
         torch.testing.assert_close(torch.cat(states, 1)[mask], expected[mask], rtol=0, atol=1e-5)
 
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_the_last_token_alone_equals_that_of_all(self, backbone, masked):
+        x = embeddings(backbone, 3, 8)
+        mask = torch.ones(3, 8, dtype=torch.bool)
+        if masked:
+            mask[0, :5] = mask[1, :7] = mask[2, 3:5] = False
+        expected = backbone.hidden(x, attention_mask=mask).states[:, -1:]
+        alone = backbone.hidden(x, attention_mask=mask, last_only=True).states
+        torch.testing.assert_close(alone, expected, rtol=0, atol=1e-5)
+        past = None
+        for columns in (slice(0, 5), slice(5, 7), slice(7, 8)):  # several tokens, and one
+            seen = mask[:, : columns.stop]
+            alone, past = backbone.hidden(
+                x[:, columns], past, attention_mask=seen, use_cache=True, last_only=True
+            )
+        torch.testing.assert_close(alone, expected, rtol=0, atol=1e-5)
+
     def test_a_token_sees_of_two_prefixes_at_the_same_positions_the_one_it_chooses(self, backbone):
         one, other, x = (embeddings(backbone, 1, n) for n in (2, 3, 4))
         columns = torch.cat([one, other * 2, x], 1)
@@ -218,6 +235,12 @@ class TestArchitectures:
         for text, state in zip(texts, states, strict=True):
             torch.testing.assert_close(backbone.last_token([text])[0], state, rtol=0, atol=1e-5)
         torch.testing.assert_close(states[0], states[4], rtol=0, atol=1e-5)
+
+    def test_last_tokens_of_rows_of_different_lengths_are_those_of_all_tokens(self, backbone):
+        rows = [[5, 6, 7, 8], [9, 10], [3] * 7, [1, 2, 3]]
+        states, lengths = backbone._token_states(rows)
+        expected = states[torch.arange(4), lengths - 1]
+        torch.testing.assert_close(backbone.last_states(rows), expected, rtol=0, atol=1e-5)
 
     def test_last_token_is_plain_transformers(self, backbone):
         ids = torch.tensor([backbone.tokenizer("up 3.5").input_ids])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import warnings
+from types import SimpleNamespace
 
 import filelock
 import pandas as pd
@@ -17,7 +18,8 @@ from long_frames import read_parts, write_parts
 
 from tsllm.batch import predict_batch
 from tsllm.batch import worker as worker_module
-from tsllm.errors import ClusterNotFoundError, DataError, ModelFormatError
+from tsllm.batch.ray_engine import _distribute
+from tsllm.errors import ClusterNotFoundError, DataError, ModelFormatError, WorkerDiedError
 
 pytestmark = pytest.mark.filterwarnings("ignore:the intervals ")
 
@@ -283,6 +285,88 @@ def test_a_cluster_that_does_not_answer_is_named_at_once(model, data, tmp_path, 
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(ClusterNotFoundError, match=rf"RAY_ADDRESS={address} .*unset RAY_ADDRESS"):
         predict_batch(model, data, tmp_path / "out", engine="ray")
+
+
+@pytest.mark.slow
+def test_a_machine_of_the_cluster_is_lost_in_the_middle(
+    model, data, expected, tmp_path, monkeypatch
+):
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    from tsllm.batch import Workers
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        second = cluster.add_node(num_cpus=1)
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        processes = set()
+
+        def lose(block):
+            processes.add(block.process)
+            if len(processes) == 2 and second in cluster.list_all_nodes():
+                cluster.remove_node(second, allow_graceful=False)
+
+        options = {"engine": "ray", "workers": Workers(2), "block_rows": 40, "on_block": lose}
+        result = predict_batch(model, data, tmp_path / "out", **options)
+        assert second not in cluster.list_all_nodes()
+    finally:
+        cluster.shutdown()
+    assert result.series == 30
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out"), expected, rtol=1e-6)
+
+
+def test_blocks_of_a_lost_worker_go_to_those_that_run():
+    """A replacement that never starts, because the cluster lost its room, holds no block."""
+    cluster = FakeCluster(lost={1: [2]}, starting=[0, 1])
+    results = list(_distribute(cluster, cluster.start, [0, 1, 2, 3], 2))
+    assert sorted(results) == [0, 1, 2, 3]
+    # Also one that is lost with the last block, when the other worker has nothing left to do.
+    cluster = FakeCluster(lost={1: [1]}, starting=[0, 1], slow=[1])
+    assert sorted(_distribute(cluster, cluster.start, [0, 1], 2)) == [0, 1]
+
+
+def test_a_block_that_ends_its_workers_ends_the_job():
+    cluster = FakeCluster(lost={number: [1] for number in range(9)}, starting=range(9))
+    with pytest.raises(WorkerDiedError, match="died 4 times"):
+        list(_distribute(cluster, cluster.start, [0, 1, 2], 2))
+
+
+class FakeCluster:
+    """Ray's calls, for workers that run, die on a block, or never start.
+
+    ``lost`` are the blocks that each worker dies on, ``starting`` the workers that there is room
+    for, ``slow`` those whose results come last.
+    """
+
+    class exceptions:  # noqa: N801 (Ray's name)
+        class RayTaskError(Exception):
+            pass
+
+        class RayActorError(Exception):
+            pass
+
+    def __init__(self, lost, starting, slow=()):
+        self.lost, self.starting, self.slow, self.workers = lost, starting, slow, 0
+
+    def start(self):
+        worker, self.workers = self.workers, self.workers + 1
+        ready = SimpleNamespace(remote=lambda: (worker, None))
+        return SimpleNamespace(
+            ready=ready, run=SimpleNamespace(remote=lambda number: (worker, number))
+        )
+
+    def wait(self, calls):
+        able = [call for call in calls if call[0] in self.starting]
+        assert able, "the job waits for a worker that never starts"
+        first = min(able, key=lambda call: call[0] in self.slow)
+        return [first], [call for call in calls if call != first]
+
+    def get(self, call):
+        worker, number = call
+        if number is not None and number in self.lost.get(worker, ()):
+            raise self.exceptions.RayActorError
+        return number
 
 
 @pytest.mark.slow
