@@ -27,18 +27,17 @@ def read_at(columns: Tensor) -> Iterator[None]:
         _COLUMNS.reset(token)
 
 
-def keep_last_token(model: nn.Module, model_type: str) -> nn.Module | None:
+def keep_last_token(model: Any, model_type: str) -> Any:
     """Replace the last layer of a model by one that computes one token; None: not possible here.
 
     All rows of its output (batch, tokens, hidden) are the state of that token.
     """
     if model_type == "gpt2":
-        layers, wrap = model.h, _LastGPT2Block
+        model.h[-1] = _LastGPT2Block(model.h[-1])
     elif model_type == "bert":
-        layers, wrap = model.encoder.layer, _LastBertLayer
+        model.encoder.layer[-1] = _LastBertLayer(model.encoder.layer[-1])
     else:
         return None
-    layers[-1] = wrap(layers[-1])  # type: ignore[index, operator, arg-type]
     return model
 
 
