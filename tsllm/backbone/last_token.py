@@ -5,7 +5,8 @@ needs keys and values; their queries, attention and feed-forward parts are left 
 its arithmetic. Architectures that are not here compute all tokens, with equal results.
 """
 
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -44,41 +45,47 @@ def keep_last_token(model: Any, model_type: str) -> Any:
 class _LastLayer(nn.Module):
     """A layer that computes one token of each row."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: Any) -> None:
         super().__init__()
         self.layer = layer
+        # Versions of transformers pass different arguments by their place.
+        self._names = list(inspect.signature(layer.forward).parameters)
 
-    def _run(
-        self,
-        hidden: Tensor,
-        mask: Tensor | None,
-        past: Any,
-        keys_and_values: Callable[[Tensor], tuple[Tensor, Tensor, int]],
-        causal: bool,
-        call: Callable[[Tensor, Tensor | None, Any], Tensor],
-    ) -> Tensor:
-        """Compute the keys and values of all tokens (batch, tokens, hidden), and one token.
+    def forward(self, *args: Any, **options: Any) -> Any:
+        """Take the arguments of transformers' own layer, and return what it returns."""
+        given = dict(zip(self._names, args)) | options
+        hidden: Tensor = given["hidden_states"]  # (batch, tokens, hidden)
+        keys, values, number = self._keys_and_values(hidden)  # (batch, heads, tokens, width)
+        if given.get("past_key_values") is not None:
+            keys, values = given["past_key_values"].update(keys, values, number)
+        given["hidden_states"], given["attention_mask"] = self._one(
+            hidden, given.get("attention_mask")
+        )
+        given["past_key_values"] = _Known(keys, values)
+        out = self.layer(**given)
+        if isinstance(out, tuple):
+            return (out[0].expand_as(hidden), *out[1:])
+        return out.expand_as(hidden)
 
-        ``call`` runs the layer on tokens, with a mask and a cache.
-        """
-        tokens = hidden.shape[1]
-        keys, values, number = keys_and_values(hidden)  # (batch, heads, tokens, width)
-        if past is not None:
-            keys, values = past.update(keys, values, number)
+    def _one(self, hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return the token of each row that is read, (batch, 1, hidden), and what it attends to."""
         columns = _COLUMNS.get()
         if columns is None:
-            one = hidden[:, -1:]
-            mask = None if mask is None else mask[:, :, -1:]
-        else:
-            rows = torch.arange(len(hidden), device=hidden.device)
-            one = hidden[rows, columns][:, None]
-            if mask is not None and mask.shape[2] > 1:
-                mask = mask.expand(len(hidden), -1, -1, -1)[rows, :, columns][:, :, None]
-            elif mask is None and causal:  # what is to the right is padding
-                seen = torch.arange(tokens, device=hidden.device) <= columns[:, None]
-                mask = seen[:, None, None]  # (batch, 1, 1, tokens)
-        out = call(one, mask, _Known(keys, values))  # (batch, 1, hidden)
-        return out.expand(-1, tokens, -1)
+            return hidden[:, -1:], None if mask is None else mask[:, :, -1:]
+        rows = torch.arange(len(hidden), device=hidden.device)
+        if mask is not None and mask.shape[2] > 1:
+            mask = mask.expand(len(hidden), -1, -1, -1)[rows, :, columns][:, :, None]
+        elif mask is None and self._is_causal():  # what is to the right is padding
+            seen = torch.arange(hidden.shape[1], device=hidden.device) <= columns[:, None]
+            mask = seen[:, None, None]  # (batch, 1, 1, tokens)
+        return hidden[rows, columns][:, None], mask
+
+    def _keys_and_values(self, hidden: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Return keys and values of all tokens, and the number of the layer."""
+        raise NotImplementedError
+
+    def _is_causal(self) -> bool:
+        raise NotImplementedError
 
 
 class _Known:
@@ -93,60 +100,36 @@ class _Known:
 
 
 class _LastGPT2Block(_LastLayer):
-    """GPT-2's block for one token."""
+    """GPT-2's block for one token; one matrix holds its queries, keys and values."""
 
-    def forward(
-        self, hidden: Tensor, past: Any, mask: Tensor | None, *rest: Any, **options: Any
-    ) -> Tensor:
-        """Take the arguments of transformers' own block."""
-        block: Any = self.layer
-        attention = block.attn
+    def _keys_and_values(self, hidden: Tensor) -> tuple[Tensor, Tensor, int]:
+        attention = self.layer.attn
+        width = attention.split_size
+        both = torch.addmm(
+            attention.c_attn.bias[width:],
+            self.layer.ln_1(hidden).flatten(0, 1),
+            attention.c_attn.weight[:, width:],
+        ).unflatten(0, hidden.shape[:2])  # (batch, tokens, 2 * hidden)
+        keys, values = (
+            one.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+            for one in both.split(width, dim=-1)
+        )
+        return keys, values, attention.layer_idx
 
-        def keys_and_values(hidden: Tensor) -> tuple[Tensor, Tensor, int]:
-            width = attention.split_size
-            both = torch.addmm(
-                attention.c_attn.bias[width:],
-                block.ln_1(hidden).flatten(0, 1),
-                attention.c_attn.weight[:, width:],
-            ).unflatten(0, hidden.shape[:2])  # (batch, tokens, 2 * hidden)
-            keys, values = (
-                one.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
-                for one in both.split(width, dim=-1)
-            )
-            return keys, values, attention.layer_idx
-
-        def call(one: Tensor, mask: Tensor | None, known: Any) -> Tensor:
-            out: Tensor = block(one, known, mask, *rest, **options)
-            return out
-
-        return self._run(hidden, mask, past, keys_and_values, True, call)
+    def _is_causal(self) -> bool:
+        return True
 
 
 class _LastBertLayer(_LastLayer):
     """BERT's layer for one token."""
 
-    def forward(
-        self,
-        hidden: Tensor,
-        mask: Tensor | None,
-        *rest: Any,
-        past_key_values: Any = None,
-        **options: Any,
-    ) -> Tensor:
-        """Take the arguments of transformers' own layer."""
-        layer: Any = self.layer
-        attention = layer.attention.self
+    def _keys_and_values(self, hidden: Tensor) -> tuple[Tensor, Tensor, int]:
+        attention = self.layer.attention.self
+        keys, values = (
+            part(hidden).unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2)
+            for part in (attention.key, attention.value)
+        )
+        return keys, values, attention.layer_idx
 
-        def keys_and_values(hidden: Tensor) -> tuple[Tensor, Tensor, int]:
-            keys, values = (
-                part(hidden).unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2)
-                for part in (attention.key, attention.value)
-            )
-            return keys, values, attention.layer_idx
-
-        def call(one: Tensor, mask: Tensor | None, known: Any) -> Tensor:
-            out: Tensor = layer(one, mask, *rest, past_key_values=known, **options)
-            return out
-
-        causal = bool(attention.is_causal)
-        return self._run(hidden, mask, past_key_values, keys_and_values, causal, call)
+    def _is_causal(self) -> bool:
+        return bool(self.layer.attention.self.is_causal)
