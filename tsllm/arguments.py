@@ -14,10 +14,11 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from tsllm.errors import DataError
+from tsllm.errors import DataError, DataTypeError
 
 ClassT = TypeVar("ClassT", bound=type)
 #: Most quantile levels of a call.
@@ -230,9 +231,28 @@ def check_arguments(
 
 
 def check_known(cls: type, name: str, known: Sequence[str]) -> None:
-    """Check that a constructor has an argument of some name; the `DataError` has a remedy."""
+    """Check that a constructor has an argument of some name; the error has a remedy."""
     if name not in known:
-        raise DataError(f"{cls.__name__} has no parameter {name!r}: {_remedy(name, known)}")
+        raise DataTypeError(f"{cls.__name__} has no parameter {name!r}: {_remedy(name, known)}")
+
+
+def check_names(cls: ClassT) -> ClassT:
+    """Let the constructor of a class check the names of its arguments with `check_known`."""
+    construct = cls.__init__  # type: ignore[misc]  # sound: it is called with a new instance
+    parameters = inspect.signature(construct).parameters
+    known = sorted(parameters.keys() - {"self"})  # as get_param_names gives them
+    if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        return cls
+
+    @wraps(construct)
+    def checked(self: Any, *args: Any, **kwargs: Any) -> None:
+        for name in kwargs:
+            check_known(type(self), name, known)
+        construct(self, *args, **kwargs)
+
+    checked.__signature__ = inspect.signature(construct)  # type: ignore[attr-defined]  # sktime's
+    cls.__init__ = checked  # type: ignore[misc]
+    return cls
 
 
 def _remedy(name: str, known: Sequence[str]) -> str:

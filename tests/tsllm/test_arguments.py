@@ -70,3 +70,5 @@ def test_an_unknown_argument_has_a_remedy(cls, name, remedy):
     told = f"{cls.__name__} has no parameter {name!r}: {remedy}"
     with pytest.raises(DataError, match=told):
         check_arguments(cls, cls.get_param_names(), {name: None})
+    with pytest.raises(TypeError, match=told):  # as Python's own error is
+        cls(**{name: None})

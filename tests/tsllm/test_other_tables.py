@@ -138,6 +138,13 @@ def test_forecasters_of_one_series_and_fit_predict():
     )
 
 
+def test_a_distribution_has_the_variables_and_not_the_columns_of_times():
+    y = pl.from_pandas(sales().query("shop == 3")).select("dt", "units")
+    model = tsllm.LinearForecaster().fit(y, fh=[1, 2])
+    with pytest.warns(UserWarning, match="skpro"):
+        assert model.predict_proba().columns.tolist() == ["units"]
+
+
 def test_a_loaded_model_answers_in_the_kind_of_its_covariates(tmp_path):
     data = pl.from_pandas(sales().rename(columns={"shop": "series_id"})).drop("sky")
     y, X = data.drop("promo"), data.drop("units")

@@ -18,6 +18,7 @@ from tsllm.arguments import (
     Limits,
     check_arguments,
     check_choice,
+    check_names,
     checked_flag,
     checked_levels,
     document_parameters,
@@ -132,8 +133,8 @@ class EventForecaster(EventTables, SummaryMixin, BaseEstimator, ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "__init__" in vars(cls) and cls.__doc__:
-            document_parameters(cls, SHARED)
+        if "__init__" in vars(cls):
+            check_names(document_parameters(cls, SHARED))
 
     # ------------------------------------------------------------------ the hooks of a method
 

@@ -88,9 +88,6 @@ class SeriesForecaster(FittingMixin, ExplainingMixin, ShownFitted, CheckedCalls)
     pretrained_: FittedState
     _cutoff: Any  # sktime's: an index of one stamp, or None
     _fh: ForecastingHorizon | None  # sktime's: the latest horizon
-    _y_metadata: dict[str, Any]  # sktime's: the form of the latest y, also in the next two
-    _y_mtype_last_seen: str
-    _converter_store_y: dict[str, Any]
     _layout: Layout
     _contexts: dict[Hashable, Context]
     _pending: dict[Hashable, PendingForecasts]
@@ -295,7 +292,7 @@ class SeriesForecaster(FittingMixin, ExplainingMixin, ShownFitted, CheckedCalls)
         try:
             return super()._check_X_y(X, y, y_inner_mtype, multivariate)
         except TypeError as error:  # pages of text that name neither column nor row
-            if y is not None:  # fit_predict comes here without the checks of fit
+            if y is not None:  # update_predict comes here without the checks of update
                 check_input(y, freq=self.freq, at_least=1)
             raise refused_container(error, y=y, X=X) from error
 
@@ -447,16 +444,6 @@ class SeriesForecaster(FittingMixin, ExplainingMixin, ShownFitted, CheckedCalls)
             self._train(state, merged, self.update_epochs, recalibrate=False)
         self._remember(merged)
         return self
-
-    def _update_predict_single(
-        self, y: pd.DataFrame, fh: Any, X: Any = None, update_params: bool = True
-    ) -> Any:
-        # sktime updates with its own frame here, and would answer later calls with frames.
-        kept = self._y_metadata, self._y_mtype_last_seen, dict(self._converter_store_y)
-        try:
-            return super()._update_predict_single(y, fh, X, update_params)
-        finally:
-            self._y_metadata, self._y_mtype_last_seen, self._converter_store_y = kept
 
     def _set_cutoff_from_y(self, y: pd.DataFrame) -> None:
         freq: Any = None

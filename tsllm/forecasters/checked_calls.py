@@ -1,33 +1,84 @@
-"""sktime's public methods that forecast or compare, with their arguments checked.
+"""sktime's public methods that forecast or compare: the first layer of each call.
 
-A refused call changes nothing: the horizon that `fit` or an earlier call was given stays.
+Arguments are checked, and a refused call changes nothing: the horizon that `fit` or an earlier call
+was given stays. y and X may be tables of polars and Arrow, which have no index: they are indexed
+when they are read, and the result is a table of the kind of y again.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import pandas as pd
-from sktime.forecasting.base import ForecastingHorizon
+from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 from sktime.split.base import BaseSplitter
 
 from tsllm.arguments import check_known, checked_flag, checked_levels, shown
-from tsllm.datasets.foreign import kind_of
+from tsllm.datasets.foreign import TableKind, kind_of
+from tsllm.datasets.indexed import index_table, index_tables
 from tsllm.errors import DataError, DataTypeError
-from tsllm.forecasters.table_calls import TableCalls, in_kind_of_y
+
+Given = ParamSpec("Given")
+Own = TypeVar("Own", bound="CheckedCalls")
+Result = TypeVar("Result")
+# Whether a method of sktime calls another, which must return pandas' frames. Not an attribute:
+# a forecast leaves the forecaster as it was.
+_INSIDE: ContextVar[bool] = ContextVar("_INSIDE", default=False)
 
 
-class CheckedCalls(TableCalls):
-    """sktime's base class with methods that check their arguments."""
+def forecasting_call(
+    method: Callable[Concatenate[Own, Given], Result],
+) -> Callable[Concatenate[Own, Given], Result]:
+    """Keep the horizon if a call is refused, and convert the result to the kind of y.
+
+    A model that was loaded from a file has no kind: its results are of the kind of the tables of
+    the call, else pandas'.
+    """
+
+    @wraps(method)
+    def call(self: Own, *args: Given.args, **kwargs: Given.kwargs) -> Any:
+        outermost = not _INSIDE.get()
+        token = _INSIDE.set(True)
+        try:
+            with self._horizon_kept():
+                result: Any = method(self, *args, **kwargs)
+        finally:
+            _INSIDE.reset(token)
+        if not outermost or not isinstance(result, pd.DataFrame | pd.Series):
+            return result
+        given = map(kind_of, (*args, *kwargs.values()))
+        kind = self._kind or next((one for one in given if one is not None), None)
+        if kind is None:
+            return result
+        names = self._index_names()
+        return kind.give(result.rename_axis(index=names if len(names) > 1 else names[0]), names)
+
+    return call
+
+
+class CheckedCalls(BaseForecaster):
+    """sktime's base class with methods that check their arguments and read tables."""
 
     _fh: ForecastingHorizon | None  # sktime's: the latest horizon
+    _kind: TableKind | None = None  # of the y of the fit; None for pandas
 
     @abstractmethod
     def _read_input(self, y: Any, X: Any, *, trains: bool) -> tuple[Any, Any]:
         """Check the columns, the index and the containers of y and X before sktime reads them."""
 
-    @in_kind_of_y
+    @abstractmethod
+    def _index_names(self) -> list[str]:
+        """Return the names of the levels of the index of the fit, the times last."""
+
+    def _index_tables(self, y: Any, X: Any, *, trains: bool) -> tuple[Any, Any]:
+        """Convert tables to sktime's form; after the fit, with the index of the fit."""
+        if not trains:
+            y = index_table(y, "y", self._index_names())
+        return index_tables(y, X)
+
     def fit_predict(self, y: Any, X: Any = None, fh: Any = None, X_pred: Any = None) -> Any:
         """Fit, and forecast the same series.
 
@@ -47,12 +98,10 @@ class CheckedCalls(TableCalls):
         Series or DataFrame
             In the form of ``y``.
         """
-        result = super().fit_predict(y, X, fh, X_pred)
-        if kind_of(y) is not None or self._kind is not None:
-            self._kind = kind_of(y)
-        return result
+        # Not sktime's, which forgets an earlier fit before y is checked.
+        return self.fit(y, X, fh).predict(X=X if X_pred is None else X_pred)
 
-    @in_kind_of_y
+    @forecasting_call
     def predict(self, fh: Any = None, X: Any = None) -> Any:
         """Forecast every series of `fit`.
 
@@ -79,10 +128,9 @@ class CheckedCalls(TableCalls):
         DataError
             One sentence that names the step, the column or the series that is missing.
         """
-        with self._horizon_kept():
-            return super().predict(fh, X)
+        return super().predict(fh, X)
 
-    @in_kind_of_y
+    @forecasting_call
     def predict_interval(self, fh: Any = None, X: Any = None, coverage: Any = 0.9) -> pd.DataFrame:
         """Forecast intervals, calibrated on the errors of held-out windows (split conformal).
 
@@ -101,10 +149,9 @@ class CheckedCalls(TableCalls):
             A row for each step (and series); columns (variable, coverage, "lower" or "upper").
         """
         levels = _levels_of_call("coverage", coverage)
-        with self._horizon_kept():
-            return super().predict_interval(fh, X, levels)
+        return super().predict_interval(fh, X, levels)
 
-    @in_kind_of_y
+    @forecasting_call
     def predict_quantiles(self, fh: Any = None, X: Any = None, alpha: Any = None) -> pd.DataFrame:
         """Forecast quantiles, calibrated as in `predict_interval`.
 
@@ -123,10 +170,9 @@ class CheckedCalls(TableCalls):
             A row for each step (and series); columns (variable, level).
         """
         levels = alpha if alpha is None else _levels_of_call("alpha", alpha)
-        with self._horizon_kept():
-            return super().predict_quantiles(fh, X, levels)
+        return super().predict_quantiles(fh, X, levels)
 
-    @in_kind_of_y
+    @forecasting_call
     def predict_var(self, fh: Any = None, X: Any = None, cov: bool = False) -> pd.DataFrame:
         """Forecast the variance of each step, from the calibrated quartiles before ``floor``.
 
@@ -149,9 +195,9 @@ class CheckedCalls(TableCalls):
                 "cov=True asks for covariances of steps, and each step is forecast by itself: "
                 "leave it out for the variances"
             )
-        with self._horizon_kept():
-            return super().predict_var(fh, X, cov)
+        return super().predict_var(fh, X, cov)
 
+    @forecasting_call
     def predict_proba(self, fh: Any = None, X: Any = None, marginal: bool = True) -> Any:
         """Forecast the distribution of each step, for `skpro`.
 
@@ -176,10 +222,9 @@ class CheckedCalls(TableCalls):
                 "marginal=False asks for a joint distribution, and each step is forecast by "
                 "itself: leave it out for the distribution of each step"
             )
-        with self._horizon_kept():
-            return super().predict_proba(fh, X, marginal)
+        return super().predict_proba(fh, X, marginal)
 
-    @in_kind_of_y
+    @forecasting_call
     def predict_residuals(self, y: Any = None, X: Any = None) -> Any:
         """Subtract forecasts from values that came: ``y - predict(y.index)``.
 
@@ -210,7 +255,7 @@ class CheckedCalls(TableCalls):
         finally:
             self._fh = horizon
 
-    @in_kind_of_y
+    @forecasting_call
     def score(self, y: Any, X: Any = None, fh: Any = None) -> float:
         """Compute the mean absolute percentage error of forecasts, as a share; 0 is perfect.
 
@@ -229,11 +274,10 @@ class CheckedCalls(TableCalls):
         """
         self.check_is_fitted()
         y = self._read_input(y, None, trains=False)[0]
-        with self._horizon_kept():
-            score: float = super().score(y, X=X, fh=fh)
+        score: float = super().score(y, X=X, fh=fh)
         return score
 
-    @in_kind_of_y
+    @forecasting_call
     def update_predict(
         self,
         y: Any,
@@ -269,14 +313,15 @@ class CheckedCalls(TableCalls):
             )
         update_params = checked_flag("update_params", update_params)
         reset_forecaster = checked_flag("reset_forecaster", reset_forecaster)
-        with self._horizon_kept():
-            return super().update_predict(y, cv, X, update_params, reset_forecaster)
+        return super().update_predict(y, cv, X, update_params, reset_forecaster)
 
-    @in_kind_of_y
+    @forecasting_call
     def update_predict_single(
         self, y: Any = None, fh: Any = None, X: Any = None, update_params: bool = True
     ) -> Any:
         """Append new rows to the series, and forecast the steps after them.
+
+        It is `update`, and then `predict`: where only the forecast is refused, the rows are there.
 
         Parameters
         ----------
@@ -294,7 +339,8 @@ class CheckedCalls(TableCalls):
         Series or DataFrame
             In the form of ``y`` in `fit`.
         """
-        return super().update_predict_single(y, fh, X, update_params)
+        # Not sktime's, which moves the end of the known past before it checks the horizon.
+        return self.update(y, X, update_params).predict(fh, X)
 
     def set_params(self, **params: Any) -> Self:  # noqa: D102
         known = self.get_params()

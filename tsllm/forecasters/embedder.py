@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import pandas as pd
 from sktime.transformations.base import BaseTransformer
 
-from tsllm.arguments import check_arguments, document_parameters
+from tsllm.arguments import check_arguments, check_names, document_parameters
 from tsllm.backbone import DEFAULT_BACKBONE, load_backbone
 from tsllm.embeddings import open_store
 from tsllm.forecasters.frames import check_input, split_series
@@ -15,6 +15,7 @@ from tsllm.forecasters.parameters import LIMITS, SHARED
 from tsllm.prompts.writer import DEFAULT_TEMPLATE, PromptWriter, check_prompts_fit
 
 
+@check_names
 @partial(document_parameters, shared=SHARED)
 class LastTokenEmbedder(BaseTransformer):
     """Turn each series into a language model's embedding of its description.

@@ -161,15 +161,16 @@ class ExplainingMixin(ForecastingMixin, ABC):
     ) -> tuple[list[Context], Sequence[np.ndarray], list[np.ndarray | None] | None]:
         """Read a horizon and X as `predict` does: series, steps of each, known columns."""
         self.check_is_fitted()
-        horizon: ForecastingHorizon = self._check_fh(fh)
-        X = self._check_X_y(X=X)[0] if X is not None else None
-        contexts = self._kept_contexts()
-        steps = steps_after(horizon, contexts)
-        last = max(int(keep.max()) for keep in steps)
         state = self.fitted_
-        futures = future_covariates(
-            contexts, X, state.covariates, steps, last, between=state.reads_between
-        )
+        with self._horizon_kept():
+            horizon: ForecastingHorizon = self._check_fh(fh)
+            X = self._check_X_y(X=X)[0] if X is not None else None
+            contexts = self._kept_contexts()
+            steps = steps_after(horizon, contexts)
+            last = max(int(keep.max()) for keep in steps)
+            futures = future_covariates(
+                contexts, X, state.covariates, steps, last, between=state.reads_between
+            )
         return contexts, steps, futures
 
 

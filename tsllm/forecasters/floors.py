@@ -28,8 +28,7 @@ def check_floor(floor: Any) -> None:
 
 def never_negative(values: np.ndarray) -> np.ndarray:
     """Return which variables of a series (time, variables) have no negative value: (variables,)."""
-    with np.errstate(invalid="ignore"):  # NaN is not observed
-        found: np.ndarray = ~np.any(values < 0, axis=0)
+    found: np.ndarray = ~(values < 0).any(axis=0)  # NaN is not observed
     return found
 
 
@@ -70,20 +69,29 @@ def mostly_stop_at_zero(series: Sequence[np.ndarray]) -> np.ndarray:
 def with_known_floors(contexts: Sequence[Context], mostly: np.ndarray | None) -> list[Context]:
     """Record in whole series which variables stop at zero, before their first steps are dropped.
 
-    ``mostly`` are those that do in most series of the fit: there, a series without a negative value
-    is one of them. A context that has the note already has it corrected by its values.
+    ``mostly`` are those that do in most series of the fit; see `has_floor`.
     """
-    out = []
-    for context in contexts:
-        positive = never_negative(context.values)
-        if context.stops_at_zero is None:
-            found = stops_at_zero(context.values)
-            if mostly is not None:
-                found = found | mostly
-        else:
-            found = context.stops_at_zero
-        out.append(replace(context, stops_at_zero=found & positive))
-    return out
+    return [
+        replace(one, stops_at_zero=has_floor(one.values, one.stops_at_zero, mostly))
+        for one in contexts
+    ]
+
+
+def has_floor(
+    values: np.ndarray, known: np.ndarray | None, mostly: np.ndarray | None
+) -> np.ndarray:
+    """Return which variables of a series (time, variables) have the floor zero: (variables,).
+
+    ``known`` is what was recorded of the series. Without it the values decide, and ``mostly`` for a
+    series that shows too little. A negative value overrules both.
+    """
+    if known is not None:
+        stops = known
+    elif mostly is None:
+        stops = stops_at_zero(values)
+    else:
+        stops = mostly if mostly.all() else mostly | stops_at_zero(values)
+    return stops & never_negative(values)
 
 
 def at_or_above(
@@ -123,14 +131,8 @@ def at_or_above(
     below: np.ndarray = np.any(forecasts < 0, axis=(1, 3))  # (series, variables)
     if not below.any():
         return forecasts
-    out = forecasts.copy()
+    raised = np.zeros_like(below)
     for row in np.flatnonzero(below.any(axis=1)).tolist():
-        values = histories[row]
-        stops = None if known is None else known[row]
-        if stops is None:
-            stops = stops_at_zero(values)
-            if mostly is not None:
-                stops = stops | mostly
-        raised = below[row] & stops & never_negative(values)
-        out[row][:, raised] = np.maximum(out[row][:, raised], 0.0)
-    return out
+        own = None if known is None else known[row]
+        raised[row] = below[row] & has_floor(histories[row], own, mostly)
+    return np.where(raised[:, None, :, None], np.maximum(forecasts, 0.0), forecasts)

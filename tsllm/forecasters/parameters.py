@@ -15,6 +15,7 @@ from tsllm.arguments import (
     check_arguments,
     check_choice,
     check_level_count,
+    check_names,
     document_parameters,
     shown,
 )
@@ -255,8 +256,8 @@ class SharedParameters:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "__init__" in vars(cls) and cls.__doc__:
-            document_parameters(cls, SHARED)
+        if "__init__" in vars(cls):
+            check_names(document_parameters(cls, SHARED))
 
     def _check_parameters(self) -> None:
         """Check the arguments: their kinds, their limits, and the shared ones together."""

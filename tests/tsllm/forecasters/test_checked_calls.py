@@ -12,6 +12,8 @@ Y = pd.Series(season(60), index=pd.date_range("2024-01-01", periods=60, freq="D"
 X = pd.DataFrame(
     {"promo": np.arange(70.0) % 7}, index=pd.date_range("2024-01-01", periods=70, freq="D")
 )
+# A gap lies between the end of Y and these.
+LATER = pd.Series([1.0, 2.0], index=pd.date_range("2024-03-04", periods=2, freq="D"), name="y")
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +67,12 @@ def test_a_refused_call_says_what_to_write(fitted, sentence):
         lambda one: one.predict_var([1, 2, 3, 4], X=X.iloc[:61]),
         lambda one: one.predict_proba([1, 2, 3, 4], X=X.iloc[:61]),
         lambda one: one.score(Y, fh=0),
+        lambda one: one.explain([1, 2, 3, 4], X=X.iloc[:61]),
+        lambda one: one.explain_texts([1, 2, 3, 4], X=X.iloc[:61]),
+        lambda one: one.update_predict_single(LATER, fh=[1, 2, 3], X=X),
+        lambda one: one.update_predict(LATER, X=X),
+        lambda one: one.fit_predict(Y, X=X, fh=0),
+        lambda one: one.fit_predict(Y.where(Y.index != Y.index[5], np.inf), X=X, fh=[1]),
     ],
 )
 def test_the_horizon_of_a_refused_call_does_not_stick(call):
@@ -73,3 +81,11 @@ def test_the_horizon_of_a_refused_call_does_not_stick(call):
     with pytest.raises(DataError):
         call(forecaster)
     pd.testing.assert_series_equal(forecaster.predict(X=X), before)
+
+
+def test_an_update_whose_forecast_is_refused_has_happened():
+    forecaster = LinearForecaster(context_length=12).fit(Y.iloc[:-1], fh=[1, 2])
+    with pytest.raises(DataError, match="in-sample"):
+        forecaster.update_predict_single(Y.tail(1), fh=0)
+    assert forecaster.cutoff == Y.index[-1:]
+    assert forecaster.predict().index[0] == Y.index[-1] + pd.Timedelta("1D")
