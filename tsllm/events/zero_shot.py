@@ -44,6 +44,11 @@ class ZeroShotEventForecaster(EventForecaster):
     >>> model.predict_quantiles(now=60).shape
     (1, 3)
 
+    Parameters
+    ----------
+    random_state : int, RandomState or None, default=None
+        Seed of sampled futures and of ``ties="jitter"``.
+
     See Also
     --------
     HawkesForecaster : A process whose parameters show which type triggers which.

@@ -107,6 +107,6 @@ def centres(like: Tensor) -> Tensor:
 
 
 def bins_of(log_gaps: Tensor) -> Tensor:
-    """Spread each log time over its two nearest bins: (..., bins)."""
+    """Weigh the two nearest bins of each log time: (..., bins)."""
     place = ((log_gaps - FIRST_CENTRE) / BIN).clamp(0, BINS - 1)
     return (1 - (place[..., None] - torch.arange(BINS, device=place.device)).abs()).clamp_min(0)
