@@ -343,17 +343,13 @@ class AarenModel(nn.Module):
                 stream = self.advance(stream, point)
         return torch.cat(parts, 1)[:, :horizon]
 
-    def spread(self, stream: AarenStream) -> Tensor:
-        """Return the running deviation of series, (series,); 0 where they are constant so far."""
-        return self._scale_now(stream).deviation()[:: self.ways]
+    def statistics(self, stream: AarenStream) -> tuple[Tensor, Tensor]:
+        """Return the running deviation of series, and whether they have an observation, (series,).
 
-    def observed(self, stream: AarenStream) -> Tensor:
-        """Return whether anything of a series was observed, (series,)."""
-        return self._scale_now(stream).weight[:: self.ways] > 0
-
-    def _scale_now(self, stream: AarenStream) -> RunningScale:
-        """Return the statistics with the incomplete patch."""
-        return self.units.after(stream.scale, stream.buffer)
+        The deviation is 0 where a series is constant so far; the incomplete patch counts.
+        """
+        now = self.units.after(stream.scale, stream.buffer)
+        return now.deviation()[:: self.ways], now.weight[:: self.ways] > 0
 
     def _read_both_ways(self, stream: AarenStream) -> Tensor:
         """Forecast the model's horizon, (series, horizon[, levels]), averaged over both signs."""

@@ -52,12 +52,13 @@ from tsllm.events.scoring import (
 )
 from tsllm.events.simulating import count_events, sample_frame, simulate_sequences
 from tsllm.events.statistics import shortest_time, statistics_of, time_scale_of
+from tsllm.events.streaming import StreamingMixin
 from tsllm.events.summarising import SummaryMixin
 from tsllm.events.tables import EventTables
 from tsllm.saving.damage import readable
 
 
-class EventForecaster(EventTables, SummaryMixin, BaseEstimator, ABC):
+class EventForecaster(EventTables, SummaryMixin, StreamingMixin, BaseEstimator, ABC):
     """Base class of the estimators of marked event streams, with scikit-learn's interface.
 
     A method implements `_fit` and `_encode`; the other hooks have defaults. Its constructor stores

@@ -15,7 +15,7 @@ from tsllm.adapters.events.hawkes import HawkesProcess
 from tsllm.arguments import Limits
 from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError, TrainingDivergedError
-from tsllm.events.arguments import LIMITS
+from tsllm.events.arguments import LIMITS, in_chunks
 from tsllm.events.attributes import COMMON, Attribute
 from tsllm.events.base import EventForecaster
 from tsllm.events.batching import EventWindows
@@ -158,13 +158,30 @@ class HawkesForecaster(EventForecaster):
             )
 
     def _encode(self, batch: EventBatch) -> tuple[EventDecoder, EventStates]:
-        process = HawkesProcess(
+        process = self._decoder()
+        return process, process.encode(batch)
+
+    def _decoder(self) -> HawkesProcess:
+        return HawkesProcess(
             len(self.classes_),
             mu=self.mu_ * self.time_scale_,
             alpha=self.alpha_,
             beta=self.beta_ * self.time_scale_,
         ).eval()
-        return process, process.encode(batch)
+
+    def _stream_states(self, table: EventTable | None) -> tuple[Tensor, Tensor]:
+        rows = self._fitted().rows(self.history_ if table is None else table)
+        process = self._decoder()
+        with torch.no_grad():
+            parts = []
+            for some in in_chunks(len(rows), self._rows_at_once):
+                batch = rows.gather(some)
+                parts.append(process.encode(batch).at(batch.lengths).hidden[:, 0])
+        excitation = torch.cat(parts)  # (sequences, types)
+        return excitation, excitation[:, None].clone()
+
+    def _step(self, states: Tensor, types: Tensor, gaps: Tensor) -> tuple[Tensor, EventStates]:
+        return self._decoder().step(states, types, gaps)
 
     def _start_paths(self, batch: EventBatch, copies: int) -> "_HawkesPaths":
         process, states = self._encode(batch)

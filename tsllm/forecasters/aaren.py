@@ -1,6 +1,6 @@
 """Aaren: a forecaster that follows its series in constant time and memory per observation."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -23,6 +23,7 @@ from tsllm.forecasters.language_model import LLMForecaster
 from tsllm.forecasters.parameters import DECILES, choose_flips
 from tsllm.forecasters.running_state import (
     Memory,
+    RunningRows,
     StreamReader,
     follow,
     memories_from,
@@ -323,10 +324,22 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
 
     # ------------------------------------------------------------------ series that are followed
 
-    def _fit(self, y: Any, X: Any, fh: Any) -> "AarenForecaster":
-        self._memories: dict[Hashable, Memory] = {}
-        super()._fit(y, X, fh)
-        return self
+    #: A forecaster inside a stream has rows, which the stream moves.
+    _memories: Mapping[Hashable, Memory] | RunningRows
+
+    def _forget_series(self) -> None:
+        super()._forget_series()
+        self._memories = {}
+
+    def _running_rows(self) -> RunningRows | None:
+        if self.memory == "reencode":
+            return None
+        assert not isinstance(self._memories, RunningRows)
+        states = [self._memories[series_id].now for series_id in self._contexts]
+        return RunningRows(self.fitted_, list(self._contexts), states)
+
+    def _read_rows(self, rows: RunningRows) -> None:
+        self._memories = rows
 
     def _remember(self, contexts: Sequence[Context]) -> None:
         if self.memory != "reencode":
@@ -334,6 +347,7 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
             assert keep is not None  # a model keeps its context
             ids = [context.series_id for context in contexts]
             before = [self._contexts[i] for i in ids if i in self._contexts]
+            assert not isinstance(self._memories, RunningRows)  # a stream does not come here
             new = follow(
                 self.fitted_,
                 self.fitted_.residuals(contexts),
@@ -342,7 +356,7 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
                 keep=keep,
                 batch_size=self.batch_size,
             )
-            self._memories = self._memories | new
+            self._memories = {**self._memories, **new}
             if self.memory == "full" and self.mixer == "aaren":
                 warn_of_drift(new, self.fitted_.shape)
         super()._remember(contexts)
@@ -353,6 +367,7 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
         return StreamReader(state, self.batch_size, self._memories if followed else None)
 
     def _memory_tensors(self) -> dict[str, Tensor]:
+        assert not isinstance(self._memories, RunningRows)  # a stream saves them itself
         return memory_tensors(self._memories, list(self._contexts))
 
     def _restore_memory(self, tensors: dict[str, Tensor]) -> None:

@@ -47,12 +47,13 @@ from tsllm.forecasters.parameters import check_horizon
 from tsllm.forecasters.shrinking import history_of
 from tsllm.forecasters.sktime_fields import sktime_from_state, sktime_to_state
 from tsllm.forecasters.state import FittedState, PendingForecasts
+from tsllm.forecasters.streaming import StreamingMixin
 from tsllm.intervals.calibration import LEVEL_GRID
 from tsllm.pages.notebook import ShownFitted, Summary
 from tsllm.saving.fields import read_fields
 
 
-class SeriesForecaster(FittingMixin, ExplainingMixin, ShownFitted, CheckedCalls):
+class SeriesForecaster(FittingMixin, ExplainingMixin, StreamingMixin, ShownFitted, CheckedCalls):
     """Base class of all forecasters: sktime's contract over fitting and the path of a forecast.
 
     A subclass builds, trains and restores its state (`_new_state`, `_train`, `_restore_state`) and
@@ -345,7 +346,7 @@ class SeriesForecaster(FittingMixin, ExplainingMixin, ShownFitted, CheckedCalls)
             contexts, columns = self._learn_columns(contexts, X)
             self.fitted_ = self._train_new(contexts, columns, horizon)
             self.fitted_.columns = y.columns
-        self._contexts, self._pending = {}, {}
+        self._forget_series()
         contexts = with_known_floors(contexts, self.fitted_.stops_at_zero)
         self._remember(self.fitted_.scaled(contexts))
         return self
@@ -434,11 +435,8 @@ class SeriesForecaster(FittingMixin, ExplainingMixin, ShownFitted, CheckedCalls)
         merged = state.scaled(with_known_floors(merged, state.stops_at_zero))
         for residual in state.residuals(merged) if self._pending else []:
             fresh = _count_new_steps(self._contexts.get(residual.series_id), residual)
-            if residual.series_id in self._pending and fresh:
-                assert state.calibration is not None
-                pending = self._pending[residual.series_id]
-                pending.add_text_effects(state, residual, fresh)
-                pending.score(residual.values[-fresh:], state.calibration)
+            if fresh:
+                self._score_pending(residual, fresh)
         if update_params and self.update_epochs > 0:
             state = self.fitted_ = state.copy()
             self._train(state, merged, self.update_epochs, recalibrate=False)
@@ -587,15 +585,28 @@ class SeriesForecaster(FittingMixin, ExplainingMixin, ShownFitted, CheckedCalls)
             self._contexts[context.series_id] = context.tail(keep)
         if not self.adaptive:
             return
+        try:
+            self._issue_pending(contexts)
+        except DataError:  # a series without a value to forecast from
+            self._contexts = before
+            raise
+
+    def _score_pending(self, residual: Context, fresh: int) -> None:
+        """Compare the last ``fresh`` steps of a series with the forecasts that wait for them."""
+        state = self.fitted_
+        pending = self._pending.get(residual.series_id)
+        if pending is not None:
+            assert state.calibration is not None
+            pending.add_text_effects(state, residual, fresh)
+            pending.score(residual.values[-fresh:], state.calibration)
+
+    def _issue_pending(self, contexts: Sequence[Context]) -> None:
+        """Make the forecasts of series that adaptive intervals compare with what comes."""
         calibration = self.fitted_.calibration
         assert calibration is not None
         residuals = self.fitted_.residuals(contexts)
         reader = self._reader(self.fitted_, followed=True)
-        try:
-            values, scales = reader.predict(residuals, calibration.horizon)
-        except DataError:  # a series without a value to forecast from
-            self._contexts = before
-            raise
+        values, scales = reader.predict(residuals, calibration.horizon)
         values = self.fitted_.with_lagged_effects(values, residuals)
         for context, forecast, scale in zip(contexts, values, scales):
             calibration.follow(context.series_id)

@@ -3,8 +3,9 @@
 import threading
 import warnings
 import weakref
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +18,14 @@ from tsllm.backbone.forks import limit_threads_after_fork
 from tsllm.backbone.stopping import check_time
 from tsllm.context import Context
 from tsllm.datasets.checks import series_name
-from tsllm.errors import DataError
+from tsllm.errors import DataError, ModelFormatError
 from tsllm.forecasters.forecasting import Prediction, Reader, with_faint_spreads
 from tsllm.forecasters.state import FittedState, ModelShape
 
 #: ``memory="full"`` warns of a stream of more than this number of training contexts.
 FULL_MEMORY_FACTOR = 4
+#: Series of a stream that are moved over a complete patch at once.
+ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -95,19 +98,20 @@ class StreamReader(Reader):
 
     state: FittedState
     batch_size: int  # rows that are advanced or forecast at once
-    memories: Mapping[Hashable, Memory] | None = None  # of the followed series; None encodes
+    #: Of the followed series; None encodes.
+    memories: "Mapping[Hashable, Memory] | RunningRows | None" = None
 
     def predict(self, contexts: Sequence[Context], horizon: int) -> Prediction:
         """Forecast after the running state of each context."""
-        if self.memories is None:
-            streams = self.encode(contexts)
-        else:
-            streams = [self.memories[context.series_id].now for context in contexts]
-        model, variables = exact_model(self.state), self.state.shape.n_variables
+        batch_of = self._states_of(contexts)
+        rows = self.memories if isinstance(self.memories, RunningRows) else None
+        model = exact_model(self.state) if rows is None else rows.model
+        variables = self.state.shape.n_variables
         values, scales = [], []
-        for some in _batches(range(len(streams)), self.batch_size, variables):
-            batch = AarenStream.cat([streams[i] for i in some]).to(self.state.device)
-            seen = model.observed(batch).unflatten(0, (-1, variables))  # (series, variables)
+        for some in _batches(range(len(contexts)), self.batch_size, variables):
+            batch = batch_of(some).to(self.state.device)
+            spread, seen = model.statistics(batch)  # (series * variables,)
+            seen = seen.unflatten(0, (-1, variables))
             if not bool(seen.all()):
                 row, variable = (int(k) for k in np.argwhere(~seen.cpu().numpy())[0])
                 context = contexts[some[row]]
@@ -123,10 +127,21 @@ class StreamReader(Reader):
                 out = model.forecast(batch, horizon, before_step=check_time).cpu().numpy()
             shape = (len(some), variables, *out.shape[1:])
             values.append(np.moveaxis(out.reshape(shape), 1, 2))
-            spread = model.spread(batch).cpu().numpy()
-            scale = spread.reshape(len(some), variables).astype(np.float64)
+            scale = spread.cpu().numpy().reshape(len(some), variables)
             scales.append(with_faint_spreads(scale, [contexts[i] for i in some]))
         return np.concatenate(values), np.concatenate(scales)
+
+    def _states_of(self, contexts: Sequence[Context]) -> Callable[[Sequence[int]], AarenStream]:
+        """Return a function from positions of contexts to their states, as one batch."""
+        memories = self.memories
+        if isinstance(memories, RunningRows):
+            rows, ids = memories, [context.series_id for context in contexts]
+            return lambda some: rows.of([ids[i] for i in some])
+        if memories is None:
+            streams = self.encode(contexts)
+        else:
+            streams = [memories[context.series_id].now for context in contexts]
+        return lambda some: AarenStream.cat([streams[i] for i in some])
 
     def encode(self, contexts: Sequence[Context]) -> list[AarenStream]:
         """Read contexts from their first step to their last, one stream each.
@@ -157,6 +172,114 @@ class StreamReader(Reader):
                 streams[i] = stream
                 ends[k] = stream, len(contexts[i])
         return [stream for stream in streams if stream is not None]
+
+
+class RunningRows:
+    """The running states of many series in one batch, which `observe` moves in place.
+
+    ``streams`` are the states, one for each series of ``ids``, on the CPU.
+    """
+
+    def __init__(
+        self, state: FittedState, ids: Sequence[Hashable], streams: Sequence[AarenStream]
+    ) -> None:
+        self._state = state
+        self._places = {series_id: place for place, series_id in enumerate(ids)}
+        self._batch = AarenStream.cat(streams)  # a copy: nobody else sees it change
+        #: The model that moves them.
+        self.model = exact_model(state)
+        # rows of the batch for each series: variables and reading directions
+        self._width = state.shape.n_variables * self.model.ways
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "model"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.model = exact_model(self._state)
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of the tensors."""
+        return self._batch.nbytes
+
+    def of(self, ids: Sequence[Hashable]) -> AarenStream:
+        """Return the states of some series as one batch, which is not to be changed."""
+        places = np.array([self._places[series_id] for series_id in ids])
+        self._read_complete(places)
+        if np.array_equal(places, np.arange(len(self._places))):
+            return self._batch
+        return self._select(places)
+
+    def add(self, others: "RunningRows") -> None:
+        """Append the states of further series."""
+        for series_id in others._places:
+            self._places[series_id] = len(self._places)
+        self._batch = AarenStream.cat([self._batch, others._batch])
+
+    def observe(self, places: np.ndarray, values: np.ndarray) -> None:
+        """Move the states of some series, by their places, over a step each.
+
+        ``values`` are (series, variables), NaN where not observed. A patch runs through the model
+        once, when it is complete and a forecast or the next step needs it.
+        """
+        self._read_complete(places)
+        batch, width, ways = self._batch, self._width, self.model.ways
+        rows = places[:, None] * width + np.arange(width)  # (series, width)
+        signs = np.where(np.arange(width) % ways == 0, 1.0, -1.0)
+        # views: the tensors change with them
+        fill, buffer = batch.fill.numpy(), batch.buffer.numpy()
+        buffer[rows, fill[rows]] = np.repeat(values, ways, axis=1) * signs
+        fill[rows] += 1
+
+    def _read_complete(self, places: np.ndarray) -> None:
+        """Run the complete patches of some series through the model."""
+        full = self._batch.fill.numpy()[places * self._width] == self.model.patch_length
+        due = places[full]
+        device = self._state.device
+        for first in range(0, len(due), ROWS_AT_ONCE):
+            some = due[first : first + ROWS_AT_ONCE]
+            nothing = torch.empty(len(some) * self._width // self.model.ways, 0, device=device)
+            moved = self.model.advance(self._select(some).to(device), nothing)
+            self._replace(some, moved.to("cpu"))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors by name, for a file."""
+        return self._batch.state_dict()
+
+    @classmethod
+    def from_tensors(
+        cls, state: FittedState, ids: Sequence[Hashable], tensors: Mapping[str, Tensor]
+    ) -> "RunningRows":
+        """Read the output of `tensors`."""
+        batch = AarenStream.from_state_dict(tensors)
+        wanted = exact_model(state).empty_stream(len(ids) * state.shape.n_variables).state_dict()
+        found = batch.state_dict()
+        shapes = {name: (tensor.shape, tensor.dtype) for name, tensor in wanted.items()}
+        if {name: (tensor.shape, tensor.dtype) for name, tensor in found.items()} != shapes:
+            raise ModelFormatError(
+                "the saved stream has running states that are not those of its model: save it again"
+            )
+        return cls(state, ids, [batch])
+
+    def _select(self, places: np.ndarray) -> AarenStream:
+        """Copy the states of some series."""
+        rows = self._rows(places)
+        named = self._batch.state_dict().items()
+        return AarenStream.from_state_dict({name: part[rows] for name, part in named})
+
+    def _replace(self, places: np.ndarray, moved: AarenStream) -> None:
+        """Write the states of some series into the batch."""
+        if len(places) == len(self._places) and (np.diff(places) == 1).all():
+            self._batch = moved
+            return
+        rows, new = self._rows(places), moved.state_dict()
+        for name, part in self._batch.state_dict().items():
+            part[rows] = new[name]
+
+    def _rows(self, places: np.ndarray) -> Tensor:
+        """Return the rows of some series in the batch."""
+        return torch.from_numpy((places[:, None] * self._width + np.arange(self._width)).ravel())
 
 
 def warn_of_drift(memories: Mapping[Hashable, Memory], shape: ModelShape) -> None:

@@ -76,6 +76,8 @@ class Scores:
     #: The scores of the panel, from which those of a series borrow.
     panel: "Scores | None" = field(default=None, repr=False)
     _steps: StepErrors | None = field(init=False, default=None, repr=False)
+    # The offsets that were asked for last, under their levels; a stream asks again and again.
+    _latest: tuple[Any, np.ndarray] | None = field(init=False, default=None, repr=False)
 
     def to_state(self) -> dict[str, Any]:
         """Return the fields as plain values and arrays; the panel is saved by itself."""
@@ -109,9 +111,15 @@ class Scores:
         ``levels`` are those of the quantile head. The result has the shape (alphas, horizon,
         variables), in units of a context's scale.
         """
+        asked = (tuple(alphas), tuple(levels))
+        latest = self._latest  # one name: another thread may set it
+        if latest is not None and latest[0] == asked:
+            return latest[1]
         out = self._own_offsets(alphas, levels)
         if self.shifts is not None:
             out = out + np.stack([_interpolate_levels(alpha, self.shifts) for alpha in alphas])
+        out.setflags(write=False)
+        self._latest = asked, out
         return out
 
     def append(self, errors: np.ndarray, issued: np.ndarray, levels: Sequence[float]) -> None:
@@ -126,6 +134,7 @@ class Scores:
         levels : sequence of float
             Quantile levels of the head.
         """
+        self._latest = None
         seen = ~np.isnan(errors[..., 0])  # (horizon, variables)
         # neighbouring observations are alike: only every spacing-th is added to the scores
         due = self.turns % max(1, round(min(self.spacing, len(self.errors)))) == 0

@@ -76,7 +76,12 @@ _EVENTS = {
     "PromptTPP": "tsllm.events.prompttpp.estimator",
     "ZeroShotEventForecaster": "tsllm.events.zero_shot",
 }
-_ESTIMATORS = dict(sorted((_SERIES | _EVENTS).items()))
+_STREAMS = {
+    "EventStream": "tsllm.events.stream",
+    "SeriesStream": "tsllm.forecasters.series_stream",
+}
+_FORECASTERS = _SERIES | _EVENTS
+_ESTIMATORS = dict(sorted((_SERIES | _EVENTS | _STREAMS).items()))
 # Constant columns take almost no space in Parquet; 5,000,000 steps of four columns always pass.
 _VALUES_PER_BYTE, _LEAST_VALUES = 100, 2 * 10**7
 _PACKAGES = ("tsllm", "torch", "transformers", "numpy", "pandas", "sktime")
@@ -89,18 +94,18 @@ def save(
     include_context: bool = True,
     overwrite: bool = False,
 ) -> Path:
-    """Save a fitted or pretrained forecaster, of series or of events, to a directory.
+    """Save a fitted or pretrained forecaster, or a stream of one, to a directory.
 
     The directory appears whole or not at all, and a save that is killed leaves a model that was
     there before loadable. One process at a time may save to a directory.
 
     Parameters
     ----------
-    estimator : forecaster
-        One of tsllm's, fitted or pretrained. Not saved: the frozen backbone (it is found again when
-        the model is loaded), ``embedding_store`` and ``checkpoint_dir`` (None after loading),
-        sktime's ``set_config`` settings, and the labels of a DataFrame given as ``in_context`` (an
-        array after loading).
+    estimator : forecaster, SeriesStream or EventStream
+        One of tsllm's, fitted or pretrained; of series or of events. Not saved: the frozen backbone
+        (it is found again when the model is loaded), ``embedding_store`` and ``checkpoint_dir``
+        (None after loading), sktime's ``set_config`` settings, and the labels of a DataFrame given
+        as ``in_context`` (an array after loading).
     directory : path
         Made where it is missing. An existing one must be empty, or see ``overwrite``.
     include_context : bool, default=True
@@ -151,7 +156,7 @@ def save(
         )
     if cls.__name__ in _EVENTS:
         check_is_fitted(estimator)
-    elif estimator.state == "new":
+    elif cls.__name__ in _SERIES and estimator.state == "new":
         estimator.check_is_fitted()
     target = check_target(directory, overwrite=overwrite)
     write_files(_contents(estimator, include_context), target)
@@ -189,8 +194,8 @@ def load(
 
     Returns
     -------
-    forecaster
-        In the state in which it was saved: pretrained or fitted.
+    forecaster or stream
+        In the state in which it was saved.
 
     Raises
     ------
@@ -294,10 +299,10 @@ def load_forecaster(
     """Load a forecaster of series, and nothing else; otherwise as `load`."""
     name = _read_config(find_model(directory))["class"]
     if name not in _SERIES:
-        raise DataError(
-            f"{os.fspath(directory)!r} holds a {name}, which forecasts events: "
-            "use 'tsllm events predict', or tsllm.load and its predict"
-        )
+        remedy = "which forecasts events: use 'tsllm events predict', or tsllm.load and its predict"
+        if name in _STREAMS:
+            remedy = "which 'tsllm stream' and tsllm.load open: give the model that it was made of"
+        raise DataError(f"{os.fspath(directory)!r} holds a {name}, {remedy}")
     loaded = load(
         directory,
         device=device,
@@ -397,7 +402,7 @@ def _without_forecasters(
     inner = {name: value for name, value in parameters.items() if hasattr(value, "get_params")}
     for name, value in inner.items():
         cls = type(value)
-        if _SERIES.get(cls.__name__) != cls.__module__:
+        if _FORECASTERS.get(cls.__name__) != cls.__module__:
             raise DataError(
                 f"{name} cannot be saved: a {cls.__name__} is no forecaster of tsllm and has no "
                 "form in a file without pickle; name a statistical one, or use sktime's own save, "
@@ -411,12 +416,12 @@ def _read_inner(
 ) -> Any:
     """Build the unfitted forecaster that is an argument of another one."""
     name = written["class"]
-    if name not in list(_SERIES):  # a list: the value may have no hash
+    if name not in list(_FORECASTERS):  # a list: the value may have no hash
         raise ModelFormatError(
             f"the saved model is made of a {name!r}, which this tsllm does not know; it knows "
-            f"{', '.join(_SERIES)}: load it with the version that saved it"
+            f"{', '.join(_FORECASTERS)}: load it with the version that saved it"
         )
-    cls = getattr(import_module(_SERIES[name]), name)
+    cls = getattr(import_module(_FORECASTERS[name]), name)
     parameters = from_json(written["parameters"], blobs)
     _check_parameters(cls, parameters)
     known = inspect.signature(cls).parameters

@@ -220,7 +220,7 @@ def test_a_constant_is_forecast_to_the_last_bit(value, normalisation):
     model = build(normalisation=normalisation).exact()
     stream = model.advance(model.empty_stream(1), torch.full((1, 43), value, dtype=torch.float64))
     assert (model.forecast(stream, 14) == value).all()
-    assert model.spread(stream).item() == 0
+    assert model.statistics(stream)[0].item() == 0
 
 
 def test_what_a_masked_step_holds_has_no_influence():

@@ -619,6 +619,28 @@ class PromptTPP(InspectionMixin, EventForecaster):
     def _latest_states(self) -> tuple[EventDecoder, EventStates] | None:
         return self._predictor().latest(self._running, self.history_)
 
+    def _stream_states(self, table: EventTable | None) -> tuple[Any, Tensor]:
+        if not self._is_endless():
+            return super()._stream_states(table)
+        predictor = self._predictor()
+        return predictor.joined(self._running if table is None else predictor.begin(table))
+
+    def _streamless(self) -> str:
+        return (
+            f"with encoder={self.encoder!r} has no stream, for it reads its last events again; "
+            "encoder='aaren' has one"
+        )
+
+    def _step(self, states: Any, types: Tensor, gaps: Tensor) -> tuple[Any, EventStates]:
+        return self.model_.step(states, types, gaps)
+
+    def _decoder(self) -> EventDecoder:
+        return self.model_.decoder
+
+    def _forget_history(self) -> None:
+        super()._forget_history()
+        self._running = {}
+
     def _start_paths(self, batch: EventBatch, copies: int) -> Paths:
         if self.decoder == "attnhp":
             return super()._start_paths(batch, copies)

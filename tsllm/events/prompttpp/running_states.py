@@ -1,7 +1,7 @@
 """Running states of event sequences: moved event by event, saved as plain tensors."""
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from tsllm.datasets.events import Clock, EventTable
 from tsllm.events.batching import keep_last, last_events, last_times
 from tsllm.events.encoding import FittedModel
 from tsllm.events.sampling import copies_of
+from tsllm.events.tensor_trees import join_trees, map_tensors, tensors_of
 
 #: More new events of a sequence than this are encoded together, not one by one.
 MOST_STEPS = 32
@@ -44,11 +45,11 @@ class RunningState(NamedTuple):
 
     def on(self, device: torch.device | str) -> "RunningState":
         """Copy the state to a device."""
-        return RunningState(*_map_tensors(tuple(self), lambda tensor: tensor.to(device)))
+        return RunningState(*map_tensors(tuple(self), lambda tensor: tensor.to(device)))
 
     def to_state(self) -> dict[str, Tensor]:
         """Return the state as tensors, for saving."""
-        written = dict(_numbered_tensors((self.stream, self.hidden)))
+        written = dict(_numbered((self.stream, self.hidden)))
         written["time"] = torch.tensor(self.time, dtype=torch.float64)
         written["events"] = torch.tensor(self.events)
         return written
@@ -61,7 +62,7 @@ class RunningState(NamedTuple):
         ValueError
             A tensor has another shape or type.
         """
-        paths = iter([path for path, _ in _numbered_tensors((self.stream, self.hidden))])
+        paths = iter([path for path, _ in _numbered((self.stream, self.hidden))])
 
         def read(old: Tensor) -> Tensor:
             found = tensors[next(paths)]
@@ -69,7 +70,7 @@ class RunningState(NamedTuple):
                 raise ValueError(f"a running state of shape {tuple(found.shape)}")
             return found.to(old.device)
 
-        own, hidden = _map_tensors((self.stream, self.hidden), read)
+        own, hidden = map_tensors((self.stream, self.hidden), read)
         return RunningState(own, hidden, float(tensors["time"]), int(tensors["events"]))
 
 
@@ -127,7 +128,7 @@ class StreamPredictor:
             stream, after = self.model.init_state(batch)
             for row, index in enumerate(indices.tolist()):
                 states[table.ids[index]] = RunningState(
-                    _map_tensors(stream, partial(_copy_row, row=row)),
+                    map_tensors(stream, partial(_copy_row, row=row)),
                     _copy_row(after.hidden, row),
                     float(last[index]),
                     len(table.times[index]),
@@ -187,6 +188,12 @@ class StreamPredictor:
         found = [torch.zeros_like(like) if part is None else part for part in parts]
         return self.model.decoder, EventStates(stacked, type_guess=torch.cat(found).to(device))
 
+    def joined(self, states: RunningStates) -> tuple[EventStream, Tensor]:
+        """Return the states of some sequences as one batch: the model's, and the decoder's."""
+        moved = [one.on(self.fitted.device) for one in states.values()]
+        joined: tuple[EventStream, Tensor] = join_trees(*((m.stream, m.hidden) for m in moved))
+        return joined
+
     def empty_state(self) -> RunningState:
         """Compute the state of a sequence without events."""
         table = EventTable(
@@ -240,7 +247,7 @@ class StreamedPaths:
             self._stream, self.states = model.init_state(batch.select(rows))
             return
         stream, states = model.init_state(batch)
-        self._stream = _map_tensors(stream, lambda tensor: tensor[rows])
+        self._stream = map_tensors(stream, lambda tensor: tensor[rows])
         guess = states.type_guess
         self.states = EventStates(
             states.hidden[rows], type_guess=None if guess is None else guess[rows]
@@ -256,26 +263,6 @@ def _copy_row(tensor: Tensor, row: int) -> Tensor:
     return tensor[row : row + 1].clone()
 
 
-def _map_tensors(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Apply a function to every tensor of nested tuples and dataclasses."""
-    if isinstance(tree, Tensor):
-        return change(tree)
-    if isinstance(tree, tuple):
-        parts = [_map_tensors(part, change) for part in tree]
-        return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
-    if is_dataclass(tree) and not isinstance(tree, type):
-        named = {one.name: _map_tensors(getattr(tree, one.name), change) for one in fields(tree)}
-        return replace(tree, **named)
-    return tree
-
-
-def _numbered_tensors(tree: Any) -> Iterator[tuple[str, Tensor]]:
-    """List the tensors of nested tuples and dataclasses, numbered in order."""
-    found: list[Tensor] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        found.append(tensor)
-        return tensor
-
-    _map_tensors(tree, note)
-    return ((str(number), tensor) for number, tensor in enumerate(found))
+def _numbered(tree: Any) -> list[tuple[str, Tensor]]:
+    """Return the tensors of a tree, numbered in order."""
+    return [(str(number), tensor) for number, tensor in enumerate(tensors_of(tree))]

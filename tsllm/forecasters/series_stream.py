@@ -1,0 +1,489 @@
+"""A stream of series: observations one step at a time, and forecasts after any of them."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from tsllm.arguments import checked_levels, shown
+from tsllm.context import Context, column_names
+from tsllm.datasets.checks import LARGEST, check_values, series_name
+from tsllm.datasets.labels import labels_of_index
+from tsllm.errors import DataError, DataTypeError, ModelFormatError
+from tsllm.forecasters.floors import with_known_floors
+from tsllm.forecasters.inputs import match_columns
+from tsllm.forecasters.kept_rows import KeptRows
+from tsllm.forecasters.parameters import check_horizon
+from tsllm.forecasters.running_state import RunningRows
+from tsllm.forecasters.state import PendingForecasts
+from tsllm.forecasters.stream_clock import StreamClock
+
+#: What a stream does about missing steps.
+FILLS = (None, "nan")
+
+
+class SeriesStream:
+    """Series that a fitted forecaster follows at the rate of their observations.
+
+    `forecaster.stream` opens one. It holds a copy of what changes, so the forecaster and other
+    streams of it stay as they are; the weights are shared. After any sequence of calls its
+    forecasts are those of ``update`` with the same steps, followed by ``predict``. Its memory does
+    not grow with the steps. It takes one thread at a time.
+
+    Attributes
+    ----------
+    series : list
+        The names of the series, in the order of the forecasts; ``[None]`` for a single series.
+    columns : list
+        The variables, in the order of the values.
+
+    See Also
+    --------
+    tsllm.AarenForecaster : The method whose state has constant size.
+    tsllm.save : Save a stream to a directory; `tsllm.load` opens it again.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd, tsllm
+    >>> hours = pd.date_range("2024-01-01", periods=201, freq="h")
+    >>> y = pd.Series(np.sin(np.arange(200) / 4), index=hours[:200], name="load")
+    >>> forecaster = tsllm.AarenForecaster(context_length=48, max_steps=2, random_state=0)
+    >>> stream = forecaster.fit(y, fh=[1, 2, 3]).stream()
+    >>> stream.observe(hours[200], 0.4).forecast(3, levels=(0.1, 0.9)).shape
+    (1, 3, 1, 3)
+    >>> stream.table(2)[["timestamp"]]
+                timestamp
+    0 2024-01-09 09:00:00
+    1 2024-01-09 10:00:00
+    """
+
+    _forecaster: Any  # a SeriesForecaster; its module imports this one
+
+    def __init__(self, forecaster: Any, *, fill: str | None = None) -> None:
+        # The forecaster is a copy that nobody else has; its series move here.
+        if fill not in FILLS:
+            raise DataError(f"fill must be 'nan' or None, found {shown(fill)}")
+        self._forecaster, self._fill = forecaster, fill
+        self._names = column_names(forecaster._layout.columns)
+        self._ids: list[Hashable] = []
+        self._places: dict[Hashable, int] = {}
+        self._running: RunningRows | None = None
+        if forecaster._contexts:
+            self._take_over()
+
+    def _take_over(self) -> None:
+        """Move the series that the forecaster keeps into the stream, behind those it has."""
+        forecaster = self._forecaster
+        state, contexts = forecaster.fitted_, list(forecaster._contexts.values())
+        contexts = with_known_floors(contexts, state.stops_at_zero)
+        histories = [context.values for context in contexts]
+        stops = np.stack([context.stops_at_zero for context in contexts])
+        running = forecaster._running_rows()
+        if self._ids:
+            self._kept.add(histories)
+            self._stops = np.concatenate([self._stops, stops])
+            if running is not None and self._running is not None:
+                self._running.add(running)
+        else:
+            keep = forecaster._steps_to_keep(state)
+            if keep is None:
+                raise DataError(
+                    f"in_context={forecaster.in_context!r} reads all of the past, and a stream "
+                    "keeps the last steps only: use update and predict"
+                )
+            self._clock = StreamClock(contexts[0].times, forecaster._known_frequency())
+            self._kept, self._stops = KeptRows(histories, keep), stops
+            self._last = np.empty(0, dtype=np.int64)
+            self._running = running
+        ends = [self._clock.numbers(context.times[-1:]) for context in contexts]
+        self._last = np.concatenate([self._last, *ends])
+        for context in contexts:
+            self._places[context.series_id] = len(self._ids)
+            self._ids.append(context.series_id)
+        forecaster._contexts = {}
+        if self._running is not None:
+            forecaster._read_rows(self._running)
+
+    # ------------------------------------------------------------------ what it holds
+
+    @property
+    def series(self) -> list[Hashable]:
+        """Return the names of the series."""
+        return list(self._ids)
+
+    @property
+    def columns(self) -> list[Hashable]:
+        """Return the names of the variables."""
+        return list(self._forecaster._layout.columns)
+
+    @property
+    def horizon(self) -> int:
+        """Return the steps that the model was fitted to forecast."""
+        horizon: int = self._forecaster.fitted_.shape.horizon
+        return horizon
+
+    @property
+    def last_times(self) -> dict[Hashable, Any]:
+        """Return the stamp of each series' last step, by its name."""
+        return {name: self._clock.stamp(last) for name, last in zip(self._ids, self._last)}
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of what it keeps of the series, without pending adaptive forecasts."""
+        running = 0 if self._running is None else self._running.nbytes
+        return int(self._kept.nbytes + self._last.nbytes + self._stops.nbytes + running)
+
+    def __repr__(self) -> str:
+        number = len(self._ids)
+        return (
+            f"SeriesStream({type(self._forecaster).__name__}, {number} series, at "
+            f"{self._clock.stamp(int(self._last.max()))})"
+        )
+
+    # ------------------------------------------------------------------ observing
+
+    def observe(
+        self, time: Any, values: Any, *, series: Sequence[Hashable] | None = None
+    ) -> "SeriesStream":
+        """Take the next step of some series, or of all; a mistake changes none of them.
+
+        Parameters
+        ----------
+        time : stamp, or sequence of stamps
+            The stamp of the step: one for all series, or one for each. It is the step after the
+            last one of the series (see ``fill`` of ``forecaster.stream``); a date has a time zone
+            if the series have one.
+        values : number, array or DataFrame
+            The step: ``(series, variables)``, without the axis that has one entry. NaN where
+            nothing was observed. The columns of a DataFrame are found by name.
+        series : sequence or None, default=None
+            The names of the series that have a new step, in the order of the values. None: all.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError
+            One sentence that names the series, the stamp and the remedy: a series that the stream
+            does not hold, or that comes twice; a stamp that was read before, lies before the last
+            one, leaves a gap, or is no step; a value that is infinite or no number.
+        """
+        places = self._places_of(series)
+        numbers = self._read_values(values, places, time)
+        now = self._clock.read(time, len(places))
+        names = self._ids if series is None else series
+        missing = self._clock.missing_before(
+            names, self._last[places], now, fill=self._fill is not None
+        )
+        if missing is not None:
+            for step in range(int(missing.max())):
+                some = places[missing > step]
+                self._move(some, np.full((len(some), numbers.shape[1]), np.nan))
+        self._move(places, numbers)
+        return self
+
+    def add(self, y: Any) -> "SeriesStream":
+        """Take up further series, each with its past.
+
+        Parameters
+        ----------
+        y : DataFrame, or other table
+            The pasts, in the form of `fit`, of series that the stream does not hold.
+
+        Returns
+        -------
+        self
+        """
+        forecaster = self._forecaster
+        # the forecaster reads its own states, not the stream's, while it takes up series
+        pending = forecaster._pending
+        try:
+            forecaster._open_series(y, without=self._places)
+            self._take_over()
+            forecaster._pending = pending | forecaster._pending
+        except DataError:
+            forecaster._contexts, forecaster._pending = {}, pending
+            if self._running is not None:
+                forecaster._read_rows(self._running)
+            raise
+        return self
+
+    def _move(self, places: np.ndarray, values: np.ndarray) -> None:
+        """Append a step (series, variables) to some series."""
+        forecaster = self._forecaster
+        self._kept.append(places, values)
+        self._last[places] = self._clock.after(self._last[places])
+        self._stops[places] &= ~(values < 0)
+        if self._running is not None:
+            self._running.observe(places, values)
+        if forecaster.adaptive:
+            contexts = self._contexts(places)
+            for context in contexts:
+                forecaster._score_pending(context, 1)
+            self._issue(contexts)
+
+    def _issue(self, contexts: Sequence[Context]) -> None:
+        """Make the forecasts that adaptive intervals compare with the next observations."""
+        try:
+            self._forecaster._issue_pending(contexts)
+        except DataError:
+            # a series without a value in reach has no forecast now; the others have one
+            if len(contexts) > 1:
+                for context in contexts:
+                    self._issue([context])
+
+    def _contexts(self, places: np.ndarray) -> list[Context]:
+        """Make the contexts of series, as the forecaster would keep them."""
+        contexts = []
+        for place in places.tolist():
+            values = self._kept.of(place)
+            contexts.append(
+                Context(
+                    values,
+                    times=self._clock.until(self._last[place], len(values)),
+                    series_id=self._ids[place],
+                    stops_at_zero=self._stops[place],
+                    columns=self._names,
+                )
+            )
+        return contexts
+
+    # ------------------------------------------------------------------ forecasting
+
+    def forecast(
+        self,
+        horizon: int | None = None,
+        levels: Sequence[float] = (),
+        *,
+        series: Sequence[Hashable] | None = None,
+    ) -> np.ndarray:
+        """Forecast after the last step of each series.
+
+        Parameters
+        ----------
+        horizon : int or None, default=None
+            Steps to forecast. None: as many as the model was fitted for.
+        levels : sequence of float, default=()
+            Levels of the quantiles, strictly between 0 and 1.
+        series : sequence or None, default=None
+            The names of the series to forecast. None: all.
+
+        Returns
+        -------
+        array (series, horizon, variables, 1 + levels)
+            The point forecasts, then the quantiles in the order of the levels.
+
+        Raises
+        ------
+        DataError
+            Bad arguments, or a series that has no observed value within reach.
+        """
+        places, steps = self._places_of(series), self._steps(horizon)
+        values: np.ndarray = self._forecaster._forecast_kept(self._contexts(places), steps, levels)
+        return values
+
+    def table(
+        self,
+        horizon: int | None = None,
+        levels: Sequence[float] = (0.1, 0.9),
+        *,
+        series: Sequence[Hashable] | None = None,
+    ) -> pd.DataFrame:
+        """Forecast as `forecast`, and write a long table.
+
+        Parameters
+        ----------
+        horizon : int or None, default=None
+            As in `forecast`.
+        levels : sequence of float, default=(0.1, 0.9)
+            As in `forecast`.
+        series : sequence or None, default=None
+            As in `forecast`.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``series_id`` (for a panel) and ``timestamp``, named as the levels of the index
+            of the fit where these have names; ``variable`` where there are several; ``forecast``;
+            and ``q0.1`` and so on.
+        """
+        levels = checked_levels(levels, "levels")
+        values = self.forecast(horizon, levels, series=series)
+        places, (_, steps, variables, _) = self._places_of(series), values.shape
+        names = labels_of_index(self._forecaster._layout.index_names)
+        stamps = [self._clock.ahead(self._last[place], steps) for place in places]
+        each = [one for one in stamps for _ in range(variables)]
+        columns: dict[str, Any] = {}
+        if self._ids != [None]:
+            ids = pd.Series([self._ids[place] for place in places], dtype=object).infer_objects()
+            columns[names.id] = ids.repeat(variables * steps).to_numpy()
+        columns[names.time] = each[0].append(each[1:])
+        if variables > 1:
+            columns["variable"] = np.tile(np.repeat(self.columns, steps), len(places))
+        rows = values.transpose(0, 2, 1, 3).reshape(-1, values.shape[3])
+        columns["forecast"] = rows[:, 0]
+        columns |= {f"q{level:g}": rows[:, 1 + i] for i, level in enumerate(levels)}
+        return pd.DataFrame(columns)
+
+    # ------------------------------------------------------------------ saving
+
+    def get_params(self, deep: bool = False) -> dict[str, Any]:
+        """Return the arguments of the constructor, which `tsllm.save` writes.
+
+        Parameters
+        ----------
+        deep : bool, default=False
+            Not used.
+
+        Returns
+        -------
+        dict
+        """
+        return {"forecaster": self._forecaster, "fill": self._fill}
+
+    def to_state(self, *, include_context: bool = True) -> dict[str, Any]:
+        """Return everything but the parameters as plain values, arrays and tensors.
+
+        Parameters
+        ----------
+        include_context : bool, default=True
+            Has to be True: a stream is its context.
+
+        Returns
+        -------
+        dict
+            For `tsllm.save`; see `from_state`.
+        """
+        if not include_context:
+            raise DataError("a stream cannot be saved without its context: leave the argument out")
+        forecaster = self._forecaster
+        inner = forecaster.to_state(include_context=False)
+        waiting = [one.to_state() for one in forecaster._pending.values() if one.waiting]
+        return {
+            "backbone": inner["backbone"],
+            "forecaster": inner,
+            "clock": self._clock.to_state(),
+            "ids": list(self._ids),
+            "kept": self._kept.to_state(),
+            "last": self._last,
+            "stops": self._stops,
+            "pending": waiting,
+            "running": {} if self._running is None else dict(self._running.tensors()),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], parameters: Mapping[str, Any]) -> Self:
+        """Build a stream from the output of `to_state`.
+
+        Parameters
+        ----------
+        state : mapping
+            The output of `to_state`.
+        parameters : mapping
+            The constructor's arguments; the forecaster is not fitted.
+
+        Returns
+        -------
+        stream
+
+        Raises
+        ------
+        ModelFormatError
+            Parts that do not belong together.
+        """
+        unfitted = parameters["forecaster"]
+        forecaster = type(unfitted).from_state(state["forecaster"], unfitted.get_params(deep=False))
+        stream = cls(forecaster, fill=parameters["fill"])
+        fitted, stream._ids = forecaster.fitted_, list(state["ids"])
+        stream._places = {series_id: place for place, series_id in enumerate(stream._ids)}
+        stream._clock = StreamClock(**state["clock"])
+        stream._kept = KeptRows.from_state(state["kept"])
+        stream._last, stream._stops = state["last"], state["stops"]
+        number, variables = len(stream._ids), fitted.shape.n_variables
+        found = (len(stream._places), len(stream._kept), stream._last.shape, stream._stops.shape)
+        if found != (number, number, (number,), (number, variables)):
+            raise ModelFormatError(
+                f"the saved stream has {number} series of {variables} variable(s), and parts of "
+                f"another size {found}: save it again"
+            )
+        forecaster._forget_series()
+        forecaster._pending = {
+            one.series_id: one for one in map(PendingForecasts.from_state, state["pending"])
+        }
+        if state["running"]:
+            stream._running = RunningRows.from_tensors(fitted, stream._ids, state["running"])
+            forecaster._read_rows(stream._running)
+        return stream
+
+    def _card_facts(self, with_context: bool) -> dict[str, Any]:
+        """Return what the card of the saved stream says."""
+        facts: dict[str, Any] = self._forecaster._card_facts(with_context)
+        number = len(self._ids)
+        return facts | {
+            "kind": f"A stream of {number} series at {self._clock.stamp(int(self._last.max()))}",
+            "usage": "model.observe(time, values).forecast()",
+        }
+
+    # ------------------------------------------------------------------ arguments
+
+    def _steps(self, horizon: int | None) -> int:
+        return self.horizon if horizon is None else check_horizon(horizon)
+
+    def _places_of(self, series: Sequence[Hashable] | None) -> np.ndarray:
+        """Find series by their names."""
+        if series is None:
+            return np.arange(len(self._ids))
+        if isinstance(series, str) or not isinstance(series, Sequence | pd.Index | np.ndarray):
+            raise DataTypeError(f"series must be a list of names, found {shown(series)}")
+        known = self._places
+        places = [known.get(name, -1) for name in series]
+        found = np.array(places, dtype=np.int64)
+        if len(found) == 0:
+            raise DataError("series is empty: name the series, or leave it out for all of them")
+        if (found < 0).any():
+            name = series[int((found < 0).argmax())]
+            example = f" (it holds {len(self._ids):,}, the first is {shown(self._ids[0])})"
+            raise DataError(
+                f"{series_name(name)} is not in the stream{example}: add(y) takes it up with its "
+                "past"
+            )
+        if len(set(places)) < len(places):
+            twice = next(name for name, place in zip(series, places) if places.count(place) > 1)
+            raise DataError(
+                f"{series_name(twice)} comes twice in one call: observe its steps one by one"
+            )
+        return found
+
+    def _read_values(self, values: Any, places: np.ndarray, time: Any) -> np.ndarray:
+        """Read a step of some series as numbers (series, variables)."""
+        shape = len(places), self._stops.shape[1]
+        if isinstance(values, pd.DataFrame):
+            values = match_columns(values, self._forecaster._layout.columns)
+        elif isinstance(values, pd.Series | Mapping):
+            raise DataTypeError(
+                f"values must be an array in the order of the series, found a "
+                f"{type(values).__name__}: pass values.to_numpy() or a DataFrame"
+            )
+        numbers = values if isinstance(values, np.ndarray) else np.asarray(values)
+        if numbers.dtype.kind not in "fiu":
+            rows = numbers.reshape(shape) if numbers.size == shape[0] * shape[1] else numbers
+            numbers = check_values(rows, row=self._row_name(places))
+        wanted = {shape}
+        wanted |= {shape[:1]} if shape[1] == 1 else set()
+        wanted |= {shape[1:]} if shape[0] == 1 else set()
+        wanted |= {()} if shape == (1, 1) else set()
+        if numbers.shape not in wanted:
+            raise DataError(
+                f"values must have the shape (series, variables) = {shape}, found {numbers.shape}"
+            )
+        numbers = numbers.astype(np.float64).reshape(shape)
+        if not (np.isnan(numbers) | (np.abs(numbers) <= LARGEST)).all():
+            check_values(numbers, row=self._row_name(places))
+        return numbers
+
+    def _row_name(self, places: np.ndarray) -> Callable[[int], str]:
+        """Return a function from rows of a step to words for an error message."""
+        return lambda row: f"the step of {series_name(self._ids[places[row]])}"

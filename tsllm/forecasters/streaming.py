@@ -1,0 +1,108 @@
+"""The part of a forecaster that opens streams of its series."""
+
+import copy
+from collections.abc import Callable, Collection, Hashable, Sequence
+from typing import Any, Self
+
+from tsllm.context import Context
+from tsllm.datasets.checks import series_name
+from tsllm.errors import DataError
+from tsllm.forecasters.floors import with_known_floors
+from tsllm.forecasters.forecasting import ForecastingMixin
+from tsllm.forecasters.frames import check_input
+from tsllm.forecasters.running_state import RunningRows
+from tsllm.forecasters.series_stream import SeriesStream
+from tsllm.forecasters.state import PendingForecasts
+
+
+class StreamingMixin(ForecastingMixin):
+    """The part of a forecaster that opens streams, and what it gives to them."""
+
+    _pending: dict[Hashable, PendingForecasts]
+    _read_input: Callable[..., tuple[Any, Any]]
+    _known_frequency: Callable[[], str | None]
+    _remember: Callable[[Sequence[Context]], None]
+
+    def stream(self, y: Any = None, *, fill: str | None = None) -> SeriesStream:
+        """Open a stream of the series: observations step by step, and forecasts after any of them.
+
+        The stream computes what `update` and `predict` compute, in a part of their time, for one
+        series or for thousands at once. The forecaster stays as it is.
+
+        Parameters
+        ----------
+        y : DataFrame, other table or None, default=None
+            The pasts of the series to follow, in the form of `fit`; the model may not have seen
+            these series. None: the series that this forecaster keeps.
+        fill : {"nan"} or None, default=None
+            What to do about steps that are missing before an observation. None: raise an error.
+            "nan": count them as not observed.
+
+        Returns
+        -------
+        SeriesStream
+
+        Raises
+        ------
+        DataError
+            The model reads covariates, or the whole past of its series.
+
+        Examples
+        --------
+        >>> import numpy as np, pandas as pd
+        >>> from tsllm import LinearForecaster
+        >>> y = pd.Series(np.arange(40.0) % 4)
+        >>> stream = LinearForecaster().fit(y, fh=[1, 2]).stream()
+        >>> stream.observe(40, 0.0).forecast(2).round(2)[0, :, 0, 0].tolist()
+        [1.0, 2.0]
+        """
+        self.check_is_fitted()
+        covariates = self.fitted_.covariates
+        if covariates is not None:
+            raise DataError(
+                f"the model reads the covariates {', '.join(covariates.columns.everything)}, and a "
+                "stream takes none: use update(y, X) and predict(X=X), or fit without X"
+            )
+        own = self._detached()
+        if y is None:
+            own._kept_contexts()  # raises where there are none
+        else:
+            own._open_series(y)
+        return SeriesStream(own, fill=fill)
+
+    # ------------------------------------------------------------------ what a stream takes over
+
+    def _forget_series(self) -> None:
+        """Drop what is kept of all series."""
+        self._contexts, self._pending = {}, {}
+
+    def _running_rows(self) -> RunningRows | None:
+        """Return the running states of the kept series in one batch; None: there are none."""
+        return None
+
+    def _read_rows(self, rows: RunningRows) -> None:
+        """Take the running states of series from these rows from now on."""
+
+    def _detached(self) -> Self:
+        """Copy what updates of the series change; the weights stay shared."""
+        own = copy.copy(self)
+        if self.adaptive:
+            own.fitted_ = copy.copy(self.fitted_)
+            own.fitted_.calibration = copy.deepcopy(self.fitted_.calibration)
+        own._contexts, own._pending = dict(self._contexts), copy.deepcopy(self._pending)
+        return own
+
+    def _open_series(self, y: Any, *, without: Collection[Hashable] = ()) -> None:
+        """Keep the series of y, and no others; refuse those that are known to a stream."""
+        state = self.fitted_
+        y, _ = self._read_input(y, None, trains=False)
+        contexts = check_input(y, freq=self._known_frequency(), at_least=1)
+        state.check_same_series(contexts)
+        contexts = [self._with_known_facts(context) for context in contexts]
+        for context in contexts:
+            if context.series_id in without:
+                raise DataError(
+                    f"{series_name(context.series_id)} is in the stream already: leave it out of y"
+                )
+        self._forget_series()
+        self._remember(with_known_floors(contexts, state.stops_at_zero))
