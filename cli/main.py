@@ -30,6 +30,7 @@ from tsllm.cli.output import log_form, say, warned
 from tsllm.cli.predict import predict
 from tsllm.cli.serve import serve
 from tsllm.cli.store import app as store
+from tsllm.cli.stream import stream
 from tsllm.errors import TsllmError
 from tsllm.logs import log_to_stderr
 
@@ -47,7 +48,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (forecast, fit, predict, serve, embed, backtest, ablate, datasets, doctor):
+for command in (forecast, fit, predict, stream, serve, embed, backtest, ablate, datasets, doctor):
     app.command()(command)
 app.add_typer(backbones)
 app.add_typer(events)

@@ -10,7 +10,7 @@ import torch
 from tsllm.adapters.events.batch import EventStates
 from tsllm.arguments import checked_levels, shown
 from tsllm.datasets.events import EventTable
-from tsllm.datasets.events.table import sequence_name
+from tsllm.datasets.events.table import EventColumns, sequence_name
 from tsllm.errors import DataError, DataTypeError, ModelFormatError
 from tsllm.events.arguments import read_times
 from tsllm.events.encoding import Origin, forecast_origin
@@ -31,6 +31,8 @@ class EventStream:
         The names of the sequences, in the order of the predictions.
     classes : list of str
         The event types that the model knows.
+    made_of : str or None
+        A note of the model that it was opened from, which is saved with it.
 
     See Also
     --------
@@ -54,6 +56,7 @@ class EventStream:
         # The forecaster is a copy that nobody else has; its states move here.
         history = forecaster.history_
         self._forecaster = forecaster
+        self.made_of: str | None = None
         self._clock, self._columns = history.clock, history.names
         self._ids: list[Hashable] = list(history.ids)
         self._places = {name: place for place, name in enumerate(self._ids)}
@@ -78,6 +81,11 @@ class EventStream:
     def classes(self) -> list[str]:
         """Return the event types that the model knows."""
         return list(self._codes)
+
+    @property
+    def column_names(self) -> EventColumns:
+        """Return the names of the columns of a table of these events."""
+        return self._columns
 
     @property
     def nbytes(self) -> int:
@@ -350,6 +358,7 @@ class EventStream:
         return {
             "backbone": inner["backbone"],
             "forecaster": inner,
+            "made_of": self.made_of,
             "ids": list(self._ids),
             "last": self._last,
             "starts": self._starts,
@@ -380,6 +389,7 @@ class EventStream:
         unfitted = parameters["forecaster"]
         forecaster = type(unfitted).from_state(state["forecaster"], unfitted.get_params(deep=False))
         stream = cls(forecaster)
+        stream.made_of = state["made_of"]
         saved, number = state["states"], len(state["ids"])
         if number:
             # one sequence shows the shapes

@@ -9,7 +9,7 @@ import pandas as pd
 from tsllm.arguments import checked_levels, shown
 from tsllm.context import Context, column_names
 from tsllm.datasets.checks import LARGEST, check_values, series_name
-from tsllm.datasets.labels import labels_of_index
+from tsllm.datasets.labels import Labels, labels_of_index
 from tsllm.errors import DataError, DataTypeError, ModelFormatError
 from tsllm.forecasters.floors import with_known_floors
 from tsllm.forecasters.inputs import match_columns
@@ -37,6 +37,8 @@ class SeriesStream:
         The names of the series, in the order of the forecasts; ``[None]`` for a single series.
     columns : list
         The variables, in the order of the values.
+    made_of : str or None
+        A note of the model that it was opened from, which is saved with it.
 
     See Also
     --------
@@ -65,6 +67,7 @@ class SeriesStream:
         if fill not in FILLS:
             raise DataError(f"fill must be 'nan' or None, found {shown(fill)}")
         self._forecaster, self._fill = forecaster, fill
+        self.made_of: str | None = None
         self._names = column_names(forecaster._layout.columns)
         self._ids: list[Hashable] = []
         self._places: dict[Hashable, int] = {}
@@ -313,8 +316,7 @@ class SeriesStream:
         levels = checked_levels(levels, "levels")
         values = self.forecast(horizon, levels, series=series)
         places, (_, steps, variables, _) = self._places_of(series), values.shape
-        names = labels_of_index(self._forecaster._layout.index_names)
-        stamps = [self._clock.ahead(self._last[place], steps) for place in places]
+        names, stamps = self.labels, self.next_times(steps, series=series)
         each = [one for one in stamps for _ in range(variables)]
         columns: dict[str, Any] = {}
         if self._ids != [None]:
@@ -327,6 +329,30 @@ class SeriesStream:
         columns["forecast"] = rows[:, 0]
         columns |= {f"q{level:g}": rows[:, 1 + i] for i, level in enumerate(levels)}
         return pd.DataFrame(columns)
+
+    @property
+    def labels(self) -> Labels:
+        """Return the names of the columns of the series and of the times in tables."""
+        return labels_of_index(self._forecaster._layout.index_names)
+
+    def next_times(
+        self, horizon: int | None = None, *, series: Sequence[Hashable] | None = None
+    ) -> list[pd.Index]:
+        """Return the stamps of the next steps of each series.
+
+        Parameters
+        ----------
+        horizon : int or None, default=None
+            As in `forecast`.
+        series : sequence or None, default=None
+            As in `forecast`.
+
+        Returns
+        -------
+        list of Index (horizon,)
+        """
+        steps = self._steps(horizon)
+        return [self._clock.ahead(self._last[place], steps) for place in self._places_of(series)]
 
     # ------------------------------------------------------------------ saving
 
@@ -366,6 +392,7 @@ class SeriesStream:
             "backbone": inner["backbone"],
             "forecaster": inner,
             "clock": self._clock.to_state(),
+            "made_of": self.made_of,
             "ids": list(self._ids),
             "kept": self._kept.to_state(),
             "last": self._last,
@@ -397,6 +424,7 @@ class SeriesStream:
         unfitted = parameters["forecaster"]
         forecaster = type(unfitted).from_state(state["forecaster"], unfitted.get_params(deep=False))
         stream = cls(forecaster, fill=parameters["fill"])
+        stream.made_of = state["made_of"]
         fitted, stream._ids = forecaster.fitted_, list(state["ids"])
         stream._places = {series_id: place for place, series_id in enumerate(stream._ids)}
         stream._clock = StreamClock(**state["clock"])
