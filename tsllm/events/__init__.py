@@ -12,6 +12,7 @@ from tsllm.events.methods import EVENT_METHODS, make_event_forecaster
 from tsllm.events.naive import NaiveEventForecaster
 from tsllm.events.prompttpp.estimator import PromptTPP
 from tsllm.events.zero_shot import ZeroShotEventForecaster
+from tsllm.events.stream import EventStream
 
 __all__ = [
     "EVENT_METHODS",
@@ -19,6 +20,7 @@ __all__ = [
     "EventDiagnostics",
     "EventEvaluation",
     "EventForecaster",
+    "EventStream",
     "HawkesForecaster",
     "NaiveEventForecaster",
     "PromptTPP",

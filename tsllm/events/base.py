@@ -115,8 +115,7 @@ class EventForecaster(EventTables, SummaryMixin, StreamingMixin, BaseEstimator, 
     _dtype: ClassVar[torch.dtype] = torch.float32
     _rows_at_once: int = 64
     _attributes: ClassVar[Mapping[str, Attribute]] = COMMON
-    # What the numbers among the constructor's arguments may be.
-    _limits: ClassVar[Mapping[str, Limits]] = LIMITS
+    _limits: ClassVar[Mapping[str, Limits]] = LIMITS  # of the numbers among the arguments
 
     classes_: np.ndarray
     time_scale_: float
@@ -353,9 +352,9 @@ class EventForecaster(EventTables, SummaryMixin, StreamingMixin, BaseEstimator, 
         """
         origin, levels = self._origin(history, now, windows), checked_levels(levels, "levels")
         found = predict_next_event(self._fitted(), origin, levels, self._running_states(history))
-        times = origin.last[:, None] + found.quantiles * self.time_scale_
-        clock = origin.table.clock
-        columns = {f"q{level:g}": clock.to_stamp(times[:, i]) for i, level in enumerate(levels)}
+        times = origin.last + found.quantiles.T * self.time_scale_  # (levels, sequences)
+        stamps = map(origin.table.clock.to_stamp, times)
+        columns = {f"q{level:g}": one for level, one in zip(levels, stamps)}
         return pd.DataFrame(columns, index=origin.sequences)
 
     def predict_intensity(
@@ -650,14 +649,14 @@ class EventForecaster(EventTables, SummaryMixin, StreamingMixin, BaseEstimator, 
     def _card_facts(self, with_context: bool) -> dict[str, Any]:
         """Return what the card of the saved model says."""
         clock, names = self.history_.clock, list(self.classes_)
-        unit = f" {clock.unit}" if clock.is_stamps else ""
+        unit = f" {clock.unit}" * clock.is_stamps
         hint = "" if with_context else "  # pass events: the model was saved without its history"
-        more = ", ..." if len(names) > 20 else ""
         return {
             "kind": "A forecaster of events",
             "usage": f"model.predict(){hint}",
             "trained_on": [
-                f"{self.n_events_:,} events of {len(names)} types: {', '.join(names[:20])}{more}",
+                f"{self.n_events_:,} events of {len(names)} types: {', '.join(names[:20])}"
+                + ", ..." * (len(names) > 20),
                 f"mean inter-event time: {self.time_scale_:.6g}{unit}",
             ],
             "backbone": self._load_backbone(),
