@@ -6,6 +6,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from tsllm.adapters.events.batch import EventStates
 from tsllm.arguments import checked_levels, shown
@@ -129,7 +130,7 @@ class EventStream:
         self._check_order(times, names, turns)
         for number in range(int(turns.max(initial=-1)) + 1):
             mine = np.flatnonzero(turns == number)
-            known = np.array([names[place] in self._places for place in mine])
+            known = np.array([self._is_begun(names[place]) for place in mine])
             for place in mine[~known]:
                 self._begin(names[place], times[place], int(codes[place]))
             if known.any():
@@ -194,6 +195,11 @@ class EventStream:
         known = [one[place] for one in (self._last, self._starts, self._ends)]
         return max((one for one in known if not np.isnan(one)), default=np.nan)
 
+    def _is_begun(self, name: Hashable) -> bool:
+        """Return whether a sequence has an event or a known start."""
+        place = self._places.get(name)
+        return place is not None and not np.isnan(self._reached(place))
+
     def _begin(self, name: Hashable, time: float, code: int) -> None:
         """Begin a sequence with its first event."""
         forecaster = self._forecaster
@@ -207,6 +213,10 @@ class EventStream:
             names=self._columns,
         )
         states, hidden = forecaster._stream_states(table)
+        if name in self._places:  # it had neither an event nor a known start
+            self._write(np.array([self._places[name]]), states, hidden)
+            self._last[self._places[name]] = time
+            return
         if self._ids:
             self._states = join_trees(self._states, states)
             self._hidden = torch.cat([self._hidden, hidden])
@@ -234,11 +244,16 @@ class EventStream:
         if everything:
             self._states, self._hidden = states, now.hidden
         else:
-            for tensor, new in zip(tensors_of(self._states), tensors_of(states)):
-                tensor[rows] = new
-            self._hidden[rows] = now.hidden
+            self._write(places, states, now.hidden)
         self._last[places] = times
         self._ends[places] = np.nan
+
+    def _write(self, places: np.ndarray, states: Any, hidden: Tensor) -> None:
+        """Write the states of some sequences into those of all."""
+        rows = torch.from_numpy(places).to(self._hidden.device)
+        for tensor, new in zip(tensors_of(self._states), tensors_of(states)):
+            tensor[rows] = new
+        self._hidden[rows] = hidden
 
     # ------------------------------------------------------------------ predicting
 
@@ -320,7 +335,10 @@ class EventStream:
             names=self._columns,
         )
         origin = forecast_origin(table, now, self._forecaster.time_scale_)
-        return origin, EventStates(self._hidden[torch.from_numpy(places).to(self._hidden.device)])
+        rows = torch.from_numpy(places).to(self._hidden.device)
+        mine = map_tensors(self._states, lambda tensor: tensor[rows])
+        with torch.no_grad():
+            return origin, self._forecaster._decoder_states(mine, self._hidden[rows])
 
     # ------------------------------------------------------------------ saving
 

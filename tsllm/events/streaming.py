@@ -54,6 +54,10 @@ class StreamingMixin:
         """Move states by an event each: types (rows,) and scaled inter-event times (rows,)."""
         raise NotImplementedError  # methods with `_stream_states` have it
 
+    def _decoder_states(self, states: Any, hidden: Tensor) -> EventStates:
+        """Return what the decoder reads, of the states of `_step` and of the decoder."""
+        return EventStates(hidden)
+
     def _decoder(self) -> EventDecoder:
         """Return the decoder of the states of `_step`."""
         raise NotImplementedError  # as above

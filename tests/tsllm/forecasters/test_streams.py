@@ -331,8 +331,8 @@ def test_models_that_have_no_stream():
     forecaster = METHODS["linear"]().fit(y, X=X, fh=[1])
     with pytest.raises(DataError, match="reads the covariates heat, and a stream takes none"):
         forecaster.stream()
-    forecaster = small("autotimes", backbone=None, in_context="season").fit(y, fh=[1])
-    with pytest.raises(DataError, match="in_context='season' reads all of the past"):
+    forecaster = small("autotimes", backbone=None, in_context="similar").fit(y, fh=[1])
+    with pytest.raises(DataError, match="in_context='similar' reads all of the past"):
         forecaster.stream()
 
 

@@ -634,6 +634,9 @@ class PromptTPP(InspectionMixin, EventForecaster):
     def _step(self, states: Any, types: Tensor, gaps: Tensor) -> tuple[Any, EventStates]:
         return self.model_.step(states, types, gaps)
 
+    def _decoder_states(self, states: Any, hidden: Tensor) -> EventStates:
+        return EventStates(hidden, type_guess=self.model_.type_guess(states))
+
     def _decoder(self) -> EventDecoder:
         return self.model_.decoder
 

@@ -1,0 +1,117 @@
+"""``tsllm stream``: rows of JSON in, forecasts out, and a state that continues."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tsllm
+from small_forecasters import panel
+
+ROW = {"id": "a", "time": "2024-03-01", "value": 4.0}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    forecaster = tsllm.LinearForecaster().fit(panel([60, 60], ["a", "b"]), fh=[1, 2])
+    return tsllm.save(forecaster, tmp_path_factory.mktemp("models") / "model")
+
+
+@pytest.fixture
+def follow(monkeypatch, capsys):
+    """Run the command on some lines; return its exit code, the objects that it writes, stderr."""
+    import io
+
+    from tsllm.cli.main import main
+
+    def run(*arguments, lines):
+        text = "".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines)
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        with pytest.raises(SystemExit) as end:
+            main(["stream", *map(str, arguments)])
+        said = capsys.readouterr()
+        return end.value.code, [json.loads(line) for line in said.out.splitlines()], said.err
+
+    return run
+
+
+def test_each_line_is_answered_as_the_library_does(model, follow):
+    both = [ROW | {"time": "2024-03-02", "value": None}, ROW | {"id": "b", "value": 8}]
+    code, out, _ = follow(model, "--quantiles", "0.2", lines=[ROW, "", both])
+    stream = tsllm.load(model).stream()
+    stream.observe("2024-03-01", 4.0, series=["a"])
+    first = stream.forecast(2, (0.2,), series=["a"])[0, :, 0]
+    stream.observe(["2024-03-02", "2024-03-01"], [np.nan, 8.0], series=["a", "b"])
+    last = stream.forecast(2, (0.2,))[:, :, 0]  # (series, horizon, 1 + levels)
+    assert code == 0
+    assert [one["id"] for one in out] == ["a", "a", "b"]
+    assert out[0]["time"] == ["2024-03-02T00:00:00", "2024-03-03T00:00:00"]
+    for one, expected in zip(out, [first, *last]):
+        np.testing.assert_allclose(np.array([one["forecast"], one["q0.2"]]).T, expected)
+
+
+def test_a_bad_line_is_answered_in_its_place(model, follow):
+    bad = [
+        ("nonsense", "it is no JSON"),
+        ("[1]", "it is no row"),
+        (ROW | {"id": "zz"}, "series 'zz' is not in the stream"),
+        (ROW | {"price": 3}, "a row has 'price', which the stream does not read"),
+        ({"id": "a", "value": 3}, "a row lacks 'time'"),
+        (ROW | {"time": "2024-04-01"}, "has a gap"),
+        (ROW | {"value": "high"}, "holds 'high', which is no number"),
+    ]
+    code, out, said = follow(model, lines=[*(line for line, _ in bad), ROW])
+    assert code == 2
+    assert "Error: 7 of 8 lines could not be read" in said
+    for number, (one, (_, message)) in enumerate(zip(out, bad), start=1):
+        assert one["line"] == number
+        assert message in one["error"]
+    assert out[-1]["id"] == "a"
+
+
+def test_the_state_continues(model, follow, tmp_path):
+    state = tmp_path / "state"
+    _, first, _ = follow(model, "--state", state, "--every", 2, lines=[ROW])
+    code, second, _ = follow(model, "--state", state, lines=[ROW | {"time": "2024-03-02"}])
+    _, whole, _ = follow(model, lines=[ROW, ROW | {"time": "2024-03-02"}])
+    assert (code, first, second) == (0, [], whole[1:])
+    other = tsllm.LinearForecaster().fit(panel([40], ["a"]), fh=[1])
+    code, _, said = follow(tsllm.save(other, tmp_path / "m"), "--state", state, lines=[ROW])
+    assert code == 2
+    assert "holds no stream of the model" in said
+    code, _, said = follow(model, "--state", model, lines=[ROW])
+    assert code == 2
+    assert "holds no stream of the model" in said
+
+
+def test_events_are_followed_too(follow, tmp_path):
+    events = pd.DataFrame({"time": [1.0, 2.0, 4.0, 4.5, 7.0], "type": list("abaab")})
+    forecaster = tsllm.HawkesForecaster().fit(events)
+    path = tsllm.save(forecaster, tmp_path / "m")
+    lines = [{"time": 7.5, "type": "a"}, {"time": 7.5, "type": "a"}, {"time": 8, "type": "c"}]
+    code, out, _ = follow(path, "--quantiles", "0.5", lines=lines)
+    expected = forecaster.update(pd.DataFrame(lines[:1])).predict(levels=(0.5,))
+    assert code == 2
+    assert out[0]["time"] == pytest.approx(expected["time"].item())
+    assert "does not come after it" in out[1]["error"]
+    assert "an event of the type 'c'" in out[2]["error"]
+    code, _, said = follow(path, "--horizon", "3", lines=[])
+    assert "--horizon has no effect on events" in said
+
+
+def test_a_signal_saves_the_state(model, tmp_path):
+    code = "from tsllm.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "stream", str(model), "--state", str(tmp_path / "s")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        process.stdin.write(json.dumps(ROW) + "\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["id"] == "a"
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert tsllm.load(tmp_path / "s").last_times["a"] == pd.Timestamp("2024-03-01")
