@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 from torch import nn
 from transformers import PretrainedConfig
-from transformers.activations import FastGELUActivation, NewGELUActivation
 
 from tsllm.errors import DataError
 
@@ -105,6 +104,9 @@ def fuse_activations(module: nn.Module) -> None:
     Each of the eight reads and writes a tensor of the feed-forward width: in GPT-2 they cost more
     than a quarter of the matrix products.
     """
+    # Imported here: it takes half of the start of a process without a language model.
+    from transformers.activations import FastGELUActivation, NewGELUActivation
+
     for part in list(module.modules()):
         for name, child in part.named_children():
             if isinstance(child, NewGELUActivation | FastGELUActivation):

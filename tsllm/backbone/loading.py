@@ -6,12 +6,12 @@ import threading
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import torch
 from torch import nn
-from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig
 
 from tsllm.backbone.architectures import (
     ATTENTION,
@@ -38,6 +38,9 @@ from tsllm.backbone.sources import (
 )
 from tsllm.backbone.synthetic import check_random_size, empty_model, random_model
 from tsllm.errors import DataError, DeviceMemoryError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Weights live as long as some handle holds them; the lock makes concurrent loads load once.
 _registry: WeakValueDictionary[tuple[Hashable, ...], SharedBackbone] = WeakValueDictionary()
@@ -300,8 +303,11 @@ def _load(
     )
 
 
-def _pretrained(source: Source, config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+def _pretrained(source: Source, config: PretrainedConfig, dtype: torch.dtype) -> "PreTrainedModel":
     """Read safetensors weights, and raise where they are not those of the config."""
+    # Imported here: it takes half of the start of a process without a language model.
+    from transformers import AutoModel
+
     place = source.place
     assert place is not None and place.folder is not None
     options = {"add_pooling_layer": False} if check_supported(config, "").encoder else {}
@@ -331,7 +337,7 @@ def _pretrained(source: Source, config: PretrainedConfig, dtype: torch.dtype) ->
 
 
 def _move(
-    module: PreTrainedModel, dtype: torch.dtype, quantisation: str | None, device: torch.device
+    module: "PreTrainedModel", dtype: torch.dtype, quantisation: str | None, device: torch.device
 ) -> None:
     """Cast the weights one at a time, to save memory, and move everything."""
     if quantisation is not None:

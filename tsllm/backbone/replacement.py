@@ -2,17 +2,18 @@
 
 import hashlib
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import DynamicCache
-from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from tsllm.backbone.architectures import keep_layers
 from tsllm.backbone.shared import SharedBackbone
 from tsllm.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers.modeling_outputs import BaseModelOutputWithPast
 
 LAYER_PREFIX = "layer:"
 #: The kinds of layers, and their names in words.
@@ -96,11 +97,15 @@ class ReplacementLayer(nn.Module):
         position_ids: Tensor | None = None,
         past_key_values: Any = None,
         use_cache: bool = False,
-    ) -> BaseModelOutputWithPast:
+    ) -> "BaseModelOutputWithPast":
         """Run the layer over tokens (batch, tokens, width), with transformers' arguments.
 
         ``attention_mask`` is bool, (batch, 1, tokens, past + tokens); None: all up to the token.
         """
+        # Imported here: they take long, and most processes have no such layer.
+        from transformers import DynamicCache
+        from transformers.modeling_outputs import BaseModelOutputWithPast
+
         x = inputs_embeds.float()
         assert position_ids is not None  # `run_causally` always passes them
         query, key, value = (

@@ -1,21 +1,22 @@
 """Random backbones: a spec's shape, its weights from a seed, and a byte-level tokenizer."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch.overrides import TorchFunctionMode
 from transformers import (
     AutoConfig,
-    AutoModel,
     PretrainedConfig,
-    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
 from tsllm.backbone.architectures import ARCHITECTURES, ATTENTION, fuse_activations
 from tsllm.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _SPECIAL_TOKENS = ("<bos>", "<eos>", "<pad>")
 _BYTES = 256
@@ -155,7 +156,7 @@ def random_config(model_type: str, shape: dict[str, int]) -> PretrainedConfig:
     return AutoConfig.for_model(model_type, **entries)
 
 
-def random_model(config: PretrainedConfig, seed: int) -> PreTrainedModel:
+def random_model(config: PretrainedConfig, seed: int) -> "PreTrainedModel":
     """Initialise a model on the CPU in float32, the same one for one seed on every machine."""
     model = empty_model(config)
     model.to_empty(device="cpu")
@@ -164,8 +165,11 @@ def random_model(config: PretrainedConfig, seed: int) -> PreTrainedModel:
     return model
 
 
-def empty_model(config: PretrainedConfig) -> PreTrainedModel:
+def empty_model(config: PretrainedConfig) -> "PreTrainedModel":
     """Build the modules of a config without storage for their tensors."""
+    # Imported here: it takes half of the start of a process without a language model.
+    from transformers import AutoModel
+
     # BERT's pooler is of no use here and is missing from many checkpoints.
     options = {"add_pooling_layer": False} if ARCHITECTURES[config.model_type].encoder else {}
     with torch.device("meta"):

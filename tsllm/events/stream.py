@@ -325,12 +325,14 @@ class EventStream:
             raise DataError("there is no sequence to predict: observe an event first")
         places = np.array([self._places[name] for name in sequences])
         nothing = (np.empty(0),) * len(places)
+        last = np.where(np.isnan(self._last), self._starts, self._last)[places]
+        ends = self._ends[places]
         table = EventTable(
             tuple(sequences),
             nothing,
             (np.empty(0, dtype=object),) * len(places),
-            starts=np.where(np.isnan(self._last), self._starts, self._last)[places],
-            ends=self._ends[places],
+            starts=last,
+            ends=np.where(ends > last, ends, np.nan),  # a window that ends at the last event
             clock=self._clock,
             names=self._columns,
         )
