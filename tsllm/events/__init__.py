@@ -11,8 +11,8 @@ from tsllm.events.hawkes import HawkesForecaster
 from tsllm.events.methods import EVENT_METHODS, make_event_forecaster
 from tsllm.events.naive import NaiveEventForecaster
 from tsllm.events.prompttpp.estimator import PromptTPP
-from tsllm.events.zero_shot import ZeroShotEventForecaster
 from tsllm.events.stream import EventStream
+from tsllm.events.zero_shot import ZeroShotEventForecaster
 
 __all__ = [
     "EVENT_METHODS",

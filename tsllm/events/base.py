@@ -353,8 +353,7 @@ class EventForecaster(EventTables, SummaryMixin, StreamingMixin, BaseEstimator, 
         origin, levels = self._origin(history, now, windows), checked_levels(levels, "levels")
         found = predict_next_event(self._fitted(), origin, levels, self._running_states(history))
         times = origin.last + found.quantiles.T * self.time_scale_  # (levels, sequences)
-        stamps = map(origin.table.clock.to_stamp, times)
-        columns = {f"q{level:g}": one for level, one in zip(levels, stamps)}
+        columns = {f"q{q:g}": origin.table.clock.to_stamp(one) for q, one in zip(levels, times)}
         return pd.DataFrame(columns, index=origin.sequences)
 
     def predict_intensity(
