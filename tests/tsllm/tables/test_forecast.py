@@ -13,6 +13,7 @@ from tsllm.forecasters import METHODS
 from tsllm.tables.forecast import (
     check_request,
     fit_long,
+    forecasts_to_long,
     make_forecaster,
     predict_long,
     predict_stored,
@@ -223,3 +224,23 @@ def test_forecasts_have_the_time_zone_of_the_series(tmp_path):
     ahead = pd.date_range(days[-1], periods=4, freq="D")[1:]
     assert table["timestamp"].tolist() == ahead.tolist()
     pd.testing.assert_frame_equal(table, forecast(frame, 3))
+
+
+def test_the_stamps_of_each_series_follow_its_own_end_and_step():
+    ends = {
+        "a": ("2024-01-05", "D"),
+        "b": ("2024-01-05", "D"),
+        "c": ("2024-01-06", "D"),
+        "d": ("2024-01-05", "12h"),
+    }
+    contexts = [
+        tsllm.Context(
+            np.arange(3.0), times=pd.date_range(end=end, periods=3, freq=freq), series_id=name
+        )
+        for name, (end, freq) in ends.items()
+    ]
+    values = np.zeros((4, 2, 1, 1))  # (series, horizon, variables, 1 + quantiles)
+    found = forecasts_to_long(values, contexts, list(ends), ["value"], [])
+    for name, (end, freq) in ends.items():
+        own = found.loc[found["series_id"] == name, "timestamp"].tolist()
+        assert own == pd.date_range(end, periods=3, freq=freq)[1:].tolist()
