@@ -69,6 +69,11 @@ def memory_of(device: torch.device) -> int:
 class _Estimate(TorchDispatchMode):
     """Adds up the sizes of new tensors, each before its memory is allocated."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Return False: torch would import its compiler, and nothing is compiled here."""
+        return False
+
     def __init__(self, sizes: str, copies: int, most: int, device: torch.device) -> None:
         super().__init__()
         self.sizes, self.copies, self.most, self.device = sizes, copies, most, device
