@@ -90,6 +90,9 @@ class ZeroShotEventModel(nn.Module):
     tsllm.adapters.events.decoders.closed_form.LogNormalMixtureDecoder : A decoder to train.
     """
 
+    centre: Tensor
+    scale: Tensor
+
     def __init__(self, width: int = 64, blocks: int = 2) -> None:
         super().__init__()
         self.register_buffer("centre", torch.zeros(N_FEATURES))
@@ -246,8 +249,12 @@ def _unpack(hidden: Tensor, n_types: int) -> Mixture:
     sizes = _sizes(n_types)
     lengths = [int(torch.Size(one).numel()) for one in sizes]
     rows = hidden.shape[:2]
-    parts = [one.reshape(*rows, *size) for one, size in zip(hidden.split(lengths, -1), sizes)]
-    return Mixture(*parts[:3], Cycle(*parts[3:7]), *parts[7:])
+    weights, base, risen, rate, cosine, sine, angular, bins, shares, means, spreads, types = (
+        one.reshape(*rows, *size)
+        for one, size in zip(hidden.split(lengths, -1), sizes, strict=True)
+    )
+    cycle = Cycle(rate, cosine, sine, angular)
+    return Mixture(weights, base, risen, cycle, bins, shares, means, spreads, types)
 
 
 #: Features of a position.
