@@ -180,8 +180,10 @@ class HawkesForecaster(EventForecaster):
         excitation = torch.cat(parts)  # (sequences, types)
         return excitation, excitation[:, None].clone()
 
-    def _step(self, states: Tensor, types: Tensor, gaps: Tensor) -> tuple[Tensor, EventStates]:
-        return self._decoder().step(states, types, gaps)
+    def _step(
+        self, decoder: HawkesProcess, states: Tensor, types: Tensor, gaps: Tensor
+    ) -> tuple[Tensor, EventStates]:
+        return decoder.step(states, types, gaps)
 
     def _start_paths(self, batch: EventBatch, copies: int) -> "_HawkesPaths":
         process, states = self._encode(batch)

@@ -55,7 +55,7 @@ class EventStream:
 
     def __init__(self, forecaster: Any) -> None:
         # The forecaster is a copy that nobody else has; its states move here.
-        history = forecaster.history_
+        history, self._decoder = forecaster.history_, forecaster._decoder()
         self._forecaster = forecaster
         self.made_of: str | None = None
         self._clock, self._columns = history.clock, history.names
@@ -125,8 +125,10 @@ class EventStream:
         """
         times, codes, names = self._read(time, type, sequence)
         # the events of one sequence are taken one after the other, those of several together
-        turn = pd.Series(range(len(names))).groupby(pd.factorize(_as_array(names))[0]).cumcount()
-        turns = turn.to_numpy()
+        turns = np.zeros(len(names), dtype=np.int64)
+        if len(names) > 1:
+            codes_of_names = pd.Series(pd.factorize(_as_array(names))[0])
+            turns = codes_of_names.groupby(codes_of_names).cumcount().to_numpy()
         self._check_order(times, names, turns)
         for number in range(int(turns.max(initial=-1)) + 1):
             mine = np.flatnonzero(turns == number)
@@ -239,8 +241,9 @@ class EventStream:
         if not everything:
             states = map_tensors(states, lambda tensor: tensor[rows])
         scaled = torch.as_tensor(gaps, dtype=forecaster._dtype, device=device)
+        kinds = torch.from_numpy(codes).to(device)
         with torch.no_grad():
-            states, now = forecaster._step(states, torch.from_numpy(codes).to(device), scaled)
+            states, now = forecaster._step(self._decoder, states, kinds, scaled)
         if everything:
             self._states, self._hidden = states, now.hidden
         else:
@@ -283,7 +286,7 @@ class EventStream:
         levels = checked_levels(levels, "levels")
         origin, states = self._origin(sequences, now)
         model = self._forecaster._fitted()
-        found = predict_next_event(model, origin, levels, (self._forecaster._decoder(), states))
+        found = predict_next_event(model, origin, levels, (self._decoder, states))
         return prediction_frame(model, origin, [found], levels)
 
     def intensity(self, time: Any, *, sequences: Sequence[Hashable] | None = None) -> pd.DataFrame:
@@ -303,7 +306,7 @@ class EventStream:
             of events per unit of the user's time.
         """
         origin, states = self._origin(sequences, time)
-        model, decoder = self._forecaster._fitted(), self._forecaster._decoder()
+        model, decoder = self._forecaster._fitted(), self._decoder
         nodes = torch.as_tensor(origin.elapsed, device=model.device).to(model.dtype)
         with torch.no_grad():
             rates = decoder.log_intensities(states, nodes[:, None, None]).exp()[:, 0, 0]

@@ -50,8 +50,13 @@ class StreamingMixin:
         """Say why the forecaster has no stream."""
         return "has no stream, for it keeps no state of constant size"
 
-    def _step(self, states: Any, types: Tensor, gaps: Tensor) -> tuple[Any, EventStates]:
-        """Move states by an event each: types (rows,) and scaled inter-event times (rows,)."""
+    def _step(
+        self, decoder: Any, states: Any, types: Tensor, gaps: Tensor
+    ) -> tuple[Any, EventStates]:
+        """Move states by an event each: types (rows,) and scaled inter-event times (rows,).
+
+        ``decoder`` is the output of `_decoder`.
+        """
         raise NotImplementedError  # methods with `_stream_states` have it
 
     def _decoder_states(self, states: Any, hidden: Tensor) -> EventStates:
@@ -60,7 +65,7 @@ class StreamingMixin:
 
     def _decoder(self) -> EventDecoder:
         """Return the decoder of the states of `_step`."""
-        raise NotImplementedError  # as above
+        raise DataError(f"a {type(self).__name__} {self._streamless()}: use update and predict")
 
     def _forget_history(self) -> None:
         """Drop the events that predictions continue."""

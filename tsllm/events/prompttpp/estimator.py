@@ -631,7 +631,9 @@ class PromptTPP(InspectionMixin, EventForecaster):
             "encoder='aaren' has one"
         )
 
-    def _step(self, states: Any, types: Tensor, gaps: Tensor) -> tuple[Any, EventStates]:
+    def _step(
+        self, decoder: Any, states: Any, types: Tensor, gaps: Tensor
+    ) -> tuple[Any, EventStates]:
         return self.model_.step(states, types, gaps)
 
     def _decoder_states(self, states: Any, hidden: Tensor) -> EventStates:
