@@ -220,6 +220,8 @@ class PromptPool(nn.Module):
         numbers = tuple(range(len(self.slots)) if slots is None else slots)
         if not numbers:
             return None
+        if len(numbers) <= self.top_slots:
+            return self.choose_all(query.mean_gap, numbers)
         chosen = [self._slot(number) for number in numbers]
         likeness = self.likeness(query.vectors, numbers)  # (batch, positions, slots)
         visible = _largest(likeness, self.top_slots)
@@ -231,6 +233,18 @@ class PromptPool(nn.Module):
         return PromptChoice(
             torch.stack([slot.rows for slot in chosen]), visible, query.mean_gap, numbers
         )
+
+    def needs_query(self, slots: Sequence[int] | None = None) -> bool:
+        """Return whether the choice among slots (None: all) depends on the query's vectors."""
+        return len(self.slots if slots is None else slots) > self.top_slots
+
+    def choose_all(self, mean_gap: Tensor, numbers: Sequence[int]) -> PromptChoice | None:
+        """Choose all of some slots at each position; ``mean_gap`` (batch, positions)."""
+        if not numbers:
+            return None
+        rows = torch.stack([self._slot(number).rows for number in numbers])
+        visible = torch.ones(*mean_gap.shape, len(rows), dtype=torch.bool, device=mean_gap.device)
+        return PromptChoice(rows, visible, mean_gap, tuple(numbers))
 
     def likeness(self, queries: Tensor, numbers: Sequence[int]) -> Tensor:
         """Compare queries (..., size) with keys of slots: (..., slots) float64, larger is closer.

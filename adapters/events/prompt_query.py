@@ -102,6 +102,14 @@ class CausalQuery(nn.Module):
         query = self._extend_by(start, batch)[1]
         return Query(*(torch.cat(parts, 1) for parts in zip(self.query_of(start), query)))
 
+    def mean_gaps(self, batch: EventBatch) -> Tensor:
+        """Compute the mean inter-event time at each position alone: (batch, positions)."""
+        known = batch.mask.clone()
+        known[:, :1] &= batch.first_known[:, None]
+        total = torch.where(known, batch.gaps, 0).double().cumsum(1)
+        count = known.long().cumsum(1)
+        return nn.functional.pad(_mean_gap(total, count), (1, 0), value=1.0)
+
     def empty_state(self, batch: int) -> QueryState:
         """Create the state of sequences without events."""
         zeros = torch.zeros(batch, dtype=torch.long, device=self.codes.device)
@@ -208,5 +216,9 @@ class CausalQuery(nn.Module):
 
 def _query(total: Tensor, counts: Tensor, gap_total: Tensor, gap_count: Tensor) -> Query:
     vectors = total.double() * QUERY_STEP / counts.clamp_min(1)[..., None]
-    mean_gap = torch.where(gap_count > 0, gap_total / gap_count.clamp_min(1), 1.0)
-    return Query(vectors.float(), counts, mean_gap.float())
+    return Query(vectors.float(), counts, _mean_gap(gap_total, gap_count))
+
+
+def _mean_gap(total: Tensor, count: Tensor) -> Tensor:
+    """Divide sums of inter-event times by their numbers, float32; 1 where there is none."""
+    return torch.where(count > 0, total / count.clamp_min(1), 1.0).float()

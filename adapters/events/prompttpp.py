@@ -231,12 +231,12 @@ class PromptTPPModel(PromptedEncoder):
         extras : dict
             "matching": the mean matching loss a position, in mode "shared".
         """
-        query = self.query(batch)
-        choice = self.pool.choose(query, slots)
+        choice = self.retrieve(batch, slots)
         states = self._encode(batch, choice)
         total = -log_likelihood(self.decoder, states, batch).sum()
         extras = {}
         if choice is not None and self.pool.mode == "shared":
+            query = self.query(batch)
             matching = self.pool.matching_loss(query, choice)  # (batch, positions)
             matching = torch.where(batch.scored, matching, 0.0).sum()
             total = total + self.matching_coef * matching

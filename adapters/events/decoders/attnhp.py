@@ -9,19 +9,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tsllm.adapters.events.batch import EventBatch, EventStates
-from tsllm.adapters.events.decoders.base import EventDecoder, GrowsTypes, grow_linear
+from tsllm.adapters.events.decoders.base import EventDecoder, GrowsTypes, grow_linear, of_type
 from tsllm.adapters.events.decoders.closed_form import log_softplus
 from tsllm.adapters.events.encoders.attention import LayerPrompt
 from tsllm.adapters.events.encoders.stack import EventStack
 from tsllm.adapters.events.features import EventEmbedding
 from tsllm.adapters.events.prompt_pool import PromptChoice
+from tsllm.adapters.events.quadrature import squared_rule
 
 #: Rates of the time code in median inter-event times, fastest and slowest: powers of 10.
 RATES = (0.5, -3.0)
 #: Numbers of a query tensor in memory at once; more positions or nodes are split into blocks.
 BLOCK = 2**22
-#: Least number of blocks of positions: a block does not need the keys after it.
+#: Least number of blocks of many positions: a block does not need the keys after it.
 BLOCKS = 4
+#: Up to so many columns, plain products are faster on a CPU than the fused kernel.
+SHORT = 64
 
 
 @dataclass(frozen=True)
@@ -33,24 +36,26 @@ class TimeRotation:
     """
 
     phase: Tensor
-    """(batch, n, heads, time_width / 2), complex numbers of length 1."""
+    """(batch, heads, n, time_width / 2), complex numbers of length 1."""
 
     @classmethod
     def by(cls, angles: Tensor, dtype: torch.dtype) -> "TimeRotation":
-        """Create rotations by angles (batch, n, heads, time_width / 2), of any size in float64."""
+        """Create rotations by angles (batch, heads, n, time_width / 2), of any size in float64."""
         return cls(torch.complex(angles.cos().to(dtype), angles.sin().to(dtype)))
 
     def apply(self, x: Tensor) -> Tensor:
-        """Transform the last columns of (batch, n, heads, width) pair by pair."""
+        """Transform the last columns of (batch, heads, n, width) pair by pair."""
         time_width = 2 * self.phase.shape[-1]
         content, time = x.split([x.shape[-1] - time_width, time_width], -1)
         pairs = time.to(self.phase.real.dtype).unflatten(-1, (-1, 2))
+        if x.shape[-1] % 2:
+            pairs = pairs.contiguous()  # complex numbers begin at even places
         turned = torch.view_as_real(torch.view_as_complex(pairs) * self.phase).flatten(-2)
         return torch.cat([content.expand(*turned.shape[:-1], -1), turned], -1)
 
     def at(self, part: slice) -> "TimeRotation":
         """Select some of the times."""
-        return TimeRotation(self.phase[:, part])
+        return TimeRotation(self.phase[:, :, part])
 
 
 @dataclass(frozen=True)
@@ -139,10 +144,10 @@ class AttNHPLayer(nn.Module):
 
         ``timed`` (batch or 1, tokens) bool is False for the start token, whose key has no time.
         """
-        k = turn.apply(self._by_head(self.key_layer(x)))  # (batch, tokens, heads, width)
+        k = turn.apply(self._by_head(self.key_layer(x)).transpose(1, 2))
         content = torch.arange(self.width, device=x.device) < self.content
-        k = torch.where(timed[:, :, None, None] | content, k, 0.0)
-        return k.transpose(1, 2), self._by_head(self.value_layer(x)).transpose(1, 2)
+        k = torch.where(timed[:, None, :, None] | content, k, 0.0)
+        return k, self._by_head(self.value_layer(x)).transpose(1, 2)
 
     def project_prompts(self, choice: PromptChoice, layer: int, code: Tensor) -> LayerPrompt:
         """Compute keys and values of prompts; ``code`` (batch, positions, features)."""
@@ -165,7 +170,8 @@ class AttNHPLayer(nn.Module):
         """
         batch, heads = keys.shape[:2]
         width = self.width + (prompt is not None)
-        width += -width % 8  # fast kernels need a multiple of 8
+        if keys.device.type != "cpu":
+            width += -width % 8  # fast kernels need a multiple of 8
         keys, values = _widen(keys, width), _widen(values, width)
         zero = keys.new_zeros(batch, heads, 1, width)
         if prompt is None:
@@ -186,30 +192,35 @@ class AttNHPLayer(nn.Module):
         hidden).
         """
         q = self.query_layer.bias[None, None] if x is None else self.query_layer(x)
-        q = turn.apply(self._by_head(q))  # (batch, queries, heads, width)
+        q = turn.apply(self._by_head(q).transpose(1, 2))  # (batch, heads, queries, width)
         prompt = cache.prompt
-        nodes = q.shape[1] // (part.stop - part.start)
+        nodes = q.shape[2] // (part.stop - part.start)
         if prompt is not None:
-            # (batch, positions, 1, heads, content)
-            time_keys = prompt.time_keys[:, :, part].transpose(1, 2)[:, :, None]
-            by_position = q[..., : self.content].unflatten(1, (-1, nodes))
-            shift = (by_position * time_keys).sum(-1).flatten(1, 2)  # (batch, queries, heads)
-            q = torch.cat([q, shift[..., None]], -1)
+            time_keys = _part(prompt.time_keys, part, 2)  # (batch, heads, positions, content)
+            by_position = q[..., : self.content].unflatten(2, (-1, nodes))
+            shift = (by_position @ time_keys[..., None]).flatten(2, 3)
+            q = torch.cat([q, shift], -1)  # (batch, heads, queries, width + 1)
         bias = mask.bias(part, prompt, q.dtype)  # (batch or 1, positions, columns)
-        columns = bias.shape[-1]
-        mixed = functional.scaled_dot_product_attention(
-            _widen(q, cache.keys.shape[-1]).transpose(1, 2),
-            cache.keys[:, :, :columns],
-            cache.values[:, :, :columns],
-            attn_mask=bias.repeat_interleave(nodes, 1)[:, None],
-            scale=1 / math.sqrt(self.width),
-        ).transpose(1, 2)  # (batch, queries, heads, width)
-        out = mixed[..., : self.value_width]
+        columns = slice(0, bias.shape[-1])
+        keys, values = _part(cache.keys, columns, 2), _part(cache.values, columns, 2)
+        q, scale = _widen(q, keys.shape[-1]), 1 / math.sqrt(self.width)
+        if q.device.type == "cpu" and bias.shape[-1] <= SHORT:
+            scores = (q @ (keys.mT * scale)).unflatten(2, (-1, nodes))
+            mixed = (scores + bias[:, None, :, None]).softmax(-1).flatten(2, 3) @ values
+        else:
+            spread = bias.repeat_interleave(nodes, 1)[:, None]
+            mixed = functional.scaled_dot_product_attention(
+                q, keys, values, attn_mask=spread, scale=scale
+            )
+        # (batch, heads, queries, width), then the share of the prompts where there are some
+        out, *share = mixed.split(
+            _widths(self.value_width, mixed.shape[-1], prompt is not None), -1
+        )
         if prompt is not None:
-            time_values = prompt.time_values[:, :, part].transpose(1, 2)[:, :, None]
-            share = mixed[..., self.value_width].unflatten(1, (-1, nodes))
-            out = out + (share[..., None] * time_values).flatten(1, 2)
-        return out.flatten(2)
+            time_values = _part(prompt.time_values, part, 2)  # (batch, heads, positions, width)
+            by_position = share[0].unflatten(2, (-1, nodes))
+            out = out + (by_position @ time_values[:, :, :, None]).flatten(2, 3)
+        return out.transpose(1, 2).flatten(2)
 
     def _by_head(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1))
@@ -369,7 +380,8 @@ class AttNHPEncoder(EventStack[AttNHPLayer]):
         # Numbers in memory for a query: its vector in each head, and its mask.
         cost = batch * max(layer.width * self.heads, memory.caches[0].keys.shape[2])
         rows = []
-        for part in _slices(positions, nodes * cost, BLOCKS if memory.mask.aligned else 1):
+        least = BLOCKS if memory.mask.aligned and positions > SHORT else 1
+        for part in _slices(positions, nodes * cost, least):
             columns = []
             for some in _slices(nodes, (part.stop - part.start) * cost, 1):
                 turn = self._turn(time[:, part, some].flatten(1))
@@ -379,8 +391,8 @@ class AttNHPEncoder(EventStack[AttNHPLayer]):
                     z = added if z is None else z + added  # (batch, queries, hidden)
                 assert z is not None
                 columns.append(z.unflatten(1, (part.stop - part.start, -1)))
-            rows.append(torch.cat(columns, 2))
-        return torch.cat(rows, 1)
+            rows.append(_joined(columns, 2))
+        return _joined(rows, 1)
 
     def _encode(
         self, batch: EventBatch, prompts: PromptChoice | None
@@ -397,10 +409,14 @@ class AttNHPEncoder(EventStack[AttNHPLayer]):
             k, v = layer.project(x, turn, places > 0)
             cache = layer.cache(k, v, prompt)
             mixed = [
-                layer.attend(x[:, part], turn.at(part), cache, earlier, part)
-                for part in _slices(tokens, len(x) * max(layer.width * self.heads, tokens), BLOCKS)
+                layer.attend(_part(x, part, 1), turn.at(part), cache, earlier, part)
+                for part in _slices(
+                    tokens,
+                    len(x) * max(layer.width * self.heads, tokens),
+                    BLOCKS if tokens > SHORT else 1,
+                )
             ]
-            x = x + self.dropout(torch.cat(mixed, 1).tanh())
+            x = x + self.dropout(_joined(mixed, 1).tanh())
             keys.append(k)
             values.append(v)
             caches.append(cache)
@@ -426,7 +442,8 @@ class AttNHPEncoder(EventStack[AttNHPLayer]):
 
     def _turn(self, time: Tensor) -> TimeRotation:
         relative = time / self.embedding.time_encoding.median.double()
-        angles = relative[..., None, None] * self.rates  # (batch, n, heads, time_width / 2)
+        # (batch, heads, n, time_width / 2)
+        angles = relative[:, None, :, None] * self.rates[:, None]
         return TimeRotation.by(angles, self.embedding.start.dtype)
 
 
@@ -457,16 +474,49 @@ class AttNHPDecoder(EventDecoder, GrowsTypes):
 
     def log_intensities(self, states: EventStates, elapsed: Tensor) -> Tensor:
         """Compute the log intensity of each type: (batch, positions, nodes, types)."""
+        return log_softplus(self._levels(states, elapsed))
+
+    def log_density_and_survival(
+        self, states: EventStates, elapsed: Tensor, types: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Compute `log_density` and `log_survival` at the cost of one of them."""
+        points, weights = squared_rule(elapsed, self._nodes)  # (batch, positions, nodes, points)
+        levels = self._levels(states, torch.cat([elapsed, points.flatten(2)], 2))
+        at_events, at_points = levels.split([elapsed.shape[2], points.flatten(2).shape[2]], 2)
+        # Logarithms are needed at the events only.
+        total = functional.softplus(at_points).sum(-1).unflatten(2, weights.shape[2:])
+        survival = -(weights * total).sum(-1)
+        return log_softplus(of_type(at_events, types)) + survival, survival
+
+    def _levels(self, states: EventStates, elapsed: Tensor) -> Tensor:
+        """Compute what softplus makes intensities of: (batch, positions, nodes, types)."""
         memory = states.memory
         if not isinstance(memory, AttNHPMemory):
             raise ValueError(
                 "the attnhp decoder asks the keys and values of an AttNHPEncoder, and these "
                 "states have none: use both together"
             )
-        return log_softplus(self.head(memory.encoder.query(memory, elapsed)))
+        levels: Tensor = self.head(memory.encoder.query(memory, elapsed))
+        return levels
 
     def _grow(self, new: int) -> None:
         grow_linear(self.head, new)
+
+
+def _part(x: Tensor, part: slice, dim: int) -> Tensor:
+    """Select a part along an axis; all of it costs nothing, also in the backward pass."""
+    whole = part.start == 0 and part.stop >= x.shape[dim]
+    return x if whole else x.narrow(dim, part.start, part.stop - part.start)
+
+
+def _widths(values: int, width: int, prompts: bool) -> list[int]:
+    """Return the widths of the values, of the share of prompts, and of what fills up."""
+    used = values + prompts
+    return [values, *([1] if prompts else []), *([width - used] if width > used else [])]
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def _widen(x: Tensor, width: int) -> Tensor:

@@ -65,7 +65,10 @@ class PromptedEncoder(nn.Module):
         self, batch: EventBatch, slots: Sequence[int] | None = None
     ) -> PromptChoice | None:
         """Choose the prompts of each position among ``slots`` (None: all); None without any."""
-        return self.pool.choose(self.query(batch), slots)
+        if self.pool.needs_query(slots):
+            return self.pool.choose(self.query(batch), slots)
+        numbers = range(len(self.pool)) if slots is None else slots
+        return self.pool.choose_all(self.query.mean_gaps(batch), numbers) if numbers else None
 
     def encode(self, batch: EventBatch, slots: Sequence[int] | None = None) -> EventStates:
         """Encode all positions, (batch, events + 1, hidden), with prompts among ``slots``.
