@@ -81,6 +81,17 @@ class Moments(NamedTuple):
     elapsed: np.ndarray
 
 
+class _Row(NamedTuple):
+    """A row of `EventWindows`, as `pad_sequences` reads it; scaled times."""
+
+    gaps: np.ndarray
+    types: np.ndarray
+    known: bool
+    tail: float
+    score_from: float
+    origin: float
+
+
 class EventWindows:
     """The sequences of a table as rows for a model, in batches.
 
@@ -156,6 +167,7 @@ class EventWindows:
         #: Of each row: its sequence, its events ``first:last``, and its first interval to score.
         self.rows = rows
         self.sequence, self.first, self.last, self.score_first = rows
+        self._made: dict[int, _Row] = {}
 
     def __len__(self) -> int:
         return len(self.sequence)
@@ -177,37 +189,43 @@ class EventWindows:
 
     def gather(self, indices: Sequence[int] | np.ndarray | Tensor) -> EventBatch:
         """Make a batch of some rows, padded on the right to the longest of them."""
-        gaps, types, known, tails, score_from, origin = [], [], [], [], [], []
-        for index in np.asarray(indices, dtype=np.int64):
-            sequence, first, last = self.sequence[index], self.first[index], self.last[index]
-            edges = self._edges[sequence][first : last + 1]  # (events + 1,)
-            gap = np.diff(edges) / self.time_scale  # (events,)
-            known.append(not np.isnan(edges[0]))
-            gap[:1] = gap[:1] if known[-1] else 0.0
-            whole = last == len(self.codes[sequence])  # else the tail is the next row's
-            tails.append(
-                (self._edges[sequence][-1] - edges[-1]) / self.time_scale if whole else np.nan
-            )
-            # The same sums as in the batch, so that an event at the border is on one side.
-            past = self.score_first[index] - first
-            given = self.history_until[sequence] - edges[past]
-            reach = given / self.time_scale if given > 0 else 0.0
-            time = np.concatenate([[0.0], gap.cumsum()])
-            score_from.append(time[past] + reach if past or given > 0 else -np.inf)
-            gaps.append(gap)
-            types.append(self.codes[sequence][first:last])
-            begin = edges[0] if known[-1] else edges[1] if len(gap) else 0.0
-            origin.append((begin + self.table.clock.calendar_origin) / self.time_scale)
+        parts = [self._row(int(index)) for index in np.asarray(indices, dtype=np.int64)]
         return pad_sequences(
-            gaps,
-            types,
-            first_known=known,
-            tails=tails,
-            score_from=score_from,
-            origin=origin if self.table.clock.is_stamps else None,
+            [part.gaps for part in parts],
+            [part.types for part in parts],
+            first_known=[part.known for part in parts],
+            tails=[part.tail for part in parts],
+            score_from=[part.score_from for part in parts],
+            origin=[part.origin for part in parts] if self.table.clock.is_stamps else None,
             resolution=self._resolution,
             dtype=self._dtype,
         )
+
+    def _row(self, index: int) -> "_Row":
+        """Return a row; a training reads each in every epoch, so they are computed once."""
+        if index in self._made:
+            return self._made[index]
+        sequence, first, last = self.sequence[index], self.first[index], self.last[index]
+        edges = self._edges[sequence][first : last + 1]  # (events + 1,)
+        gaps = np.diff(edges) / self.time_scale  # (events,)
+        known = not np.isnan(edges[0])
+        gaps[:1] = gaps[:1] if known else 0.0
+        whole = last == len(self.codes[sequence])  # else the tail is the next row's
+        # The same sums as in the batch, so that an event at the border is on one side.
+        past = self.score_first[index] - first
+        given = self.history_until[sequence] - edges[past]
+        reach = given / self.time_scale if given > 0 else 0.0
+        time = np.concatenate([[0.0], gaps.cumsum()])
+        begin = edges[0] if known else edges[1] if len(gaps) else 0.0
+        row = self._made[index] = _Row(
+            gaps,
+            self.codes[sequence][first:last],
+            known,
+            (self._edges[sequence][-1] - edges[-1]) / self.time_scale if whole else np.nan,
+            time[past] + reach if past or given > 0 else -np.inf,
+            (begin + self.table.clock.calendar_origin) / self.time_scale,
+        )
+        return row
 
     def batches(self, batch_size: int, generator: torch.Generator | None) -> list[Tensor]:
         """Split the rows into batches of similar length."""

@@ -203,6 +203,7 @@ class TrainingRun(Generic[BatchT]):
             _groups(self.model, settings.rate_factors),
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
+            fused=True if settings.fused and settings.device.type == "cpu" else None,
         )
         self.stream = RandomStream(_derived_seed(settings.seed, 0), settings.device)
         if settings.checkpoint_dir is not None:

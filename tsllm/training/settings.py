@@ -89,6 +89,8 @@ class TrainingSettings:
     patience: int = 3
     #: Largest norm of the gradient of a step; None does not clip.
     clip_norm: float | None = 5.0
+    #: Update all weights in one kernel on a CPU, which is faster for small networks.
+    fused: bool = False
     #: Seed of the examples' order and of the model's draws, such as dropout.
     seed: int = 0
     #: The model is moved there.

@@ -43,15 +43,15 @@ class TimeRotation:
         """Create rotations by angles (batch, heads, n, time_width / 2), of any size in float64."""
         return cls(torch.complex(angles.cos().to(dtype), angles.sin().to(dtype)))
 
-    def apply(self, x: Tensor) -> Tensor:
-        """Transform the last columns of (batch, heads, n, width) pair by pair."""
+    def apply(self, x: Tensor, *more: Tensor) -> Tensor:
+        """Transform the last columns of (batch, heads, n, width) pair by pair, and append more."""
         time_width = 2 * self.phase.shape[-1]
         content, time = x.split([x.shape[-1] - time_width, time_width], -1)
         pairs = time.to(self.phase.real.dtype).unflatten(-1, (-1, 2))
         if x.shape[-1] % 2:
             pairs = pairs.contiguous()  # complex numbers begin at even places
         turned = torch.view_as_real(torch.view_as_complex(pairs) * self.phase).flatten(-2)
-        return torch.cat([content.expand(*turned.shape[:-1], -1), turned], -1)
+        return torch.cat([content.expand(*turned.shape[:-1], -1), turned, *more], -1)
 
     def at(self, part: slice) -> "TimeRotation":
         """Select some of the times."""
@@ -192,14 +192,15 @@ class AttNHPLayer(nn.Module):
         hidden).
         """
         q = self.query_layer.bias[None, None] if x is None else self.query_layer(x)
-        q = turn.apply(self._by_head(q).transpose(1, 2))  # (batch, heads, queries, width)
-        prompt = cache.prompt
-        nodes = q.shape[2] // (part.stop - part.start)
+        q = self._by_head(q).transpose(1, 2)  # (batch or 1, heads, queries or 1, width)
+        queries, prompt = turn.phase.shape[2], cache.prompt
+        nodes = queries // (part.stop - part.start)
+        more = []
         if prompt is not None:
             time_keys = _part(prompt.time_keys, part, 2)  # (batch, heads, positions, content)
-            by_position = q[..., : self.content].unflatten(2, (-1, nodes))
-            shift = (by_position @ time_keys[..., None]).flatten(2, 3)
-            q = torch.cat([q, shift], -1)  # (batch, heads, queries, width + 1)
+            content = q[..., : self.content].expand(-1, -1, queries, -1).unflatten(2, (-1, nodes))
+            more.append((content @ time_keys[..., None]).flatten(2, 3))
+        q = turn.apply(q, *more)  # (batch, heads, queries, width, or one more with prompts)
         bias = mask.bias(part, prompt, q.dtype)  # (batch or 1, positions, columns)
         columns = slice(0, bias.shape[-1])
         keys, values = _part(cache.keys, columns, 2), _part(cache.values, columns, 2)
@@ -219,7 +220,9 @@ class AttNHPLayer(nn.Module):
         if prompt is not None:
             time_values = _part(prompt.time_values, part, 2)  # (batch, heads, positions, width)
             by_position = share[0].unflatten(2, (-1, nodes))
-            out = out + (by_position @ time_values[:, :, :, None]).flatten(2, 3)
+            out = torch.addcmul(
+                out.unflatten(2, (-1, nodes)), by_position, time_values[:, :, :, None]
+            ).flatten(2, 3)
         return out.transpose(1, 2).flatten(2)
 
     def _by_head(self, x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +88,12 @@ class PromptedAttention(nn.Module):
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute queries, keys and values (batch, heads, tokens, width) of tokens."""
         layers = (self.query_layer, self.key_layer, self.value_layer)
-        q, k, v = (_heads(layer(x), self.heads) for layer in layers)
+        # One product for all three.
+        weight = torch.cat([layer.weight for layer in layers])
+        bias = torch.cat([layer.bias for layer in layers])
+        q, k, v = (
+            _heads(part, self.heads) for part in functional.linear(x, weight, bias).chunk(3, -1)
+        )
         return q, k, v
 
     def project_prompts(self, choice: PromptChoice, layer: int, code: Tensor) -> LayerPrompt:
@@ -110,24 +115,25 @@ class PromptedAttention(nn.Module):
         k: Tensor,
         v: Tensor,
         age: Tensor,
-        visible: Tensor,
+        hidden: Tensor,
         prompt: LayerPrompt | None,
     ) -> Tensor:
         """Average values by the softmax over prompts and tokens: (batch, queries, hidden).
 
         ``q``, ``k`` and ``v`` are (batch, heads, queries or tokens, width), ``age`` (batch,
-        queries, tokens) is the time from token to query, and ``visible`` a bool mask of its shape.
+        queries, tokens) is the time from token to query, and ``hidden`` a bool mask of its shape,
+        True for tokens that a query does not see.
         """
         rates = functional.softplus(self.decay_logit)[:, None, None]
+        q = q / math.sqrt(self.width)
         # (batch, heads, queries, tokens)
-        logits = q @ k.mT / math.sqrt(self.width) - rates * age[:, None]
-        logits = logits.masked_fill(~visible[:, None], -torch.inf)
+        logits = torch.addcmul(q @ k.mT, rates, age[:, None], value=-1)
+        logits = logits.masked_fill(hidden[:, None], -torch.inf)
         if prompt is None:
             mixed = logits.softmax(-1) @ v
         else:
             shift = (q * prompt.time_keys).sum(-1, keepdim=True)  # (batch, heads, queries, 1)
-            prefix = (q @ prompt.keys.mT + shift) / math.sqrt(self.width)
-            prefix = prefix.masked_fill(~prompt.visible, -torch.inf)
+            prefix = (q @ prompt.keys.mT + shift).masked_fill(~prompt.visible, -torch.inf)
             weights = torch.cat([prefix, logits], -1).softmax(-1)
             of_prompt, of_tokens = weights.tensor_split([prefix.shape[-1]], -1)
             mixed = of_tokens @ v + of_prompt @ prompt.values
@@ -137,29 +143,46 @@ class PromptedAttention(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, prompt: LayerPrompt | None) -> Tensor:
         """Attend over tokens (batch, tokens, hidden) at times (batch, tokens) float64."""
-        return self.attend_causally(*self.project(x), time, prompt)
+        return self.attend_causally(*self.project(x), causal_parts(time, x.dtype), prompt)
 
     def attend_causally(
-        self, q: Tensor, k: Tensor, v: Tensor, time: Tensor, prompt: LayerPrompt | None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        parts: "list[CausalPart]",
+        prompt: LayerPrompt | None,
     ) -> Tensor:
         """Attend from each token to itself and those before it, some queries at a time."""
-        tokens, mixed = q.shape[2], []
-        for first in range(0, tokens, QUERY_BLOCK):
-            last = min(first + QUERY_BLOCK, tokens)
-            part = slice(first, last)
-            age = (time[:, part, None] - time[:, None, :last]).to(q.dtype)
-            earlier = torch.ones(last - first, last, dtype=torch.bool, device=q.device).tril(first)
-            mixed.append(
-                self.attend(
-                    q[:, :, part],
-                    k[:, :, :last],
-                    v[:, :, :last],
-                    age.clamp_min(0),
-                    earlier[None],
-                    None if prompt is None else prompt.at(part),
-                )
-            )
+        if len(parts) == 1:
+            return self.attend(q, k, v, parts[0].age, parts[0].hidden, prompt)
+        mixed = []
+        for part, age, hidden in parts:
+            seen = slice(0, part.stop)
+            own = None if prompt is None else prompt.at(part)
+            mixed.append(self.attend(q[:, :, part], k[:, :, seen], v[:, :, seen], age, hidden, own))
         return torch.cat(mixed, 1)
+
+
+class CausalPart(NamedTuple):
+    """Queries that attend together, to themselves and all tokens before."""
+
+    part: slice
+    age: Tensor
+    """(batch, queries, tokens), the time from each token to each query, 0 for later ones."""
+    hidden: Tensor
+    """(1, queries, tokens) bool, True for later tokens."""
+
+
+def causal_parts(time: Tensor, dtype: torch.dtype) -> list[CausalPart]:
+    """Cut the tokens, at times (batch, tokens) float64, into parts that attend together."""
+    tokens, parts = time.shape[1], []
+    for first in range(0, tokens, QUERY_BLOCK):
+        part = slice(first, min(first + QUERY_BLOCK, tokens))
+        age = (time[:, part, None] - time[:, None, : part.stop]).to(dtype).clamp_min(0)
+        ones = torch.ones(age.shape[1:], dtype=torch.bool, device=time.device)
+        parts.append(CausalPart(part, age, ones.triu(first + 1)[None]))
+    return parts
 
 
 class AttentionBlock(nn.Module):
@@ -277,6 +300,7 @@ class AttentionEncoder(EventStack[AttentionBlock]):
         time = torch.cat([state.time, now[:, None]], 1)
         real = functional.pad(state.real, (0, 1), value=True)
         age = (now[:, None] - time).clamp_min(0).to(x.dtype)[:, None]  # (batch, 1, tokens)
+        hidden = ~real[:, None]
         all_keys, all_values = [], []
         for block, old_keys, old_values, prompt in zip(
             self._blocks(), state.keys, state.values, self._layer_prompts(prompts), strict=True
@@ -284,7 +308,7 @@ class AttentionEncoder(EventStack[AttentionBlock]):
             q, k, v = block.attention.project(block.norm1(x))
             k = torch.cat([old_keys, k], 2)
             v = torch.cat([old_values, v], 2)
-            x = block.finish(x, block.attention.attend(q, k, v, age, real[:, None], prompt))
+            x = block.finish(x, block.attention.attend(q, k, v, age, hidden, prompt))
             all_keys.append(k)
             all_values.append(v)
         after = AttentionState(tuple(all_keys), tuple(all_values), time, now, real, state.context)
@@ -294,10 +318,11 @@ class AttentionEncoder(EventStack[AttentionBlock]):
         """Encode all positions, and return the state of the streams."""
         x = self.dropout(self.embedding(batch))  # (batch, tokens, hidden)
         time = functional.pad(batch.gaps.double().cumsum(1), (1, 0))  # (batch, tokens)
+        parts = causal_parts(time, x.dtype)
         all_keys, all_values = [], []
         for block, prompt in zip(self._blocks(), self._layer_prompts(prompts), strict=True):
             q, k, v = block.attention.project(block.norm1(x))
-            x = block.finish(x, block.attention.attend_causally(q, k, v, time, prompt))
+            x = block.finish(x, block.attention.attend_causally(q, k, v, parts, prompt))
             all_keys.append(k)
             all_values.append(v)
         state = AttentionState(

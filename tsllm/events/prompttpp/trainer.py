@@ -346,6 +346,7 @@ memory_events, verbose
             weight_decay=self.weight_decay,
             patience=patience,
             clip_norm=CLIP_NORM,
+            fused=True,
             # Each slice has a seed of its own.
             seed=int(np.random.SeedSequence((self.seed, part.number)).generate_state(1)[0]),
             device=self.device,
