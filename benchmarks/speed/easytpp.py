@@ -50,10 +50,10 @@ Records = list[dict[str, Any]]
 def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--easytpp", required=True, help="folder that easy-tpp is installed in")
-    arguments.add_argument("--sequences", type=int, default=128, help="half as many are held out")
-    arguments.add_argument("--events", type=int, nargs="+", default=[16, 64], help="a sequence")
+    arguments.add_argument("--sequences", type=int, default=64, help="half as many are held out")
+    arguments.add_argument("--events", type=int, nargs="+", default=[16], help="a sequence")
     arguments.add_argument("--batch", type=int, default=16, help="sequences a step")
-    arguments.add_argument("--repeats", type=int, default=5, help="epochs timed")
+    arguments.add_argument("--repeats", type=int, default=7, help="epochs timed")
     args = arguments.parse_args()
     sys.path.append(args.easytpp)
     logging.disable(logging.WARNING)  # easy-tpp logs each configuration

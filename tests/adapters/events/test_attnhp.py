@@ -421,3 +421,36 @@ def test_growing_keeps_what_is_known_of_the_old_types():
         after = decoder.log_intensities(states, elapsed)
     assert after.shape[-1] == TYPES + 2
     assert torch.allclose(after[..., :TYPES], before)
+
+
+@pytest.mark.parametrize("prompted", [False, True])
+@pytest.mark.parametrize("lengths", [(3, 9, 16), (70, 20)])
+def test_plain_products_and_the_fused_kernel_agree_in_value_and_gradient(
+    prompted, lengths, monkeypatch
+):
+    encoder, decoder = build()
+    batch, found = make_batch(lengths), []
+    query, pool = choosing()
+    pool.open_slots(query(batch).vectors.flatten(0, 1))
+    pool = pool.double()
+    for short in (0, 1000):
+        monkeypatch.setattr("tsllm.adapters.events.decoders.attnhp.SHORT", short)
+        choice = pool.choose(query(batch)) if prompted else None
+        values = log_likelihood(decoder, encoder.encode(batch, choice), batch)
+        encoder.zero_grad()
+        values.sum().backward()
+        found.append((values.detach(), encoder.embedding.types.grad.clone()))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-9)
+
+
+def test_the_likelihood_is_that_of_the_intensities():
+    encoder, decoder = build()
+    batch = make_batch((4, 9))
+    states = encoder.encode(batch)
+    density, survival = decoder.log_density_and_survival(
+        states, batch.elapsed[..., None], batch.next_types
+    )
+    torch.testing.assert_close(survival, decoder.log_survival(states, batch.elapsed[..., None]))
+    at_events = decoder.log_intensities(states, batch.elapsed[..., None])[:, :, 0]
+    chosen = at_events.gather(-1, batch.next_types[..., None])
+    torch.testing.assert_close(density, chosen + survival)

@@ -1,6 +1,7 @@
 """PromptTPPModel: what is trained when, what stays as it was, what it forgets."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -244,3 +245,17 @@ def _with_context(batch, context):
 def test_arguments_that_do_not_go_together_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         PromptTPPModel(N_TYPES, **settings)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_where_all_slots_are_read_the_choice_needs_no_query(known):
+    model = build_model("attention", slots=2)
+    batch = batch_of(sequences(3, 20))
+    batch = replace(batch, first_known=torch.full_like(batch.first_known, known))
+    query = model.query(batch)
+    assert torch.equal(model.query.mean_gaps(batch), query.mean_gap)
+    chosen, wanted = model.retrieve(batch, [1]), model.pool.choose(query, [1])
+    assert bool(chosen.visible.all()) and torch.equal(chosen.visible, wanted.visible)
+    assert torch.equal(chosen.mean_gap, wanted.mean_gap) and chosen.numbers == (1,)
+    assert model.retrieve(batch, []) is None
+    assert model.pool.needs_query() and not model.pool.needs_query([1])
