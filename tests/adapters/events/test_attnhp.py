@@ -428,15 +428,11 @@ def test_growing_keeps_what_is_known_of_the_old_types():
 def test_plain_products_and_the_fused_kernel_agree_in_value_and_gradient(
     prompted, lengths, monkeypatch
 ):
-    encoder, decoder = build()
+    (encoder, decoder), choose = build(), chooser(prompted)
     batch, found = make_batch(lengths), []
-    query, pool = choosing()
-    pool.open_slots(query(batch).vectors.flatten(0, 1))
-    pool = pool.double()
     for short in (0, 1000):
         monkeypatch.setattr("tsllm.adapters.events.decoders.attnhp.SHORT", short)
-        choice = pool.choose(query(batch)) if prompted else None
-        values = log_likelihood(decoder, encoder.encode(batch, choice), batch)
+        values = log_likelihood(decoder, encoder.encode(batch, choose(batch)), batch)
         encoder.zero_grad()
         values.sum().backward()
         found.append((values.detach(), encoder.embedding.types.grad.clone()))
