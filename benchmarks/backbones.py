@@ -195,9 +195,10 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "steps": int(mine["steps"].max()),
             "training_seconds": mean_of(mine, "training_seconds"),
         }
-        if "prompts" in mine and mine["prompts"].sum():
-            seconds = mine["embedding_seconds"].sum() / mine["prompts"].sum()
-            row["seconds_of_1000_prompts"] = float(1000 * seconds)
+        cold = [one for one in rows if one["model"] == model and one.get("prompts")]
+        if cold:  # one learning rate embeds, the others read
+            seconds = sum(one["embedding_seconds"] for one in cold)
+            row["seconds_of_1000_prompts"] = 1000 * seconds / sum(one["prompts"] for one in cold)
         row |= {name: mean_of(mine, name) for name in ("weights_mb", "peak_mib")}
         found.append(row)
     return sorted(found, key=lambda row: row["validation_mase"] or np.inf)
