@@ -39,7 +39,7 @@ class StreamClock:
     """
 
     def __init__(self, times: pd.Index, freq: str) -> None:
-        self._template = times[:0]
+        self._template: Any = times[:0]  # what it may be called with depends on its kind
         self._freq = freq
         #: The difference of neighbouring stamps; None where it varies, as for months.
         self.step = _fixed_step(times, freq)
@@ -213,7 +213,8 @@ class StreamClock:
                 dates if template.tz is None else dates.tz_localize("UTC").tz_convert(template.tz)
             )
         if isinstance(template, pd.PeriodIndex):
-            return pd.PeriodIndex.from_ordinals(numbers, freq=template.freq, name=template.name)
+            periods: Any = pd.PeriodIndex  # pandas' stubs lack the method
+            return periods.from_ordinals(numbers, freq=template.freq, name=template.name)
         return pd.Index(numbers, name=template.name)
 
     def _read_one(self, time: Any) -> int:
@@ -230,7 +231,7 @@ class StreamClock:
         )
 
 
-def _fixed_step(times: pd.Index, freq: str) -> int | None:
+def _fixed_step(times: Any, freq: str) -> int | None:
     """Return the constant difference of stamps as numbers; None where it varies."""
     if isinstance(times, pd.PeriodIndex):
         return int(times.freq.n)
@@ -243,7 +244,6 @@ def _fixed_step(times: pd.Index, freq: str) -> int | None:
     # days of a time zone may have 23 or 25 hours
     if days is None or (times.tz is not None and str(times.tz) != "UTC"):
         return None
-    assert offset is not None  # its type was found
     return int(np.timedelta64(days * offset.n, "D").astype(f"m8[{times.unit}]").astype(np.int64))
 
 
@@ -273,7 +273,7 @@ def _read_date(time: Any, template: pd.DatetimeIndex) -> int:
     return int(exact.asm8.astype(np.int64))
 
 
-def _read_period(time: Any, template: pd.PeriodIndex) -> int:
+def _read_period(time: Any, template: Any) -> int:
     """Read a period, or a text that names one, as its ordinal."""
     if isinstance(time, pd.Period) and time.freq == template.freq:
         return int(time.ordinal)
