@@ -203,7 +203,7 @@ def _records(
     items: list, source: str, id_col: str | None, named: Callable[[int], str]
 ) -> list[_Sequence]:
     """Read EasyTPP's records: a mapping for each sequence."""
-    key = id_col if id_col in items[0] else "seq_idx"
+    key = "seq_idx" if id_col is None or id_col not in items[0] else id_col
     if id_col not in (None, "sequence_id", key):
         raise DataError(
             f"{source}, {named(0)} has no field {id_col!r}; give it to each record, or leave "
