@@ -102,7 +102,7 @@ class EventStream:
     # ------------------------------------------------------------------ observing
 
     def observe(self, time: Any, type: Any, *, sequence: Any = None) -> "EventStream":
-        """Take an event, or several in the order of their times; a mistake changes nothing.
+        """Read an event, or several in the order of their times; a mistake changes nothing.
 
         Parameters
         ----------
@@ -128,7 +128,7 @@ class EventStream:
         turns = np.zeros(len(names), dtype=np.int64)
         if len(names) > 1:
             codes_of_names = pd.Series(pd.factorize(_as_array(names))[0])
-            turns = codes_of_names.groupby(codes_of_names).cumcount().to_numpy()
+            turns = codes_of_names.groupby(codes_of_names).cumcount().to_numpy(np.int64)
         self._check_order(times, names, turns)
         for number in range(int(turns.max(initial=-1)) + 1):
             mine = np.flatnonzero(turns == number)

@@ -61,6 +61,8 @@ class SeriesStream:
     """
 
     _forecaster: Any  # a SeriesForecaster; its module imports this one
+    _kept: KeptRows
+    _stops: np.ndarray
 
     def __init__(self, forecaster: Any, *, fill: str | None = None) -> None:
         # The forecaster is a copy that nobody else has; its series move here.
@@ -81,7 +83,7 @@ class SeriesStream:
         state, contexts = forecaster.fitted_, list(forecaster._contexts.values())
         contexts = with_known_floors(contexts, state.stops_at_zero)
         histories = [context.values for context in contexts]
-        stops = np.stack([context.stops_at_zero for context in contexts])
+        stops = np.array([context.stops_at_zero for context in contexts])  # (series, variables)
         running = forecaster._running_rows()
         if self._ids:
             self._kept.add(histories)
@@ -129,7 +131,7 @@ class SeriesStream:
     @property
     def last_times(self) -> dict[Hashable, Any]:
         """Return the stamp of each series' last step, by its name."""
-        return {name: self._clock.stamp(last) for name, last in zip(self._ids, self._last)}
+        return {name: self._clock.stamp(last) for name, last in zip(self._ids, self._last.tolist())}
 
     @property
     def nbytes(self) -> int:
@@ -149,7 +151,7 @@ class SeriesStream:
     def observe(
         self, time: Any, values: Any, *, series: Sequence[Hashable] | None = None
     ) -> "SeriesStream":
-        """Take the next step of some series, or of all; a mistake changes none of them.
+        """Read the next step of some series, or of all; a mistake changes none of them.
 
         Parameters
         ----------
@@ -189,7 +191,7 @@ class SeriesStream:
         return self
 
     def add(self, y: Any) -> "SeriesStream":
-        """Take up further series, each with its past.
+        """Add further series, each with its past.
 
         Parameters
         ----------
@@ -324,7 +326,7 @@ class SeriesStream:
             columns[names.id] = ids.repeat(variables * steps).to_numpy()
         columns[names.time] = each[0].append(each[1:])
         if variables > 1:
-            columns["variable"] = np.tile(np.repeat(self.columns, steps), len(places))
+            columns["variable"] = np.tile(np.repeat(np.array(self.columns), steps), len(places))
         rows = values.transpose(0, 2, 1, 3).reshape(-1, values.shape[3])
         columns["forecast"] = rows[:, 0]
         columns |= {f"q{level:g}": rows[:, 1 + i] for i, level in enumerate(levels)}
@@ -499,7 +501,7 @@ class SeriesStream:
         if numbers.dtype.kind not in "fiu":
             rows = numbers.reshape(shape) if numbers.size == shape[0] * shape[1] else numbers
             numbers = check_values(rows, row=self._row_name(places))
-        wanted = {shape}
+        wanted: set[tuple[int, ...]] = {shape}
         wanted |= {shape[:1]} if shape[1] == 1 else set()
         wanted |= {shape[1:]} if shape[0] == 1 else set()
         wanted |= {()} if shape == (1, 1) else set()

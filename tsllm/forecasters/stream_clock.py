@@ -233,11 +233,11 @@ class StreamClock:
 
 def _fixed_step(times: Any, freq: str) -> int | None:
     """Return the constant difference of stamps as numbers; None where it varies."""
+    offset: Any = getattr(times, "freq", None)
     if isinstance(times, pd.PeriodIndex):
-        return int(times.freq.n)
+        return int(offset.n)
     if not isinstance(times, pd.DatetimeIndex):
         return times.step if isinstance(times, pd.RangeIndex) else int(freq)
-    offset = times.freq
     if isinstance(offset, pd.offsets.Tick):
         return int(pd.Timedelta(offset).as_unit(times.unit).to_timedelta64().astype(np.int64))
     days = {pd.offsets.Day: 1, pd.offsets.Week: 7}.get(type(offset))
