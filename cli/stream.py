@@ -276,7 +276,7 @@ class _EventLines:
         )
         return list(dict.fromkeys(names))
 
-    def forecast(self, names: list[Any]) -> list[dict[str, Any]]:
+    def forecast(self, names: list[Any] | None) -> list[dict[str, Any]]:
         """Return the next event of some sequences, one object each."""
         table = self._stream.predict(self._levels, sequences=names)
         return [

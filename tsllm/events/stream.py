@@ -125,7 +125,7 @@ class EventStream:
         """
         times, codes, names = self._read(time, type, sequence)
         # the events of one sequence are taken one after the other, those of several together
-        turns = np.zeros(len(names), dtype=np.int64)
+        turns: np.ndarray = np.zeros(len(names), dtype=np.int64)
         if len(names) > 1:
             codes_of_names = pd.Series(pd.factorize(_as_array(names))[0])
             turns = codes_of_names.groupby(codes_of_names).cumcount().to_numpy(np.int64)
