@@ -205,7 +205,7 @@ def test_all_tensors_of_the_prompts_come_back_when_only_these_are_saved():
         for parameter in model.pool.parameters():
             parameter.add_(torch.randn_like(parameter))
     saved = {name: tensor.clone() for name, tensor in model.pool.state_dict().items()}
-    assert len(saved) == 4 + 3 * 6  # rows, key, usage and three of the head, of each slot
+    assert len(saved) == 4 + 3 * 9  # rows, key, usage, three of the head and of the types, of each
     other = build_model(seed=1, head_rank=2)  # another base, without slots
     other.pool.load_state_dict(saved, strict=True)
     assert len(other.pool) == 3
