@@ -287,35 +287,6 @@ def test_a_cluster_that_does_not_answer_is_named_at_once(model, data, tmp_path, 
         predict_batch(model, data, tmp_path / "out", engine="ray")
 
 
-@pytest.mark.slow
-def test_a_machine_of_the_cluster_is_lost_in_the_middle(
-    model, data, expected, tmp_path, monkeypatch
-):
-    pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    from tsllm.batch import Workers
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    try:
-        second = cluster.add_node(num_cpus=1)
-        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-        processes = set()
-
-        def lose(block):
-            processes.add(block.process)
-            if len(processes) == 2 and second in cluster.list_all_nodes():
-                cluster.remove_node(second, allow_graceful=False)
-
-        options = {"engine": "ray", "workers": Workers(2), "block_rows": 40, "on_block": lose}
-        result = predict_batch(model, data, tmp_path / "out", **options)
-        assert second not in cluster.list_all_nodes()
-    finally:
-        cluster.shutdown()
-    assert result.series == 30
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out"), expected, rtol=1e-6)
-
-
 def test_blocks_of_a_lost_worker_go_to_those_that_run():
     """A replacement that never starts, because the cluster lost its room, holds no block."""
     cluster = FakeCluster(lost={1: [2]}, starting=[0, 1])
