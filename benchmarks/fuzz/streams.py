@@ -194,7 +194,7 @@ def odd_calls(case: Case) -> None:
     call, arguments = calls[name]
     argument = case.pick("argument", arguments)
     value = case.pick("value", _ODD)
-    files = ["source", "file"] if argument in ("events", "history") else []
+    files = ["source", "file", "the list"] if argument in ("events", "history") else []
     case.expect("either", argument.removesuffix("s"), *files)
     given: dict[str, Any] = {
         "sample": {"n_events": 2},
