@@ -237,7 +237,7 @@ def check_known(cls: type, name: str, known: Sequence[str]) -> None:
 
 
 def check_names(cls: ClassT) -> ClassT:
-    """Let the constructor of a class check the names of its arguments with `check_known`."""
+    """Make the constructor of a class check the names of its arguments with `check_known`."""
     construct = cls.__init__  # type: ignore[misc]  # sound: it is called with a new instance
     parameters = inspect.signature(construct).parameters
     known = sorted(parameters.keys() - {"self"})  # as get_param_names gives them

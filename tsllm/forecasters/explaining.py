@@ -2,6 +2,7 @@
 
 from abc import ABC
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ class ExplainingMixin(ForecastingMixin, ABC):
     _layout: Layout
     _check_fh: Callable[..., Any]  # sktime's, as the next
     _check_X_y: Callable[..., tuple[Any, Any]]  # noqa: N815
+    _horizon_kept: Callable[[], AbstractContextManager[None]]
 
     def explain(self, fh: Any = None, X: Any = None) -> pd.DataFrame:
         """Split the forecasts of the fitted series into the shares of the covariates.
