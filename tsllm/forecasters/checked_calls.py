@@ -6,8 +6,7 @@ when they are read, and the result is a table of the kind of y again.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -20,6 +19,7 @@ from tsllm.arguments import check_known, checked_flag, checked_levels, shown
 from tsllm.datasets.foreign import TableKind, kind_of
 from tsllm.datasets.indexed import index_table, index_tables
 from tsllm.errors import DataError, DataTypeError
+from tsllm.forecasters.horizons import horizon_kept
 
 Given = ParamSpec("Given")
 Own = TypeVar("Own", bound="CheckedCalls")
@@ -43,7 +43,7 @@ def forecasting_call(
         outermost = not _INSIDE.get()
         token = _INSIDE.set(True)
         try:
-            with self._horizon_kept():
+            with horizon_kept(self):
                 result: Any = method(self, *args, **kwargs)
         finally:
             _INSIDE.reset(token)
@@ -350,16 +350,6 @@ class CheckedCalls(BaseForecaster):
             if own not in known and not any(one.endswith(f"__{own}") for one in known):
                 check_known(type(self), own, self.get_param_names())
         return super().set_params(**params)
-
-    @contextmanager
-    def _horizon_kept(self) -> Iterator[None]:
-        """Restore the horizon if a call is refused; sktime sets it before all is checked."""
-        horizon = getattr(self, "_fh", None)
-        try:
-            yield
-        except Exception:
-            self._fh = horizon
-            raise
 
 
 def _levels_of_call(name: str, levels: Any) -> list[float]:

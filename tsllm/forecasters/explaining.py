@@ -2,7 +2,6 @@
 
 from abc import ABC
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from tsllm.forecasters.frames import (
     future_covariates,
     stamps_after,
 )
-from tsllm.forecasters.horizons import steps_after
+from tsllm.forecasters.horizons import horizon_kept, steps_after
 
 #: The name of the model's own forecast in an explanation, and of what the floor adds to a sum.
 MODEL, FLOOR = "model", "floor"
@@ -30,7 +29,6 @@ class ExplainingMixin(ForecastingMixin, ABC):
     _layout: Layout
     _check_fh: Callable[..., Any]  # sktime's, as the next
     _check_X_y: Callable[..., tuple[Any, Any]]  # noqa: N815
-    _horizon_kept: Callable[[], AbstractContextManager[None]]
 
     def explain(self, fh: Any = None, X: Any = None) -> pd.DataFrame:
         """Split the forecasts of the fitted series into the shares of the covariates.
@@ -164,7 +162,7 @@ class ExplainingMixin(ForecastingMixin, ABC):
         """Read a horizon and X as `predict` does: series, steps of each, known columns."""
         self.check_is_fitted()
         state = self.fitted_
-        with self._horizon_kept():
+        with horizon_kept(self):
             horizon: ForecastingHorizon = self._check_fh(fh)
             X = self._check_X_y(X=X)[0] if X is not None else None
             contexts = self._kept_contexts()

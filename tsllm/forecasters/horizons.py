@@ -6,7 +6,8 @@ were asked for, and a stamp where the series has no step is refused.
 """
 
 import datetime
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import numpy as np
@@ -408,3 +409,14 @@ def _refuse_dates(what: str, name: str) -> NoReturn:
     raise DataError(
         f"fh holds {what} and {name} counts its steps with integers: pass steps such as [1, 2, 3]"
     )
+
+
+@contextmanager
+def horizon_kept(forecaster: Any) -> Iterator[None]:
+    """Restore the horizon of a forecaster if a call is refused; sktime sets it before all checks."""
+    horizon = getattr(forecaster, "_fh", None)
+    try:
+        yield
+    except Exception:
+        forecaster._fh = horizon
+        raise
