@@ -28,7 +28,7 @@ def check_floor(floor: Any) -> None:
 
 def never_negative(values: np.ndarray) -> np.ndarray:
     """Return which variables of a series (time, variables) have no negative value: (variables,)."""
-    found: np.ndarray = (~(values < 0)).all(axis=0)  # NaN is not observed
+    found: np.ndarray = ~np.any(values < 0, axis=0)  # NaN is not observed
     return found
 
 
