@@ -413,7 +413,7 @@ def _refuse_dates(what: str, name: str) -> NoReturn:
 
 @contextmanager
 def horizon_kept(forecaster: Any) -> Iterator[None]:
-    """Restore the horizon of a forecaster if a call is refused; sktime sets it before all checks."""
+    """Restore the horizon of a forecaster if a call is refused: sktime sets it before checks."""
     horizon = getattr(forecaster, "_fh", None)
     try:
         yield
