@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json as json_
 import signal
 import sys
@@ -77,9 +78,12 @@ def stream(
                 )
         else:
             loaded: Any = load(model, backbone=backbone)
-            is_series = hasattr(loaded, "predict_interval")
-            found = loaded.stream(fill=fill) if is_series else loaded.stream()
+            found = loaded.stream()
             found.made_of = print_of_model
+    if fill is not None:
+        if not hasattr(found, "fill"):
+            raise DataError("--fill has no effect on events, which have no steps: drop it")
+        found.fill = fill
     lines = _lines_of(found, horizon, levels)
     try:
         read, refused = _follow(lines, every)
@@ -88,18 +92,23 @@ def stream(
             save(found, state, overwrite=True)
             say(f"saved the stream in {state}")
     if refused:
-        raise DataError(f"{refused:,} of {count(read, 'lines')} could not be read")
+        raise DataError(f"{refused:,} of {count(read, 'lines')} could not be read or forecast")
 
 
 def _lines_of(
     stream: SeriesStream | EventStream, horizon: int | None, levels: Sequence[float] | None
 ) -> _SeriesLines | _EventLines:
     """Return the reader and writer of lines for a stream."""
+    from tsllm.arguments import checked_levels
     from tsllm.events.stream import EventStream
+    from tsllm.forecasters.parameters import check_horizon
     from tsllm.tables.forecast import DEFAULT_QUANTILES
 
     chosen = DEFAULT_QUANTILES if levels is None else levels
+    checked_levels(chosen, "quantiles")
     if not isinstance(stream, EventStream):
+        if horizon is not None:
+            check_horizon(horizon)
         return _SeriesLines(stream, horizon, chosen)
     if horizon is not None:
         raise DataError("--horizon has no effect on events, whose next one is forecast: drop it")
@@ -114,15 +123,16 @@ def _follow(lines: _SeriesLines | _EventLines, every: int) -> tuple[int, int]:
             number += 1
             if not line.strip():
                 continue
+            problem = ""
             try:
-                rows = _rows_of(line)
-                names = lines.observe(rows)
+                names = lines.observe(_rows_of(line))
+                problem = "its values were read, and there is no forecast: "
                 out = lines.forecast(names) if number % every == 0 else []
             except TsllmError as error:
                 refused += 1
-                reason = " ".join(str(error).split())
-                say(f"Warning: line {number}: {reason}", style="yellow")
-                out = [{"line": number, "error": reason}]
+                problem += " ".join(str(error).split())
+                say(f"Warning: line {number}: {problem}", style="yellow")
+                out = [{"line": number, "error": problem}]
             for one in out:
                 sys.stdout.write(json_.dumps(one, allow_nan=False) + "\n")
             sys.stdout.flush()
@@ -153,6 +163,9 @@ def _lines_of_stdin() -> Iterator[Iterator[str]]:
                 return
             yield line
 
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # a byte that is not UTF-8 spoils its own line only; Windows may write a mark in front
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
     signals = (signal.SIGTERM, signal.SIGINT)
     before = [signal.signal(one, stop) for one in signals]
     try:
@@ -165,6 +178,10 @@ def _lines_of_stdin() -> Iterator[Iterator[str]]:
 def _rows_of(line: str) -> list[dict[str, Any]]:
     """Read a line: a row, or a list of them."""
     try:
+        line.encode()
+    except UnicodeEncodeError:
+        raise DataError("it has bytes that are not UTF-8: write JSON as UTF-8") from None
+    try:
         found = json_.loads(line)
     except (ValueError, RecursionError) as error:
         raise DataError(f"it is no JSON ({error}): write one row, or a list of rows") from None
@@ -175,10 +192,12 @@ def _rows_of(line: str) -> list[dict[str, Any]]:
 
 
 def _cell(row: Mapping[str, Any], names: Sequence[str], what: str) -> Any:
-    """Return the value of a row under the first of some names that it has."""
-    for name in names:
-        if name in row:
-            return row[name]
+    """Return the value of a row under the one of some names that it has."""
+    found = [name for name in dict.fromkeys(names) if name in row]
+    if len(found) > 1:
+        raise DataError(f"a row has {found[0]!r} and {found[1]!r}, both the {what}: give it one")
+    if found:
+        return row[found[0]]
     raise DataError(f"a row lacks {names[0]!r}, the {what}: it has {', '.join(map(str, row))}")
 
 

@@ -277,7 +277,10 @@ def _as_frame(values: object, series: object) -> pd.DataFrame:
                 f"{series_name(series)} has values with {array.ndim} dimensions; "
                 "pass one column, or two dimensions (time, variables)"
             )
-        frame = pd.DataFrame(array)
+        try:
+            frame = pd.DataFrame(array)
+        except OverflowError:  # a whole number that no float64 reaches
+            frame = pd.DataFrame(array, dtype=object)
     if frame.shape[1] == 0:
         raise DataError(f"{series_name(series)} has no value columns; pass at least one")
     return frame

@@ -63,10 +63,15 @@ def test_a_bad_line_is_answered_in_its_place(model, follow):
         ({"id": "a", "value": 3}, "a row lacks 'time'"),
         (ROW | {"time": "2024-04-01"}, "has a gap"),
         (ROW | {"value": "high"}, "holds 'high', which is no number"),
+        (ROW | {"value": 10**400}, "holds a value beyond"),
+        (ROW | {"id": ["a"]}, "series ['a'] is not in the stream"),
+        (ROW | {"series_id": "b"}, "a row has 'id' and 'series_id', both the name of the series"),
+        ([ROW, ROW | {"id": "b", "value": [2]}], "holds [2], which is no number"),
+        (ROW | {"time": "01/03/2024"}, "time must be a date, written year first"),
     ]
     code, out, said = follow(model, lines=[*(line for line, _ in bad), ROW])
     assert code == 2
-    assert "Error: 7 of 8 lines could not be read" in said
+    assert f"Error: {len(bad)} of {len(bad) + 1} lines could not be read" in said
     for number, (one, (_, message)) in enumerate(zip(out, bad), start=1):
         assert one["line"] == number
         assert message in one["error"]
@@ -101,6 +106,46 @@ def test_events_are_followed_too(follow, tmp_path):
     assert "an event of the type 'c'" in out[2]["error"]
     code, _, said = follow(path, "--horizon", "3", lines=[])
     assert "--horizon has no effect on events" in said
+
+
+def test_a_line_of_other_bytes_spoils_no_other(model, monkeypatch, capsys):
+    import io
+
+    from tsllm.cli.main import main
+
+    good = json.dumps(ROW).encode()
+    lines = b"\xef\xbb\xbf" + good.replace(b'"a"', b'"a\xff"') + b"\r\n" + good + b"\r\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines), encoding="latin-1"))
+    with pytest.raises(SystemExit) as end:
+        main(["stream", str(model)])
+    bad, answer = map(json.loads, capsys.readouterr().out.splitlines())
+    assert end.value.code == 2
+    assert bad == {"line": 1, "error": "it has bytes that are not UTF-8: write JSON as UTF-8"}
+    assert answer["id"] == "a"
+
+
+def test_a_line_without_a_forecast_has_been_read(follow, tmp_path):
+    forecaster = tsllm.LinearForecaster(context_length=4).fit(panel([60], ["a"]), fh=[1])
+    path, state = tsllm.save(forecaster, tmp_path / "m"), tmp_path / "s"
+    days = pd.date_range(tsllm.load(path).stream().last_times["a"], periods=6)[1:]
+    missing = [ROW | {"time": str(day.date()), "value": None} for day in days]
+    code, out, _ = follow(path, "--state", state, lines=missing)
+    assert code == 2
+    assert "its values were read, and there is no forecast: " in out[-1]["error"]
+    assert tsllm.load(state).last_times["a"] == days[-1]
+
+
+def test_options_are_checked_before_the_first_line(model, follow, tmp_path):
+    for option, value in [("--horizon", "0"), ("--quantiles", "1.5")]:
+        code, out, said = follow(model, option, value, lines=[ROW])
+        assert (code, out) == (2, [])
+        assert "could not be read" not in said
+    state = tmp_path / "state"
+    later = ROW | {"time": "2024-03-03"}
+    assert follow(model, "--state", state, lines=[ROW, later])[0] == 2
+    code, out, _ = follow(model, "--state", state, "--fill", "nan", lines=[later])
+    assert code == 0
+    assert out[0]["time"][0] == "2024-03-04T00:00:00"
 
 
 def test_a_signal_saves_the_state(model, tmp_path):

@@ -39,6 +39,8 @@ class SeriesStream:
         The variables, in the order of the values.
     made_of : str or None
         A note of the model that it was opened from, which is saved with it.
+    fill : {"nan"} or None
+        What it does about missing steps, see ``forecaster.stream``; it may be changed.
 
     See Also
     --------
@@ -68,7 +70,7 @@ class SeriesStream:
         # The forecaster is a copy that nobody else has; its series move here.
         if fill not in FILLS:
             raise DataError(f"fill must be 'nan' or None, found {shown(fill)}")
-        self._forecaster, self._fill = forecaster, fill
+        self._forecaster, self.fill = forecaster, fill
         self.made_of: str | None = None
         self._names = column_names(forecaster._layout.columns)
         self._ids: list[Hashable] = []
@@ -181,7 +183,7 @@ class SeriesStream:
         now = self._clock.read(time, len(places))
         names = self._ids if series is None else series
         missing = self._clock.missing_before(
-            names, self._last[places], now, fill=self._fill is not None
+            names, self._last[places], now, fill=self.fill is not None
         )
         if missing is not None:
             for step in range(int(missing.max())):
@@ -370,7 +372,7 @@ class SeriesStream:
         -------
         dict
         """
-        return {"forecaster": self._forecaster, "fill": self._fill}
+        return {"forecaster": self._forecaster, "fill": self.fill}
 
     def to_state(self, *, include_context: bool = True) -> dict[str, Any]:
         """Return everything but the parameters as plain values, arrays and tensors.
@@ -469,7 +471,7 @@ class SeriesStream:
         if isinstance(series, str) or not isinstance(series, Sequence | pd.Index | np.ndarray):
             raise DataTypeError(f"series must be a list of names, found {shown(series)}")
         known = self._places
-        places = [known.get(name, -1) for name in series]
+        places = [known.get(name, -1) if isinstance(name, Hashable) else -1 for name in series]
         found = np.array(places, dtype=np.int64)
         if len(found) == 0:
             raise DataError("series is empty: name the series, or leave it out for all of them")
@@ -491,16 +493,14 @@ class SeriesStream:
         """Read a step of some series as numbers (series, variables)."""
         shape = len(places), self._stops.shape[1]
         if isinstance(values, pd.DataFrame):
+            self._check_rows(values, places)
             values = match_columns(values, self._forecaster._layout.columns)
         elif isinstance(values, pd.Series | Mapping):
             raise DataTypeError(
                 f"values must be an array in the order of the series, found a "
                 f"{type(values).__name__}: pass values.to_numpy() or a DataFrame"
             )
-        numbers = values if isinstance(values, np.ndarray) else np.asarray(values)
-        if numbers.dtype.kind not in "fiu":
-            rows = numbers.reshape(shape) if numbers.size == shape[0] * shape[1] else numbers
-            numbers = check_values(rows, row=self._row_name(places))
+        numbers = values if isinstance(values, np.ndarray) else _as_array(values)
         wanted: set[tuple[int, ...]] = {shape}
         wanted |= {shape[:1]} if shape[1] == 1 else set()
         wanted |= {shape[1:]} if shape[0] == 1 else set()
@@ -509,11 +509,38 @@ class SeriesStream:
             raise DataError(
                 f"values must have the shape (series, variables) = {shape}, found {numbers.shape}"
             )
-        numbers = numbers.astype(np.float64).reshape(shape)
+        numbers = numbers.reshape(shape)
+        if numbers.dtype.kind not in "fiu":
+            numbers = check_values(numbers, row=self._row_name(places))
+        numbers = numbers.astype(np.float64)
         if not (np.isnan(numbers) | (np.abs(numbers) <= LARGEST)).all():
             check_values(numbers, row=self._row_name(places))
         return numbers
 
+    def _check_rows(self, values: pd.DataFrame, places: np.ndarray) -> None:
+        """Check that rows that are named after series come in the order of these."""
+        names = [self._ids[place] for place in places.tolist()]
+        rows = values.index.tolist()
+        if names != rows and set(rows) == set(names):
+            raise DataError(
+                f"values has the rows {shown(rows)} for the series {shown(names)}: bring them into "
+                "the same order"
+            )
+
     def _row_name(self, places: np.ndarray) -> Callable[[int], str]:
         """Return a function from rows of a step to words for an error message."""
         return lambda row: f"the step of {series_name(self._ids[places[row]])}"
+
+
+def _as_array(values: Any) -> np.ndarray:
+    """Return numbers in lists as an array; of objects where one of them is no number."""
+    try:
+        numbers = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        return np.asarray(values, dtype=object)
+    if numbers.dtype.kind in "fiu" and numbers.ndim:
+        # numpy reads True beside numbers as 1
+        rows = values if numbers.ndim > 1 else [values]
+        if any({bool, np.bool_} & set(map(type, row)) for row in rows):
+            return np.asarray(values, dtype=object)
+    return numbers

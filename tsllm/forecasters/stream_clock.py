@@ -1,5 +1,6 @@
 """The stamps of streams as whole numbers: read, checked against the frequency, and continued."""
 
+import re
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
@@ -9,11 +10,14 @@ import pandas as pd
 
 from tsllm.arguments import shown
 from tsllm.datasets.checks import series_name
+from tsllm.datasets.dates import text_dates
 from tsllm.datasets.frequency import count_steps, frequency_name, future_times, set_frequency
 from tsllm.errors import DataError, DataTypeError
 
 #: Most steps that a stream fills in before an observation.
 MOST_MISSING = 10_000
+# The usual way to write a date, which is read at once.
+_ISO = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?")
 # Frequencies that a stream's stamps have been continued at, kept so as not to ask pandas again.
 _MOST_KNOWN = 1024
 
@@ -67,6 +71,8 @@ class StreamClock:
 
     def read(self, time: Any, count: int) -> np.ndarray:
         """Read a stamp of ``count`` series, or one stamp for each, as numbers (count,)."""
+        if isinstance(time, np.ndarray) and time.ndim == 0:
+            time = time[()]
         if isinstance(time, str) or not hasattr(time, "__len__"):
             return np.full(count, self._read_one(time), dtype=np.int64)
         if len(time) != count:
@@ -251,6 +257,9 @@ def _read_date(time: Any, template: pd.DatetimeIndex) -> int:
     """Read a date as a number of the unit of an index."""
     if isinstance(time, Integral | float) or time is None or time is pd.NaT:
         raise DataTypeError(f"time must be a date, found {shown(time)}")
+    text = isinstance(time, str)
+    if text:
+        time = _year_first(time)
     try:
         stamp = time if type(time) is pd.Timestamp else pd.Timestamp(time)
     except (ValueError, TypeError, OverflowError):
@@ -259,10 +268,12 @@ def _read_date(time: Any, template: pd.DatetimeIndex) -> int:
         raise DataError(f"time must be a date, found {shown(time)}")
     if (stamp.tz is None) != (template.tz is None):
         given, own = ("no time zone", template.tz) if stamp.tz is None else (stamp.tz, "none")
-        remedy = "with tz_localize" if stamp.tz is None else "with tz_localize(None)"
-        raise DataError(
-            f"time {time} has {given} and the series have {own}: make the stamps alike {remedy}"
-        )
+        if text:
+            remedy = "write it " + ("with its offset, such as" if stamp.tz is None else "without")
+            remedy += " 2024-01-31T13:00+02:00" if stamp.tz is None else " an offset"
+        else:
+            remedy = "make the stamps alike with tz_localize" + "(None)" * (stamp.tz is not None)
+        raise DataError(f"time {stamp} has {given} and the series have {own}: {remedy}")
     try:
         exact = stamp.as_unit(template.unit, round_ok=False)
     except (ValueError, OverflowError):
@@ -273,11 +284,23 @@ def _read_date(time: Any, template: pd.DatetimeIndex) -> int:
     return int(exact.asm8.astype(np.int64))
 
 
+def _year_first(text: str) -> Any:
+    """Return a text that pandas reads as a date without guessing; read others year first."""
+    if _ISO.fullmatch(text):
+        return text
+    stamp = text_dates(pd.Series([text]))[0]
+    if stamp is pd.NaT:
+        raise DataError(
+            f"time must be a date, written year first as 2024-01-31, found {shown(text)}"
+        )
+    return stamp
+
+
 def _read_period(time: Any, template: Any) -> int:
     """Read a period, or a text that names one, as its ordinal."""
     if isinstance(time, pd.Period) and time.freq == template.freq:
         return int(time.ordinal)
-    if isinstance(time, str):
+    if isinstance(time, str) and re.match(r"\d{4}", time):  # others may start with the day
         try:
             return int(pd.Period(time, freq=template.freq).ordinal)
         except (ValueError, TypeError):
