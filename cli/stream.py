@@ -280,12 +280,11 @@ class _EventLines:
         )
         for row in rows:
             _check_names(row, [*ids, *times, *types])
-        named = _by_text(self._stream.sequences)
         only = self._stream.sequences if len(self._stream.sequences) == 1 else None
         names = [
             only[0]
             if only and not any(name in row for name in ids)
-            else named(_cell(row, ids, "name of the sequence"))
+            else _cell(row, ids, "name of the sequence")
             for row in rows
         ]
         self._stream.observe(

@@ -1,5 +1,6 @@
 """The clock of an event table: plain numbers, or timestamps counted from an origin."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -13,6 +14,8 @@ from tsllm.datasets.stamps import read_stamps
 from tsllm.datasets.tables import Table, missing_text, text_to_numbers
 from tsllm.errors import DataError
 
+# The beginning of a date; pandas would guess which number of 01/02/2024 is the month.
+_YEAR_FIRST = re.compile(r"\s*\d{4}(?!\d{1,3}$)")
 # Microseconds in each unit of time.
 _UNITS = {
     "us": 1,
@@ -172,6 +175,8 @@ class Clock:
             )
         cells = [np.nan if cell is None or cell is pd.NaT else cell for cell in cells]
         try:
+            if any(isinstance(cell, bool | np.bool_) for cell in cells):
+                raise TypeError
             return np.array(cells, dtype=np.float64)
         except (TypeError, ValueError):
             raise DataError(
@@ -213,6 +218,8 @@ def read_loose_stamps(cells: Any) -> pd.DatetimeIndex:
                 "pass timestamps"
             )
         try:
+            if any(isinstance(cell, str) and not _YEAR_FIRST.match(cell) for cell in cells):
+                raise ValueError
             cells = pd.DatetimeIndex(pd.to_datetime(cells))
         except (TypeError, ValueError):
             raise DataError(

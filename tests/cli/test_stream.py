@@ -104,6 +104,8 @@ def test_events_are_followed_too(follow, tmp_path):
     assert out[0]["time"] == pytest.approx(expected["time"].item())
     assert "does not come after it" in out[1]["error"]
     assert "an event of the type 'c'" in out[2]["error"]
+    code, _, said = follow(path, "--fill", "nan", lines=[])
+    assert "--fill has no effect on events" in said
     code, _, said = follow(path, "--horizon", "3", lines=[])
     assert "--horizon has no effect on events" in said
 

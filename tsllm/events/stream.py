@@ -1,6 +1,7 @@
 """A stream of events: one at a time, with the next event and the intensity after any of them."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from tsllm.adapters.events.batch import EventStates
 from tsllm.arguments import checked_levels, shown
 from tsllm.datasets.events import EventTable
+from tsllm.datasets.events.names import whole_name
 from tsllm.datasets.events.table import EventColumns, sequence_name
 from tsllm.errors import DataError, DataTypeError, ModelFormatError
 from tsllm.events.arguments import read_times
@@ -60,8 +62,9 @@ class EventStream:
         self.made_of: str | None = None
         self._clock, self._columns = history.clock, history.names
         self._ids: list[Hashable] = list(history.ids)
-        self._places = {name: place for place, name in enumerate(self._ids)}
+        self._remember_names()
         self._codes = {name: code for code, name in enumerate(forecaster.classes_)}
+        self._codes_alike = {whole_name(name): code for name, code in self._codes.items()}
         self._starts = history.starts.copy()
         self._ends = history.ends.copy()
         # of the last event; NaN before the first
@@ -108,10 +111,11 @@ class EventStream:
         ----------
         time : number or stamp, or sequence of them
             The time of each event, later than the last one of its sequence.
-        type : str, or sequence of str
-            The type of each event.
+        type : str or number, or sequence of them
+            The type of each event; ``0`` and ``0.0`` are the type ``"0"``.
         sequence : name, list of names or None, default=None
-            The sequence of each event; a new name begins a sequence. None: the only one.
+            The sequence of each event; a new name begins a sequence. Numbers name sequences as
+            in `tsllm.datasets.read_events`: ``1`` is ``"1"``. None: the only one.
 
         Returns
         -------
@@ -153,26 +157,56 @@ class EventStream:
                 )
             names = self._ids * len(times)
         elif isinstance(sequence, list | np.ndarray | pd.Index):
-            names = list(sequence)
+            names = [self._name(one) for one in sequence]
         else:
-            names = [sequence]
+            names = [self._name(sequence)]
         if not len(times) == len(types) == len(names):
             raise DataError(
                 f"time has {len(times)} entries, type {len(types)} and sequence {len(names)}: pass "
                 "one of each for each event"
             )
+        if times.ndim > 1:
+            raise DataError(f"time must be one number or stamp for each event, found {shown(time)}")
         if not np.isfinite(times).all():
             raise DataError("time has missing or infinite entries: give each event its time")
-        for name, one in zip(names, types):
-            if one not in self._codes:
-                known = ", ".join(map(str, self.classes[:10]))
-                raise DataError(
-                    f"{sequence_name(name)} has an event of the type {shown(one)}, which was not "
-                    f"seen in training (known: {known}{', ...' * (len(self._codes) > 10)}); leave "
-                    "such events out, or fit with them"
-                )
-        codes = np.array([self._codes[one] for one in types], dtype=np.int64)
+        codes = np.array([self._code(one) for one in types], dtype=np.int64)
+        if (codes < 0).any():
+            place = int((codes < 0).argmax())
+            known = ", ".join(map(str, self.classes[:10]))
+            raise DataError(
+                f"{sequence_name(names[place])} has an event of the type {shown(types[place])}, "
+                f"which was not seen in training (known: {known}"
+                f"{', ...' * (len(self._codes) > 10)}); leave such events out, or fit with them"
+            )
         return times, codes, names
+
+    def _remember_names(self) -> None:
+        """Index the sequences by their names; the sequence 1 may be called 1.0."""
+        self._places = {name: place for place, name in enumerate(self._ids)}
+        self._alike = {whole_name(str(name)): name for name in self._ids}
+
+    def _name(self, given: Any) -> Hashable:
+        """Return the name of a sequence as `read_events` reads it: text, whole numbers without .0."""
+        if isinstance(given, str) and given in self._places:
+            return given
+        if isinstance(given, tuple) and given in self._places:
+            return given
+        is_number = isinstance(given, Real) and not isinstance(given, bool | np.bool_)
+        if not (isinstance(given, str) and given.strip() or is_number and given == given):
+            raise DataError(f"sequence must be a name, a text or a number, found {shown(given)}")
+        name = str(given)
+        found: Hashable = self._alike.get(whole_name(name))
+        if found is None:
+            found = name if isinstance(given, str) else whole_name(name)
+        return found
+
+    def _code(self, given: Any) -> int:
+        """Return the code of a type, as text or a number; -1 where it is not known."""
+        if isinstance(given, str) and given in self._codes:
+            return self._codes[given]
+        if not isinstance(given, str | Real) or isinstance(given, bool | np.bool_):
+            return -1
+        return self._codes_alike.get(whole_name(str(given)), -1)
 
     def _check_order(self, times: np.ndarray, names: Sequence, turns: np.ndarray) -> None:
         """Check that each event comes after the one before it in its sequence."""
@@ -225,6 +259,7 @@ class EventStream:
         else:
             self._states, self._hidden = states, hidden
         self._places[name] = len(self._ids)
+        self._alike[whole_name(str(name))] = name
         self._ids.append(name)
         self._last = np.append(self._last, time)
         self._starts, self._ends = np.append(self._starts, np.nan), np.append(self._ends, np.nan)
@@ -319,6 +354,7 @@ class EventStream:
             sequences = self._ids
         elif not isinstance(sequences, list | tuple | np.ndarray | pd.Index):
             raise DataTypeError(f"sequences must be a list of names, found {shown(sequences)}")
+        sequences = [self._name(name) for name in sequences]
         unknown = [name for name in sequences if name not in self._places]
         if unknown:
             raise DataError(
@@ -429,7 +465,7 @@ class EventStream:
             stream._states = map_tensors(stream._states, lambda _: next(moved))
             stream._hidden = next(moved)
         stream._ids = list(state["ids"])
-        stream._places = {name: place for place, name in enumerate(stream._ids)}
+        stream._remember_names()
         stream._last, stream._starts, stream._ends = (
             state[name] for name in ("last", "starts", "ends")
         )

@@ -162,7 +162,8 @@ def test_between_takes_what_the_user_writes():
     assert "is a timestamp, but this table's times are numbers" in complaint(
         lambda: example().clock.to_number(stamps)
     )
-    assert "cannot be read as timestamps" in complaint(lambda: events.between("soon"))
+    for text in ("soon", "01/02/2024", "12:00", "now"):
+        assert "cannot be read as timestamps" in complaint(lambda text=text: events.between(text))
 
 
 def test_a_split_is_by_time_and_by_share_of_events():

@@ -66,6 +66,18 @@ def test_many_events_at_once_and_new_sequences(model, parts):
     assert stream.nbytes == size
 
 
+def test_numbers_name_sequences_and_types_as_in_update(model):
+    rows = pd.DataFrame({"sequence_id": [1, 7], "time": [200.0, 201.0], "type": [1, 0]})
+    stream = model.stream().observe([200.0, 201.0], [1, 0.0], sequence=[1.0, 7])
+    assert stream.sequences == ["0", "1", "2", "7"]
+    stream.observe(202.0, np.int64(1), sequence="7.0")
+    forecaster = pickle.loads(pickle.dumps(model)).update(rows)
+    forecaster.update(pd.DataFrame({"sequence_id": [7], "time": [202.0], "type": [1]}))
+    pd.testing.assert_frame_equal(stream.predict(), forecaster.predict(), rtol=1e-5)
+    found = stream.predict(sequences=[7.0])
+    pd.testing.assert_frame_equal(found, stream.predict(sequences=["7"]))
+
+
 def test_a_saved_stream_goes_on(model, tmp_path):
     stream = model.stream().observe(200.0, "1", sequence="0")
     loaded = tsllm.load(tsllm.save(stream, tmp_path / "stream"))
@@ -81,6 +93,15 @@ def test_a_saved_stream_goes_on(model, tmp_path):
         ((99.0, "9", "0"), r"an event of the type '9', which was not seen .*known: 0, 1"),
         ((99.0, "0", None), "the stream has 3 sequences: name that of each event"),
         (("noon", "0", "0"), "time: the times noon are not numbers"),
+        ((True, "0", "0"), "time must be numbers"),
+        (([99.0, True], ["0", "0"], ["0", "0"]), "time: the times 99.0, True are not numbers"),
+        (([[99.0]], "0", "0"), "time must be one number or stamp for each event"),
+        ((99.0, ["0"], ["a", "b"]), "time has 1 entries, type 1 and sequence 2"),
+        ((99.0, [["0"]], "0"), r"an event of the type \['0'\], which was not seen"),
+        ((99.0, True, "0"), "an event of the type True, which was not seen"),
+        ((99.0, "0", [["0"]]), r"sequence must be a name, a text or a number, found \['0'\]"),
+        ((99.0, "0", [None]), "sequence must be a name, a text or a number, found None"),
+        ((99.0, "0", True), "sequence must be a name, a text or a number, found True"),
         ((np.nan, "0", "0"), "time has missing or infinite entries"),
         (([98.0, 97.0], ["0", "0"], ["0", "0"]), "an event at 97.0 does not come after"),
         (([98.0], ["0", "0"], ["0"]), "time has 1 entries, type 2 and sequence 1"),
