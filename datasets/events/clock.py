@@ -122,17 +122,36 @@ class Clock:
         stamps = stamps if zone is None else stamps.tz_localize("UTC").tz_convert(zone)
         return stamps[0] if np.ndim(numbers) == 0 else stamps
 
-    @property
-    def calendar_origin(self) -> float:
-        """Return the time of day and week of time 0: since a Monday, by the origin's wall clock.
+    def calendar_times(self, numbers: Any) -> np.ndarray:
+        """Convert the table's times to times of day and week: since a Monday, by the wall clock.
 
-        In the clock's unit, NaN for numbers. A change to summer time is not followed: the wall
-        clock keeps its distance from UTC.
+        Parameters
+        ----------
+        numbers : array-like of float
+            Times of the table.
+
+        Returns
+        -------
+        numpy.ndarray
+            float64, in the clock's unit; changes to summer time are followed. NaN where the user's
+            times are numbers.
+
+        Examples
+        --------
+        >>> clock = Clock(pd.Timestamp("2024-01-01", tz="Europe/Berlin"), unit="h")
+        >>> clock.calendar_times([0.0, 2184.0]) % 24  # at midnight; on 1 April, in summer time
+        array([0., 1.])
         """
+        values = np.atleast_1d(np.asarray(numbers, dtype=np.float64))
         if self.origin is None:
-            return np.nan
-        since = self.origin.tz_localize(None) - pd.Timestamp("2001-01-01")  # a Monday
-        return float(since / pd.Timedelta(1, cast(Any, self.unit)))
+            return np.full(len(values), np.nan)
+        unit = pd.Timedelta(1, cast(Any, self.unit))
+        monday = pd.Timestamp("2001-01-01")
+        if self.origin.tz is None:
+            return values + float((self.origin - monday) / unit)
+        stamps = self.to_stamp(values)
+        shift = (stamps.tz_localize(None) - stamps.tz_convert(None)) / unit
+        return values + float((self.origin.tz_convert(None) - monday) / unit) + shift.to_numpy()
 
     def step_of(self, numbers: np.ndarray) -> float:
         """Return the step of the clock that wrote some times: all lie whole steps apart.

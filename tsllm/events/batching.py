@@ -167,6 +167,10 @@ class EventWindows:
         #: Of each row: its sequence, its events ``first:last``, and its first interval to score.
         self.rows = rows
         self.sequence, self.first, self.last, self.score_first = rows
+        # Of each row, the wall clock at its start, whatever the table's other sequences are.
+        begins = [self._edges[s][at : at + 2] for s, at in zip(self.sequence, self.first)]
+        known = [two[0] if not np.isnan(two[0]) else two[1] for two in begins]
+        self._begins = table.clock.calendar_times(np.nan_to_num(known))
         self._made: dict[int, _Row] = {}
 
     def __len__(self) -> int:
@@ -216,14 +220,13 @@ class EventWindows:
         given = self.history_until[sequence] - edges[past]
         reach = given / self.time_scale if given > 0 else 0.0
         time = np.concatenate([[0.0], gaps.cumsum()])
-        begin = edges[0] if known else edges[1] if len(gaps) else 0.0
         row = self._made[index] = _Row(
             gaps,
             self.codes[sequence][first:last],
             known,
             (self._edges[sequence][-1] - edges[-1]) / self.time_scale if whole else np.nan,
             time[past] + reach if past or given > 0 else -np.inf,
-            (begin + self.table.clock.calendar_origin) / self.time_scale,
+            float(self._begins[index]) / self.time_scale,
         )
         return row
 

@@ -243,6 +243,21 @@ def test_the_calendar_is_followed_event_by_event(tmp_path):
         model.predict(cycles(days=2, dated=False))
 
 
+def test_the_calendar_of_a_sequence_does_not_depend_on_the_others():
+    model = small_prompttpp(calendar=["day"], max_epochs=1, time_unit="h").fit(cycles(days=4))
+    with torch.no_grad():
+        model.model_.calendar.outer.weight.normal_()
+    noon = pd.DatetimeIndex(["2024-06-03 12:00", "2024-06-03 12:30"]).tz_localize("Europe/Berlin")
+    summer = pd.DataFrame({"sequence_id": "summer", "time": noon, "type": model.classes_[0]})
+    # Its first event sets the clock's origin, in winter time.
+    winter = summer.assign(sequence_id="winter", time=noon - pd.Timedelta(days=140))
+    one = model.predict(summer)
+    both = model.predict(pd.concat([winter, summer])).query("sequence_id == 'summer'")
+    assert (both["time"].iloc[0] - one["time"].iloc[0]).total_seconds() == pytest.approx(0, abs=0.1)
+    clock = read_events(pd.concat([winter, summer]), time_unit="h").clock
+    np.testing.assert_allclose(clock.calendar_times(clock.to_number(noon)) % 24, [12, 12.5])
+
+
 def test_an_unknown_period_is_refused():
     for bad in ("daily", ["month"], 24):
         with pytest.raises(DataError, match="calendar must"):

@@ -70,18 +70,18 @@ def _is_worth(training: EventTable, later: EventTable, length: float, bins: int)
 
 def _profile(table: EventTable, length: float, bins: int) -> tuple[np.ndarray, np.ndarray]:
     """Count the events in the bins of a period, and the observed time: both (bins,)."""
-    offset, width = table.clock.calendar_origin, length / bins
+    width = length / bins
     counts, exposure = np.zeros(bins), np.zeros(bins)
     for times, start, end in zip(table.times, table.starts, table.ends):
         if not len(times) and (np.isnan(start) or np.isnan(end)):
             continue
         begin = times[0] if np.isnan(start) else start
         until = times[-1] if np.isnan(end) else end
-        places = np.floor((times + offset) / width).astype(np.int64) % bins
+        places = np.floor(table.clock.calendar_times(times) / width).astype(np.int64) % bins
         counts += np.bincount(places, minlength=bins)
         # The time in each bin up to a moment grows by whole periods and a part of one.
         edges = np.arange(bins) * width
-        for moment, sign in ((until + offset, 1), (begin + offset, -1)):
+        for moment, sign in zip(table.clock.calendar_times([until, begin]), (1, -1)):
             whole, rest = np.divmod(moment, length)
             exposure += sign * (whole * width + np.clip(rest - edges, 0, width))
     return counts, exposure

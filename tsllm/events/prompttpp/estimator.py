@@ -119,7 +119,8 @@ class PromptTPP(InspectionMixin, EventForecaster):
         Periods of dated events that the model follows: the phase of each at the time of an event
         changes the state after it. "auto": those whose rates help to tell when validation events
         come, if a network with them has the lower validation loss; none with "attnhp". Phases are
-        those of the wall clock at the earliest event; a change to summer time is not followed.
+        those of the wall clock where the model begins to read a sequence; a change to summer time
+        after that is not followed.
     grow_types : bool, default=False
         Accept unknown types in `partial_fit`; else they are an error.
     prompt_mode : {"allocate", "shared", "none"}, default="allocate"
