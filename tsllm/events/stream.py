@@ -186,13 +186,13 @@ class EventStream:
         self._alike = {whole_name(str(name)): name for name in self._ids}
 
     def _name(self, given: Any) -> Hashable:
-        """Return the name of a sequence as `read_events` reads it: text, whole numbers without .0."""
+        """Return a sequence's name as `read_events` reads it: text, whole numbers without .0."""
         if isinstance(given, str) and given in self._places:
             return given
         if isinstance(given, tuple) and given in self._places:
             return given
         is_number = isinstance(given, Real) and not isinstance(given, bool | np.bool_)
-        if not (isinstance(given, str) and given.strip() or is_number and given == given):
+        if not ((isinstance(given, str) and given.strip()) or (is_number and given == given)):
             raise DataError(f"sequence must be a name, a text or a number, found {shown(given)}")
         name = str(given)
         found: Hashable = self._alike.get(whole_name(name))

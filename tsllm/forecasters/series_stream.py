@@ -493,13 +493,15 @@ class SeriesStream:
         """Read a step of some series as numbers (series, variables)."""
         shape = len(places), self._stops.shape[1]
         if isinstance(values, pd.DataFrame):
-            self._check_rows(values, places)
-            values = match_columns(values, self._forecaster._layout.columns)
+            self._check_rows(values, places, time)
+            values = match_columns(values, self._forecaster._layout.columns).to_numpy()
         elif isinstance(values, pd.Series | Mapping):
             raise DataTypeError(
                 f"values must be an array in the order of the series, found a "
                 f"{type(values).__name__}: pass values.to_numpy() or a DataFrame"
             )
+        elif isinstance(values, np.ma.MaskedArray):
+            values = values.astype(np.float64).filled(np.nan)
         numbers = values if isinstance(values, np.ndarray) else _as_array(values)
         wanted: set[tuple[int, ...]] = {shape}
         wanted |= {shape[:1]} if shape[1] == 1 else set()
@@ -517,14 +519,21 @@ class SeriesStream:
             check_values(numbers, row=self._row_name(places))
         return numbers
 
-    def _check_rows(self, values: pd.DataFrame, places: np.ndarray) -> None:
-        """Check that rows that are named after series come in the order of these."""
+    def _check_rows(self, values: pd.DataFrame, places: np.ndarray, time: Any) -> None:
+        """Check rows that are named after series, or that have stamps of their own."""
         names = [self._ids[place] for place in places.tolist()]
-        rows = values.index.tolist()
-        if names != rows and set(rows) == set(names):
+        rows = values.index
+        if isinstance(rows, pd.DatetimeIndex | pd.PeriodIndex) and len(rows) == len(names):
+            other = self._clock.read(rows, len(names)) != self._clock.read(time, len(names))
+            if other.any():
+                raise DataError(
+                    f"values has a row of {rows[int(other.argmax())]}, and time is {shown(time)}: "
+                    "pass the stamps of the rows"
+                )
+        elif names != rows.tolist() and set(rows) == set(names):
             raise DataError(
-                f"values has the rows {shown(rows)} for the series {shown(names)}: bring them into "
-                "the same order"
+                f"values has the rows {shown(rows.tolist())} for the series {shown(names)}: bring "
+                "them into the same order"
             )
 
     def _row_name(self, places: np.ndarray) -> Callable[[int], str]:
@@ -538,7 +547,7 @@ def _as_array(values: Any) -> np.ndarray:
         numbers = np.asarray(values)
     except ValueError:  # lists of different lengths
         return np.asarray(values, dtype=object)
-    if numbers.dtype.kind in "fiu" and numbers.ndim:
+    if numbers.dtype.kind in "fiu" and isinstance(values, list | tuple):
         # numpy reads True beside numbers as 1
         rows = values if numbers.ndim > 1 else [values]
         if any({bool, np.bool_} & set(map(type, row)) for row in rows):

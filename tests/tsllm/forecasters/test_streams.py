@@ -234,6 +234,8 @@ MISTAKES = [
     ((DAYS[100], [[1.0], [2.0, 3.0]]), r"found \(2,\)"),
     ((DAYS[100], [[[1.0]]]), r"found \(1, 1, 1\)"),
     ((DAYS[100], [1.0, 2.0]), r"found \(2,\)"),
+    ((DAYS[100], pd.DataFrame([[1.0]], index=DAYS[99:100])), "values has a row of 2024-04-09"),
+    ((DAYS[100], np.ma.masked_array([np.inf, 1.0], [True, False])), r"found \(2,\)"),
     ((DAYS[100], pd.Series([1.0])), "found a Series"),
 ]
 
@@ -246,6 +248,24 @@ def test_a_mistake_is_one_sentence_and_changes_nothing(arguments, message, forec
         stream.observe(*arguments)
     assert_array_equal(stream.forecast(3, LEVELS), before)
     stream.observe(DAYS[100], None)  # missing
+
+
+@pytest.mark.parametrize("n_variables", [1, 2])
+def test_values_of_every_kind(n_variables):
+    y = pd.DataFrame({f"v{number}": season(60) for number in range(n_variables)}, index=DAYS[:60])
+    frame = pd.DataFrame(np.arange(1.0, n_variables + 1)[None], index=DAYS[60:61])
+    missing = np.ma.masked_array([[7.0] * n_variables], [[True] * n_variables])
+    forecaster = METHODS["linear"]().fit(y, fh=[1])
+    for values in (frame, frame.to_numpy(), frame.iloc[0].tolist(), frame.astype("Float64")):
+        stream = forecaster.stream().observe(DAYS[60], values)
+        assert_array_equal(
+            stream.forecast(), forecaster.stream().observe(DAYS[60], frame).forecast()
+        )
+    named = frame.set_axis(y.columns, axis=1).iloc[:, ::-1]
+    assert_array_equal(forecaster.stream().observe(DAYS[60], named).forecast(), stream.forecast())
+    masked = forecaster.stream().observe(DAYS[60], missing)
+    unknown = forecaster.stream().observe(DAYS[60], [None] * n_variables)
+    assert_array_equal(masked.forecast(), unknown.forecast())
 
 
 def test_a_mistake_in_one_series_changes_none(of_panel):
