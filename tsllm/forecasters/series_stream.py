@@ -501,7 +501,7 @@ class SeriesStream:
                 f"{type(values).__name__}: pass values.to_numpy() or a DataFrame"
             )
         elif isinstance(values, np.ma.MaskedArray):
-            values = values.astype(np.float64).filled(np.nan)
+            values = np.ma.filled(values.astype(np.float64), np.nan)
         numbers = values if isinstance(values, np.ndarray) else _as_array(values)
         wanted: set[tuple[int, ...]] = {shape}
         wanted |= {shape[:1]} if shape[1] == 1 else set()
