@@ -62,6 +62,16 @@ Windows = Annotated[
         metavar="START,END",
     ),
 ]
+Data = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="DATA",
+        help="A .csv, .csv.gz, .parquet, .jsonl, .json or .json.gz file (also EasyTPP's records), "
+        "a directory of such files without .json, - for CSV from stdin, or a data set that "
+        "'tsllm datasets' lists; a file has priority.",
+        show_default=False,
+    ),
+]
 Method = Annotated[
     str | None,
     typer.Option(

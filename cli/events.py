@@ -54,7 +54,7 @@ app = typer.Typer(
 @app.command()
 def fit(
     context: typer.Context,
-    data: options.Data = None,
+    data: event_options.Data = None,
     out: options.ModelOut = None,
     method: event_options.Method = None,
     slices: event_options.Slices = None,
@@ -116,7 +116,7 @@ def fit(
 def update(
     context: typer.Context,
     model: event_options.ModelDir,
-    data: options.Data = None,
+    data: event_options.Data = None,
     learn: Annotated[
         bool, typer.Option("--learn", help="Learn from DATA, as the next slice of the stream.")
     ] = False,
@@ -186,7 +186,7 @@ def update(
 def predict(
     context: typer.Context,
     model: event_options.ModelDir,
-    data: options.Data = None,
+    data: event_options.Data = None,
     steps: Annotated[
         int, typer.Option("--steps", help="Number of events to predict.", metavar="N", min=1)
     ] = 1,
@@ -251,7 +251,7 @@ def predict(
 def simulate(
     context: typer.Context,
     model: event_options.ModelDir,
-    data: options.Data = None,
+    data: event_options.Data = None,
     paths: Annotated[
         int, typer.Option("--paths", help="Futures per sequence.", metavar="N", min=1, max=100_000)
     ] = 1,

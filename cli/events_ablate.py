@@ -19,7 +19,7 @@ from tsllm.cli.output import check_page, check_picture, check_report_files, deli
 
 def ablate(
     context: typer.Context,
-    data: options.Data = None,
+    data: event_options.Data = None,
     slices: event_options.Slices = None,
     by: event_options.By = None,
     variants: Annotated[

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     context: typer.Context,
-    data: options.Data = None,
+    data: event_options.Data = None,
     model: Annotated[
         Path | None,
         typer.Option(
