@@ -32,6 +32,7 @@ USED = {
     "predict": [
         *("model", "data", "horizon", "quantiles", "skip_bad", "batch_size", "out", "json"),
     ],
+    "stream": ["model", "horizon", "quantiles", "fill", "state", "every"],
     "serve": [
         *("model", "port", "host", "workers", "threads", "timeout", "limit", "device", "backbone"),
     ],
@@ -115,6 +116,7 @@ IGNORED |= {
     ("predict", "worker_cpus"): ("model series.csv --worker-cpus 2", "without --engine ray"),
     ("predict", "worker_gpus"): ("model series.csv --worker-gpus 1", "without --engine ray"),
     ("predict", "block_rows"): ("model series.csv --block-rows 9", "on one table"),
+    ("stream", "backbone"): ("model --backbone gpt2", "uses none"),
     ("events fit", "by"): ("events.csv --out new --slices 2 --by 1D", "give one of them"),
     ("events update", "overwrite"): ("stream events.csv --overwrite", "without --out"),
     ("events predict", "windows"): ("stream --windows 0,9", "without DATA"),

@@ -190,6 +190,8 @@ def load_backbone(
 def count_layers(spec: str) -> int:
     """Return the number of layers of a backbone, without loading its weights.
 
+    It keeps to the limits of `restricted_backbones`, as `load_backbone` does.
+
     Parameters
     ----------
     spec : str
@@ -208,12 +210,15 @@ def count_layers(spec: str) -> int:
     3
     """
     _check_spec(spec)
+    rules = _RULES.get(_Rules())
+    if not rules.any_size:
+        check_random_size(spec)
     if spec.startswith(LAYER_PREFIX):
         return 1
     looked: list[str] = []
-    for source in find_sources(spec, None, True, looked):
+    for source in find_sources(spec, None, rules.allow_download, looked):
         return _count_layers(source, spec, None)
-    raise not_found(spec, looked, True)
+    raise not_found(spec, looked, rules.allow_download)
 
 
 def _check_spec(spec: str) -> None:

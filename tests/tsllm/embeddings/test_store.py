@@ -258,7 +258,8 @@ def test_verify_finds_and_prune_removes_what_is_damaged(store, tiny_backbone, co
     assert store.verify() == {"vectors": 10, "damaged": 1}
     assert store.prune() == {"damaged": 1, "unwanted": 0, "kept": 9}
     assert store.verify() == {"vectors": 9, "damaged": 0}
-    assert torch.equal(store.encode(texts, tiny_backbone), whole)
+    # The damaged text is embedded again alone, whose products are rounded in another order.
+    torch.testing.assert_close(store.encode(texts, tiny_backbone), whole, rtol=1e-6, atol=1e-6)
     assert len(computed) == 11
 
 
@@ -294,7 +295,7 @@ def test_export_copies_what_is_wanted(store, tiny_backbone, tmp_path, computed):
     flip_a_bit(store, texts[7], tiny_backbone)
     copied = store.export(tmp_path / "copy", backbones=[tiny_backbone])
     assert copied.verify() == {"vectors": 199, "damaged": 0}
-    assert torch.equal(copied.encode(texts, tiny_backbone), whole)
+    torch.testing.assert_close(copied.encode(texts, tiny_backbone), whole, rtol=1e-6, atol=1e-6)
     assert len(computed) == 401
     again = store.export(tmp_path / "copy")  # into a store that holds something
     assert again.stats()["vectors"] == 400

@@ -45,7 +45,9 @@ def test_it_learns_a_season_from_a_panel_and_dates_each_series(make):
 
 @BOTH
 def test_horizons_beyond_the_head_are_rolled_out_on_its_own_forecasts(make):
-    forecaster = make(context_length=24, prediction_length=5, max_steps=3, shrinkage=False)
+    forecaster = make(
+        context_length=24, prediction_length=5, max_steps=3, shrinkage=False, random_state=0
+    )
     forecaster.fit(load_airline())
     context = Context(load_airline().to_numpy())
     long = forecaster.forecast([context], 12)[0, :, :, 0]  # (12, 1)

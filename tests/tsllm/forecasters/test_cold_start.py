@@ -444,7 +444,8 @@ def test_a_saved_model_forecasts_new_series_alike(tmp_path, backbone, without_te
         texts.loc["c"] = None
     found = loaded.forecast(loaded.new_contexts(texts), 6, quantiles=[0.1, 0.9])
     wanted = model.forecast(model.new_contexts(texts), 6, quantiles=[0.1, 0.9])
-    np.testing.assert_array_equal(found, wanted)
+    # The store holds the texts of the fit, and the new ones are embedded in other batches.
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
     pd.testing.assert_frame_equal(loaded.predict(), model.predict())
     assert loaded.forecaster.max_steps == 3
     told, before = loaded.summary(), model.summary()
