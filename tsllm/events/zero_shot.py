@@ -30,7 +30,9 @@ class ZeroShotEventForecaster(EventForecaster):
     Poisson, Hawkes with shared or separate effects of the types, a cycle, and histograms of the
     inter-event times. A small network, trained once on synthetic streams, weighs their densities
     and adds log-normal times of its own. `fit` trains nothing: it keeps the events, their types and
-    the unit of time. Each sequence is read alone, so many short sequences do not help each other.
+    the unit of time, their mean inter-event time. Each sequence is read alone, so many short
+    sequences do not help each other. After an extreme inter-event time the expected time can be far
+    above the median.
 
     The arguments that matter most: ``id_col``, ``time_col`` and ``type_col`` (the columns of the
     table), and ``ties`` (events at the same time).
