@@ -19,7 +19,7 @@ from tsllm.errors import DataError, TsllmError
 
 if TYPE_CHECKING:
     from tsllm.events.stream import EventStream
-    from tsllm.forecasters import SeriesStream
+    from tsllm.forecasters.series_stream import SeriesStream
 
 
 class _StoppedError(Exception):

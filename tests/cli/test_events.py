@@ -99,10 +99,12 @@ def test_update_can_learn_and_save_elsewhere(tsllm, model, tmp_path):
 
 
 def test_a_stream_is_learnt_slice_by_slice(tsllm, events, tmp_path):
+    fit = ["events", "fit", "events.csv", "--slices", 2]
+    result = tsllm(*fit, "--out", "model", *SETTINGS, "--json")
+    assert result.json["summary"]["slots"] == 2
+    assert "slice 1 of 2" in result.err
     settings = [one.replace("base_update=freeze", "base_update=auto") for one in SETTINGS]
-    result = tsllm(
-        "events", "fit", "events.csv", "--slices", 2, "--out", "model", *settings, "--json"
-    )
+    result = tsllm(*fit, "--out", "chosen", *settings, "--json")
     assert len(result.json["summary"]["changed"]) == 2
     assert "slice 1 of 2" in result.err and "slice 2 chose" in result.err
     by_day = tsllm("events", "fit", "events.csv", "--by", "1D", "--out", "days", *SETTINGS)

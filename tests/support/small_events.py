@@ -44,6 +44,7 @@ def small_estimators():
         "hawkes": HawkesForecaster(max_steps=5, random_state=0),
         "naive": NaiveEventForecaster(types="markov", random_state=0),
         "zero shot": ZeroShotEventForecaster(random_state=0),
+        "attention auto": small_prompttpp(base_update="auto"),
         "attention shared": small_prompttpp(prompt_mode="shared", max_slots=3, top_slots=2),
         "attention alone": small_prompttpp(prompt_mode="none", base_update="full"),
         "llm-full lora": small_prompttpp("llm-full", lora={"r": 2, "dropout": 0.1}),

@@ -6,6 +6,7 @@ its arithmetic. Architectures that are not here compute all tokens, with equal r
 """
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -42,7 +43,7 @@ def keep_last_token(model: Any, model_type: str) -> Any:
     return model
 
 
-class _LastLayer(nn.Module):
+class _LastLayer(nn.Module, ABC):
     """A layer that computes one token of each row."""
 
     def __init__(self, layer: Any) -> None:
@@ -80,12 +81,13 @@ class _LastLayer(nn.Module):
             mask = seen[:, None, None]  # (batch, 1, 1, tokens)
         return hidden[rows, columns][:, None], mask
 
+    @abstractmethod
     def _keys_and_values(self, hidden: Tensor) -> tuple[Tensor, Tensor, int]:
         """Return keys and values of all tokens, and the number of the layer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _is_causal(self) -> bool:
-        raise NotImplementedError
+        """Return whether a token attends only to itself and the tokens before it."""
 
 
 class _Known:

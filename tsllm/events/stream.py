@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from numbers import Real
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,9 +19,10 @@ from tsllm.events.arguments import read_times
 from tsllm.events.encoding import Origin, forecast_origin
 from tsllm.events.predicting import predict_next_event, prediction_frame
 from tsllm.events.tensor_trees import join_trees, map_tensors, tensors_of
+from tsllm.saving.streams import SavedStream
 
 
-class EventStream:
+class EventStream(SavedStream):
     """Event sequences that a fitted model follows, in constant time and memory for each event.
 
     `HawkesForecaster.stream` and `PromptTPP.stream` open one. The model stays as it is. After any
@@ -383,41 +384,9 @@ class EventStream:
 
     # ------------------------------------------------------------------ saving
 
-    def get_params(self, deep: bool = False) -> dict[str, Any]:
-        """Return the arguments of the constructor, which `tsllm.save` writes.
-
-        Parameters
-        ----------
-        deep : bool, default=False
-            Not used.
-
-        Returns
-        -------
-        dict
-        """
-        return {"forecaster": self._forecaster}
-
-    def to_state(self, *, include_context: bool = True) -> dict[str, Any]:
-        """Return everything but the parameters as plain values, arrays and tensors.
-
-        Parameters
-        ----------
-        include_context : bool, default=True
-            Has to be True: a stream is its context.
-
-        Returns
-        -------
-        dict
-            For `tsllm.save`; see `from_state`.
-        """
-        if not include_context:
-            raise DataError("a stream cannot be saved without its context: leave the argument out")
-        inner = self._forecaster.to_state(include_context=False)
+    def _read_so_far(self) -> dict[str, Any]:
         tensors = [*tensors_of(self._states), self._hidden] if self._ids else []
         return {
-            "backbone": inner["backbone"],
-            "forecaster": inner,
-            "made_of": self.made_of,
             "ids": list(self._ids),
             "last": self._last,
             "starts": self._starts,
@@ -425,35 +394,12 @@ class EventStream:
             "states": {str(number): one.cpu() for number, one in enumerate(tensors)},
         }
 
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any], parameters: Mapping[str, Any]) -> Self:
-        """Build a stream from the output of `to_state`.
-
-        Parameters
-        ----------
-        state : mapping
-            The output of `to_state`.
-        parameters : mapping
-            The constructor's arguments; the forecaster is not fitted.
-
-        Returns
-        -------
-        stream
-
-        Raises
-        ------
-        ModelFormatError
-            Parts that do not belong together.
-        """
-        unfitted = parameters["forecaster"]
-        forecaster = type(unfitted).from_state(state["forecaster"], unfitted.get_params(deep=False))
-        stream = cls(forecaster)
-        stream.made_of = state["made_of"]
+    def _restore(self, state: Mapping[str, Any]) -> None:
         saved, number = state["states"], len(state["ids"])
         if number:
             # one sequence shows the shapes
-            stream._begin("one", 0.0, 0)
-            wanted = [*tensors_of(stream._states), stream._hidden]
+            self._begin("one", 0.0, 0)
+            wanted = [*tensors_of(self._states), self._hidden]
             found = [saved.get(str(place)) for place in range(len(wanted))]
             for one, other in zip(wanted, found):
                 shape = (number, *one.shape[1:])
@@ -461,21 +407,16 @@ class EventStream:
                     raise ModelFormatError(
                         "the saved stream has states that are not those of its model: save it again"
                     )
-            moved = iter([one.to(stream._hidden.device) for one in found])
-            stream._states = map_tensors(stream._states, lambda _: next(moved))
-            stream._hidden = next(moved)
-        stream._ids = list(state["ids"])
-        stream._remember_names()
-        stream._last, stream._starts, stream._ends = (
-            state[name] for name in ("last", "starts", "ends")
-        )
-        if {len(stream._places), *map(len, (stream._last, stream._starts, stream._ends))} != {
-            number
-        }:
+            moved = iter([one.to(self._hidden.device) for one in found])
+            self._states = map_tensors(self._states, lambda _: next(moved))
+            self._hidden = next(moved)
+        self._ids = list(state["ids"])
+        self._remember_names()
+        self._last, self._starts, self._ends = (state[name] for name in ("last", "starts", "ends"))
+        if {len(self._places), *map(len, (self._last, self._starts, self._ends))} != {number}:
             raise ModelFormatError(
                 f"the saved stream has {number} sequences, and parts of another size: save it again"
             )
-        return stream
 
     def _card_facts(self, with_context: bool) -> dict[str, Any]:
         """Return what the card of the saved stream says."""

@@ -1,7 +1,7 @@
 """The part of an event forecaster that opens streams of its sequences."""
 
 import copy
-from typing import Any
+from typing import Any, NoReturn
 
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -42,9 +42,10 @@ class StreamingMixin:
     def _stream_states(self, table: EventTable | None) -> tuple[Any, Tensor]:
         """Return the states that `_step` moves, and those of the decoder, after the last events.
 
-        Of the sequences of a table; None: of ``history_``. Both have a row for each sequence.
+        ``table`` has the sequences; None stands for ``history_``. Both states have a row for each
+        sequence.
         """
-        raise DataError(f"a {type(self).__name__} {self._streamless()}: use update and predict")
+        self._refuse_stream()
 
     def _streamless(self) -> str:
         """Say why the forecaster has no stream."""
@@ -57,7 +58,7 @@ class StreamingMixin:
 
         ``decoder`` is the output of `_decoder`.
         """
-        raise NotImplementedError  # methods with `_stream_states` have it
+        self._refuse_stream()
 
     def _decoder_states(self, states: Any, hidden: Tensor) -> EventStates:
         """Return what the decoder reads, of the states of `_step` and of the decoder."""
@@ -65,6 +66,9 @@ class StreamingMixin:
 
     def _decoder(self) -> EventDecoder:
         """Return the decoder of the states of `_step`."""
+        self._refuse_stream()
+
+    def _refuse_stream(self) -> NoReturn:
         raise DataError(f"a {type(self).__name__} {self._streamless()}: use update and predict")
 
     def _forget_history(self) -> None:

@@ -7,7 +7,6 @@ from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
 from tsllm.forecasters.cold_start import ColdStart
 from tsllm.forecasters.linear import LinearForecaster
 from tsllm.forecasters.s2ip import S2IPForecaster
-from tsllm.forecasters.series_stream import SeriesStream
 from tsllm.forecasters.text_context import TextContext
 from tsllm.forecasters.timecma import TimeCMAForecaster
 from tsllm.forecasters.zero_shot import ZeroShotForecaster
@@ -35,7 +34,6 @@ __all__ = [
     "LinearForecaster",
     "PatchTSTForecaster",
     "S2IPForecaster",
-    "SeriesStream",
     "TextContext",
     "TimeCMAForecaster",
     "ZeroShotForecaster",

@@ -1,7 +1,7 @@
 """A stream of series: observations one step at a time, and forecasts after any of them."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,12 +18,13 @@ from tsllm.forecasters.parameters import check_horizon
 from tsllm.forecasters.running_state import RunningRows
 from tsllm.forecasters.state import PendingForecasts
 from tsllm.forecasters.stream_clock import StreamClock
+from tsllm.saving.streams import SavedStream
 
 #: What a stream does about missing steps.
 FILLS = (None, "nan")
 
 
-class SeriesStream:
+class SeriesStream(SavedStream):
     """Series that a fitted forecaster follows at the rate of their observations.
 
     `forecaster.stream` opens one. It holds a copy of what changes, so the forecaster and other
@@ -360,82 +361,30 @@ class SeriesStream:
 
     # ------------------------------------------------------------------ saving
 
-    def get_params(self, deep: bool = False) -> dict[str, Any]:
-        """Return the arguments of the constructor, which `tsllm.save` writes.
+    def get_params(self, deep: bool = False) -> dict[str, Any]:  # noqa: D102
+        return super().get_params(deep) | {"fill": self.fill}
 
-        Parameters
-        ----------
-        deep : bool, default=False
-            Not used.
-
-        Returns
-        -------
-        dict
-        """
-        return {"forecaster": self._forecaster, "fill": self.fill}
-
-    def to_state(self, *, include_context: bool = True) -> dict[str, Any]:
-        """Return everything but the parameters as plain values, arrays and tensors.
-
-        Parameters
-        ----------
-        include_context : bool, default=True
-            Has to be True: a stream is its context.
-
-        Returns
-        -------
-        dict
-            For `tsllm.save`; see `from_state`.
-        """
-        if not include_context:
-            raise DataError("a stream cannot be saved without its context: leave the argument out")
-        forecaster = self._forecaster
-        inner = forecaster.to_state(include_context=False)
-        waiting = [one.to_state() for one in forecaster._pending.values() if one.waiting]
+    def _read_so_far(self) -> dict[str, Any]:
+        pending = self._forecaster._pending.values()
         return {
-            "backbone": inner["backbone"],
-            "forecaster": inner,
             "clock": self._clock.to_state(),
-            "made_of": self.made_of,
             "ids": list(self._ids),
             "kept": self._kept.to_state(),
             "last": self._last,
             "stops": self._stops,
-            "pending": waiting,
+            "pending": [one.to_state() for one in pending if one.waiting],
             "running": {} if self._running is None else dict(self._running.tensors()),
         }
 
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any], parameters: Mapping[str, Any]) -> Self:
-        """Build a stream from the output of `to_state`.
-
-        Parameters
-        ----------
-        state : mapping
-            The output of `to_state`.
-        parameters : mapping
-            The constructor's arguments; the forecaster is not fitted.
-
-        Returns
-        -------
-        stream
-
-        Raises
-        ------
-        ModelFormatError
-            Parts that do not belong together.
-        """
-        unfitted = parameters["forecaster"]
-        forecaster = type(unfitted).from_state(state["forecaster"], unfitted.get_params(deep=False))
-        stream = cls(forecaster, fill=parameters["fill"])
-        stream.made_of = state["made_of"]
-        fitted, stream._ids = forecaster.fitted_, list(state["ids"])
-        stream._places = {series_id: place for place, series_id in enumerate(stream._ids)}
-        stream._clock = StreamClock(**state["clock"])
-        stream._kept = KeptRows.from_state(state["kept"])
-        stream._last, stream._stops = state["last"], state["stops"]
-        number, variables = len(stream._ids), fitted.shape.n_variables
-        found = (len(stream._places), len(stream._kept), stream._last.shape, stream._stops.shape)
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        forecaster = self._forecaster
+        fitted, self._ids = forecaster.fitted_, list(state["ids"])
+        self._places = {series_id: place for place, series_id in enumerate(self._ids)}
+        self._clock = StreamClock(**state["clock"])
+        self._kept = KeptRows.from_state(state["kept"])
+        self._last, self._stops = state["last"], state["stops"]
+        number, variables = len(self._ids), fitted.shape.n_variables
+        found = (len(self._places), len(self._kept), self._last.shape, self._stops.shape)
         if found != (number, number, (number,), (number, variables)):
             raise ModelFormatError(
                 f"the saved stream has {number} series of {variables} variable(s), and parts of "
@@ -446,9 +395,8 @@ class SeriesStream:
             one.series_id: one for one in map(PendingForecasts.from_state, state["pending"])
         }
         if state["running"]:
-            stream._running = RunningRows.from_tensors(fitted, stream._ids, state["running"])
-            forecaster._read_rows(stream._running)
-        return stream
+            self._running = RunningRows.from_tensors(fitted, self._ids, state["running"])
+            forecaster._read_rows(self._running)
 
     def _card_facts(self, with_context: bool) -> dict[str, Any]:
         """Return what the card of the saved stream says."""

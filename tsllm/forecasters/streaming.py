@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Collection, Hashable, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tsllm.context import Context
 from tsllm.datasets.checks import series_name
@@ -11,8 +11,10 @@ from tsllm.forecasters.floors import with_known_floors
 from tsllm.forecasters.forecasting import ForecastingMixin
 from tsllm.forecasters.frames import check_input
 from tsllm.forecasters.running_state import RunningRows
-from tsllm.forecasters.series_stream import SeriesStream
 from tsllm.forecasters.state import PendingForecasts
+
+if TYPE_CHECKING:
+    from tsllm.forecasters.series_stream import SeriesStream
 
 
 class StreamingMixin(ForecastingMixin):
@@ -23,7 +25,7 @@ class StreamingMixin(ForecastingMixin):
     _known_frequency: Callable[[], str | None]
     _remember: Callable[[Sequence[Context]], None]
 
-    def stream(self, y: Any = None, *, fill: str | None = None) -> SeriesStream:
+    def stream(self, y: Any = None, *, fill: str | None = None) -> "SeriesStream":
         """Open a stream of the series: observations step by step, and forecasts after any of them.
 
         The stream computes what `update` and `predict` compute, in a part of their time, for one
@@ -68,6 +70,9 @@ class StreamingMixin(ForecastingMixin):
             own._kept_contexts()  # raises where there are none
         else:
             own._open_series(y)
+        # Most forecasters open no stream, and need not import it.
+        from tsllm.forecasters.series_stream import SeriesStream
+
         return SeriesStream(own, fill=fill)
 
     # ------------------------------------------------------------------ what a stream takes over

@@ -105,7 +105,7 @@ def test_on_noise_no_arm_can_gain_and_none_is_said_to():
     )
     report = ablate(estimator, y, horizons=[1, 4], test_size=200, variants=["random"], baselines=[])
     assert report.answer in ("no", "undecided")
-    assert report.verdict.startswith(("No", "Undecided"))
+    assert report.verdict.startswith({"no": "No. ", "undecided": "Undecided: "}[report.answer])
 
 
 # ---------------------------------------------------------------- what the variants are

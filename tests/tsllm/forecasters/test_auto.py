@@ -63,6 +63,7 @@ def test_the_candidates_that_know_the_series_get_the_weight():
     assert alone.predict().to_numpy() == pytest.approx(y[-12:].to_numpy())
 
 
+@pytest.mark.whole_trainings
 def test_the_combination_is_better_than_its_worst_part_and_says_so():
     y = panel([90] * 12, [f"s{i}" for i in range(12)])
     known = y.groupby(level=0).head(78)
@@ -383,6 +384,7 @@ def test_covariates_reach_every_candidate():
     assert np.abs(forecaster.predict(X=X).to_numpy() - expected).max() < 1
 
 
+@pytest.mark.whole_trainings
 def test_intervals_hold_about_their_level_of_the_values():
     y = panel([100] * 40, [f"s{i:02}" for i in range(40)])
     known, later = y.groupby(level=0).head(90), y.groupby(level=0).tail(10)

@@ -76,7 +76,7 @@ def test_from_pretrained_returns_it(airline):
 
 
 def test_intervals_cover_what_they_say():
-    panel = pd.concat({f"s{i}": hours(21, seed=i) for i in range(6)}, names=["series", "time"])
+    panel = pd.concat({f"s{i}": hours(21, seed=i) for i in range(12)}, names=["series", "time"])
     past = panel.groupby("series").head(24 * 20).to_frame("load")
     ahead = panel.groupby("series").tail(24).to_numpy()
     found = ZeroShotForecaster().fit(past, fh=range(1, 25)).predict_interval(coverage=0.8)

@@ -494,7 +494,7 @@ def test_a_forecaster_is_saved_and_loaded_without_events_and_evaluation(tmp_path
     counts, foreign = done.stdout.splitlines()
     assert foreign == ""
     everything, by_saving = map(int, counts.split())
-    assert everything <= 155
+    assert everything <= 150
     assert by_saving <= 6
 
 
