@@ -99,10 +99,10 @@ def check_supported(config: PretrainedConfig, name: str) -> Architecture:
 
 
 def fuse_activations(module: nn.Module) -> None:
-    """Replace GELUs that are written as eight operations by torch's own, of the same formula.
+    """Replace each GELU of eight operations by torch's own, which computes the same formula.
 
-    Each of the eight reads and writes a tensor of the feed-forward width: in GPT-2 they cost more
-    than a quarter of the matrix products.
+    Each of the eight operations reads and writes a tensor of the feed-forward width. In GPT-2 they
+    take more than a quarter of the time of the matrix products.
     """
     # Imported here: it takes half of the start of a process without a language model.
     from transformers.activations import FastGELUActivation, NewGELUActivation

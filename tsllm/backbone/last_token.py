@@ -1,8 +1,8 @@
-"""A model whose last layer computes the states of one token only.
+"""A model whose last layer computes the state of one token only.
 
-A forecast and the embedding of a text read one token of the last layer. Of the others that layer
-needs keys and values; their queries, attention and feed-forward parts are left out, five sixths of
-its arithmetic. Architectures that are not here compute all tokens, with equal results.
+A forecast and the embedding of a text read one token of the last layer. That layer needs the keys
+and values of all tokens, but the query, the attention and the feed-forward part of that one token:
+a sixth of its arithmetic. Architectures that are not here compute all tokens, with equal results.
 """
 
 import inspect
@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# The token of each row that is read, (batch,); None: the last one.
+# The column of the token that is read in each row, (batch,); None: the last column.
 _COLUMNS: ContextVar[Tensor | None] = ContextVar("tsllm_last_columns", default=None)
 
 
 @contextmanager
 def read_at(columns: Tensor) -> Iterator[None]:
-    """Read the token of each row (batch,) in this column; later ones are padding."""
+    """Read the token in the given column of each row, (batch,); later columns are padding."""
     token = _COLUMNS.set(columns)
     try:
         yield
@@ -29,36 +29,25 @@ def read_at(columns: Tensor) -> Iterator[None]:
         _COLUMNS.reset(token)
 
 
-def keep_last_token(model: Any, model_type: str) -> Any:
-    """Replace the last layer of a model by one that computes one token; None: not possible here.
-
-    All rows of its output (batch, tokens, hidden) are the state of that token.
-    """
-    if model_type == "gpt2":
-        model.h[-1] = _LastGPT2Block(model.h[-1])
-    elif model_type == "bert":
-        model.encoder.layer[-1] = _LastBertLayer(model.encoder.layer[-1])
-    else:
-        return None
-    return model
-
-
 class _LastLayer(nn.Module, ABC):
-    """A layer that computes one token of each row."""
+    """A layer that computes one token of each row.
+
+    All tokens of its output (batch, tokens, hidden) have the state of that token.
+    """
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
         self.layer = layer
-        # Versions of transformers pass different arguments by their place.
+        # Versions of transformers differ in which arguments they pass by position.
         self._names = list(inspect.signature(layer.forward).parameters)
 
     def forward(self, *args: Any, **options: Any) -> Any:
         """Take the arguments of transformers' own layer, and return what it returns."""
         given = dict(zip(self._names, args)) | options
         hidden: Tensor = given["hidden_states"]  # (batch, tokens, hidden)
-        keys, values, number = self._keys_and_values(hidden)  # (batch, heads, tokens, width)
+        keys, values, index = self._keys_and_values(hidden)  # (batch, heads, tokens, width)
         if given.get("past_key_values") is not None:
-            keys, values = given["past_key_values"].update(keys, values, number)
+            keys, values = given["past_key_values"].update(keys, values, index)
         given["hidden_states"], given["attention_mask"] = self._one(
             hidden, given.get("attention_mask")
         )
@@ -69,25 +58,21 @@ class _LastLayer(nn.Module, ABC):
         return out.expand_as(hidden)
 
     def _one(self, hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return the token of each row that is read, (batch, 1, hidden), and what it attends to."""
+        """Return the token that is read, (batch, 1, hidden), and the mask of what it attends to."""
         columns = _COLUMNS.get()
         if columns is None:
             return hidden[:, -1:], None if mask is None else mask[:, :, -1:]
         rows = torch.arange(len(hidden), device=hidden.device)
         if mask is not None and mask.shape[2] > 1:
             mask = mask.expand(len(hidden), -1, -1, -1)[rows, :, columns][:, :, None]
-        elif mask is None and self._is_causal():  # what is to the right is padding
+        elif mask is None:  # a causal model, which needs no mask for padding on the right
             seen = torch.arange(hidden.shape[1], device=hidden.device) <= columns[:, None]
             mask = seen[:, None, None]  # (batch, 1, 1, tokens)
         return hidden[rows, columns][:, None], mask
 
     @abstractmethod
     def _keys_and_values(self, hidden: Tensor) -> tuple[Tensor, Tensor, int]:
-        """Return keys and values of all tokens, and the number of the layer."""
-
-    @abstractmethod
-    def _is_causal(self) -> bool:
-        """Return whether a token attends only to itself and the tokens before it."""
+        """Return keys and values of all tokens, and the index of the layer."""
 
 
 class _Known:
@@ -118,9 +103,6 @@ class _LastGPT2Block(_LastLayer):
         )
         return keys, values, attention.layer_idx
 
-    def _is_causal(self) -> bool:
-        return True
-
 
 class _LastBertLayer(_LastLayer):
     """BERT's layer for one token."""
@@ -133,5 +115,21 @@ class _LastBertLayer(_LastLayer):
         )
         return keys, values, attention.layer_idx
 
-    def _is_causal(self) -> bool:
-        return bool(self.layer.attention.self.is_causal)
+
+#: Where each architecture has its layers, and the class that wraps the last one.
+_LAST_LAYERS: dict[str, tuple[str, type[_LastLayer]]] = {
+    "gpt2": ("h", _LastGPT2Block),
+    "bert": ("encoder.layer", _LastBertLayer),
+}
+
+
+def can_keep_last_token(model_type: str) -> bool:
+    """Check that `keep_last_token` knows an architecture."""
+    return model_type in _LAST_LAYERS
+
+
+def keep_last_token(model: Any, model_type: str) -> None:
+    """Replace the last layer of a model by one that computes one token of each row."""
+    name, wrapper = _LAST_LAYERS[model_type]
+    layers = model.get_submodule(name)
+    layers[-1] = wrapper(layers[-1])

@@ -80,7 +80,8 @@ class PrivateBackbone(ModelFacts, nn.Module):
     ) -> Hidden:
         """Run the language model causally, as :meth:`Backbone.hidden`.
 
-        Gradients flow to ``inputs_embeds`` and to the owned weights.
+        Gradients flow to ``inputs_embeds`` and to the owned weights. ``last_only`` computes all
+        tokens here, and returns the last one.
         """
         # Loading a state dict with assign=True replaces parameters; the shell must use the new.
         for name, module, attribute in self._slots:

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from tsllm.backbone.architectures import ARCHITECTURES, output_entries
-from tsllm.backbone.last_token import keep_last_token
+from tsllm.backbone.last_token import can_keep_last_token, keep_last_token
 from tsllm.backbone.prepared import Origin
 from tsllm.backbone.synthetic import empty_model
 
@@ -94,21 +94,23 @@ class SharedBackbone:
         return shell
 
     def last_token(self, *, causal: bool) -> Any:
-        """Return modules that share every tensor and of the last layer compute one token only.
+        """Return modules whose last layer computes one token only; they share every tensor.
 
-        Those of an architecture that has none compute all tokens. ``causal``: as for the causal
-        modules; else as the model was trained.
+        For an architecture that has no such layer they compute all tokens. ``causal``: return the
+        causal modules; else the modules as the model was trained.
         """
         causal = causal or self.natively_causal
         whole = self.causal if causal else self.plain
         with self._lock:
             if causal not in self._last:
-                found = None
-                if self.quantisation is None and not self.trained_whole:
+                possible = can_keep_last_token(self.config.model_type)
+                if self.quantisation is not None or self.trained_whole or not possible:
+                    self._last[causal] = whole
+                else:
                     shell = empty_model(whole.config)
                     share_tensors(whole, shell)
-                    found = keep_last_token(shell, self.config.model_type)
-                self._last[causal] = whole if found is None else found
+                    keep_last_token(shell, self.config.model_type)
+                    self._last[causal] = shell
             return self._last[causal]
 
     def tokenize(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:

@@ -71,6 +71,17 @@ def test_activations_are_one_operation_and_give_what_transformers_computes():
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("model_type", ["gpt2", "bert"])
+def test_the_last_layer_computes_one_token_where_one_is_read(model_type):
+    backbone = load(f"random:{model_type}?hidden=32&layers=3&heads=4&positions=40")
+    seen = []
+    for name, module in backbone._shared.last_token(causal=True).named_modules():
+        if name.endswith(("mlp", "intermediate")):  # the feed-forward parts
+            module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
+    backbone.hidden(embeddings(backbone, 2, 7), last_only=True)
+    assert seen == [7, 7, 1]
+
+
 @pytest.fixture(scope="module")
 def minilm():
     return load_backbone(device="cpu", allow_download=False)
@@ -174,6 +185,17 @@ class TestArchitectures:
             )
         torch.testing.assert_close(alone, expected, rtol=0, atol=1e-5)
 
+    def test_gradients_of_the_last_token_alone_equal_those_of_all(self, backbone):
+        mask = torch.ones(3, 8, dtype=torch.bool)
+        mask[0, :5] = False
+        gradients = []
+        for last_only in (False, True):
+            x = embeddings(backbone, 3, 8).requires_grad_()
+            states = backbone.hidden(x, attention_mask=mask, last_only=last_only).states
+            states[:, -1].sin().sum().backward()
+            gradients.append(x.grad)
+        torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+
     def test_a_token_sees_of_two_prefixes_at_the_same_positions_the_one_it_chooses(self, backbone):
         one, other, x = (embeddings(backbone, 1, n) for n in (2, 3, 4))
         columns = torch.cat([one, other * 2, x], 1)
@@ -258,6 +280,9 @@ class TestArchitectures:
         states = half.hidden(x).states
         assert states.dtype == torch.float32
         torch.testing.assert_close(states, backbone.hidden(x).states, rtol=0.1, atol=0.1)
+        alone = half.hidden(x, last_only=True).states
+        assert alone.dtype == torch.float32
+        torch.testing.assert_close(alone, states[:, -1:], rtol=0.02, atol=0.02)
 
 
 class TestShapes:

@@ -102,6 +102,8 @@ class TestOwnership:
         x = tokens(backbone, 2, 6)
         whole = private.hidden(x).states
         assert (whole - backbone.hidden(x).states).abs().amax() > 1e-3
+        alone = private.hidden(x, last_only=True).states
+        torch.testing.assert_close(alone, whole[:, -1:], rtol=0, atol=1e-5)
         first, past = private.hidden(x[:, :3], use_cache=True)
         second, _ = private.hidden(x[:, 3:], past)
         torch.testing.assert_close(torch.cat([first, second], 1), whole, rtol=0, atol=1e-5)
