@@ -166,10 +166,10 @@ class PromptedEncoder(nn.Module):
         return EventStates(hidden, states.memory, self.pool.guess_types(choice, last_types))
 
     @torch.no_grad()
-    def type_guess(self, stream: EventStream) -> Tensor | None:
-        """Return `EventStates.type_guess` after the last events of streams."""
-        choice = self.pool.choose(self.query.query_of(stream.query))
-        return self.pool.guess_types(choice, stream.query.last_type[:, None])
+    def type_guess(self, query: QueryState) -> Tensor | None:
+        """Compute `EventStates.type_guess` of sequences from the sums of their queries."""
+        choice = self.pool.choose(self.query.query_of(query))
+        return self.pool.guess_types(choice, query.last_type[:, None])
 
     def _times(self, batch: EventBatch) -> Tensor:
         """Return the calendar times of the positions, (batch, events + 1) float64."""

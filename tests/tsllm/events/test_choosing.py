@@ -180,6 +180,26 @@ def test_predicted_types_are_no_worse_than_their_frequencies():
     assert model.sample(n_paths=2, n_events=6)["type"].value_counts().min() > 2
 
 
+@pytest.mark.parametrize("encoder", ["attention", "aaren"])
+def test_running_states_mix_the_types_as_batches_do_where_only_some_slots_have_a_share(encoder):
+    def regime(name, gap, kinds):
+        times = np.arange(1, 41) * gap
+        return pd.DataFrame({"sequence_id": name, "time": times, "type": kinds * 20})
+
+    slow, fast = regime("slow", 2.0, ["a", "b"]), regime("fast", 0.1, ["b", "b"])
+    model = small_prompttpp(encoder, max_epochs=1).fit(slow)
+    model.partial_fit(fast)  # only its sequence continues
+    for guess, share in zip(model.model_.pool.guesses, (0.0, 0.7), strict=True):
+        guess.share.fill_(share)
+    model.update(slow.iloc[:9])  # with "attention", "fast" has no running state here
+    for later in (4.1, 4.2):
+        shown = model.retrieve().query("retrieved").set_index("sequence_id")["slot"]
+        assert shown.to_dict() == {"fast": 1, "slow": 0}
+        anew = model.predict_proba(model.history_)
+        pd.testing.assert_frame_equal(model.predict_proba(), anew, rtol=1e-4)
+        model.update(fast.iloc[:1].assign(time=later))
+
+
 def test_models_without_counted_types_still_load():
     model = PromptTPPModel(3, hidden=8, heads=2, layers=1)
     model.pool.open_slots(torch.randn(20, 64))

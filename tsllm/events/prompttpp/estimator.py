@@ -638,7 +638,7 @@ class PromptTPP(InspectionMixin, EventForecaster):
         return self.model_.step(states, types, gaps)
 
     def _decoder_states(self, states: Any, hidden: Tensor) -> EventStates:
-        return EventStates(hidden, type_guess=self.model_.type_guess(states))
+        return EventStates(hidden, type_guess=self.model_.type_guess(states.query))
 
     def _decoder(self) -> EventDecoder:
         return self.model_.decoder

@@ -14,6 +14,7 @@ from tsllm.adapters.events.batch import EventBatch, EventStates, length_buckets
 from tsllm.adapters.events.decoders.base import EventDecoder
 from tsllm.adapters.events.encoders.llm import LLMEncoder
 from tsllm.adapters.events.encoders.prompted import EventStream
+from tsllm.adapters.events.prompt_query import QueryState
 from tsllm.adapters.events.prompttpp import PromptTPPModel
 from tsllm.datasets.events import Clock, EventTable
 from tsllm.events.batching import keep_last, last_events, last_times
@@ -167,7 +168,7 @@ class StreamPredictor:
         hidden = {name: states[name].hidden for name in history.ids if name in states}
         if not hidden:
             return None
-        guesses = {name: self.model.type_guess(states[name].stream) for name in hidden}
+        queries = {name: states[name].stream.query for name in hidden}
         missing = [name for name in history.ids if name not in hidden]
         device = self.fitted.device
         if missing:
@@ -176,17 +177,18 @@ class StreamPredictor:
                 batch = rows.gather(indices).to(device)
                 with torch.no_grad():
                     now = self.fitted.encode(batch)[1].at(batch.lengths)
+                    query = self.model.query.state_after(batch)
                 for row, index in enumerate(indices.tolist()):
                     hidden[missing[index]] = now.hidden[row : row + 1]
-                    if now.type_guess is not None:
-                        guesses[missing[index]] = now.type_guess[row : row + 1]
-        stacked = torch.cat([hidden[name].to(device) for name in history.ids])
-        parts = [guesses.get(name) for name in history.ids]
-        if all(part is None for part in parts):
-            return self.model.decoder, EventStates(stacked)
-        like = next(part for part in parts if part is not None)
-        found = [torch.zeros_like(like) if part is None else part for part in parts]
-        return self.model.decoder, EventStates(stacked, type_guess=torch.cat(found).to(device))
+                    queries[missing[index]] = QueryState(*(part[row : row + 1] for part in query))
+        moved = [
+            map_tensors((hidden[name], queries[name]), lambda tensor: tensor.to(device))
+            for name in history.ids
+        ]
+        stacked, query = join_trees(*moved)
+        # Of all sequences at once: None only where no slot of any of them has a share.
+        guess = self.model.type_guess(query)
+        return self.model.decoder, EventStates(stacked, type_guess=guess)
 
     def joined(self, states: RunningStates) -> tuple[EventStream, Tensor]:
         """Return the states of some sequences as one batch: the model's, and the decoder's."""
