@@ -66,7 +66,9 @@ class TypeGuess(nn.Module):
         self.lean.lerp_(other.lean, share)
 
     def grow(self, new: int) -> None:
-        """Add types without a count."""
+        """Add types without a count; beyond `MOST_FOLLOWED`, only those of all types stay."""
+        if self.counts.shape[1] + new > MOST_FOLLOWED:
+            self.counts = self.counts[-1:]
         rows = new if len(self.counts) > 1 else 0
         after = nn.functional.pad(self.counts[:-1], (0, new, 0, rows))
         self.counts = torch.cat([after, nn.functional.pad(self.counts[-1:], (0, new))])

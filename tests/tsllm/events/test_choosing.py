@@ -11,7 +11,7 @@ from small_events import halves, small_prompttpp, stream
 import tsllm
 from tsllm.adapters.events.batch import EventStates
 from tsllm.adapters.events.prompttpp import PromptTPPModel
-from tsllm.adapters.events.type_guess import TypeGuess
+from tsllm.adapters.events.type_guess import MOST_FOLLOWED, TypeGuess
 from tsllm.datasets import make_poisson, read_events
 from tsllm.errors import DataError
 from tsllm.events.prompttpp import trainer
@@ -163,6 +163,16 @@ def test_counted_types_are_those_after_each_type_or_of_all():
     assert guess.probabilities(torch.tensor([0])).argmax() == 0
     guess.grow(1)
     assert guess.probabilities(torch.tensor([3])).shape == (1, 4)
+
+
+def test_types_that_grow_beyond_those_followed_are_counted_as_a_model_of_so_many_counts_them():
+    guess = TypeGuess(MOST_FOLLOWED)
+    guess.count(torch.tensor([0, 1, 0]), torch.tensor([-1, 0, 1]))
+    guess.grow(2)
+    other = TypeGuess(MOST_FOLLOWED + 2)
+    other.load_state_dict(guess.state_dict())  # as a saved model is loaded
+    assert other.counts.shape == (1, MOST_FOLLOWED + 2)
+    assert other.counts[0, :3].tolist() == [2, 1, 0]
 
 
 def test_predicted_types_are_no_worse_than_their_frequencies():
