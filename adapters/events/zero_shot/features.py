@@ -55,8 +55,8 @@ def features(history: History, found: Estimates, gains: Tensor, guesses: Tensor)
     recent = _recent_counts(history)
     parts += list(recent.unbind(-1))
     parts += _regression(history, position, known, recent[..., :REGRESSED], middle, spread)
-    for scores, first in ((gains, 0), (guesses, 0)):
-        better = history.counted[..., None] * (scores - scores[..., first : first + 1])
+    for scores in (gains, guesses):  # each against the first
+        better = history.counted[..., None] * (scores - scores[..., :1])
         sums = running(better.clamp(-10, 10))[..., 1:]
         latest = sums - functional.pad(sums, (0, 0, LATEST, 0))[:, : sums.shape[1]]
         parts += list(torch.asinh(sums).unbind(-1))

@@ -37,8 +37,6 @@ class History:
     kinds: Tensor
     #: (batch, events): 1 for an event that ends a known interval, else 0.
     counted: Tensor
-    #: (batch, events): 1 for an event.
-    mask: Tensor
     #: (batch, positions): The time since the start.
     time: Tensor
     #: (batch, positions): The number of intervals that are known.
@@ -74,7 +72,6 @@ def read_history(batch: EventBatch, n_types: int) -> History:
         gaps=known.clamp_min(GAP_LIMITS[0]),
         kinds=kinds,
         counted=counted,
-        mask=mask,
         time=running(known),
         number=running(counted),
         counts=running(kinds),
