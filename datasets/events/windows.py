@@ -1,6 +1,6 @@
 """Observation windows of sequences, from an argument or from columns of a table."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,10 +46,10 @@ def read_windows(
     if windows is None:
         pairs = {}
     elif isinstance(windows, pd.DataFrame):
-        pairs = _named_alike(_window_frame(windows, names), order)
+        pairs = _by_sequence(_window_frame(windows, names), order)
     elif isinstance(windows, Mapping):
-        pairs = {str(name): _pair(window, repr(name)) for name, window in windows.items()}
-        pairs = _named_alike(pairs, order)
+        named = ((str(name), _pair(window, repr(name))) for name, window in windows.items())
+        pairs = _by_sequence(named, order)
     else:
         pairs = dict.fromkeys(order, _pair(windows, "all sequences"))
     order = list(dict.fromkeys([*order, *pairs]))  # those without events last
@@ -65,13 +65,18 @@ def read_windows(
     return bounds
 
 
-def _named_alike(pairs: dict[str, tuple], order: list) -> dict[str, tuple]:
-    """Name whole numbers as the sequences do: 1.0 is the sequence 1."""
-    known = set(order)
-    return {
-        whole_name(name) if name not in known and whole_name(name) in known else name: window
-        for name, window in pairs.items()
-    }
+def _by_sequence(named: Iterable[tuple[str, tuple]], order: list[str]) -> dict[str, tuple]:
+    """Return the window of each sequence; 1.0 names the sequence 1, and no name comes twice."""
+    known, pairs = set(order), dict[str, tuple]()
+    for name, window in named:
+        if name not in known and whole_name(name) in known:
+            name = whole_name(name)
+        if name in pairs:
+            raise DataError(
+                f"windows= names {sequence_name(name)} twice; give each sequence one window"
+            )
+        pairs[name] = window
+    return pairs
 
 
 def _pair(window: Any, whose: str) -> tuple[Any, Any]:
@@ -120,7 +125,7 @@ def _window_columns(
     return Bounds(order, *bounds)
 
 
-def _window_frame(windows: pd.DataFrame, names: EventColumns) -> dict[str, tuple]:
+def _window_frame(windows: pd.DataFrame, names: EventColumns) -> list[tuple[str, tuple]]:
     """Read a frame of windows, one row for each sequence."""
     frame = windows if names.id_col in windows.columns else windows.reset_index(names=names.id_col)
     missing = [name for name in _WINDOW_COLUMNS if name not in frame.columns]
@@ -130,13 +135,8 @@ def _window_frame(windows: pd.DataFrame, names: EventColumns) -> dict[str, tuple
             "'window_end', one row a sequence"
         )
     keys = frame[names.id_col].astype(str)
-    if keys.duplicated().any():
-        raise DataError(
-            f"windows= names {sequence_name(keys[keys.duplicated()].iloc[0])} twice; give each "
-            "sequence one window"
-        )
     values = (frame[name].tolist() for name in _WINDOW_COLUMNS)
-    return {key: (start, end) for key, start, end in zip(keys, *values, strict=True)}
+    return [(key, (start, end)) for key, start, end in zip(keys, *values, strict=True)]
 
 
 def _like(cells: list, stamps: pd.DatetimeIndex | np.ndarray) -> Any:

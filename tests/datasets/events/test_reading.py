@@ -355,6 +355,14 @@ def test_windows_that_do_not_fit(windows, expected):
     assert expected in complaint(canonical(), windows=windows)
 
 
+def test_a_sequence_has_one_window_however_its_number_is_written():
+    frame = pd.DataFrame({"sequence_id": "1", "time": [0.5, 0.7], "type": "view"})
+    for names in (["1", 1], ["1", "1.0"], [1.0, "1"]):
+        indexed = pd.DataFrame({"window_start": 0, "window_end": [4, 5]}, index=names)
+        for windows in (dict.fromkeys(names, (0, 4)), indexed):
+            assert "windows= names sequence '1' twice" in complaint(frame, windows=windows)
+
+
 def test_windows_in_frames_that_do_not_fit():
     windows = pd.DataFrame({"sequence_id": ["a", "a"], "window_start": 0, "window_end": 4})
     assert "windows= names sequence 'a' twice" in complaint(canonical(), windows=windows)

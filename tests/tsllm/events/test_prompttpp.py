@@ -353,6 +353,8 @@ def test_types_are_read_as_texts(tmp_path):
     assert type_texts(["0", "1"], {1: "bite", 0: "bark"}) == ["bark", "bite"]
     with pytest.raises(DataError, match="for the types '0', '1', '2' and 2 more"):
         type_texts("01234", {"5": "bark"})
+    with pytest.raises(DataError, match="two texts for the type '0': keep one"):
+        type_texts(["0"], {"0": "bark", 0: "bite"})
     backbone = model._load_backbone()
     expected = embed_types(["bark", "bite"], texts, backbone, tmp_path)
     mean, rms = expected.mean(0), (expected - expected.mean(0)).square().mean().sqrt()

@@ -30,8 +30,8 @@ def type_texts(classes: Iterable[str], type_text: str | Mapping[str, str]) -> li
     Raises
     ------
     DataError
-        A template without ``{name}`` or with other fields, a type that the mapping lacks, or an
-        empty text.
+        A template without ``{name}`` or with other fields, a type that the mapping lacks or names
+        twice, or an empty text.
 
     Examples
     --------
@@ -53,6 +53,10 @@ def type_texts(classes: Iterable[str], type_text: str | Mapping[str, str]) -> li
                 "braces of the text are doubled"
             ) from None
     by_name = {str(name): text for name, text in type_text.items()}  # numbers name types too
+    if len(by_name) < len(type_text):
+        given = [str(name) for name in type_text]
+        twice = next(name for name in given if given.count(name) > 1)
+        raise DataError(f"type_text has two texts for the type {twice!r}: keep one of them")
     missing = [name for name in names if name not in by_name]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
