@@ -326,7 +326,7 @@ class EventStream(SavedStream):
         return prediction_frame(model, origin, [found], levels)
 
     def intensity(self, time: Any, *, sequences: Sequence[Hashable] | None = None) -> pd.DataFrame:
-        """Compute the intensity of each type at a time after the last event, if none comes before.
+        """Compute the intensity of each type at a time, given no event since the last one.
 
         Parameters
         ----------

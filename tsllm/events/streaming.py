@@ -47,8 +47,8 @@ class StreamingMixin:
         """
         self._refuse_stream()
 
-    def _streamless(self) -> str:
-        """Say why the forecaster has no stream."""
+    def _no_stream_reason(self) -> str:
+        """Return why the forecaster has no stream, as the middle of a sentence."""
         return "has no stream, for it keeps no state of constant size"
 
     def _step(
@@ -61,7 +61,7 @@ class StreamingMixin:
         self._refuse_stream()
 
     def _decoder_states(self, states: Any, hidden: Tensor) -> EventStates:
-        """Return what the decoder reads, of the states of `_step` and of the decoder."""
+        """Make the input of the decoder from the states of `_step` and its own, ``hidden``."""
         return EventStates(hidden)
 
     def _decoder(self) -> EventDecoder:
@@ -69,7 +69,9 @@ class StreamingMixin:
         self._refuse_stream()
 
     def _refuse_stream(self) -> NoReturn:
-        raise DataError(f"a {type(self).__name__} {self._streamless()}: use update and predict")
+        raise DataError(
+            f"a {type(self).__name__} {self._no_stream_reason()}: use update and predict"
+        )
 
     def _forget_history(self) -> None:
         """Drop the events that predictions continue."""

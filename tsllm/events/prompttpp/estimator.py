@@ -626,7 +626,7 @@ class PromptTPP(InspectionMixin, EventForecaster):
         predictor = self._predictor()
         return predictor.joined(self._running if table is None else predictor.begin(table))
 
-    def _streamless(self) -> str:
+    def _no_stream_reason(self) -> str:
         return (
             f"with encoder={self.encoder!r} has no stream, for it reads its last events again; "
             "encoder='aaren' has one"

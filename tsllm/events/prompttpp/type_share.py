@@ -33,8 +33,9 @@ def choose_type_shares(
 ) -> None:
     """Choose how much the predicted types are those counted, for each of the ``slots``.
 
-    The likeliest choice on these batches; at a cost of at most `MOST_LOST`, one whose error is no
-    greater than that of the most frequent type, and of the most frequent type after the last.
+    The choice with the highest likelihood on these batches is made. Another one is preferred if it
+    costs at most `MOST_LOST` of it and makes no more errors than two guesses: the most frequent
+    type of all, and the most frequent type after the last type.
     """
     model.eval()
     changed = model.pool.guesses
