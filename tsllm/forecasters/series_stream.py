@@ -212,7 +212,7 @@ class SeriesStream(SavedStream):
             forecaster._open_series(y, without=self._places)
             self._take_over()
             forecaster._pending = pending | forecaster._pending
-        except DataError:
+        except BaseException:  # also where memory or time ran out
             forecaster._contexts, forecaster._pending = {}, pending
             if self._running is not None:
                 forecaster._read_rows(self._running)
@@ -449,7 +449,9 @@ class SeriesStream(SavedStream):
                 f"{type(values).__name__}: pass values.to_numpy() or a DataFrame"
             )
         elif isinstance(values, np.ma.MaskedArray):
-            values = np.ma.filled(values.astype(np.float64), np.nan)
+            # as objects, where True and text stay what they are
+            kind = np.float64 if values.dtype.kind in "fiu" else object
+            values = np.ma.filled(values.astype(kind), np.nan)
         numbers = values if isinstance(values, np.ndarray) else _as_array(values)
         wanted: set[tuple[int, ...]] = {shape}
         wanted |= {shape[:1]} if shape[1] == 1 else set()
@@ -468,20 +470,26 @@ class SeriesStream(SavedStream):
         return numbers
 
     def _check_rows(self, values: pd.DataFrame, places: np.ndarray, time: Any) -> None:
-        """Check rows that are named after series, or that have stamps of their own."""
+        """Check the rows that name their series, their stamps, or both as in a table of `fit`."""
         names = [self._ids[place] for place in places.tolist()]
-        rows = values.index
-        if isinstance(rows, pd.DatetimeIndex | pd.PeriodIndex) and len(rows) == len(names):
-            other = self._clock.read(rows, len(names)) != self._clock.read(time, len(names))
+        rows: Any = values.index
+        if len(rows) != len(names):
+            return  # their number is checked with the shape
+        stamps = rows.get_level_values(-1) if isinstance(rows, pd.MultiIndex) else rows
+        if isinstance(stamps, pd.DatetimeIndex | pd.PeriodIndex):
+            other = self._clock.read(stamps, len(names)) != self._clock.read(time, len(names))
             if other.any():
                 raise DataError(
-                    f"values has a row of {rows[int(other.argmax())]}, and time is {shown(time)}: "
-                    "pass the stamps of the rows"
+                    f"values has a row of {stamps[int(other.argmax())]}, and time is "
+                    f"{shown(time)}: pass the stamps of the rows"
                 )
-        elif names != rows.tolist() and set(rows) == set(names):
+        if isinstance(rows, pd.MultiIndex):
+            rows = rows.droplevel(-1)
+        labels = rows.tolist()
+        if labels != names and any(label in self._places for label in labels):
             raise DataError(
-                f"values has the rows {shown(rows.tolist())} for the series {shown(names)}: bring "
-                "them into the same order"
+                f"values has the rows {shown(labels)} for the series {shown(names)}: bring them "
+                "into the same order"
             )
 
     def _row_name(self, places: np.ndarray) -> Callable[[int], str]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -255,7 +255,7 @@ def _fixed_step(times: Any, freq: str) -> int | None:
 
 def _read_date(time: Any, template: pd.DatetimeIndex) -> int:
     """Read a date as a number of the unit of an index."""
-    if isinstance(time, Integral | float) or time is None or time is pd.NaT:
+    if isinstance(time, Real) or time is None or time is pd.NaT:
         raise DataTypeError(f"time must be a date, found {shown(time)}")
     text = isinstance(time, str)
     if text:
