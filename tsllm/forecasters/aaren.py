@@ -1,6 +1,6 @@
 """Aaren: a forecaster that follows its series in constant time and memory per observation."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -324,22 +324,22 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
 
     # ------------------------------------------------------------------ series that are followed
 
-    #: A forecaster inside a stream has rows, which the stream moves.
-    _memories: Mapping[Hashable, Memory] | RunningRows
+    _memories: dict[Hashable, Memory]
+    #: The running states of a stream's series, which the stream moves; None outside a stream.
+    _rows: RunningRows | None = None
 
     def _forget_series(self) -> None:
         super()._forget_series()
-        self._memories = {}
+        self._memories, self._rows = {}, None
 
     def _running_rows(self) -> RunningRows | None:
         if self.memory == "reencode":
             return None
-        assert not isinstance(self._memories, RunningRows)
         states = [self._memories[series_id].now for series_id in self._contexts]
         return RunningRows(self.fitted_, list(self._contexts), states)
 
     def _read_rows(self, rows: RunningRows) -> None:
-        self._memories = rows
+        self._memories, self._rows = {}, rows
 
     def _remember(self, contexts: Sequence[Context]) -> None:
         if self.memory != "reencode":
@@ -347,7 +347,6 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
             assert keep is not None  # a model keeps its context
             ids = [context.series_id for context in contexts]
             before = [self._contexts[i] for i in ids if i in self._contexts]
-            assert not isinstance(self._memories, RunningRows)  # a stream does not come here
             new = follow(
                 self.fitted_,
                 self.fitted_.residuals(contexts),
@@ -356,7 +355,7 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
                 keep=keep,
                 batch_size=self.batch_size,
             )
-            self._memories = {**self._memories, **new}
+            self._memories = self._memories | new
             if self.memory == "full" and self.mixer == "aaren":
                 warn_of_drift(new, self.fitted_.shape)
         super()._remember(contexts)
@@ -364,10 +363,12 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
     def _model_reader(self, state: FittedState, *, followed: bool = False) -> Reader:
         if self.memory == "reencode":
             return super()._model_reader(state, followed=followed)
-        return StreamReader(state, self.batch_size, self._memories if followed else None)
+        if not followed:
+            return StreamReader(state, self.batch_size)
+        kept = self._memories if self._rows is None else self._rows
+        return StreamReader(state, self.batch_size, kept)
 
     def _memory_tensors(self) -> dict[str, Tensor]:
-        assert not isinstance(self._memories, RunningRows)  # a stream saves them itself
         return memory_tensors(self._memories, list(self._contexts))
 
     def _restore_memory(self, tensors: dict[str, Tensor]) -> None:
