@@ -81,7 +81,7 @@ _STREAMS = {
     "SeriesStream": "tsllm.forecasters.series_stream",
 }
 _FORECASTERS = _SERIES | _EVENTS
-_ESTIMATORS = dict(sorted((_SERIES | _EVENTS | _STREAMS).items()))
+_ESTIMATORS = dict(sorted((_FORECASTERS | _STREAMS).items()))
 # Constant columns take almost no space in Parquet; 5,000,000 steps of four columns always pass.
 _VALUES_PER_BYTE, _LEAST_VALUES = 100, 2 * 10**7
 _PACKAGES = ("tsllm", "torch", "transformers", "numpy", "pandas", "sktime")
