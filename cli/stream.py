@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import json as json_
+import json
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -68,10 +68,10 @@ def stream(
     if state is not None:
         check_folder(state.absolute().parent, "--state")
     with working("loading the model"):
-        print_of_model = fingerprint(model)
+        model_fingerprint = fingerprint(model)
         if state is not None and state.exists():
             found: Any = load(state, backbone=backbone)
-            if getattr(found, "made_of", None) != print_of_model:
+            if getattr(found, "made_of", None) != model_fingerprint:
                 raise DataError(
                     f"--state {str(state)!r} holds no stream of the model in {str(model)!r}: name "
                     "a new directory, or remove this one"
@@ -79,7 +79,7 @@ def stream(
         else:
             loaded: Any = load(model, backbone=backbone)
             found = loaded.stream()
-            found.made_of = print_of_model
+            found.made_of = model_fingerprint
     if fill is not None:
         if not hasattr(found, "fill"):
             raise DataError("--fill has no effect on events, which have no steps: drop it")
@@ -134,7 +134,7 @@ def _follow(lines: _SeriesLines | _EventLines, every: int) -> tuple[int, int]:
                 say(f"Warning: line {number}: {problem}", style="yellow")
                 out = [{"line": number, "error": problem}]
             for one in out:
-                sys.stdout.write(json_.dumps(one, allow_nan=False) + "\n")
+                sys.stdout.write(json.dumps(one, allow_nan=False) + "\n")
             sys.stdout.flush()
     return number, refused
 
@@ -177,12 +177,16 @@ def _lines_of_stdin() -> Iterator[Iterator[str]]:
 
 def _rows_of(line: str) -> list[dict[str, Any]]:
     """Read a line: a row, or a list of them."""
+    from tsllm.datasets.strict_json import parse_json
+
     try:
         line.encode()
     except UnicodeEncodeError:
         raise DataError("it has bytes that are not UTF-8: write JSON as UTF-8") from None
     try:
-        found = json_.loads(line)
+        found = parse_json(line, "it")
+    except DataError:  # a ValueError, too
+        raise
     except (ValueError, RecursionError) as error:
         raise DataError(f"it is no JSON ({error}): write one row, or a list of rows") from None
     rows = found if isinstance(found, list) else [found]

@@ -11,6 +11,7 @@ import pandas as pd
 from tsllm.datasets.checks import check_values
 from tsllm.datasets.delimited import open_text
 from tsllm.datasets.frequency import future_times
+from tsllm.datasets.strict_json import parse_json
 from tsllm.errors import DataError
 
 _GLUONTS_FIELDS = {"item_id", "start", "freq", "target"}
@@ -31,7 +32,7 @@ def read_json_lines(
             if not line.strip():
                 continue
             try:
-                record = json.loads(line)
+                record = parse_json(line, f"{source}, line {number}")
             except json.JSONDecodeError as error:
                 raise DataError(
                     f"{source}, line {number} is no JSON ({error.msg}); write one object a line"

@@ -15,6 +15,7 @@ import pandas as pd
 from tsllm.datasets.checks import shown_value
 from tsllm.datasets.delimited import open_text
 from tsllm.datasets.events.names import whole_name
+from tsllm.datasets.strict_json import parse_json
 from tsllm.datasets.tables import Table
 from tsllm.errors import DataError
 
@@ -158,16 +159,8 @@ def read_nested(
 
 
 def _parsed(text: str, source: str) -> Any:
-    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
-        fields = dict(found)
-        if len(fields) < len(found):
-            keys = [key for key, _ in found]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise DataError(f"{source} gives {twice!r} twice in one record; keep one of the two")
-        return fields
-
     try:
-        return json.loads(text, object_pairs_hook=pairs)
+        return parse_json(text, source)
     except RecursionError:
         raise DataError(f"{source} is nested too deeply; write one list of records") from None
 

@@ -1,5 +1,6 @@
 """``tsllm stream``: rows of JSON in, forecasts out, and a state that continues."""
 
+import io
 import json
 import signal
 import subprocess
@@ -24,8 +25,6 @@ def model(tmp_path_factory):
 @pytest.fixture
 def follow(monkeypatch, capsys):
     """Run the command on some lines; return its exit code, the objects that it writes, stderr."""
-    import io
-
     from tsllm.cli.main import main
 
     def run(*arguments, lines):
@@ -67,6 +66,7 @@ def test_a_bad_line_is_answered_in_its_place(model, follow):
         (ROW | {"id": ["a"]}, "series ['a'] is not in the stream"),
         (ROW | {"series_id": "b"}, "a row has 'id' and 'series_id', both the name of the series"),
         ([ROW, ROW | {"id": "b", "value": [2]}], "holds [2], which is no number"),
+        (json.dumps(ROW)[:-1] + ', "value": 5.0}', "it gives 'value' twice in one object"),
         (ROW | {"time": "01/03/2024"}, "time must be a date, written year first"),
     ]
     code, out, said = follow(model, lines=[*(line for line, _ in bad), ROW])
@@ -111,8 +111,6 @@ def test_events_are_followed_too(follow, tmp_path):
 
 
 def test_a_line_of_other_bytes_spoils_no_other(model, monkeypatch, capsys):
-    import io
-
     from tsllm.cli.main import main
 
     good = json.dumps(ROW).encode()

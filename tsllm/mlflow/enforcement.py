@@ -23,6 +23,7 @@ from mlflow.types.schema import AnyType, Schema
 
 from tsllm.arguments import shown
 from tsllm.backbone.stopping import end_when
+from tsllm.datasets.strict_json import parse_json
 from tsllm.errors import DataError
 from tsllm.mlflow.csv_requests import read_csv
 from tsllm.mlflow.serving import LOG, RequestError, unexpected
@@ -169,7 +170,9 @@ def _read_text(data: bytes | str) -> str:
 def _read_json(text: str) -> dict[str, Any]:
     """Read the body of a request: one table, and the parameters."""
     try:
-        data = json.loads(text)
+        data = parse_json(text, "the request")
+    except DataError as error:
+        raise RequestError(str(error)) from None
     except (ValueError, RecursionError) as error:
         raise RequestError(
             f"the request is no JSON: {getattr(error, 'msg', None) or _short(error)}",

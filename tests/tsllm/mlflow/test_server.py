@@ -28,6 +28,7 @@ BAD = {
     "long number": (b'{"dataframe_split": ' + b"9" * 5_000 + b"}", JSON, "is no JSON"),
     "no UTF-8": (b'{"\xff": "' + SECRET.encode() + b'"}', JSON, "not UTF-8"),
     "a list": (b"[1]", JSON, "JSON list"),
+    "a name twice": (b'{"params": {}, "params": {"horizon": 2}}', JSON, "gives 'params' twice"),
     "another format": ({"rows": [SECRET]}, JSON, "dataframe_split"),
     "short rows": ({"dataframe_split": HISTORY | {"columns": ["value"]}}, JSON, "columns"),
     "a list as name": (
