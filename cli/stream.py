@@ -196,7 +196,7 @@ def _rows_of(line: str) -> list[dict[str, Any]]:
 
 
 def _cell(row: Mapping[str, Any], names: Sequence[str], what: str) -> Any:
-    """Return the value of a row under the one of some names that it has."""
+    """Return the value of a row under one of several names; a row has exactly one of them."""
     found = [name for name in dict.fromkeys(names) if name in row]
     if len(found) > 1:
         raise DataError(f"a row has {found[0]!r} and {found[1]!r}, both the {what}: give it one")
@@ -206,7 +206,7 @@ def _cell(row: Mapping[str, Any], names: Sequence[str], what: str) -> Any:
 
 
 def _check_names(row: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Check that a row has no value that nothing reads."""
+    """Check that a row has no name but the known ones."""
     foreign = [name for name in row if name not in known]
     if foreign:
         raise DataError(

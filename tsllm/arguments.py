@@ -250,7 +250,6 @@ def check_names(cls: ClassT) -> ClassT:
             check_known(type(self), name, known)
         construct(self, *args, **kwargs)
 
-    checked.__signature__ = inspect.signature(construct)  # type: ignore[attr-defined]  # sktime's
     cls.__init__ = checked  # type: ignore[misc]
     return cls
 

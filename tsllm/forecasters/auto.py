@@ -410,7 +410,7 @@ class AutoForecaster(ComposedForecaster):
         state.candidates = fitted
         read = {one.name: one.load_backbone() for one in fitted}
         if any(one is not None and name in TRAINED for name, one in read.items()):
-            # Not a candidate's, which may be cut to fewer layers: this one is loaded again.
+            # As `from_state` loads it: the backbone of a candidate may have fewer layers.
             state.backbone = self._load_backbone()
         else:
             state.backbone = next((one for one in read.values() if one is not None), None)

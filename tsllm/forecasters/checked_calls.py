@@ -321,7 +321,7 @@ class CheckedCalls(BaseForecaster):
     ) -> Any:
         """Append new rows to the series, and forecast the steps after them.
 
-        It is `update`, and then `predict`: where only the forecast is refused, the rows are there.
+        It calls `update`, then `predict`. If only the forecast is refused, the new rows are kept.
 
         Parameters
         ----------

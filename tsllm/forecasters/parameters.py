@@ -76,8 +76,8 @@ SHARED: dict[str, tuple[str, str]] = {
     ),
     "backbone_layers": (
         'int, None or "auto"',
-        'Use only the first layers. "auto": two, which were the most accurate at equal cost, also '
-        "of a model with thirty. None: all.",
+        'Use only the first layers. "auto": the first two. They were the most accurate at equal '
+        "cost, also in a model with thirty layers. None: all layers.",
     ),
     "lora": (
         "dict or None",

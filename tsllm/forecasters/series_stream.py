@@ -427,8 +427,7 @@ class SeriesStream(SavedStream):
             name = series[int((found < 0).argmax())]
             example = f" (it holds {len(self._ids):,}, the first is {shown(self._ids[0])})"
             raise DataError(
-                f"{series_name(name)} is not in the stream{example}: add(y) takes it up with its "
-                "past"
+                f"{series_name(name)} is not in the stream{example}: add its past with add(y)"
             )
         if len(set(places)) < len(places):
             twice = next(name for name, place in zip(series, places) if places.count(place) > 1)

@@ -89,8 +89,8 @@ def fit_and_forecast(
     levels : sequence of float, default=()
         Quantile levels strictly between 0 and 1.
     form : str or None, default=None
-        For "auto_ets": the form that `choose_ets_form` returned. None: it is chosen here, as where
-        the given one does not fit.
+        For "auto_ets": the form that `choose_ets_form` returned. None: it is chosen here. It is
+        chosen here, too, if the given form cannot be fitted.
 
     Returns
     -------

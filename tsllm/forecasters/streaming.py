@@ -28,8 +28,8 @@ class StreamingMixin(ForecastingMixin):
     def stream(self, y: Any = None, *, fill: str | None = None) -> "SeriesStream":
         """Open a stream of the series: observations step by step, and forecasts after any of them.
 
-        The stream computes what `update` and `predict` compute, in a part of their time, for one
-        series or for thousands at once. The forecaster stays as it is.
+        The stream computes what `update` and `predict` compute, in less time, for one series or for
+        thousands at once. The forecaster stays as it is.
 
         Parameters
         ----------
@@ -98,7 +98,7 @@ class StreamingMixin(ForecastingMixin):
         return own
 
     def _open_series(self, y: Any, *, without: Collection[Hashable] = ()) -> None:
-        """Keep the series of y, and no others; refuse those that are known to a stream."""
+        """Keep the series of y and drop all others; refuse y if it has a series of ``without``."""
         state = self.fitted_
         y, _ = self._read_input(y, None, trains=False)
         contexts = check_input(y, freq=self._known_frequency(), at_least=1)
