@@ -1,6 +1,6 @@
 """Compare zero-shot events with fitted and trained models on held-out processes; write the figures.
 
-PYTHONPATH=benchmarks python -m zero_shot_events.evaluate --tag _cpu --trained "hawkes, 2 types"
+    PYTHONPATH=benchmarks python -m zero_shot_events.evaluate --tag _cpu --trained "hawkes, 2 types"
 """
 
 from __future__ import annotations
@@ -65,7 +65,11 @@ def main() -> None:
 def mean_of(
     done: dict[str, dict[str, float]], process: str | None = None, events: int | None = None
 ) -> dict[str, Any]:
-    """Average the scores of the streams of a process, or with a history of so many events."""
+    """Average the scores of the histories of a process, or of so many events.
+
+    Also count the histories after which `ZeroShotEventForecaster` has the higher likelihood than
+    `HawkesForecaster`.
+    """
     rows = [
         row
         for key, row in done.items()
@@ -76,6 +80,8 @@ def mean_of(
         values = [row[name] for row in rows if name in row]
         if len(values) == len(rows):
             found[name] = float(np.mean(values))
+    above = sum(row["zero_shot"] > row["hawkes"] for row in rows)
+    found["zero_shot_above_hawkes"] = f"{above} of {len(rows)}"
     return found
 
 

@@ -135,7 +135,7 @@ def log_likelihoods(model: ZeroShotEventModel, examples: dict[str, Tensor]) -> T
 
 
 def fit(args: argparse.Namespace) -> None:
-    """Train, with a rate that falls to zero, and report on the last shard."""
+    """Train with a learning rate that falls to zero, and report on the held-out shards."""
     paths = sorted(args.folder.glob("*_read?.npz"))
     held_out = [path for path in paths if path.name.startswith(HELD_OUT)]
     shards = [_load(path) for path in paths if path not in held_out]
