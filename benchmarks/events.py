@@ -4,6 +4,7 @@
     python benchmarks/events.py returning --seeds 0 1 2 --variants PromptTPP fine-tuned
     python benchmarks/events.py calendar --seeds 0 1 2
     python benchmarks/events.py sanjac --data FOLDER
+    python benchmarks/events.py zero-shot-sanjac --data FOLDER
     python benchmarks/events.py taobao-days --data FOLDER --set max_epochs=10 batch_size=32
     python benchmarks/events.py taobao-days --data FOLDER --slices 4 --users 200 --set max_epochs=5
     python benchmarks/events.py taobao-split --data FOLDER --set hidden=64 max_epochs=40
@@ -17,6 +18,7 @@ There is no recipe for them: recipes run `tsllm.backtest`, which scores forecast
 - returning: three regimes of `make_drift`, each of which comes again: A B C A B C.
 - calendar: a Poisson process whose rate follows the day, with and without the calendar.
 - sanjac, taobao-days: earthquakes by year and clicks by day, with `evaluate_stream`.
+- zero-shot-sanjac: eight histories of 180 earthquakes, and the next 100 of each.
 - taobao-split, taobao-jitter: one fit on the file's own training sequences. With jitter, each time
   is moved by a random part of the clock's tick.
 - text: `make_text_events` with few and many training sequences and with unseen phrases, and New
@@ -52,6 +54,7 @@ from tsllm.events import (
     HawkesForecaster,
     NaiveEventForecaster,
     PromptTPP,
+    ZeroShotEventForecaster,
     evaluate_stream,
 )
 from tsllm.events.evaluation.stream_report import GAINS, METRICS
@@ -83,12 +86,17 @@ def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
     runs = {
         "drift": drift, "returning": drift, "calendar": calendar, "sanjac": stream,
-        "taobao-days": stream, "taobao-split": taobao_split,
-        "taobao-jitter": taobao_split, "text": text,
+        "zero-shot-sanjac": zero_shot_sanjac, "taobao-days": stream,
+        "taobao-split": taobao_split, "taobao-jitter": taobao_split, "text": text,
     }  # fmt: skip
     arguments.add_argument("what", choices=runs)
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
-    arguments.add_argument("--variants", nargs="+", help="baselines of streams; default: all")
+    arguments.add_argument(
+        "--variants", nargs="+", help="of drift and text, or baselines of streams; default: all"
+    )
+    arguments.add_argument(
+        "--per-slice", type=int, default=150, help="sequences of a slice of drift and returning"
+    )
     arguments.add_argument("--slices", type=int, help="use only the first slices")
     arguments.add_argument("--users", type=int, help="use only the first users of Taobao")
     arguments.add_argument("--sequences", type=int, nargs="+", default=[10, 30, 100])
@@ -126,9 +134,14 @@ def drift(settings: dict[str, Any], args: Any) -> dict[str, Any]:
     table, matrices = [], {}
     for seed in args.seeds:
         if args.what == "returning":
-            slices = returning(seed)
+            slices = returning(seed, args.per_slice)
         else:
-            slices = make_drift("permute", n_slices=args.slices or 5, random_state=seed)
+            slices = make_drift(
+                "permute",
+                n_slices=args.slices or 5,
+                n_sequences=args.per_slice,
+                random_state=seed,
+            )
         parts = [split_sequences(one.events) for one in slices]
         truth = [
             one.log_likelihood(part.test).sum() / part.test.n_events
@@ -145,9 +158,9 @@ def drift(settings: dict[str, Any], args: Any) -> dict[str, Any]:
     return {"kind": kind, "metrics": list(METRICS), "matrices": matrices, "table": table}
 
 
-def returning(seed: int) -> list[Simulation]:
+def returning(seed: int, sequences: int) -> list[Simulation]:
     """Simulate three regimes, and the same three again with new sequences."""
-    regimes = make_drift("permute", n_slices=3, random_state=seed)
+    regimes = make_drift("permute", n_slices=3, n_sequences=sequences, random_state=seed)
     stream = list(regimes)
     for number, one in enumerate(regimes, len(regimes)):
         known = one.parameters
@@ -326,6 +339,25 @@ def taobao_days(folder: Path) -> list[EventTable]:
     events = read_events(frame, id_col="seq_id", ties="batch")
     days = np.arange(17496, 17504)  # since 1970-01-01
     return time_slices(events, (days * 86400 - 8 * 3600) / 1e4)
+
+
+def zero_shot_sanjac(settings: dict[str, Any], args: Any) -> dict[str, Any]:
+    """Score the earthquakes after each of eight histories, without training and fitted to it."""
+    frame = pd.read_csv(folder_of(args) / "events_quakes_sanjac.csv.gz")
+    kinds = np.where(frame["magnitude"] < 1.5, "below 1.5", "1.5 and above")
+    quakes = pd.DataFrame({"time": frame["time"], "type": kinds})
+    models = {"zero_shot": ZeroShotEventForecaster, **BASELINES}
+    table, histories, history, scored = [], 8, 180, 100
+    for number in range(histories):
+        first = number * (len(quakes) // histories)
+        part = quakes.iloc[first : first + history + scored]
+        row: dict[str, Any] = {"first": part["time"].iloc[0]}
+        for name, make in models.items():
+            model = make().fit(part.iloc[:history], types=sorted(set(kinds)))
+            row[name] = model.score(part, t_start=part["time"].iloc[history - 1])
+        table.append(show(row))
+    mean = {name: float(np.mean([row[name] for row in table])) for name in models}
+    return {"table": [*table, show({"first": "mean", **mean})]}
 
 
 def taobao_split(settings: dict[str, Any], args: Any) -> dict[str, Any]:
