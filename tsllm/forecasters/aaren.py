@@ -1,6 +1,6 @@
 """Aaren: a forecaster that follows its series in constant time and memory per observation."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -333,13 +333,21 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
         self._memories, self._rows = {}, None
 
     def _running_rows(self) -> RunningRows | None:
-        if self.memory == "reencode":
-            return None
+        if self.memory == "reencode" or self._rows is not None:
+            return self._rows
         states = [self._memories[series_id].now for series_id in self._contexts]
         return RunningRows(self.fitted_, list(self._contexts), states)
 
     def _read_rows(self, rows: RunningRows) -> None:
         self._memories, self._rows = {}, rows
+
+    def _read_pasts(self, contexts: Sequence[Context]) -> None:
+        # A stream has no use for the states before its kept rows: it never reads them again.
+        if self.memory != "reencode":
+            residuals = self.fitted_.residuals(contexts)
+            self._rows = RunningRows.read(self.fitted_, residuals, self.batch_size)
+            self._warn_of_drift(self._rows.tokens)
+        super()._remember(contexts)
 
     def _remember(self, contexts: Sequence[Context]) -> None:
         if self.memory != "reencode":
@@ -356,8 +364,7 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
                 batch_size=self.batch_size,
             )
             self._memories = self._memories | new
-            if self.memory == "full" and self.mixer == "aaren":
-                warn_of_drift(new, self.fitted_.shape)
+            self._warn_of_drift({i: int(one.now.tokens.max()) for i, one in new.items()})
         super()._remember(contexts)
 
     def _model_reader(self, state: FittedState, *, followed: bool = False) -> Reader:
@@ -367,6 +374,10 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
             return StreamReader(state, self.batch_size)
         kept = self._memories if self._rows is None else self._rows
         return StreamReader(state, self.batch_size, kept)
+
+    def _warn_of_drift(self, tokens: Mapping[Hashable, int]) -> None:
+        if self.memory == "full" and self.mixer == "aaren":
+            warn_of_drift(tokens, self.fitted_.shape)
 
     def _memory_tensors(self) -> dict[str, Tensor]:
         return memory_tensors(self._memories, list(self._contexts))

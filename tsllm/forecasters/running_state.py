@@ -26,6 +26,8 @@ from tsllm.forecasters.state import FittedState, ModelShape
 FULL_MEMORY_FACTOR = 4
 #: Series of a stream that are moved over a complete patch at once.
 ROWS_AT_ONCE = 4096
+#: Values that are read at once where a stream opens.
+VALUES_AT_ONCE = 2**18
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,27 @@ class RunningRows:
         # rows of the batch for each series: variables and reading directions
         self._width = state.shape.n_variables * self.model.ways
 
+    @classmethod
+    def read(
+        cls, state: FittedState, contexts: Sequence[Context], batch_size: int
+    ) -> "RunningRows":
+        """Read series, residuals of their covariates, from their first step to their last."""
+        order = sorted(range(len(contexts)), key=lambda i: len(contexts[i]))
+        model, variables = exact_model(state), state.shape.n_variables
+        parts, first = [], 0
+        while first < len(order):
+            # series of similar lengths, so that little is padded
+            size = max(1, min(ROWS_AT_ONCE, VALUES_AT_ONCE // len(contexts[order[first]])))
+            rows = [contexts[i].values for i in order[first : first + size]]
+            start = model.empty_stream(len(rows) * variables)
+            parts.append(_advance_batch(state, start, rows, batch_size))
+            first += size
+        read = cls(state, [contexts[i].series_id for i in order], parts)
+        if order == list(range(len(order))):
+            return read
+        places = np.argsort(order)
+        return cls(state, [context.series_id for context in contexts], [read._select(places)])
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "model"}
 
@@ -202,6 +225,11 @@ class RunningRows:
     def nbytes(self) -> int:
         """Return the bytes of the tensors."""
         return self._batch.nbytes
+
+    @property
+    def tokens(self) -> dict[Hashable, int]:
+        """Return the complete patches that each series has had."""
+        return dict(zip(self._places, self._batch.tokens[:: self._width].tolist()))
 
     def of(self, ids: Sequence[Hashable]) -> AarenStream:
         """Return the states of some series as one batch, which is not to be changed."""
@@ -282,10 +310,13 @@ class RunningRows:
         return torch.from_numpy((places[:, None] * self._width + np.arange(self._width)).ravel())
 
 
-def warn_of_drift(memories: Mapping[Hashable, Memory], shape: ModelShape) -> None:
-    """Warn of series much longer than the windows that plain Aaren was trained on."""
+def warn_of_drift(tokens: Mapping[Hashable, int], shape: ModelShape) -> None:
+    """Warn of series much longer than the windows that plain Aaren was trained on.
+
+    ``tokens`` are the complete patches of each series.
+    """
     most = FULL_MEMORY_FACTOR * shape.context_length // shape.extra["patch_length"]
-    long = [i for i, memory in memories.items() if int(memory.now.tokens.max()) > most]
+    long = [series_id for series_id, number in tokens.items() if number > most]
     if long:
         warnings.warn(
             f"{series_name(long[0])} has more than {FULL_MEMORY_FACTOR} times the "
@@ -355,22 +386,31 @@ def _advance_all(
     advanced = list(streams)
     busy = [i for i, new in enumerate(rows) if len(new)]
     for some in _batches(busy, batch_size, variables):
-        longest = max(len(rows[i]) for i in some)
-        values = np.full((len(some), variables, longest), np.nan)
-        for row, i in zip(values, some):
-            row[:, : len(rows[i])] = rows[i].T
-        lengths = torch.tensor([len(rows[i]) for i in some]).repeat_interleave(variables)
-        batch = AarenStream.cat([streams[i] for i in some]).to(state.device)
-        with memory_errors_explained(state.device, "forecasting", batch_size):
-            batch = model.advance(
-                batch,
-                torch.from_numpy(values).flatten(0, 1).to(state.device),  # (rows, steps)
-                lengths.to(state.device),
-            )
-        parts = batch.to("cpu").split([variables * model.ways] * len(some))
-        for i, part in zip(some, parts):
+        batch = AarenStream.cat([streams[i] for i in some])
+        batch = _advance_batch(state, batch, [rows[i] for i in some], batch_size)
+        for i, part in zip(some, batch.split([variables * model.ways] * len(some))):
             advanced[i] = part
     return advanced
+
+
+def _advance_batch(
+    state: FittedState, batch: AarenStream, rows: Sequence[np.ndarray], batch_size: int
+) -> AarenStream:
+    """Advance the streams of some series, one batch, by their own new rows (steps, variables)."""
+    limit_threads_after_fork()
+    check_time()
+    device, variables = state.device, state.shape.n_variables
+    values = np.full((len(rows), variables, max(map(len, rows))), np.nan)
+    for row, new in zip(values, rows):
+        row[:, : len(new)] = new.T
+    lengths = torch.tensor([len(new) for new in rows]).repeat_interleave(variables)
+    with memory_errors_explained(device, "forecasting", batch_size):
+        moved = exact_model(state).advance(
+            batch.to(device),
+            torch.from_numpy(values).flatten(0, 1).to(device),  # (rows, steps)
+            lengths.to(device),
+        )
+    return moved.to("cpu")
 
 
 def _batches(items: Sequence[int], batch_size: int, variables: int) -> Iterator[list[int]]:

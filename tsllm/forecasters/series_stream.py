@@ -84,7 +84,8 @@ class SeriesStream(SavedStream):
         """Move the series that the forecaster keeps into the stream, behind those it has."""
         forecaster = self._forecaster
         state, contexts = forecaster.fitted_, list(forecaster._contexts.values())
-        contexts = with_known_floors(contexts, state.stops_at_zero)
+        if any(context.stops_at_zero is None for context in contexts):  # of an earlier version
+            contexts = with_known_floors(contexts, state.stops_at_zero)
         histories = [context.values for context in contexts]
         stops = np.array([context.stops_at_zero for context in contexts])  # (series, variables)
         running = forecaster._running_rows()
@@ -104,8 +105,8 @@ class SeriesStream(SavedStream):
             self._kept, self._stops = KeptRows(histories, keep), stops
             self._last = np.empty(0, dtype=np.int64)
             self._running = running
-        ends = [self._clock.numbers(context.times[-1:]) for context in contexts]
-        self._last = np.concatenate([self._last, *ends])
+        ends = [self._clock.numbers(context.times)[-1] for context in contexts]
+        self._last = np.append(self._last, ends)
         for context in contexts:
             self._places[context.series_id] = len(self._ids)
             self._ids.append(context.series_id)

@@ -88,6 +88,10 @@ class StreamingMixin(ForecastingMixin):
     def _read_rows(self, rows: RunningRows) -> None:
         """Take the running states of series from these rows from now on."""
 
+    def _read_pasts(self, contexts: Sequence[Context]) -> None:
+        """Keep series for a stream, where none are kept yet."""
+        self._remember(contexts)
+
     def _detached(self) -> Self:
         """Copy what updates of the series change; the weights stay shared."""
         own = copy.copy(self)
@@ -110,4 +114,4 @@ class StreamingMixin(ForecastingMixin):
                     f"{series_name(context.series_id)} is in the stream already: leave it out of y"
                 )
         self._forget_series()
-        self._remember(with_known_floors(contexts, state.stops_at_zero))
+        self._read_pasts(with_known_floors(contexts, state.stops_at_zero))
