@@ -71,10 +71,10 @@ MODELS: dict[str, dict[str, Any]] = {
     "block, MiniLM's width": {"backbone": f"layer:transformer?like={MINILM}"},
     "MiniLM, 4": {"backbone": MINILM, "backbone_layers": 4},
     "SmolLM2, 4": {"backbone": SMOLLM2, "backbone_layers": 4},
-    "MiniLM, 6": {"backbone": MINILM},
+    "MiniLM, 6": {"backbone": MINILM, "backbone_layers": None},
     "block, SmolLM2's width": {"backbone": f"layer:transformer?like={SMOLLM2}"},
     "SmolLM2, 8": {"backbone": SMOLLM2, "backbone_layers": 8},
-    "SmolLM2, 30": {"backbone": SMOLLM2},
+    "SmolLM2, 30": {"backbone": SMOLLM2, "backbone_layers": None},
 }
 METHODS = {
     "autotimes": AutoTimesForecaster,
