@@ -57,6 +57,7 @@ from tsllm.events import (
     ZeroShotEventForecaster,
     evaluate_stream,
 )
+from tsllm.events.evaluation.diagnostics import ALL_TYPES
 from tsllm.events.evaluation.stream_report import GAINS, METRICS
 
 #: Variants that learn slice by slice, and their parameters.
@@ -77,6 +78,8 @@ TEXT = ("text", "text, shuffled names", "text, random weights", "index", "hawkes
 BASELINES: dict[str, Any] = {"hawkes": HawkesForecaster, "naive": NaiveEventForecaster}
 #: Parameters of a network without prompts.
 PLAIN = {"prompt_mode": "none", "base_update": "full"}
+#: Tests of the rescaled times: distance from the exponential, correlation of neighbours.
+FIT = ("ks", "lag1")
 #: The clock of the Taobao file ticks every 10 s; its times are in units of 1e4 s.
 TICK = {"ties": "batch", "resolution": 1e-3}
 
@@ -131,7 +134,7 @@ class Part(NamedTuple):
 
 def drift(settings: dict[str, Any], args: Any) -> dict[str, Any]:
     """Measure how much is forgotten if the trigger graph changes from slice to slice."""
-    table, matrices = [], {}
+    table, matrices, changed = [], {}, {}
     for seed in args.seeds:
         if args.what == "returning":
             slices = returning(seed, args.per_slice)
@@ -149,13 +152,17 @@ def drift(settings: dict[str, Any], args: Any) -> dict[str, Any]:
         ]
         for name in args.variants or [*DRIFT, *ANEW]:
             begun = time.perf_counter()
-            values = learn(fitted_after(name, parts, settings, seed), parts, name == "joint")
+            learnt = fitted_after(name, parts, settings, seed)
+            values, fits, chosen = learn(learnt, parts, name == "joint")
             row = {"method": name, "seed": seed, "seconds": time.perf_counter() - begun}
             row |= summary(values) | {"true_log_likelihood": float(np.mean(truth))}
+            row |= {f"final_{of}": float(fits[of].mean()) for of in FIT}
             table.append(show(row))
             matrices[f"{name}, seed {seed}"] = values.tolist()
+            changed |= {f"{name}, seed {seed}": chosen} if chosen else {}
     kind = "returning" if args.what == "returning" else "permute"
-    return {"kind": kind, "metrics": list(METRICS), "matrices": matrices, "table": table}
+    told = {"metrics": list(METRICS), "matrices": matrices, "changed": changed}
+    return {"kind": kind, **told, "table": table}
 
 
 def returning(seed: int, sequences: int) -> list[Simulation]:
@@ -243,15 +250,22 @@ def fitted_after(
 
 def learn(
     fitted: Callable[[int], EventForecaster], parts: list[Part], latest_only: bool
-) -> np.ndarray:
-    """Test on all slices after each of them, or after the last: (learned, tested, metrics)."""
+) -> tuple[np.ndarray, pd.DataFrame, str]:
+    """Test on all slices after each of them, or after the last.
+
+    Returns the values (learned, tested, metrics), the tests of the last model's rescaled times on
+    each slice, and what it chose to change.
+    """
     values = np.full((len(parts), len(parts), len(METRICS)), np.nan)
     for latest in range(len(parts) - 1 if latest_only else 0, len(parts)):
         model = fitted(latest)
         evaluations = [model.evaluate(part.test) for part in parts]
         values[latest] = [[one[metric] for metric in METRICS] for one in evaluations]
         print(f"after slice {latest}: {values[latest, :, 0].round(3).tolist()}", flush=True)
-    return values
+    fits = [model.diagnostics(part.test).table.loc[ALL_TYPES, list(FIT)] for part in parts]
+    records = getattr(model, "slices_", [])
+    chosen = [one["chosen"] for one in records] if any(one["losses"] for one in records) else []
+    return values, pd.DataFrame(fits), " ".join(chosen)
 
 
 def summary(values: np.ndarray) -> dict[str, float]:
@@ -299,6 +313,9 @@ def stream(settings: dict[str, Any], args: Any) -> dict[str, Any]:
         found = {"seed": seed, **report.to_dict()}
         for row in sorted(found.pop("summary"), key=lambda row: METRICS.index(row["metric"])):
             row = {"set": row.pop("metric"), "method": row.pop("variant"), "seed": seed, **row}
+            fits = report.diagnostics.query("variant == @row['method']")
+            if row["set"] == METRICS[0]:
+                row |= {f"final_{of}": float(fits[of].mean()) for of in FIT}
             table.append(row | {"seconds": sum(found["seconds"][row["method"]])})
         table += [
             {"set": "guesses", "method": name, "seed": seed, **scores}

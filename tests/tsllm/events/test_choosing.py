@@ -16,7 +16,7 @@ from tsllm.datasets import make_poisson, read_events
 from tsllm.errors import DataError
 from tsllm.events.prompttpp import trainer
 from tsllm.events.prompttpp.calendar import periods_to_try
-from tsllm.events.prompttpp.choosing import Candidate, choose
+from tsllm.events.prompttpp.choosing import Candidate, Losses, choose, measure
 from tsllm.events.prompttpp.memory import FULL_SLICES
 
 
@@ -31,7 +31,7 @@ def changed(before, after):
 def learnt(chosen=None, monkeypatch=None, **parameters):
     """A model of two slices; ``chosen`` is what the second changes."""
     if chosen is not None:
-        monkeypatch.setattr(trainer, "choose", lambda candidates, best: chosen)
+        monkeypatch.setattr(trainer, "choose", lambda candidates, lost: chosen)
     first, second = halves(t_end=60)
     model = small_prompttpp(base_update="auto", validation_fraction=0.2, **parameters).fit(first)
     before = weights(model)
@@ -41,11 +41,29 @@ def learnt(chosen=None, monkeypatch=None, **parameters):
 # ---------------------------------------------------------------------- the choice
 
 
+def candidates(losses, spread=0.0):
+    """Candidates with these mean losses on a slice and on an earlier one, 100 events each.
+
+    Differences between them vary from event to event by ``spread``.
+    """
+    sign = np.tile([1.0, -1.0], 50)
+    return {
+        name: Candidate(
+            None,
+            [],
+            None,
+            {at: Losses(mean + place * spread * sign, 100) for at, mean in ((1, new), (0, old))},
+        )
+        for place, (name, (new, old)) in enumerate(losses.items())
+    }
+
+
 @pytest.mark.parametrize(
-    ("losses", "best"),
+    ("losses", "chosen"),
     [
         ({"nothing": [2.0, 2.0], "slot": [1.5, 2.0], "network": [1.6, 2.0]}, "slot"),
         ({"nothing": [2.0, 2.0], "slot": [1.5, 2.0], "network": [1.6, 1.7]}, "network"),
+        ({"nothing": [2.0, 2.0], "slot": [2.1, 2.0], "network": [1.6, 2.0]}, "network"),
         # What is forgotten counts twice.
         ({"nothing": [2.0, 2.0], "slot": [1.5, 2.0], "network": [1.0, 2.3]}, "slot"),
         ({"nothing": [2.0, 2.0], "slot": [1.0, 2.5]}, "nothing"),
@@ -53,11 +71,35 @@ def learnt(chosen=None, monkeypatch=None, **parameters):
         ({"nothing": [2.0, 2.0], "slot": [1.999, 2.0], "network": [2.1, 2.0]}, "nothing"),
     ],
 )
-def test_the_least_loss_over_all_slices_is_chosen(losses, best):
-    candidates = {
-        name: Candidate(None, [], None, {1: new, 0: old}) for name, (new, old) in losses.items()
-    }
-    assert choose(candidates, {0: 2.0}) == best
+def test_the_least_loss_over_all_slices_is_chosen(losses, chosen):
+    assert choose(candidates(losses), {0: 0.0}) == chosen
+
+
+def test_a_greater_change_must_gain_more_than_the_standard_error():
+    losses = {"nothing": [2.0, 2.0], "slot": [1.9, 2.0]}  # .05 in the mean of two slices
+    # Differences that vary by .5: .05 on each of the slices, .035 on their mean.
+    assert choose(candidates(losses, spread=0.5), {0: 0.0}) == "slot"
+    assert choose(candidates(losses, spread=1.0), {0: 0.0}) == "nothing"
+    losses["network"] = [1.85, 2.0]  # better than "nothing" by its error, not than "slot"
+    assert choose(candidates(losses, spread=0.5), {0: 0.0}) == "slot"
+
+
+def test_what_a_slice_lost_before_counts_where_a_change_would_win_it_back():
+    losses = {"nothing": [2.0, 2.0], "slot": [1.98, 2.01], "network": [2.0, 1.99]}
+    assert choose(candidates(losses), {0: 0.0}) == "nothing"
+    assert choose(candidates(losses), {0: 0.1}) == "network"
+
+
+def test_measured_losses_are_those_of_the_score():
+    table = stream(t_end=60)
+    model = small_prompttpp(max_epochs=1).fit(table)
+    rows = model._trainer().rows(table)
+    found = [measure(model.model_, rows, size, torch.device("cpu")) for size in (1, 16)]
+    scaled = model.score(table) + np.log(model.time_scale_)
+    for one in found:
+        assert one.events == table.n_events  # the windows are known
+        assert one.mean == pytest.approx(-scaled, abs=1e-4)
+        assert len(one.intervals) == table.n_events + len(table)  # with those to the windows' ends
 
 
 def test_nothing_to_learn_leaves_the_model_bit_for_bit(monkeypatch):
@@ -148,6 +190,14 @@ def test_the_memory_is_small_and_goes_where_the_history_goes(tmp_path):
         memory = memory.add(number, rows, rows, 40, seed=0)
         assert memory.table.n_events <= 40 * FULL_SLICES
     assert len(set(memory.slices.tolist())) == FULL_SLICES + 4
+
+
+def test_the_memory_says_what_each_slice_has_lost_since_it_was_best():
+    model, _, _ = learnt()
+    memory = model._memory
+    assert memory.lost[1] == 0.0  # just learnt
+    lost = [memory.after({0: change}).lost[0] for change in (0.25, -9.0)]
+    assert lost == pytest.approx([memory.lost[0] + 0.25, 0.0])
 
 
 # ---------------------------------------------------------------------- the types

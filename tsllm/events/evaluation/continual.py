@@ -15,6 +15,7 @@ from tsllm.arguments import Limits, check_call
 from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError, NotEnoughDataError
 from tsllm.events.base import EventForecaster
+from tsllm.events.evaluation.diagnostics import ALL_TYPES
 from tsllm.events.evaluation.next_event import EventEvaluation
 from tsllm.events.evaluation.stream_report import METRICS, StreamReport
 from tsllm.events.hawkes import HawkesForecaster
@@ -107,7 +108,7 @@ def evaluate_stream(
     parts = [split_slice(table, fractions, number) for number, table in enumerate(tables)]
     types = sorted({name for table in tables for name in table.type_names})
     learners, notes = _learners(estimator, baselines, parts, types)
-    matrices, seconds, guesses = {}, {}, []
+    matrices, seconds, guesses, fits = {}, {}, [], []
     with tqdm(total=len(learners) * len(parts), disable=not verbose, desc="stream") as progress:
         for name, learn in learners.items():
             rows, took = [], []
@@ -125,6 +126,10 @@ def evaluate_stream(
                 ]
                 progress.update()
             guesses.append(found)
+            fits += [
+                {"variant": name, "tested": tested, **_fit_of(fitted, part)}
+                for tested, part in enumerate(parts)
+            ]
             if name == type(estimator).__name__ and hasattr(fitted, "slice_notes"):
                 told = fitted.slice_notes().items()
                 notes += [f"{name}: slice {number} {note}" for number, note in told]
@@ -134,7 +139,15 @@ def evaluate_stream(
     tests = [_test(blank, part) for part in parts]
     reference = np.array([[one[metric] for metric in METRICS] for one in tests])
     counts = [(part.train.n_events, part.validation.n_events, _test_events(part)) for part in parts]
-    return StreamReport(matrices, reference, seconds, counts, tuple(notes), _guesses(guesses[0]))
+    return StreamReport(
+        matrices,
+        reference,
+        seconds,
+        counts,
+        tuple(notes),
+        _guesses(guesses[0]),
+        pd.DataFrame(fits),
+    )
 
 
 def read_slices(estimator: EventForecaster, slices: Sequence[Any]) -> list[EventTable]:
@@ -222,6 +235,12 @@ def _learners(
 def _test(model: EventForecaster, part: SlicePart) -> EventEvaluation:
     """Evaluate a model on the test part of a slice."""
     return model.evaluate(part.whole, t_start=part.whole.clock.to_stamp(part.test_from))
+
+
+def _fit_of(model: EventForecaster, part: SlicePart) -> dict[str, float]:
+    """Test the rescaled times of the test part of a slice."""
+    found = model.diagnostics(part.whole, t_start=part.whole.clock.to_stamp(part.test_from))
+    return {name: float(found.table.loc[ALL_TYPES, name]) for name in ("ks", "lag1")}
 
 
 def _guesses(found: list[EventEvaluation]) -> pd.DataFrame:

@@ -140,7 +140,9 @@ def _test(residuals: np.ndarray) -> list[float]:
     distance = stats.kstest(residuals, "expon")
     # Ranks, so that a few long inter-event times do not dominate the correlation.
     ranks = stats.rankdata(residuals)
-    lag1 = float(np.corrcoef(ranks[:-1], ranks[1:])[0, 1]) if np.ptp(ranks) > 0 else np.nan
+    early, late = ranks[:-1], ranks[1:]
+    known = np.ptp(early) > 0 and np.ptp(late) > 0
+    lag1 = float(np.corrcoef(early, late)[0, 1]) if known else np.nan
     p_lag = 2 * stats.norm.sf(abs(lag1) * np.sqrt(n - 1))
     return [n, residuals.mean(), distance.statistic, distance.pvalue, lag1, p_lag]
 

@@ -34,10 +34,16 @@ class StreamReport:
     guesses : DataFrame
         Errors of the naive guesses (mean, median, last and zero inter-event time, most frequent
         type, most frequent follower), learnt with the model's last slice; means over the slices.
+    diagnostics : DataFrame
+        The goodness of fit of each variant after the last slice, a row per ``variant`` and
+        ``tested`` slice: the Kolmogorov-Smirnov distance ``ks`` of the rescaled times of the test
+        part from the exponential, and the autocorrelation ``lag1`` of neighbouring ones. Both are
+        near 0 for a right model.
 
     See Also
     --------
     tsllm.events.plotting.plot_stream : Draw the matrices.
+    tsllm.events.evaluation.diagnostics.EventDiagnostics : The tests of one model.
     """
 
     matrices: dict[str, np.ndarray]
@@ -46,6 +52,7 @@ class StreamReport:
     events: list[tuple[int, int, int]]
     notes: tuple[str, ...] = ()
     guesses: pd.DataFrame = field(default_factory=pd.DataFrame)
+    diagnostics: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def variants(self) -> list[str]:
@@ -126,6 +133,10 @@ class StreamReport:
         if len(self.guesses):
             shown = self.guesses.to_string(float_format=lambda value: f"{value:.4g}", na_rep="")
             lines += ["guesses", shown]
+        if len(self.diagnostics):
+            means = self.diagnostics.groupby("variant", sort=False)[["ks", "lag1"]].mean()
+            shown = means.to_string(float_format=lambda value: f"{value:.4g}", na_rep="")
+            lines += ["rescaled times after the last slice (0 is best)", shown]
         return "\n".join([*lines, *self.notes])
 
     __repr__ = __str__
@@ -153,6 +164,14 @@ class StreamReport:
                     for key, value in row.items()
                 }
                 for row in self.summary.to_dict("records")
+            ],
+            "diagnostics": [
+                {
+                    "variant": row["variant"],
+                    "tested": int(row["tested"]),
+                    **{name: _plain(row[name]) for name in ("ks", "lag1")},
+                }
+                for row in self.diagnostics.to_dict("records")
             ],
             "seconds": self.seconds,
             "events": [list(counts) for counts in self.events],

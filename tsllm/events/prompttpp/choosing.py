@@ -16,6 +16,20 @@ from tsllm.training.settings import TrainingResult
 LEAST_GAIN = 0.005
 
 
+class Losses(NamedTuple):
+    """The losses of a model on the intervals between some events."""
+
+    #: (intervals,): in nats, in the order of the rows.
+    intervals: np.ndarray
+    #: The intervals that end in an event.
+    events: int
+
+    @property
+    def mean(self) -> float:
+        """Compute the mean loss in nats an event; NaN where nothing is scored."""
+        return float(self.intervals.sum() / self.events) if self.events else float("nan")
+
+
 class Candidate(NamedTuple):
     """A model that a slice may leave behind."""
 
@@ -24,45 +38,66 @@ class Candidate(NamedTuple):
     slots: list[int]
     #: None: nothing was trained.
     result: TrainingResult | None
-    #: Nats an event on the slice, and on each earlier slice.
-    losses: Mapping[int, float]
+    #: Those on the slice, and on each earlier slice.
+    losses: Mapping[int, Losses]
     #: What opening the slots warned of.
     warnings: tuple[str, ...] = ()
 
 
 @torch.no_grad()
-def mean_loss(
+def measure(
     model: PromptTPPModel,
     rows: EventWindows,
     batch_size: int,
     device: torch.device,
     slots: Sequence[int] | None = None,
-) -> float:
-    """Compute the mean loss of rows, in nats an event; NaN where nothing is scored."""
-    total = count = 0.0
+) -> Losses:
+    """Compute the losses of rows; those of two models are in the same order."""
+    found, events = [np.empty(0)], 0
     model.eval()
     for indices in rows.batches(batch_size, None):
         batch = rows.gather(indices).to(device)
-        own, events, _ = model.loss(batch, slots)
-        total, count = total + float(own), count + float(events)
-    return total / count if count else float("nan")
+        own = -model.log_likelihood(batch, slots)
+        found.append(own[batch.scored].double().cpu().numpy())
+        events += int(batch.events_scored)
+    return Losses(np.concatenate(found), events)
 
 
-def choose(candidates: Mapping[str, Candidate], best: Mapping[int, float]) -> str:
-    """Choose the candidate of least mean loss over all slices, where forgetting counts twice.
+def choose(candidates: Mapping[str, Candidate], lost: Mapping[int, float]) -> str:
+    """Choose a candidate by its losses; the first changes nothing, the last changes most.
 
-    ``best`` holds the lowest loss so far of each earlier slice. The model stays as it is where a
-    change brings less than `LEAST_GAIN`.
+    The cost of a candidate is its mean loss over all slices, to which what it makes an earlier
+    slice lose is added once more; ``lost`` is what each of them has lost before. A candidate takes
+    the place of those before it where it costs less by one standard error, and by `LEAST_GAIN`.
+    The standard error is that of the differences between the two on the same intervals.
     """
+    first, *others = candidates
+    chosen = first
 
     def cost(name: str) -> float:
         losses = candidates[name].losses
-        forgotten = [max(0.0, losses[at] - best[at]) for at in best if at in losses]
-        return float(np.mean(list(losses.values()))) + sum(forgotten) / max(1, len(forgotten))
+        means = [one.mean for one in losses.values()]
+        forgotten = [
+            max(0.0, lost[at] + losses[at].mean - candidates[first].losses[at].mean)
+            for at in lost
+            if at in losses
+        ]
+        return float(np.mean(means)) + sum(forgotten) / max(1, len(forgotten))
 
-    costs = {name: cost(name) for name in candidates}
-    least = min(costs, key=lambda name: costs[name])
-    return least if costs[least] < costs["nothing"] - LEAST_GAIN else "nothing"
+    for name in others:
+        error = _standard_error(candidates[name].losses, candidates[chosen].losses)
+        if cost(chosen) - cost(name) > max(LEAST_GAIN, error):
+            chosen = name
+    return chosen
+
+
+def _standard_error(one: Mapping[int, Losses], other: Mapping[int, Losses]) -> float:
+    """Compute the standard error of the difference of two mean losses over all slices."""
+    variances = []
+    for at, losses in one.items():
+        differences = losses.intervals - other[at].intervals
+        variances.append(len(differences) * differences.var() / losses.events**2)
+    return float(np.sqrt(np.sum(variances)) / len(variances))
 
 
 class JoinedRows:

@@ -29,8 +29,8 @@ class SliceMemory:
     checks: np.ndarray
     #: (parts,): events up to this time are history, in the table's numbers; NaN: none is.
     score_from: np.ndarray
-    #: The lowest loss so far on the part to check of each slice, in nats an event.
-    best: Mapping[int, float] = field(default_factory=dict)
+    #: By slice, what its loss has grown since it was least, in nats an event.
+    lost: Mapping[int, float] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, like: EventTable) -> Self:
@@ -53,7 +53,7 @@ class SliceMemory:
             "slices": self.slices,
             "checks": self.checks,
             "score_from": self.score_from,
-            "best": [[number, loss] for number, loss in self.best.items()],
+            "lost": [[number, loss] for number, loss in self.lost.items()],
         }
 
     @classmethod
@@ -80,8 +80,8 @@ class SliceMemory:
             starts=state["starts"],
             ends=state["ends"],
         )
-        best = {int(number): float(loss) for number, loss in state["best"]}
-        return cls(table, state["slices"], state["checks"].astype(bool), state["score_from"], best)
+        lost = {int(number): float(loss) for number, loss in state["lost"]}
+        return cls(table, state["slices"], state["checks"].astype(bool), state["score_from"], lost)
 
     @property
     def numbers(self) -> list[int]:
@@ -96,11 +96,10 @@ class SliceMemory:
         places = np.flatnonzero(chosen)
         return self.table.select([self.table.ids[i] for i in places]), self.score_from[places]
 
-    def after(self, losses: Mapping[int, float]) -> Self:
-        """Return the memory with the losses of a slice's model, by slice."""
-        known = {at: loss for at, loss in losses.items() if not np.isnan(loss)}
-        least = {at: min(loss, self.best.get(at, loss)) for at, loss in known.items()}
-        return replace(self, best={**self.best, **least})
+    def after(self, change: Mapping[int, float]) -> Self:
+        """Return the memory with what a change of the model added to the loss of each slice."""
+        grown = {at: max(0.0, self.lost.get(at, 0.0) + more) for at, more in change.items()}
+        return replace(self, lost={**self.lost, **grown})
 
     def add(
         self,

@@ -17,7 +17,7 @@ from tsllm.adapters.events.prompttpp import PromptTPPModel
 from tsllm.datasets.events import EventTable
 from tsllm.errors import DataError, NotEnoughDataError
 from tsllm.events.batching import EventWindows, last_times
-from tsllm.events.prompttpp.choosing import Candidate, JoinedRows, choose, mean_loss
+from tsllm.events.prompttpp.choosing import Candidate, JoinedRows, Losses, choose, measure
 from tsllm.events.prompttpp.memory import SliceMemory
 from tsllm.events.prompttpp.type_share import choose_type_shares, count_types
 from tsllm.training.callbacks import Callback
@@ -143,7 +143,7 @@ memory_events, verbose
         candidates: dict[str, Candidate] = {}
         if self._chooses(number, held_out):
             candidates = self._candidates(model, part, memory)
-            chosen = choose(candidates, memory.best)
+            chosen = choose(candidates, memory.lost)
             one = candidates[chosen]
             for message in one.warnings:
                 warnings.warn(message, UserWarning, stacklevel=5)
@@ -155,11 +155,10 @@ memory_events, verbose
             one = Candidate(model, slots, self._train(model, part, base, slots), {})
             if held_out is not None:
                 self._choose_types(model, part.training, [held_out], slots)
-        losses = dict(one.losses)
         if self.base_update == "auto" and self.prompt_mode == "allocate" and self.memory_events:
-            if held_out is not None and number not in losses:
-                losses[number] = mean_loss(model, held_out, self.batch_size, self.device)
-            memory = memory.after(losses).add(
+            before = candidates["nothing"].losses if candidates else {}
+            change = {at: found.mean - before[at].mean for at, found in one.losses.items()}
+            memory = memory.after({**change, number: 0.0}).add(
                 number, training, held_out, self.memory_events, self.seed
             )
         record = {
@@ -187,8 +186,8 @@ memory_events, verbose
                 "best_epoch": 0,
                 "steps": 0,
                 "stopped": "nothing to learn",
-                "train_loss": mean_loss(model, training, self.batch_size, self.device),
-                "validation_loss": one.losses[number],
+                "train_loss": measure(model, training, self.batch_size, self.device).mean,
+                "validation_loss": one.losses[number].mean,
             }
         best = result.history[result.best_epoch - 1]
         return {
@@ -233,10 +232,9 @@ memory_events, verbose
             elif result is not None:
                 self._choose_types(model, part.training, list(sets.values()), None)
             losses = {
-                at: mean_loss(model, rows, self.batch_size, self.device)
-                for at, rows in sets.items()
+                at: measure(model, rows, self.batch_size, self.device) for at, rows in sets.items()
             }
-            known = {at: loss for at, loss in losses.items() if not np.isnan(loss)}
+            known = {at: found for at, found in losses.items() if found.events}
             return Candidate(model, slots, result, known, tuple(said))
 
         found = {"nothing": measured(model, [], None)}
@@ -271,7 +269,8 @@ memory_events, verbose
         others = [slot for slot in range(len(model.pool)) if slot not in slots]
         if others:
             losses = [
-                mean_loss(model, held_out, self.batch_size, self.device, [slot]) for slot in others
+                measure(model, held_out, self.batch_size, self.device, [slot]).mean
+                for slot in others
             ]
             model.pool.copy_slot(others[int(np.argmin(losses))], slots)
 
@@ -428,7 +427,10 @@ def _span(table: EventTable) -> dict[str, str]:
     return {"first": str(stamp(times.min())), "last": str(stamp(times.max()))}
 
 
-def _by_age(losses: Mapping[int, float], number: int) -> dict[str, float | None]:
-    """Return the loss on a slice, and the mean on earlier ones; None without any."""
-    earlier = [loss for at, loss in losses.items() if at != number]
-    return {"slice": losses[number], "earlier": float(np.mean(earlier)) if earlier else None}
+def _by_age(losses: Mapping[int, Losses], number: int) -> dict[str, float | None]:
+    """Return the mean loss on a slice, and that on earlier ones; None without any."""
+    earlier = [found.mean for at, found in losses.items() if at != number]
+    return {
+        "slice": losses[number].mean,
+        "earlier": float(np.mean(earlier)) if earlier else None,
+    }

@@ -13,6 +13,7 @@ from tsllm.datasets.events.drift import make_drift
 from tsllm.errors import DataError, NotEnoughDataError
 from tsllm.events import EventEvaluation, HawkesForecaster, NaiveEventForecaster, evaluate_stream
 from tsllm.events.evaluation.continual import BASELINES
+from tsllm.events.evaluation.diagnostics import ALL_TYPES, EventDiagnostics
 from tsllm.events.evaluation.stream_report import METRICS
 
 #: R[T, j] of the model below, a metric being this and its number more.
@@ -36,6 +37,11 @@ class LookUp(NaiveEventForecaster):
         rows = [[value + i for i in range(len(METRICS))], [np.nan, np.nan, tested, 2.0]]
         table = pd.DataFrame(rows, index=["LookUp", "mean gap"], columns=list(METRICS))
         return EventEvaluation(table, 1, (), next_to_zero=value == 0.1)
+
+    def diagnostics(self, events, *, windows=None, t_start=None, t_end=None):
+        tested = int(events.times[0][0] // 100)
+        row = {"ks": [KNOWN[self.learnt_, tested]], "lag1": [-tested / 10]}
+        return EventDiagnostics(pd.DataFrame(row, index=[ALL_TYPES]), pd.DataFrame(), 1.0, {})
 
 
 @pytest.fixture
@@ -91,6 +97,21 @@ def test_each_slice_is_learnt_once_in_order_and_all_are_tested_each_time(slices,
         assert table.n_events == 20  # what came before the test part is history
         assert start % 100 == 16
     assert not hasattr(look_up, "learnt_")  # the user's estimator is left as it is
+
+
+def test_the_rescaled_times_are_those_of_the_last_models(slices, look_up):
+    report = evaluate_stream(look_up, slices, baselines=["naive"])
+    found = report.diagnostics.set_index(["variant", "tested"])
+    assert found.loc["LookUp", "ks"].tolist() == KNOWN[-1].tolist()
+    assert found.loc["LookUp", "lag1"].tolist() == pytest.approx([0, -0.1, -0.2])
+    latest = slices[-1].split()
+    naive = NaiveEventForecaster().fit(latest[0], validation=latest[1], types=["x", "y"])
+    own = naive.diagnostics(slices[0], t_start=16.0).table.loc[ALL_TYPES]
+    assert found.loc[("naive", 0), "ks"] == pytest.approx(own["ks"])
+    assert "rescaled times after the last slice" in str(report)
+    assert json.loads(json.dumps(report.to_dict()))["diagnostics"][2] == {
+        "variant": "LookUp", "tested": 2, "ks": 0.7, "lag1": -0.2
+    }  # fmt: skip
 
 
 def test_the_summary_is_the_formulas(slices, look_up):
