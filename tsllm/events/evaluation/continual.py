@@ -240,7 +240,7 @@ def _test(model: EventForecaster, part: SlicePart) -> EventEvaluation:
 def _fit_of(model: EventForecaster, part: SlicePart) -> dict[str, float]:
     """Test the rescaled times of the test part of a slice."""
     found = model.diagnostics(part.whole, t_start=part.whole.clock.to_stamp(part.test_from))
-    return {name: float(found.table.loc[ALL_TYPES, name]) for name in ("ks", "lag1")}
+    return {name: float(found.table[name].loc[ALL_TYPES]) for name in ("ks", "lag1")}
 
 
 def _guesses(found: list[EventEvaluation]) -> pd.DataFrame:
