@@ -27,7 +27,7 @@ import torch
 from measuring import parser, peak_memory_mib, write
 
 import tsllm
-from tsllm.backbone.synthetic import UNNAMED_SEEDS, with_random_weights
+from tsllm.backbone.specs import UNNAMED_SEEDS, with_random_weights
 from tsllm.covariates.contemporaneous import choose_ridge
 from tsllm.covariates.text_fitting import TextSeries, fit_texts
 from tsllm.covariates.texts import TextWindow

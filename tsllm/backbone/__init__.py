@@ -6,8 +6,8 @@
 from tsllm.backbone.devices import autocast_backbone, native_bfloat16, resolve_device
 from tsllm.backbone.handle import Backbone, Hidden
 from tsllm.backbone.loading import count_layers, load_backbone
+from tsllm.backbone.packaged import DEFAULT_BACKBONE
 from tsllm.backbone.private import PrivateBackbone, tuned
-from tsllm.backbone.sources import DEFAULT_BACKBONE
 
 __all__ = [
     "DEFAULT_BACKBONE",

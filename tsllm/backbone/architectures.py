@@ -1,12 +1,17 @@
 """The architectures that tsllm runs, and the facts about each of them."""
 
-import copy
-from typing import Any, NamedTuple
+from __future__ import annotations
 
+import copy
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
 from torch import nn
-from transformers import PretrainedConfig
 
 from tsllm.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 class Architecture(NamedTuple):
@@ -111,6 +116,21 @@ def fuse_activations(module: nn.Module) -> None:
         for name, child in part.named_children():
             if isinstance(child, NewGELUActivation | FastGELUActivation):
                 setattr(part, name, nn.GELU(approximate="tanh"))
+
+
+def empty_model(config: PretrainedConfig) -> PreTrainedModel:
+    """Build the modules of a config without storage for their tensors."""
+    # Imported here: it takes half of the start of a process without a language model.
+    from transformers import AutoModel
+
+    # BERT's pooler is of no use here and is missing from many checkpoints.
+    options = {"add_pooling_layer": False} if ARCHITECTURES[config.model_type].encoder else {}
+    with torch.device("meta"):
+        model = AutoModel.from_config(
+            config, dtype=torch.float32, attn_implementation=ATTENTION, **options
+        )
+    fuse_activations(model)
+    return model
 
 
 def keep_layers(config: PretrainedConfig, layers: int) -> PretrainedConfig:

@@ -5,7 +5,6 @@ from pathlib import Path
 from tsllm.backbone.handle import Backbone
 from tsllm.backbone.loading import load_backbone
 from tsllm.backbone.prepared import write_origin
-from tsllm.backbone.sources import quiet
 from tsllm.errors import BackboneMismatchError, DataError
 
 
@@ -31,6 +30,8 @@ def export_backbone(backbone: Backbone, directory: Path) -> None:
             f"{shared.quantisation!r} rounds its weights on the GPU: save without "
             "include_backbone, and install the backbone where the model is loaded"
         )
+    from tsllm.backbone.sources import quiet  # imports transformers
+
     directory.mkdir(parents=True, exist_ok=True)
     with quiet():
         shared.plain.save_pretrained(directory)

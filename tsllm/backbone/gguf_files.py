@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerFast
 
+from tsllm.backbone.architectures import empty_model
 from tsllm.backbone.gguf_tokenizers import read_tokenizer
-from tsllm.backbone.synthetic import empty_model
 from tsllm.errors import DataError
 
 _PLAIN = ("F32", "F16", "BF16")

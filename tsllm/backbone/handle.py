@@ -1,12 +1,13 @@
 """The handle of the shared, frozen language model, and its causal pass on embeddings."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
 from tsllm.backbone.devices import backbone_autocast
 from tsllm.backbone.forks import limit_threads_after_fork
@@ -14,6 +15,9 @@ from tsllm.backbone.last_token import read_at
 from tsllm.backbone.shared import SharedBackbone
 from tsllm.backbone.stopping import check_time
 from tsllm.errors import BackboneMismatchError, DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Hidden(NamedTuple):
@@ -415,10 +419,10 @@ class Backbone(ModelFacts):
     def __hash__(self) -> int:
         return hash(self._shared.key)
 
-    def __copy__(self) -> "Backbone":
+    def __copy__(self) -> Backbone:
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Backbone":
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
         return self
 
 

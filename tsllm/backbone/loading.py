@@ -1,5 +1,7 @@
 """``load_backbone``, and the registry that keeps one copy of the weights per process."""
 
+from __future__ import annotations
+
 import copyreg
 import os
 import threading
@@ -9,38 +11,17 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakValueDictionary
 
-import torch
-from torch import nn
-from transformers import PretrainedConfig
-
-from tsllm.backbone.architectures import (
-    ATTENTION,
-    causal_config,
-    check_supported,
-    fuse_activations,
-    keep_layers,
-)
+from tsllm.backbone.architectures import check_supported
 from tsllm.backbone.devices import quantisation_of, resolve_device, resolve_dtype
 from tsllm.backbone.handle import Backbone
-from tsllm.backbone.model_files import check_finite, check_report, check_vocabulary, check_weights
+from tsllm.backbone.packaged import DEFAULT_BACKBONE
 from tsllm.backbone.replacement import LAYER_PREFIX, SharedReplacement, parse_layer
-from tsllm.backbone.shared import SharedBackbone, share_tensors
-from tsllm.backbone.sources import (
-    DEFAULT_BACKBONE,
-    READ_ERRORS,
-    Source,
-    absolute_spec,
-    find_sources,
-    not_found,
-    pass_over,
-    quiet,
-    unusable_config,
-)
-from tsllm.backbone.synthetic import check_random_size, empty_model, random_model
-from tsllm.errors import DataError, DeviceMemoryError
+from tsllm.backbone.shared import SharedBackbone
+from tsllm.backbone.specs import absolute_spec, check_random_size
+from tsllm.errors import DataError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from tsllm.backbone.sources import Source
 
 # Weights live as long as some handle holds them; the lock makes concurrent loads load once.
 _registry: WeakValueDictionary[tuple[Hashable, ...], SharedBackbone] = WeakValueDictionary()
@@ -167,6 +148,11 @@ def load_backbone(
     }
     if spec.startswith(LAYER_PREFIX):
         return _load_replacement(spec, arguments)
+    # Imported here: they import transformers, which takes a second and which a forecaster without a
+    # language model does not need.
+    from tsllm.backbone.sources import READ_ERRORS, find_sources, not_found, pass_over
+    from tsllm.backbone.weights import load_weights
+
     with _LOCK:
         for source in find_sources(spec, revision, allow_download, looked):
             kept = _count_layers(source, spec, layers)
@@ -174,7 +160,7 @@ def load_backbone(
             shared = _registry.get(key)
             if shared is None:
                 try:
-                    shared = _load(source, spec, kept, precision, quantisation, where, key)
+                    shared = load_weights(source, spec, kept, precision, quantisation, where, key)
                 except DataError:
                     raise
                 except READ_ERRORS as error:
@@ -215,6 +201,8 @@ def count_layers(spec: str) -> int:
         check_random_size(spec)
     if spec.startswith(LAYER_PREFIX):
         return 1
+    from tsllm.backbone.sources import find_sources, not_found  # imports transformers
+
     looked: list[str] = []
     for source in find_sources(spec, None, rules.allow_download, looked):
         return _count_layers(source, spec, None)
@@ -259,105 +247,6 @@ def _count_layers(source: Source, spec: str, layers: int | None) -> int:
             f"give a whole number from 1 to {present}, or None for all."
         )
     return layers
-
-
-def _load(
-    source: Source,
-    spec: str,
-    layers: int,
-    dtype: torch.dtype,
-    quantisation: str | None,
-    device: torch.device,
-    key: tuple[Hashable, ...],
-) -> SharedBackbone:
-    """Load or initialise the weights, freeze them and move them to their device."""
-    config = keep_layers(source.config, layers)
-    if source.seed is not None:
-        # All layers are drawn, because the scale of some depends on their number.
-        with unusable_config():
-            whole = random_model(source.config, source.seed)
-        module = empty_model(config)
-        share_tensors(whole, module)
-        del whole
-    else:
-        module = _pretrained(source, config, dtype)
-    module.eval().requires_grad_(False)
-    check_vocabulary(source.tokenizer, module.get_input_embeddings().weight.shape[0])
-    try:
-        _move(module, dtype, quantisation, device)
-    except torch.OutOfMemoryError as error:
-        raise DeviceMemoryError(
-            f"the backbone {spec!r} does not fit in the memory of {device}; keep fewer layers "
-            "(backbone_layers), use dtype='bfloat16', 'int8' or 'int4', or choose a smaller model."
-        ) from error
-    if check_supported(config, spec).encoder:
-        # Setting is_decoder on a built module has no effect, so causal use has its own modules.
-        causal = empty_model(causal_config(config))
-        share_tensors(module, causal)
-    else:
-        causal = module
-    return SharedBackbone(
-        key,
-        source.words,
-        config,
-        source.tokenizer,
-        module,
-        causal,
-        origin=source.origin,
-        quantisation=quantisation,
-    )
-
-
-def _pretrained(source: Source, config: PretrainedConfig, dtype: torch.dtype) -> "PreTrainedModel":
-    """Read safetensors weights, and raise where they are not those of the config."""
-    # Imported here: it takes half of the start of a process without a language model.
-    from transformers import AutoModel
-
-    place = source.place
-    assert place is not None and place.folder is not None
-    options = {"add_pooling_layer": False} if check_supported(config, "").encoder else {}
-    if place.local:
-        check_weights(place.folder)
-    with quiet(progress=not place.local), unusable_config():
-        module, report = AutoModel.from_pretrained(
-            place.location,
-            config=config,
-            revision=place.revision,
-            local_files_only=place.local,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype=dtype,
-            attn_implementation=ATTENTION,
-            output_loading_info=True,
-            # Otherwise transformers raises an error that points to a report that it does not print.
-            ignore_mismatched_sizes=True,
-            **options,
-        )
-    if not place.local:
-        check_weights(place.folder)  # they were downloaded just now
-    check_report(report, source.config)
-    check_finite(module)
-    fuse_activations(module)
-    return module
-
-
-def _move(
-    module: "PreTrainedModel", dtype: torch.dtype, quantisation: str | None, device: torch.device
-) -> None:
-    """Cast the weights one at a time, to save memory, and move everything."""
-    if quantisation is not None:
-        # Few load it, and every forecaster loads this module.
-        from tsllm.backbone.quantising import quantise
-
-        quantise(module, quantisation, dtype, device)
-    for parameter in module.parameters():
-        if type(parameter) is nn.Parameter:  # and not quantised
-            parameter.data = parameter.data.to(device=device, dtype=dtype)
-    # Buffers keep their dtype: rotary frequencies rounded to bfloat16 would blur the positions.
-    for part in module.modules():
-        for name, buffer in part._buffers.items():
-            if buffer is not None:
-                part._buffers[name] = buffer.to(device=device)
 
 
 def _load_again(spec: str, arguments: dict[str, Any]) -> Backbone:

@@ -4,16 +4,20 @@ Directories in the wild lack files, hold Git LFS pointers or web pages in their 
 files of two models. transformers reports some of these in many ways and loads others silently.
 """
 
+from __future__ import annotations
+
 import json
 import re
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 CONFIG = "config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -440,3 +444,13 @@ def _merge(folder: Path) -> str:
         f"merge it into its base model, {base}, once with peft "
         "(PeftModel.from_pretrained(base, directory).merge_and_unload().save_pretrained(other))"
     )
+
+
+def reason(error: BaseException) -> str:
+    """Return the first line of an error, which names the problem."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    # Where the first line only announces, the next one says what.
+    words = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return words.rstrip(".")

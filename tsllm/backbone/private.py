@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from tsllm.backbone.architectures import ARCHITECTURES
 from tsllm.backbone.handle import Backbone, Hidden, ModelFacts, run_causally
-from tsllm.backbone.sources import reason
-from tsllm.backbone.synthetic import OwnGenerator
+from tsllm.backbone.model_files import reason
+from tsllm.backbone.own_generator import OwnGenerator
 from tsllm.errors import DataError
 
 _TRAINABLE = ("layer_norms", "positions")

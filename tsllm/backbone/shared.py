@@ -1,20 +1,23 @@
 """The one copy of a backbone's weights in a process, and its digest."""
 
+from __future__ import annotations
+
 import copy
 import hashlib
 import json
 import threading
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from tsllm.backbone.architectures import ARCHITECTURES, output_entries
+from tsllm.backbone.architectures import ARCHITECTURES, empty_model, output_entries
 from tsllm.backbone.last_token import can_keep_last_token, keep_last_token
 from tsllm.backbone.prepared import Origin
-from tsllm.backbone.synthetic import empty_model
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 
 class SharedBackbone:

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
-from tsllm.backbone.architectures import ARCHITECTURES, check_model_type
+from tsllm.backbone.architectures import check_model_type
 from tsllm.backbone.model_files import (
     ADAPTER,
     UnusableModelError,
@@ -28,16 +28,13 @@ from tsllm.backbone.model_files import (
     check_no_adapter,
     check_sizes,
     check_tokenizer,
+    reason,
     tokenizer_fault,
 )
 from tsllm.backbone.packaged import DEFAULT_BACKBONE, PACKAGES, SMOLLM2, find_directory
 from tsllm.backbone.prepared import SUFFIX, Origin, prepare, read_origin
-from tsllm.backbone.synthetic import (
-    RandomSpec,
-    byte_tokenizer,
-    parse_random,
-    random_config,
-)
+from tsllm.backbone.specs import RandomSpec, local_path, parse_random
+from tsllm.backbone.synthetic import byte_tokenizer, random_config
 from tsllm.errors import BackboneNotFoundError, DataError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -115,36 +112,6 @@ def not_found(spec: str, looked: list[str], allow_download: bool) -> BackboneNot
     )
 
 
-def absolute_spec(spec: str) -> str:
-    """Write the local path of a spec in full, so that it holds in any working directory.
-
-    Examples
-    --------
-    >>> absolute_spec("random:gpt2?seed=3")
-    'random:gpt2?seed=3'
-    """
-    if spec.startswith("layer:"):
-        kind, separator, like = spec.partition("?like=")
-        return f"{kind}{separator}{absolute_spec(like)}"
-    if spec.startswith("random:"):
-        body, separator, query = spec.removeprefix("random:").partition("?")
-        # The name of an architecture is never a directory's.
-        body = body if body in ARCHITECTURES else absolute_spec(body)
-        return f"random:{body}{separator}{query}"
-    path = _local_path(spec)
-    return str(path.absolute()) if spec and path is not None and path.exists() else spec
-
-
-def _local_path(spec: str) -> Path | None:
-    """Return a spec as a path, None where no path can have such a name."""
-    try:
-        path = Path(spec).expanduser()
-        path.resolve().exists()
-    except (OSError, RuntimeError, ValueError):  # too long, an unknown ~user, a null byte
-        return None
-    return path
-
-
 def pass_over(place: Place, spec: str, error: Exception, looked: list[str]) -> None:
     """Write down why a place cannot be used, and raise where it is the only one."""
     if place.only:
@@ -181,16 +148,6 @@ def _hub_reason(error: Exception, place: Place) -> str | None:
     return None
 
 
-def reason(error: BaseException) -> str:
-    """Return the first line of an error, which names the problem."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    # Where the first line only announces, the next one says what.
-    words = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-    return words.rstrip(".")
-
-
 @contextmanager
 def quiet(*, progress: bool = False) -> Iterator[None]:
     """Keep transformers' messages about loading off the screen in this block."""
@@ -211,7 +168,7 @@ def _places(
     spec: str, revision: str | None, allow_download: bool, looked: list[str]
 ) -> Iterator[Place]:
     """Yield the places to read, in the order of the search."""
-    there = _local_path(spec)
+    there = local_path(spec)
     if there is None:
         looked.append(f"the local directory {spec[:60]!r} (no directory can have this name)")
         return

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsllm.backbone.synthetic import UNNAMED_SEEDS, with_random_weights
+from tsllm.backbone.specs import UNNAMED_SEEDS, with_random_weights
 from tsllm.errors import DataError
 from tsllm.evaluation.holdout import Holdout
 from tsllm.evaluation.methods import Method

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tsllm.backbone.replacement import LAYER_PREFIX
-from tsllm.backbone.synthetic import UNNAMED_SEEDS, with_random_weights
+from tsllm.backbone.specs import UNNAMED_SEEDS, with_random_weights
 from tsllm.context import Context
 from tsllm.errors import DataError
 from tsllm.evaluation.holdout import Holdout

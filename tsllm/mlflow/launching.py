@@ -22,7 +22,7 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.models.utils import load_serving_example
 
 from tsllm.backbone.devices import usable_processors
-from tsllm.backbone.sources import absolute_spec
+from tsllm.backbone.specs import absolute_spec
 from tsllm.errors import DataError
 from tsllm.mlflow.flavor import FLAVOR_NAME, save_model
 from tsllm.mlflow.limits import Limits

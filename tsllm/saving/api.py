@@ -30,7 +30,7 @@ from sklearn.utils.validation import check_is_fitted
 from tsllm.arguments import check_arguments
 from tsllm.backbone import resolve_device
 from tsllm.backbone.loading import restricted_backbones
-from tsllm.backbone.sources import absolute_spec
+from tsllm.backbone.specs import absolute_spec
 from tsllm.errors import BackboneNotFoundError, DataError, ModelFormatError
 from tsllm.saving.cards import MACHINE_PARAMETERS, model_card
 from tsllm.saving.damage import readable

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import ModelCard, ModelCardData
-
 from tsllm.backbone import DEFAULT_BACKBONE, Backbone
 
 if TYPE_CHECKING:
@@ -35,6 +33,9 @@ def model_card(
     ``versions`` are those of the packages that it was made with; ``context``: the model was saved
     with its context.
     """
+    # Imported here: a model that is only loaded needs no card.
+    from huggingface_hub import ModelCard, ModelCardData
+
     facts = estimator._card_facts(context)
     backbone = facts.pop("backbone")
     results = facts.pop("results")

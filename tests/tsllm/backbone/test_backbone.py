@@ -28,6 +28,7 @@ from tsllm.backbone import (
     packaged,
     prepared,
     resolve_device,
+    weights,
 )
 from tsllm.backbone.synthetic import byte_tokenizer
 from tsllm.errors import BackboneNotFoundError, DataError
@@ -403,14 +404,14 @@ class TestSharing:
 
     def test_concurrent_loads_load_once(self, monkeypatch):
         loads, handles = [], []
-        original = loading._load
+        original = weights.load_weights
 
         def slow(*arguments):
             loads.append(arguments)
             time.sleep(0.05)
             return original(*arguments)
 
-        monkeypatch.setattr(loading, "_load", slow)
+        monkeypatch.setattr(weights, "load_weights", slow)
         threads = [
             threading.Thread(target=lambda: handles.append(load("random:opt?seed=42")))
             for _ in range(8)

@@ -10,7 +10,7 @@ from sklearn.base import clone
 from tqdm.auto import tqdm
 
 from tsllm.arguments import check_call
-from tsllm.backbone.synthetic import UNNAMED_SEEDS, with_random_weights
+from tsllm.backbone.specs import UNNAMED_SEEDS, with_random_weights
 from tsllm.errors import DataError
 from tsllm.evaluation.paired import check_seeds_and_confidence
 from tsllm.events.base import EventForecaster
