@@ -313,9 +313,9 @@ def stream(settings: dict[str, Any], args: Any) -> dict[str, Any]:
         found = {"seed": seed, **report.to_dict()}
         for row in sorted(found.pop("summary"), key=lambda row: METRICS.index(row["metric"])):
             row = {"set": row.pop("metric"), "method": row.pop("variant"), "seed": seed, **row}
-            fits = report.diagnostics.query("variant == @row['method']")
             if row["set"] == METRICS[0]:
-                row |= {f"final_{of}": float(fits[of].mean()) for of in FIT}
+                fits = report.fits.set_index("variant").loc[row["method"]]
+                row |= {f"final_{of}": float(fits[of]) for of in FIT}
             table.append(row | {"seconds": sum(found["seconds"][row["method"]])})
         table += [
             {"set": "guesses", "method": name, "seed": seed, **scores}

@@ -222,6 +222,9 @@ def _evaluate_stream(job: EventsJob, baselines: list[str] | None) -> _Found:
             print(f"{metric}:")
             print_table(rows.drop(columns="metric").to_dict("records"))
             print()
+        print("rescaled times after the last slice (0 is best):")
+        print_table(report.fits.to_dict("records"))
+        print()
         for note in report.notes:
             print(f"note: {note}")
 

@@ -140,6 +140,12 @@ def report_stream(
         tables.append(Table(f"{name[0].upper()}{name[1:]}", own.dropna(axis=1, how="all"), note))
     if len(report.guesses):
         tables.append(Table("Simple guesses", _named(report.guesses, "guess")))
+    if len(report.diagnostics):
+        note = (
+            "After the last slice, means over the slices. ks: the distance from the exponential; "
+            "lag1: the correlation of neighbours. Both are near 0 for a right model."
+        )
+        tables.append(Table("Rescaled times", report.fits, note))
     tables.append(Table("Events of the slices", slices))
     return Page(
         title,

@@ -69,6 +69,8 @@ def test_a_stream_is_compared_with_the_other_ways_to_learn_it():
     page = report_stream(found, settings={"by": "1D", "slices": None})
     assert page.verdict.startswith((found.variants[0], "Of 2 ways to learn this stream"))
     assert page.settings == {"by": "1D"}
+    fits = next(table for table in page.tables if table.title == "Rescaled times").frame
+    assert fits["variant"].tolist() == found.variants and fits["ks"].between(0, 1).all()
     assert len(page.pictures) == len(found.variants)
     assert page.to_html("2026-01-31").count('class="paper"') == len(found.variants)
 

@@ -52,7 +52,9 @@ class StreamReport:
     events: list[tuple[int, int, int]]
     notes: tuple[str, ...] = ()
     guesses: pd.DataFrame = field(default_factory=pd.DataFrame)
-    diagnostics: pd.DataFrame = field(default_factory=pd.DataFrame)
+    diagnostics: pd.DataFrame = field(
+        default_factory=lambda: pd.DataFrame(columns=["variant", "tested", "ks", "lag1"])
+    )
 
     @property
     def variants(self) -> list[str]:
@@ -124,6 +126,12 @@ class StreamReport:
                 rows.append({"variant": variant, "metric": metric, **found})
         return pd.DataFrame(rows)
 
+    @property
+    def fits(self) -> pd.DataFrame:
+        """Average the diagnostics of each variant over the slices: ``variant, ks, lag1``."""
+        groups = self.diagnostics.groupby("variant", sort=False)
+        return groups[["ks", "lag1"]].mean().reset_index()
+
     def __str__(self) -> str:
         lines = [f"{len(self.events)} slices; events to train, validate and test: {self.events}"]
         for metric in METRICS:
@@ -134,9 +142,8 @@ class StreamReport:
             shown = self.guesses.to_string(float_format=lambda value: f"{value:.4g}", na_rep="")
             lines += ["guesses", shown]
         if len(self.diagnostics):
-            means = self.diagnostics.groupby("variant", sort=False)[["ks", "lag1"]].mean()
-            shown = means.to_string(float_format=lambda value: f"{value:.4g}", na_rep="")
-            lines += ["rescaled times after the last slice (0 is best)", shown]
+            fits = self.fits.to_string(index=False, float_format=lambda value: f"{value:.4g}")
+            lines += ["rescaled times after the last slice (0 is best)", fits]
         return "\n".join([*lines, *self.notes])
 
     __repr__ = __str__

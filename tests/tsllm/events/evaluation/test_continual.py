@@ -108,6 +108,8 @@ def test_the_rescaled_times_are_those_of_the_last_models(slices, look_up):
     naive = NaiveEventForecaster().fit(latest[0], validation=latest[1], types=["x", "y"])
     own = naive.diagnostics(slices[0], t_start=16.0).table.loc[ALL_TYPES]
     assert found.loc[("naive", 0), "ks"] == pytest.approx(own["ks"])
+    assert report.fits["variant"].tolist() == ["LookUp", "naive"]
+    assert report.fits["ks"].iloc[0] == pytest.approx(KNOWN[-1].mean())
     assert "rescaled times after the last slice" in str(report)
     assert json.loads(json.dumps(report.to_dict()))["diagnostics"][2] == {
         "variant": "LookUp", "tested": 2, "ks": 0.7, "lag1": -0.2
