@@ -78,6 +78,8 @@ class Scores:
     _steps: StepErrors | None = field(init=False, default=None, repr=False)
     # The offsets that were asked for last, under their levels; a stream asks again and again.
     _latest: tuple[Any, np.ndarray] | None = field(init=False, default=None, repr=False)
+    # The conformal quantiles at LEVEL_GRID, without the shifts.
+    _grid: np.ndarray | None = field(init=False, default=None, repr=False)
 
     def to_state(self) -> dict[str, Any]:
         """Return the fields as plain values and arrays; the panel is saved by itself."""
@@ -137,39 +139,30 @@ class Scores:
         self._latest = None
         seen = ~np.isnan(errors[..., 0])  # (horizon, variables)
         # neighbouring observations are alike: only every spacing-th is added to the scores
-        due = self.turns % max(1, round(min(self.spacing, len(self.errors)))) == 0
+        due = self.turns % turns_of_a_score(self.spacing, len(self.errors)) == 0
         self.turns += 1
         before = None
         if self.shifts is not None:
-            before = self._own_offsets(LEVEL_GRID, levels)  # (grid, horizon, variables)
-            spread = before[_UPPER_QUARTILE] - before[_LOWER_QUARTILE]
-            steps = np.arange(1, len(errors) + 1)[:, None]
-            rate = np.minimum(ADAPTATION_RATE, ADAPTATION_DELAY / steps)
-            below = np.stack([blend_levels(errors, a, levels) for a in LEVEL_GRID]) <= issued
-            move = rate * spread * (LEVEL_GRID[:, None, None] - below)
-            self.shifts += np.where(seen & ~np.isnan(move), move, 0.0)
+            before = self._own_grid(levels)
+            self.shifts = moved_shifts(self.shifts, before, errors, issued, levels)
         if due:
             self.errors[:-1, seen] = self.errors[1:, seen]
             self.errors[-1, seen] = errors[seen]
-            self._steps = None
+            self._steps = self._grid = None
             if self.shifts is not None and before is not None:
-                # subtract from the shifts what the new scores contain
-                moved = np.nan_to_num(self._own_offsets(LEVEL_GRID, levels) - before)
-                rest = np.maximum(np.abs(self.shifts) - np.abs(moved), 0.0) * np.sign(self.shifts)
-                self.shifts = np.where(self.shifts * moved > 0, rest, self.shifts)
+                self.shifts = rest_of_shifts(self.shifts, before, self._own_grid(levels))
 
     def _own_offsets(self, alphas: np.ndarray, levels: Sequence[float]) -> np.ndarray:
         """Compute the conformal quantiles without their shifts, as `offsets`."""
-        steps = self.steps
-        if levels:
-            each = [steps.quantiles(blend_levels(self.errors, a, levels), a) for a in alphas]
-            out = np.stack(each)
-        else:  # a point forecast has the same errors at every level
-            out = steps.quantiles(self.errors[..., 0], np.asarray(alphas)[:, None, None])
-        # The median is the corrected point.
-        middle = np.asarray(alphas)[:, None, None] == 0.5
-        offsets: np.ndarray = np.where(middle & ~np.isnan(steps.spread), steps.centre, out)
-        return offsets
+        if alphas is LEVEL_GRID:
+            return self._own_grid(levels)
+        return own_offsets(self.errors, self.steps, alphas, levels)
+
+    def _own_grid(self, levels: Sequence[float]) -> np.ndarray:
+        """Compute the quantiles at the tracked levels, once for the same errors."""
+        if self._grid is None:
+            self._grid = own_offsets(self.errors, self.steps, LEVEL_GRID, levels)
+        return self._grid
 
 
 @dataclass
@@ -265,15 +258,11 @@ class Calibration:
         ``scales`` (series, variables) are those of the contexts. An error is added as far as the
         held-out windows support it.
         """
-        out = points.copy()
-        corrections: dict[int, np.ndarray] = {}
-        for row, series_id in enumerate(series_ids):
-            scores = self.scores_of(series_id)
-            if id(scores) not in corrections:
-                found = extend_steps(scores.correction()[None], points.shape[1])[0]
-                corrections[id(scores)] = found
-            out[row] += corrections[id(scores)] * scales[row]
-        return out
+        found, at = self._corrections(series_ids)
+        # (distinct, horizon, variables)
+        found = extend_steps(found[:, None], points.shape[1])[:, 0]
+        corrected: np.ndarray = points + found[at] * scales[:, None]
+        return corrected
 
     def quantiles(
         self,
@@ -313,21 +302,46 @@ class Calibration:
         out = np.empty((*forecasts.shape[:-1], len(levels)))
         for i, alpha in enumerate(levels):
             out[..., i] = blend_levels(forecasts, alpha, self.levels)
-        offsets: dict[int, np.ndarray] = {}
-        for row, series_id in enumerate(series_ids):
-            scores = self.scores_of(series_id)
-            if id(scores) not in offsets:
-                check_time()
-                offsets[id(scores)] = extend_steps(scores.offsets(levels, self.levels), horizon)
-            # Where all values of a context are equal, the scale is 0 and the offsets may be NaN.
-            scale = scales[row][:, None]
-            width = np.moveaxis(offsets[id(scores)], 0, -1) * scale
-            out[row] += np.where(scale > 0, width, 0.0)
-            if np.isnan(offsets[id(scores)]).any():
-                _check_scored(offsets[id(scores)], scales[row], series_id, columns)
+        found, at = self._offsets(series_ids, levels)
+        offsets = extend_steps(found, horizon)  # (distinct, alphas, horizon, variables)
+        bare = np.isnan(offsets).any(axis=(1, 2, 3))[at]
+        for row in np.flatnonzero(bare).tolist():
+            _check_scored(offsets[at[row]], scales[row], series_ids[row], columns)
+        # Where all values of a context are equal, the scale is 0 and the offsets may be NaN.
+        scale = scales[:, None, :, None]
+        width = np.moveaxis(offsets, 1, -1)[at] * scale  # (series, horizon, variables, alphas)
+        out += np.where(scale > 0, width, 0.0)
         order = np.argsort(levels, kind="stable")
         out[..., order] = np.maximum.accumulate(out[..., order], axis=-1)
         return out
+
+    def _corrections(self, series_ids: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
+        """Compute corrections (distinct, steps, variables), and the one of each series."""
+        scores, at = self._distinct(series_ids)
+        return np.stack([one.correction() for one in scores]), at
+
+    def _offsets(
+        self, series_ids: Sequence[Hashable], alphas: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Compute offsets (distinct, alphas, steps, variables), and those of each series."""
+        scores, at = self._distinct(series_ids)
+        found = []
+        for one in scores:
+            check_time()
+            found.append(one.offsets(alphas, self.levels))
+        return np.stack(found), at
+
+    def _distinct(self, series_ids: Sequence[Hashable]) -> tuple[list[Scores], np.ndarray]:
+        """Return the scores that series use, each once, and the position of each series' scores."""
+        places: dict[int, int] = {}
+        scores, at = [], []
+        for series_id in series_ids:
+            one = self.scores_of(series_id)
+            if id(one) not in places:
+                places[id(one)] = len(scores)
+                scores.append(one)
+            at.append(places[id(one)])
+        return scores, np.array(at)
 
     def warn_if_weak(self, horizon: int, alphas: Sequence[float]) -> None:
         """Warn if levels have too few scores, or are asked beyond the calibrated steps."""
@@ -440,26 +454,82 @@ def make_calibration(
 
 
 def extend_steps(offsets: np.ndarray, horizon: int) -> np.ndarray:
-    """Extend or cut offsets (alphas, steps, variables) to a horizon, and fill steps without scores.
+    """Extend or cut offsets (..., alphas, steps, variables) to a horizon, and fill missing steps.
 
     Steps without scores are NaN in the input. Beyond the last step with scores, offsets grow with
     the square root of the step, like the errors of a random walk. A variable without scores stays
     NaN.
     """
-    n_alphas, _, variables = offsets.shape
-    known = ~np.isnan(offsets[0])  # (steps, variables)
-    out = np.empty((n_alphas, horizon, variables))
-    for v in range(variables):
-        positions = np.flatnonzero(known[:, v])
-        if len(positions) == 0:
-            out[:, :, v] = np.nan
-            continue
-        # the nearest calibrated step at or before each one; before the first, the first
-        at = np.searchsorted(positions, np.arange(horizon), side="right") - 1
-        source = positions[np.maximum(at, 0)]  # (horizon,)
-        growth = np.sqrt((np.arange(horizon) + 1) / (source + 1))
-        out[:, :, v] = offsets[:, source, v] * np.where(source <= np.arange(horizon), growth, 1.0)
-    return out
+    steps = offsets.shape[-2]
+    known = ~np.isnan(offsets[..., 0, :, :])  # (..., steps, variables)
+    if horizon <= steps and known.all():
+        return offsets[..., :horizon, :]
+    # the nearest calibrated step at or before each one; before the first, the first
+    source = np.maximum.accumulate(np.where(known, np.arange(steps)[:, None], -1), axis=-2)
+    source = np.where(source < 0, known.argmax(axis=-2)[..., None, :], source)
+    source = source[..., np.minimum(np.arange(horizon), steps - 1), :]  # (..., horizon, variables)
+    ahead = np.arange(horizon)[:, None]
+    growth = np.where(source <= ahead, np.sqrt((ahead + 1) / (source + 1)), 1.0)
+    out = np.take_along_axis(offsets, source[..., None, :, :], axis=-2) * growth[..., None, :, :]
+    extended: np.ndarray = np.where(known.any(axis=-2)[..., None, None, :], out, np.nan)
+    return extended
+
+
+def own_offsets(
+    errors: np.ndarray, steps: StepErrors, alphas: np.ndarray, levels: Sequence[float]
+) -> np.ndarray:
+    """Compute conformal quantiles (alphas, horizon, variables) of scores.
+
+    ``errors`` are (windows, horizon, variables, 1 + levels), ``steps`` describes them.
+    """
+    if levels:
+        each = [steps.quantiles(blend_levels(errors, a, levels), a) for a in alphas]
+        out = np.stack(each)
+    else:  # a point forecast has the same errors at every level
+        out = steps.quantiles(errors[..., 0], np.asarray(alphas)[:, None, None])
+    # The median is the corrected point.
+    middle = np.asarray(alphas)[:, None, None] == 0.5
+    offsets: np.ndarray = np.where(middle & ~np.isnan(steps.spread), steps.centre, out)
+    return offsets
+
+
+def turns_of_a_score(spacing: float, windows: int) -> int:
+    """Return the number of observations of which one is added to the scores."""
+    return max(1, round(min(spacing, windows)))
+
+
+def moved_shifts(
+    shifts: np.ndarray,
+    before: np.ndarray,
+    errors: np.ndarray,
+    issued: np.ndarray,
+    levels: Sequence[float],
+) -> np.ndarray:
+    """Move shifts against the misses of the intervals that were issued for one observation.
+
+    ``shifts``, the offsets ``before`` without shifts, and those that were ``issued`` are ([series,]
+    grid, horizon, variables); ``errors`` are ([series,] horizon, variables, 1 + levels).
+    """
+    spread = before[..., _UPPER_QUARTILE, :, :] - before[..., _LOWER_QUARTILE, :, :]
+    steps = np.arange(1, errors.shape[-3] + 1)[:, None]
+    rate = np.minimum(ADAPTATION_RATE, ADAPTATION_DELAY / steps)
+    if levels:
+        reached = np.stack([blend_levels(errors, a, levels) for a in LEVEL_GRID], axis=-3)
+    else:
+        reached = errors[..., None, :, :, 0]
+    below = reached <= issued
+    move = (rate * spread)[..., None, :, :] * (LEVEL_GRID[:, None, None] - below)
+    seen = ~np.isnan(errors[..., None, :, :, 0])
+    moved: np.ndarray = shifts + np.where(seen & ~np.isnan(move), move, 0.0)
+    return moved
+
+
+def rest_of_shifts(shifts: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Subtract from shifts what new scores contain; all are the shape of the shifts."""
+    moved = np.nan_to_num(after - before)
+    rest = np.maximum(np.abs(shifts) - np.abs(moved), 0.0) * np.sign(shifts)
+    left: np.ndarray = np.where(shifts * moved > 0, rest, shifts)
+    return left
 
 
 def blend_levels(values: np.ndarray, alpha: float, levels: Sequence[float]) -> np.ndarray:

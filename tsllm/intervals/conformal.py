@@ -24,6 +24,7 @@ series with simple forecasts, in panels of 1 and 20 series of 40 to 950 steps.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import ndtri, stdtrit
@@ -106,9 +107,11 @@ class StepErrors:
         pooled = np.where(best, ordered, np.nan).reshape(-1, ordered.shape[2])
         pooled = np.sort(pooled, axis=0)
         kept = np.full((min(len(pooled), MAX_SHARED), pooled.shape[1]), np.nan)
-        for variable, number in enumerate((~np.isnan(pooled)).sum(axis=0).tolist()):
+        numbers = (~np.isnan(pooled)).sum(axis=0)  # (variables,)
+        for number in np.unique(numbers).tolist():
             some = np.linspace(0, number - 1, min(number, MAX_SHARED)).round().astype(int)
-            kept[: len(some), variable] = pooled[some, variable]
+            alike = numbers == number
+            kept[: len(some), alike] = pooled[np.ix_(some, alike)]
         return kept[:, None]
 
 
@@ -148,8 +151,10 @@ def describe_steps(
         usual = _scaled_panel_spread(panel.spread, raw, own)
     weight = own / (own + BORROWED)
     spread = weight * raw + (1 - weight) * usual
-    for step in range(1, len(spread) if panel is None else 0):
-        weak = own[step] < FEW_ERRORS
+    weak_steps = own < FEW_ERRORS
+    rises = panel is None and bool(weak_steps.any())
+    for step in range(1, len(spread) if rises else 0):
+        weak = weak_steps[step]
         spread[step] = np.where(weak, np.maximum(spread[step], spread[step - 1]), spread[step])
     best = own.max(axis=0)
     count = np.maximum(1.0, own + BORROWED * best / (BORROWED + best))
@@ -212,8 +217,32 @@ def _small_sample_factor(count: np.ndarray, level: np.ndarray) -> np.ndarray:
     # At 0.5 both quantiles are 0; their ratio hardly changes below 0.6.
     upper = np.clip(np.maximum(level, 1 - level), 0.6, None)
     degrees = np.maximum(count - 1, LEAST_DEGREES)
-    factor: np.ndarray = stdtrit(degrees, upper) / ndtri(upper) * np.sqrt(1 + 1 / count)
+    factor: np.ndarray = student_quantile(degrees, upper) / ndtri(upper) * np.sqrt(1 + 1 / count)
     return factor
+
+
+def student_quantile(degrees: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Compute quantiles of Student's t: ([levels,] horizon, variables).
+
+    Each different number of degrees (horizon, variables) is computed once, and the latest are kept:
+    they are slow to compute, and steps, series and observations share them. ``level`` is one
+    number, or ([levels,] 1, 1); other shapes are computed one by one.
+    """
+    level = np.asarray(level, dtype=np.float64)
+    if level.ndim and level.shape[-2:] != (1, 1):
+        return np.asarray(stdtrit(degrees, level))
+    distinct, at = np.unique(degrees, return_inverse=True)
+    table = _student_table(distinct.tobytes(), level.tobytes())  # (levels, distinct)
+    shape = (1,) * (min(level.ndim, 2) - degrees.ndim) + degrees.shape
+    quantiles: np.ndarray = table[:, at].reshape(level.shape[:-2] + shape)
+    return quantiles
+
+
+@lru_cache(maxsize=64)
+def _student_table(degrees: bytes, levels: bytes) -> np.ndarray:
+    found: np.ndarray = stdtrit(np.frombuffer(degrees), np.frombuffer(levels)[:, None])
+    found.setflags(write=False)
+    return found
 
 
 def _newer_half(series: np.ndarray) -> np.ndarray:
@@ -333,16 +362,25 @@ def conformal_quantile(
     94.0
     """
     ordered, count = _with_mirrored_single(ordered)  # count: (horizon, variables)
-    level = np.broadcast_to(level, np.broadcast_shapes(np.shape(level), count.shape))
+    given = np.asarray(level, dtype=np.float64)
+    level = np.broadcast_to(given, np.broadcast_shapes(given.shape, count.shape))
     # minus a small number, so that 0.9 * 100 does not round up to rank 91
     upper = np.ceil((count + overlap) * level - 1e-9)
     lower = count + 1 - np.ceil((count + overlap) * (1 - level) - 1e-9)
     rank = np.where(level >= 0.5, upper, lower).astype(int)
     picked = _at_rank(ordered, np.clip(rank, 1, np.maximum(count, 1)))
-    picked = np.where(level == 0.5, _median_of_sorted(ordered, count), picked)
+    middle = level == 0.5
+    if middle.any():
+        picked = np.where(middle, _median_of_sorted(ordered, count), picked)
     outside = ((rank > count) | (rank < 1)) & (count > 1)
     if outside.any():
-        picked = np.where(outside, picked + _tail_distance(ordered, level, count, overlap), picked)
+        if given.ndim > count.ndim:  # the levels that some step does not reach
+            some = outside.any(axis=(-2, -1))
+            away = _tail_distance(ordered, given[some], count, overlap)
+            picked[some] = np.where(outside[some], picked[some] + away, picked[some])
+        else:
+            away = _tail_distance(ordered, given, count, overlap)
+            picked = np.where(outside, picked + away, picked)
     return picked
 
 
@@ -374,7 +412,7 @@ def _tail_distance(
     degrees = np.maximum(count / overlap - 1, LEAST_DEGREES)
     upper = np.where(level >= 0.5, level, 1 - level)
     reached = count / (count + overlap)
-    distance = np.maximum(stdtrit(degrees, upper) - stdtrit(degrees, reached), 0.0)
+    distance = np.maximum(student_quantile(degrees, upper) - stdtrit(degrees, reached), 0.0)
     return np.where(level >= 0.5, 1.0, -1.0) * spread * distance
 
 
