@@ -1,6 +1,6 @@
 """Compare zero-shot events with fitted and trained models on held-out processes; write the figures.
 
-    PYTHONPATH=benchmarks python -m zero_shot_events.evaluate --tag _cpu --trained "hawkes, 2 types"
+PYTHONPATH=benchmarks python -m zero_shot_events.evaluate --tag _cpu --trained "hawkes, 2 types"
 """
 
 from __future__ import annotations

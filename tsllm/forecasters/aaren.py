@@ -23,6 +23,7 @@ from tsllm.forecasters.language_model import LLMForecaster
 from tsllm.forecasters.parameters import DECILES, choose_flips
 from tsllm.forecasters.running_state import (
     Memory,
+    PastRows,
     RunningRows,
     StreamReader,
     follow,
@@ -326,28 +327,31 @@ class AarenForecaster(DirectForecaster, LLMForecaster):
 
     _memories: dict[Hashable, Memory]
     #: The running states of a stream's series, which the stream moves; None outside a stream.
-    _rows: RunningRows | None = None
+    _rows: RunningRows | PastRows | None = None
 
     def _forget_series(self) -> None:
         super()._forget_series()
         self._memories, self._rows = {}, None
 
     def _running_rows(self) -> RunningRows | None:
-        if self.memory == "reencode" or self._rows is not None:
+        if self.memory == "reencode":
+            return None
+        if isinstance(self._rows, RunningRows):
             return self._rows
         states = [self._memories[series_id].now for series_id in self._contexts]
         return RunningRows(self.fitted_, list(self._contexts), states)
 
-    def _read_rows(self, rows: RunningRows) -> None:
+    def _read_rows(self, rows: RunningRows | PastRows) -> None:
         self._memories, self._rows = {}, rows
 
     def _read_pasts(self, contexts: Sequence[Context]) -> None:
         # A stream has no use for the states before its kept rows: it never reads them again.
         if self.memory != "reencode":
             residuals = self.fitted_.residuals(contexts)
-            self._rows = RunningRows.read(self.fitted_, residuals, self.batch_size)
-            self._warn_of_drift(self._rows.tokens)
-        super()._remember(contexts)
+            rows = RunningRows.read(self.fitted_, residuals, self.batch_size)
+            self._warn_of_drift(rows.tokens)
+            self._rows = rows
+        super()._read_pasts(contexts)
 
     def _remember(self, contexts: Sequence[Context]) -> None:
         if self.memory != "reencode":

@@ -579,10 +579,8 @@ class SeriesForecaster(FittingMixin, ExplainingMixin, StreamingMixin, ShownFitte
 
     def _remember(self, contexts: Sequence[Context]) -> None:
         """Keep the part of each series that forecasts read; start the next adaptive forecast."""
-        keep = self._steps_to_keep(self.fitted_)
         before = dict(self._contexts)
-        for context in contexts:
-            self._contexts[context.series_id] = context.tail(keep)
+        self._keep(contexts)
         if not self.adaptive:
             return
         try:
@@ -590,6 +588,12 @@ class SeriesForecaster(FittingMixin, ExplainingMixin, StreamingMixin, ShownFitte
         except DataError:  # a series without a value to forecast from
             self._contexts = before
             raise
+
+    def _keep(self, contexts: Sequence[Context]) -> None:
+        """Keep the part of each series that forecasts read."""
+        keep = self._steps_to_keep(self.fitted_)
+        for context in contexts:
+            self._contexts[context.series_id] = context.tail(keep)
 
     def _score_pending(self, residual: Context, fresh: int) -> None:
         """Compare the last ``fresh`` steps of a series with the forecasts that wait for them."""

@@ -247,9 +247,13 @@ class ForecastingMixin(SharedParameters, ABC):
         futures: Sequence[np.ndarray | None] | None = None,
         *,
         floored: bool = True,
+        reader: Reader | None = None,
     ) -> np.ndarray:
-        """Forecast series that this forecaster keeps, as `forecast` forecasts any others."""
-        reader = self._reader(self.fitted_, followed=True)
+        """Forecast series that this forecaster keeps, as `forecast` forecasts any others.
+
+        ``reader`` reads them; None: the one of the method.
+        """
+        reader = self._reader(self.fitted_, followed=True) if reader is None else reader
         values = self._forecast(
             reader, contexts, check_horizon(horizon), checked_levels(quantiles), futures
         )

@@ -101,12 +101,12 @@ class StreamReader(Reader):
     state: FittedState
     batch_size: int  # rows that are advanced or forecast at once
     #: Of the followed series; None encodes.
-    memories: "Mapping[Hashable, Memory] | RunningRows | None" = None
+    memories: "Mapping[Hashable, Memory] | RunningRows | PastRows | None" = None
 
     def predict(self, contexts: Sequence[Context], horizon: int) -> Prediction:
         """Forecast after the running state of each context."""
         batch_of = self._states_of(contexts)
-        rows = self.memories if isinstance(self.memories, RunningRows) else None
+        rows = self.memories if isinstance(self.memories, RunningRows | PastRows) else None
         model = exact_model(self.state) if rows is None else rows.model
         variables = self.state.shape.n_variables
         values, scales = [], []
@@ -136,6 +136,8 @@ class StreamReader(Reader):
     def _states_of(self, contexts: Sequence[Context]) -> Callable[[Sequence[int]], AarenStream]:
         """Return a function from positions of contexts to their states, as one batch."""
         memories = self.memories
+        if isinstance(memories, PastRows):
+            return memories.select
         if isinstance(memories, RunningRows):
             rows, ids = memories, [context.series_id for context in contexts]
             return lambda some: rows.of([ids[i] for i in some])
@@ -191,7 +193,7 @@ class RunningRows:
         #: The model that moves them.
         self.model = exact_model(state)
         # rows of the batch for each series: variables and reading directions
-        self._width = state.shape.n_variables * self.model.ways
+        self.width = state.shape.n_variables * self.model.ways
 
     @classmethod
     def read(
@@ -212,7 +214,7 @@ class RunningRows:
         if order == list(range(len(order))):
             return read
         places = np.argsort(order)
-        return cls(state, [context.series_id for context in contexts], [read._select(places)])
+        return cls(state, [context.series_id for context in contexts], [read.copy_of(places)])
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "model"}
@@ -229,7 +231,7 @@ class RunningRows:
     @property
     def tokens(self) -> dict[Hashable, int]:
         """Return the complete patches that each series has had."""
-        return dict(zip(self._places, self._batch.tokens[:: self._width].tolist()))
+        return dict(zip(self._places, self._batch.tokens[:: self.width].tolist()))
 
     def of(self, ids: Sequence[Hashable]) -> AarenStream:
         """Return the states of some series as one batch, which is not to be changed."""
@@ -237,7 +239,11 @@ class RunningRows:
         self._read_complete(places)
         if np.array_equal(places, np.arange(len(self._places))):
             return self._batch
-        return self._select(places)
+        return self.copy_of(places)
+
+    def copy_of(self, places: np.ndarray) -> AarenStream:
+        """Copy the states of some series as they are now."""
+        return _rows_of(self._batch, places, self.width)
 
     def add(self, others: "RunningRows") -> None:
         """Append the states of further series."""
@@ -252,7 +258,7 @@ class RunningRows:
         once, when it is complete and a forecast or the next step needs it.
         """
         self._read_complete(places)
-        batch, width, ways = self._batch, self._width, self.model.ways
+        batch, width, ways = self._batch, self.width, self.model.ways
         rows = places[:, None] * width + np.arange(width)  # (series, width)
         signs = np.where(np.arange(width) % ways == 0, 1.0, -1.0)
         # views: the tensors change with them
@@ -262,13 +268,13 @@ class RunningRows:
 
     def _read_complete(self, places: np.ndarray) -> None:
         """Run the complete patches of some series through the model."""
-        full = self._batch.fill.numpy()[places * self._width] == self.model.patch_length
+        full = self._batch.fill.numpy()[places * self.width] == self.model.patch_length
         due = places[full]
         device = self._state.device
         for first in range(0, len(due), ROWS_AT_ONCE):
             some = due[first : first + ROWS_AT_ONCE]
-            nothing = torch.empty(len(some) * self._width // self.model.ways, 0, device=device)
-            moved = self.model.advance(self._select(some).to(device), nothing)
+            nothing = torch.empty(len(some) * self.width // self.model.ways, 0, device=device)
+            moved = self.model.advance(self.copy_of(some).to(device), nothing)
             self._replace(some, moved.to("cpu"))
 
     def tensors(self) -> dict[str, Tensor]:
@@ -290,24 +296,45 @@ class RunningRows:
             )
         return cls(state, ids, [batch])
 
-    def _select(self, places: np.ndarray) -> AarenStream:
-        """Copy the states of some series."""
-        rows = self._rows(places)
-        named = self._batch.state_dict().items()
-        return AarenStream.from_state_dict({name: part[rows] for name, part in named})
-
     def _replace(self, places: np.ndarray, moved: AarenStream) -> None:
         """Write the states of some series into the batch."""
         if len(places) == len(self._places) and (np.diff(places) == 1).all():
             self._batch = moved
             return
-        rows, new = self._rows(places), moved.state_dict()
+        rows, new = _row_numbers(places, self.width), moved.state_dict()
         for name, part in self._batch.state_dict().items():
             part[rows] = new[name]
 
-    def _rows(self, places: np.ndarray) -> Tensor:
-        """Return the rows of some series in the batch."""
-        return torch.from_numpy((places[:, None] * self._width + np.arange(self._width)).ravel())
+
+def _rows_of(batch: AarenStream, places: np.ndarray, width: int) -> AarenStream:
+    """Copy the states of some series, of so many rows each."""
+    rows = _row_numbers(places, width)
+    named = batch.state_dict().items()
+    return AarenStream.from_state_dict({name: part[rows] for name, part in named})
+
+
+def _row_numbers(places: np.ndarray, width: int) -> Tensor:
+    """Return the rows of some series in a batch."""
+    return torch.from_numpy((places[:, None] * width + np.arange(width)).ravel())
+
+
+class PastRows:
+    """Copies of running states, in the order of the contexts that a reader forecasts after them.
+
+    A series may have several, of different times.
+    """
+
+    def __init__(self, rows: "RunningRows | PastRows", copies: Sequence[AarenStream]) -> None:
+        self.model, self.width = rows.model, rows.width
+        self._batch = AarenStream.cat(copies)
+
+    def part(self, some: Sequence[int]) -> "PastRows":
+        """Return the states at these positions."""
+        return PastRows(self, [self.select(some)])
+
+    def select(self, some: Sequence[int]) -> AarenStream:
+        """Return the states at these positions as one batch."""
+        return _rows_of(self._batch, np.asarray(some), self.width)
 
 
 def warn_of_drift(tokens: Mapping[Hashable, int], shape: ModelShape) -> None:

@@ -11,12 +11,12 @@ from tsllm.context import Context, column_names
 from tsllm.datasets.checks import LARGEST, check_values, series_name
 from tsllm.datasets.labels import Labels, labels_of_index
 from tsllm.errors import DataError, DataTypeError, ModelFormatError
+from tsllm.forecasters.adaptive_stream import AdaptiveSeries
 from tsllm.forecasters.floors import with_known_floors
 from tsllm.forecasters.inputs import match_columns
 from tsllm.forecasters.kept_rows import KeptRows
 from tsllm.forecasters.parameters import check_horizon
 from tsllm.forecasters.running_state import RunningRows
-from tsllm.forecasters.state import PendingForecasts
 from tsllm.forecasters.stream_clock import StreamClock
 from tsllm.saving.streams import SavedStream
 
@@ -77,6 +77,8 @@ class SeriesStream(SavedStream):
         self._ids: list[Hashable] = []
         self._places: dict[Hashable, int] = {}
         self._running: RunningRows | None = None
+        #: What adaptive intervals need; None without them.
+        self._adaptive = AdaptiveSeries(forecaster) if forecaster.adaptive else None
         if forecaster._contexts:
             self._take_over()
 
@@ -110,9 +112,12 @@ class SeriesStream(SavedStream):
         for context in contexts:
             self._places[context.series_id] = len(self._ids)
             self._ids.append(context.series_id)
-        forecaster._contexts = {}
+        pending = forecaster._pending
+        forecaster._contexts, forecaster._pending = {}, {}
         if self._running is not None:
             forecaster._read_rows(self._running)
+        if self._adaptive is not None:
+            self._adaptive.add(contexts, pending)
 
     # ------------------------------------------------------------------ what it holds
 
@@ -139,9 +144,9 @@ class SeriesStream(SavedStream):
 
     @property
     def nbytes(self) -> int:
-        """Return the bytes of what it keeps of the series, without pending adaptive forecasts."""
-        running = 0 if self._running is None else self._running.nbytes
-        return int(self._kept.nbytes + self._last.nbytes + self._stops.nbytes + running)
+        """Return the bytes of what it keeps of the series."""
+        parts = (self._kept, self._last, self._stops, self._running, self._adaptive)
+        return sum(int(part.nbytes) for part in parts if part is not None)
 
     def __repr__(self) -> str:
         number = len(self._ids)
@@ -208,13 +213,11 @@ class SeriesStream(SavedStream):
         """
         forecaster = self._forecaster
         # the forecaster reads its own states, not the stream's, while it takes up series
-        pending = forecaster._pending
         try:
             forecaster._open_series(y, without=self._places)
             self._take_over()
-            forecaster._pending = pending | forecaster._pending
         except BaseException:  # also where memory or time ran out
-            forecaster._contexts, forecaster._pending = {}, pending
+            forecaster._contexts, forecaster._pending = {}, {}
             if self._running is not None:
                 forecaster._read_rows(self._running)
             raise
@@ -222,36 +225,31 @@ class SeriesStream(SavedStream):
 
     def _move(self, places: np.ndarray, values: np.ndarray) -> None:
         """Append a step (series, variables) to some series."""
-        forecaster = self._forecaster
         self._kept.append(places, values)
         self._last[places] = self._clock.after(self._last[places])
         self._stops[places] &= ~(values < 0)
         if self._running is not None:
             self._running.observe(places, values)
-        if forecaster.adaptive:
-            contexts = self._contexts(places)
-            for context in contexts:
-                forecaster._score_pending(context, 1)
-            self._issue(contexts)
+        if self._adaptive is not None:
+            contexts = self._contexts(places, copied=True)
+            self._adaptive.observe(places, values, contexts, self._running)
 
-    def _issue(self, contexts: Sequence[Context]) -> None:
-        """Make the forecasts that adaptive intervals compare with the next observations."""
-        try:
-            self._forecaster._issue_pending(contexts)
-        except DataError:
-            # a series without a value in reach has no forecast now; the others have one
-            if len(contexts) > 1:
-                for context in contexts:
-                    self._issue([context])
+    def _settle(self) -> None:
+        """Compare the observations that adaptive intervals have put off."""
+        if self._adaptive is not None:
+            self._adaptive.settle(self._running)
 
-    def _contexts(self, places: np.ndarray) -> list[Context]:
-        """Make the contexts of series, as the forecaster would keep them."""
+    def _contexts(self, places: np.ndarray, *, copied: bool = False) -> list[Context]:
+        """Make the contexts of series, as the forecaster would keep them.
+
+        Their values are only valid until the next step, unless they are ``copied``.
+        """
         contexts = []
         for place in places.tolist():
             values = self._kept.of(place)
             contexts.append(
                 Context(
-                    values,
+                    values.copy() if copied else values,
                     times=self._clock.until(self._last[place], len(values)),
                     series_id=self._ids[place],
                     stops_at_zero=self._stops[place],
@@ -291,7 +289,12 @@ class SeriesStream(SavedStream):
             Bad arguments, or a series that has no observed value within reach.
         """
         places, steps = self._places_of(series), self._steps(horizon)
-        values: np.ndarray = self._forecaster._forecast_kept(self._contexts(places), steps, levels)
+        reader = None
+        if self._adaptive is not None:
+            self._settle()
+            reader = self._adaptive.latest(places, steps)
+        contexts = self._contexts(places)
+        values: np.ndarray = self._forecaster._forecast_kept(contexts, steps, levels, reader=reader)
         return values
 
     def table(
@@ -365,15 +368,22 @@ class SeriesStream(SavedStream):
     def get_params(self, deep: bool = False) -> dict[str, Any]:  # noqa: D102
         return super().get_params(deep) | {"fill": self.fill}
 
+    def __getstate__(self) -> dict[str, Any]:
+        self._settle()
+        return vars(self)
+
+    def to_state(self, *, include_context: bool = True) -> dict[str, Any]:  # noqa: D102
+        self._settle()  # the calibration, which is the forecaster's, moves
+        return super().to_state(include_context=include_context)
+
     def _read_so_far(self) -> dict[str, Any]:
-        pending = self._forecaster._pending.values()
         return {
             "clock": self._clock.to_state(),
             "ids": list(self._ids),
             "kept": self._kept.to_state(),
             "last": self._last,
             "stops": self._stops,
-            "pending": [one.to_state() for one in pending if one.waiting],
+            "waiting": {} if self._adaptive is None else self._adaptive.to_state(),
             "running": {} if self._running is None else dict(self._running.tensors()),
         }
 
@@ -392,9 +402,8 @@ class SeriesStream(SavedStream):
                 f"another size {found}: save it again"
             )
         forecaster._forget_series()
-        forecaster._pending = {
-            one.series_id: one for one in map(PendingForecasts.from_state, state["pending"])
-        }
+        if self._adaptive is not None:
+            self._adaptive.restore(state["waiting"], self._ids)
         if state["running"]:
             self._running = RunningRows.from_tensors(fitted, self._ids, state["running"])
             forecaster._read_rows(self._running)

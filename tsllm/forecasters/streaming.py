@@ -10,7 +10,7 @@ from tsllm.errors import DataError
 from tsllm.forecasters.floors import with_known_floors
 from tsllm.forecasters.forecasting import ForecastingMixin
 from tsllm.forecasters.frames import check_input
-from tsllm.forecasters.running_state import RunningRows
+from tsllm.forecasters.running_state import PastRows, RunningRows
 from tsllm.forecasters.state import PendingForecasts
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class StreamingMixin(ForecastingMixin):
     _pending: dict[Hashable, PendingForecasts]
     _read_input: Callable[..., tuple[Any, Any]]
     _known_frequency: Callable[[], str | None]
-    _remember: Callable[[Sequence[Context]], None]
+    _keep: Callable[[Sequence[Context]], None]
 
     def stream(self, y: Any = None, *, fill: str | None = None) -> "SeriesStream":
         """Open a stream of the series: observations step by step, and forecasts after any of them.
@@ -85,20 +85,17 @@ class StreamingMixin(ForecastingMixin):
         """Return the running states of the kept series in one batch; None: there are none."""
         return None
 
-    def _read_rows(self, rows: RunningRows) -> None:
+    def _read_rows(self, rows: RunningRows | PastRows) -> None:
         """Take the running states of series from these rows from now on."""
 
     def _read_pasts(self, contexts: Sequence[Context]) -> None:
         """Keep series for a stream, where none are kept yet."""
-        self._remember(contexts)
+        self._keep(contexts)
 
     def _detached(self) -> Self:
-        """Copy what updates of the series change; the weights stay shared."""
+        """Copy the lists of series; what is kept of them and the weights stay shared."""
         own = copy.copy(self)
-        if self.adaptive:
-            own.fitted_ = copy.copy(self.fitted_)
-            own.fitted_.calibration = copy.deepcopy(self.fitted_.calibration)
-        own._contexts, own._pending = dict(self._contexts), copy.deepcopy(self._pending)
+        own._contexts, own._pending = dict(self._contexts), dict(self._pending)
         return own
 
     def _open_series(self, y: Any, *, without: Collection[Hashable] = ()) -> None:

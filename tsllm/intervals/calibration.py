@@ -52,7 +52,7 @@ ADAPTATION_RATE = 0.1
 ADAPTATION_DELAY = 1.2
 #: Nominal levels whose offsets are tracked; others are interpolated.
 LEVEL_GRID = np.array([0.005, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.995])
-_LOWER_QUARTILE, _MEDIAN, _UPPER_QUARTILE = 4, 5, 6  # positions of 0.25, 0.5 and 0.75
+_LOWER_QUARTILE, MEDIAN, _UPPER_QUARTILE = 4, 5, 6  # positions of 0.25, 0.5 and 0.75
 
 
 @dataclass
@@ -105,7 +105,7 @@ class Scores:
     def correction(self) -> np.ndarray:
         """Return what is added to point forecasts, (horizon, variables), in units of the scale."""
         centre = np.nan_to_num(self.steps.centre)
-        return centre if self.shifts is None else centre + self.shifts[_MEDIAN]
+        return centre if self.shifts is None else centre + self.shifts[MEDIAN]
 
     def offsets(self, alphas: np.ndarray, levels: Sequence[float]) -> np.ndarray:
         """Compute the conformal quantiles of the scores at levels, shifted if adaptive.
@@ -119,7 +119,7 @@ class Scores:
             return latest[1]
         out = self._own_offsets(alphas, levels)
         if self.shifts is not None:
-            out = out + np.stack([_interpolate_levels(alpha, self.shifts) for alpha in alphas])
+            out = out + np.stack([interpolate_levels(alpha, self.shifts) for alpha in alphas])
         out.setflags(write=False)
         self._latest = asked, out
         return out
@@ -227,6 +227,11 @@ class Calibration:
     def adaptive(self) -> bool:
         """Return whether ``update`` moves the scores."""
         return self.pooled.shifts is not None
+
+    @property
+    def has_own_scores(self) -> bool:
+        """Return whether a series has scores of its own."""
+        return bool(self.series)
 
     def scores_of(self, series_id: Hashable) -> Scores:
         """Return the scores for the intervals of a series."""
@@ -368,7 +373,7 @@ class Calibration:
         own = np.where(np.isnan(steps.spread), np.inf, steps.own).min(axis=1)  # (steps,)
         windows = int((~np.isnan(self.pooled.errors[:, 0, :, 0])).sum(axis=0).max(initial=0))
         told = []
-        if not self.series and windows < _windows_for(alphas):
+        if not self.has_own_scores and windows < _windows_for(alphas):
             told.append(
                 f"rest on {windows} held-out window{'s' * (windows != 1)} only and "
                 + (
@@ -563,7 +568,7 @@ def _no_shifts(errors: np.ndarray, adaptive: bool) -> np.ndarray | None:
     return np.zeros((len(LEVEL_GRID), horizon, variables)) if adaptive else None
 
 
-def _interpolate_levels(alpha: float, tracked: np.ndarray) -> np.ndarray:
+def interpolate_levels(alpha: float, tracked: np.ndarray) -> np.ndarray:
     """Interpolate the value of a level, ``(horizon, variables)``, in the grid."""
     low, high, weight = _neighbours(alpha, LEVEL_GRID)
     return (1 - weight) * tracked[low] + weight * tracked[high]
