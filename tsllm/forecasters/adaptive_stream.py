@@ -81,6 +81,13 @@ class AdaptiveSeries:
         if rows >= MOST_PUT_OFF:
             self.settle(running)
 
+    def before(self, places: np.ndarray, running: RunningRows | None) -> None:
+        """Prepare for a step of some series."""
+        rows = sum(len(one.places) for one in self._put_off)
+        # a step that is slow in any case may as well be the one that settles
+        if running is not None and 2 * rows >= MOST_PUT_OFF and running.are_due(places).any():
+            self.settle(running)
+
     def settle(self, running: RunningRows | None) -> None:
         """Make the forecasts that were put off, and compare their observations."""
         if not self._put_off:

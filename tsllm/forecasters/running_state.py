@@ -266,10 +266,14 @@ class RunningRows:
         buffer[rows, fill[rows]] = np.repeat(values, ways, axis=1) * signs
         fill[rows] += 1
 
+    def are_due(self, places: np.ndarray) -> np.ndarray:
+        """Return which of some series have a complete patch that the next step moves them over."""
+        due: np.ndarray = self._batch.fill.numpy()[places * self.width] == self.model.patch_length
+        return due
+
     def _read_complete(self, places: np.ndarray) -> None:
         """Run the complete patches of some series through the model."""
-        full = self._batch.fill.numpy()[places * self.width] == self.model.patch_length
-        due = places[full]
+        due = places[self.are_due(places)]
         device = self._state.device
         for first in range(0, len(due), ROWS_AT_ONCE):
             some = due[first : first + ROWS_AT_ONCE]

@@ -225,6 +225,8 @@ class SeriesStream(SavedStream):
 
     def _move(self, places: np.ndarray, values: np.ndarray) -> None:
         """Append a step (series, variables) to some series."""
+        if self._adaptive is not None:
+            self._adaptive.before(places, self._running)
         self._kept.append(places, values)
         self._last[places] = self._clock.after(self._last[places])
         self._stops[places] &= ~(values < 0)

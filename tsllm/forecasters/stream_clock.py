@@ -18,6 +18,8 @@ from tsllm.errors import DataError, DataTypeError
 MOST_MISSING = 10_000
 # The usual way to write a date, which is read at once.
 _ISO = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?")
+# Further stamps that an index is built of, so that the next ones are slices of it.
+_AHEAD = 256
 # Frequencies that a stream's stamps have been continued at, kept so as not to ask pandas again.
 _MOST_KNOWN = 1024
 
@@ -49,9 +51,10 @@ class StreamClock:
         self.step = _fixed_step(times, freq)
         self._next: dict[int, int] = {}
         self._indexes: dict[tuple[int, int], pd.Index] = {}
+        self._long: tuple[int, pd.Index] | None = None  # a long index, and its first number
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_next": {}, "_indexes": {}}
+        return vars(self) | {"_next": {}, "_indexes": {}, "_long": None}
 
     def to_state(self) -> dict[str, Any]:
         """Return the constructor's arguments, for a file."""
@@ -197,18 +200,32 @@ class StreamClock:
 
     def _until(self, number: int, steps: int) -> pd.Index:
         template = self._template
+        if self.step is not None and self._is_dated:
+            if self._long is None or not self._reaches(number, steps):
+                first = number - self.step * (steps - 1)
+                self._long = first, self._dates(first, steps + _AHEAD)
+            end = (number - self._long[0]) // self.step + 1
+            return self._long[1][end - steps : end]
         if self.step is not None:
-            numbers = number - self.step * np.arange(steps - 1, -1, -1, dtype=np.int64)
-            if not self._is_dated:
-                first, end = int(numbers[0]), int(numbers[-1]) + self.step
-                return pd.RangeIndex(first, end, self.step, name=template.name)
-            index = self._index(numbers)
-            if isinstance(index, pd.DatetimeIndex) and template.freq is not None:
-                return set_frequency(index, template.freq)
-            return index
+            first = number - self.step * (steps - 1)
+            return pd.RangeIndex(first, number + self.step, self.step, name=template.name)
         last = self.stamp(number)
         dates = pd.date_range(end=last, periods=steps, freq=template.freq, unit=last.unit)
         return dates.rename(template.name)
+
+    def _reaches(self, number: int, steps: int) -> bool:
+        """Return whether the long index holds the last steps up to a number."""
+        assert self._long is not None and self.step is not None  # the caller looked
+        end, rest = divmod(number - self._long[0], self.step)
+        return rest == 0 and steps <= end + 1 <= len(self._long[1])
+
+    def _dates(self, first: int, steps: int) -> pd.Index:
+        """Return so many stamps from a number on, with their frequency."""
+        assert self.step is not None  # the caller looked
+        index = self._index(first + self.step * np.arange(steps, dtype=np.int64))
+        if isinstance(index, pd.DatetimeIndex) and self._template.freq is not None:
+            return set_frequency(index, self._template.freq)
+        return index
 
     def _index(self, numbers: np.ndarray) -> pd.Index:
         """Return numbers as an index without a frequency."""

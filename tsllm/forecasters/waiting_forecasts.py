@@ -202,8 +202,9 @@ class WaitingForecasts:
 
 
 def _divisors(forecasts: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """Return what errors are divided by: the scales ([series,] variables), NaN where they are faint.
+    """Return what errors are divided by: ([series,] variables).
 
-    An error of a context that is constant but for rounding tells nothing.
+    These are the scales, and NaN where a scale is faint: an error of a context that is constant but
+    for rounding tells nothing.
     """
     return np.where(within_rounding(scales, forecasts[..., 0, :, 0]), np.nan, scales)

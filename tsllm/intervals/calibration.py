@@ -34,7 +34,7 @@ import numpy as np
 from tsllm.backbone.stopping import check_time
 from tsllm.datasets.checks import in_column, series_name
 from tsllm.errors import ModelFormatError, NotEnoughDataError
-from tsllm.intervals.conformal import FEW_ERRORS, StepErrors, describe_steps
+from tsllm.intervals.conformal import FEW_ERRORS, StepErrors, describe_steps, sorted_errors
 from tsllm.saving.fields import read_fields
 
 #: A series with fewer held-out windows uses the scores of the panel: 39 windows are the fewest for
@@ -481,17 +481,24 @@ def extend_steps(offsets: np.ndarray, horizon: int) -> np.ndarray:
 
 
 def own_offsets(
-    errors: np.ndarray, steps: StepErrors, alphas: np.ndarray, levels: Sequence[float]
+    errors: np.ndarray,
+    steps: StepErrors,
+    alphas: np.ndarray,
+    levels: Sequence[float],
+    *,
+    ordered: np.ndarray | None = None,
 ) -> np.ndarray:
     """Compute conformal quantiles (alphas, horizon, variables) of scores.
 
-    ``errors`` are (windows, horizon, variables, 1 + levels), ``steps`` describes them.
+    ``errors`` are (windows, horizon, variables, 1 + levels), ``steps`` describes them; ``ordered``
+    are the sorted errors of the points, where the caller has them.
     """
     if levels:
-        each = [steps.quantiles(blend_levels(errors, a, levels), a) for a in alphas]
-        out = np.stack(each)
+        blended = (sorted_errors(blend_levels(errors, a, levels)) for a in alphas)
+        out = np.stack([steps.quantiles(one, a) for one, a in zip(blended, alphas)])
     else:  # a point forecast has the same errors at every level
-        out = steps.quantiles(errors[..., 0], np.asarray(alphas)[:, None, None])
+        ordered = sorted_errors(errors[..., 0]) if ordered is None else ordered
+        out = steps.quantiles(ordered, np.asarray(alphas)[:, None, None])
     # The median is the corrected point.
     middle = np.asarray(alphas)[:, None, None] == 0.5
     offsets: np.ndarray = np.where(middle & ~np.isnan(steps.spread), steps.centre, out)

@@ -25,6 +25,7 @@ series with simple forecasts, in panels of 1 and 20 series of 40 to 950 steps.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtri, stdtrit
@@ -79,10 +80,10 @@ class StepErrors:
     own: np.ndarray
     count: np.ndarray
 
-    def quantiles(self, errors: np.ndarray, level: np.ndarray | float) -> np.ndarray:
-        """Compute a conformal quantile of errors (windows, horizon, variables) at each step."""
+    def quantiles(self, ordered: np.ndarray, level: np.ndarray | float) -> np.ndarray:
+        """Compute a conformal quantile at each step, of errors in the order of `sorted_errors`."""
         spread = np.where(self.spread > 0, self.spread, 1.0)  # else all errors are the centre
-        ordered = np.sort((errors - self.centre) / spread, axis=0)
+        ordered = (ordered - self.centre) / spread
         return self.quantiles_of_sorted(ordered, self.shared(ordered), np.asarray(level))
 
     def quantiles_of_sorted(
@@ -122,6 +123,7 @@ def describe_steps(
     *,
     panel: StepErrors | None = None,
     correct: bool = True,
+    ordered: np.ndarray | None = None,
 ) -> StepErrors:
     """Estimate centre and spread of the errors at each step.
 
@@ -138,12 +140,15 @@ def describe_steps(
         follow a power of the step.
     correct : bool, default=True
         Whether the centre may differ from 0.
+    ordered : array (windows, horizon, variables) or None, default=None
+        The `sorted_errors`, where the caller has them.
     """
     known = ~np.isnan(errors)
     own = effective_counts(known, series, spacing)  # (horizon, variables)
     centre, doubt = np.zeros(own.shape), np.zeros(own.shape)
     if correct:
-        centre, doubt = _shrunken_median(errors, series, spacing)
+        ordered = sorted_errors(errors) if ordered is None else ordered
+        centre, doubt = _shrunken_median(errors, ordered, known, series, spacing)
     raw = _mean_of_known(np.abs(errors - centre), known) * np.sqrt(1 + doubt)
     if panel is None:
         usual = _power_law_spread(raw, own)
@@ -172,29 +177,39 @@ def effective_counts(
     steps = np.arange(1, known.shape[1] + 1)[:, None]
     shared = np.maximum(1.0, steps / overlap / spacing)  # (horizon, 1)
     starts = np.flatnonzero(np.r_[True, np.diff(series) != 0])
-    number = np.add.reduceat(known.astype(np.int32), starts, axis=0)  # (series, horizon, variables)
+    if known.all():  # the same number of each step: (series, 1, 1)
+        number = np.diff(np.r_[starts, len(series)])[:, None, None]
+        number = np.broadcast_to(number, (len(starts), *known.shape[1:]))
+    else:
+        number = np.add.reduceat(known.astype(np.int32), starts, axis=0)
     counts: np.ndarray = np.where(number > 0, np.maximum(number / shared, 1.0), 0.0).sum(axis=0)
     return counts
 
 
+def sorted_errors(errors: np.ndarray) -> np.ndarray:
+    """Sort the errors (windows, horizon, variables) of each step, NaN (no error) last."""
+    ordered: np.ndarray = np.sort(errors, axis=0)
+    return ordered
+
+
 def _shrunken_median(
-    errors: np.ndarray, series: np.ndarray, spacing: float
+    errors: np.ndarray, ordered: np.ndarray, known: np.ndarray, series: np.ndarray, spacing: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Estimate the median error of each step, shrunk by what the errors support.
 
     The curve of medians over the steps is smoothed. It is multiplied by the share of it that the
     older and the newer half of the windows have in common, and by its signal-to-noise ratio. The
-    arguments are those of `describe_steps`. The second result is the variance that the correction
-    adds, in squared spreads. Both are (horizon, variables).
+    arguments are those of `describe_steps`, and which errors are known. The second result is the
+    variance that the correction adds, in squared spreads. Both are (horizon, variables).
     """
-    known = ~np.isnan(errors)
     own = effective_counts(known, series, spacing, overlap=1.0)  # of each error's own innovations
     raw = _mean_of_known(np.abs(errors), known)
     unit = np.where(raw > 0, raw, 1.0)
     newer = _newer_half(series)
     weight = own / np.arange(1, len(own) + 1)[:, None]  # steps that are far ahead are alike
-    halves = [_smoothed(_median_of_each_step(errors[some]) / unit, own) for some in (~newer, newer)]
-    curve = _smoothed(_median_of_each_step(errors) / unit, own)  # (horizon, variables)
+    medians = [_median_of_each_step(sorted_errors(errors[some])) for some in (~newer, newer)]
+    halves = [_smoothed(median / unit, own) for median in medians]
+    curve = _smoothed(_median_of_each_step(ordered) / unit, own)  # (horizon, variables)
     both = halves[0] * halves[1]
     power = (halves[0] ** 2 + halves[1] ** 2) / 2
     common = _ratio_or_zero((weight * both).sum(axis=0), (weight * power).sum(axis=0))
@@ -259,11 +274,10 @@ def _newer_half(series: np.ndarray) -> np.ndarray:
     return np.where(lone, turn, newer)
 
 
-def _median_of_each_step(errors: np.ndarray) -> np.ndarray:
-    """Return the median of each step, NaN without errors: (horizon, variables)."""
-    if not len(errors):
-        return np.full(errors.shape[1:], np.nan)
-    ordered = np.sort(errors, axis=0)
+def _median_of_each_step(ordered: np.ndarray) -> np.ndarray:
+    """Return the median of the sorted errors of each step, NaN without: (horizon, variables)."""
+    if not len(ordered):
+        return np.full(ordered.shape[1:], np.nan)
     return _median_of_sorted(ordered, (~np.isnan(ordered)).sum(axis=0))
 
 
@@ -318,7 +332,7 @@ def _scaled_panel_spread(panel: np.ndarray, raw: np.ndarray, own: np.ndarray) ->
 
 def _mean_of_known(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Average the known values of windows: (horizon, variables); 0 without one."""
-    total = np.where(known, values, 0.0).sum(axis=0)
+    total = (values if known.all() else np.where(known, values, 0.0)).sum(axis=0)
     mean: np.ndarray = total / np.maximum(known.sum(axis=0), 1)
     return mean
 
@@ -405,9 +419,10 @@ def _tail_distance(
     The most extreme of n errors stands for the level n / (n + 1). The distance from there to a
     level is that of Student's t distribution, which is exact for the mean of normal errors.
     """
+    add: Any = np.sum if count.min() == len(ordered) else np.nansum
     count = np.maximum(count, 2)
-    total = np.nansum(ordered, axis=0)
-    squares = np.nansum((ordered - total / count) ** 2, axis=0)
+    total = add(ordered, axis=0)
+    squares = add((ordered - total / count) ** 2, axis=0)
     spread = np.sqrt(squares / (count - 1) * (1 + overlap / count))
     degrees = np.maximum(count / overlap - 1, LEAST_DEGREES)
     upper = np.where(level >= 0.5, level, 1 - level)

@@ -18,7 +18,7 @@ from tsllm.intervals.calibration import (
     rest_of_shifts,
     turns_of_a_score,
 )
-from tsllm.intervals.conformal import StepErrors, describe_steps
+from tsllm.intervals.conformal import StepErrors, describe_steps, sorted_errors
 
 #: Scores that are described at once, so that the arrays fit into the cache of a processor.
 SCORES_AT_ONCE = 2**18
@@ -298,16 +298,17 @@ class ScoreRows:
         """Add errors to the scores; see `TrackedCalibration.push`."""
         every = turns_of_a_score(self._kind.spacing, self._errors.shape[1])
         changed, dues = [], []
-        for rows, errors in observed:
+        for turn, (rows, errors) in enumerate(observed, 1):
             due = self._turns[rows] % every == 0
             self._turns[rows] += 1
             dues.append(due)
             if due.any():
-                changed.append(self._with_errors(rows[due], errors[due]))
-                self._errors[rows[due]] = changed[-1]
+                last = turn == len(observed)
+                changed.append(self._with_errors(rows[due], errors[due], last=last))
         pushed, first = [], 0
         if changed:
-            steps, grid = self._describe(np.concatenate(changed))
+            whole = changed[0] if len(changed) == 1 else np.concatenate(changed)
+            steps, grid = self._describe(whole)
         for (rows, _), due in zip(observed, dues):
             before = self.grid[rows]
             after = before
@@ -320,15 +321,25 @@ class ScoreRows:
             pushed.append((before, after))
         return pushed
 
-    def _with_errors(self, rows: np.ndarray, errors: np.ndarray) -> np.ndarray:
-        """Return the errors of series with new ones in place of the oldest, where observed."""
-        kept = self._errors[rows]
+    def _with_errors(self, rows: np.ndarray, errors: np.ndarray, *, last: bool) -> np.ndarray:
+        """Put new errors in place of the oldest, where observed; return all of these series.
+
+        After the ``last`` ones, the result is not to be changed, for it may be what is kept.
+        """
+        everything = np.array_equal(rows, np.arange(len(self._errors)))
+        kept = self._errors if everything else self._errors[rows]
         moved = np.concatenate([kept[:, 1:], errors[:, None]], axis=1)
         seen = ~np.isnan(errors[..., 0])  # (series, horizon, variables)
-        return moved if seen.all() else np.where(seen[:, None, ..., None], moved, kept)
+        if not seen.all():
+            moved = np.where(seen[:, None, ..., None], moved, kept)
+        if everything and last:
+            self._errors = moved
+        else:  # a copy, for the next errors change it
+            self._errors[rows] = moved
+        return moved
 
     def _describe(self, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Describe the errors of series: the steps (series, 4, ...), and the offsets at the grid."""
+        """Describe the errors of series: steps (series, 4, ...), and offsets at the grid."""
         kind, windows = self._kind, errors.shape[1]
         numbers = np.zeros(windows, dtype=int) if kind.numbers is None else kind.numbers
         steps = np.empty((len(errors), *self._steps.shape[1:]))
@@ -338,12 +349,20 @@ class ScoreRows:
             part = errors[some]
             beside = _side_by_side(part)
             panel = None if kind.panel is None else _repeated(kind.panel.steps, len(part))
+            points = beside[..., 0]
+            ordered = sorted_errors(points)
             found = describe_steps(
-                beside[..., 0], numbers, kind.spacing, panel=panel, correct=kind.correct
+                points,
+                numbers,
+                kind.spacing,
+                panel=panel,
+                correct=kind.correct,
+                ordered=ordered,
             )
             values = np.stack([found.centre, found.spread, found.own, found.count])
             steps[some] = _apart(values, part)
-            grid[some] = _apart(own_offsets(beside, found, LEVEL_GRID, self._levels), part)
+            offsets = own_offsets(beside, found, LEVEL_GRID, self._levels, ordered=ordered)
+            grid[some] = _apart(offsets, part)
         return steps, grid
 
     def _chunks(self, count: int) -> list[slice]:
