@@ -13,6 +13,7 @@ import tsllm
 from small_forecasters import TINY, panel, season, small
 from tsllm.errors import DataError, DataTypeError
 from tsllm.forecasters import METHODS
+from tsllm.forecasters.adaptive_stream import MOST_PUT_OFF
 from tsllm.forecasters.kept_rows import KeptRows
 from tsllm.forecasters.stream_clock import StreamClock
 
@@ -343,6 +344,45 @@ def test_a_series_may_fall_silent(forecasters):
     assert np.isfinite(stream.forecast(3, LEVELS)).all()
 
 
+@pytest.mark.parametrize("name", ["aaren, adaptive", "autotimes, adaptive"])
+def test_observations_that_are_put_off_count_in_their_order(name, forecasters):
+    """Adaptive streams compare many observations at once; see `MOST_PUT_OFF`."""
+    forecaster = pickle.loads(pickle.dumps(forecasters[name]))
+    stream, rng = forecaster.stream(), np.random.default_rng(0)
+    for step in range(START, START + MOST_PUT_OFF + 8):
+        value = np.nan if step % 7 == 0 else rng.normal(scale=step - 90)
+        stream.observe(DAYS[step], value)
+        forecaster.update(pd.Series([value], index=DAYS[step : step + 1]))
+    assert_same_forecasts(stream, forecaster)
+    # the forecast that was made for comparison ends at the horizon
+    longer = forecaster.predict(fh=range(1, 8)).to_numpy().ravel()
+    assert_allclose(stream.forecast(7)[0, :, 0, 0], longer, rtol=1e-5)
+
+
+def test_a_silent_series_of_an_adaptive_panel_leaves_the_others_alone():
+    past = panel([60, 60, 60], ["a", "b", "c"])
+    parameters = {"backbone": None, "adaptive": True}
+    forecaster = fitted("autotimes", past, **parameters)
+    stream, without = forecaster.stream(), forecaster.stream(past.loc[["a", "c"]])
+    rng = np.random.default_rng(0)
+    for step in range(60, 90):
+        a, c = rng.normal(size=2)
+        stream.observe(DAYS[step], [a, np.nan, c])
+        without.observe(DAYS[step], [a, c])
+    with pytest.raises(DataError, match="series 'b' has no observed value"):
+        stream.forecast(3)
+    found = stream.forecast(3, LEVELS, series=["a", "c"])
+    assert_allclose(found, without.forecast(3, LEVELS), rtol=1e-5)
+    stream.observe(DAYS[90], [1.0, 2.0, 3.0])
+    assert np.isfinite(stream.forecast(3, LEVELS)).all()
+
+
+def test_memory_of_an_adaptive_stream_does_not_grow(forecasters):
+    stream = forecasters["aaren, adaptive"].stream()
+    sizes = {stream.observe(day, 1.0).nbytes for day in DAYS[START : START + 50]}
+    assert len(sizes) == 1
+
+
 def test_memory_does_not_grow(of_panel):
     stream = of_panel.stream()
     stream.observe(DAYS[50], 1.0, series=["c"])
@@ -408,6 +448,8 @@ def test_a_clock_of_a_step_and_of_a_calendar_agree():
     steps, calendar = StreamClock(days, "D"), StreamClock(days.tz_localize("Europe/Paris"), "D")
     assert (steps.step is None, calendar.step is None) == (False, True)
     for clock, zone in ((steps, None), (calendar, "Europe/Paris")):
+        far = clock.read("2025-06-01" if zone is None else "2025-06-01T00:00+02:00", 1)[0]
+        assert clock.until(far, 2)[-1] == pd.Timestamp("2025-06-01", tz=zone)
         number = clock.read("2024-02-03" if zone is None else "2024-02-03T00:00+01:00", 1)[0]
         expected = pd.date_range("2024-01-31", periods=4, freq="D", tz=zone)
         assert clock.until(number, 4).equals(expected)
