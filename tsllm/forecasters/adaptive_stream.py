@@ -73,7 +73,7 @@ class AdaptiveSeries:
         contexts: list[Context],
         running: RunningRows | None,
     ) -> None:
-        """Take a step (series, variables) of some series; the contexts end with it."""
+        """Observe a step (series, variables) of some series; the contexts end with it."""
         rows = len(places) + sum(len(one.places) for one in self._put_off)
         alone = not self._put_off and rows >= MOST_PUT_OFF
         states = None if running is None or alone else running.copy_of(places)
@@ -99,7 +99,7 @@ class AdaptiveSeries:
             predicted = self._predict(contexts)
         else:
             try:
-                predicted = self._predict(contexts, PastRows(running, copies))
+                predicted = self._predict(contexts, PastRows(running.model, running.width, copies))
             finally:
                 self._forecaster._read_rows(running)
         borders = np.cumsum([len(one.places) for one in put_off])[:-1]
@@ -152,7 +152,7 @@ class AdaptiveSeries:
         return self._waiting.to_state()
 
     def restore(self, state: Mapping[str, Any], series_ids: Sequence[Hashable]) -> None:
-        """Put the output of `to_state` in place, where there are no series yet."""
+        """Restore the output of `to_state`, where there are no series yet."""
         calibration = self._forecaster.fitted_.calibration
         self._waiting = WaitingForecasts.from_state(state, calibration, series_ids)
 

@@ -328,13 +328,13 @@ class PastRows:
     A series may have several, of different times.
     """
 
-    def __init__(self, rows: "RunningRows | PastRows", copies: Sequence[AarenStream]) -> None:
-        self.model, self.width = rows.model, rows.width
+    def __init__(self, model: AarenModel, width: int, copies: Sequence[AarenStream]) -> None:
+        self.model, self.width = model, width  # rows for each series
         self._batch = AarenStream.cat(copies)
 
     def part(self, some: Sequence[int]) -> "PastRows":
         """Return the states at these positions."""
-        return PastRows(self, [self.select(some)])
+        return PastRows(self.model, self.width, [self.select(some)])
 
     def select(self, some: Sequence[int]) -> AarenStream:
         """Return the states at these positions as one batch."""

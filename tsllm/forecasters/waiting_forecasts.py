@@ -125,11 +125,12 @@ class WaitingForecasts:
             fresh = None if begun.all() else calibration.own_grid(turn.places[~begun])
             errors = self._errors_of(turn, slot)
             compared.append((slot, begun, fresh, (turn.places[begun], errors[begun])))
-        pushed = calibration.push([errors for *_, errors in compared])
-        for turn, (slot, begun, fresh, errors), (before, after) in zip(turns, compared, pushed):
-            places, made = errors[0], turn.made
-            issued = parts["issued"][places, slot[begun]]  # (series, horizon, grid, variables)
-            calibration.move(errors, (before, after), np.moveaxis(issued, 2, 1))
+        pushed = calibration.push([observed for *_, observed in compared])
+        for turn, (slot, begun, fresh, observed), (before, after) in zip(turns, compared, pushed):
+            made = turn.made
+            # (series, horizon, grid, variables)
+            issued = parts["issued"][turn.places[begun], slot[begun]]
+            calibration.move(observed, (before, after), np.moveaxis(issued, 2, 1))
             own = after
             if fresh is not None:
                 own = np.empty((len(begun), *after.shape[1:]))

@@ -339,7 +339,8 @@ class Calibration:
     def _distinct(self, series_ids: Sequence[Hashable]) -> tuple[list[Scores], np.ndarray]:
         """Return the scores that series use, each once, and the position of each series' scores."""
         places: dict[int, int] = {}
-        scores, at = [], []
+        scores: list[Scores] = []
+        at = []
         for series_id in series_ids:
             one = self.scores_of(series_id)
             if id(one) not in places:

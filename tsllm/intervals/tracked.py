@@ -54,7 +54,7 @@ class TrackedCalibration(Calibration):
         self._row = np.empty(0, dtype=np.int64)
 
     def add(self, series_ids: Sequence[Hashable]) -> None:
-        """Follow further series; each begins with its own scores, or with those of the panel."""
+        """Add series to follow; each begins with its own scores, or with those of the panel."""
         pooled: list[Hashable] = []
         for series_id in series_ids:
             own = self.series.pop(series_id, None)
@@ -158,13 +158,11 @@ class TrackedCalibration(Calibration):
             parts.append(list(zip(own, pushed)))
         joined = []
         for turn, (places, _) in enumerate(observed):
-            whole = None
-            for own, (before, after) in (part[turn] for part in parts):
-                if whole is None:
-                    shape = (len(places), *before.shape[1:])
-                    whole = np.empty(shape), np.empty(shape)
-                whole[0][own], whole[1][own] = before, after
-            assert whole is not None
+            shape = (len(places), *self._groups[0].grid.shape[1:])
+            whole = np.empty(shape), np.empty(shape)
+            for part in parts:
+                rows, (before, after) = part[turn]
+                whole[0][rows], whole[1][rows] = before, after
             joined.append(whole)
         return joined
 
@@ -229,27 +227,26 @@ class ScoreRows:
     def is_like(self, scores: Scores) -> bool:
         """Return whether a series of these scores belongs here."""
         kind = self._kind
-        numbers = kind.numbers, scores.numbers
         return (
             kind.errors.shape == scores.errors.shape
             and kind.spacing == scores.spacing
             and kind.correct == scores.correct
             and kind.panel is scores.panel
-            and ((numbers[0] is None) == (numbers[1] is None))
-            and (numbers[0] is None or np.array_equal(*numbers))
+            and _are_equal(kind.numbers, scores.numbers)
         )
 
     def add(self, scores: Scores, count: int) -> np.ndarray:
         """Add so many series that begin with these scores; return their rows."""
         first = len(self._errors)
         steps, grid = self._describe(scores.errors[None])
-        for name, part in (
+        parts: list[tuple[str, Any]] = [
             ("_errors", scores.errors),
             ("shifts", scores.shifts),
             ("_turns", np.int64(scores.turns)),
             ("grid", grid[0]),
             ("_steps", steps[0]),
-        ):
+        ]
+        for name, part in parts:
             new = np.broadcast_to(part, (count, *np.shape(part)))
             setattr(self, name, np.concatenate([getattr(self, name), new]))
         return np.arange(first, first + count)
@@ -368,6 +365,13 @@ class ScoreRows:
     def _chunks(self, count: int) -> list[slice]:
         size = max(1, SCORES_AT_ONCE // int(np.prod(self._errors.shape[1:])))
         return [slice(first, first + size) for first in range(0, count, size)]
+
+
+def _are_equal(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    """Return whether two arrays are equal, or neither is there."""
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(one, other)
 
 
 def _side_by_side(errors: np.ndarray) -> np.ndarray:
