@@ -3,6 +3,8 @@
     python benchmarks/events.py drift --seeds 0 1 2
     python benchmarks/events.py returning --seeds 0 1 2 --variants PromptTPP fine-tuned
     python benchmarks/events.py calendar --seeds 0 1 2
+    python benchmarks/events.py simulated --seeds 0 1 2
+    python benchmarks/events.py quakes --data FOLDER --seeds 0 1 2
     python benchmarks/events.py sanjac --data FOLDER
     python benchmarks/events.py zero-shot-sanjac --data FOLDER
     python benchmarks/events.py taobao-days --data FOLDER --set max_epochs=10 batch_size=32
@@ -17,6 +19,9 @@ There is no recipe for them: recipes run `tsllm.backtest`, which scores forecast
   PromptTPP without one of its parts, the network trained on all slices at once, and baselines.
 - returning: three regimes of `make_drift`, each of which comes again: A B C A B C.
 - calendar: a Poisson process whose rate follows the day, with and without the calendar.
+- simulated: five processes whose likelihood is known, with 2,000 and 8,000 events to train on. With
+  `--development` those on which settings were chosen.
+- quakes: two catalogues of earthquakes in sequences of 16 to 60 events of seven classes.
 - sanjac, taobao-days: earthquakes by year and clicks by day, with `evaluate_stream`.
 - zero-shot-sanjac: eight histories of 180 earthquakes, and the next 100 of each.
 - taobao-split, taobao-jitter: one fit on the file's own training sequences. With jitter, each time
@@ -37,13 +42,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from event_processes import FILES, TESTED, Case, daily_cycle, quake_sequences, simulated_case
 from measuring import parser, peak_memory_mib, setting, write
 
 from tsllm.datasets import (
     EventTable,
     make_drift,
     make_hawkes,
-    make_poisson,
     make_text_events,
     read_events,
     time_slices,
@@ -89,8 +94,8 @@ def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
     runs = {
         "drift": drift, "returning": drift, "calendar": calendar, "sanjac": stream,
-        "zero-shot-sanjac": zero_shot_sanjac, "taobao-days": stream,
-        "taobao-split": taobao_split, "taobao-jitter": taobao_split, "text": text,
+        "zero-shot-sanjac": zero_shot_sanjac, "taobao-days": stream, "simulated": simulated,
+        "quakes": quakes, "taobao-split": taobao_split, "taobao-jitter": taobao_split, "text": text,
     }  # fmt: skip
     arguments.add_argument("what", choices=runs)
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -103,6 +108,12 @@ def main() -> None:
     arguments.add_argument("--slices", type=int, help="use only the first slices")
     arguments.add_argument("--users", type=int, help="use only the first users of Taobao")
     arguments.add_argument("--sequences", type=int, nargs="+", default=[10, 30, 100])
+    arguments.add_argument(
+        "--events", type=int, nargs="+", default=[2000, 8000], help="to train on, of simulated"
+    )
+    arguments.add_argument(
+        "--development", action="store_true", help="processes that settings are chosen on"
+    )
     arguments.add_argument("--set", nargs="*", default=[], help="of PromptTPP, key=value")
     args = arguments.parse_args()
     torch.set_num_threads(1)
@@ -189,32 +200,71 @@ def returning(seed: int, sequences: int) -> list[Simulation]:
 
 def calendar(settings: dict[str, Any], args: Any) -> dict[str, Any]:
     """Fit to a Poisson process that follows the time of day, for 80 days; test on 20 more."""
-
-    def rate(hour: float) -> float:
-        return 0.8 * (1 + 0.9 * np.sin(2 * np.pi * hour / 24))
-
     table = []
     for seed in args.seeds:
-        simulated = make_poisson(rate, bound=1.6, t_end=24.0 * 100, random_state=seed)
-        start = pd.Timestamp("2024-01-01")
-        frame = simulated.events.to_frame()[["time", "type"]]
-        frame["time"] = start + pd.to_timedelta(frame["time"], unit="h")
-        window = (start, start + pd.Timedelta(days=100))
-        whole = read_events(frame, windows=window, time_unit="h")
-        cut = start + pd.Timedelta(days=80)
-        late = simulated.events.between(24.0 * 80, None)
-        truth = float(simulated.log_likelihood(late).sum() / late.n_events)
+        case = daily_cycle(80, 20, seed)
         for name, periods in (("auto", "auto"), ("without", None)):
-            begun = time.perf_counter()
-            model = PromptTPP(**settings, calendar=periods, time_unit="h", random_state=seed).fit(
-                whole.between(None, cut)
-            )
+            model = PromptTPP(**settings, calendar=periods, time_unit="h", random_state=seed)
             row = {"set": "daily cycle", "method": f"PromptTPP, calendar {name}", "seed": seed}
-            row |= {"train_events": model.n_events_, "test_events": late.n_events}
-            row |= {"log_likelihood": model.score(whole, t_start=cut)}
-            row |= {"true_log_likelihood": truth, "found": " ".join(model.calendar_) or "none"}
-            table.append(show(row | {"seconds": time.perf_counter() - begun}))
+            row |= measured(model, case)
+            table.append(show(row | {"found": " ".join(model.calendar_) or "none"}))
     return {"table": table}
+
+
+def simulated(settings: dict[str, Any], args: Any) -> dict[str, Any]:
+    """Fit to processes whose likelihood is known."""
+    table = []
+    for seed in args.seeds:
+        for events in args.events:
+            for name in ("Poisson, daily cycle", *TESTED):
+                case = simulated_case(name, events, seed, args.development)
+                table += fitted_rows(f"{name}, {events}", case, settings, seed, args)
+    return {"table": table}
+
+
+def quakes(settings: dict[str, Any], args: Any) -> dict[str, Any]:
+    """Fit to sequences of earthquakes; the seed draws the sequences to test on, too."""
+    table = []
+    for seed in args.seeds:
+        for name in FILES:
+            case = Case(*quake_sequences(folder_of(args), name, seed), None, np.nan, "h")
+            table += fitted_rows(name, case, settings, seed, args)
+    return {"time_unit": "h", "table": table}
+
+
+def fitted_rows(
+    set_name: str, case: Case, settings: dict[str, Any], seed: int, args: Any
+) -> list[dict[str, Any]]:
+    """Fit PromptTPP and the baselines, and measure each."""
+    rows = []
+    for name in args.variants or ["PromptTPP", *BASELINES]:
+        common = {"time_unit": case.time_unit, "random_state": seed}
+        make = BASELINES.get(name)
+        model = PromptTPP(**settings, **common) if make is None else make(**common)
+        row = {"set": set_name, "method": name, "seed": seed, **measured(model, case)}
+        rows.append(show(row))
+    return rows
+
+
+def measured(model: EventForecaster, case: Case) -> dict[str, Any]:
+    """Fit to a case and measure on its test events, in seconds of processor time."""
+    begun = time.process_time()
+    model.fit(case.train)
+    seconds = time.process_time() - begun
+    found = model.evaluate(case.test, t_start=case.t_start)
+    own, *guesses = found.to_dict()["table"].values()
+    row = {"train_events": model.n_events_, "test_events": found.events}
+    row |= {"log_likelihood": own["log_likelihood"], "true_log_likelihood": case.truth}
+    row |= {"type_error": own["type_error"]}
+    errors = [one["type_error"] for one in guesses if one["type_error"] is not None]
+    row |= {"least_type_error_of_guesses": min(errors)}
+    return row | goodness(model, case.test, case.t_start) | {"cpu_seconds": seconds}
+
+
+def goodness(model: EventForecaster, events: EventTable, t_start: Any = None) -> dict[str, float]:
+    """Return distance and correlation of the rescaled times; under the truth near 0."""
+    row = model.diagnostics(events, t_start=t_start).table.iloc[0]
+    return {"ks": float(row["ks"]), "lag1": float(row["lag1"])}
 
 
 def split_sequences(events: EventTable) -> Part:
@@ -400,6 +450,7 @@ def taobao_split(settings: dict[str, Any], args: Any) -> dict[str, Any]:
             row = {"method": name, "seed": seed, "fit_seconds": time.perf_counter() - begun}
             own, *others = model.evaluate(parts["test"]).to_dict()["table"].items()
             row |= own[1] | {"dev_log_likelihood": model.score(parts["dev"])}
+            row |= goodness(model, parts["test"])
             rows.append(show(row))
             guesses |= {guess: {"method": guess, **scores} for guess, scores in others}
     ticks = "spread" if jitter else "kept"

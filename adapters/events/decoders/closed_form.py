@@ -1,6 +1,7 @@
 """Decoders of the next event in closed form: log-normal mixture, RMTPP, exponential relaxation."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,13 @@ from tsllm.adapters.events.survival_table import bisect_elapsed
 #: Bounds of the log spread of a log-normal component. Below, time stamps of limited resolution make
 #: densities unbounded; above, the far tail dominates a component's mean, exp(mu + s²/2).
 LOG_SPREAD = (-4.0, math.log(3.0))
+#: How much of its own a component's location and spread are of the state. Most of a state's change
+#: is common to all components, and what each does alone is learnt more slowly: few events do not
+#: show the parameters of every component in every state.
+OWN_CHANGE = 0.3
+#: Share of a linear layer's usual first weights that a head of the decoder starts with: the first
+#: predictions hardly depend on the state.
+FIRST_WEIGHTS = 0.1
 #: The shortest scaled time of which a logarithm is taken.
 SHORTEST = 1e-12
 
@@ -58,14 +66,21 @@ class LogNormalMixtureDecoder(TypeHeadDecoder):
             raise ValueError(f"components must be at least 1, got {components}")
         self.components = components
         self.time_head = nn.Linear(hidden, 3 * components)
+        self.common_head = nn.Linear(hidden, 2, bias=False)
+        nn.init.zeros_(self.common_head.weight)
         with torch.no_grad():
             # Logs of scaled inter-event times are mostly below 0, in clustered streams far below.
+            self.time_head.weight.mul_(FIRST_WEIGHTS)
             self.time_head.bias.zero_()
             self.time_head.bias[components : 2 * components] = torch.linspace(-5, 1.5, components)
 
     def mixture(self, states: EventStates) -> tuple[Tensor, Tensor, Tensor]:
         """Return log weights, means and spreads of the log times: each (batch, positions, m)."""
-        weights, means, log_spreads = self.time_head(states.hidden).chunk(3, -1)
+        # (batch, positions, m) for the weights, (batch, positions, 2 m) for locations and spreads.
+        weights, own = self.time_head(states.hidden).tensor_split([self.components], -1)
+        first = self.time_head.bias[self.components :]
+        common = self.common_head(states.hidden).repeat_interleave(self.components, -1)
+        means, log_spreads = (first + OWN_CHANGE * (own - first) + common).chunk(2, -1)
         return weights.log_softmax(-1), means, log_spreads.clamp(*LOG_SPREAD).exp()
 
     def log_intensities(self, states: EventStates, elapsed: Tensor) -> Tensor:
@@ -112,6 +127,16 @@ class LogNormalMixtureDecoder(TypeHeadDecoder):
             (log_weights + log_mass).logsumexp(-1),
             (log_weights + means + spreads.square() / 2 + log_part).logsumexp(-1),
         )
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        """Load models of before there was a common change: each component had all of its own."""
+        weight = prefix + "common_head.weight"
+        if weight not in state_dict and prefix + "time_head.weight" in state_dict:
+            own = state_dict[prefix + "time_head.weight"].clone()
+            own[self.components :] /= OWN_CHANGE
+            state_dict[prefix + "time_head.weight"] = own
+            state_dict[weight] = torch.zeros_like(self.common_head.weight)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _times(self, states: EventStates, elapsed: Tensor) -> tuple[Tensor, Tensor]:
         """Compute log density and log survival of the time: (batch, positions, nodes)."""

@@ -402,3 +402,22 @@ def test_mean_exp_by_series_and_directly():
     assert mean_exp(x).tolist() == pytest.approx(exact, rel=1e-12)
     mean_exp(x).sum().backward()
     assert x.grad[0] == 0.5
+
+
+def test_a_mixture_from_before_the_common_change_is_read_as_it_was():
+    """Each component's location and spread were linear in the state."""
+    old = {"type_head.weight": torch.randn(2, 8), "type_head.bias": torch.randn(2)}
+    old |= {"time_head.weight": torch.randn(9, 8) / 4, "time_head.bias": torch.randn(9)}
+    decoder = LogNormalMixtureDecoder(8, 2, components=3)
+    decoder.load_state_dict(dict(old))
+    states = EventStates(torch.randn(2, 4, 8))
+    weights, means, log_spreads = (
+        states.hidden @ old["time_head.weight"].T + old["time_head.bias"]
+    ).chunk(3, -1)
+    found = decoder.mixture(states)
+    spreads = log_spreads.clamp(-4.0, math.log(3.0)).exp()
+    for own, expected in zip(found, (weights.log_softmax(-1), means, spreads), strict=True):
+        torch.testing.assert_close(own, expected)
+    again = LogNormalMixtureDecoder(8, 2, components=3)
+    again.load_state_dict(decoder.state_dict())
+    torch.testing.assert_close(again.mixture(states), found, rtol=0, atol=0)

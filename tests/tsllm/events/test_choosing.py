@@ -18,6 +18,7 @@ from tsllm.events.prompttpp import trainer
 from tsllm.events.prompttpp.calendar import periods_to_try
 from tsllm.events.prompttpp.choosing import Candidate, Losses, choose, measure
 from tsllm.events.prompttpp.memory import FULL_SLICES
+from tsllm.events.prompttpp.trainer import _Slice
 
 
 def weights(model):
@@ -298,12 +299,13 @@ def test_a_period_is_tried_where_its_rates_help_later():
 def test_the_calendar_is_followed_event_by_event(tmp_path):
     table = cycles(days=8)
     first, later = table.split((0.9, 0.1))
-    model = small_prompttpp(calendar=["day"], max_epochs=3, time_unit="h").fit(first)
+    settings = {"max_epochs": 3, "learning_rate": 0.03, "time_unit": "h"}
+    model = small_prompttpp(calendar=["day"], **settings).fit(first)
     assert model.calendar_ == {"day": pytest.approx(24 / model.time_scale_)}
     with torch.no_grad():  # far from nothing
         model.model_.calendar.outer.weight.normal_()
     assert model.score(first) != pytest.approx(
-        small_prompttpp(calendar=None, max_epochs=3, time_unit="h").fit(first).score(first)
+        small_prompttpp(calendar=None, **settings).fit(first).score(first)
     )
     frame = later.to_frame().drop(columns=["window_start"])
     for row in range(len(frame)):
@@ -353,3 +355,29 @@ def test_notes_say_what_was_chosen_and_why(monkeypatch):
     assert all(f"{name} " in notes[1] for name in ("nothing", "slot", "network"))
     report = tsllm.events.evaluate_stream(model, [first, second], baselines=[])
     assert any("slice 1 chose 'slot'" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("sequences", "events", "rows", "steps"),
+    [
+        (1, 20, 10, 150),  # few events: steps enough
+        (120, 50, 4, 450),  # 15 passes
+        (2000, 1, 200, 150),
+        (6000, 100, 2, 3000),  # many events: no more steps than these, so one pass
+        (3000, 100, 2, 3000),
+    ],
+)
+def test_the_budget_of_a_slice_is_in_steps(sequences, events, rows, steps):
+    trainer = small_prompttpp(max_epochs="auto", batch_size="auto", random_state=0)
+    trainer = trainer.fit(cycles(days=2, dated=False))._trainer()
+
+    class Rows:
+        lengths = np.full(sequences, events)
+
+        def batches(self, batch_size, generator):
+            return torch.arange(sequences).split(batch_size)
+
+    part = _Slice(0, Rows(), None, None, {}, "")
+    settings = trainer._settings(part, True, True)
+    assert settings.batch_size == rows
+    assert settings.max_epochs * -(-sequences // rows) == steps

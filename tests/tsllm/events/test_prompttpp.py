@@ -53,11 +53,12 @@ def bursts(n_sequences, seed, *, over=0.25):
 
 def with_the_truth_of_bursts(model, over):
     """Set a fitted model to the law of `bursts`, with a peak that no window shows."""
-    head = model.model_.decoder.time_head
+    head, common = model.model_.decoder.time_head, model.model_.decoder.common_head
     gap, silence = np.log(0.2 / model.time_scale_), np.log(1000 / model.time_scale_)
     law = [np.log(1 - over), np.log(over), gap, silence, np.log(0.5), np.log(0.5)]
     with torch.no_grad():
         head.weight.zero_()
+        common.weight.zero_()
         head.bias.copy_(torch.tensor(law))
     return model
 

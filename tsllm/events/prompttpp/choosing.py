@@ -117,6 +117,11 @@ class JoinedRows:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
+    @property
+    def lengths(self) -> np.ndarray:
+        """Count the events of each row."""
+        return np.concatenate([one.lengths for one in self.sets])
+
     def gather(self, indices: Tensor) -> EventBatch:
         """Make the batch of rows that `batches` returned together."""
         which = int(np.searchsorted(self.starts, int(indices[0]), "right")) - 1

@@ -147,15 +147,16 @@ class PromptTPP(InspectionMixin, EventForecaster):
     warmup_slices : int, default=1
         Slices that train the network.
     max_epochs : int or "auto", default="auto"
-        Passes over a slice. "auto": 60, or more where these make less than 400 steps.
+        Passes over a slice. "auto": 15, or more where these make less than 150 steps, or fewer
+        where they make more than 3,000.
     max_steps : int or None, default=None
         Most training steps of a slice.
     checkpoint_dir : path or None, default=None
         Directory that saves the training of each slice. Learning that was killed continues when the
         slices are learnt again; other data or parameters are an error. Needs a whole number as
         ``random_state``. Remove the directory when the model is saved.
-    batch_size : int, default=16
-        Rows, sequences or parts of long ones, of a step.
+    batch_size : int or "auto", default="auto"
+        Rows, sequences or parts of long ones, of a step. "auto": about 200 events.
     learning_rate : float, default=3e-3
         Learning rate of the network.
     prompt_learning_rate : float, default=3e-2
@@ -270,7 +271,7 @@ class PromptTPP(InspectionMixin, EventForecaster):
         max_epochs: int | str = "auto",
         max_steps: int | None = None,
         checkpoint_dir: str | Path | None = None,
-        batch_size: int = 16,
+        batch_size: int | str = "auto",
         learning_rate: float = 3e-3,
         prompt_learning_rate: float = 3e-2,
         weight_decay: float = 0.0,

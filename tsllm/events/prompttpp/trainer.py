@@ -25,8 +25,14 @@ from tsllm.training.checkpoints import digest
 from tsllm.training.loop import train
 from tsllm.training.settings import Loss, TrainingResult, TrainingSettings, TrainingState
 
-#: ``max_epochs="auto"``: this many epochs, or this many steps where the epochs are short.
-AUTO_EPOCHS, AUTO_STEPS = 60, 400
+#: ``batch_size="auto"``: as many rows as hold about so many events, so that few events make steps
+#: enough and a step has few rows of many events.
+STEP_EVENTS = 200
+#: ``max_epochs="auto"``: this many epochs, but no fewer steps than the first number where the
+#: epochs are short, and no more than the second where they are long.
+AUTO_EPOCHS, AUTO_STEPS = 15, (150, 3000)
+#: Rows that are read at once where nothing is trained.
+ROWS_AT_ONCE = 16
 #: ``base_update="slow"``: the share of its learning rate that the network keeps.
 SLOW = 0.1
 #: ``prompt_mode="shared"``: the prompts learn in every second step while the network is trained.
@@ -87,7 +93,7 @@ memory_events, verbose
     warmup_slices: int
     max_epochs: int | str
     max_steps: int | None
-    batch_size: int
+    batch_size: int | str
     learning_rate: float
     prompt_learning_rate: float
     weight_decay: float
@@ -186,7 +192,7 @@ memory_events, verbose
                 "best_epoch": 0,
                 "steps": 0,
                 "stopped": "nothing to learn",
-                "train_loss": measure(model, training, self.batch_size, self.device).mean,
+                "train_loss": measure(model, training, ROWS_AT_ONCE, self.device).mean,
                 "validation_loss": one.losses[number].mean,
             }
         best = result.history[result.best_epoch - 1]
@@ -232,7 +238,7 @@ memory_events, verbose
             elif result is not None:
                 self._choose_types(model, part.training, list(sets.values()), None)
             losses = {
-                at: measure(model, rows, self.batch_size, self.device) for at, rows in sets.items()
+                at: measure(model, rows, ROWS_AT_ONCE, self.device) for at, rows in sets.items()
             }
             known = {at: found for at, found in losses.items() if found.events}
             return Candidate(model, slots, result, known, tuple(said))
@@ -269,8 +275,7 @@ memory_events, verbose
         others = [slot for slot in range(len(model.pool)) if slot not in slots]
         if others:
             losses = [
-                measure(model, held_out, self.batch_size, self.device, [slot]).mean
-                for slot in others
+                measure(model, held_out, ROWS_AT_ONCE, self.device, [slot]).mean for slot in others
             ]
             model.pool.copy_slot(others[int(np.argmin(losses))], slots)
 
@@ -312,7 +317,7 @@ memory_events, verbose
 
     def _batches_of(self, rows: EventWindows | JoinedRows) -> Iterator[EventBatch]:
         """Iterate over the rows in batches of similar length."""
-        for indices in rows.batches(self.batch_size, None):
+        for indices in rows.batches(ROWS_AT_ONCE, None):
             yield rows.gather(indices).to(self.device)
 
     def _settings(self, part: _Slice, base: bool, prompts: bool) -> TrainingSettings:
@@ -322,10 +327,14 @@ memory_events, verbose
                 "prompt_mode='none' with a frozen network leaves nothing to learn after "
                 f"warmup_slices={self.warmup_slices}: use base_update='full', or prompts"
             )
-        patience, epochs = int(self.patience), self.max_epochs
+        patience, epochs, batch_size = int(self.patience), self.max_epochs, self.batch_size
+        if batch_size == "auto":
+            batch_size = max(1, round(STEP_EVENTS / max(1.0, part.training.lengths.mean())))
         if epochs == "auto":
-            per_epoch = len(part.training.batches(self.batch_size, None))
-            epochs = max(AUTO_EPOCHS, -(-AUTO_STEPS // per_epoch))
+            per_epoch = len(part.training.batches(int(batch_size), torch.Generator()))
+            least, most = AUTO_STEPS
+            epochs = max(AUTO_EPOCHS, -(-least // per_epoch))
+            epochs = min(epochs, max(1, most // per_epoch))
             # An epoch of few steps shows little progress: the patience grows with the epochs.
             patience *= -(-epochs // AUTO_EPOCHS)
         rate, factors = self.prompt_learning_rate, {}
@@ -339,7 +348,7 @@ memory_events, verbose
         return TrainingSettings(
             max_epochs=int(epochs),
             max_steps=None if self.max_steps is None else int(self.max_steps),
-            batch_size=int(self.batch_size),
+            batch_size=int(batch_size),
             learning_rate=rate,
             rate_factors=factors,
             weight_decay=self.weight_decay,
