@@ -115,7 +115,7 @@ def _embed_columns(job: FitJob, frame: pd.DataFrame, store: Path | None) -> dict
 
 def _check_parameters(parameters: Iterable[str]) -> None:
     """Check that some method has each of the parameters, which a fit shares with this command."""
-    from tsllm.forecasters import METHODS
+    from tsllm.forecasters.methods import METHODS
     from tsllm.tables.descriptions import OWN_ARGUMENTS
 
     known = {

@@ -37,7 +37,15 @@ def test_an_unknown_name_is_an_attribute_error():
         tsllm.Foretell  # noqa: B018
 
 
-@pytest.mark.parametrize(("package", "inner"), [(tsllm, PACKAGES), (tsllm.adapters, set())])
+@pytest.mark.parametrize(
+    ("package", "inner"),
+    [
+        (tsllm, PACKAGES),
+        (tsllm.adapters, set()),
+        (tsllm.events, set()),
+        (tsllm.forecasters, set()),
+    ],
+)
 def test_type_checkers_see_the_same_names(package, inner):
     stub = ast.parse(Path(package.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
     imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]

@@ -1,32 +1,37 @@
-"""Event streams: forecasters of the time and the type of the next events."""
+"""Event streams: forecasters of the time and the type of the next events.
 
-from tsllm.events.base import EventForecaster
-from tsllm.events.evaluation.ablation import ablate
-from tsllm.events.evaluation.ablation_report import EventAblationReport
-from tsllm.events.evaluation.continual import evaluate_stream
-from tsllm.events.evaluation.diagnostics import EventDiagnostics
-from tsllm.events.evaluation.next_event import EventEvaluation
-from tsllm.events.evaluation.stream_report import StreamReport
-from tsllm.events.hawkes import HawkesForecaster
-from tsllm.events.methods import EVENT_METHODS, make_event_forecaster
-from tsllm.events.naive import NaiveEventForecaster
-from tsllm.events.prompttpp.estimator import PromptTPP
-from tsllm.events.stream import EventStream
-from tsllm.events.zero_shot import ZeroShotEventForecaster
+The names below are imported on first use: one forecaster imports no other. Type checkers read
+``__init__.pyi``.
+"""
 
-__all__ = [
-    "EVENT_METHODS",
-    "EventAblationReport",
-    "EventDiagnostics",
-    "EventEvaluation",
-    "EventForecaster",
-    "EventStream",
-    "HawkesForecaster",
-    "NaiveEventForecaster",
-    "PromptTPP",
-    "StreamReport",
-    "ZeroShotEventForecaster",
-    "ablate",
-    "evaluate_stream",
-    "make_event_forecaster",
-]
+from importlib import import_module
+
+#: The module of each public name.
+_HOMES = {
+    "EVENT_METHODS": "methods",
+    "EventAblationReport": "evaluation.ablation_report",
+    "EventDiagnostics": "evaluation.diagnostics",
+    "EventEvaluation": "evaluation.next_event",
+    "EventForecaster": "base",
+    "EventStream": "stream",
+    "HawkesForecaster": "hawkes",
+    "NaiveEventForecaster": "naive",
+    "PromptTPP": "prompttpp.estimator",
+    "StreamReport": "evaluation.stream_report",
+    "ZeroShotEventForecaster": "zero_shot",
+    "ablate": "evaluation.ablation",
+    "evaluate_stream": "evaluation.continual",
+    "make_event_forecaster": "methods",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use."""
+    if name in _HOMES:
+        return getattr(import_module(f"tsllm.events.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'tsllm.events' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,40 +1,35 @@
-"""The sktime forecasters: one base class and one file per method."""
+"""The sktime forecasters: one base class and one file per method.
 
-from tsllm.forecasters.aaren import AarenForecaster
-from tsllm.forecasters.auto import AutoForecaster
-from tsllm.forecasters.autotimes import AutoTimesForecaster
-from tsllm.forecasters.baselines import DLinearForecaster, PatchTSTForecaster
-from tsllm.forecasters.cold_start import ColdStart
-from tsllm.forecasters.linear import LinearForecaster
-from tsllm.forecasters.s2ip import S2IPForecaster
-from tsllm.forecasters.text_context import TextContext
-from tsllm.forecasters.timecma import TimeCMAForecaster
-from tsllm.forecasters.zero_shot import ZeroShotForecaster
+The names below are imported on first use: one forecaster imports no other. Type checkers read
+``__init__.pyi``.
+"""
 
-#: The methods by the short names that the command line and `tsllm.forecast` use.
-METHODS = {
-    "auto": AutoForecaster,
-    "autotimes": AutoTimesForecaster,
-    "timecma": TimeCMAForecaster,
-    "s2ip": S2IPForecaster,
-    "aaren": AarenForecaster,
-    "linear": LinearForecaster,
-    "dlinear": DLinearForecaster,
-    "patchtst": PatchTSTForecaster,
-    "zero_shot": ZeroShotForecaster,
+from importlib import import_module
+
+#: The module of each public name.
+_HOMES = {
+    "AarenForecaster": "aaren",
+    "AutoForecaster": "auto",
+    "AutoTimesForecaster": "autotimes",
+    "ColdStart": "cold_start",
+    "DLinearForecaster": "baselines",
+    "LinearForecaster": "linear",
+    "METHODS": "methods",
+    "PatchTSTForecaster": "baselines",
+    "S2IPForecaster": "s2ip",
+    "TextContext": "text_context",
+    "TimeCMAForecaster": "timecma",
+    "ZeroShotForecaster": "zero_shot",
 }
+__all__ = list(_HOMES)
 
-__all__ = [
-    "METHODS",
-    "AarenForecaster",
-    "AutoForecaster",
-    "AutoTimesForecaster",
-    "ColdStart",
-    "DLinearForecaster",
-    "LinearForecaster",
-    "PatchTSTForecaster",
-    "S2IPForecaster",
-    "TextContext",
-    "TimeCMAForecaster",
-    "ZeroShotForecaster",
-]
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use."""
+    if name in _HOMES:
+        return getattr(import_module(f"tsllm.forecasters.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'tsllm.forecasters' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -260,7 +260,7 @@ def make_forecaster(method: str, **parameters: Any) -> SeriesForecaster:
 
     With ``static_text``, or ``without_text="mean"``, it is a `ColdStart` around that forecaster.
     """
-    from tsllm.forecasters import METHODS
+    from tsllm.forecasters.methods import METHODS
 
     check_choice("method", method, METHODS)
     forecaster = METHODS[method]()
