@@ -97,8 +97,9 @@ class EventWindows:
 
     A row is a whole sequence, or at most ``length`` events of one. Rows overlap by ``overlap``
     events that are read and not scored, so that every interval of the table is scored exactly
-    once. Interval i of a sequence of n events ends in event i, interval n at the end of the
-    observation window. The intervals next to an unknown edge of a window are not scored.
+    once. The first row of a sequence reads as much of its history as ``length`` allows. Interval i
+    of a sequence of n events ends in event i, interval n at the end of the observation window. The
+    intervals next to an unknown edge of a window are not scored.
 
     Parameters
     ----------
@@ -293,6 +294,9 @@ class EventWindows:
             score = int(np.searchsorted(times, self.history_until[sequence], "right"))
             first = 0 if length is None else max(0, score - overlap)
             last = n if length is None else min(n, first + length)
+            if length is not None:
+                # As much history as the row has room for, as in training.
+                first = max(0, last - length)
             rows.append((sequence, first, last, score))
             while last < n:
                 score, first = last, last - overlap

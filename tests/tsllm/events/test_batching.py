@@ -129,6 +129,17 @@ def test_rows_of_a_long_sequence_overlap_by_what_is_not_scored():
     assert batch.scored.sum(1).tolist() == [4, 2, 2, 3]
 
 
+@pytest.mark.parametrize(("score_from", "first"), [(8.0, 4), (5.0, 3), (2.0, 0)])
+def test_a_row_reads_as_much_history_as_it_has_room_for(score_from, first):
+    """The validation part of a sequence is read from its start, as the whole, if it fits."""
+    table = table_of([np.arange(1, 11)], starts=[0.0], ends=[12.0])
+    cut = np.array([score_from])
+    windows = EventWindows(table, CLASSES, 1.0, length=6, overlap=2, t_start=cut)
+    assert windows.first[0] == first
+    assert windows.lengths.max() <= 6
+    assert EventWindows(table, CLASSES, 1.0, length=10, overlap=2, t_start=cut).first[0] == 0
+
+
 def test_an_event_at_the_start_of_the_scored_part_is_history_whatever_the_rounding():
     """Cuts lie at events: what is added up in scaled time must not move over them."""
     rng = np.random.default_rng(0)
