@@ -73,7 +73,10 @@ class AdaptiveSeries:
         contexts: list[Context],
         running: RunningRows | None,
     ) -> None:
-        """Observe a step (series, variables) of some series; the contexts end with it."""
+        """Observe a step of some series, (series, variables), as their models read it.
+
+        The contexts end with it, before the effects of covariates are subtracted.
+        """
         rows = len(places) + sum(len(one.places) for one in self._put_off)
         alone = not self._put_off and rows >= MOST_PUT_OFF
         states = None if running is None or alone else running.copy_of(places)
@@ -111,7 +114,10 @@ class AdaptiveSeries:
 
     def latest(self, places: np.ndarray, horizon: int) -> Reader | None:
         """Return a reader of the forecasts that were made last; None if it has to be another."""
-        if self._put_off or horizon > self._waiting.horizon:
+        covariates = self._forecaster.fitted_.covariates
+        # what is compared has the lagged effects in it, which a forecast adds to what is read
+        lagged = covariates is not None and covariates.past is not None
+        if lagged or self._put_off or horizon > self._waiting.horizon:
             return None
         found = self._waiting.latest(places)
         return None if found is None else _MadeReader(*found)
@@ -129,7 +135,9 @@ class AdaptiveSeries:
             forecaster._read_rows(past)
         try:
             reader = forecaster._reader(state, followed=True)
-            values, scales = reader.predict(contexts, self._waiting.horizon)
+            residuals = state.residuals(contexts)
+            values, scales = reader.predict(residuals, self._waiting.horizon)
+            values = state.with_lagged_effects(values, residuals)
         except DataError:
             if len(contexts) == 1:
                 variables, heads = state.shape.n_variables, 1 + len(state.calibration.levels)

@@ -125,6 +125,7 @@ class ColdStart(OuterForecaster):
         "capability:random_state": False,
         "property:randomness": "stochastic",
     }
+    _shares_effects: ClassVar[bool] = False
     _free_parameters: ClassVar[frozenset[str]] = frozenset(("embedding_store",))
 
     past_covariates = ()

@@ -18,7 +18,7 @@ class KeptRows:
     Parameters
     ----------
     histories : sequence of array (steps, variables)
-        The steps of each series so far.
+        The steps of each series so far, numbers or objects.
     keep : int
         Steps to keep.
 
@@ -32,8 +32,8 @@ class KeptRows:
 
     def __init__(self, histories: Sequence[np.ndarray], keep: int) -> None:
         self.keep = keep
-        variables = histories[0].shape[1]
-        self._buffers = np.empty((0, keep + max(_LEAST_SPARE, keep // 2), variables))
+        shape = (0, keep + max(_LEAST_SPARE, keep // 2), histories[0].shape[1])
+        self._buffers = np.empty(shape, dtype=histories[0].dtype)
         self._ends = np.empty(0, dtype=np.int64)
         self._counts = np.empty(0, dtype=np.int64)
         self.add(histories)
@@ -48,7 +48,7 @@ class KeptRows:
 
     def add(self, histories: Sequence[np.ndarray]) -> None:
         """Add further series."""
-        new = np.full((len(histories), *self._buffers.shape[1:]), np.nan)
+        new = np.full((len(histories), *self._buffers.shape[1:]), np.nan, self._buffers.dtype)
         counts = np.array([min(len(one), self.keep) for one in histories], dtype=np.int64)
         for buffer, count, history in zip(new, counts.tolist(), histories):
             buffer[:count] = history[len(history) - count :]

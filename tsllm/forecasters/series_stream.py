@@ -13,11 +13,13 @@ from tsllm.datasets.labels import Labels, labels_of_index
 from tsllm.errors import DataError, DataTypeError, ModelFormatError
 from tsllm.forecasters.adaptive_stream import AdaptiveSeries
 from tsllm.forecasters.floors import with_known_floors
+from tsllm.forecasters.frames import future_covariates
 from tsllm.forecasters.inputs import match_columns
 from tsllm.forecasters.kept_rows import KeptRows
 from tsllm.forecasters.parameters import check_horizon
 from tsllm.forecasters.running_state import RunningRows
 from tsllm.forecasters.stream_clock import StreamClock
+from tsllm.forecasters.stream_covariates import StreamCovariates, refuse_covariates, rows_of_x
 from tsllm.saving.streams import SavedStream
 
 #: What a stream does about missing steps.
@@ -79,6 +81,8 @@ class SeriesStream(SavedStream):
         self._running: RunningRows | None = None
         #: What adaptive intervals need; None without them.
         self._adaptive = AdaptiveSeries(forecaster) if forecaster.adaptive else None
+        #: The covariates of the series; None where the model reads none.
+        self._covariates: StreamCovariates | None = None
         if forecaster._contexts:
             self._take_over()
 
@@ -94,6 +98,8 @@ class SeriesStream(SavedStream):
         if self._ids:
             self._kept.add(histories)
             self._stops = np.concatenate([self._stops, stops])
+            if self._covariates is not None:
+                self._covariates.add(contexts)
             if running is not None and self._running is not None:
                 self._running.add(running)
         else:
@@ -105,6 +111,8 @@ class SeriesStream(SavedStream):
                 )
             self._clock = StreamClock(contexts[0].times, forecaster._known_frequency())
             self._kept, self._stops = KeptRows(histories, keep), stops
+            if state.covariates is not None:
+                self._covariates = StreamCovariates(state.covariates, contexts, keep)
             self._last = np.empty(0, dtype=np.int64)
             self._running = running
         ends = [self._clock.numbers(context.times)[-1] for context in contexts]
@@ -146,6 +154,7 @@ class SeriesStream(SavedStream):
     def nbytes(self) -> int:
         """Return the bytes of what it keeps of the series."""
         parts = (self._kept, self._last, self._stops, self._running, self._adaptive)
+        parts = (*parts, self._covariates)
         return sum(int(part.nbytes) for part in parts if part is not None)
 
     def __repr__(self) -> str:
@@ -158,7 +167,12 @@ class SeriesStream(SavedStream):
     # ------------------------------------------------------------------ observing
 
     def observe(
-        self, time: Any, values: Any, *, series: Sequence[Hashable] | None = None
+        self,
+        time: Any,
+        values: Any,
+        X: Any = None,
+        *,
+        series: Sequence[Hashable] | None = None,
     ) -> "SeriesStream":
         """Read the next step of some series, or of all; a mistake changes none of them.
 
@@ -192,20 +206,56 @@ class SeriesStream(SavedStream):
         missing = self._clock.missing_before(
             names, self._last[places], now, fill=self.fill is not None
         )
+        steps = self._read_step(places, numbers, now, X, gap=missing is not None)
         if missing is not None:
             for step in range(int(missing.max())):
                 some = places[missing > step]
-                self._move(some, np.full((len(some), numbers.shape[1]), np.nan))
-        self._move(places, numbers)
+                nothing = np.full((len(some), numbers.shape[1]), np.nan)
+                self._move(some, nothing, nothing)
+        if steps is None:
+            self._move(places, numbers, numbers)
+        else:
+            residuals = self._forecaster.fitted_.residuals(steps)
+            assert self._covariates is not None  # it made the steps
+            self._covariates.append(places, steps)
+            self._move(places, numbers, np.concatenate([one.values for one in residuals]))
         return self
 
-    def add(self, y: Any) -> "SeriesStream":
+    def _read_step(
+        self, places: np.ndarray, values: np.ndarray, now: np.ndarray, X: Any, *, gap: bool
+    ) -> list[Context] | None:
+        """Join the covariates of a step to it, a context for each series; None without any.
+
+        ``gap``: steps before it are missing.
+        """
+        covariates = self._forecaster.fitted_.covariates
+        if self._covariates is None:
+            refuse_covariates(X)
+            return None
+        if gap and covariates.columns.names:
+            raise DataError(
+                f"steps before {self._clock.stamp(int(now[0]))} are missing, and their covariates "
+                f"{', '.join(covariates.columns.names)} are not known: observe each of these steps "
+                "with X, as NaN where nothing was observed"
+            )
+        ids = [self._ids[place] for place in places.tolist()]
+        times = [self._clock.until(number, 1) for number in now.tolist()]
+        steps = [
+            Context(row[None], times=stamp, series_id=name, columns=self._names)
+            for row, stamp, name in zip(values, times, ids)
+        ]
+        X = rows_of_x(X, ids, times, self._forecaster._index_names())
+        return self._covariates.read_step(steps, places, X)
+
+    def add(self, y: Any, X: Any = None) -> "SeriesStream":
         """Add further series, each with its past.
 
         Parameters
         ----------
         y : DataFrame, or other table
             The pasts, in the form of `fit`, of series that the stream does not hold.
+        X : DataFrame, other table or None, default=None
+            The covariates of ``y``, in the form of `fit`.
 
         Returns
         -------
@@ -214,7 +264,7 @@ class SeriesStream(SavedStream):
         forecaster = self._forecaster
         # the forecaster reads its own states, not the stream's, while it takes up series
         try:
-            forecaster._open_series(y, without=self._places)
+            forecaster._open_series(y, X, without=self._places)
             self._take_over()
         except BaseException:  # also where memory or time ran out
             forecaster._contexts, forecaster._pending = {}, {}
@@ -223,18 +273,21 @@ class SeriesStream(SavedStream):
             raise
         return self
 
-    def _move(self, places: np.ndarray, values: np.ndarray) -> None:
-        """Append a step (series, variables) to some series."""
+    def _move(self, places: np.ndarray, values: np.ndarray, residuals: np.ndarray) -> None:
+        """Append a step (series, variables) to some series.
+
+        The model reads the ``residuals``; without covariates they are the values.
+        """
         if self._adaptive is not None:
             self._adaptive.before(places, self._running)
         self._kept.append(places, values)
         self._last[places] = self._clock.after(self._last[places])
         self._stops[places] &= ~(values < 0)
         if self._running is not None:
-            self._running.observe(places, values)
+            self._running.observe(places, residuals)
         if self._adaptive is not None:
             contexts = self._contexts(places, copied=True)
-            self._adaptive.observe(places, values, contexts, self._running)
+            self._adaptive.observe(places, residuals, contexts, self._running)
 
     def _settle(self) -> None:
         """Compare the observations that adaptive intervals have put off."""
@@ -246,7 +299,7 @@ class SeriesStream(SavedStream):
 
         Their values are only valid until the next step, unless they are ``copied``.
         """
-        contexts = []
+        contexts, known = [], self._covariates
         for place in places.tolist():
             values = self._kept.of(place)
             contexts.append(
@@ -256,6 +309,7 @@ class SeriesStream(SavedStream):
                     series_id=self._ids[place],
                     stops_at_zero=self._stops[place],
                     columns=self._names,
+                    **({} if known is None else known.of(place, copied=copied)),
                 )
             )
         return contexts
@@ -266,6 +320,7 @@ class SeriesStream(SavedStream):
         self,
         horizon: int | None = None,
         levels: Sequence[float] = (),
+        X: Any = None,
         *,
         series: Sequence[Hashable] | None = None,
     ) -> np.ndarray:
@@ -277,6 +332,10 @@ class SeriesStream(SavedStream):
             Steps to forecast. None: as many as the model was fitted for.
         levels : sequence of float, default=()
             Levels of the quantiles, strictly between 0 and 1.
+        X : DataFrame, other table, mapping or None, default=None
+            The known covariates of the steps to forecast, for a model with such: a table with the
+            index of y, as `predict` takes it, or a mapping of the columns to the values, series by
+            series and step by step.
         series : sequence or None, default=None
             The names of the series to forecast. None: all.
 
@@ -296,13 +355,35 @@ class SeriesStream(SavedStream):
             self._settle()
             reader = self._adaptive.latest(places, steps)
         contexts = self._contexts(places)
-        values: np.ndarray = self._forecaster._forecast_kept(contexts, steps, levels, reader=reader)
+        futures = self._read_future(contexts, steps, X)
+        values: np.ndarray = self._forecaster._forecast_kept(
+            contexts, steps, levels, futures, reader=reader
+        )
         return values
+
+    def _read_future(
+        self, contexts: Sequence[Context], steps: int, X: Any
+    ) -> list[np.ndarray | None] | None:
+        """Read the known covariates of the next steps of series."""
+        if self._covariates is None:
+            refuse_covariates(X)
+            return None
+        ids = [context.series_id for context in contexts]
+        state = self._forecaster.fitted_
+        stamps = [
+            self._clock.ahead(self._last[self._places[series_id]], steps) for series_id in ids
+        ]
+        X = rows_of_x(X, ids, stamps, self._forecaster._index_names())
+        every = [np.arange(1, steps + 1)] * len(contexts)
+        return future_covariates(
+            contexts, X, state.covariates, every, steps, between=state.reads_between
+        )
 
     def table(
         self,
         horizon: int | None = None,
         levels: Sequence[float] = (0.1, 0.9),
+        X: Any = None,
         *,
         series: Sequence[Hashable] | None = None,
     ) -> pd.DataFrame:
@@ -313,6 +394,8 @@ class SeriesStream(SavedStream):
         horizon : int or None, default=None
             As in `forecast`.
         levels : sequence of float, default=(0.1, 0.9)
+            As in `forecast`.
+        X : DataFrame, other table, mapping or None, default=None
             As in `forecast`.
         series : sequence or None, default=None
             As in `forecast`.
@@ -325,7 +408,7 @@ class SeriesStream(SavedStream):
             and ``q0.1`` and so on.
         """
         levels = checked_levels(levels, "levels")
-        values = self.forecast(horizon, levels, series=series)
+        values = self.forecast(horizon, levels, X, series=series)
         places, (_, steps, variables, _) = self._places_of(series), values.shape
         names, stamps = self.labels, self.next_times(steps, series=series)
         each = [one for one in stamps for _ in range(variables)]
@@ -385,6 +468,7 @@ class SeriesStream(SavedStream):
             "kept": self._kept.to_state(),
             "last": self._last,
             "stops": self._stops,
+            "covariates": None if self._covariates is None else self._covariates.to_state(),
             "waiting": {} if self._adaptive is None else self._adaptive.to_state(),
             "running": {} if self._running is None else dict(self._running.tensors()),
         }
@@ -404,6 +488,10 @@ class SeriesStream(SavedStream):
                 f"another size {found}: save it again"
             )
         forecaster._forget_series()
+        if fitted.covariates is not None:
+            self._covariates = StreamCovariates.from_state(
+                state["covariates"], fitted.covariates, self._kept.keep, number
+            )
         if self._adaptive is not None:
             self._adaptive.restore(state["waiting"], self._ids)
         if state["running"]:

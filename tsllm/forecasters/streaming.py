@@ -2,14 +2,14 @@
 
 import copy
 from collections.abc import Callable, Collection, Hashable, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from tsllm.context import Context
 from tsllm.datasets.checks import series_name
 from tsllm.errors import DataError
 from tsllm.forecasters.floors import with_known_floors
 from tsllm.forecasters.forecasting import ForecastingMixin
-from tsllm.forecasters.frames import check_input
+from tsllm.forecasters.frames import check_input, join_covariates
 from tsllm.forecasters.running_state import PastRows, RunningRows
 from tsllm.forecasters.state import PendingForecasts
 
@@ -25,7 +25,10 @@ class StreamingMixin(ForecastingMixin):
     _known_frequency: Callable[[], str | None]
     _keep: Callable[[Sequence[Context]], None]
 
-    def stream(self, y: Any = None, *, fill: str | None = None) -> "SeriesStream":
+    #: Whether the effects of covariates are those that all forecasters share.
+    _shares_effects: ClassVar[bool] = True
+
+    def stream(self, y: Any = None, X: Any = None, *, fill: str | None = None) -> "SeriesStream":
         """Open a stream of the series: observations step by step, and forecasts after any of them.
 
         The stream computes what `update` and `predict` compute, in less time, for one series or for
@@ -36,6 +39,8 @@ class StreamingMixin(ForecastingMixin):
         y : DataFrame, other table or None, default=None
             The pasts of the series to follow, in the form of `fit`; the model may not have seen
             these series. None: the series that this forecaster keeps.
+        X : DataFrame, other table or None, default=None
+            The covariates of ``y``, in the form of `fit`.
         fill : {"nan"} or None, default=None
             What to do about steps that are missing before an observation. None: raise an error.
             "nan": count them as not observed.
@@ -47,7 +52,7 @@ class StreamingMixin(ForecastingMixin):
         Raises
         ------
         DataError
-            The model reads covariates, or the whole past of its series.
+            The model reads the whole past of its series, or covariates in a way of its own.
 
         Examples
         --------
@@ -59,17 +64,14 @@ class StreamingMixin(ForecastingMixin):
         [1.0, 2.0]
         """
         self.check_is_fitted()
-        covariates = self.fitted_.covariates
-        if covariates is not None:
-            raise DataError(
-                f"the model reads the covariates {', '.join(covariates.columns.everything)}, and a "
-                "stream takes none: use update(y, X) and predict(X=X), or fit without X"
-            )
+        self._check_stream_covariates()
+        if y is None and X is not None:
+            raise DataError("X holds the covariates of y, which is missing: pass both, or neither")
         own = self._detached()
         if y is None:
             own._kept_contexts()  # raises where there are none
         else:
-            own._open_series(y)
+            own._open_series(y, X)
         # Most forecasters open no stream, and need not import it.
         from tsllm.forecasters.series_stream import SeriesStream
 
@@ -98,12 +100,30 @@ class StreamingMixin(ForecastingMixin):
         own._contexts, own._pending = dict(self._contexts), dict(self._pending)
         return own
 
-    def _open_series(self, y: Any, *, without: Collection[Hashable] = ()) -> None:
+    def _check_stream_covariates(self) -> None:
+        """Check that a stream can read the covariates of the model."""
+        covariates = self.fitted_.covariates
+        if covariates is None:
+            return
+        columns = covariates.columns
+        reason = ""
+        if not self._shares_effects:
+            reason = f"{type(self).__name__} reads them in a way of its own"
+        elif self.adaptive and columns.texts:
+            reason = "adaptive intervals compare forecasts with texts that come later"
+        if reason:
+            raise DataError(
+                f"the model reads the covariates {', '.join(columns.everything)}, and has no "
+                f"stream, for {reason}: use update(y, X) and predict(X=X)"
+            )
+
+    def _open_series(self, y: Any, X: Any = None, *, without: Collection[Hashable] = ()) -> None:
         """Keep the series of y and drop all others; refuse y if it has a series of ``without``."""
         state = self.fitted_
-        y, _ = self._read_input(y, None, trains=False)
+        y, X = self._read_input(y, X, trains=False)
         contexts = check_input(y, freq=self._known_frequency(), at_least=1)
         state.check_same_series(contexts)
+        contexts = join_covariates(contexts, X, state.covariates)
         contexts = [self._with_known_facts(context) for context in contexts]
         for context in contexts:
             if context.series_id in without:
@@ -111,4 +131,4 @@ class StreamingMixin(ForecastingMixin):
                     f"{series_name(context.series_id)} is in the stream already: leave it out of y"
                 )
         self._forget_series()
-        self._read_pasts(with_known_floors(contexts, state.stops_at_zero))
+        self._read_pasts(state.scaled(with_known_floors(contexts, state.stops_at_zero)))

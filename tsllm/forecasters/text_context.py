@@ -106,6 +106,7 @@ class TextContext(ComposedForecaster):
     too, where it follows texts.
     """
 
+    _shares_effects: ClassVar[bool] = False
     _free_parameters: ClassVar[frozenset[str]] = frozenset(
         ("batch_size", "freq", "device", "random_state", "verbose", "floor")
     )
