@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from tsllm.forecasters.series_stream import SeriesStream
 
 
+#: The key of the covariates of the steps to forecast.
+_FUTURE = "future"
+
+
 class _StoppedError(Exception):
     """A signal ended the reading of lines."""
 
@@ -56,9 +60,11 @@ def stream(
 
     Each line of stdin is a row as JSON, {"series_id": "a", "timestamp": "2024-05-01", "value": 3},
     or a list of rows of different series; null is a missing value. A row of events is
-    {"sequence_id": "u", "time": 12.5, "type": "click"}. After each line, the forecasts of its
-    series follow on stdout, one line each. A bad line changes nothing: {"line": 7, "error": "..."}
-    takes the place of its forecast, the stream goes on, and the exit code is 2 at the end.
+    {"sequence_id": "u", "time": 12.5, "type": "click"}. Covariates are further keys, and "future"
+    lists those of the steps to forecast: [{"holiday": 1}, {"holiday": 0}]. After each line, the
+    forecasts of its series follow on stdout, one line each. A bad line changes nothing: {"line": 7,
+    "error": "..."} takes the place of its forecast, the stream goes on, and the exit code is 2 at
+    the end.
 
     SIGTERM and Ctrl-C end the stream after the current line; --state saves it then.
     """
@@ -230,14 +236,23 @@ class _SeriesLines:
         self._single = stream.series == [None]
         self._name = _by_text(stream.series)
         columns = [str(column) for column in stream.columns]
+        self._covariates, self._known = stream.covariates, stream.known_covariates
         # the only variable may be called value, whatever its name
-        self._columns = [[one, *(["value"] if len(columns) == 1 else [])] for one in columns]
+        alias = ["value"] if len(columns) == 1 and "value" not in self._covariates else []
+        self._columns = [[one, *alias] for one in columns]
         self._columns = [[name for name in one if name != "None"] for one in self._columns]
+        self._future: dict[str, list[Any]] | None = None
+        if self._known and _FUTURE in self._covariates:
+            raise DataError(
+                f"the model has a covariate with the name {_FUTURE!r}, under which lines give the "
+                "covariates of the steps to forecast: fit it with another name"
+            )
 
     def observe(self, rows: Sequence[Mapping[str, Any]]) -> list[Any] | None:
         """Take the rows, and return the names of their series."""
         ids, times = [self._labels.id, "series_id"], [self._labels.time, "timestamp"]
         known = [*ids, *times, *(name for one in self._columns for name in one)]
+        known += [*self._covariates, *([_FUTURE] if self._known else [])]
         for row in rows:
             _check_names(row, known)
         names = None
@@ -247,12 +262,44 @@ class _SeriesLines:
         values = [[_cell(row, one, "value") for one in self._columns] for row in rows]
         if self._single and len(rows) > 1:
             raise DataError("the stream has one series: write one row a line")
-        self._stream.observe(stamps, values, series=names)
+        X = None
+        if self._covariates:
+            X = {
+                name: [_cell(row, [name], "covariate") for row in rows] for name in self._covariates
+            }
+        future = self._read_future(rows)
+        self._stream.observe(stamps, values, X, series=names)
+        self._future = future
         return names
+
+    def _read_future(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]] | None:
+        """Return the known covariates of the steps to forecast, series by series."""
+        given = [row[_FUTURE] for row in rows if _FUTURE in row]
+        if not given:
+            return None
+        steps = self._horizon or self._stream.horizon
+        if len(given) < len(rows):
+            raise DataError(f"some rows have {_FUTURE!r}, and others lack it: give it in all rows")
+        for one in given:
+            if not isinstance(one, list) or not all(isinstance(step, dict) for step in one):
+                raise DataError(f"{_FUTURE!r} must be a list of objects, one for each step ahead")
+            if len(one) != steps:
+                raise DataError(
+                    f"{_FUTURE!r} has {len(one)} steps, and {steps} are forecast: give each of them"
+                )
+        ahead = [step for one in given for step in one]
+        for step in ahead:
+            _check_names(step, self._known)
+        return {name: [_cell(step, [name], "covariate") for step in ahead] for name in self._known}
 
     def forecast(self, names: list[Any] | None) -> list[dict[str, Any]]:
         """Return the forecasts of some series, one object each."""
-        values = self._stream.forecast(self._horizon, self._levels, series=names)
+        if self._known and self._future is None:
+            raise DataError(
+                f"the row lacks {_FUTURE!r}: give the covariates {', '.join(self._known)} of each "
+                "step to forecast, as a list of objects"
+            )
+        values = self._stream.forecast(self._horizon, self._levels, self._future, series=names)
         stamps = self._stream.next_times(values.shape[1], series=names)
         heads = ["forecast", *(f"q{level:g}" for level in self._levels)]
         out = []

@@ -53,6 +53,64 @@ def test_each_line_is_answered_as_the_library_does(model, follow):
         np.testing.assert_allclose(np.array([one["forecast"], one["q0.2"]]).T, expected)
 
 
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory):
+    """Save a model that reads the heat of each step, and the flow of the past."""
+    y = panel([60, 60], ["a", "b"])
+    X = pd.DataFrame({"heat": np.arange(120) % 7.0, "flow": np.arange(120) % 5.0}, index=y.index)
+    forecaster = tsllm.LinearForecaster(past_covariates=("flow",)).fit(y, X=X, fh=[1, 2])
+    return tsllm.save(forecaster, tmp_path_factory.mktemp("models") / "warm")
+
+
+AHEAD = [{"heat": 1.0}, {"heat": 5.0}]
+
+
+def test_covariates_are_further_keys(warm, follow):
+    first = ROW | {"heat": 3.0, "flow": 1, "future": AHEAD}
+    both = [
+        ROW | {"time": "2024-03-02", "heat": 4.0, "flow": 2.0, "future": AHEAD[::-1]},
+        ROW | {"id": "b", "heat": 5.0, "flow": 3.0, "future": AHEAD},
+    ]
+    code, out, _ = follow(warm, "--quantiles", "0.2", lines=[first, both])
+    stream = tsllm.load(warm).stream()
+    stream.observe("2024-03-01", 4.0, {"heat": 3.0, "flow": 1.0}, series=["a"])
+    one = stream.forecast(2, (0.2,), {"heat": [1.0, 5.0]}, series=["a"])[0, :, 0]
+    X = {"heat": [4.0, 5.0], "flow": [2.0, 3.0]}
+    stream.observe(["2024-03-02", "2024-03-01"], [4.0, 4.0], X, series=["a", "b"])
+    two = stream.forecast(2, (0.2,), {"heat": [5.0, 1.0, 1.0, 5.0]})[:, :, 0]
+    assert code == 0
+    for found, expected in zip(out, [one, *two]):
+        np.testing.assert_allclose(np.array([found["forecast"], found["q0.2"]]).T, expected)
+
+
+def test_a_bad_covariate_is_answered_in_its_place(warm, follow):
+    good = ROW | {"heat": 3.0, "flow": 1.0, "future": AHEAD}
+    bad = [
+        (ROW | {"flow": 1.0, "future": AHEAD}, "a row lacks 'heat', the covariate"),
+        (good | {"heat": None}, "column 'heat' of X has no value"),
+        (good | {"heat": "hot"}, "column 'heat' of X holds 'hot'"),
+        (good | {"heat": [1.0]}, "column 'heat' of X holds"),
+        (good | {"heat": 10**400}, "column 'heat' of X holds"),
+        (good | {"rain": 1.0}, "a row has 'rain', which the stream does not read"),
+        (good | {"future": AHEAD[:1]}, "'future' has 1 steps, and 2 are forecast"),
+        (good | {"future": {"heat": 1.0}}, "'future' must be a list of objects"),
+        (good | {"future": [{"heat": 1.0}, {}]}, "a row lacks 'heat', the covariate"),
+        (good | {"future": [{"heat": 1.0}, {"flow": 1.0}]}, "a row has 'flow', which"),
+        ([good, ROW | {"id": "b", "heat": 1.0, "flow": 1.0}], "others lack it"),
+    ]
+    code, out, _ = follow(warm, lines=[*(line for line, _ in bad), good])
+    assert code == 2
+    for one, (_, message) in zip(out, bad, strict=False):
+        assert message in one["error"]
+    assert out[-1]["id"] == "a"
+    later = good | {"time": "2024-03-02"}
+    del later["future"]
+    _, (_, without), _ = follow(warm, lines=[good, later])
+    assert (
+        "its values were read, and there is no forecast: the row lacks 'future'" in without["error"]
+    )
+
+
 def test_a_bad_line_is_answered_in_its_place(model, follow):
     bad = [
         ("nonsense", "it is no JSON"),

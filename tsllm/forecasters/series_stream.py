@@ -140,6 +140,18 @@ class SeriesStream(SavedStream):
         return list(self._forecaster._layout.columns)
 
     @property
+    def covariates(self) -> list[str]:
+        """Return the columns of X that `observe` reads of each step, without attributes."""
+        covariates = self._forecaster.fitted_.covariates
+        return [] if covariates is None else list(covariates.columns.names)
+
+    @property
+    def known_covariates(self) -> list[str]:
+        """Return the columns of X that `forecast` reads of the steps to forecast."""
+        covariates = self._forecaster.fitted_.covariates
+        return [] if covariates is None else list(covariates.columns.known)
+
+    @property
     def horizon(self) -> int:
         """Return the steps that the model was fitted to forecast."""
         horizon: int = self._forecaster.fitted_.shape.horizon
@@ -153,8 +165,8 @@ class SeriesStream(SavedStream):
     @property
     def nbytes(self) -> int:
         """Return the bytes of what it keeps of the series."""
-        parts = (self._kept, self._last, self._stops, self._running, self._adaptive)
-        parts = (*parts, self._covariates)
+        optional = (self._running, self._adaptive, self._covariates)
+        parts = [self._kept, self._last, self._stops, *optional]
         return sum(int(part.nbytes) for part in parts if part is not None)
 
     def __repr__(self) -> str:

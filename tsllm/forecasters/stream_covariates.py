@@ -159,7 +159,16 @@ def rows_of_x(
         owners = [own for own, some in zip(series_ids, stamps) for _ in some]
         levels = [own if isinstance(own, tuple) else (own,) for own in owners]
         index = pd.MultiIndex.from_arrays([*zip(*levels), times])
-    return pd.DataFrame({name: pd.Series(v, index=index) for name, v in columns.items()}, index)
+    return pd.DataFrame({name: _column(v).set_axis(index) for name, v in columns.items()})
+
+
+def _column(values: Sequence[Any]) -> pd.Series:
+    """Return values as a column of their kind."""
+    column = pd.Series(values, dtype=object)
+    try:
+        return column.infer_objects()
+    except OverflowError:  # a whole number that no float reaches, which the checks name
+        return column
 
 
 def refuse_covariates(X: object) -> None:

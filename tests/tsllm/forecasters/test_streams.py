@@ -417,9 +417,10 @@ def test_a_stream_of_a_model_that_was_saved_without_context(of_panel, tmp_path):
 
 def test_models_that_have_no_stream():
     y = pd.Series(season(60), index=DAYS[:60])
-    X = pd.DataFrame({"heat": season(60)}, index=DAYS[:60])
-    forecaster = METHODS["linear"]().fit(y, X=X, fh=[1])
-    with pytest.raises(DataError, match="reads the covariates heat, and a stream takes none"):
+    X = pd.DataFrame({"news": ["calm", "storm"] * 30}, index=DAYS[:60])
+    texts = {"text_covariates": ("news",), "text_backbone": "tfidf"}
+    forecaster = METHODS["linear"](adaptive=True, **texts).fit(y, X=X, fh=[1])
+    with pytest.raises(DataError, match="the covariates news, and has no stream, for adaptive"):
         forecaster.stream()
     forecaster = small("autotimes", backbone=None, in_context="similar").fit(y, fh=[1])
     with pytest.raises(DataError, match="in_context='similar' reads all of the past"):
