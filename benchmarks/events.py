@@ -62,7 +62,6 @@ from tsllm.events import (
     ZeroShotEventForecaster,
     evaluate_stream,
 )
-from tsllm.events.evaluation.diagnostics import ALL_TYPES
 from tsllm.events.evaluation.stream_report import GAINS, METRICS
 
 #: Variants that learn slice by slice, and their parameters.
@@ -312,7 +311,7 @@ def learn(
         evaluations = [model.evaluate(part.test) for part in parts]
         values[latest] = [[one[metric] for metric in METRICS] for one in evaluations]
         print(f"after slice {latest}: {values[latest, :, 0].round(3).tolist()}", flush=True)
-    fits = [model.diagnostics(part.test).table.loc[ALL_TYPES, list(FIT)] for part in parts]
+    fits = [goodness(model, part.test) for part in parts]
     records = getattr(model, "slices_", [])
     chosen = [one["chosen"] for one in records] if any(one["losses"] for one in records) else []
     return values, pd.DataFrame(fits), " ".join(chosen)

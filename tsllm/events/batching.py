@@ -309,7 +309,7 @@ def last_events(table: EventTable, n: int | None) -> EventTable:
     """Keep the last n events of each sequence; None keeps all.
 
     Where events are left out, the window starts at the last of these, so that the first
-    inter-event time stays known.
+    inter-event time stays known; see `start_before`.
     """
     if n is None:
         return table
@@ -322,7 +322,7 @@ def keep_last(table: EventTable, counts: Sequence[int]) -> EventTable:
     if not any(cut):
         return table
     starts = [
-        times[first - 1] if first else start
+        start_before(times, first, start)
         for first, start, times in zip(cut, table.starts, table.times)
     ]
     return replace(
@@ -331,6 +331,19 @@ def keep_last(table: EventTable, counts: Sequence[int]) -> EventTable:
         types=tuple(types[first:] for first, types in zip(cut, table.types)),
         starts=np.array(starts, dtype=np.float64),
     )
+
+
+def start_before(times: np.ndarray, first: int, start: float) -> float:
+    """Return the start of the window of the events from ``first`` on.
+
+    It is the time of the event before them, and the sequence's own ``start`` where there is none.
+    NaN, not known, where that event has the time of the first one: a window does not contain its
+    start.
+    """
+    if not first:
+        return start
+    tied = first < len(times) and times[first] == times[first - 1]
+    return float("nan") if tied else float(times[first - 1])
 
 
 def _encode_types(table: EventTable, classes: Sequence[str] | np.ndarray) -> list[np.ndarray]:

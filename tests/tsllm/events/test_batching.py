@@ -194,6 +194,9 @@ def test_last_events_keep_the_first_gap_known():
     assert kept.starts[0] == 3 and np.isnan(kept.starts[1])
     assert kept.ends[0] == 10
     assert last_events(table, None) is table
+    tied = last_events(table_of([[1, 3, 3, 4]]), 2)  # a window does not contain its start
+    assert tied.times[0].tolist() == [3, 4] and np.isnan(tied.starts[0])
+    assert last_events(table_of([[1, 3, 3]]), 0).starts[0] == 3
 
 
 def test_times_are_read_for_all_sequences_or_each():

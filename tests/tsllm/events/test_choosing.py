@@ -193,6 +193,19 @@ def test_the_memory_is_small_and_goes_where_the_history_goes(tmp_path):
     assert len(set(memory.slices.tolist())) == FULL_SLICES + 4
 
 
+def test_kept_parts_may_begin_among_events_of_one_time():
+    times = np.repeat(np.arange(1.0, 31.0), 2)  # each time twice
+    frame = pd.DataFrame({"time": times, "type": ["a", "b"] * 30})
+    first, second = frame.iloc[:30], frame.iloc[30:]
+    ties = {"ties": "batch", "resolution": 0.1, "validation_fraction": 0.2}
+    model = small_prompttpp(base_update="auto", memory_events=14, **ties).fit(first)
+    memory = model.partial_fit(second)._memory
+    assert memory.table.n_events > 0
+    for start, own in zip(memory.table.starts, memory.table.times):
+        assert np.isnan(start) or start < own[0]
+    assert len(model.predict()) == 1
+
+
 def test_the_memory_says_what_each_slice_has_lost_since_it_was_best():
     model, _, _ = learnt()
     memory = model._memory

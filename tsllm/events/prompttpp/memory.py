@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from tsllm.datasets.events import EventColumns, EventTable
-from tsllm.events.batching import EventWindows, keep_last
+from tsllm.events.batching import EventWindows, keep_last, start_before
 
 #: Slices whose events are kept in full measure: with more, each keeps its share of so many.
 FULL_SLICES = 16
@@ -182,7 +182,7 @@ def _some_rows(
         own, first = table.times[sequence], max(first, last - most)
         times.append(own[first:last])
         types.append(table.types[sequence][first:last])
-        starts.append(own[first - 1] if first else table.starts[sequence])
+        starts.append(start_before(own, first, table.starts[sequence]))
         ends.append(table.ends[sequence] if last == len(own) else np.nan)
         border = rows.history_until[sequence]
         if score > first:
