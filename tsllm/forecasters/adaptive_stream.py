@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,8 +81,14 @@ class AdaptiveSeries:
         alone = not self._put_off and rows >= MOST_PUT_OFF
         states = None if running is None or alone else running.copy_of(places)
         self._put_off.append(_PutOff(places, observed, contexts, states))
-        if rows >= MOST_PUT_OFF:
+        if rows < MOST_PUT_OFF:
+            return
+        try:
             self.settle(running)
+        except BaseException:  # out of memory or time: it stays put off, while the states move on
+            if alone and running is not None and self._put_off:
+                self._put_off = [replace(self._put_off[0], states=running.copy_of(places))]
+            raise
 
     def before(self, places: np.ndarray, running: RunningRows | None) -> None:
         """Prepare for a step of some series."""
@@ -97,10 +103,10 @@ class AdaptiveSeries:
             return
         put_off = self._put_off
         contexts = [context for one in put_off for context in one.contexts]
-        copies = [one.states for one in put_off if one.states is not None]
-        if running is None or not copies:
+        if running is None or len(put_off) == 1:  # the states are still those after it
             predicted = self._predict(contexts)
         else:
+            copies = [one.states for one in put_off if one.states is not None]
             try:
                 predicted = self._predict(contexts, PastRows(running.model, running.width, copies))
             finally:

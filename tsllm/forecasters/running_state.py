@@ -112,19 +112,12 @@ class StreamReader(Reader):
         values, scales = [], []
         for some in _batches(range(len(contexts)), self.batch_size, variables):
             batch = batch_of(some).to(self.state.device)
-            spread, seen = model.statistics(batch)  # (series * variables,)
-            seen = seen.unflatten(0, (-1, variables))
-            if not bool(seen.all()):
-                row, variable = (int(k) for k in np.argwhere(~seen.cpu().numpy())[0])
-                context = contexts[some[row]]
-                raise DataError(
-                    f"{series_name(context.series_id)} has no observed value"
-                    f"{context.in_column(variable)}: drop it, or pass more of its history"
-                )
             with (
-                torch.no_grad(),
+                torch.inference_mode(),
                 memory_errors_explained(self.state.device, "forecasting", self.batch_size),
             ):
+                spread, seen = model.statistics(batch)  # (series * variables,)
+                self._check_seen(seen.cpu().numpy(), [contexts[i] for i in some])
                 # (rows, horizon, 1 + levels)
                 out = model.forecast(batch, horizon, before_step=check_time).cpu().numpy()
             shape = (len(some), variables, *out.shape[1:])
@@ -132,6 +125,17 @@ class StreamReader(Reader):
             scale = spread.cpu().numpy().reshape(len(some), variables)
             scales.append(with_faint_spreads(scale, [contexts[i] for i in some]))
         return np.concatenate(values), np.concatenate(scales)
+
+    def _check_seen(self, seen: np.ndarray, contexts: Sequence[Context]) -> None:
+        """Check that each variable of series, (series * variables,), has an observed value."""
+        if seen.all():
+            return
+        row, variable = divmod(int(seen.argmin()), self.state.shape.n_variables)
+        context = contexts[row]
+        raise DataError(
+            f"{series_name(context.series_id)} has no observed value"
+            f"{context.in_column(variable)}: drop it, or pass more of its history"
+        )
 
     def _states_of(self, contexts: Sequence[Context]) -> Callable[[Sequence[int]], AarenStream]:
         """Return a function from positions of contexts to their states, as one batch."""

@@ -49,9 +49,7 @@ def test_the_first_forecast_imports_nothing_heavy(call, tmp_path):
 
 
 def test_the_first_forecast_of_events_does_without_sktime(tmp_path):
-    events = pd.DataFrame(
-        {"sequence_id": "a", "time": np.arange(30.0), "type": ["x", "y"] * 15}
-    )
+    events = pd.DataFrame({"sequence_id": "a", "time": np.arange(30.0), "type": ["x", "y"] * 15})
     forecaster = tsllm.HawkesForecaster().fit(events)
     modules = modules_after("predict()", tsllm.save(forecaster, tmp_path / "model"))
     assert modules & {*UNUSED, "sktime"} == set()
