@@ -216,9 +216,18 @@ class SeriesStream(SavedStream):
         now = self._clock.read(time, len(places))
         names = self._ids if series is None else series
         missing = self._clock.missing_before(
-            names, self._last[places], now, fill=self.fill is not None
+            names, self._last[places], now, fill=self.fill is not None or bool(self.covariates)
         )
-        steps = self._read_step(places, numbers, now, X, gap=missing is not None)
+        if missing is not None and self.covariates:
+            place = int(missing.argmax())
+            expected = int(self._clock.after(self._last[places[place : place + 1]])[0])
+            raise DataError(
+                f"{series_name(names[place])} has a gap: the next stamp is "
+                f"{self._clock.stamp(expected)}, found {self._clock.stamp(int(now[place]))}, and "
+                f"the covariates {', '.join(self.covariates)} of the steps between are not known: "
+                "observe each of them with X, as NaN where nothing was observed"
+            )
+        steps = self._read_step(places, numbers, now, X)
         if missing is not None:
             for step in range(int(missing.max())):
                 some = places[missing > step]
@@ -234,22 +243,12 @@ class SeriesStream(SavedStream):
         return self
 
     def _read_step(
-        self, places: np.ndarray, values: np.ndarray, now: np.ndarray, X: Any, *, gap: bool
+        self, places: np.ndarray, values: np.ndarray, now: np.ndarray, X: Any
     ) -> list[Context] | None:
-        """Join the covariates of a step to it, a context for each series; None without any.
-
-        ``gap``: steps before it are missing.
-        """
-        covariates = self._forecaster.fitted_.covariates
+        """Join the covariates of a step to it, a context for each series; None without any."""
         if self._covariates is None:
             refuse_covariates(X)
             return None
-        if gap and covariates.columns.names:
-            raise DataError(
-                f"steps before {self._clock.stamp(int(now[0]))} are missing, and their covariates "
-                f"{', '.join(covariates.columns.names)} are not known: observe each of these steps "
-                "with X, as NaN where nothing was observed"
-            )
         ids = [self._ids[place] for place in places.tolist()]
         times = [self._clock.until(number, 1) for number in now.tolist()]
         steps = [

@@ -155,8 +155,10 @@ def test_a_mistake_is_one_sentence_and_changes_nothing():
     for wrong, message in MISTAKES:
         with pytest.raises(DataError, match=message):
             stream.observe(DAYS[END], 1.0, wrong)
-    with pytest.raises(DataError, match=r"steps before 2024-04-12 .* are missing, and their cov"):
-        stream.observe(DAYS[END + 2], 1.0, GOOD)
+    for fill in (None, "nan"):
+        stream.fill = fill
+        with pytest.raises(DataError, match=r"has a gap: .*, and the covariates heat, sky, flow"):
+            stream.observe(DAYS[END + 2], 1.0, GOOD)
     for wrong, message in (
         (None, "the future of the covariates heat, sky is missing"),
         (future.iloc[:2], "X has no row of the series at 2024-04-12"),
