@@ -110,6 +110,7 @@ def main() -> None:
     arguments.add_argument(
         "--events", type=int, nargs="+", default=[2000, 8000], help="to train on, of simulated"
     )
+    arguments.add_argument("--sets", nargs="+", help="of simulated and quakes; default: all")
     arguments.add_argument(
         "--development", action="store_true", help="processes that settings are chosen on"
     )
@@ -215,7 +216,7 @@ def simulated(settings: dict[str, Any], args: Any) -> dict[str, Any]:
     table = []
     for seed in args.seeds:
         for events in args.events:
-            for name in ("Poisson, daily cycle", *TESTED):
+            for name in args.sets or ("Poisson, daily cycle", *TESTED):
                 case = simulated_case(name, events, seed, args.development)
                 table += fitted_rows(f"{name}, {events}", case, settings, seed, args)
     return {"table": table}
@@ -225,7 +226,7 @@ def quakes(settings: dict[str, Any], args: Any) -> dict[str, Any]:
     """Fit to sequences of earthquakes; the seed draws the sequences to test on, too."""
     table = []
     for seed in args.seeds:
-        for name in FILES:
+        for name in args.sets or FILES:
             case = Case(*quake_sequences(folder_of(args), name, seed), None, np.nan, "h")
             table += fitted_rows(name, case, settings, seed, args)
     return {"time_unit": "h", "table": table}

@@ -4,7 +4,7 @@ import copy
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +33,8 @@ STEP_EVENTS = 200
 AUTO_EPOCHS, AUTO_STEPS = 15, (150, 3000)
 #: Rows that are read at once where nothing is trained.
 ROWS_AT_ONCE = 16
+#: The calendar's layers, which start at nothing, learn so many times as fast as the network.
+CALENDAR_FACTOR = 3.0
 #: ``base_update="slow"``: the share of its learning rate that the network keeps.
 SLOW = 0.1
 #: ``prompt_mode="shared"``: the prompts learn in every second step while the network is trained.
@@ -294,6 +296,9 @@ memory_events, verbose
             for guess in model.pool.guesses:
                 guess.share.zero_()  # the network learns to do without
         settings = self._settings(part, base, bool(slots))
+        if base and model.calendar is not None:
+            factors = {**settings.rate_factors, "calendar.": CALENDAR_FACTOR}
+            settings = replace(settings, rate_factors=factors)
         callbacks = []
         if self.prompt_mode == "shared" and base:
             callbacks.append(_PromptsInSomeSteps(model, slots))
