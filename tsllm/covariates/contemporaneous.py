@@ -18,6 +18,8 @@ N_KNOTS = 5
 DEGREE = 3
 #: Rows of the regression; of more data, evenly spaced blocks are used.
 MAX_ROWS = 200_000
+#: Rows of many series whose features are computed at once.
+ROWS_AT_ONCE = 2**16
 #: Deviations below this share of the level are rounding errors.
 ROUNDING = 1e-12
 
@@ -109,6 +111,24 @@ class ContemporaneousEffects:
         The columns are arrays (rows,); the scale of the series is an array (variables,).
         """
         return self._effect(features_of(self.bases, columns), self.weights, scale)
+
+    def effects(
+        self, series: Sequence[Sequence[np.ndarray]], scales: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """Compute `effect` of many series, of which each may have few rows."""
+        found: list[np.ndarray] = []
+        ends = np.cumsum([len(columns[0]) for columns in series])
+        first = 0
+        while first < len(series):
+            before = ends[first - 1] if first else 0
+            last = max(first + 1, int(np.searchsorted(ends, before + ROWS_AT_ONCE, side="right")))
+            joined = [np.concatenate(column) for column in zip(*series[first:last])]
+            unit = self.effect(joined, np.ones(self.weights.shape[1]))
+            parts = np.split(unit, ends[first : last - 1] - before)
+            with np.errstate(over="ignore"):  # a forecast that is not finite is refused
+                found += [part * scale for part, scale in zip(parts, scales[first:last])]
+            first = last
+        return found
 
     def shares(self, columns: Sequence[np.ndarray], scale: np.ndarray) -> list[np.ndarray]:
         """Compute the effect of each column in a series' units: (rows, variables) each."""

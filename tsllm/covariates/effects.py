@@ -167,7 +167,7 @@ class Covariates:
         """
         if futures is None:
             futures = [None] * len(contexts)
-        effects = [self._known_effect(*one) for one in zip(contexts, futures)]
+        effects = self._known_effects(contexts, futures)
         if self._cleans:
             assert self.texts is not None
             names = self.columns.known, self.columns.known_texts
@@ -180,23 +180,27 @@ class Covariates:
                 effects[row] = effects[row] + effect * contexts[row].x_scale
         return effects
 
-    def _known_effect(self, context: Context, future: np.ndarray | None) -> np.ndarray:
-        """Compute the effect of known numbers and categories; check the future."""
-        if not self.columns.known:
-            if future is not None and np.asarray(future).size:
+    def _known_effects(
+        self, contexts: Sequence[Context], futures: Sequence[np.ndarray | None]
+    ) -> list[np.ndarray]:
+        """Compute the effects of known numbers and categories; check the futures."""
+        columns, coded, scales = self.columns, [], []
+        for context, future in zip(contexts, futures):
+            if not columns.known and future is not None and np.asarray(future).size:
                 raise DataError(
                     "future_x was given and every covariate of this model is a past one: leave it "
                     "out"
                 )
-            return np.zeros((1, context.n_variables))
-        if future is None:
-            raise DataError(missing_future(context, self.columns))
+            if columns.known and future is None:
+                raise DataError(missing_future(context, columns))
+            if self.known is not None:
+                assert context.x_scale is not None and future is not None
+                names = columns.known, columns.known_values
+                coded.append(columns.pick(future, *names, series=context.series_id))
+                scales.append(context.x_scale)
         if self.known is None:
-            return np.zeros((1, context.n_variables))
-        assert context.x_scale is not None
-        columns = self.columns
-        coded = columns.pick(future, columns.known, columns.known_values, series=context.series_id)
-        return self.known.effect(coded, context.x_scale)
+            return [np.zeros((1, context.n_variables)) for context in contexts]
+        return self.known.effects(coded, scales)
 
     def text_effects(
         self,
@@ -329,14 +333,12 @@ class Covariates:
 
     def _rest(self, contexts: Sequence[Context]) -> list[np.ndarray]:
         """Subtract the effects on the same step: (time, variables) each."""
-        rests = []
-        for context in contexts:
-            rest = context.values
-            if self.known is not None:
-                assert context.x_scale is not None  # the callers measured it
-                coded = self.coded(context, self.columns.known_values)
-                rest = rest - self.known.effect(coded, context.x_scale)
-            rests.append(rest)
+        rests = [context.values for context in contexts]
+        if self.known is not None:
+            coded = [self.coded(context, self.columns.known_values) for context in contexts]
+            scales = [context.x_scale for context in contexts]
+            effects = self.known.effects(coded, scales)  # type: ignore[arg-type]  # measured before
+            rests = [rest - effect for rest, effect in zip(rests, effects)]
         if self._cleans:
             assert self.texts is not None
             texts = [self.coded(context, self.columns.known_texts) for context in contexts]

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import Ridge as SklearnRidge
 
 from tsllm import Context
-from tsllm.covariates import Covariates, fit_covariates
+from tsllm.covariates import Covariates, contemporaneous, fit_covariates
 from tsllm.covariates.columns import learn_columns
 from tsllm.covariates.contemporaneous import PENALTIES, choose_ridge
 from tsllm.errors import DataError
@@ -179,6 +179,21 @@ def test_effects_are_the_same_however_many_rows_are_asked_for():
     covariates, context = fitted(frame["x"].to_numpy(), frame)
     whole = covariates.residual(context).values
     assert_array_equal(covariates.residual(context.tail(7)).values, whole[-7:])
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 7, 10_000])
+def test_effects_are_the_same_for_many_series_at_once(rows_at_once, monkeypatch):
+    monkeypatch.setattr(contemporaneous, "ROWS_AT_ONCE", rows_at_once)
+    frame = pd.DataFrame({"heat": RNG.normal(size=80), "sky": RNG.choice(["a", "b"], 80)})
+    y = 2 * frame["heat"] + (frame["sky"] == "a") + RNG.normal(size=80) / 10
+    known = fitted(y.to_numpy(), frame)[0].known
+    series = [
+        [RNG.normal(size=rows), RNG.integers(0, 2, rows).astype(float)] for rows in (5, 1, 1, 9, 3)
+    ]
+    scales = list(RNG.random((5, 1)))
+    one_by_one = [known.effect(*one) for one in zip(series, scales)]
+    for found, expected in zip(known.effects(series, scales), one_by_one, strict=True):
+        assert_array_equal(found, expected)
 
 
 def test_effects_survive_files_bit_for_bit():
