@@ -165,7 +165,8 @@ def drift(settings: dict[str, Any], args: Any) -> dict[str, Any]:
             begun = time.perf_counter()
             learnt = fitted_after(name, parts, settings, seed)
             values, fits, chosen = learn(learnt, parts, name == "joint")
-            row = {"method": name, "seed": seed, "seconds": time.perf_counter() - begun}
+            row = {"set": args.what, "method": name, "seed": seed}
+            row |= {"seconds": time.perf_counter() - begun}
             row |= summary(values) | {"true_log_likelihood": float(np.mean(truth))}
             row |= {f"final_{of}": float(fits[of].mean()) for of in FIT}
             table.append(show(row))
@@ -362,13 +363,14 @@ def stream(settings: dict[str, Any], args: Any) -> dict[str, Any]:
         print(report, flush=True)
         found = {"seed": seed, **report.to_dict()}
         for row in sorted(found.pop("summary"), key=lambda row: METRICS.index(row["metric"])):
-            row = {"set": row.pop("metric"), "method": row.pop("variant"), "seed": seed, **row}
-            if row["set"] == METRICS[0]:
+            metric = row.pop("metric")
+            row = {"set": f"{args.what}, {metric}", "method": row.pop("variant"), "seed": seed} | row
+            if metric == METRICS[0]:
                 fits = report.fits.set_index("variant").loc[row["method"]]
                 row |= {f"final_{of}": float(fits[of]) for of in FIT}
             table.append(row | {"seconds": sum(found["seconds"][row["method"]])})
         table += [
-            {"set": "guesses", "method": name, "seed": seed, **scores}
+            {"set": f"{args.what}, guesses", "method": name, "seed": seed, **scores}
             for name, scores in found.pop("guesses").items()
         ]
         reports.append(found)

@@ -103,7 +103,8 @@ class InspectionMixin:
                 )
                 notes[number] = (
                     f"chose {one['chosen']!r} by validation loss, on the slice and on kept events "
-                    f"of earlier slices (scaled nats an event): {told}"
+                    "of earlier slices (scaled nats an event; a greater change must win by a "
+                    f"standard error): {told}"
                 )
         return notes
 
