@@ -7,8 +7,7 @@
     python benchmarks/events.py quakes --data FOLDER --seeds 0 1 2
     python benchmarks/events.py sanjac --data FOLDER
     python benchmarks/events.py zero-shot-sanjac --data FOLDER
-    python benchmarks/events.py taobao-days --data FOLDER --set max_epochs=10 batch_size=32
-    python benchmarks/events.py taobao-days --data FOLDER --slices 4 --users 200 --set max_epochs=5
+    python benchmarks/events.py taobao-days --data FOLDER --slices 4 --set max_epochs=10
     python benchmarks/events.py taobao-split --data FOLDER --set hidden=64 max_epochs=40
     python benchmarks/events.py text --data FOLDER --seeds 0 1 2
 
