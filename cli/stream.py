@@ -235,6 +235,8 @@ class _SeriesLines:
         self._labels = stream.labels
         self._single = stream.series == [None]
         self._name = _by_text(stream.series)
+        # its name may be left out where there is no other
+        self._only = stream.series[0] if len(stream.series) == 1 else None
         columns = [str(column) for column in stream.columns]
         self._covariates, self._known = stream.covariates, stream.known_covariates
         # the only variable may be called value, whatever its name
@@ -257,7 +259,7 @@ class _SeriesLines:
             _check_names(row, known)
         names = None
         if not self._single:
-            names = [self._name(_cell(row, ids, "name of the series")) for row in rows]
+            names = [self._name_of(row, ids) for row in rows]
         stamps = [_cell(row, times, "time") for row in rows]
         values = [[_cell(row, one, "value") for one in self._columns] for row in rows]
         if self._single and len(rows) > 1:
@@ -271,6 +273,12 @@ class _SeriesLines:
         self._stream.observe(stamps, values, X, series=names)
         self._future = future
         return names
+
+    def _name_of(self, row: Mapping[str, Any], ids: Sequence[str]) -> Any:
+        """Return the name of the series of a row."""
+        if self._only is not None and not any(name in row for name in ids):
+            return self._only
+        return self._name(_cell(row, ids, "name of the series"))
 
     def _read_future(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]] | None:
         """Return the known covariates of the steps to forecast, series by series."""

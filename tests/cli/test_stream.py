@@ -53,6 +53,17 @@ def test_each_line_is_answered_as_the_library_does(model, follow):
         np.testing.assert_allclose(np.array([one["forecast"], one["q0.2"]]).T, expected)
 
 
+def test_the_only_series_needs_no_name(follow, tmp_path):
+    forecaster = tsllm.LinearForecaster().fit(panel([60], ["series"]), fh=[1, 2])
+    path = tsllm.save(forecaster, tmp_path / "model")
+    named = ROW | {"id": "series"}
+    nameless = {name: cell for name, cell in ROW.items() if name != "id"}
+    (_, expected, _), (code, found, _) = (follow(path, lines=[one]) for one in (named, nameless))
+    assert (code, found) == (0, expected)
+    _, (refused,), _ = follow(path, lines=[[nameless, nameless | {"time": "2024-03-02"}]])
+    assert "series 'series' comes twice in one call" in refused["error"]
+
+
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory):
     """Save a model that reads the heat of each step, and the flow of the past."""

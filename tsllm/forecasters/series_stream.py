@@ -1,6 +1,6 @@
 """A stream of series: observations one step at a time, and forecasts after any of them."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -361,6 +361,7 @@ class SeriesStream(SavedStream):
             Bad arguments, or a series that has no observed value within reach.
         """
         places, steps = self._places_of(series), self._steps(horizon)
+        levels = checked_levels(levels, "levels")
         reader = None
         if self._adaptive is not None:
             self._settle()
@@ -573,11 +574,22 @@ class SeriesStream(SavedStream):
             )
         numbers = numbers.reshape(shape)
         if numbers.dtype.kind not in "fiu":
-            numbers = check_values(numbers, row=self._row_name(places))
+            numbers = self._check_step(numbers, places)
         numbers = numbers.astype(np.float64)
         if not (np.isnan(numbers) | (np.abs(numbers) <= LARGEST)).all():
-            check_values(numbers, row=self._row_name(places))
+            self._check_step(numbers, places)
         return numbers
+
+    def _check_step(self, values: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Check the values (series, variables) of a step; name the series and the column."""
+        columns = self._forecaster._layout.columns
+        try:
+            return check_values(values)
+        except DataError:
+            for row, place in zip(values, places.tolist()):
+                named = pd.DataFrame(row[None], columns=columns) if len(columns) > 1 else row[None]
+                check_values(named, series=self._ids[place], row=lambda _: "the new step")
+            raise
 
     def _check_rows(self, values: pd.DataFrame, places: np.ndarray, time: Any) -> None:
         """Check the rows that name their series, their stamps, or both as in a table of `fit`."""
@@ -601,10 +613,6 @@ class SeriesStream(SavedStream):
                 f"values has the rows {shown(labels)} for the series {shown(names)}: bring them "
                 "into the same order"
             )
-
-    def _row_name(self, places: np.ndarray) -> Callable[[int], str]:
-        """Return a function from rows of a step to words for an error message."""
-        return lambda row: f"the step of {series_name(self._ids[places[row]])}"
 
 
 def _as_array(values: Any) -> np.ndarray:

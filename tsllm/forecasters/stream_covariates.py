@@ -144,9 +144,14 @@ def rows_of_x(
     -------
     DataFrame or None
     """
+    if isinstance(X, pd.Series) and X.index.inferred_type == "string" and type(X.name) is not str:
+        raise DataError(
+            f"X is a Series with the columns {shown(X.index.tolist())} of one row: pass the row as "
+            "a table, such as X.iloc[[0]], or as a mapping, X.iloc[0].to_dict()"
+        )
     if not isinstance(X, Mapping):
         return X if X is None else index_table(X, "X", names)
-    columns = {name: [v] if np.ndim(v) == 0 else list(v) for name, v in X.items()}
+    columns = {name: _values_of(values) for name, values in X.items()}
     times = stamps[0].append(list(stamps[1:]))
     for name, values in columns.items():
         if len(values) != len(times):
@@ -160,6 +165,13 @@ def rows_of_x(
         levels = [own if isinstance(own, tuple) else (own,) for own in owners]
         index = pd.MultiIndex.from_arrays([*zip(*levels), times])
     return pd.DataFrame({name: _column(v).set_axis(index) for name, v in columns.items()})
+
+
+def _values_of(values: Any) -> list[Any]:
+    """Return the values of a column as a list; a number, a text or an array without axes is one."""
+    if np.ndim(values) > 0:
+        return list(values)
+    return [values.item() if hasattr(values, "ndim") else values]
 
 
 def _column(values: Sequence[Any]) -> pd.Series:

@@ -143,6 +143,7 @@ MISTAKES = [
     (GOOD | {"wind": 1.0}, "X has the column 'wind', and the model was fitted without it"),
     (GOOD | {"heat": [1.0, 2.0]}, "X has 2 values of 'heat', and 1 are read"),
     (pd.DataFrame([GOOD], index=DAYS[99:100]), "X has no row of the series at 2024-04-10"),
+    (pd.Series(GOOD, name=DAYS[100]), "X is a Series with the columns .* pass the row as a table"),
     (7, "X"),
 ]
 
@@ -167,6 +168,14 @@ def test_a_mistake_is_one_sentence_and_changes_nothing():
         with pytest.raises(DataError, match=message):
             stream.forecast(3, (), wrong)
     assert_array_equal(stream.forecast(3, (), future), before)
+    one = {"heat": np.array(1.0), "sky": np.array("rain")}  # arrays without axes are values
+    assert_array_equal(
+        stream.forecast(1, (), one), stream.forecast(1, (), {"heat": [1.0], "sky": ["rain"]})
+    )
+    with pytest.raises(DataError, match="levels must lie strictly between 0 and 1, found 10"):
+        stream.forecast(3, [10], future)
+    with pytest.raises(DataError, match="levels must be a list of numbers"):
+        stream.forecast(3, future)
     plain = METHODS["linear"]().fit(y[:END], fh=[1]).stream()
     with pytest.raises(DataError, match="the model was fitted without covariates: leave X out"):
         plain.observe(DAYS[END], 1.0, GOOD)

@@ -225,7 +225,7 @@ MISTAKES = [
     (("2024-04-10T00:00Z", 1.0), "has UTC and the series have none: write it without an offset"),
     ((pd.NaT, 1.0), "time must be a date"),
     ((DAYS[100:102], 1.0), "time holds 2 stamps for 1 series"),
-    ((DAYS[100], np.inf), "the step of the series .*holds inf"),
+    ((DAYS[100], np.inf), "the series, the new step .*holds inf"),
     ((DAYS[100], "1.5"), "holds '1.5', which is no number"),
     ((DAYS[100], True), "holds True, which is no number"),
     ((DAYS[100], 10**500), "holds a value beyond"),
@@ -276,8 +276,8 @@ def test_a_mistake_in_one_series_changes_none(of_panel):
         "series 'c' has a gap": {"time": DAYS[60], "values": [1.0, 2.0, 3.0]},
         "series 'd' is not in the stream": {"series": ["a", "d"], "values": [1.0, 2.0]},
         r"series \['a'\] is not in the stream": {"series": [["a"], "b"], "values": [1.0, 2.0]},
-        "step of series 'a' holds True": {"series": ["a", "b"], "values": [True, 2.0]},
-        "the step of series 'b' holds \\[2.0\\]": {"series": ["a", "b"], "values": [1.0, [2.0]]},
+        "series 'a', the new step holds True": {"series": ["a", "b"], "values": [True, 2.0]},
+        "series 'b', the new step holds \\[2.0\\]": {"series": ["a", "b"], "values": [1.0, [2.0]]},
         "bring them into the same order": {
             "series": ["a", "b"],
             "values": pd.DataFrame({"y": [1.0, 2.0]}, index=["b", "a"]),
@@ -301,7 +301,7 @@ def test_a_mistake_in_one_series_changes_none(of_panel):
         r"shape \(series, variables\) = \(3, 1\), found \(1, 3\)": {"values": [[None, 1.0, 2.0]]},
         "series 'a' comes twice": {"series": ["a", "a"], "values": [1.0, 2.0]},
         "series is empty": {"series": [], "values": []},
-        "step of series 'b' .*holds -inf": {"series": ["a", "b"], "values": [1.0, -np.inf]},
+        "series 'b', the new step holds -inf": {"series": ["a", "b"], "values": [1.0, -np.inf]},
     }
     for message, arguments in mistakes.items():
         with pytest.raises(DataError, match=message):
