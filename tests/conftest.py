@@ -17,6 +17,13 @@ from tsllm.backbone import Backbone, load_backbone
 
 torch.set_num_threads(1)
 
+#: Of tests/support/small_forecasters.py, and of what `get_test_params` returns.
+OFTEN_USED = (
+    "random:gpt2?hidden=16&layers=1&heads=2&positions=256",
+    "random:gpt2?hidden=8&layers=1&heads=2&positions=128",
+    "random:gpt2?hidden=8&layers=1&heads=2&positions=512",
+)
+
 # The user's own embedding store and unpacked backbones are none of the tests' business; child
 # processes inherit these.
 _store = tempfile.TemporaryDirectory(prefix="tsllm-test-store-")
@@ -62,6 +69,15 @@ def short_trainings(request, monkeypatch):
 def tiny_backbone() -> Backbone:
     """Two layers of a random GPT-2, 32 wide."""
     return load_backbone("random:gpt2?hidden=32&layers=2&heads=2&seed=0", device="cpu")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_backbones():
+    """Keep the small backbones of many tests in memory.
+
+    Otherwise a backbone is dropped with its last forecaster, and each fit makes it again.
+    """
+    return [load_backbone(spec, device="cpu") for spec in OFTEN_USED]
 
 
 def _is_loopback(host: str) -> bool:

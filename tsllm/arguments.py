@@ -250,6 +250,9 @@ def check_names(cls: ClassT) -> ClassT:
             check_known(type(self), name, known)
         construct(self, *args, **kwargs)
 
+    # sktime's own checks read the arguments with inspect.getfullargspec, which does not follow
+    # __wrapped__.
+    checked.__signature__ = inspect.signature(construct)  # type: ignore[attr-defined]
     cls.__init__ = checked  # type: ignore[misc]
     return cls
 
