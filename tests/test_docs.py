@@ -7,16 +7,14 @@ import shutil
 import subprocess
 import sys
 import warnings
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from long_frames import long_frame, write_parts
+from short_trainings import TRAINERS, train_briefly
 
-import tsllm.events.prompttpp.trainer
-import tsllm.forecasters.learning
-from tsllm.training.loop import train
+import tsllm
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -56,14 +54,8 @@ def workplace(tmp_path, monkeypatch):
     )
     clicks.events.to_frame().to_csv("clicks.csv", index=False)
 
-    def shortened(model, loss, training, validation, settings, callbacks=()):
-        steps = min(settings.max_steps or 2, 2)
-        return train(
-            model, loss, training, validation, replace(settings, max_steps=steps), callbacks
-        )
-
-    monkeypatch.setattr(tsllm.forecasters.learning, "train", shortened)
-    monkeypatch.setattr(tsllm.events.prompttpp.trainer, "train", shortened)
+    for module in TRAINERS:
+        monkeypatch.setattr(module, "train", train_briefly)
     return tmp_path
 
 

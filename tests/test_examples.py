@@ -1,4 +1,7 @@
-"""The notebooks of examples/ run from top to bottom, and are kept small."""
+"""The notebooks of examples/ run from top to bottom, and are kept small.
+
+Trainings end after two steps; `make notebooks` runs them whole.
+"""
 
 import base64
 import re
@@ -30,7 +33,7 @@ def test_notebook_runs(path, tmp_path):
     pytest.importorskip("matplotlib")
     if path.stem == "serving":
         pytest.importorskip("mlflow")
-    ran = execute(path, tmp_path)
+    ran = execute(path, tmp_path, briefly=True)
     if "tsllm.load(" in path.read_text():
         assert "equal after loading: True" in "\n".join(texts_of(ran))
 

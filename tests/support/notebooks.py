@@ -19,20 +19,32 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+SUPPORT = Path(__file__).parent
+EXAMPLES = SUPPORT.parents[1] / "examples"
+#: A kernel runs this before the notebook.
+SHORTEN = "import short_trainings; short_trainings.shorten(); del short_trainings, sys\n"
 #: One thread: two on a busy machine wait for each other.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def execute(path: Path, folder: Path) -> Any:
-    """Run a notebook in a folder, with this Python, and give it with its outputs."""
+def execute(path: Path, folder: Path, *, briefly: bool = False) -> Any:
+    """Run a notebook in a folder, with this Python, and give it with its outputs.
+
+    ``briefly``: each training ends after two steps.
+    """
     notebook = nbformat.read(path, as_version=4)
     kernel = Kernel()
     client = NotebookClient(
         notebook, timeout=300, km=kernel, resources={"metadata": {"path": str(folder)}}
     )
     before = os.environ.copy()
-    os.environ.update(ENVIRONMENT, IPYTHONDIR=str(folder / ".ipython"))
+    settings = folder / ".ipython"
+    os.environ.update(ENVIRONMENT, IPYTHONDIR=str(settings))
+    if briefly:
+        startup = settings / "profile_default" / "startup"
+        startup.mkdir(parents=True)
+        lines = f"import sys; sys.path.append({str(SUPPORT)!r})\n" + SHORTEN
+        (startup / "shorten.py").write_text(lines)
     try:
         return client.execute()
     finally:
