@@ -239,8 +239,12 @@ class _SeriesLines:
         self._only = stream.series[0] if len(stream.series) == 1 else None
         columns = [str(column) for column in stream.columns]
         self._covariates, self._known = stream.covariates, stream.known_covariates
-        # the only variable may be called value, whatever its name
-        alias = ["value"] if len(columns) == 1 and "value" not in self._covariates else []
+        # what has a name of its own may be called by the usual one, unless this is another column's
+        taken = {*columns, *self._covariates}
+        own = self._labels.id, self._labels.time
+        self._id_names = [own[0], *({"series_id"} - {*taken, own[1]})]
+        self._time_names = [own[1], *({"timestamp"} - {*taken, own[0]})]
+        alias = [] if len(columns) > 1 else sorted({"value"} - {*self._covariates, *own})
         self._columns = [[one, *alias] for one in columns]
         self._columns = [[name for name in one if name != "None"] for one in self._columns]
         self._future: dict[str, list[Any]] | None = None
@@ -252,7 +256,7 @@ class _SeriesLines:
 
     def observe(self, rows: Sequence[Mapping[str, Any]]) -> list[Any] | None:
         """Take the rows, and return the names of their series."""
-        ids, times = [self._labels.id, "series_id"], [self._labels.time, "timestamp"]
+        ids, times = self._id_names, self._time_names
         known = [*ids, *times, *(name for one in self._columns for name in one)]
         known += [*self._covariates, *([_FUTURE] if self._known else [])]
         for row in rows:

@@ -94,6 +94,19 @@ def test_covariates_are_further_keys(warm, follow):
         np.testing.assert_allclose(np.array([found["forecast"], found["q0.2"]]).T, expected)
 
 
+def test_a_covariate_may_have_a_usual_name(follow, tmp_path):
+    y = panel([60], ["a"])  # its levels are id and time
+    X = pd.DataFrame({"timestamp": np.arange(60) % 5.0, "series_id": 1.0 * (np.arange(60) % 3)})
+    forecaster = tsllm.LinearForecaster(past_covariates=("timestamp", "series_id"))
+    forecaster.fit(y, X=X.set_axis(y.index), fh=[1, 2])
+    path = tsllm.save(forecaster, tmp_path / "model")
+    line = ROW | {"timestamp": 3.0, "series_id": 1.0}
+    code, (found,), _ = follow(path, lines=[line])
+    stream = forecaster.stream().observe("2024-03-01", 4.0, {"timestamp": 3.0, "series_id": 1.0})
+    assert code == 0
+    np.testing.assert_allclose(found["forecast"], stream.forecast(2)[0, :, 0, 0])
+
+
 def test_a_bad_covariate_is_answered_in_its_place(warm, follow):
     good = ROW | {"heat": 3.0, "flow": 1.0, "future": AHEAD}
     bad = [
