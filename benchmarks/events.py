@@ -219,7 +219,7 @@ def simulated(settings: dict[str, Any], args: Any) -> dict[str, Any]:
             for name in args.sets or ("Poisson, daily cycle", *TESTED):
                 case = simulated_case(name, events, seed, args.development)
                 table += fitted_rows(f"{name}, {events}", case, settings, seed, args)
-    return {"table": table}
+    return averaged(table)
 
 
 def quakes(settings: dict[str, Any], args: Any) -> dict[str, Any]:
@@ -229,7 +229,21 @@ def quakes(settings: dict[str, Any], args: Any) -> dict[str, Any]:
         for name in args.sets or FILES:
             case = Case(*quake_sequences(folder_of(args), name, seed), None, np.nan, "h")
             table += fitted_rows(name, case, settings, seed, args)
-    return {"time_unit": "h", "table": table}
+    return {"time_unit": "h", **averaged(table)}
+
+
+def averaged(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the means over seeds as the table, with the farthest from the truth, and all rows."""
+    frame = pd.DataFrame(rows)
+    frame["below_truth"] = frame["true_log_likelihood"] - frame["log_likelihood"]
+    groups = frame.groupby(["set", "method"], sort=False)
+    means = groups.mean(numeric_only=True).drop(columns=["seed", "true_log_likelihood"])
+    means.insert(0, "seeds", groups["seed"].nunique())
+    means.insert(3, "below_truth", means.pop("below_truth"))
+    means.insert(4, "below_truth_most", groups["below_truth"].max())
+    means = means.dropna(axis="columns", how="all")
+    table = means.reset_index().rename(columns={"set": "data"})  # one table of all sets
+    return {"table": table.to_dict("records"), "details": rows}
 
 
 def fitted_rows(
