@@ -377,7 +377,11 @@ def stream(settings: dict[str, Any], args: Any) -> dict[str, Any]:
         found = {"seed": seed, **report.to_dict()}
         for row in sorted(found.pop("summary"), key=lambda row: METRICS.index(row["metric"])):
             metric = row.pop("metric")
-            row = {"set": f"{args.what}, {metric}", "method": row.pop("variant"), "seed": seed} | row
+            row = {
+                "set": f"{args.what}, {metric}",
+                "method": row.pop("variant"),
+                "seed": seed,
+            } | row
             if metric == METRICS[0]:
                 fits = report.fits.set_index("variant").loc[row["method"]]
                 row |= {f"final_{of}": float(fits[of]) for of in FIT}
