@@ -23,7 +23,7 @@ from tsllm.datasets import (
 )
 from tsllm.datasets.events import Simulation
 
-#: About so many events has a simulated sequence, and so many sequences are to test on.
+#: Events of a simulated sequence, about, and the number of sequences to test on.
 EVENTS, TEST_SEQUENCES = 100, 50
 #: Days to test the daily cycle on.
 TEST_DAYS = 100
@@ -48,7 +48,7 @@ class Case(NamedTuple):
     time_unit: str = "s"
 
 
-#: What makes ``n`` sequences with a seed.
+#: A function that makes ``n`` sequences with a seed.
 Maker = Callable[[int, int], Simulation]
 
 
@@ -148,7 +148,7 @@ def simulated_case(name: str, events: int, seed: int, development: bool = False)
 
 
 def daily_cycle(days: int, test_days: int, seed: int, kind: str = "tested") -> Case:
-    """Simulate a Poisson process that follows the time of day; the last days are to test on."""
+    """Simulate a Poisson process that follows the time of day; test on the last days."""
     level, swing, phase = CYCLES[kind]
 
     def rate(hour: float) -> float:

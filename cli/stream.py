@@ -62,9 +62,8 @@ def stream(
     or a list of rows of different series; null is a missing value. A row of events is
     {"sequence_id": "u", "time": 12.5, "type": "click"}. Covariates are further keys, and "future"
     lists those of the steps to forecast: [{"holiday": 1}, {"holiday": 0}]. After each line, the
-    forecasts of its series follow on stdout, one line each. A bad line changes nothing: {"line": 7,
-    "error": "..."} takes the place of its forecast, the stream goes on, and the exit code is 2 at
-    the end.
+    forecasts of its series follow on stdout, one line each. For a bad line, {"line": 7, "error":
+    "..."} takes the place of its forecast, the stream goes on, and the exit code is 2 at the end.
 
     SIGTERM and Ctrl-C end the stream after the current line; --state saves it then.
     """

@@ -33,9 +33,9 @@ class _PutOff:
 class AdaptiveSeries:
     """The part of a stream that keeps adaptive intervals current.
 
-    After each observation a forecast is made, with which the next ones are compared. Nobody reads
-    the result before the next call of `forecast`. So observations are put off, until there are
-    `MOST_PUT_OFF` of them or somebody asks: a batch of forecasts takes little more time than one.
+    Each observation needs a forecast, with which the next observations are compared. The result is
+    first read by the next call of `forecast`. So observations wait until there are `MOST_PUT_OFF`
+    of them, or until `forecast` is called: a batch of forecasts takes little more time than one.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ class AdaptiveSeries:
     def before(self, places: np.ndarray, running: RunningRows | None) -> None:
         """Prepare for a step of some series."""
         rows = sum(len(one.places) for one in self._put_off)
-        # a step that is slow in any case may as well be the one that settles
+        # This step is slow in any case: compare what waits now, and keep the next steps fast.
         if running is not None and 2 * rows >= MOST_PUT_OFF and running.are_due(places).any():
             self.settle(running)
 
@@ -121,7 +121,7 @@ class AdaptiveSeries:
     def latest(self, places: np.ndarray, horizon: int) -> Reader | None:
         """Return a reader of the forecasts that were made last; None if it has to be another."""
         covariates = self._forecaster.fitted_.covariates
-        # what is compared has the lagged effects in it, which a forecast adds to what is read
+        # The forecasts made for comparison contain the lagged effects, and `forecast` adds them.
         lagged = covariates is not None and covariates.past is not None
         if lagged or self._put_off or horizon > self._waiting.horizon:
             return None
@@ -173,7 +173,7 @@ class AdaptiveSeries:
 
 @dataclass(frozen=True)
 class _MadeReader(Reader):
-    """Gives the forecasts that were made for comparison."""
+    """Return the forecasts that were made for comparison."""
 
     values: np.ndarray
     scales: np.ndarray

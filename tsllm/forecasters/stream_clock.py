@@ -215,13 +215,13 @@ class StreamClock:
 
     def _reaches(self, number: int, steps: int) -> bool:
         """Return whether the long index holds the last steps up to a number."""
-        assert self._long is not None and self.step is not None  # the caller looked
+        assert self._long is not None and self.step is not None  # checked by the caller
         end, rest = divmod(number - self._long[0], self.step)
         return rest == 0 and steps <= end + 1 <= len(self._long[1])
 
     def _dates(self, first: int, steps: int) -> pd.Index:
         """Return so many stamps from a number on, with their frequency."""
-        assert self.step is not None  # the caller looked
+        assert self.step is not None  # checked by the caller
         index = self._index(first + self.step * np.arange(steps, dtype=np.int64))
         if isinstance(index, pd.DatetimeIndex) and self._template.freq is not None:
             return set_frequency(index, self._template.freq)

@@ -533,6 +533,8 @@ def test_a_hawkes_process_is_learnt_to_a_few_hundredths_of_a_nat():
     best = float(np.sum(truth.log_likelihood(truth.events)) / truth.events.n_events)
     model = PromptTPP(random_state=0).fit(events)
     assert model.score(truth.events) == pytest.approx(best, abs=0.03)
-    checks = model.diagnostics(truth.events).table
-    # The epoch that a validation part of 300 events prefers moves this by a hundredth or two.
-    assert checks["ks"].iloc[0] < 0.04
+    # The default training ends early on so few events; see decision 61.
+    longer = PromptTPP(max_epochs=60, batch_size=16, random_state=0).fit(events)
+    assert longer.score(truth.events) == pytest.approx(best, abs=0.03)
+    checks = longer.diagnostics(truth.events).table
+    assert checks["ks"].iloc[0] < 0.03
